@@ -1,0 +1,166 @@
+use std::fmt;
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use crate::{Error, ErrorKind, document::Document, expiry::Expiry};
+
+/// A closure of [`Session::update`](crate::Session::update), its types erased.
+type Apply = Box<dyn FnMut(Option<&RawValue>) -> Result<Box<RawValue>, Error> + Send>;
+
+/// One thing that a request did to its session.
+pub(crate) enum Change {
+    Insert(String, Box<RawValue>),
+    Remove(String),
+    Clear,
+    Update(String, Apply),
+    Expiry(Expiry),
+}
+
+/// The record of what a request did, in order.
+///
+/// Saving replays it on the row's document as it is at that moment, which may
+/// be newer than the one that the request saw.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(Vec<Change>);
+
+impl Changes {
+    pub(crate) fn record(&mut self, change: Change) {
+        if matches!(change, Change::Clear) {
+            self.0
+                .retain(|earlier| matches!(earlier, Change::Expiry(_)));
+        }
+        self.0.push(change);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn set_expiry(&self) -> bool {
+        self.0
+            .iter()
+            .any(|change| matches!(change, Change::Expiry(_)))
+    }
+
+    /// Applies the record to `document`, all of it or nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of an update whose value is no longer of the closure's type.
+    pub(crate) fn replay(&mut self, document: &mut Document) -> Result<(), Error> {
+        if self.can_fail() {
+            let mut draft = document.clone();
+            self.apply_all(&mut draft)?;
+            *document = draft;
+            return Ok(());
+        }
+        self.apply_all(document)
+    }
+
+    fn can_fail(&self) -> bool {
+        self.0
+            .iter()
+            .any(|change| matches!(change, Change::Update(..)))
+    }
+
+    fn apply_all(&mut self, document: &mut Document) -> Result<(), Error> {
+        self.0
+            .iter_mut()
+            .try_for_each(|change| change.apply(document))
+    }
+}
+
+impl Change {
+    pub(crate) fn apply(&mut self, document: &mut Document) -> Result<(), Error> {
+        match self {
+            Self::Insert(key, value) => document.insert(key, value.clone()),
+            Self::Remove(key) => document.remove(key),
+            Self::Clear => document.clear(),
+            Self::Update(key, apply) => {
+                let value = apply(document.get(key))?;
+                document.insert(key, value);
+            }
+            Self::Expiry(expiry) => expiry.remember(document),
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Change {
+    /// Keys only: the values are the visitor's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Insert(key, _) => f.debug_tuple("Insert").field(key).finish(),
+            Self::Remove(key) => f.debug_tuple("Remove").field(key).finish(),
+            Self::Clear => f.write_str("Clear"),
+            Self::Update(key, _) => f.debug_tuple("Update").field(key).finish(),
+            Self::Expiry(expiry) => f.debug_tuple("Expiry").field(expiry).finish(),
+        }
+    }
+}
+
+/// Erases the types of an update, so that it can be replayed.
+pub(crate) fn erased<T, U>(
+    key: &str,
+    mut update: impl FnMut(Option<T>) -> U + Send + 'static,
+) -> Apply
+where
+    T: DeserializeOwned,
+    U: Serialize,
+{
+    let key = key.to_owned();
+    Box::new(move |stored| {
+        let value = stored.map_or(Ok(None), |raw| decode(&key, raw))?;
+        encode(&key, &update(value))
+    })
+}
+
+pub(crate) fn encode(key: &str, value: &impl Serialize) -> Result<Box<RawValue>, Error> {
+    serde_json::value::to_raw_value(value).map_err(|source| {
+        Error::caused(
+            ErrorKind::Serialize,
+            format!("the value for {key:?} can't be written as JSON"),
+            source,
+        )
+    })
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, raw: &RawValue) -> Result<T, Error> {
+    serde_json::from_str(raw.get()).map_err(|source| {
+        Error::caused(
+            ErrorKind::Deserialize,
+            format!("the value of {key:?} is not of the type that was asked for"),
+            // The message of serde_json can quote the value; its place can't.
+            Misfit::from(&source),
+        )
+    })
+}
+
+/// What may be told of a value that did not fit: not the value.
+#[derive(Debug)]
+struct Misfit {
+    category: serde_json::error::Category,
+    column: usize,
+}
+
+impl From<&serde_json::Error> for Misfit {
+    fn from(error: &serde_json::Error) -> Self {
+        Self {
+            category: error.classify(),
+            column: error.column(),
+        }
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} error at column {} of the value",
+            self.category, self.column
+        )
+    }
+}
+
+impl std::error::Error for Misfit {}

@@ -1,0 +1,286 @@
+use std::time::Duration;
+
+use cookie::{Cookie, SameSite};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY},
+};
+
+use crate::{Error, ErrorKind, id::Token};
+
+/// Well-formed tokens of one request that go into its lookup; more than a few
+/// can only be an attempt to make it expensive.
+const MAX_TOKENS: usize = 4;
+/// RFC 6265bis, section 5.6: longer cookies are dropped by browsers.
+const MAX_NAME_AND_VALUE: usize = 4096;
+const MAX_ATTRIBUTE: usize = 1024;
+
+/// How long the browser keeps the cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CookieLifetime {
+    /// As long as the session can live, at most 400 days.
+    Persistent,
+    /// Until the browser is closed.
+    BrowserSession,
+}
+
+/// The attributes of the cookie that carries the token.
+#[derive(Clone, Debug)]
+pub(crate) struct CookieConfig {
+    pub(crate) name: Option<String>,
+    pub(crate) path: String,
+    pub(crate) domain: Option<String>,
+    pub(crate) same_site: SameSite,
+    pub(crate) secure: bool,
+    pub(crate) http_only: bool,
+    pub(crate) lifetime: CookieLifetime,
+}
+
+impl Default for CookieConfig {
+    fn default() -> Self {
+        Self {
+            name: None,
+            path: "/".into(),
+            domain: None,
+            same_site: SameSite::Lax,
+            secure: true,
+            http_only: true,
+            lifetime: CookieLifetime::Persistent,
+        }
+    }
+}
+
+impl CookieConfig {
+    /// `__Host-id` where its attributes allow the prefix (ASVS 5.0 item 3.3.3).
+    pub(crate) fn name(&self) -> &str {
+        match &self.name {
+            Some(name) => name,
+            None if self.may_be_host_prefixed() => "__Host-id",
+            None => "id",
+        }
+    }
+
+    fn may_be_host_prefixed(&self) -> bool {
+        self.secure && self.path == "/" && self.domain.is_none()
+    }
+
+    pub(crate) fn set(&self, token: &Token, life: Duration) -> HeaderValue {
+        let mut cookie = self.with_value(token.encode());
+        if self.lifetime == CookieLifetime::Persistent {
+            let seconds = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
+            cookie.set_max_age(time::Duration::seconds(seconds));
+        }
+        header_value(&cookie)
+    }
+
+    /// Browsers only remove what has the same name, path and domain, and
+    /// obey only headers that would be allowed to set it.
+    pub(crate) fn removal(&self) -> HeaderValue {
+        let mut cookie = self.with_value(String::new());
+        cookie.make_removal();
+        cookie.set_expires(time::OffsetDateTime::UNIX_EPOCH);
+        header_value(&cookie)
+    }
+
+    fn with_value(&self, value: String) -> Cookie<'_> {
+        let mut cookie = Cookie::build((self.name(), value))
+            .path(self.path.as_str())
+            .same_site(self.same_site)
+            .secure(self.secure)
+            .http_only(self.http_only)
+            .build();
+        if let Some(domain) = &self.domain {
+            cookie.set_domain(domain.as_str());
+        }
+        cookie
+    }
+
+    /// # Errors
+    ///
+    /// When a browser would drop or misread the cookie.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.check_name()?;
+        self.check_attributes()?;
+        self.check_prefix()?;
+        if self.same_site == SameSite::None && !self.secure {
+            return Err(refused("SameSite=None needs Secure (RFC 6265bis)"));
+        }
+        Ok(())
+    }
+
+    fn check_name(&self) -> Result<(), Error> {
+        let name = self.name();
+        if name.is_empty() || !name.bytes().all(is_token_octet) {
+            return Err(refused(
+                "the cookie's name is not a token (RFC 6265bis, section 4.1.1)",
+            ));
+        }
+        if name.len() + crate::id::TOKEN_CHARS > MAX_NAME_AND_VALUE {
+            return Err(refused("name and value together exceed 4096 octets"));
+        }
+        Ok(())
+    }
+
+    fn check_attributes(&self) -> Result<(), Error> {
+        if !self.path.starts_with('/') {
+            return Err(refused("the cookie's path must start with a slash"));
+        }
+        for attribute in [Some(&self.path), self.domain.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if attribute.len() > MAX_ATTRIBUTE {
+                return Err(refused("an attribute of the cookie exceeds 1024 octets"));
+            }
+            if !attribute.bytes().all(is_attribute_octet) || attribute.is_empty() {
+                return Err(refused(
+                    "an attribute of the cookie is empty or has a character that ends it",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_prefix(&self) -> Result<(), Error> {
+        let name = self.name().to_ascii_lowercase();
+        if name.starts_with("__host-") && !self.may_be_host_prefixed() {
+            return Err(refused(
+                "a __Host- cookie needs Secure, the path / and no domain",
+            ));
+        }
+        if name.starts_with("__secure-") && !self.secure {
+            return Err(refused("a __Secure- cookie needs Secure"));
+        }
+        Ok(())
+    }
+}
+
+fn refused(message: &'static str) -> Error {
+    Error::new(ErrorKind::Setup, message)
+}
+
+/// `tchar` of RFC 9110, section 5.6.2.
+fn is_token_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
+/// `av-octet` of RFC 6265bis, section 4.1.1.
+fn is_attribute_octet(octet: u8) -> bool {
+    (0x20..0x7f).contains(&octet) && octet != b';'
+}
+
+fn header_value(cookie: &Cookie<'_>) -> HeaderValue {
+    HeaderValue::from_str(&cookie.to_string()).expect("checked when the layer was set up")
+}
+
+/// What a request's cookies say of its session.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Presented {
+    /// The well-formed tokens under our name, each once.
+    pub(crate) tokens: Vec<Token>,
+    /// Whether our name was there at all, well-formed or not.
+    pub(crate) named: bool,
+}
+
+/// Reads the tokens from all `Cookie` headers, as octets: the name must match
+/// to the letter, and order proves nothing (RFC 6265bis, section 5.8.3).
+pub(crate) fn presented(headers: &HeaderMap, name: &str) -> Presented {
+    let mut presented = Presented::default();
+    let values = headers
+        .get_all(COOKIE)
+        .into_iter()
+        .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
+        .filter_map(|pair| value_of(pair, name.as_bytes()));
+    for value in values {
+        presented.named = true;
+        if let Some(token) = Token::parse(value) {
+            presented.add(token);
+        }
+    }
+    presented
+}
+
+impl Presented {
+    fn add(&mut self, token: Token) {
+        if self.tokens.len() < MAX_TOKENS && !self.tokens.contains(&token) {
+            self.tokens.push(token);
+        }
+    }
+}
+
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (found, value) = trim(pair).split_at_checked(name.len())?;
+    let value = trim_start(value).strip_prefix(b"=")?;
+    (found == name).then(|| trim(value))
+}
+
+fn is_blank(octet: u8) -> bool {
+    octet == b' ' || octet == b'\t'
+}
+
+fn trim_start(octets: &[u8]) -> &[u8] {
+    let blanks = octets.iter().take_while(|octet| is_blank(**octet)).count();
+    &octets[blanks..]
+}
+
+fn trim(octets: &[u8]) -> &[u8] {
+    let octets = trim_start(octets);
+    let blanks = octets
+        .iter()
+        .rev()
+        .take_while(|octet| is_blank(**octet))
+        .count();
+    &octets[..octets.len() - blanks]
+}
+
+/// Adds the cookie; no cache may keep a response that carries one of ours.
+pub(crate) fn attach(headers: &mut HeaderMap, cookie: HeaderValue) {
+    headers.append(SET_COOKIE, cookie);
+    if !forbids_shared_caching(headers) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+/// `private` with a field list only speaks of those fields (RFC 9111, section
+/// 5.2.2.7), so it is not enough.
+fn forbids_shared_caching(headers: &HeaderMap) -> bool {
+    let mut directives = headers
+        .get_all(CACHE_CONTROL)
+        .into_iter()
+        .flat_map(|header| header.as_bytes().split(|octet| *octet == b','))
+        .map(trim);
+    let mut strict = false;
+    directives.all(|directive| {
+        strict |= is_any_of(directive, &["private", "no-store"]);
+        !is_any_of(directive, &["public"]) && !starts_with(directive, "s-maxage")
+    }) && strict
+}
+
+fn is_any_of(directive: &[u8], names: &[&str]) -> bool {
+    names
+        .iter()
+        .any(|name| directive.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+fn starts_with(directive: &[u8], name: &str) -> bool {
+    directive
+        .get(..name.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// Says that the response depends on the cookie, once.
+pub(crate) fn vary_by_cookie(headers: &mut HeaderMap) {
+    let varies = headers
+        .get_all(VARY)
+        .into_iter()
+        .flat_map(|header| header.as_bytes().split(|octet| *octet == b','))
+        .map(trim)
+        .any(|field| field == b"*" || field.eq_ignore_ascii_case(b"cookie"));
+    if !varies {
+        headers.append(VARY, HeaderValue::from_static("cookie"));
+    }
+}
+
+#[cfg(test)]
+mod tests;

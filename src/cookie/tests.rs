@@ -1,0 +1,249 @@
+use super::*;
+
+fn token() -> Token {
+    Token::generate().expect("random")
+}
+
+fn headers(cookies: &[&[u8]]) -> HeaderMap {
+    cookies
+        .iter()
+        .map(|value| (COOKIE, HeaderValue::from_bytes(value).expect("a header")))
+        .collect()
+}
+
+fn found(cookies: &[&[u8]]) -> Presented {
+    presented(&headers(cookies), "__Host-id")
+}
+
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().expect("ASCII")
+}
+
+fn refusal(config: &CookieConfig) -> ErrorKind {
+    config.check().expect_err("a contradiction").kind()
+}
+
+#[test]
+fn the_default_cookie_is_secure_and_host_prefixed() {
+    let token = token();
+    let cookie = CookieConfig::default().set(&token, Duration::from_secs(60));
+    assert_eq!(
+        text(&cookie),
+        format!(
+            "__Host-id={}; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60",
+            token.encode()
+        )
+    );
+}
+
+#[test]
+fn the_name_loses_its_prefix_where_the_attributes_forbid_it() {
+    let insecure = CookieConfig {
+        secure: false,
+        ..CookieConfig::default()
+    };
+    assert_eq!(insecure.name(), "id");
+    assert!(insecure.check().is_ok());
+}
+
+#[test]
+fn same_site_is_always_explicit() {
+    for (same_site, attribute) in [
+        (SameSite::Strict, "SameSite=Strict"),
+        (SameSite::Lax, "SameSite=Lax"),
+        (SameSite::None, "SameSite=None"),
+    ] {
+        let config = CookieConfig {
+            same_site,
+            ..CookieConfig::default()
+        };
+        assert!(text(&config.removal()).contains(attribute));
+        assert!(text(&config.set(&token(), Duration::ZERO)).contains(attribute));
+    }
+}
+
+#[test]
+fn a_browser_session_cookie_has_no_end() {
+    let config = CookieConfig {
+        lifetime: CookieLifetime::BrowserSession,
+        ..CookieConfig::default()
+    };
+    let cookie = config.set(&token(), Duration::from_secs(60));
+    assert!(!text(&cookie).contains("Max-Age"));
+    assert!(!text(&cookie).contains("Expires"));
+}
+
+#[test]
+fn a_removal_cookie_mirrors_every_attribute() {
+    let config = CookieConfig {
+        name: Some("sid".into()),
+        path: "/shop".into(),
+        domain: Some("example.com".into()),
+        ..CookieConfig::default()
+    };
+    assert_eq!(
+        text(&config.removal()),
+        "sid=; HttpOnly; SameSite=Lax; Secure; Path=/shop; Domain=example.com; \
+         Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+    );
+}
+
+#[test]
+fn a_host_prefix_with_a_domain_is_refused_at_set_up() {
+    let config = CookieConfig {
+        name: Some("__Host-id".into()),
+        domain: Some("example.com".into()),
+        ..CookieConfig::default()
+    };
+    assert_eq!(refusal(&config), ErrorKind::Setup);
+}
+
+#[test]
+fn same_site_none_without_secure_is_refused() {
+    let config = CookieConfig {
+        same_site: SameSite::None,
+        secure: false,
+        ..CookieConfig::default()
+    };
+    assert_eq!(refusal(&config), ErrorKind::Setup);
+}
+
+#[test]
+fn an_oversized_cookie_is_refused_at_set_up() {
+    let long_name = CookieConfig {
+        name: Some("n".repeat(4096 - crate::id::TOKEN_CHARS + 1)),
+        ..CookieConfig::default()
+    };
+    let long_path = CookieConfig {
+        path: format!("/{}", "p".repeat(1024)),
+        ..CookieConfig::default()
+    };
+    assert_eq!(refusal(&long_name), ErrorKind::Setup);
+    assert_eq!(refusal(&long_path), ErrorKind::Setup);
+}
+
+#[test]
+fn attributes_that_would_end_the_cookie_early_are_refused() {
+    for path in ["", "relative", "/a;Domain=evil", "/a\r\nX: y"] {
+        let config = CookieConfig {
+            path: path.into(),
+            ..CookieConfig::default()
+        };
+        assert_eq!(refusal(&config), ErrorKind::Setup, "{path:?}");
+    }
+    for name in ["", "a b", "a=b", "a;b", "naïve"] {
+        let config = CookieConfig {
+            name: Some(name.into()),
+            ..CookieConfig::default()
+        };
+        assert_eq!(refusal(&config), ErrorKind::Setup, "{name:?}");
+    }
+}
+
+#[test]
+fn the_token_is_found_among_other_cookies_and_in_any_header() {
+    let token = token();
+    let ours = format!("a=1;\t__Host-id={} ; b=2", token.encode());
+    let other_headers: &[&[u8]] = &[b"x=\xff\xfe", ours.as_bytes(), b"y=2"];
+    assert_eq!(found(other_headers).tokens, [token]);
+}
+
+#[test]
+fn a_lookalike_name_is_not_our_cookie() {
+    let value = token().encode();
+    for name in [
+        "__host-id",
+        "__HOST-id",
+        "_Host-id",
+        "__Host-idd",
+        "x__Host-id",
+        "%5F_Host-id",
+        "__Host-id[]",
+        "\u{a0}__Host-id",
+        "__Host-id\u{a0}",
+        "$__Host-id",
+        "=__Host-id",
+        "",
+    ] {
+        let pair = format!("{name}={value}");
+        let presented = found(&[pair.as_bytes()]);
+        assert!(!presented.named && presented.tokens.is_empty(), "{name:?}");
+    }
+}
+
+#[test]
+fn a_malformed_value_is_no_token() {
+    let value = token().encode();
+    for malformed in [
+        String::new(),
+        format!("\"{value}\""),
+        format!("{value}A"),
+        value[1..].to_owned(),
+        format!("{}%41", &value[3..]),
+        "\u{0}".to_owned() + &value[1..],
+    ] {
+        let Ok(header) = HeaderValue::from_str(&format!("__Host-id={malformed}")) else {
+            continue;
+        };
+        let presented = presented(&HeaderMap::from_iter([(COOKIE, header)]), "__Host-id");
+        assert!(
+            presented.named && presented.tokens.is_empty(),
+            "{malformed:?}"
+        );
+    }
+}
+
+#[test]
+fn duplicates_are_kept_each_once_and_at_most_four() {
+    let tokens: Vec<_> = (0..6).map(|_| token()).collect();
+    let all: Vec<_> = tokens
+        .iter()
+        .chain(&tokens)
+        .map(|token| format!("__Host-id={}", token.encode()))
+        .collect();
+    assert_eq!(found(&[all.join("; ").as_bytes()]).tokens, tokens[..4]);
+}
+
+#[test]
+fn thousands_of_pairs_hide_nothing() {
+    let token = token();
+    let crowd = "x=y; ".repeat(10_000);
+    let header = format!("{crowd}__Host-id={}", token.encode());
+    assert_eq!(found(&[header.as_bytes()]).tokens, [token]);
+}
+
+fn cache_control_beside_our_cookie(own: Option<&'static str>) -> String {
+    let mut headers = HeaderMap::new();
+    if let Some(own) = own {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(own));
+    }
+    attach(&mut headers, HeaderValue::from_static("id=x"));
+    text(&headers[CACHE_CONTROL]).to_owned()
+}
+
+#[test]
+fn a_response_with_our_cookie_is_kept_by_no_shared_cache() {
+    assert_eq!(cache_control_beside_our_cookie(None), "no-store");
+    for own in ["private", "no-store", "private, max-age=60"] {
+        assert_eq!(cache_control_beside_our_cookie(Some(own)), own);
+    }
+    for own in [
+        "public",
+        "max-age=60",
+        "s-maxage=9, private",
+        "no-cache=\"Set-Cookie\"",
+        "private=\"x\"",
+    ] {
+        assert_eq!(cache_control_beside_our_cookie(Some(own)), "no-store");
+    }
+}
+
+#[test]
+fn vary_names_the_cookie_once() {
+    let mut headers = HeaderMap::new();
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    vary_by_cookie(&mut headers);
+    vary_by_cookie(&mut headers);
+    let all: Vec<_> = headers.get_all(VARY).iter().map(text).collect();
+    assert_eq!(all, ["Accept-Encoding", "cookie"]);
+}

@@ -1,0 +1,173 @@
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, value::RawValue};
+
+/// The member of the stored object that belongs to this crate.
+pub(crate) const RESERVED: &str = "_session";
+
+/// The JSON object of a session, its members unparsed and in their order.
+///
+/// What no request asked for goes back to the table letter by letter: large
+/// numbers, lone surrogates and U+0000 of another writer survive.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Document(IndexMap<String, Box<RawValue>>);
+
+/// What the row remembers of its own life, beside the application's values.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Meta {
+    /// Seconds of inactivity after which this session ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) idle: Option<f64>,
+    /// Seconds since the epoch at which this session ends at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<f64>,
+    /// Where the session went when it got a new id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) successor: Option<String>,
+    /// Members of a later version of this crate.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl Document {
+    /// # Errors
+    ///
+    /// When the text is not a JSON object.
+    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(&self.0).expect("a map of JSON texts is JSON")
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&RawValue> {
+        self.0.get(key).map(AsRef::as_ref)
+    }
+
+    pub(crate) fn insert(&mut self, key: &str, value: Box<RawValue>) {
+        self.0.insert(key.to_owned(), value);
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) {
+        self.0.shift_remove(key);
+    }
+
+    /// Empties the application's part; what the row knows of its own life stays.
+    pub(crate) fn clear(&mut self) {
+        self.0.retain(|key, _| key == RESERVED);
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0
+            .keys()
+            .map(String::as_str)
+            .filter(|key| *key != RESERVED)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys().next().is_none()
+    }
+
+    /// An unreadable member counts as none: it is a foreign writer's.
+    pub(crate) fn meta(&self) -> Meta {
+        self.get(RESERVED)
+            .and_then(|raw| serde_json::from_str(raw.get()).ok())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn set_meta(&mut self, meta: &Meta) {
+        let raw = serde_json::value::to_raw_value(meta).expect("numbers and text are JSON");
+        match raw.get() {
+            "{}" => self.remove(RESERVED),
+            _ => self.insert(RESERVED, raw),
+        }
+    }
+
+    /// The row that a session leaves under its old id when it gets a new one.
+    pub(crate) fn forwarding_to(successor: &str) -> Self {
+        let mut document = Self::default();
+        document.set_meta(&Meta {
+            successor: Some(successor.to_owned()),
+            ..Meta::default()
+        });
+        document
+    }
+}
+
+impl PartialEq for Document {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .all(|(key, value)| other.get(key).is_some_and(|twin| same_value(value, twin)))
+    }
+}
+
+/// jsonb spells the same value with other white space.
+fn same_value(left: &RawValue, right: &RawValue) -> bool {
+    left.get() == right.get() || parsed(left).is_some_and(|value| Some(value) == parsed(right))
+}
+
+fn parsed(raw: &RawValue) -> Option<Value> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(text: &str) -> String {
+        Document::parse(text).expect("an object").to_text()
+    }
+
+    #[test]
+    fn what_was_not_touched_keeps_its_spelling_and_its_place() {
+        for text in [
+            r#"{"b":1,"a":{"z":1.50,"y":[ 1 ]}}"#,
+            r#"{"big":123456789012345678901234567890,"tiny":1e-400}"#,
+            r#"{"nul":"\u0000","lone":"\ud800"}"#,
+        ] {
+            assert_eq!(round_trip(text), text);
+        }
+    }
+
+    #[test]
+    fn only_an_object_is_a_document() {
+        for text in ["null", "[]", "\"text\"", "1", "{", ""] {
+            assert!(Document::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn clear_keeps_what_the_row_knows_of_its_own_life() {
+        let mut document = Document::parse(r#"{"a":1,"_session":{"idle":5.0}}"#).expect("object");
+        document.clear();
+        assert!(document.is_empty());
+        assert_eq!(document.meta().idle, Some(5.0));
+    }
+
+    #[test]
+    fn unknown_members_of_the_reserved_part_survive() {
+        let mut document = Document::parse(r#"{"_session":{"later":[1]}}"#).expect("object");
+        let meta = Meta {
+            idle: Some(1.0),
+            ..document.meta()
+        };
+        document.set_meta(&meta);
+        assert_eq!(
+            document.to_text(),
+            r#"{"_session":{"idle":1.0,"later":[1]}}"#
+        );
+    }
+
+    #[test]
+    fn the_spelling_of_a_value_makes_no_difference() {
+        let spaced = Document::parse(r#"{"a": {"x": 1, "y": [1, 2]}, "b": 2}"#).expect("object");
+        let tight = Document::parse(r#"{"b":2,"a":{"y":[1,2],"x":1}}"#).expect("object");
+        assert_eq!(spaced, tight);
+        assert_ne!(spaced, Document::default());
+    }
+}

@@ -1,0 +1,173 @@
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
+
+use axum_core::response::{IntoResponse, Response};
+use http::StatusCode;
+
+/// What went wrong with a session, opaque but for its [`kind`](Error::kind).
+///
+/// The error that caused it, often one of sqlx, is kept as its
+/// [`source`](std::error::Error::source). As a response it is its
+/// [`status`](Error::status) with a sentence that tells a visitor nothing of
+/// the cause.
+///
+/// ```
+/// use axum_pg_session::{ErrorKind, PgSessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let error = PgSessionStore::connect("not a URL").await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Setup);
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The causes that a caller may want to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The database could not be reached, did not answer in time, or was lost
+    /// before it said whether a change was committed.
+    Unavailable,
+    /// The database refused a statement for another reason.
+    Database,
+    /// The configuration, the table or its rights are wrong.
+    Setup,
+    /// Other writers won every attempt until the time was up.
+    Conflict,
+    /// The session was destroyed, expired, or got a new id while the request
+    /// was running; its late changes are dropped.
+    Ended,
+    /// The request carries cookies of several live sessions, so that none of
+    /// them can be trusted.
+    Ambiguous,
+    /// A value can't be written as JSON.
+    Serialize,
+    /// A stored value is not of the type that was asked for.
+    Deserialize,
+    /// The key belongs to this crate.
+    ReservedKey,
+    /// The response has started, so a change could not be saved any more.
+    ResponseStarted,
+    /// The system's generator of random numbers failed.
+    Random,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::build(kind, message.into(), None)
+    }
+
+    pub(crate) fn caused(
+        kind: ErrorKind,
+        message: impl Into<Cow<'static, str>>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self::build(kind, message.into(), Some(source.into()))
+    }
+
+    fn build(
+        kind: ErrorKind,
+        message: Cow<'static, str>,
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message,
+            source,
+        }))
+    }
+
+    /// What kind of error this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The status that this error has as a response: 503 where trying again
+    /// may help, 400 for [`ErrorKind::Ambiguous`], and 500 otherwise.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self.kind() {
+            ErrorKind::Unavailable | ErrorKind::Conflict | ErrorKind::Ended => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ErrorKind::Ambiguous => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    pub(crate) fn ended() -> Self {
+        Self::new(
+            ErrorKind::Ended,
+            "the session ended while this request was running; its changes are dropped",
+        )
+    }
+
+    pub(crate) fn not_a_url(source: sqlx::Error) -> Self {
+        Self::caused(
+            ErrorKind::Setup,
+            "this is not the URL of a Postgres database",
+            source,
+        )
+    }
+
+    pub(crate) fn abandoned() -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            "the runtime stopped before the database answered",
+        )
+    }
+
+    /// Rows that can't be tied to what was asked must never reach a visitor.
+    pub(crate) fn not_asked_for() -> Self {
+        Self::new(
+            ErrorKind::Setup,
+            "the database answered with a row that was not asked for; \
+             is a transaction pooler between this process and Postgres?",
+        )
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let sentence = match self.kind() {
+            ErrorKind::Ambiguous => "Several sessions at once. Please clear this site's cookies.",
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                "The session store is unavailable. Please try again."
+            }
+            _ => "Internal server error.",
+        };
+        (self.status(), sentence).into_response()
+    }
+}

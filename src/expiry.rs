@@ -1,0 +1,281 @@
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::document::{Document, Meta};
+
+/// A day without a request ends a session.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
+/// A month ends it whatever its activity.
+pub(crate) const ABSOLUTE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
+/// The part of the idle timeout that may pass before the expiry is moved: the
+/// index on `expiry` makes every move dear, so twenty per idle timeout suffice.
+pub(crate) const TOUCHES_PER_IDLE_TIMEOUT: u32 = 20;
+/// No cookie may live longer (RFC 6265bis, section 5.5).
+const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
+
+/// When one session ends, for [`Session::set_expiry`](crate::Session::set_expiry).
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Expiry {
+    /// As the layer says: its idle and its absolute timeout.
+    Default,
+    /// After this long without a request. The layer's absolute timeout stays.
+    Idle(Duration),
+    /// At this instant, whatever the activity and the layer's timeouts.
+    At(OffsetDateTime),
+}
+
+impl Expiry {
+    /// Writes the choice into the document, so that later saves keep to it.
+    pub(crate) fn remember(self, document: &mut Document) {
+        let (idle, until) = match self {
+            Self::Default => (None, None),
+            Self::Idle(idle) => (Some(idle.as_secs_f64()), None),
+            Self::At(instant) => (None, Some(epoch_seconds(instant))),
+        };
+        let mut meta = document.meta();
+        (meta.idle, meta.until) = (idle, until);
+        document.set_meta(&meta);
+    }
+}
+
+fn epoch_seconds(instant: OffsetDateTime) -> f64 {
+    let since = instant - OffsetDateTime::UNIX_EPOCH;
+    since.as_seconds_f64()
+}
+
+/// The hard limit of a session's life.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Absolute {
+    /// On where the table can tell when a session was created.
+    WherePossible,
+    Off,
+    After(Duration),
+}
+
+/// The layer's choice of timeouts.
+#[derive(Clone, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) idle: Duration,
+    pub(crate) absolute: Absolute,
+    pub(crate) touch_interval: Option<Duration>,
+}
+
+/// What the database said of a row's times, in seconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Times {
+    pub(crate) now: f64,
+    pub(crate) expires: f64,
+    pub(crate) created: Option<f64>,
+}
+
+/// How far a write moves the expiry: `ttl` seconds from the database's now,
+/// but not past `until`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Extent {
+    pub(crate) ttl: f64,
+    pub(crate) until: Option<f64>,
+}
+
+impl Extent {
+    pub(crate) fn from(self, now: f64) -> f64 {
+        (now + self.ttl).min(self.until.unwrap_or(f64::INFINITY))
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            idle: IDLE_TIMEOUT,
+            absolute: Absolute::WherePossible,
+            touch_interval: None,
+        }
+    }
+}
+
+impl Timeouts {
+    pub(crate) fn extent(&self, meta: &Meta, created: Option<f64>) -> Extent {
+        let ttl = match (meta.idle, meta.until) {
+            (None, Some(_)) => f64::INFINITY,
+            (idle, _) => idle.unwrap_or(self.idle.as_secs_f64()),
+        };
+        Extent {
+            ttl,
+            until: self.deadline(meta, created),
+        }
+    }
+
+    fn deadline(&self, meta: &Meta, created: Option<f64>) -> Option<f64> {
+        meta.until
+            .or_else(|| Some(created? + self.absolute_seconds()?))
+    }
+
+    fn absolute_seconds(&self) -> Option<f64> {
+        match self.absolute {
+            Absolute::WherePossible => Some(ABSOLUTE_TIMEOUT.as_secs_f64()),
+            Absolute::After(limit) => Some(limit.as_secs_f64()),
+            Absolute::Off => None,
+        }
+    }
+
+    /// Whether the row is past a limit that its expiry does not know of yet:
+    /// the layer's timeouts may have been lowered since it was written.
+    pub(crate) fn has_ended(&self, meta: &Meta, times: Times) -> bool {
+        self.deadline(meta, times.created)
+            .is_some_and(|deadline| deadline <= times.now)
+    }
+
+    pub(crate) fn is_touch_due(&self, meta: &Meta, times: Times) -> bool {
+        let extent = self.extent(meta, times.created);
+        let moved = (extent.from(times.now) - times.expires).abs();
+        moved > 0.0 && moved >= self.precision(extent)
+    }
+
+    /// Seconds by which the stored expiry may lag behind.
+    fn precision(&self, extent: Extent) -> f64 {
+        if extent.ttl.is_infinite() {
+            return 0.0;
+        }
+        self.touch_interval.map_or(
+            extent.ttl / f64::from(TOUCHES_PER_IDLE_TIMEOUT),
+            |interval| interval.as_secs_f64().min(extent.ttl),
+        )
+    }
+
+    /// How long a browser may have use of the cookie of this session.
+    pub(crate) fn cookie_life(&self, meta: &Meta, times: Times) -> Duration {
+        self.deadline(meta, times.created)
+            .map(|deadline| (deadline - times.now).clamp(0.0, COOKIE_LIMIT.as_secs_f64()))
+            .map_or(COOKIE_LIMIT, Duration::from_secs_f64)
+    }
+
+    /// Whether a cookie sent once can end before its session does.
+    pub(crate) fn outlives_cookie(&self, meta: &Meta, times: Times) -> bool {
+        self.cookie_life(meta, times) >= COOKIE_LIMIT
+    }
+}
+
+/// `None` for an expiry beyond the calendar, such as `infinity`.
+pub(crate) fn instant(epoch_seconds: f64) -> Option<OffsetDateTime> {
+    if !epoch_seconds.is_finite() {
+        return None;
+    }
+    let since = time::Duration::checked_seconds_f64(epoch_seconds)?;
+    OffsetDateTime::UNIX_EPOCH.checked_add(since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: f64 = 3600.0;
+    const DAY: f64 = 24.0 * HOUR;
+
+    fn times(now: f64, expires: f64, created: f64) -> Times {
+        Times {
+            now,
+            expires,
+            created: Some(created),
+        }
+    }
+
+    #[test]
+    fn the_documented_timeouts_are_the_defaults() {
+        let extent = Timeouts::default().extent(&Meta::default(), Some(1000.0));
+        assert_eq!(extent.ttl, DAY);
+        assert_eq!(extent.until, Some(1000.0 + 30.0 * DAY));
+    }
+
+    #[test]
+    fn the_earlier_timeout_wins() {
+        let extent = Timeouts::default().extent(&Meta::default(), Some(0.0));
+        assert_eq!(extent.from(HOUR), HOUR + DAY);
+        assert_eq!(extent.from(29.5 * DAY), 30.0 * DAY);
+    }
+
+    #[test]
+    fn without_a_creation_time_only_idleness_ends_a_session() {
+        let extent = Timeouts::default().extent(&Meta::default(), None);
+        assert_eq!(extent.until, None);
+    }
+
+    #[test]
+    fn a_touch_is_due_after_a_twentieth_of_the_idle_timeout() {
+        let timeouts = Timeouts::default();
+        let due = |passed| timeouts.is_touch_due(&Meta::default(), times(passed, DAY, 0.0));
+        assert!(!due(0.0));
+        assert!(!due(DAY / 20.0 - 1.0));
+        assert!(due(DAY / 20.0));
+    }
+
+    #[test]
+    fn a_touch_interval_of_zero_touches_always() {
+        let timeouts = Timeouts {
+            touch_interval: Some(Duration::ZERO),
+            ..Timeouts::default()
+        };
+        assert!(timeouts.is_touch_due(&Meta::default(), times(0.001, DAY, 0.0)));
+    }
+
+    #[test]
+    fn a_session_at_its_absolute_end_is_not_touched_any_more() {
+        let at_the_end = times(29.5 * DAY, 30.0 * DAY, 0.0);
+        assert!(!Timeouts::default().is_touch_due(&Meta::default(), at_the_end));
+    }
+
+    #[test]
+    fn an_idle_timeout_that_was_lowered_is_due_at_once() {
+        let timeouts = Timeouts {
+            idle: Duration::from_mins(5),
+            ..Timeouts::default()
+        };
+        assert!(timeouts.is_touch_due(&Meta::default(), times(0.0, DAY, 0.0)));
+    }
+
+    #[test]
+    fn an_absolute_timeout_that_was_lowered_ends_older_sessions() {
+        let timeouts = Timeouts {
+            absolute: Absolute::After(Duration::from_hours(1)),
+            ..Timeouts::default()
+        };
+        assert!(timeouts.has_ended(&Meta::default(), times(HOUR, DAY, 0.0)));
+        assert!(!timeouts.has_ended(&Meta::default(), times(HOUR - 1.0, DAY, 0.0)));
+    }
+
+    #[test]
+    fn a_session_with_its_own_end_knows_no_other() {
+        let mut document = Document::default();
+        let end = OffsetDateTime::UNIX_EPOCH + Duration::from_hours(24 * 60);
+        Expiry::At(end).remember(&mut document);
+        let extent = Timeouts::default().extent(&document.meta(), Some(0.0));
+        assert_eq!(extent.from(HOUR), 60.0 * DAY);
+        Expiry::Default.remember(&mut document);
+        assert_eq!(document.to_text(), "{}");
+    }
+
+    #[test]
+    fn no_cookie_outlives_400_days() {
+        let timeouts = Timeouts {
+            absolute: Absolute::After(Duration::from_hours(500 * 24)),
+            ..Timeouts::default()
+        };
+        let life = timeouts.cookie_life(&Meta::default(), times(0.0, DAY, 0.0));
+        assert_eq!(life, COOKIE_LIMIT);
+        let forever = timeouts.cookie_life(
+            &Meta::default(),
+            Times {
+                created: None,
+                ..times(0.0, DAY, 0.0)
+            },
+        );
+        assert_eq!(forever, COOKIE_LIMIT);
+    }
+
+    #[test]
+    fn an_expiry_beyond_the_calendar_is_none() {
+        assert_eq!(instant(f64::INFINITY), None);
+        assert_eq!(instant(1e300), None);
+        assert_eq!(instant(0.0), Some(OffsetDateTime::UNIX_EPOCH));
+    }
+}

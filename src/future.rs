@@ -1,0 +1,161 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures_core::future::BoxFuture;
+use http::{HeaderMap, Response, StatusCode};
+use pin_project_lite::pin_project;
+
+use crate::{
+    Error, LazySession,
+    cookie::{attach, vary_by_cookie},
+    service::Exchange,
+    session::{Closing, Pending, Session},
+    state::MayTouch,
+};
+
+pin_project! {
+    /// The response of a [`PgSessionService`](crate::PgSessionService): the
+    /// handler's, once what it did to the session is committed.
+    pub struct ResponseFuture<F, B> {
+        session: LazySession,
+        exchange: Option<Exchange>,
+        #[pin]
+        stage: Stage<F, B>,
+    }
+}
+
+pin_project! {
+    #[project = StageProjection]
+    enum Stage<F, B> {
+        Handle { #[pin] handler: F },
+        Commit {
+            response: Option<Response<B>>,
+            commit: BoxFuture<'static, Result<Pending, Error>>,
+        },
+    }
+}
+
+impl<F, B> ResponseFuture<F, B> {
+    pub(crate) fn new(handler: F, session: LazySession, exchange: Option<Exchange>) -> Self {
+        Self {
+            session,
+            exchange,
+            stage: Stage::Handle { handler },
+        }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Default,
+{
+    type Output = Result<Response<B>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.stage.as_mut().project() {
+                StageProjection::Handle { handler } => {
+                    let response = ready!(handler.poll(cx))?;
+                    this.session.start_response();
+                    let Some(session) = this.session.looked_at() else {
+                        return Poll::Ready(Ok(response));
+                    };
+                    let closing = closing(this.session, this.exchange.take(), response.status());
+                    let commit = commit(session.clone(), closing);
+                    let response = Some(response);
+                    this.stage.set(Stage::Commit { response, commit });
+                }
+                StageProjection::Commit { response, commit } => {
+                    let pending = ready!(commit.as_mut().poll(cx));
+                    let response = response.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(finish(this.session, response, pending)));
+                }
+            }
+        }
+    }
+}
+
+/// What the answer's status and the application's choices leave of the
+/// request's record.
+fn closing(session: &LazySession, exchange: Option<Exchange>, status: StatusCode) -> Closing {
+    let config = session.config();
+    let touches = match (&config.touch_if, exchange) {
+        (Some(touch_if), Some(exchange)) => touch_if(&Exchange { status, ..exchange }),
+        _ => true,
+    };
+    Closing {
+        keeps_changes: config.save_on_server_error || !status.is_server_error(),
+        may_touch: if touches { MayTouch::Yes } else { MayTouch::No },
+    }
+}
+
+/// A session that could not be loaded owes nothing: its rejection is the
+/// answer already.
+fn commit(
+    session: Result<Session, Error>,
+    closing: Closing,
+) -> BoxFuture<'static, Result<Pending, Error>> {
+    Box::pin(async move {
+        match session {
+            Ok(session) => session.commit(closing).await,
+            Err(_) => Ok(Pending::AsItIs),
+        }
+    })
+}
+
+fn finish<B: Default>(
+    session: &LazySession,
+    mut response: Response<B>,
+    pending: Result<Pending, Error>,
+) -> Response<B> {
+    match pending {
+        Ok(pending) => add_cookie(session, response.headers_mut(), pending),
+        Err(error) => response = not_saved(&error),
+    }
+    vary_by_cookie(response.headers_mut());
+    response
+}
+
+fn add_cookie(session: &LazySession, headers: &mut HeaderMap, pending: Pending) {
+    let cookie = &session.config().cookie;
+    match pending {
+        Pending::Set(token, life) => attach(headers, cookie.set(&token, life)),
+        Pending::Removed => attach(headers, cookie.removal()),
+        Pending::AsItIs if opened_nothing(session) => attach(headers, cookie.removal()),
+        Pending::AsItIs => {}
+    }
+}
+
+fn opened_nothing(session: &LazySession) -> bool {
+    let opened = session
+        .looked_at()
+        .and_then(|session| session.as_ref().ok());
+    session.has_cookie() && opened.is_some_and(Session::has_no_use_for_a_cookie)
+}
+
+/// The handler's answer would claim what was not stored.
+fn not_saved<B: Default>(error: &Error) -> Response<B> {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        kind = ?error.kind(),
+        "a session could not be saved; its request is answered with 503"
+    );
+    let mut response = Response::new(B::default());
+    *response.status_mut() = match error.status() {
+        StatusCode::BAD_REQUEST => StatusCode::BAD_REQUEST,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    response
+}
+
+impl<F, B> fmt::Debug for ResponseFuture<F, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,231 @@
+use std::{num::NonZeroU32, time::Duration};
+
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use crate::{
+    Error, PgSessionStore,
+    store::{ReapedBatch, WeakStore, random_fraction},
+};
+
+/// As in the model system, whose documentation says 45 minutes.
+const INTERVAL: Duration = Duration::from_mins(45);
+/// Rows of one transaction: short enough that it holds nobody up, and a
+/// hundred thousand rows are gone within seconds.
+const BATCH_SIZE: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+/// Between two batches, so that the other statements get their turn.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The longest wait before the first run: processes that start together need
+/// not reap together.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+
+/// Deletes expired rows, a batch at a time, oldest first.
+///
+/// An expired session is dead before it is reaped: loading tests the expiry.
+/// Of any number of reapers on one table one is at work at a time.
+///
+/// ```
+/// use axum_pg_session::{PgSessionStore, Reaper};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// let store = PgSessionStore::connect(database.url()).await?;
+/// store.migrate().await?;
+///
+/// let reaper = Reaper::new(store.clone()).spawn();
+/// // … serve …
+/// reaper.stop().await;
+///
+/// assert_eq!(Reaper::new(store).run_once().await?.deleted, 0);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a reaper does nothing until it is spawned or run"]
+pub struct Reaper {
+    store: PgSessionStore,
+    interval: Duration,
+    batch_size: NonZeroU32,
+}
+
+/// What one run of the reaper did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reaped {
+    /// Rows deleted.
+    pub deleted: u64,
+    /// Transactions that deleted something.
+    pub batches: u32,
+    /// Why the run ended.
+    pub ending: Ending,
+}
+
+/// Why a run of the reaper ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ending {
+    /// No more expired rows than a batch holds were left, and they are gone.
+    Drained,
+    /// Another reaper is at work on the table.
+    OtherReaper,
+}
+
+impl Reaper {
+    /// A reaper with the defaults.
+    pub fn new(store: PgSessionStore) -> Self {
+        Self {
+            store,
+            interval: INTERVAL,
+            batch_size: BATCH_SIZE,
+        }
+    }
+
+    /// The time between two runs. Default: 45 minutes. Each wait is up to a
+    /// tenth longer, so that processes do not keep step.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// How many rows one transaction deletes at the most. Default: 1,000.
+    pub fn batch_size(mut self, batch_size: NonZeroU32) -> Self {
+        self.batch_size = batch_size;
+        self
+    }
+
+    /// Deletes all rows that are expired now, and says how many.
+    ///
+    /// # Errors
+    ///
+    /// When a batch failed. What the batches before it deleted is deleted.
+    pub async fn run_once(&self) -> Result<Reaped, Error> {
+        let (mut deleted, mut batches) = (0, 0);
+        loop {
+            let batch = self.store.delete_expired(self.batch_size.get()).await?;
+            let ReapedBatch::Deleted(rows) = batch else {
+                return Ok(Reaped {
+                    deleted,
+                    batches,
+                    ending: Ending::OtherReaper,
+                });
+            };
+            deleted += rows;
+            batches += u32::from(rows > 0);
+            if rows < u64::from(self.batch_size.get()) {
+                return Ok(Reaped {
+                    deleted,
+                    batches,
+                    ending: Ending::Drained,
+                });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Runs soon, and then at every interval, on a task of its own.
+    ///
+    /// A run that fails is logged, and the next one tries again. The task ends
+    /// with [`ReaperHandle::stop`], or when nobody else holds the store any
+    /// more; dropping the handle does not end it.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    #[must_use = "the handle stops the reaper when the application shuts down"]
+    pub fn spawn(self) -> ReaperHandle {
+        let (stop, stopped) = watch::channel(());
+        let rounds = Rounds {
+            store: self.store.downgrade(),
+            interval: self.interval,
+            batch_size: self.batch_size,
+            stopped,
+        };
+        drop(self.store);
+        ReaperHandle {
+            stop,
+            task: tokio::spawn(rounds.go()),
+        }
+    }
+}
+
+/// Stops a spawned [`Reaper`].
+#[derive(Debug)]
+pub struct ReaperHandle {
+    stop: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl ReaperHandle {
+    /// Returns when the reaper has ended: at once, or after the batch that it
+    /// is at.
+    pub async fn stop(self) {
+        self.stop.send_replace(());
+        // It can only fail with its runtime, and then it has ended too.
+        drop(self.task.await);
+    }
+
+    /// Whether the reaper has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+/// The spawned task, which must not keep the store alive.
+struct Rounds {
+    store: WeakStore,
+    interval: Duration,
+    batch_size: NonZeroU32,
+    stopped: watch::Receiver<()>,
+}
+
+impl Rounds {
+    async fn go(mut self) {
+        let mut wait = FIRST_WAIT.min(self.interval).mul_f64(random_fraction());
+        while self.waits(wait).await {
+            self.run().await;
+            wait = self.interval.mul_f64(1.0 + random_fraction() / 10.0);
+        }
+    }
+
+    /// Whether it is time for a run, rather than for the end.
+    async fn waits(&mut self, wait: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            Ok(()) = self.stopped.changed() => false,
+            () = self.store.dropped() => false,
+        }
+    }
+
+    async fn run(&mut self) {
+        let Some(store) = self.store.upgrade() else {
+            return;
+        };
+        let started = Instant::now();
+        let reaper = Reaper {
+            store,
+            interval: self.interval,
+            batch_size: self.batch_size,
+        };
+        let outcome = tokio::select! {
+            outcome = reaper.run_once() => outcome,
+            Ok(()) = self.stopped.changed() => return self.stopped.mark_changed(),
+        };
+        report(outcome, started.elapsed());
+    }
+}
+
+fn report(outcome: Result<Reaped, Error>, took: Duration) {
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    match outcome {
+        Ok(reaped) => tracing::info!(
+            reaper.deleted = reaped.deleted,
+            reaper.batches = reaped.batches,
+            duration_ms,
+            "expired sessions deleted"
+        ),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            duration_ms,
+            "expired sessions could not be deleted; the next run tries again"
+        ),
+    }
+}

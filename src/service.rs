@@ -1,0 +1,87 @@
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use tower_service::Service;
+
+use crate::{LazySession, cookie::presented, future::ResponseFuture, layer::Config};
+
+/// The middleware that [`PgSessionLayer`](crate::PgSessionLayer) makes.
+///
+/// It only reads the cookie: the session is loaded by whoever asks for it,
+/// and saved by the [`ResponseFuture`].
+#[derive(Clone)]
+pub struct PgSessionService<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+/// A request and the status of its answer, for
+/// [`PgSessionLayer::touch_if`](crate::PgSessionLayer::touch_if).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Exchange {
+    /// The method of the request.
+    pub method: Method,
+    /// The address that was asked for.
+    pub uri: Uri,
+    /// The headers of the request.
+    pub headers: HeaderMap,
+    /// The status that the handler answered.
+    pub status: StatusCode,
+}
+
+impl Exchange {
+    fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+            status: StatusCode::OK,
+        }
+    }
+}
+
+impl<S> PgSessionService<S> {
+    pub(crate) fn new(inner: S, config: Arc<Config>) -> Self {
+        Self { inner, config }
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for PgSessionService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, ResBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let presented = presented(request.headers(), self.config.cookie.name());
+        let outer = request.extensions_mut().remove::<LazySession>();
+        let session = LazySession::new(Arc::clone(&self.config), presented, outer);
+        let exchange = self
+            .config
+            .touch_if
+            .as_ref()
+            .map(|_| Exchange::of(&request));
+        request.extensions_mut().insert(session.clone());
+        ResponseFuture::new(self.inner.call(request), session, exchange)
+    }
+}
+
+impl<S> fmt::Debug for PgSessionService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgSessionService")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

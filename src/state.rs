@@ -1,0 +1,241 @@
+//! Where a session is in its life, and the one write that is owed for it.
+
+use std::sync::Arc;
+
+use crate::{
+    Error, ErrorKind,
+    changes::{Change, Changes},
+    document::Document,
+    expiry::Timeouts,
+    id::{RowId, Token},
+    store::Row,
+};
+
+/// Where the session of a request comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// No row yet; it gets one when there is something to keep.
+    New,
+    /// This row, which the request's cookie opened.
+    Stored(Arc<Row>, Token),
+    /// Nothing can be kept, and the browser's cookies must stay as they are.
+    Unkeepable(Unkeepable),
+}
+
+/// Why a request reads an empty session that it can't change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unkeepable {
+    /// The cookie's token was replaced a moment ago; the browser is about to
+    /// hold, or holds already, the new one.
+    Moved,
+    /// The cookies open several sessions.
+    Ambiguous,
+}
+
+/// What happens to the id when the session is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Id {
+    Stays,
+    Cycles,
+}
+
+/// Whether the response has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Closed,
+}
+
+/// Whether a request keeps its session alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MayTouch {
+    Yes,
+    No,
+}
+
+/// A session as its request sees it.
+#[derive(Debug)]
+pub(crate) struct State {
+    origin: Origin,
+    document: Document,
+    changes: Changes,
+    id: Id,
+    /// The row of a session that was destroyed and is still there.
+    doomed: Option<RowId>,
+    phase: Phase,
+}
+
+/// The write that is owed to the session's own row.
+#[derive(Debug)]
+pub(crate) enum Owed {
+    Nothing,
+    Insert(Document),
+    Save(Arc<Row>, Changes, MayTouch),
+    Touch(Arc<Row>),
+    Cycle(RowId, Changes),
+    Refused(Unkeepable),
+}
+
+/// All that is owed, in order: first the end of the old row.
+#[derive(Debug)]
+pub(crate) struct Debt {
+    pub(crate) doomed: Option<RowId>,
+    pub(crate) owed: Owed,
+}
+
+impl State {
+    pub(crate) fn new(origin: Origin, document: Document) -> Self {
+        Self {
+            origin,
+            document,
+            changes: Changes::default(),
+            id: Id::Stays,
+            doomed: None,
+            phase: Phase::Open,
+        }
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn document(&self) -> &Document {
+        &self.document
+    }
+
+    pub(crate) fn row(&self) -> Option<&Arc<Row>> {
+        match &self.origin {
+            Origin::Stored(row, _) => Some(row),
+            Origin::New | Origin::Unkeepable(_) => None,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// Once the response has started.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        match self.phase {
+            Phase::Open => Ok(()),
+            Phase::Closed => Err(Error::new(
+                ErrorKind::ResponseStarted,
+                "the response has started, so this change to the session would be lost",
+            )),
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.phase = Phase::Closed;
+    }
+
+    pub(crate) fn apply(&mut self, mut change: Change) -> Result<(), Error> {
+        change.apply(&mut self.document)?;
+        self.changes.record(change);
+        Ok(())
+    }
+
+    /// For a change that the caller has applied to the document by `value`.
+    pub(crate) fn record(
+        &mut self,
+        change: Change,
+        key: &str,
+        value: Box<serde_json::value::RawValue>,
+    ) {
+        self.document.insert(key, value);
+        self.changes.record(change);
+    }
+
+    pub(crate) fn cycle(&mut self) {
+        self.id = Id::Cycles;
+    }
+
+    /// What follows belongs to another session, which gets an id of its own.
+    /// A token that no longer opens its session can't end it either.
+    pub(crate) fn destroy(&mut self) {
+        let doomed = self.row().map(|row| row.id.clone());
+        if doomed.is_some() {
+            self.origin = Origin::New;
+        }
+        self.doomed = doomed.or_else(|| self.doomed.take());
+        self.document = Document::default();
+        self.forget_changes();
+    }
+
+    /// Drops what the request did to its session; its end stays owed.
+    pub(crate) fn forget_changes(&mut self) {
+        self.changes = Changes::default();
+        self.id = Id::Stays;
+    }
+
+    /// Takes what is owed now. Until [`settle`](Self::settle) tells how it
+    /// went, later changes are recorded on their own.
+    pub(crate) fn take_debt(&mut self, timeouts: &Timeouts, may_touch: MayTouch) -> Debt {
+        let changes = std::mem::take(&mut self.changes);
+        let id = std::mem::replace(&mut self.id, Id::Stays);
+        Debt {
+            doomed: self.doomed.take(),
+            owed: self.owed(changes, id, timeouts, may_touch),
+        }
+    }
+
+    fn owed(&self, changes: Changes, id: Id, timeouts: &Timeouts, may_touch: MayTouch) -> Owed {
+        match &self.origin {
+            Origin::New if changes.is_empty() || self.document.is_empty() => Owed::Nothing,
+            Origin::New => Owed::Insert(self.document.clone()),
+            Origin::Unkeepable(_) if changes.is_empty() && id == Id::Stays => Owed::Nothing,
+            Origin::Unkeepable(reason) => Owed::Refused(*reason),
+            Origin::Stored(row, _) if id == Id::Cycles => Owed::Cycle(row.id.clone(), changes),
+            Origin::Stored(row, _) if self.differs_from(row, &changes) => {
+                Owed::Save(Arc::clone(row), changes, may_touch)
+            }
+            Origin::Stored(row, _)
+                if may_touch == MayTouch::Yes
+                    && timeouts.is_touch_due(&self.document.meta(), row.times) =>
+            {
+                Owed::Touch(Arc::clone(row))
+            }
+            Origin::Stored(..) => Owed::Nothing,
+        }
+    }
+
+    /// A change that leaves the document as it was loaded is none.
+    fn differs_from(&self, row: &Row, changes: &Changes) -> bool {
+        !changes.is_empty() && row.document().is_none_or(|loaded| loaded != self.document)
+    }
+
+    /// The session goes on from this row, with what was changed since
+    /// [`take_debt`](Self::take_debt).
+    pub(crate) fn settle(&mut self, origin: Origin) {
+        self.origin = origin;
+        self.document = self
+            .row()
+            .and_then(|row| row.document())
+            .unwrap_or_default();
+        // A change that does not fit the newer document is told when it is saved.
+        drop(self.changes.replay(&mut self.document));
+    }
+
+    /// The session goes on as it is stored, without what could not be saved.
+    /// One that ended is not begun anew: the browser may hold its successor.
+    pub(crate) fn settle_without_changes(&mut self, error: &Error) {
+        let origin = match (error.kind(), &self.origin) {
+            (ErrorKind::Ended, _) => Origin::Unkeepable(Unkeepable::Moved),
+            (_, origin) => origin.clone(),
+        };
+        self.settle(origin);
+    }
+}
+
+impl Unkeepable {
+    pub(crate) fn error(self) -> Error {
+        match self {
+            Self::Moved => Error::new(
+                ErrorKind::Ended,
+                "the session has a new id since this request was sent; its change is dropped",
+            ),
+            Self::Ambiguous => Error::new(
+                ErrorKind::Ambiguous,
+                "the request carries cookies of several live sessions",
+            ),
+        }
+    }
+}

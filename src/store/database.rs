@@ -1,0 +1,131 @@
+use std::{error::Error as StdError, fmt, time::Duration};
+
+use futures_core::future::BoxFuture;
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{Error, ErrorKind};
+
+/// The pool, and how long one piece of work with it may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    pub(crate) pool: PgPool,
+    pub(crate) timeout: Duration,
+}
+
+impl Database {
+    /// Lends a connection to `work`; both waits share one deadline.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and `Unavailable` when the time is up.
+    pub(crate) async fn run<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let deadline = Instant::now() + self.timeout;
+        let mut connection = timeout_at(deadline, self.pool.acquire())
+            .await
+            .map_err(|_| out_of_time())??;
+        match timeout_at(deadline, work(&mut connection)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                abandon(connection);
+                Err(out_of_time())
+            }
+        }
+    }
+}
+
+/// A connection in the middle of a statement must not go back to the pool:
+/// whoever took it next would wait for the rest of the answer.
+fn abandon(connection: PoolConnection<Postgres>) {
+    drop(connection.detach());
+}
+
+fn out_of_time() -> Error {
+    Error::caused(
+        ErrorKind::Unavailable,
+        "the database did not answer in time",
+        OutOfTime,
+    )
+}
+
+/// Marks the errors of our own deadline, after which nothing is tried again.
+#[derive(Debug)]
+struct OutOfTime;
+
+impl fmt::Display for OutOfTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time for one statement is up")
+    }
+}
+
+impl StdError for OutOfTime {}
+
+impl From<sqlx::Error> for Error {
+    fn from(source: sqlx::Error) -> Self {
+        let (kind, message) = match &source {
+            sqlx::Error::Database(error) => {
+                of_sqlstate(error.code().as_deref().unwrap_or_default())
+            }
+            sqlx::Error::Configuration(_) => (ErrorKind::Setup, "the connection is misconfigured"),
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => {
+                (ErrorKind::Unavailable, "the database can't be reached")
+            }
+            _ => (
+                ErrorKind::Database,
+                "the database answered with something unexpected",
+            ),
+        };
+        Self::caused(kind, message, source)
+    }
+}
+
+/// The classes that this crate acts on; POSTGRES documentation, appendix A.
+fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
+    match code {
+        "40001" | "40P01" | "55P03" => (ErrorKind::Conflict, "another writer was in the way"),
+        "42P01" | "42703" | "42501" | "42P10" | "0A000" | "3D000" | "3F000" | "28000" | "28P01"
+        | "23502" | "22001" | "22P05" | "22P02" => (
+            ErrorKind::Setup,
+            "the table, its rights or the login do not fit",
+        ),
+        "57014" | "57P01" | "57P02" | "57P03" | "25P03" | "25006" | "53100" | "53200" | "53300" => {
+            (
+                ErrorKind::Unavailable,
+                "the database can't serve at the moment",
+            )
+        }
+        _ if code.starts_with("08") => (ErrorKind::Unavailable, "the connection was lost"),
+        _ => (ErrorKind::Database, "the database refused a statement"),
+    }
+}
+
+impl Error {
+    fn sqlstate(&self) -> Option<String> {
+        let source = StdError::source(self)?;
+        let error = source.downcast_ref::<sqlx::Error>()?;
+        Some(error.as_database_error()?.code()?.into_owned())
+    }
+
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        StdError::source(self).is_some_and(<dyn StdError>::is::<OutOfTime>)
+    }
+
+    pub(crate) fn lacks_a_right(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "42501")
+    }
+
+    /// Whether one row of a statement can be at fault for all of it: data
+    /// exceptions, violated constraints, and locks that were not granted.
+    pub(crate) fn blames_a_row(&self) -> bool {
+        self.sqlstate()
+            .is_some_and(|code| code.starts_with("22") || code.starts_with("23") || code == "55P03")
+    }
+}

@@ -1,0 +1,36 @@
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Error,
+    document::Document,
+    id::RowId,
+    store::writer::{Write, Writer},
+};
+
+impl Writer {
+    /// Deletes the row. Where it only says where the session went, the end
+    /// goes there too: the visitor meant this session, not this id.
+    pub(super) async fn destroy_row(
+        self: &Arc<Self>,
+        id: &RowId,
+        answer: oneshot::Sender<Result<(), Error>>,
+    ) {
+        match self.destroy.submit(id.clone()).answer().await {
+            Ok(deleted) => match deleted.flatten().as_deref().and_then(successor) {
+                Some(successor) => self.submit(successor, Write::Destroy(answer)),
+                None => drop(answer.send(Ok(()))),
+            },
+            Err(error) => drop(answer.send(Err(error))),
+        }
+    }
+}
+
+fn successor(text: &str) -> Option<RowId> {
+    Document::parse(text)
+        .ok()?
+        .meta()
+        .successor
+        .map(RowId::from)
+}

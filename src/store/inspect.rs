@@ -1,0 +1,293 @@
+use std::fmt;
+
+use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+
+use crate::{Error, ErrorKind, store::table::TableName};
+
+/// How the column `session` is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Document {
+    Json,
+    Jsonb,
+}
+
+/// How the column `expiry` is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Instant {
+    /// `timestamptz`
+    Zoned,
+    /// `timestamp`, on the clock of this zone
+    Local(String),
+}
+
+/// What a table has that the statements depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Columns {
+    pub(crate) document: Document,
+    pub(crate) expiry: Instant,
+    /// All but `id`, `expiry` and `session` that can be written.
+    pub(crate) carried: Vec<String>,
+    pub(crate) has_unique_id: bool,
+    pub(crate) has_expiry_index: bool,
+    pub(crate) has_user_id_index: bool,
+}
+
+impl Columns {
+    pub(crate) fn has_created(&self) -> bool {
+        self.carries("created")
+    }
+
+    pub(crate) fn has_user_id(&self) -> bool {
+        self.carries("user_id")
+    }
+
+    fn carries(&self, column: &str) -> bool {
+        self.carried.iter().any(|carried| carried == column)
+    }
+
+    /// Whether every migration's result is there already.
+    pub(crate) fn are_complete(&self) -> bool {
+        self.has_created() && self.has_user_id() && self.has_expiry_index && self.has_user_id_index
+    }
+
+    pub(crate) fn report(&self) -> TableReport {
+        TableReport {
+            absolute_timeout: self.has_created(),
+            sessions_of_a_user: self.has_user_id(),
+            expiry_index: self.has_expiry_index,
+            unique_id: self.has_unique_id,
+        }
+    }
+}
+
+/// What a table that passed [`PgSessionStore::check`] can serve.
+///
+/// Its `Display` is a sentence for each thing that is off, or says that
+/// nothing is.
+///
+/// [`PgSessionStore::check`]: crate::PgSessionStore::check
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableReport {
+    /// Whether the column `created` is there, which carries the absolute
+    /// timeout. Migration `0002` adds it.
+    pub absolute_timeout: bool,
+    /// Whether the column `user_id` is there. Migration `0002` adds it.
+    pub sessions_of_a_user: bool,
+    /// Whether an index starts with `expiry`, without which each run of the
+    /// reaper reads the whole table. Migration `0003` adds it.
+    pub expiry_index: bool,
+    /// Whether the table itself keeps `id` unique; partitions on other
+    /// servers can't.
+    pub unique_id: bool,
+}
+
+impl fmt::Display for TableReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let findings = [
+            (
+                self.absolute_timeout,
+                "without the column created the absolute timeout is off (migration 0002)",
+            ),
+            (
+                self.sessions_of_a_user,
+                "without the column user_id there are no sessions of a user (migration 0002)",
+            ),
+            (
+                self.expiry_index,
+                "without an index on expiry the reaper reads the whole table (migration 0003)",
+            ),
+            (self.unique_id, "the table does not keep id unique"),
+        ];
+        let off: Vec<_> = findings
+            .iter()
+            .filter(|(is_on, _)| !is_on)
+            .map(|(_, finding)| *finding)
+            .collect();
+        match off.as_slice() {
+            [] => f.write_str("every feature is on"),
+            off => f.write_str(&off.join("; ")),
+        }
+    }
+}
+
+/// One row of `inspect.sql`.
+struct Column {
+    name: String,
+    r#type: String,
+    is_generated: bool,
+    is_required: bool,
+    is_unique: bool,
+    is_indexed: bool,
+    is_plain: bool,
+    may_select: bool,
+    may_insert: bool,
+    may_update: bool,
+    may_delete: bool,
+}
+
+impl FromRow<'_, PgRow> for Column {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            name: row.try_get("name")?,
+            r#type: row.try_get("type")?,
+            is_generated: row.try_get("is_generated")?,
+            is_required: row.try_get("is_required")?,
+            is_unique: row.try_get("is_unique")?,
+            is_indexed: row.try_get("is_indexed")?,
+            is_plain: row.try_get("is_plain")?,
+            may_select: row.try_get("may_select")?,
+            may_insert: row.try_get("may_insert")?,
+            may_update: row.try_get("may_update")?,
+            may_delete: row.try_get("may_delete")?,
+        })
+    }
+}
+
+/// Looks at the table; `None` if there is none.
+///
+/// # Errors
+///
+/// Of kind `Setup`, naming the column or the right that is missing.
+pub(crate) async fn inspect(
+    connection: &mut PgConnection,
+    name: TableName,
+    zone: String,
+) -> Result<Option<Columns>, Error> {
+    let columns: Vec<Column> = sqlx::query_as(include_str!("sql/inspect.sql"))
+        .persistent(false)
+        .bind(&name.schema)
+        .bind(&name.table)
+        .fetch_all(connection)
+        .await?;
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    Inspection { name, columns }.columns(&zone).map(Some)
+}
+
+struct Inspection {
+    name: TableName,
+    columns: Vec<Column>,
+}
+
+impl Inspection {
+    fn columns(&self, zone: &str) -> Result<Columns, Error> {
+        let columns = Columns {
+            document: self.document()?,
+            expiry: self.expiry(zone)?,
+            carried: self.carried(),
+            has_unique_id: self.has_unique_id()?,
+            has_expiry_index: self.is_indexed("expiry"),
+            has_user_id_index: self.is_indexed("user_id"),
+        };
+        self.check_optional("created", &["timestamp with time zone"])?;
+        self.check_optional("user_id", &["text", "character varying"])?;
+        self.check_foreign_requirements()?;
+        self.check_rights()?;
+        Ok(columns)
+    }
+
+    fn find(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    fn required(&self, name: &str) -> Result<&Column, Error> {
+        self.find(name)
+            .ok_or_else(|| self.refused(format!("has no column {name}")))
+    }
+
+    fn document(&self) -> Result<Document, Error> {
+        match self.required("session")?.r#type.as_str() {
+            "json" => Ok(Document::Json),
+            "jsonb" => Ok(Document::Jsonb),
+            found => Err(self.mistyped("session", found, "json or jsonb")),
+        }
+    }
+
+    fn expiry(&self, zone: &str) -> Result<Instant, Error> {
+        match self.required("expiry")?.r#type.as_str() {
+            "timestamp with time zone" => Ok(Instant::Zoned),
+            "timestamp without time zone" => Ok(Instant::Local(zone.to_owned())),
+            found => Err(self.mistyped("expiry", found, "timestamptz or timestamp")),
+        }
+    }
+
+    fn has_unique_id(&self) -> Result<bool, Error> {
+        let id = self.required("id")?;
+        if !matches!(id.r#type.as_str(), "text" | "character varying") {
+            return Err(self.mistyped("id", &id.r#type, "text"));
+        }
+        if id.is_plain && !id.is_unique {
+            return Err(self.refused("has no primary key or unique index on its column id"));
+        }
+        Ok(id.is_unique)
+    }
+
+    fn carried(&self) -> Vec<String> {
+        self.columns
+            .iter()
+            .filter(|column| !column.is_generated)
+            .map(|column| column.name.clone())
+            .filter(|name| !matches!(name.as_str(), "id" | "expiry" | "session"))
+            .collect()
+    }
+
+    fn is_indexed(&self, name: &str) -> bool {
+        self.find(name).is_some_and(|column| column.is_indexed)
+    }
+
+    fn check_optional(&self, name: &str, types: &[&str]) -> Result<(), Error> {
+        match self.find(name) {
+            Some(column) if !types.contains(&column.r#type.as_str()) => {
+                Err(self.mistyped(name, &column.r#type, types[0]))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A new session could not be inserted beside such a column.
+    fn check_foreign_requirements(&self) -> Result<(), Error> {
+        let ours = ["id", "expiry", "session"];
+        match self.columns.iter().find(|column| {
+            column.is_required && !column.is_generated && !ours.contains(&column.name.as_str())
+        }) {
+            Some(column) => Err(self.refused(format!(
+                "has a column {} that is NOT NULL without a default, so no session can be inserted",
+                column.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_rights(&self) -> Result<(), Error> {
+        let column = &self.columns[0];
+        let missing: Vec<_> = [
+            (column.may_select, "SELECT"),
+            (column.may_insert, "INSERT"),
+            (column.may_update, "UPDATE"),
+            (column.may_delete, "DELETE"),
+        ]
+        .iter()
+        .filter(|(is_granted, _)| !is_granted)
+        .map(|(_, right)| *right)
+        .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(self.refused(format!("does not grant this role {}", missing.join(", "))))
+    }
+
+    fn mistyped(&self, column: &str, found: &str, wanted: &str) -> Error {
+        self.refused(format!(
+            "has a column {column} of type {found}; it must be {wanted}"
+        ))
+    }
+
+    fn refused(&self, finding: impl fmt::Display) -> Error {
+        Error::new(
+            ErrorKind::Setup,
+            format!("the table {} {finding}", self.name),
+        )
+    }
+}

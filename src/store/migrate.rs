@@ -1,0 +1,209 @@
+use std::{borrow::Cow, sync::LazyLock};
+
+use sqlx::{
+    AssertSqlSafe, SqlSafeStr as _,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+};
+
+use crate::{
+    Error, ErrorKind,
+    store::{
+        set_up::SetUp,
+        table::{TableName, quoted},
+    },
+};
+
+/// The migrations of the default table, `public.session`.
+///
+/// They are noted in a table of their own, `_axum_pg_session_migrations`, so
+/// that they run beside the migrations of a host application.
+/// [`PgSessionStore::migrate`] does the same, also for other tables, and needs
+/// no right to create anything once all is there.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// let pool = sqlx::PgPool::connect(database.url()).await?;
+/// axum_pg_session::MIGRATOR.run(&pool).await?;
+///
+/// let report = axum_pg_session::PgSessionStore::new(pool).check().await?;
+/// assert!(report.absolute_timeout);
+/// # Ok(()) }
+/// ```
+///
+/// [`PgSessionStore::migrate`]: crate::PgSessionStore::migrate
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| migrator(&TableName::default()));
+
+/// Version, description, and the statement as it is written for the default
+/// table.
+const MIGRATIONS: [(i64, &str, &str); 4] = [
+    (
+        1,
+        "session",
+        include_str!("../../migrations/0001_session.sql"),
+    ),
+    (
+        2,
+        "created and user id",
+        include_str!("../../migrations/0002_created_and_user_id.sql"),
+    ),
+    (
+        3,
+        "expiry index",
+        include_str!("../../migrations/0003_expiry_index.sql"),
+    ),
+    (
+        4,
+        "user id index",
+        include_str!("../../migrations/0004_user_id_index.sql"),
+    ),
+];
+
+fn migrator(name: &TableName) -> Migrator {
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(version, description, sql)| {
+            Migration::new(
+                *version,
+                Cow::Borrowed(description),
+                MigrationType::Simple,
+                AssertSqlSafe(render(name, sql)).into_sql_str(),
+                false,
+            )
+        })
+        .collect();
+    let mut migrator = Migrator::with_migrations(migrations);
+    migrator.dangerous_set_table_name(bookkeeping(name));
+    // A rolling deployment may meet the notes of a later version.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+/// A table of notes for each session table: two of them in one schema do not
+/// take each other's migrations for their own.
+fn bookkeeping(name: &TableName) -> String {
+    let table = name.derived("_axum_pg_", "_migrations");
+    format!("{}.{}", quoted(&name.schema), quoted(&table))
+}
+
+fn render(name: &TableName, sql: &str) -> String {
+    ["_expiry_idx", "_user_id_idx"]
+        .iter()
+        .fold(name.render(sql), |sql, suffix| {
+            let index = quoted(&name.derived("", suffix));
+            sql.replace(&format!("\"session{suffix}\""), &index)
+        })
+}
+
+impl SetUp {
+    /// Looks first and creates only what is missing, so that a role without
+    /// CREATE rights can call it on a finished table, and so that many
+    /// processes can call it at once.
+    pub(super) async fn migrate(&self) -> Result<(), Error> {
+        match self.columns().await? {
+            Some(columns) if columns.are_complete() => {}
+            Some(_) => self.complete().await?,
+            None => {
+                self.create_schema().await?;
+                self.run_migrations().await?;
+            }
+        }
+        self.check().await.map(drop)
+    }
+
+    /// A table with the three columns serves as it is where this role may not
+    /// change it.
+    async fn complete(&self) -> Result<(), Error> {
+        match self.run_migrations().await {
+            Err(error) if error.lacks_a_right() => {
+                tracing::warn!(
+                    table = %self.name,
+                    "this role may not complete the session table; it is used as it is"
+                );
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// `CREATE SCHEMA IF NOT EXISTS` needs a right on the database even where
+    /// the schema exists, and fails where two sessions create it at once.
+    async fn create_schema(&self) -> Result<(), Error> {
+        if self.has_schema().await? {
+            return Ok(());
+        }
+        let sql = format!("CREATE SCHEMA {}", quoted(&self.name.schema));
+        let created = sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&self.database.pool)
+            .await;
+        match created {
+            Err(_) if self.has_schema().await? => Ok(()),
+            outcome => Ok(outcome.map(drop)?),
+        }
+    }
+
+    async fn has_schema(&self) -> Result<bool, Error> {
+        let found = sqlx::query_scalar(include_str!("sql/has_schema.sql"))
+            .bind(&self.name.schema)
+            .fetch_one(&self.database.pool)
+            .await?;
+        Ok(found)
+    }
+
+    async fn run_migrations(&self) -> Result<(), Error> {
+        Ok(migrator(&self.name).run(&self.database.pool).await?)
+    }
+}
+
+impl From<MigrateError> for Error {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                source.into()
+            }
+            other => Self::caused(
+                ErrorKind::Setup,
+                "the migrations of the session table could not be run",
+                other,
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_migrations_of_two_tables_share_no_name() {
+        let other = TableName {
+            schema: "app".into(),
+            table: "a\"b".into(),
+        };
+        let rendered: Vec<_> = MIGRATIONS
+            .iter()
+            .map(|(_, _, sql)| render(&other, sql))
+            .collect();
+        assert!(rendered[2].contains(r#""a""b_expiry_idx" ON "app"."a""b""#));
+        assert!(rendered[3].contains(r#""a""b_user_id_idx" ON "app"."a""b""#));
+        assert!(rendered.iter().all(|sql| !sql.contains("\"session")));
+        assert_eq!(bookkeeping(&other), r#""app"."_axum_pg_a""b_migrations""#);
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_a_migration() {
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
+            .expect("the folder")
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .path()
+                    .extension()
+                    .map(|extension| extension == "sql")
+            })
+            .filter(|is_sql| *is_sql)
+            .count();
+        assert_eq!(files, MIGRATIONS.len());
+        assert_eq!(MIGRATOR.iter().count(), files);
+    }
+}

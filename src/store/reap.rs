@@ -1,0 +1,95 @@
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    Error,
+    store::{PgSessionStore, Shared, table::Table},
+};
+
+/// How one batch of the reaper ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Batch {
+    Deleted(u64),
+    /// Another reaper is at work on this table.
+    Locked,
+}
+
+impl PgSessionStore {
+    /// Deletes the longest expired rows, at most `limit`, in one transaction.
+    pub(crate) async fn delete_expired(&self, limit: u32) -> Result<Batch, Error> {
+        self.shared.delete_expired(limit).await
+    }
+
+    /// To be used without keeping the store alive.
+    pub(crate) fn downgrade(&self) -> WeakStore {
+        WeakStore {
+            shared: Arc::downgrade(&self.shared),
+            alive: self.shared.alive.subscribe(),
+        }
+    }
+}
+
+/// A store for as long as somebody else uses it.
+#[derive(Debug)]
+pub(crate) struct WeakStore {
+    shared: std::sync::Weak<Shared>,
+    alive: tokio::sync::watch::Receiver<()>,
+}
+
+impl WeakStore {
+    pub(crate) fn upgrade(&self) -> Option<PgSessionStore> {
+        self.shared
+            .upgrade()
+            .map(|shared| PgSessionStore { shared })
+    }
+
+    /// Returns when the last clone of the store is dropped.
+    pub(crate) async fn dropped(&mut self) {
+        while self.alive.changed().await.is_ok() {}
+    }
+}
+
+impl Shared {
+    async fn delete_expired(&self, limit: u32) -> Result<Batch, Error> {
+        let set_up = &self.writer.set_up;
+        let table = set_up.table().await?;
+        set_up
+            .database
+            .run(|connection| Box::pin(delete_expired(table, connection, limit)))
+            .await
+    }
+}
+
+async fn delete_expired(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    limit: u32,
+) -> Result<Batch, Error> {
+    let mut transaction = connection.begin().await?;
+    let is_ours: bool = sqlx::query_scalar(include_str!("sql/reap_lock.sql"))
+        .bind(lock_key(&table))
+        .fetch_one(&mut *transaction)
+        .await?;
+    if !is_ours {
+        return Ok(Batch::Locked);
+    }
+    let deleted = sqlx::query(table.reap.clone())
+        .bind(i64::from(limit))
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+    transaction.commit().await?;
+    Ok(Batch::Deleted(deleted))
+}
+
+/// One lock for each table, and none that another crate would take.
+fn lock_key(table: &Table) -> i64 {
+    let digest = Sha256::digest(format!("axum-pg-session reaper {}", table.name));
+    i64::from_be_bytes(
+        digest[..8]
+            .try_into()
+            .expect("a digest has more than 8 octets"),
+    )
+}

@@ -1,0 +1,307 @@
+//! Saving: replay on the newest row, compare and swap, and again if another
+//! writer was faster.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    Error, ErrorKind,
+    document::Document,
+    expiry::Extent,
+    id::RowId,
+    state::MayTouch,
+    store::{
+        row::{Expiring, Row},
+        statements::{SaveRow, TouchRow},
+        writer::{SaveOrder, Write, Writer},
+    },
+};
+
+/// Attempts that follow each other at once; later ones pause, so that writers
+/// in several processes do not keep step.
+const EAGER_ATTEMPTS: u32 = 2;
+const MAX_PAUSE: Duration = Duration::from_millis(20);
+
+/// How an attempt to write the row ended.
+enum Attempt {
+    Written(Arc<Row>),
+    /// The row is not what was compared with.
+    Lost,
+    /// The connection was lost before the answer.
+    InDoubt(Error),
+    Failed(Error),
+}
+
+/// What the orders make of a row.
+struct Draft {
+    text: Arc<str>,
+    is_changed: bool,
+    extent: Option<Extent>,
+}
+
+impl Writer {
+    /// Saves all orders with one statement and answers each.
+    pub(super) async fn save_all(
+        self: &Arc<Self>,
+        id: &RowId,
+        latest: Option<Arc<Row>>,
+        mut orders: Vec<SaveOrder>,
+    ) -> Option<Arc<Row>> {
+        let base = latest.or_else(|| newest(id, &orders));
+        let outcome = self.save_until_won(id, base, &mut orders).await;
+        match outcome {
+            Ok(Saved::Here(row)) => {
+                answer_all(orders, &Ok(Arc::clone(&row)));
+                self.remember(row)
+            }
+            Ok(Saved::Moved(successor)) => {
+                self.forward(&successor, orders);
+                None
+            }
+            Err(error) => {
+                answer_all(orders, &Err(error));
+                None
+            }
+        }
+    }
+
+    async fn save_until_won(
+        &self,
+        id: &RowId,
+        base: Option<Arc<Row>>,
+        orders: &mut Vec<SaveOrder>,
+    ) -> Result<Saved, Error> {
+        let deadline = Instant::now() + self.set_up.database.timeout;
+        let mut base = base;
+        let mut lost = 0;
+        loop {
+            let row = match base.take() {
+                Some(row) => row,
+                None => self.reload(id).await?,
+            };
+            let Some(document) = row.document() else {
+                return Err(unreadable());
+            };
+            if let Some(successor) = document.meta().successor {
+                return Ok(Saved::Moved(successor.into()));
+            }
+            let Some(draft) = compose(&row, document, orders) else {
+                return Ok(Saved::Here(row));
+            };
+            match self.attempt(&row, draft).await {
+                Attempt::Written(row) => return Ok(Saved::Here(row)),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::InDoubt(error) => base = Some(self.settle(&row, error).await?),
+                Attempt::Lost => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(lost_too_often());
+            }
+            lost += 1;
+            pause(lost).await;
+        }
+    }
+
+    async fn reload(&self, id: &RowId) -> Result<Arc<Row>, Error> {
+        let row = self.load.submit(id.clone()).answer().await?;
+        row.ok_or_else(Error::ended)
+    }
+
+    /// If the row still is what was compared with, the lost statement has
+    /// changed nothing and can be sent again. Anything else stays in doubt:
+    /// also the new text, which may be the equal change of another request.
+    async fn settle(&self, row: &Row, error: Error) -> Result<Arc<Row>, Error> {
+        if error.is_out_of_time() {
+            return Err(error);
+        }
+        match self.load.submit(row.id.clone()).answer().await {
+            Ok(Some(now)) if now.text == row.text => Ok(now),
+            _ => Err(error),
+        }
+    }
+
+    async fn attempt(&self, row: &Row, draft: Draft) -> Attempt {
+        let expiring = draft
+            .extent
+            .map_or(Expiring::Stays(row.times.expires), Expiring::Moves);
+        let outcome = match (draft.is_changed, draft.extent) {
+            (true, extent) => self.write(row, &draft.text, extent).await,
+            (false, Some(extent)) => return self.move_expiry(row, extent).await,
+            (false, None) => return Attempt::Written(Arc::new(row.clone())),
+        };
+        match outcome {
+            Ok(Some(now)) => Attempt::Written(Arc::new(Row::written(
+                row.id.clone(),
+                draft.text,
+                now,
+                expiring,
+                row.times.created,
+            ))),
+            Ok(None) => Attempt::Lost,
+            Err(error) => failed(error),
+        }
+    }
+
+    async fn write(
+        &self,
+        row: &Row,
+        text: &Arc<str>,
+        extent: Option<Extent>,
+    ) -> Result<Option<f64>, Error> {
+        let table = self.set_up.table().await?;
+        let order = SaveRow {
+            id: row.id.clone(),
+            digest: table.digest(row.text.as_deref().unwrap_or_default()),
+            text: Arc::clone(text),
+            extent,
+        };
+        self.save.submit(order).answer().await
+    }
+
+    /// A touch that lost has nothing to repeat: whoever moved the expiry
+    /// meanwhile did it by newer knowledge.
+    async fn move_expiry(&self, row: &Row, extent: Extent) -> Attempt {
+        let order = TouchRow {
+            id: row.id.clone(),
+            expires: row.times.expires,
+            extent,
+        };
+        match self.touch.submit(order).answer().await {
+            Ok(Some(now)) => {
+                let mut row = row.clone();
+                row.times.now = now;
+                row.times.expires = extent.from(now);
+                Attempt::Written(Arc::new(row))
+            }
+            Ok(None) => Attempt::Written(Arc::new(row.clone())),
+            Err(error) => Attempt::Failed(error),
+        }
+    }
+
+    /// The base for what is saved next, where the table keeps our spelling.
+    fn remember(&self, row: Arc<Row>) -> Option<Arc<Row>> {
+        self.set_up.found()?.keeps_spelling().then_some(row)
+    }
+
+    /// The session got a new id while these requests were running. Their
+    /// changes go where the session went; their cookies stay as they are.
+    fn forward(self: &Arc<Self>, successor: &RowId, orders: Vec<SaveOrder>) {
+        for order in orders {
+            self.submit(successor.clone(), Write::Save(order));
+        }
+    }
+}
+
+enum Saved {
+    Here(Arc<Row>),
+    Moved(RowId),
+}
+
+/// Of the rows that the requests loaded, the one that the database answered
+/// last. Those of an earlier id are no base for this one.
+fn newest(id: &RowId, orders: &[SaveOrder]) -> Option<Arc<Row>> {
+    orders
+        .iter()
+        .map(|order| &order.base)
+        .filter(|row| row.id == *id)
+        .max_by(|a, b| a.times.now.total_cmp(&b.times.now))
+        .cloned()
+}
+
+/// Replays every order on the document, in order. One that fails is answered
+/// and leaves no trace. `None` when no order is left.
+fn compose(row: &Row, mut document: Document, orders: &mut Vec<SaveOrder>) -> Option<Draft> {
+    let mut failures = Vec::new();
+    let mut index = 0;
+    while index < orders.len() {
+        match replay(&mut orders[index], &mut document) {
+            Ok(()) => index += 1,
+            Err(error) => failures.push((orders.remove(index), error)),
+        }
+    }
+    for (order, error) in failures {
+        drop(order.answer.send(Err(error)));
+    }
+    let extent = extent(row, &document, orders);
+    let text: Arc<str> = document.to_text().into();
+    (!orders.is_empty()).then(|| Draft {
+        is_changed: Some(&text) != row.text.as_ref(),
+        text,
+        extent,
+    })
+}
+
+/// A closure of an application that panics must not take the requests along
+/// that are saved together with its own.
+fn replay(order: &mut SaveOrder, document: &mut Document) -> Result<(), Error> {
+    let replayed = catch_unwind(AssertUnwindSafe(|| order.changes.replay(document)));
+    replayed.unwrap_or_else(|_| Err(panicked()))
+}
+
+pub(super) fn panicked() -> Error {
+    Error::new(
+        ErrorKind::Serialize,
+        "a closure given to Session::update panicked when it was replayed",
+    )
+}
+
+fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent> {
+    let meta = document.meta();
+    orders
+        .iter()
+        .rev()
+        .find(|order| {
+            order.changes.set_expiry()
+                || (order.may_touch == MayTouch::Yes
+                    && order.timeouts.is_touch_due(&meta, row.times))
+        })
+        .map(|order| order.timeouts.extent(&meta, row.times.created))
+}
+
+fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Arc<Row>, Error>) {
+    for order in orders {
+        // Nobody waits for the answer of a cancelled request.
+        drop(order.answer.send(outcome.clone()));
+    }
+}
+
+fn failed(error: Error) -> Attempt {
+    match error.kind() {
+        ErrorKind::Conflict => Attempt::Lost,
+        ErrorKind::Unavailable => Attempt::InDoubt(error),
+        _ => Attempt::Failed(error),
+    }
+}
+
+fn lost_too_often() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "other writers of this session were faster until the time was up",
+    )
+}
+
+fn unreadable() -> Error {
+    Error::new(
+        ErrorKind::Database,
+        "the row of this session no longer holds a JSON object",
+    )
+}
+
+async fn pause(lost: u32) {
+    if lost > EAGER_ATTEMPTS {
+        let longest = Duration::from_millis(1 << lost.min(10)).min(MAX_PAUSE);
+        tokio::time::sleep(longest.mul_f64(random_fraction())).await;
+    }
+}
+
+/// Enough randomness to keep writers or reapers out of step.
+pub(crate) fn random_fraction() -> f64 {
+    let bits = RandomState::new().hash_one(0_u8);
+    f64::from(u32::try_from(bits >> 32).unwrap_or(0)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,78 @@
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::{
+    Error, ErrorKind,
+    store::{
+        database::Database,
+        inspect::{Columns, TableReport, inspect},
+        table::{Table, TableName},
+    },
+};
+
+/// The table by name, and as it was found when it was looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct SetUp {
+    pub(super) database: Database,
+    pub(super) name: TableName,
+    pub(super) time_zone: String,
+    found: Arc<RwLock<Option<Arc<Table>>>>,
+}
+
+impl SetUp {
+    pub(super) fn new(database: Database, name: TableName, time_zone: String) -> Self {
+        Self {
+            database,
+            name,
+            time_zone,
+            found: Arc::default(),
+        }
+    }
+
+    /// The table, looked at once: at set-up, or else when first used.
+    pub(super) async fn table(&self) -> Result<Arc<Table>, Error> {
+        match self.found() {
+            Some(table) => Ok(table),
+            None => self.look().await,
+        }
+    }
+
+    /// The table, if it was looked at already.
+    pub(crate) fn found(&self) -> Option<Arc<Table>> {
+        self.found
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) async fn check(&self) -> Result<TableReport, Error> {
+        Ok(self.look().await?.columns.report())
+    }
+
+    async fn look(&self) -> Result<Arc<Table>, Error> {
+        let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
+        let table = Arc::new(Table::new(self.name.clone(), columns));
+        *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&table));
+        Ok(table)
+    }
+
+    /// # Errors
+    ///
+    /// When the table is there but can't serve.
+    pub(super) async fn columns(&self) -> Result<Option<Columns>, Error> {
+        self.name.check()?;
+        let (name, time_zone) = (self.name.clone(), self.time_zone.clone());
+        self.database
+            .run(|connection| Box::pin(inspect(connection, name, time_zone)))
+            .await
+    }
+
+    fn no_table(&self) -> Error {
+        Error::new(
+            ErrorKind::Setup,
+            format!(
+                "there is no table {}; perhaps you forgot to call PgSessionStore::migrate",
+                self.name
+            ),
+        )
+    }
+}

@@ -1,0 +1,201 @@
+//! The queue of each session: what one process does to one row happens in
+//! order, and what waits meanwhile is saved together.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Error,
+    changes::Changes,
+    expiry::Timeouts,
+    id::RowId,
+    state::MayTouch,
+    store::{
+        batch::Batch,
+        row::Row,
+        set_up::SetUp,
+        statements::{Destroy, Insert, Load, Save, Touch},
+    },
+};
+
+/// Loads wait for no flush to disk: a third statement would only be emptier.
+const LOAD_LANES: usize = 2;
+/// Commits share one flush when they come together, so a few in flight cost
+/// little and spare the next request two waits.
+const WRITE_LANES: usize = 8;
+
+/// Everything that reads and writes rows, shared by all clones of a store.
+pub(crate) struct Writer {
+    pub(super) set_up: SetUp,
+    pub(super) load: Arc<Batch<Load>>,
+    pub(super) insert: Arc<Batch<Insert>>,
+    pub(super) save: Arc<Batch<Save>>,
+    pub(super) touch: Arc<Batch<Touch>>,
+    pub(super) destroy: Arc<Batch<Destroy>>,
+    /// A session is in here as long as a task works on its row.
+    queues: Mutex<HashMap<RowId, Vec<Write>>>,
+}
+
+/// What a request owes its row, and who waits for the outcome.
+pub(super) enum Write {
+    Save(SaveOrder),
+    Destroy(oneshot::Sender<Result<(), Error>>),
+    Cycle(CycleOrder),
+}
+
+/// Changes to be replayed on the row; none of them means a mere touch.
+pub(super) struct SaveOrder {
+    /// The row as the request loaded it.
+    pub(super) base: Arc<Row>,
+    pub(super) changes: Changes,
+    pub(super) may_touch: MayTouch,
+    pub(super) timeouts: Arc<Timeouts>,
+    pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
+}
+
+pub(super) struct CycleOrder {
+    pub(super) changes: Changes,
+    pub(super) timeouts: Arc<Timeouts>,
+    pub(super) new_id: RowId,
+    pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
+}
+
+impl Writer {
+    pub(crate) fn new(set_up: SetUp) -> Arc<Self> {
+        Arc::new(Self {
+            load: Batch::new(Load(set_up.clone()), LOAD_LANES),
+            insert: Batch::new(Insert(set_up.clone()), WRITE_LANES),
+            save: Batch::new(Save(set_up.clone()), WRITE_LANES),
+            touch: Batch::new(Touch(set_up.clone()), WRITE_LANES),
+            destroy: Batch::new(Destroy(set_up.clone()), WRITE_LANES),
+            set_up,
+            queues: Mutex::default(),
+        })
+    }
+
+    /// Queues the write behind the earlier ones of its session. It is carried
+    /// out also when nobody waits for the answer any more.
+    pub(super) fn submit(self: &Arc<Self>, id: RowId, write: Write) {
+        let starts = {
+            let mut queues = self.queues();
+            let starts = !queues.contains_key(&id);
+            queues.entry(id.clone()).or_default().push(write);
+            starts
+        };
+        if starts {
+            let worker = Worker {
+                writer: Arc::clone(self),
+                id,
+                queue: QueueState::Open,
+            };
+            tokio::spawn(worker.work());
+        }
+    }
+
+    fn queues(&self) -> MutexGuard<'_, HashMap<RowId, Vec<Write>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that waits for this session; with nothing left its queue is closed.
+    fn take(&self, id: &RowId) -> Option<Vec<Write>> {
+        let mut queues = self.queues();
+        let waiting = std::mem::take(queues.get_mut(id)?);
+        if waiting.is_empty() {
+            queues.remove(id);
+            return None;
+        }
+        Some(waiting)
+    }
+}
+
+/// The one task that works on a session's row, until its queue is closed.
+struct Worker {
+    writer: Arc<Writer>,
+    id: RowId,
+    queue: QueueState,
+}
+
+#[derive(PartialEq)]
+enum QueueState {
+    Open,
+    /// Another task may have opened it anew.
+    Closed,
+}
+
+impl Worker {
+    async fn work(mut self) {
+        let mut latest = None;
+        while let Some(writes) = self.take() {
+            for step in steps(writes) {
+                latest = self.take_step(step, latest).await;
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Vec<Write>> {
+        let writes = self.writer.take(&self.id);
+        if writes.is_none() {
+            self.queue = QueueState::Closed;
+        }
+        writes
+    }
+
+    /// Answers with the row as it is now, where that is known.
+    async fn take_step(&self, step: Step, latest: Option<Arc<Row>>) -> Option<Arc<Row>> {
+        match step {
+            Step::Saves(orders) => self.writer.save_all(&self.id, latest, orders).await,
+            Step::Destroy(answer) => {
+                self.writer.destroy_row(&self.id, answer).await;
+                None
+            }
+            Step::Cycle(order) => {
+                self.writer.cycle_row(&self.id, order).await;
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// When a runtime stops the task, those who wait get their answer by the
+    /// drop of their queue.
+    fn drop(&mut self) {
+        if self.queue == QueueState::Open {
+            self.writer.queues().remove(&self.id);
+        }
+    }
+}
+
+/// What can be done with one statement, or one transaction.
+enum Step {
+    Saves(Vec<SaveOrder>),
+    Destroy(oneshot::Sender<Result<(), Error>>),
+    Cycle(CycleOrder),
+}
+
+fn steps(writes: Vec<Write>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for write in writes {
+        match (write, steps.last_mut()) {
+            (Write::Save(order), Some(Step::Saves(orders))) => orders.push(order),
+            (Write::Save(order), _) => steps.push(Step::Saves(vec![order])),
+            (Write::Destroy(answer), _) => steps.push(Step::Destroy(answer)),
+            (Write::Cycle(order), _) => steps.push(Step::Cycle(order)),
+        }
+    }
+    steps
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("table", &self.set_up.name)
+            .field("sessions", &self.queues().len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,4 @@
+//! What the crate promises, proved on a real Postgres.
+
+mod first;
+mod support;

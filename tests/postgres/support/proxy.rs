@@ -1,0 +1,223 @@
+//! A proxy before Postgres that counts what goes through, and can break it.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::Notify,
+    task::JoinHandle,
+};
+
+/// Sits between a pool and the server; understands just enough of the
+/// protocol to know where a statement is executed.
+pub(crate) struct Proxy {
+    port: u16,
+    options: PgConnectOptions,
+    traffic: Arc<Traffic>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Traffic {
+    executed: AtomicUsize,
+    texts: Mutex<Vec<String>>,
+    /// While set, answers are swallowed and the client's next message finds
+    /// the connection closed.
+    swallows_answers: AtomicBool,
+    cut: Notify,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Proxy {
+    pub(crate) async fn before(url: &str) -> Self {
+        let options: PgConnectOptions = url.parse().expect("a URL");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let traffic = Arc::new(Traffic::default());
+        let accepting = tokio::spawn(accept(listener, options.clone(), Arc::clone(&traffic)));
+        Self {
+            port,
+            options,
+            traffic,
+            accepting,
+        }
+    }
+
+    /// How to connect through the proxy.
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(self.port)
+            .username(self.options.get_username())
+            .database(self.options.get_database().expect("a database"))
+            .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+    }
+
+    /// Statements executed so far, `BEGIN` and `COMMIT` among them.
+    pub(crate) fn executed(&self) -> usize {
+        self.traffic.executed.load(Ordering::SeqCst)
+    }
+
+    /// The texts of the statements executed since the last call.
+    pub(crate) fn take_texts(&self) -> Vec<String> {
+        std::mem::take(&mut self.traffic.texts.lock().expect("no panic"))
+    }
+
+    /// From now on the server hears everything and nobody hears the server.
+    pub(crate) fn swallow_answers(&self, swallow: bool) {
+        self.traffic
+            .swallows_answers
+            .store(swallow, Ordering::SeqCst);
+    }
+
+    /// Closes every connection that is open now.
+    pub(crate) fn cut(&self) {
+        self.traffic.cut.notify_waiters();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.cut();
+    }
+}
+
+async fn accept(listener: TcpListener, options: PgConnectOptions, traffic: Arc<Traffic>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let (options, traffic) = (options.clone(), Arc::clone(&traffic));
+        tokio::spawn(async move {
+            let Ok(server) = connect(&options).await else {
+                return;
+            };
+            let cut = traffic.cut.notified();
+            tokio::select! {
+                () = relay(client, server, &traffic) => {}
+                () = cut => {}
+            }
+        });
+    }
+}
+
+async fn connect(options: &PgConnectOptions) -> io::Result<Box<dyn Stream>> {
+    let socket = options.get_socket().cloned().or_else(|| {
+        options
+            .get_host()
+            .starts_with('/')
+            .then(|| PathBuf::from(options.get_host()))
+    });
+    Ok(match socket {
+        Some(folder) => {
+            let file = folder.join(format!(".s.PGSQL.{}", options.get_port()));
+            Box::new(UnixStream::connect(file).await?)
+        }
+        None => Box::new(TcpStream::connect((options.get_host(), options.get_port())).await?),
+    })
+}
+
+async fn relay(client: TcpStream, server: Box<dyn Stream>, traffic: &Traffic) {
+    client.set_nodelay(true).expect("TCP");
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = tokio::io::split(server);
+    tokio::select! {
+        _ = questions(from_client, to_server, traffic) => {}
+        _ = answers(from_server, to_client, traffic) => {}
+    }
+}
+
+/// Forwards message by message; the first one has no type octet.
+async fn questions(
+    mut client: impl AsyncRead + Unpin,
+    mut server: impl AsyncWrite + Unpin,
+    traffic: &Traffic,
+) -> io::Result<()> {
+    let mut statements = Statements::default();
+    let length = client.read_u32().await?;
+    forward(&mut client, &mut server, &[], length).await?;
+    loop {
+        let kind = client.read_u8().await?;
+        let length = client.read_u32().await?;
+        let body = forward(&mut client, &mut server, &[kind], length).await?;
+        if let Some(text) = statements.executes(kind, &body) {
+            traffic.executed.fetch_add(1, Ordering::SeqCst);
+            traffic.texts.lock().expect("no panic").push(text);
+        }
+    }
+}
+
+async fn forward(
+    client: &mut (impl AsyncRead + Unpin),
+    server: &mut (impl AsyncWrite + Unpin),
+    kind: &[u8],
+    length: u32,
+) -> io::Result<Vec<u8>> {
+    let mut body = vec![0; length as usize - 4];
+    client.read_exact(&mut body).await?;
+    let message = [kind, &length.to_be_bytes(), &body].concat();
+    server.write_all(&message).await?;
+    server.flush().await?;
+    Ok(body)
+}
+
+async fn answers(
+    mut server: impl AsyncRead + Unpin,
+    mut client: impl AsyncWrite + Unpin,
+    traffic: &Traffic,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = server.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        if traffic.swallows_answers.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        client.write_all(&buffer[..read]).await?;
+        client.flush().await?;
+    }
+}
+
+/// The prepared statements of a connection, and the one that is bound.
+#[derive(Default)]
+struct Statements {
+    prepared: std::collections::HashMap<Vec<u8>, String>,
+    bound: String,
+}
+
+impl Statements {
+    /// The text that this message executes.
+    fn executes(&mut self, kind: u8, body: &[u8]) -> Option<String> {
+        match kind {
+            b'Q' => Some(text(body.split(|octet| *octet == 0).next()?)),
+            b'P' => {
+                let mut parts = body.split(|octet| *octet == 0);
+                let name = parts.next()?.to_vec();
+                self.prepared.insert(name, text(parts.next()?));
+                None
+            }
+            b'B' => {
+                let name = body.split(|octet| *octet == 0).nth(1)?;
+                self.bound = self.prepared.get(name).cloned().unwrap_or_default();
+                None
+            }
+            b'E' => Some(self.bound.clone()),
+            _ => None,
+        }
+    }
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).into_owned()
+}

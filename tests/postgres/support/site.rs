@@ -1,0 +1,139 @@
+//! A database with a migrated table, and a site on it whose pages do one
+//! thing to the session each.
+
+use axum::{Router, extract::Path, http::StatusCode, routing::get};
+use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
+use dev_postgres::TestDatabase;
+use serde_json::Value;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use super::{Browser, Rows};
+
+pub(crate) struct Site {
+    pub(crate) database: TestDatabase,
+    pub(crate) pool: PgPool,
+    pub(crate) store: PgSessionStore,
+}
+
+impl Site {
+    /// A database of its own with the migrated default table.
+    pub(crate) async fn new() -> Self {
+        let site = Self::without_table().await;
+        site.store.migrate().await.expect("a new table");
+        site
+    }
+
+    pub(crate) async fn without_table() -> Self {
+        let database = dev_postgres::test_database().await.expect("a database");
+        let pool = pool(database.url(), 10).await;
+        let store = PgSessionStore::new(pool.clone());
+        Self {
+            database,
+            pool,
+            store,
+        }
+    }
+
+    pub(crate) fn layer(&self) -> PgSessionLayer {
+        PgSessionLayer::new(self.store.clone())
+    }
+
+    pub(crate) fn app(&self) -> Router {
+        app(self.layer())
+    }
+
+    pub(crate) fn browser(&self) -> Browser {
+        Browser::new(&self.app())
+    }
+
+    pub(crate) fn rows(&self) -> Rows {
+        Rows::new(self.pool.clone(), r#""public"."session""#)
+    }
+
+    /// The same site as another process would run it: no pool, batches or
+    /// knowledge shared.
+    pub(crate) async fn elsewhere(&self) -> PgSessionStore {
+        PgSessionStore::new(pool(self.database.url(), 10).await)
+    }
+}
+
+pub(crate) async fn pool(url: &str, connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .connect(url)
+        .await
+        .expect("a connection")
+}
+
+/// The pages of the site.
+pub(crate) fn app(layer: PgSessionLayer) -> Router {
+    pages().layer(layer)
+}
+
+pub(crate) fn pages() -> Router {
+    Router::new()
+        .route("/plain", get(async || "plain"))
+        .route("/keys", get(keys))
+        .route("/get/{key}", get(get_value))
+        .route("/insert/{key}/{value}", get(insert))
+        .route("/insert_and/{status}/{key}/{value}", get(insert_and))
+        .route("/remove/{key}", get(remove))
+        .route("/increment/{key}", get(increment))
+        .route("/clear", get(async |session: Session| session.clear()))
+        .route("/cycle", get(async |session: Session| session.cycle_id()))
+        .route("/cycle_and/{status}", get(cycle_and))
+        .route("/destroy", get(async |session: Session| session.destroy()))
+        .route("/destroy_and/{status}", get(destroy_and))
+        .route("/id", get(id))
+        .route(
+            "/is_new",
+            get(async |session: Session| session.is_new().to_string()),
+        )
+}
+
+async fn keys(session: Session) -> String {
+    session.keys().join(",")
+}
+
+async fn get_value(session: Session, Path(key): Path<String>) -> Result<String, Error> {
+    let value: Option<Value> = session.get(&key)?;
+    Ok(value.map_or_else(|| "none".into(), |value| value.to_string()))
+}
+
+async fn insert(session: Session, Path((key, value)): Path<(String, String)>) -> Result<(), Error> {
+    session.insert(&key, value)
+}
+
+async fn insert_and(
+    session: Session,
+    Path((status, key, value)): Path<(u16, String, String)>,
+) -> Result<StatusCode, Error> {
+    session.insert(&key, value)?;
+    Ok(StatusCode::from_u16(status).expect("a status"))
+}
+
+async fn remove(session: Session, Path(key): Path<String>) -> Result<String, Error> {
+    let value: Option<Value> = session.remove(&key)?;
+    Ok(value.map_or_else(|| "none".into(), |value| value.to_string()))
+}
+
+async fn increment(session: Session, Path(key): Path<String>) -> Result<String, Error> {
+    let n = session.update(&key, |n: Option<u64>| n.unwrap_or(0) + 1)?;
+    Ok(n.to_string())
+}
+
+async fn cycle_and(session: Session, Path(status): Path<u16>) -> Result<StatusCode, Error> {
+    session.cycle_id()?;
+    Ok(StatusCode::from_u16(status).expect("a status"))
+}
+
+async fn destroy_and(session: Session, Path(status): Path<u16>) -> Result<StatusCode, Error> {
+    session.destroy()?;
+    Ok(StatusCode::from_u16(status).expect("a status"))
+}
+
+async fn id(session: Session) -> String {
+    session
+        .id()
+        .map_or_else(|| "none".into(), |id| id.to_string())
+}
