@@ -1,0 +1,120 @@
+use std::{
+    env, io, process,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions,
+};
+
+use crate::{Prefer, Server};
+
+/// The server of this process, started when first asked for. It ends with the
+/// process.
+fn server(prefer: Prefer) -> io::Result<&'static Server> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    let _guard = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(server) = SERVER.get() {
+        return Ok(server);
+    }
+    let server = Server::builder().prefer(prefer).start()?;
+    Ok(SERVER.get_or_init(|| server))
+}
+
+fn given() -> Option<String> {
+    env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// The URL of a database for an example: `DATABASE_URL`, or that of a server
+/// of its own, which lives as long as this process.
+///
+/// # Errors
+///
+/// When there is no Postgres that could be started.
+pub fn database_url() -> io::Result<String> {
+    match given() {
+        Some(url) => Ok(url),
+        None => Ok(server(Prefer::Machine)?.url()),
+    }
+}
+
+/// A new, empty database, on the server of `DATABASE_URL` or on one that all
+/// tests of this process share.
+///
+/// # Errors
+///
+/// When there is no Postgres, or the role may not create databases.
+pub async fn test_database() -> io::Result<TestDatabase> {
+    let (url, drops) = match given() {
+        Some(url) => (url, true),
+        None => (server(Prefer::Bundled)?.url(), false),
+    };
+    let server: PgConnectOptions = url.parse().map_err(io::Error::other)?;
+    let name = unique_name();
+    execute(&server, format!("CREATE DATABASE {name}"))
+        .await
+        .map_err(io::Error::other)?;
+    Ok(TestDatabase {
+        url: url_of(&server, &name),
+        name,
+        server: drops.then_some(server),
+    })
+}
+
+/// A database for one test.
+#[derive(Debug)]
+pub struct TestDatabase {
+    url: String,
+    name: String,
+    /// Where the database must be dropped, because the server outlives us.
+    server: Option<PgConnectOptions>,
+}
+
+impl TestDatabase {
+    /// Its URL, for the superuser or the role of `DATABASE_URL`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let Some(server) = self.server.take() else {
+            return;
+        };
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        // A runtime can't be blocked on from within another one.
+        let dropping = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.map(|runtime| runtime.block_on(execute(&server, sql)))
+        });
+        // A database that stays is a nuisance, not a reason to fail a test.
+        drop(dropping.join());
+    }
+}
+
+async fn execute(server: &PgConnectOptions, sql: String) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect_with(server).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut connection)
+        .await?;
+    connection.close().await
+}
+
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("test_{}_{next}", process::id())
+}
+
+fn url_of(server: &PgConnectOptions, database: &str) -> String {
+    server.clone().database(database).to_url_lossy().to_string()
+}

@@ -1,0 +1,268 @@
+use std::{
+    fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::programs::{Prefer, Programs, User};
+
+const WATCHDOG: &str = include_str!("watchdog.sh");
+/// A loaded machine takes seconds, not minutes.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(10);
+
+/// A Postgres of one's own, on a socket in a private folder.
+///
+/// It ends, and its data with it, when the value is dropped or the process
+/// ends, in whatever way: Ctrl-C and `kill -9` included.
+#[derive(Debug)]
+pub struct Server {
+    folder: PathBuf,
+    watchdog: Mutex<Watchdog>,
+}
+
+/// What a [`Server`] is to be.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct Builder {
+    prefer: Prefer,
+    settings: Vec<(String, String)>,
+}
+
+/// How a server is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Ends the connections and writes a checkpoint.
+    Fast,
+    /// Ends at once; the next start recovers from the log.
+    Immediate,
+    /// `kill -9` of the postmaster.
+    Killed,
+}
+
+#[derive(Debug)]
+struct Watchdog {
+    process: Child,
+    /// Taken when it is to end.
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Builder {
+    /// A setting of `postgresql.conf`.
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Which Postgres to take. Default: the one that cargo brought.
+    pub fn prefer(mut self, prefer: Prefer) -> Self {
+        self.prefer = prefer;
+        self
+    }
+
+    /// Starts the server and waits until it accepts connections.
+    ///
+    /// # Errors
+    ///
+    /// When there is no Postgres, or it does not start; with its log.
+    pub fn start(self) -> io::Result<Server> {
+        let programs = Programs::find(self.prefer)?;
+        let folder = private_folder()?;
+        let user = User::instead_of_owner(&programs, &folder)?;
+        if let Some(user) = user {
+            chown(&folder, Some(user.id), Some(user.group))?;
+        }
+        let watchdog = Watchdog::spawn(&folder, &programs, user, &self.arguments())?;
+        let server = Server {
+            folder,
+            watchdog: Mutex::new(watchdog),
+        };
+        server
+            .watchdog()
+            .answer()
+            .map_err(|error| server.with_log(&error))?;
+        server.start_again()?;
+        Ok(server)
+    }
+
+    /// The data is thrown away, so nothing need survive the machine.
+    fn arguments(&self) -> Vec<String> {
+        let defaults = [
+            ("max_connections", "500"),
+            ("shared_buffers", "128MB"),
+            ("fsync", "off"),
+        ];
+        let defaults = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        defaults
+            .iter()
+            .chain(&self.settings)
+            .flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")])
+            .collect()
+    }
+}
+
+/// Short, because the path of a socket may have no more than 107 octets.
+fn private_folder() -> io::Result<PathBuf> {
+    let folder = tempfile::Builder::new().prefix("dev-postgres-").tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
+    Ok(folder.keep())
+}
+
+impl Server {
+    /// A server with the defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::start`].
+    pub fn start() -> io::Result<Self> {
+        Self::builder().start()
+    }
+
+    /// Begins with the defaults: nothing is flushed to disk, 500 connections.
+    pub fn builder() -> Builder {
+        Builder {
+            prefer: Prefer::Bundled,
+            settings: Vec::new(),
+        }
+    }
+
+    /// The URL of the database `postgres`, for its superuser.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_of("postgres")
+    }
+
+    /// The URL of another database, for the superuser. Its name must need no
+    /// escape in a URL.
+    #[must_use]
+    pub fn url_of(&self, database: &str) -> String {
+        format!(
+            "postgres:///{database}?host={}&user=postgres",
+            self.folder.display()
+        )
+    }
+
+    /// Stops the server; its data stays for [`start_again`](Self::start_again).
+    ///
+    /// # Errors
+    ///
+    /// When the watchdog is gone.
+    pub fn stop(&self, how: Shutdown) -> io::Result<()> {
+        self.watchdog().order(match how {
+            Shutdown::Fast => "INT",
+            Shutdown::Immediate => "QUIT",
+            Shutdown::Killed => "KILL",
+        })
+    }
+
+    /// Starts the stopped server and waits until it accepts connections.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start; with its log.
+    pub fn start_again(&self) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        // After a kill the old processes hold its memory for a moment, and a
+        // server that finds it in use ends.
+        while !self.starts_by(deadline)? {
+            if Instant::now() > deadline {
+                return Err(self.with_log(&io::Error::other("Postgres does not start")));
+            }
+        }
+        Ok(())
+    }
+
+    fn starts_by(&self, deadline: Instant) -> io::Result<bool> {
+        self.watchdog().order("start")?;
+        let attempt = (Instant::now() + PATIENCE / 12).min(deadline);
+        while Instant::now() < attempt {
+            if self.is_ready() {
+                return Ok(true);
+            }
+            thread::sleep(POLL);
+        }
+        Ok(false)
+    }
+
+    /// The eighth line of the file says what the server is at.
+    fn is_ready(&self) -> bool {
+        fs::read_to_string(self.folder.join("data/postmaster.pid")).is_ok_and(|file| {
+            file.lines()
+                .nth(7)
+                .is_some_and(|state| state.trim() == "ready")
+        })
+    }
+
+    fn watchdog(&self) -> std::sync::MutexGuard<'_, Watchdog> {
+        self.watchdog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_log(&self, error: &io::Error) -> io::Error {
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        io::Error::other(format!("{error}\n{log}"))
+    }
+}
+
+impl Watchdog {
+    fn spawn(
+        folder: &Path,
+        programs: &Programs,
+        user: Option<User>,
+        settings: &[String],
+    ) -> io::Result<Self> {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", WATCHDOG, "dev-postgres"])
+            .args([folder, &programs.folder])
+            .args(settings)
+            .current_dir("/")
+            // Ctrl-C reaches the processes of the foreground only.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        if let Some(user) = user {
+            command.uid(user.id).gid(user.group);
+        }
+        let mut process = command.spawn()?;
+        let orders = process.stdin.take();
+        let answers = process.stdout.take().expect("it is piped");
+        Ok(Self {
+            process,
+            orders,
+            answers: BufReader::new(answers),
+        })
+    }
+
+    fn order(&mut self, order: &str) -> io::Result<()> {
+        let orders = self.orders.as_mut().expect("taken at the end only");
+        writeln!(orders, "{order}")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> io::Result<()> {
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        match answer.trim() {
+            "ok" => Ok(()),
+            _ => Err(io::Error::other("Postgres could not be set up")),
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.orders.take();
+        // It has no error to tell that anybody could still act on.
+        drop(self.process.wait());
+    }
+}

@@ -1,0 +1,40 @@
+# Runs one server for as long as somebody holds the other end of its standard
+# input, and leaves nothing behind, however that somebody ended.
+dir=$1 bin=$2
+shift 2
+trap '' PIPE INT
+server=
+
+start() {
+    "$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= "$@" >>"$dir/log" 2>&1 &
+    server=$!
+}
+
+# TERM first: a shell starts its jobs with INT ignored, so a server that has
+# not set its handlers yet hears only TERM.
+end() {
+    [ -n "$server" ] || return 0
+    kill -TERM "$server"
+    kill -INT "$server"
+    wait "$server"
+}
+
+if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-locale --no-sync >>"$dir/log" 2>&1; then
+    echo ok
+    while read -r order; do
+        case $order in
+            start) start "$@" ;;
+            *)
+                kill -"$order" "$server"
+                wait "$server"
+                server=
+                ;;
+        esac
+        echo ok
+    done
+else
+    echo failed
+    read -r order
+fi
+end
+rm -rf "$dir"

@@ -1,0 +1,147 @@
+//! A server lives as long as its process, and not longer.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use dev_postgres::{Prefer, Server, Shutdown};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+async fn ask(url: &str, sql: &str) -> Result<String, sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_one(&mut connection)
+        .await
+}
+
+async fn run(url: &str, sql: &str) {
+    let mut connection = PgConnection::connect(url).await.expect("a connection");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut connection)
+        .await
+        .expect("a statement");
+}
+
+/// The program of this crate, which prints the URL of its server.
+fn program() -> (Child, PathBuf) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dev-postgres"))
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut url = String::new();
+    let output = child.stdout.take().expect("it is piped");
+    BufReader::new(output).read_line(&mut url).expect("a line");
+    let folder = url
+        .split("host=")
+        .nth(1)
+        .and_then(|rest| rest.split('&').next());
+    (child, PathBuf::from(folder.expect("a folder in the URL")))
+}
+
+fn postmaster(folder: &Path) -> String {
+    let file = fs::read_to_string(folder.join("data/postmaster.pid")).expect("a running server");
+    file.lines().next().expect("a process").to_owned()
+}
+
+fn signal(signal: &str, target: &str) {
+    let status = Command::new("kill").args([signal, "--", target]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+fn vanish(folder: &Path, postmaster: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let process = Path::new("/proc").join(postmaster);
+    while folder.exists() || process.exists() {
+        assert!(Instant::now() < deadline, "{} is left", folder.display());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_no_server_and_no_folder() {
+    let (mut child, folder) = program();
+    let postmaster = postmaster(&folder);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    vanish(&folder, &postmaster);
+}
+
+#[test]
+fn ctrl_c_leaves_no_server_and_no_folder() {
+    let (mut child, folder) = program();
+    let postmaster = postmaster(&folder);
+    signal("-INT", &format!("-{}", child.id()));
+    child.wait().expect("it ends");
+    vanish(&folder, &postmaster);
+}
+
+#[test]
+fn a_dropped_server_leaves_no_folder() {
+    let server = Server::start().expect("a server");
+    let url = server.url();
+    let folder = url
+        .split("host=")
+        .nth(1)
+        .and_then(|rest| rest.split('&').next());
+    let folder = PathBuf::from(folder.expect("a folder in the URL"));
+    let postmaster = postmaster(&folder);
+    drop(server);
+    vanish(&folder, &postmaster);
+}
+
+#[tokio::test]
+async fn a_killed_server_starts_again_with_its_data() {
+    let server = Server::start().expect("a server");
+    for how in [Shutdown::Killed, Shutdown::Immediate, Shutdown::Fast] {
+        run(
+            &server.url(),
+            "CREATE TABLE IF NOT EXISTS kept (n int); INSERT INTO kept VALUES (1); CHECKPOINT",
+        )
+        .await;
+        server.stop(how).expect("it runs");
+        assert!(ask(&server.url(), "SELECT ''").await.is_err(), "{how:?}");
+        server.start_again().expect("it starts");
+    }
+    let rows = ask(&server.url(), "SELECT count(*)::text FROM kept").await;
+    assert_eq!(rows.expect("a count"), "3");
+}
+
+#[tokio::test]
+async fn settings_are_applied() {
+    let server = Server::builder()
+        .setting("work_mem", "5MB")
+        .start()
+        .expect("a server");
+    let setting = ask(&server.url(), "SELECT current_setting('work_mem')").await;
+    assert_eq!(setting.expect("a setting"), "5MB");
+}
+
+#[tokio::test]
+async fn two_test_databases_do_not_see_each_other() {
+    let one = dev_postgres::test_database().await.expect("a database");
+    let two = dev_postgres::test_database().await.expect("a database");
+    run(one.url(), "CREATE TABLE mine (n int)").await;
+    let seen = ask(two.url(), "SELECT (to_regclass('mine') IS NULL)::text").await;
+    assert_eq!(seen.expect("an answer"), "true");
+}
+
+/// Where a machine has no Postgres, both are the one that cargo brought.
+#[tokio::test]
+async fn the_programs_of_the_machine_serve_too() {
+    let server = Server::builder()
+        .prefer(Prefer::Machine)
+        .start()
+        .expect("a server");
+    assert_eq!(
+        ask(&server.url(), "SELECT 'yes'").await.expect("an answer"),
+        "yes"
+    );
+}
