@@ -157,11 +157,12 @@ impl Server {
     ///
     /// When the watchdog is gone.
     pub fn stop(&self, how: Shutdown) -> io::Result<()> {
-        self.watchdog().order(match how {
+        let order = match how {
             Shutdown::Fast => "INT",
             Shutdown::Immediate => "QUIT",
             Shutdown::Killed => "KILL",
-        })
+        };
+        self.watchdog().order(order).map(drop)
     }
 
     /// Starts the stopped server and waits until it accepts connections.
@@ -182,10 +183,10 @@ impl Server {
     }
 
     fn starts_by(&self, deadline: Instant) -> io::Result<bool> {
-        self.watchdog().order("start")?;
+        let process = self.watchdog().order("start")?;
         let attempt = (Instant::now() + PATIENCE / 12).min(deadline);
         while Instant::now() < attempt {
-            if self.is_ready() {
+            if self.is_ready(&process) {
                 return Ok(true);
             }
             thread::sleep(POLL);
@@ -193,13 +194,12 @@ impl Server {
         Ok(false)
     }
 
-    /// The eighth line of the file says what the server is at.
-    fn is_ready(&self) -> bool {
-        fs::read_to_string(self.folder.join("data/postmaster.pid")).is_ok_and(|file| {
-            file.lines()
-                .nth(7)
-                .is_some_and(|state| state.trim() == "ready")
-        })
+    /// The file of a killed server stays, so the process counts too: it is on
+    /// the first line, and what it is at on the eighth.
+    fn is_ready(&self, process: &str) -> bool {
+        let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
+        let mut lines = file.lines().map(str::trim);
+        lines.next() == Some(process) && lines.nth(6) == Some("ready")
     }
 
     fn watchdog(&self) -> std::sync::MutexGuard<'_, Watchdog> {
@@ -243,18 +243,19 @@ impl Watchdog {
         })
     }
 
-    fn order(&mut self, order: &str) -> io::Result<()> {
+    fn order(&mut self, order: &str) -> io::Result<String> {
         let orders = self.orders.as_mut().expect("taken at the end only");
         writeln!(orders, "{order}")?;
         self.answer()
     }
 
-    fn answer(&mut self) -> io::Result<()> {
+    /// The process of the server, where one runs.
+    fn answer(&mut self) -> io::Result<String> {
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
-        match answer.trim() {
-            "ok" => Ok(()),
-            _ => Err(io::Error::other("Postgres could not be set up")),
+        match answer.trim_end().strip_prefix("ok") {
+            Some(process) => Ok(process.trim().to_owned()),
+            None => Err(io::Error::other("Postgres could not be set up")),
         }
     }
 }

@@ -30,7 +30,7 @@ if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-locale --no-sy
                 server=
                 ;;
         esac
-        echo ok
+        echo "ok $server"
     done
 else
     echo failed
