@@ -1,0 +1,377 @@
+//! Two requests of one session, in both orders, in one process and in two.
+//!
+//! Both have loaded the session before either writes. In the last place the
+//! row is locked meanwhile, so that both statements wait in the database at
+//! once, queued in the order in which they came.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use axum::{Router, extract::Path, routing::get};
+use axum_pg_session::{Error, PgSessionLayer, Reaper, Session};
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::{
+    sync::Semaphore,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::support::{Answer, Browser, Site};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    OneProcess,
+    TwoProcesses,
+    /// Two processes whose statements wait for the same row lock.
+    OneRowLock,
+}
+
+const PLACES: [Place; 3] = [Place::OneProcess, Place::TwoProcesses, Place::OneRowLock];
+
+/// Where a handler waits between loading its session and changing it.
+#[derive(Clone)]
+struct Gate {
+    loaded: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+impl Gate {
+    fn closed() -> Self {
+        Self {
+            loaded: Arc::new(Semaphore::new(0)),
+            open: Arc::new(Semaphore::new(0)),
+        }
+    }
+
+    async fn pass(&self) {
+        self.loaded.add_permits(1);
+        self.open.acquire().await.expect("never closed").forget();
+    }
+}
+
+async fn act(session: &Session, action: &str) -> Result<(), Error> {
+    match action {
+        "save" => session.insert("saved", true),
+        "read" => session.get::<String>("base").map(drop),
+        "cycle" => session.cycle_id(),
+        "destroy" => session.destroy(),
+        other => panic!("no action {other}"),
+    }
+}
+
+fn gated(layer: PgSessionLayer, gate: Gate) -> Router {
+    let handler = async move |session: Session, Path(action): Path<String>| {
+        session.get::<String>("base")?;
+        gate.pass().await;
+        act(&session, &action).await
+    };
+    Router::new().route("/{action}", get(handler)).layer(layer)
+}
+
+/// One request that has loaded its session and waits to go on.
+struct Request {
+    gate: Gate,
+    answer: JoinHandle<Answer>,
+}
+
+impl Request {
+    async fn begin(layer: PgSessionLayer, browser: &Browser, action: &str) -> Self {
+        let gate = Gate::closed();
+        let browser = browser.at(&gated(layer, gate.clone()));
+        let path = format!("/{action}");
+        let answer = tokio::spawn(async move { browser.peek(&path).await });
+        gate.loaded.acquire().await.expect("never closed").forget();
+        Self { gate, answer }
+    }
+
+    fn go_on(&self) {
+        self.gate.open.add_permits(1);
+    }
+
+    async fn finish(self) -> Answer {
+        self.go_on();
+        self.answered().await
+    }
+
+    async fn answered(self) -> Answer {
+        self.answer.await.expect("no panic")
+    }
+}
+
+struct Race {
+    site: Site,
+    browser: Browser,
+    first: Answer,
+    second: Answer,
+}
+
+/// Lets `first` and `second` load, then write in this order.
+async fn race(place: Place, first: &str, second: &str) -> Race {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/base/1").await;
+    let here = site.layer().touch_interval(Duration::ZERO);
+    let there = match place {
+        Place::OneProcess => here.clone(),
+        Place::TwoProcesses | Place::OneRowLock => {
+            PgSessionLayer::new(site.elsewhere().await).touch_interval(Duration::ZERO)
+        }
+    };
+    let first = Request::begin(here, &browser, first).await;
+    let second = Request::begin(there, &browser, second).await;
+    let (first, second) = match place {
+        Place::OneRowLock => overlapping(&site, first, second).await,
+        Place::OneProcess | Place::TwoProcesses => (first.finish().await, second.finish().await),
+    };
+    Race {
+        site,
+        browser,
+        first,
+        second,
+    }
+}
+
+async fn overlapping(site: &Site, first: Request, second: Request) -> (Answer, Answer) {
+    let lock = lock_rows(&site.pool).await;
+    first.go_on();
+    waiters(&site.pool, 1).await;
+    second.go_on();
+    waiters(&site.pool, 2).await;
+    lock.commit().await.expect("a lock given back");
+    (first.answered().await, second.answered().await)
+}
+
+async fn lock_rows(pool: &PgPool) -> Transaction<'static, Postgres> {
+    let mut transaction = pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT id FROM public.session FOR UPDATE")
+        .execute(&mut *transaction)
+        .await
+        .expect("a lock");
+    transaction
+}
+
+/// Returns when so many statements of this database wait for a lock.
+async fn waiters(pool: &PgPool, wanted: i64) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = async {
+        while sqlx::query_scalar::<_, i64>(sql).fetch_one(pool).await.expect("a count") < wanted {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), waiting).await.expect("statements that wait");
+}
+
+impl Race {
+    async fn is_over(&self) {
+        assert_eq!(self.site.rows().count().await, 0, "no session is left");
+        assert_eq!(self.browser.peek("/get/base").await.body, "none");
+    }
+
+    /// The old token opens nothing, and the browser that follows it is left
+    /// alone.
+    async fn left_the_old_id(&self) {
+        let answer = self.browser.peek("/keys").await;
+        assert_eq!(answer.body, "");
+        assert!(answer.sets_no_cookie());
+    }
+
+    /// What the browser reads with the cookie of this answer.
+    async fn keys_after(&self, answer: &Answer) -> String {
+        let mut browser = self.browser.clone();
+        browser.accept(answer);
+        browser.peek("/keys").await.body
+    }
+}
+
+async fn everywhere<F: Future<Output = ()>>(check: impl Fn(Place) -> F) {
+    for place in PLACES {
+        check(place).await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_save_leaves_no_row_and_no_live_cookie() {
+    everywhere(async |place| {
+        let race = race(place, "destroy", "save").await;
+        assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 503), "{place:?}");
+        assert!(race.second.sets_no_cookie(), "{place:?}");
+        race.is_over().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_save_before_destroy_ends_with_it() {
+    everywhere(async |place| {
+        let race = race(place, "save", "destroy").await;
+        assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 200), "{place:?}");
+        assert!(race.first.sets_no_cookie() && race.second.removes_the_cookie(), "{place:?}");
+        race.is_over().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_late_touch_leaves_no_row_and_no_live_cookie() {
+    everywhere(async |place| {
+        let race = race(place, "destroy", "read").await;
+        assert_eq!(race.second.status.as_u16(), 200, "{place:?}");
+        assert!(race.second.sets_no_cookie(), "{place:?}");
+        race.is_over().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_touch_before_destroy_ends_with_it() {
+    everywhere(async |place| {
+        let race = race(place, "read", "destroy").await;
+        assert!(race.second.removes_the_cookie(), "{place:?}");
+        race.is_over().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_save_under_the_old_id_is_neither_lost_nor_revives_it() {
+    everywhere(async |place| {
+        let race = race(place, "cycle", "save").await;
+        assert_eq!(race.second.status.as_u16(), 200, "{place:?}");
+        assert!(race.second.sets_no_cookie(), "{place:?}");
+        assert_eq!(race.keys_after(&race.first).await, "base,saved", "{place:?}");
+        race.left_the_old_id().await;
+        assert_eq!(race.site.rows().count().await, 1, "{place:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_save_before_cycle_goes_along_with_it() {
+    everywhere(async |place| {
+        let race = race(place, "save", "cycle").await;
+        assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 200), "{place:?}");
+        assert_eq!(race.keys_after(&race.second).await, "base,saved", "{place:?}");
+        race.left_the_old_id().await;
+        assert_eq!(race.site.rows().count().await, 1, "{place:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_cycles_at_once_leave_one_session() {
+    everywhere(async |place| {
+        let race = race(place, "cycle", "cycle").await;
+        assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 503), "{place:?}");
+        assert!(race.second.sets_no_cookie(), "{place:?}");
+        assert_eq!(race.keys_after(&race.first).await, "base", "{place:?}");
+        race.left_the_old_id().await;
+        assert_eq!(race.site.rows().count().await, 1, "{place:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_late_cycle_leaves_no_row_and_no_live_cookie() {
+    everywhere(async |place| {
+        let race = race(place, "destroy", "cycle").await;
+        assert_eq!(race.second.status.as_u16(), 503, "{place:?}");
+        assert!(race.second.sets_no_cookie(), "{place:?}");
+        race.is_over().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_destroy_under_the_old_id_ends_the_session_that_cycled() {
+    everywhere(async |place| {
+        let race = race(place, "cycle", "destroy").await;
+        assert_eq!(race.second.status.as_u16(), 200, "{place:?}");
+        assert!(race.second.removes_the_cookie(), "{place:?}");
+        assert_eq!(race.keys_after(&race.first).await, "", "{place:?}");
+        race.is_over().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_touch_before_cycle_and_after_it_leaves_one_session() {
+    everywhere(async |place| {
+        for (first, second) in [("read", "cycle"), ("cycle", "read")] {
+            let race = race(place, first, second).await;
+            assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 200), "{place:?}");
+            race.left_the_old_id().await;
+            assert_eq!(race.site.rows().count().await, 1, "{place:?}");
+        }
+    })
+    .await;
+}
+
+/// The request has loaded the session while it lived; it expires and is
+/// reaped before the request is through.
+async fn reaped_before(action: &str) -> (Site, Answer) {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/base/1").await;
+    let layer = site.layer().touch_interval(Duration::ZERO);
+    let request = Request::begin(layer, &browser, action).await;
+    site.rows().age(1e6).await;
+    let reaped = Reaper::new(site.store.clone()).run_once().await.expect("a run");
+    assert_eq!(reaped.deleted, 1);
+    (site, request.finish().await)
+}
+
+#[tokio::test]
+async fn a_touch_or_save_after_the_reaper_revives_nothing() {
+    for (action, status) in [("read", 200), ("save", 503), ("cycle", 503), ("destroy", 200)] {
+        let (site, answer) = reaped_before(action).await;
+        assert_eq!(answer.status.as_u16(), status, "{action}");
+        assert!(answer.token().is_none(), "{action}");
+        assert_eq!(site.rows().count().await, 0, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_touch_before_the_reaper_saves_the_session() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/base/1").await;
+    site.rows().age(86_300.0).await;
+    let request = Request::begin(site.layer(), &browser, "read").await;
+    assert_eq!(request.finish().await.status.as_u16(), 200);
+    site.rows().age(1000.0).await;
+    let reaped = Reaper::new(site.store.clone()).run_once().await.expect("a run");
+    assert_eq!(reaped.deleted, 0);
+    assert_eq!(browser.get("/keys").await.body, "base");
+}
+
+#[tokio::test]
+async fn every_earlier_id_of_a_chain_is_dead() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/base/1").await;
+    let mut earlier = Vec::new();
+    for _ in 0..5 {
+        earlier.push(browser.clone());
+        assert!(browser.get("/cycle").await.token().is_some());
+    }
+    for old in earlier {
+        let answer = old.peek("/keys").await;
+        assert_eq!((answer.body.as_str(), answer.sets_no_cookie()), ("", true));
+        assert_eq!(old.peek("/insert/intruder/1").await.status.as_u16(), 503);
+        assert_eq!(old.peek("/destroy").await.status.as_u16(), 200);
+    }
+    assert_eq!(browser.get("/keys").await.body, "base");
+    assert_eq!(site.rows().count().await, 1);
+}
+
+#[tokio::test]
+async fn a_late_save_follows_a_chain_of_cycles() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/base/1").await;
+    let request = Request::begin(site.layer(), &browser, "save").await;
+    for _ in 0..3 {
+        browser.get("/cycle").await;
+    }
+    assert_eq!(request.finish().await.status.as_u16(), 200);
+    assert_eq!(browser.get("/keys").await.body, "base,saved");
+}
