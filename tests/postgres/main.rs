@@ -1,4 +1,5 @@
 //! What the crate promises, proved on a real Postgres.
 
+mod costs;
 mod first;
 mod support;
