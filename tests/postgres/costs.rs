@@ -229,6 +229,34 @@ async fn a_touch_costs_two_statements() {
     assert_eq!(cost, 1, "a touch is not due twice");
 }
 
+async fn touches_without_the_document(counted: &Counted) {
+    let mut browser = counted.visitor().await;
+    let rows = counted.site.rows();
+    // As another writer would spell it.
+    rows.execute(r#"UPDATE TABLE SET session = '{ "a" : "1" }'"#)
+        .await;
+    rows.age(2.0 * HOUR).await;
+    let before = rows.text().await;
+    counted.cost(&mut browser, "/keys").await;
+    let texts = counted.proxy.take_texts();
+    let [load, touch] = texts.as_slice() else {
+        panic!("two statements: {texts:?}");
+    };
+    assert!(load.starts_with("SELECT"));
+    assert!(touch.contains("SET expiry =") && !touch.contains("session ="));
+    assert_eq!(rows.text().await, before);
+}
+
+#[tokio::test]
+async fn a_touch_never_writes_the_document() {
+    touches_without_the_document(&Counted::new().await).await;
+}
+
+#[tokio::test]
+async fn a_touch_never_writes_the_document_of_a_table_with_jsonb() {
+    touches_without_the_document(&Counted::on(with_jsonb().await).await).await;
+}
+
 #[tokio::test]
 async fn a_save_that_is_due_a_touch_is_one_statement() {
     let counted = Counted::new().await;
