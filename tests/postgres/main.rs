@@ -2,4 +2,5 @@
 
 mod costs;
 mod first;
+mod laziness;
 mod support;
