@@ -3,4 +3,5 @@
 mod costs;
 mod first;
 mod laziness;
+mod plans;
 mod support;
