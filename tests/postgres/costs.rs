@@ -3,7 +3,6 @@
 use axum::{Router, routing::get};
 use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use sqlx::postgres::PgPoolOptions;
 
 use crate::support::{Answer, Browser, Site, app, proxy::Proxy, site::pages};
 
@@ -24,12 +23,7 @@ impl Counted {
     /// Looks at the table in advance, as an application does at its start.
     async fn on(site: Site) -> Self {
         let proxy = Proxy::before(site.database.url()).await;
-        let pool = PgPoolOptions::new()
-            .test_before_acquire(false)
-            .connect_with(proxy.options())
-            .await
-            .expect("a connection");
-        let store = PgSessionStore::new(pool);
+        let store = PgSessionStore::new(proxy.pool().await);
         store.check().await.expect("a table");
         let app = app(PgSessionLayer::new(store.clone()))
             .merge(more_pages().layer(PgSessionLayer::new(store)));

@@ -10,7 +10,7 @@ use axum::{
 use axum_pg_session::{
     Error, LazySession, PgSessionLayer, PgSessionStore, Session, SessionRejection,
 };
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::PgPool;
 use tokio::net::TcpListener;
 
 use crate::support::{Answer, Browser, Site, proxy::Proxy, site::pages};
@@ -184,12 +184,7 @@ async fn an_answer_that_never_comes_overwrites_nothing() {
     browser.get("/insert/a/1").await;
     let before = site.rows().dump().await;
     let proxy = Proxy::before(site.database.url()).await;
-    let pool = PgPoolOptions::new()
-        .test_before_acquire(false)
-        .connect_with(proxy.options())
-        .await
-        .expect("a connection");
-    let store = PgSessionStore::new(pool).timeout(TIMEOUT);
+    let store = PgSessionStore::new(proxy.pool().await).timeout(TIMEOUT);
     store.check().await.expect("a table");
     let app = all_pages().layer(PgSessionLayer::new(store));
     proxy.swallow_answers(true);

@@ -2,9 +2,10 @@
 
 use std::{fs, path::Path};
 
+use axum_pg_session::{PgSessionStore, Reaper};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use crate::support::Site;
+use crate::support::{Site, proxy::Proxy};
 
 /// Live rows, and a few that have expired, as between two runs of the reaper.
 const ROWS: &str = r#"
@@ -92,6 +93,11 @@ const PINNED: &[Pinned] = &[
     },
 ];
 
+fn pinned(file: &str) -> &'static Pinned {
+    let found = PINNED.iter().find(|pinned| pinned.file == file);
+    found.expect("a file of the folder")
+}
+
 /// The statements of the folder, by file name.
 fn statements() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
@@ -115,12 +121,16 @@ fn statement(file: &str) -> String {
 /// A connection to a table of many rows that are known to the planner.
 async fn crowded() -> (Site, PgConnection) {
     let site = Site::new().await;
-    let mut connection = PgConnection::connect(site.database.url())
-        .await
-        .expect("a connection");
+    let mut connection = connect(&site).await;
     run(&mut connection, ROWS).await;
     run(&mut connection, "VACUUM ANALYZE").await;
     (site, connection)
+}
+
+async fn connect(site: &Site) -> PgConnection {
+    PgConnection::connect(site.database.url())
+        .await
+        .expect("a connection")
 }
 
 async fn run(connection: &mut PgConnection, sql: &str) {
@@ -130,7 +140,7 @@ async fn run(connection: &mut PgConnection, sql: &str) {
         .unwrap_or_else(|error| panic!("{error}: {sql}"));
 }
 
-/// Eight ids as a literal.
+/// Eight ids, as literals.
 async fn live_ids(connection: &mut PgConnection) -> Vec<String> {
     let sql = r#"SELECT quote_literal(id) FROM "public"."session" WHERE expiry > now() ORDER BY id LIMIT 8"#;
     sqlx::query_scalar(sql)
@@ -152,12 +162,8 @@ impl Pinned {
     }
 
     /// Executes the statement and answers its plan; what it wrote is undone.
-    async fn plan(&self, connection: &mut PgConnection, ids: &[String]) -> String {
-        run(
-            connection,
-            &format!("PREPARE p AS {}", statement(self.file)),
-        )
-        .await;
+    async fn plan(&self, connection: &mut PgConnection, sql: &str, ids: &[String]) -> String {
+        run(connection, &format!("PREPARE p AS {sql}")).await;
         run(connection, "BEGIN").await;
         let explain = format!(
             "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE p({})",
@@ -183,7 +189,8 @@ async fn every_plan_is_pinned(mode: &str) {
     run(&mut connection, &format!("SET plan_cache_mode = {mode}")).await;
     let ids = live_ids(&mut connection).await;
     for pinned in PINNED {
-        pinned.check(&pinned.plan(&mut connection, &ids).await);
+        let sql = statement(pinned.file);
+        pinned.check(&pinned.plan(&mut connection, &sql, &ids).await);
     }
 }
 
@@ -197,6 +204,31 @@ async fn every_statement_finds_its_rows_by_an_index() {
 #[tokio::test]
 async fn every_statement_finds_its_rows_by_an_index_with_a_generic_plan() {
     every_plan_is_pinned("force_generic_plan").await;
+}
+
+/// The statement of the reaper as it is sent for the table that is there.
+async fn sent_by_the_reaper(site: &Site) -> String {
+    let proxy = Proxy::before(site.database.url()).await;
+    let store = PgSessionStore::new(proxy.pool().await);
+    let reaper = Reaper::new(store);
+    reaper.run_once().await.expect("rows that may be deleted");
+    let texts = proxy.take_texts();
+    let sent = texts.into_iter().find(|text| text.contains("DELETE FROM"));
+    sent.expect("a statement that deletes")
+}
+
+#[tokio::test]
+async fn the_reaper_finds_its_rows_by_an_index_on_timestamp_too() {
+    let site = Site::new().await;
+    let mut connection = connect(&site).await;
+    let alter = r#"ALTER TABLE "public"."session" ALTER expiry TYPE timestamp"#;
+    run(&mut connection, alter).await;
+    let sql = sent_by_the_reaper(&site).await;
+    assert!(sql.contains("AT TIME ZONE"), "{sql}");
+    run(&mut connection, ROWS).await;
+    run(&mut connection, "VACUUM ANALYZE").await;
+    let pinned = pinned("reap.sql");
+    pinned.check(&pinned.plan(&mut connection, &sql, &[]).await);
 }
 
 #[test]

@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
@@ -64,6 +67,15 @@ impl Proxy {
             .username(self.options.get_username())
             .database(self.options.get_database().expect("a database"))
             .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+    }
+
+    /// A pool through the proxy that sends nothing on its own account.
+    pub(crate) async fn pool(&self) -> PgPool {
+        PgPoolOptions::new()
+            .test_before_acquire(false)
+            .connect_with(self.options())
+            .await
+            .expect("a connection")
     }
 
     /// Statements executed so far, `BEGIN` and `COMMIT` among them.
