@@ -4,7 +4,7 @@ use axum::{Router, routing::get};
 use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::support::{Answer, Browser, Site, app, proxy::Proxy, site::pages};
+use crate::support::{Answer, Browser, Site, app, proxy::Proxy};
 
 const HOUR: f64 = 3600.0;
 

@@ -1,8 +1,8 @@
 //! How Postgres carries out each statement, and what no statement may hold.
 
-use std::{fs, path::Path};
+use std::{env, fs, path::Path};
 
-use axum_pg_session::{PgSessionStore, Reaper};
+use axum_pg_session::{MIGRATOR, PgSessionStore, Reaper};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{Site, proxy::Proxy};
@@ -265,4 +265,12 @@ fn batched_updates_name_their_ids_twice() {
     for file in ["save.sql", "touch.sql"] {
         assert!(statement(file).contains("t.id = ANY($1)"), "{file}");
     }
+}
+
+#[tokio::test]
+#[ignore = "a step of .ci/prepare-sqlx, which names the database"]
+async fn migrate_the_database_of_prepare_sqlx() {
+    let url = env::var("AXUM_PG_SESSION_DATABASE_URL").expect("set by .ci/prepare-sqlx");
+    let pool = sqlx::PgPool::connect(&url).await.expect("a database");
+    MIGRATOR.run(&pool).await.expect("a default table");
 }
