@@ -106,13 +106,48 @@ impl PartialEq for Document {
     }
 }
 
-/// jsonb spells the same value with other white space.
+/// jsonb spells the same value with other white space, members in another
+/// order, and other escapes. Numbers are compared as they are spelled: parsed,
+/// two that differ after the seventeenth digit would be one.
 fn same_value(left: &RawValue, right: &RawValue) -> bool {
-    left.get() == right.get() || parsed(left).is_some_and(|value| Some(value) == parsed(right))
+    left.get() == right.get() || Shape::of(left).is_some_and(|shape| shape.fits(right))
 }
 
-fn parsed(raw: &RawValue) -> Option<Value> {
-    serde_json::from_str(raw.get()).ok()
+/// A value whose spelling can differ from that of an equal one.
+enum Shape {
+    Object(Document),
+    Array(Vec<Box<RawValue>>),
+    Text(String),
+}
+
+impl Shape {
+    /// `None` also for text that no `String` can hold, such as a lone surrogate.
+    fn of(value: &RawValue) -> Option<Self> {
+        let text = value.get();
+        match text.as_bytes().first()? {
+            b'{' => Document::parse(text).ok().map(Self::Object),
+            b'[' => serde_json::from_str(text).ok().map(Self::Array),
+            b'"' => serde_json::from_str(text).ok().map(Self::Text),
+            _ => None,
+        }
+    }
+
+    fn fits(&self, value: &RawValue) -> bool {
+        match (self, Self::of(value)) {
+            (Self::Object(left), Some(Self::Object(right))) => *left == right,
+            (Self::Array(left), Some(Self::Array(right))) => same_values(left, &right),
+            (Self::Text(left), Some(Self::Text(right))) => *left == right,
+            _ => false,
+        }
+    }
+}
+
+fn same_values(left: &[Box<RawValue>], right: &[Box<RawValue>]) -> bool {
+    left.len() == right.len()
+        && left
+            .iter()
+            .zip(right)
+            .all(|(value, twin)| same_value(value, twin))
 }
 
 #[cfg(test)]
@@ -169,5 +204,22 @@ mod tests {
         let tight = Document::parse(r#"{"b":2,"a":{"y":[1,2],"x":1}}"#).expect("object");
         assert_eq!(spaced, tight);
         assert_ne!(spaced, Document::default());
+    }
+
+    #[test]
+    fn values_that_differ_in_their_last_digit_or_kind_differ() {
+        let differ = |left: &str, right: &str| {
+            let document = |value| Document::parse(&format!(r#"{{"a":{value}}}"#));
+            document(left).expect("object") != document(right).expect("object")
+        };
+        assert!(differ(
+            "123456789012345678901234567890",
+            "123456789012345678901234567891"
+        ));
+        assert!(differ("[0.10000000000000000001]", "[0.1]"));
+        assert!(differ("1", "1.0"));
+        assert!(differ("[1, 2]", "[1]"));
+        assert!(differ(r#""\ud800""#, r#""\ud801""#));
+        assert!(!differ(r#""\u00e9""#, "\"é\""));
     }
 }

@@ -15,6 +15,8 @@ use crate::{
 };
 
 mod batch;
+#[cfg(test)]
+mod checked;
 mod cycle;
 mod database;
 mod destroy;

@@ -231,7 +231,7 @@ fn compose(row: &Row, mut document: Document, orders: &mut Vec<SaveOrder>) -> Op
     let extent = extent(row, &document, orders);
     let text: Arc<str> = document.to_text().into();
     (!orders.is_empty()).then(|| Draft {
-        is_changed: Some(&text) != row.text.as_ref(),
+        is_changed: Some(&text) != row.text.as_ref() && row.document() != Some(document),
         text,
         extent,
     })

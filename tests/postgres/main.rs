@@ -1,6 +1,9 @@
 //! What the crate promises, proved on a real Postgres.
 
+mod costs;
 mod first;
 mod hot;
+mod laziness;
+mod plans;
 mod races;
 mod support;

@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
@@ -30,6 +33,8 @@ pub(crate) struct Proxy {
 struct Traffic {
     executed: AtomicUsize,
     texts: Mutex<Vec<String>>,
+    /// Every message to the server, one after another.
+    sent: Mutex<Vec<u8>>,
     /// While set, answers are swallowed and the client's next message finds
     /// the connection closed.
     swallows_answers: AtomicBool,
@@ -64,6 +69,15 @@ impl Proxy {
             .ssl_mode(sqlx::postgres::PgSslMode::Disable)
     }
 
+    /// A pool through the proxy that sends nothing on its own account.
+    pub(crate) async fn pool(&self) -> PgPool {
+        PgPoolOptions::new()
+            .test_before_acquire(false)
+            .connect_with(self.options())
+            .await
+            .expect("a connection")
+    }
+
     /// Statements executed so far, `BEGIN` and `COMMIT` among them.
     pub(crate) fn executed(&self) -> usize {
         self.traffic.executed.load(Ordering::SeqCst)
@@ -72,6 +86,12 @@ impl Proxy {
     /// The texts of the statements executed since the last call.
     pub(crate) fn take_texts(&self) -> Vec<String> {
         std::mem::take(&mut self.traffic.texts.lock().expect("no panic"))
+    }
+
+    /// Whether these octets were in any message to the server so far.
+    pub(crate) fn has_sent(&self, octets: &[u8]) -> bool {
+        let sent = self.traffic.sent.lock().expect("no panic");
+        sent.windows(octets.len()).any(|window| window == octets)
     }
 
     /// From now on the server hears everything and nobody hears the server.
@@ -149,6 +169,7 @@ async fn questions(
         let kind = client.read_u8().await?;
         let length = client.read_u32().await?;
         let body = forward(&mut client, &mut server, &[kind], length).await?;
+        traffic.sent.lock().expect("no panic").extend(&body);
         if let Some(text) = statements.executes(kind, &body) {
             traffic.executed.fetch_add(1, Ordering::SeqCst);
             traffic.texts.lock().expect("no panic").push(text);

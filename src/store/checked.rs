@@ -1,0 +1,159 @@
+//! The statements against the types of the default table.
+//!
+//! The macros compare with `.sqlx` when the tests are compiled, so nothing
+//! here asks a database; `.ci/prepare-sqlx` writes that folder anew. Values
+//! marked `as _` are cast by the statement itself, or may be null.
+
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
+
+use sha2::{Digest as _, Sha256};
+use sqlx::query_file;
+
+use super::row::Loaded;
+
+/// What a statement answers for a row that it wrote.
+type Written = (String, Option<f64>);
+
+const ID: &str = "id";
+const DOCUMENT: &str = "{}";
+const SECONDS: f64 = 60.0;
+
+/// A computed column can be null for all that Postgres tells.
+fn computed(value: Option<f64>) -> f64 {
+    value.expect("neither column nor clock is null")
+}
+
+#[test]
+fn load_fits_the_table() {
+    drop(
+        query_file!("src/store/sql/load.sql", &[ID.to_owned()]).map(|row| -> Loaded {
+            let (expires, now) = (computed(row.expires), computed(row.now));
+            (row.id, row.session, expires, row.created, now)
+        }),
+    );
+}
+
+#[test]
+fn insert_fits_the_table() {
+    drop(
+        query_file!(
+            "src/store/sql/insert.sql",
+            &[ID.to_owned()],
+            &[DOCUMENT.to_owned()],
+            &[SECONDS],
+            [Some(SECONDS)].as_slice() as _,
+        )
+        .map(|row| -> Written { (row.id, row.now) }),
+    );
+}
+
+#[test]
+fn save_fits_the_table() {
+    drop(
+        query_file!(
+            "src/store/sql/save.sql",
+            &[ID.to_owned()],
+            &[Vec::new()],
+            &[DOCUMENT.to_owned()],
+            [Some(SECONDS)].as_slice() as _,
+            [Some(SECONDS)].as_slice() as _,
+        )
+        .map(|row| -> Written { (row.id, row.now) }),
+    );
+}
+
+#[test]
+fn touch_fits_the_table() {
+    drop(
+        query_file!(
+            "src/store/sql/touch.sql",
+            &[ID.to_owned()],
+            &[SECONDS],
+            &[SECONDS],
+            [Some(SECONDS)].as_slice() as _,
+        )
+        .map(|row| -> Written { (row.id, row.now) }),
+    );
+}
+
+#[test]
+fn destroy_fits_the_table() {
+    drop(
+        query_file!("src/store/sql/destroy.sql", &[ID.to_owned()])
+            .map(|row| -> (String, Option<String>) { (row.id, row.session) }),
+    );
+}
+
+#[test]
+fn cycle_fits_the_table() {
+    drop(
+        query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded {
+            let (expires, now) = (computed(row.expires), computed(row.now));
+            (row.id, row.session, expires, row.created, now)
+        }),
+    );
+    drop(query_file!(
+        "src/store/sql/cycle_copy.sql",
+        ID,
+        ID,
+        DOCUMENT as _,
+        SECONDS,
+        Some(SECONDS),
+    ));
+    drop(query_file!(
+        "src/store/sql/cycle_forward.sql",
+        ID,
+        DOCUMENT as _,
+        SECONDS
+    ));
+}
+
+#[test]
+fn reap_fits_the_table() {
+    drop(query_file!("src/store/sql/reap.sql", 1000_i64));
+    drop(query_file!("src/store/sql/reap_lock.sql", 1_i64).map(|row| row.locked == Some(true)));
+}
+
+#[test]
+fn inspect_fits_the_catalog() {
+    drop(query_file!("src/store/sql/has_schema.sql", ID as _).map(|row| row.exists == Some(true)));
+    drop(
+        query_file!("src/store/sql/inspect.sql", ID as _, ID as _)
+            .map(|row| (row.name, row.r#type, row.is_generated, row.may_delete)),
+    );
+}
+
+fn files(folder: &str, extension: &str) -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    fs::read_dir(folder)
+        .expect("a folder of the repository")
+        .map(|file| file.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .map(|path| fs::read_to_string(path).expect("text"))
+        .collect()
+}
+
+/// The name under which sqlx looks for a statement's types.
+fn hash(sql: &str) -> String {
+    Sha256::digest(sql)
+        .iter()
+        .fold(String::new(), |mut hex, octet| {
+            write!(hex, "{octet:02x}").expect("a String takes everything");
+            hex
+        })
+}
+
+#[test]
+fn every_statement_was_checked_as_it_is() {
+    let statements: BTreeSet<_> = files("src/store/sql", "sql").into_iter().collect();
+    let checked: BTreeSet<_> = files(".sqlx", "json")
+        .iter()
+        .map(|text| serde_json::from_str::<serde_json::Value>(text).expect("JSON"))
+        .map(|entry| {
+            let sql = entry["query"].as_str().expect("the statement");
+            assert_eq!(entry["hash"], hash(sql));
+            sql.to_owned()
+        })
+        .collect();
+    assert_eq!(statements, checked, "run .ci/prepare-sqlx");
+}

@@ -1,0 +1,196 @@
+//! What works without a database, and what a database that fails costs.
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    Router,
+    http::StatusCode,
+    routing::{MethodRouter, get},
+};
+use axum_pg_session::{
+    Error, LazySession, PgSessionLayer, PgSessionStore, Session, SessionRejection,
+};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+
+use crate::support::{Answer, Browser, Site, proxy::Proxy, site::pages};
+
+const TIMEOUT: Duration = Duration::from_millis(200);
+/// Well above the timeout that is set, well below the default one.
+const IN_TIME: Duration = Duration::from_secs(3);
+
+/// Nobody listens on port 1.
+const NOWHERE: &str = "postgres://127.0.0.1:1/none";
+
+fn layer(url: &str) -> PgSessionLayer {
+    let pool = PgPool::connect_lazy(url).expect("a URL");
+    PgSessionLayer::new(PgSessionStore::new(pool).timeout(TIMEOUT))
+}
+
+fn site_without_database() -> Router {
+    all_pages().layer(layer(NOWHERE))
+}
+
+fn all_pages() -> Router {
+    pages()
+        .route("/lazy", get(async |_: LazySession| "unseen"))
+        .route("/maybe_lazy", get(async |_: Option<LazySession>| "unseen"))
+        .route("/maybe", maybe())
+        .route("/tolerant", get(tolerant))
+        .route("/stubborn", get(stubborn))
+}
+
+fn maybe() -> MethodRouter {
+    get(async |session: Option<Session>| session.is_some().to_string())
+}
+
+/// Answers whether there was a session, and never fails.
+async fn tolerant(session: Result<Session, SessionRejection>) -> String {
+    if let Ok(session) = &session {
+        session
+            .insert("b", 2)
+            .expect("the response has not started");
+    }
+    session.is_ok().to_string()
+}
+
+/// Asks again where the first answer was an error.
+async fn stubborn(lazy: LazySession) -> Result<String, Error> {
+    let first = lazy.load().await.map_err(|error| error.kind());
+    let second = lazy.load().await.map_err(|error| error.kind());
+    assert_eq!(first.err(), second.err());
+    lazy.load().await?.insert("b", 2)?;
+    Ok("saved".into())
+}
+
+fn stranger(app: &Router) -> Browser {
+    Browser::new(app)
+}
+
+/// A browser with a cookie that might open a session.
+fn visitor(app: &Router) -> Browser {
+    Browser::new(app).with_cookie("__Host-id", &"A".repeat(43))
+}
+
+fn is_refused(answer: &Answer) {
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn a_route_that_takes_no_session_needs_no_database() {
+    let app = site_without_database();
+    for browser in [stranger(&app), visitor(&app)] {
+        for path in ["/plain", "/lazy", "/maybe_lazy"] {
+            let answer = browser.peek(path).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path}");
+            assert!(answer.sets_no_cookie());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_anonymous_reader_needs_no_database() {
+    let browser = stranger(&site_without_database());
+    for path in ["/keys", "/get/a", "/is_new", "/id", "/destroy", "/maybe"] {
+        let answer = browser.peek(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        assert!(answer.sets_no_cookie());
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_cookie_is_removed_without_a_database() {
+    let browser = stranger(&site_without_database()).with_cookie("__Host-id", "x");
+    let answer = browser.peek("/keys").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(answer.removes_the_cookie());
+}
+
+#[tokio::test]
+async fn an_anonymous_write_without_a_database_is_503_and_sets_no_cookie() {
+    let browser = stranger(&site_without_database());
+    let answer = browser.peek("/insert/a/1").await;
+    is_refused(&answer);
+    assert_eq!(answer.body, "");
+}
+
+#[tokio::test]
+async fn a_session_that_can_not_be_loaded_is_503_and_not_an_empty_one() {
+    let browser = visitor(&site_without_database());
+    for path in [
+        "/keys",
+        "/insert/a/1",
+        "/destroy",
+        "/cycle",
+        "/maybe",
+        "/stubborn",
+    ] {
+        is_refused(&browser.peek(path).await);
+    }
+}
+
+#[tokio::test]
+async fn the_time_out_of_the_store_is_kept_where_nobody_listens() {
+    let started = Instant::now();
+    is_refused(&visitor(&site_without_database()).peek("/keys").await);
+    assert!(started.elapsed() < IN_TIME);
+}
+
+#[tokio::test]
+async fn the_time_out_of_the_store_is_kept_where_nobody_answers() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = silent.local_addr().expect("an address");
+    let app = all_pages().layer(layer(&format!("postgres://{address}/none")));
+    let started = Instant::now();
+    is_refused(&visitor(&app).peek("/keys").await);
+    is_refused(&stranger(&app).peek("/insert/a/1").await);
+    assert!(started.elapsed() < IN_TIME);
+}
+
+/// A session `a`, and how the same browser meets a site without a database.
+async fn lost_database(path: &str) -> Answer {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let before = site.rows().dump().await;
+    let answer = browser.at(&site_without_database()).peek(path).await;
+    assert_eq!(site.rows().dump().await, before);
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+    answer
+}
+
+#[tokio::test]
+async fn a_failed_load_never_overwrites() {
+    for path in ["/insert/b/2", "/clear", "/destroy", "/stubborn"] {
+        is_refused(&lost_database(path).await);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_load_leaves_the_cookie_to_a_handler_that_goes_on() {
+    let answer = lost_database("/tolerant").await;
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (StatusCode::OK, "false")
+    );
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_overwrites_nothing() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let before = site.rows().dump().await;
+    let proxy = Proxy::before(site.database.url()).await;
+    let store = PgSessionStore::new(proxy.pool().await).timeout(TIMEOUT);
+    store.check().await.expect("a table");
+    let app = all_pages().layer(PgSessionLayer::new(store));
+    proxy.swallow_answers(true);
+    is_refused(&browser.at(&app).peek("/insert/b/2").await);
+    assert_eq!(browser.at(&app).peek("/tolerant").await.body, "false");
+    assert_eq!(site.rows().dump().await, before);
+    proxy.swallow_answers(false);
+    assert_eq!(browser.at(&app).peek("/get/a").await.body, "\"1\"");
+}

@@ -1,0 +1,276 @@
+//! How Postgres carries out each statement, and what no statement may hold.
+
+use std::{env, fs, path::Path};
+
+use axum_pg_session::{MIGRATOR, PgSessionStore, Reaper};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::support::{Site, proxy::Proxy};
+
+/// Live rows, and a few that have expired, as between two runs of the reaper.
+const ROWS: &str = r#"
+    INSERT INTO "public"."session" (id, expiry, session)
+    SELECT left(translate(encode(sha256(n::text::bytea), 'base64'), '+/', '-_'), 43),
+           now() + (n - 1000) * interval '4 seconds',
+           json_build_object('n', 0, 'padding', repeat('x', 300))
+    FROM generate_series(1, 20000) AS n
+"#;
+
+/// What a batch binds, as SQL expressions. `IDS` are eight of the live rows.
+struct Pinned {
+    file: &'static str,
+    parameters: &'static [&'static str],
+    /// What the plan must show.
+    shows: &'static str,
+}
+
+const PRIMARY_KEY: &str = "session_pkey";
+const DIGESTS: &str = "array_fill(sha256('x'), ARRAY[8])";
+const DOCUMENTS: &str = "array_fill('{}'::text, ARRAY[8])";
+const SECONDS: &str = "array_fill(86400::float8, ARRAY[8])";
+const NO_SECONDS: &str = "array_fill(NULL::float8, ARRAY[8])";
+
+const PINNED: &[Pinned] = &[
+    Pinned {
+        file: "cycle_copy.sql",
+        parameters: &["ID", "'new'", "'{}'", "86400", "NULL"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "cycle_forward.sql",
+        parameters: &["ID", "'{}'", "60"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "cycle_lock.sql",
+        parameters: &["ID"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "destroy.sql",
+        parameters: &["IDS"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "has_schema.sql",
+        parameters: &["'public'"],
+        shows: "pg_namespace",
+    },
+    Pinned {
+        file: "insert.sql",
+        parameters: &["IDS", DOCUMENTS, SECONDS, NO_SECONDS],
+        shows: "Conflict Resolution: NOTHING",
+    },
+    Pinned {
+        file: "inspect.sql",
+        parameters: &["'public'", "'session'"],
+        shows: "pg_attribute_relid_attnum_index",
+    },
+    Pinned {
+        file: "load.sql",
+        parameters: &["IDS"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "reap.sql",
+        parameters: &["1000"],
+        shows: "session_expiry_idx",
+    },
+    Pinned {
+        file: "reap_lock.sql",
+        parameters: &["1"],
+        shows: "Result",
+    },
+    Pinned {
+        file: "save.sql",
+        parameters: &["IDS", DIGESTS, DOCUMENTS, SECONDS, NO_SECONDS],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "touch.sql",
+        parameters: &["IDS", SECONDS, SECONDS, NO_SECONDS],
+        shows: PRIMARY_KEY,
+    },
+];
+
+fn pinned(file: &str) -> &'static Pinned {
+    let found = PINNED.iter().find(|pinned| pinned.file == file);
+    found.expect("a file of the folder")
+}
+
+/// The statements of the folder, by file name.
+fn statements() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
+    let files = fs::read_dir(folder).expect("the folder of statements");
+    let mut statements: Vec<_> = files
+        .map(|file| file.expect("a file").path())
+        .map(|path| {
+            let name = path.file_name().expect("a name").to_string_lossy().into();
+            (name, fs::read_to_string(path).expect("text"))
+        })
+        .collect();
+    statements.sort();
+    statements
+}
+
+fn statement(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sql");
+    fs::read_to_string(path.join(file)).expect("a statement")
+}
+
+/// A connection to a table of many rows that are known to the planner.
+async fn crowded() -> (Site, PgConnection) {
+    let site = Site::new().await;
+    let mut connection = connect(&site).await;
+    run(&mut connection, ROWS).await;
+    run(&mut connection, "VACUUM ANALYZE").await;
+    (site, connection)
+}
+
+async fn connect(site: &Site) -> PgConnection {
+    PgConnection::connect(site.database.url())
+        .await
+        .expect("a connection")
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {sql}"));
+}
+
+/// Eight ids, as literals.
+async fn live_ids(connection: &mut PgConnection) -> Vec<String> {
+    let sql = r#"SELECT quote_literal(id) FROM "public"."session" WHERE expiry > now() ORDER BY id LIMIT 8"#;
+    sqlx::query_scalar(sql)
+        .fetch_all(connection)
+        .await
+        .expect("live rows")
+}
+
+impl Pinned {
+    fn values(&self, ids: &[String]) -> String {
+        let array = format!("ARRAY[{}]", ids.join(","));
+        let value = |parameter: &&str| match *parameter {
+            "ID" => ids[0].clone(),
+            "IDS" => array.clone(),
+            other => other.to_owned(),
+        };
+        let values: Vec<_> = self.parameters.iter().map(value).collect();
+        values.join(", ")
+    }
+
+    /// Executes the statement and answers its plan; what it wrote is undone.
+    async fn plan(&self, connection: &mut PgConnection, sql: &str, ids: &[String]) -> String {
+        run(connection, &format!("PREPARE p AS {sql}")).await;
+        run(connection, "BEGIN").await;
+        let explain = format!(
+            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE p({})",
+            self.values(ids)
+        );
+        let lines: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", self.file));
+        run(connection, "ROLLBACK; DEALLOCATE p").await;
+        lines.join("\n")
+    }
+
+    fn check(&self, plan: &str) {
+        let file = self.file;
+        assert!(plan.contains(self.shows), "{file}:\n{plan}");
+        assert!(!plan.contains("Seq Scan on session"), "{file}:\n{plan}");
+    }
+}
+
+async fn every_plan_is_pinned(mode: &str) {
+    let (_site, mut connection) = crowded().await;
+    run(&mut connection, &format!("SET plan_cache_mode = {mode}")).await;
+    let ids = live_ids(&mut connection).await;
+    for pinned in PINNED {
+        let sql = statement(pinned.file);
+        pinned.check(&pinned.plan(&mut connection, &sql, &ids).await);
+    }
+}
+
+#[tokio::test]
+async fn every_statement_finds_its_rows_by_an_index() {
+    every_plan_is_pinned("force_custom_plan").await;
+}
+
+/// Postgres goes over to a plan without regard for the parameters once it
+/// looks no dearer.
+#[tokio::test]
+async fn every_statement_finds_its_rows_by_an_index_with_a_generic_plan() {
+    every_plan_is_pinned("force_generic_plan").await;
+}
+
+/// The statement of the reaper as it is sent for the table that is there.
+async fn sent_by_the_reaper(site: &Site) -> String {
+    let proxy = Proxy::before(site.database.url()).await;
+    let store = PgSessionStore::new(proxy.pool().await);
+    let reaper = Reaper::new(store);
+    reaper.run_once().await.expect("rows that may be deleted");
+    let texts = proxy.take_texts();
+    let sent = texts.into_iter().find(|text| text.contains("DELETE FROM"));
+    sent.expect("a statement that deletes")
+}
+
+#[tokio::test]
+async fn the_reaper_finds_its_rows_by_an_index_on_timestamp_too() {
+    let site = Site::new().await;
+    let mut connection = connect(&site).await;
+    let alter = r#"ALTER TABLE "public"."session" ALTER expiry TYPE timestamp"#;
+    run(&mut connection, alter).await;
+    let sql = sent_by_the_reaper(&site).await;
+    assert!(sql.contains("AT TIME ZONE"), "{sql}");
+    run(&mut connection, ROWS).await;
+    run(&mut connection, "VACUUM ANALYZE").await;
+    let pinned = pinned("reap.sql");
+    pinned.check(&pinned.plan(&mut connection, &sql, &[]).await);
+}
+
+#[test]
+fn every_statement_has_a_pinned_plan() {
+    let files: Vec<_> = statements().into_iter().map(|(file, _)| file).collect();
+    let pinned: Vec<_> = PINNED.iter().map(|pinned| pinned.file).collect();
+    assert_eq!(files, pinned);
+}
+
+/// Citus refuses some of these on distributed tables, others would be wrong
+/// after a batch has waited for its lock.
+#[test]
+fn no_statement_holds_what_citus_refuses() {
+    let refused = [
+        "skip locked",
+        "on conflict (id)",
+        "xmin",
+        "set id",
+        "clock_timestamp",
+        "merge",
+        "now() +",
+    ];
+    for (file, sql) in statements() {
+        let sql = sql.to_lowercase();
+        for words in refused {
+            assert!(!sql.contains(words), "{file} holds {words}");
+        }
+    }
+}
+
+/// A join with `unnest` alone does not tell Citus which shards to ask.
+#[test]
+fn batched_updates_name_their_ids_twice() {
+    for file in ["save.sql", "touch.sql"] {
+        assert!(statement(file).contains("t.id = ANY($1)"), "{file}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "a step of .ci/prepare-sqlx, which names the database"]
+async fn migrate_the_database_of_prepare_sqlx() {
+    let url = env::var("AXUM_PG_SESSION_DATABASE_URL").expect("set by .ci/prepare-sqlx");
+    let pool = sqlx::PgPool::connect(&url).await.expect("a database");
+    MIGRATOR.run(&pool).await.expect("a default table");
+}
