@@ -17,8 +17,9 @@ bare_path() {
 
 # Sets url and counter. What the counter leaves behind is left in $own.
 own=$(mktemp -d)
-# As root the server of the machine runs as another user.
-chmod 755 "$own"
+# As root the server of the machine runs as another user, who must get in and
+# clean up.
+chmod 1777 "$own"
 start_counter() {
     cargo build --quiet --locked --example counter
     local program output

@@ -164,3 +164,6 @@ impl fmt::Display for Misfit {
 }
 
 impl std::error::Error for Misfit {}
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 # input, and leaves nothing behind, however that somebody ended.
 dir=$1 bin=$2
 shift 2
+# Also where the owner's path leads nowhere for the user that runs this.
+PATH=/usr/bin:/bin:$PATH
 trap '' PIPE INT
 server=
 
