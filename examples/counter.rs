@@ -47,5 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn interrupted() {
-    signal::ctrl_c().await.expect("a signal handler can be installed");
+    signal::ctrl_c()
+        .await
+        .expect("a signal handler can be installed");
 }

@@ -239,3 +239,6 @@ impl Unkeepable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,7 +38,10 @@ impl Act {
             Self::Remove(key) => drop(model.remove(KEYS[*key])),
             Self::Clear => model.clear(),
             Self::Increment(key) => {
-                let n = model.get(KEYS[*key]).and_then(serde_json::Value::as_u64).unwrap_or(0);
+                let n = model
+                    .get(KEYS[*key])
+                    .and_then(serde_json::Value::as_u64)
+                    .unwrap_or(0);
                 model.insert(KEYS[*key].into(), json!(n + 1));
             }
         }
@@ -144,7 +147,9 @@ proptest! {
 fn a_record_that_fails_leaves_the_document_as_it_was() {
     let mut document = Document::parse(r#"{"a":"text"}"#).expect("an object");
     let mut changes = recorded(&[Act::Insert(1, 1), Act::Increment(0)]);
-    let error = changes.replay(&mut document).expect_err("text is no number");
+    let error = changes
+        .replay(&mut document)
+        .expect_err("text is no number");
     assert_eq!(error.kind(), ErrorKind::Deserialize);
     assert_eq!(document.to_text(), r#"{"a":"text"}"#);
 }

@@ -51,29 +51,27 @@ impl Writer {
     }
 
     async fn cycle_until_settled(&self, plan: &Arc<Plan>) -> Result<Arc<Row>, Error> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
+        let mut doubt = false;
+        for attempt in 1.. {
             let error = match self.attempt_cycle(Arc::clone(plan)).await {
                 Ok(row) => return Ok(Arc::new(row)),
                 Err(error) => error,
             };
-            if let Some(row) = self.already_cycled(plan, &error).await {
+            doubt |= error.kind() == ErrorKind::Unavailable;
+            if doubt && let Some(row) = self.already_cycled(plan).await {
                 return Ok(row);
             }
             let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable);
-            if !may_pass || error.is_out_of_time() || attempts == MAX_ATTEMPTS {
+            if !may_pass || error.is_out_of_time() || attempt == MAX_ATTEMPTS {
                 return Err(error);
             }
         }
+        Err(Error::ended())
     }
 
     /// A connection lost in mid-commit leaves open whether the new id exists;
     /// nobody else can have made it.
-    async fn already_cycled(&self, plan: &Plan, error: &Error) -> Option<Arc<Row>> {
-        if error.kind() != ErrorKind::Unavailable {
-            return None;
-        }
+    async fn already_cycled(&self, plan: &Plan) -> Option<Arc<Row>> {
         self.load.submit(plan.new_id.clone()).answer().await.ok()?
     }
 

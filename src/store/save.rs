@@ -74,38 +74,35 @@ impl Writer {
     async fn save_until_won(
         &self,
         id: &RowId,
-        base: Option<Arc<Row>>,
+        mut base: Option<Arc<Row>>,
         orders: &mut Vec<SaveOrder>,
     ) -> Result<Saved, Error> {
         let deadline = Instant::now() + self.set_up.database.timeout;
-        let mut base = base;
-        let mut lost = 0;
-        loop {
+        let mut doubt = None;
+        for lost in 1.. {
             let row = match base.take() {
                 Some(row) => row,
                 None => self.reload(id).await?,
             };
-            let Some(document) = row.document() else {
-                return Err(unreadable());
-            };
+            let document = row.document().ok_or_else(unreadable)?;
             if let Some(successor) = document.meta().successor {
                 return Ok(Saved::Moved(successor.into()));
             }
             let Some(draft) = compose(&row, document, orders) else {
                 return Ok(Saved::Here(row));
             };
-            match self.attempt(&row, draft).await {
-                Attempt::Written(row) => return Ok(Saved::Here(row)),
-                Attempt::Failed(error) => return Err(error),
-                Attempt::InDoubt(error) => base = Some(self.settle(&row, error).await?),
-                Attempt::Lost => {}
+            match (self.attempt(&row, draft).await, doubt.take()) {
+                (Attempt::Written(row), _) => return Ok(Saved::Here(row)),
+                (Attempt::Failed(error), _) | (Attempt::Lost, Some(error)) => return Err(error),
+                (Attempt::InDoubt(error), _) => {
+                    base = Some(self.settle(&row, &error).await?);
+                    doubt = Some(error);
+                }
+                (Attempt::Lost, None) if Instant::now() >= deadline => break,
+                (Attempt::Lost, None) => pause(lost).await,
             }
-            if Instant::now() >= deadline {
-                return Err(lost_too_often());
-            }
-            lost += 1;
-            pause(lost).await;
         }
+        Err(lost_too_often())
     }
 
     async fn reload(&self, id: &RowId) -> Result<Arc<Row>, Error> {
@@ -113,16 +110,19 @@ impl Writer {
         row.ok_or_else(Error::ended)
     }
 
-    /// If the row still is what was compared with, the lost statement has
-    /// changed nothing and can be sent again. Anything else stays in doubt:
-    /// also the new text, which may be the equal change of another request.
-    async fn settle(&self, row: &Row, error: Error) -> Result<Arc<Row>, Error> {
+    /// If the row still is what was compared with, the same compare-and-swap
+    /// may be sent again: of the two only one can win, also if the first one
+    /// still waits somewhere for a lock. If it is the second that loses, the
+    /// first may have won, and to replay would be to do it twice. Anything
+    /// else stays in doubt: also the new text, which may be the equal change
+    /// of another request.
+    async fn settle(&self, row: &Row, error: &Error) -> Result<Arc<Row>, Error> {
         if error.is_out_of_time() {
-            return Err(error);
+            return Err(error.clone());
         }
         match self.load.submit(row.id.clone()).answer().await {
             Ok(Some(now)) if now.text == row.text => Ok(now),
-            _ => Err(error),
+            _ => Err(error.clone()),
         }
     }
 

@@ -14,7 +14,13 @@ const INCREMENTS: usize = 50;
 
 /// Every client visits `path` so many times, each one in a process of `apps`.
 /// Answers how many visits were not answered with success.
-async fn visit(browser: &Browser, apps: &[Router], clients: usize, times: usize, path: &'static str) -> usize {
+async fn visit(
+    browser: &Browser,
+    apps: &[Router],
+    clients: usize,
+    times: usize,
+    path: &'static str,
+) -> usize {
     let mut visitors = JoinSet::new();
     for client in 0..clients {
         let browser = browser.at(&apps[client % apps.len()]);
@@ -49,7 +55,10 @@ async fn increments_on(processes: usize) {
     let mut browser = Browser::new(&apps[0]);
     browser.get("/insert/begun/1").await;
     let before = proxy.executed();
-    assert_eq!(visit(&browser, &apps, CLIENTS, INCREMENTS, "/increment/n").await, 0);
+    assert_eq!(
+        visit(&browser, &apps, CLIENTS, INCREMENTS, "/increment/n").await,
+        0
+    );
     let statements = proxy.executed() - before;
     let increments = CLIENTS * INCREMENTS;
     println!("{processes} processes: {statements} statements for {increments} increments");
@@ -79,10 +88,11 @@ async fn five_hot_sessions_under_four_thousand_requests_have_no_failure() {
         visits.spawn(async move { visit(&browser, &apps, 16, 50, "/increment/n").await });
     }
     assert_eq!(visits.join_all().await, [0; 5]);
-    let total: i64 = sqlx::query_scalar("SELECT sum((session->>'n')::int8)::int8 FROM public.session")
-        .fetch_one(&site.pool)
-        .await
-        .expect("a sum");
+    let total: i64 =
+        sqlx::query_scalar("SELECT sum((session->>'n')::int8)::int8 FROM public.session")
+            .fetch_one(&site.pool)
+            .await
+            .expect("a sum");
     assert_eq!(total, 4000);
 }
 
@@ -95,8 +105,27 @@ async fn fifty_keys_at_once_all_survive() {
     let mut visits = JoinSet::new();
     for key in 0..50 {
         let browser = browser.at(&apps[key % 2]);
-        visits.spawn(async move { browser.peek(&format!("/insert/key{key}/{key}")).await.status });
+        visits.spawn(async move {
+            browser
+                .peek(&format!("/insert/key{key}/{key}"))
+                .await
+                .status
+        });
     }
-    assert!(visits.join_all().await.iter().all(|status| status.is_success()));
-    assert_eq!(site.rows().document().await.as_object().expect("an object").len(), 51);
+    assert!(
+        visits
+            .join_all()
+            .await
+            .iter()
+            .all(|status| status.is_success())
+    );
+    assert_eq!(
+        site.rows()
+            .document()
+            .await
+            .as_object()
+            .expect("an object")
+            .len(),
+        51
+    );
 }

@@ -1,6 +1,7 @@
 //! What the crate promises, proved on a real Postgres.
 
 mod costs;
+mod doubt;
 mod first;
 mod hot;
 mod laziness;

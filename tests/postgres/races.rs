@@ -153,11 +153,18 @@ async fn lock_rows(pool: &PgPool) -> Transaction<'static, Postgres> {
 async fn waiters(pool: &PgPool, wanted: i64) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let waiting = async {
-        while sqlx::query_scalar::<_, i64>(sql).fetch_one(pool).await.expect("a count") < wanted {
+        while sqlx::query_scalar::<_, i64>(sql)
+            .fetch_one(pool)
+            .await
+            .expect("a count")
+            < wanted
+        {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(Duration::from_secs(10), waiting).await.expect("statements that wait");
+    timeout(Duration::from_secs(10), waiting)
+        .await
+        .expect("statements that wait");
 }
 
 impl Race {
@@ -192,7 +199,11 @@ async fn everywhere<F: Future<Output = ()>>(check: impl Fn(Place) -> F) {
 async fn a_late_save_leaves_no_row_and_no_live_cookie() {
     everywhere(async |place| {
         let race = race(place, "destroy", "save").await;
-        assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 503), "{place:?}");
+        assert_eq!(
+            (race.first.status.as_u16(), race.second.status.as_u16()),
+            (200, 503),
+            "{place:?}"
+        );
         assert!(race.second.sets_no_cookie(), "{place:?}");
         race.is_over().await;
     })
@@ -203,8 +214,15 @@ async fn a_late_save_leaves_no_row_and_no_live_cookie() {
 async fn a_save_before_destroy_ends_with_it() {
     everywhere(async |place| {
         let race = race(place, "save", "destroy").await;
-        assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 200), "{place:?}");
-        assert!(race.first.sets_no_cookie() && race.second.removes_the_cookie(), "{place:?}");
+        assert_eq!(
+            (race.first.status.as_u16(), race.second.status.as_u16()),
+            (200, 200),
+            "{place:?}"
+        );
+        assert!(
+            race.first.sets_no_cookie() && race.second.removes_the_cookie(),
+            "{place:?}"
+        );
         race.is_over().await;
     })
     .await;
@@ -237,7 +255,11 @@ async fn a_save_under_the_old_id_is_neither_lost_nor_revives_it() {
         let race = race(place, "cycle", "save").await;
         assert_eq!(race.second.status.as_u16(), 200, "{place:?}");
         assert!(race.second.sets_no_cookie(), "{place:?}");
-        assert_eq!(race.keys_after(&race.first).await, "base,saved", "{place:?}");
+        assert_eq!(
+            race.keys_after(&race.first).await,
+            "base,saved",
+            "{place:?}"
+        );
         race.left_the_old_id().await;
         assert_eq!(race.site.rows().count().await, 1, "{place:?}");
     })
@@ -248,8 +270,16 @@ async fn a_save_under_the_old_id_is_neither_lost_nor_revives_it() {
 async fn a_save_before_cycle_goes_along_with_it() {
     everywhere(async |place| {
         let race = race(place, "save", "cycle").await;
-        assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 200), "{place:?}");
-        assert_eq!(race.keys_after(&race.second).await, "base,saved", "{place:?}");
+        assert_eq!(
+            (race.first.status.as_u16(), race.second.status.as_u16()),
+            (200, 200),
+            "{place:?}"
+        );
+        assert_eq!(
+            race.keys_after(&race.second).await,
+            "base,saved",
+            "{place:?}"
+        );
         race.left_the_old_id().await;
         assert_eq!(race.site.rows().count().await, 1, "{place:?}");
     })
@@ -260,7 +290,11 @@ async fn a_save_before_cycle_goes_along_with_it() {
 async fn two_cycles_at_once_leave_one_session() {
     everywhere(async |place| {
         let race = race(place, "cycle", "cycle").await;
-        assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 503), "{place:?}");
+        assert_eq!(
+            (race.first.status.as_u16(), race.second.status.as_u16()),
+            (200, 503),
+            "{place:?}"
+        );
         assert!(race.second.sets_no_cookie(), "{place:?}");
         assert_eq!(race.keys_after(&race.first).await, "base", "{place:?}");
         race.left_the_old_id().await;
@@ -297,7 +331,11 @@ async fn a_touch_before_cycle_and_after_it_leaves_one_session() {
     everywhere(async |place| {
         for (first, second) in [("read", "cycle"), ("cycle", "read")] {
             let race = race(place, first, second).await;
-            assert_eq!((race.first.status.as_u16(), race.second.status.as_u16()), (200, 200), "{place:?}");
+            assert_eq!(
+                (race.first.status.as_u16(), race.second.status.as_u16()),
+                (200, 200),
+                "{place:?}"
+            );
             race.left_the_old_id().await;
             assert_eq!(race.site.rows().count().await, 1, "{place:?}");
         }
@@ -314,14 +352,22 @@ async fn reaped_before(action: &str) -> (Site, Answer) {
     let layer = site.layer().touch_interval(Duration::ZERO);
     let request = Request::begin(layer, &browser, action).await;
     site.rows().age(1e6).await;
-    let reaped = Reaper::new(site.store.clone()).run_once().await.expect("a run");
+    let reaped = Reaper::new(site.store.clone())
+        .run_once()
+        .await
+        .expect("a run");
     assert_eq!(reaped.deleted, 1);
     (site, request.finish().await)
 }
 
 #[tokio::test]
 async fn a_touch_or_save_after_the_reaper_revives_nothing() {
-    for (action, status) in [("read", 200), ("save", 503), ("cycle", 503), ("destroy", 200)] {
+    for (action, status) in [
+        ("read", 200),
+        ("save", 503),
+        ("cycle", 503),
+        ("destroy", 200),
+    ] {
         let (site, answer) = reaped_before(action).await;
         assert_eq!(answer.status.as_u16(), status, "{action}");
         assert!(answer.token().is_none(), "{action}");
@@ -338,7 +384,10 @@ async fn a_touch_before_the_reaper_saves_the_session() {
     let request = Request::begin(site.layer(), &browser, "read").await;
     assert_eq!(request.finish().await.status.as_u16(), 200);
     site.rows().age(1000.0).await;
-    let reaped = Reaper::new(site.store.clone()).run_once().await.expect("a run");
+    let reaped = Reaper::new(site.store.clone())
+        .run_once()
+        .await
+        .expect("a run");
     assert_eq!(reaped.deleted, 0);
     assert_eq!(browser.get("/keys").await.body, "base");
 }

@@ -1,0 +1,156 @@
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::{changes::encode, expiry::Times};
+
+#[derive(Clone, Debug)]
+enum Act {
+    Insert(u8),
+    Remove,
+    Clear,
+    Cycle,
+    Destroy,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        3 => (0..3_u8).prop_map(Act::Insert),
+        2 => Just(Act::Remove),
+        1 => Just(Act::Clear),
+        1 => Just(Act::Cycle),
+        1 => Just(Act::Destroy),
+    ];
+    vec(act, 0..8)
+}
+
+fn perform(state: &mut State, acts: &[Act]) {
+    for act in acts {
+        match act {
+            Act::Insert(value) => {
+                let value = encode("key", value).expect("a number");
+                state
+                    .apply(Change::Insert("key".into(), value))
+                    .expect("it fits");
+            }
+            Act::Remove => state.apply(Change::Remove("key".into())).expect("it fits"),
+            Act::Clear => state.apply(Change::Clear).expect("it fits"),
+            Act::Cycle => state.cycle(),
+            Act::Destroy => state.destroy(),
+        }
+    }
+}
+
+fn stored() -> State {
+    let row = Row {
+        id: RowId::from("row".to_owned()),
+        text: Some(r#"{"key":1}"#.into()),
+        times: Times {
+            now: 0.0,
+            expires: 86_400.0,
+            created: Some(0.0),
+        },
+    };
+    let document = row.document().expect("an object");
+    let token = Token::generate().expect("random");
+    State::new(Origin::Stored(Arc::new(row), token), document)
+}
+
+fn unkeepable(reason: Unkeepable) -> State {
+    State::new(Origin::Unkeepable(reason), Document::default())
+}
+
+fn debt(state: &mut State) -> Debt {
+    state.take_debt(&Timeouts::default(), MayTouch::Yes)
+}
+
+fn destroys(acts: &[Act]) -> bool {
+    acts.iter().any(|act| matches!(act, Act::Destroy))
+}
+
+proptest! {
+    #[test]
+    fn a_new_session_owes_a_row_exactly_when_it_holds_something(acts in acts()) {
+        let mut state = State::new(Origin::New, Document::default());
+        perform(&mut state, &acts);
+        let is_empty = state.document().is_empty();
+        let debt = debt(&mut state);
+        prop_assert_eq!(debt.doomed, None);
+        match debt.owed {
+            Owed::Nothing => prop_assert!(is_empty),
+            Owed::Insert(document) => prop_assert!(!document.is_empty()),
+            other => prop_assert!(false, "{:?}", other),
+        }
+    }
+
+    #[test]
+    fn a_token_that_opens_nothing_writes_nothing(acts in acts()) {
+        for reason in [Unkeepable::Moved, Unkeepable::Ambiguous] {
+            let mut state = unkeepable(reason);
+            perform(&mut state, &acts);
+            let debt = debt(&mut state);
+            prop_assert_eq!(debt.doomed, None);
+            prop_assert!(matches!(debt.owed, Owed::Nothing | Owed::Refused(_)));
+        }
+    }
+
+    #[test]
+    fn a_destroyed_row_is_never_saved_touched_or_cycled(acts in acts(), rest in self::acts()) {
+        let mut state = stored();
+        perform(&mut state, &acts);
+        state.destroy();
+        perform(&mut state, &rest);
+        let debt = debt(&mut state);
+        prop_assert_eq!(debt.doomed, Some(RowId::from("row".to_owned())));
+        prop_assert!(matches!(debt.owed, Owed::Nothing | Owed::Insert(_)));
+    }
+
+    #[test]
+    fn a_document_that_is_as_it_was_loaded_is_not_saved(acts in acts()) {
+        prop_assume!(!destroys(&acts));
+        let mut state = stored();
+        perform(&mut state, &acts);
+        let cycles = acts.iter().any(|act| matches!(act, Act::Cycle));
+        let is_as_loaded = state.document().to_text() == r#"{"key":1}"#;
+        match debt(&mut state).owed {
+            Owed::Cycle(..) => prop_assert!(cycles),
+            Owed::Save(..) => prop_assert!(!is_as_loaded),
+            Owed::Nothing => prop_assert!(is_as_loaded && !cycles),
+            other => prop_assert!(false, "{:?}", other),
+        }
+    }
+
+    #[test]
+    fn a_dropped_record_leaves_only_the_end_that_is_owed(acts in acts()) {
+        let mut state = stored();
+        perform(&mut state, &acts);
+        state.forget_changes();
+        let debt = debt(&mut state);
+        prop_assert_eq!(debt.doomed.is_some(), destroys(&acts));
+        prop_assert!(matches!(debt.owed, Owed::Nothing));
+    }
+
+    #[test]
+    fn a_debt_is_owed_once(acts in acts()) {
+        let mut state = stored();
+        perform(&mut state, &acts);
+        let row = match debt(&mut state).owed {
+            Owed::Save(row, mut changes, _) => {
+                let mut document = row.document().expect("an object");
+                changes.replay(&mut document).expect("it fits");
+                Row { text: Some(document.to_text().into()), ..(*row).clone() }
+            }
+            _ => return Ok(()),
+        };
+        state.settle(Origin::Stored(Arc::new(row), Token::generate().expect("random")));
+        prop_assert!(matches!(debt(&mut state).owed, Owed::Nothing));
+    }
+}
+
+#[test]
+fn a_closed_session_refuses_changes() {
+    let mut state = stored();
+    assert!(state.check_open().is_ok());
+    state.close();
+    let error = state.check_open().expect_err("closed");
+    assert_eq!(error.kind(), ErrorKind::ResponseStarted);
+}

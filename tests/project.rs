@@ -1,0 +1,252 @@
+//! Rules of this project that a search can check.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+/// Licences that ask no more of a user than ours do.
+const LICENCES: [&str; 9] = [
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Unicode-3.0",
+    "Zlib",
+    "0BSD",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+    {
+        if entry.is_dir() {
+            found.extend(files(&entry, extension));
+        } else if entry.extension().is_some_and(|found| found == extension) {
+            found.push(entry);
+        }
+    }
+    found
+}
+
+/// The code of a file, without its unit tests.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).expect("text");
+    text.split("#[cfg(test)]")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn is_test(file: &Path) -> bool {
+    file.ends_with("tests.rs") || file.ends_with("checked.rs")
+}
+
+/// The files of `src` whose code has `pattern`, as paths below `src`.
+fn users_of(pattern: &str) -> Vec<String> {
+    let src = root().join("src");
+    let mut users: Vec<_> = files(&src, "rs")
+        .iter()
+        .filter(|file| !is_test(file) && code(file).contains(pattern))
+        .map(|file| {
+            file.strip_prefix(&src)
+                .expect("below src")
+                .display()
+                .to_string()
+        })
+        .collect();
+    users.sort();
+    users
+}
+
+#[test]
+fn only_the_store_speaks_sql() {
+    let users = users_of("sqlx::query");
+    assert!(!users.is_empty());
+    assert!(
+        users.iter().all(|file| file.starts_with("store/")),
+        "{users:?}"
+    );
+}
+
+#[test]
+fn tasks_are_spawned_in_three_places() {
+    assert_eq!(
+        users_of("tokio::spawn"),
+        ["reaper.rs", "store/batch.rs", "store/writer.rs"]
+    );
+}
+
+#[test]
+fn one_file_writes_set_cookie() {
+    assert_eq!(users_of("SET_COOKIE"), ["cookie.rs"]);
+}
+
+#[test]
+fn only_the_database_tells_the_time() {
+    for clock in ["SystemTime::now", "now_utc", "now_local"] {
+        assert!(users_of(clock).is_empty(), "{clock}");
+    }
+}
+
+#[test]
+fn the_pure_files_do_no_input_or_output() {
+    for file in [
+        "changes.rs",
+        "cookie.rs",
+        "document.rs",
+        "expiry.rs",
+        "id.rs",
+        "state.rs",
+    ] {
+        let code = code(&root().join("src").join(file));
+        for forbidden in ["sqlx", "tokio", "async ", "std::fs", "std::net"] {
+            assert!(!code.contains(forbidden), "{file} has {forbidden}");
+        }
+    }
+}
+
+/// A function that does not fit on a screen has two ideas.
+#[test]
+fn no_function_is_longer_than_forty_lines() {
+    for file in files(&root().join("src"), "rs")
+        .iter()
+        .filter(|file| !is_test(file))
+    {
+        for (name, length) in functions(&code(file)) {
+            assert!(
+                length <= 40,
+                "{}: {name} has {length} lines",
+                file.display()
+            );
+        }
+    }
+}
+
+/// Name and lines of the body of each function; rustfmt sees to it that a
+/// body ends where its indentation does.
+fn functions(code: &str) -> Vec<(String, usize)> {
+    let lines: Vec<_> = code.lines().collect();
+    let begins = |line: &str| line.contains("fn ") && !line.trim_start().starts_with("//");
+    let starts = (0..lines.len()).filter(|at| begins(lines[*at]));
+    starts
+        .filter_map(|start| {
+            let line = lines[start];
+            let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+            let length = lines[start..].iter().position(|line| *line == end)?;
+            Some((line.trim().to_owned(), length.saturating_sub(1)))
+        })
+        .collect()
+}
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    serde_json::from_slice(&output.stdout).expect("cargo speaks JSON")
+}
+
+fn is_allowed(licence: &str) -> bool {
+    let licence = licence.replace(['(', ')'], "").replace('/', " OR ");
+    licence.split(" OR ").any(|choice| {
+        choice
+            .split(" AND ")
+            .all(|part| LICENCES.contains(&part.trim()))
+    })
+}
+
+#[test]
+fn every_dependency_comes_from_the_registry_under_a_free_licence() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().expect("packages");
+    for package in packages
+        .iter()
+        .filter(|package| !package["source"].is_null())
+    {
+        let (name, licence) = (
+            &package["name"],
+            package["license"].as_str().unwrap_or_default(),
+        );
+        let source = package["source"].as_str().expect("a source");
+        assert!(
+            source.starts_with("registry+"),
+            "{name} comes from {source}"
+        );
+        assert!(is_allowed(licence), "{name} is under {licence:?}");
+    }
+}
+
+/// What users of the crate build, each for the reason given in DESIGN.md.
+#[test]
+fn the_dependencies_are_those_that_were_chosen() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().expect("packages");
+    let ours = packages
+        .iter()
+        .find(|package| package["name"] == "axum-pg-session");
+    let dependencies = ours.expect("this package")["dependencies"]
+        .as_array()
+        .expect("a list");
+    let mut names: Vec<_> = dependencies
+        .iter()
+        .filter(|dependency| dependency["kind"].is_null())
+        .map(|dependency| dependency["name"].as_str().expect("a name"))
+        .collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "axum-core",
+            "base64",
+            "cookie",
+            "futures-core",
+            "getrandom",
+            "http",
+            "indexmap",
+            "pin-project-lite",
+            "serde",
+            "serde_json",
+            "sha2",
+            "sqlx",
+            "time",
+            "tokio",
+            "tower-layer",
+            "tower-service",
+            "tracing",
+        ]
+    );
+}
+
+#[test]
+fn every_sql_keyword_of_a_clause_begins_its_line_in_capitals() {
+    for file in files(&root().join("src/store/sql"), "sql") {
+        let text = fs::read_to_string(&file).expect("text");
+        for keyword in [
+            "select ",
+            "update ",
+            "insert ",
+            "delete ",
+            "where ",
+            "from ",
+            "returning ",
+        ] {
+            let found = text
+                .lines()
+                .any(|line| line.trim_start().starts_with(keyword));
+            assert!(!found, "{}: {keyword}", file.display());
+        }
+    }
+}
