@@ -120,6 +120,7 @@ struct Column {
     is_unique: bool,
     is_indexed: bool,
     is_plain: bool,
+    may_use_schema: bool,
     may_select: bool,
     may_insert: bool,
     may_update: bool,
@@ -136,6 +137,7 @@ impl FromRow<'_, PgRow> for Column {
             is_unique: row.try_get("is_unique")?,
             is_indexed: row.try_get("is_indexed")?,
             is_plain: row.try_get("is_plain")?,
+            may_use_schema: row.try_get("may_use_schema")?,
             may_select: row.try_get("may_select")?,
             may_insert: row.try_get("may_insert")?,
             may_update: row.try_get("may_update")?,
@@ -263,6 +265,7 @@ impl Inspection {
     fn check_rights(&self) -> Result<(), Error> {
         let column = &self.columns[0];
         let missing: Vec<_> = [
+            (column.may_use_schema, "USAGE of its schema"),
             (column.may_select, "SELECT"),
             (column.may_insert, "INSERT"),
             (column.may_update, "UPDATE"),

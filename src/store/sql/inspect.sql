@@ -18,6 +18,7 @@ SELECT a.attname::text AS name,
              AND i.indkey[0] = a.attnum
        ) AS is_indexed,
        (c.relkind = 'r') AS is_plain,
+       has_schema_privilege(n.oid, 'USAGE') AS may_use_schema,
        has_table_privilege(c.oid, 'SELECT') AS may_select,
        has_table_privilege(c.oid, 'INSERT') AS may_insert,
        has_table_privilege(c.oid, 'UPDATE') AS may_update,
