@@ -87,12 +87,14 @@ fn bookkeeping(name: &TableName) -> String {
 }
 
 fn render(name: &TableName, sql: &str) -> String {
-    ["_expiry_idx", "_user_id_idx"]
+    let indexed = ["_expiry_idx", "_user_id_idx"]
         .iter()
-        .fold(name.render(sql), |sql, suffix| {
+        .fold(sql.to_owned(), |sql, suffix| {
             let index = quoted(&name.derived("", suffix));
             sql.replace(&format!("\"session{suffix}\""), &index)
-        })
+        });
+    // Last, because a table can be named as our indexes are.
+    name.render(&indexed)
 }
 
 impl SetUp {

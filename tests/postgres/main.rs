@@ -1,5 +1,6 @@
 //! What the crate promises, proved on a real Postgres.
 
 mod first;
+mod migrations;
 mod rights;
 mod support;
