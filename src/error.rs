@@ -109,7 +109,7 @@ impl Error {
         )
     }
 
-    pub(crate) fn not_a_url(source: sqlx::Error) -> Self {
+    pub(crate) fn not_a_url(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::caused(
             ErrorKind::Setup,
             "this is not the URL of a Postgres database",

@@ -117,6 +117,9 @@ struct Column {
     r#type: String,
     is_generated: bool,
     is_required: bool,
+    /// Fewer characters than an id of ours has.
+    is_short: bool,
+    /// By a key that is checked at once: `ON CONFLICT` refuses others.
     is_unique: bool,
     is_indexed: bool,
     is_plain: bool,
@@ -134,6 +137,7 @@ impl FromRow<'_, PgRow> for Column {
             r#type: row.try_get("type")?,
             is_generated: row.try_get("is_generated")?,
             is_required: row.try_get("is_required")?,
+            is_short: row.try_get("is_short")?,
             is_unique: row.try_get("is_unique")?,
             is_indexed: row.try_get("is_indexed")?,
             is_plain: row.try_get("is_plain")?,
@@ -160,12 +164,33 @@ pub(crate) async fn inspect(
         .persistent(false)
         .bind(&name.schema)
         .bind(&name.table)
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
     if columns.is_empty() {
         return Ok(None);
     }
-    Inspection { name, columns }.columns(&zone).map(Some)
+    let columns = Inspection { name, columns }.columns(&zone)?;
+    if let Instant::Local(zone) = &columns.expiry {
+        check_zone(connection, zone).await?;
+    }
+    Ok(Some(columns))
+}
+
+/// A zone that Postgres does not know would be an error of every statement.
+async fn check_zone(connection: &mut PgConnection, zone: &str) -> Result<(), Error> {
+    let known = sqlx::query(include_str!("sql/check_zone.sql"))
+        .persistent(false)
+        .bind(zone)
+        .execute(connection)
+        .await;
+    match known {
+        Err(source @ sqlx::Error::Database(_)) => Err(Error::caused(
+            ErrorKind::Setup,
+            format!("{zone:?} is no time zone that Postgres knows"),
+            source,
+        )),
+        outcome => Ok(outcome.map(drop)?),
+    }
 }
 
 struct Inspection {
@@ -220,8 +245,13 @@ impl Inspection {
         if !matches!(id.r#type.as_str(), "text" | "character varying") {
             return Err(self.mistyped("id", &id.r#type, "text"));
         }
+        if id.is_short {
+            return Err(self.refused("has a column id that holds less than 43 characters"));
+        }
         if id.is_plain && !id.is_unique {
-            return Err(self.refused("has no primary key or unique index on its column id"));
+            return Err(self.refused(
+                "has no primary key or unique index on its column id that is not deferrable",
+            ));
         }
         Ok(id.is_unique)
     }

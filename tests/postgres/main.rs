@@ -3,4 +3,5 @@
 mod first;
 mod migrations;
 mod rights;
+mod set_up;
 mod support;

@@ -2,11 +2,13 @@ SELECT a.attname::text AS name,
        format_type(a.atttypid, NULL) AS type,
        (a.attgenerated <> '' OR a.attidentity = 'a') AS is_generated,
        (a.attnotnull AND NOT a.atthasdef AND a.attidentity = '') AS is_required,
+       (a.atttypid = 'pg_catalog.varchar'::regtype AND a.atttypmod BETWEEN 4 AND 43 + 3) AS is_short,
        EXISTS (
            SELECT FROM pg_catalog.pg_index AS i
            WHERE i.indrelid = c.oid
              AND i.indisvalid
              AND i.indisunique
+             AND i.indimmediate
              AND i.indpred IS NULL
              AND i.indnkeyatts = 1
              AND i.indkey[0] = a.attnum
