@@ -1,5 +1,6 @@
 //! What the crate promises, proved on a real Postgres.
 
+mod cookies_in;
 mod first;
 mod migrations;
 mod rights;
