@@ -279,6 +279,23 @@ async fn an_explicit_absolute_timeout_is_never_silently_off() {
 }
 
 #[tokio::test]
+async fn timeouts_beyond_the_calendar_of_postgres_are_endless() {
+    for site in [Site::new().await, site_with(THREE_COLUMNS).await] {
+        let layer = site
+            .layer()
+            .idle_timeout(Duration::MAX)
+            .absolute_timeout(None);
+        let mut browser = Browser::new(&app(layer));
+        assert_eq!(browser.get("/insert/a/1").await.status, 200);
+        assert_eq!(browser.get("/increment/n").await.status, 200);
+        assert!(browser.get("/cycle").await.token().is_some());
+        assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+        let sql = "SELECT DISTINCT expiry::text FROM session ORDER BY 1 DESC LIMIT 1";
+        assert_eq!(texts(&site.pool, sql).await, ["infinity"]);
+    }
+}
+
+#[tokio::test]
 async fn a_missing_table_is_an_error_that_tells_a_visitor_nothing() {
     let site = Site::without_table().await;
     let token = "A".repeat(43);
