@@ -25,7 +25,7 @@ pub(crate) enum Instant {
 pub(crate) struct Columns {
     pub(crate) document: Document,
     pub(crate) expiry: Instant,
-    /// All but `id`, `expiry` and `session` that can be written.
+    /// All but `id`, `expiry` and `session` that go along to a new id.
     pub(crate) carried: Vec<String>,
     pub(crate) has_unique_id: bool,
     pub(crate) has_expiry_index: bool,
@@ -116,6 +116,7 @@ struct Column {
     name: String,
     r#type: String,
     is_generated: bool,
+    has_default: bool,
     is_required: bool,
     /// Fewer characters than an id of ours has.
     is_short: bool,
@@ -136,6 +137,7 @@ impl FromRow<'_, PgRow> for Column {
             name: row.try_get("name")?,
             r#type: row.try_get("type")?,
             is_generated: row.try_get("is_generated")?,
+            has_default: row.try_get("has_default")?,
             is_required: row.try_get("is_required")?,
             is_short: row.try_get("is_short")?,
             is_unique: row.try_get("is_unique")?,
@@ -190,6 +192,14 @@ async fn check_zone(connection: &mut PgConnection, zone: &str) -> Result<(), Err
             source,
         )),
         outcome => Ok(outcome.map(drop)?),
+    }
+}
+
+impl Column {
+    /// Such as a serial number, which two rows can't share while a session
+    /// gets a new id.
+    fn is_a_number_of_its_row(&self) -> bool {
+        self.is_unique && self.has_default
     }
 }
 
@@ -259,7 +269,7 @@ impl Inspection {
     fn carried(&self) -> Vec<String> {
         self.columns
             .iter()
-            .filter(|column| !column.is_generated)
+            .filter(|column| !column.is_generated && !column.is_a_number_of_its_row())
             .map(|column| column.name.clone())
             .filter(|name| !matches!(name.as_str(), "id" | "expiry" | "session"))
             .collect()

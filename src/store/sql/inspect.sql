@@ -1,6 +1,7 @@
 SELECT a.attname::text AS name,
        format_type(a.atttypid, NULL) AS type,
        (a.attgenerated <> '' OR a.attidentity = 'a') AS is_generated,
+       (a.atthasdef OR a.attidentity <> '') AS has_default,
        (a.attnotnull AND NOT a.atthasdef AND a.attidentity = '') AS is_required,
        (a.atttypid = 'pg_catalog.varchar'::regtype AND a.atttypmod BETWEEN 4 AND 43 + 3) AS is_short,
        EXISTS (
