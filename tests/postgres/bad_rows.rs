@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use axum::{Router, handler::Handler, routing::get};
 use axum_pg_session::{Error, Expiry, Session};
 use serde_json::{Value, value::RawValue};
 use tokio::task::JoinSet;
 
-use crate::support::{Browser, Site, execute, texts};
+use crate::support::{Browser, Site, execute, texts, visit};
 
 const JSONB: &str =
     "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session jsonb)";
@@ -40,19 +39,6 @@ async fn stored(site: &Site) -> String {
     let mut rows = texts(&site.pool, "SELECT session::text FROM session").await;
     assert_eq!(rows.len(), 1, "one row");
     rows.remove(0)
-}
-
-async fn visit<H, T>(site: &Site, browser: &mut Browser, handler: H) -> String
-where
-    H: Handler<T, ()>,
-    T: 'static,
-{
-    let app = Router::new().route("/", get(handler)).layer(site.layer());
-    let mut visitor = browser.at(&app);
-    let answer = visitor.get("/").await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    browser.jar = visitor.jar;
-    answer.body
 }
 
 /// The row opens nothing and stays as it is; its visitor starts anew, and

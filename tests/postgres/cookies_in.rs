@@ -85,7 +85,7 @@ async fn a_malformed_token_is_no_session() {
         b"deleted",
         b"null",
         b"undefined",
-        MADE_UP[1..].as_bytes(),
+        &MADE_UP.as_bytes()[1..],
         longer.as_bytes(),
         &[b'+'; 43],
         &[b'='; 43],

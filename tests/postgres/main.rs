@@ -7,3 +7,4 @@ mod migrations;
 mod rights;
 mod set_up;
 mod support;
+mod values;

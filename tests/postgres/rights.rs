@@ -2,7 +2,7 @@
 
 use axum_pg_session::ErrorKind;
 
-use crate::support::{Life, Role, Site, execute, texts};
+use crate::support::{Life, Role, Site, execute};
 
 const THREE_COLUMNS: &str =
     "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";

@@ -1,9 +1,10 @@
 //! A table of any shape, and the whole life of a session in it.
 
+use axum::{Router, handler::Handler, routing::get};
 use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper};
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgConnectOptions};
 
-use super::{Browser, Rows, app};
+use super::{Browser, Rows, Site, app};
 
 /// Runs statements as the owner of the database.
 pub(crate) async fn execute(pool: &PgPool, sql: &str) {
@@ -22,6 +23,20 @@ pub(crate) async fn texts(pool: &PgPool, sql: &str) -> Vec<String> {
 
 pub(crate) fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+/// A visit to a page that does this to the session; the answer must be 200.
+pub(crate) async fn visit<H, T>(site: &Site, browser: &mut Browser, handler: H) -> String
+where
+    H: Handler<T, ()>,
+    T: 'static,
+{
+    let app = Router::new().route("/", get(handler)).layer(site.layer());
+    let mut visitor = browser.at(&app);
+    let answer = visitor.get("/").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    browser.jar = visitor.jar;
+    answer.body
 }
 
 /// A role of this test's own, with the rights that it is given.

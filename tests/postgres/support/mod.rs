@@ -7,6 +7,6 @@ pub(crate) mod site;
 pub(crate) mod table;
 
 pub(crate) use browser::{Answer, Browser};
-pub(crate) use life::{Life, Role, execute, quoted, texts};
+pub(crate) use life::{Life, Role, execute, quoted, texts, visit};
 pub(crate) use site::{Site, app};
 pub(crate) use table::Rows;
