@@ -179,6 +179,8 @@ fn header_value(cookie: &Cookie<'_>) -> HeaderValue {
 pub(crate) struct Presented {
     /// The well-formed tokens under our name, each once.
     pub(crate) tokens: Vec<Token>,
+    /// Whether there were more of them than are looked up.
+    pub(crate) is_cut: bool,
     /// Whether our name was there at all, well-formed or not.
     pub(crate) named: bool,
 }
@@ -203,8 +205,12 @@ pub(crate) fn presented(headers: &HeaderMap, name: &str) -> Presented {
 
 impl Presented {
     fn add(&mut self, token: Token) {
-        if self.tokens.len() < MAX_TOKENS && !self.tokens.contains(&token) {
-            self.tokens.push(token);
+        if self.tokens.contains(&token) {
+            return;
+        }
+        match self.tokens.len() < MAX_TOKENS {
+            true => self.tokens.push(token),
+            false => self.is_cut = true,
         }
     }
 }

@@ -1,5 +1,10 @@
-use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use std::{
+    borrow::Cow,
+    hash::{Hash, Hasher},
+};
+
+use indexmap::{Equivalent, IndexMap};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
 /// The member of the stored object that belongs to this crate.
@@ -9,9 +14,18 @@ pub(crate) const RESERVED: &str = "_session";
 ///
 /// What no request asked for goes back to the table letter by letter: large
 /// numbers, lone surrogates and U+0000 of another writer survive.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Document(IndexMap<String, Box<RawValue>>);
+pub(crate) struct Document(IndexMap<Key, Box<RawValue>>);
+
+/// The name of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Key {
+    Text(String),
+    /// As it is spelled. A name with a lone surrogate is no Rust string, so
+    /// nobody can ask for it; but it must not cost the visitor the session.
+    Odd(String),
+}
 
 /// What the row remembers of its own life, beside the application's values.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -39,7 +53,17 @@ impl Document {
     }
 
     pub(crate) fn to_text(&self) -> String {
-        serde_json::to_string(&self.0).expect("a map of JSON texts is JSON")
+        let mut text = String::from("{");
+        for (key, value) in &self.0 {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            text.push_str(&key.spelling());
+            text.push(':');
+            text.push_str(value.get());
+        }
+        text.push('}');
+        text
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&RawValue> {
@@ -47,7 +71,7 @@ impl Document {
     }
 
     pub(crate) fn insert(&mut self, key: &str, value: Box<RawValue>) {
-        self.0.insert(key.to_owned(), value);
+        self.0.insert(Key::Text(key.to_owned()), value);
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
@@ -56,13 +80,13 @@ impl Document {
 
     /// Empties the application's part; what the row knows of its own life stays.
     pub(crate) fn clear(&mut self) {
-        self.0.retain(|key, _| key == RESERVED);
+        self.0.retain(|key, _| key.text() == Some(RESERVED));
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.0
             .keys()
-            .map(String::as_str)
+            .filter_map(Key::text)
             .filter(|key| *key != RESERVED)
     }
 
@@ -96,13 +120,52 @@ impl Document {
     }
 }
 
+impl Key {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Odd(_) => None,
+        }
+    }
+
+    fn spelling(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => serde_json::to_string(text).expect("text is JSON").into(),
+            Self::Odd(spelling) => spelling.into(),
+        }
+    }
+}
+
+impl Hash for Key {
+    /// As the text itself, so that it can be looked up by that.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Text(text) | Self::Odd(text) => text.hash(state),
+        }
+    }
+}
+
+impl Equivalent<Key> for str {
+    fn equivalent(&self, key: &Key) -> bool {
+        key.text() == Some(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spelling = <&RawValue>::deserialize(deserializer)?.get();
+        let text = serde_json::from_str(spelling).map(Self::Text);
+        Ok(text.unwrap_or_else(|_| Self::Odd(spelling.to_owned())))
+    }
+}
+
 impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
         self.0.len() == other.0.len()
             && self
                 .0
                 .iter()
-                .all(|(key, value)| other.get(key).is_some_and(|twin| same_value(value, twin)))
+                .all(|(key, value)| other.0.get(key).is_some_and(|twin| same_value(value, twin)))
     }
 }
 
@@ -164,6 +227,7 @@ mod tests {
             r#"{"b":1,"a":{"z":1.50,"y":[ 1 ]}}"#,
             r#"{"big":123456789012345678901234567890,"tiny":1e-400}"#,
             r#"{"nul":"\u0000","lone":"\ud800"}"#,
+            r#"{"\u0000":1,"\ud800":2,"x\udfff\"y":3}"#,
         ] {
             assert_eq!(round_trip(text), text);
         }

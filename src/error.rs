@@ -43,8 +43,8 @@ pub enum ErrorKind {
     /// The session was destroyed, expired, or got a new id while the request
     /// was running; its late changes are dropped.
     Ended,
-    /// The request carries cookies of several live sessions, so that none of
-    /// them can be trusted.
+    /// The request carries cookies of several live sessions, or more of them
+    /// than are looked up, so that none can be trusted.
     Ambiguous,
     /// A value can't be written as JSON.
     Serialize,
@@ -109,7 +109,7 @@ impl Error {
         )
     }
 
-    pub(crate) fn not_a_url(source: sqlx::Error) -> Self {
+    pub(crate) fn not_a_url(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::caused(
             ErrorKind::Setup,
             "this is not the URL of a Postgres database",

@@ -13,6 +13,9 @@ pub(crate) const ABSOLUTE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 pub(crate) const TOUCHES_PER_IDLE_TIMEOUT: u32 = 20;
 /// No cookie may live longer (RFC 6265bis, section 5.5).
 const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
+/// Seconds since the epoch that Postgres can keep, with some millennia to
+/// spare: its calendar ends in the year 294276.
+const CALENDAR: f64 = 4e12;
 
 /// When one session ends, for [`Session::set_expiry`](crate::Session::set_expiry).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,8 +104,8 @@ impl Timeouts {
             (idle, _) => idle.unwrap_or(self.idle.as_secs_f64()),
         };
         Extent {
-            ttl,
-            until: self.deadline(meta, created),
+            ttl: in_calendar(ttl),
+            until: self.deadline(meta, created).map(in_calendar),
         }
     }
 
@@ -153,6 +156,14 @@ impl Timeouts {
     /// Whether a cookie sent once can end before its session does.
     pub(crate) fn outlives_cookie(&self, meta: &Meta, times: Times) -> bool {
         self.cookie_life(meta, times) >= COOKIE_LIMIT
+    }
+}
+
+/// What Postgres could not keep as a timestamp is forever, or at once.
+fn in_calendar(seconds: f64) -> f64 {
+    match seconds > CALENDAR {
+        true => f64::INFINITY,
+        false => seconds.max(0.0),
     }
 }
 

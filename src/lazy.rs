@@ -126,6 +126,11 @@ impl Lazy {
     async fn open(&self) -> Result<Session, Error> {
         let state = match self.presented.tokens.as_slice() {
             [] => State::new(Origin::New, Document::default()),
+            // The one that was cut off may be the live one.
+            _ if self.presented.is_cut => State::new(
+                Origin::Unkeepable(Unkeepable::Ambiguous),
+                Document::default(),
+            ),
             tokens => {
                 let ids: Vec<_> = tokens.iter().map(crate::id::Token::row_id).collect();
                 let rows = self.config.store.load(&ids).await?;

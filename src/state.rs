@@ -28,7 +28,7 @@ pub(crate) enum Unkeepable {
     /// The cookie's token was replaced a moment ago; the browser is about to
     /// hold, or holds already, the new one.
     Moved,
-    /// The cookies open several sessions.
+    /// The cookies open several sessions, or are too many to tell.
     Ambiguous,
 }
 
@@ -37,6 +37,8 @@ pub(crate) enum Unkeepable {
 enum Id {
     Stays,
     Cycles,
+    /// An end was asked for where the request can't tell which session it has.
+    Ends,
 }
 
 /// Whether the response has started.
@@ -158,6 +160,9 @@ impl State {
         self.doomed = doomed.or_else(|| self.doomed.take());
         self.document = Document::default();
         self.forget_changes();
+        if let Origin::Unkeepable(Unkeepable::Ambiguous) = self.origin {
+            self.id = Id::Ends;
+        }
     }
 
     /// Drops what the request did to its session; its end stays owed.
@@ -234,7 +239,7 @@ impl Unkeepable {
             ),
             Self::Ambiguous => Error::new(
                 ErrorKind::Ambiguous,
-                "the request carries cookies of several live sessions",
+                "the request carries cookies of several sessions",
             ),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -107,7 +107,7 @@ impl PgSessionStore {
     /// Of kind [`Setup`](ErrorKind::Setup) when `url` is not a Postgres URL,
     /// and [`Unavailable`](ErrorKind::Unavailable) when there is no answer.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        let options = url.parse().map_err(Error::not_a_url)?;
+        let options = parse(url)?;
         let pool = sqlx::postgres::PgPoolOptions::new()
             .acquire_timeout(TIMEOUT)
             .connect_with(options)
@@ -376,6 +376,15 @@ impl Timeouts {
                 until: None,
             },
         }
+    }
+}
+
+/// sqlx takes the URL of any server for one of Postgres.
+fn parse(url: &str) -> Result<PgConnectOptions, Error> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme.to_ascii_lowercase().as_str() {
+        "postgres" | "postgresql" => url.parse().map_err(Error::not_a_url),
+        _ => Err(Error::not_a_url("its scheme is not postgres")),
     }
 }
 

@@ -201,7 +201,9 @@ fn duplicates_are_kept_each_once_and_at_most_four() {
         .chain(&tokens)
         .map(|token| format!("__Host-id={}", token.encode()))
         .collect();
-    assert_eq!(found(&[all.join("; ").as_bytes()]).tokens, tokens[..4]);
+    let presented = found(&[all.join("; ").as_bytes()]);
+    assert_eq!(presented.tokens, tokens[..4]);
+    assert!(presented.is_cut);
 }
 
 #[test]

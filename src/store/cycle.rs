@@ -77,10 +77,12 @@ impl Writer {
 
     async fn attempt_cycle(&self, plan: Arc<Plan>) -> Result<Row, Error> {
         let table = self.set_up.table().await?;
-        self.set_up
+        let outcome = self
+            .set_up
             .database
             .run(|connection| Box::pin(cycle(table, connection, plan)))
-            .await
+            .await;
+        self.set_up.learn_from(outcome)
     }
 }
 

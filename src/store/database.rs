@@ -122,6 +122,12 @@ impl Error {
         self.sqlstate().is_some_and(|code| code == "42501")
     }
 
+    /// Whether the table, a column, or a function for its type is not there.
+    pub(crate) fn misses_something(&self) -> bool {
+        self.sqlstate()
+            .is_some_and(|code| matches!(code.as_str(), "42P01" | "42703" | "42883" | "42804"))
+    }
+
     /// Whether one row of a statement can be at fault for all of it: data
     /// exceptions, violated constraints, and locks that were not granted.
     pub(crate) fn blames_a_row(&self) -> bool {

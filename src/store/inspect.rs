@@ -25,7 +25,7 @@ pub(crate) enum Instant {
 pub(crate) struct Columns {
     pub(crate) document: Document,
     pub(crate) expiry: Instant,
-    /// All but `id`, `expiry` and `session` that can be written.
+    /// All but `id`, `expiry` and `session` that go along to a new id.
     pub(crate) carried: Vec<String>,
     pub(crate) has_unique_id: bool,
     pub(crate) has_expiry_index: bool,
@@ -116,10 +116,15 @@ struct Column {
     name: String,
     r#type: String,
     is_generated: bool,
+    has_default: bool,
     is_required: bool,
+    /// Fewer characters than an id of ours has.
+    is_short: bool,
+    /// By a key that is checked at once: `ON CONFLICT` refuses others.
     is_unique: bool,
     is_indexed: bool,
     is_plain: bool,
+    may_use_schema: bool,
     may_select: bool,
     may_insert: bool,
     may_update: bool,
@@ -132,10 +137,13 @@ impl FromRow<'_, PgRow> for Column {
             name: row.try_get("name")?,
             r#type: row.try_get("type")?,
             is_generated: row.try_get("is_generated")?,
+            has_default: row.try_get("has_default")?,
             is_required: row.try_get("is_required")?,
+            is_short: row.try_get("is_short")?,
             is_unique: row.try_get("is_unique")?,
             is_indexed: row.try_get("is_indexed")?,
             is_plain: row.try_get("is_plain")?,
+            may_use_schema: row.try_get("may_use_schema")?,
             may_select: row.try_get("may_select")?,
             may_insert: row.try_get("may_insert")?,
             may_update: row.try_get("may_update")?,
@@ -158,12 +166,41 @@ pub(crate) async fn inspect(
         .persistent(false)
         .bind(&name.schema)
         .bind(&name.table)
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
     if columns.is_empty() {
         return Ok(None);
     }
-    Inspection { name, columns }.columns(&zone).map(Some)
+    let columns = Inspection { name, columns }.columns(&zone)?;
+    if let Instant::Local(zone) = &columns.expiry {
+        check_zone(connection, zone).await?;
+    }
+    Ok(Some(columns))
+}
+
+/// A zone that Postgres does not know would be an error of every statement.
+async fn check_zone(connection: &mut PgConnection, zone: &str) -> Result<(), Error> {
+    let known = sqlx::query(include_str!("sql/check_zone.sql"))
+        .persistent(false)
+        .bind(zone)
+        .execute(connection)
+        .await;
+    match known {
+        Err(source @ sqlx::Error::Database(_)) => Err(Error::caused(
+            ErrorKind::Setup,
+            format!("{zone:?} is no time zone that Postgres knows"),
+            source,
+        )),
+        outcome => Ok(outcome.map(drop)?),
+    }
+}
+
+impl Column {
+    /// Such as a serial number, which two rows can't share while a session
+    /// gets a new id.
+    fn is_a_number_of_its_row(&self) -> bool {
+        self.is_unique && self.has_default
+    }
 }
 
 struct Inspection {
@@ -218,8 +255,13 @@ impl Inspection {
         if !matches!(id.r#type.as_str(), "text" | "character varying") {
             return Err(self.mistyped("id", &id.r#type, "text"));
         }
+        if id.is_short {
+            return Err(self.refused("has a column id that holds less than 43 characters"));
+        }
         if id.is_plain && !id.is_unique {
-            return Err(self.refused("has no primary key or unique index on its column id"));
+            return Err(self.refused(
+                "has no primary key or unique index on its column id that is not deferrable",
+            ));
         }
         Ok(id.is_unique)
     }
@@ -227,7 +269,7 @@ impl Inspection {
     fn carried(&self) -> Vec<String> {
         self.columns
             .iter()
-            .filter(|column| !column.is_generated)
+            .filter(|column| !column.is_generated && !column.is_a_number_of_its_row())
             .map(|column| column.name.clone())
             .filter(|name| !matches!(name.as_str(), "id" | "expiry" | "session"))
             .collect()
@@ -263,6 +305,7 @@ impl Inspection {
     fn check_rights(&self) -> Result<(), Error> {
         let column = &self.columns[0];
         let missing: Vec<_> = [
+            (column.may_use_schema, "USAGE of its schema"),
             (column.may_select, "SELECT"),
             (column.may_insert, "INSERT"),
             (column.may_update, "UPDATE"),

@@ -1,7 +1,7 @@
 use std::{borrow::Cow, sync::LazyLock};
 
 use sqlx::{
-    AssertSqlSafe, SqlSafeStr as _,
+    AssertSqlSafe, PgPool, SqlSafeStr as _,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
@@ -87,12 +87,14 @@ fn bookkeeping(name: &TableName) -> String {
 }
 
 fn render(name: &TableName, sql: &str) -> String {
-    ["_expiry_idx", "_user_id_idx"]
+    let indexed = ["_expiry_idx", "_user_id_idx"]
         .iter()
-        .fold(name.render(sql), |sql, suffix| {
+        .fold(sql.to_owned(), |sql, suffix| {
             let index = quoted(&name.derived("", suffix));
             sql.replace(&format!("\"session{suffix}\""), &index)
-        })
+        });
+    // Last, because a table can be named as our indexes are.
+    name.render(&indexed)
 }
 
 impl SetUp {
@@ -150,8 +152,20 @@ impl SetUp {
         Ok(found)
     }
 
+    /// On a connection of its own, closed at the end: sqlx keeps its lock when
+    /// a migration fails or nobody waits for it any more, and then every later
+    /// migration of the database would wait for this connection.
     async fn run_migrations(&self) -> Result<(), Error> {
-        Ok(migrator(&self.name).run(&self.database.pool).await?)
+        let pool = self.pool_of_one();
+        let outcome = migrator(&self.name).run(&pool).await;
+        pool.close().await;
+        Ok(outcome?)
+    }
+
+    fn pool_of_one(&self) -> PgPool {
+        let pool = &self.database.pool;
+        let options = pool.options().clone().min_connections(0).max_connections(1);
+        options.connect_lazy_with(pool.connect_options().as_ref().clone())
     }
 }
 

@@ -55,10 +55,11 @@ impl Shared {
     async fn delete_expired(&self, limit: u32) -> Result<Batch, Error> {
         let set_up = &self.writer.set_up;
         let table = set_up.table().await?;
-        set_up
+        let outcome = set_up
             .database
             .run(|connection| Box::pin(delete_expired(table, connection, limit)))
-            .await
+            .await;
+        set_up.learn_from(outcome)
     }
 }
 

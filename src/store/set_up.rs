@@ -44,6 +44,15 @@ impl SetUp {
             .clone()
     }
 
+    /// Looks again before the next statement where this one missed something:
+    /// an application may change its table while its processes run.
+    pub(super) fn learn_from<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if outcome.as_ref().is_err_and(Error::misses_something) {
+            *self.found.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        outcome
+    }
+
     pub(super) async fn check(&self) -> Result<TableReport, Error> {
         Ok(self.look().await?.columns.report())
     }

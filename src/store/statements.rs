@@ -336,8 +336,10 @@ impl SetUp {
         statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
         let table = self.table().await?;
-        self.database
+        let outcome = self
+            .database
             .run(|connection| statement(table, connection))
-            .await
+            .await;
+        self.learn_from(outcome)
     }
 }

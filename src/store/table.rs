@@ -102,7 +102,8 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(name: TableName, columns: Columns) -> Self {
-        let statement = |sql| safe(columns.render(&name.render(sql)));
+        // The name comes last, because it can read like a part of a statement.
+        let statement = |sql| safe(name.render(&columns.render(sql)));
         Self {
             load: statement(include_str!("sql/load.sql")),
             insert: statement(include_str!("sql/insert.sql")),
@@ -144,11 +145,11 @@ impl Columns {
     /// The same statement for the columns that this table has.
     fn render(&self, sql: &str) -> String {
         let sql = self.render_document(sql);
-        let sql = self.render_optional(&sql);
-        match &self.expiry {
+        let sql = match &self.expiry {
             Instant::Zoned => sql,
             Instant::Local(zone) => render_local_expiry(&sql, zone),
-        }
+        };
+        self.render_optional(&sql)
     }
 
     fn render_document(&self, sql: &str) -> String {

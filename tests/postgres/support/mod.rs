@@ -1,10 +1,12 @@
 //! A site with sessions, its visitors, and a view of its table.
 
 pub(crate) mod browser;
+pub(crate) mod life;
 pub(crate) mod proxy;
 pub(crate) mod site;
 pub(crate) mod table;
 
 pub(crate) use browser::{Answer, Browser};
+pub(crate) use life::{Life, Role, execute, quoted, texts, visit};
 pub(crate) use site::{Site, app};
 pub(crate) use table::Rows;

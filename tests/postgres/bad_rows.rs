@@ -1,0 +1,335 @@
+//! Rows that other writers left, readable or not.
+
+use std::time::Duration;
+
+use axum_pg_session::{Error, Expiry, Session};
+use serde_json::{Value, value::RawValue};
+use tokio::task::JoinSet;
+
+use crate::support::{Browser, Site, execute, texts, visit};
+
+const JSONB: &str =
+    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session jsonb)";
+
+async fn jsonb_site() -> Site {
+    let site = Site::without_table().await;
+    execute(&site.pool, JSONB).await;
+    site.store.migrate().await.expect("columns to add");
+    site
+}
+
+/// A visitor whose row holds this text, or SQL's NULL.
+async fn visitor_with(site: &Site, session: Option<&str>) -> Browser {
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let id = browser.get("/id").await.body;
+    let kind = &texts(
+        &site.pool,
+        "SELECT pg_typeof(session)::text FROM session LIMIT 1",
+    )
+    .await[0];
+    let value = session.map_or("NULL".into(), |text| format!("$doc${text}$doc$::{kind}"));
+    let sql = format!("UPDATE session SET session = {value} WHERE id = '{id}'");
+    execute(&site.pool, &sql).await;
+    browser
+}
+
+/// What the only row holds, letter by letter.
+async fn stored(site: &Site) -> String {
+    let mut rows = texts(&site.pool, "SELECT session::text FROM session").await;
+    assert_eq!(rows.len(), 1, "one row");
+    rows.remove(0)
+}
+
+/// The row opens nothing and stays as it is; its visitor starts anew, and
+/// nobody else notices.
+async fn assert_starts_anew(site: &Site, session: Option<&str>) {
+    let mut other = site.browser();
+    other.get("/insert/b/2").await;
+    let mut browser = visitor_with(site, session).await;
+    let before = site.rows().dump().await;
+    let looked = browser.peek("/keys").await;
+    assert_eq!(
+        (looked.status.as_u16(), looked.body.as_str()),
+        (200, ""),
+        "{session:?}"
+    );
+    assert!(looked.removes_the_cookie(), "{session:?}");
+    assert_begins(&mut browser).await;
+    let after = site.rows().dump().await;
+    assert!(before.iter().all(|row| after.contains(row)), "{session:?}");
+    assert_eq!(after.len(), before.len() + 1);
+    assert_eq!(other.get("/get/b").await.body, "\"2\"");
+}
+
+async fn assert_begins(browser: &mut Browser) {
+    let old = browser.token().to_owned();
+    assert_eq!(browser.get("/insert/c/3").await.status, 200);
+    assert_ne!(browser.token(), old);
+    assert_eq!(browser.get("/get/c").await.body, "\"3\"");
+}
+
+const NO_OBJECTS: [&str; 8] = [
+    "null",
+    "[]",
+    r#"[{"a":1}]"#,
+    r#""text""#,
+    r#""{\"a\":1}""#,
+    "1",
+    "true",
+    "[[[[1]]]]",
+];
+
+#[tokio::test]
+async fn a_row_without_a_session_opens_nothing() {
+    assert_starts_anew(&Site::new().await, None).await;
+    assert_starts_anew(&jsonb_site().await, None).await;
+}
+
+#[tokio::test]
+async fn a_row_that_holds_no_object_opens_nothing() {
+    let site = Site::new().await;
+    for session in NO_OBJECTS {
+        assert_starts_anew(&site, Some(session)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_jsonb_row_that_holds_no_object_opens_nothing() {
+    let site = jsonb_site().await;
+    for session in NO_OBJECTS {
+        assert_starts_anew(&site, Some(session)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_row_beside_a_live_one_does_not_shadow_it() {
+    let site = Site::new().await;
+    let bad = visitor_with(&site, Some("[]")).await;
+    let mut live = site.browser();
+    live.get("/insert/b/2").await;
+    let both = format!("{}; __Host-id={}", live.token(), bad.token());
+    let visitor = site.browser().with_cookie("__Host-id", &both);
+    let answer = visitor.peek("/get/b").await;
+    assert_eq!(answer.body, "\"2\"");
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn an_empty_object_is_a_session() {
+    for site in [Site::new().await, jsonb_site().await] {
+        let mut browser = visitor_with(&site, Some("{}")).await;
+        assert_eq!(browser.get("/is_new").await.body, "false");
+        assert_eq!(browser.get("/keys").await.body, "");
+        assert_eq!(browser.get("/increment/n").await.body, "1");
+        let spelling: Value = serde_json::from_str(&stored(&site).await).expect("JSON");
+        assert_eq!(spelling, serde_json::json!({"n": 1}));
+    }
+}
+
+/// Saves another key, and looks at the rest of the row.
+async fn assert_survives(members: &str) {
+    let site = Site::new().await;
+    let mut browser = visitor_with(&site, Some(&format!("{{{members},\"n\":1}}"))).await;
+    assert_eq!(browser.get("/increment/n").await.body, "2", "{members}");
+    assert_eq!(stored(&site).await, format!("{{{members},\"n\":2}}"));
+    assert!(browser.get("/cycle").await.token().is_some(), "{members}");
+    assert_eq!(browser.get("/increment/n").await.body, "3", "{members}");
+    let sql = "SELECT session::text FROM session WHERE session::text LIKE '%\"n\":3}'";
+    assert_eq!(
+        texts(&site.pool, sql).await,
+        [format!("{{{members},\"n\":3}}")]
+    );
+}
+
+#[tokio::test]
+async fn large_integers_survive_letter_by_letter() {
+    assert_survives(r#""a":123456789012345678901234567890,"b":-9223372036854775809"#).await;
+}
+
+#[tokio::test]
+async fn odd_floats_survive_letter_by_letter() {
+    assert_survives(r#""a":1.50,"b":1e400,"c":1E-400,"d":-0.0,"e":0.1000000000000000000001"#).await;
+}
+
+#[tokio::test]
+async fn lone_surrogates_survive_letter_by_letter() {
+    assert_survives(r#""a":"\ud800","b":["x\udfffy"],"c":"\udc00\ud800""#).await;
+}
+
+#[tokio::test]
+async fn nul_survives_letter_by_letter() {
+    assert_survives(r#""a":"\u0000","b":{"\u0000":"x\u0000y"},"c\u0000":1"#).await;
+}
+
+#[tokio::test]
+async fn a_lone_surrogate_in_a_key_survives() {
+    assert_survives(r#""\ud800":1,"b":{"\udfff":2}"#).await;
+}
+
+#[tokio::test]
+async fn white_space_and_escapes_survive_letter_by_letter() {
+    assert_survives("\"a\":{ \"z\" : [ 1 ,\n2 ] , \"\\u0061\":\"\\/\" }").await;
+}
+
+#[tokio::test]
+async fn unknown_members_of_the_reserved_part_survive() {
+    assert_survives(r#""_session":{"later":[1,2.50],"x":"\ud800"}"#).await;
+}
+
+#[tokio::test]
+async fn a_reserved_part_of_another_type_survives() {
+    for part in ["null", "1", "\"text\"", "[1]", "{}", r#"{"idle":"x"}"#] {
+        assert_survives(&format!(r#""_session":{part}"#)).await;
+    }
+    assert_survives(r#""_session":{"successor":5,"until":[]}"#).await;
+}
+
+#[tokio::test]
+async fn a_reserved_part_of_another_type_is_no_key() {
+    let site = Site::new().await;
+    let mut browser = visitor_with(&site, Some(r#"{"_session":[1],"a":1}"#)).await;
+    assert_eq!(browser.get("/keys").await.body, "a");
+    assert_eq!(browser.get("/get/_session").await.body, "none");
+    assert_eq!(browser.get("/clear").await.status, 200);
+    assert_eq!(stored(&site).await, r#"{"_session":[1]}"#);
+}
+
+#[tokio::test]
+async fn set_expiry_keeps_unknown_members_of_the_reserved_part() {
+    let site = Site::new().await;
+    let mut browser = visitor_with(&site, Some(r#"{"_session":{"later":[1]},"a":1}"#)).await;
+    visit(&site, &mut browser, set_idle_hour).await;
+    let document: Value = serde_json::from_str(&stored(&site).await).expect("JSON");
+    assert_eq!(document["_session"]["later"], serde_json::json!([1]));
+    assert_eq!(document["_session"]["idle"], 3600.0);
+    assert!((site.rows().seconds_left().await - 3600.0).abs() < 1.0);
+}
+
+async fn set_idle_hour(session: Session) -> Result<(), Error> {
+    session.set_expiry(Expiry::Idle(Duration::from_secs(3600)))
+}
+
+#[tokio::test]
+async fn set_expiry_works_beside_an_unreadable_reserved_part() {
+    for part in ["null", "1", "[1]", r#"{"idle":"x"}"#] {
+        let site = Site::new().await;
+        let row = format!(r#"{{"_session":{part},"a":1}}"#);
+        let mut browser = visitor_with(&site, Some(&row)).await;
+        visit(&site, &mut browser, set_idle_hour).await;
+        assert!((site.rows().seconds_left().await - 3600.0).abs() < 1.0);
+        assert_eq!(browser.get("/get/a").await.body, "1");
+    }
+}
+
+/// A number that another writer made up must not break every later save.
+#[tokio::test]
+async fn an_absurd_life_in_a_row_does_not_break_its_session() {
+    for part in [
+        r#"{"idle":1e300}"#,
+        r#"{"idle":1e15}"#,
+        r#"{"idle":-5}"#,
+        r#"{"until":1e300}"#,
+        r#"{"idle":0}"#,
+    ] {
+        let site = Site::new().await;
+        let row = format!(r#"{{"_session":{part},"a":1}}"#);
+        let mut browser = visitor_with(&site, Some(&row)).await;
+        let answer = browser.get("/insert/b/2").await;
+        assert_eq!(answer.status, 200, "{part}");
+    }
+}
+
+fn nested(levels: usize) -> String {
+    format!("{}{}", "[".repeat(levels), "]".repeat(levels))
+}
+
+#[tokio::test]
+async fn deep_nesting_survives_letter_by_letter() {
+    // Postgres gives up where its stack ends, at some 6,000 levels of jsonb,
+    // but reads 10,000 of json.
+    let deep = nested(10_000);
+    let site = Site::new().await;
+    let row = format!(r#"{{"deep":{deep},"n":1}}"#);
+    let mut browser = visitor_with(&site, Some(&row)).await;
+    assert_eq!(browser.get("/increment/n").await.body, "2");
+    assert_eq!(stored(&site).await, format!(r#"{{"deep":{deep},"n":2}}"#));
+    assert_eq!(browser.get("/get/deep").await.status, 500);
+    assert_eq!(browser.get("/remove/deep").await.status, 500);
+    let same = visit(&site, &mut browser, copy_deep).await;
+    assert_eq!(same, deep);
+}
+
+async fn copy_deep(session: Session) -> Result<String, Error> {
+    let raw: Box<RawValue> = session.get("deep")?.expect("a value");
+    session.insert("deep", &raw)?;
+    session.insert("copy", &raw)?;
+    Ok(raw.get().to_owned())
+}
+
+#[tokio::test]
+async fn deep_nesting_without_an_object_opens_nothing() {
+    assert_starts_anew(&Site::new().await, Some(&nested(10_000))).await;
+}
+
+#[tokio::test]
+async fn deep_nesting_in_the_reserved_part_survives() {
+    let deep = nested(10_000);
+    assert_survives(&format!(r#""_session":{deep}"#)).await;
+    assert_survives(&format!(r#""_session":{{"later":{deep}}}"#)).await;
+}
+
+#[tokio::test]
+async fn a_key_that_stands_twice_reads_as_the_last() {
+    let site = Site::new().await;
+    let mut browser = visitor_with(&site, Some(r#"{"a":1,"b":2,"a":3}"#)).await;
+    assert_eq!(browser.get("/get/a").await.body, "3");
+    assert_eq!(browser.get("/remove/a").await.body, "3");
+    assert_eq!(browser.get("/get/a").await.body, "none");
+}
+
+#[tokio::test]
+async fn a_jsonb_row_keeps_what_jsonb_can_keep() {
+    let site = jsonb_site().await;
+    let row = r#"{"big": 123456789012345678901234567890, "n": 1, "_session": {"later": 1.50}}"#;
+    let mut browser = visitor_with(&site, Some(row)).await;
+    let before = stored(&site).await;
+    assert_eq!(browser.get("/increment/n").await.body, "2");
+    assert_eq!(stored(&site).await, before.replace("\"n\": 1", "\"n\": 2"));
+}
+
+/// jsonb refuses the value; whoever is saved by the same statement is not at
+/// fault.
+#[tokio::test]
+async fn a_value_that_jsonb_refuses_fails_alone() {
+    let site = jsonb_site().await;
+    let mut bad = visitor_with(&site, Some(r#"{"a": 1}"#)).await;
+    let mut visits = JoinSet::new();
+    for _ in 0..40 {
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        visits.spawn(async move { browser.get("/increment/n").await.body });
+    }
+    assert_eq!(bad.get("/insert/a/%00").await.status, 503);
+    assert!(visits.join_all().await.iter().all(|body| body == "1"));
+    assert_eq!(bad.get("/get/a").await.body, "1");
+}
+
+/// Rows of all kinds in one load, each to its own visitor.
+#[tokio::test]
+async fn an_unreadable_row_harms_nobody_in_the_same_load() {
+    let site = Site::new().await;
+    let mut visits = JoinSet::new();
+    for n in 0..40 {
+        let row = format!(r#"{{"a":{n}}}"#);
+        let row = NO_OBJECTS.get(n).copied().or(Some(row.as_str()));
+        let browser = visitor_with(&site, row).await;
+        visits.spawn(async move { (n, browser.peek("/get/a").await.body) });
+    }
+    for (n, body) in visits.join_all().await {
+        match n < NO_OBJECTS.len() {
+            true => assert_eq!(body, "none"),
+            false => assert_eq!(body, n.to_string()),
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! Cookies as input: whatever a client sends, through the whole stack.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, Request, header},
+};
+use sqlx::AssertSqlSafe;
+
+use crate::support::{Answer, Browser, Site, browser::send, texts};
+
+const NAME: &str = "__Host-id";
+/// Well-formed, and made up.
+const MADE_UP: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
+/// Visits with these `Cookie` headers, octet by octet.
+async fn visit(site: &Site, path: &str, cookies: &[&[u8]]) -> Answer {
+    let mut request = Request::get(path).body(Body::empty()).expect("a request");
+    for value in cookies {
+        let value = HeaderValue::from_bytes(value).expect("what a server lets through");
+        request.headers_mut().append(header::COOKIE, value);
+    }
+    send(site.app(), request).await
+}
+
+fn pair(value: &[u8]) -> Vec<u8> {
+    [NAME.as_bytes(), b"=", value].concat()
+}
+
+/// A session that another visitor has, and its token.
+async fn stored(site: &Site) -> Browser {
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    browser
+}
+
+/// The id under which a row would stand if the token were adopted.
+async fn row_id(site: &Site, token: &str) -> String {
+    let digest = format!("sha256(decode(translate('{token}=', '-_', '+/'), 'base64'))");
+    let sql = format!("SELECT translate(encode({digest}, 'base64'), '+/=', '-_')");
+    texts(&site.pool, &sql).await.remove(0)
+}
+
+async fn has_row(site: &Site, id: &str) -> bool {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM session WHERE id = $1)")
+        .bind(id)
+        .fetch_one(&site.pool)
+        .await
+        .expect("an answer")
+}
+
+/// The visitor reads nothing and loses the cookie; what they insert begins a
+/// session with a token that nobody could know.
+async fn assert_opens_nothing(site: &Site, cookies: &[&[u8]]) {
+    let before = site.rows().dump().await;
+    let looked = visit(site, "/keys", cookies).await;
+    assert_eq!((looked.status.as_u16(), looked.body.as_str()), (200, ""));
+    assert!(looked.removes_the_cookie());
+    assert_eq!(site.rows().dump().await, before);
+
+    let begun = visit(site, "/insert/b/2", cookies).await;
+    assert_eq!(begun.status, 200);
+    let token = begun.token().expect("a new session");
+    let presented = cookies.concat();
+    let is_presented = presented
+        .windows(token.len())
+        .any(|w| w == token.as_bytes());
+    assert!(!is_presented, "a fresh token");
+    let after = site.rows().dump().await;
+    assert_eq!(after.len(), before.len() + 1);
+    assert!(before.iter().all(|row| after.contains(row)), "others stay");
+}
+
+async fn assert_no_token(values: &[&[u8]]) {
+    let site = Site::new().await;
+    for value in values {
+        assert_opens_nothing(&site, &[&pair(value)]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_token_is_no_session() {
+    let longer = format!("{MADE_UP}A");
+    assert_no_token(&[
+        b"x",
+        b"deleted",
+        b"null",
+        b"undefined",
+        &MADE_UP.as_bytes()[1..],
+        longer.as_bytes(),
+        &[b'+'; 43],
+        &[b'='; 43],
+        // The last character has bits that belong to no octet.
+        &[b'B'; 43],
+        b"../../etc/passwd",
+        b"' OR true --",
+        b"{\"$ne\":null}",
+        b"s%3Aabc.def",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_cookie_is_no_session() {
+    assert_no_token(&[b"", b" ", b"\t", b"\"\"", b"="]).await;
+}
+
+#[tokio::test]
+async fn an_oversized_cookie_is_no_session() {
+    assert_no_token(&[&[b'A'; 8 * 1024], MADE_UP.repeat(200).as_bytes()]).await;
+}
+
+#[tokio::test]
+async fn a_cookie_that_is_not_utf8_is_no_session() {
+    assert_no_token(&[&[0xff; 43], b"\xc3\x28", &[0x80; 8192]]).await;
+}
+
+#[tokio::test]
+async fn a_cookie_that_speaks_of_nul_is_no_session() {
+    assert_no_token(&[b"%00", b"\\0", b"\\u0000", b"\xc0\x80"]).await;
+}
+
+/// Every spelling of a live token but its own.
+#[tokio::test]
+async fn a_live_token_in_another_spelling_is_no_session() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let percent: String = token.bytes().map(|octet| format!("%{octet:02X}")).collect();
+    for value in [
+        format!("\"{token}\""),
+        percent,
+        format!("{token}="),
+        format!("{token},"),
+        format!("{token} x"),
+        format!("{token}\u{a0}"),
+        token.replace(['-', '_'], "+") + "=",
+        token.chars().rev().collect(),
+    ] {
+        assert_opens_nothing(&site, &[&pair(value.as_bytes())]).await;
+    }
+}
+
+#[tokio::test]
+async fn blanks_around_a_token_do_no_harm() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let cookies = format!("a=b ;\t{NAME}={token}\t; c=d");
+    let answer = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
+    assert_eq!(answer.body, "\"1\"");
+}
+
+#[tokio::test]
+async fn a_bad_cookie_where_nobody_looks_changes_nothing() {
+    let site = Site::without_table().await;
+    for value in [b"".as_slice(), b"x", &[0xff; 43], MADE_UP.as_bytes()] {
+        let answer = visit(&site, "/plain", &[&pair(value)]).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.sets_no_cookie());
+    }
+}
+
+#[tokio::test]
+async fn no_removal_cookie_is_sent_to_who_has_none() {
+    let site = Site::new().await;
+    for cookies in [&[][..], &[b"".as_slice()], &[b"other=1"], &[b"; ;=;"]] {
+        assert!(visit(&site, "/keys", cookies).await.sets_no_cookie());
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_found_among_thousands_of_cookies() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let others: String = (0..5000).map(|n| format!("c{n}=v; ")).collect();
+    let cookies = format!("{others}{NAME}={token}; {others}");
+    let answer = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
+    assert_eq!(answer.body, "\"1\"");
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn thousands_of_malformed_pairs_hide_no_session() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let bad = format!("{NAME}=bad; ").repeat(3000);
+    let cookies = format!("{bad}{NAME}={token}; {bad}");
+    let answer = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
+    assert_eq!(answer.body, "\"1\"");
+    assert_opens_nothing(&site, &[bad.as_bytes()]).await;
+}
+
+#[tokio::test]
+async fn all_cookie_headers_count_as_one() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let ours = pair(token.as_bytes());
+    for cookies in [
+        [b"a=b".as_slice(), &ours, b"c=d"],
+        [&ours, b"\xff\xfe=\x80", b""],
+        [b";;;", b"=", &ours],
+    ] {
+        assert_eq!(visit(&site, "/get/a", &cookies).await.body, "\"1\"");
+    }
+}
+
+/// A name split over two headers is no name.
+#[tokio::test]
+async fn a_pair_does_not_span_two_headers() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let half = format!("id={token}");
+    let answer = visit(&site, "/get/a", &[b"__Host-", half.as_bytes()]).await;
+    assert_eq!(answer.body, "none");
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn a_name_that_looks_like_ours_is_another_cookie() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    for name in [
+        "__host-id",
+        "__HOST-ID",
+        "__Host-id2",
+        "x__Host-id",
+        "__Host-i",
+        "__Secure-id",
+        "id",
+        "%5F%5FHost-id",
+        "__Host%2Did",
+        "__Host-id[]",
+        "__Host-id.",
+        "\"__Host-id\"",
+        "$__Host-id",
+        "__Host\u{2011}id",
+        "\u{a0}__Host-id",
+        "__Host-id\u{feff}",
+        "x=__Host-id",
+        "=__Host-id",
+    ] {
+        let cookies = format!("{name}={token}");
+        let answer = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
+        assert_eq!(answer.body, "none", "{name}");
+        assert!(answer.sets_no_cookie(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn no_made_up_token_is_adopted() {
+    let site = Site::new().await;
+    let id = row_id(&site, MADE_UP).await;
+    assert_opens_nothing(&site, &[&pair(MADE_UP.as_bytes())]).await;
+    assert!(!has_row(&site, &id).await);
+    for path in ["/cycle", "/destroy", "/clear", "/increment/n"] {
+        let answer = visit(&site, path, &[&pair(MADE_UP.as_bytes())]).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert_ne!(answer.token().as_deref(), Some(MADE_UP), "{path}");
+        assert!(!has_row(&site, &id).await, "{path}");
+    }
+}
+
+/// What this file calls the id of a token is the one that the table holds.
+#[tokio::test]
+async fn the_table_holds_digests_only() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    assert!(has_row(&site, &row_id(&site, &token).await).await);
+    assert!(!site.rows().dump().await.concat().contains(&token));
+}
+
+#[tokio::test]
+async fn the_token_of_an_ended_session_is_not_adopted() {
+    let site = Site::new().await;
+    let mut browser = stored(&site).await;
+    let token = browser.token().to_owned();
+    browser.get("/destroy").await;
+    assert_opens_nothing(&site, &[&pair(token.as_bytes())]).await;
+    let id = row_id(&site, &token).await;
+    assert!(!has_row(&site, &id).await);
+}
+
+#[tokio::test]
+async fn the_token_of_an_expired_session_is_not_adopted() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    site.rows().age(90_000.0).await;
+    assert_opens_nothing(&site, &[&pair(token.as_bytes())]).await;
+}
+
+async fn assert_reads(site: &Site, tokens: &[&str]) {
+    let pairs: Vec<_> = tokens.iter().map(|token| pair(token.as_bytes())).collect();
+    let one_header = pairs.join(b"; ".as_slice());
+    let headers: Vec<_> = pairs.iter().map(Vec::as_slice).collect();
+    for cookies in [&[one_header.as_slice()], headers.as_slice()] {
+        let answer = visit(site, "/get/a", cookies).await;
+        assert_eq!(answer.body, "\"1\"");
+        assert!(answer.sets_no_cookie());
+    }
+    let answer = visit(site, "/increment/n", &[&one_header]).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn a_planted_duplicate_neither_shadows_nor_ends_the_session() {
+    let site = Site::new().await;
+    let live = stored(&site).await.token().to_owned();
+    for planted in [MADE_UP, "bad", ""] {
+        assert_reads(&site, &[planted, &live]).await;
+        assert_reads(&site, &[&live, planted]).await;
+        assert_reads(&site, &[planted, &live, planted]).await;
+    }
+    assert_eq!(site.rows().count().await, 1);
+}
+
+#[tokio::test]
+async fn the_same_token_twice_is_one_session() {
+    let site = Site::new().await;
+    let live = stored(&site).await.token().to_owned();
+    assert_reads(&site, &[&live, &live]).await;
+    assert_reads(&site, &[live.as_str(); 50]).await;
+}
+
+#[tokio::test]
+async fn an_ended_duplicate_does_not_end_the_live_session() {
+    let site = Site::new().await;
+    let (mut ended, live) = (stored(&site).await, stored(&site).await);
+    let dead = ended.token().to_owned();
+    ended.get("/destroy").await;
+    assert_reads(&site, &[&dead, live.token()]).await;
+    assert_reads(&site, &[live.token(), &dead]).await;
+}
+
+#[tokio::test]
+async fn a_replaced_duplicate_does_not_shadow_its_successor() {
+    let site = Site::new().await;
+    let mut browser = stored(&site).await;
+    let old = browser.token().to_owned();
+    browser.get("/cycle").await;
+    assert_reads(&site, &[&old, browser.token()]).await;
+    assert_reads(&site, &[browser.token(), &old]).await;
+}
+
+fn made_up(n: u8) -> String {
+    let letter = char::from(b'a' + n);
+    format!("{}A", letter.to_string().repeat(42))
+}
+
+fn header_with(tokens: &[String]) -> Vec<u8> {
+    let pairs: Vec<_> = tokens.iter().map(|token| pair(token.as_bytes())).collect();
+    pairs.join(b"; ".as_slice())
+}
+
+#[tokio::test]
+async fn a_few_planted_duplicates_do_not_shadow_the_session() {
+    let site = Site::new().await;
+    let mut tokens: Vec<_> = (0..3).map(made_up).collect();
+    tokens.push(stored(&site).await.token().to_owned());
+    let answer = visit(&site, "/get/a", &[&header_with(&tokens)]).await;
+    assert_eq!(answer.body, "\"1\"");
+    assert!(answer.sets_no_cookie());
+}
+
+/// More than are looked up: the live one may be among the others.
+#[tokio::test]
+async fn many_planted_duplicates_do_not_end_the_session() {
+    let site = Site::new().await;
+    let mut tokens: Vec<_> = (0..20).map(made_up).collect();
+    tokens.push(stored(&site).await.token().to_owned());
+    let before = site.rows().dump().await;
+    for (path, status) in [("/keys", 200), ("/insert/b/2", 400), ("/destroy", 400)] {
+        let answer = visit(&site, path, &[&header_with(&tokens)]).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.sets_no_cookie(), "{path}");
+        assert_eq!(site.rows().dump().await, before, "{path}");
+    }
+}
+
+/// Two live sessions of one browser, in one header.
+async fn ambiguous(site: &Site) -> Vec<u8> {
+    let (one, two) = (stored(site).await, stored(site).await);
+    let pairs = [one, two].map(|browser| pair(browser.token().as_bytes()));
+    pairs.join(b"; ".as_slice())
+}
+
+#[tokio::test]
+async fn of_two_live_sessions_none_is_read() {
+    let site = Site::new().await;
+    let cookies = ambiguous(&site).await;
+    let before = site.rows().dump().await;
+    for (path, body) in [
+        ("/keys", ""),
+        ("/get/a", "none"),
+        ("/is_new", "true"),
+        ("/id", "none"),
+    ] {
+        let answer = visit(&site, path, &[&cookies]).await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, body));
+        assert!(answer.sets_no_cookie());
+    }
+    assert_eq!(site.rows().dump().await, before);
+}
+
+#[tokio::test]
+async fn of_two_live_sessions_none_is_changed() {
+    let site = Site::new().await;
+    let cookies = ambiguous(&site).await;
+    let before = site.rows().dump().await;
+    for path in [
+        "/insert/a/2",
+        "/increment/n",
+        "/cycle",
+        "/clear",
+        "/destroy",
+    ] {
+        let answer = visit(&site, path, &[&cookies]).await;
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(answer.sets_no_cookie(), "{path}");
+        assert_eq!(site.rows().dump().await, before, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn each_of_two_live_sessions_goes_on_alone() {
+    let site = Site::new().await;
+    let (one, two) = (stored(&site).await, stored(&site).await);
+    let both = [pair(one.token().as_bytes()), pair(two.token().as_bytes())];
+    visit(&site, "/insert/a/2", &[&both.join(b";".as_slice())]).await;
+    assert_eq!(one.peek("/get/a").await.body, "\"1\"");
+    assert_eq!(two.peek("/get/a").await.body, "\"1\"");
+}
+
+#[tokio::test]
+async fn a_stored_id_is_no_cookie_in_any_encoding() {
+    let site = Site::new().await;
+    let mut browser = stored(&site).await;
+    browser.get("/cycle").await;
+    for value in every_encoding_of_the_dump(&site).await {
+        let answer = visit(&site, "/get/a", &[&pair(value.as_bytes())]).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.body.as_str()),
+            (200, "none"),
+            "{value}"
+        );
+    }
+}
+
+/// Every column of every row, and the row itself, as an attacker may try them.
+async fn every_encoding_of_the_dump(site: &Site) -> Vec<String> {
+    let texts: Vec<String> = sqlx::query_scalar(AssertSqlSafe(
+        "WITH t AS (
+             SELECT c FROM session AS s,
+             LATERAL unnest(ARRAY[s.id, s.expiry::text, s.session::text, s.created::text,
+                                  s.user_id, s::text,
+                                  s.session::json #>> '{_session,successor}']) AS c
+             WHERE c IS NOT NULL
+         )
+         SELECT e FROM t, LATERAL unnest(ARRAY[
+             c, '\"' || c || '\"', upper(c), lower(c), reverse(c),
+             encode(convert_to(c, 'UTF8'), 'hex'),
+             translate(encode(convert_to(c, 'UTF8'), 'base64'), E'\\n', ''),
+             translate(encode(convert_to(c, 'UTF8'), 'base64'), E'+/=\\n', '-_'),
+             translate(encode(sha256(convert_to(c, 'UTF8')), 'base64'), '+/=', '-_'),
+             left(translate(encode(convert_to(c, 'UTF8'), 'base64'), E'+/=\\n', '-_'), 43)
+         ]) AS e",
+    ))
+    .fetch_all(&site.pool)
+    .await
+    .expect("a dump");
+    assert!(
+        texts.len() > 60,
+        "the row and what the cycle left of the old one"
+    );
+    texts
+}
+
+#[tokio::test]
+async fn a_thousand_garbage_cookies_leave_no_row() {
+    let site = Site::new().await;
+    for n in 0..1000_u32 {
+        let value = match n % 4 {
+            0 => n.to_string().into_bytes(),
+            1 => n.to_be_bytes().map(|octet| octet | 0x80).to_vec(),
+            2 => format!("{n:0>42}A").into_bytes(),
+            _ => format!("{}{n}", "%00".repeat(20)).into_bytes(),
+        };
+        let answer = visit(&site, "/get/a", &[&pair(&value)]).await;
+        assert_eq!(answer.status, 200, "{n}");
+    }
+    assert_eq!(site.rows().dump().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_token_in_the_query_or_body_is_ignored() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let form = format!("{NAME}={token}");
+    let mut request = Request::get(format!("/get/a?{form}&id={token}"))
+        .body(Body::from(form.clone()))
+        .expect("a request");
+    let headers = request.headers_mut();
+    for name in ["authorization", "x-session-id", "set-cookie", "cookie2"] {
+        headers.insert(name, form.parse().expect("a header"));
+    }
+    headers.insert(
+        "content-type",
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    );
+    let answer = send(site.app(), request).await;
+    assert_eq!(answer.body, "none");
+    assert!(answer.sets_no_cookie());
+}

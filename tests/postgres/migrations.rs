@@ -1,0 +1,365 @@
+//! How the table comes to be, whoever makes it and whoever else is there.
+
+use std::{borrow::Cow, path::Path};
+
+use axum_pg_session::{ErrorKind, MIGRATOR, PgSessionStore};
+use sqlx::{
+    AssertSqlSafe, PgPool, SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+};
+use tokio::{sync::Barrier, task::JoinSet};
+
+use crate::support::{Life, Site, execute, quoted, site::pool, texts};
+
+const NOTES: &str = r#""public"."_axum_pg_session_migrations""#;
+
+/// What the catalog says of a table: its columns and its indexes.
+async fn shape(pool: &PgPool, schema: &str, table: &str) -> Vec<String> {
+    let columns = format!(
+        "SELECT concat_ws(' ', column_name, data_type, is_nullable, column_default)
+         FROM information_schema.columns
+         WHERE table_schema = '{schema}' AND table_name = '{table}' ORDER BY 1"
+    );
+    let indexes = format!(
+        "SELECT indexdef FROM pg_indexes
+         WHERE schemaname = '{schema}' AND tablename = '{table}' ORDER BY 1"
+    );
+    [texts(pool, &columns).await, texts(pool, &indexes).await].concat()
+}
+
+async fn dump(pool: &PgPool, table: &str) -> Vec<String> {
+    let sql = format!("SELECT t::text FROM {table} AS t ORDER BY 1");
+    texts(pool, &sql).await
+}
+
+#[tokio::test]
+async fn migrate_makes_the_schema_and_the_table_that_are_missing() {
+    let site = Site::without_table().await;
+    let store = site.store.clone().schema("web").table("visits");
+    store.migrate().await.expect("a new schema");
+    let report = store.check().await.expect("a table");
+    assert_eq!(report.to_string(), "every feature is on");
+    Life::of(&site.pool, "web.visits").is_whole(&store).await;
+    assert!(shape(&site.pool, "public", "session").await.is_empty());
+}
+
+#[tokio::test]
+async fn migrate_in_a_schema_that_exists_leaves_its_tables_alone() {
+    let site = Site::without_table().await;
+    execute(
+        &site.pool,
+        "CREATE SCHEMA web; CREATE TABLE web.other AS SELECT 1 AS a",
+    )
+    .await;
+    let store = site.store.clone().schema("web");
+    store.migrate().await.expect("a new table");
+    assert_eq!(dump(&site.pool, "web.other").await, ["(1)"]);
+}
+
+#[tokio::test]
+async fn migrate_twice_is_migrate_once() {
+    let site = Site::new().await;
+    let (shape_before, notes) = (
+        shape(&site.pool, "public", "session").await,
+        dump(&site.pool, NOTES).await,
+    );
+    site.store.migrate().await.expect("nothing to do");
+    site.elsewhere()
+        .await
+        .migrate()
+        .await
+        .expect("nothing to do");
+    assert_eq!(shape(&site.pool, "public", "session").await, shape_before);
+    assert_eq!(dump(&site.pool, NOTES).await, notes);
+}
+
+#[tokio::test]
+async fn migrate_keeps_the_sessions_of_a_table_that_it_completes() {
+    let site = Site::without_table().await;
+    execute(
+        &site.pool,
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)",
+    )
+    .await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    site.store.migrate().await.expect("columns to add");
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+    assert_eq!(browser.get("/increment/n").await.body, "1");
+    assert!(browser.get("/cycle").await.token().is_some());
+    let report = site.store.check().await.expect("a table");
+    assert_eq!(report.to_string(), "every feature is on");
+}
+
+/// As many processes that start at the same moment.
+async fn migrate_at_once(url: &str, name: impl Fn(PgSessionStore) -> PgSessionStore) {
+    let barrier = std::sync::Arc::new(Barrier::new(16));
+    let mut processes = JoinSet::new();
+    for _ in 0..16 {
+        let store = name(PgSessionStore::new(pool(url, 1).await));
+        let barrier = barrier.clone();
+        processes.spawn(async move {
+            barrier.wait().await;
+            store.migrate().await
+        });
+    }
+    for outcome in processes.join_all().await {
+        outcome.expect("each process succeeds");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_processes_may_migrate_a_new_database_at_once() {
+    for _ in 0..5 {
+        let site = Site::without_table().await;
+        migrate_at_once(site.database.url(), |store| store).await;
+        assert_eq!(dump(&site.pool, NOTES).await.len(), 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_processes_may_migrate_a_new_schema_at_once() {
+    for _ in 0..5 {
+        let site = Site::without_table().await;
+        migrate_at_once(site.database.url(), |store| store.schema("web")).await;
+        let report = site.store.clone().schema("web").check().await;
+        assert!(report.expect("a table").absolute_timeout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_processes_may_complete_an_old_table_at_once() {
+    for _ in 0..5 {
+        let site = Site::without_table().await;
+        execute(
+            &site.pool,
+            "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz, session jsonb)",
+        )
+        .await;
+        migrate_at_once(site.database.url(), |store| store).await;
+    }
+}
+
+#[tokio::test]
+async fn the_migrator_and_migrate_make_the_same_in_either_order() {
+    let (static_first, store_first) = (Site::without_table().await, Site::without_table().await);
+    MIGRATOR.run(&static_first.pool).await.expect("a table");
+    static_first.store.migrate().await.expect("nothing to do");
+    store_first.store.migrate().await.expect("a table");
+    MIGRATOR
+        .run(&store_first.pool)
+        .await
+        .expect("nothing to do");
+    assert_eq!(
+        shape(&static_first.pool, "public", "session").await,
+        shape(&store_first.pool, "public", "session").await,
+    );
+    for site in [static_first, store_first] {
+        assert_eq!(dump(&site.pool, NOTES).await.len(), 4);
+        let report = site.store.check().await.expect("a table");
+        assert_eq!(report.to_string(), "every feature is on");
+    }
+}
+
+#[tokio::test]
+async fn the_files_run_by_hand_make_the_same_table() {
+    let (by_hand, by_migrate) = (Site::without_table().await, Site::new().await);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+        .collect();
+    files.sort();
+    // Twice, because the folder says that each can be.
+    for file in files.iter().chain(&files) {
+        let sql = std::fs::read_to_string(file).expect("a file");
+        execute(&by_hand.pool, &sql).await;
+    }
+    assert_eq!(
+        shape(&by_hand.pool, "public", "session").await,
+        shape(&by_migrate.pool, "public", "session").await,
+    );
+    by_hand.store.migrate().await.expect("nothing to do");
+    MIGRATOR.run(&by_hand.pool).await.expect("nothing to do");
+    Life::of(&by_hand.pool, "session")
+        .is_whole(&by_hand.store)
+        .await;
+}
+
+/// An application with migrations of its own, of the same numbers as ours.
+fn host_migrator(versions: i64) -> Migrator {
+    let migrations = (1..=versions)
+        .map(|version| {
+            let sql = format!("CREATE TABLE host_{version} (a int)");
+            Migration::new(
+                version,
+                Cow::Owned(format!("host {version}")),
+                MigrationType::Simple,
+                AssertSqlSafe(sql).into_sql_str(),
+                false,
+            )
+        })
+        .collect();
+    Migrator::with_migrations(migrations)
+}
+
+#[tokio::test]
+async fn a_host_application_that_migrates_first_is_not_disturbed() {
+    let site = Site::without_table().await;
+    host_migrator(2).run(&site.pool).await.expect("the host's");
+    let before = dump(&site.pool, "_sqlx_migrations").await;
+    site.store.migrate().await.expect("ours");
+    MIGRATOR.run(&site.pool).await.expect("ours");
+    assert_eq!(dump(&site.pool, "_sqlx_migrations").await, before);
+    host_migrator(6).run(&site.pool).await.expect("the host's");
+    site.elsewhere().await.migrate().await.expect("ours");
+    assert_eq!(dump(&site.pool, NOTES).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_host_application_that_migrates_later_is_not_disturbed() {
+    let site = Site::new().await;
+    let before = dump(&site.pool, NOTES).await;
+    host_migrator(6).run(&site.pool).await.expect("the host's");
+    assert_eq!(dump(&site.pool, "_sqlx_migrations").await.len(), 6);
+    assert_eq!(dump(&site.pool, NOTES).await, before);
+    MIGRATOR.run(&site.pool).await.expect("ours");
+    site.elsewhere().await.migrate().await.expect("ours");
+    assert_eq!(dump(&site.pool, "_sqlx_migrations").await.len(), 6);
+}
+
+#[tokio::test]
+async fn two_tables_of_one_schema_each_get_their_indexes() {
+    let site = Site::new().await;
+    let other = site.store.clone().table("admin");
+    other.migrate().await.expect("another table");
+    for table in ["session", "admin"] {
+        let indexes = texts(
+            &site.pool,
+            &format!("SELECT indexname::text FROM pg_indexes WHERE tablename = '{table}'"),
+        )
+        .await;
+        for suffix in ["pkey", "expiry_idx", "user_id_idx"] {
+            assert!(indexes.contains(&format!("{table}_{suffix}")), "{suffix}");
+        }
+    }
+    let report = other.check().await.expect("a table");
+    assert_eq!(report.to_string(), "every feature is on");
+}
+
+#[tokio::test]
+async fn two_tables_whose_long_names_begin_alike_each_get_their_indexes() {
+    let site = Site::without_table().await;
+    for end in ["1", "2"] {
+        let store = site.store.clone().table(format!("{}{end}", "t".repeat(62)));
+        store.migrate().await.expect("a long name");
+        let report = store.check().await.expect("a table");
+        assert_eq!(report.to_string(), "every feature is on");
+    }
+    let sql = "SELECT indexname::text FROM pg_indexes WHERE schemaname = 'public'
+               AND tablename LIKE 'ttt%'";
+    assert_eq!(texts(&site.pool, sql).await.len(), 6);
+}
+
+async fn lives_under(name: &str) {
+    let site = Site::without_table().await;
+    let store = site.store.clone().schema(name).table(name);
+    store
+        .migrate()
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    store.migrate().await.expect("nothing to do");
+    let report = store.check().await.expect("a table");
+    assert_eq!(report.to_string(), "every feature is on", "{name}");
+    let table = format!("{}.{}", quoted(name), quoted(name));
+    Life::of(&site.pool, &table).is_whole(&store).await;
+}
+
+#[tokio::test]
+async fn a_name_may_hold_a_quote() {
+    lives_under(r#"a"b"#).await;
+    lives_under("a'b").await;
+}
+
+#[tokio::test]
+async fn a_name_may_hold_a_dot() {
+    lives_under("a.b").await;
+}
+
+#[tokio::test]
+async fn a_name_keeps_its_capitals() {
+    lives_under("Session").await;
+}
+
+#[tokio::test]
+async fn a_name_may_be_unicode() {
+    lives_under("сессия-会话-🍐").await;
+}
+
+#[tokio::test]
+async fn a_name_may_have_63_bytes() {
+    lives_under(&"t".repeat(63)).await;
+    lives_under(&format!("{}u", "ü".repeat(31))).await;
+}
+
+#[tokio::test]
+async fn a_name_may_be_a_word_of_sql() {
+    lives_under("select").await;
+    lives_under("a\"; DROP TABLE x; --").await;
+}
+
+#[tokio::test]
+async fn a_name_may_read_like_a_part_of_our_statements() {
+    lives_under("session_expiry_idx").await;
+    lives_under("t.expiry > now()").await;
+    lives_under("session, created, user_id)").await;
+}
+
+#[tokio::test]
+async fn a_name_that_postgres_would_cut_or_refuse_is_an_error() {
+    let site = Site::without_table().await;
+    let long = "t".repeat(64);
+    for name in ["", "a\0b", &long] {
+        for store in [
+            site.store.clone().table(name),
+            site.store.clone().schema(name),
+        ] {
+            for error in [
+                store.migrate().await.expect_err("a bad name"),
+                store.check().await.map(drop).expect_err("a bad name"),
+            ] {
+                assert_eq!(error.kind(), ErrorKind::Setup, "{name:?}");
+                assert!(error.to_string().contains("63 bytes"), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_leave_to_create_migrate_creates_nothing() {
+    let site = Site::without_table().await;
+    let store = site.store.clone().schema("web").create_table(false);
+    let error = store.migrate().await.expect_err("no table");
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    assert!(error.to_string().contains(r#""web"."session""#), "{error}");
+    let sql = "SELECT nspname::text FROM pg_namespace WHERE nspname = 'web'";
+    assert!(texts(&site.pool, sql).await.is_empty());
+    let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
+    assert!(texts(&site.pool, sql).await.is_empty());
+}
+
+#[tokio::test]
+async fn without_leave_to_create_a_table_that_exists_serves_as_it_is() {
+    let site = Site::without_table().await;
+    execute(
+        &site.pool,
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz, session json)",
+    )
+    .await;
+    let before = shape(&site.pool, "public", "session").await;
+    let store = site.store.clone().create_table(false);
+    store.migrate().await.expect("a table");
+    assert_eq!(shape(&site.pool, "public", "session").await, before);
+    Life::of(&site.pool, "session").is_whole(&store).await;
+}

@@ -1,0 +1,120 @@
+//! What a role may not do, and what it is told of it.
+
+use axum_pg_session::ErrorKind;
+
+use crate::support::{Life, Role, Site, execute};
+
+const THREE_COLUMNS: &str =
+    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";
+const RUN_TIME: &str = "SELECT, INSERT, UPDATE, DELETE ON session";
+
+#[tokio::test]
+async fn the_documented_grants_suffice() {
+    let site = Site::without_table().await;
+    let owner = site.store.clone().schema("web");
+    owner.migrate().await.expect("a table");
+    let role = Role::new(&site.pool).await;
+    role.grant("USAGE ON SCHEMA web").await;
+    role.grant("SELECT, INSERT, UPDATE, DELETE ON web.session")
+        .await;
+    let store = role.store(site.database.url()).await.schema("web");
+    store.migrate().await.expect("nothing to do");
+    let report = store.check().await.expect("every right");
+    assert_eq!(report.to_string(), "every feature is on");
+    Life::of(&site.pool, "web.session").is_whole(&store).await;
+    role.drop().await;
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named() {
+    let site = Site::new().await;
+    let role = Role::new(&site.pool).await;
+    for right in ["SELECT", "INSERT", "UPDATE", "DELETE"] {
+        role.grant(RUN_TIME).await;
+        role.revoke(&format!("{right} ON session")).await;
+        let store = role.store(site.database.url()).await;
+        for outcome in [store.check().await.map(drop), store.migrate().await] {
+            let error = outcome.expect_err("a right is missing");
+            assert_eq!(error.kind(), ErrorKind::Setup);
+            let told = error.to_string();
+            assert!(told.ends_with(&format!("this role {right}")), "{told}");
+            assert!(told.contains(r#""public"."session""#), "{told}");
+        }
+    }
+    role.drop().await;
+}
+
+#[tokio::test]
+async fn a_right_to_the_schema_that_is_missing_is_named() {
+    let site = Site::without_table().await;
+    let owner = site.store.clone().schema("web");
+    owner.migrate().await.expect("a table");
+    let role = Role::new(&site.pool).await;
+    role.grant("SELECT, INSERT, UPDATE, DELETE ON web.session")
+        .await;
+    let store = role.store(site.database.url()).await.schema("web");
+    let error = store.check().await.expect_err("no USAGE");
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    assert!(error.to_string().contains("USAGE of its schema"), "{error}");
+    role.drop().await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_is_told_so() {
+    let site = Site::without_table().await;
+    execute(&site.pool, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    let role = Role::new(&site.pool).await;
+    let store = role.store(site.database.url()).await;
+    for store in [store.clone(), store.schema("web")] {
+        let error = store.migrate().await.expect_err("no CREATE");
+        assert_eq!(error.kind(), ErrorKind::Setup);
+        let source = std::error::Error::source(&error).expect("what Postgres said");
+        assert!(source.to_string().contains("permission denied"), "{source}");
+    }
+    role.drop().await;
+}
+
+/// A role that may use a foreign table, and create others beside it or not.
+async fn uses_a_foreign_table_as_it_is(rights: &str) {
+    let site = Site::without_table().await;
+    execute(&site.pool, THREE_COLUMNS).await;
+    execute(&site.pool, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    let role = Role::new(&site.pool).await;
+    role.grant(RUN_TIME).await;
+    role.grant(rights).await;
+    let store = role.store(site.database.url()).await;
+    store.migrate().await.expect("a table that serves");
+    let report = store.check().await.expect("a table that serves");
+    assert!(!report.absolute_timeout && !report.sessions_of_a_user);
+    Life::of(&site.pool, "session").is_whole(&store).await;
+    role.drop().await;
+}
+
+#[tokio::test]
+async fn a_foreign_table_that_may_not_be_altered_is_used_as_it_is() {
+    uses_a_foreign_table_as_it_is("USAGE ON SCHEMA public").await;
+}
+
+#[tokio::test]
+async fn a_foreign_table_in_a_schema_of_ours_is_used_as_it_is() {
+    uses_a_foreign_table_as_it_is("USAGE, CREATE ON SCHEMA public").await;
+}
+
+/// sqlx leaves its lock behind when a migration fails, and whoever migrates
+/// next would wait as long as the connection lives.
+#[tokio::test]
+async fn a_migration_that_fails_leaves_no_lock_behind() {
+    let site = Site::without_table().await;
+    execute(&site.pool, THREE_COLUMNS).await;
+    execute(&site.pool, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    let role = Role::new(&site.pool).await;
+    role.grant(RUN_TIME).await;
+    let first = role.store(site.database.url()).await;
+    let second = role.store(site.database.url()).await;
+    first.migrate().await.expect("a table that serves");
+    let outcome = tokio::time::timeout(std::time::Duration::from_secs(10), second.migrate()).await;
+    outcome
+        .expect("nobody holds the lock")
+        .expect("a table that serves");
+    role.drop().await;
+}
