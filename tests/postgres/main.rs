@@ -1,4 +1,5 @@
 //! What the crate promises, proved on a real Postgres.
 
 mod first;
+mod layer;
 mod support;

@@ -1,6 +1,7 @@
 //! A site with sessions, its visitors, and a view of its table.
 
 pub(crate) mod browser;
+pub(crate) mod page;
 pub(crate) mod proxy;
 pub(crate) mod site;
 pub(crate) mod table;
