@@ -307,7 +307,7 @@ impl Session {
     ///
     /// When it returns, the changes are committed, and other requests see
     /// them, whatever this handler answers. The cookie still travels with the
-    /// response.
+    /// response, and only the response extends the session.
     ///
     /// # Errors
     ///
@@ -316,7 +316,7 @@ impl Session {
     pub async fn save(&self) -> Result<(), Error> {
         self.open_state().map(drop)?;
         let mut cookie = self.0.saving.lock().await;
-        let debt = self.state().take_debt(&self.0.timeouts, MayTouch::Yes);
+        let debt = self.state().take_debt(&self.0.timeouts, MayTouch::No);
         self.pay(debt, &mut cookie).await
     }
 

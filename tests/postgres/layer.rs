@@ -324,6 +324,24 @@ async fn what_a_poll_changes_is_saved_and_extends_nothing() {
 }
 
 #[tokio::test]
+async fn a_poll_that_saves_by_itself_extends_nothing() {
+    let site = Site::new().await;
+    let layer = site
+        .layer()
+        .touch_if(|exchange| exchange.uri.path() != "/page");
+    let app = app_with(layer, async |session: Session| {
+        session.insert("polled", true)?;
+        session.save().await
+    });
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/a/1").await;
+    site.rows().age(12.0 * HOUR).await;
+    assert_eq!(browser.get("/page").await.status, 200);
+    assert_eq!(site.rows().document().await["polled"], true);
+    assert_left(&site, 12.0 * HOUR).await;
+}
+
+#[tokio::test]
 async fn a_request_that_saves_by_itself_keeps_the_session_alive() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| {
