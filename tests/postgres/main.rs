@@ -3,3 +3,4 @@
 mod first;
 mod layer;
 mod support;
+mod timeouts;
