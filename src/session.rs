@@ -367,12 +367,12 @@ impl Session {
             }
             Owed::Save(row, changes, may_touch) => {
                 let lengthens = changes.set_expiry();
-                let id = row.id.clone();
+                let before = Arc::clone(&row);
                 let row = store.save(row, changes, timeouts, may_touch).await?;
                 // Under a new id the browser has, or gets, another cookie.
-                let is_ours = row.id == id;
-                let renewed = self.go_on(row);
-                if lengthens && is_ours {
+                let is_ours = row.id == before.id;
+                let renewed = self.go_on(Arc::clone(&row));
+                if is_ours && (lengthens || self.outgrows_cookie(&before, &row)) {
                     *cookie = renewed;
                 }
             }
@@ -383,6 +383,7 @@ impl Session {
     /// A touch that fails costs the visitor nothing but a later expiry.
     async fn touch(&self, row: Arc<Row>, cookie: &mut Pending) {
         let timeouts = Arc::clone(&self.0.timeouts);
+        let before = Arc::clone(&row);
         let touched = self
             .0
             .store
@@ -390,8 +391,8 @@ impl Session {
             .await;
         match touched {
             Ok(row) => {
-                let renewed = self.go_on(row);
-                if self.outlives_cookie() {
+                let renewed = self.go_on(Arc::clone(&row));
+                if self.outgrows_cookie(&before, &row) {
                     *cookie = renewed;
                 }
             }
@@ -430,12 +431,12 @@ impl Session {
         Pending::Set(token.clone(), life)
     }
 
-    fn outlives_cookie(&self) -> bool {
-        let state = self.state();
-        let meta = state.document().meta();
-        state
-            .row()
-            .is_some_and(|row| self.0.timeouts.outlives_cookie(&meta, row.times))
+    /// Whether the session was extended beyond what a cookie can be told. One
+    /// that was not may have ended or moved, and its cookie must not return.
+    fn outgrows_cookie(&self, before: &Row, after: &Row) -> bool {
+        let meta = self.state().document().meta();
+        before.times.expires != after.times.expires
+            && self.0.timeouts.outlives_cookie(&meta, after.times)
     }
 
     /// Whether a cookie that opened no session should go. Not where the

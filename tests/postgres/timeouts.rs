@@ -530,3 +530,39 @@ async fn a_cookie_of_the_longest_life_is_renewed_by_a_touch() {
     assert_eq!(cookie.value(), browser.token());
     assert_eq!(cookie.max_age(), Some(cookie::time::Duration::days(400)));
 }
+
+#[tokio::test]
+async fn a_cookie_of_the_longest_life_is_renewed_by_a_save_that_extends() {
+    let site = Site::new().await;
+    let mut browser = visitor(&app(site.layer().absolute_timeout(None))).await;
+    assert!(browser.get("/increment/n").await.sets_no_cookie());
+    site.rows().age(HOUR * 2.0).await;
+    let cookie = browser.get("/increment/n").await.set_cookies().remove(0);
+    assert_eq!(cookie.value(), browser.token());
+    assert_eq!(cookie.max_age(), Some(cookie::time::Duration::days(400)));
+}
+
+#[tokio::test]
+async fn a_touch_that_comes_too_late_renews_no_cookie() {
+    let site = Site::new().await;
+    let other = Browser::new(&app(site.layer().absolute_timeout(None)));
+    let ender = site.app();
+    let app = app_with(
+        site.layer().absolute_timeout(None),
+        async move |cookie: axum::http::HeaderMap, session: Session| {
+            let cookie = cookie["cookie"].to_str().expect("ASCII").to_owned();
+            let (name, token) = cookie.split_once('=').expect("a pair");
+            let other = other.at(&ender).with_cookie(name, token);
+            assert_eq!(other.peek("/cycle").await.status, 200);
+            session.keys().join(",")
+        },
+    );
+    let browser = visitor(&app).await;
+    site.rows().age(HOUR * 2.0).await;
+    let answer = browser.peek("/page").await;
+    assert_eq!(answer.body, "a");
+    assert!(
+        answer.sets_no_cookie(),
+        "the old token would replace the new"
+    );
+}
