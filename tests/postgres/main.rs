@@ -2,5 +2,6 @@
 
 mod first;
 mod layer;
+mod session_api;
 mod support;
 mod timeouts;
