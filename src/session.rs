@@ -12,7 +12,7 @@ use crate::{
     changes::{Change, Changes, decode, encode, erased},
     document::RESERVED,
     expiry::{Timeouts, instant},
-    id::{SessionId, Token},
+    id::{RowId, SessionId, Token},
     state::{Debt, MayTouch, Origin, Owed, State},
     store::{PgSessionStore, Row},
 };
@@ -254,6 +254,10 @@ impl Session {
     /// dropped, and they are answered with 503. What this request inserts
     /// afterwards, such as a farewell, begins a new session.
     ///
+    /// A request whose token was replaced, or that carries several live ones,
+    /// can't end a session, and its answer must not say that it did: it is
+    /// 503 or 400.
+    ///
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
@@ -311,7 +315,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the changes could not be committed; they are dropped. Of kind
+    /// When the changes could not be committed; they are dropped, but a
+    /// [`destroy`](Self::destroy) is tried again with the response. Of kind
     /// [`Ended`](ErrorKind::Ended) when the session was destroyed meanwhile.
     pub async fn save(&self) -> Result<(), Error> {
         self.open_state().map(drop)?;
@@ -339,15 +344,26 @@ impl Session {
     }
 
     async fn pay(&self, debt: Debt, cookie: &mut Pending) -> Result<(), Error> {
-        if let Some(id) = debt.doomed {
-            self.0.store.destroy(id).await?;
-            *cookie = Pending::Removed;
-        }
-        let outcome = self.write(debt.owed, cookie).await;
+        let outcome = match self.end(debt.doomed, cookie).await {
+            Ok(()) => self.write(debt.owed, cookie).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &outcome {
             self.state().settle_without_changes(error);
         }
         outcome
+    }
+
+    async fn end(&self, doomed: Option<RowId>, cookie: &mut Pending) -> Result<(), Error> {
+        let Some(id) = doomed else {
+            return Ok(());
+        };
+        if let Err(error) = self.0.store.destroy(id.clone()).await {
+            self.state().owe_end_of(id);
+            return Err(error);
+        }
+        *cookie = Pending::Removed;
+        Ok(())
     }
 
     async fn write(&self, owed: Owed, cookie: &mut Pending) -> Result<(), Error> {

@@ -719,6 +719,66 @@ async fn a_first_save_that_failed_leaves_the_session_new() {
 }
 
 #[tokio::test]
+async fn an_end_that_could_not_be_saved_stays_owed() {
+    let site = Arc::new(Site::new().await);
+    let inside = Arc::clone(&site);
+    let app = site.app_with(async move |session: Session| {
+        inside.refuse("DELETE").await;
+        session.destroy()?;
+        session.insert("lost", 1)?;
+        assert_eq!(kind(session.save().await), Some(ErrorKind::Database));
+        assert!(session.is_new() && session.is_empty());
+        inside.refuse_no_more("DELETE").await;
+        Outcome::Ok(())
+    });
+    let mut browser = visitor(&app).await;
+    assert!(browser.get("/page").await.removes_the_cookie());
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn an_end_that_is_never_saved_is_no_success() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        session.destroy()?;
+        assert!(session.save().await.is_err());
+        Outcome::Ok(())
+    });
+    let browser = visitor(&app).await;
+    site.refuse("DELETE").await;
+    assert_eq!(browser.peek("/page").await.status, 503);
+    assert_eq!(browser.peek("/keys").await.body, "a,b");
+}
+
+#[tokio::test]
+async fn a_logout_under_a_token_that_was_replaced_is_a_503() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    let late = browser.clone();
+    browser.get("/cycle").await;
+    let answer = late.peek("/destroy").await;
+    assert_eq!(answer.status, 503, "the session goes on under its new id");
+    assert!(answer.sets_no_cookie());
+    assert_eq!(browser.get("/keys").await.body, "a,b");
+}
+
+#[tokio::test]
+async fn a_request_with_two_sessions_can_neither_change_nor_end_them() {
+    let site = Site::new().await;
+    let (ann, bob) = (visitor(&site.app()).await, visitor(&site.app()).await);
+    let mut both = ann.clone();
+    both.jar.extend(bob.jar.clone());
+    let before = site.rows().dump().await;
+    for page in ["/insert/a/9", "/clear", "/cycle", "/destroy"] {
+        let answer = both.peek(page).await;
+        assert_eq!(answer.status, 400, "{page}");
+        assert!(answer.sets_no_cookie(), "{page}");
+    }
+    assert_eq!(both.peek("/keys").await.body, "");
+    assert_eq!(site.rows().dump().await, before);
+}
+
+#[tokio::test]
 async fn clones_are_handles_of_one_session() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session, twin: Session| {
