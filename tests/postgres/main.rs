@@ -2,6 +2,10 @@
 
 mod first;
 mod layer;
+mod nesting;
+mod reaper;
+mod responses;
 mod session_api;
+mod store;
 mod support;
 mod timeouts;
