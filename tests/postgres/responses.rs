@@ -512,9 +512,9 @@ async fn shown(error: Error) -> (StatusCode, String) {
 #[tokio::test]
 async fn an_unreachable_database_is_a_503_without_detail() {
     let url = "postgres://bob:sesame@127.0.0.1:1/none";
-    let error = PgSessionStore::connect(url)
-        .await
-        .expect_err("nobody listens");
+    let nowhere = sqlx::PgPool::connect_lazy(url).expect("a URL");
+    let store = PgSessionStore::new(nowhere).timeout(Duration::from_millis(100));
+    let error = store.check().await.expect_err("nobody listens");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(std::error::Error::source(&error).is_some());
     let (status, text) = shown(error).await;

@@ -47,13 +47,20 @@ impl Site {
 
     /// Returns when this many statements wait for a lock in the database.
     pub(crate) async fn blocked(&self, statements: i64) {
-        until(async || self.waiting_for_locks().await == statements).await;
+        until(async || self.backends("wait_event_type = 'Lock'").await == statements).await;
     }
 
-    async fn waiting_for_locks(&self) -> i64 {
-        let sql = "SELECT count(*) FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        sqlx::query_scalar(sql)
+    /// Returns when no statement is at work in the database.
+    pub(crate) async fn idle(&self) {
+        until(async || self.backends("state = 'active'").await == 0).await;
+    }
+
+    async fn backends(&self, condition: &str) -> i64 {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND {condition}"
+        );
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
             .fetch_one(&self.pool)
             .await
             .expect("a count")
