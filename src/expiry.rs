@@ -11,6 +11,9 @@ pub(crate) const ABSOLUTE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 /// The part of the idle timeout that may pass before the expiry is moved: the
 /// index on `expiry` makes every move dear, so twenty per idle timeout suffice.
 pub(crate) const TOUCHES_PER_IDLE_TIMEOUT: u32 = 20;
+/// Seconds that a time may lose on its way through the table and back, which
+/// holds microseconds.
+const ROUNDING: f64 = 1e-3;
 /// No cookie may live longer (RFC 6265bis, section 5.5).
 const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
 /// Seconds since the epoch that Postgres can keep, with some millennia to
@@ -112,6 +115,7 @@ impl Timeouts {
     fn deadline(&self, meta: &Meta, created: Option<f64>) -> Option<f64> {
         meta.until
             .or_else(|| Some(created? + self.absolute_seconds()?))
+            .filter(|deadline| *deadline < CALENDAR)
     }
 
     fn absolute_seconds(&self) -> Option<f64> {
@@ -138,12 +142,18 @@ impl Timeouts {
     /// Seconds by which the stored expiry may lag behind.
     fn precision(&self, extent: Extent) -> f64 {
         if extent.ttl.is_infinite() {
-            return 0.0;
+            return ROUNDING;
         }
         self.touch_interval.map_or(
             extent.ttl / f64::from(TOUCHES_PER_IDLE_TIMEOUT),
-            |interval| interval.as_secs_f64().min(extent.ttl),
+            |interval| interval.as_secs_f64() * self.share_of_idle(extent.ttl),
         )
+    }
+
+    /// A session that idles for less than the layer's is touched as often in
+    /// its shorter life, or it would never be.
+    fn share_of_idle(&self, ttl: f64) -> f64 {
+        (ttl / self.idle.as_secs_f64()).min(1.0)
     }
 
     /// How long a browser may have use of the cookie of this session.
@@ -281,6 +291,18 @@ mod tests {
             },
         );
         assert_eq!(forever, COOKIE_LIMIT);
+    }
+
+    #[test]
+    fn timeouts_that_no_calendar_reaches_are_none() {
+        let timeouts = Timeouts {
+            idle: Duration::MAX,
+            absolute: Absolute::After(Duration::MAX),
+            touch_interval: None,
+        };
+        let extent = timeouts.extent(&Meta::default(), Some(0.0));
+        assert_eq!((extent.ttl, extent.until), (f64::INFINITY, None));
+        assert!(!timeouts.is_touch_due(&Meta::default(), times(HOUR, f64::INFINITY, 0.0)));
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Rounds {
         let mut wait = FIRST_WAIT.min(self.interval).mul_f64(random_fraction());
         while self.waits(wait).await {
             self.run().await;
-            wait = self.interval.mul_f64(1.0 + random_fraction() / 10.0);
+            wait = out_of_step(self.interval);
         }
     }
 
@@ -213,6 +213,11 @@ impl Rounds {
     }
 }
 
+/// Up to a tenth more, without regard for how long that is.
+fn out_of_step(interval: Duration) -> Duration {
+    interval.saturating_add((interval / 10).mul_f64(random_fraction()))
+}
+
 fn report(outcome: Result<Reaped, Error>, took: Duration) {
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     match outcome {
@@ -227,5 +232,26 @@ fn report(outcome: Result<Reaped, Error>, took: Duration) {
             duration_ms,
             "expired sessions could not be deleted; the next run tries again"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wait_is_up_to_a_tenth_longer() {
+        for _ in 0..1000 {
+            let wait = out_of_step(INTERVAL);
+            assert!(
+                wait >= INTERVAL && wait <= INTERVAL.mul_f64(1.1),
+                "{wait:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_longest_interval_is_no_panic() {
+        assert_eq!(out_of_step(Duration::MAX), Duration::MAX);
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     changes::{Change, Changes, decode, encode, erased},
     document::RESERVED,
     expiry::{Timeouts, instant},
-    id::{SessionId, Token},
+    id::{RowId, SessionId, Token},
     state::{Debt, MayTouch, Origin, Owed, State},
     store::{PgSessionStore, Row},
 };
@@ -254,6 +254,10 @@ impl Session {
     /// dropped, and they are answered with 503. What this request inserts
     /// afterwards, such as a farewell, begins a new session.
     ///
+    /// A request whose token was replaced, or that carries several live ones,
+    /// can't end a session, and its answer must not say that it did: it is
+    /// 503 or 400.
+    ///
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
@@ -307,16 +311,17 @@ impl Session {
     ///
     /// When it returns, the changes are committed, and other requests see
     /// them, whatever this handler answers. The cookie still travels with the
-    /// response.
+    /// response, and only the response extends the session.
     ///
     /// # Errors
     ///
-    /// When the changes could not be committed; they are dropped. Of kind
+    /// When the changes could not be committed; they are dropped, but a
+    /// [`destroy`](Self::destroy) is tried again with the response. Of kind
     /// [`Ended`](ErrorKind::Ended) when the session was destroyed meanwhile.
     pub async fn save(&self) -> Result<(), Error> {
         self.open_state().map(drop)?;
         let mut cookie = self.0.saving.lock().await;
-        let debt = self.state().take_debt(&self.0.timeouts, MayTouch::Yes);
+        let debt = self.state().take_debt(&self.0.timeouts, MayTouch::No);
         self.pay(debt, &mut cookie).await
     }
 
@@ -339,15 +344,26 @@ impl Session {
     }
 
     async fn pay(&self, debt: Debt, cookie: &mut Pending) -> Result<(), Error> {
-        if let Some(id) = debt.doomed {
-            self.0.store.destroy(id).await?;
-            *cookie = Pending::Removed;
-        }
-        let outcome = self.write(debt.owed, cookie).await;
+        let outcome = match self.end(debt.doomed, cookie).await {
+            Ok(()) => self.write(debt.owed, cookie).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &outcome {
             self.state().settle_without_changes(error);
         }
         outcome
+    }
+
+    async fn end(&self, doomed: Option<RowId>, cookie: &mut Pending) -> Result<(), Error> {
+        let Some(id) = doomed else {
+            return Ok(());
+        };
+        if let Err(error) = self.0.store.destroy(id.clone()).await {
+            self.state().owe_end_of(id);
+            return Err(error);
+        }
+        *cookie = Pending::Removed;
+        Ok(())
     }
 
     async fn write(&self, owed: Owed, cookie: &mut Pending) -> Result<(), Error> {
@@ -367,12 +383,12 @@ impl Session {
             }
             Owed::Save(row, changes, may_touch) => {
                 let lengthens = changes.set_expiry();
-                let id = row.id.clone();
+                let before = Arc::clone(&row);
                 let row = store.save(row, changes, timeouts, may_touch).await?;
                 // Under a new id the browser has, or gets, another cookie.
-                let is_ours = row.id == id;
-                let renewed = self.go_on(row);
-                if lengthens && is_ours {
+                let is_ours = row.id == before.id;
+                let renewed = self.go_on(Arc::clone(&row));
+                if is_ours && (lengthens || self.outgrows_cookie(&before, &row)) {
                     *cookie = renewed;
                 }
             }
@@ -383,6 +399,7 @@ impl Session {
     /// A touch that fails costs the visitor nothing but a later expiry.
     async fn touch(&self, row: Arc<Row>, cookie: &mut Pending) {
         let timeouts = Arc::clone(&self.0.timeouts);
+        let before = Arc::clone(&row);
         let touched = self
             .0
             .store
@@ -390,8 +407,8 @@ impl Session {
             .await;
         match touched {
             Ok(row) => {
-                let renewed = self.go_on(row);
-                if self.outlives_cookie() {
+                let renewed = self.go_on(Arc::clone(&row));
+                if self.outgrows_cookie(&before, &row) {
                     *cookie = renewed;
                 }
             }
@@ -430,12 +447,12 @@ impl Session {
         Pending::Set(token.clone(), life)
     }
 
-    fn outlives_cookie(&self) -> bool {
-        let state = self.state();
-        let meta = state.document().meta();
-        state
-            .row()
-            .is_some_and(|row| self.0.timeouts.outlives_cookie(&meta, row.times))
+    /// Whether the session was extended beyond what a cookie can be told. One
+    /// that was not may have ended or moved, and its cookie must not return.
+    fn outgrows_cookie(&self, before: &Row, after: &Row) -> bool {
+        let meta = self.state().document().meta();
+        before.times.expires != after.times.expires
+            && self.0.timeouts.outlives_cookie(&meta, after.times)
     }
 
     /// Whether a cookie that opened no session should go. Not where the

@@ -37,8 +37,6 @@ pub(crate) enum Unkeepable {
 enum Id {
     Stays,
     Cycles,
-    /// An end was asked for where the request can't tell which session it has.
-    Ends,
 }
 
 /// Whether the response has started.
@@ -151,7 +149,8 @@ impl State {
     }
 
     /// What follows belongs to another session, which gets an id of its own.
-    /// A token that no longer opens its session can't end it either.
+    /// A token that no longer opens its session can't end it either, which the
+    /// answer must not conceal.
     pub(crate) fn destroy(&mut self) {
         let doomed = self.row().map(|row| row.id.clone());
         if doomed.is_some() {
@@ -160,9 +159,14 @@ impl State {
         self.doomed = doomed.or_else(|| self.doomed.take());
         self.document = Document::default();
         self.forget_changes();
-        if let Origin::Unkeepable(Unkeepable::Ambiguous) = self.origin {
-            self.id = Id::Ends;
+        if matches!(self.origin, Origin::Unkeepable(_)) {
+            self.changes.record(Change::Clear);
         }
+    }
+
+    /// For an end that could not be carried out.
+    pub(crate) fn owe_end_of(&mut self, id: RowId) {
+        self.doomed = Some(id);
     }
 
     /// Drops what the request did to its session; its end stays owed.

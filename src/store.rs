@@ -174,6 +174,9 @@ impl PgSessionStore {
     /// How long the database may take for one statement, the wait for a
     /// connection of the pool included, before a request is answered with
     /// 503. Default: 5 seconds.
+    ///
+    /// A statement that was sent can't be called back, and one that waited for
+    /// a lock may be carried out after its 503, as a whole.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         let database = Database {
@@ -408,6 +411,7 @@ impl fmt::Debug for PgSessionStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PgSessionStore")
             .field("table", &self.set_up().name.to_string())
+            .field("timeout", &self.set_up().database.timeout)
             .finish_non_exhaustive()
     }
 }

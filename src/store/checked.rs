@@ -123,6 +123,11 @@ fn inspect_fits_the_catalog() {
     );
 }
 
+#[test]
+fn check_zone_fits_any_database() {
+    drop(query_file!("src/store/sql/check_zone.sql", ID).map(|row| row.local.is_some()));
+}
+
 fn files(folder: &str, extension: &str) -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     fs::read_dir(folder)

@@ -32,6 +32,11 @@ const NO_SECONDS: &str = "array_fill(NULL::float8, ARRAY[8])";
 
 const PINNED: &[Pinned] = &[
     Pinned {
+        file: "check_zone.sql",
+        parameters: &["'UTC'"],
+        shows: "Result",
+    },
+    Pinned {
         file: "cycle_copy.sql",
         parameters: &["ID", "'new'", "'{}'", "86400", "NULL"],
         shows: PRIMARY_KEY,

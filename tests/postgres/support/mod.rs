@@ -2,6 +2,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod life;
+pub(crate) mod page;
 pub(crate) mod proxy;
 pub(crate) mod site;
 pub(crate) mod table;

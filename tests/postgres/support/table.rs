@@ -57,7 +57,7 @@ impl Rows {
 
     /// Seconds until the only session expires.
     pub(crate) async fn seconds_left(&self) -> f64 {
-        let sql = "SELECT extract(epoch FROM expiry - now())::float8 FROM TABLE";
+        let sql = "SELECT extract(epoch FROM expiry - now())::float8 FROM TABLE WHERE coalesce(session::jsonb #> '{_session,successor}', 'null') = 'null'";
         sqlx::query_scalar(self.sql(sql))
             .fetch_one(&self.pool)
             .await

@@ -1,0 +1,452 @@
+//! The options of the layer: for each one its default and a change.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use axum_pg_session::{
+    CookieLifetime, Error, ErrorKind, PgSessionLayer, PgSessionStore, SameSite, Session,
+};
+use cookie::Cookie;
+
+use crate::support::{Browser, Site, app, page::app_with};
+
+const HOUR: f64 = 3600.0;
+const DAY: f64 = 24.0 * HOUR;
+
+/// The cookie that a new session of this layer gets.
+async fn cookie_of(layer: PgSessionLayer) -> Cookie<'static> {
+    let answer = Browser::new(&app(layer)).get("/insert/a/1").await;
+    let mut cookies = answer.set_cookies();
+    assert_eq!(cookies.len(), 1);
+    cookies.remove(0)
+}
+
+fn days(cookie: &Cookie<'_>) -> Option<i64> {
+    cookie.max_age().map(|age| age.whole_days())
+}
+
+#[track_caller]
+fn assert_refused(layer: PgSessionLayer, because: &str) {
+    let error = layer.check().expect_err("a contradiction");
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    assert!(error.to_string().contains(because), "{error}");
+}
+
+#[tokio::test]
+async fn the_default_cookie_is_secure_and_host_prefixed() {
+    let site = Site::new().await;
+    let cookie = cookie_of(site.layer()).await;
+    assert_eq!(cookie.name(), "__Host-id");
+    assert_eq!(cookie.path(), Some("/"));
+    assert_eq!(cookie.domain(), None);
+    assert_eq!(cookie.secure(), Some(true));
+    assert_eq!(cookie.http_only(), Some(true));
+    assert_eq!(cookie.same_site(), Some(SameSite::Lax));
+}
+
+#[tokio::test]
+async fn the_cookie_takes_the_name_that_was_chosen() {
+    let site = Site::new().await;
+    let app = app(site.layer().cookie_name("shop"));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/a/1").await;
+    assert!(browser.cookie("shop").is_some());
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+}
+
+#[tokio::test]
+async fn a_cookie_of_another_name_opens_nothing() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let shop = Browser::new(&app(site.layer().cookie_name("shop")));
+    let shop = shop.with_cookie("__Host-id", browser.token());
+    assert_eq!(shop.peek("/get/a").await.body, "none");
+}
+
+#[tokio::test]
+async fn the_cookie_takes_the_path_that_was_chosen() {
+    let site = Site::new().await;
+    let cookie = cookie_of(site.layer().cookie_path("/shop")).await;
+    assert_eq!((cookie.name(), cookie.path()), ("id", Some("/shop")));
+}
+
+#[tokio::test]
+async fn the_cookie_takes_the_domain_that_was_chosen() {
+    let site = Site::new().await;
+    let cookie = cookie_of(site.layer().cookie_domain("example.org")).await;
+    let (name, domain) = (cookie.name(), cookie.domain());
+    assert_eq!((name, domain), ("id", Some("example.org")));
+}
+
+#[tokio::test]
+async fn same_site_is_always_explicit() {
+    let site = Site::new().await;
+    for same_site in [SameSite::Strict, SameSite::Lax, SameSite::None] {
+        let cookie = cookie_of(site.layer().same_site(same_site)).await;
+        assert_eq!(cookie.same_site(), Some(same_site));
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_for_localhost_is_neither_secure_nor_prefixed() {
+    let site = Site::new().await;
+    let cookie = cookie_of(site.layer().secure(false)).await;
+    assert_eq!((cookie.name(), cookie.secure()), ("id", None));
+}
+
+#[tokio::test]
+async fn a_cookie_can_be_shown_to_scripts() {
+    let site = Site::new().await;
+    let cookie = cookie_of(site.layer().http_only(false)).await;
+    assert_eq!(cookie.http_only(), None);
+}
+
+#[tokio::test]
+async fn the_cookie_lives_as_long_as_its_session_can() {
+    let site = Site::new().await;
+    assert_eq!(days(&cookie_of(site.layer()).await), Some(30));
+    let shorter = site.layer().absolute_timeout(Duration::from_hours(8));
+    let cookie = cookie_of(shorter).await;
+    assert_eq!(cookie.max_age(), Some(cookie::time::Duration::hours(8)));
+}
+
+#[tokio::test]
+async fn no_cookie_outlives_400_days() {
+    let site = Site::new().await;
+    let unlimited = site.layer().absolute_timeout(None);
+    assert_eq!(days(&cookie_of(unlimited).await), Some(400));
+}
+
+async fn site_with_three_columns() -> Site {
+    let site = Site::without_table().await;
+    let sql = "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz, session json)";
+    let created = sqlx::raw_sql(sql).execute(&site.pool).await;
+    created.expect("a table of the three required columns");
+    site
+}
+
+#[tokio::test]
+async fn without_a_creation_column_the_cookie_lives_400_days() {
+    let site = site_with_three_columns().await;
+    assert_eq!(days(&cookie_of(site.layer()).await), Some(400));
+}
+
+#[tokio::test]
+async fn a_cookie_of_the_browser_session_has_no_age() {
+    let site = Site::new().await;
+    let layer = site.layer().cookie_lifetime(CookieLifetime::BrowserSession);
+    let cookie = cookie_of(layer).await;
+    assert_eq!((cookie.max_age(), cookie.expires()), (None, None));
+}
+
+#[tokio::test]
+async fn a_removal_cookie_mirrors_every_attribute() {
+    let site = Site::new().await;
+    let layer = site
+        .layer()
+        .cookie_name("shop")
+        .cookie_path("/shop")
+        .cookie_domain("example.org")
+        .same_site(SameSite::Strict);
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/insert/a/1").await;
+    let answer = browser.get("/destroy").await;
+    assert!(answer.removes_the_cookie());
+    let removal = answer.set_cookies().remove(0);
+    assert_eq!(removal.name(), "shop");
+    assert_eq!(removal.path(), Some("/shop"));
+    assert_eq!(removal.domain(), Some("example.org"));
+    assert_eq!(removal.same_site(), Some(SameSite::Strict));
+    assert_eq!(removal.secure(), Some(true));
+    assert_eq!(removal.http_only(), Some(true));
+}
+
+/// A layer of which nothing will be asked but whether it contradicts itself.
+fn unconnected() -> PgSessionLayer {
+    let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
+    PgSessionLayer::new(PgSessionStore::new(pool))
+}
+
+#[tokio::test]
+async fn the_defaults_contradict_nothing() {
+    assert!(unconnected().check().is_ok());
+}
+
+#[tokio::test]
+async fn a_host_prefix_with_a_domain_is_refused_at_set_up() {
+    let named = || unconnected().cookie_name("__Host-id");
+    assert_refused(named().cookie_domain("example.org"), "__Host-");
+    assert_refused(named().cookie_path("/shop"), "__Host-");
+    assert_refused(named().secure(false), "__Host-");
+    assert_refused(
+        unconnected().cookie_name("__Secure-id").secure(false),
+        "__Secure-",
+    );
+}
+
+#[tokio::test]
+async fn same_site_none_without_secure_is_refused() {
+    let layer = unconnected().same_site(SameSite::None).secure(false);
+    assert_refused(layer, "SameSite=None needs Secure");
+}
+
+#[tokio::test]
+async fn an_oversized_cookie_is_refused_at_set_up() {
+    assert_refused(unconnected().cookie_name("n".repeat(4096)), "4096");
+    let path = format!("/{}", "p".repeat(1024));
+    assert_refused(unconnected().cookie_path(path), "1024");
+}
+
+#[tokio::test]
+async fn a_cookie_that_no_browser_would_keep_is_refused() {
+    for name in ["", "a b", "a;b", "a=b", "ä"] {
+        assert_refused(unconnected().cookie_name(name), "name");
+    }
+    assert_refused(unconnected().cookie_path("shop"), "slash");
+    assert!(unconnected().cookie_path("/a; HttpOnly").check().is_err());
+    assert!(unconnected().cookie_domain("a;b").check().is_err());
+}
+
+#[tokio::test]
+async fn timeouts_that_end_everything_are_refused() {
+    let zero = "a timeout of zero";
+    assert_refused(unconnected().idle_timeout(Duration::ZERO), zero);
+    assert_refused(unconnected().absolute_timeout(Duration::ZERO), zero);
+}
+
+#[tokio::test]
+async fn a_touch_interval_as_long_as_the_idle_timeout_is_refused() {
+    let hour = Duration::from_hours(1);
+    let layer = unconnected().idle_timeout(hour).touch_interval(hour);
+    assert_refused(layer, "touch interval");
+}
+
+#[tokio::test]
+async fn an_absolute_timeout_without_its_column_is_refused() {
+    let site = site_with_three_columns().await;
+    site.store.check().await.expect("a usable table");
+    let layer = site.layer().absolute_timeout(Duration::from_hours(1));
+    assert_refused(layer, "created");
+    assert!(site.layer().check().is_ok());
+    assert!(site.layer().absolute_timeout(None).check().is_ok());
+}
+
+#[tokio::test]
+async fn a_contradiction_panics_where_the_layer_is_added() {
+    let layer = unconnected().same_site(SameSite::None).secure(false);
+    let adding = std::panic::catch_unwind(AssertUnwindSafe(|| app(layer)));
+    let panic = adding.expect_err("a panic");
+    let message = panic.downcast_ref::<String>().expect("a formatted panic");
+    assert!(message.contains("SameSite=None needs Secure"), "{message}");
+}
+
+#[tokio::test]
+async fn an_answer_of_5xx_is_not_saved_by_default() {
+    let site = Site::new().await;
+    let answer = site.browser().get("/insert_and/500/a/1").await;
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn an_answer_of_5xx_is_saved_on_request() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(site.layer().save_on_server_error(true)));
+    assert!(browser.get("/insert_and/500/a/1").await.token().is_some());
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+}
+
+#[tokio::test]
+async fn an_answer_of_4xx_is_saved() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    assert!(browser.get("/insert_and/422/a/1").await.token().is_some());
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+}
+
+fn without_polls(site: &Site) -> PgSessionLayer {
+    site.layer()
+        .touch_if(|exchange| !exchange.uri.path().starts_with("/increment"))
+}
+
+async fn assert_left(site: &Site, seconds: f64) {
+    let left = site.rows().seconds_left().await;
+    assert!((left - seconds).abs() < 60.0, "{left} s left");
+}
+
+#[tokio::test]
+async fn every_request_that_looks_at_the_session_keeps_it_alive() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    for page in ["/keys", "/insert_and/404/a/2", "/insert_and/500/a/3"] {
+        site.rows().age(12.0 * HOUR).await;
+        browser.get(page).await;
+        assert_left(&site, DAY).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_ignores_the_session_does_not_keep_it_alive() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    site.rows().age(12.0 * HOUR).await;
+    browser.get("/plain").await;
+    assert_left(&site, 12.0 * HOUR).await;
+}
+
+#[tokio::test]
+async fn a_poll_does_not_keep_the_session_alive() {
+    let site = Site::new().await;
+    let app = app(site
+        .layer()
+        .touch_if(|exchange| exchange.uri.path() != "/keys"));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/a/1").await;
+    site.rows().age(12.0 * HOUR).await;
+    assert_eq!(browser.get("/keys").await.body, "a");
+    assert_left(&site, 12.0 * HOUR).await;
+    browser.get("/get/a").await;
+    assert_left(&site, DAY).await;
+}
+
+#[tokio::test]
+async fn what_a_poll_changes_is_saved_and_extends_nothing() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(without_polls(&site)));
+    browser.get("/insert/a/1").await;
+    site.rows().age(12.0 * HOUR).await;
+    assert_eq!(browser.get("/increment/n").await.body, "1");
+    assert_eq!(browser.get("/increment/n").await.body, "2");
+    assert_left(&site, 12.0 * HOUR).await;
+    assert_eq!(site.rows().document().await["n"], 2);
+}
+
+#[tokio::test]
+async fn a_poll_that_saves_by_itself_extends_nothing() {
+    let site = Site::new().await;
+    let layer = site
+        .layer()
+        .touch_if(|exchange| exchange.uri.path() != "/page");
+    let app = app_with(layer, async |session: Session| {
+        session.insert("polled", true)?;
+        session.save().await
+    });
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/a/1").await;
+    site.rows().age(12.0 * HOUR).await;
+    assert_eq!(browser.get("/page").await.status, 200);
+    assert_eq!(site.rows().document().await["polled"], true);
+    assert_left(&site, 12.0 * HOUR).await;
+}
+
+#[tokio::test]
+async fn a_request_that_saves_by_itself_keeps_the_session_alive() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        session.insert("saved", true)?;
+        session.save().await
+    });
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/a/1").await;
+    site.rows().age(12.0 * HOUR).await;
+    browser.get("/page").await;
+    assert_left(&site, DAY).await;
+}
+
+#[tokio::test]
+async fn a_refused_attempt_does_not_keep_the_session_alive() {
+    let site = Site::new().await;
+    let app = app(site
+        .layer()
+        .touch_if(|exchange| exchange.status.is_success()));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/a/1").await;
+    site.rows().age(12.0 * HOUR).await;
+    browser.get("/insert_and/403/tries/1").await;
+    assert_left(&site, 12.0 * HOUR).await;
+    browser.get("/insert_and/204/tries/2").await;
+    assert_left(&site, DAY).await;
+}
+
+#[tokio::test]
+async fn the_predicate_sees_the_whole_exchange() {
+    let site = Site::new().await;
+    let app = app(site.layer().touch_if(|exchange| {
+        exchange.method == "GET"
+            && exchange.uri.path() == "/insert_and/418/b/2"
+            && exchange.headers.contains_key("cookie")
+            && exchange.status == 418
+    }));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/a/1").await;
+    site.rows().age(12.0 * HOUR).await;
+    browser.get("/insert_and/418/b/2").await;
+    assert_left(&site, DAY).await;
+}
+
+#[tokio::test]
+async fn a_session_is_extended_after_a_twentieth_of_its_idle_timeout() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    site.rows().age(71.0 * 60.0).await;
+    browser.get("/keys").await;
+    assert_left(&site, DAY - 71.0 * 60.0).await;
+    site.rows().age(60.0).await;
+    browser.get("/keys").await;
+    assert_left(&site, DAY).await;
+}
+
+#[tokio::test]
+async fn a_touch_interval_of_zero_extends_at_every_request() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(site.layer().touch_interval(Duration::ZERO)));
+    browser.get("/insert/a/1").await;
+    let before = site.rows().dump().await;
+    browser.get("/keys").await;
+    assert_ne!(site.rows().dump().await, before);
+}
+
+#[tokio::test]
+async fn a_session_is_extended_after_the_touch_interval_that_was_chosen() {
+    let site = Site::new().await;
+    let layer = site.layer().touch_interval(Duration::from_hours(6));
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/insert/a/1").await;
+    site.rows().age(5.0 * HOUR).await;
+    browser.get("/keys").await;
+    assert_left(&site, 19.0 * HOUR).await;
+    site.rows().age(HOUR).await;
+    browser.get("/keys").await;
+    assert_left(&site, DAY).await;
+}
+
+#[tokio::test]
+async fn a_data_save_leaves_the_expiry_alone_until_a_touch_is_due() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    site.rows().age(HOUR).await;
+    browser.get("/insert/a/2").await;
+    assert_left(&site, DAY - HOUR).await;
+    site.rows().age(HOUR).await;
+    browser.get("/insert/a/3").await;
+    assert_left(&site, DAY).await;
+}
+
+#[tokio::test]
+async fn a_layer_says_what_it_is_in_its_debug_output() {
+    let text = format!("{:?}", unconnected().cookie_name("shop"));
+    assert!(text.contains("shop") && text.contains("idle"), "{text}");
+}
+
+#[test]
+fn an_error_can_travel_between_tasks() {
+    fn travels<T: Send + Sync + Clone + 'static>() {}
+    travels::<Error>();
+    travels::<PgSessionLayer>();
+    travels::<PgSessionStore>();
+    travels::<Session>();
+}

@@ -1,0 +1,199 @@
+//! More than one layer in front of a page, and more than one app on a store.
+
+use axum::{Router, routing::get};
+use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
+use sqlx::postgres::PgPoolOptions;
+
+use crate::support::{Browser, Rows, Site, app, site::pages};
+
+/// `/both/{value}` writes to either session, `/read` answers both, and all
+/// other pages are those of the inner layer.
+fn nested(outer: PgSessionLayer, inner: PgSessionLayer) -> Router {
+    pages()
+        .route("/both/{value}", get(both))
+        .route("/read", get(read))
+        .route("/end_outer", get(end_outer))
+        .layer(inner)
+        .layer(outer)
+}
+
+async fn outer(sessions: &LazySession) -> Result<Session, Error> {
+    let outer = sessions.named("outer").expect("the outer layer");
+    outer.load().await
+}
+
+async fn both(
+    sessions: LazySession,
+    inner: Session,
+    axum::extract::Path(value): axum::extract::Path<String>,
+) -> Result<(), Error> {
+    inner.insert("v", format!("inner {value}"))?;
+    outer(&sessions)
+        .await?
+        .insert("v", format!("outer {value}"))
+}
+
+async fn read(sessions: LazySession, inner: Session) -> Result<String, Error> {
+    let outer: Option<String> = outer(&sessions).await?.get("v")?;
+    let inner: Option<String> = inner.get("v")?;
+    Ok(format!("{outer:?} {inner:?}"))
+}
+
+async fn end_outer(sessions: LazySession) -> Result<(), Error> {
+    outer(&sessions).await?.destroy()
+}
+
+fn layer(store: &PgSessionStore, name: &str) -> PgSessionLayer {
+    PgSessionLayer::new(store.clone()).cookie_name(name)
+}
+
+fn on_one_table(site: &Site) -> Router {
+    nested(layer(&site.store, "outer"), layer(&site.store, "inner"))
+}
+
+#[tokio::test]
+async fn two_layers_keep_two_sessions() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&on_one_table(&site));
+    let answer = browser.get("/both/1").await;
+    assert_eq!(answer.set_cookies().len(), 2);
+    assert_ne!(browser.cookie("outer"), browser.cookie("inner"));
+    let expected = r#"Some("outer 1") Some("inner 1")"#;
+    assert_eq!(browser.get("/read").await.body, expected);
+    assert_eq!(site.rows().count().await, 2);
+}
+
+#[tokio::test]
+async fn two_layers_keep_their_sessions_in_two_tables() {
+    let site = Site::new().await;
+    let other = site.store.clone().table("visit");
+    other.migrate().await.expect("a second table");
+    let app = nested(layer(&other, "outer"), layer(&site.store, "inner"));
+    let mut browser = Browser::new(&app);
+    browser.get("/both/1").await;
+    assert_eq!(site.rows().document().await["v"], "inner 1");
+    let rows = Rows::new(site.pool.clone(), "public.visit");
+    assert_eq!(rows.document().await["v"], "outer 1");
+    let expected = r#"Some("outer 1") Some("inner 1")"#;
+    assert_eq!(browser.get("/read").await.body, expected);
+}
+
+#[tokio::test]
+async fn the_inner_session_is_the_one_that_handlers_take() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&on_one_table(&site));
+    browser.get("/insert/a/1").await;
+    assert!(browser.cookie("inner").is_some());
+    assert_eq!(browser.cookie("outer"), None);
+}
+
+#[tokio::test]
+async fn a_layer_that_is_not_there_has_no_session() {
+    let site = Site::new().await;
+    let page = async |sessions: LazySession| {
+        let found = ["inner", "outer", "other"].map(|name| sessions.named(name).is_some());
+        format!("{found:?}")
+    };
+    let app = Router::new()
+        .route("/", get(page))
+        .layer(layer(&site.store, "inner"))
+        .layer(layer(&site.store, "outer"));
+    let answer = Browser::new(&app).get("/").await;
+    assert_eq!(answer.body, "[true, true, false]");
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn the_cookie_of_one_layer_does_not_disturb_the_other() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&on_one_table(&site));
+    browser.get("/both/1").await;
+    let outer = browser.cookie("outer").map(str::to_owned);
+    browser.get("/cycle").await;
+    assert_eq!(browser.cookie("outer"), outer.as_deref());
+    assert!(browser.get("/destroy").await.removes_the_cookie());
+    assert_eq!(browser.cookie("inner"), None);
+    assert_eq!(browser.get("/read").await.body, r#"Some("outer 1") None"#);
+}
+
+#[tokio::test]
+async fn the_end_of_the_outer_session_leaves_the_inner_one() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&on_one_table(&site));
+    browser.get("/both/1").await;
+    assert!(browser.get("/end_outer").await.removes_the_cookie());
+    assert_eq!(browser.cookie("outer"), None);
+    assert_eq!(browser.get("/read").await.body, r#"None Some("inner 1")"#);
+}
+
+#[tokio::test]
+async fn the_token_of_one_layer_opens_nothing_at_the_other_ones_table() {
+    let site = Site::new().await;
+    let other = site.store.clone().table("visit");
+    other.migrate().await.expect("a second table");
+    let app = nested(layer(&other, "outer"), layer(&site.store, "inner"));
+    let mut browser = Browser::new(&app);
+    browser.get("/both/1").await;
+    let inner = browser.cookie("inner").expect("a cookie").to_owned();
+    let thief = Browser::new(&app).with_cookie("outer", &inner);
+    assert_eq!(thief.peek("/read").await.body, "None None");
+}
+
+#[tokio::test]
+async fn an_inner_save_that_fails_drops_what_the_outer_one_would_save() {
+    let site = Site::new().await;
+    let other = site.store.clone().table("visit");
+    other.migrate().await.expect("a second table");
+    let app = nested(layer(&other, "outer"), layer(&site.store, "inner"));
+    site.refuse("INSERT").await;
+    let answer = Browser::new(&app).get("/both/1").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+    let rows = Rows::new(site.pool.clone(), "public.visit");
+    assert_eq!(rows.count().await, 0);
+}
+
+#[tokio::test]
+async fn an_outer_session_that_nobody_looks_at_needs_no_database() {
+    let site = Site::new().await;
+    let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none");
+    let nowhere = PgSessionStore::new(nowhere.expect("a URL"));
+    let app = nested(layer(&nowhere, "outer"), layer(&site.store, "inner"));
+    let mut browser = Browser::new(&app).with_cookie("outer", &"A".repeat(43));
+    assert_eq!(browser.get("/increment/n").await.body, "1");
+    assert_eq!(browser.get("/increment/n").await.body, "2");
+}
+
+#[tokio::test]
+async fn both_layers_are_named_in_vary_once() {
+    let site = Site::new().await;
+    let answer = Browser::new(&on_one_table(&site)).get("/both/1").await;
+    let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
+    assert_eq!(vary, ["cookie"]);
+    let caching: Vec<_> = answer.headers.get_all("cache-control").iter().collect();
+    assert_eq!(caching, ["no-store"]);
+}
+
+#[tokio::test]
+async fn two_apps_on_one_store_share_their_sessions() {
+    let site = Site::new().await;
+    let (shop, forum) = (site.app(), site.app());
+    let mut browser = Browser::new(&shop);
+    browser.get("/insert/a/1").await;
+    let mut there = browser.at(&forum);
+    assert_eq!(there.get("/get/a").await.body, "\"1\"");
+    there.get("/insert/b/2").await;
+    assert_eq!(browser.get("/keys").await.body, "a,b");
+    there.get("/destroy").await;
+    assert_eq!(browser.get("/keys").await.body, "");
+}
+
+#[tokio::test]
+async fn two_processes_on_one_table_share_their_sessions() {
+    let site = Site::new().await;
+    let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
+    let mut here = site.browser();
+    here.get("/increment/n").await;
+    assert_eq!(here.at(&elsewhere).get("/increment/n").await.body, "2");
+    assert_eq!(here.get("/increment/n").await.body, "3");
+}

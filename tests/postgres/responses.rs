@@ -1,0 +1,595 @@
+//! What a response owes: headers, cookies, and the truth about what was saved.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::to_bytes,
+    http::{
+        HeaderMap, StatusCode,
+        header::{CACHE_CONTROL, SET_COOKIE, VARY},
+    },
+    response::{AppendHeaders, IntoResponse as _},
+};
+use axum_pg_session::{
+    Error, ErrorKind, Expiry, PgSessionLayer, PgSessionStore, Session, SessionRejection,
+};
+use serde_json::json;
+use sqlx::postgres::PgPoolOptions;
+
+use crate::support::{Answer, Browser, Site, app, page::app_with, proxy::Proxy, site::pages};
+
+type Outcome = Result<(), Error>;
+
+async fn visitor(app: &Router) -> Browser {
+    let mut browser = Browser::new(app);
+    assert!(browser.get("/insert/a/1").await.token().is_some());
+    browser
+}
+
+fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
+    let values = headers.get_all(name).iter();
+    values
+        .map(|value| value.to_str().expect("ASCII").to_owned())
+        .collect()
+}
+
+fn vary(answer: &Answer) -> Vec<String> {
+    values(&answer.headers, VARY.as_str())
+}
+
+fn caching(answer: &Answer) -> Vec<String> {
+    values(&answer.headers, CACHE_CONTROL.as_str())
+}
+
+#[tokio::test]
+async fn vary_is_set_whenever_the_session_was_looked_at() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    for page in [
+        "/keys",
+        "/insert/a/2",
+        "/insert_and/304/a/3",
+        "/insert_and/404/a/4",
+        "/insert_and/500/a/5",
+        "/cycle",
+        "/destroy",
+    ] {
+        assert_eq!(vary(&browser.get(page).await), ["cookie"], "{page}");
+    }
+    assert_eq!(vary(&site.browser().get("/keys").await), ["cookie"]);
+}
+
+#[tokio::test]
+async fn vary_is_set_on_an_unmodified_answer() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        assert!(session.contains_key("a"));
+        StatusCode::NOT_MODIFIED
+    });
+    let answer = visitor(&app).await.get("/page").await;
+    assert_eq!(vary(&answer), ["cookie"]);
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn vary_is_set_on_a_session_that_was_extended_and_no_more() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    site.rows().age(7200.0).await;
+    let answer = browser.get("/keys").await;
+    assert_eq!(vary(&answer), ["cookie"]);
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn vary_is_not_set_where_the_session_is_ignored() {
+    let site = Site::new().await;
+    let answer = visitor(&site.app()).await.get("/plain").await;
+    assert_eq!(vary(&answer), [""; 0]);
+    assert_eq!(caching(&answer), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_bad_cookie_changes_nothing_where_the_session_is_ignored() {
+    let site = Site::new().await;
+    let browser = site.browser().with_cookie("__Host-id", "made-up");
+    let answer = browser.peek("/plain").await;
+    assert!(answer.sets_no_cookie());
+    assert_eq!(vary(&answer), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_applications_vary_stays() {
+    let site = Site::new().await;
+    for (own, expected) in [
+        ("accept", vec!["accept", "cookie"]),
+        ("accept, Cookie", vec!["accept, Cookie"]),
+        ("*", vec!["*"]),
+    ] {
+        let app =
+            site.app_with(async move |session: Session| ([(VARY, own)], session.keys().join(",")));
+        assert_eq!(vary(&Browser::new(&app).get("/page").await), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_a_cookie_is_not_stored_by_any_cache() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    for page in ["/insert/a/1", "/cycle", "/destroy"] {
+        assert_eq!(caching(&browser.get(page).await), ["no-store"], "{page}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_cookie_keeps_its_caching() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        ([(CACHE_CONTROL, "max-age=60")], session.keys().join(","))
+    });
+    let mut browser = visitor(&app).await;
+    assert_eq!(caching(&browser.get("/insert/a/2").await), [""; 0]);
+    assert_eq!(caching(&browser.get("/page").await), ["max-age=60"]);
+}
+
+/// What becomes of the application's own `Cache-Control` beside our cookie.
+async fn beside_a_cookie(own: &'static str) -> Vec<String> {
+    let site = Site::new().await;
+    let app = site.app_with(async move |session: Session| {
+        session.insert("a", 1)?;
+        Ok::<_, Error>([(CACHE_CONTROL, own)])
+    });
+    let answer = Browser::new(&app).get("/page").await;
+    assert!(answer.token().is_some());
+    caching(&answer)
+}
+
+#[tokio::test]
+async fn an_applications_own_private_or_no_store_stays() {
+    for own in ["private", "no-store", "private, max-age=60", "No-Store"] {
+        assert_eq!(beside_a_cookie(own).await, [own]);
+    }
+}
+
+#[tokio::test]
+async fn a_shared_cache_is_never_told_to_keep_a_cookie() {
+    for own in [
+        "public",
+        "max-age=60",
+        "public, max-age=60",
+        "private, s-maxage=60",
+        "no-cache=\"set-cookie\"",
+        "private=\"set-cookie\"",
+    ] {
+        assert_eq!(beside_a_cookie(own).await, ["no-store"], "{own}");
+    }
+}
+
+#[tokio::test]
+async fn an_applications_own_cookies_stay() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        session.insert("a", 1)?;
+        let own = [(SET_COOKIE, "theme=dark"), (SET_COOKIE, "size=7")];
+        Ok::<_, Error>(AppendHeaders(own))
+    });
+    let answer = Browser::new(&app).get("/page").await;
+    let mut names: Vec<_> = answer
+        .set_cookies()
+        .iter()
+        .map(|c| c.name().to_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["__Host-id", "size", "theme"]);
+}
+
+#[tokio::test]
+async fn there_is_one_cookie_whatever_a_request_did() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        session.destroy()?;
+        session.insert("b", 1)?;
+        session.save().await?;
+        session.cycle_id()?;
+        session.save().await?;
+        session.set_expiry(Expiry::Idle(Duration::from_hours(1)))?;
+        session.save().await?;
+        session.cycle_id()
+    });
+    let mut browser = visitor(&app).await;
+    assert_eq!(browser.get("/page").await.set_cookies().len(), 1);
+    assert_eq!(browser.get("/keys").await.body, "b");
+}
+
+#[tokio::test]
+async fn an_unchanged_session_sets_no_cookie() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    for page in ["/keys", "/get/a", "/insert/a/1", "/insert/b/2", "/clear"] {
+        assert!(browser.get(page).await.sets_no_cookie(), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_that_opens_nothing_is_removed_where_it_was_looked_at() {
+    let site = Site::new().await;
+    for value in ["made-up", &"A".repeat(43)] {
+        let browser = site.browser().with_cookie("__Host-id", value);
+        let answer = browser.peek("/keys").await;
+        assert!(answer.removes_the_cookie(), "{value}");
+        assert_eq!(answer.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_5xx_saves_nothing() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        session.clear()?;
+        session.insert("c", 3)?;
+        session.set_expiry(Expiry::Idle(Duration::from_hours(1)))?;
+        Ok::<_, Error>(StatusCode::SERVICE_UNAVAILABLE)
+    });
+    let mut browser = visitor(&app).await;
+    let before = site.rows().dump().await;
+    let answer = browser.get("/page").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().dump().await, before);
+}
+
+#[tokio::test]
+async fn a_5xx_after_cycle_id_loses_nothing() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    let before = site.rows().dump().await;
+    let answer = browser.get("/cycle_and/500").await;
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().dump().await, before);
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+}
+
+#[tokio::test]
+async fn a_5xx_after_destroy_ends_the_session_all_the_same() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    let answer = browser.get("/destroy_and/500").await;
+    assert_eq!(answer.status, 500);
+    assert!(answer.removes_the_cookie());
+    assert_eq!(site.rows().dump().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_5xx_after_destroy_drops_the_session_that_was_begun_after_it() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        session.destroy()?;
+        session.insert("farewell", 1)?;
+        Ok::<_, Error>(StatusCode::INTERNAL_SERVER_ERROR)
+    });
+    let mut browser = visitor(&app).await;
+    assert!(browser.get("/page").await.removes_the_cookie());
+    assert_eq!(site.rows().dump().await.len(), 0);
+}
+
+#[tokio::test]
+async fn an_error_of_the_session_as_an_answer_saves_nothing() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        session.insert("c", 3)?;
+        session.get::<u64>("a").map(drop)
+    });
+    let mut browser = visitor(&app).await;
+    assert_eq!(browser.get("/page").await.status, 500);
+    assert_eq!(browser.get("/keys").await.body, "a");
+}
+
+fn assert_not_saved(answer: &Answer) {
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.body, "");
+    assert!(answer.sets_no_cookie());
+    assert_eq!(vary(answer), ["cookie"]);
+}
+
+#[tokio::test]
+async fn a_first_save_that_fails_is_a_503_without_a_cookie() {
+    let site = Site::new().await;
+    site.refuse("INSERT").await;
+    assert_not_saved(&site.browser().get("/increment/n").await);
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn a_save_that_fails_is_a_503() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    site.refuse("UPDATE").await;
+    assert_not_saved(&browser.get("/increment/n").await);
+    site.refuse_no_more("UPDATE").await;
+    assert_eq!(browser.get("/increment/n").await.body, "1");
+}
+
+#[tokio::test]
+async fn a_cycle_that_fails_is_a_503_and_leaves_the_old_token() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    for what in ["INSERT", "UPDATE"] {
+        site.refuse(what).await;
+        assert_not_saved(&browser.get("/cycle").await);
+        site.refuse_no_more(what).await;
+        assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+        assert_eq!(site.rows().dump().await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_logout_that_was_not_stored_is_a_503() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    site.refuse("DELETE").await;
+    for page in ["/destroy", "/destroy_and/500"] {
+        assert_not_saved(&browser.get(page).await);
+        assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+    }
+    site.refuse_no_more("DELETE").await;
+    assert!(browser.get("/destroy").await.removes_the_cookie());
+}
+
+#[tokio::test]
+async fn nothing_is_begun_after_a_logout_that_was_not_stored() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        session.destroy()?;
+        session.insert("farewell", 1)
+    });
+    let mut browser = visitor(&app).await;
+    site.refuse("DELETE").await;
+    assert_not_saved(&browser.get("/page").await);
+    assert_eq!(site.rows().document().await, json!({"a": "1"}));
+}
+
+#[tokio::test]
+async fn a_touch_that_fails_does_not_fail_the_request() {
+    let site = Site::new().await;
+    let mut browser = visitor(&site.app()).await;
+    site.rows().age(7200.0).await;
+    site.refuse("UPDATE").await;
+    let answer = browser.get("/get/a").await;
+    assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "\"1\""));
+}
+
+#[tokio::test]
+async fn an_answer_follows_what_it_saved() {
+    let site = Site::new().await;
+    let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
+    let mut browser = visitor(&site.app()).await;
+    for n in 0..200 {
+        browser.get(&format!("/insert_and/303/n/{n}")).await;
+        let target = browser.at(&elsewhere).get("/get/n").await;
+        assert_eq!(target.body, format!("\"{n}\""));
+    }
+}
+
+/// A site whose database can be made deaf.
+struct Remote {
+    site: Site,
+    proxy: Arc<Proxy>,
+}
+
+impl Remote {
+    async fn new() -> Self {
+        let site = Site::new().await;
+        let proxy = Arc::new(Proxy::before(site.database.url()).await);
+        Self { site, proxy }
+    }
+
+    fn layer(&self) -> PgSessionLayer {
+        let pool = PgPoolOptions::new().connect_lazy_with(self.proxy.options());
+        PgSessionLayer::new(PgSessionStore::new(pool).timeout(Duration::from_secs(2)))
+    }
+}
+
+#[tokio::test]
+async fn a_failed_load_never_overwrites_the_row() {
+    let remote = Remote::new().await;
+    let mut browser = visitor(&app(remote.layer())).await;
+    let before = remote.site.rows().dump().await;
+    remote.proxy.swallow_answers(true);
+    for page in ["/insert/a/2", "/clear", "/cycle", "/destroy", "/keys"] {
+        let answer = browser.get(page).await;
+        assert_eq!(answer.status, 503, "{page}");
+        assert!(answer.sets_no_cookie(), "{page}");
+        assert_eq!(vary(&answer), ["cookie"], "{page}");
+    }
+    remote.proxy.swallow_answers(false);
+    assert_eq!(remote.site.rows().dump().await, before);
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+}
+
+#[tokio::test]
+async fn a_page_that_goes_on_without_its_session_leaves_the_cookie() {
+    let remote = Remote::new().await;
+    let app = app_with(
+        remote.layer(),
+        async |session: Result<Session, SessionRejection>| match session {
+            Ok(_) => "with",
+            Err(SessionRejection::NotLoaded(_)) => "without",
+            Err(_) => "no layer",
+        },
+    );
+    let browser = visitor(&app).await;
+    remote.proxy.swallow_answers(true);
+    let answer = browser.peek("/page").await;
+    assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "without"));
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn a_page_that_needs_no_session_is_served_without_a_database() {
+    let remote = Remote::new().await;
+    let browser = visitor(&app(remote.layer())).await;
+    remote.proxy.swallow_answers(true);
+    assert_eq!(browser.peek("/plain").await.body, "plain");
+}
+
+#[tokio::test]
+async fn a_new_visitor_may_read_without_a_database() {
+    let remote = Remote::new().await;
+    remote.proxy.swallow_answers(true);
+    let browser = Browser::new(&app(remote.layer()));
+    assert_eq!(browser.peek("/keys").await.status, 200);
+    assert_eq!(browser.peek("/insert/a/1").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_connection_lost_before_the_save_is_a_503() {
+    let remote = Remote::new().await;
+    let proxy = Arc::clone(&remote.proxy);
+    let app = app_with(remote.layer(), async move |session: Session| {
+        proxy.swallow_answers(true);
+        session.insert("b", 2)
+    });
+    let mut browser = visitor(&app).await;
+    assert_not_saved(&browser.get("/page").await);
+    remote.proxy.swallow_answers(false);
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+}
+
+#[tokio::test]
+async fn a_logout_that_the_database_never_confirmed_is_a_503() {
+    let remote = Remote::new().await;
+    let proxy = Arc::clone(&remote.proxy);
+    let app = app_with(remote.layer(), async move |session: Session| {
+        proxy.swallow_answers(true);
+        session.destroy()
+    });
+    let mut browser = visitor(&app).await;
+    assert_not_saved(&browser.get("/page").await);
+}
+
+#[tokio::test]
+async fn without_a_layer_the_answer_names_the_likely_mistake() {
+    let answer = Browser::new(&pages()).get("/keys").await;
+    assert_eq!(answer.status, 500);
+    assert!(
+        answer.body.contains("Perhaps you forgot"),
+        "{}",
+        answer.body
+    );
+}
+
+#[tokio::test]
+async fn without_a_layer_an_optional_session_is_none() {
+    let page = async |session: Option<Session>| session.is_none().to_string();
+    let app: Router = Router::new().route("/", axum::routing::get(page));
+    assert_eq!(Browser::new(&app).get("/").await.body, "true");
+    let site = Site::new().await;
+    assert_eq!(
+        Browser::new(&site.app_with(page)).get("/page").await.body,
+        "false"
+    );
+}
+
+#[tokio::test]
+async fn an_optional_session_that_cannot_be_loaded_is_no_absent_one() {
+    let remote = Remote::new().await;
+    let page = async |session: Option<Session>| session.is_none().to_string();
+    let browser = visitor(&app_with(remote.layer(), page)).await;
+    remote.proxy.swallow_answers(true);
+    assert_eq!(browser.peek("/page").await.status, 503);
+}
+
+/// The status and the text of an error as an answer.
+async fn shown(error: Error) -> (StatusCode, String) {
+    let response = error.into_response();
+    let status = response.status();
+    let body = to_bytes(response.into_body(), usize::MAX).await;
+    let text = String::from_utf8(body.expect("a whole body").to_vec());
+    (status, text.expect("text"))
+}
+
+#[tokio::test]
+async fn an_unreachable_database_is_a_503_without_detail() {
+    let url = "postgres://bob:sesame@127.0.0.1:1/none";
+    let nowhere = sqlx::PgPool::connect_lazy(url).expect("a URL");
+    let store = PgSessionStore::new(nowhere).timeout(Duration::from_millis(100));
+    let error = store.check().await.expect_err("nobody listens");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(std::error::Error::source(&error).is_some());
+    let (status, text) = shown(error).await;
+    assert_eq!(status, 503);
+    assert_eq!(text, "The session store is unavailable. Please try again.");
+}
+
+#[tokio::test]
+async fn a_mistake_in_the_set_up_is_a_500_without_detail() {
+    let error = PgSessionStore::connect("sesame").await.expect_err("no URL");
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    let expected = (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "Internal server error.".into(),
+    );
+    assert_eq!(shown(error).await, expected);
+}
+
+#[tokio::test]
+async fn a_missing_table_is_a_500_at_a_read_and_names_the_cause_in_the_log_only() {
+    let site = Site::without_table().await;
+    let answer = site
+        .browser()
+        .with_cookie("__Host-id", &"A".repeat(43))
+        .get("/keys")
+        .await;
+    assert_eq!(answer.status, 500);
+    assert_eq!(answer.body, "Internal server error.");
+    let error = site.store.check().await.expect_err("no table");
+    assert!(error.to_string().contains("forgot"), "{error}");
+}
+
+#[tokio::test]
+async fn a_value_that_does_not_fit_is_a_500_without_detail() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| session.get::<u64>("a").map(drop));
+    let answer = visitor(&app).await.get("/page").await;
+    assert_eq!(answer.status, 500);
+    assert_eq!(answer.body, "Internal server error.");
+}
+
+#[tokio::test]
+async fn several_live_sessions_are_a_400_with_advice() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| {
+        session.insert("b", 2)?;
+        session.save().await
+    });
+    let mut both = visitor(&app).await;
+    both.jar.extend(visitor(&app).await.jar);
+    let answer = both.peek("/page").await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("clear this site's cookies"));
+}
+
+#[tokio::test]
+async fn a_session_that_ended_meanwhile_is_a_503() {
+    let site = Site::new().await;
+    let rows = site.rows();
+    let app = site.app_with(async move |session: Session| {
+        rows.execute("DELETE FROM TABLE").await;
+        session.insert("b", 2)?;
+        session.save().await?;
+        Outcome::Ok(())
+    });
+    let answer = visitor(&app).await.get("/page").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("try again"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn the_table_may_be_made_after_the_first_request() {
+    let site = Site::without_table().await;
+    let mut browser = site.browser();
+    assert_eq!(browser.get("/insert/a/1").await.status, 503);
+    site.store.migrate().await.expect("a new table");
+    assert!(browser.get("/insert/a/1").await.token().is_some());
+}

@@ -1,0 +1,84 @@
+//! What a site needs for one test alone: a page, a trigger, a wait.
+
+use std::{future::Future, time::Duration};
+
+use axum::{Router, handler::Handler, routing::get};
+use axum_pg_session::PgSessionLayer;
+
+use super::{Site, site::pages};
+
+/// Far more than anything takes here; a wait that is this long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pages of a site, and `/page`.
+pub(crate) fn app_with<H, T>(layer: PgSessionLayer, page: H) -> Router
+where
+    H: Handler<T, ()>,
+    T: 'static,
+{
+    pages().route("/page", get(page)).layer(layer)
+}
+
+impl Site {
+    pub(crate) fn app_with<H, T>(&self, page: H) -> Router
+    where
+        H: Handler<T, ()>,
+        T: 'static,
+    {
+        app_with(self.layer(), page)
+    }
+
+    /// From now on the table refuses this: `INSERT`, `UPDATE` or `DELETE`.
+    pub(crate) async fn refuse(&self, what: &str) {
+        let function = "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+                        AS $$ BEGIN RAISE 'refused by the test'; END $$";
+        let trigger = format!(
+            "CREATE TRIGGER refuse_{what} BEFORE {what} ON TABLE
+             FOR EACH ROW EXECUTE FUNCTION refuse()"
+        );
+        self.rows().execute(function).await;
+        self.rows().execute(&trigger).await;
+    }
+
+    pub(crate) async fn refuse_no_more(&self, what: &str) {
+        let sql = format!("DROP TRIGGER refuse_{what} ON TABLE");
+        self.rows().execute(&sql).await;
+    }
+
+    /// Returns when this many statements wait for a lock in the database.
+    pub(crate) async fn blocked(&self, statements: i64) {
+        until(async || self.backends("wait_event_type = 'Lock'").await == statements).await;
+    }
+
+    /// Returns when no statement is at work in the database.
+    pub(crate) async fn idle(&self) {
+        until(async || self.backends("state = 'active'").await == 0).await;
+    }
+
+    async fn backends(&self, condition: &str) -> i64 {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND {condition}"
+        );
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_one(&self.pool)
+            .await
+            .expect("a count")
+    }
+}
+
+/// Asks until the answer is yes.
+pub(crate) async fn until<F: Future<Output = bool>>(ask: impl Fn() -> F) {
+    let asking = async {
+        while !ask().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    patiently(asking).await;
+}
+
+pub(crate) async fn patiently<F: Future>(awaited: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, awaited)
+        .await
+        .expect("it comes to an end")
+}
