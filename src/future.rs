@@ -34,10 +34,13 @@ pin_project! {
         Handle { #[pin] handler: F },
         Commit {
             response: Option<Response<B>>,
-            commit: BoxFuture<'static, Result<Pending, Error>>,
+            commit: BoxFuture<'static, Committed>,
         },
     }
 }
+
+/// The cookie that is owed, and whether all was saved.
+type Committed = (Pending, Result<(), Error>);
 
 impl<F, B> ResponseFuture<F, B> {
     pub(crate) fn new(handler: F, session: LazySession, exchange: Option<Exchange>) -> Self {
@@ -97,14 +100,11 @@ fn closing(session: &LazySession, exchange: Option<Exchange>, status: StatusCode
 
 /// A session that could not be loaded owes nothing: its rejection is the
 /// answer already.
-fn commit(
-    session: Result<Session, Error>,
-    closing: Closing,
-) -> BoxFuture<'static, Result<Pending, Error>> {
+fn commit(session: Result<Session, Error>, closing: Closing) -> BoxFuture<'static, Committed> {
     Box::pin(async move {
         match session {
             Ok(session) => session.commit(closing).await,
-            Err(_) => Ok(Pending::AsItIs),
+            Err(_) => (Pending::AsItIs, Ok(())),
         }
     })
 }
@@ -112,12 +112,17 @@ fn commit(
 fn finish<B: Default>(
     session: &LazySession,
     mut response: Response<B>,
-    pending: Result<Pending, Error>,
+    (pending, outcome): Committed,
 ) -> Response<B> {
-    match pending {
-        Ok(pending) => add_cookie(session, response.headers_mut(), pending),
-        Err(error) => response = not_saved(&error),
-    }
+    let pending = match (outcome, pending) {
+        (Ok(()), Pending::AsItIs) if opened_nothing(session) => Pending::Removed,
+        (Ok(()), pending) => pending,
+        (Err(error), pending) => {
+            response = not_saved(&error);
+            pending
+        }
+    };
+    add_cookie(session, response.headers_mut(), pending);
     vary_by_cookie(response.headers_mut());
     response
 }
@@ -127,7 +132,6 @@ fn add_cookie(session: &LazySession, headers: &mut HeaderMap, pending: Pending) 
     match pending {
         Pending::Set(token, life) => attach(headers, cookie.set(&token, life)),
         Pending::Removed => attach(headers, cookie.removal()),
-        Pending::AsItIs if opened_nothing(session) => attach(headers, cookie.removal()),
         Pending::AsItIs => {}
     }
 }

@@ -81,10 +81,15 @@ fn only_the_store_speaks_sql() {
 }
 
 #[test]
-fn tasks_are_spawned_in_three_places() {
+fn tasks_are_spawned_in_four_places() {
     assert_eq!(
         users_of("tokio::spawn"),
-        ["reaper.rs", "store/batch.rs", "store/writer.rs"]
+        [
+            "reaper.rs",
+            "session.rs",
+            "store/batch.rs",
+            "store/writer.rs"
+        ]
     );
 }
 

@@ -8,12 +8,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{Router, extract::Path, routing::get};
 use axum_pg_session::{Error, PgSessionLayer, Reaper, Session};
-use sqlx::{PgPool, Postgres, Transaction};
-use tokio::{
-    sync::Semaphore,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 use crate::support::{Answer, Browser, Site};
 
@@ -131,40 +126,13 @@ async fn race(place: Place, first: &str, second: &str) -> Race {
 }
 
 async fn overlapping(site: &Site, first: Request, second: Request) -> (Answer, Answer) {
-    let lock = lock_rows(&site.pool).await;
+    let lock = site.lock_rows().await;
     first.go_on();
-    waiters(&site.pool, 1).await;
+    site.blocked(1).await;
     second.go_on();
-    waiters(&site.pool, 2).await;
+    site.blocked(2).await;
     lock.commit().await.expect("a lock given back");
     (first.answered().await, second.answered().await)
-}
-
-async fn lock_rows(pool: &PgPool) -> Transaction<'static, Postgres> {
-    let mut transaction = pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT id FROM public.session FOR UPDATE")
-        .execute(&mut *transaction)
-        .await
-        .expect("a lock");
-    transaction
-}
-
-/// Returns when so many statements of this database wait for a lock.
-async fn waiters(pool: &PgPool, wanted: i64) {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let waiting = async {
-        while sqlx::query_scalar::<_, i64>(sql)
-            .fetch_one(pool)
-            .await
-            .expect("a count")
-            < wanted
-        {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(Duration::from_secs(10), waiting)
-        .await
-        .expect("statements that wait");
 }
 
 impl Race {
