@@ -1,0 +1,112 @@
+//! The copies of the server: processes that are killed and come back.
+
+use std::{
+    env, io,
+    process::Stdio,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    sync::Mutex,
+};
+
+use crate::site::{PORT, SERVES, TOUCHES};
+
+pub(crate) struct Copies {
+    url: String,
+    copies: Vec<Copy>,
+}
+
+struct Copy {
+    /// 0 while there is no process.
+    port: AtomicU16,
+    process: Mutex<Option<Child>>,
+}
+
+impl Copies {
+    pub(crate) async fn start(url: &str, number: usize) -> Self {
+        let copies = Self {
+            url: url.to_owned(),
+            copies: (0..number).map(|_| Copy::stopped()).collect(),
+        };
+        for index in 0..number {
+            copies.start_copy(index).await;
+        }
+        copies
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.copies.len()
+    }
+
+    pub(crate) fn port(&self, index: usize) -> Option<u16> {
+        let port = self.copies[index].port.load(Ordering::SeqCst);
+        (port != 0).then_some(port)
+    }
+
+    /// `kill -9`, in the middle of whatever it was doing, and a new process.
+    pub(crate) async fn kill_and_start_again(&self, index: usize) {
+        self.kill(index).await;
+        self.start_copy(index).await;
+    }
+
+    pub(crate) async fn kill_all(&self) {
+        for index in 0..self.number() {
+            self.kill(index).await;
+        }
+    }
+
+    async fn kill(&self, index: usize) {
+        let copy = &self.copies[index];
+        copy.port.store(0, Ordering::SeqCst);
+        if let Some(mut process) = copy.process.lock().await.take() {
+            process.kill().await.expect("it is ours and runs");
+        }
+    }
+
+    pub(crate) async fn start_copy(&self, index: usize) {
+        let (process, port) = spawn(&self.url, index % 2 == 1)
+            .await
+            .expect("this program can be run again");
+        let copy = &self.copies[index];
+        *copy.process.lock().await = Some(process);
+        copy.port.store(port, Ordering::SeqCst);
+    }
+}
+
+impl Copy {
+    fn stopped() -> Self {
+        Self {
+            port: AtomicU16::new(0),
+            process: Mutex::default(),
+        }
+    }
+}
+
+async fn spawn(url: &str, touches: bool) -> io::Result<(Child, u16)> {
+    let mut command = Command::new(env::current_exe()?);
+    command
+        .args([
+            "--exact",
+            "site::serves_where_the_checker_asks_for_it",
+            "--nocapture",
+        ])
+        .env(SERVES, url)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    if touches {
+        command.env(TOUCHES, "1");
+    }
+    let mut process = command.spawn()?;
+    let output = process.stdout.take().expect("it is piped");
+    let mut lines = BufReader::new(output).lines();
+    while let Some(line) = lines.next_line().await? {
+        if let Some((_, port)) = line.split_once(PORT) {
+            return Ok((process, port.parse().map_err(io::Error::other)?));
+        }
+    }
+    Err(io::Error::other("the copy ended before it listened"))
+}

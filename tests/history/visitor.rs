@@ -1,0 +1,307 @@
+//! A client: the requests that its seed says, one after another.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::{
+    browser::Browser,
+    copies::Copies,
+    line::{Answer, Line},
+    random::Random,
+    record::{Doubt, Entry, Life, Outcome, Record, Token},
+    site::Deed,
+};
+
+pub(crate) const KEYS: [&str; 3] = ["a", "b", "c"];
+
+/// Longer than any mixture of slow statements and lost attempts.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Deeds and how often they are done, of somebody who has a session.
+const DEEDS: [(u64, Deed); 11] = [
+    (14, Deed::Read),
+    (18, Deed::Increment),
+    (18, Deed::Append),
+    (5, Deed::AppendEarly),
+    (18, Deed::Insert),
+    (6, Deed::Remove),
+    (4, Deed::Clear),
+    (5, Deed::Cycle),
+    (4, Deed::CycleAndAppend),
+    (2, Deed::Destroy),
+    (4, Deed::Fail),
+];
+
+/// What a thief tries with a cookie that somebody held before.
+const THEFTS: [(u64, Deed); 5] = [
+    (4, Deed::Read),
+    (2, Deed::Append),
+    (1, Deed::Insert),
+    (1, Deed::Cycle),
+    (1, Deed::Destroy),
+];
+
+pub(crate) struct Visitor {
+    random: Random,
+    record: Arc<Record>,
+    copies: Arc<Copies>,
+    browser: Arc<Browser>,
+    lines: Vec<Option<Line>>,
+}
+
+#[derive(Clone, Copy)]
+enum Manner {
+    /// With the browser's cookie; without one a session is begun.
+    Honest,
+    Thief,
+    /// With a cookie that nobody ever got.
+    Stranger,
+    Reap,
+}
+
+/// What is to be asked, before it is known which copy answers.
+struct Plan {
+    life: Option<Life>,
+    token: Option<Token>,
+    deed: Deed,
+}
+
+impl Visitor {
+    pub(crate) fn new(
+        random: Random,
+        record: Arc<Record>,
+        copies: Arc<Copies>,
+        browser: Arc<Browser>,
+    ) -> Self {
+        Self {
+            random,
+            record,
+            lines: (0..copies.number()).map(|_| None).collect(),
+            copies,
+            browser,
+        }
+    }
+
+    pub(crate) async fn visit(&mut self, times: u64) {
+        for _ in 0..times {
+            self.visit_once().await;
+        }
+    }
+
+    async fn visit_once(&mut self) {
+        let manners = [
+            (90, Manner::Honest),
+            (6, Manner::Thief),
+            (2, Manner::Stranger),
+            (2, Manner::Reap),
+        ];
+        match self.random.weighted(&manners) {
+            Manner::Honest => self.browse().await,
+            Manner::Thief => self.steal().await,
+            Manner::Stranger => self.make_up_a_cookie().await,
+            Manner::Reap => self.reap().await,
+        }
+    }
+
+    async fn browse(&mut self) {
+        let deed = self.random.weighted(&DEEDS);
+        let browser = Arc::clone(&self.browser);
+        {
+            let _page = browser.pages.read().await;
+            if browser.current().is_some() {
+                return self.act(deed).await;
+            }
+        }
+        let _alone = browser.pages.write().await;
+        match browser.current() {
+            Some(_) => self.act(deed).await,
+            None => self.begin().await,
+        }
+    }
+
+    /// The jar's cookie is read when the request is sent, as a browser does.
+    async fn act(&mut self, deed: Deed) {
+        let Some((token, life)) = self.browser.current() else {
+            return;
+        };
+        let plan = Plan {
+            deed: allowed(deed, life),
+            life: Some(life),
+            token: Some(token),
+        };
+        let entry = self.ask(plan).await;
+        self.browser.accept(&entry);
+        self.record.keep(entry);
+    }
+
+    /// What the jar's cookie opens when all is over.
+    pub(crate) async fn look_once_more(&mut self) {
+        self.act(Deed::Read).await;
+    }
+
+    /// Sometimes a cookie is planted that opens nothing.
+    async fn begin(&mut self) {
+        let planted = match self.random.below(8) {
+            0 => Some(made_up(&mut self.random)),
+            1 => self.stolen().map(|(token, _)| token),
+            _ => None,
+        };
+        let plan = Plan {
+            life: Some(self.record.new_life()),
+            token: planted,
+            deed: Deed::Begin,
+        };
+        let entry = self.ask(plan).await;
+        self.browser.accept(&entry);
+        self.record.keep(entry);
+    }
+
+    fn stolen(&mut self) -> Option<(Token, Life)> {
+        let earlier = self.browser.earlier();
+        // Young cookies have forwardings, old ones are forgotten.
+        let young = &earlier[earlier.len().saturating_sub(4)..];
+        let among = if self.random.one_in(3) {
+            &earlier
+        } else {
+            young
+        };
+        self.random.pick(among).cloned()
+    }
+
+    async fn steal(&mut self) {
+        let deed = self.random.weighted(&THEFTS);
+        let Some((token, life)) = self.stolen() else {
+            return self.browse().await;
+        };
+        let plan = Plan {
+            life: Some(life),
+            token: Some(token),
+            deed,
+        };
+        let entry = self.ask(plan).await;
+        self.record.keep(entry);
+    }
+
+    async fn make_up_a_cookie(&mut self) {
+        let plan = Plan {
+            life: None,
+            token: Some(made_up(&mut self.random)),
+            deed: Deed::Append,
+        };
+        let entry = self.ask(plan).await;
+        self.record.keep(entry);
+    }
+
+    async fn reap(&mut self) {
+        let answer = self.send("/reap", None, PATIENCE).await;
+        self.record.keep_reaping(match answer {
+            Ok(answer) => Some(answer.status),
+            Err(_) => None,
+        });
+    }
+
+    async fn ask(&mut self, plan: Plan) -> Entry {
+        let number = self.record.number();
+        let key = self.random.pick(&KEYS).expect("there are keys");
+        let path = self.path(&plan, number, key);
+        let patience = match self.random.one_in(25) {
+            true => Duration::from_micros(self.random.below(10_000)),
+            false => PATIENCE,
+        };
+        let sent = self.record.now();
+        let answer = self.send(&path, plan.token.as_deref(), patience).await;
+        Entry {
+            number,
+            life: plan.life,
+            token: plan.token,
+            deed: plan.deed,
+            key,
+            sent,
+            ended: self.record.now(),
+            outcome: outcome(answer, plan.deed, patience),
+        }
+    }
+
+    /// Half of the pages pause between reading and writing, so that others
+    /// come between.
+    fn path(&mut self, plan: &Plan, number: u64, key: &str) -> String {
+        let deed = plan.deed;
+        let value = match deed {
+            Deed::Begin => plan.life.unwrap_or_default(),
+            _ => number,
+        };
+        let pause = match self.random.one_in(2) {
+            true => self.random.below(6),
+            false => 0,
+        };
+        format!("/{deed:?}/{value}/{key}/{pause}")
+    }
+
+    async fn send(
+        &mut self,
+        path: &str,
+        token: Option<&str>,
+        patience: Duration,
+    ) -> Result<Answer, Doubt> {
+        let copy = self.random.next();
+        let index = self.connect(copy).await;
+        let line = self.lines[index].as_mut().expect("it was just connected");
+        let answer = line.get(path, token, patience).await;
+        if answer.is_err() {
+            self.lines[index] = None;
+        }
+        answer
+    }
+
+    /// A line to the copy that was chosen, or to the next one that runs.
+    async fn connect(&mut self, chosen: u64) -> usize {
+        let number = self.copies.number() as u64;
+        for next in chosen % number.. {
+            let index = usize::try_from(next % number).expect("few copies");
+            if self.reaches(index).await {
+                return index;
+            }
+            tokio::task::yield_now().await;
+        }
+        unreachable!("one copy at a time is down")
+    }
+
+    async fn reaches(&mut self, index: usize) -> bool {
+        let Some(port) = self.copies.port(index) else {
+            return false;
+        };
+        if self.lines[index]
+            .as_ref()
+            .is_none_or(|line| !line.leads_to(port))
+        {
+            self.lines[index] = Line::open(port).await;
+        }
+        self.lines[index].is_some()
+    }
+}
+
+/// A third of the sessions are cleared now and then; in the others every
+/// increment can be counted to the end.
+fn allowed(deed: Deed, life: Life) -> Deed {
+    match deed {
+        Deed::Clear if !life.is_multiple_of(3) => Deed::Increment,
+        deed => deed,
+    }
+}
+
+fn outcome(answer: Result<Answer, Doubt>, deed: Deed, patience: Duration) -> Outcome {
+    match answer {
+        Ok(answer) => answer.outcome(deed),
+        Err(Doubt::Cancelled) if patience == PATIENCE => {
+            Outcome::Strange(format!("no answer in {PATIENCE:?}"))
+        }
+        Err(doubt) => Outcome::InDoubt(doubt),
+    }
+}
+
+/// Of the form of a token, and nobody's.
+fn made_up(random: &mut Random) -> Token {
+    let octets = [(); 4].map(|()| random.next().to_be_bytes()).concat();
+    URL_SAFE_NO_PAD.encode(octets).into()
+}
