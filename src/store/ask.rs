@@ -1,0 +1,161 @@
+//! What sessions ask of the store.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Error, ErrorKind,
+    changes::Changes,
+    document::{Document, Meta},
+    expiry::{Extent, Timeouts, Times},
+    id::{RowId, Token},
+    state::MayTouch,
+    store::{
+        PgSessionStore,
+        row::Row,
+        writer::{CycleOrder, SaveOrder, Write},
+        writes::InsertRow,
+    },
+};
+
+impl PgSessionStore {
+    /// The live rows among these.
+    pub(crate) async fn load(&self, ids: &[RowId]) -> Result<Vec<Arc<Row>>, Error> {
+        let receipts: Vec<_> = ids
+            .iter()
+            .map(|id| self.shared.writer.load.submit(id.clone()))
+            .collect();
+        let mut rows = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            rows.extend(receipt.answer().await?);
+        }
+        Ok(rows)
+    }
+
+    /// A row for a session that this request began, under a token that was
+    /// never used before.
+    pub(crate) async fn insert(
+        &self,
+        document: &Document,
+        timeouts: &Timeouts,
+    ) -> Result<(Token, Arc<Row>), Error> {
+        let table = self.set_up().table().await?;
+        self.check_timeouts(timeouts)?;
+        let token = Token::generate()?;
+        let order = InsertRow {
+            id: token.row_id(),
+            text: document.to_text().into(),
+            extent: timeouts.extent_of_new(&document.meta(), table.columns.has_created()),
+        };
+        let now = self.insert_row(order.clone()).await?;
+        let row = Row {
+            id: order.id,
+            text: Some(order.text),
+            times: Times {
+                now,
+                expires: order.extent.from(now),
+                created: table.columns.has_created().then_some(now),
+            },
+        };
+        Ok((token, Arc::new(row)))
+    }
+
+    /// Sent once more when the connection was lost: the id is nobody else's,
+    /// so a row that is there by then is ours.
+    async fn insert_row(&self, order: InsertRow) -> Result<f64, Error> {
+        let insert = &self.shared.writer.insert;
+        let first = insert.submit(order.clone()).answer().await;
+        match first {
+            Ok(now) => now.ok_or_else(id_exists),
+            Err(error) if error.kind() == ErrorKind::Unavailable && !error.is_out_of_time() => {
+                self.insert_again(order).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn insert_again(&self, order: InsertRow) -> Result<f64, Error> {
+        let id = order.id.clone();
+        match self.shared.writer.insert.submit(order).answer().await? {
+            Some(now) => Ok(now),
+            None => self
+                .load(&[id])
+                .await?
+                .first()
+                .map(|row| row.times.now)
+                .ok_or_else(Error::ended),
+        }
+    }
+
+    /// Saves what a request did, or only moves the expiry where it did
+    /// nothing.
+    pub(crate) async fn save(
+        &self,
+        base: Arc<Row>,
+        changes: Changes,
+        timeouts: Arc<Timeouts>,
+        may_touch: MayTouch,
+    ) -> Result<Arc<Row>, Error> {
+        let (answer, receipt) = oneshot::channel();
+        let id = base.id.clone();
+        let order = SaveOrder {
+            base,
+            changes,
+            may_touch,
+            timeouts,
+            answer,
+        };
+        self.shared.writer.submit(id, Write::Save(order));
+        receipt.await.unwrap_or_else(|_| Err(Error::abandoned()))
+    }
+
+    /// Gives the session a new token; the old one opens nothing any more.
+    pub(crate) async fn cycle(
+        &self,
+        id: RowId,
+        changes: Changes,
+        timeouts: Arc<Timeouts>,
+    ) -> Result<(Token, Arc<Row>), Error> {
+        let token = Token::generate()?;
+        let (answer, receipt) = oneshot::channel();
+        let order = CycleOrder {
+            changes,
+            timeouts,
+            new_id: token.row_id(),
+            answer,
+        };
+        self.shared.writer.submit(id, Write::Cycle(order));
+        let row = receipt.await.unwrap_or_else(|_| Err(Error::abandoned()))?;
+        Ok((token, row))
+    }
+
+    /// Deletes the row; an absent one is as good.
+    pub(crate) async fn destroy(&self, id: RowId) -> Result<(), Error> {
+        let (answer, receipt) = oneshot::channel();
+        self.shared.writer.submit(id, Write::Destroy(answer));
+        receipt.await.unwrap_or_else(|_| Err(Error::abandoned()))
+    }
+}
+
+impl Timeouts {
+    /// A row that is not there yet has no times to reckon from, so the earlier
+    /// timeout wins in seconds from now.
+    fn extent_of_new(&self, meta: &Meta, has_created: bool) -> Extent {
+        let from_now = self.extent(meta, has_created.then_some(0.0));
+        match meta.until {
+            Some(_) => from_now,
+            None => Extent {
+                ttl: from_now.from(0.0),
+                until: None,
+            },
+        }
+    }
+}
+
+fn id_exists() -> Error {
+    Error::new(
+        ErrorKind::Database,
+        "a row with the id of a fresh token exists already",
+    )
+}
