@@ -22,6 +22,7 @@ mod random;
 mod record;
 mod site;
 mod visitor;
+mod wire;
 
 use std::{
     fs,
