@@ -10,7 +10,7 @@ use http::{HeaderMap, Response, StatusCode};
 use pin_project_lite::pin_project;
 
 use crate::{
-    Error, LazySession,
+    Error, ErrorKind, LazySession,
     cookie::{attach, vary_by_cookie},
     service::Exchange,
     session::{Closing, Pending, Session},
@@ -21,7 +21,7 @@ pin_project! {
     /// The response of a [`PgSessionService`](crate::PgSessionService): the
     /// handler's, once what it did to the session is committed.
     pub struct ResponseFuture<F, B> {
-        session: LazySession,
+        session: Option<LazySession>,
         exchange: Option<Exchange>,
         #[pin]
         stage: Stage<F, B>,
@@ -33,17 +33,29 @@ pin_project! {
     enum Stage<F, B> {
         Handle { #[pin] handler: F },
         Commit {
-            response: Option<Response<B>>,
-            commit: BoxFuture<'static, Result<Pending, Error>>,
+            answer: Option<(LazySession, Response<B>)>,
+            commit: BoxFuture<'static, Committed>,
         },
     }
 }
 
+/// The cookie that is owed, and whether all was saved.
+type Committed = (Pending, Result<(), Error>);
+
 impl<F, B> ResponseFuture<F, B> {
     pub(crate) fn new(handler: F, session: LazySession, exchange: Option<Exchange>) -> Self {
         Self {
-            session,
+            session: Some(session),
             exchange,
+            stage: Stage::Handle { handler },
+        }
+    }
+
+    /// Where a layer further out looks after the session.
+    pub(crate) fn passing_on(handler: F) -> Self {
+        Self {
+            session: None,
+            exchange: None,
             stage: Stage::Handle { handler },
         }
     }
@@ -62,23 +74,31 @@ where
             match this.stage.as_mut().project() {
                 StageProjection::Handle { handler } => {
                     let response = ready!(handler.poll(cx))?;
-                    this.session.start_response();
-                    let Some(session) = this.session.looked_at() else {
+                    let Some(session) = this.session.take().and_then(end_of_changes) else {
                         return Poll::Ready(Ok(response));
                     };
-                    let closing = closing(this.session, this.exchange.take(), response.status());
+                    let closing = closing(&session, this.exchange.take(), response.status());
                     let commit = commit(session.clone(), closing);
-                    let response = Some(response);
-                    this.stage.set(Stage::Commit { response, commit });
+                    let stage = Stage::Commit {
+                        answer: Some((session, response)),
+                        commit,
+                    };
+                    this.stage.set(stage);
                 }
-                StageProjection::Commit { response, commit } => {
-                    let pending = ready!(commit.as_mut().poll(cx));
-                    let response = response.take().expect("polled after it was ready");
-                    return Poll::Ready(Ok(finish(this.session, response, pending)));
+                StageProjection::Commit { answer, commit } => {
+                    let committed = ready!(commit.as_mut().poll(cx));
+                    let (session, response) = answer.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(finish(&session, response, committed)));
                 }
             }
         }
     }
+}
+
+/// The session, where anybody looked at it before the response started.
+fn end_of_changes(session: LazySession) -> Option<LazySession> {
+    session.start_response();
+    session.looked_at().is_some().then_some(session)
 }
 
 /// What the answer's status and the application's choices leave of the
@@ -97,14 +117,11 @@ fn closing(session: &LazySession, exchange: Option<Exchange>, status: StatusCode
 
 /// A session that could not be loaded owes nothing: its rejection is the
 /// answer already.
-fn commit(
-    session: Result<Session, Error>,
-    closing: Closing,
-) -> BoxFuture<'static, Result<Pending, Error>> {
+fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committed> {
     Box::pin(async move {
-        match session {
-            Ok(session) => session.commit(closing).await,
-            Err(_) => Ok(Pending::AsItIs),
+        match session.looked_at() {
+            Some(Ok(session)) => session.commit(closing).await,
+            Some(Err(_)) | None => (Pending::AsItIs, Ok(())),
         }
     })
 }
@@ -112,12 +129,17 @@ fn commit(
 fn finish<B: Default>(
     session: &LazySession,
     mut response: Response<B>,
-    pending: Result<Pending, Error>,
+    (pending, outcome): Committed,
 ) -> Response<B> {
-    match pending {
-        Ok(pending) => add_cookie(session, response.headers_mut(), pending),
-        Err(error) => response = not_saved(&error),
-    }
+    let pending = match (outcome, pending) {
+        (Ok(()), Pending::AsItIs) if opened_nothing(session) => Pending::Removed,
+        (Ok(()), pending) => pending,
+        (Err(error), pending) => {
+            response = not_saved(&error);
+            pending
+        }
+    };
+    add_cookie(session, response.headers_mut(), pending);
     vary_by_cookie(response.headers_mut());
     response
 }
@@ -127,7 +149,6 @@ fn add_cookie(session: &LazySession, headers: &mut HeaderMap, pending: Pending) 
     match pending {
         Pending::Set(token, life) => attach(headers, cookie.set(&token, life)),
         Pending::Removed => attach(headers, cookie.removal()),
-        Pending::AsItIs if opened_nothing(session) => attach(headers, cookie.removal()),
         Pending::AsItIs => {}
     }
 }
@@ -141,17 +162,30 @@ fn opened_nothing(session: &LazySession) -> bool {
 
 /// The handler's answer would claim what was not stored.
 fn not_saved<B: Default>(error: &Error) -> Response<B> {
-    tracing::error!(
-        error = error as &dyn std::error::Error,
-        kind = ?error.kind(),
-        "a session could not be saved; its request is answered with 503"
-    );
+    log(error);
     let mut response = Response::new(B::default());
     *response.status_mut() = match error.status() {
         StatusCode::BAD_REQUEST => StatusCode::BAD_REQUEST,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     response
+}
+
+/// That a visitor signs out while another request runs, or sends what somebody
+/// planted, is no fault of the site's.
+fn log(error: &Error) {
+    let kind = error.kind();
+    let error = error as &dyn std::error::Error;
+    match kind {
+        ErrorKind::Ended | ErrorKind::Ambiguous => {
+            tracing::debug!(error, ?kind, "a change to a session was refused");
+        }
+        _ => tracing::error!(
+            error,
+            ?kind,
+            "a session could not be saved; its request is answered with 503"
+        ),
+    }
 }
 
 impl<F, B> fmt::Debug for ResponseFuture<F, B> {

@@ -20,7 +20,7 @@ type TouchIf = Arc<dyn Fn(&Exchange) -> bool + Send + Sync>;
 /// minutes for low, 2 to 5 for high value applications, absolute 4 to 8 hours.
 ///
 /// Two layers with different cookie names can be nested; [`Session`] is then
-/// the inner one's.
+/// the inner one's. Of two with the same name the inner one does nothing.
 ///
 /// ```
 /// use std::time::Duration;

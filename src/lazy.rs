@@ -1,6 +1,6 @@
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, Ordering, fence},
 };
 
 use tokio::sync::OnceCell;
@@ -78,7 +78,10 @@ impl LazySession {
     /// When the row could not be loaded; the same one at each call.
     pub async fn load(&self) -> Result<Session, Error> {
         let session = self.0.session.get_or_init(|| self.0.open()).await;
-        if self.0.response_started.load(Ordering::Acquire) {
+        // Against the fence of `start_response`: either the response sees this
+        // session, or this call sees that the response has started.
+        fence(Ordering::SeqCst);
+        if self.0.response_started.load(Ordering::Relaxed) {
             session.iter().for_each(Session::close_for_changes);
         }
         session.clone()
@@ -109,7 +112,8 @@ impl LazySession {
     }
 
     pub(crate) fn start_response(&self) {
-        self.0.response_started.store(true, Ordering::Release);
+        self.0.response_started.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     pub(crate) fn config(&self) -> &Config {

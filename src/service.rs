@@ -65,8 +65,16 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let presented = presented(request.headers(), self.config.cookie.name());
-        let outer = request.extensions_mut().remove::<LazySession>();
+        let name = self.config.cookie.name();
+        let outer = request.extensions().get::<LazySession>().cloned();
+        if outer
+            .as_ref()
+            .is_some_and(|outer| outer.named(name).is_some())
+        {
+            // Two answers for one cookie would contradict each other.
+            return ResponseFuture::passing_on(self.inner.call(request));
+        }
+        let presented = presented(request.headers(), name);
         let session = LazySession::new(Arc::clone(&self.config), presented, outer);
         let exchange = self
             .config

@@ -166,7 +166,8 @@ impl Session {
     /// Unlike `get` and `insert` it loses nothing when requests run at the
     /// same moment: if another one was saved first, `update` is called again
     /// with the newer value. So it should depend on nothing but its argument,
-    /// and what it answered at first may not be the last word.
+    /// and what it answered at first may not be the last word. It must not use
+    /// this session itself, which waits for it: that would be a deadlock.
     ///
     /// # Errors
     ///
@@ -320,18 +321,27 @@ impl Session {
     /// [`Ended`](ErrorKind::Ended) when the session was destroyed meanwhile.
     pub async fn save(&self) -> Result<(), Error> {
         self.open_state().map(drop)?;
+        let session = self.clone();
+        // A handler that gives up waiting must not lose a token that was
+        // committed meanwhile: the response still owes its cookie.
+        let saving = tokio::spawn(async move { session.save_now().await });
+        saving.await.unwrap_or_else(|_| Err(Error::abandoned()))
+    }
+
+    async fn save_now(&self) -> Result<(), Error> {
         let mut cookie = self.0.saving.lock().await;
         let debt = self.state().take_debt(&self.0.timeouts, MayTouch::No);
         self.pay(debt, &mut cookie).await
     }
 
     /// Ends the time for changes, saves them, and answers the cookie that the
-    /// response owes.
-    pub(crate) async fn commit(&self, closing: Closing) -> Result<Pending, Error> {
+    /// response owes. It owes the one of an earlier save also where this one
+    /// failed.
+    pub(crate) async fn commit(&self, closing: Closing) -> (Pending, Result<(), Error>) {
         let mut cookie = self.0.saving.lock().await;
         let debt = self.close(closing);
-        self.pay(debt, &mut cookie).await?;
-        Ok(cookie.clone())
+        let outcome = self.pay(debt, &mut cookie).await;
+        (cookie.clone(), outcome)
     }
 
     fn close(&self, closing: Closing) -> Debt {

@@ -29,6 +29,7 @@ mod set_up;
 mod statements;
 mod table;
 mod writer;
+mod writes;
 
 pub use inspect::TableReport;
 pub use migrate::MIGRATOR;
@@ -38,9 +39,9 @@ pub(crate) use save::random_fraction;
 
 use database::Database;
 use set_up::SetUp;
-use statements::InsertRow;
 use table::TableName;
 use writer::{CycleOrder, SaveOrder, Write, Writer};
+use writes::InsertRow;
 
 /// How long the database may take for one statement, the wait for a
 /// connection included: long enough for a fail-over to a warm standby to be

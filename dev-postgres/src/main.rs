@@ -21,5 +21,6 @@ fn main() -> io::Result<ExitCode> {
         .env("DATABASE_URL", server.url())
         .env("AXUM_PG_SESSION_DATABASE_URL", server.url())
         .status()?;
-    Ok(ExitCode::from(if status.success() { 0 } else { 1 }))
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(u8::MAX)))
 }

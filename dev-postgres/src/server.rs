@@ -17,6 +17,8 @@ use crate::programs::{Prefer, Programs, User};
 const WATCHDOG: &str = include_str!("watchdog.sh");
 /// A loaded machine takes seconds, not minutes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Each of them fails at once, unless it succeeds.
+const ATTEMPTS: u32 = 20;
 const POLL: Duration = Duration::from_millis(10);
 
 /// A Postgres of one's own, on a socket in a private folder.
@@ -100,6 +102,8 @@ impl Builder {
             ("max_connections", "500"),
             ("shared_buffers", "128MB"),
             ("fsync", "off"),
+            // Elsewhere a killed server leaves its segments in shared memory.
+            ("dynamic_shared_memory_type", "mmap"),
         ];
         let defaults = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
         defaults
@@ -173,19 +177,20 @@ impl Server {
     pub fn start_again(&self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         // After a kill the old processes hold its memory for a moment, and a
-        // server that finds it in use ends.
-        while !self.starts_by(deadline)? {
-            if Instant::now() > deadline {
-                return Err(self.with_log(&io::Error::other("Postgres does not start")));
+        // server that finds it in use ends. One that ends for another reason
+        // does so each time.
+        for _ in 0..ATTEMPTS {
+            if self.starts_by(deadline)? {
+                return Ok(());
             }
+            thread::sleep(POLL * 10);
         }
-        Ok(())
+        Err(self.with_log(&io::Error::other("Postgres does not start")))
     }
 
     fn starts_by(&self, deadline: Instant) -> io::Result<bool> {
         let process = self.watchdog().order("start")?;
-        let attempt = (Instant::now() + PATIENCE / 12).min(deadline);
-        while Instant::now() < attempt {
+        while Instant::now() < deadline && self.watchdog().order("alive")? == process {
             if self.is_ready(&process) {
                 return Ok(true);
             }
@@ -225,6 +230,7 @@ impl Watchdog {
             .args([folder, &programs.folder])
             .args(settings)
             .current_dir("/")
+            .env_clear()
             // Ctrl-C reaches the processes of the foreground only.
             .process_group(0)
             .stdin(Stdio::piped())

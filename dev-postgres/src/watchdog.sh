@@ -2,8 +2,8 @@
 # input, and leaves nothing behind, however that somebody ended.
 dir=$1 bin=$2
 shift 2
-# Also where the owner's path leads nowhere for the user that runs this.
-PATH=/usr/bin:/bin:$PATH
+# Nothing of the owner's environment is known here.
+PATH=/usr/bin:/bin
 trap '' PIPE INT
 server=
 
@@ -26,6 +26,7 @@ if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-locale --no-sy
     while read -r order; do
         case $order in
             start) start "$@" ;;
+            alive) kill -0 "$server" 2>/dev/null || server= ;;
             *)
                 kill -"$order" "$server"
                 wait "$server"

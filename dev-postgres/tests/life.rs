@@ -124,6 +124,31 @@ async fn settings_are_applied() {
     assert_eq!(setting.expect("a setting"), "5MB");
 }
 
+#[test]
+fn a_setting_that_is_refused_is_told_with_the_log() {
+    let refused = Server::builder().setting("work_mem", "much").start();
+    let error = refused.expect_err("no such amount").to_string();
+    assert!(error.contains("work_mem"), "{error}");
+}
+
+#[tokio::test]
+async fn a_test_database_is_dropped_with_its_value() {
+    let one = dev_postgres::test_database().await.expect("a database");
+    let two = dev_postgres::test_database().await.expect("a database");
+    let name = one
+        .url()
+        .rsplit('/')
+        .next()
+        .and_then(|rest| rest.split('?').next());
+    let sql = format!(
+        "SELECT count(*)::text FROM pg_database WHERE datname = '{}'",
+        name.expect("a name")
+    );
+    assert_eq!(ask(two.url(), &sql).await.expect("a count"), "1");
+    drop(one);
+    assert_eq!(ask(two.url(), &sql).await.expect("a count"), "0");
+}
+
 #[tokio::test]
 async fn two_test_databases_do_not_see_each_other() {
     let one = dev_postgres::test_database().await.expect("a database");

@@ -6,7 +6,10 @@ use crate::{
     Error,
     document::Document,
     id::RowId,
-    store::writer::{Write, Writer},
+    store::{
+        writer::{Write, Writer},
+        writes::DestroyRow,
+    },
 };
 
 impl Writer {
@@ -17,7 +20,12 @@ impl Writer {
         id: &RowId,
         answer: oneshot::Sender<Result<(), Error>>,
     ) {
-        match self.destroy.submit(id.clone()).answer().await {
+        match self
+            .destroy
+            .submit(DestroyRow { id: id.clone() })
+            .answer()
+            .await
+        {
             Ok(deleted) => match deleted.flatten().as_deref().and_then(successor) {
                 Some(successor) => self.submit(successor, Write::Destroy(answer)),
                 None => drop(answer.send(Ok(()))),

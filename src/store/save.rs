@@ -18,8 +18,8 @@ use crate::{
     state::MayTouch,
     store::{
         row::{Expiring, Row},
-        statements::{SaveRow, TouchRow},
         writer::{SaveOrder, Write, Writer},
+        writes::{SaveRow, TouchRow},
     },
 };
 

@@ -1,13 +1,12 @@
-//! The batched statements: what one row of each is, and what it answers.
+//! One statement for many rows, and an answer for each of them.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
 use futures_core::future::BoxFuture;
 use sqlx::PgConnection;
 
 use crate::{
     Error,
-    expiry::Extent,
     id::RowId,
     store::{
         batch::Statement,
@@ -18,49 +17,36 @@ use crate::{
 };
 
 /// The rows that a statement answered, by id.
-type Answers<T> = HashMap<String, T>;
+pub(super) type Answers<T> = HashMap<String, T>;
 
 /// Loads live rows.
 #[derive(Debug)]
 pub(super) struct Load(pub(super) SetUp);
 
-/// Inserts rows; answers the database's now, or `None` where the id exists.
+/// Writes rows, each of which can fail alone.
 #[derive(Debug)]
-pub(super) struct Insert(pub(super) SetUp);
-
-/// Writes documents where the row still holds what was loaded; answers the
-/// database's now, or `None` where it does not.
-#[derive(Debug)]
-pub(super) struct Save(pub(super) SetUp);
-
-/// Moves the expiry where it still is what was loaded.
-#[derive(Debug)]
-pub(super) struct Touch(pub(super) SetUp);
-
-/// Deletes rows; answers what a short row held, which may be a forwarding.
-#[derive(Debug)]
-pub(super) struct Destroy(pub(super) SetUp);
-
-#[derive(Clone, Debug)]
-pub(super) struct InsertRow {
-    pub(super) id: RowId,
-    pub(super) text: Arc<str>,
-    pub(super) extent: Extent,
+pub(super) struct Writing<R> {
+    set_up: SetUp,
+    of: PhantomData<fn(R)>,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct SaveRow {
-    pub(super) id: RowId,
-    pub(super) digest: [u8; 32],
-    pub(super) text: Arc<str>,
-    pub(super) extent: Option<Extent>,
-}
+/// What one request adds to a statement that writes.
+pub(super) trait WriteRow: Clone + Send + 'static {
+    /// What the statement answers for a row that it wrote.
+    type Answer: Send + 'static;
 
-#[derive(Clone, Debug)]
-pub(super) struct TouchRow {
-    pub(super) id: RowId,
-    pub(super) expires: f64,
-    pub(super) extent: Extent,
+    fn id(&self) -> &RowId;
+
+    fn weight(&self) -> usize {
+        self.id().as_str().len()
+    }
+
+    /// Runs the statement for `rows`, which are sorted by id.
+    fn write(
+        table: Arc<Table>,
+        connection: &mut PgConnection,
+        rows: Vec<Self>,
+    ) -> Work<'_, Answers<Self::Answer>>;
 }
 
 impl Statement for Load {
@@ -103,158 +89,64 @@ async fn load(
     asked_for(&ids, rows.collect())
 }
 
-impl Statement for Insert {
-    type Row = InsertRow;
-    type Answer = Option<f64>;
-
-    async fn run(&self, rows: Vec<InsertRow>) -> Vec<Result<Self::Answer, Error>> {
-        by_halves(
-            rows,
-            |row| &row.id,
-            |rows| {
-                self.0
-                    .run(|table, connection| Box::pin(insert(table, connection, rows)))
-            },
-        )
-        .await
+impl<R: WriteRow> Writing<R> {
+    pub(super) fn new(set_up: SetUp) -> Self {
+        Self {
+            set_up,
+            of: PhantomData,
+        }
     }
 
-    fn weight(row: &InsertRow) -> usize {
-        row.text.len()
+    async fn write(&self, rows: Vec<R>) -> Result<Answers<R::Answer>, Error> {
+        let ids = ids(&rows);
+        let answers = self
+            .set_up
+            .run(|table, connection| R::write(table, connection, rows))
+            .await?;
+        asked_for(&ids, answers)
     }
 }
 
-async fn insert(
-    table: Arc<Table>,
-    connection: &mut PgConnection,
-    rows: Vec<InsertRow>,
-) -> Result<Answers<f64>, Error> {
-    let ids: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
-    let answers: Vec<(String, f64)> = sqlx::query_as(table.insert.clone())
-        .bind(texts(&ids))
-        .bind(rows.iter().map(|row| &*row.text).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.extent.ttl).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.extent.until).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
-    asked_for(&ids, answers.into_iter().collect())
-}
+impl<R: WriteRow> Statement for Writing<R> {
+    type Row = R;
+    type Answer = Option<R::Answer>;
 
-impl Statement for Save {
-    type Row = SaveRow;
-    type Answer = Option<f64>;
-
-    async fn run(&self, rows: Vec<SaveRow>) -> Vec<Result<Self::Answer, Error>> {
-        by_halves(
-            rows,
-            |row| &row.id,
-            |rows| {
-                self.0
-                    .run(|table, connection| Box::pin(save(table, connection, rows)))
-            },
-        )
-        .await
+    /// Runs the rows as one statement, in the order of their ids: unsorted
+    /// batches deadlock. Where one row can be at fault, the halves are tried
+    /// on their own, so that it fails alone: the failed statement has changed
+    /// nothing.
+    async fn run(&self, rows: Vec<R>) -> Vec<Result<Self::Answer, Error>> {
+        let mut outcomes = HashMap::with_capacity(rows.len());
+        let mut pending = vec![sorted(rows.clone())];
+        while let Some(part) = pending.pop() {
+            match self.write(part.clone()).await {
+                Err(error) if error.blames_a_row() && part.len() > 1 => {
+                    let (low, high) = part.split_at(part.len() / 2);
+                    pending.extend([high.to_vec(), low.to_vec()]);
+                }
+                answers => {
+                    let answers = answered(&part, R::id, answers, Answers::remove);
+                    outcomes.extend(ids(&part).into_iter().zip(answers));
+                }
+            }
+        }
+        rows.iter()
+            .map(|row| outcomes.remove(row.id()).expect("every row is in one part"))
+            .collect()
     }
 
-    fn weight(row: &SaveRow) -> usize {
-        row.text.len()
+    fn weight(row: &R) -> usize {
+        row.weight()
     }
 }
 
-async fn save(
-    table: Arc<Table>,
-    connection: &mut PgConnection,
-    rows: Vec<SaveRow>,
-) -> Result<Answers<f64>, Error> {
-    let ids: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
-    let extents = || rows.iter().map(|row| row.extent);
-    let answers: Vec<(String, f64)> = sqlx::query_as(table.save.clone())
-        .bind(texts(&ids))
-        .bind(
-            rows.iter()
-                .map(|row| row.digest.as_slice())
-                .collect::<Vec<_>>(),
-        )
-        .bind(rows.iter().map(|row| &*row.text).collect::<Vec<_>>())
-        .bind(
-            extents()
-                .map(|extent| Some(extent?.ttl))
-                .collect::<Vec<_>>(),
-        )
-        .bind(extents().map(|extent| extent?.until).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
-    asked_for(&ids, answers.into_iter().collect())
+fn sorted<R: WriteRow>(mut rows: Vec<R>) -> Vec<R> {
+    rows.sort_by(|a, b| a.id().cmp(b.id()));
+    rows
 }
 
-impl Statement for Touch {
-    type Row = TouchRow;
-    type Answer = Option<f64>;
-
-    async fn run(&self, rows: Vec<TouchRow>) -> Vec<Result<Self::Answer, Error>> {
-        by_halves(
-            rows,
-            |row| &row.id,
-            |rows| {
-                self.0
-                    .run(|table, connection| Box::pin(touch(table, connection, rows)))
-            },
-        )
-        .await
-    }
-
-    fn weight(row: &TouchRow) -> usize {
-        row.id.as_str().len()
-    }
-}
-
-async fn touch(
-    table: Arc<Table>,
-    connection: &mut PgConnection,
-    rows: Vec<TouchRow>,
-) -> Result<Answers<f64>, Error> {
-    let ids: Vec<_> = rows.iter().map(|row| row.id.clone()).collect();
-    let answers: Vec<(String, f64)> = sqlx::query_as(table.touch.clone())
-        .bind(texts(&ids))
-        .bind(rows.iter().map(|row| row.expires).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.extent.ttl).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.extent.until).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
-    asked_for(&ids, answers.into_iter().collect())
-}
-
-impl Statement for Destroy {
-    type Row = RowId;
-    type Answer = Option<Option<String>>;
-
-    async fn run(&self, rows: Vec<RowId>) -> Vec<Result<Self::Answer, Error>> {
-        by_halves(
-            rows,
-            |id| id,
-            |ids| {
-                self.0
-                    .run(|table, connection| Box::pin(destroy(table, connection, ids)))
-            },
-        )
-        .await
-    }
-
-    fn weight(id: &RowId) -> usize {
-        id.as_str().len()
-    }
-}
-
-async fn destroy(
-    table: Arc<Table>,
-    connection: &mut PgConnection,
-    ids: Vec<RowId>,
-) -> Result<Answers<Option<String>>, Error> {
-    let answers: Vec<(String, Option<String>)> = sqlx::query_as(table.destroy.clone())
-        .bind(texts(&ids))
-        .fetch_all(connection)
-        .await?;
-    asked_for(&ids, answers.into_iter().collect())
+fn ids<R: WriteRow>(rows: &[R]) -> Vec<RowId> {
+    rows.iter().map(|row| row.id().clone()).collect()
 }
 
 fn texts(ids: &[RowId]) -> Vec<&str> {
@@ -287,47 +179,7 @@ fn answered<R, T, A>(
     }
 }
 
-/// Runs the rows as one statement, in the order of their ids: unsorted batches
-/// deadlock. Where one row can be at fault, the halves are tried on their own,
-/// so that it fails alone: the failed statement has changed nothing.
-async fn by_halves<R, T, F>(
-    rows: Vec<R>,
-    id: impl Fn(&R) -> &RowId + Copy,
-    run: impl Fn(Vec<R>) -> F,
-) -> Vec<Result<Option<T>, Error>>
-where
-    R: Clone,
-    F: Future<Output = Result<Answers<T>, Error>>,
-{
-    let mut outcomes: HashMap<RowId, Result<Option<T>, Error>> = HashMap::with_capacity(rows.len());
-    let mut pending = vec![sorted(rows.clone(), id)];
-    while let Some(part) = pending.pop() {
-        match run(part.clone()).await {
-            Err(error) if error.blames_a_row() && part.len() > 1 => {
-                let (low, high) = part.split_at(part.len() / 2);
-                pending.extend([high.to_vec(), low.to_vec()]);
-            }
-            answers => {
-                let answers = answered(&part, id, answers, Answers::remove);
-                outcomes.extend(part.iter().map(|row| id(row).clone()).zip(answers));
-            }
-        }
-    }
-    rows.iter()
-        .map(|row| {
-            outcomes
-                .remove(id(row))
-                .unwrap_or_else(|| Err(Error::abandoned()))
-        })
-        .collect()
-}
-
-fn sorted<R>(mut rows: Vec<R>, id: impl Fn(&R) -> &RowId) -> Vec<R> {
-    rows.sort_by(|a, b| id(a).cmp(id(b)));
-    rows
-}
-
-type Work<'c, T> = BoxFuture<'c, Result<T, Error>>;
+pub(super) type Work<'c, T> = BoxFuture<'c, Result<T, Error>>;
 
 impl SetUp {
     /// Lends the table and a connection to one statement.

@@ -19,7 +19,8 @@ use crate::{
         batch::Batch,
         row::Row,
         set_up::SetUp,
-        statements::{Destroy, Insert, Load, Save, Touch},
+        statements::{Load, WriteRow, Writing},
+        writes::{DestroyRow, InsertRow, SaveRow, TouchRow},
     },
 };
 
@@ -33,10 +34,10 @@ const WRITE_LANES: usize = 8;
 pub(crate) struct Writer {
     pub(super) set_up: SetUp,
     pub(super) load: Arc<Batch<Load>>,
-    pub(super) insert: Arc<Batch<Insert>>,
-    pub(super) save: Arc<Batch<Save>>,
-    pub(super) touch: Arc<Batch<Touch>>,
-    pub(super) destroy: Arc<Batch<Destroy>>,
+    pub(super) insert: Arc<Batch<Writing<InsertRow>>>,
+    pub(super) save: Arc<Batch<Writing<SaveRow>>>,
+    pub(super) touch: Arc<Batch<Writing<TouchRow>>>,
+    pub(super) destroy: Arc<Batch<Writing<DestroyRow>>>,
     /// A session is in here as long as a task works on its row.
     queues: Mutex<HashMap<RowId, Vec<Write>>>,
 }
@@ -65,14 +66,18 @@ pub(super) struct CycleOrder {
     pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
 }
 
+fn write_batch<R: WriteRow>(set_up: &SetUp) -> Arc<Batch<Writing<R>>> {
+    Batch::new(Writing::new(set_up.clone()), WRITE_LANES)
+}
+
 impl Writer {
     pub(crate) fn new(set_up: SetUp) -> Arc<Self> {
         Arc::new(Self {
             load: Batch::new(Load(set_up.clone()), LOAD_LANES),
-            insert: Batch::new(Insert(set_up.clone()), WRITE_LANES),
-            save: Batch::new(Save(set_up.clone()), WRITE_LANES),
-            touch: Batch::new(Touch(set_up.clone()), WRITE_LANES),
-            destroy: Batch::new(Destroy(set_up.clone()), WRITE_LANES),
+            insert: write_batch(&set_up),
+            save: write_batch(&set_up),
+            touch: write_batch(&set_up),
+            destroy: write_batch(&set_up),
             set_up,
             queues: Mutex::default(),
         })

@@ -1,13 +1,10 @@
 //! Connections that are lost while a change is under way.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum_pg_session::{PgSessionLayer, PgSessionStore};
-use sqlx::{PgPool, Postgres, Transaction, postgres::PgPoolOptions};
-use tokio::time::{sleep, timeout};
+use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use crate::support::{Browser, Site, app, proxy::Proxy};
+use crate::support::{Browser, Site, app, page::until, proxy::Proxy};
 
 /// A site that reaches its database through a proxy, and a visitor of it.
 struct Exposed {
@@ -39,10 +36,10 @@ impl Exposed {
     /// Visits `path` while the row is locked. Once its statement waits there,
     /// `meanwhile` happens, and the lock is given back.
     async fn visit_locked(&self, path: &'static str, meanwhile: impl AsyncFnOnce()) -> u16 {
-        let lock = lock_row(&self.site.pool).await;
+        let lock = self.site.lock_rows().await;
         let browser = self.browser.at(&self.app);
         let visit = tokio::spawn(async move { browser.peek(path).await.status.as_u16() });
-        waiters(&self.site.pool, 1).await;
+        self.site.blocked(1).await;
         meanwhile().await;
         lock.commit().await.expect("a lock given back");
         visit.await.expect("no panic")
@@ -55,32 +52,6 @@ impl Exposed {
     }
 }
 
-async fn lock_row(pool: &PgPool) -> Transaction<'static, Postgres> {
-    let mut transaction = pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT id FROM public.session FOR UPDATE")
-        .execute(&mut *transaction)
-        .await
-        .expect("a lock");
-    transaction
-}
-
-async fn waiters(pool: &PgPool, wanted: i64) {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let waiting = async {
-        while sqlx::query_scalar::<_, i64>(sql)
-            .fetch_one(pool)
-            .await
-            .expect("a count")
-            < wanted
-        {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(Duration::from_secs(10), waiting)
-        .await
-        .expect("statements that wait");
-}
-
 /// The server goes on with a statement whose client is gone. The crate sends
 /// it again, and both wait for the same lock: only one may count.
 #[tokio::test]
@@ -89,7 +60,7 @@ async fn a_change_whose_connection_was_cut_is_not_made_twice() {
     let status = exposed
         .visit_locked("/increment/n", async || {
             exposed.proxy.cut();
-            waiters(&exposed.site.pool, 2).await;
+            exposed.site.blocked(2).await;
         })
         .await;
     assert_eq!((status, exposed.n().await), (503, 2));
@@ -102,7 +73,7 @@ async fn a_change_whose_backend_was_terminated_is_made_once() {
     let status = exposed
         .visit_locked("/increment/n", async || {
             terminate_waiters(&exposed.site.pool).await;
-            waiters(&exposed.site.pool, 1).await;
+            exposed.site.blocked(1).await;
         })
         .await;
     assert_eq!((status, exposed.n().await), (200, 2));
@@ -114,7 +85,7 @@ async fn a_cycle_whose_backend_was_terminated_is_made_once() {
     let status = exposed
         .visit_locked("/cycle", async || {
             terminate_waiters(&exposed.site.pool).await;
-            waiters(&exposed.site.pool, 1).await;
+            exposed.site.blocked(1).await;
         })
         .await;
     assert_eq!(status, 200);
@@ -134,19 +105,12 @@ async fn terminate_waiters(pool: &PgPool) {
 #[tokio::test]
 async fn a_client_that_leaves_after_the_handler_loses_nothing() {
     let exposed = Exposed::new().await;
-    let lock = lock_row(&exposed.site.pool).await;
+    let lock = exposed.site.lock_rows().await;
     let browser = exposed.browser.at(&exposed.app);
     let visit = tokio::spawn(async move { browser.peek("/increment/n").await });
-    waiters(&exposed.site.pool, 1).await;
+    exposed.site.blocked(1).await;
     visit.abort();
     assert!(visit.await.expect_err("aborted").is_cancelled());
     lock.commit().await.expect("a lock given back");
-    let committed = async {
-        while exposed.n().await < 2 {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(Duration::from_secs(10), committed)
-        .await
-        .expect("the change is committed");
+    until(async || exposed.n().await == 2).await;
 }

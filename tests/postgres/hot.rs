@@ -117,7 +117,7 @@ async fn fifty_keys_at_once_all_survive() {
             .join_all()
             .await
             .iter()
-            .all(|status| status.is_success())
+            .all(axum::http::StatusCode::is_success)
     );
     assert_eq!(
         site.rows()

@@ -21,11 +21,11 @@ async fn cookie_of(layer: PgSessionLayer) -> Cookie<'static> {
 }
 
 fn days(cookie: &Cookie<'_>) -> Option<i64> {
-    cookie.max_age().map(|age| age.whole_days())
+    cookie.max_age().map(cookie::time::Duration::whole_days)
 }
 
 #[track_caller]
-fn assert_refused(layer: PgSessionLayer, because: &str) {
+fn assert_refused(layer: &PgSessionLayer, because: &str) {
     let error = layer.check().expect_err("a contradiction");
     assert_eq!(error.kind(), ErrorKind::Setup);
     assert!(error.to_string().contains(because), "{error}");
@@ -175,11 +175,11 @@ async fn the_defaults_contradict_nothing() {
 #[tokio::test]
 async fn a_host_prefix_with_a_domain_is_refused_at_set_up() {
     let named = || unconnected().cookie_name("__Host-id");
-    assert_refused(named().cookie_domain("example.org"), "__Host-");
-    assert_refused(named().cookie_path("/shop"), "__Host-");
-    assert_refused(named().secure(false), "__Host-");
+    assert_refused(&named().cookie_domain("example.org"), "__Host-");
+    assert_refused(&named().cookie_path("/shop"), "__Host-");
+    assert_refused(&named().secure(false), "__Host-");
     assert_refused(
-        unconnected().cookie_name("__Secure-id").secure(false),
+        &unconnected().cookie_name("__Secure-id").secure(false),
         "__Secure-",
     );
 }
@@ -187,22 +187,22 @@ async fn a_host_prefix_with_a_domain_is_refused_at_set_up() {
 #[tokio::test]
 async fn same_site_none_without_secure_is_refused() {
     let layer = unconnected().same_site(SameSite::None).secure(false);
-    assert_refused(layer, "SameSite=None needs Secure");
+    assert_refused(&layer, "SameSite=None needs Secure");
 }
 
 #[tokio::test]
 async fn an_oversized_cookie_is_refused_at_set_up() {
-    assert_refused(unconnected().cookie_name("n".repeat(4096)), "4096");
+    assert_refused(&unconnected().cookie_name("n".repeat(4096)), "4096");
     let path = format!("/{}", "p".repeat(1024));
-    assert_refused(unconnected().cookie_path(path), "1024");
+    assert_refused(&unconnected().cookie_path(path), "1024");
 }
 
 #[tokio::test]
 async fn a_cookie_that_no_browser_would_keep_is_refused() {
     for name in ["", "a b", "a;b", "a=b", "ä"] {
-        assert_refused(unconnected().cookie_name(name), "name");
+        assert_refused(&unconnected().cookie_name(name), "name");
     }
-    assert_refused(unconnected().cookie_path("shop"), "slash");
+    assert_refused(&unconnected().cookie_path("shop"), "slash");
     assert!(unconnected().cookie_path("/a; HttpOnly").check().is_err());
     assert!(unconnected().cookie_domain("a;b").check().is_err());
 }
@@ -210,15 +210,15 @@ async fn a_cookie_that_no_browser_would_keep_is_refused() {
 #[tokio::test]
 async fn timeouts_that_end_everything_are_refused() {
     let zero = "a timeout of zero";
-    assert_refused(unconnected().idle_timeout(Duration::ZERO), zero);
-    assert_refused(unconnected().absolute_timeout(Duration::ZERO), zero);
+    assert_refused(&unconnected().idle_timeout(Duration::ZERO), zero);
+    assert_refused(&unconnected().absolute_timeout(Duration::ZERO), zero);
 }
 
 #[tokio::test]
 async fn a_touch_interval_as_long_as_the_idle_timeout_is_refused() {
     let hour = Duration::from_hours(1);
     let layer = unconnected().idle_timeout(hour).touch_interval(hour);
-    assert_refused(layer, "touch interval");
+    assert_refused(&layer, "touch interval");
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn an_absolute_timeout_without_its_column_is_refused() {
     let site = site_with_three_columns().await;
     site.store.check().await.expect("a usable table");
     let layer = site.layer().absolute_timeout(Duration::from_hours(1));
-    assert_refused(layer, "created");
+    assert_refused(&layer, "created");
     assert!(site.layer().check().is_ok());
     assert!(site.layer().absolute_timeout(None).check().is_ok());
 }

@@ -197,3 +197,14 @@ async fn two_processes_on_one_table_share_their_sessions() {
     assert_eq!(here.at(&elsewhere).get("/increment/n").await.body, "2");
     assert_eq!(here.get("/increment/n").await.body, "3");
 }
+
+#[tokio::test]
+async fn of_two_layers_with_one_cookie_the_inner_does_nothing() {
+    let site = Site::new().await;
+    let app = pages().layer(site.layer()).layer(site.layer());
+    let mut browser = Browser::new(&app);
+    assert_eq!(browser.get("/insert/a/1").await.set_cookies().len(), 1);
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+    assert_eq!(browser.get("/destroy").await.set_cookies().len(), 1);
+    assert_eq!(site.rows().count().await, 0);
+}

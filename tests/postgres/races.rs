@@ -7,15 +7,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{Router, extract::Path, routing::get};
-use axum_pg_session::{Error, PgSessionLayer, Reaper, Session};
-use sqlx::{PgPool, Postgres, Transaction};
-use tokio::{
-    sync::Semaphore,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Reaper, Session};
+use tokio::{sync::Semaphore, task::JoinHandle};
 
-use crate::support::{Answer, Browser, Site};
+use crate::support::{Answer, Browser, Site, page::until};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
@@ -131,40 +126,13 @@ async fn race(place: Place, first: &str, second: &str) -> Race {
 }
 
 async fn overlapping(site: &Site, first: Request, second: Request) -> (Answer, Answer) {
-    let lock = lock_rows(&site.pool).await;
+    let lock = site.lock_rows().await;
     first.go_on();
-    waiters(&site.pool, 1).await;
+    site.blocked(1).await;
     second.go_on();
-    waiters(&site.pool, 2).await;
+    site.blocked(2).await;
     lock.commit().await.expect("a lock given back");
     (first.answered().await, second.answered().await)
-}
-
-async fn lock_rows(pool: &PgPool) -> Transaction<'static, Postgres> {
-    let mut transaction = pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT id FROM public.session FOR UPDATE")
-        .execute(&mut *transaction)
-        .await
-        .expect("a lock");
-    transaction
-}
-
-/// Returns when so many statements of this database wait for a lock.
-async fn waiters(pool: &PgPool, wanted: i64) {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let waiting = async {
-        while sqlx::query_scalar::<_, i64>(sql)
-            .fetch_one(pool)
-            .await
-            .expect("a count")
-            < wanted
-        {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(Duration::from_secs(10), waiting)
-        .await
-        .expect("statements that wait");
 }
 
 impl Race {
@@ -343,52 +311,94 @@ async fn a_touch_before_cycle_and_after_it_leaves_one_session() {
     .await;
 }
 
+/// The store of the same table as this process or another one knows it.
+async fn store_in(place: Place, site: &Site) -> PgSessionStore {
+    match place {
+        Place::OneProcess => site.store.clone(),
+        Place::TwoProcesses | Place::OneRowLock => site.elsewhere().await,
+    }
+}
+
 /// The request has loaded the session while it lived; it expires and is
 /// reaped before the request is through.
-async fn reaped_before(action: &str) -> (Site, Answer) {
+async fn reaped_before(place: Place, action: &str) -> (Site, Answer) {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/base/1").await;
     let layer = site.layer().touch_interval(Duration::ZERO);
     let request = Request::begin(layer, &browser, action).await;
     site.rows().age(1e6).await;
-    let reaped = Reaper::new(site.store.clone())
-        .run_once()
-        .await
-        .expect("a run");
-    assert_eq!(reaped.deleted, 1);
+    let reaper = Reaper::new(store_in(place, &site).await);
+    assert_eq!(reaper.run_once().await.expect("a run").deleted, 1);
     (site, request.finish().await)
 }
 
 #[tokio::test]
-async fn a_touch_or_save_after_the_reaper_revives_nothing() {
-    for (action, status) in [
-        ("read", 200),
-        ("save", 503),
-        ("cycle", 503),
-        ("destroy", 200),
-    ] {
-        let (site, answer) = reaped_before(action).await;
-        assert_eq!(answer.status.as_u16(), status, "{action}");
-        assert!(answer.token().is_none(), "{action}");
-        assert_eq!(site.rows().count().await, 0, "{action}");
+async fn nothing_after_the_reaper_revives_the_session() {
+    for place in [Place::OneProcess, Place::TwoProcesses] {
+        for (action, status) in [
+            ("read", 200),
+            ("save", 503),
+            ("cycle", 503),
+            ("destroy", 200),
+        ] {
+            let (site, answer) = reaped_before(place, action).await;
+            assert_eq!(answer.status.as_u16(), status, "{place:?} {action}");
+            assert!(answer.token().is_none(), "{place:?} {action}");
+            assert_eq!(site.rows().count().await, 0, "{place:?} {action}");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_touch_before_the_reaper_saves_the_session() {
+    for place in [Place::OneProcess, Place::TwoProcesses] {
+        let site = Site::new().await;
+        let mut browser = site.browser();
+        browser.get("/insert/base/1").await;
+        site.rows().age(86_300.0).await;
+        let request = Request::begin(site.layer(), &browser, "read").await;
+        assert_eq!(request.finish().await.status.as_u16(), 200);
+        site.rows().age(1000.0).await;
+        let reaper = Reaper::new(store_in(place, &site).await);
+        assert_eq!(reaper.run_once().await.expect("a run").deleted, 0);
+        assert_eq!(browser.get("/keys").await.body, "base");
+    }
+}
+
+/// A touch and the reaper wait for the same row: whichever comes first, a
+/// session that was extended is not reaped.
+#[tokio::test]
+async fn a_touch_that_waits_beside_the_reaper_decides_by_the_clock() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/base/1").await;
     site.rows().age(86_300.0).await;
     let request = Request::begin(site.layer(), &browser, "read").await;
-    assert_eq!(request.finish().await.status.as_u16(), 200);
-    site.rows().age(1000.0).await;
-    let reaped = Reaper::new(site.store.clone())
-        .run_once()
-        .await
-        .expect("a run");
-    assert_eq!(reaped.deleted, 0);
+    let lock = site.lock_rows().await;
+    request.go_on();
+    site.blocked(1).await;
+    let reaper = Reaper::new(site.elsewhere().await);
+    let reaping = tokio::spawn(async move { reaper.run_once().await });
+    lock.commit().await.expect("a lock given back");
+    assert_eq!(request.answered().await.status.as_u16(), 200);
+    assert_eq!(reaping.await.expect("no panic").expect("a run").deleted, 0);
+    assert_eq!(browser.get("/keys").await.body, "base");
+}
+
+#[tokio::test]
+async fn a_request_that_is_cancelled_in_its_handler_saves_nothing_and_leaves_nothing() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/base/1").await;
+    let before = site.rows().dump().await;
+    for action in ["save", "cycle", "destroy"] {
+        let request = Request::begin(site.layer(), &browser, action).await;
+        request.answer.abort();
+        assert!(request.answer.await.expect_err("aborted").is_cancelled());
+    }
+    assert_eq!(site.rows().dump().await, before);
+    until(async || site.pool.num_idle() == site.pool.size() as usize).await;
     assert_eq!(browser.get("/keys").await.body, "base");
 }
 

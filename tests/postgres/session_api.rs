@@ -1016,3 +1016,37 @@ async fn the_headers_and_the_session_can_be_extracted_in_any_order() {
     visitor(&app).await.get("/page").await;
     assert_eq!(*seen.lock().expect("no panic"), [true]);
 }
+
+/// A handler may give up on `save` at any moment, say by a timeout.
+#[tokio::test]
+async fn a_save_that_the_handler_gave_up_on_still_gives_its_cookie() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| -> Outcome {
+        session.insert("a", 1)?;
+        let save = std::pin::pin!(session.save());
+        let waker = Context::from_waker(std::task::Waker::noop());
+        assert!(save.poll(&mut { waker }).is_pending());
+        Ok(())
+    });
+    let mut browser = Browser::new(&app);
+    assert!(browser.get("/page").await.token().is_some());
+    assert_eq!(browser.get("/get/a").await.body, "1");
+    assert_eq!(site.rows().count().await, 1);
+}
+
+#[tokio::test]
+async fn a_last_save_that_fails_keeps_the_cookie_of_an_earlier_one() {
+    let site = Arc::new(Site::new().await);
+    let refusing = Arc::clone(&site);
+    let app = site.app_with(async move |session: Session| -> Outcome {
+        session.insert("a", 1)?;
+        session.save().await?;
+        refusing.refuse("UPDATE").await;
+        session.insert("b", 2)
+    });
+    let mut browser = Browser::new(&app);
+    let answer = browser.get("/page").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.token().is_some());
+    assert_eq!(browser.get("/keys").await.body, "a");
+}

@@ -275,7 +275,7 @@ async fn the_documented_timeout_is_the_default() {
     let site = Site::without_table().await;
     let default = format!("{:?}", site.store);
     assert!(default.contains("timeout: 5s"), "{default}");
-    let changed = format!("{:?}", site.store.clone().timeout(SHORT));
+    let changed = format!("{:?}", site.store.timeout(SHORT));
     assert!(changed.contains("timeout: 300ms"), "{changed}");
 }
 

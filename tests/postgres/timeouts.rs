@@ -293,7 +293,7 @@ async fn the_default_expiry_takes_back_another() {
     let mut browser = browser.at(&expiring(&site, Expiry::Default));
     let cookie = browser.get("/page").await.set_cookies().remove(0);
     assert_eq!(
-        cookie.max_age().map(|age| age.whole_hours()),
+        cookie.max_age().map(time::Duration::whole_hours),
         Some(30 * 24 - 1)
     );
     assert_left(&site, DAY).await;
@@ -308,7 +308,7 @@ async fn a_longer_life_is_told_to_the_browser() {
     let cookie = browser.get("/page").await.set_cookies().remove(0);
     assert_eq!(cookie.value(), token);
     assert_eq!(
-        cookie.max_age().map(|age| age.whole_hours()),
+        cookie.max_age().map(time::Duration::whole_hours),
         Some(60 * 24 - 1)
     );
     assert!(browser.get("/keys").await.sets_no_cookie());

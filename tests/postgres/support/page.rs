@@ -4,6 +4,7 @@ use std::{future::Future, time::Duration};
 
 use axum::{Router, handler::Handler, routing::get};
 use axum_pg_session::PgSessionLayer;
+use sqlx::{Postgres, Transaction};
 
 use super::{Site, site::pages};
 
@@ -48,6 +49,16 @@ impl Site {
     /// Returns when this many statements wait for a lock in the database.
     pub(crate) async fn blocked(&self, statements: i64) {
         until(async || self.backends("wait_event_type = 'Lock'").await == statements).await;
+    }
+
+    /// Locks every row until the transaction ends.
+    pub(crate) async fn lock_rows(&self) -> Transaction<'static, Postgres> {
+        let mut transaction = self.pool.begin().await.expect("a transaction");
+        sqlx::query("SELECT id FROM public.session FOR UPDATE")
+            .execute(&mut *transaction)
+            .await
+            .expect("a lock");
+        transaction
     }
 
     /// Returns when no statement is at work in the database.
