@@ -4,6 +4,7 @@ use std::{
     env, io,
     process::Stdio,
     sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
 };
 
 use tokio::{
@@ -12,14 +13,17 @@ use tokio::{
     sync::Mutex,
 };
 
-use crate::site::{PORT, SERVES, TOUCHES};
+use crate::{
+    site::{PORT, SERVES, TOUCHES},
+    wire::Wire,
+};
 
 pub(crate) struct Copies {
-    url: String,
     copies: Vec<Copy>,
 }
 
 struct Copy {
+    wire: Wire,
     /// 0 while there is no process.
     port: AtomicU16,
     process: Mutex<Option<Child>>,
@@ -27,10 +31,11 @@ struct Copy {
 
 impl Copies {
     pub(crate) async fn start(url: &str, number: usize) -> Self {
-        let copies = Self {
-            url: url.to_owned(),
-            copies: (0..number).map(|_| Copy::stopped()).collect(),
-        };
+        let mut copies = Vec::new();
+        for _ in 0..number {
+            copies.push(Copy::stopped(Wire::to(url).await));
+        }
+        let copies = Self { copies };
         for index in 0..number {
             copies.start_copy(index).await;
         }
@@ -66,19 +71,25 @@ impl Copies {
         }
     }
 
+    /// What the database answers to this copy is lost for so long.
+    pub(crate) async fn lose_answers(&self, index: usize, length: Duration) {
+        self.copies[index].wire.lose_answers(length).await;
+    }
+
     pub(crate) async fn start_copy(&self, index: usize) {
-        let (process, port) = spawn(&self.url, index % 2 == 1)
+        let copy = &self.copies[index];
+        let (process, port) = spawn(copy.wire.url(), index % 2 == 1)
             .await
             .expect("this program can be run again");
-        let copy = &self.copies[index];
         *copy.process.lock().await = Some(process);
         copy.port.store(port, Ordering::SeqCst);
     }
 }
 
 impl Copy {
-    fn stopped() -> Self {
+    fn stopped(wire: Wire) -> Self {
         Self {
+            wire,
             port: AtomicU16::new(0),
             process: Mutex::default(),
         }

@@ -16,15 +16,17 @@ use crate::{
 pub(crate) enum Fault {
     KilledServer,
     TerminatedConnections,
+    LostAnswers,
     SlowRow,
     SlowTable,
     /// Not a fault, but it too comes from nowhere.
     ExpiredSession,
 }
 
-const FAULTS: [(u64, Fault); 5] = [
+pub(crate) const FAULTS: [(u64, Fault); 6] = [
     (1, Fault::KilledServer),
     (4, Fault::TerminatedConnections),
+    (3, Fault::LostAnswers),
     (6, Fault::SlowRow),
     (2, Fault::SlowTable),
     (3, Fault::ExpiredSession),
@@ -79,6 +81,11 @@ impl Faults {
                 let choice = if self.random.one_in(2) { BUSY } else { ANY };
                 under_way.spawn(terminate(pool, choice, number));
             }
+            Fault::LostAnswers => {
+                let (copies, index) = (Arc::clone(&self.copies), self.copy());
+                let length = Duration::from_millis(self.random.below(8));
+                under_way.spawn(async move { copies.lose_answers(index, length).await });
+            }
             Fault::SlowRow => drop(under_way.spawn(slow_down(pool, LOCK_ROW, length))),
             Fault::SlowTable => drop(under_way.spawn(slow_down(pool, LOCK_TABLE, length))),
             Fault::ExpiredSession => {
@@ -89,9 +96,13 @@ impl Faults {
 
     /// One at a time, so that the others can be asked meanwhile.
     async fn kill(&mut self) {
-        let number = self.copies.number() as u64;
-        let index = usize::try_from(self.random.below(number)).expect("few copies");
+        let index = self.copy();
         self.copies.kill_and_start_again(index).await;
+    }
+
+    fn copy(&mut self) -> usize {
+        let number = self.copies.number() as u64;
+        usize::try_from(self.random.below(number)).expect("few copies")
     }
 
     fn length(&mut self) -> Duration {

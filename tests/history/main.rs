@@ -22,8 +22,14 @@ mod random;
 mod record;
 mod site;
 mod visitor;
+mod wire;
 
-use std::io::{Write as _, stderr};
+use std::{
+    fs,
+    io::{Write as _, stderr},
+    path::Path,
+    process::Command,
+};
 
 /// Past the capture of the test harness, so that the seed is told also when
 /// the process is killed.
@@ -45,4 +51,22 @@ async fn a_history_with_faults_has_no_violation() {
         report.says_something(),
         "too little happened: {script}\n{report}"
     );
+}
+
+/// A bug that can't be planted any more shows nothing.
+#[test]
+fn every_bug_can_still_be_planted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let bugs = fs::read_dir(root.join("tests/history/bugs")).expect("a folder");
+    let bugs: Vec<_> = bugs.map(|bug| bug.expect("an entry").path()).collect();
+    assert!(bugs.len() >= 4, "{bugs:?}");
+    for bug in bugs {
+        let mut git = Command::new("git");
+        git.args(["apply", "--check"]).arg(&bug).current_dir(root);
+        assert!(
+            git.status().expect("git runs").success(),
+            "{}",
+            bug.display()
+        );
+    }
 }

@@ -18,7 +18,7 @@ pub(super) fn check(record: &LifeRecord<'_>, found: &mut Found) {
             Outcome::Done(_, cookie) => check_done(entry, cookie, found),
             Outcome::Dropped(_, GivenCookie::None) => {}
             Outcome::Dropped(_, cookie) => {
-                found.at(entry, format_args!("a cookie with an error: {cookie:?}"))
+                found.at(entry, format_args!("a cookie with an error: {cookie:?}"));
             }
             Outcome::Nobody(GivenCookie::None) => check_left_alone(record, entry, found),
             Outcome::Nobody(GivenCookie::Removal) => check_removal(record, entry, found),
