@@ -17,6 +17,7 @@ mod check;
 mod copies;
 mod faults;
 mod history;
+mod hot;
 mod line;
 mod random;
 mod record;
