@@ -1,6 +1,7 @@
 //! The copies of the server: processes that are killed and come back.
 
 use std::{
+    collections::HashSet,
     env, io,
     process::Stdio,
     sync::atomic::{AtomicU16, Ordering},
@@ -20,6 +21,8 @@ use crate::{
 
 pub(crate) struct Copies {
     copies: Vec<Copy>,
+    /// The ports of those that are, or are about to be, no more.
+    killed: Mutex<HashSet<u16>>,
 }
 
 struct Copy {
@@ -35,7 +38,10 @@ impl Copies {
         for _ in 0..number {
             copies.push(Copy::stopped(Wire::to(url).await));
         }
-        let copies = Self { copies };
+        let copies = Self {
+            copies,
+            killed: Mutex::default(),
+        };
         for index in 0..number {
             copies.start_copy(index).await;
         }
@@ -49,6 +55,11 @@ impl Copies {
     pub(crate) fn port(&self, index: usize) -> Option<u16> {
         let port = self.copies[index].port.load(Ordering::SeqCst);
         (port != 0).then_some(port)
+    }
+
+    /// Whether the copy that listened there was killed.
+    pub(crate) async fn was_killed(&self, port: u16) -> bool {
+        self.killed.lock().await.contains(&port)
     }
 
     /// `kill -9`, in the middle of whatever it was doing, and a new process.
@@ -65,7 +76,8 @@ impl Copies {
 
     async fn kill(&self, index: usize) {
         let copy = &self.copies[index];
-        copy.port.store(0, Ordering::SeqCst);
+        let port = copy.port.swap(0, Ordering::SeqCst);
+        self.killed.lock().await.insert(port);
         if let Some(mut process) = copy.process.lock().await.take() {
             process.kill().await.expect("it is ours and runs");
         }

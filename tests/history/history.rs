@@ -17,12 +17,12 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     browser::Browser,
-    check::{StoredRow, Violation, violations},
+    check::{StoredRow, violations},
     copies::Copies,
-    faults::{FAULTS, Fault, Faults},
+    faults::{Fault, Faults},
     random::{Random, fresh_seed},
-    record::{Doubt, Kept, Outcome, Record},
-    site::Deed,
+    record::{Record, Token},
+    report::Report,
     visitor::Visitor,
 };
 
@@ -41,7 +41,7 @@ impl Script {
     pub(crate) fn from_environment() -> Self {
         Self {
             seed: given("HISTORY_SEED").unwrap_or_else(fresh_seed),
-            operations: given("HISTORY_OPERATIONS").unwrap_or(4_000),
+            operations: given("HISTORY_OPERATIONS").unwrap_or(3_000),
             copies: 4,
             browsers: 8,
             tabs: 4,
@@ -66,14 +66,6 @@ impl fmt::Display for Script {
             "HISTORY_SEED={seed} HISTORY_OPERATIONS={operations} cargo test --test history"
         )
     }
-}
-
-/// What a history showed.
-pub(crate) struct Report {
-    kept: Kept,
-    faults: BTreeMap<Fault, u64>,
-    pub(crate) violations: Vec<Violation>,
-    duration: Duration,
 }
 
 /// Plays the script and checks what was recorded.
@@ -193,7 +185,7 @@ impl Stage {
             .collect()
     }
 
-    fn held(&self) -> HashSet<crate::record::Token> {
+    fn held(&self) -> HashSet<Token> {
         let jars = self.browsers.iter().filter_map(|browser| browser.current());
         jars.map(|(token, _)| token).collect()
     }
@@ -208,93 +200,4 @@ async fn checkers_pool(url: &str) -> PgPool {
         .connect_with(options.application_name("checker"))
         .await
         .expect("a connection")
-}
-
-impl Report {
-    fn done(&self) -> BTreeMap<Deed, usize> {
-        let mut done = BTreeMap::new();
-        for entry in self.kept.entries.iter().filter(|entry| entry.is_done()) {
-            *done.entry(entry.deed).or_default() += 1;
-        }
-        done
-    }
-
-    fn doubts(&self) -> BTreeMap<Doubt, usize> {
-        let mut doubts = BTreeMap::new();
-        for entry in &self.kept.entries {
-            if let Outcome::InDoubt(doubt) = entry.outcome {
-                *doubts.entry(doubt).or_default() += 1;
-            }
-        }
-        doubts
-    }
-
-    /// Whether enough happened for the absence of violations to mean much.
-    pub(crate) fn says_something(&self) -> bool {
-        let done: usize = self.done().values().sum();
-        // All deeds but the one that always fails.
-        self.done().len() == 11
-            && self.faults.len() == FAULTS.len()
-            && done * 2 > self.kept.entries.len()
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entries = &self.kept.entries;
-        let count = |wanted: fn(&Outcome) -> bool| {
-            let outcomes = entries.iter().map(|entry| &entry.outcome);
-            outcomes.filter(|outcome| wanted(outcome)).count()
-        };
-        let reaped = self
-            .kept
-            .reapings
-            .iter()
-            .filter(|status| **status == Some(200));
-        writeln!(
-            f,
-            "operations    {}",
-            entries.len() + self.kept.reapings.len()
-        )?;
-        writeln!(
-            f,
-            "acknowledged  {} {:?}",
-            self.done().values().sum::<usize>(),
-            self.done()
-        )?;
-        writeln!(
-            f,
-            "reaped        {} of {}",
-            reaped.count(),
-            self.kept.reapings.len()
-        )?;
-        writeln!(
-            f,
-            "found nobody  {}",
-            count(|it| matches!(it, Outcome::Nobody(_)))
-        )?;
-        writeln!(
-            f,
-            "dropped       {}",
-            count(|it| matches!(it, Outcome::Dropped(..)))
-        )?;
-        writeln!(
-            f,
-            "in doubt      {} {:?}",
-            self.doubts().values().sum::<usize>(),
-            self.doubts()
-        )?;
-        writeln!(
-            f,
-            "faults        {} {:?}",
-            self.faults.values().sum::<u64>(),
-            self.faults
-        )?;
-        writeln!(f, "duration      {:.1} s", self.duration.as_secs_f64())?;
-        writeln!(f, "violations    {}", self.violations.len())?;
-        for violation in self.violations.iter().take(20) {
-            writeln!(f, "  {violation}")?;
-        }
-        Ok(())
-    }
 }

@@ -20,7 +20,7 @@ use crate::site::Deed;
 const COOKIE: &str = "__Host-id";
 
 pub(crate) struct Line {
-    port: u16,
+    pub(crate) port: u16,
     sender: SendRequest<Body>,
     driving: JoinHandle<()>,
 }

@@ -60,6 +60,15 @@ enum Manner {
     Reap,
 }
 
+/// What came of a request.
+enum Sent {
+    Answered(Answer),
+    /// By something that was done to it.
+    Lost(Doubt),
+    /// By the server alone.
+    Forgotten(&'static str),
+}
+
 /// What is to be asked, before it is known which copy answers.
 struct Plan {
     life: Option<Life>,
@@ -196,8 +205,8 @@ impl Visitor {
     async fn reap(&mut self) {
         let answer = self.send("/reap", None, PATIENCE).await;
         self.record.keep_reaping(match answer {
-            Ok(answer) => Some(answer.status),
-            Err(_) => None,
+            Sent::Answered(answer) => Some(answer.status),
+            Sent::Lost(_) | Sent::Forgotten(_) => None,
         });
     }
 
@@ -219,7 +228,11 @@ impl Visitor {
             key,
             sent,
             ended: self.record.now(),
-            outcome: outcome(answer, plan.deed, patience),
+            outcome: match answer {
+                Sent::Answered(answer) => answer.outcome(plan.deed),
+                Sent::Lost(doubt) => Outcome::InDoubt(doubt),
+                Sent::Forgotten(how) => Outcome::Strange(how.to_owned()),
+            },
         }
     }
 
@@ -238,20 +251,23 @@ impl Visitor {
         format!("/{deed:?}/{value}/{key}/{pause}")
     }
 
-    async fn send(
-        &mut self,
-        path: &str,
-        token: Option<&str>,
-        patience: Duration,
-    ) -> Result<Answer, Doubt> {
+    async fn send(&mut self, path: &str, token: Option<&str>, patience: Duration) -> Sent {
         let copy = self.random.next();
         let index = self.connect(copy).await;
         let line = self.lines[index].as_mut().expect("it was just connected");
+        let port = line.port;
         let answer = line.get(path, token, patience).await;
         if answer.is_err() {
             self.lines[index] = None;
         }
-        answer
+        match answer {
+            Ok(answer) => Sent::Answered(answer),
+            Err(Doubt::Cancelled) if patience == PATIENCE => Sent::Forgotten("no answer in time"),
+            Err(Doubt::ConnectionLost) if !self.copies.was_killed(port).await => {
+                Sent::Forgotten("a server that nobody killed hung up")
+            }
+            Err(doubt) => Sent::Lost(doubt),
+        }
     }
 
     /// A line to the copy that was chosen, or to the next one that runs.
@@ -287,16 +303,6 @@ fn allowed(deed: Deed, life: Life) -> Deed {
     match deed {
         Deed::Clear if !life.is_multiple_of(3) => Deed::Increment,
         deed => deed,
-    }
-}
-
-fn outcome(answer: Result<Answer, Doubt>, deed: Deed, patience: Duration) -> Outcome {
-    match answer {
-        Ok(answer) => answer.outcome(deed),
-        Err(Doubt::Cancelled) if patience == PATIENCE => {
-            Outcome::Strange(format!("no answer in {PATIENCE:?}"))
-        }
-        Err(doubt) => Outcome::InDoubt(doubt),
     }
 }
 
