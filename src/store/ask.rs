@@ -61,14 +61,16 @@ impl PgSessionStore {
         Ok((token, Arc::new(row)))
     }
 
-    /// Sent once more when the connection was lost: the id is nobody else's,
-    /// so a row that is there by then is ours.
+    /// Sent once more when the server ended the connection: the id is nobody
+    /// else's, so a row that is there by then is ours. Not without the server's
+    /// word: an insert that is still under way could bring the session back
+    /// after its end.
     async fn insert_row(&self, order: InsertRow) -> Result<f64, Error> {
         let insert = &self.shared.writer.insert;
         let first = insert.submit(order.clone()).answer().await;
         match first {
             Ok(now) => now.ok_or_else(id_exists),
-            Err(error) if error.kind() == ErrorKind::Unavailable && !error.is_out_of_time() => {
+            Err(error) if error.kind() == ErrorKind::Unavailable && error.is_of_the_server() => {
                 self.insert_again(order).await
             }
             Err(error) => Err(error),

@@ -118,6 +118,12 @@ impl Error {
         StdError::source(self).is_some_and(<dyn StdError>::is::<OutOfTime>)
     }
 
+    /// Whether the server itself said that the statement failed. Without that
+    /// the statement may still be under way there, and be carried out later.
+    pub(crate) fn is_of_the_server(&self) -> bool {
+        self.sqlstate().is_some()
+    }
+
     pub(crate) fn lacks_a_right(&self) -> bool {
         self.sqlstate().is_some_and(|code| code == "42501")
     }

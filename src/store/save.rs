@@ -110,14 +110,15 @@ impl Writer {
         row.ok_or_else(Error::ended)
     }
 
-    /// If the row still is what was compared with, the same compare-and-swap
-    /// may be sent again: of the two only one can win, also if the first one
-    /// still waits somewhere for a lock. If it is the second that loses, the
-    /// first may have won, and to replay would be to do it twice. Anything
-    /// else stays in doubt: also the new text, which may be the equal change
-    /// of another request.
+    /// Where the server said that the statement failed, and the row still is
+    /// what was compared with, the statement can be sent again. Without the
+    /// server's word the first one may still wait there for a lock: it could
+    /// be carried out a second time as soon as the row holds the same text
+    /// again, and bring back what others had removed meanwhile. Anything else
+    /// that the row holds stays in doubt: also the new text, which may be the
+    /// equal change of another request.
     async fn settle(&self, row: &Row, error: &Error) -> Result<Arc<Row>, Error> {
-        if error.is_out_of_time() {
+        if !error.is_of_the_server() {
             return Err(error.clone());
         }
         match self.load.submit(row.id.clone()).answer().await {
