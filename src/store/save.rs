@@ -38,11 +38,28 @@ enum Attempt {
     Failed(Error),
 }
 
+/// Whether a row was read while the requests were waiting for their save.
+#[derive(PartialEq)]
+enum Age {
+    Fresh,
+    /// Another process may have written it since.
+    Remembered,
+}
+
 /// What the orders make of a row.
 struct Draft {
     text: Arc<str>,
     is_changed: bool,
+    has_changes: bool,
     extent: Option<Extent>,
+}
+
+impl Draft {
+    /// Changes that leave the row as it is write nothing, so no comparison
+    /// tells whether it still is so: that takes a row that was read just now.
+    fn is_undone(&self) -> bool {
+        self.has_changes && !self.is_changed
+    }
 }
 
 impl Writer {
@@ -53,7 +70,7 @@ impl Writer {
         latest: Option<Arc<Row>>,
         mut orders: Vec<SaveOrder>,
     ) -> Option<Arc<Row>> {
-        let base = latest.or_else(|| newest(id, &orders));
+        let base = newest(id, latest, &orders);
         let outcome = self.save_until_won(id, base, &mut orders).await;
         match outcome {
             Ok(Saved::Here(row)) => {
@@ -80,9 +97,9 @@ impl Writer {
         let deadline = Instant::now() + self.set_up.database.timeout;
         let mut doubt = None;
         for lost in 1.. {
-            let row = match base.take() {
-                Some(row) => row,
-                None => self.reload(id).await?,
+            let (row, age) = match base.take() {
+                Some(row) => (row, Age::Remembered),
+                None => (self.reload(id).await?, Age::Fresh),
             };
             let document = row.document().ok_or_else(unreadable)?;
             if let Some(successor) = document.meta().successor {
@@ -91,6 +108,9 @@ impl Writer {
             let Some(draft) = compose(&row, document, orders) else {
                 return Ok(Saved::Here(row));
             };
+            if age == Age::Remembered && draft.is_undone() {
+                continue;
+            }
             match (self.attempt(&row, draft).await, doubt.take()) {
                 (Attempt::Written(row), _) => return Ok(Saved::Here(row)),
                 (Attempt::Failed(error), _) | (Attempt::Lost, Some(error)) => return Err(error),
@@ -204,15 +224,15 @@ enum Saved {
     Moved(RowId),
 }
 
-/// Of the rows that the requests loaded, the one that the database answered
-/// last. Those of an earlier id are no base for this one.
-fn newest(id: &RowId, orders: &[SaveOrder]) -> Option<Arc<Row>> {
-    orders
-        .iter()
-        .map(|order| &order.base)
+/// Of the row that was written last and those that the requests loaded, the
+/// one that the database answered last. Rows of an earlier id are no base for
+/// this one.
+fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<Arc<Row>> {
+    let loaded = orders.iter().map(|order| Arc::clone(&order.base));
+    loaded
+        .chain(latest)
         .filter(|row| row.id == *id)
         .max_by(|a, b| a.times.now.total_cmp(&b.times.now))
-        .cloned()
 }
 
 /// Replays every order on the document, in order. One that fails is answered
@@ -233,6 +253,7 @@ fn compose(row: &Row, mut document: Document, orders: &mut Vec<SaveOrder>) -> Op
     let text: Arc<str> = document.to_text().into();
     (!orders.is_empty()).then(|| Draft {
         is_changed: Some(&text) != row.text.as_ref() && row.document() != Some(document),
+        has_changes: orders.iter().any(|order| !order.changes.is_empty()),
         text,
         extent,
     })

@@ -1,12 +1,16 @@
-//! Connections that are lost while a change is under way.
+//! Connections that are lost, and answers that are late, while a change is
+//! under way.
+
+use std::sync::Arc;
 
 use axum::Router;
-use axum_pg_session::{PgSessionLayer, PgSessionStore};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
 use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio::sync::Notify;
 
 use crate::support::{
     Browser, Site, app,
-    page::{patiently, until},
+    page::{app_with, patiently, until},
     proxy::Proxy,
 };
 
@@ -14,6 +18,7 @@ use crate::support::{
 struct Exposed {
     site: Site,
     proxy: Proxy,
+    store: PgSessionStore,
     app: Router,
     browser: Browser,
 }
@@ -26,12 +31,14 @@ impl Exposed {
             .connect_with(proxy.options())
             .await
             .expect("a connection");
-        let app = app(PgSessionLayer::new(PgSessionStore::new(pool)));
+        let store = PgSessionStore::new(pool);
+        let app = app(PgSessionLayer::new(store.clone()));
         let mut browser = Browser::new(&app);
         browser.get("/increment/n").await;
         Self {
             site,
             proxy,
+            store,
             app,
             browser,
         }
@@ -139,4 +146,34 @@ async fn a_client_that_leaves_after_the_handler_loses_nothing() {
     assert!(visit.await.expect_err("aborted").is_cancelled());
     lock.commit().await.expect("a lock given back");
     until(async || exposed.n().await == 2).await;
+}
+
+/// The worker of a session remembers the row that it wrote last. Another
+/// process may have written since, so that a removal which the remembered row
+/// has no need of is one all the same.
+#[tokio::test]
+async fn a_change_that_only_an_older_row_has_no_need_of_is_made() {
+    let exposed = Exposed::new().await;
+    let elsewhere = exposed.browser.at(&exposed.site.app());
+    exposed.proxy.withhold_answers_of_updates(true);
+    let here = exposed.browser.at(&exposed.app);
+    let first = tokio::spawn(async move { here.peek("/increment/n").await.status });
+    until(async || exposed.n().await == 2).await;
+    assert!(elsewhere.peek("/insert/b/1").await.status.is_success());
+    let removed = Arc::new(Notify::new());
+    let tell = Arc::clone(&removed);
+    // On one thread nothing else runs between this and the save.
+    let page = async move |session: Session| {
+        tell.notify_one();
+        let removed = session.remove::<String>("b");
+        removed.map(Option::unwrap_or_default)
+    };
+    let here = app_with(PgSessionLayer::new(exposed.store.clone()), page);
+    let here = exposed.browser.at(&here);
+    let second = tokio::spawn(async move { here.peek("/page").await.body });
+    removed.notified().await;
+    exposed.proxy.withhold_answers_of_updates(false);
+    assert!(patiently(first).await.expect("no panic").is_success());
+    assert_eq!(patiently(second).await.expect("no panic"), "1");
+    assert_eq!(exposed.browser.peek("/get/b").await.body, "none");
 }

@@ -16,7 +16,7 @@ use sqlx::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
-    sync::Notify,
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 
@@ -38,6 +38,9 @@ struct Traffic {
     /// While set, answers are swallowed and the client's next message finds
     /// the connection closed.
     swallows_answers: AtomicBool,
+    /// While set, a connection that executes an `UPDATE` does not get its
+    /// answer.
+    withholds: watch::Sender<bool>,
     cut: Notify,
 }
 
@@ -101,6 +104,12 @@ impl Proxy {
             .store(swallow, Ordering::SeqCst);
     }
 
+    /// From now on no `UPDATE` is answered, until this is taken back; then the
+    /// answers come after all. Other connections do not notice.
+    pub(crate) fn withhold_answers_of_updates(&self, withhold: bool) {
+        self.traffic.withholds.send_replace(withhold);
+    }
+
     /// Closes every connection that is open now.
     pub(crate) fn cut(&self) {
         self.traffic.cut.notify_waiters();
@@ -150,9 +159,10 @@ async fn relay(client: TcpStream, server: Box<dyn Stream>, traffic: &Traffic) {
     client.set_nodelay(true).expect("TCP");
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = tokio::io::split(server);
+    let is_withheld = AtomicBool::new(false);
     tokio::select! {
-        _ = questions(from_client, to_server, traffic) => {}
-        _ = answers(from_server, to_client, traffic) => {}
+        _ = questions(from_client, to_server, traffic, &is_withheld) => {}
+        _ = answers(from_server, to_client, traffic, &is_withheld) => {}
     }
 }
 
@@ -161,6 +171,7 @@ async fn questions(
     mut client: impl AsyncRead + Unpin,
     mut server: impl AsyncWrite + Unpin,
     traffic: &Traffic,
+    is_withheld: &AtomicBool,
 ) -> io::Result<()> {
     let mut statements = Statements::default();
     let length = client.read_u32().await?;
@@ -172,6 +183,9 @@ async fn questions(
         traffic.sent.lock().expect("no panic").extend(&body);
         if let Some(text) = statements.executes(kind, &body) {
             traffic.executed.fetch_add(1, Ordering::SeqCst);
+            // The answer comes after the next message, which is not sent yet.
+            let withholds = *traffic.withholds.borrow() && text.starts_with("UPDATE");
+            is_withheld.fetch_or(withholds, Ordering::SeqCst);
             traffic.texts.lock().expect("no panic").push(text);
         }
     }
@@ -195,6 +209,7 @@ async fn answers(
     mut server: impl AsyncRead + Unpin,
     mut client: impl AsyncWrite + Unpin,
     traffic: &Traffic,
+    is_withheld: &AtomicBool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -204,6 +219,14 @@ async fn answers(
         }
         if traffic.swallows_answers.load(Ordering::SeqCst) {
             return Ok(());
+        }
+        if is_withheld.load(Ordering::SeqCst) {
+            let mut withholds = traffic.withholds.subscribe();
+            withholds
+                .wait_for(|withholds| !withholds)
+                .await
+                .map_err(io::Error::other)?;
+            is_withheld.store(false, Ordering::SeqCst);
         }
         client.write_all(&buffer[..read]).await?;
         client.flush().await?;
