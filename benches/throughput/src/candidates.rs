@@ -1,0 +1,121 @@
+//! What is measured.
+
+use std::{fmt, path::PathBuf};
+
+/// A candidate that this benchmark brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Known {
+    /// This crate
+    Ours,
+    /// tower-sessions and its store for Postgres
+    TowerSessions,
+    /// By hand: a statement for each load and each save
+    Bare,
+    /// In the process: no database at all
+    Memory,
+}
+
+/// Where the sessions are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    Process,
+    Postgres,
+}
+
+/// Where the program of a server comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// A program of this workspace.
+    OfWorkspace(&'static str),
+    /// A package of `peers/`.
+    OfPeer(&'static str),
+    /// This crate's server, with another checkout of it.
+    Against(PathBuf),
+    Given(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) name: String,
+    pub(crate) program: Program,
+    pub(crate) storage: Storage,
+    pub(crate) variant: &'static str,
+}
+
+/// To which all others are compared.
+pub(crate) const REFERENCE: &str = "tower-sessions";
+
+impl Known {
+    pub(crate) const ALL: [Self; 4] = [Self::Ours, Self::TowerSessions, Self::Bare, Self::Memory];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::TowerSessions => REFERENCE,
+            Self::Bare => "bare",
+            Self::Memory => "memory",
+        }
+    }
+
+    fn program(self) -> Program {
+        match self {
+            Self::Ours | Self::Bare | Self::Memory => Program::OfWorkspace(self.name()),
+            Self::TowerSessions => Program::OfPeer("tower-sessions"),
+        }
+    }
+
+    fn storage(self) -> Storage {
+        match self {
+            Self::Ours | Self::TowerSessions | Self::Bare => Storage::Postgres,
+            Self::Memory => Storage::Process,
+        }
+    }
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl From<Known> for Candidate {
+    fn from(known: Known) -> Self {
+        Self {
+            name: known.name().to_owned(),
+            program: known.program(),
+            storage: known.storage(),
+            variant: "",
+        }
+    }
+}
+
+impl Candidate {
+    /// Of `PATH` or `PATH=NAME`.
+    pub(crate) fn build_of_ours(given: &str, program: impl Fn(PathBuf) -> Program) -> Self {
+        let (path, name) = given.split_once('=').unwrap_or((given, given));
+        Self {
+            name: name.to_owned(),
+            program: program(path.into()),
+            storage: Storage::Postgres,
+            variant: "",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_build_is_named_or_goes_by_its_path() {
+        let named = Candidate::build_of_ours("/a/b=new", Program::Given);
+        assert_eq!(
+            (named.name.as_str(), named.program),
+            ("new", Program::Given("/a/b".into()))
+        );
+        assert_eq!(
+            Candidate::build_of_ours("/a/b", Program::Given).name,
+            "/a/b"
+        );
+    }
+}

@@ -1,0 +1,324 @@
+//! The candidates in turns, at one point after the other.
+
+use std::{
+    env,
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    LOAD,
+    arguments::Arguments,
+    candidates::{Candidate, Storage},
+    plan::{Extent, Outcome, Plan, Report, Route, Seat},
+    postgres::Postgres,
+    processes::{Server, cpu_seconds, cpu_seconds_of_family},
+    report,
+};
+
+/// Connections that make the sessions before the first measurement.
+const SEEDING: usize = 64;
+/// Milliseconds during which statements are counted.
+const COUNTED: u64 = 300;
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) commit_delay: u32,
+    pub(crate) route: Route,
+    pub(crate) connections: usize,
+    pub(crate) candidate: String,
+    pub(crate) round: usize,
+    pub(crate) requests_per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) statements_per_request: Option<f64>,
+    /// Transactions that wrote something.
+    pub(crate) commits_per_request: f64,
+    pub(crate) server_us_per_request: f64,
+    pub(crate) database_us_per_request: f64,
+    pub(crate) load_us_per_request: f64,
+    pub(crate) wrong: u64,
+    pub(crate) example: Option<String>,
+}
+
+/// A candidate that is ready to serve.
+struct Contestant {
+    name: String,
+    storage: Storage,
+    database: String,
+    server: Server,
+    seats: Vec<Seat>,
+}
+
+/// Candidates that are measured in turns.
+pub(crate) struct Contest<'a> {
+    arguments: &'a Arguments,
+    commit_delay: u32,
+    contestants: Vec<Contestant>,
+    postgres: &'a mut Postgres,
+}
+
+/// What was taken and done up to a moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Meters {
+    server: f64,
+    database: f64,
+    load: f64,
+    transactions: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    route: Route,
+    connections: usize,
+}
+
+impl<'a> Contest<'a> {
+    pub(crate) fn open(
+        arguments: &'a Arguments,
+        commit_delay: u32,
+        candidates: &[(Candidate, PathBuf)],
+        postgres: &'a mut Postgres,
+    ) -> io::Result<Self> {
+        let mut contestants = Vec::new();
+        for (at, (candidate, program)) in candidates.iter().enumerate() {
+            let database = format!("bench_{at}");
+            let url = postgres.database(&database)?;
+            let contestant = Contestant::start(candidate, program, database, &url, arguments)?;
+            contestants.push(contestant);
+        }
+        Ok(Self {
+            arguments,
+            commit_delay,
+            contestants,
+            postgres,
+        })
+    }
+
+    pub(crate) fn run(
+        &mut self,
+        mut each: impl FnMut(&Measured) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for route in &self.arguments.routes {
+            for connections in &self.arguments.connections {
+                let point = Point {
+                    route: *route,
+                    connections: *connections,
+                };
+                let measured = self.point(point)?;
+                println!("{}", report::table(&report::medians(&measured)));
+                measured.iter().try_for_each(&mut each)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn point(&mut self, point: Point) -> io::Result<Vec<Measured>> {
+        self.postgres.checkpoint()?;
+        let mut measured = Vec::new();
+        for round in 0..self.arguments.rounds {
+            for at in 0..self.contestants.len() {
+                measured.push(self.turn(point, round, at)?);
+            }
+        }
+        for at in 0..self.contestants.len() {
+            let statements = self.statements_per_request(point, at)?;
+            let name = &self.contestants[at].name;
+            let of_this = measured.iter_mut().filter(|of| of.candidate == *name);
+            of_this.for_each(|of| of.statements_per_request = statements);
+        }
+        Ok(measured)
+    }
+
+    fn turn(&mut self, point: Point, round: usize, at: usize) -> io::Result<Measured> {
+        let extent = Extent::Milliseconds {
+            warm_up: milliseconds(self.arguments.warm_up),
+            measured: milliseconds(self.arguments.seconds),
+        };
+        let plan = self.contestants[at].plan(point, extent, self.arguments.sessions);
+        let (process, storage) = (
+            self.contestants[at].server.id(),
+            self.contestants[at].storage,
+        );
+        let postgres = &mut *self.postgres;
+        let (outcome, meters) =
+            generate(&plan, |load| Meters::read(process, storage, load, postgres))?;
+        self.contestants[at].keep(&outcome.seats);
+        Ok(self.measured(point, round, at, outcome, meters))
+    }
+
+    fn measured(
+        &self,
+        point: Point,
+        round: usize,
+        at: usize,
+        outcome: Outcome,
+        meters: Meters,
+    ) -> Measured {
+        let requests = outcome.requests.max(1) as f64;
+        Measured {
+            commit_delay: self.commit_delay,
+            route: point.route,
+            connections: point.connections,
+            candidate: self.contestants[at].name.clone(),
+            round,
+            requests_per_second: outcome.requests as f64 / outcome.seconds,
+            p50_us: outcome.p50_us,
+            p99_us: outcome.p99_us,
+            statements_per_request: None,
+            commits_per_request: meters.transactions as f64 / requests,
+            server_us_per_request: meters.server * 1e6 / requests,
+            database_us_per_request: meters.database * 1e6 / requests,
+            load_us_per_request: meters.load * 1e6 / requests,
+            wrong: outcome.wrong,
+            example: outcome.example,
+        }
+    }
+
+    /// In a pass of its own, since counting costs time.
+    fn statements_per_request(&mut self, point: Point, at: usize) -> io::Result<Option<f64>> {
+        let contestant = &mut self.contestants[at];
+        if contestant.storage == Storage::Process {
+            return Ok(None);
+        }
+        let extent = Extent::Milliseconds {
+            warm_up: 0,
+            measured: COUNTED,
+        };
+        let plan = contestant.plan(point, extent, self.arguments.sessions);
+        let (statements, (outcome, _)) =
+            self.postgres.statements_of(&contestant.database, || {
+                generate(&plan, |_| Ok(Meters::default()))
+            })?;
+        contestant.keep(&outcome.seats);
+        Ok(Some(statements as f64 / outcome.answers.max(1) as f64))
+    }
+}
+
+impl Contestant {
+    fn start(
+        candidate: &Candidate,
+        program: &std::path::Path,
+        database: String,
+        url: &str,
+        arguments: &Arguments,
+    ) -> io::Result<Self> {
+        let options = [
+            ("--database", url),
+            ("--pool", &arguments.pool.to_string()),
+            ("--variant", candidate.variant),
+        ];
+        let options = options.iter().flat_map(|(name, value)| [*name, *value]);
+        let options: Vec<String> = options.map(str::to_owned).collect();
+        let mut contestant = Self {
+            name: candidate.name.clone(),
+            storage: candidate.storage,
+            database,
+            server: Server::start(program, &options)?,
+            seats: Vec::new(),
+        };
+        contestant.seed(arguments.seats())?;
+        Ok(contestant)
+    }
+
+    /// Makes the sessions, through the server itself.
+    fn seed(&mut self, sessions: usize) -> io::Result<()> {
+        let plan = Plan {
+            address: self.server.address,
+            route: Route::Seed,
+            connections: SEEDING.min(sessions),
+            extent: Extent::Requests(sessions as u64),
+            seats: Vec::new(),
+        };
+        let (outcome, _) = generate(&plan, |_| Ok(Meters::default()))?;
+        if outcome.seats.len() != sessions {
+            let example = outcome.example.unwrap_or_default();
+            return Err(io::Error::other(format!(
+                "{} makes no sessions: {example}",
+                self.name
+            )));
+        }
+        self.seats = outcome.seats;
+        Ok(())
+    }
+
+    fn plan(&self, point: Point, extent: Extent, sessions: usize) -> Plan {
+        let seats = match point.route.makes_a_session() {
+            true => &[],
+            false => &self.seats[..sessions * point.connections],
+        };
+        Plan {
+            address: self.server.address,
+            route: point.route,
+            connections: point.connections,
+            extent,
+            seats: seats.to_vec(),
+        }
+    }
+
+    /// The load generator answers with the sessions in the order it got them.
+    fn keep(&mut self, seats: &[Seat]) {
+        self.seats[..seats.len()].clone_from_slice(seats);
+    }
+}
+
+impl Meters {
+    fn read(server: u32, storage: Storage, load: u32, postgres: &mut Postgres) -> io::Result<Self> {
+        let database = match storage {
+            Storage::Process => 0.0,
+            Storage::Postgres => cpu_seconds_of_family(postgres.process()?),
+        };
+        Ok(Self {
+            server: cpu_seconds(server),
+            database,
+            load: cpu_seconds(load),
+            transactions: postgres.writing_transactions()?,
+        })
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            server: self.server - before.server,
+            database: self.database - before.database,
+            load: self.load - before.load,
+            transactions: self.transactions - before.transactions,
+        }
+    }
+}
+
+fn milliseconds(seconds: f64) -> u64 {
+    (seconds * 1000.0) as u64
+}
+
+/// Has a process of its own carry out the plan, and reads the meters when the
+/// measured time begins and when it ends.
+fn generate(
+    plan: &Plan,
+    mut read: impl FnMut(u32) -> io::Result<Meters>,
+) -> io::Result<(Outcome, Meters)> {
+    let mut process = Command::new(env::current_exe()?)
+        .arg(LOAD)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut input = process.stdin.take().expect("it is piped");
+    input.write_all(&serde_json::to_vec(plan)?)?;
+    drop(input);
+    let output = BufReader::new(process.stdout.take().expect("it is piped"));
+    let (mut begin, mut end) = (Meters::default(), Meters::default());
+    let mut result = Err(io::Error::other("the load generator ended early"));
+    for line in output.lines() {
+        match serde_json::from_str(&line?)? {
+            Report::Begin => begin = read(process.id())?,
+            Report::End => end = read(process.id())?,
+            Report::Done(outcome) => result = Ok(*outcome),
+            Report::Failed(error) => result = Err(io::Error::other(error)),
+        }
+    }
+    process.wait()?;
+    Ok((result?, end.since(begin)))
+}
