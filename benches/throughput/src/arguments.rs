@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::{candidates::Known, plan::Route, postgres::Fsync};
+use crate::{builds::Builds, candidates::Known, plan::Route, postgres::Fsync};
 
 /// Requests per second of sessions in Postgres, with this crate and with
 /// others, in turns and in one run.
@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// Another checkout of this crate, with which its server is built; can be repeated
     #[arg(long, value_name = "FOLDER[=NAME]")]
     pub(crate) against: Vec<String>,
+    /// Take the servers as they were built last, without asking cargo
+    #[arg(long)]
+    pub(crate) no_build: bool,
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Route::MEASURED)]
     pub(crate) routes: Vec<Route>,
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16, 64, 256])]
@@ -66,6 +69,13 @@ impl Arguments {
             found.warm_up = 0.1;
         }
         found
+    }
+
+    pub(crate) fn builds(&self) -> Builds {
+        match self.no_build {
+            true => Builds::Last,
+            false => Builds::Fresh,
+        }
     }
 
     /// Sessions of the connections at the most.

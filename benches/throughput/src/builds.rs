@@ -1,7 +1,9 @@
 //! Has cargo build the servers.
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::OsStr,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -10,15 +12,24 @@ use serde_json::Value;
 
 use crate::candidates::Program;
 
+/// Whether cargo is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Builds {
+    /// Whatever has changed is built.
+    Fresh,
+    /// What was built last is taken.
+    Last,
+}
+
 /// The program of a server, built where it has to be.
-pub(crate) fn build(program: &Program) -> io::Result<PathBuf> {
+pub(crate) fn program_of(program: &Program, builds: Builds) -> io::Result<PathBuf> {
     match program {
-        Program::OfWorkspace(name) => cargo(&benches().join("Cargo.toml"), name),
-        Program::OfPeer(folder) => cargo(
-            &benches().join("peers").join(folder).join("Cargo.toml"),
-            &format!("bench-{folder}"),
-        ),
-        Program::Against(checkout) => cargo(&package_against(checkout)?, "ours"),
+        Program::OfWorkspace(name) => cargo(&benches().join("Cargo.toml"), name, builds),
+        Program::OfPeer(folder) => {
+            let manifest = benches().join("peers").join(folder).join("Cargo.toml");
+            cargo(&manifest, &format!("bench-{folder}"), builds)
+        }
+        Program::Against(checkout) => against(checkout, builds),
         Program::Given(path) => fs::canonicalize(path),
     }
 }
@@ -29,8 +40,17 @@ pub(crate) fn benches() -> &'static Path {
     package.parent().expect("a package of a workspace")
 }
 
+fn cargo(manifest: &Path, name: &str, builds: Builds) -> io::Result<PathBuf> {
+    if builds == Builds::Fresh {
+        return build(manifest, name, &[]);
+    }
+    let workspace = manifest.parent().expect("a manifest is in a folder");
+    fs::canonicalize(workspace.join("target/release").join(name))
+        .map_err(|error| io::Error::new(error.kind(), format!("{name} was not built yet: {error}")))
+}
+
 /// Builds one program and asks cargo where it is.
-fn cargo(manifest: &Path, name: &str) -> io::Result<PathBuf> {
+fn build(manifest: &Path, name: &str, options: &[&OsStr]) -> io::Result<PathBuf> {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args([
             "build",
@@ -39,6 +59,7 @@ fn cargo(manifest: &Path, name: &str) -> io::Result<PathBuf> {
         ])
         .args(["--bin", name, "--manifest-path"])
         .arg(manifest)
+        .args(options)
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
@@ -54,7 +75,24 @@ fn cargo(manifest: &Path, name: &str) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::other(format!("cargo built no {name}")))
 }
 
-/// A package like this one, but with the crate of another checkout.
+/// This crate's server with another checkout of the crate. What both have in
+/// common is built once, so they share a folder; the next build would
+/// overwrite the program there.
+fn against(checkout: &Path, builds: Builds) -> io::Result<PathBuf> {
+    let package = package_against(checkout)?;
+    let program = package.join("ours");
+    if builds == Builds::Fresh {
+        let target = benches().join("target");
+        let options = [OsStr::new("--target-dir"), target.as_os_str()];
+        fs::copy(
+            build(&package.join("Cargo.toml"), "ours", &options)?,
+            &program,
+        )?;
+    }
+    Ok(program)
+}
+
+/// The folder of a package like this one, but with another checkout's crate.
 fn package_against(checkout: &Path) -> io::Result<PathBuf> {
     let checkout = fs::canonicalize(checkout)?;
     let name: String = checkout
@@ -67,5 +105,5 @@ fn package_against(checkout: &Path) -> io::Result<PathBuf> {
         .replace("$BENCHES", &benches().to_string_lossy());
     fs::write(folder.join("Cargo.toml"), manifest)?;
     fs::copy(benches().join("Cargo.lock"), folder.join("Cargo.lock"))?;
-    Ok(folder.join("Cargo.toml"))
+    Ok(folder)
 }

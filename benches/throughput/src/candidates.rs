@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use crate::redis::Persistence;
+
 /// A candidate that this benchmark brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Known {
@@ -13,6 +15,14 @@ pub(crate) enum Known {
     Bare,
     /// In the process: no database at all
     Memory,
+    /// axum_session: a cache in the process, the database behind it
+    AxumSession,
+    /// axum_session without its cache
+    AxumSessionUncached,
+    /// tower-sessions on Redis that keeps nothing
+    Redis,
+    /// tower-sessions on Redis with appendfsync always
+    RedisDurable,
 }
 
 /// Where the sessions are.
@@ -20,6 +30,7 @@ pub(crate) enum Known {
 pub(crate) enum Storage {
     Process,
     Postgres,
+    Redis(Persistence),
 }
 
 /// Where the program of a server comes from.
@@ -46,7 +57,16 @@ pub(crate) struct Candidate {
 pub(crate) const REFERENCE: &str = "tower-sessions";
 
 impl Known {
-    pub(crate) const ALL: [Self; 4] = [Self::Ours, Self::TowerSessions, Self::Bare, Self::Memory];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Ours,
+        Self::TowerSessions,
+        Self::Bare,
+        Self::Memory,
+        Self::AxumSession,
+        Self::AxumSessionUncached,
+        Self::Redis,
+        Self::RedisDurable,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -54,20 +74,40 @@ impl Known {
             Self::TowerSessions => REFERENCE,
             Self::Bare => "bare",
             Self::Memory => "memory",
+            Self::AxumSession => "axum-session",
+            Self::AxumSessionUncached => "axum-session-uncached",
+            Self::Redis => "redis",
+            Self::RedisDurable => "redis-durable",
         }
     }
 
     fn program(self) -> Program {
         match self {
             Self::Ours | Self::Bare | Self::Memory => Program::OfWorkspace(self.name()),
-            Self::TowerSessions => Program::OfPeer("tower-sessions"),
+            Self::TowerSessions | Self::Redis | Self::RedisDurable => {
+                Program::OfPeer("tower-sessions")
+            }
+            Self::AxumSession | Self::AxumSessionUncached => Program::OfPeer("axum-session"),
         }
     }
 
     fn storage(self) -> Storage {
         match self {
-            Self::Ours | Self::TowerSessions | Self::Bare => Storage::Postgres,
             Self::Memory => Storage::Process,
+            Self::Redis => Storage::Redis(Persistence::Nothing),
+            Self::RedisDurable => Storage::Redis(Persistence::EachWrite),
+            Self::Ours
+            | Self::TowerSessions
+            | Self::Bare
+            | Self::AxumSession
+            | Self::AxumSessionUncached => Storage::Postgres,
+        }
+    }
+
+    fn variant(self) -> &'static str {
+        match self {
+            Self::AxumSessionUncached => "uncached",
+            _ => "",
         }
     }
 }
@@ -84,7 +124,7 @@ impl From<Known> for Candidate {
             name: known.name().to_owned(),
             program: known.program(),
             storage: known.storage(),
-            variant: "",
+            variant: known.variant(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod measure;
 mod plan;
 mod postgres;
 mod processes;
+mod redis;
 mod report;
 
 use std::{
@@ -61,7 +62,7 @@ fn measure(arguments: &Arguments) -> io::Result<Vec<Measured>> {
     let candidates = candidates(arguments);
     let mut contestants = Vec::new();
     for candidate in candidates {
-        let program = builds::build(&candidate.program)?;
+        let program = builds::program_of(&candidate.program, arguments.builds())?;
         contestants.push((candidate, program));
     }
     let on_postgres = u32::try_from(contestants.len()).map_err(io::Error::other)?;

@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{self, BufRead as _, BufReader, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -16,6 +16,7 @@ use crate::{
     plan::{Extent, Outcome, Plan, Report, Route, Seat},
     postgres::Postgres,
     processes::{Server, cpu_seconds, cpu_seconds_of_family},
+    redis::Redis,
     report,
 };
 
@@ -48,10 +49,16 @@ pub(crate) struct Measured {
 /// A candidate that is ready to serve.
 struct Contestant {
     name: String,
-    storage: Storage,
-    database: String,
+    database: Database,
     server: Server,
     seats: Vec<Seat>,
+}
+
+/// Where a candidate's sessions are.
+enum Database {
+    None,
+    Postgres { name: String, process: u32 },
+    Redis(Redis),
 }
 
 /// Candidates that are measured in turns.
@@ -85,11 +92,8 @@ impl<'a> Contest<'a> {
         postgres: &'a mut Postgres,
     ) -> io::Result<Self> {
         let mut contestants = Vec::new();
-        for (at, (candidate, program)) in candidates.iter().enumerate() {
-            let database = format!("bench_{at}");
-            let url = postgres.database(&database)?;
-            let contestant = Contestant::start(candidate, program, database, &url, arguments)?;
-            contestants.push(contestant);
+        for (candidate, program) in candidates {
+            contestants.push(Contestant::start(candidate, program, arguments, postgres)?);
         }
         Ok(Self {
             arguments,
@@ -140,13 +144,9 @@ impl<'a> Contest<'a> {
             measured: milliseconds(self.arguments.seconds),
         };
         let plan = self.contestants[at].plan(point, extent, self.arguments.sessions);
-        let (process, storage) = (
-            self.contestants[at].server.id(),
-            self.contestants[at].storage,
-        );
+        let contestant = &self.contestants[at];
         let postgres = &mut *self.postgres;
-        let (outcome, meters) =
-            generate(&plan, |load| Meters::read(process, storage, load, postgres))?;
+        let (outcome, meters) = generate(&plan, |load| contestant.read_meters(load, postgres))?;
         self.contestants[at].keep(&outcome.seats);
         Ok(self.measured(point, round, at, outcome, meters))
     }
@@ -182,18 +182,17 @@ impl<'a> Contest<'a> {
     /// In a pass of its own, since counting costs time.
     fn statements_per_request(&mut self, point: Point, at: usize) -> io::Result<Option<f64>> {
         let contestant = &mut self.contestants[at];
-        if contestant.storage == Storage::Process {
+        let Database::Postgres { name, .. } = &contestant.database else {
             return Ok(None);
-        }
+        };
         let extent = Extent::Milliseconds {
             warm_up: 0,
             measured: COUNTED,
         };
         let plan = contestant.plan(point, extent, self.arguments.sessions);
-        let (statements, (outcome, _)) =
-            self.postgres.statements_of(&contestant.database, || {
-                generate(&plan, |_| Ok(Meters::default()))
-            })?;
+        let (statements, (outcome, _)) = self
+            .postgres
+            .statements_of(name, || generate(&plan, |_| Ok(Meters::default())))?;
         contestant.keep(&outcome.seats);
         Ok(Some(statements as f64 / outcome.answers.max(1) as f64))
     }
@@ -202,27 +201,50 @@ impl<'a> Contest<'a> {
 impl Contestant {
     fn start(
         candidate: &Candidate,
-        program: &std::path::Path,
-        database: String,
-        url: &str,
+        program: &Path,
         arguments: &Arguments,
+        postgres: &mut Postgres,
     ) -> io::Result<Self> {
-        let options = [
-            ("--database", url),
-            ("--pool", &arguments.pool.to_string()),
-            ("--variant", candidate.variant),
-        ];
-        let options = options.iter().flat_map(|(name, value)| [*name, *value]);
-        let options: Vec<String> = options.map(str::to_owned).collect();
+        let mut options = vec!["--variant".to_owned(), candidate.variant.to_owned()];
+        let mut tell = |name: &str, value: String| options.extend([name.to_owned(), value]);
+        let database = match candidate.storage {
+            Storage::Process => Database::None,
+            Storage::Postgres => {
+                let name = database_name(&candidate.name);
+                tell("--database", postgres.database(&name)?);
+                tell("--pool", arguments.pool.to_string());
+                let process = postgres.process()?;
+                Database::Postgres { name, process }
+            }
+            Storage::Redis(persistence) => {
+                let redis = Redis::start(persistence)?;
+                tell("--redis", redis.url());
+                tell("--pool", arguments.redis_pool.to_string());
+                Database::Redis(redis)
+            }
+        };
         let mut contestant = Self {
             name: candidate.name.clone(),
-            storage: candidate.storage,
             database,
             server: Server::start(program, &options)?,
             seats: Vec::new(),
         };
         contestant.seed(arguments.seats())?;
         Ok(contestant)
+    }
+
+    fn read_meters(&self, load: u32, postgres: &mut Postgres) -> io::Result<Meters> {
+        let database = match &self.database {
+            Database::None => 0.0,
+            Database::Postgres { process, .. } => cpu_seconds_of_family(*process),
+            Database::Redis(redis) => cpu_seconds_of_family(redis.process),
+        };
+        Ok(Meters {
+            server: cpu_seconds(self.server.id()),
+            database,
+            load: cpu_seconds(load),
+            transactions: postgres.writing_transactions()?,
+        })
     }
 
     /// Makes the sessions, through the server itself.
@@ -267,19 +289,6 @@ impl Contestant {
 }
 
 impl Meters {
-    fn read(server: u32, storage: Storage, load: u32, postgres: &mut Postgres) -> io::Result<Self> {
-        let database = match storage {
-            Storage::Process => 0.0,
-            Storage::Postgres => cpu_seconds_of_family(postgres.process()?),
-        };
-        Ok(Self {
-            server: cpu_seconds(server),
-            database,
-            load: cpu_seconds(load),
-            transactions: postgres.writing_transactions()?,
-        })
-    }
-
     fn since(self, before: Self) -> Self {
         Self {
             server: self.server - before.server,
@@ -288,6 +297,11 @@ impl Meters {
             transactions: self.transactions - before.transactions,
         }
     }
+}
+
+/// Needs no escape in a URL.
+fn database_name(candidate: &str) -> String {
+    candidate.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
 }
 
 fn milliseconds(seconds: f64) -> u64 {
