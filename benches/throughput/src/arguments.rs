@@ -53,6 +53,12 @@ pub(crate) struct Arguments {
     /// Where to write each measurement, as a line of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Measure nothing: take what runs have written with --json; can be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Vec<PathBuf>,
+    /// Write summary.json, SUMMARY.md and the plots
+    #[arg(long)]
+    pub(crate) record: bool,
     /// Whether the answers are right, in seconds; not how fast they are
     #[arg(long)]
     pub(crate) smoke: bool,

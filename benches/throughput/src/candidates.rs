@@ -130,6 +130,12 @@ impl From<Known> for Candidate {
 }
 
 impl Candidate {
+    /// `commit_delay` is Postgres' alone: with it, Redis would be another
+    /// disk's.
+    pub(crate) fn heeds(&self, commit_delay: u32) -> bool {
+        commit_delay == 0 || !matches!(self.storage, Storage::Redis(_))
+    }
+
     /// Of `PATH` or `PATH=NAME`.
     pub(crate) fn build_of_ours(given: &str, program: impl Fn(PathBuf) -> Program) -> Self {
         let (path, name) = given.split_once('=').unwrap_or((given, given));

@@ -17,7 +17,6 @@ use crate::{
     postgres::Postgres,
     processes::{Server, cpu_seconds, cpu_seconds_of_family},
     redis::Redis,
-    report,
 };
 
 /// Connections that make the sessions before the first measurement.
@@ -49,8 +48,8 @@ pub(crate) struct Measured {
 /// A candidate that is ready to serve.
 struct Contestant {
     name: String,
-    database: Database,
     server: Server,
+    database: Database,
     seats: Vec<Seat>,
 }
 
@@ -85,10 +84,10 @@ struct Point {
 }
 
 impl<'a> Contest<'a> {
-    pub(crate) fn open(
+    pub(crate) fn open<'b>(
         arguments: &'a Arguments,
         commit_delay: u32,
-        candidates: &[(Candidate, PathBuf)],
+        candidates: impl Iterator<Item = &'b (Candidate, PathBuf)>,
         postgres: &'a mut Postgres,
     ) -> io::Result<Self> {
         let mut contestants = Vec::new();
@@ -103,9 +102,10 @@ impl<'a> Contest<'a> {
         })
     }
 
+    /// Each point is told when all of its rounds are done.
     pub(crate) fn run(
         &mut self,
-        mut each: impl FnMut(&Measured) -> io::Result<()>,
+        mut tell: impl FnMut(&[Measured]) -> io::Result<()>,
     ) -> io::Result<()> {
         for route in &self.arguments.routes {
             for connections in &self.arguments.connections {
@@ -113,9 +113,7 @@ impl<'a> Contest<'a> {
                     route: *route,
                     connections: *connections,
                 };
-                let measured = self.point(point)?;
-                println!("{}", report::table(&report::medians(&measured)));
-                measured.iter().try_for_each(&mut each)?;
+                tell(&self.point(point)?)?;
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The Postgres that is measured on, and what it did.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -25,6 +25,15 @@ pub(crate) enum Fsync {
     Off,
 }
 
+impl fmt::Display for Fsync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
+}
+
 pub(crate) struct Postgres {
     server: dev_postgres::Server,
     folder: PathBuf,
@@ -38,7 +47,7 @@ impl Postgres {
         let server = dev_postgres::Server::builder()
             .prefer(Prefer::Machine)
             .setting("max_connections", &max_connections.to_string())
-            .setting("fsync", if fsync == Fsync::On { "on" } else { "off" })
+            .setting("fsync", &fsync.to_string())
             .setting("synchronous_commit", "on")
             .setting("full_page_writes", "on")
             // Neither may happen by chance within one measurement of many:
