@@ -53,6 +53,8 @@ pub(crate) struct Candidate {
     pub(crate) variant: &'static str,
 }
 
+/// What is measured for.
+pub(crate) const OURS: &str = "ours";
 /// To which all others are compared.
 pub(crate) const REFERENCE: &str = "tower-sessions";
 
@@ -70,7 +72,7 @@ impl Known {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Ours => "ours",
+            Self::Ours => OURS,
             Self::TowerSessions => REFERENCE,
             Self::Bare => "bare",
             Self::Memory => "memory",

@@ -4,7 +4,7 @@ use std::io;
 
 use bench_common::{Axis, Colour, Figure, Lines, Series};
 
-use crate::{plan::Route, results::Results, summary::plots};
+use crate::{candidates::REFERENCE, plan::Route, results::Results, summary::plots};
 
 /// How a candidate is drawn, the same in every plot.
 struct Style {
@@ -49,30 +49,15 @@ const STYLES: [Style; 8] = [
 
 /// Sessions in Postgres and in Redis, and which of them outlive a power cut.
 const HEADLINE: [Style; 4] = [
-    style(
-        "ours",
-        "this crate, Postgres: durable",
-        Colour::Blue,
-        Line::Strong,
-    ),
+    style("ours", "this crate: durable", Colour::Blue, Line::Strong),
     style(
         "tower-sessions",
-        "tower-sessions, Postgres: durable",
+        "tower-sessions: durable",
         Colour::Orange,
         Line::Solid,
     ),
-    style(
-        "redis-durable",
-        "Redis, appendfsync always: durable",
-        Colour::Red,
-        Line::Solid,
-    ),
-    style(
-        "redis",
-        "Redis, no persistence: not durable",
-        Colour::Red,
-        Line::Dashed,
-    ),
+    style("redis-durable", "Redis: durable", Colour::Red, Line::Solid),
+    style("redis", "Redis: not durable", Colour::Red, Line::Dashed),
 ];
 
 const fn style(candidate: &'static str, name: &'static str, colour: Colour, line: Line) -> Style {
@@ -84,7 +69,17 @@ const fn style(candidate: &'static str, name: &'static str, colour: Colour, line
     }
 }
 
-const RATIO: &str = "requests/s, tower-sessions on Postgres = 1";
+/// One panel, still without its lines.
+struct View<'a> {
+    results: &'a Results,
+    commit_delay: u32,
+    route: Route,
+    /// Whose requests per second are 1, and its name.
+    one: (&'static str, &'static str),
+}
+
+const TOWER_SESSIONS: (&str, &str) = (REFERENCE, "tower-sessions on Postgres");
+const BARE: (&str, &str) = ("bare", "axum without a session");
 
 /// Writes all that the results are enough for.
 pub(crate) fn write(results: &Results) -> io::Result<()> {
@@ -98,8 +93,17 @@ pub(crate) fn write(results: &Results) -> io::Result<()> {
 }
 
 fn headline(results: &Results) -> Figure {
-    let panel = |route: Route, title: &str| panel(results, 0, route, title, &HEADLINE);
+    let panel = |route: Route, title: &str| {
+        let view = View {
+            results,
+            commit_delay: 0,
+            route,
+            one: TOWER_SESSIONS,
+        };
+        view.panel(title, &HEADLINE)
+    };
     Figure::new("Sessions in Postgres against sessions in Redis")
+        .note("durable: an answered write outlives a power cut (fsync on; appendfsync always)")
         .note(note(results))
         .panel(panel(Route::Read, "read"))
         .panel(panel(Route::Incr, "read and write"))
@@ -114,39 +118,61 @@ fn of_route(results: &Results, route: Route) -> Figure {
     };
     let figure = Figure::new(title).note(note(results));
     let delays = results.commit_delays();
-    delays.into_iter().fold(figure, |figure, delay| {
-        let title = match delay {
+    delays.into_iter().fold(figure, |figure, commit_delay| {
+        let title = match commit_delay {
             0 => "commits as fast as the disk".to_owned(),
             delay => format!("each flush of commits waits {delay} µs more"),
         };
-        figure.panel(panel(results, delay, route, &title, &STYLES))
+        let one = match route {
+            Route::Plain => BARE,
+            _ => TOWER_SESSIONS,
+        };
+        let view = View {
+            results,
+            commit_delay,
+            route,
+            one,
+        };
+        figure.panel(view.panel(&title, &STYLES))
     })
 }
 
 fn note(results: &Results) -> String {
     let set_up = &results.set_up;
     format!(
-        "{} cores for load, server and database; PostgreSQL {}, fsync {}; medians of {} rounds",
+        "{} cores for load, server and database; PostgreSQL {}, fsync={}; medians of {} rounds",
         set_up.cores, set_up.postgres, set_up.fsync, set_up.rounds
     )
 }
 
-fn panel(results: &Results, delay: u32, route: Route, title: &str, styles: &[Style]) -> Lines {
-    let ticks = results.connections();
-    let x = Axis::log("connections, each with one request under way")
-        .ticks(ticks.iter().map(|connections| *connections as f64));
-    let lines = Lines::new(title, x, Axis::linear(RATIO));
-    styles.iter().fold(lines, |lines, style| {
-        let points: Vec<_> = results
-            .line(delay, route, style.candidate)
-            .into_iter()
-            .filter_map(|one| Some((one.connections as f64, results.ratio(one)?)))
-            .collect();
-        match points.is_empty() {
-            true => lines,
-            false => lines.series(series(style, points)),
+impl View<'_> {
+    fn panel(&self, title: &str, styles: &[Style]) -> Lines {
+        let ticks = self.results.connections();
+        let ticks = ticks.iter().map(|connections| *connections as f64);
+        let x = Axis::log("connections").ticks(ticks);
+        let y = Axis::linear(format!("requests/s, {} = 1", self.one.1));
+        styles.iter().fold(Lines::new(title, x, y), |lines, style| {
+            let points = self.points(style.candidate);
+            match points.is_empty() {
+                true => lines,
+                false => lines.series(series(style, points)),
+            }
+        })
+    }
+
+    /// A map in the process writes so fast that beside it no difference
+    /// between the others could be seen.
+    fn points(&self, candidate: &str) -> Vec<(f64, f64)> {
+        if candidate == "memory" && matches!(self.route, Route::Incr | Route::New) {
+            return Vec::new();
         }
-    })
+        let line = self.results.line(self.commit_delay, self.route, candidate);
+        let points = line.into_iter().filter_map(|one| {
+            let ratio = self.results.ratio_to(one, self.one.0)?;
+            Some((one.connections as f64, ratio))
+        });
+        points.collect()
+    }
 }
 
 fn series(style: &Style, mut points: Vec<(f64, f64)>) -> Series {

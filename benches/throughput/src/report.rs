@@ -5,9 +5,9 @@ use bench_common::Table;
 use crate::{measure::Measured, results::Results, summary::Tracked};
 
 const HEADINGS: [&str; 14] = [
-    "",
-    "conn",
     "candidate",
+    "route",
+    "conn",
     "req/s",
     "ratio",
     "tracked",
@@ -33,9 +33,9 @@ pub(crate) fn table(results: &Results, tracked: &Tracked) -> String {
 fn row(one: &Measured, results: &Results, tracked: &Tracked) -> [String; 14] {
     let decimals = |value: f64, decimals: usize| format!("{value:.decimals$}");
     [
+        one.candidate.clone(),
         one.route.to_string(),
         one.connections.to_string(),
-        one.candidate.clone(),
         decimals(one.requests_per_second, 0),
         or_dash(results.ratio(one), 2),
         or_dash(tracked.ratio(one), 2),

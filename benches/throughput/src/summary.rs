@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     builds::benches,
-    candidates::REFERENCE,
+    candidates::{OURS, REFERENCE},
     measure::Measured,
     plan::Route,
     report::or_dash,
@@ -164,15 +164,36 @@ fn section(text: &mut String, results: &Results, delay: u32, route: Route) {
         delay => format!("each flush of commits waits {delay} µs more"),
     };
     let _ = writeln!(text, "## `{route}`, {commits}\n");
+    let ours = results.line(delay, route, OURS);
+    let rows = results
+        .candidates()
+        .into_iter()
+        .filter(|name| *name != OURS);
+    let rows: String = rows
+        .filter_map(|other| row(results, other, &ours, |one| results.ratio_to(one, other)))
+        .collect();
+    table(
+        text,
+        results,
+        "requests per second of this crate, as a multiple of those of",
+        &rows,
+    );
     for (name, figure) in FIGURES {
-        let rows: Vec<_> = results
+        let rows: String = results
             .candidates()
-            .iter()
-            .filter_map(|candidate| row(results, &results.line(delay, route, candidate), figure))
+            .into_iter()
+            .filter_map(|candidate| {
+                let line = results.line(delay, route, candidate);
+                row(results, candidate, &line, |one| figure(results, one))
+            })
             .collect();
-        if !rows.is_empty() {
-            let _ = writeln!(text, "{name}:\n\n{}{}", heading(results), rows.join(""));
-        }
+        table(text, results, name, &rows);
+    }
+}
+
+fn table(text: &mut String, results: &Results, name: &str, rows: &str) {
+    if !rows.is_empty() {
+        let _ = writeln!(text, "{name}:\n\n{}{rows}", heading(results));
     }
 }
 
@@ -188,24 +209,18 @@ fn heading(results: &Results) -> String {
 /// `None` where no cell has a figure.
 fn row(
     results: &Results,
+    name: &str,
     line: &[&Measured],
-    figure: fn(&Results, &Measured) -> Option<f64>,
+    figure: impl Fn(&Measured) -> Option<f64>,
 ) -> Option<String> {
-    let name = &line.first()?.candidate;
-    let cells: Vec<Option<f64>> = results
-        .connections()
-        .iter()
-        .map(|connections| {
-            let one = line.iter().find(|one| one.connections == *connections)?;
-            figure(results, one).filter(|value| value.is_finite())
-        })
-        .collect();
+    let cell = |connections: usize| {
+        let one = line.iter().find(|one| one.connections == connections)?;
+        figure(one).filter(|value| value.is_finite())
+    };
+    let cells: Vec<_> = results.connections().into_iter().map(cell).collect();
     cells.iter().any(Option::is_some).then(|| {
-        let cells: String = cells
-            .iter()
-            .map(|cell| format!(" {} |", or_dash(*cell, 2)))
-            .collect();
-        format!("| {name} |{cells}\n")
+        let cells = cells.iter().map(|cell| format!(" {} |", or_dash(*cell, 2)));
+        format!("| {name} |{}\n", cells.collect::<String>())
     })
 }
 
@@ -229,6 +244,8 @@ mod tests {
         let text = json(&results).expect("numbers are JSON");
         assert!(text.contains("\"requests\":3.0"), "{text}");
         assert!(!text.contains("30000"), "{text}");
-        assert!(markdown(&results).contains("| ours | 3.00 |"));
+        let markdown = markdown(&results);
+        assert!(markdown.contains("| ours | 3.00 |"), "{markdown}");
+        assert!(markdown.contains("| tower-sessions | 3.00 |"), "{markdown}");
     }
 }
