@@ -77,7 +77,7 @@ impl Load {
             end: begin + Duration::from_millis(measured),
             quota,
             under_way: 0,
-            latencies: Histogram::new(3).map_err(io::Error::other)?,
+            latencies: latencies()?,
             outcome: Outcome::default(),
         })
     }
@@ -168,6 +168,12 @@ fn microseconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1000.0
 }
 
+/// In nanoseconds, up to what is waited for an answer.
+fn latencies() -> io::Result<Histogram<u64>> {
+    let longest = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+    Histogram::new_with_bounds(1, longest, 3).map_err(io::Error::other)
+}
+
 /// Each session is dealt to one connection: whoever counts must be alone.
 fn connections(plan: &Plan) -> io::Result<Vec<Connection>> {
     let cookies = match plan.route {
@@ -180,4 +186,19 @@ fn connections(plan: &Plan) -> io::Result<Vec<Connection>> {
         Connection::open(plan.address, plan.route, seats)
     };
     (0..plan.connections).map(open).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_of_all_sizes_are_told_as_they_were() {
+        let mut latencies = latencies().expect("the bounds are in order");
+        latencies.saturating_record(80_000);
+        latencies.saturating_record(5_000_000_000);
+        let told = [0.5, 0.99].map(|quantile| microseconds(latencies.value_at_quantile(quantile)));
+        assert!((told[0] - 80.0).abs() < 1.0, "{told:?}");
+        assert!((told[1] / 5_000_000.0 - 1.0).abs() < 0.01, "{told:?}");
+    }
 }
