@@ -105,7 +105,10 @@ pub fn members() -> Vec<(&'static str, Value)> {
             ]),
         ),
         ("seen", json!("2026-11-02T08:15:30Z")),
-        ("flash", json!(["Your changes are saved."])),
+        (
+            "flash",
+            json!(["Your changes are saved. Your order will be posted."]),
+        ),
     ]
 }
 

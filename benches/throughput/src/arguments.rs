@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) record: bool,
     /// Whether the answers are right, in seconds; not how fast they are
-    #[arg(long)]
+    #[arg(long, conflicts_with = "record")]
     pub(crate) smoke: bool,
 }
 

@@ -4,8 +4,9 @@ use bench_common::Table;
 
 use crate::{measure::Measured, results::Results, summary::Tracked};
 
-const HEADINGS: [&str; 14] = [
+const HEADINGS: [&str; 15] = [
     "candidate",
+    "delay",
     "route",
     "conn",
     "req/s",
@@ -30,10 +31,11 @@ pub(crate) fn table(results: &Results, tracked: &Tracked) -> String {
     table.to_string()
 }
 
-fn row(one: &Measured, results: &Results, tracked: &Tracked) -> [String; 14] {
+fn row(one: &Measured, results: &Results, tracked: &Tracked) -> [String; 15] {
     let decimals = |value: f64, decimals: usize| format!("{value:.decimals$}");
     [
         one.candidate.clone(),
+        one.commit_delay.to_string(),
         one.route.to_string(),
         one.connections.to_string(),
         decimals(one.requests_per_second, 0),
