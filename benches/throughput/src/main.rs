@@ -76,6 +76,9 @@ fn measure(arguments: &Arguments, tracked: &Tracked) -> io::Result<Results> {
     let mut postgres = Postgres::start(arguments.fsync, connections + 20)?;
     let set_up = arguments.set_up(postgres.version()?, redis);
     println!("{set_up:?}");
+    if postgres.is_in_memory() {
+        eprintln!("WARNING: TMPDIR is in memory, so a commit waits for no disk");
+    }
     let mut journal = Journal(arguments.json.as_ref().map(File::create).transpose()?);
     journal.write(&Line::SetUp(set_up.clone()))?;
     let mut all = Vec::new();

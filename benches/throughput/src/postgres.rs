@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -91,6 +91,12 @@ impl Postgres {
         self.runtime.block_on(row).map_err(io::Error::other)
     }
 
+    /// Whether the data lies in memory, where a commit waits for nothing.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        matches!(file_system(&mounts, &self.folder), Some("tmpfs" | "ramfs"))
+    }
+
     pub(crate) fn version(&mut self) -> io::Result<String> {
         let row = self.row("SHOW server_version")?;
         row.try_get(0).map_err(io::Error::other)
@@ -177,6 +183,18 @@ impl Postgres {
     }
 }
 
+/// The kind of the innermost file system that a folder is on.
+fn file_system<'a>(mounts: &'a str, folder: &Path) -> Option<&'a str> {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((Path::new(fields.next()?), fields.next()?))
+    });
+    mounts
+        .filter(|(point, _)| folder.starts_with(point))
+        .max_by_key(|(point, _)| point.components().count())
+        .map(|(_, kind)| kind)
+}
+
 /// A statement is one line of the log and perhaps more that begin with a tab.
 fn count_statements(log: &str, database: &str) -> u64 {
     let lines = log.lines().filter(|line| {
@@ -193,6 +211,13 @@ fn count_statements(log: &str, database: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_on_the_innermost_file_system() {
+        let mounts = "/dev/vda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\nproc /proc proc rw 0 0\n";
+        assert_eq!(file_system(mounts, Path::new("/tmp/dev")), Some("tmpfs"));
+        assert_eq!(file_system(mounts, Path::new("/tmpfile")), Some("ext4"));
+    }
 
     #[test]
     fn only_statements_of_the_database_are_counted() {
