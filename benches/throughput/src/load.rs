@@ -92,7 +92,11 @@ impl Load {
         }
         let mut events = Events::with_capacity(1024);
         while self.under_way > 0 {
-            self.poll.poll(&mut events, Some(PATIENCE))?;
+            match self.poll.poll(&mut events, Some(PATIENCE)) {
+                // By a signal, such as the one that continues a stopped process.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            }
             if events.is_empty() {
                 return Err(io::Error::other("the server does not answer"));
             }
