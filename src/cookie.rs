@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use cookie::{Cookie, SameSite};
 use http::{
@@ -174,6 +174,42 @@ fn header_value(cookie: &Cookie<'_>) -> HeaderValue {
     HeaderValue::from_str(&cookie.to_string()).expect("checked when the layer was set up")
 }
 
+/// The `Cookie` headers of a request, unread: most requests of most sites need
+/// no session.
+#[derive(Clone, Default)]
+pub(crate) enum Cookies {
+    #[default]
+    None,
+    One(HeaderValue),
+    Several(Vec<HeaderValue>),
+}
+
+impl Cookies {
+    /// Shares the headers' octets.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all(COOKIE).into_iter();
+        match (values.next(), values.next()) {
+            (None, _) => Self::None,
+            (Some(one), None) => Self::One(one.clone()),
+            (Some(_), Some(_)) => Self::Several(headers.get_all(COOKIE).iter().cloned().collect()),
+        }
+    }
+
+    fn values(&self) -> &[HeaderValue] {
+        match self {
+            Self::None => &[],
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Several(values) => values,
+        }
+    }
+}
+
+impl fmt::Debug for Cookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookies(REDACTED)")
+    }
+}
+
 /// What a request's cookies say of its session.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Presented {
@@ -187,11 +223,11 @@ pub(crate) struct Presented {
 
 /// Reads the tokens from all `Cookie` headers, as octets: the name must match
 /// to the letter, and order proves nothing (RFC 6265bis, section 5.8.3).
-pub(crate) fn presented(headers: &HeaderMap, name: &str) -> Presented {
+pub(crate) fn presented(cookies: &Cookies, name: &str) -> Presented {
     let mut presented = Presented::default();
-    let values = headers
-        .get_all(COOKIE)
-        .into_iter()
+    let values = cookies
+        .values()
+        .iter()
         .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
         .filter_map(|pair| value_of(pair, name.as_bytes()));
     for value in values {

@@ -1,5 +1,5 @@
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering, fence},
 };
 
@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Error, Session,
-    cookie::Presented,
+    cookie::{Cookies, Presented, presented},
     document::Document,
     id::RowId,
     layer::Config,
@@ -54,17 +54,20 @@ pub struct LazySession(Arc<Lazy>);
 #[derive(Debug)]
 struct Lazy {
     config: Arc<Config>,
-    presented: Presented,
+    cookies: Cookies,
+    /// What the cookies say, once somebody asks.
+    presented: OnceLock<Presented>,
     session: OnceCell<Result<Session, Error>>,
     response_started: AtomicBool,
     outer: Option<LazySession>,
 }
 
 impl LazySession {
-    pub(crate) fn new(config: Arc<Config>, presented: Presented, outer: Option<Self>) -> Self {
+    pub(crate) fn new(config: Arc<Config>, cookies: Cookies, outer: Option<Self>) -> Self {
         Self(Arc::new(Lazy {
             config,
-            presented,
+            cookies,
+            presented: OnceLock::new(),
             session: OnceCell::new(),
             response_started: AtomicBool::new(false),
             outer,
@@ -122,16 +125,22 @@ impl LazySession {
 
     /// Whether the request carries a cookie of our name, of whatever value.
     pub(crate) fn has_cookie(&self) -> bool {
-        self.0.presented.named
+        self.0.presented().named
     }
 }
 
 impl Lazy {
+    fn presented(&self) -> &Presented {
+        self.presented
+            .get_or_init(|| presented(&self.cookies, self.config.cookie.name()))
+    }
+
     async fn open(&self) -> Result<Session, Error> {
-        let state = match self.presented.tokens.as_slice() {
+        let presented = self.presented();
+        let state = match presented.tokens.as_slice() {
             [] => State::new(Origin::New, Arc::default()),
             // The one that was cut off may be the live one.
-            _ if self.presented.is_cut => {
+            _ if presented.is_cut => {
                 State::new(Origin::Unkeepable(Unkeepable::Ambiguous), Arc::default())
             }
             tokens => {
@@ -159,7 +168,7 @@ impl Lazy {
                 let token = ids
                     .iter()
                     .position(|id| *id == row.id)
-                    .map(|at| self.presented.tokens[at].clone());
+                    .map(|at| self.presented().tokens[at].clone());
                 let token = token.expect("every row was asked for");
                 State::new(Origin::Stored(row, token), document)
             }

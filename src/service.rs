@@ -7,7 +7,7 @@ use std::{
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tower_service::Service;
 
-use crate::{LazySession, cookie::presented, future::ResponseFuture, layer::Config};
+use crate::{LazySession, cookie::Cookies, future::ResponseFuture, layer::Config};
 
 /// The middleware that [`PgSessionLayer`](crate::PgSessionLayer) makes.
 ///
@@ -74,8 +74,8 @@ where
             // Two answers for one cookie would contradict each other.
             return ResponseFuture::passing_on(self.inner.call(request));
         }
-        let presented = presented(request.headers(), name);
-        let session = LazySession::new(Arc::clone(&self.config), presented, outer);
+        let cookies = Cookies::of(request.headers());
+        let session = LazySession::new(Arc::clone(&self.config), cookies, outer);
         let exchange = self
             .config
             .touch_if

@@ -12,7 +12,7 @@ fn headers(cookies: &[&[u8]]) -> HeaderMap {
 }
 
 fn found(cookies: &[&[u8]]) -> Presented {
-    presented(&headers(cookies), "__Host-id")
+    presented(&Cookies::of(&headers(cookies)), "__Host-id")
 }
 
 fn text(value: &HeaderValue) -> &str {
@@ -185,7 +185,10 @@ fn a_malformed_value_is_no_token() {
         let Ok(header) = HeaderValue::from_str(&format!("__Host-id={malformed}")) else {
             continue;
         };
-        let presented = presented(&HeaderMap::from_iter([(COOKIE, header)]), "__Host-id");
+        let presented = presented(
+            &Cookies::of(&HeaderMap::from_iter([(COOKIE, header)])),
+            "__Host-id",
+        );
         assert!(
             presented.named && presented.tokens.is_empty(),
             "{malformed:?}"
@@ -248,4 +251,10 @@ fn vary_names_the_cookie_once() {
     vary_by_cookie(&mut headers);
     let all: Vec<_> = headers.get_all(VARY).iter().map(text).collect();
     assert_eq!(all, ["Accept-Encoding", "cookie"]);
+}
+
+#[test]
+fn unread_cookies_print_as_redacted() {
+    let cookies = Cookies::of(&headers(&[b"__Host-id=secret"]));
+    assert_eq!(format!("{cookies:?}"), "Cookies(REDACTED)");
 }
