@@ -1,10 +1,14 @@
 use std::{
-    borrow::Cow,
+    fmt,
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use indexmap::{Equivalent, IndexMap};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor},
+};
 use serde_json::{Map, Value, value::RawValue};
 
 /// The member of the stored object that belongs to this crate.
@@ -13,18 +17,30 @@ pub(crate) const RESERVED: &str = "_session";
 /// The JSON object of a session, its members unparsed and in their order.
 ///
 /// What no request asked for goes back to the table letter by letter: large
-/// numbers, lone surrogates and U+0000 of another writer survive.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Document(IndexMap<Key, Box<RawValue>>);
+/// numbers, lone surrogates and U+0000 of another writer survive. Members are
+/// pieces of the text that they were read from, so that parsing copies none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Document(IndexMap<Key, Json>);
+
+/// A part of a text that is shared with the other parts of it.
+#[derive(Clone)]
+struct Piece {
+    text: Arc<str>,
+    start: usize,
+    end: usize,
+}
+
+/// A JSON value as it is spelled.
+#[derive(Clone, Debug)]
+pub(crate) struct Json(Piece);
 
 /// The name of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Key {
-    Text(String),
+    Text(Piece),
     /// As it is spelled. A name with a lone surrogate is no Rust string, so
     /// nobody can ask for it; but it must not cost the visitor the session.
-    Odd(String),
+    Odd(Piece),
 }
 
 /// What the row remembers of its own life, beside the application's values.
@@ -48,17 +64,21 @@ impl Document {
     /// # Errors
     ///
     /// When the text is not a JSON object.
-    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+    pub(crate) fn parse(text: &Arc<str>) -> Result<Self, serde_json::Error> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let document = deserializer.deserialize_map(Members(text))?;
+        deserializer.end()?;
+        Ok(document)
     }
 
     pub(crate) fn to_text(&self) -> String {
-        let mut text = String::from("{");
+        let mut text = String::with_capacity(self.length());
+        text.push('{');
         for (key, value) in &self.0 {
             if text.len() > 1 {
                 text.push(',');
             }
-            text.push_str(&key.spelling());
+            key.spell(&mut text);
             text.push(':');
             text.push_str(value.get());
         }
@@ -66,12 +86,22 @@ impl Document {
         text
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<&RawValue> {
-        self.0.get(key).map(AsRef::as_ref)
+    /// Of the text, but for escapes in names.
+    fn length(&self) -> usize {
+        let members = self.0.iter();
+        let octets = members.map(|(key, value)| key.piece().len() + value.get().len() + 4);
+        octets.sum::<usize>() + 2
     }
 
-    pub(crate) fn insert(&mut self, key: &str, value: Box<RawValue>) {
-        self.0.insert(Key::Text(key.to_owned()), value);
+    pub(crate) fn get(&self, key: &str) -> Option<&Json> {
+        self.0.get(key)
+    }
+
+    pub(crate) fn insert(&mut self, key: &str, value: Json) {
+        match self.0.get_mut(key) {
+            Some(place) => *place = value,
+            None => drop(self.0.insert(Key::Text(Piece::whole(key)), value)),
+        }
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
@@ -102,10 +132,10 @@ impl Document {
     }
 
     pub(crate) fn set_meta(&mut self, meta: &Meta) {
-        let raw = serde_json::value::to_raw_value(meta).expect("numbers and text are JSON");
-        match raw.get() {
+        let json = Json::of(meta).expect("numbers and text are JSON");
+        match json.get() {
             "{}" => self.remove(RESERVED),
-            _ => self.insert(RESERVED, raw),
+            _ => self.insert(RESERVED, json),
         }
     }
 
@@ -120,28 +150,135 @@ impl Document {
     }
 }
 
+/// Reads the members of an object as pieces of its text.
+struct Members<'t>(&'t Arc<str>);
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = Document;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
+        let mut members = IndexMap::with_capacity(MEMBERS);
+        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            let value = Json(Piece::of(self.0, value.get()));
+            members.insert(Key::of(self.0, key.get()), value);
+        }
+        Ok(Document(members))
+    }
+}
+
+/// Room for what most sessions hold.
+const MEMBERS: usize = 8;
+
+impl Piece {
+    fn whole(text: impl Into<Arc<str>>) -> Self {
+        let text = text.into();
+        Self {
+            start: 0,
+            end: text.len(),
+            text,
+        }
+    }
+
+    /// `part` is a slice of `text`.
+    fn of(text: &Arc<str>, part: &str) -> Self {
+        let start = part.as_ptr().addr() - text.as_ptr().addr();
+        Self {
+            text: Arc::clone(text),
+            start,
+            end: start + part.len(),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        &self.text[self.start..self.end]
+    }
+
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+impl PartialEq for Piece {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Piece {}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+impl Json {
+    /// # Errors
+    ///
+    /// When `value` can't be written as JSON.
+    pub(crate) fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
+        Ok(Self(Piece::whole(serde_json::to_string(value)?)))
+    }
+
+    pub(crate) fn get(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
 impl Key {
+    /// `spelling` is a slice of `text`, with its quotation marks.
+    fn of(text: &Arc<str>, spelling: &str) -> Self {
+        if !spelling.contains('\\') {
+            return Self::Text(Piece::of(text, &spelling[1..spelling.len() - 1]));
+        }
+        match serde_json::from_str::<String>(spelling) {
+            Ok(name) => Self::Text(Piece::whole(name)),
+            Err(_) => Self::Odd(Piece::of(text, spelling)),
+        }
+    }
+
+    fn piece(&self) -> &Piece {
+        match self {
+            Self::Text(piece) | Self::Odd(piece) => piece,
+        }
+    }
+
     fn text(&self) -> Option<&str> {
         match self {
-            Self::Text(text) => Some(text),
+            Self::Text(text) => Some(text.as_str()),
             Self::Odd(_) => None,
         }
     }
 
-    fn spelling(&self) -> Cow<'_, str> {
+    fn spell(&self, into: &mut String) {
         match self {
-            Self::Text(text) => serde_json::to_string(text).expect("text is JSON").into(),
-            Self::Odd(spelling) => spelling.into(),
+            Self::Text(text) if is_plain(text.as_str()) => {
+                into.push('"');
+                into.push_str(text.as_str());
+                into.push('"');
+            }
+            Self::Text(text) => {
+                into.push_str(&serde_json::to_string(text.as_str()).expect("text is JSON"));
+            }
+            Self::Odd(spelling) => into.push_str(spelling.as_str()),
         }
     }
+}
+
+/// Whether JSON spells the text without escapes.
+fn is_plain(text: &str) -> bool {
+    text.bytes()
+        .all(|octet| octet >= b' ' && octet != b'"' && octet != b'\\')
 }
 
 impl Hash for Key {
     /// As the text itself, so that it can be looked up by that.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        match self {
-            Self::Text(text) | Self::Odd(text) => text.hash(state),
-        }
+        self.piece().as_str().hash(state);
     }
 }
 
@@ -151,74 +288,65 @@ impl Equivalent<Key> for str {
     }
 }
 
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spelling = <&RawValue>::deserialize(deserializer)?.get();
-        let text = serde_json::from_str(spelling).map(Self::Text);
-        Ok(text.unwrap_or_else(|_| Self::Odd(spelling.to_owned())))
-    }
-}
-
-impl PartialEq for Document {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len()
-            && self
-                .0
-                .iter()
-                .all(|(key, value)| other.0.get(key).is_some_and(|twin| same_value(value, twin)))
-    }
-}
-
 /// jsonb spells the same value with other white space, members in another
 /// order, and other escapes. Numbers are compared as they are spelled: parsed,
 /// two that differ after the seventeenth digit would be one.
-fn same_value(left: &RawValue, right: &RawValue) -> bool {
-    left.get() == right.get() || Shape::of(left).is_some_and(|shape| shape.fits(right))
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        same_value(self.get(), other.get())
+    }
+}
+
+fn same_value(left: &str, right: &str) -> bool {
+    left == right || Shape::of(left).is_some_and(|shape| shape.fits(right))
 }
 
 /// A value whose spelling can differ from that of an equal one.
-enum Shape {
+enum Shape<'v> {
     Object(Document),
-    Array(Vec<Box<RawValue>>),
+    Array(Vec<&'v RawValue>),
     Text(String),
 }
 
-impl Shape {
+impl<'v> Shape<'v> {
     /// `None` also for text that no `String` can hold, such as a lone surrogate.
-    fn of(value: &RawValue) -> Option<Self> {
-        let text = value.get();
-        match text.as_bytes().first()? {
-            b'{' => Document::parse(text).ok().map(Self::Object),
-            b'[' => serde_json::from_str(text).ok().map(Self::Array),
-            b'"' => serde_json::from_str(text).ok().map(Self::Text),
+    fn of(value: &'v str) -> Option<Self> {
+        match value.as_bytes().first()? {
+            b'{' => Document::parse(&value.into()).ok().map(Self::Object),
+            b'[' => serde_json::from_str(value).ok().map(Self::Array),
+            b'"' => serde_json::from_str(value).ok().map(Self::Text),
             _ => None,
         }
     }
 
-    fn fits(&self, value: &RawValue) -> bool {
-        match (self, Self::of(value)) {
-            (Self::Object(left), Some(Self::Object(right))) => *left == right,
-            (Self::Array(left), Some(Self::Array(right))) => same_values(left, &right),
-            (Self::Text(left), Some(Self::Text(right))) => *left == right,
+    fn fits(&self, value: &str) -> bool {
+        match (self, Shape::of(value)) {
+            (Self::Object(left), Some(Shape::Object(right))) => *left == right,
+            (Self::Array(left), Some(Shape::Array(right))) => same_values(left, &right),
+            (Self::Text(left), Some(Shape::Text(right))) => *left == right,
             _ => false,
         }
     }
 }
 
-fn same_values(left: &[Box<RawValue>], right: &[Box<RawValue>]) -> bool {
+fn same_values(left: &[&RawValue], right: &[&RawValue]) -> bool {
     left.len() == right.len()
         && left
             .iter()
             .zip(right)
-            .all(|(value, twin)| same_value(value, twin))
+            .all(|(value, twin)| same_value(value.get(), twin.get()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Document, serde_json::Error> {
+        Document::parse(&text.into())
+    }
+
     fn round_trip(text: &str) -> String {
-        Document::parse(text).expect("an object").to_text()
+        parse(text).expect("an object").to_text()
     }
 
     #[test]
@@ -236,13 +364,13 @@ mod tests {
     #[test]
     fn only_an_object_is_a_document() {
         for text in ["null", "[]", "\"text\"", "1", "{", ""] {
-            assert!(Document::parse(text).is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn clear_keeps_what_the_row_knows_of_its_own_life() {
-        let mut document = Document::parse(r#"{"a":1,"_session":{"idle":5.0}}"#).expect("object");
+        let mut document = parse(r#"{"a":1,"_session":{"idle":5.0}}"#).expect("object");
         document.clear();
         assert!(document.is_empty());
         assert_eq!(document.meta().idle, Some(5.0));
@@ -250,7 +378,7 @@ mod tests {
 
     #[test]
     fn unknown_members_of_the_reserved_part_survive() {
-        let mut document = Document::parse(r#"{"_session":{"later":[1]}}"#).expect("object");
+        let mut document = parse(r#"{"_session":{"later":[1]}}"#).expect("object");
         let meta = Meta {
             idle: Some(1.0),
             ..document.meta()
@@ -264,8 +392,8 @@ mod tests {
 
     #[test]
     fn the_spelling_of_a_value_makes_no_difference() {
-        let spaced = Document::parse(r#"{"a": {"x": 1, "y": [1, 2]}, "b": 2}"#).expect("object");
-        let tight = Document::parse(r#"{"b":2,"a":{"y":[1,2],"x":1}}"#).expect("object");
+        let spaced = parse(r#"{"a": {"x": 1, "y": [1, 2]}, "b": 2}"#).expect("object");
+        let tight = parse(r#"{"b":2,"a":{"y":[1,2],"x":1}}"#).expect("object");
         assert_eq!(spaced, tight);
         assert_ne!(spaced, Document::default());
     }
@@ -273,7 +401,7 @@ mod tests {
     #[test]
     fn values_that_differ_in_their_last_digit_or_kind_differ() {
         let differ = |left: &str, right: &str| {
-            let document = |value| Document::parse(&format!(r#"{{"a":{value}}}"#));
+            let document = |value| parse(&format!(r#"{{"a":{value}}}"#));
             document(left).expect("object") != document(right).expect("object")
         };
         assert!(differ(

@@ -129,12 +129,11 @@ impl LazySession {
 impl Lazy {
     async fn open(&self) -> Result<Session, Error> {
         let state = match self.presented.tokens.as_slice() {
-            [] => State::new(Origin::New, Document::default()),
+            [] => State::new(Origin::New, Arc::default()),
             // The one that was cut off may be the live one.
-            _ if self.presented.is_cut => State::new(
-                Origin::Unkeepable(Unkeepable::Ambiguous),
-                Document::default(),
-            ),
+            _ if self.presented.is_cut => {
+                State::new(Origin::Unkeepable(Unkeepable::Ambiguous), Arc::default())
+            }
             tokens => {
                 let ids: Vec<_> = tokens.iter().map(crate::id::Token::row_id).collect();
                 let rows = self.config.store.load(&ids).await?;
@@ -154,10 +153,8 @@ impl Lazy {
             verdict = verdict.beside(next);
         }
         match verdict {
-            Opened::Nothing => State::new(Origin::New, Document::default()),
-            Opened::Unkeepable(reason) => {
-                State::new(Origin::Unkeepable(reason), Document::default())
-            }
+            Opened::Nothing => State::new(Origin::New, Arc::default()),
+            Opened::Unkeepable(reason) => State::new(Origin::Unkeepable(reason), Arc::default()),
             Opened::Live(row, document) => {
                 let token = ids
                     .iter()
@@ -170,7 +167,7 @@ impl Lazy {
     }
 
     fn classify(&self, row: Arc<Row>) -> Opened {
-        let Some(document) = row.document() else {
+        let Some(document) = row.document().cloned() else {
             tracing::warn!(
                 session.id = row.id.as_str(),
                 "a session row holds no JSON object; its visitor gets a new session, the row stays"
@@ -190,7 +187,7 @@ impl Lazy {
 
 enum Opened {
     Nothing,
-    Live(Arc<Row>, Document),
+    Live(Arc<Row>, Arc<Document>),
     Unkeepable(Unkeepable),
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     Error, ErrorKind,
     changes::{Change, Changes},
-    document::Document,
+    document::{Document, Json},
     expiry::Timeouts,
     id::{RowId, Token},
     store::Row,
@@ -53,11 +53,21 @@ pub(crate) enum MayTouch {
     No,
 }
 
+/// How the document that a request sees stands to its record of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Projection {
+    Exact,
+    /// The record did not fit a newer row; saving it will tell.
+    Refused,
+}
+
 /// A session as its request sees it.
 #[derive(Debug)]
 pub(crate) struct State {
     origin: Origin,
-    document: Document,
+    document: Arc<Document>,
+    /// Whether the document is what the record makes of the origin's.
+    projection: Projection,
     changes: Changes,
     id: Id,
     /// The row of a session that was destroyed and is still there.
@@ -69,11 +79,19 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) enum Owed {
     Nothing,
-    Insert(Document),
-    Save(Arc<Row>, Changes, MayTouch),
+    Insert(Arc<Document>),
+    Save(Arc<Row>, Record, MayTouch),
     Touch(Arc<Row>),
     Cycle(RowId, Changes),
     Refused(Unkeepable),
+}
+
+/// What a request did to a row's document.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) changes: Changes,
+    /// What they make of the row that the request loaded, where that is known.
+    pub(crate) outcome: Option<Arc<Document>>,
 }
 
 /// All that is owed, in order: first the end of the old row.
@@ -84,10 +102,11 @@ pub(crate) struct Debt {
 }
 
 impl State {
-    pub(crate) fn new(origin: Origin, document: Document) -> Self {
+    pub(crate) fn new(origin: Origin, document: Arc<Document>) -> Self {
         Self {
             origin,
             document,
+            projection: Projection::Exact,
             changes: Changes::default(),
             id: Id::Stays,
             doomed: None,
@@ -99,7 +118,7 @@ impl State {
         &self.origin
     }
 
-    pub(crate) fn document(&self) -> &Document {
+    pub(crate) fn document(&self) -> &Arc<Document> {
         &self.document
     }
 
@@ -128,19 +147,14 @@ impl State {
     }
 
     pub(crate) fn apply(&mut self, mut change: Change) -> Result<(), Error> {
-        change.apply(&mut self.document)?;
+        change.apply(Arc::make_mut(&mut self.document))?;
         self.changes.record(change);
         Ok(())
     }
 
     /// For a change that the caller has applied to the document by `value`.
-    pub(crate) fn record(
-        &mut self,
-        change: Change,
-        key: &str,
-        value: Box<serde_json::value::RawValue>,
-    ) {
-        self.document.insert(key, value);
+    pub(crate) fn record(&mut self, change: Change, key: &str, value: Json) {
+        Arc::make_mut(&mut self.document).insert(key, value);
         self.changes.record(change);
     }
 
@@ -157,7 +171,7 @@ impl State {
             self.origin = Origin::New;
         }
         self.doomed = doomed.or_else(|| self.doomed.take());
-        self.document = Document::default();
+        self.document = Arc::default();
         self.forget_changes();
         if matches!(self.origin, Origin::Unkeepable(_)) {
             self.changes.record(Change::Clear);
@@ -189,12 +203,12 @@ impl State {
     fn owed(&self, changes: Changes, id: Id, timeouts: &Timeouts, may_touch: MayTouch) -> Owed {
         match &self.origin {
             Origin::New if changes.is_empty() || self.document.is_empty() => Owed::Nothing,
-            Origin::New => Owed::Insert(self.document.clone()),
+            Origin::New => Owed::Insert(Arc::clone(&self.document)),
             Origin::Unkeepable(_) if changes.is_empty() && id == Id::Stays => Owed::Nothing,
             Origin::Unkeepable(reason) => Owed::Refused(*reason),
             Origin::Stored(row, _) if id == Id::Cycles => Owed::Cycle(row.id.clone(), changes),
             Origin::Stored(row, _) if self.differs_from(row, &changes) => {
-                Owed::Save(Arc::clone(row), changes, may_touch)
+                Owed::Save(Arc::clone(row), self.recorded(changes), may_touch)
             }
             Origin::Stored(row, _)
                 if may_touch == MayTouch::Yes
@@ -208,7 +222,12 @@ impl State {
 
     /// A change that leaves the document as it was loaded is none.
     fn differs_from(&self, row: &Row, changes: &Changes) -> bool {
-        !changes.is_empty() && row.document().is_none_or(|loaded| loaded != self.document)
+        !changes.is_empty() && row.document() != Some(&self.document)
+    }
+
+    fn recorded(&self, changes: Changes) -> Record {
+        let outcome = (self.projection == Projection::Exact).then(|| Arc::clone(&self.document));
+        Record { changes, outcome }
     }
 
     /// The session goes on from this row, with what was changed since
@@ -218,9 +237,20 @@ impl State {
         self.document = self
             .row()
             .and_then(|row| row.document())
+            .cloned()
             .unwrap_or_default();
+        self.projection = Projection::Exact;
+        if self.changes.is_empty() {
+            return;
+        }
         // A change that does not fit the newer document is told when it is saved.
-        drop(self.changes.replay(&mut self.document));
+        if self
+            .changes
+            .replay(Arc::make_mut(&mut self.document))
+            .is_err()
+        {
+            self.projection = Projection::Refused;
+        }
     }
 
     /// The session goes on as it is stored, without what could not be saved.

@@ -1,6 +1,6 @@
 //! What can be asked of the table.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::watch;
@@ -14,11 +14,15 @@ mod ask;
 mod batch;
 #[cfg(test)]
 mod checked;
+mod connections;
 mod cycle;
 mod database;
 mod destroy;
+mod entries;
 mod inspect;
+mod instant;
 mod migrate;
+mod pace;
 mod reap;
 mod row;
 mod save;
@@ -26,7 +30,6 @@ mod set_up;
 mod statements;
 mod table;
 mod writer;
-mod writes;
 
 pub use inspect::TableReport;
 pub use migrate::MIGRATOR;
@@ -34,6 +37,7 @@ pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
 
+use connections::Connections;
 use database::Database;
 use set_up::SetUp;
 use table::TableName;
@@ -85,12 +89,13 @@ enum Creation {
 impl PgSessionStore {
     /// A store in `public.session` of the pool's database.
     ///
-    /// The pool stays the application's: the store borrows a connection for
-    /// each statement and gives it back.
+    /// The pool stays the application's: the store borrows
+    /// [some of its connections](Self::max_connections) for statements and
+    /// gives them back.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         let database = Database {
-            pool,
+            connections: Connections::most_of(pool),
             timeout: TIMEOUT,
         };
         let set_up = SetUp::new(database, TableName::default(), "UTC".into());
@@ -180,11 +185,54 @@ impl PgSessionStore {
             timeout,
             ..self.set_up().database.clone()
         };
-        let set_up = SetUp::new(
-            database,
-            self.set_up().name.clone(),
-            self.set_up().time_zone.clone(),
-        );
+        self.on(database)
+    }
+
+    /// How many connections of the pool requests may use at once. Default:
+    /// three quarters of the pool's, so that the application's own queries
+    /// find one whatever the sessions do; at least one, and never more than
+    /// the pool has.
+    ///
+    /// A few are enough, as a statement serves all requests that wait. As long
+    /// as requests come, the connections are kept, which saves two round trips
+    /// for each statement; a quarter of a second later the pool has them back.
+    /// None is kept where sessions may use the whole pool.
+    ///
+    /// ```
+    /// use std::num::NonZeroU32;
+    /// use axum_pg_session::PgSessionStore;
+    /// use sqlx::postgres::PgPoolOptions;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = PgPoolOptions::new().max_connections(20).connect_lazy("postgres:///")?;
+    /// let store = PgSessionStore::new(pool);
+    /// assert_eq!(store.connections().get(), 15);
+    ///
+    /// let store = store.max_connections(NonZeroU32::new(4).expect("not zero"));
+    /// assert_eq!(store.connections().get(), 4);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn max_connections(self, connections: NonZeroU32) -> Self {
+        let pool = self.set_up().database.pool().clone();
+        let database = Database {
+            connections: Connections::new(pool, connections),
+            ..self.set_up().database.clone()
+        };
+        self.on(database)
+    }
+
+    /// How many connections of the pool requests use at the most.
+    #[must_use]
+    pub fn connections(&self) -> NonZeroU32 {
+        self.set_up().database.connections.limit()
+    }
+
+    fn on(self, database: Database) -> Self {
+        let SetUp {
+            name, time_zone, ..
+        } = self.set_up();
+        let set_up = SetUp::new(database, name.clone(), time_zone.clone());
         Self::build(set_up, self.shared.creation)
     }
 

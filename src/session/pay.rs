@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use super::Session;
 use crate::{
     Error, ErrorKind,
-    changes::Changes,
     id::{RowId, Token},
-    state::{Debt, MayTouch, Origin, Owed, State},
+    state::{Debt, MayTouch, Origin, Owed, Record, State},
     store::Row,
 };
 
@@ -85,17 +84,17 @@ impl Session {
             Owed::Refused(reason) => return Err(reason.error()),
             Owed::Touch(row) => self.touch(row, cookie).await,
             Owed::Insert(document) => {
-                let (token, row) = store.insert(&document, &timeouts).await?;
+                let (token, row) = store.insert(document, &timeouts).await?;
                 *cookie = self.begin(row, token);
             }
             Owed::Cycle(id, changes) => {
                 let (token, row) = store.cycle(id, changes, timeouts).await?;
                 *cookie = self.begin(row, token);
             }
-            Owed::Save(row, changes, may_touch) => {
-                let lengthens = changes.set_expiry();
+            Owed::Save(row, record, may_touch) => {
+                let lengthens = record.changes.set_expiry();
                 let before = Arc::clone(&row);
-                let row = store.save(row, changes, timeouts, may_touch).await?;
+                let row = store.save(row, record, timeouts, may_touch).await?;
                 // Under a new id the browser has, or gets, another cookie.
                 let is_ours = row.id == before.id;
                 let renewed = self.go_on(Arc::clone(&row));
@@ -114,7 +113,7 @@ impl Session {
         let touched = self
             .0
             .store
-            .save(row, Changes::default(), timeouts, MayTouch::Yes)
+            .save(row, Record::default(), timeouts, MayTouch::Yes)
             .await;
         match touched {
             Ok(row) => {

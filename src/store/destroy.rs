@@ -7,8 +7,8 @@ use crate::{
     document::Document,
     id::RowId,
     store::{
+        entries::DestroyRow,
         writer::{Write, Writer},
-        writes::DestroyRow,
     },
 };
 
@@ -36,7 +36,7 @@ impl Writer {
 }
 
 fn successor(text: &str) -> Option<RowId> {
-    Document::parse(text)
+    Document::parse(&text.into())
         .ok()?
         .meta()
         .successor

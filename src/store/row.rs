@@ -1,9 +1,10 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::{
     document::Document,
     expiry::{Extent, Times},
     id::RowId,
+    store::instant::Instant,
 };
 
 /// A row as the database last answered it.
@@ -12,35 +13,47 @@ pub(crate) struct Row {
     pub(crate) id: RowId,
     pub(crate) text: Option<Arc<str>>,
     pub(crate) times: Times,
+    /// The text, parsed when somebody first looks; none where it is no object.
+    document: OnceLock<Option<Arc<Document>>>,
 }
 
 /// The columns of `load.sql` and `cycle_lock.sql`.
-pub(super) type Loaded = (String, Option<String>, f64, Option<f64>, f64);
+pub(super) type Loaded = (String, Option<String>, Instant, Option<Instant>, Instant);
 
 impl From<Loaded> for Row {
     fn from((id, text, expires, created, now): Loaded) -> Self {
-        Self {
-            id: id.into(),
-            text: text.map(Arc::from),
-            times: Times {
-                now,
-                expires,
-                created,
-            },
-        }
+        let times = Times {
+            now: now.0,
+            expires: expires.0,
+            created: created.map(|created| created.0),
+        };
+        Self::new(id.into(), text.map(Arc::from), times)
     }
 }
 
 impl Row {
+    pub(crate) fn new(id: RowId, text: Option<Arc<str>>, times: Times) -> Self {
+        Self {
+            id,
+            text,
+            times,
+            document: OnceLock::new(),
+        }
+    }
+
     /// `None` where the row holds no JSON object.
-    pub(crate) fn document(&self) -> Option<Document> {
-        Document::parse(self.text.as_deref()?).ok()
+    pub(crate) fn document(&self) -> Option<&Arc<Document>> {
+        let parsed = self.document.get_or_init(|| {
+            let document = Document::parse(self.text.as_ref()?).ok()?;
+            Some(Arc::new(document))
+        });
+        parsed.as_ref()
     }
 
     /// The row after a write at the database's `now`.
     pub(super) fn written(
         id: RowId,
-        text: Arc<str>,
+        content: Content,
         now: f64,
         expiry: Expiring,
         created: Option<f64>,
@@ -49,14 +62,32 @@ impl Row {
             Expiring::Stays(expires) => expires,
             Expiring::Moves(extent) => extent.from(now),
         };
+        let times = Times {
+            now,
+            expires,
+            created,
+        };
         Self {
             id,
-            text: Some(text),
-            times: Times {
-                now,
-                expires,
-                created,
-            },
+            text: Some(content.text),
+            times,
+            document: OnceLock::from(Some(content.document)),
+        }
+    }
+}
+
+/// A document and its text.
+#[derive(Clone, Debug)]
+pub(super) struct Content {
+    pub(super) text: Arc<str>,
+    pub(super) document: Arc<Document>,
+}
+
+impl From<Arc<Document>> for Content {
+    fn from(document: Arc<Document>) -> Self {
+        Self {
+            text: document.to_text().into(),
+            document,
         }
     }
 }

@@ -57,6 +57,11 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "destroy_one.sql",
+        parameters: &["ID"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "has_schema.sql",
         parameters: &["'public'"],
         shows: "pg_namespace",
@@ -67,6 +72,11 @@ const PINNED: &[Pinned] = &[
         shows: "Conflict Resolution: NOTHING",
     },
     Pinned {
+        file: "insert_one.sql",
+        parameters: &["ID", "'{}'", "86400", "NULL"],
+        shows: "Conflict Resolution: NOTHING",
+    },
+    Pinned {
         file: "inspect.sql",
         parameters: &["'public'", "'session'"],
         shows: "pg_attribute_relid_attnum_index",
@@ -74,6 +84,11 @@ const PINNED: &[Pinned] = &[
     Pinned {
         file: "load.sql",
         parameters: &["IDS"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "load_one.sql",
+        parameters: &["ID"],
         shows: PRIMARY_KEY,
     },
     Pinned {
@@ -92,8 +107,18 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "save_one.sql",
+        parameters: &["ID", "sha256('x')", "'{}'", "86400", "NULL"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "touch.sql",
         parameters: &["IDS", SECONDS, SECONDS, NO_SECONDS],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "touch_one.sql",
+        parameters: &["ID", "86400", "86400", "NULL"],
         shows: PRIMARY_KEY,
     },
 ];
