@@ -61,7 +61,7 @@ impl Effort {
         match self {
             Self::Smoke => 1,
             Self::Quick => 5,
-            Self::Full => 7,
+            Self::Full => 5,
         }
     }
 

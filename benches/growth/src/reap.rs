@@ -18,8 +18,13 @@ use crate::{
 const SIZE: u64 = 500;
 /// Half of those who are there at once read, half of them write.
 const FOREGROUND: [Visit; 2] = [Visit::Load, Visit::Save];
-/// How long the foreground is watched alone, before each run of the reaper.
-const ALONE: Duration = Duration::from_millis(250);
+/// How long the foreground is alone before each run of the reaper, and what of
+/// that goes by before anything counts.
+const ALONE: Duration = Duration::from_millis(300);
+const WARM_UP: Duration = Duration::from_millis(100);
+/// The longest time for which it is watched alone; it ends well before the
+/// reaper comes.
+const WATCHED: Duration = Duration::from_millis(150);
 
 /// What it took to delete so many rows.
 #[derive(Clone, Debug)]
@@ -29,7 +34,8 @@ pub(crate) struct Reaped {
     pub(crate) micros_per_row: f64,
     /// Of the requests that met the reaper.
     pub(crate) during: P99s,
-    /// Of those just before.
+    /// Of those that met a moment of the same length just before: long ones
+    /// meet a short moment more often, with or without a reaper.
     pub(crate) alone: P99s,
 }
 
@@ -50,6 +56,7 @@ pub(crate) async fn over_expired(pool: &PgPool, effort: Effort) -> Outcome<Vec<R
         for _ in 0..effort.reaps(*expired) {
             runs.push(run(&site, *expired).await?);
         }
+        eprintln!("{expired} rows are reaped");
         steps.push(step(*expired, &runs));
     }
     site.check_saves().await?;
@@ -66,22 +73,25 @@ async fn run(site: &Site, expired: u64) -> Outcome<Run> {
     insert(&site.pool, &site.table, rows).await?;
     vacuum(&site.pool, &site.table).await?;
     let crowd = Crowd::enter(site, &FOREGROUND);
+    let entered = Instant::now();
     tokio::time::sleep(ALONE).await;
     let from = Instant::now();
     let reaped = Reaper::new(site.store.clone()).run_once().await?;
-    let to = Instant::now();
+    let took = from.elapsed();
     let answered = crowd.leave().await?;
     if reaped.deleted != expired {
         return Err(format!("{expired} rows were expired: {reaped:?}").into());
     }
-    let (alone, others): (Vec<_>, Vec<_>) =
-        answered.into_iter().partition(|answer| answer.to < from);
-    let during = others.into_iter().filter(|answer| answer.from <= to);
     Ok(Run {
-        took: to - from,
-        alone,
-        during: during.collect(),
+        took,
+        alone: met(&answered, entered + WARM_UP, took.min(WATCHED)),
+        during: met(&answered, from, took),
     })
+}
+
+fn met(answered: &[Answered], from: Instant, length: Duration) -> Vec<Answered> {
+    let meets = |answer: &&Answered| answer.from < from + length && answer.to > from;
+    answered.iter().filter(meets).copied().collect()
 }
 
 fn step(expired: u64, runs: &[Run]) -> Reaped {

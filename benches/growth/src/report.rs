@@ -50,6 +50,9 @@ impl Report {
         let mut summary = Summary::default();
         note(&mut summary, "rows", &self.rows, readable);
         note(&mut summary, "size", &self.sizes, bytes);
+        // A batch of the reaper is full from there on.
+        let batch = self.reaped.iter().find(|reaped| reaped.expired == 1_000);
+        let batch = batch.map_or(f64::NAN, |reaped| reaped.micros_per_row);
         for reaped in &self.reaped {
             let subject = format!("reaping {}", readable(reaped.expired as f64));
             for (visit, p99) in &reaped.during {
@@ -57,12 +60,8 @@ impl Report {
                 let figure = format!("{} p99 to that without", visit.name());
                 summary.set(&subject, figure, ratio);
             }
-            let first = self.reaped.first().map_or(f64::NAN, per_row);
-            summary.set(
-                &subject,
-                "time of a row to that of one alone",
-                per_row(reaped) / first,
-            );
+            let ratio = reaped.micros_per_row / batch;
+            summary.set(&subject, "time of a row to that of 1k", ratio);
         }
         summary
     }
@@ -90,10 +89,6 @@ impl Report {
         .write(file("size"))?;
         figure_of_reaper(&self.reaped).write(file("reaper"))
     }
-}
-
-fn per_row(reaped: &Reaped) -> f64 {
-    reaped.micros_per_row
 }
 
 /// Each time to that of the first step.

@@ -31,8 +31,7 @@ pub(crate) struct Rows {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// Long enough that no touch is due while the benchmark runs, and shorter
-    /// than a touch would make it.
+    /// Somewhat shorter than a touch would make it.
     Living,
     Expired,
 }

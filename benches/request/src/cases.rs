@@ -81,9 +81,16 @@ impl Case {
     /// How many times as often it is done as what asks the database.
     pub(crate) fn repetitions(&self) -> usize {
         match &self.task {
-            Task::OneByOne(page) if page.database == Database::None => 50,
-            Task::OneByOne(_) | Task::ByHand(..) => 1,
             Task::AtOnce(_) => 5,
+            Task::OneByOne(_) | Task::ByHand(..) if self.asks_database() => 1,
+            Task::OneByOne(_) | Task::ByHand(..) => 50,
+        }
+    }
+
+    pub(crate) fn asks_database(&self) -> bool {
+        match &self.task {
+            Task::OneByOne(page) | Task::AtOnce(page) => page.database == Database::Asked,
+            Task::ByHand(..) => true,
         }
     }
 
@@ -151,68 +158,81 @@ async fn at_once(page: &Page, times: usize) -> Result<Cost, Box<dyn Error>> {
     Ok(meter.stop(times))
 }
 
+/// Each after the one that it is set beside.
 pub(crate) fn all(site: &Site) -> Vec<Case> {
+    let by_hand = |name, statement| {
+        let task = Task::ByHand(statement, site.pool.clone());
+        Case::new(name, None, task)
+    };
     let mut cases = without_database(site);
-    cases.extend(by_hand(site));
-    cases.extend(with_database(site));
+    cases.push(by_hand("ping by hand", ByHand::Ping));
+    cases.push(by_hand("select by hand", ByHand::Select));
+    cases.extend(reading(site));
+    cases.push(by_hand("update by hand", ByHand::Update));
+    cases.extend(writing(site));
+    cases.push(by_hand("insert by hand", ByHand::Insert));
+    cases.extend(beginning(site));
     cases
 }
 
 fn without_database(site: &Site) -> Vec<Case> {
-    let plain = |app: &Router, cookies: Vec<String>| Page {
+    let plain = |app: &Router| Page {
         app: app.clone(),
         path: "/plain",
-        cookies,
+        cookies: site.readers.clone(),
         answer: Cookie::None,
         database: Database::None,
     };
     let stranger = Page {
         path: "/read",
-        ..plain(&site.without_database, Vec::new())
+        cookies: Vec::new(),
+        ..plain(&site.without_database)
     };
-    let known = plain(&site.without_database, site.readers.clone());
+    let (known, idle) = (plain(&site.without_database), Some("idle layer"));
     vec![
-        Case::one_by_one("bare", None, plain(&site.bare, site.readers.clone())),
-        Case::one_by_one("idle layer", None, plain(&site.idle, site.readers.clone())),
-        Case::one_by_one("plain", Some("idle layer"), known),
-        Case::one_by_one("stranger", Some("idle layer"), stranger),
+        Case::one_by_one("bare", None, plain(&site.bare)),
+        Case::one_by_one("idle layer", None, plain(&site.idle)),
+        Case::one_by_one("plain", idle, known),
+        Case::one_by_one("stranger", idle, stranger),
     ]
 }
 
-fn by_hand(site: &Site) -> Vec<Case> {
-    let case = |name, statement| {
-        let task = Task::ByHand(statement, site.pool.clone());
-        Case::new(name, None, task)
-    };
-    vec![
-        case("ping by hand", ByHand::Ping),
-        case("select by hand", ByHand::Select),
-        case("update by hand", ByHand::Update),
-        case("insert by hand", ByHand::Insert),
-    ]
-}
-
-fn with_database(site: &Site) -> Vec<Case> {
-    let page = |path, cookies: &[String], answer| Page {
+fn page(site: &Site, path: &'static str, cookies: &[String]) -> Page {
+    Page {
         app: site.with_database.clone(),
         path,
         cookies: cookies.to_vec(),
-        answer,
+        answer: Cookie::None,
         database: Database::Asked,
-    };
-    let untouched = page("/untouched", &site.readers, Cookie::None);
-    let read = page("/read", &site.readers, Cookie::None);
-    let write = page("/write", &site.writers, Cookie::None);
-    let new = page("/new", &[], Cookie::Made);
-    let (select, update) = (Some("select by hand"), Some("update by hand"));
-    let insert = Some("insert by hand");
-    vec![
+    }
+}
+
+fn reading(site: &Site) -> [Case; 3] {
+    let untouched = page(site, "/untouched", &site.readers);
+    let (read, select) = (page(site, "/read", &site.readers), Some("select by hand"));
+    [
         Case::one_by_one("untouched", select, untouched),
         Case::one_by_one("read", select, read.clone()),
-        Case::one_by_one("write", update, write.clone()),
-        Case::one_by_one("new", insert, new.clone()),
         Case::at_once("read, 64 at once", select, read),
+    ]
+}
+
+fn writing(site: &Site) -> [Case; 2] {
+    let (write, update) = (page(site, "/write", &site.writers), Some("update by hand"));
+    [
+        Case::one_by_one("write", update, write.clone()),
         Case::at_once("write, 64 at once", update, write),
+    ]
+}
+
+fn beginning(site: &Site) -> [Case; 2] {
+    let insert = Some("insert by hand");
+    let new = Page {
+        answer: Cookie::Made,
+        ..page(site, "/new", &[])
+    };
+    [
+        Case::one_by_one("new", insert, new.clone()),
         Case::at_once("new, 64 at once", insert, new),
     ]
 }

@@ -10,6 +10,7 @@ const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../plots/request.svg");
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) beside: Option<&'static str>,
+    pub(crate) asks_database: bool,
     pub(crate) cost: Cost,
 }
 
@@ -62,8 +63,9 @@ impl Rows {
     }
 
     fn figure(&self) -> Figure {
-        let bars = |title, part: fn(&Cost) -> f64| {
-            self.0.iter().fold(Bars::new(title), |bars, row| {
+        let bars = |title, part: fn(&Cost) -> f64, rows: fn(&&Row) -> bool| {
+            let rows = self.0.iter().filter(rows);
+            rows.fold(Bars::new(title), |bars, row| {
                 let colour = match row.beside {
                     Some(_) => Colour::Blue,
                     None => Colour::Grey,
@@ -71,10 +73,20 @@ impl Rows {
                 bars.bar(row.name, part(&row.cost), colour)
             })
         };
+        let cpu = |cost: &Cost| cost.cpu_micros;
         Figure::new("What does the layer cost in process?")
-            .note("Grey: what there is without it. One request at a time where nothing else is said; lower is better.")
-            .panel(bars("allocations of a request", |cost| cost.allocations))
-            .panel(bars("microseconds of CPU of a request", |cost| cost.cpu_micros))
+            .note(
+                "Grey: what there is without it, by hand or by axum. \
+                 One request at a time where nothing else is said; lower is better.",
+            )
+            .panel(bars("allocations", |cost| cost.allocations, |_| true))
+            .panel(bars("kB allocated", |cost| cost.bytes / 1e3, |_| true))
+            .panel(bars("us of CPU, no database", cpu, |row| {
+                !row.asks_database
+            }))
+            .panel(bars("us of CPU, the database's apart", cpu, |row| {
+                row.asks_database
+            }))
     }
 
     /// Says what changed since the last run, and writes the tracked files.
