@@ -18,6 +18,9 @@ use tokio::{
 /// two round trips, which a busy store saves in this way; a quiet one gives
 /// everything back.
 const KEEPING: Duration = Duration::from_millis(250);
+/// How long a busy store goes without giving a connection back: the pool
+/// closes only what it has when it is too old.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// At most a part of the pool, lent in the order of asking.
 #[derive(Clone)]
@@ -33,8 +36,14 @@ struct Shared {
 /// Connections between two statements, the last used last.
 #[derive(Default)]
 struct Kept {
-    connections: Vec<(PoolConnection<Postgres>, Instant)>,
+    connections: Vec<Borrowed>,
     janitor: Janitor,
+}
+
+struct Borrowed {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
+    last_used: Instant,
 }
 
 /// Whether a task is there that gives back what is kept.
@@ -49,6 +58,7 @@ enum Janitor {
 /// [kept](Self::keep).
 pub(super) struct Loan<'s> {
     pub(super) connection: PoolConnection<Postgres>,
+    since: Instant,
     shared: &'s Arc<Shared>,
     _permit: SemaphorePermit<'s>,
 }
@@ -83,12 +93,13 @@ impl Connections {
     pub(super) async fn borrow(&self) -> Result<Loan<'_>, sqlx::Error> {
         let permit = self.0.permits.acquire().await;
         let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
-        let connection = match self.0.take_kept() {
-            Some(connection) => connection,
-            None => self.0.pool.acquire().await?,
+        let (connection, since) = match self.0.take_kept() {
+            Some(kept) => (kept.connection, kept.since),
+            None => (self.0.pool.acquire().await?, Instant::now()),
         };
         Ok(Loan {
             connection,
+            since,
             shared: &self.0,
             _permit: permit,
         })
@@ -109,8 +120,15 @@ impl Loan<'_> {
     /// For the next statement, which is likely to come at once. Never where
     /// that would leave the application without a connection.
     pub(super) fn keep(self) {
-        if self.shared.limit < of_pool(&self.shared.pool) && !self.shared.pool.is_closed() {
-            self.shared.keep(self.connection);
+        let pool = &self.shared.pool;
+        let last_used = Instant::now();
+        let is_young = last_used - self.since < LONGEST;
+        if self.shared.limit < of_pool(pool) && is_young && !pool.is_closed() {
+            self.shared.keep(Borrowed {
+                connection: self.connection,
+                since: self.since,
+                last_used,
+            });
         }
     }
 }
@@ -120,19 +138,16 @@ impl Shared {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_kept(&self) -> Option<PoolConnection<Postgres>> {
-        if self.pool.is_closed() {
-            return None;
+    fn take_kept(&self) -> Option<Borrowed> {
+        match self.pool.is_closed() {
+            true => None,
+            false => self.kept().connections.pop(),
         }
-        self.kept()
-            .connections
-            .pop()
-            .map(|(connection, _)| connection)
     }
 
-    fn keep(self: &Arc<Self>, connection: PoolConnection<Postgres>) {
+    fn keep(self: &Arc<Self>, borrowed: Borrowed) {
         let mut kept = self.kept();
-        kept.connections.push((connection, Instant::now()));
+        kept.connections.push(borrowed);
         if kept.janitor == Janitor::Off {
             kept.janitor = Janitor::On;
             drop(kept);
@@ -145,7 +160,7 @@ impl Shared {
         let given: Vec<_> = self
             .kept()
             .connections
-            .extract_if(.., |(_, since)| which(*since))
+            .extract_if(.., |borrowed| which(borrowed.last_used))
             .collect();
         drop(given);
     }
@@ -168,7 +183,7 @@ impl Round {
         loop {
             tokio::time::sleep(KEEPING).await;
             let now = Instant::now();
-            self.0.give_back(|since| now - since >= KEEPING);
+            self.0.give_back(|last_used| now - last_used >= KEEPING);
             let mut kept = self.0.kept();
             if kept.connections.is_empty() {
                 kept.janitor = Janitor::Off;

@@ -126,6 +126,32 @@ async fn requests_with_one_cookie_share_an_answer() {
     assert!(statements <= 16, "{statements} statements for 64 requests");
 }
 
+/// The first statement waits for the table, and the others for it.
+#[tokio::test]
+async fn requests_that_give_up_while_they_wait_harm_nobody() {
+    let shared = Shared::new(None).await;
+    let visitors = shared.visitors(32).await;
+    let mut lock = shared.site.pool.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE session")
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    let mut visits: Vec<_> = visitors
+        .iter()
+        .cloned()
+        .map(|visitor| tokio::spawn(async move { visitor.peek("/increment/n").await.body }))
+        .collect();
+    until(async || shared.site.is_blocked().await).await;
+    for visit in visits.iter().step_by(2) {
+        visit.abort();
+    }
+    lock.rollback().await.expect("a rollback");
+    for (at, visit) in visits.drain(..).enumerate() {
+        let answer = visit.await;
+        assert!(at % 2 == 0 || answer.is_ok_and(|body| body == "1"), "{at}");
+    }
+}
+
 /// One of the rows of a statement breaks a rule of the table.
 #[tokio::test]
 async fn a_row_that_a_constraint_refuses_fails_alone() {

@@ -51,6 +51,11 @@ impl Site {
         until(async || self.backends("wait_event_type = 'Lock'").await == statements).await;
     }
 
+    /// Whether any statement waits for a lock in the database.
+    pub(crate) async fn is_blocked(&self) -> bool {
+        self.backends("wait_event_type = 'Lock'").await > 0
+    }
+
     /// Locks every row until the transaction ends.
     pub(crate) async fn lock_rows(&self) -> Transaction<'static, Postgres> {
         let mut transaction = self.pool.begin().await.expect("a transaction");
