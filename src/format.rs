@@ -81,6 +81,15 @@ pub(crate) struct ColumnNames {
     pub(crate) session: &'static str,
 }
 
+impl ColumnNames {
+    /// Those that the statements are written with, which are Koa's too.
+    pub(crate) const OURS: Self = Self {
+        id: "id",
+        expiry: "expiry",
+        session: "session",
+    };
+}
+
 /// What stays under the old id of a session that gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OldId {

@@ -214,11 +214,7 @@ impl Format for Koa {
     }
 
     fn columns(&self) -> ColumnNames {
-        ColumnNames {
-            id: "id",
-            expiry: "expiry",
-            session: "session",
-        }
+        ColumnNames::OURS
     }
 
     /// A forwarding would be a session without cookie settings to Koa, which

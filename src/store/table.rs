@@ -149,6 +149,9 @@ impl Table {
 impl ColumnNames {
     /// The same statement for a table whose three columns have these names.
     fn render(&self, sql: &str) -> String {
+        if *self == Self::OURS {
+            return sql.to_owned();
+        }
         let [id, expiry, session] = [self.id, self.expiry, self.session].map(quoted);
         sql.replace(
             "(id, expiry, session",
