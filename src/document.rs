@@ -11,6 +11,11 @@ use serde::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
+use crate::{
+    Error, ErrorKind,
+    format::{Layout, NativeLayout, Terms},
+};
+
 /// The member of the stored object that belongs to this crate.
 pub(crate) const RESERVED: &str = "_session";
 
@@ -19,8 +24,13 @@ pub(crate) const RESERVED: &str = "_session";
 /// What no request asked for goes back to the table letter by letter: large
 /// numbers, lone surrogates and U+0000 of another writer survive. Members are
 /// pieces of the text that they were read from, so that parsing copies none.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Document(IndexMap<Key, Json>);
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    members: Members,
+    layout: &'static dyn Layout,
+}
+
+type Members = IndexMap<Key, Json>;
 
 /// A part of a text that is shared with the other parts of it.
 #[derive(Clone)]
@@ -55,26 +65,86 @@ pub(crate) struct Meta {
     /// Where the session went when it got a new id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) successor: Option<String>,
+    /// Whose rules these are.
+    #[serde(skip)]
+    pub(crate) reckoning: Reckoning,
     /// Members of a later version of this crate.
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
+/// Whose rules say how long a session lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reckoning {
+    #[default]
+    Ours,
+    /// Those of another system: an idle timeout that the layer sets beats the
+    /// session's own, nothing ends a session that is used unless the layer
+    /// says so, and a cookie lives no longer than its session idles.
+    Foreign,
+}
+
+impl Meta {
+    /// The terms of another system's session.
+    pub(crate) fn foreign(idle: Option<f64>, until: Option<f64>) -> Self {
+        Self {
+            idle,
+            until,
+            reckoning: Reckoning::Foreign,
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self::new(&NativeLayout)
+    }
+}
+
 impl Document {
+    pub(crate) fn new(layout: &'static dyn Layout) -> Self {
+        Self {
+            members: Members::new(),
+            layout,
+        }
+    }
+
     /// # Errors
     ///
     /// When the text is not a JSON object.
-    pub(crate) fn parse(text: &Arc<str>) -> Result<Self, serde_json::Error> {
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        let document = deserializer.deserialize_map(Members(text))?;
-        deserializer.end()?;
-        Ok(document)
+    pub(crate) fn parse(
+        layout: &'static dyn Layout,
+        text: &Arc<str>,
+    ) -> Result<Self, serde_json::Error> {
+        let members = members_of(text)?;
+        Ok(Self { members, layout })
+    }
+
+    /// The members of what is written as an object.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written, or not as an object.
+    pub(crate) fn of(
+        value: &impl Serialize,
+    ) -> Result<impl Iterator<Item = (String, Json)>, Error> {
+        let members = serde_json::to_string(value).and_then(|text| members_of(&text.into()));
+        let members = members.map_err(|source| {
+            Error::caused(ErrorKind::Serialize, "the value is no JSON object", source)
+        })?;
+        let named = members.into_iter();
+        Ok(named.filter_map(|(key, value)| Some((key.text()?.to_owned(), value))))
+    }
+
+    pub(crate) fn layout(&self) -> &'static dyn Layout {
+        self.layout
     }
 
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::with_capacity(self.length());
         text.push('{');
-        for (key, value) in &self.0 {
+        for (key, value) in &self.members {
             if text.len() > 1 {
                 text.push(',');
             }
@@ -88,47 +158,52 @@ impl Document {
 
     /// Of the text, but for escapes in names.
     fn length(&self) -> usize {
-        let members = self.0.iter();
+        let members = self.members.iter();
         let octets = members.map(|(key, value)| key.piece().len() + value.get().len() + 4);
         octets.sum::<usize>() + 2
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Json> {
-        self.0.get(key)
+        self.members.get(key)
     }
 
     pub(crate) fn insert(&mut self, key: &str, value: Json) {
-        match self.0.get_mut(key) {
+        match self.members.get_mut(key) {
             Some(place) => *place = value,
-            None => drop(self.0.insert(Key::Text(Piece::whole(key)), value)),
+            None => drop(self.members.insert(Key::Text(Piece::whole(key)), value)),
         }
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
-        self.0.shift_remove(key);
+        self.members.shift_remove(key);
     }
 
     /// Empties the application's part; what the row knows of its own life stays.
     pub(crate) fn clear(&mut self) {
-        self.0.retain(|key, _| key.text() == Some(RESERVED));
+        let own = self.layout.own_key();
+        self.members
+            .retain(|key, _| key.text().is_some_and(|key| is_kept(key, own)));
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0
+        let own = self.layout.own_key();
+        self.members
             .keys()
             .filter_map(Key::text)
-            .filter(|key| *key != RESERVED)
+            .filter(move |key| !is_kept(key, own))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.keys().next().is_none()
     }
 
-    /// An unreadable member counts as none: it is a foreign writer's.
     pub(crate) fn meta(&self) -> Meta {
-        self.get(RESERVED)
-            .and_then(|raw| serde_json::from_str(raw.get()).ok())
-            .unwrap_or_default()
+        self.layout.meta(self)
+    }
+
+    /// The member that belongs to the document's format.
+    pub(crate) fn terms(&self) -> Terms {
+        self.get(self.layout.own_key()?).cloned()
     }
 
     pub(crate) fn set_meta(&mut self, meta: &Meta) {
@@ -150,23 +225,37 @@ impl Document {
     }
 }
 
-/// Reads the members of an object as pieces of its text.
-struct Members<'t>(&'t Arc<str>);
+fn is_kept(key: &str, own: Option<&str>) -> bool {
+    key == RESERVED || Some(key) == own
+}
 
-impl<'de> Visitor<'de> for Members<'_> {
-    type Value = Document;
+/// # Errors
+///
+/// When the text is not a JSON object.
+fn members_of(text: &Arc<str>) -> Result<Members, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let members = deserializer.deserialize_map(Reader(text))?;
+    deserializer.end()?;
+    Ok(members)
+}
+
+/// Reads the members of an object as pieces of its text.
+struct Reader<'t>(&'t Arc<str>);
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Members;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Document, A::Error> {
-        let mut members = IndexMap::with_capacity(MEMBERS);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = Members::with_capacity(MEMBERS);
         while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
             let value = Json(Piece::of(self.0, value.get()));
             members.insert(Key::of(self.0, key.get()), value);
         }
-        Ok(Document(members))
+        Ok(members)
     }
 }
 
@@ -224,8 +313,16 @@ impl Json {
         Ok(Self(Piece::whole(serde_json::to_string(value)?)))
     }
 
+    pub(crate) fn of_object(object: &Document) -> Self {
+        Self(Piece::whole(object.to_text()))
+    }
+
     pub(crate) fn get(&self) -> &str {
         self.0.as_str()
+    }
+
+    pub(crate) fn is_object(&self) -> bool {
+        self.get().starts_with('{')
     }
 }
 
@@ -288,6 +385,12 @@ impl Equivalent<Key> for str {
     }
 }
 
+impl PartialEq for Document {
+    fn eq(&self, other: &Self) -> bool {
+        self.members == other.members
+    }
+}
+
 /// jsonb spells the same value with other white space, members in another
 /// order, and other escapes. Numbers are compared as they are spelled: parsed,
 /// two that differ after the seventeenth digit would be one.
@@ -303,7 +406,7 @@ fn same_value(left: &str, right: &str) -> bool {
 
 /// A value whose spelling can differ from that of an equal one.
 enum Shape<'v> {
-    Object(Document),
+    Object(Members),
     Array(Vec<&'v RawValue>),
     Text(String),
 }
@@ -312,7 +415,7 @@ impl<'v> Shape<'v> {
     /// `None` also for text that no `String` can hold, such as a lone surrogate.
     fn of(value: &'v str) -> Option<Self> {
         match value.as_bytes().first()? {
-            b'{' => Document::parse(&value.into()).ok().map(Self::Object),
+            b'{' => members_of(&value.into()).ok().map(Self::Object),
             b'[' => serde_json::from_str(value).ok().map(Self::Array),
             b'"' => serde_json::from_str(value).ok().map(Self::Text),
             _ => None,
@@ -342,7 +445,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Document, serde_json::Error> {
-        Document::parse(&text.into())
+        Document::parse(&NativeLayout, &text.into())
     }
 
     fn round_trip(text: &str) -> String {

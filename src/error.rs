@@ -102,6 +102,14 @@ impl Error {
         }
     }
 
+    /// Whether the database is at fault, rather than the request.
+    pub(crate) fn is_of_the_database(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::Unavailable | ErrorKind::Database | ErrorKind::Setup | ErrorKind::Conflict
+        )
+    }
+
     pub(crate) fn ended() -> Self {
         Self::new(
             ErrorKind::Ended,
@@ -135,11 +143,12 @@ impl Error {
 }
 
 impl fmt::Debug for Error {
+    /// Without the details of a database error, which quote whole rows.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("message", &self.0.message)
-            .field("source", &self.0.source)
+            .field("source", &self.0.source.as_ref().map(ToString::to_string))
             .finish()
     }
 }

@@ -3,14 +3,16 @@ use std::sync::{
     atomic::{AtomicBool, Ordering, fence},
 };
 
+use http::request::Parts;
 use tokio::sync::OnceCell;
 
 use crate::{
-    Error, Session,
-    cookie::{Cookies, Presented, presented},
+    Error, FailurePolicy, Session,
+    cookie::{Cookies, Presented, Signature},
     document::Document,
+    format::Line,
     id::RowId,
-    layer::Config,
+    layer::{Config, Empty, Unread},
     state::{Origin, State, Unkeepable},
     store::Row,
 };
@@ -55,19 +57,29 @@ pub struct LazySession(Arc<Lazy>);
 struct Lazy {
     config: Arc<Config>,
     cookies: Cookies,
-    /// What the cookies say, once somebody asks.
+    line: Line,
+    /// What the request says of its session, once somebody asks.
     presented: OnceLock<Presented>,
+    /// For the application's check of the session, where it has one.
+    head: Option<Arc<Parts>>,
     session: OnceCell<Result<Session, Error>>,
     response_started: AtomicBool,
     outer: Option<LazySession>,
 }
 
 impl LazySession {
-    pub(crate) fn new(config: Arc<Config>, cookies: Cookies, outer: Option<Self>) -> Self {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        unread: Unread,
+        head: Option<Arc<Parts>>,
+        outer: Option<Self>,
+    ) -> Self {
         Self(Arc::new(Lazy {
             config,
-            cookies,
-            presented: OnceLock::new(),
+            cookies: unread.cookies,
+            line: unread.line,
+            presented: unread.presented,
+            head,
             session: OnceCell::new(),
             response_started: AtomicBool::new(false),
             outer,
@@ -103,7 +115,7 @@ impl LazySession {
     /// ```
     #[must_use]
     pub fn named(&self, cookie_name: &str) -> Option<Self> {
-        if self.0.config.cookie.name() == cookie_name {
+        if self.0.config.cookie_name() == cookie_name {
             return Some(self.clone());
         }
         self.0.outer.as_ref()?.named(cookie_name)
@@ -123,6 +135,10 @@ impl LazySession {
         &self.0.config
     }
 
+    pub(crate) fn line(&self) -> Line {
+        self.0.line
+    }
+
     /// Whether the request carries a cookie of our name, of whatever value.
     pub(crate) fn has_cookie(&self) -> bool {
         self.0.presented().named
@@ -131,26 +147,62 @@ impl LazySession {
 
 impl Lazy {
     fn presented(&self) -> &Presented {
+        let format = self.config.store.format();
         self.presented
-            .get_or_init(|| presented(&self.cookies, self.config.cookie.name()))
+            .get_or_init(|| format.presented(&self.cookies, &self.config.cookie))
     }
 
     async fn open(&self) -> Result<Session, Error> {
         let presented = self.presented();
-        let state = match presented.tokens.as_slice() {
-            [] => State::new(Origin::New, Arc::default()),
+        let mut state = match presented.tokens.as_slice() {
+            [] => self.without_row(Origin::New),
             // The one that was cut off may be the live one.
-            _ if presented.is_cut => {
-                State::new(Origin::Unkeepable(Unkeepable::Ambiguous), Arc::default())
-            }
+            _ if presented.is_cut => self.without_row(Origin::Unkeepable(Unkeepable::Ambiguous)),
             tokens => {
-                let ids: Vec<_> = tokens.iter().map(crate::id::Token::row_id).collect();
-                let rows = self.config.store.load(&ids).await?;
-                self.resolve(&ids, rows)
+                let format = self.config.store.format();
+                let ids: Vec<_> = tokens.iter().map(|token| format.row_id(token)).collect();
+                match self.config.store.load_rows(&ids).await {
+                    Ok(rows) => self.resolve(&ids, rows),
+                    Err(error) => self.not_loaded(error)?,
+                }
             }
         };
-        let timeouts = Arc::clone(&self.config.timeouts);
-        Ok(Session::new(self.config.store.clone(), timeouts, state))
+        match state.origin() {
+            Origin::New if self.config.empty == Empty::IsStored => state.keep(),
+            Origin::Stored(..) if presented.signature == Signature::Outdated => {
+                state.keep_if_allowed();
+            }
+            _ => {}
+        }
+        Ok(self
+            .checked(Session::new(Arc::clone(&self.config), state))
+            .await)
+    }
+
+    /// The application's word on a session that is stored.
+    async fn checked(&self, session: Session) -> Session {
+        let hooks = &self.config.hooks;
+        if !session.is_new() && !hooks.is_valid(&session, self.head.as_ref()).await {
+            session.disown();
+        }
+        session
+    }
+
+    fn without_row(&self, origin: Origin) -> State {
+        State::without_row(origin, Arc::clone(&self.config.blank))
+    }
+
+    fn not_loaded(&self, error: Error) -> Result<State, Error> {
+        match self.config.on_load_failure {
+            FailurePolicy::Continue if error.is_of_the_database() => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a session could not be loaded; its request goes on without it"
+                );
+                Ok(self.without_row(Origin::Unkeepable(Unkeepable::NotLoaded)))
+            }
+            _ => Err(error),
+        }
     }
 
     /// Which session the tokens open. Order proves nothing, so of several
@@ -162,15 +214,16 @@ impl Lazy {
             verdict = verdict.beside(next);
         }
         match verdict {
-            Opened::Nothing => State::new(Origin::New, Arc::default()),
-            Opened::Unkeepable(reason) => State::new(Origin::Unkeepable(reason), Arc::default()),
+            Opened::Nothing => self.without_row(Origin::New),
+            Opened::Unkeepable(reason) => self.without_row(Origin::Unkeepable(reason)),
             Opened::Live(row, document) => {
                 let token = ids
                     .iter()
                     .position(|id| *id == row.id)
                     .map(|at| self.presented().tokens[at].clone());
                 let token = token.expect("every row was asked for");
-                State::new(Origin::Stored(row, token), document)
+                let blank = Arc::clone(&self.config.blank);
+                State::new(Origin::Stored(row, token), document, blank)
             }
         }
     }
@@ -178,7 +231,7 @@ impl Lazy {
     fn classify(&self, row: Arc<Row>) -> Opened {
         let Some(document) = row.document().cloned() else {
             tracing::warn!(
-                session.id = row.id.as_str(),
+                session.id = %self.config.store.format().handle(&row.id),
                 "a session row holds no JSON object; its visitor gets a new session, the row stays"
             );
             return Opened::Nothing;

@@ -100,7 +100,12 @@ fn the_pure_files_do_no_input_or_output() {
         "cookie.rs",
         "document.rs",
         "expiry.rs",
+        "format.rs",
+        "format/native.rs",
         "id.rs",
+        "koa/header.rs",
+        "koa/keygrip.rs",
+        "koa/terms.rs",
         "state.rs",
     ] {
         let code = code(&root().join("src").join(file));
@@ -132,7 +137,12 @@ fn no_function_is_longer_than_forty_lines() {
 fn functions(code: &str) -> Vec<(String, usize)> {
     let lines: Vec<_> = code.lines().collect();
     let begins = |line: &str| line.contains("fn ") && !line.trim_start().starts_with("//");
-    let starts = (0..lines.len()).filter(|at| begins(lines[*at]));
+    let has_body = |at: usize| {
+        let mut rest = lines[at..].iter();
+        rest.find(|line| line.ends_with(['{', ';']))
+            .is_some_and(|line| line.ends_with('{'))
+    };
+    let starts = (0..lines.len()).filter(|at| begins(lines[*at]) && has_body(*at));
     starts
         .filter_map(|start| {
             let line = lines[start];
@@ -218,11 +228,13 @@ fn the_dependencies_are_those_that_were_chosen() {
             "cookie",
             "futures-core",
             "getrandom",
+            "hmac",
             "http",
             "indexmap",
             "pin-project-lite",
             "serde",
             "serde_json",
+            "sha1",
             "sha2",
             "sqlx",
             "time",

@@ -14,6 +14,7 @@ use crate::{
     changes::Changes,
     document::Document,
     expiry::Timeouts,
+    format::OldId,
     id::RowId,
     store::{
         entries::LoadRow,
@@ -99,7 +100,10 @@ async fn cycle(
     let row = lock(&table, &mut transaction, &plan).await?;
     let document = plan.replay(&row)?;
     let copied = copy(&table, &mut transaction, &plan, &row, document).await?;
-    forward(&table, &mut transaction, &plan).await?;
+    match table.old_id {
+        OldId::Forwards => forward(&table, &mut transaction, &plan).await?,
+        OldId::IsDeleted => delete(&table, &mut transaction, &plan).await?,
+    }
     transaction.commit().await?;
     Ok(copied)
 }
@@ -111,7 +115,7 @@ async fn lock(table: &Table, connection: &mut PgConnection, plan: &Plan) -> Resu
         .fetch_optional(connection)
         .await?;
     match row {
-        Some(row) if row.0 == plan.id.as_str() => Ok(row.into()),
+        Some(row) if row.0 == plan.id.as_str() => Ok(Row::loaded(row, table.layout)),
         Some(_) => Err(Error::not_asked_for()),
         None => Err(Error::ended()),
     }
@@ -156,6 +160,14 @@ async fn copy(
         Expiring::Moves(extent),
         row.times.created,
     ))
+}
+
+async fn delete(table: &Table, connection: &mut PgConnection, plan: &Plan) -> Result<(), Error> {
+    sqlx::query(table.destroy.one.clone())
+        .bind(plan.id.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn forward(table: &Table, connection: &mut PgConnection, plan: &Plan) -> Result<(), Error> {

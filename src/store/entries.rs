@@ -85,7 +85,7 @@ impl Entry for LoadRow {
         query
     }
 
-    fn answer(&self, row: &PgRow) -> Result<Arc<Row>, sqlx::Error> {
+    fn answer(&self, row: &PgRow, table: &Table) -> Result<Arc<Row>, sqlx::Error> {
         let text: Option<&str> = row.try_get(1)?;
         let times = Times {
             expires: row.try_get::<Instant, _>(2)?.0,
@@ -93,7 +93,12 @@ impl Entry for LoadRow {
             now: now(row, 4)?,
         };
         let id = self.0.clone();
-        Ok(Arc::new(Row::new(id, text.map(Arc::from), times)))
+        Ok(Arc::new(Row::new(
+            id,
+            text.map(Arc::from),
+            times,
+            table.layout,
+        )))
     }
 
     fn share(answer: &Arc<Row>) -> Option<Arc<Row>> {
@@ -132,7 +137,7 @@ impl Entry for InsertRow {
             .bind(self.extent.until)
     }
 
-    fn answer(&self, row: &PgRow) -> Result<f64, sqlx::Error> {
+    fn answer(&self, row: &PgRow, _: &Table) -> Result<f64, sqlx::Error> {
         now(row, 1)
     }
 }
@@ -168,7 +173,7 @@ impl Entry for SaveRow {
             .bind(self.until())
     }
 
-    fn answer(&self, row: &PgRow) -> Result<f64, sqlx::Error> {
+    fn answer(&self, row: &PgRow, _: &Table) -> Result<f64, sqlx::Error> {
         now(row, 1)
     }
 }
@@ -198,7 +203,7 @@ impl Entry for TouchRow {
             .bind(self.extent.until)
     }
 
-    fn answer(&self, row: &PgRow) -> Result<f64, sqlx::Error> {
+    fn answer(&self, row: &PgRow, _: &Table) -> Result<f64, sqlx::Error> {
         now(row, 1)
     }
 }
@@ -222,7 +227,7 @@ impl Entry for DestroyRow {
         query
     }
 
-    fn answer(&self, row: &PgRow) -> Result<Option<String>, sqlx::Error> {
+    fn answer(&self, row: &PgRow, _: &Table) -> Result<Option<String>, sqlx::Error> {
         row.try_get(1)
     }
 }

@@ -3,6 +3,7 @@ use std::sync::{Arc, OnceLock};
 use crate::{
     document::Document,
     expiry::{Extent, Times},
+    format::Layout,
     id::RowId,
     store::instant::Instant,
 };
@@ -13,6 +14,7 @@ pub(crate) struct Row {
     pub(crate) id: RowId,
     pub(crate) text: Option<Arc<str>>,
     pub(crate) times: Times,
+    layout: &'static dyn Layout,
     /// The text, parsed when somebody first looks; none where it is no object.
     document: OnceLock<Option<Arc<Document>>>,
 }
@@ -20,23 +22,28 @@ pub(crate) struct Row {
 /// The columns of `load.sql` and `cycle_lock.sql`.
 pub(super) type Loaded = (String, Option<String>, Instant, Option<Instant>, Instant);
 
-impl From<Loaded> for Row {
-    fn from((id, text, expires, created, now): Loaded) -> Self {
+impl Row {
+    pub(super) fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Self {
+        let (id, text, expires, created, now) = loaded;
         let times = Times {
             now: now.0,
             expires: expires.0,
             created: created.map(|created| created.0),
         };
-        Self::new(id.into(), text.map(Arc::from), times)
+        Self::new(id.into(), text.map(Arc::from), times, layout)
     }
-}
 
-impl Row {
-    pub(crate) fn new(id: RowId, text: Option<Arc<str>>, times: Times) -> Self {
+    pub(crate) fn new(
+        id: RowId,
+        text: Option<Arc<str>>,
+        times: Times,
+        layout: &'static dyn Layout,
+    ) -> Self {
         Self {
             id,
             text,
             times,
+            layout,
             document: OnceLock::new(),
         }
     }
@@ -44,7 +51,7 @@ impl Row {
     /// `None` where the row holds no JSON object.
     pub(crate) fn document(&self) -> Option<&Arc<Document>> {
         let parsed = self.document.get_or_init(|| {
-            let document = Document::parse(self.text.as_ref()?).ok()?;
+            let document = Document::parse(self.layout, self.text.as_ref()?).ok()?;
             Some(Arc::new(document))
         });
         parsed.as_ref()
@@ -71,6 +78,7 @@ impl Row {
             id,
             text: Some(content.text),
             times,
+            layout: content.document.layout(),
             document: OnceLock::from(Some(content.document)),
         }
     }

@@ -299,6 +299,7 @@ fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent
         .rev()
         .find(|order| {
             order.record.changes.set_expiry()
+                || order.may_touch == MayTouch::Must
                 || (order.may_touch == MayTouch::Yes
                     && order.timeouts.is_touch_due(&meta, row.times))
         })

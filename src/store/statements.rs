@@ -51,7 +51,7 @@ pub(super) trait Entry: Send + Sync + 'static {
     /// # Errors
     ///
     /// When they are not what the statement says.
-    fn answer(&self, row: &PgRow) -> Result<Self::Answer, sqlx::Error>;
+    fn answer(&self, row: &PgRow, table: &Table) -> Result<Self::Answer, sqlx::Error>;
 
     /// The answer for another request that asked for the same row, where they
     /// can share one.
@@ -213,7 +213,7 @@ async fn ask<E: Entry>(
     let mut answers: Answers<E> = entries.iter().map(|_| None).collect();
     for row in &rows {
         let place = place_of(row.try_get(0)?, &ids).ok_or_else(Error::not_asked_for)?;
-        answers[place] = Some(entries[place].answer(row)?);
+        answers[place] = Some(entries[place].answer(row, &table)?);
     }
     share(entries, &mut answers);
     Ok(answers)

@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 use crate::{
     Error, ErrorKind,
+    format::{ColumnNames, Format, Layout, OldId},
     store::{
         inspect::{Columns, Document, Instant},
         statements::Sizes,
@@ -92,6 +93,8 @@ pub(crate) fn quoted(identifier: &str) -> String {
 pub(crate) struct Table {
     pub(crate) name: TableName,
     pub(crate) columns: Columns,
+    pub(crate) layout: &'static dyn Layout,
+    pub(crate) old_id: OldId,
     pub(crate) load: Sizes,
     pub(crate) insert: Sizes,
     pub(crate) save: Sizes,
@@ -101,12 +104,16 @@ pub(crate) struct Table {
     pub(crate) cycle_copy: SqlStr,
     pub(crate) cycle_forward: SqlStr,
     pub(crate) reap: SqlStr,
+    pub(crate) find: SqlStr,
 }
 
 impl Table {
-    pub(crate) fn new(name: TableName, columns: Columns) -> Self {
+    pub(crate) fn new(name: TableName, columns: Columns, format: &dyn Format) -> Self {
         // The name comes last, because it can read like a part of a statement.
-        let statement = |sql| safe(name.render(&columns.render(sql)));
+        let statement = |sql| {
+            let sql = format.columns().render(&columns.render(sql));
+            safe(name.render(&sql))
+        };
         let sizes = |one, many| Sizes {
             one: statement(one),
             many: statement(many),
@@ -136,6 +143,9 @@ impl Table {
             cycle_copy: statement(include_str!("sql/cycle_copy.sql")),
             cycle_forward: statement(include_str!("sql/cycle_forward.sql")),
             reap: statement(include_str!("sql/reap.sql")),
+            find: statement(include_str!("sql/find.sql")),
+            layout: format.layout(),
+            old_id: format.old_id(),
             name,
             columns,
         }
@@ -155,6 +165,27 @@ impl Table {
     /// Whether the table stores a document letter by letter as it was sent.
     pub(crate) fn keeps_spelling(&self) -> bool {
         self.columns.document == Document::Json
+    }
+}
+
+impl ColumnNames {
+    /// The same statement for a table whose three columns have these names.
+    fn render(&self, sql: &str) -> String {
+        if *self == Self::OURS {
+            return sql.to_owned();
+        }
+        let [id, expiry, session] = [self.id, self.expiry, self.session].map(quoted);
+        sql.replace(
+            "(id, expiry, session",
+            &format!("({id}, {expiry}, {session}"),
+        )
+        .replace("SELECT t.id\n", &format!("SELECT t.{id} AS id\n"))
+        .replace("t.id", &format!("t.{id}"))
+        .replace("t.expiry", &format!("t.{expiry}"))
+        .replace("t.session", &format!("t.{session}"))
+        .replace("SET expiry =", &format!("SET {expiry} ="))
+        .replace("SET session =", &format!("SET {session} ="))
+        .replace("    expiry =", &format!("    {expiry} ="))
     }
 }
 
@@ -267,6 +298,52 @@ mod tests {
         for table in [String::new(), "t".repeat(64), "a\0b".into(), "ü".repeat(32)] {
             assert!(named(&table).check().is_err(), "{table:?}");
         }
+    }
+
+    /// As connect-pg-simple calls them.
+    const EXPRESS: ColumnNames = ColumnNames {
+        id: "sid",
+        expiry: "expire",
+        session: "sess",
+    };
+
+    #[test]
+    fn columns_of_other_names_are_named_in_every_statement() {
+        for sql in [
+            include_str!("sql/load.sql"),
+            include_str!("sql/load_one.sql"),
+            include_str!("sql/insert.sql"),
+            include_str!("sql/insert_one.sql"),
+            include_str!("sql/save.sql"),
+            include_str!("sql/save_one.sql"),
+            include_str!("sql/touch.sql"),
+            include_str!("sql/touch_one.sql"),
+            include_str!("sql/destroy.sql"),
+            include_str!("sql/destroy_one.sql"),
+            include_str!("sql/cycle_lock.sql"),
+            include_str!("sql/cycle_copy.sql"),
+            include_str!("sql/cycle_forward.sql"),
+            include_str!("sql/reap.sql"),
+            include_str!("sql/find.sql"),
+        ] {
+            let rendered = EXPRESS.render(sql);
+            for ours in [
+                "t.id",
+                "t.expiry",
+                "t.session",
+                "(id, expiry",
+                "SET session",
+                "SET expiry",
+            ] {
+                assert!(!rendered.contains(ours), "{ours} in {rendered}");
+            }
+            assert!(!rendered.contains("\n    expiry ="), "{rendered}");
+        }
+        let reap = EXPRESS.render(include_str!("sql/reap.sql"));
+        assert!(
+            reap.contains(r#"SELECT t."sid" AS id"#) && reap.contains("dead.id"),
+            "{reap}"
+        );
     }
 
     #[test]

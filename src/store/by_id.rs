@@ -1,0 +1,104 @@
+//! What an application asks of one session outside of its requests.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+
+use crate::{
+    Error, SessionId, StoredSession,
+    id::RowId,
+    store::{PgSessionStore, table::Table},
+};
+
+impl PgSessionStore {
+    /// The session of this handle as it is stored now, for a socket or a job
+    /// that outlives the session's request. `None` where it ended.
+    ///
+    /// It does not extend the session. In Koa's format a handle that was read
+    /// from text, rather than taken from a session, costs a look at every row.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionStore, SessionId};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// // From `Session::id`, in a request.
+    /// let id: SessionId = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA".parse()?;
+    /// assert!(store.load(&id).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked.
+    pub async fn load(&self, id: &SessionId) -> Result<Option<StoredSession>, Error> {
+        let Some(id) = self.row_of(id).await? else {
+            return Ok(None);
+        };
+        let rows = self.load_rows(&[id]).await?;
+        let stored = rows.into_iter().next().and_then(|row| {
+            let document = Arc::clone(row.document()?);
+            let id = self.format().handle(&row.id);
+            document
+                .meta()
+                .successor
+                .is_none()
+                .then(|| StoredSession::new(id, row, document))
+        });
+        Ok(stored)
+    }
+
+    /// Ends the session of this handle, as
+    /// [`Session::destroy`](crate::Session::destroy) does, from outside of its
+    /// requests. One that ended already is as good.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionStore, SessionId};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let id: SessionId = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA".parse()?;
+    /// store.destroy(&id).await?;
+    /// assert!(store.load(&id).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the row could not be deleted.
+    pub async fn destroy(&self, id: &SessionId) -> Result<(), Error> {
+        match self.row_of(id).await? {
+            Some(id) => self.destroy_row(id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A handle that was kept as text does not tell the row where the row's id
+    /// is a secret; then every row is asked.
+    async fn row_of(&self, id: &SessionId) -> Result<Option<RowId>, Error> {
+        if let Some(row) = self.format().row_of(id) {
+            return Ok(Some(row));
+        }
+        let set_up = self.set_up();
+        let (table, digest) = (set_up.table().await?, id.digest()?);
+        let outcome = set_up
+            .database
+            .run(|connection| Box::pin(find(table, connection, digest)))
+            .await;
+        set_up.learn_from(outcome)
+    }
+}
+
+async fn find(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    digest: [u8; 32],
+) -> Result<Option<RowId>, Error> {
+    let id: Option<String> = sqlx::query_scalar(table.find.clone())
+        .bind(digest.as_slice())
+        .fetch_optional(connection)
+        .await?;
+    Ok(id.map(RowId::from))
+}
