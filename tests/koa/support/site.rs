@@ -1,0 +1,109 @@
+//! A site of two processes, Koa and axum, on one table.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dev_postgres::TestDatabase;
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, PgPool, postgres::PgConnectOptions};
+
+use super::{Generation, Rows, Server, koa::Host};
+
+pub(crate) struct Site {
+    pub(crate) generation: Generation,
+    host: &'static Host,
+    pub(crate) database: TestDatabase,
+    pub(crate) pool: PgPool,
+}
+
+impl Site {
+    /// A database of its own; `None` where there is no Node.
+    pub(crate) async fn of(generation: Generation) -> Option<Self> {
+        let host = generation.host()?;
+        let database = dev_postgres::test_database().await.expect("a database");
+        let pool = PgPool::connect_lazy(database.url()).expect("a URL");
+        Some(Self {
+            generation,
+            host,
+            database,
+            pool,
+        })
+    }
+
+    /// Koa with these options, on top of the usual ones.
+    pub(crate) async fn koa_with(&self, options: Value) -> Server {
+        let mut all = json!({
+            "keys": ["keys", "keykeys"],
+            "connection": connection(self.database.url()),
+            "store": {},
+            "session": {},
+        });
+        for (name, value) in options.as_object().expect("options") {
+            all[name] = value.clone();
+        }
+        self.host.open(all).await
+    }
+
+    /// Koa with the options of the readme, which creates the table.
+    pub(crate) async fn koa(&self) -> Server {
+        self.koa_with(json!({})).await
+    }
+
+    pub(crate) fn rows(&self) -> Rows {
+        Rows::new(self.pool.clone(), "public.session")
+    }
+
+    /// The zone of every connection from now on that asks for none.
+    pub(crate) async fn set_zone(&self, zone: &str) {
+        let options: PgConnectOptions = self.database.url().parse().expect("a URL");
+        let name = options.get_database().expect("a name");
+        self.rows()
+            .execute(&format!("ALTER DATABASE {name} SET timezone = '{zone}'"))
+            .await;
+    }
+
+    /// A name for a gate of `host.js`, which all tests share.
+    pub(crate) fn gate(&self) -> Gate {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Gate {
+            name: format!("gate {}", NEXT.fetch_add(1, Ordering::Relaxed)),
+            host: self.host,
+        }
+    }
+}
+
+/// Where a request to Koa waits, by the step `wait`.
+pub(crate) struct Gate {
+    pub(crate) name: String,
+    host: &'static Host,
+}
+
+impl Gate {
+    /// Returns when a request waits.
+    pub(crate) async fn arrived(&self) {
+        self.host.order(json!({ "arrived": self.name })).await;
+    }
+
+    pub(crate) async fn open(&self) {
+        self.host.order(json!({ "release": self.name })).await;
+    }
+}
+
+/// The parts that both versions of pg take, for a socket as for a port.
+fn connection(url: &str) -> Value {
+    let options: PgConnectOptions = url.parse().expect("a URL");
+    let socket = options
+        .get_socket()
+        .map(|folder| folder.display().to_string());
+    json!({
+        "host": socket.unwrap_or_else(|| options.get_host().to_owned()),
+        "port": options.get_port(),
+        "user": options.get_username(),
+        "password": password(&options),
+        "database": options.get_database(),
+    })
+}
+
+fn password(options: &PgConnectOptions) -> Option<String> {
+    let url = options.to_url_lossy();
+    url.password().map(str::to_owned)
+}
