@@ -10,8 +10,14 @@ const PgStore = require('koa-pg-session');
 const host = require('../host');
 const page = require('../page');
 
+let sites = 0;
+
 async function open(options) {
-  const store = new PgStore(options.connection, options.store);
+  // This pg has one pool for all equal connections, but each site is to be as
+  // if it were a process of its own.
+  sites += 1;
+  const connection = Object.assign({ application_name: `site ${sites}` }, options.connection);
+  const store = new PgStore(connection, options.store);
   await store.setup();
 
   const app = koa();

@@ -1,12 +1,18 @@
 //! A site of two processes, Koa and axum, on one table.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use dev_postgres::TestDatabase;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions as _, PgPool, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool, postgres::PgConnectOptions};
 
 use super::{Generation, Rows, Server, koa::Host};
+
+/// Far more than anything takes here; a wait that is this long has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Site {
     pub(crate) generation: Generation,
@@ -59,6 +65,35 @@ impl Site {
         self.rows()
             .execute(&format!("ALTER DATABASE {name} SET timezone = '{zone}'"))
             .await;
+    }
+
+    /// The ids of all rows.
+    pub(crate) async fn ids(&self) -> Vec<String> {
+        sqlx::query_scalar("SELECT id FROM public.session ORDER BY id")
+            .fetch_all(&self.pool)
+            .await
+            .expect("ids")
+    }
+
+    /// Returns when the row of this session is gone.
+    pub(crate) async fn loses_row(&self, sid: &str) {
+        let is_there = async || self.ids().await.iter().any(|id| id.ends_with(sid));
+        let waiting = async { while is_there().await {} };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("it comes to an end");
+    }
+
+    /// How long the only session of a table of Koa's lives, where its clock is
+    /// that of `zone`.
+    pub(crate) async fn seconds_left(&self, table: &str, zone: &str) -> f64 {
+        let sql = format!(
+            "SELECT extract(epoch FROM expiry AT TIME ZONE '{zone}' - now())::float8 FROM {table}"
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&self.pool)
+            .await
+            .expect("one row")
     }
 
     /// A name for a gate of `host.js`, which all tests share.
