@@ -5,6 +5,7 @@
 //! Where Node can't be had the tests say that they were skipped; on CI that is
 //! a failure.
 
+mod connection;
 mod model;
 mod node;
 mod support;

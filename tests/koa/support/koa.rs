@@ -79,7 +79,7 @@ impl Host {
             .join("tests/koa")
             .join(name);
         let mut process = node::Site::install(&folder)?
-            .script("server.js")
+            .script(&folder.join("server.js"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log(name)?)

@@ -7,9 +7,10 @@ use std::{
 
 use dev_postgres::TestDatabase;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgConnectOptions};
 
 use super::{Generation, Rows, Server, koa::Host};
+use crate::connection;
 
 /// Far more than anything takes here; a wait that is this long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,7 +40,7 @@ impl Site {
     pub(crate) async fn koa_with(&self, options: Value) -> Server {
         let mut all = json!({
             "keys": ["keys", "keykeys"],
-            "connection": connection(self.database.url()),
+            "connection": connection::parts(self.database.url()).expect("a URL"),
             "store": {},
             "session": {},
         });
@@ -121,24 +122,4 @@ impl Gate {
     pub(crate) async fn open(&self) {
         self.host.order(json!({ "release": self.name })).await;
     }
-}
-
-/// The parts that both versions of pg take, for a socket as for a port.
-fn connection(url: &str) -> Value {
-    let options: PgConnectOptions = url.parse().expect("a URL");
-    let socket = options
-        .get_socket()
-        .map(|folder| folder.display().to_string());
-    json!({
-        "host": socket.unwrap_or_else(|| options.get_host().to_owned()),
-        "port": options.get_port(),
-        "user": options.get_username(),
-        "password": password(&options),
-        "database": options.get_database(),
-    })
-}
-
-fn password(options: &PgConnectOptions) -> Option<String> {
-    let url = options.to_url_lossy();
-    url.password().map(str::to_owned)
 }
