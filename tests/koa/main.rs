@@ -5,7 +5,14 @@
 //! Where Node can't be had the tests say that they were skipped; on CI that is
 //! a failure.
 
+mod clocks;
 mod connection;
+mod cookies;
+mod foreign_rows;
 mod model;
+mod moving;
 mod node;
+mod races;
+mod signatures;
 mod support;
+mod tables;

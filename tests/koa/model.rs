@@ -99,7 +99,7 @@ async fn its_cleanup_deletes_what_is_expired_and_nothing_else(site: Site) {
     site.rows().age(100_000.0).await;
     let mut alive = Browser::new();
     alive.visit(&koa, json!([["set", "is", "alive"]])).await;
-    site.loses_row(dead.sid()).await;
+    site.rows().loses(dead.sid()).await;
     assert_eq!(site.rows().document().await["is"], "alive");
 }
 
@@ -124,7 +124,10 @@ async fn its_clock_is_the_zone_of_its_connection(site: Site) {
         let options = json!({"store": {"schema": schema}, "session": {"ttl": 3_600_000}});
         let koa = site.koa_with(options).await;
         Browser::new().visit(&koa, json!([["set", "a", 1]])).await;
-        let left = site.seconds_left(&format!("{schema}.session"), zone).await;
+        let left = site
+            .rows_of(&format!("{schema}.session"))
+            .seconds_left(zone)
+            .await;
         assert!((left - 3600.0).abs() < 5.0, "{zone}: {left} s are left");
     }
 }

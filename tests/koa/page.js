@@ -7,6 +7,7 @@ const { bodyOf, waitAt } = require('./host');
 
 const steps = {
   *set(ctx, key, value) { ctx.session[key] = value; },
+  *date(ctx, key, text) { ctx.session[key] = new Date(text); },
   *remove(ctx, key) { delete ctx.session[key]; },
   *increment(ctx, key) { ctx.session[key] = (ctx.session[key] || 0) + 1; },
   *replace(ctx, session) { ctx.session = session; },

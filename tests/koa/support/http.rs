@@ -5,6 +5,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
 };
+use cookie::{Cookie, time::OffsetDateTime};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -74,4 +75,29 @@ impl Answer {
         assert_eq!(self.status, 200, "{}", self.body);
         serde_json::from_str(&self.body).expect("JSON")
     }
+
+    /// The lines of Set-Cookie without their dates.
+    pub(crate) fn dateless_cookies(&self) -> Vec<String> {
+        let cookies = self.set_cookies();
+        cookies.into_iter().map(without_date).collect()
+    }
+
+    /// Seconds until the cookie of this name expires in the browser.
+    pub(crate) fn cookie_life(&self, name: &str) -> f64 {
+        let cookies = self.set_cookies().into_iter();
+        let cookie = cookies
+            .map(|line| Cookie::parse(line).expect("a cookie"))
+            .find(|cookie| cookie.name() == name)
+            .unwrap_or_else(|| panic!("{name} in {:?}", self.set_cookies()));
+        let expires = cookie.expires_datetime().expect("a date");
+        (expires - OffsetDateTime::now_utc()).as_seconds_f64()
+    }
+}
+
+fn without_date(line: &str) -> String {
+    let Some((before, rest)) = line.split_once("expires=") else {
+        return line.to_owned();
+    };
+    let after = rest.split_once(';').map_or("", |(_, after)| after);
+    format!("{before}expires;{after}")
 }

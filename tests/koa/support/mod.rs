@@ -3,15 +3,16 @@
 pub(crate) mod browser;
 pub(crate) mod http;
 pub(crate) mod koa;
+pub(crate) mod page;
+pub(crate) mod role;
 pub(crate) mod site;
-#[path = "../../postgres/support/table.rs"]
 pub(crate) mod table;
 
 pub(crate) use browser::Browser;
 pub(crate) use http::{Answer, Server};
 pub(crate) use koa::Generation;
 pub(crate) use site::Site;
-pub(crate) use table::Rows;
+pub(crate) use table::Table;
 
 /// Makes each of these scenarios a test with either generation of Koa.
 macro_rules! with_both_generations {

@@ -1,22 +1,16 @@
 //! A site of two processes, Koa and axum, on one table.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};
 use dev_postgres::TestDatabase;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, PgPool, postgres::PgConnectOptions};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 
-use super::{Generation, Rows, Server, koa::Host};
+use super::{Generation, Server, Table, koa::Host, page};
 use crate::connection;
 
-/// Far more than anything takes here; a wait that is this long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 pub(crate) struct Site {
-    pub(crate) generation: Generation,
     host: &'static Host,
     pub(crate) database: TestDatabase,
     pub(crate) pool: PgPool,
@@ -28,12 +22,14 @@ impl Site {
         let host = generation.host()?;
         let database = dev_postgres::test_database().await.expect("a database");
         let pool = PgPool::connect_lazy(database.url()).expect("a URL");
-        Some(Self {
-            generation,
+        let site = Self {
             host,
             database,
             pool,
-        })
+        };
+        // Not that of the machine.
+        site.set_zone("UTC").await;
+        Some(site)
     }
 
     /// Koa with these options, on top of the usual ones.
@@ -55,8 +51,16 @@ impl Site {
         self.koa_with(json!({})).await
     }
 
-    pub(crate) fn rows(&self) -> Rows {
-        Rows::new(self.pool.clone(), "public.session")
+    pub(crate) fn rows(&self) -> Table {
+        self.rows_of("public.session")
+    }
+
+    pub(crate) fn rows_of(&self, table: &str) -> Table {
+        Table::new(self.pool.clone(), table)
+    }
+
+    pub(crate) async fn ids(&self) -> Vec<String> {
+        self.rows().ids().await
     }
 
     /// The zone of every connection from now on that asks for none.
@@ -68,36 +72,36 @@ impl Site {
             .await;
     }
 
-    /// The ids of all rows.
-    pub(crate) async fn ids(&self) -> Vec<String> {
-        sqlx::query_scalar("SELECT id FROM public.session ORDER BY id")
-            .fetch_all(&self.pool)
-            .await
-            .expect("ids")
+    /// The format that the usual Koa keeps to.
+    pub(crate) fn format() -> Koa {
+        Koa::new(["keys", "keykeys"])
     }
 
-    /// Returns when the row of this session is gone.
-    pub(crate) async fn loses_row(&self, sid: &str) {
-        let is_there = async || self.ids().await.iter().any(|id| id.ends_with(sid));
-        let waiting = async { while is_there().await {} };
-        tokio::time::timeout(PATIENCE, waiting)
-            .await
-            .expect("it comes to an end");
+    /// The table as axum sees it, with connections of its own.
+    pub(crate) fn store_with(&self, format: Koa) -> PgSessionStore {
+        let pool = PgPool::connect_lazy(self.database.url()).expect("a URL");
+        PgSessionStore::new(pool).koa(format)
     }
 
-    /// How long the only session of a table of Koa's lives, where its clock is
-    /// that of `zone`.
-    pub(crate) async fn seconds_left(&self, table: &str, zone: &str) -> f64 {
-        let sql = format!(
-            "SELECT extract(epoch FROM expiry AT TIME ZONE '{zone}' - now())::float8 FROM {table}"
-        );
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_one(&self.pool)
-            .await
-            .expect("one row")
+    pub(crate) fn store_on(&self, pool: PgPool) -> PgSessionStore {
+        PgSessionStore::new(pool).koa(Self::format())
     }
 
-    /// A name for a gate of `host.js`, which all tests share.
+    pub(crate) fn store(&self) -> PgSessionStore {
+        self.store_with(Self::format())
+    }
+
+    /// axum on the table that Koa made.
+    pub(crate) fn axum(&self) -> Server {
+        page::server(PgSessionLayer::new(self.store()))
+    }
+
+    /// Both, as most scenarios want them.
+    pub(crate) async fn both(&self) -> (Server, Server) {
+        (self.koa().await, self.axum())
+    }
+
+    /// A gate with a name that no other test has.
     pub(crate) fn gate(&self) -> Gate {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         Gate {
@@ -107,7 +111,7 @@ impl Site {
     }
 }
 
-/// Where a request to Koa waits, by the step `wait`.
+/// Where a request to either server waits, by the step `wait`.
 pub(crate) struct Gate {
     pub(crate) name: String,
     host: &'static Host,
@@ -116,10 +120,14 @@ pub(crate) struct Gate {
 impl Gate {
     /// Returns when a request waits.
     pub(crate) async fn arrived(&self) {
-        self.host.order(json!({ "arrived": self.name })).await;
+        tokio::select! {
+            _ = self.host.order(json!({ "arrived": self.name })) => {}
+            () = page::arrived(&self.name) => {}
+        }
     }
 
     pub(crate) async fn open(&self) {
+        page::release(&self.name);
         self.host.order(json!({ "release": self.name })).await;
     }
 }
