@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::{Error, ErrorKind, document::Document, expiry::Expiry};
 
 /// A closure of [`Session::update`](crate::Session::update), its types erased.
-type Apply = Box<dyn FnMut(Option<&RawValue>) -> Result<Box<RawValue>, Error> + Send>;
+pub(crate) type Apply = Box<dyn FnMut(Option<&RawValue>) -> Result<Box<RawValue>, Error> + Send>;
 
 /// One thing that a request did to its session.
 pub(crate) enum Change {
@@ -14,7 +14,10 @@ pub(crate) enum Change {
     Remove(String),
     Clear,
     Update(String, Apply),
-    Expiry(Expiry),
+    /// With the document of a new session, which has the defaults.
+    Expiry(Expiry, Arc<Document>),
+    /// A change of the member that belongs to the document's format.
+    Terms(Box<Change>),
 }
 
 /// The record of what a request did, in order.
@@ -27,8 +30,7 @@ pub(crate) struct Changes(Vec<Change>);
 impl Changes {
     pub(crate) fn record(&mut self, change: Change) {
         if matches!(change, Change::Clear) {
-            self.0
-                .retain(|earlier| matches!(earlier, Change::Expiry(_)));
+            self.0.retain(Change::sets_terms);
         }
         self.0.push(change);
     }
@@ -38,9 +40,7 @@ impl Changes {
     }
 
     pub(crate) fn set_expiry(&self) -> bool {
-        self.0
-            .iter()
-            .any(|change| matches!(change, Change::Expiry(_)))
+        self.0.iter().any(Change::sets_terms)
     }
 
     /// Applies the record to `document`, all of it or nothing.
@@ -59,9 +59,7 @@ impl Changes {
     }
 
     fn can_fail(&self) -> bool {
-        self.0
-            .iter()
-            .any(|change| matches!(change, Change::Update(..)))
+        self.0.iter().any(Change::can_fail)
     }
 
     fn apply_all(&mut self, document: &mut Document) -> Result<(), Error> {
@@ -72,6 +70,19 @@ impl Changes {
 }
 
 impl Change {
+    /// Whether it is about the session's life or cookie, not its data.
+    fn sets_terms(&self) -> bool {
+        matches!(self, Self::Expiry(..) | Self::Terms(_))
+    }
+
+    fn can_fail(&self) -> bool {
+        match self {
+            Self::Update(..) => true,
+            Self::Terms(change) => change.can_fail(),
+            Self::Insert(..) | Self::Remove(_) | Self::Clear | Self::Expiry(..) => false,
+        }
+    }
+
     pub(crate) fn apply(&mut self, document: &mut Document) -> Result<(), Error> {
         match self {
             Self::Insert(key, value) => document.insert(key, value.clone()),
@@ -81,7 +92,8 @@ impl Change {
                 let value = apply(document.get(key))?;
                 document.insert(key, value);
             }
-            Self::Expiry(expiry) => expiry.remember(document),
+            Self::Expiry(expiry, blank) => document.layout().remember(*expiry, document, blank),
+            Self::Terms(change) => change.apply(document)?,
         }
         Ok(())
     }
@@ -95,7 +107,8 @@ impl fmt::Debug for Change {
             Self::Remove(key) => f.debug_tuple("Remove").field(key).finish(),
             Self::Clear => f.write_str("Clear"),
             Self::Update(key, _) => f.debug_tuple("Update").field(key).finish(),
-            Self::Expiry(expiry) => f.debug_tuple("Expiry").field(expiry).finish(),
+            Self::Expiry(expiry, _) => f.debug_tuple("Expiry").field(expiry).finish(),
+            Self::Terms(change) => f.debug_tuple("Terms").field(change).finish(),
         }
     }
 }

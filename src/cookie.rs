@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use cookie::{Cookie, SameSite};
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue,
     header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY},
 };
 
-use crate::{Error, ErrorKind, id::Token};
+use crate::{Error, ErrorKind, format::Line, id::Token};
 
 /// Well-formed tokens of one request that go into its lookup; more than a few
 /// can only be an attempt to make it expensive.
@@ -25,33 +25,60 @@ pub enum CookieLifetime {
     BrowserSession,
 }
 
-/// The attributes of the cookie that carries the token.
-#[derive(Clone, Debug)]
-pub(crate) struct CookieConfig {
-    pub(crate) name: Option<String>,
-    pub(crate) path: String,
-    pub(crate) domain: Option<String>,
-    pub(crate) same_site: SameSite,
-    pub(crate) secure: bool,
-    pub(crate) http_only: bool,
-    pub(crate) lifetime: CookieLifetime,
+/// Which cookies a browser drops first when it has too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CookiePriority {
+    /// Before others.
+    Low,
+    /// What browsers take it for by themselves.
+    Medium,
+    /// After others.
+    High,
 }
 
-impl Default for CookieConfig {
-    fn default() -> Self {
-        Self {
-            name: None,
-            path: "/".into(),
-            domain: None,
-            same_site: SameSite::Lax,
-            secure: true,
-            http_only: true,
-            lifetime: CookieLifetime::Persistent,
+impl CookiePriority {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
         }
     }
 }
 
+/// What the application chose of the attributes of the cookie that carries
+/// the token. Each format has its own defaults.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CookieConfig {
+    pub(crate) name: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) domain: Option<String>,
+    pub(crate) same_site: Option<SameSite>,
+    pub(crate) secure: Option<bool>,
+    pub(crate) http_only: Option<bool>,
+    pub(crate) lifetime: Option<CookieLifetime>,
+    pub(crate) priority: Option<CookiePriority>,
+    pub(crate) partitioned: bool,
+}
+
 impl CookieConfig {
+    pub(crate) fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or("/")
+    }
+
+    fn same_site(&self) -> SameSite {
+        self.same_site.unwrap_or(SameSite::Lax)
+    }
+
+    fn secure(&self) -> bool {
+        self.secure.unwrap_or(true)
+    }
+
+    fn outlives_the_browser(&self) -> bool {
+        self.lifetime != Some(CookieLifetime::BrowserSession)
+    }
+
     /// `__Host-id` where its attributes allow the prefix (ASVS 5.0 item 3.3.3).
     pub(crate) fn name(&self) -> &str {
         match &self.name {
@@ -62,16 +89,16 @@ impl CookieConfig {
     }
 
     fn may_be_host_prefixed(&self) -> bool {
-        self.secure && self.path == "/" && self.domain.is_none()
+        self.secure() && self.path() == "/" && self.domain.is_none()
     }
 
     pub(crate) fn set(&self, token: &Token, life: Duration) -> HeaderValue {
-        let mut cookie = self.with_value(token.encode());
-        if self.lifetime == CookieLifetime::Persistent {
+        let mut cookie = self.with_value(token.as_str().to_owned());
+        if self.outlives_the_browser() {
             let seconds = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
             cookie.set_max_age(time::Duration::seconds(seconds));
         }
-        header_value(&cookie)
+        self.header_value(&cookie)
     }
 
     /// Browsers only remove what has the same name, path and domain, and
@@ -80,15 +107,16 @@ impl CookieConfig {
         let mut cookie = self.with_value(String::new());
         cookie.make_removal();
         cookie.set_expires(time::OffsetDateTime::UNIX_EPOCH);
-        header_value(&cookie)
+        self.header_value(&cookie)
     }
 
     fn with_value(&self, value: String) -> Cookie<'_> {
         let mut cookie = Cookie::build((self.name(), value))
-            .path(self.path.as_str())
-            .same_site(self.same_site)
-            .secure(self.secure)
-            .http_only(self.http_only)
+            .path(self.path())
+            .same_site(self.same_site())
+            .secure(self.secure())
+            .http_only(self.http_only.unwrap_or(true))
+            .partitioned(self.partitioned)
             .build();
         if let Some(domain) = &self.domain {
             cookie.set_domain(domain.as_str());
@@ -96,37 +124,50 @@ impl CookieConfig {
         cookie
     }
 
+    fn header_value(&self, cookie: &Cookie<'_>) -> HeaderValue {
+        let mut text = cookie.to_string();
+        if let Some(priority) = self.priority {
+            text.push_str("; Priority=");
+            text.push_str(priority.as_str());
+        }
+        HeaderValue::from_str(&text).expect("checked when the layer was set up")
+    }
+
     /// # Errors
     ///
-    /// When a browser would drop or misread the cookie.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        self.check_name()?;
+    /// When a browser would drop or misread a cookie with a value of so many
+    /// characters.
+    pub(crate) fn check(&self, value_chars: usize) -> Result<(), Error> {
+        self.check_name(value_chars)?;
         self.check_attributes()?;
         self.check_prefix()?;
-        if self.same_site == SameSite::None && !self.secure {
+        if self.same_site() == SameSite::None && !self.secure() {
             return Err(refused("SameSite=None needs Secure (RFC 6265bis)"));
+        }
+        if self.partitioned && !self.secure() {
+            return Err(refused("a partitioned cookie needs Secure"));
         }
         Ok(())
     }
 
-    fn check_name(&self) -> Result<(), Error> {
+    fn check_name(&self, value_chars: usize) -> Result<(), Error> {
         let name = self.name();
         if name.is_empty() || !name.bytes().all(is_token_octet) {
             return Err(refused(
                 "the cookie's name is not a token (RFC 6265bis, section 4.1.1)",
             ));
         }
-        if name.len() + crate::id::TOKEN_CHARS > MAX_NAME_AND_VALUE {
+        if name.len() + value_chars > MAX_NAME_AND_VALUE {
             return Err(refused("name and value together exceed 4096 octets"));
         }
         Ok(())
     }
 
     fn check_attributes(&self) -> Result<(), Error> {
-        if !self.path.starts_with('/') {
+        if !self.path().starts_with('/') {
             return Err(refused("the cookie's path must start with a slash"));
         }
-        for attribute in [Some(&self.path), self.domain.as_ref()]
+        for attribute in [Some(self.path()), self.domain.as_deref()]
             .into_iter()
             .flatten()
         {
@@ -149,7 +190,7 @@ impl CookieConfig {
                 "a __Host- cookie needs Secure, the path / and no domain",
             ));
         }
-        if name.starts_with("__secure-") && !self.secure {
+        if name.starts_with("__secure-") && !self.secure() {
             return Err(refused("a __Secure- cookie needs Secure"));
         }
         Ok(())
@@ -166,12 +207,8 @@ fn is_token_octet(octet: u8) -> bool {
 }
 
 /// `av-octet` of RFC 6265bis, section 4.1.1.
-fn is_attribute_octet(octet: u8) -> bool {
+pub(crate) fn is_attribute_octet(octet: u8) -> bool {
     (0x20..0x7f).contains(&octet) && octet != b';'
-}
-
-fn header_value(cookie: &Cookie<'_>) -> HeaderValue {
-    HeaderValue::from_str(&cookie.to_string()).expect("checked when the layer was set up")
 }
 
 /// What a request's cookies say of its session.
@@ -183,11 +220,26 @@ pub(crate) struct Presented {
     pub(crate) is_cut: bool,
     /// Whether our name was there at all, well-formed or not.
     pub(crate) named: bool,
+    pub(crate) signature: Signature,
+    pub(crate) line: Line,
+}
+
+/// How the tokens of a request are signed, where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Signature {
+    #[default]
+    UpToDate,
+    /// With a key that is about to go.
+    Outdated,
 }
 
 /// Reads the tokens from all `Cookie` headers, as octets: the name must match
 /// to the letter, and order proves nothing (RFC 6265bis, section 5.8.3).
-pub(crate) fn presented(headers: &HeaderMap, name: &str) -> Presented {
+pub(crate) fn presented(
+    headers: &HeaderMap,
+    name: &str,
+    token: impl Fn(&[u8]) -> Option<Token>,
+) -> Presented {
     let mut presented = Presented::default();
     let values = headers
         .get_all(COOKIE)
@@ -196,7 +248,7 @@ pub(crate) fn presented(headers: &HeaderMap, name: &str) -> Presented {
         .filter_map(|pair| value_of(pair, name.as_bytes()));
     for value in values {
         presented.named = true;
-        if let Some(token) = Token::parse(value) {
+        if let Some(token) = token(value) {
             presented.add(token);
         }
     }
@@ -204,7 +256,7 @@ pub(crate) fn presented(headers: &HeaderMap, name: &str) -> Presented {
 }
 
 impl Presented {
-    fn add(&mut self, token: Token) {
+    pub(crate) fn add(&mut self, token: Token) {
         if self.tokens.contains(&token) {
             return;
         }
@@ -240,9 +292,38 @@ fn trim(octets: &[u8]) -> &[u8] {
     &octets[..octets.len() - blanks]
 }
 
-/// Adds the cookie; no cache may keep a response that carries one of ours.
-pub(crate) fn attach(headers: &mut HeaderMap, cookie: HeaderValue) {
-    headers.append(SET_COOKIE, cookie);
+/// Adds the cookies, instead of others of their names; no cache may keep a
+/// response that carries one of ours.
+pub(crate) fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
+    let others: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
+    headers.remove(SET_COOKIE);
+    let is_replaced = |other: &HeaderValue| {
+        cookies
+            .iter()
+            .any(|cookie| name_of(cookie) == name_of(other))
+    };
+    for other in others.into_iter().filter(|other| !is_replaced(other)) {
+        headers.append(SET_COOKIE, other);
+    }
+    for cookie in cookies {
+        headers.append(SET_COOKIE, cookie);
+    }
+    forbid_shared_caching(headers);
+}
+
+fn name_of(set_cookie: &HeaderValue) -> &[u8] {
+    let octets = set_cookie.as_bytes();
+    let end = octets.iter().position(|octet| b"=;".contains(octet));
+    trim(&octets[..end.unwrap_or(octets.len())])
+}
+
+/// Whether somebody else sets a cookie of this name already.
+pub(crate) fn is_set(headers: &HeaderMap, name: &str) -> bool {
+    let mut cookies = headers.get_all(SET_COOKIE).iter();
+    cookies.any(|cookie| name_of(cookie) == name.as_bytes())
+}
+
+pub(crate) fn forbid_shared_caching(headers: &mut HeaderMap) {
     if !forbids_shared_caching(headers) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -275,16 +356,16 @@ fn starts_with(directive: &[u8], name: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// Says that the response depends on the cookie, once.
-pub(crate) fn vary_by_cookie(headers: &mut HeaderMap) {
+/// Says that the response depends on this header, once.
+pub(crate) fn vary_by(name: &HeaderName, headers: &mut HeaderMap) {
     let varies = headers
         .get_all(VARY)
         .into_iter()
         .flat_map(|header| header.as_bytes().split(|octet| *octet == b','))
         .map(trim)
-        .any(|field| field == b"*" || field.eq_ignore_ascii_case(b"cookie"));
+        .any(|field| field == b"*" || field.eq_ignore_ascii_case(name.as_str().as_bytes()));
     if !varies {
-        headers.append(VARY, HeaderValue::from_static("cookie"));
+        headers.append(VARY, HeaderValue::from(name.clone()));
     }
 }
 

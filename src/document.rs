@@ -7,6 +7,11 @@ use indexmap::{Equivalent, IndexMap};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
+use crate::{
+    Error, ErrorKind,
+    format::{Layout, NativeLayout, Terms},
+};
+
 /// The member of the stored object that belongs to this crate.
 pub(crate) const RESERVED: &str = "_session";
 
@@ -14,9 +19,13 @@ pub(crate) const RESERVED: &str = "_session";
 ///
 /// What no request asked for goes back to the table letter by letter: large
 /// numbers, lone surrogates and U+0000 of another writer survive.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Document(IndexMap<Key, Box<RawValue>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    members: Members,
+    layout: &'static dyn Layout,
+}
+
+type Members = IndexMap<Key, Box<RawValue>>;
 
 /// The name of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,22 +48,74 @@ pub(crate) struct Meta {
     /// Where the session went when it got a new id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) successor: Option<String>,
+    /// Whose rules these are.
+    #[serde(skip)]
+    pub(crate) reckoning: Reckoning,
     /// Members of a later version of this crate.
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
+/// Whose rules say how long a session lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reckoning {
+    #[default]
+    Ours,
+    /// Those of another system: an idle timeout that the layer sets beats the
+    /// session's own, nothing ends a session that is used unless the layer
+    /// says so, and a cookie lives no longer than its session idles.
+    Foreign,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self::new(&NativeLayout)
+    }
+}
+
 impl Document {
+    pub(crate) fn new(layout: &'static dyn Layout) -> Self {
+        Self {
+            members: Members::new(),
+            layout,
+        }
+    }
+
     /// # Errors
     ///
     /// When the text is not a JSON object.
-    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
+    pub(crate) fn parse(
+        layout: &'static dyn Layout,
+        text: &str,
+    ) -> Result<Self, serde_json::Error> {
+        let members = serde_json::from_str(text)?;
+        Ok(Self { members, layout })
+    }
+
+    /// The members of what is written as an object.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written, or not as an object.
+    pub(crate) fn of(
+        value: &impl Serialize,
+    ) -> Result<impl Iterator<Item = (String, Box<RawValue>)>, Error> {
+        let parsed =
+            serde_json::to_string(value).and_then(|text| Self::parse(&NativeLayout, &text));
+        let document = parsed.map_err(|source| {
+            Error::caused(ErrorKind::Serialize, "the value is no JSON object", source)
+        })?;
+        let members = document.members.into_iter();
+        Ok(members.filter_map(|(key, value)| Some((key.text()?.to_owned(), value))))
+    }
+
+    pub(crate) fn layout(&self) -> &'static dyn Layout {
+        self.layout
     }
 
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::from("{");
-        for (key, value) in &self.0 {
+        for (key, value) in &self.members {
             if text.len() > 1 {
                 text.push(',');
             }
@@ -67,38 +128,43 @@ impl Document {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&RawValue> {
-        self.0.get(key).map(AsRef::as_ref)
+        self.members.get(key).map(AsRef::as_ref)
     }
 
     pub(crate) fn insert(&mut self, key: &str, value: Box<RawValue>) {
-        self.0.insert(Key::Text(key.to_owned()), value);
+        self.members.insert(Key::Text(key.to_owned()), value);
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
-        self.0.shift_remove(key);
+        self.members.shift_remove(key);
     }
 
     /// Empties the application's part; what the row knows of its own life stays.
     pub(crate) fn clear(&mut self) {
-        self.0.retain(|key, _| key.text() == Some(RESERVED));
+        let own = self.layout.own_key();
+        self.members
+            .retain(|key, _| key.text().is_some_and(|key| is_kept(key, own)));
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0
+        let own = self.layout.own_key();
+        self.members
             .keys()
             .filter_map(Key::text)
-            .filter(|key| *key != RESERVED)
+            .filter(move |key| !is_kept(key, own))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.keys().next().is_none()
     }
 
-    /// An unreadable member counts as none: it is a foreign writer's.
     pub(crate) fn meta(&self) -> Meta {
-        self.get(RESERVED)
-            .and_then(|raw| serde_json::from_str(raw.get()).ok())
-            .unwrap_or_default()
+        self.layout.meta(self)
+    }
+
+    /// The member that belongs to the document's format.
+    pub(crate) fn terms(&self) -> Terms {
+        self.get(self.layout.own_key()?).map(ToOwned::to_owned)
     }
 
     pub(crate) fn set_meta(&mut self, meta: &Meta) {
@@ -118,6 +184,14 @@ impl Document {
         });
         document
     }
+}
+
+pub(crate) fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+fn is_kept(key: &str, own: Option<&str>) -> bool {
+    key == RESERVED || Some(key) == own
 }
 
 impl Key {
@@ -161,12 +235,15 @@ impl<'de> Deserialize<'de> for Key {
 
 impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len()
-            && self
-                .0
-                .iter()
-                .all(|(key, value)| other.0.get(key).is_some_and(|twin| same_value(value, twin)))
+        same_members(&self.members, &other.members)
     }
+}
+
+fn same_members(left: &Members, right: &Members) -> bool {
+    left.len() == right.len()
+        && left
+            .iter()
+            .all(|(key, value)| right.get(key).is_some_and(|twin| same_value(value, twin)))
 }
 
 /// jsonb spells the same value with other white space, members in another
@@ -178,7 +255,7 @@ fn same_value(left: &RawValue, right: &RawValue) -> bool {
 
 /// A value whose spelling can differ from that of an equal one.
 enum Shape {
-    Object(Document),
+    Object(Members),
     Array(Vec<Box<RawValue>>),
     Text(String),
 }
@@ -188,7 +265,7 @@ impl Shape {
     fn of(value: &RawValue) -> Option<Self> {
         let text = value.get();
         match text.as_bytes().first()? {
-            b'{' => Document::parse(text).ok().map(Self::Object),
+            b'{' => serde_json::from_str(text).ok().map(Self::Object),
             b'[' => serde_json::from_str(text).ok().map(Self::Array),
             b'"' => serde_json::from_str(text).ok().map(Self::Text),
             _ => None,
@@ -197,7 +274,7 @@ impl Shape {
 
     fn fits(&self, value: &RawValue) -> bool {
         match (self, Self::of(value)) {
-            (Self::Object(left), Some(Self::Object(right))) => *left == right,
+            (Self::Object(left), Some(Self::Object(right))) => same_members(left, &right),
             (Self::Array(left), Some(Self::Array(right))) => same_values(left, &right),
             (Self::Text(left), Some(Self::Text(right))) => *left == right,
             _ => false,
@@ -217,8 +294,12 @@ fn same_values(left: &[Box<RawValue>], right: &[Box<RawValue>]) -> bool {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Document, serde_json::Error> {
+        Document::parse(&NativeLayout, text)
+    }
+
     fn round_trip(text: &str) -> String {
-        Document::parse(text).expect("an object").to_text()
+        parse(text).expect("an object").to_text()
     }
 
     #[test]
@@ -236,13 +317,13 @@ mod tests {
     #[test]
     fn only_an_object_is_a_document() {
         for text in ["null", "[]", "\"text\"", "1", "{", ""] {
-            assert!(Document::parse(text).is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn clear_keeps_what_the_row_knows_of_its_own_life() {
-        let mut document = Document::parse(r#"{"a":1,"_session":{"idle":5.0}}"#).expect("object");
+        let mut document = parse(r#"{"a":1,"_session":{"idle":5.0}}"#).expect("object");
         document.clear();
         assert!(document.is_empty());
         assert_eq!(document.meta().idle, Some(5.0));
@@ -250,7 +331,7 @@ mod tests {
 
     #[test]
     fn unknown_members_of_the_reserved_part_survive() {
-        let mut document = Document::parse(r#"{"_session":{"later":[1]}}"#).expect("object");
+        let mut document = parse(r#"{"_session":{"later":[1]}}"#).expect("object");
         let meta = Meta {
             idle: Some(1.0),
             ..document.meta()
@@ -264,8 +345,8 @@ mod tests {
 
     #[test]
     fn the_spelling_of_a_value_makes_no_difference() {
-        let spaced = Document::parse(r#"{"a": {"x": 1, "y": [1, 2]}, "b": 2}"#).expect("object");
-        let tight = Document::parse(r#"{"b":2,"a":{"y":[1,2],"x":1}}"#).expect("object");
+        let spaced = parse(r#"{"a": {"x": 1, "y": [1, 2]}, "b": 2}"#).expect("object");
+        let tight = parse(r#"{"b":2,"a":{"y":[1,2],"x":1}}"#).expect("object");
         assert_eq!(spaced, tight);
         assert_ne!(spaced, Document::default());
     }
@@ -273,7 +354,7 @@ mod tests {
     #[test]
     fn values_that_differ_in_their_last_digit_or_kind_differ() {
         let differ = |left: &str, right: &str| {
-            let document = |value| Document::parse(&format!(r#"{{"a":{value}}}"#));
+            let document = |value| parse(&format!(r#"{{"a":{value}}}"#));
             document(left).expect("object") != document(right).expect("object")
         };
         assert!(differ(

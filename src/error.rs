@@ -102,6 +102,14 @@ impl Error {
         }
     }
 
+    /// Whether the database is at fault, rather than the request.
+    pub(crate) fn is_of_the_database(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::Unavailable | ErrorKind::Database | ErrorKind::Setup | ErrorKind::Conflict
+        )
+    }
+
     pub(crate) fn ended() -> Self {
         Self::new(
             ErrorKind::Ended,

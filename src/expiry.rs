@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use crate::document::{Document, Meta};
+use crate::document::{Meta, Reckoning};
 
 /// A day without a request ends a session.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
@@ -32,21 +32,7 @@ pub enum Expiry {
     At(OffsetDateTime),
 }
 
-impl Expiry {
-    /// Writes the choice into the document, so that later saves keep to it.
-    pub(crate) fn remember(self, document: &mut Document) {
-        let (idle, until) = match self {
-            Self::Default => (None, None),
-            Self::Idle(idle) => (Some(idle.as_secs_f64()), None),
-            Self::At(instant) => (None, Some(epoch_seconds(instant))),
-        };
-        let mut meta = document.meta();
-        (meta.idle, meta.until) = (idle, until);
-        document.set_meta(&meta);
-    }
-}
-
-fn epoch_seconds(instant: OffsetDateTime) -> f64 {
+pub(crate) fn epoch_seconds(instant: OffsetDateTime) -> f64 {
     let since = instant - OffsetDateTime::UNIX_EPOCH;
     since.as_seconds_f64()
 }
@@ -63,7 +49,8 @@ pub(crate) enum Absolute {
 /// The layer's choice of timeouts.
 #[derive(Clone, Debug)]
 pub(crate) struct Timeouts {
-    pub(crate) idle: Duration,
+    /// Where the application chose one.
+    pub(crate) idle: Option<Duration>,
     pub(crate) absolute: Absolute,
     pub(crate) touch_interval: Option<Duration>,
 }
@@ -93,7 +80,7 @@ impl Extent {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            idle: IDLE_TIMEOUT,
+            idle: None,
             absolute: Absolute::WherePossible,
             touch_interval: None,
         }
@@ -101,10 +88,27 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    pub(crate) fn idle(&self) -> Duration {
+        self.idle.unwrap_or(IDLE_TIMEOUT)
+    }
+
+    /// The idle timeout and the end that the session itself has.
+    fn own_terms(&self, meta: &Meta) -> (Option<f64>, Option<f64>) {
+        match (meta.reckoning, self.idle) {
+            (Reckoning::Foreign, Some(idle)) => (Some(idle.as_secs_f64()), None),
+            _ => (meta.idle, meta.until),
+        }
+    }
+
+    /// Whether the session has an end of its own, whatever its activity.
+    pub(crate) fn has_own_end(&self, meta: &Meta) -> bool {
+        self.own_terms(meta).1.is_some()
+    }
+
     pub(crate) fn extent(&self, meta: &Meta, created: Option<f64>) -> Extent {
-        let ttl = match (meta.idle, meta.until) {
+        let ttl = match self.own_terms(meta) {
             (None, Some(_)) => f64::INFINITY,
-            (idle, _) => idle.unwrap_or(self.idle.as_secs_f64()),
+            (idle, _) => idle.unwrap_or(self.idle().as_secs_f64()),
         };
         Extent {
             ttl: in_calendar(ttl),
@@ -113,16 +117,17 @@ impl Timeouts {
     }
 
     fn deadline(&self, meta: &Meta, created: Option<f64>) -> Option<f64> {
-        meta.until
-            .or_else(|| Some(created? + self.absolute_seconds()?))
+        self.own_terms(meta)
+            .1
+            .or_else(|| Some(created? + self.absolute_seconds(meta)?))
             .filter(|deadline| *deadline < CALENDAR)
     }
 
-    fn absolute_seconds(&self) -> Option<f64> {
-        match self.absolute {
-            Absolute::WherePossible => Some(ABSOLUTE_TIMEOUT.as_secs_f64()),
-            Absolute::After(limit) => Some(limit.as_secs_f64()),
-            Absolute::Off => None,
+    fn absolute_seconds(&self, meta: &Meta) -> Option<f64> {
+        match (self.absolute, meta.reckoning) {
+            (Absolute::WherePossible, Reckoning::Ours) => Some(ABSOLUTE_TIMEOUT.as_secs_f64()),
+            (Absolute::After(limit), _) => Some(limit.as_secs_f64()),
+            (Absolute::Off, _) | (Absolute::WherePossible, Reckoning::Foreign) => None,
         }
     }
 
@@ -153,7 +158,7 @@ impl Timeouts {
     /// A session that idles for less than the layer's is touched as often in
     /// its shorter life, or it would never be.
     fn share_of_idle(&self, ttl: f64) -> f64 {
-        (ttl / self.idle.as_secs_f64()).min(1.0)
+        (ttl / self.idle().as_secs_f64()).min(1.0)
     }
 
     /// How long a browser may have use of the cookie of this session.
@@ -165,7 +170,7 @@ impl Timeouts {
 
     /// Whether a cookie sent once can end before its session does.
     pub(crate) fn outlives_cookie(&self, meta: &Meta, times: Times) -> bool {
-        self.cookie_life(meta, times) >= COOKIE_LIMIT
+        meta.reckoning == Reckoning::Foreign || self.cookie_life(meta, times) >= COOKIE_LIMIT
     }
 }
 
@@ -189,6 +194,13 @@ pub(crate) fn instant(epoch_seconds: f64) -> Option<OffsetDateTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::Document;
+
+    fn remember(expiry: Expiry, document: &mut Document) {
+        document
+            .layout()
+            .remember(expiry, document, &Document::default());
+    }
 
     const HOUR: f64 = 3600.0;
     const DAY: f64 = 24.0 * HOUR;
@@ -248,7 +260,7 @@ mod tests {
     #[test]
     fn an_idle_timeout_that_was_lowered_is_due_at_once() {
         let timeouts = Timeouts {
-            idle: Duration::from_mins(5),
+            idle: Some(Duration::from_mins(5)),
             ..Timeouts::default()
         };
         assert!(timeouts.is_touch_due(&Meta::default(), times(0.0, DAY, 0.0)));
@@ -268,10 +280,10 @@ mod tests {
     fn a_session_with_its_own_end_knows_no_other() {
         let mut document = Document::default();
         let end = OffsetDateTime::UNIX_EPOCH + Duration::from_hours(24 * 60);
-        Expiry::At(end).remember(&mut document);
+        remember(Expiry::At(end), &mut document);
         let extent = Timeouts::default().extent(&document.meta(), Some(0.0));
         assert_eq!(extent.from(HOUR), 60.0 * DAY);
-        Expiry::Default.remember(&mut document);
+        remember(Expiry::Default, &mut document);
         assert_eq!(document.to_text(), "{}");
     }
 
@@ -296,7 +308,7 @@ mod tests {
     #[test]
     fn timeouts_that_no_calendar_reaches_are_none() {
         let timeouts = Timeouts {
-            idle: Duration::MAX,
+            idle: Some(Duration::MAX),
             absolute: Absolute::After(Duration::MAX),
             touch_interval: None,
         };

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::{
     Error, ErrorKind, LazySession,
-    cookie::{attach, vary_by_cookie},
+    cookie::is_set,
     service::Exchange,
     session::{Closing, Pending, Session},
     state::MayTouch,
@@ -111,6 +111,7 @@ fn closing(session: &LazySession, exchange: Option<Exchange>, status: StatusCode
     };
     Closing {
         keeps_changes: config.save_on_server_error || !status.is_server_error(),
+        on_failure: config.on_save_failure,
         may_touch: if touches { MayTouch::Yes } else { MayTouch::No },
     }
 }
@@ -132,32 +133,30 @@ fn finish<B: Default>(
     (pending, outcome): Committed,
 ) -> Response<B> {
     let pending = match (outcome, pending) {
-        (Ok(()), Pending::AsItIs) if opened_nothing(session) => Pending::Removed,
+        (Ok(()), Pending::AsItIs) if has_a_dead_cookie(session, response.headers()) => {
+            Pending::Removed(None)
+        }
         (Ok(()), pending) => pending,
         (Err(error), pending) => {
             response = not_saved(&error);
             pending
         }
     };
-    add_cookie(session, response.headers_mut(), pending);
-    vary_by_cookie(response.headers_mut());
+    let config = session.config();
+    config.tell(&pending, session.line(), response.headers_mut());
+    config.vary(response.headers_mut());
     response
 }
 
-fn add_cookie(session: &LazySession, headers: &mut HeaderMap, pending: Pending) {
-    let cookie = &session.config().cookie;
-    match pending {
-        Pending::Set(token, life) => attach(headers, cookie.set(&token, life)),
-        Pending::Removed => attach(headers, cookie.removal()),
-        Pending::AsItIs => {}
-    }
-}
-
-fn opened_nothing(session: &LazySession) -> bool {
+/// One that opened nothing. Whoever handled the request may have replaced it
+/// already, as an application behind a proxy does that shares the table.
+fn has_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
     let opened = session
         .looked_at()
         .and_then(|session| session.as_ref().ok());
-    session.has_cookie() && opened.is_some_and(Session::has_no_use_for_a_cookie)
+    session.has_cookie()
+        && opened.is_some_and(Session::has_no_use_for_a_cookie)
+        && !is_set(headers, session.config().cookie_name())
 }
 
 /// The handler's answer would claim what was not stored.

@@ -1,47 +1,37 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::{Error, ErrorKind};
 
-/// Octets of a token: 256 random bits, twice what ASVS 5.0 item 7.2.3 asks.
-const TOKEN_OCTETS: usize = 32;
-/// Characters of a token as base64url without padding.
-pub(crate) const TOKEN_CHARS: usize = 43;
+/// Characters of a handle: a SHA-256 as base64url without padding.
+const HANDLE_CHARS: usize = 43;
 
-/// The secret that a browser's cookie carries. Never stored, never printed.
+/// The secret that a browser's cookie carries, as it is spelled there. Never
+/// printed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Token([u8; TOKEN_OCTETS]);
+pub(crate) struct Token(Arc<str>);
 
 impl Token {
-    /// Asks the system's generator, without any fallback (CVE-2026-41838).
-    pub(crate) fn generate() -> Result<Self, Error> {
-        let mut octets = [0; TOKEN_OCTETS];
-        getrandom::fill(&mut octets).map_err(|source| {
-            Error::caused(ErrorKind::Random, "the system gave no random bits", source)
-        })?;
-        Ok(Self(octets))
+    pub(crate) fn new(spelling: impl Into<Arc<str>>) -> Self {
+        Self(spelling.into())
     }
 
-    /// Accepts the one canonical spelling of a token and nothing else.
-    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
-        if value.len() != TOKEN_CHARS {
-            return None;
-        }
-        let mut octets = [0; TOKEN_OCTETS];
-        URL_SAFE_NO_PAD.decode_slice(value, &mut octets).ok()?;
-        Some(Self(octets))
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 
-    pub(crate) fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(self.0)
-    }
-
-    /// A fast digest is enough for a secret of 256 random bits: there is
-    /// nothing to guess, and a dump of the table opens no session.
-    pub(crate) fn row_id(&self) -> RowId {
-        RowId(URL_SAFE_NO_PAD.encode(Sha256::digest(self.0)).into())
+    pub(crate) fn header_value(&self) -> HeaderValue {
+        let mut value = HeaderValue::from_str(self.as_str()).expect("tokens are visible ASCII");
+        value.set_sensitive(true);
+        value
     }
 }
 
@@ -51,8 +41,18 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The `id` of a row.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// Asks the system's generator, without any fallback (CVE-2026-41838).
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut octets = [0; N];
+    getrandom::fill(&mut octets).map_err(|source| {
+        Error::caused(ErrorKind::Random, "the system gave no random bits", source)
+    })?;
+    Ok(octets)
+}
+
+/// The `id` of a row. In a foreign format it is the token, so it is never
+/// printed either.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RowId(Arc<str>);
 
 impl RowId {
@@ -67,24 +67,108 @@ impl From<String> for RowId {
     }
 }
 
+impl fmt::Debug for RowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RowId(REDACTED)")
+    }
+}
+
 /// The public handle of a session: safe to show, to log and to store.
 ///
 /// It is a digest of the secret that the cookie carries, so nobody can use it
 /// as a cookie. It changes with [`Session::cycle_id`](crate::Session::cycle_id).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(RowId);
+///
+/// [`PgSessionStore::load`](crate::PgSessionStore::load) and
+/// [`PgSessionStore::destroy`](crate::PgSessionStore::destroy) take it.
+///
+/// ```
+/// use axum_pg_session::SessionId;
+///
+/// let stored = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA";
+/// let id: SessionId = stored.parse().expect("43 characters of base64url");
+/// assert_eq!(id.to_string(), stored);
+/// assert!("no handle".parse::<SessionId>().is_err());
+/// ```
+#[derive(Clone)]
+pub struct SessionId {
+    handle: Arc<str>,
+    /// Where the id of the row is a secret and the handle a digest of it.
+    row: Option<RowId>,
+}
 
 impl SessionId {
+    pub(crate) fn new(handle: impl Into<Arc<str>>) -> Self {
+        Self {
+            handle: handle.into(),
+            row: None,
+        }
+    }
+
+    /// For a row whose id is a digest already.
+    pub(crate) fn same_as(row: &RowId) -> Self {
+        Self::new(Arc::clone(&row.0))
+    }
+
+    /// For a row whose id opens the session.
+    pub(crate) fn digest_of(row: &RowId) -> Self {
+        Self {
+            row: Some(row.clone()),
+            ..Self::new(URL_SAFE_NO_PAD.encode(Sha256::digest(row.as_str())))
+        }
+    }
+
+    pub(crate) fn row(&self) -> Option<&RowId> {
+        self.row.as_ref()
+    }
+
     /// The handle as text, 43 characters of base64url.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        &self.handle
     }
 }
 
-impl From<RowId> for SessionId {
-    fn from(id: RowId) -> Self {
-        Self(id)
+/// Reads what [`as_str`](SessionId::as_str) wrote.
+impl FromStr for SessionId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut octets = [0; 32];
+        let is_a_digest =
+            text.len() == HANDLE_CHARS && URL_SAFE_NO_PAD.decode_slice(text, &mut octets).is_ok();
+        match is_a_digest {
+            true => Ok(Self::new(text)),
+            false => Err(Error::new(
+                ErrorKind::Deserialize,
+                "this is not the handle of a session",
+            )),
+        }
+    }
+}
+
+impl PartialEq for SessionId {
+    fn eq(&self, other: &Self) -> bool {
+        self.handle == other.handle
+    }
+}
+
+impl Eq for SessionId {}
+
+impl PartialOrd for SessionId {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for SessionId {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.handle.cmp(&other.handle)
+    }
+}
+
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.handle.hash(state);
     }
 }
 
@@ -105,55 +189,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_carries_at_least_128_random_bits() {
-        let tokens: Vec<_> = (0..512)
-            .map(|_| Token::generate().expect("random"))
-            .collect();
-        for bit in 0..TOKEN_OCTETS * 8 {
-            let ones = tokens
-                .iter()
-                .filter(|token| token.0[bit / 8] >> (bit % 8) & 1 == 1)
-                .count();
-            // 512 fair bits leave this range with a probability below 10^-20.
-            assert!(
-                (150..362).contains(&ones),
-                "bit {bit} is set {ones} times of 512"
-            );
-        }
+    fn secrets_print_as_redacted() {
+        assert_eq!(format!("{:?}", Token::new("secret")), "Token(REDACTED)");
+        let row = RowId::from("koa:sess:secret".to_owned());
+        assert_eq!(format!("{row:?}"), "RowId(REDACTED)");
+        let handle = SessionId::digest_of(&row);
+        assert!(!format!("{handle:?} {handle}").contains("secret"));
     }
 
     #[test]
-    fn a_token_survives_its_own_spelling() {
-        let token = Token::generate().expect("random");
-        assert_eq!(token.encode().len(), TOKEN_CHARS);
-        assert_eq!(Token::parse(token.encode().as_bytes()), Some(token));
-    }
-
-    #[test]
-    fn only_the_canonical_spelling_is_a_token() {
-        let spelling = Token::generate().expect("random").encode();
-        assert_eq!(Token::parse(b""), None);
-        assert_eq!(Token::parse(&spelling.as_bytes()[1..]), None);
-        assert_eq!(Token::parse(format!("{spelling}=").as_bytes()), None);
-        assert_eq!(Token::parse(format!("\"{spelling}\"").as_bytes()), None);
-        assert_eq!(Token::parse(&[b'+'; TOKEN_CHARS]), None);
-        assert_eq!(Token::parse(&[0xff; TOKEN_CHARS]), None);
-        // The last character has two bits that belong to no octet.
-        assert_eq!(Token::parse(&[b'B'; TOKEN_CHARS]), None);
-    }
-
-    #[test]
-    fn the_row_id_is_a_digest_that_is_no_token_of_itself() {
-        let token = Token::generate().expect("random");
-        let id = token.row_id();
-        assert_ne!(id.as_str(), token.encode());
-        let again = Token::parse(id.as_str().as_bytes()).expect("same alphabet");
-        assert_ne!(again.row_id(), id);
-    }
-
-    #[test]
-    fn a_token_prints_as_redacted() {
-        let token = Token::generate().expect("random");
-        assert_eq!(format!("{token:?}"), "Token(REDACTED)");
+    fn a_handle_from_text_is_the_one_of_the_row() {
+        let handle = SessionId::digest_of(&RowId::from("koa:sess:secret".to_owned()));
+        let again: SessionId = handle.as_str().parse().expect("its own text");
+        assert_eq!(again, handle);
+        assert_eq!(again.cmp(&handle), std::cmp::Ordering::Equal);
     }
 }

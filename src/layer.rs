@@ -1,13 +1,19 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use cookie::SameSite;
+use http::{HeaderMap, Uri, header::COOKIE, request::Parts};
 use tower_layer::Layer;
 
 use crate::{
-    CookieLifetime, Error, ErrorKind, PgSessionStore,
-    cookie::CookieConfig,
+    CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
+    Transport,
+    cookie::{CookieConfig, Presented, attach, forbid_shared_caching, vary_by},
+    document::Document,
     expiry::{Absolute, Timeouts},
+    format::Line,
+    hooks::Hooks,
     service::{Exchange, PgSessionService},
+    session::Pending,
 };
 
 type TouchIf = Arc<dyn Fn(&Exchange) -> bool + Send + Sync>;
@@ -52,9 +58,24 @@ pub struct PgSessionLayer {
 pub(crate) struct Config {
     pub(crate) store: PgSessionStore,
     pub(crate) cookie: CookieConfig,
+    /// Where the token does not travel as a cookie.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What a new session holds before anybody inserts anything.
+    pub(crate) blank: Arc<Document>,
     pub(crate) timeouts: Arc<Timeouts>,
     pub(crate) touch_if: Option<TouchIf>,
     pub(crate) save_on_server_error: bool,
+    pub(crate) empty: Empty,
+    pub(crate) on_load_failure: FailurePolicy,
+    pub(crate) on_save_failure: FailurePolicy,
+    pub(crate) hooks: Hooks,
+}
+
+/// What becomes of a new session that holds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Empty {
+    IsNone,
+    IsStored,
 }
 
 impl PgSessionLayer {
@@ -64,9 +85,15 @@ impl PgSessionLayer {
             config: Arc::new(Config {
                 store,
                 cookie: CookieConfig::default(),
+                transport: None,
+                blank: Arc::default(),
                 timeouts: Arc::default(),
                 touch_if: None,
                 save_on_server_error: false,
+                empty: Empty::IsNone,
+                on_load_failure: FailurePolicy::Refuse,
+                on_save_failure: FailurePolicy::Refuse,
+                hooks: Hooks::default(),
             }),
         }
     }
@@ -89,7 +116,7 @@ impl PgSessionLayer {
 
     /// The path under which browsers send the cookie. Default: `/`.
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
-        self.with(|config| config.cookie.path = path.into())
+        self.with(|config| config.cookie.path = Some(path.into()))
     }
 
     /// The domain to whose hosts browsers send the cookie. Default: none,
@@ -103,29 +130,56 @@ impl PgSessionLayer {
     /// Default: [`SameSite::Lax`], because with `Strict` visitors who come
     /// from a mail or an identity provider look signed out.
     pub fn same_site(self, same_site: SameSite) -> Self {
-        self.with(|config| config.cookie.same_site = same_site)
+        self.with(|config| config.cookie.same_site = Some(same_site))
     }
 
     /// Whether browsers keep the cookie off unencrypted connections. Default:
     /// `true`. Set it to `false` only to develop on `http://localhost`.
     pub fn secure(self, secure: bool) -> Self {
-        self.with(|config| config.cookie.secure = secure)
+        self.with(|config| config.cookie.secure = Some(secure))
     }
 
     /// Whether browsers hide the cookie from scripts. Default: `true`.
     pub fn http_only(self, http_only: bool) -> Self {
-        self.with(|config| config.cookie.http_only = http_only)
+        self.with(|config| config.cookie.http_only = Some(http_only))
     }
 
     /// Whether the cookie survives the end of the browser. Default:
     /// [`CookieLifetime::Persistent`].
     pub fn cookie_lifetime(self, lifetime: CookieLifetime) -> Self {
-        self.with(|config| config.cookie.lifetime = lifetime)
+        self.with(|config| config.cookie.lifetime = Some(lifetime))
+    }
+
+    /// Which cookies a browser with too many of them drops first. Default: it
+    /// is not said.
+    pub fn cookie_priority(self, priority: CookiePriority) -> Self {
+        self.with(|config| config.cookie.priority = Some(priority))
+    }
+
+    /// Whether the cookie of a page inside another site's page is kept apart
+    /// for each such site (CHIPS). Default: `false`.
+    pub fn cookie_partitioned(self, partitioned: bool) -> Self {
+        self.with(|config| config.cookie.partitioned = partitioned)
+    }
+
+    /// Where the token travels, instead of a cookie. Default: a cookie.
+    ///
+    /// A header that scripts set is safe from requests that other sites
+    /// cause, but scripts can read it, so any script in the page can take the
+    /// session along. Prefer the cookie wherever a browser is the client.
+    ///
+    /// Two layers on one request need cookie names that differ all the same:
+    /// it is by them that they are told apart.
+    pub fn transport(self, transport: impl Transport) -> Self {
+        self.with(|config| config.transport = Some(Arc::new(transport)))
     }
 
     /// How long a session lives without a request. Default: 1 day.
+    ///
+    /// In Koa's format the stored session says, unless this is set: then it
+    /// is the `ttl` of koa-generic-session.
     pub fn idle_timeout(self, timeout: Duration) -> Self {
-        self.with_timeouts(|timeouts| timeouts.idle = timeout)
+        self.with_timeouts(|timeouts| timeouts.idle = Some(timeout))
     }
 
     /// How long a session lives whatever its activity; `None` for no limit.
@@ -174,6 +228,100 @@ impl PgSessionLayer {
         self.with(|config| config.save_on_server_error = save)
     }
 
+    /// Whether a new session is stored that nobody inserted anything into.
+    /// Default: `false`.
+    ///
+    /// With `true` every visitor of a page that looks at the session gets a
+    /// row and a cookie, robots included.
+    pub fn allow_empty(self, allow: bool) -> Self {
+        let empty = match allow {
+            true => Empty::IsStored,
+            false => Empty::IsNone,
+        };
+        self.with(|config| config.empty = empty)
+    }
+
+    /// What a handler gets that asks for a session while the database can't
+    /// say whether there is one. Default: [`FailurePolicy::Refuse`], its
+    /// request is answered with 503.
+    ///
+    /// With [`FailurePolicy::Continue`] it gets an empty session that is not
+    /// kept: a change of it is a failure to save, and the stored session and
+    /// the browser's cookie stay as they are.
+    pub fn on_load_failure(self, policy: FailurePolicy) -> Self {
+        self.with(|config| config.on_load_failure = policy)
+    }
+
+    /// What becomes of an answer whose changes to the session the database
+    /// did not take. Default: [`FailurePolicy::Refuse`], it is replaced by a
+    /// 503.
+    ///
+    /// With [`FailurePolicy::Continue`] the changes are lost, which is logged,
+    /// and the answer goes out. Never where a session or a token was to end:
+    /// an answer must not claim a logout that did not happen.
+    pub fn on_save_failure(self, policy: FailurePolicy) -> Self {
+        self.with(|config| config.on_save_failure = policy)
+    }
+
+    /// Which stored sessions are accepted, beside those that live. Default:
+    /// all.
+    ///
+    /// The check is made once a request, when the session is loaded. Where it
+    /// answers `false` the row is deleted, as by
+    /// [`destroy`](crate::Session::destroy), and the handler gets a new
+    /// session. It can change the session that it is given; it must not ask
+    /// for the session in another way, which would wait for the check.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// // A session stays with the browser that began it.
+    /// let layer = PgSessionLayer::new(store).valid_if(async |session, request| {
+    ///     let agent: Option<String> = session.get("agent").unwrap_or_default();
+    ///     let header = request.headers.get("user-agent").and_then(|value| value.to_str().ok());
+    ///     agent.as_deref() == header
+    /// });
+    /// assert!(layer.check().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn valid_if<F, Fut>(self, check: F) -> Self
+    where
+        F: Fn(Session, Arc<Parts>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = bool> + Send + 'static,
+    {
+        self.with(|config| config.hooks.check_with(check))
+    }
+
+    /// What is done to a session before its document is saved, after the
+    /// handler or by [`Session::save`](crate::Session::save). Default:
+    /// nothing.
+    ///
+    /// It is not called where nothing is to be saved. What it does is recorded
+    /// as if the handler had done it. An error is a failure to save.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use axum_pg_session::{Expiry, PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// // Administrators are signed out after a quarter of an hour.
+    /// let layer = PgSessionLayer::new(store).before_save(|session| {
+    ///     if session.contains_key("admin") {
+    ///         session.set_expiry(Expiry::Idle(Duration::from_secs(15 * 60)))?;
+    ///     }
+    ///     Ok(())
+    /// });
+    /// assert!(layer.check().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn before_save(
+        self,
+        prepare: impl Fn(&Session) -> Result<(), Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|config| config.hooks.prepare_with(prepare))
+    }
+
     /// Looks for contradictions: between the cookie's attributes, the
     /// timeouts, and the table where the store has looked at it.
     ///
@@ -181,15 +329,67 @@ impl PgSessionLayer {
     ///
     /// Of kind [`Setup`](ErrorKind::Setup), saying what contradicts what.
     pub fn check(&self) -> Result<(), Error> {
-        self.config.cookie.check()?;
+        self.config.store.format().check(&self.config.cookie)?;
         self.config.timeouts.check()?;
         self.config.store.check_timeouts(&self.config.timeouts)
     }
 }
 
+impl Config {
+    pub(crate) fn cookie_name(&self) -> &str {
+        self.store.format().cookie_name(&self.cookie)
+    }
+
+    /// What the request says of its session, as input.
+    pub(crate) fn presented(&self, uri: &Uri, headers: &HeaderMap) -> Presented {
+        let format = self.store.format();
+        let Some(transport) = &self.transport else {
+            return format.presented(uri, headers, &self.cookie);
+        };
+        let value = transport.read(headers).filter(|value| !value.is_empty());
+        Presented {
+            tokens: value
+                .and_then(|value| format.token(value))
+                .into_iter()
+                .collect(),
+            named: value.is_some(),
+            ..Presented::default()
+        }
+    }
+
+    /// Tells the visitor what became of the session.
+    pub(crate) fn tell(&self, pending: &Pending, line: Line, headers: &mut HeaderMap) {
+        let format = self.store.format();
+        match (pending, &self.transport) {
+            (Pending::AsItIs, _) => {}
+            (Pending::Set(ticket), None) => {
+                attach(headers, format.set(ticket, &self.cookie, line));
+            }
+            (Pending::Removed(terms), None) => {
+                attach(headers, format.removal(terms, &self.cookie, line));
+            }
+            (Pending::Set(ticket), Some(transport)) => {
+                transport.write(&ticket.token.header_value(), headers);
+                forbid_shared_caching(headers);
+            }
+            (Pending::Removed(_), Some(transport)) => {
+                transport.remove(headers);
+                forbid_shared_caching(headers);
+            }
+        }
+    }
+
+    pub(crate) fn vary(&self, headers: &mut HeaderMap) {
+        match &self.transport {
+            Some(transport) => vary_by(&transport.varies_by(), headers),
+            None => vary_by(&COOKIE, headers),
+        }
+    }
+}
+
 impl Timeouts {
     fn check(&self) -> Result<(), Error> {
-        if self.idle.is_zero() || self.absolute == Absolute::After(Duration::ZERO) {
+        if self.idle().is_zero() || self.absolute == Absolute::After(Duration::ZERO) {
             return Err(Error::new(
                 ErrorKind::Setup,
                 "a timeout of zero ends every session at once",
@@ -197,7 +397,7 @@ impl Timeouts {
         }
         if self
             .touch_interval
-            .is_some_and(|interval| interval >= self.idle)
+            .is_some_and(|interval| interval >= self.idle())
         {
             return Err(Error::new(
                 ErrorKind::Setup,
@@ -219,7 +419,9 @@ impl<S> Layer<S> for PgSessionLayer {
         if let Err(error) = self.check() {
             panic!("PgSessionLayer: {error}");
         }
-        PgSessionService::new(inner, Arc::clone(&self.config))
+        let mut config = Config::clone(&self.config);
+        config.blank = Arc::new(config.store.format().blank(&config.cookie));
+        PgSessionService::new(inner, Arc::new(config))
     }
 }
 
@@ -228,8 +430,13 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("store", &self.store)
             .field("cookie", &self.cookie)
+            .field("transport", &self.transport)
             .field("timeouts", &self.timeouts)
             .field("save_on_server_error", &self.save_on_server_error)
+            .field("empty", &self.empty)
+            .field("on_load_failure", &self.on_load_failure)
+            .field("on_save_failure", &self.on_save_failure)
+            .field("hooks", &self.hooks)
             .finish_non_exhaustive()
     }
 }

@@ -3,14 +3,16 @@ use std::sync::{
     atomic::{AtomicBool, Ordering, fence},
 };
 
+use http::request::Parts;
 use tokio::sync::OnceCell;
 
 use crate::{
-    Error, Session,
-    cookie::Presented,
+    Error, FailurePolicy, Session,
+    cookie::{Presented, Signature},
     document::Document,
+    format::Line,
     id::RowId,
-    layer::Config,
+    layer::{Config, Empty},
     state::{Origin, State, Unkeepable},
     store::Row,
 };
@@ -55,16 +57,24 @@ pub struct LazySession(Arc<Lazy>);
 struct Lazy {
     config: Arc<Config>,
     presented: Presented,
+    /// For the application's check of the session, where it has one.
+    head: Option<Arc<Parts>>,
     session: OnceCell<Result<Session, Error>>,
     response_started: AtomicBool,
     outer: Option<LazySession>,
 }
 
 impl LazySession {
-    pub(crate) fn new(config: Arc<Config>, presented: Presented, outer: Option<Self>) -> Self {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        presented: Presented,
+        head: Option<Arc<Parts>>,
+        outer: Option<Self>,
+    ) -> Self {
         Self(Arc::new(Lazy {
             config,
             presented,
+            head,
             session: OnceCell::new(),
             response_started: AtomicBool::new(false),
             outer,
@@ -100,7 +110,7 @@ impl LazySession {
     /// ```
     #[must_use]
     pub fn named(&self, cookie_name: &str) -> Option<Self> {
-        if self.0.config.cookie.name() == cookie_name {
+        if self.0.config.cookie_name() == cookie_name {
             return Some(self.clone());
         }
         self.0.outer.as_ref()?.named(cookie_name)
@@ -120,6 +130,10 @@ impl LazySession {
         &self.0.config
     }
 
+    pub(crate) fn line(&self) -> Line {
+        self.0.presented.line
+    }
+
     /// Whether the request carries a cookie of our name, of whatever value.
     pub(crate) fn has_cookie(&self) -> bool {
         self.0.presented.named
@@ -128,21 +142,57 @@ impl LazySession {
 
 impl Lazy {
     async fn open(&self) -> Result<Session, Error> {
-        let state = match self.presented.tokens.as_slice() {
-            [] => State::new(Origin::New, Document::default()),
+        let mut state = match self.presented.tokens.as_slice() {
+            [] => self.without_row(Origin::New),
             // The one that was cut off may be the live one.
-            _ if self.presented.is_cut => State::new(
-                Origin::Unkeepable(Unkeepable::Ambiguous),
-                Document::default(),
-            ),
+            _ if self.presented.is_cut => {
+                self.without_row(Origin::Unkeepable(Unkeepable::Ambiguous))
+            }
             tokens => {
-                let ids: Vec<_> = tokens.iter().map(crate::id::Token::row_id).collect();
-                let rows = self.config.store.load(&ids).await?;
-                self.resolve(&ids, rows)
+                let format = self.config.store.format();
+                let ids: Vec<_> = tokens.iter().map(|token| format.row_id(token)).collect();
+                match self.config.store.load_rows(&ids).await {
+                    Ok(rows) => self.resolve(&ids, rows),
+                    Err(error) => self.not_loaded(error)?,
+                }
             }
         };
-        let timeouts = Arc::clone(&self.config.timeouts);
-        Ok(Session::new(self.config.store.clone(), timeouts, state))
+        match state.origin() {
+            Origin::New if self.config.empty == Empty::IsStored => state.keep(),
+            Origin::Stored(..) if self.presented.signature == Signature::Outdated => {
+                state.keep_if_allowed();
+            }
+            _ => {}
+        }
+        Ok(self
+            .checked(Session::new(Arc::clone(&self.config), state))
+            .await)
+    }
+
+    /// The application's word on a session that is stored.
+    async fn checked(&self, session: Session) -> Session {
+        let hooks = &self.config.hooks;
+        if !session.is_new() && !hooks.is_valid(&session, self.head.as_ref()).await {
+            session.disown();
+        }
+        session
+    }
+
+    fn without_row(&self, origin: Origin) -> State {
+        State::without_row(origin, Arc::clone(&self.config.blank))
+    }
+
+    fn not_loaded(&self, error: Error) -> Result<State, Error> {
+        match self.config.on_load_failure {
+            FailurePolicy::Continue if error.is_of_the_database() => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a session could not be loaded; its request goes on without it"
+                );
+                Ok(self.without_row(Origin::Unkeepable(Unkeepable::NotLoaded)))
+            }
+            _ => Err(error),
+        }
     }
 
     /// Which session the tokens open. Order proves nothing, so of several
@@ -154,17 +204,16 @@ impl Lazy {
             verdict = verdict.beside(next);
         }
         match verdict {
-            Opened::Nothing => State::new(Origin::New, Document::default()),
-            Opened::Unkeepable(reason) => {
-                State::new(Origin::Unkeepable(reason), Document::default())
-            }
+            Opened::Nothing => self.without_row(Origin::New),
+            Opened::Unkeepable(reason) => self.without_row(Origin::Unkeepable(reason)),
             Opened::Live(row, document) => {
                 let token = ids
                     .iter()
                     .position(|id| *id == row.id)
                     .map(|at| self.presented.tokens[at].clone());
                 let token = token.expect("every row was asked for");
-                State::new(Origin::Stored(row, token), document)
+                let blank = Arc::clone(&self.config.blank);
+                State::new(Origin::Stored(row, token), document, blank)
             }
         }
     }
@@ -172,7 +221,7 @@ impl Lazy {
     fn classify(&self, row: Arc<Row>) -> Opened {
         let Some(document) = row.document() else {
             tracing::warn!(
-                session.id = row.id.as_str(),
+                session.id = %self.config.store.format().handle(&row.id),
                 "a session row holds no JSON object; its visitor gets a new session, the row stays"
             );
             return Opened::Nothing;

@@ -6,8 +6,12 @@ mod document;
 mod error;
 mod expiry;
 mod extract;
+mod failure;
+mod format;
 mod future;
+mod hooks;
 mod id;
+mod koa;
 mod layer;
 mod lazy;
 mod reaper;
@@ -15,20 +19,26 @@ mod service;
 mod session;
 mod state;
 mod store;
+mod stored;
+mod transport;
 
 pub use ::cookie::SameSite;
 
 pub use crate::{
-    cookie::CookieLifetime,
+    cookie::{CookieLifetime, CookiePriority},
     error::{Error, ErrorKind},
     expiry::Expiry,
     extract::SessionRejection,
+    failure::FailurePolicy,
     future::ResponseFuture,
     id::SessionId,
+    koa::{KeygripDigest, Koa},
     layer::PgSessionLayer,
     lazy::LazySession,
     reaper::{Ending, Reaped, Reaper, ReaperHandle},
     service::{Exchange, PgSessionService},
     session::Session,
     store::{MIGRATOR, PgSessionStore, TableReport},
+    stored::StoredSession,
+    transport::{HeaderTransport, Transport},
 };

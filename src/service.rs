@@ -7,7 +7,7 @@ use std::{
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tower_service::Service;
 
-use crate::{LazySession, cookie::presented, future::ResponseFuture, layer::Config};
+use crate::{LazySession, future::ResponseFuture, layer::Config};
 
 /// The middleware that [`PgSessionLayer`](crate::PgSessionLayer) makes.
 ///
@@ -65,7 +65,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let name = self.config.cookie.name();
+        let name = self.config.cookie_name();
         let outer = request.extensions().get::<LazySession>().cloned();
         if outer
             .as_ref()
@@ -74,8 +74,9 @@ where
             // Two answers for one cookie would contradict each other.
             return ResponseFuture::passing_on(self.inner.call(request));
         }
-        let presented = presented(request.headers(), name);
-        let session = LazySession::new(Arc::clone(&self.config), presented, outer);
+        let presented = self.config.presented(request.uri(), request.headers());
+        let head = self.config.hooks.head_of(&request);
+        let session = LazySession::new(Arc::clone(&self.config), presented, head, outer);
         let exchange = self
             .config
             .touch_if

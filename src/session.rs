@@ -9,12 +9,15 @@ use time::OffsetDateTime;
 use crate::{
     Error, ErrorKind, Expiry,
     changes::{Change, decode, encode, erased},
-    document::RESERVED,
+    document::{Document, RESERVED},
     expiry::{Timeouts, instant},
     id::SessionId,
+    layer::Config,
     state::State,
     store::PgSessionStore,
 };
+
+mod terms;
 
 mod pay;
 
@@ -65,21 +68,27 @@ pub(crate) use pay::{Closing, Pending};
 pub struct Session(Arc<Inner>);
 
 struct Inner {
-    store: PgSessionStore,
-    timeouts: Arc<Timeouts>,
+    config: Arc<Config>,
     state: Mutex<State>,
     /// One save at a time, so that each starts from the row of the last.
     saving: tokio::sync::Mutex<Pending>,
 }
 
 impl Session {
-    pub(crate) fn new(store: PgSessionStore, timeouts: Arc<Timeouts>, state: State) -> Self {
+    pub(crate) fn new(config: Arc<Config>, state: State) -> Self {
         Self(Arc::new(Inner {
-            store,
-            timeouts,
+            config,
             state: Mutex::new(state),
             saving: tokio::sync::Mutex::default(),
         }))
+    }
+
+    fn store(&self) -> &PgSessionStore {
+        &self.0.config.store
+    }
+
+    fn timeouts(&self) -> &Arc<Timeouts> {
+        &self.0.config.timeouts
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -123,8 +132,9 @@ impl Session {
     pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), Error> {
         check_key(key)?;
         let value = encode(key, &value)?;
-        self.open_state()?
-            .apply(Change::Insert(key.to_owned(), value))
+        self.check_value(key, &value)?;
+        let insert = self.about(key, Change::Insert(key.to_owned(), value));
+        self.open_state()?.apply(insert)
     }
 
     /// Removes `key` and answers the value that it had.
@@ -138,6 +148,7 @@ impl Session {
     /// [`insert`](Self::insert).
     pub fn remove<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         check_key(key)?;
+        self.check_removal(key)?;
         let mut state = self.open_state()?;
         let Some(raw) = state.document().get(key) else {
             return Ok(None);
@@ -176,12 +187,36 @@ impl Session {
             .map_or(Ok(None), |raw| decode(key, raw))?;
         let updated = update(current);
         let value = encode(key, &updated)?;
-        state.record(
-            Change::Update(key.to_owned(), erased(key, update)),
-            key,
-            value,
-        );
+        self.check_value(key, &value)?;
+        let update = Change::Update(key.to_owned(), self.checked(key, erased(key, update)));
+        state.record(self.about(key, update), key, value);
         Ok(updated)
+    }
+
+    /// Sets all keys to those of `value`, which must be written as a JSON
+    /// object; keys that it does not have are removed. The session, its id and
+    /// its expiry stay.
+    ///
+    /// As [`clear`](Self::clear) and [`insert`](Self::insert)s in one: it beats
+    /// what was there when it is saved.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Serialize`](ErrorKind::Serialize) when `value` is no object,
+    /// and those of [`insert`](Self::insert). Then nothing is changed.
+    pub fn replace(&self, value: impl Serialize) -> Result<(), Error> {
+        let members = Document::of(&value)?;
+        let mut inserts = Vec::new();
+        for (key, value) in members {
+            check_key(&key)?;
+            self.check_value(&key, &value)?;
+            inserts.push(self.about(&key.clone(), Change::Insert(key, value)));
+        }
+        let mut state = self.open_state()?;
+        state.apply(Change::Clear)?;
+        inserts
+            .into_iter()
+            .try_for_each(|insert| state.apply(insert))
     }
 
     /// Removes all keys. The session, its id and its expiry stay.
@@ -260,7 +295,8 @@ impl Session {
     /// [`cycle_id`](Self::cycle_id), once that is saved.
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
-        self.state().row().map(|row| row.id.clone().into())
+        let format = self.store().format();
+        self.state().row().map(|row| format.handle(&row.id))
     }
 
     /// Whether nothing is stored for this session yet.
@@ -291,7 +327,37 @@ impl Session {
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
     /// late.
     pub fn set_expiry(&self, expiry: Expiry) -> Result<(), Error> {
-        self.open_state()?.apply(Change::Expiry(expiry))
+        let mut state = self.open_state()?;
+        let blank = Arc::clone(state.blank());
+        state.apply(Change::Expiry(expiry, blank))
+    }
+
+    /// Extends the session with this request, whatever the layer's
+    /// [`touch_interval`](crate::PgSessionLayer::touch_interval) and
+    /// [`touch_if`](crate::PgSessionLayer::touch_if) say. A new session is
+    /// stored, also if nothing is inserted.
+    ///
+    /// An answer of 5xx drops it, as it drops changes.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
+    /// late.
+    pub fn touch(&self) -> Result<(), Error> {
+        self.open_state()?.keep();
+        Ok(())
+    }
+
+    /// Drops what this request did to the session since it was loaded, or
+    /// [saved](Self::save) by hand, a [`destroy`](Self::destroy) included.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
+    /// late.
+    pub fn discard(&self) -> Result<(), Error> {
+        self.open_state()?.discard();
+        Ok(())
     }
 
     /// Saves now what was done so far, instead of after the handler.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::{
     Error, ErrorKind,
     changes::{Change, Changes},
-    document::Document,
+    document::{Document, is_object},
     expiry::Timeouts,
+    format::Terms,
     id::{RowId, Token},
     store::Row,
 };
@@ -30,13 +31,26 @@ pub(crate) enum Unkeepable {
     Moved,
     /// The cookies open several sessions, or are too many to tell.
     Ambiguous,
+    /// The row could not be loaded, and the application goes on without it.
+    NotLoaded,
 }
 
 /// What happens to the id when the session is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Id {
+pub(crate) enum Id {
     Stays,
     Cycles,
+    /// Where it is known to open nothing that could be ended.
+    Ends,
+}
+
+/// Whether the request keeps its session beyond what the throttle asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    WhenDue,
+    /// If it is of a kind that keeps sessions alive.
+    WhenAllowed,
+    Anyway,
 }
 
 /// Whether the response has started.
@@ -51,6 +65,8 @@ enum Phase {
 pub(crate) enum MayTouch {
     Yes,
     No,
+    /// Whether it is due or not.
+    Must,
 }
 
 /// A session as its request sees it.
@@ -58,11 +74,21 @@ pub(crate) enum MayTouch {
 pub(crate) struct State {
     origin: Origin,
     document: Document,
+    /// The document of a new session.
+    blank: Arc<Document>,
     changes: Changes,
     id: Id,
-    /// The row of a session that was destroyed and is still there.
-    doomed: Option<RowId>,
+    keep: Keep,
+    doomed: Option<Doomed>,
     phase: Phase,
+}
+
+/// The row of a session that was destroyed and is still there.
+#[derive(Clone, Debug)]
+pub(crate) struct Doomed {
+    pub(crate) id: RowId,
+    /// Under which its cookie was set.
+    pub(crate) terms: Terms,
 }
 
 /// The write that is owed to the session's own row.
@@ -71,28 +97,48 @@ pub(crate) enum Owed {
     Nothing,
     Insert(Document),
     Save(Arc<Row>, Changes, MayTouch),
-    Touch(Arc<Row>),
+    Touch(Arc<Row>, MayTouch),
     Cycle(RowId, Changes),
-    Refused(Unkeepable),
+    Refused(Unkeepable, Id),
 }
 
 /// All that is owed, in order: first the end of the old row.
 #[derive(Debug)]
 pub(crate) struct Debt {
-    pub(crate) doomed: Option<RowId>,
+    pub(crate) doomed: Option<Doomed>,
     pub(crate) owed: Owed,
 }
 
+impl Debt {
+    /// Whether an answer without it would conceal that a session or a token
+    /// lives on that was to end.
+    pub(crate) fn ends_something(&self) -> bool {
+        let ends_an_id = match self.owed {
+            Owed::Cycle(..) => true,
+            Owed::Refused(_, id) => id != Id::Stays,
+            _ => false,
+        };
+        self.doomed.is_some() || ends_an_id
+    }
+}
+
 impl State {
-    pub(crate) fn new(origin: Origin, document: Document) -> Self {
+    pub(crate) fn new(origin: Origin, document: Document, blank: Arc<Document>) -> Self {
         Self {
             origin,
             document,
+            blank,
             changes: Changes::default(),
             id: Id::Stays,
+            keep: Keep::WhenDue,
             doomed: None,
             phase: Phase::Open,
         }
+    }
+
+    /// For a request that has no session yet, or none that it can keep.
+    pub(crate) fn without_row(origin: Origin, blank: Arc<Document>) -> Self {
+        Self::new(origin, Document::clone(&blank), blank)
     }
 
     pub(crate) fn origin(&self) -> &Origin {
@@ -101,6 +147,10 @@ impl State {
 
     pub(crate) fn document(&self) -> &Document {
         &self.document
+    }
+
+    pub(crate) fn blank(&self) -> &Arc<Document> {
+        &self.blank
     }
 
     pub(crate) fn row(&self) -> Option<&Arc<Row>> {
@@ -148,38 +198,77 @@ impl State {
         self.id = Id::Cycles;
     }
 
+    /// Extends the session, or begins it, whatever else is done to it.
+    pub(crate) fn keep(&mut self) {
+        self.keep = Keep::Anyway;
+    }
+
+    /// For a cookie that should be replaced.
+    pub(crate) fn keep_if_allowed(&mut self) {
+        self.keep = Keep::WhenAllowed;
+    }
+
+    /// The session is again as it was loaded, or as it was saved last.
+    pub(crate) fn discard(&mut self) {
+        self.doomed = None;
+        self.forget_changes();
+        self.settle(self.origin.clone());
+    }
+
     /// What follows belongs to another session, which gets an id of its own.
     /// A token that no longer opens its session can't end it either, which the
     /// answer must not conceal.
     pub(crate) fn destroy(&mut self) {
-        let doomed = self.row().map(|row| row.id.clone());
+        let doomed = self.row().map(|row| Doomed {
+            id: row.id.clone(),
+            terms: self.document.terms(),
+        });
         if doomed.is_some() {
             self.origin = Origin::New;
         }
         self.doomed = doomed.or_else(|| self.doomed.take());
-        self.document = Document::default();
+        self.document = Document::clone(&self.blank);
         self.forget_changes();
         if matches!(self.origin, Origin::Unkeepable(_)) {
-            self.changes.record(Change::Clear);
+            self.id = Id::Ends;
         }
     }
 
     /// For an end that could not be carried out.
-    pub(crate) fn owe_end_of(&mut self, id: RowId) {
-        self.doomed = Some(id);
+    pub(crate) fn owe_end_of(&mut self, doomed: Doomed) {
+        self.doomed = Some(doomed);
     }
 
     /// Drops what the request did to its session; its end stays owed.
     pub(crate) fn forget_changes(&mut self) {
         self.changes = Changes::default();
         self.id = Id::Stays;
+        self.keep = Keep::WhenDue;
+    }
+
+    /// Whether a write of the document is owed.
+    pub(crate) fn owes_a_document(&self) -> bool {
+        match &self.origin {
+            Origin::New => self.keep == Keep::Anyway || !self.is_untouched(),
+            Origin::Stored(row, _) => {
+                self.id == Id::Cycles || self.differs_from(row, &self.changes)
+            }
+            Origin::Unkeepable(_) => false,
+        }
+    }
+
+    fn is_untouched(&self) -> bool {
+        self.changes.is_empty() || self.document.is_empty()
     }
 
     /// Takes what is owed now. Until [`settle`](Self::settle) tells how it
     /// went, later changes are recorded on their own.
     pub(crate) fn take_debt(&mut self, timeouts: &Timeouts, may_touch: MayTouch) -> Debt {
+        let may_touch = self.keep.instead_of(may_touch);
+        self.complete();
         let changes = std::mem::take(&mut self.changes);
         let id = std::mem::replace(&mut self.id, Id::Stays);
+        self.keep = Keep::WhenDue;
         Debt {
             doomed: self.doomed.take(),
             owed: self.owed(changes, id, timeouts, may_touch),
@@ -188,21 +277,46 @@ impl State {
 
     fn owed(&self, changes: Changes, id: Id, timeouts: &Timeouts, may_touch: MayTouch) -> Owed {
         match &self.origin {
-            Origin::New if changes.is_empty() || self.document.is_empty() => Owed::Nothing,
+            Origin::New
+                if may_touch != MayTouch::Must
+                    && (changes.is_empty() || self.document.is_empty()) =>
+            {
+                Owed::Nothing
+            }
             Origin::New => Owed::Insert(self.document.clone()),
             Origin::Unkeepable(_) if changes.is_empty() && id == Id::Stays => Owed::Nothing,
-            Origin::Unkeepable(reason) => Owed::Refused(*reason),
+            Origin::Unkeepable(reason) => Owed::Refused(*reason, id),
             Origin::Stored(row, _) if id == Id::Cycles => Owed::Cycle(row.id.clone(), changes),
             Origin::Stored(row, _) if self.differs_from(row, &changes) => {
                 Owed::Save(Arc::clone(row), changes, may_touch)
             }
-            Origin::Stored(row, _)
-                if may_touch == MayTouch::Yes
-                    && timeouts.is_touch_due(&self.document.meta(), row.times) =>
-            {
-                Owed::Touch(Arc::clone(row))
+            Origin::Stored(row, _) if self.touches(row, timeouts, may_touch) => {
+                Owed::Touch(Arc::clone(row), may_touch)
             }
             Origin::Stored(..) => Owed::Nothing,
+        }
+    }
+
+    fn touches(&self, row: &Row, timeouts: &Timeouts, may_touch: MayTouch) -> bool {
+        match may_touch {
+            MayTouch::Must => true,
+            MayTouch::Yes => timeouts.is_touch_due(&self.document.meta(), row.times),
+            MayTouch::No => false,
+        }
+    }
+
+    /// What is saved has the member of its format, also where another writer
+    /// left it out.
+    fn complete(&mut self) {
+        let Some(key) = self.document.layout().own_key() else {
+            return;
+        };
+        let is_there = self.document.get(key).is_some_and(is_object);
+        if let (false, false, Some(terms)) = (self.changes.is_empty(), is_there, self.blank.terms())
+        {
+            let change = Change::Insert(key.to_owned(), terms);
+            self.apply(Change::Terms(Box::new(change)))
+                .expect("an insert always fits");
         }
     }
 
@@ -218,7 +332,7 @@ impl State {
         self.document = self
             .row()
             .and_then(|row| row.document())
-            .unwrap_or_default();
+            .unwrap_or_else(|| Document::clone(&self.blank));
         // A change that does not fit the newer document is told when it is saved.
         drop(self.changes.replay(&mut self.document));
     }
@@ -234,6 +348,15 @@ impl State {
     }
 }
 
+impl Keep {
+    fn instead_of(self, may_touch: MayTouch) -> MayTouch {
+        match (self, may_touch) {
+            (Self::Anyway, _) | (Self::WhenAllowed, MayTouch::Yes) => MayTouch::Must,
+            (Self::WhenDue | Self::WhenAllowed, may_touch) => may_touch,
+        }
+    }
+}
+
 impl Unkeepable {
     pub(crate) fn error(self) -> Error {
         match self {
@@ -244,6 +367,10 @@ impl Unkeepable {
             Self::Ambiguous => Error::new(
                 ErrorKind::Ambiguous,
                 "the request carries cookies of several sessions",
+            ),
+            Self::NotLoaded => Error::new(
+                ErrorKind::Unavailable,
+                "the session could not be loaded, so nothing of it can be changed",
             ),
         }
     }

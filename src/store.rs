@@ -8,10 +8,13 @@ use tokio::sync::watch;
 use crate::{
     Error, ErrorKind,
     expiry::{Absolute, Timeouts},
+    format::Format,
+    koa::Koa,
 };
 
 mod ask;
 mod batch;
+mod by_id;
 #[cfg(test)]
 mod checked;
 mod cycle;
@@ -93,8 +96,7 @@ impl PgSessionStore {
             pool,
             timeout: TIMEOUT,
         };
-        let set_up = SetUp::new(database, TableName::default(), "UTC".into());
-        Self::build(set_up, Creation::WhenMissing)
+        Self::build(SetUp::new(database), Creation::WhenMissing)
     }
 
     /// A store with a pool of its own, of sqlx's default size.
@@ -104,7 +106,26 @@ impl PgSessionStore {
     /// Of kind [`Setup`](ErrorKind::Setup) when `url` is not a Postgres URL,
     /// and [`Unavailable`](ErrorKind::Unavailable) when there is no answer.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        let options = parse(url)?;
+        Self::connect_with(parse(url)?).await
+    }
+
+    /// A store with a pool of its own, as [`connect`](Self::connect), for a
+    /// connection that is given in parts.
+    ///
+    /// ```no_run
+    /// use axum_pg_session::PgSessionStore;
+    /// use sqlx::postgres::PgConnectOptions;
+    ///
+    /// # async fn example() -> Result<(), axum_pg_session::Error> {
+    /// let options = PgConnectOptions::new().host("db").username("web").database("site");
+    /// let store = PgSessionStore::connect_with(options).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Unavailable`](ErrorKind::Unavailable) when there is no answer.
+    pub async fn connect_with(options: PgConnectOptions) -> Result<Self, Error> {
         let pool = sqlx::postgres::PgPoolOptions::new()
             .acquire_timeout(TIMEOUT)
             .connect_with(options)
@@ -126,35 +147,26 @@ impl PgSessionStore {
         &self.shared.writer.set_up
     }
 
-    fn named(self, name: TableName) -> Self {
-        let set_up = SetUp::new(
-            self.set_up().database.clone(),
-            name,
-            self.set_up().time_zone.clone(),
-        );
-        Self::build(set_up, self.shared.creation)
+    pub(crate) fn format(&self) -> &dyn Format {
+        &*self.set_up().format
+    }
+
+    fn with(self, change: impl FnOnce(&mut SetUp)) -> Self {
+        Self::build(self.set_up().with(change), self.shared.creation)
     }
 
     /// The schema of the table. Default: `public`. It is always quoted, so
     /// capitals stay capitals.
     #[must_use]
     pub fn schema(self, schema: impl Into<String>) -> Self {
-        let name = TableName {
-            schema: schema.into(),
-            ..self.set_up().name.clone()
-        };
-        self.named(name)
+        self.with(|set_up| set_up.name.schema = schema.into())
     }
 
     /// The name of the table. Default: `session`. It is always quoted, so
     /// capitals stay capitals.
     #[must_use]
     pub fn table(self, table: impl Into<String>) -> Self {
-        let name = TableName {
-            table: table.into(),
-            ..self.set_up().name.clone()
-        };
-        self.named(name)
+        self.with(|set_up| set_up.name.table = table.into())
     }
 
     /// Whether [`migrate`](Self::migrate) may create and complete the table.
@@ -176,16 +188,7 @@ impl PgSessionStore {
     /// a lock may be carried out after its 503, as a whole.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        let database = Database {
-            timeout,
-            ..self.set_up().database.clone()
-        };
-        let set_up = SetUp::new(
-            database,
-            self.set_up().name.clone(),
-            self.set_up().time_zone.clone(),
-        );
-        Self::build(set_up, self.shared.creation)
+        self.with(|set_up| set_up.database.timeout = timeout)
     }
 
     /// The zone whose clock an `expiry` of type `timestamp` holds, such as
@@ -193,12 +196,17 @@ impl PgSessionStore {
     /// [`migrate`](Self::migrate) creates, needs none.
     #[must_use]
     pub fn time_zone(self, zone: impl Into<String>) -> Self {
-        let set_up = SetUp::new(
-            self.set_up().database.clone(),
-            self.set_up().name.clone(),
-            zone.into(),
-        );
-        Self::build(set_up, self.shared.creation)
+        self.with(|set_up| set_up.time_zone = zone.into())
+    }
+
+    /// Keeps sessions as a site on Koa does, in one table with it. Default:
+    /// this crate's own format.
+    ///
+    /// All that is Koa's follows from it, the cookie of the layer included;
+    /// what the layer is told beats Koa's defaults.
+    #[must_use]
+    pub fn koa(self, koa: Koa) -> Self {
+        self.with(|set_up| set_up.format = Arc::new(koa))
     }
 
     /// Creates the table, or what it lacks of columns and indexes, and

@@ -4,6 +4,7 @@ use proptest::{collection::vec, prelude::*};
 use serde_json::json;
 
 use super::*;
+use crate::format::NativeLayout;
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -96,7 +97,8 @@ fn modelled(acts: &[Act], document: &Document) -> Document {
     for act in acts {
         act.model(&mut model);
     }
-    Document::parse(&serde_json::Value::Object(model).to_string()).expect("an object")
+    Document::parse(&NativeLayout, &serde_json::Value::Object(model).to_string())
+        .expect("an object")
 }
 
 proptest! {
@@ -145,7 +147,7 @@ proptest! {
 
 #[test]
 fn a_record_that_fails_leaves_the_document_as_it_was() {
-    let mut document = Document::parse(r#"{"a":"text"}"#).expect("an object");
+    let mut document = Document::parse(&NativeLayout, r#"{"a":"text"}"#).expect("an object");
     let mut changes = recorded(&[Act::Insert(1, 1), Act::Increment(0)]);
     let error = changes
         .replay(&mut document)
@@ -157,7 +159,7 @@ fn a_record_that_fails_leaves_the_document_as_it_was() {
 #[test]
 fn clear_forgets_what_was_recorded_before_it_but_not_the_expiry() {
     let mut changes = recorded(&[Act::Insert(0, 1), Act::Increment(1)]);
-    changes.record(Change::Expiry(Expiry::Default));
+    changes.record(Change::Expiry(Expiry::Default, Arc::default()));
     changes.record(Change::Clear);
     assert_eq!(changes.0.len(), 2);
     assert!(changes.set_expiry());

@@ -1,13 +1,14 @@
 //! What a session owes when its request ends, or its handler saves by hand.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::Session;
 use crate::{
-    Error, ErrorKind,
+    Error, ErrorKind, FailurePolicy,
     changes::Changes,
-    id::{RowId, Token},
-    state::{Debt, MayTouch, Origin, Owed, State},
+    format::{Terms, Ticket},
+    id::Token,
+    state::{Debt, Doomed, MayTouch, Origin, Owed, State},
     store::Row,
 };
 
@@ -16,22 +17,23 @@ use crate::{
 pub(crate) enum Pending {
     #[default]
     AsItIs,
-    /// With its life, where it outlives the browser.
-    Set(Token, Duration),
-    Removed,
+    Set(Ticket),
+    Removed(Terms),
 }
 
 /// How the response ends the session's request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closing {
     pub(crate) keeps_changes: bool,
+    pub(crate) on_failure: FailurePolicy,
     pub(crate) may_touch: MayTouch,
 }
 
 impl Session {
     pub(super) async fn save_now(&self) -> Result<(), Error> {
         let mut cookie = self.0.saving.lock().await;
-        let debt = self.state().take_debt(&self.0.timeouts, MayTouch::No);
+        self.prepare()?;
+        let debt = self.state().take_debt(self.timeouts(), MayTouch::No);
         self.pay(debt, &mut cookie).await
     }
 
@@ -40,18 +42,45 @@ impl Session {
     /// failed.
     pub(crate) async fn commit(&self, closing: Closing) -> (Pending, Result<(), Error>) {
         let mut cookie = self.0.saving.lock().await;
-        let debt = self.close(closing);
-        let outcome = self.pay(debt, &mut cookie).await;
-        (cookie.clone(), outcome)
+        let (debt, prepared) = self.close(closing);
+        let must_hold = closing.on_failure == FailurePolicy::Refuse || debt.ends_something();
+        let outcome = self.pay(debt, &mut cookie).await.and(prepared);
+        match outcome {
+            Err(error) if !must_hold && error.is_of_the_database() => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a session could not be saved; its changes are lost"
+                );
+                (cookie.clone(), Ok(()))
+            }
+            outcome => (cookie.clone(), outcome),
+        }
     }
 
-    fn close(&self, closing: Closing) -> Debt {
+    /// What is owed, and whether the application could prepare it.
+    fn close(&self, closing: Closing) -> (Debt, Result<(), Error>) {
+        if !closing.keeps_changes {
+            self.state().forget_changes();
+        }
+        let prepared = self.prepare();
         let mut state = self.state();
         state.close();
-        if !closing.keeps_changes {
+        if prepared.is_err() {
             state.forget_changes();
         }
-        state.take_debt(&self.0.timeouts, closing.may_touch)
+        (
+            state.take_debt(self.timeouts(), closing.may_touch),
+            prepared,
+        )
+    }
+
+    /// Lets the application add to what is about to be saved. Its hook uses
+    /// the session, so the state is not locked meanwhile.
+    fn prepare(&self) -> Result<(), Error> {
+        if !self.state().owes_a_document() {
+            return Ok(());
+        }
+        self.0.config.hooks.before_save(self)
     }
 
     async fn pay(&self, debt: Debt, cookie: &mut Pending) -> Result<(), Error> {
@@ -65,25 +94,25 @@ impl Session {
         outcome
     }
 
-    async fn end(&self, doomed: Option<RowId>, cookie: &mut Pending) -> Result<(), Error> {
-        let Some(id) = doomed else {
+    async fn end(&self, doomed: Option<Doomed>, cookie: &mut Pending) -> Result<(), Error> {
+        let Some(doomed) = doomed else {
             return Ok(());
         };
-        if let Err(error) = self.0.store.destroy(id.clone()).await {
-            self.state().owe_end_of(id);
+        if let Err(error) = self.store().destroy_row(doomed.id.clone()).await {
+            self.state().owe_end_of(doomed);
             return Err(error);
         }
-        *cookie = Pending::Removed;
+        *cookie = Pending::Removed(doomed.terms);
         Ok(())
     }
 
     async fn write(&self, owed: Owed, cookie: &mut Pending) -> Result<(), Error> {
-        let store = &self.0.store;
-        let timeouts = Arc::clone(&self.0.timeouts);
+        let store = self.store();
+        let timeouts = Arc::clone(self.timeouts());
         match owed {
             Owed::Nothing => {}
-            Owed::Refused(reason) => return Err(reason.error()),
-            Owed::Touch(row) => self.touch(row, cookie).await,
+            Owed::Refused(reason, _) => return Err(reason.error()),
+            Owed::Touch(row, may_touch) => self.touch_row(row, may_touch, cookie).await,
             Owed::Insert(document) => {
                 let (token, row) = store.insert(&document, &timeouts).await?;
                 *cookie = self.begin(row, token);
@@ -108,18 +137,20 @@ impl Session {
     }
 
     /// A touch that fails costs the visitor nothing but a later expiry.
-    async fn touch(&self, row: Arc<Row>, cookie: &mut Pending) {
-        let timeouts = Arc::clone(&self.0.timeouts);
+    async fn touch_row(&self, row: Arc<Row>, may_touch: MayTouch, cookie: &mut Pending) {
+        let timeouts = Arc::clone(self.timeouts());
         let before = Arc::clone(&row);
         let touched = self
-            .0
-            .store
-            .save(row, Changes::default(), timeouts, MayTouch::Yes)
+            .store()
+            .save(row, Changes::default(), timeouts, may_touch)
             .await;
         match touched {
             Ok(row) => {
                 let renewed = self.go_on(Arc::clone(&row));
-                if self.outgrows_cookie(&before, &row) {
+                let is_written = row.times.now > before.times.now;
+                if (may_touch == MayTouch::Must && is_written)
+                    || self.outgrows_cookie(&before, &row)
+                {
                     *cookie = renewed;
                 }
             }
@@ -151,11 +182,13 @@ impl Session {
         let Origin::Stored(row, token) = state.origin() else {
             return Pending::AsItIs;
         };
-        let life = self
-            .0
-            .timeouts
-            .cookie_life(&state.document().meta(), row.times);
-        Pending::Set(token.clone(), life)
+        let document = state.document();
+        Pending::Set(Ticket {
+            token: token.clone(),
+            life: self.timeouts().cookie_life(&document.meta(), row.times),
+            now: row.times.now,
+            terms: document.terms(),
+        })
     }
 
     /// Whether the session was extended beyond what a cookie can be told. One
@@ -163,13 +196,18 @@ impl Session {
     fn outgrows_cookie(&self, before: &Row, after: &Row) -> bool {
         let meta = self.state().document().meta();
         before.times.expires != after.times.expires
-            && self.0.timeouts.outlives_cookie(&meta, after.times)
+            && self.timeouts().outlives_cookie(&meta, after.times)
     }
 
     /// Whether a cookie that opened no session should go. Not where the
     /// browser may hold, or be about to get, one that does.
     pub(crate) fn has_no_use_for_a_cookie(&self) -> bool {
         matches!(self.state().origin(), Origin::New)
+    }
+
+    /// For a session that the application does not accept.
+    pub(crate) fn disown(&self) {
+        self.state().destroy();
     }
 
     pub(crate) fn close_for_changes(&self) {

@@ -1,7 +1,7 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::{changes::encode, expiry::Times};
+use crate::{changes::encode, expiry::Times, format::NativeLayout};
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -49,14 +49,19 @@ fn stored() -> State {
             expires: 86_400.0,
             created: Some(0.0),
         },
+        layout: &NativeLayout,
     };
     let document = row.document().expect("an object");
-    let token = Token::generate().expect("random");
-    State::new(Origin::Stored(Arc::new(row), token), document)
+    let token = Token::new("secret");
+    State::new(
+        Origin::Stored(Arc::new(row), token),
+        document,
+        Arc::default(),
+    )
 }
 
 fn unkeepable(reason: Unkeepable) -> State {
-    State::new(Origin::Unkeepable(reason), Document::default())
+    State::without_row(Origin::Unkeepable(reason), Arc::default())
 }
 
 fn debt(state: &mut State) -> Debt {
@@ -70,7 +75,7 @@ fn destroys(acts: &[Act]) -> bool {
 proptest! {
     #[test]
     fn a_new_session_owes_a_row_exactly_when_it_holds_something(acts in acts()) {
-        let mut state = State::new(Origin::New, Document::default());
+        let mut state = State::without_row(Origin::New, Arc::default());
         perform(&mut state, &acts);
         let is_empty = state.document().is_empty();
         let debt = debt(&mut state);

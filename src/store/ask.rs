@@ -21,7 +21,7 @@ use crate::{
 
 impl PgSessionStore {
     /// The live rows among these.
-    pub(crate) async fn load(&self, ids: &[RowId]) -> Result<Vec<Arc<Row>>, Error> {
+    pub(crate) async fn load_rows(&self, ids: &[RowId]) -> Result<Vec<Arc<Row>>, Error> {
         let receipts: Vec<_> = ids
             .iter()
             .map(|id| self.shared.writer.load.submit(id.clone()))
@@ -42,9 +42,9 @@ impl PgSessionStore {
     ) -> Result<(Token, Arc<Row>), Error> {
         let table = self.set_up().table().await?;
         self.check_timeouts(timeouts)?;
-        let token = Token::generate()?;
+        let token = self.format().new_token()?;
         let order = InsertRow {
-            id: token.row_id(),
+            id: self.format().row_id(&token),
             text: document.to_text().into(),
             extent: timeouts.extent_of_new(&document.meta(), table.columns.has_created()),
         };
@@ -57,6 +57,7 @@ impl PgSessionStore {
                 expires: order.extent.from(now),
                 created: table.columns.has_created().then_some(now),
             },
+            layout: table.layout,
         };
         Ok((token, Arc::new(row)))
     }
@@ -82,7 +83,7 @@ impl PgSessionStore {
         match self.shared.writer.insert.submit(order).answer().await? {
             Some(now) => Ok(now),
             None => self
-                .load(&[id])
+                .load_rows(&[id])
                 .await?
                 .first()
                 .map(|row| row.times.now)
@@ -119,12 +120,12 @@ impl PgSessionStore {
         changes: Changes,
         timeouts: Arc<Timeouts>,
     ) -> Result<(Token, Arc<Row>), Error> {
-        let token = Token::generate()?;
+        let token = self.format().new_token()?;
         let (answer, receipt) = oneshot::channel();
         let order = CycleOrder {
             changes,
             timeouts,
-            new_id: token.row_id(),
+            new_id: self.format().row_id(&token),
             answer,
         };
         self.shared.writer.submit(id, Write::Cycle(order));
@@ -133,7 +134,7 @@ impl PgSessionStore {
     }
 
     /// Deletes the row; an absent one is as good.
-    pub(crate) async fn destroy(&self, id: RowId) -> Result<(), Error> {
+    pub(crate) async fn destroy_row(&self, id: RowId) -> Result<(), Error> {
         let (answer, receipt) = oneshot::channel();
         self.shared.writer.submit(id, Write::Destroy(answer));
         receipt.await.unwrap_or_else(|_| Err(Error::abandoned()))
@@ -145,9 +146,9 @@ impl Timeouts {
     /// timeout wins in seconds from now.
     fn extent_of_new(&self, meta: &Meta, has_created: bool) -> Extent {
         let from_now = self.extent(meta, has_created.then_some(0.0));
-        match meta.until {
-            Some(_) => from_now,
-            None => Extent {
+        match self.has_own_end(meta) {
+            true => from_now,
+            false => Extent {
                 ttl: from_now.from(0.0),
                 until: None,
             },

@@ -14,6 +14,7 @@ use crate::{
     changes::Changes,
     document::Document,
     expiry::Timeouts,
+    format::OldId,
     id::RowId,
     store::{
         row::{Expiring, Loaded, Row},
@@ -95,7 +96,10 @@ async fn cycle(
     let row = lock(&table, &mut transaction, &plan).await?;
     let document = plan.replay(&row)?;
     let copied = copy(&table, &mut transaction, &plan, &row, &document).await?;
-    forward(&table, &mut transaction, &plan).await?;
+    match table.old_id {
+        OldId::Forwards => forward(&table, &mut transaction, &plan).await?,
+        OldId::IsDeleted => delete(&table, &mut transaction, &plan).await?,
+    }
     transaction.commit().await?;
     Ok(copied)
 }
@@ -107,7 +111,7 @@ async fn lock(table: &Table, connection: &mut PgConnection, plan: &Plan) -> Resu
         .fetch_optional(connection)
         .await?;
     match row {
-        Some(row) if row.0 == plan.id.as_str() => Ok(row.into()),
+        Some(row) if row.0 == plan.id.as_str() => Ok(Row::loaded(row, table.layout)),
         Some(_) => Err(Error::not_asked_for()),
         None => Err(Error::ended()),
     }
@@ -146,12 +150,20 @@ async fn copy(
         .execute(connection)
         .await?;
     Ok(Row::written(
+        row,
         plan.new_id.clone(),
         text,
         row.times.now,
         Expiring::Moves(extent),
-        row.times.created,
     ))
+}
+
+async fn delete(table: &Table, connection: &mut PgConnection, plan: &Plan) -> Result<(), Error> {
+    sqlx::query(table.destroy.clone())
+        .bind([plan.id.as_str()].as_slice())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn forward(table: &Table, connection: &mut PgConnection, plan: &Plan) -> Result<(), Error> {

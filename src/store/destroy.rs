@@ -26,19 +26,20 @@ impl Writer {
             .answer()
             .await
         {
-            Ok(deleted) => match deleted.flatten().as_deref().and_then(successor) {
+            Ok(deleted) => match deleted
+                .flatten()
+                .as_deref()
+                .and_then(|text| self.successor(text))
+            {
                 Some(successor) => self.submit(successor, Write::Destroy(answer)),
                 None => drop(answer.send(Ok(()))),
             },
             Err(error) => drop(answer.send(Err(error))),
         }
     }
-}
 
-fn successor(text: &str) -> Option<RowId> {
-    Document::parse(text)
-        .ok()?
-        .meta()
-        .successor
-        .map(RowId::from)
+    fn successor(&self, text: &str) -> Option<RowId> {
+        let document = Document::parse(self.set_up.format.layout(), text).ok()?;
+        document.meta().successor.map(RowId::from)
+    }
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use crate::{
     document::Document,
     expiry::{Extent, Times},
+    format::Layout,
     id::RowId,
 };
 
@@ -12,13 +13,15 @@ pub(crate) struct Row {
     pub(crate) id: RowId,
     pub(crate) text: Option<Arc<str>>,
     pub(crate) times: Times,
+    pub(crate) layout: &'static dyn Layout,
 }
 
 /// The columns of `load.sql` and `cycle_lock.sql`.
 pub(super) type Loaded = (String, Option<String>, f64, Option<f64>, f64);
 
-impl From<Loaded> for Row {
-    fn from((id, text, expires, created, now): Loaded) -> Self {
+impl Row {
+    pub(super) fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Self {
+        let (id, text, expires, created, now) = loaded;
         Self {
             id: id.into(),
             text: text.map(Arc::from),
@@ -27,23 +30,22 @@ impl From<Loaded> for Row {
                 expires,
                 created,
             },
+            layout,
         }
     }
-}
 
-impl Row {
     /// `None` where the row holds no JSON object.
     pub(crate) fn document(&self) -> Option<Document> {
-        Document::parse(self.text.as_deref()?).ok()
+        Document::parse(self.layout, self.text.as_deref()?).ok()
     }
 
-    /// The row after a write at the database's `now`.
+    /// The row `before` after a write at the database's `now`.
     pub(super) fn written(
+        before: &Self,
         id: RowId,
         text: Arc<str>,
         now: f64,
         expiry: Expiring,
-        created: Option<f64>,
     ) -> Self {
         let expires = match expiry {
             Expiring::Stays(expires) => expires,
@@ -55,8 +57,9 @@ impl Row {
             times: Times {
                 now,
                 expires,
-                created,
+                created: before.times.created,
             },
+            layout: before.layout,
         }
     }
 }

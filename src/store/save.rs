@@ -158,11 +158,11 @@ impl Writer {
         };
         match outcome {
             Ok(Some(now)) => Attempt::Written(Arc::new(Row::written(
+                row,
                 row.id.clone(),
                 draft.text,
                 now,
                 expiring,
-                row.times.created,
             ))),
             Ok(None) => Attempt::Lost,
             Err(error) => failed(error),
@@ -280,6 +280,7 @@ fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent
         .rev()
         .find(|order| {
             order.changes.set_expiry()
+                || order.may_touch == MayTouch::Must
                 || (order.may_touch == MayTouch::Yes
                     && order.timeouts.is_touch_due(&meta, row.times))
         })

@@ -2,6 +2,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::{
     Error, ErrorKind,
+    format::{Format, Native},
     store::{
         database::Database,
         inspect::{Columns, TableReport, inspect},
@@ -15,17 +16,29 @@ pub(crate) struct SetUp {
     pub(super) database: Database,
     pub(super) name: TableName,
     pub(super) time_zone: String,
+    pub(super) format: Arc<dyn Format>,
     found: Arc<RwLock<Option<Arc<Table>>>>,
 }
 
 impl SetUp {
-    pub(super) fn new(database: Database, name: TableName, time_zone: String) -> Self {
+    pub(super) fn new(database: Database) -> Self {
         Self {
             database,
-            name,
-            time_zone,
+            name: TableName::default(),
+            time_zone: "UTC".into(),
+            format: Native::shared(),
             found: Arc::default(),
         }
+    }
+
+    /// Another configuration, for which the table was not looked at yet.
+    pub(super) fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut changed = Self {
+            found: Arc::default(),
+            ..self.clone()
+        };
+        change(&mut changed);
+        changed
     }
 
     /// The table, looked at once: at set-up, or else when first used.
@@ -59,7 +72,7 @@ impl SetUp {
 
     async fn look(&self) -> Result<Arc<Table>, Error> {
         let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
-        let table = Arc::new(Table::new(self.name.clone(), columns));
+        let table = Arc::new(Table::new(self.name.clone(), columns, &*self.format));
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&table));
         Ok(table)
     }

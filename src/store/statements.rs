@@ -85,7 +85,7 @@ async fn load(
         .await?;
     let rows = rows
         .into_iter()
-        .map(|row| (row.0.clone(), Arc::new(Row::from(row))));
+        .map(|row| (row.0.clone(), Arc::new(Row::loaded(row, table.layout))));
     asked_for(&ids, rows.collect())
 }
 

@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 use crate::{
     Error, ErrorKind,
+    format::{ColumnNames, Format, Layout, OldId},
     store::inspect::{Columns, Document, Instant},
 };
 
@@ -89,6 +90,8 @@ pub(crate) fn quoted(identifier: &str) -> String {
 pub(crate) struct Table {
     pub(crate) name: TableName,
     pub(crate) columns: Columns,
+    pub(crate) layout: &'static dyn Layout,
+    pub(crate) old_id: OldId,
     pub(crate) load: SqlStr,
     pub(crate) insert: SqlStr,
     pub(crate) save: SqlStr,
@@ -101,9 +104,12 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(name: TableName, columns: Columns) -> Self {
+    pub(crate) fn new(name: TableName, columns: Columns, format: &dyn Format) -> Self {
         // The name comes last, because it can read like a part of a statement.
-        let statement = |sql| safe(name.render(&columns.render(sql)));
+        let statement = |sql| {
+            let sql = format.columns().render(&columns.render(sql));
+            safe(name.render(&sql))
+        };
         Self {
             load: statement(include_str!("sql/load.sql")),
             insert: statement(include_str!("sql/insert.sql")),
@@ -114,6 +120,8 @@ impl Table {
             cycle_copy: statement(include_str!("sql/cycle_copy.sql")),
             cycle_forward: statement(include_str!("sql/cycle_forward.sql")),
             reap: statement(include_str!("sql/reap.sql")),
+            layout: format.layout(),
+            old_id: format.old_id(),
             name,
             columns,
         }
@@ -133,6 +141,24 @@ impl Table {
     /// Whether the table stores a document letter by letter as it was sent.
     pub(crate) fn keeps_spelling(&self) -> bool {
         self.columns.document == Document::Json
+    }
+}
+
+impl ColumnNames {
+    /// The same statement for a table whose three columns have these names.
+    fn render(&self, sql: &str) -> String {
+        let [id, expiry, session] = [self.id, self.expiry, self.session].map(quoted);
+        sql.replace(
+            "(id, expiry, session",
+            &format!("({id}, {expiry}, {session}"),
+        )
+        .replace("SELECT t.id\n", &format!("SELECT t.{id} AS id\n"))
+        .replace("t.id", &format!("t.{id}"))
+        .replace("t.expiry", &format!("t.{expiry}"))
+        .replace("t.session", &format!("t.{session}"))
+        .replace("SET expiry =", &format!("SET {expiry} ="))
+        .replace("SET session =", &format!("SET {session} ="))
+        .replace("    expiry =", &format!("    {expiry} ="))
     }
 }
 

@@ -1,0 +1,113 @@
+//! The seam between sessions and the way in which a table and a browser keep
+//! them: one implementation for each format, and no other code that knows it.
+
+use std::{fmt, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Uri};
+use serde_json::value::RawValue;
+
+use crate::{
+    Error,
+    cookie::{CookieConfig, Presented},
+    document::{Document, Meta},
+    expiry::Expiry,
+    id::{RowId, SessionId, Token},
+};
+
+mod native;
+
+pub(crate) use native::{Native, NativeLayout};
+
+/// How one kind of application keeps its sessions.
+pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
+    /// A token that nobody had before.
+    fn new_token(&self) -> Result<Token, Error>;
+
+    /// A token as something else than our cookie carries it.
+    fn token(&self, value: &[u8]) -> Option<Token>;
+
+    fn row_id(&self, token: &Token) -> RowId;
+
+    /// What may be shown of a row's id.
+    fn handle(&self, id: &RowId) -> SessionId;
+
+    /// The row of a handle, where that can be told without the table.
+    fn row_of(&self, handle: &SessionId) -> Option<RowId>;
+
+    fn columns(&self) -> ColumnNames;
+
+    fn old_id(&self) -> OldId;
+
+    fn layout(&self) -> &'static dyn Layout;
+
+    /// The document of a new session, before anybody inserts anything.
+    fn blank(&self, config: &CookieConfig) -> Document;
+
+    /// # Errors
+    ///
+    /// When the configuration can't be kept in this format.
+    fn check(&self, config: &CookieConfig) -> Result<(), Error>;
+
+    fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str;
+
+    /// What the request's cookies say of its session.
+    fn presented(&self, uri: &Uri, headers: &HeaderMap, config: &CookieConfig) -> Presented;
+
+    /// The cookies that give a browser its session.
+    fn set(&self, ticket: &Ticket, config: &CookieConfig, line: Line) -> Vec<HeaderValue>;
+
+    /// The cookies that end it, as they were set by `terms`.
+    fn removal(&self, terms: &Terms, config: &CookieConfig, line: Line) -> Vec<HeaderValue>;
+}
+
+/// What of a document belongs to its format. Documents carry it along, so it
+/// knows nothing of an application's configuration.
+pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
+    /// The member of the format that the application may look at.
+    fn own_key(&self) -> Option<&'static str>;
+
+    /// What the session knows of its own life.
+    fn meta(&self, document: &Document) -> Meta;
+
+    /// Writes the choice into the document; `blank` has the defaults.
+    fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document);
+}
+
+/// The columns that every statement names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ColumnNames {
+    pub(crate) id: &'static str,
+    pub(crate) expiry: &'static str,
+    pub(crate) session: &'static str,
+}
+
+/// What stays under the old id of a session that gets a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OldId {
+    /// For a moment, where the session went.
+    Forwards,
+    /// Nothing: another application would take it for a session.
+    IsDeleted,
+}
+
+/// The member of a document that belongs to its format.
+pub(crate) type Terms = Option<Box<RawValue>>;
+
+/// What a response tells the browser of its session.
+#[derive(Clone, Debug)]
+pub(crate) struct Ticket {
+    pub(crate) token: Token,
+    /// As long as the session can live.
+    pub(crate) life: Duration,
+    /// The database's clock, in seconds since the epoch.
+    pub(crate) now: f64,
+    pub(crate) terms: Terms,
+}
+
+/// Whether the visitor's connection is known to be encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Line {
+    Encrypted,
+    #[default]
+    Unknown,
+}

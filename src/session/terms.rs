@@ -1,0 +1,61 @@
+//! The member of a session that belongs to its format.
+
+use serde_json::value::RawValue;
+
+use super::Session;
+use crate::{
+    Error, ErrorKind,
+    changes::{Apply, Change},
+    document::is_object,
+};
+
+impl Session {
+    fn is_own(&self, key: &str) -> bool {
+        self.store().format().layout().own_key() == Some(key)
+    }
+
+    /// The change as it is recorded: one of the format's own member is about
+    /// the session's life and cookie.
+    pub(super) fn about(&self, key: &str, change: Change) -> Change {
+        match self.is_own(key) {
+            true => Change::Terms(Box::new(change)),
+            false => change,
+        }
+    }
+
+    pub(super) fn check_value(&self, key: &str, value: &RawValue) -> Result<(), Error> {
+        match self.is_own(key) && !is_object(value) {
+            true => Err(no_object(key)),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn check_removal(&self, key: &str) -> Result<(), Error> {
+        match self.is_own(key) {
+            true => Err(no_object(key)),
+            false => Ok(()),
+        }
+    }
+
+    /// The closure as it is replayed later, with the same check.
+    pub(super) fn checked(&self, key: &str, mut apply: Apply) -> Apply {
+        if !self.is_own(key) {
+            return apply;
+        }
+        let key = key.to_owned();
+        Box::new(move |stored| {
+            let value = apply(stored)?;
+            match is_object(&value) {
+                true => Ok(value),
+                false => Err(no_object(&key)),
+            }
+        })
+    }
+}
+
+fn no_object(key: &str) -> Error {
+    Error::new(
+        ErrorKind::ReservedKey,
+        format!("in this format the key {key} always holds an object with the cookie's attributes"),
+    )
+}

@@ -1,0 +1,72 @@
+//! What an application asks of one session outside of its requests.
+
+use crate::{Error, SessionId, StoredSession, id::RowId, store::PgSessionStore};
+
+impl PgSessionStore {
+    /// The session of this handle as it is stored now, for a socket or a job
+    /// that outlives the session's request. `None` where it ended.
+    ///
+    /// It does not extend the session.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionStore, SessionId};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// // From `Session::id`, in a request.
+    /// let id: SessionId = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA".parse()?;
+    /// assert!(store.load(&id).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked.
+    pub async fn load(&self, id: &SessionId) -> Result<Option<StoredSession>, Error> {
+        let Some(id) = self.row_of(id).await? else {
+            return Ok(None);
+        };
+        let rows = self.load_rows(&[id]).await?;
+        let stored = rows.into_iter().next().and_then(|row| {
+            let document = row.document()?;
+            let id = self.format().handle(&row.id);
+            document
+                .meta()
+                .successor
+                .is_none()
+                .then(|| StoredSession::new(id, row, document))
+        });
+        Ok(stored)
+    }
+
+    /// Ends the session of this handle, as
+    /// [`Session::destroy`](crate::Session::destroy) does, from outside of its
+    /// requests. One that ended already is as good.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionStore, SessionId};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let id: SessionId = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA".parse()?;
+    /// store.destroy(&id).await?;
+    /// assert!(store.load(&id).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the row could not be deleted.
+    pub async fn destroy(&self, id: &SessionId) -> Result<(), Error> {
+        match self.row_of(id).await? {
+            Some(id) => self.destroy_row(id).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn row_of(&self, id: &SessionId) -> Result<Option<RowId>, Error> {
+        Ok(self.format().row_of(id))
+    }
+}

@@ -1,0 +1,71 @@
+use std::{fmt, sync::Arc};
+
+use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+
+use crate::{
+    Error, SessionId,
+    changes::decode,
+    document::{Document, RESERVED},
+    expiry::instant,
+    store::Row,
+};
+
+/// A session as it was stored when somebody looked, outside of its requests:
+/// what [`PgSessionStore::load`](crate::PgSessionStore::load) answers.
+///
+/// It can be read only. A change belongs into a request of the session, where
+/// it is merged with those of other requests.
+#[derive(Clone)]
+pub struct StoredSession {
+    id: SessionId,
+    row: Arc<Row>,
+    document: Document,
+}
+
+impl StoredSession {
+    pub(crate) fn new(id: SessionId, row: Arc<Row>, document: Document) -> Self {
+        Self { id, row, document }
+    }
+
+    /// The public handle.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// The value of `key`; `None` where there is none or it is JSON's `null`.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) when the value
+    /// is not a `T`.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        match self.document.get(key) {
+            Some(raw) if key != RESERVED => decode(key, raw),
+            _ => Ok(None),
+        }
+    }
+
+    /// The keys, in the order in which they were first inserted.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.document.keys().map(str::to_owned).collect()
+    }
+
+    /// When the session ends if no request comes, by the database's clock.
+    /// `None` for an infinite life.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<OffsetDateTime> {
+        instant(self.row.times.expires)
+    }
+}
+
+impl fmt::Debug for StoredSession {
+    /// Without the values, which are the visitor's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredSession")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
