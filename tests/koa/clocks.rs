@@ -171,7 +171,7 @@ async fn a_session_without_end_lives_on_both_sides(site: Site) {
     let mut browser = Browser::new();
     browser.visit(&koa, json!([["set", "a", 1]])).await;
     site.rows()
-        .execute("UPDATE TABLE SET expiry = 'infinity'")
+        .execute("UPDATE SESSIONS SET expiry = 'infinity'")
         .await;
     for server in [&axum, &koa] {
         assert_eq!(browser.visit(server, json!([])).await.session()["a"], 1);

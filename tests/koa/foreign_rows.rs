@@ -70,14 +70,16 @@ async fn what_is_no_object_is_no_session_and_stays(site: Site) {
         browser.visit(&axum, json!([["set", "a", 1]])).await;
         assert_ne!(browser.sid(), old, "{document}");
         assert_eq!(site.ids().await.len(), 2, "{document}");
-        site.rows().execute("DELETE FROM TABLE").await;
+        site.rows().execute("DELETE FROM SESSIONS").await;
     }
 }
 
 async fn a_row_without_a_document_is_no_session_and_stays(site: Site) {
     let browser = browser_with(&site, "{}").await;
     let (koa, axum) = site.both().await;
-    site.rows().execute("UPDATE TABLE SET session = NULL").await;
+    site.rows()
+        .execute("UPDATE SESSIONS SET session = NULL")
+        .await;
     let before = site.rows().dump().await;
     for server in [&koa, &axum] {
         let answer = browser.peek(server, json!([])).await;

@@ -56,8 +56,8 @@ async fn a_signature_by_a_later_key_is_made_anew(site: Site) {
         let mut browser = browser_with(&site, BY_SECOND_KEY).await;
         let answer = browser.visit(server, json!([])).await;
         assert_eq!(answer.session()["user"], "ann");
-        assert_eq!(answer.set_cookies().len(), 1, "{:?}", answer.set_cookies());
         assert_eq!(browser.value("koa.sid.sig"), BY_FIRST_KEY);
+        assert_eq!(browser.sid(), SID);
     }
 }
 
@@ -89,7 +89,6 @@ async fn without_its_signature_a_cookie_opens_nothing(site: Site) {
     for server in [&koa, &axum] {
         let answer = browser.peek(server, json!([])).await;
         assert_eq!(answer.session()["user"], Value::Null);
-        assert!(answer.set_cookies().is_empty());
     }
     assert_eq!(site.rows().dump().await, before);
 }
@@ -116,7 +115,6 @@ fn assert_removes_the_signature(browser: &Browser, answer: &Answer) {
     let mut browser = browser.clone();
     browser.accept("/", answer);
     assert!(browser.cookie("koa.sid.sig").is_none(), "{:?}", browser.jar);
-    assert_eq!(browser.sid(), SID);
 }
 
 async fn both_sign_with_sha256(site: Site) {

@@ -97,11 +97,13 @@ async fn neither_needs_more_than_the_rights_of_the_rows(site: Site) {
 async fn columns_of_the_application_are_left_alone(site: Site) {
     let (koa, axum) = site.both().await;
     site.rows()
-        .execute("ALTER TABLE TABLE ADD seen int NOT NULL DEFAULT 7, ADD note text")
+        .execute("ALTER TABLE public.session ADD seen int NOT NULL DEFAULT 7, ADD note text")
         .await;
     let mut browser = Browser::new();
     browser.visit(&axum, json!([["set", "a", 1]])).await;
-    site.rows().execute("UPDATE TABLE SET note = 'ours'").await;
+    site.rows()
+        .execute("UPDATE SESSIONS SET note = 'ours'")
+        .await;
     browser.visit(&koa, json!([["increment", "a"]])).await;
     browser.visit(&axum, json!([["increment", "a"]])).await;
     browser.visit(&axum, json!([["cycle"]])).await;
@@ -115,7 +117,9 @@ async fn columns_of_the_application_are_left_alone(site: Site) {
 async fn a_table_of_jsonb_and_instants_serves_both(site: Site) {
     site.rows()
         .execute(
-            "CREATE TABLE TABLE (id text PRIMARY KEY, expiry timestamptz NOT NULL, session jsonb)",
+            "CREATE TABLE public.session (
+                 id text PRIMARY KEY, expiry timestamptz NOT NULL, session jsonb
+             )",
         )
         .await;
     site.set_zone("Europe/Berlin").await;

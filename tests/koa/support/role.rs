@@ -21,7 +21,7 @@ impl Site {
         let name = format!("of_{}", options.get_database().expect("a name"));
         let rows = self.rows();
         rows.execute(&format!(
-            "CREATE ROLE {name} LOGIN; GRANT {rights} ON TABLE TO {name}"
+            "CREATE ROLE {name} LOGIN; GRANT {rights} ON SESSIONS TO {name}"
         ))
         .await;
         Role { name, url, rows }

@@ -22,17 +22,21 @@ impl Table {
         }
     }
 
-    /// Statements call this table `TABLE`.
+    /// Statements say SESSIONS for this table.
     pub(crate) async fn execute(&self, sql: &str) {
-        let sql = sql.replace("TABLE", &self.name);
+        let sql = self.named(sql);
         sqlx::raw_sql(AssertSqlSafe(sql.clone()))
             .execute(&self.pool)
             .await
             .unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
+    fn named(&self, sql: &str) -> String {
+        sql.replace("SESSIONS", &self.name)
+    }
+
     async fn texts(&self, sql: &str) -> Vec<String> {
-        let sql = sql.replace("TABLE", &self.name);
+        let sql = self.named(sql);
         sqlx::query_scalar(AssertSqlSafe(sql.clone()))
             .fetch_all(&self.pool)
             .await
@@ -46,12 +50,12 @@ impl Table {
     }
 
     pub(crate) async fn ids(&self) -> Vec<String> {
-        self.texts("SELECT id FROM TABLE ORDER BY id").await
+        self.texts("SELECT id FROM SESSIONS ORDER BY id").await
     }
 
     /// The document of the only session as it is stored.
     pub(crate) async fn text(&self) -> String {
-        self.only("SELECT session::text FROM TABLE").await
+        self.only("SELECT session::text FROM SESSIONS").await
     }
 
     /// The document of the only session.
@@ -61,19 +65,19 @@ impl Table {
 
     /// Everything of every row, in an order, to be compared.
     pub(crate) async fn dump(&self) -> Vec<String> {
-        self.texts("SELECT t::text FROM TABLE AS t ORDER BY 1")
+        self.texts("SELECT t::text FROM SESSIONS AS t ORDER BY 1")
             .await
     }
 
     /// The expiry of the only session as its clock shows it.
     pub(crate) async fn expiry(&self) -> String {
-        self.only("SELECT expiry::text FROM TABLE").await
+        self.only("SELECT expiry::text FROM SESSIONS").await
     }
 
     /// Seconds until the only session expires, on the clock of `zone`.
     pub(crate) async fn seconds_left(&self, zone: &str) -> f64 {
         let sql = format!(
-            "SELECT extract(epoch FROM expiry AT TIME ZONE '{zone}' - now())::text FROM TABLE"
+            "SELECT extract(epoch FROM expiry AT TIME ZONE '{zone}' - now())::text FROM SESSIONS"
         );
         self.only(&sql).await.parse().expect("a number")
     }
@@ -81,7 +85,7 @@ impl Table {
     /// Moves every expiry, instead of waiting.
     pub(crate) async fn age(&self, seconds: f64) {
         self.execute(&format!(
-            "UPDATE TABLE SET expiry = expiry - interval '{seconds} seconds'"
+            "UPDATE SESSIONS SET expiry = expiry - interval '{seconds} seconds'"
         ))
         .await;
     }
@@ -89,7 +93,7 @@ impl Table {
     /// Moves the expiry of one session so far from now.
     pub(crate) async fn expire(&self, sid: &str, zone: &str, seconds: f64) {
         self.execute(&format!(
-            "UPDATE TABLE SET expiry = now() AT TIME ZONE '{zone}' + interval '{seconds} seconds'
+            "UPDATE SESSIONS SET expiry = now() AT TIME ZONE '{zone}' + interval '{seconds} seconds'
              WHERE right(id, length('{sid}')) = '{sid}'"
         ))
         .await;
@@ -97,10 +101,10 @@ impl Table {
 
     /// A session of this document that lives a day, on the clock of UTC.
     pub(crate) async fn insert(&self, sid: &str, document: &str) {
-        let sql = "INSERT INTO TABLE (id, expiry, session)
+        let sql = "INSERT INTO SESSIONS (id, expiry, session)
                    VALUES ('koa:sess:' || $1, now() AT TIME ZONE 'UTC' + interval '1 day', $2::json)
                    ON CONFLICT (id) DO UPDATE SET session = excluded.session";
-        sqlx::query(AssertSqlSafe(sql.replace("TABLE", &self.name)))
+        sqlx::query(AssertSqlSafe(sql.replace("SESSIONS", &self.name)))
             .bind(sid)
             .bind(document)
             .execute(&self.pool)
