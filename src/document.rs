@@ -67,6 +67,18 @@ pub(crate) enum Reckoning {
     Foreign,
 }
 
+impl Meta {
+    /// The terms of another system's session.
+    pub(crate) fn foreign(idle: Option<f64>, until: Option<f64>) -> Self {
+        Self {
+            idle,
+            until,
+            reckoning: Reckoning::Foreign,
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Document {
     fn default() -> Self {
         Self::new(&NativeLayout)

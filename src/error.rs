@@ -143,11 +143,12 @@ impl Error {
 }
 
 impl fmt::Debug for Error {
+    /// Without the details of a database error, which quote whole rows.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("message", &self.0.message)
-            .field("source", &self.0.source)
+            .field("source", &self.0.source.as_ref().map(ToString::to_string))
             .finish()
     }
 }

@@ -11,11 +11,11 @@ pub(crate) const ABSOLUTE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 /// The part of the idle timeout that may pass before the expiry is moved: the
 /// index on `expiry` makes every move dear, so twenty per idle timeout suffice.
 pub(crate) const TOUCHES_PER_IDLE_TIMEOUT: u32 = 20;
-/// Seconds that a time may lose on its way through the table and back, which
-/// holds microseconds.
-const ROUNDING: f64 = 1e-3;
+/// Seconds by which a fixed end may differ in the table, which holds
+/// microseconds, and which another system writes by its own clock.
+const ROUNDING: f64 = 1.0;
 /// No cookie may live longer (RFC 6265bis, section 5.5).
-const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
+pub(crate) const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
 /// Seconds since the epoch that Postgres can keep, with some millennia to
 /// spare: its calendar ends in the year 294276.
 const CALENDAR: f64 = 4e12;

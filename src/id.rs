@@ -121,6 +121,24 @@ impl SessionId {
         self.row.as_ref()
     }
 
+    /// # Errors
+    ///
+    /// When the text that was read is no handle.
+    pub(crate) fn digest(&self) -> Result<[u8; 32], Error> {
+        let mut octets = [0; 32];
+        let is_decoded = self.handle.len() == HANDLE_CHARS
+            && URL_SAFE_NO_PAD
+                .decode_slice(self.as_str(), &mut octets)
+                .is_ok();
+        match is_decoded {
+            true => Ok(octets),
+            false => Err(Error::new(
+                ErrorKind::Deserialize,
+                "this is not the handle of a session",
+            )),
+        }
+    }
+
     /// The handle as text, 43 characters of base64url.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -133,16 +151,8 @@ impl FromStr for SessionId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let mut octets = [0; 32];
-        let is_a_digest =
-            text.len() == HANDLE_CHARS && URL_SAFE_NO_PAD.decode_slice(text, &mut octets).is_ok();
-        match is_a_digest {
-            true => Ok(Self::new(text)),
-            false => Err(Error::new(
-                ErrorKind::Deserialize,
-                "this is not the handle of a session",
-            )),
-        }
+        let id = Self::new(text);
+        id.digest().map(|_| id)
     }
 }
 

@@ -3,7 +3,36 @@
 //! Everything that is Koa's is in this module, behind the crate's one seam for
 //! formats.
 
-use std::fmt;
+mod header;
+mod keygrip;
+mod terms;
+
+use std::{fmt, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, Uri};
+
+use crate::{
+    CookieLifetime, Error, ErrorKind,
+    cookie::{CookieConfig, Presented, Signature},
+    document::Document,
+    format::{ColumnNames, Format, Layout, Line, OldId, Terms, Ticket},
+    id::{RowId, SessionId, Token, random},
+    koa::{
+        header::{Attributes, first, forwarded_over_tls},
+        keygrip::Keygrip,
+        terms::KoaLayout,
+    },
+};
+
+pub use keygrip::KeygripDigest;
+
+/// The bytes of koa-generic-session's `genSid`.
+const SID_OCTETS: usize = 24;
+/// What an application's own `genSid` may need; more is no sid.
+const MAX_SID: usize = 255;
+/// A day, as in koa-generic-session.
+const MAX_AGE: Duration = Duration::from_hours(24);
 
 /// One table with a site on Koa: the format of koa-generic-session and
 /// koa-pg-session, for [`PgSessionStore::koa`](crate::PgSessionStore::koa).
@@ -12,7 +41,9 @@ use std::fmt;
 /// session. The row's id is the prefix and the token itself, the cookie is
 /// `koa.sid` with its signature `koa.sid.sig`, and the member `cookie` of the
 /// stored object says how long the session lives and which attributes its
-/// cookie has.
+/// cookie has: those that the layer had when the session began. What the layer
+/// is not told is as in Koa: no `SameSite`, `secure` only where the connection
+/// is known to be encrypted, no absolute timeout.
 ///
 /// ```
 /// use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};
@@ -28,18 +59,11 @@ use std::fmt;
 #[derive(Clone)]
 #[must_use = "a format does nothing until a store keeps to it"]
 pub struct Koa {
-    keys: Vec<Vec<u8>>,
-    signing: Signing,
-    digest: KeygripDigest,
+    /// None where cookies need no signature.
+    keygrip: Option<Keygrip>,
     prefix: String,
+    max_age: Option<Duration>,
     proxy: Proxy,
-}
-
-/// Whether a cookie needs a signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Signing {
-    Signed,
-    Unsigned,
 }
 
 /// Whether a proxy's word on the visitor's connection counts.
@@ -47,18 +71,6 @@ enum Signing {
 enum Proxy {
     Trusted,
     Ignored,
-}
-
-/// The digest that Keygrip signs with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KeygripDigest {
-    /// HMAC-SHA-1, Keygrip's default.
-    Sha1,
-    /// HMAC-SHA-256.
-    Sha256,
-    /// HMAC-SHA-512.
-    Sha512,
 }
 
 impl Koa {
@@ -69,27 +81,20 @@ impl Koa {
     /// [`PgSessionLayer::check`](crate::PgSessionLayer::check) is an error.
     pub fn new<K: Into<Vec<u8>>>(keys: impl IntoIterator<Item = K>) -> Self {
         Self {
-            keys: keys.into_iter().map(Into::into).collect(),
+            keygrip: Some(Keygrip::new(keys.into_iter().map(Into::into).collect())),
             ..Self::unsigned()
         }
-        .signed()
     }
 
     /// Cookies without a signature, as with `signed: false` in Koa. Whoever
     /// reads the table can then open its sessions.
     pub fn unsigned() -> Self {
         Self {
-            keys: Vec::new(),
-            signing: Signing::Unsigned,
-            digest: KeygripDigest::Sha1,
+            keygrip: None,
             prefix: "koa:sess:".into(),
+            max_age: Some(MAX_AGE),
             proxy: Proxy::Ignored,
         }
-    }
-
-    fn signed(mut self) -> Self {
-        self.signing = Signing::Signed;
-        self
     }
 
     /// What precedes the token in the row's id. Default: `koa:sess:`.
@@ -101,7 +106,19 @@ impl Koa {
     /// The digest of the signatures, the second argument of Keygrip. Default:
     /// [`KeygripDigest::Sha1`].
     pub fn digest(mut self, digest: KeygripDigest) -> Self {
-        self.digest = digest;
+        self.keygrip = self.keygrip.map(|keygrip| keygrip.with(digest));
+        self
+    }
+
+    /// How long a new session's cookie lives, and its row with it, since it
+    /// was set last. Default: 1 day. With `None` the cookie goes with the
+    /// browser and the row lives for 45 minutes, as in Koa.
+    ///
+    /// Each session remembers its own, so a change is none for those that are
+    /// stored. [`Session::set_expiry`](crate::Session::set_expiry) changes one
+    /// session's.
+    pub fn max_age(mut self, max_age: impl Into<Option<Duration>>) -> Self {
+        self.max_age = max_age.into();
         self
     }
 
@@ -120,69 +137,174 @@ impl Koa {
     }
 }
 
+impl Koa {
+    /// The name and value of the cookie as they are signed, or none where the
+    /// signature is none of ours.
+    fn verified(&self, name: &str, value: &[u8], headers: &HeaderMap) -> Option<Signature> {
+        let Some(keygrip) = &self.keygrip else {
+            return Some(Signature::UpToDate);
+        };
+        let signature = first(headers, &format!("{name}.sig"))?;
+        match keygrip.verify(&header::pair(name, value), signature)? {
+            0 => Some(Signature::UpToDate),
+            _ => Some(Signature::Outdated),
+        }
+    }
+
+    /// The cookie and, where cookies are signed, its signature.
+    fn cookies(&self, name: &str, value: &str, attributes: &str) -> Vec<HeaderValue> {
+        let mut cookies = vec![format!("{name}={value}{attributes}")];
+        if let Some(keygrip) = &self.keygrip {
+            let signature = keygrip.sign(&header::pair(name, value.as_bytes()));
+            cookies.push(format!("{name}.sig={signature}{attributes}"));
+        }
+        let values = cookies.into_iter().map(HeaderValue::try_from);
+        values.filter_map(Result::ok).collect()
+    }
+
+    /// The stored attributes, or those of a new session.
+    fn attributes(&self, terms: &Terms, config: &CookieConfig) -> Attributes {
+        let stored = terms.as_deref().and_then(Attributes::parse);
+        let blank = || Attributes::parse(self.blank(config).terms().as_deref()?);
+        stored.or_else(blank).unwrap_or_default()
+    }
+
+    fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line {
+        let is_forwarded = self.proxy == Proxy::Trusted && forwarded_over_tls(headers);
+        match is_forwarded || uri.scheme_str() == Some("https") {
+            true => Line::Encrypted,
+            false => Line::Unknown,
+        }
+    }
+
+    fn check_keys(&self) -> Result<(), Error> {
+        match &self.keygrip {
+            Some(keygrip) if !keygrip.has_keys() => Err(Error::new(
+                ErrorKind::Setup,
+                "Koa's format needs a key that is not empty, or Koa::unsigned",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Format for Koa {
+    fn new_token(&self) -> Result<Token, Error> {
+        Ok(Token::new(URL_SAFE_NO_PAD.encode(random::<SID_OCTETS>()?)))
+    }
+
+    /// Any sid that a cookie can carry: the application on Koa may make its
+    /// own.
+    fn token(&self, value: &[u8]) -> Option<Token> {
+        let is_sid = (1..=MAX_SID).contains(&value.len()) && value.iter().all(is_cookie_octet);
+        let text = std::str::from_utf8(value).ok().filter(|_| is_sid)?;
+        Some(Token::new(text))
+    }
+
+    fn row_id(&self, token: &Token) -> RowId {
+        RowId::from(format!("{}{}", self.prefix, token.as_str()))
+    }
+
+    fn handle(&self, id: &RowId) -> SessionId {
+        SessionId::digest_of(id)
+    }
+
+    fn row_of(&self, handle: &SessionId) -> Option<RowId> {
+        handle.row().cloned()
+    }
+
+    fn columns(&self) -> ColumnNames {
+        ColumnNames {
+            id: "id",
+            expiry: "expiry",
+            session: "session",
+        }
+    }
+
+    /// A forwarding would be a session without cookie settings to Koa, which
+    /// could write it back as a live one; and it would hold the new token.
+    fn old_id(&self) -> OldId {
+        OldId::IsDeleted
+    }
+
+    fn layout(&self) -> &'static dyn Layout {
+        &KoaLayout
+    }
+
+    fn blank(&self, config: &CookieConfig) -> Document {
+        let lifetime = config.lifetime;
+        let max_age = self
+            .max_age
+            .filter(|_| lifetime != Some(CookieLifetime::BrowserSession));
+        terms::blank(config, max_age, self.keygrip.is_some())
+    }
+
+    fn check(&self, config: &CookieConfig) -> Result<(), Error> {
+        self.check_keys()?;
+        let resolved = CookieConfig {
+            name: Some(format!("{}.sig", self.cookie_name(config))),
+            secure: Some(config.secure != Some(false)),
+            ..config.clone()
+        };
+        resolved.check(MAX_SID)
+    }
+
+    fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str {
+        config.name.as_deref().unwrap_or("koa.sid")
+    }
+
+    fn presented(&self, uri: &Uri, headers: &HeaderMap, config: &CookieConfig) -> Presented {
+        let name = self.cookie_name(config);
+        let value = first(headers, name);
+        let mut presented = Presented {
+            named: value.is_some(),
+            line: self.line(uri, headers),
+            ..Presented::default()
+        };
+        if let Some(value) = value
+            && let Some(token) = self.token(value)
+            && let Some(signature) = self.verified(name, value, headers)
+        {
+            presented.add(token);
+            presented.signature = signature;
+        }
+        presented
+    }
+
+    fn set(&self, ticket: &Ticket, config: &CookieConfig, line: Line) -> Vec<HeaderValue> {
+        let attributes = self.attributes(&ticket.terms, config);
+        let expires = attributes.expiry_after(ticket.now);
+        self.cookies(
+            self.cookie_name(config),
+            ticket.token.as_str(),
+            &attributes.spelled(expires, line),
+        )
+    }
+
+    fn removal(&self, terms: &Terms, config: &CookieConfig, line: Line) -> Vec<HeaderValue> {
+        let attributes = self.attributes(terms, config).spelled(Some(0.0), line);
+        self.cookies(self.cookie_name(config), "", &attributes)
+    }
+}
+
+/// `cookie-octet` of RFC 6265bis, section 4.1.1.
+fn is_cookie_octet(octet: &u8) -> bool {
+    (0x21..0x7f).contains(octet) && !b"\",;\\".contains(octet)
+}
+
 impl fmt::Debug for Koa {
-    /// Without the keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Koa")
-            .field("keys", &self.keys.len())
-            .field("signing", &self.signing)
-            .field("digest", &self.digest)
+            .field("keygrip", &self.keygrip)
             .field("prefix", &self.prefix)
+            .field("max_age", &self.max_age)
             .field("proxy", &self.proxy)
             .finish()
     }
 }
 
-use crate::{
-    Error,
-    cookie::{CookieConfig, Presented},
-    document::Document,
-    format::{ColumnNames, Format, Layout, Line, Native, NativeLayout, OldId, Terms, Ticket},
-    id::{RowId, SessionId, Token},
-};
-use http::{HeaderMap, HeaderValue, Uri};
+#[cfg(test)]
+mod tests;
 
-impl Format for Koa {
-    fn new_token(&self) -> Result<Token, Error> {
-        Native.new_token()
-    }
-    fn token(&self, value: &[u8]) -> Option<Token> {
-        Native.token(value)
-    }
-    fn row_id(&self, token: &Token) -> RowId {
-        Native.row_id(token)
-    }
-    fn handle(&self, id: &RowId) -> SessionId {
-        SessionId::digest_of(id)
-    }
-    fn row_of(&self, handle: &SessionId) -> Option<RowId> {
-        handle.row().cloned()
-    }
-    fn columns(&self) -> ColumnNames {
-        Native.columns()
-    }
-    fn old_id(&self) -> OldId {
-        OldId::IsDeleted
-    }
-    fn layout(&self) -> &'static dyn Layout {
-        &NativeLayout
-    }
-    fn blank(&self, config: &CookieConfig) -> Document {
-        Native.blank(config)
-    }
-    fn check(&self, config: &CookieConfig) -> Result<(), Error> {
-        Native.check(config)
-    }
-    fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str {
-        Native.cookie_name(config)
-    }
-    fn presented(&self, uri: &Uri, headers: &HeaderMap, config: &CookieConfig) -> Presented {
-        Native.presented(uri, headers, config)
-    }
-    fn set(&self, ticket: &Ticket, config: &CookieConfig, line: Line) -> Vec<HeaderValue> {
-        Native.set(ticket, config, line)
-    }
-    fn removal(&self, terms: &Terms, config: &CookieConfig, line: Line) -> Vec<HeaderValue> {
-        Native.removal(terms, config, line)
-    }
-}
+#[cfg(test)]
+mod tests;

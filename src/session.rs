@@ -322,6 +322,10 @@ impl Session {
     /// The choice is stored with the session, so later requests keep to it.
     /// The browser gets a cookie that lives as long.
     ///
+    /// In Koa's format it is stored where Koa looks for it; there an
+    /// [`idle_timeout`](crate::PgSessionLayer::idle_timeout) that the layer was
+    /// told beats it for the row.
+    ///
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too

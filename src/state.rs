@@ -86,7 +86,8 @@ pub(crate) struct State {
 /// The row of a session that was destroyed and is still there.
 #[derive(Clone, Debug)]
 pub(crate) struct Doomed {
-    pub(crate) id: RowId,
+    pub(crate) row: Arc<Row>,
+    token: Token,
     /// Under which its cookie was set.
     pub(crate) terms: Terms,
 }
@@ -210,23 +211,26 @@ impl State {
 
     /// The session is again as it was loaded, or as it was saved last.
     pub(crate) fn discard(&mut self) {
-        self.doomed = None;
         self.forget_changes();
-        self.settle(self.origin.clone());
+        let origin = match self.doomed.take() {
+            Some(doomed) => Origin::Stored(doomed.row, doomed.token),
+            None => self.origin.clone(),
+        };
+        self.settle(origin);
     }
 
     /// What follows belongs to another session, which gets an id of its own.
     /// A token that no longer opens its session can't end it either, which the
     /// answer must not conceal.
     pub(crate) fn destroy(&mut self) {
-        let doomed = self.row().map(|row| Doomed {
-            id: row.id.clone(),
-            terms: self.document.terms(),
-        });
-        if doomed.is_some() {
+        if let Origin::Stored(row, token) = &self.origin {
+            self.doomed = Some(Doomed {
+                row: Arc::clone(row),
+                token: token.clone(),
+                terms: self.document.terms(),
+            });
             self.origin = Origin::New;
         }
-        self.doomed = doomed.or_else(|| self.doomed.take());
         self.document = Document::clone(&self.blank);
         self.forget_changes();
         if matches!(self.origin, Origin::Unkeepable(_)) {

@@ -98,7 +98,7 @@ impl Session {
         let Some(doomed) = doomed else {
             return Ok(());
         };
-        if let Err(error) = self.store().destroy_row(doomed.id.clone()).await {
+        if let Err(error) = self.store().destroy_row(doomed.row.id.clone()).await {
             self.state().owe_end_of(doomed);
             return Err(error);
         }

@@ -1,12 +1,21 @@
 //! What an application asks of one session outside of its requests.
 
-use crate::{Error, SessionId, StoredSession, id::RowId, store::PgSessionStore};
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+
+use crate::{
+    Error, SessionId, StoredSession,
+    id::RowId,
+    store::{PgSessionStore, table::Table},
+};
 
 impl PgSessionStore {
     /// The session of this handle as it is stored now, for a socket or a job
     /// that outlives the session's request. `None` where it ended.
     ///
-    /// It does not extend the session.
+    /// It does not extend the session. In Koa's format a handle that was read
+    /// from text, rather than taken from a session, costs a look at every row.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionStore, SessionId};
@@ -66,7 +75,30 @@ impl PgSessionStore {
         }
     }
 
+    /// A handle that was kept as text does not tell the row where the row's id
+    /// is a secret; then every row is asked.
     async fn row_of(&self, id: &SessionId) -> Result<Option<RowId>, Error> {
-        Ok(self.format().row_of(id))
+        if let Some(row) = self.format().row_of(id) {
+            return Ok(Some(row));
+        }
+        let set_up = self.set_up();
+        let (table, digest) = (set_up.table().await?, id.digest()?);
+        let outcome = set_up
+            .database
+            .run(|connection| Box::pin(find(table, connection, digest)))
+            .await;
+        set_up.learn_from(outcome)
     }
+}
+
+async fn find(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    digest: [u8; 32],
+) -> Result<Option<RowId>, Error> {
+    let id: Option<String> = sqlx::query_scalar(table.find.clone())
+        .bind(digest.as_slice())
+        .fetch_optional(connection)
+        .await?;
+    Ok(id.map(RowId::from))
 }

@@ -109,6 +109,11 @@ fn cycle_fits_the_table() {
 }
 
 #[test]
+fn find_fits_the_table() {
+    drop(query_file!("src/store/sql/find.sql", &[0_u8]).map(|row| -> String { row.id }));
+}
+
+#[test]
 fn reap_fits_the_table() {
     drop(query_file!("src/store/sql/reap.sql", 1000_i64));
     drop(query_file!("src/store/sql/reap_lock.sql", 1_i64).map(|row| row.locked == Some(true)));

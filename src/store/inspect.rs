@@ -56,6 +56,7 @@ impl Columns {
             sessions_of_a_user: self.has_user_id(),
             expiry_index: self.has_expiry_index,
             unique_id: self.has_unique_id,
+            zoned_expiry: self.expiry == Instant::Zoned,
         }
     }
 }
@@ -80,6 +81,12 @@ pub struct TableReport {
     /// Whether the table itself keeps `id` unique; partitions on other
     /// servers can't.
     pub unique_id: bool,
+    /// Whether `expiry` is a `timestamptz`. Otherwise all writers of the table
+    /// must keep the clock that [`PgSessionStore::time_zone`] names; which one
+    /// another system keeps can't be told from the table.
+    ///
+    /// [`PgSessionStore::time_zone`]: crate::PgSessionStore::time_zone
+    pub zoned_expiry: bool,
 }
 
 impl fmt::Display for TableReport {
@@ -98,6 +105,10 @@ impl fmt::Display for TableReport {
                 "without an index on expiry the reaper reads the whole table (migration 0003)",
             ),
             (self.unique_id, "the table does not keep id unique"),
+            (
+                self.zoned_expiry,
+                "expiry has no time zone, so every writer must keep the clock of PgSessionStore::time_zone",
+            ),
         ];
         let off: Vec<_> = findings
             .iter()

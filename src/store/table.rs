@@ -101,6 +101,7 @@ pub(crate) struct Table {
     pub(crate) cycle_copy: SqlStr,
     pub(crate) cycle_forward: SqlStr,
     pub(crate) reap: SqlStr,
+    pub(crate) find: SqlStr,
 }
 
 impl Table {
@@ -120,6 +121,7 @@ impl Table {
             cycle_copy: statement(include_str!("sql/cycle_copy.sql")),
             cycle_forward: statement(include_str!("sql/cycle_forward.sql")),
             reap: statement(include_str!("sql/reap.sql")),
+            find: statement(include_str!("sql/find.sql")),
             layout: format.layout(),
             old_id: format.old_id(),
             name,
@@ -255,6 +257,47 @@ mod tests {
         for table in [String::new(), "t".repeat(64), "a\0b".into(), "ü".repeat(32)] {
             assert!(named(&table).check().is_err(), "{table:?}");
         }
+    }
+
+    /// As connect-pg-simple calls them.
+    const EXPRESS: ColumnNames = ColumnNames {
+        id: "sid",
+        expiry: "expire",
+        session: "sess",
+    };
+
+    #[test]
+    fn columns_of_other_names_are_named_in_every_statement() {
+        for sql in [
+            include_str!("sql/load.sql"),
+            include_str!("sql/insert.sql"),
+            include_str!("sql/save.sql"),
+            include_str!("sql/touch.sql"),
+            include_str!("sql/destroy.sql"),
+            include_str!("sql/cycle_lock.sql"),
+            include_str!("sql/cycle_copy.sql"),
+            include_str!("sql/cycle_forward.sql"),
+            include_str!("sql/reap.sql"),
+            include_str!("sql/find.sql"),
+        ] {
+            let rendered = EXPRESS.render(sql);
+            for ours in [
+                "t.id",
+                "t.expiry",
+                "t.session",
+                "(id, expiry",
+                "SET session",
+                "SET expiry",
+            ] {
+                assert!(!rendered.contains(ours), "{ours} in {rendered}");
+            }
+            assert!(!rendered.contains("\n    expiry ="), "{rendered}");
+        }
+        let reap = EXPRESS.render(include_str!("sql/reap.sql"));
+        assert!(
+            reap.contains(r#"SELECT t."sid" AS id"#) && reap.contains("dead.id"),
+            "{reap}"
+        );
     }
 
     #[test]

@@ -123,9 +123,15 @@ impl Browser {
 
     pub(crate) fn accept(&mut self, answer: &Answer) {
         for cookie in answer.set_cookies() {
-            self.keep(cookie.name(), cookie.value());
+            let value = if is_over(&cookie) { "" } else { cookie.value() };
+            self.keep(cookie.name(), value);
         }
     }
+}
+
+/// Whether the cookie is sent to be removed.
+fn is_over(cookie: &Cookie<'_>) -> bool {
+    cookie.expires_datetime() == Some(cookie::time::OffsetDateTime::UNIX_EPOCH)
 }
 
 pub(crate) async fn send(app: Router, request: Request<Body>) -> Answer {

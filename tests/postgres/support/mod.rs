@@ -1,7 +1,9 @@
 //! A site with sessions, its visitors, and a view of its table.
 
 pub(crate) mod browser;
+pub(crate) mod koa;
 pub(crate) mod life;
+pub(crate) mod log;
 pub(crate) mod page;
 pub(crate) mod proxy;
 pub(crate) mod site;
@@ -9,5 +11,6 @@ pub(crate) mod table;
 
 pub(crate) use browser::{Answer, Browser};
 pub(crate) use life::{Life, Role, execute, quoted, texts, visit};
+pub(crate) use log::Log;
 pub(crate) use site::{Site, app};
 pub(crate) use table::Rows;

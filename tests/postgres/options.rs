@@ -1,0 +1,750 @@
+//! What an application can choose of a session's life: each option, its
+//! default and its change.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    http::{HeaderMap, HeaderName, HeaderValue, Request},
+    middleware::{Next, from_fn},
+    routing::get,
+};
+use axum_pg_session::{
+    CookiePriority, Error, ErrorKind, Expiry, FailurePolicy, HeaderTransport, PgSessionLayer,
+    PgSessionStore, Session, SessionId, Transport,
+};
+use serde_json::json;
+
+use crate::support::{Answer, Browser, Site, app, page::app_with, visit};
+
+const DAY: f64 = 86_400.0;
+
+/// A store of a database that is not there.
+fn unreachable() -> PgSessionStore {
+    let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
+    PgSessionStore::new(pool).timeout(Duration::from_millis(100))
+}
+
+// Connections.
+
+#[tokio::test]
+async fn a_store_connects_by_parts_as_by_a_url() {
+    let site = Site::new().await;
+    let options = site.database.url().parse().expect("a URL");
+    let store = PgSessionStore::connect_with(options)
+        .await
+        .expect("a connection");
+    let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
+    browser.get("/insert/a/1").await;
+    assert_eq!(site.rows().count().await, 1);
+}
+
+#[tokio::test]
+async fn parts_that_lead_nowhere_are_an_error() {
+    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(1);
+    let outcome = PgSessionStore::connect_with(options).await;
+    let error = outcome.map(drop).expect_err("nobody listens");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+// Empty sessions.
+
+#[tokio::test]
+async fn a_session_that_holds_nothing_is_not_stored_by_default() {
+    let site = Site::new().await;
+    let answer = site.browser().get("/keys").await;
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn a_session_that_holds_nothing_can_be_stored() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(site.layer().allow_empty(true)));
+    assert!(browser.get("/plain").await.sets_no_cookie());
+    browser.get("/keys").await;
+    assert_eq!(browser.jar.len(), 1);
+    assert_eq!(site.rows().text().await, "{}");
+    assert!(browser.get("/keys").await.sets_no_cookie());
+    let answer = browser.get("/destroy").await;
+    assert!(answer.removes_the_cookie());
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn an_empty_session_is_not_stored_for_a_failure() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(site.layer().allow_empty(true)));
+    let answer = browser.get("/destroy_and/500").await;
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().count().await, 0);
+}
+
+// A database that fails.
+
+#[tokio::test]
+async fn a_session_that_can_not_be_loaded_is_a_503_by_default() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let away = browser.at(&app(PgSessionLayer::new(unreachable())));
+    let answer = away.peek("/get/a").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+}
+
+/// A visitor with a session whose database went away.
+async fn left_alone(layer: impl FnOnce(PgSessionLayer) -> PgSessionLayer) -> (Site, Browser) {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let away = browser.at(&app(layer(PgSessionLayer::new(unreachable()))));
+    (site, away)
+}
+
+#[tokio::test]
+async fn a_session_that_can_not_be_loaded_can_be_done_without() {
+    let (site, away) = left_alone(|layer| layer.on_load_failure(FailurePolicy::Continue)).await;
+    let before = site.rows().dump().await;
+    let answer = away.peek("/get/a").await;
+    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "none"));
+    assert!(answer.sets_no_cookie());
+    for path in ["/insert/a/2", "/clear", "/destroy", "/cycle"] {
+        let answer = away.peek(path).await;
+        assert_eq!(answer.status, 503, "{path}");
+        assert!(answer.sets_no_cookie(), "{path}");
+    }
+    assert_eq!(site.rows().dump().await, before);
+}
+
+fn lenient(layer: PgSessionLayer) -> PgSessionLayer {
+    layer
+        .on_load_failure(FailurePolicy::Continue)
+        .on_save_failure(FailurePolicy::Continue)
+}
+
+#[tokio::test]
+async fn a_site_can_go_on_without_its_database() {
+    let (site, away) = left_alone(lenient).await;
+    let before = site.rows().dump().await;
+    let answer = away.peek("/insert/a/2").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().dump().await, before);
+}
+
+#[tokio::test]
+async fn an_end_that_did_not_happen_is_never_claimed() {
+    let (_site, away) = left_alone(lenient).await;
+    for path in ["/destroy", "/cycle"] {
+        let answer = away.peek(path).await;
+        assert_eq!(answer.status, 503, "{path}");
+        assert!(answer.sets_no_cookie(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_saved_is_a_503_by_default() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    site.refuse("UPDATE").await;
+    assert_eq!(browser.get("/insert/a/2").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_saved_can_be_done_without() {
+    let site = Site::new().await;
+    let layer = site.layer().on_save_failure(FailurePolicy::Continue);
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/insert/a/1").await;
+    site.refuse("UPDATE").await;
+    site.refuse("DELETE").await;
+    let answer = browser.get("/insert/a/2").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.sets_no_cookie());
+    for path in ["/destroy", "/cycle"] {
+        assert_eq!(browser.get(path).await.status, 503, "{path}");
+    }
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+}
+
+#[tokio::test]
+async fn a_new_session_that_is_not_saved_sets_no_cookie() {
+    let site = Site::new().await;
+    site.refuse("INSERT").await;
+    let layer = site.layer().on_save_failure(FailurePolicy::Continue);
+    let answer = Browser::new(&app(layer)).get("/insert/a/1").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn a_session_that_ended_meanwhile_is_told_whatever_the_policy() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let other = browser.clone();
+    let page = async move |session: Session| {
+        other.clone().get("/destroy").await;
+        session.insert("late", true)
+    };
+    let slow = browser.at(&app_with(lenient(site.layer()), page));
+    assert_eq!(slow.peek("/page").await.status, 503);
+    assert_eq!(site.rows().count().await, 0);
+}
+
+// A check of what was loaded.
+
+#[tokio::test]
+async fn every_session_that_lives_is_accepted_by_default() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/banned/1").await;
+    assert_eq!(browser.get("/get/banned").await.body, "\"1\"");
+}
+
+fn without_the_banned(site: &Site) -> PgSessionLayer {
+    site.layer().valid_if(async |session, _| {
+        tokio::task::yield_now().await;
+        !session.contains_key("banned")
+    })
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_accepted_ends_and_another_begins() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(without_the_banned(&site)));
+    browser.get("/insert/a/1").await;
+    assert_eq!(browser.get("/insert/banned/1").await.status, 200);
+    let old = browser.token().to_owned();
+    let answer = browser.get("/insert/b/1").await;
+    assert_eq!(answer.status, 200);
+    assert_ne!(browser.token(), old);
+    assert_eq!(site.rows().text().await, r#"{"b":"1"}"#);
+    assert_eq!(browser.get("/is_new").await.body, "false");
+}
+
+#[tokio::test]
+async fn the_row_of_a_session_that_is_not_accepted_goes_also_with_a_failure() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(without_the_banned(&site)));
+    browser.get("/insert/banned/1").await;
+    let answer = browser.get("/insert_and/500/b/1").await;
+    assert!(answer.removes_the_cookie());
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn the_check_sees_the_request_once_and_new_sessions_never() {
+    let site = Site::new().await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let layer = site.layer().valid_if(move |session, request| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let agent = request.headers.get("user-agent").map(HeaderValue::as_bytes);
+            assert!(request.uri.path().starts_with('/'));
+            session.insert("seen", true).is_ok() && agent.is_none()
+        }
+    });
+    let app = Router::new()
+        .route(
+            "/insert",
+            get(async |session: Session| session.insert("a", 1)),
+        )
+        .route(
+            "/page",
+            get(async |one: Session, two: Session| (one.is_new() == two.is_new()).to_string()),
+        )
+        .layer(layer);
+    let mut browser = Browser::new(&app);
+    browser.get("/insert").await;
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    assert_eq!(browser.get("/page").await.body, "true");
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    assert_eq!(site.rows().text().await, r#"{"a":1,"seen":true}"#);
+
+    let mut request = browser.request("/page");
+    request
+        .headers_mut()
+        .insert("user-agent", HeaderValue::from_static("x"));
+    assert!(browser.send(request).await.removes_the_cookie());
+}
+
+// What is done before a save.
+
+/// Counts the saves in the session itself.
+fn counting(site: &Site) -> PgSessionLayer {
+    site.layer().before_save(|session| {
+        session
+            .update("saves", |n: Option<u64>| n.unwrap_or(0) + 1)
+            .map(drop)
+    })
+}
+
+#[tokio::test]
+async fn nothing_is_added_to_a_save_by_default() {
+    let site = Site::new().await;
+    site.browser().get("/insert/a/1").await;
+    assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
+}
+
+#[tokio::test]
+async fn what_is_done_before_a_save_is_saved() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(counting(&site)));
+    browser.get("/insert/a/1").await;
+    browser.get("/get/a").await;
+    browser.get("/insert/a/1").await;
+    assert_eq!(site.rows().text().await, r#"{"a":"1","saves":1}"#);
+    browser.get("/insert/a/2").await;
+    browser.get("/insert_and/500/a/3").await;
+    assert_eq!(site.rows().text().await, r#"{"a":"2","saves":2}"#);
+    browser.get("/cycle").await;
+    assert_eq!(site.rows().text().await, r#"{"a":"2","saves":3}"#);
+    browser.get("/destroy").await;
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn a_save_by_hand_is_prepared_too() {
+    let site = Site::new().await;
+    let page = async |session: Session| {
+        session.insert("a", 1)?;
+        session.save().await
+    };
+    Browser::new(&app_with(counting(&site), page))
+        .get("/page")
+        .await;
+    assert_eq!(site.rows().text().await, r#"{"a":1,"saves":1}"#);
+}
+
+#[tokio::test]
+async fn a_save_that_can_not_be_prepared_is_none() {
+    let site = Site::new().await;
+    let layer = site
+        .layer()
+        .before_save(|session| session.get::<u64>("a").map(drop));
+    let mut browser = Browser::new(&app(layer));
+    let answer = browser.get("/insert/a/text").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn a_life_can_be_computed_from_the_session() {
+    let site = Site::new().await;
+    let layer = site.layer().before_save(|session| {
+        let minutes: Option<String> = session.get("minutes")?;
+        let minutes = minutes.and_then(|text| text.parse().ok()).unwrap_or(1);
+        session.set_expiry(Expiry::Idle(Duration::from_secs(60 * minutes)))
+    });
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/insert/minutes/10").await;
+    assert!((site.rows().seconds_left().await - 600.0).abs() < 5.0);
+    browser.get("/insert/minutes/20").await;
+    assert!((site.rows().seconds_left().await - 1200.0).abs() < 5.0);
+}
+
+// Where the token travels.
+
+const X_SESSION: HeaderName = HeaderName::from_static("x-session");
+
+/// A client that keeps no cookies.
+struct Client {
+    app: Router,
+    token: Option<HeaderValue>,
+    header: HeaderName,
+    scheme: &'static str,
+}
+
+impl Client {
+    fn new(layer: PgSessionLayer, header: HeaderName, scheme: &'static str) -> Self {
+        Self {
+            app: app(layer),
+            token: None,
+            header,
+            scheme,
+        }
+    }
+
+    async fn get(&mut self, path: &str) -> Answer {
+        let mut request = Request::get(path)
+            .body(axum::body::Body::empty())
+            .expect("a request");
+        if let Some(token) = &self.token {
+            let value = [self.scheme.as_bytes(), token.as_bytes()].concat();
+            let value = HeaderValue::from_bytes(&value).expect("a value");
+            request.headers_mut().insert(self.header.clone(), value);
+        }
+        let answer = Browser::new(&self.app).send(request).await;
+        assert!(answer.sets_no_cookie(), "{:?}", answer.headers);
+        if let Some(token) = answer.headers.get(X_SESSION) {
+            self.token = Some(token.clone()).filter(|token| !token.is_empty());
+        }
+        answer
+    }
+}
+
+async fn travels(mut client: Client, site: &Site) {
+    let answer = client.get("/insert/a/1").await;
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    assert_eq!(answer.headers["vary"], client.header.as_str());
+    let first = client.token.clone().expect("a token");
+    assert!(client.get("/get/a").await.headers.get(X_SESSION).is_none());
+    client.get("/cycle").await;
+    assert_ne!(client.token.as_ref(), Some(&first));
+    assert_eq!(client.get("/get/a").await.body, "\"1\"");
+    client.get("/destroy").await;
+    assert_eq!(client.token, None);
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn the_token_travels_in_a_cookie_by_default() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    let answer = browser.get("/insert/a/1").await;
+    assert_eq!(answer.headers["vary"], "cookie");
+    let mut header = Client::new(site.layer(), X_SESSION, "");
+    header.token = Some(HeaderValue::from_str(browser.token()).expect("a value"));
+    assert_eq!(header.get("/get/a").await.body, "none");
+}
+
+#[tokio::test]
+async fn the_token_can_travel_in_a_header() {
+    let site = Site::new().await;
+    let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
+    travels(Client::new(layer, X_SESSION, ""), &site).await;
+}
+
+#[tokio::test]
+async fn the_token_can_travel_as_a_bearer_token() {
+    let site = Site::new().await;
+    let layer = site.layer().transport(HeaderTransport::bearer(X_SESSION));
+    let client = Client::new(layer, http::header::AUTHORIZATION, "Bearer ");
+    travels(client, &site).await;
+}
+
+#[tokio::test]
+async fn another_scheme_of_authorization_is_no_session() {
+    let site = Site::new().await;
+    let layer = site.layer().transport(HeaderTransport::bearer(X_SESSION));
+    let mut client = Client::new(layer, http::header::AUTHORIZATION, "Basic ");
+    client.get("/insert/a/1").await;
+    assert_eq!(client.get("/get/a").await.body, "none");
+}
+
+#[tokio::test]
+async fn with_another_transport_a_cookie_is_no_session() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
+    let header = browser.at(&app(layer));
+    let answer = header.peek("/get/a").await;
+    assert_eq!(answer.body, "none");
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn no_transport_has_a_token_adopted() {
+    let site = Site::new().await;
+    let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
+    let mut client = Client::new(layer, X_SESSION, "");
+    for made_up in ["x", "", "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA"] {
+        client.token = Some(HeaderValue::from_static(made_up));
+        client.get("/insert/a/1").await;
+        let token = client.token.clone().expect("a token");
+        assert_ne!(token, made_up);
+        client.get("/destroy").await;
+    }
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn a_token_that_opens_nothing_is_told_in_the_header() {
+    let site = Site::new().await;
+    let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
+    let mut client = Client::new(layer, X_SESSION, "");
+    client.token = Some(HeaderValue::from_static("x"));
+    let answer = client.get("/get/a").await;
+    assert_eq!(answer.headers[X_SESSION], "");
+}
+
+/// Reads what a middleware of the application found out.
+#[derive(Debug)]
+struct FoundBefore;
+
+const FOUND: HeaderName = HeaderName::from_static("x-found");
+
+impl Transport for FoundBefore {
+    fn read<'h>(&self, request: &'h HeaderMap) -> Option<&'h [u8]> {
+        Some(request.get(FOUND)?.as_bytes())
+    }
+
+    fn write(&self, token: &HeaderValue, response: &mut HeaderMap) {
+        assert!(token.is_sensitive());
+        response.insert(X_SESSION, token.clone());
+    }
+
+    fn remove(&self, response: &mut HeaderMap) {
+        response.insert(X_SESSION, HeaderValue::from_static(""));
+    }
+
+    fn varies_by(&self) -> HeaderName {
+        X_SESSION
+    }
+}
+
+#[tokio::test]
+async fn an_earlier_middleware_can_say_which_session_it_is() {
+    let site = Site::new().await;
+    let find = async |mut request: axum::extract::Request, next: Next| {
+        if let Some(token) = request.headers().get(X_SESSION).cloned() {
+            request.headers_mut().insert(FOUND, token);
+        }
+        next.run(request).await
+    };
+    let app = app(site.layer().transport(FoundBefore)).layer(from_fn(find));
+    let mut client = Client::new(site.layer(), X_SESSION, "");
+    client.app = app;
+    client.get("/insert/a/1").await;
+    assert_eq!(client.get("/get/a").await.body, "\"1\"");
+}
+
+// The cookie's other attributes.
+
+#[tokio::test]
+async fn priority_and_partition_are_not_said_by_default() {
+    let site = Site::new().await;
+    let answer = site.browser().get("/insert/a/1").await;
+    let line = answer.headers["set-cookie"].to_str().expect("ASCII");
+    assert!(!line.contains("Priority") && !line.contains("Partitioned"));
+}
+
+#[tokio::test]
+async fn priority_and_partition_can_be_chosen() {
+    let site = Site::new().await;
+    let layer = site
+        .layer()
+        .cookie_priority(CookiePriority::High)
+        .cookie_partitioned(true);
+    let mut browser = Browser::new(&app(layer));
+    for path in ["/insert/a/1", "/destroy"] {
+        let answer = browser.get(path).await;
+        let line = answer.headers["set-cookie"].to_str().expect("ASCII");
+        assert!(line.contains("; Priority=high"), "{line}");
+        assert!(line.contains("; Partitioned"), "{line}");
+    }
+    let insecure = site.layer().cookie_partitioned(true).secure(false);
+    assert_eq!(
+        insecure.check().expect_err("refused").kind(),
+        ErrorKind::Setup
+    );
+}
+
+// One request.
+
+#[tokio::test]
+async fn a_request_can_extend_its_session() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    site.rows().age(60.0).await;
+    let touch = async |session: Session| session.touch();
+    let app = app_with(site.layer().touch_if(|_| false), touch);
+    assert!(site.rows().seconds_left().await < DAY - 50.0);
+    browser.at(&app).get("/page").await;
+    assert!(site.rows().seconds_left().await > DAY - 50.0);
+}
+
+#[tokio::test]
+async fn a_request_can_begin_an_empty_session() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    visit(&site, &mut browser, async |session: Session| {
+        session.touch()
+    })
+    .await;
+    assert_eq!(browser.jar.len(), 1);
+    assert_eq!(site.rows().text().await, "{}");
+}
+
+#[tokio::test]
+async fn a_request_can_drop_what_it_did() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let before = site.rows().dump().await;
+    visit(&site, &mut browser, async |session: Session| {
+        session.insert("b", 2)?;
+        session.cycle_id()?;
+        session.set_expiry(Expiry::Idle(Duration::from_secs(1)))?;
+        session.discard()?;
+        assert_eq!(session.keys(), ["a"]);
+        Ok::<_, Error>(())
+    })
+    .await;
+    assert_eq!(site.rows().dump().await, before);
+}
+
+#[tokio::test]
+async fn a_request_can_drop_the_end_of_its_session() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let token = browser.token().to_owned();
+    visit(&site, &mut browser, async |session: Session| {
+        session.destroy()?;
+        session.insert("b", 2)?;
+        session.discard()?;
+        session.insert("c", 3)
+    })
+    .await;
+    assert_eq!(browser.token(), token);
+    assert_eq!(site.rows().text().await, r#"{"a":"1","c":3}"#);
+}
+
+#[tokio::test]
+async fn what_was_saved_by_hand_is_not_dropped() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    visit(&site, &mut browser, async |session: Session| {
+        session.insert("a", 1)?;
+        session.save().await?;
+        session.insert("a", 2)?;
+        session.discard()
+    })
+    .await;
+    assert_eq!(site.rows().text().await, r#"{"a":1}"#);
+}
+
+#[tokio::test]
+async fn a_request_can_replace_the_whole_content() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let token = browser.token().to_owned();
+    visit(&site, &mut browser, async |session: Session| {
+        session.replace(json!({"b": [1], "c": null}))?;
+        assert_eq!(session.keys(), ["b", "c"]);
+        Ok::<_, Error>(())
+    })
+    .await;
+    assert_eq!(browser.token(), token);
+    assert_eq!(site.rows().text().await, r#"{"b":[1],"c":null}"#);
+}
+
+#[tokio::test]
+async fn only_an_object_without_reserved_keys_replaces_the_content() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    visit(&site, &mut browser, async |session: Session| {
+        let kind = |outcome: Result<(), Error>| outcome.expect_err("refused").kind();
+        assert_eq!(kind(session.replace([1])), ErrorKind::Serialize);
+        assert_eq!(kind(session.replace("text")), ErrorKind::Serialize);
+        let reserved = json!({"b": 1, "_session": {}});
+        assert_eq!(kind(session.replace(reserved)), ErrorKind::ReservedKey);
+        assert_eq!(session.keys(), ["a"]);
+        Ok::<_, Error>(())
+    })
+    .await;
+    assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
+}
+
+// Outside of requests.
+
+async fn handle(browser: &mut Browser) -> SessionId {
+    browser.get("/id").await.body.parse().expect("a handle")
+}
+
+#[tokio::test]
+async fn a_socket_can_read_its_session_without_extending_it() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let id = handle(&mut browser).await;
+    let before = site.rows().dump().await;
+    let stored = site
+        .store
+        .load(&id)
+        .await
+        .expect("a database")
+        .expect("a session");
+    assert_eq!(stored.id(), &id);
+    assert_eq!(
+        stored.get::<String>("a").expect("text").as_deref(),
+        Some("1")
+    );
+    assert_eq!(stored.get::<String>("b").expect("nothing"), None);
+    assert_eq!(
+        stored.get::<u64>("a").expect_err("text").kind(),
+        ErrorKind::Deserialize
+    );
+    assert_eq!(stored.keys(), ["a"]);
+    assert!(stored.expires_at().is_some());
+    assert!(!format!("{stored:?}").contains("\"1\""));
+    assert_eq!(site.rows().dump().await, before);
+}
+
+#[tokio::test]
+async fn a_session_that_ended_is_none_to_a_socket() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let id = handle(&mut browser).await;
+    browser.get("/cycle").await;
+    assert!(site.store.load(&id).await.expect("a database").is_none());
+    let id = handle(&mut browser).await;
+    site.rows().age(2.0 * DAY).await;
+    assert!(site.store.load(&id).await.expect("a database").is_none());
+}
+
+#[tokio::test]
+async fn a_job_can_end_a_session() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let id = handle(&mut browser).await;
+    site.store.destroy(&id).await.expect("a database");
+    site.store.destroy(&id).await.expect("as good as ended");
+    assert_eq!(browser.get("/get/a").await.body, "none");
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn the_end_by_a_job_follows_a_session_that_cycled() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let id = handle(&mut browser).await;
+    browser.get("/cycle").await;
+    site.store.destroy(&id).await.expect("a database");
+    assert_eq!(browser.get("/get/a").await.body, "none");
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_told_to_sockets_and_jobs() {
+    let id: SessionId = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA"
+        .parse()
+        .expect("a handle");
+    let store = unreachable();
+    let kind = |outcome: Result<(), Error>| outcome.expect_err("away").kind();
+    assert_eq!(
+        kind(store.load(&id).await.map(drop)),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(kind(store.destroy(&id).await), ErrorKind::Unavailable);
+}
