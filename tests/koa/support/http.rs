@@ -70,9 +70,13 @@ impl Answer {
         lines.map(|line| line.to_str().expect("ASCII")).collect()
     }
 
+    pub(crate) fn is_ok(&self) {
+        assert_eq!(self.status, 200, "{}", self.body);
+    }
+
     /// What the page says that the session is.
     pub(crate) fn session(&self) -> Value {
-        assert_eq!(self.status, 200, "{}", self.body);
+        self.is_ok();
         serde_json::from_str(&self.body).expect("JSON")
     }
 

@@ -1,5 +1,7 @@
 //! A site that Koa and axum serve together, its visitors, and its table.
 
+use std::time::Duration;
+
 pub(crate) mod browser;
 pub(crate) mod http;
 pub(crate) mod koa;
@@ -13,6 +15,9 @@ pub(crate) use http::{Answer, Server};
 pub(crate) use koa::Generation;
 pub(crate) use site::Site;
 pub(crate) use table::Table;
+
+/// Far more than anything takes here; a wait that is this long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes each of these scenarios a test with either generation of Koa.
 macro_rules! with_both_generations {

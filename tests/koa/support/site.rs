@@ -7,7 +7,7 @@ use dev_postgres::TestDatabase;
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
-use super::{Generation, Server, Table, koa::Host, page};
+use super::{Generation, PATIENCE, Server, Table, koa::Host, page};
 use crate::connection;
 
 pub(crate) struct Site {
@@ -78,17 +78,18 @@ impl Site {
     }
 
     /// The table as axum sees it, with connections of its own.
-    pub(crate) fn store_with(&self, format: Koa) -> PgSessionStore {
-        let pool = PgPool::connect_lazy(self.database.url()).expect("a URL");
-        PgSessionStore::new(pool).koa(format)
-    }
-
-    pub(crate) fn store_on(&self, pool: PgPool) -> PgSessionStore {
-        PgSessionStore::new(pool).koa(Self::format())
-    }
-
     pub(crate) fn store(&self) -> PgSessionStore {
         self.store_with(Self::format())
+    }
+
+    pub(crate) fn store_with(&self, format: Koa) -> PgSessionStore {
+        let pool = PgPool::connect_lazy(self.database.url()).expect("a URL");
+        Self::store_on(pool, format)
+    }
+
+    /// With patience for a machine that is busy.
+    pub(crate) fn store_on(pool: PgPool, format: Koa) -> PgSessionStore {
+        PgSessionStore::new(pool).koa(format).timeout(PATIENCE)
     }
 
     /// axum on the table that Koa made.

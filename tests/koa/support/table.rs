@@ -1,12 +1,9 @@
 //! What a table holds, seen from beside both servers.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// Far more than anything takes here; a wait that is this long has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::PATIENCE;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
