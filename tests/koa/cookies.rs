@@ -18,6 +18,8 @@ with_both_generations![
     an_end_that_koa_chose_stays_where_it_is,
     an_end_that_axum_chose_stays_where_it_is,
     attributes_that_koa_changed_are_kept_by_axum,
+    attributes_that_axum_changed_are_kept_by_koa,
+    without_a_life_the_cookie_ends_with_the_browser_and_the_row_after_45_minutes,
     a_fixed_life_of_rows_leaves_the_cookie_alone,
 ];
 
@@ -204,6 +206,45 @@ async fn attributes_that_koa_changed_are_kept_by_axum(site: Site) {
     assert_eq!(of_axum.dateless_cookies(), of_koa.dateless_cookies());
     browser.visit_at(&axum, "/a", json!([["destroy"]])).await;
     assert!(browser.jar.is_empty(), "{:?}", browser.jar);
+}
+
+async fn attributes_that_axum_changed_are_kept_by_koa(site: Site) {
+    let (koa, axum) = site.both().await;
+    let mut browser = Browser::new();
+    let changes = json!({"httpOnly": false, "sameSite": "lax", "maxAge": 3_600_000});
+    let steps = json!([["cookie", changes], ["set", "n", 1]]);
+    let of_axum = browser.visit(&axum, steps).await;
+    assert_lives(&site, HOUR).await;
+    let of_koa = browser.visit(&koa, json!([["increment", "n"]])).await;
+    assert_eq!(of_koa.dateless_cookies(), of_axum.dateless_cookies());
+    assert!(
+        browser
+            .cookie("koa.sid")
+            .is_some_and(|kept| !kept.http_only)
+    );
+    assert_lives(&site, HOUR).await;
+}
+
+async fn without_a_life_the_cookie_ends_with_the_browser_and_the_row_after_45_minutes(site: Site) {
+    let options = json!({"session": {"cookie": {"maxAge": null}}});
+    let koa = site.koa_with(options).await;
+    let store = site.store_with(Site::format().max_age(None));
+    let axum = page::server(PgSessionLayer::new(store));
+    for (here, there) in [(&koa, &axum), (&axum, &koa)] {
+        let mut browser = Browser::new();
+        for server in [here, there] {
+            browser
+                .visit(server, json!([["increment", "n"]]))
+                .await
+                .is_ok();
+            assert_eq!(
+                browser.cookie("koa.sid").and_then(|kept| kept.expires),
+                None
+            );
+            assert_lives(&site, 45.0 * 60.0).await;
+        }
+        browser.visit(here, json!([["destroy"]])).await.is_ok();
+    }
 }
 
 async fn a_fixed_life_of_rows_leaves_the_cookie_alone(site: Site) {

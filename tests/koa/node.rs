@@ -153,7 +153,7 @@ impl Programs {
             run(&mut pip).map_err(|error| {
                 io::Error::new(
                     io::ErrorKind::NotFound,
-                    format!("there is no node with npm, and none could be installed: {error}"),
+                    format!("there is no Node with npm, and pip could not install one: {error}"),
                 )
             })?;
         }

@@ -14,8 +14,9 @@ use axum::{
 };
 use axum_pg_session::{Error, Expiry, PgSessionLayer, Session};
 use cookie::time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tokio::sync::Semaphore;
 
 use super::Server;
@@ -44,6 +45,9 @@ fn given<T: DeserializeOwned>(step: &Step<'_>, index: usize) -> T {
     serde_json::from_str(step[index].get()).expect("what the step takes")
 }
 
+/// In their order.
+type Members = IndexMap<String, Value>;
+
 fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> {
     match name {
         "set" => session.insert(&given::<String>(step, 1), step[2]),
@@ -53,6 +57,13 @@ fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> 
         "increment" => session
             .update(&given::<String>(step, 1), |n: Option<u64>| {
                 n.unwrap_or(0) + 1
+            })
+            .map(drop),
+        "cookie" => session
+            .update("cookie", |cookie: Option<Members>| {
+                let mut cookie = cookie.unwrap_or_default();
+                cookie.extend(given::<Members>(step, 1));
+                cookie
             })
             .map(drop),
         "destroy" => session.destroy(),
@@ -76,7 +87,7 @@ fn text(session: &Session) -> Result<String, Error> {
     for key in session.keys() {
         let value: Option<Box<RawValue>> = session.get(&key)?;
         let value = value.map_or_else(|| "null".into(), |value| value.get().to_owned());
-        members.push(format!("{}:{value}", serde_json::Value::from(key)));
+        members.push(format!("{}:{value}", Value::from(key)));
     }
     Ok(format!("{{{}}}", members.join(",")))
 }
