@@ -305,6 +305,3 @@ impl fmt::Debug for Koa {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;
