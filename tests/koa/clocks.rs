@@ -4,7 +4,7 @@
 use axum_pg_session::{PgSessionLayer, Reaper};
 use serde_json::{Value, json};
 
-use crate::support::{Browser, Server, Site, page, with_both_generations};
+use crate::support::{Browser, SLACK, Server, Site, page, with_both_generations};
 
 with_both_generations![
     both_reckon_in_the_zone_of_koas_connection,
@@ -42,7 +42,7 @@ async fn both_reckon_in_the_zone_of_koas_connection(site: Site) {
             browser.visit(here, json!([["set", "a", 1]])).await;
             for server in [there, here] {
                 let left = site.rows_of(&table).seconds_left(zone).await;
-                assert!((left - DAY).abs() < 10.0, "{zone}: {left} s are left");
+                assert!((left - DAY).abs() < SLACK, "{zone}: {left} s are left");
                 let answer = browser.visit(server, json!([["increment", "a"]])).await;
                 assert_ne!(answer.session()["a"], 1, "{zone}");
             }

@@ -6,7 +6,7 @@ use axum_pg_session::PgSessionLayer;
 use cookie::time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use serde_json::{Value, json};
 
-use crate::support::{Browser, Server, Site, page, with_both_generations};
+use crate::support::{Browser, SLACK, Server, Site, page, with_both_generations};
 
 with_both_generations![
     both_send_the_same_lines,
@@ -37,7 +37,7 @@ async fn both_send_the_same_lines(site: Site) {
     );
     for name in ["koa.sid", "koa.sid.sig"] {
         let difference = answer.cookie_life(name) - expected.cookie_life(name);
-        assert!(difference.abs() < 10.0, "{name}: {difference} s");
+        assert!(difference.abs() < SLACK, "{name}: {difference} s");
     }
     // The same session and so the same lines to the letter, where axum sends
     // them: when it moves the expiry.
@@ -121,7 +121,7 @@ async fn behind_a_proxy_with_tls_the_cookie_is_secure(site: Site) {
 
 async fn assert_lives(site: &Site, expected: f64) {
     let left = site.rows().seconds_left("UTC").await;
-    assert!((left - expected).abs() < 10.0, "{left} s are left");
+    assert!((left - expected).abs() < SLACK, "{left} s are left");
 }
 
 async fn a_life_that_koa_chose_rules_the_cookie_and_the_row_of_axum(site: Site) {
@@ -132,8 +132,8 @@ async fn a_life_that_koa_chose_rules_the_cookie_and_the_row_of_axum(site: Site) 
     assert_lives(&site, HOUR).await;
     site.rows().age(HOUR / 2.0).await;
     let answer = browser.visit(&axum, json!([["increment", "a"]])).await;
-    assert!((answer.cookie_life("koa.sid") - HOUR).abs() < 10.0);
-    assert!((answer.cookie_life("koa.sid.sig") - HOUR).abs() < 10.0);
+    assert!((answer.cookie_life("koa.sid") - HOUR).abs() < SLACK);
+    assert!((answer.cookie_life("koa.sid.sig") - HOUR).abs() < SLACK);
     assert_lives(&site, HOUR).await;
 }
 
@@ -142,12 +142,12 @@ async fn a_life_that_axum_chose_rules_the_cookie_and_the_row_of_koa(site: Site) 
     let mut browser = Browser::new();
     let steps = json!([["idle", HOUR], ["set", "a", 1]]);
     let answer = browser.visit(&axum, steps).await;
-    assert!((answer.cookie_life("koa.sid") - HOUR).abs() < 10.0);
+    assert!((answer.cookie_life("koa.sid") - HOUR).abs() < SLACK);
     assert_lives(&site, HOUR).await;
     site.rows().age(HOUR / 2.0).await;
     let answer = browser.visit(&koa, json!([["increment", "a"]])).await;
     assert_eq!(answer.session()["cookie"]["maxAge"], 3_600_000);
-    assert!((answer.cookie_life("koa.sid") - HOUR).abs() < 10.0);
+    assert!((answer.cookie_life("koa.sid") - HOUR).abs() < SLACK);
     assert_lives(&site, HOUR).await;
 }
 
@@ -256,7 +256,7 @@ async fn a_fixed_life_of_rows_leaves_the_cookie_alone(site: Site) {
         let answer = browser.visit(server, json!([["set", "a", 1]])).await;
         assert_lives(&site, HOUR).await;
         assert_eq!(site.rows().document().await["cookie"]["maxAge"], 86_400_000);
-        assert!((answer.cookie_life("koa.sid") - 24.0 * HOUR).abs() < 10.0);
+        assert!((answer.cookie_life("koa.sid") - 24.0 * HOUR).abs() < SLACK);
         browser.visit(server, json!([["destroy"]])).await;
     }
 }

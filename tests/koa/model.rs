@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Browser, Site, with_both_generations};
+use crate::support::{Browser, SLACK, Site, with_both_generations};
 
 with_both_generations![
     a_session_is_a_row_and_two_cookies,
@@ -128,6 +128,6 @@ async fn its_clock_is_the_zone_of_its_connection(site: Site) {
             .rows_of(&format!("{schema}.session"))
             .seconds_left(zone)
             .await;
-        assert!((left - 3600.0).abs() < 5.0, "{zone}: {left} s are left");
+        assert!((left - 3600.0).abs() < SLACK, "{zone}: {left} s are left");
     }
 }

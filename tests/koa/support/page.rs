@@ -45,9 +45,6 @@ fn given<T: DeserializeOwned>(step: &Step<'_>, index: usize) -> T {
     serde_json::from_str(step[index].get()).expect("what the step takes")
 }
 
-/// In their order.
-type Members = IndexMap<String, Value>;
-
 fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> {
     match name {
         "set" => session.insert(&given::<String>(step, 1), step[2]),
@@ -59,13 +56,7 @@ fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> 
                 n.unwrap_or(0) + 1
             })
             .map(drop),
-        "cookie" => session
-            .update("cookie", |cookie: Option<Members>| {
-                let mut cookie = cookie.unwrap_or_default();
-                cookie.extend(given::<Members>(step, 1));
-                cookie
-            })
-            .map(drop),
+        "cookie" => change_cookie(session, given(step, 1)),
         "destroy" => session.destroy(),
         "clear" => session.clear(),
         "cycle" => session.cycle_id(),
@@ -75,6 +66,18 @@ fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> 
         "until" => session.set_expiry(Expiry::At(instant(&given::<String>(step, 1)))),
         _ => panic!("no step {name}"),
     }
+}
+
+/// In their order.
+type Members = IndexMap<String, Value>;
+
+fn change_cookie(session: &Session, changes: Members) -> Result<(), Error> {
+    let change = move |cookie: Option<Members>| {
+        let mut cookie = cookie.unwrap_or_default();
+        cookie.extend(changes.clone());
+        cookie
+    };
+    session.update("cookie", change).map(drop)
 }
 
 pub(crate) fn instant(text: &str) -> OffsetDateTime {

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};
 use dev_postgres::TestDatabase;
 use serde_json::{Value, json};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use super::{Generation, PATIENCE, Server, Table, koa::Host, page};
 use crate::connection;
@@ -21,7 +24,7 @@ impl Site {
     pub(crate) async fn of(generation: Generation) -> Option<Self> {
         let host = generation.host()?;
         let database = dev_postgres::test_database().await.expect("a database");
-        let pool = PgPool::connect_lazy(database.url()).expect("a URL");
+        let pool = pool(database.url());
         let site = Self {
             host,
             database,
@@ -83,7 +86,7 @@ impl Site {
     }
 
     pub(crate) fn store_with(&self, format: Koa) -> PgSessionStore {
-        let pool = PgPool::connect_lazy(self.database.url()).expect("a URL");
+        let pool = pool(self.database.url());
         Self::store_on(pool, format)
     }
 
@@ -110,6 +113,13 @@ impl Site {
             host: self.host,
         }
     }
+}
+
+fn pool(url: &str) -> PgPool {
+    PgPoolOptions::new()
+        .acquire_timeout(PATIENCE)
+        .connect_lazy(url)
+        .expect("a URL")
 }
 
 /// Where a request to either server waits, by the step `wait`.
