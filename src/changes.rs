@@ -1,16 +1,19 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::value::RawValue;
 
-use crate::{Error, ErrorKind, document::Document, expiry::Expiry};
+use crate::{
+    Error, ErrorKind,
+    document::{Document, Json},
+    expiry::Expiry,
+};
 
 /// A closure of [`Session::update`](crate::Session::update), its types erased.
-pub(crate) type Apply = Box<dyn FnMut(Option<&RawValue>) -> Result<Box<RawValue>, Error> + Send>;
+pub(crate) type Apply = Box<dyn FnMut(Option<&Json>) -> Result<Json, Error> + Send>;
 
 /// One thing that a request did to its session.
 pub(crate) enum Change {
-    Insert(String, Box<RawValue>),
+    Insert(String, Json),
     Remove(String),
     Clear,
     Update(String, Apply),
@@ -129,8 +132,8 @@ where
     })
 }
 
-pub(crate) fn encode(key: &str, value: &impl Serialize) -> Result<Box<RawValue>, Error> {
-    serde_json::value::to_raw_value(value).map_err(|source| {
+pub(crate) fn encode(key: &str, value: &impl Serialize) -> Result<Json, Error> {
+    Json::of(value).map_err(|source| {
         Error::caused(
             ErrorKind::Serialize,
             format!("the value for {key:?} can't be written as JSON"),
@@ -139,7 +142,7 @@ pub(crate) fn encode(key: &str, value: &impl Serialize) -> Result<Box<RawValue>,
     })
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(key: &str, raw: &RawValue) -> Result<T, Error> {
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, raw: &Json) -> Result<T, Error> {
     serde_json::from_str(raw.get()).map_err(|source| {
         Error::caused(
             ErrorKind::Deserialize,

@@ -1,10 +1,14 @@
 use std::{
-    borrow::Cow,
+    fmt,
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use indexmap::{Equivalent, IndexMap};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor},
+};
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
@@ -18,22 +22,35 @@ pub(crate) const RESERVED: &str = "_session";
 /// The JSON object of a session, its members unparsed and in their order.
 ///
 /// What no request asked for goes back to the table letter by letter: large
-/// numbers, lone surrogates and U+0000 of another writer survive.
+/// numbers, lone surrogates and U+0000 of another writer survive. Members are
+/// pieces of the text that they were read from, so that parsing copies none.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
     members: Members,
     layout: &'static dyn Layout,
 }
 
-type Members = IndexMap<Key, Box<RawValue>>;
+type Members = IndexMap<Key, Json>;
+
+/// A part of a text that is shared with the other parts of it.
+#[derive(Clone)]
+struct Piece {
+    text: Arc<str>,
+    start: usize,
+    end: usize,
+}
+
+/// A JSON value as it is spelled.
+#[derive(Clone, Debug)]
+pub(crate) struct Json(Piece);
 
 /// The name of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Key {
-    Text(String),
+    Text(Piece),
     /// As it is spelled. A name with a lone surrogate is no Rust string, so
     /// nobody can ask for it; but it must not cost the visitor the session.
-    Odd(String),
+    Odd(Piece),
 }
 
 /// What the row remembers of its own life, beside the application's values.
@@ -98,9 +115,9 @@ impl Document {
     /// When the text is not a JSON object.
     pub(crate) fn parse(
         layout: &'static dyn Layout,
-        text: &str,
+        text: &Arc<str>,
     ) -> Result<Self, serde_json::Error> {
-        let members = serde_json::from_str(text)?;
+        let members = members_of(text)?;
         Ok(Self { members, layout })
     }
 
@@ -111,14 +128,13 @@ impl Document {
     /// When it can't be written, or not as an object.
     pub(crate) fn of(
         value: &impl Serialize,
-    ) -> Result<impl Iterator<Item = (String, Box<RawValue>)>, Error> {
-        let parsed =
-            serde_json::to_string(value).and_then(|text| Self::parse(&NativeLayout, &text));
-        let document = parsed.map_err(|source| {
+    ) -> Result<impl Iterator<Item = (String, Json)>, Error> {
+        let members = serde_json::to_string(value).and_then(|text| members_of(&text.into()));
+        let members = members.map_err(|source| {
             Error::caused(ErrorKind::Serialize, "the value is no JSON object", source)
         })?;
-        let members = document.members.into_iter();
-        Ok(members.filter_map(|(key, value)| Some((key.text()?.to_owned(), value))))
+        let named = members.into_iter();
+        Ok(named.filter_map(|(key, value)| Some((key.text()?.to_owned(), value))))
     }
 
     pub(crate) fn layout(&self) -> &'static dyn Layout {
@@ -126,12 +142,13 @@ impl Document {
     }
 
     pub(crate) fn to_text(&self) -> String {
-        let mut text = String::from("{");
+        let mut text = String::with_capacity(self.length());
+        text.push('{');
         for (key, value) in &self.members {
             if text.len() > 1 {
                 text.push(',');
             }
-            text.push_str(&key.spelling());
+            key.spell(&mut text);
             text.push(':');
             text.push_str(value.get());
         }
@@ -139,12 +156,22 @@ impl Document {
         text
     }
 
-    pub(crate) fn get(&self, key: &str) -> Option<&RawValue> {
-        self.members.get(key).map(AsRef::as_ref)
+    /// Of the text, but for escapes in names.
+    fn length(&self) -> usize {
+        let members = self.members.iter();
+        let octets = members.map(|(key, value)| key.piece().len() + value.get().len() + 4);
+        octets.sum::<usize>() + 2
     }
 
-    pub(crate) fn insert(&mut self, key: &str, value: Box<RawValue>) {
-        self.members.insert(Key::Text(key.to_owned()), value);
+    pub(crate) fn get(&self, key: &str) -> Option<&Json> {
+        self.members.get(key)
+    }
+
+    pub(crate) fn insert(&mut self, key: &str, value: Json) {
+        match self.members.get_mut(key) {
+            Some(place) => *place = value,
+            None => drop(self.members.insert(Key::Text(Piece::whole(key)), value)),
+        }
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
@@ -176,14 +203,14 @@ impl Document {
 
     /// The member that belongs to the document's format.
     pub(crate) fn terms(&self) -> Terms {
-        self.get(self.layout.own_key()?).map(ToOwned::to_owned)
+        self.get(self.layout.own_key()?).cloned()
     }
 
     pub(crate) fn set_meta(&mut self, meta: &Meta) {
-        let raw = serde_json::value::to_raw_value(meta).expect("numbers and text are JSON");
-        match raw.get() {
+        let json = Json::of(meta).expect("numbers and text are JSON");
+        match json.get() {
             "{}" => self.remove(RESERVED),
-            _ => self.insert(RESERVED, raw),
+            _ => self.insert(RESERVED, json),
         }
     }
 
@@ -198,36 +225,157 @@ impl Document {
     }
 }
 
-pub(crate) fn is_object(value: &RawValue) -> bool {
-    value.get().starts_with('{')
-}
-
 fn is_kept(key: &str, own: Option<&str>) -> bool {
     key == RESERVED || Some(key) == own
 }
 
+/// # Errors
+///
+/// When the text is not a JSON object.
+fn members_of(text: &Arc<str>) -> Result<Members, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let members = deserializer.deserialize_map(Reader(text))?;
+    deserializer.end()?;
+    Ok(members)
+}
+
+/// Reads the members of an object as pieces of its text.
+struct Reader<'t>(&'t Arc<str>);
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = Members::with_capacity(MEMBERS);
+        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            let value = Json(Piece::of(self.0, value.get()));
+            members.insert(Key::of(self.0, key.get()), value);
+        }
+        Ok(members)
+    }
+}
+
+/// Room for what most sessions hold.
+const MEMBERS: usize = 8;
+
+impl Piece {
+    fn whole(text: impl Into<Arc<str>>) -> Self {
+        let text = text.into();
+        Self {
+            start: 0,
+            end: text.len(),
+            text,
+        }
+    }
+
+    /// `part` is a slice of `text`.
+    fn of(text: &Arc<str>, part: &str) -> Self {
+        let start = part.as_ptr().addr() - text.as_ptr().addr();
+        Self {
+            text: Arc::clone(text),
+            start,
+            end: start + part.len(),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        &self.text[self.start..self.end]
+    }
+
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+impl PartialEq for Piece {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Piece {}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+impl Json {
+    /// # Errors
+    ///
+    /// When `value` can't be written as JSON.
+    pub(crate) fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
+        Ok(Self(Piece::whole(serde_json::to_string(value)?)))
+    }
+
+    pub(crate) fn of_object(object: &Document) -> Self {
+        Self(Piece::whole(object.to_text()))
+    }
+
+    pub(crate) fn get(&self) -> &str {
+        self.0.as_str()
+    }
+
+    pub(crate) fn is_object(&self) -> bool {
+        self.get().starts_with('{')
+    }
+}
+
 impl Key {
+    /// `spelling` is a slice of `text`, with its quotation marks.
+    fn of(text: &Arc<str>, spelling: &str) -> Self {
+        if !spelling.contains('\\') {
+            return Self::Text(Piece::of(text, &spelling[1..spelling.len() - 1]));
+        }
+        match serde_json::from_str::<String>(spelling) {
+            Ok(name) => Self::Text(Piece::whole(name)),
+            Err(_) => Self::Odd(Piece::of(text, spelling)),
+        }
+    }
+
+    fn piece(&self) -> &Piece {
+        match self {
+            Self::Text(piece) | Self::Odd(piece) => piece,
+        }
+    }
+
     fn text(&self) -> Option<&str> {
         match self {
-            Self::Text(text) => Some(text),
+            Self::Text(text) => Some(text.as_str()),
             Self::Odd(_) => None,
         }
     }
 
-    fn spelling(&self) -> Cow<'_, str> {
+    fn spell(&self, into: &mut String) {
         match self {
-            Self::Text(text) => serde_json::to_string(text).expect("text is JSON").into(),
-            Self::Odd(spelling) => spelling.into(),
+            Self::Text(text) if is_plain(text.as_str()) => {
+                into.push('"');
+                into.push_str(text.as_str());
+                into.push('"');
+            }
+            Self::Text(text) => {
+                into.push_str(&serde_json::to_string(text.as_str()).expect("text is JSON"));
+            }
+            Self::Odd(spelling) => into.push_str(spelling.as_str()),
         }
     }
+}
+
+/// Whether JSON spells the text without escapes.
+fn is_plain(text: &str) -> bool {
+    text.bytes()
+        .all(|octet| octet >= b' ' && octet != b'"' && octet != b'\\')
 }
 
 impl Hash for Key {
     /// As the text itself, so that it can be looked up by that.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        match self {
-            Self::Text(text) | Self::Odd(text) => text.hash(state),
-        }
+        self.piece().as_str().hash(state);
     }
 }
 
@@ -237,69 +385,59 @@ impl Equivalent<Key> for str {
     }
 }
 
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spelling = <&RawValue>::deserialize(deserializer)?.get();
-        let text = serde_json::from_str(spelling).map(Self::Text);
-        Ok(text.unwrap_or_else(|_| Self::Odd(spelling.to_owned())))
-    }
-}
-
 impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
-        same_members(&self.members, &other.members)
+        self.members == other.members
     }
-}
-
-fn same_members(left: &Members, right: &Members) -> bool {
-    left.len() == right.len()
-        && left
-            .iter()
-            .all(|(key, value)| right.get(key).is_some_and(|twin| same_value(value, twin)))
 }
 
 /// jsonb spells the same value with other white space, members in another
 /// order, and other escapes. Numbers are compared as they are spelled: parsed,
 /// two that differ after the seventeenth digit would be one.
-fn same_value(left: &RawValue, right: &RawValue) -> bool {
-    left.get() == right.get() || Shape::of(left).is_some_and(|shape| shape.fits(right))
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        same_value(self.get(), other.get())
+    }
+}
+
+fn same_value(left: &str, right: &str) -> bool {
+    left == right || Shape::of(left).is_some_and(|shape| shape.fits(right))
 }
 
 /// A value whose spelling can differ from that of an equal one.
-enum Shape {
+enum Shape<'v> {
     Object(Members),
-    Array(Vec<Box<RawValue>>),
+    Array(Vec<&'v RawValue>),
     Text(String),
 }
 
-impl Shape {
+impl<'v> Shape<'v> {
     /// `None` also for text that no `String` can hold, such as a lone surrogate.
-    fn of(value: &RawValue) -> Option<Self> {
-        let text = value.get();
-        match text.as_bytes().first()? {
-            b'{' => serde_json::from_str(text).ok().map(Self::Object),
-            b'[' => serde_json::from_str(text).ok().map(Self::Array),
-            b'"' => serde_json::from_str(text).ok().map(Self::Text),
+    fn of(value: &'v str) -> Option<Self> {
+        match value.as_bytes().first()? {
+            b'{' => members_of(&value.into()).ok().map(Self::Object),
+            b'[' => serde_json::from_str(value).ok().map(Self::Array),
+            b'"' => serde_json::from_str(value).ok().map(Self::Text),
             _ => None,
         }
     }
 
-    fn fits(&self, value: &RawValue) -> bool {
-        match (self, Self::of(value)) {
-            (Self::Object(left), Some(Self::Object(right))) => same_members(left, &right),
-            (Self::Array(left), Some(Self::Array(right))) => same_values(left, &right),
-            (Self::Text(left), Some(Self::Text(right))) => *left == right,
+    fn fits(&self, value: &str) -> bool {
+        match (self, Shape::of(value)) {
+            (Self::Object(left), Some(Shape::Object(right))) => *left == right,
+            (Self::Array(left), Some(Shape::Array(right))) => same_values(left, &right),
+            (Self::Text(left), Some(Shape::Text(right))) => *left == right,
             _ => false,
         }
     }
 }
 
-fn same_values(left: &[Box<RawValue>], right: &[Box<RawValue>]) -> bool {
+fn same_values(left: &[&RawValue], right: &[&RawValue]) -> bool {
     left.len() == right.len()
         && left
             .iter()
             .zip(right)
-            .all(|(value, twin)| same_value(value, twin))
+            .all(|(value, twin)| same_value(value.get(), twin.get()))
 }
 
 #[cfg(test)]
@@ -307,7 +445,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Document, serde_json::Error> {
-        Document::parse(&NativeLayout, text)
+        Document::parse(&NativeLayout, &text.into())
     }
 
     fn round_trip(text: &str) -> String {

@@ -4,12 +4,11 @@
 use std::{fmt, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Uri};
-use serde_json::value::RawValue;
 
 use crate::{
     Error,
     cookie::{CookieConfig, Presented},
-    document::{Document, Meta},
+    document::{Document, Json, Meta},
     expiry::Expiry,
     id::{RowId, SessionId, Token},
 };
@@ -81,6 +80,15 @@ pub(crate) struct ColumnNames {
     pub(crate) session: &'static str,
 }
 
+impl ColumnNames {
+    /// Those that the statements are written with, which are Koa's too.
+    pub(crate) const OURS: Self = Self {
+        id: "id",
+        expiry: "expiry",
+        session: "session",
+    };
+}
+
 /// What stays under the old id of a session that gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OldId {
@@ -91,7 +99,7 @@ pub(crate) enum OldId {
 }
 
 /// The member of a document that belongs to its format.
-pub(crate) type Terms = Option<Box<RawValue>>;
+pub(crate) type Terms = Option<Json>;
 
 /// What a response tells the browser of its session.
 #[derive(Clone, Debug)]

@@ -164,8 +164,8 @@ impl Koa {
 
     /// The stored attributes, or those of a new session.
     fn attributes(&self, terms: &Terms, config: &CookieConfig) -> Attributes {
-        let stored = terms.as_deref().and_then(Attributes::parse);
-        let blank = || Attributes::parse(self.blank(config).terms().as_deref()?);
+        let stored = terms.as_ref().and_then(Attributes::parse);
+        let blank = || Attributes::parse(self.blank(config).terms().as_ref()?);
         stored.or_else(blank).unwrap_or_default()
     }
 
@@ -214,11 +214,7 @@ impl Format for Koa {
     }
 
     fn columns(&self) -> ColumnNames {
-        ColumnNames {
-            id: "id",
-            expiry: "expiry",
-            session: "session",
-        }
+        ColumnNames::OURS
     }
 
     /// A forwarding would be a session without cookie settings to Koa, which

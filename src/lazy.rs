@@ -219,7 +219,7 @@ impl Lazy {
     }
 
     fn classify(&self, row: Arc<Row>) -> Opened {
-        let Some(document) = row.document() else {
+        let Some(document) = row.document().cloned() else {
             tracing::warn!(
                 session.id = %self.config.store.format().handle(&row.id),
                 "a session row holds no JSON object; its visitor gets a new session, the row stays"
@@ -239,7 +239,7 @@ impl Lazy {
 
 enum Opened {
     Nothing,
-    Live(Arc<Row>, Document),
+    Live(Arc<Row>, Arc<Document>),
     Unkeepable(Unkeepable),
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     Error, ErrorKind,
     changes::{Change, Changes},
-    document::{Document, is_object},
+    document::{Document, Json},
     expiry::Timeouts,
     format::Terms,
     id::{RowId, Token},
@@ -69,11 +69,21 @@ pub(crate) enum MayTouch {
     Must,
 }
 
+/// How the document that a request sees stands to its record of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Projection {
+    Exact,
+    /// The record did not fit a newer row; saving it will tell.
+    Refused,
+}
+
 /// A session as its request sees it.
 #[derive(Debug)]
 pub(crate) struct State {
     origin: Origin,
-    document: Document,
+    document: Arc<Document>,
+    /// Whether the document is what the record makes of the origin's.
+    projection: Projection,
     /// The document of a new session.
     blank: Arc<Document>,
     changes: Changes,
@@ -96,11 +106,19 @@ pub(crate) struct Doomed {
 #[derive(Debug)]
 pub(crate) enum Owed {
     Nothing,
-    Insert(Document),
-    Save(Arc<Row>, Changes, MayTouch),
+    Insert(Arc<Document>),
+    Save(Arc<Row>, Record, MayTouch),
     Touch(Arc<Row>, MayTouch),
     Cycle(RowId, Changes),
     Refused(Unkeepable, Id),
+}
+
+/// What a request did to a row's document.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) changes: Changes,
+    /// What they make of the row that the request loaded, where that is known.
+    pub(crate) outcome: Option<Arc<Document>>,
 }
 
 /// All that is owed, in order: first the end of the old row.
@@ -124,10 +142,11 @@ impl Debt {
 }
 
 impl State {
-    pub(crate) fn new(origin: Origin, document: Document, blank: Arc<Document>) -> Self {
+    pub(crate) fn new(origin: Origin, document: Arc<Document>, blank: Arc<Document>) -> Self {
         Self {
             origin,
             document,
+            projection: Projection::Exact,
             blank,
             changes: Changes::default(),
             id: Id::Stays,
@@ -139,14 +158,14 @@ impl State {
 
     /// For a request that has no session yet, or none that it can keep.
     pub(crate) fn without_row(origin: Origin, blank: Arc<Document>) -> Self {
-        Self::new(origin, Document::clone(&blank), blank)
+        Self::new(origin, Arc::clone(&blank), blank)
     }
 
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    pub(crate) fn document(&self) -> &Document {
+    pub(crate) fn document(&self) -> &Arc<Document> {
         &self.document
     }
 
@@ -179,19 +198,14 @@ impl State {
     }
 
     pub(crate) fn apply(&mut self, mut change: Change) -> Result<(), Error> {
-        change.apply(&mut self.document)?;
+        change.apply(Arc::make_mut(&mut self.document))?;
         self.changes.record(change);
         Ok(())
     }
 
     /// For a change that the caller has applied to the document by `value`.
-    pub(crate) fn record(
-        &mut self,
-        change: Change,
-        key: &str,
-        value: Box<serde_json::value::RawValue>,
-    ) {
-        self.document.insert(key, value);
+    pub(crate) fn record(&mut self, change: Change, key: &str, value: Json) {
+        Arc::make_mut(&mut self.document).insert(key, value);
         self.changes.record(change);
     }
 
@@ -231,7 +245,7 @@ impl State {
             });
             self.origin = Origin::New;
         }
-        self.document = Document::clone(&self.blank);
+        self.document = Arc::clone(&self.blank);
         self.forget_changes();
         if matches!(self.origin, Origin::Unkeepable(_)) {
             self.id = Id::Ends;
@@ -287,12 +301,12 @@ impl State {
             {
                 Owed::Nothing
             }
-            Origin::New => Owed::Insert(self.document.clone()),
+            Origin::New => Owed::Insert(Arc::clone(&self.document)),
             Origin::Unkeepable(_) if changes.is_empty() && id == Id::Stays => Owed::Nothing,
             Origin::Unkeepable(reason) => Owed::Refused(*reason, id),
             Origin::Stored(row, _) if id == Id::Cycles => Owed::Cycle(row.id.clone(), changes),
             Origin::Stored(row, _) if self.differs_from(row, &changes) => {
-                Owed::Save(Arc::clone(row), changes, may_touch)
+                Owed::Save(Arc::clone(row), self.recorded(changes), may_touch)
             }
             Origin::Stored(row, _) if self.touches(row, timeouts, may_touch) => {
                 Owed::Touch(Arc::clone(row), may_touch)
@@ -315,7 +329,7 @@ impl State {
         let Some(key) = self.document.layout().own_key() else {
             return;
         };
-        let is_there = self.document.get(key).is_some_and(is_object);
+        let is_there = self.document.get(key).is_some_and(Json::is_object);
         if let (false, false, Some(terms)) = (self.changes.is_empty(), is_there, self.blank.terms())
         {
             let change = Change::Insert(key.to_owned(), terms);
@@ -326,7 +340,12 @@ impl State {
 
     /// A change that leaves the document as it was loaded is none.
     fn differs_from(&self, row: &Row, changes: &Changes) -> bool {
-        !changes.is_empty() && row.document().is_none_or(|loaded| loaded != self.document)
+        !changes.is_empty() && row.document() != Some(&self.document)
+    }
+
+    fn recorded(&self, changes: Changes) -> Record {
+        let outcome = (self.projection == Projection::Exact).then(|| Arc::clone(&self.document));
+        Record { changes, outcome }
     }
 
     /// The session goes on from this row, with what was changed since
@@ -336,9 +355,20 @@ impl State {
         self.document = self
             .row()
             .and_then(|row| row.document())
-            .unwrap_or_else(|| Document::clone(&self.blank));
+            .unwrap_or(&self.blank)
+            .clone();
+        self.projection = Projection::Exact;
+        if self.changes.is_empty() {
+            return;
+        }
         // A change that does not fit the newer document is told when it is saved.
-        drop(self.changes.replay(&mut self.document));
+        if self
+            .changes
+            .replay(Arc::make_mut(&mut self.document))
+            .is_err()
+        {
+            self.projection = Projection::Refused;
+        }
     }
 
     /// The session goes on as it is stored, without what could not be saved.

@@ -1,6 +1,6 @@
 //! What can be asked of the table.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::watch;
@@ -17,11 +17,15 @@ mod batch;
 mod by_id;
 #[cfg(test)]
 mod checked;
+mod connections;
 mod cycle;
 mod database;
 mod destroy;
+mod entries;
 mod inspect;
+mod instant;
 mod migrate;
+mod pace;
 mod reap;
 mod row;
 mod save;
@@ -29,7 +33,6 @@ mod set_up;
 mod statements;
 mod table;
 mod writer;
-mod writes;
 
 pub use inspect::TableReport;
 pub use migrate::MIGRATOR;
@@ -37,6 +40,7 @@ pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
 
+use connections::Connections;
 use database::Database;
 use set_up::SetUp;
 use table::TableName;
@@ -88,12 +92,13 @@ enum Creation {
 impl PgSessionStore {
     /// A store in `public.session` of the pool's database.
     ///
-    /// The pool stays the application's: the store borrows a connection for
-    /// each statement and gives it back.
+    /// The pool stays the application's: the store borrows
+    /// [some of its connections](Self::max_connections) for statements and
+    /// gives them back.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         let database = Database {
-            pool,
+            connections: Connections::most_of(pool),
             timeout: TIMEOUT,
         };
         Self::build(SetUp::new(database), Creation::WhenMissing)
@@ -189,6 +194,44 @@ impl PgSessionStore {
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|set_up| set_up.database.timeout = timeout)
+    }
+
+    /// How many connections of the pool requests may use at once. Default:
+    /// three quarters of the pool's, so that the application's own queries
+    /// find one whatever the sessions do; at least one, and never more than
+    /// the pool has.
+    ///
+    /// A few are enough, as a statement serves all requests that wait. As long
+    /// as requests come, the connections are kept, which saves two round trips
+    /// for each statement; a quarter of a second later the pool has them back.
+    /// None is kept where sessions may use the whole pool.
+    ///
+    /// ```
+    /// use std::num::NonZeroU32;
+    /// use axum_pg_session::PgSessionStore;
+    /// use sqlx::postgres::PgPoolOptions;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = PgPoolOptions::new().max_connections(20).connect_lazy("postgres:///")?;
+    /// let store = PgSessionStore::new(pool);
+    /// assert_eq!(store.connections().get(), 15);
+    ///
+    /// let store = store.max_connections(NonZeroU32::new(4).expect("not zero"));
+    /// assert_eq!(store.connections().get(), 4);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn max_connections(self, connections: NonZeroU32) -> Self {
+        self.with(|set_up| {
+            let pool = set_up.database.pool().clone();
+            set_up.database.connections = Connections::new(pool, connections);
+        })
+    }
+
+    /// How many connections of the pool requests use at the most.
+    #[must_use]
+    pub fn connections(&self) -> NonZeroU32 {
+        self.set_up().database.connections.limit()
     }
 
     /// The zone whose clock an `expiry` of type `timestamp` holds, such as

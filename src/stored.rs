@@ -20,11 +20,11 @@ use crate::{
 pub struct StoredSession {
     id: SessionId,
     row: Arc<Row>,
-    document: Document,
+    document: Arc<Document>,
 }
 
 impl StoredSession {
-    pub(crate) fn new(id: SessionId, row: Arc<Row>, document: Document) -> Self {
+    pub(crate) fn new(id: SessionId, row: Arc<Row>, document: Arc<Document>) -> Self {
         Self { id, row, document }
     }
 

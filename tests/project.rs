@@ -68,13 +68,14 @@ fn only_the_store_speaks_sql() {
 }
 
 #[test]
-fn tasks_are_spawned_in_four_places() {
+fn tasks_are_spawned_in_five_places() {
     assert_eq!(
         users_of("tokio::spawn"),
         [
             "reaper.rs",
             "session.rs",
             "store/batch.rs",
+            "store/connections.rs",
             "store/writer.rs"
         ]
     );

@@ -97,8 +97,11 @@ fn modelled(acts: &[Act], document: &Document) -> Document {
     for act in acts {
         act.model(&mut model);
     }
-    Document::parse(&NativeLayout, &serde_json::Value::Object(model).to_string())
-        .expect("an object")
+    Document::parse(
+        &NativeLayout,
+        &serde_json::Value::Object(model).to_string().into(),
+    )
+    .expect("an object")
 }
 
 proptest! {
@@ -147,7 +150,8 @@ proptest! {
 
 #[test]
 fn a_record_that_fails_leaves_the_document_as_it_was() {
-    let mut document = Document::parse(&NativeLayout, r#"{"a":"text"}"#).expect("an object");
+    let mut document =
+        Document::parse(&NativeLayout, &r#"{"a":"text"}"#.into()).expect("an object");
     let mut changes = recorded(&[Act::Insert(1, 1), Act::Increment(0)]);
     let error = changes
         .replay(&mut document)

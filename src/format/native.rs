@@ -57,11 +57,7 @@ impl Format for Native {
     }
 
     fn columns(&self) -> ColumnNames {
-        ColumnNames {
-            id: "id",
-            expiry: "expiry",
-            session: "session",
-        }
+        ColumnNames::OURS
     }
 
     fn old_id(&self) -> OldId {

@@ -2,12 +2,12 @@
 //! them.
 
 use http::{HeaderMap, HeaderName, header::COOKIE};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     cookie::is_attribute_octet,
-    document::Document,
+    document::{Document, Json},
     expiry::{COOKIE_LIMIT, epoch_seconds, instant},
     format::{Line, NativeLayout},
 };
@@ -80,8 +80,8 @@ impl Default for Attributes {
 
 impl Attributes {
     /// `None` where the value is no object.
-    pub(super) fn parse(stored: &RawValue) -> Option<Self> {
-        let object = Document::parse(&NativeLayout, stored.get()).ok()?;
+    pub(super) fn parse(stored: &Json) -> Option<Self> {
+        let object = Document::parse(&NativeLayout, &stored.get().into()).ok()?;
         let value = |key| -> Option<Value> { serde_json::from_str(object.get(key)?.get()).ok() };
         let default = Self::default();
         Some(Self {

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
     Expiry, SameSite,
     cookie::CookieConfig,
-    document::{Document, Meta},
+    document::{Document, Json, Meta},
     format::{Layout, NativeLayout},
     koa::header::Attributes,
 };
@@ -40,7 +40,7 @@ impl Layout for KoaLayout {
 
     fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document) {
         let settings = |document: &Document| -> Option<Document> {
-            Document::parse(&NativeLayout, document.get(COOKIE)?.get()).ok()
+            Document::parse(&NativeLayout, &document.get(COOKIE)?.get().into()).ok()
         };
         let blank = settings(blank).unwrap_or_default();
         let mut cookie = settings(document).unwrap_or_else(|| blank.clone());
@@ -59,14 +59,14 @@ impl Layout for KoaLayout {
                 cookie.insert("expires", raw(&iso_date(instant)));
             }
         }
-        let cookie = RawValue::from_string(cookie.to_text()).expect("an object is JSON");
+        let cookie = Json::of_object(&cookie);
         document.insert(COOKIE, cookie);
     }
 }
 
 fn copy(key: &str, from: &Document, to: &mut Document) {
     match from.get(key) {
-        Some(value) => to.insert(key, value.to_owned()),
+        Some(value) => to.insert(key, value.clone()),
         None => to.remove(key),
     }
 }
@@ -93,7 +93,7 @@ pub(super) fn blank(config: &CookieConfig, max_age: Option<Duration>, is_signed:
             cookie.insert(key, raw(&value));
         }
     }
-    let cookie = RawValue::from_string(cookie.to_text()).expect("an object is JSON");
+    let cookie = Json::of_object(&cookie);
     let mut document = Document::new(&KoaLayout);
     document.insert(COOKIE, cookie);
     document
@@ -124,8 +124,8 @@ fn chosen(config: &CookieConfig) -> impl Iterator<Item = (&'static str, Value)> 
     .filter_map(|(key, value)| Some((key, value?)))
 }
 
-fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
-    serde_json::value::to_raw_value(value).expect("numbers and text are JSON")
+fn raw(value: &impl serde::Serialize) -> Json {
+    Json::of(value).expect("numbers and text are JSON")
 }
 
 fn milliseconds(duration: Duration) -> u64 {

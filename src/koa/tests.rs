@@ -12,7 +12,8 @@ fn koa() -> Koa {
 }
 
 fn raw(json: &str) -> Terms {
-    serde_json::from_str(json).expect("JSON")
+    let value = format!(r#"{{"cookie":{json}}}"#);
+    stored(&value).terms()
 }
 
 fn issued(koa: &Koa, config: &CookieConfig, terms: Terms, line: Line) -> Vec<String> {
@@ -261,7 +262,7 @@ fn the_application_s_choices_precede_the_defaults() {
 }
 
 fn stored(text: &str) -> Document {
-    Document::parse(&KoaLayout, text).expect("an object")
+    Document::parse(&KoaLayout, &text.into()).expect("an object")
 }
 
 #[test]

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use super::Session;
 use crate::{
     Error, ErrorKind, FailurePolicy,
-    changes::Changes,
     format::{Terms, Ticket},
     id::Token,
-    state::{Debt, Doomed, MayTouch, Origin, Owed, State},
+    state::{Debt, Doomed, MayTouch, Origin, Owed, Record, State},
     store::Row,
 };
 
@@ -114,17 +113,17 @@ impl Session {
             Owed::Refused(reason, _) => return Err(reason.error()),
             Owed::Touch(row, may_touch) => self.touch_row(row, may_touch, cookie).await,
             Owed::Insert(document) => {
-                let (token, row) = store.insert(&document, &timeouts).await?;
+                let (token, row) = store.insert(document, &timeouts).await?;
                 *cookie = self.begin(row, token);
             }
             Owed::Cycle(id, changes) => {
                 let (token, row) = store.cycle(id, changes, timeouts).await?;
                 *cookie = self.begin(row, token);
             }
-            Owed::Save(row, changes, may_touch) => {
-                let lengthens = changes.set_expiry();
+            Owed::Save(row, record, may_touch) => {
+                let lengthens = record.changes.set_expiry();
                 let before = Arc::clone(&row);
-                let row = store.save(row, changes, timeouts, may_touch).await?;
+                let row = store.save(row, record, timeouts, may_touch).await?;
                 // Under a new id the browser has, or gets, another cookie.
                 let is_ours = row.id == before.id;
                 let renewed = self.go_on(Arc::clone(&row));
@@ -142,7 +141,7 @@ impl Session {
         let before = Arc::clone(&row);
         let touched = self
             .store()
-            .save(row, Changes::default(), timeouts, may_touch)
+            .save(row, Record::default(), timeouts, may_touch)
             .await;
         match touched {
             Ok(row) => {

@@ -1,12 +1,10 @@
 //! The member of a session that belongs to its format.
 
-use serde_json::value::RawValue;
-
 use super::Session;
 use crate::{
     Error, ErrorKind,
     changes::{Apply, Change},
-    document::is_object,
+    document::Json,
 };
 
 impl Session {
@@ -23,8 +21,8 @@ impl Session {
         }
     }
 
-    pub(super) fn check_value(&self, key: &str, value: &RawValue) -> Result<(), Error> {
-        match self.is_own(key) && !is_object(value) {
+    pub(super) fn check_value(&self, key: &str, value: &Json) -> Result<(), Error> {
+        match self.is_own(key) && !value.is_object() {
             true => Err(no_object(key)),
             false => Ok(()),
         }
@@ -45,7 +43,7 @@ impl Session {
         let key = key.to_owned();
         Box::new(move |stored| {
             let value = apply(stored)?;
-            match is_object(&value) {
+            match value.is_object() {
                 true => Ok(value),
                 false => Err(no_object(&key)),
             }

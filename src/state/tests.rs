@@ -41,17 +41,18 @@ fn perform(state: &mut State, acts: &[Act]) {
 }
 
 fn stored() -> State {
-    let row = Row {
-        id: RowId::from("row".to_owned()),
-        text: Some(r#"{"key":1}"#.into()),
-        times: Times {
-            now: 0.0,
-            expires: 86_400.0,
-            created: Some(0.0),
-        },
-        layout: &NativeLayout,
+    let times = Times {
+        now: 0.0,
+        expires: 86_400.0,
+        created: Some(0.0),
     };
-    let document = row.document().expect("an object");
+    let row = Row::new(
+        RowId::from("row".to_owned()),
+        Some(r#"{"key":1}"#.into()),
+        times,
+        &NativeLayout,
+    );
+    let document = Arc::clone(row.document().expect("an object"));
     let token = Token::new("secret");
     State::new(
         Origin::Stored(Arc::new(row), token),
@@ -140,10 +141,11 @@ proptest! {
         let mut state = stored();
         perform(&mut state, &acts);
         let row = match debt(&mut state).owed {
-            Owed::Save(row, mut changes, _) => {
-                let mut document = row.document().expect("an object");
-                changes.replay(&mut document).expect("it fits");
-                Row { text: Some(document.to_text().into()), ..(*row).clone() }
+            Owed::Save(row, mut record, _) => {
+                let mut document = Document::clone(row.document().expect("an object"));
+                record.changes.replay(&mut document).expect("it fits");
+                prop_assert_eq!(record.outcome.as_deref(), Some(&document));
+                Row::new(row.id.clone(), Some(document.to_text().into()), row.times)
             }
             _ => return Ok(()),
         };

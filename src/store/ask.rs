@@ -8,14 +8,14 @@ use crate::{
     Error, ErrorKind,
     changes::Changes,
     document::{Document, Meta},
-    expiry::{Extent, Timeouts, Times},
+    expiry::{Extent, Timeouts},
     id::{RowId, Token},
-    state::MayTouch,
+    state::{MayTouch, Record},
     store::{
         PgSessionStore,
-        row::Row,
+        entries::{InsertRow, LoadRow},
+        row::{Content, Expiring, Row},
         writer::{CycleOrder, SaveOrder, Write},
-        writes::InsertRow,
     },
 };
 
@@ -24,7 +24,7 @@ impl PgSessionStore {
     pub(crate) async fn load_rows(&self, ids: &[RowId]) -> Result<Vec<Arc<Row>>, Error> {
         let receipts: Vec<_> = ids
             .iter()
-            .map(|id| self.shared.writer.load.submit(id.clone()))
+            .map(|id| self.shared.writer.load.submit(LoadRow(id.clone())))
             .collect();
         let mut rows = Vec::with_capacity(receipts.len());
         for receipt in receipts {
@@ -37,28 +37,24 @@ impl PgSessionStore {
     /// never used before.
     pub(crate) async fn insert(
         &self,
-        document: &Document,
+        document: Arc<Document>,
         timeouts: &Timeouts,
     ) -> Result<(Token, Arc<Row>), Error> {
         let table = self.set_up().table().await?;
         self.check_timeouts(timeouts)?;
         let token = self.format().new_token()?;
+        let has_created = table.columns.has_created();
+        let extent = timeouts.extent_of_new(&document.meta(), has_created);
+        let content = Content::from(document);
         let order = InsertRow {
             id: self.format().row_id(&token),
-            text: document.to_text().into(),
-            extent: timeouts.extent_of_new(&document.meta(), table.columns.has_created()),
+            text: Arc::clone(&content.text),
+            extent,
         };
-        let now = self.insert_row(order.clone()).await?;
-        let row = Row {
-            id: order.id,
-            text: Some(order.text),
-            times: Times {
-                now,
-                expires: order.extent.from(now),
-                created: table.columns.has_created().then_some(now),
-            },
-            layout: table.layout,
-        };
+        let id = order.id.clone();
+        let now = self.insert_row(order).await?;
+        let (expiry, created) = (Expiring::Moves(extent), has_created.then_some(now));
+        let row = Row::written(id, content, now, expiry, created);
         Ok((token, Arc::new(row)))
     }
 
@@ -96,7 +92,7 @@ impl PgSessionStore {
     pub(crate) async fn save(
         &self,
         base: Arc<Row>,
-        changes: Changes,
+        record: Record,
         timeouts: Arc<Timeouts>,
         may_touch: MayTouch,
     ) -> Result<Arc<Row>, Error> {
@@ -104,7 +100,7 @@ impl PgSessionStore {
         let id = base.id.clone();
         let order = SaveOrder {
             base,
-            changes,
+            record,
             may_touch,
             timeouts,
             answer,

@@ -2,12 +2,13 @@ use std::{
     collections::VecDeque,
     fmt,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
-use crate::Error;
+use crate::{Error, id::RowId, store::pace::Pace};
 
 /// Rows of one statement at the most; Postgres plans thousands as well as
 /// hundreds, but one statement's locks and memory should stay small.
@@ -23,29 +24,45 @@ pub(crate) trait Statement: Send + Sync + 'static {
     /// What the request gets back.
     type Answer: Send + 'static;
 
-    /// Runs the statement and answers each row, in the order given.
+    /// Runs the statement for rows that are sorted by their ids, and answers
+    /// each, in the order given.
     fn run(
         &self,
         rows: Vec<Self::Row>,
     ) -> impl Future<Output = Vec<Result<Self::Answer, Error>>> + Send;
 
+    fn id(row: &Self::Row) -> &RowId;
+
     /// Bytes that the row adds to the statement.
     fn weight(row: &Self::Row) -> usize;
 }
 
-/// Gathers what waits while earlier batches are in flight.
+/// Gathers what waits while earlier statements are in flight.
 ///
 /// There is no timer: whoever comes first goes at once, and whoever comes
-/// while all lanes are busy shares the next statement.
+/// while statements are in flight shares the next one. When that one goes is
+/// what the [`Pace`] says.
 pub(crate) struct Batch<S: Statement> {
     statement: S,
-    lanes: usize,
     queue: Mutex<Queue<S>>,
 }
 
 struct Queue<S: Statement> {
     waiting: VecDeque<Waiting<S>>,
-    in_flight: usize,
+    rows_in_flight: usize,
+    statements_in_flight: usize,
+    next: Next,
+    /// Whether the last statement served several, so that others are likely
+    /// to be about to ask. To give way to them costs a lone request time.
+    expects_company: bool,
+    pace: Pace,
+}
+
+/// Whether a lane is about to take what waits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Next {
+    Gathering,
+    Departing,
 }
 
 struct Waiting<S: Statement> {
@@ -63,14 +80,16 @@ impl<T> Receipt<T> {
 }
 
 impl<S: Statement> Batch<S> {
-    /// `lanes` is the number of statements that may be in flight.
-    pub(crate) fn new(statement: S, lanes: usize) -> Arc<Self> {
+    pub(crate) fn new(statement: S) -> Arc<Self> {
         Arc::new(Self {
             statement,
-            lanes,
             queue: Mutex::new(Queue {
                 waiting: VecDeque::new(),
-                in_flight: 0,
+                rows_in_flight: 0,
+                statements_in_flight: 0,
+                next: Next::Gathering,
+                expects_company: false,
+                pace: Pace::default(),
             }),
         })
     }
@@ -79,49 +98,81 @@ impl<S: Statement> Batch<S> {
     /// out also when nobody waits for the answer any more.
     pub(crate) fn submit(self: &Arc<Self>, row: S::Row) -> Receipt<S::Answer> {
         let (answer, receipt) = oneshot::channel();
-        let opens_a_lane = {
+        let departs = {
             let mut queue = self.queue();
             queue.waiting.push_back(Waiting { row, answer });
-            let opens = queue.in_flight < self.lanes;
-            queue.in_flight += usize::from(opens);
-            opens
+            queue.departs()
         };
-        if opens_a_lane {
-            tokio::spawn(Lane(Some(Arc::clone(self))).drain());
+        if departs {
+            self.open_lane();
         }
         Receipt(receipt)
     }
 
-    fn queue(&self) -> std::sync::MutexGuard<'_, Queue<S>> {
+    fn open_lane(self: &Arc<Self>) {
+        tokio::spawn(Lane::new(Arc::clone(self)).drain());
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<S>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One place among the statements in flight. It is given back in the same
-/// moment in which the queue is seen empty, so that no row is left behind.
-struct Lane<S: Statement>(Option<Arc<Batch<S>>>);
-
-/// What one statement serves.
-struct Round<S: Statement> {
+/// A task that sends statements for as long as it is time for the next.
+struct Lane<S: Statement> {
     batch: Arc<Batch<S>>,
-    waiting: Vec<Waiting<S>>,
+    /// What it holds up, if its runtime stops.
+    at: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Departing,
+    InFlight(usize),
+    Left,
 }
 
 impl<S: Statement> Lane<S> {
-    async fn drain(mut self) {
-        while let Some(Round { batch, waiting }) = self.next() {
-            batch.send(waiting).await;
+    fn new(batch: Arc<Batch<S>>) -> Self {
+        Self {
+            batch,
+            at: Stage::Departing,
         }
     }
 
-    fn next(&mut self) -> Option<Round<S>> {
-        let batch = self.0.take()?;
-        let waiting = batch.queue().take_or_leave();
-        if waiting.is_empty() {
-            return None;
+    async fn drain(mut self) {
+        while self.at == Stage::Departing {
+            if self.batch.queue().expects_company {
+                tokio::task::yield_now().await;
+            }
+            let waiting = self.take();
+            let departed = Instant::now();
+            self.batch.send(waiting).await;
+            self.arrive(departed.elapsed());
         }
-        self.0 = Some(Arc::clone(&batch));
-        Some(Round { batch, waiting })
+    }
+
+    fn take(&mut self) -> Vec<Waiting<S>> {
+        let (waiting, another_departs) = {
+            let mut queue = self.batch.queue();
+            let waiting = queue.take();
+            self.at = Stage::InFlight(waiting.len());
+            (waiting, queue.departs())
+        };
+        if another_departs {
+            self.batch.open_lane();
+        }
+        waiting
+    }
+
+    fn arrive(&mut self, took: Duration) {
+        let mut queue = self.batch.queue();
+        queue.pace.learn(took);
+        queue.land(self.at);
+        self.at = match queue.departs() {
+            true => Stage::Departing,
+            false => Stage::Left,
+        };
     }
 }
 
@@ -129,14 +180,17 @@ impl<S: Statement> Drop for Lane<S> {
     /// A runtime that stops drops lanes in mid-flight; what nobody will send
     /// any more gets its answer.
     fn drop(&mut self) {
-        if let Some(batch) = self.0.take() {
-            batch.queue().leave();
+        if self.at != Stage::Left {
+            let mut queue = self.batch.queue();
+            queue.land(self.at);
+            queue.abandon();
         }
     }
 }
 
 impl<S: Statement> Batch<S> {
-    async fn send(&self, waiting: Vec<Waiting<S>>) {
+    async fn send(&self, mut waiting: Vec<Waiting<S>>) {
+        waiting.sort_by(|a, b| S::id(&a.row).cmp(S::id(&b.row)));
         let (rows, answers): (Vec<_>, Vec<_>) = waiting
             .into_iter()
             .map(|waiting| (waiting.row, waiting.answer))
@@ -150,22 +204,44 @@ impl<S: Statement> Batch<S> {
 }
 
 impl<S: Statement> Queue<S> {
-    fn take_or_leave(&mut self) -> Vec<Waiting<S>> {
-        let waiting = self.take();
-        if waiting.is_empty() {
-            self.in_flight -= 1;
+    /// Whether the caller is to open a lane, or to go on with its own.
+    fn departs(&mut self) -> bool {
+        let is_time = self.next == Next::Gathering
+            && !self.waiting.is_empty()
+            && self.pace.allows(self.waiting.len(), self.rows_in_flight);
+        if is_time {
+            self.next = Next::Departing;
         }
+        is_time
+    }
+
+    fn take(&mut self) -> Vec<Waiting<S>> {
+        let waiting = self.take_fitting();
+        self.next = Next::Gathering;
+        self.rows_in_flight += waiting.len();
+        self.statements_in_flight += 1;
+        self.expects_company = waiting.len() > 1;
         waiting
     }
 
-    fn leave(&mut self) {
-        self.in_flight -= 1;
-        if self.in_flight == 0 {
+    fn land(&mut self, stage: Stage) {
+        match stage {
+            Stage::Departing => self.next = Next::Gathering,
+            Stage::InFlight(rows) => {
+                self.rows_in_flight -= rows;
+                self.statements_in_flight -= 1;
+            }
+            Stage::Left => {}
+        }
+    }
+
+    fn abandon(&mut self) {
+        if self.statements_in_flight == 0 && self.next == Next::Gathering {
             self.waiting.clear();
         }
     }
 
-    fn take(&mut self) -> Vec<Waiting<S>> {
+    fn take_fitting(&mut self) -> Vec<Waiting<S>> {
         let mut bytes = 0;
         let fitting = self
             .waiting
@@ -185,8 +261,9 @@ impl<S: Statement> fmt::Debug for Batch<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queue = self.queue();
         f.debug_struct("Batch")
-            .field("lanes", &self.lanes)
-            .field("in_flight", &queue.in_flight)
+            .field("pace", &queue.pace)
+            .field("statements_in_flight", &queue.statements_in_flight)
+            .field("rows_in_flight", &queue.rows_in_flight)
             .field("waiting", &queue.waiting.len())
             .finish_non_exhaustive()
     }

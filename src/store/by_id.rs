@@ -38,7 +38,7 @@ impl PgSessionStore {
         };
         let rows = self.load_rows(&[id]).await?;
         let stored = rows.into_iter().next().and_then(|row| {
-            let document = row.document()?;
+            let document = Arc::clone(row.document()?);
             let id = self.format().handle(&row.id);
             document
                 .meta()

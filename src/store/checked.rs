@@ -9,26 +9,36 @@ use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 use sha2::{Digest as _, Sha256};
 use sqlx::query_file;
 
-use super::row::Loaded;
+use time::OffsetDateTime;
+
+use super::{instant::Instant, row::Loaded};
 
 /// What a statement answers for a row that it wrote.
-type Written = (String, Option<f64>);
+type Written = (String, Option<OffsetDateTime>);
 
 const ID: &str = "id";
 const DOCUMENT: &str = "{}";
 const SECONDS: f64 = 60.0;
 
-/// A computed column can be null for all that Postgres tells.
-fn computed(value: Option<f64>) -> f64 {
-    value.expect("neither column nor clock is null")
+/// The crate decodes instants itself. A computed one can be null for all that
+/// Postgres tells.
+fn instant(value: impl Into<Option<OffsetDateTime>>) -> Option<Instant> {
+    let value = value.into()?;
+    Some(Instant(value.unix_timestamp_nanos() as f64 / 1e9))
 }
 
 #[test]
 fn load_fits_the_table() {
     drop(
         query_file!("src/store/sql/load.sql", &[ID.to_owned()]).map(|row| -> Loaded {
-            let (expires, now) = (computed(row.expires), computed(row.now));
-            (row.id, row.session, expires, row.created, now)
+            let [expires, now] = [instant(row.expires), instant(row.now)].map(Option::unwrap);
+            (row.id, row.session, expires, instant(row.created), now)
+        }),
+    );
+    drop(
+        query_file!("src/store/sql/load_one.sql", ID).map(|row| -> Loaded {
+            let [expires, now] = [instant(row.expires), instant(row.now)].map(Option::unwrap);
+            (row.id, row.session, expires, instant(row.created), now)
         }),
     );
 }
@@ -44,6 +54,45 @@ fn insert_fits_the_table() {
             [Some(SECONDS)].as_slice() as _,
         )
         .map(|row| -> Written { (row.id, row.now) }),
+    );
+}
+
+#[test]
+fn one_row_fits_the_table() {
+    drop(
+        query_file!(
+            "src/store/sql/insert_one.sql",
+            ID,
+            DOCUMENT as _,
+            SECONDS,
+            Some(SECONDS)
+        )
+        .map(|row| -> Written { (row.id, row.now) }),
+    );
+    drop(
+        query_file!(
+            "src/store/sql/save_one.sql",
+            ID,
+            &[],
+            DOCUMENT as _,
+            Some(SECONDS),
+            Some(SECONDS),
+        )
+        .map(|row| -> Written { (row.id, row.now) }),
+    );
+    drop(
+        query_file!(
+            "src/store/sql/touch_one.sql",
+            ID,
+            SECONDS,
+            SECONDS,
+            Some(SECONDS)
+        )
+        .map(|row| -> Written { (row.id, row.now) }),
+    );
+    drop(
+        query_file!("src/store/sql/destroy_one.sql", ID)
+            .map(|row| -> (String, Option<String>) { (row.id, row.session) }),
     );
 }
 
@@ -88,8 +137,8 @@ fn destroy_fits_the_table() {
 fn cycle_fits_the_table() {
     drop(
         query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded {
-            let (expires, now) = (computed(row.expires), computed(row.now));
-            (row.id, row.session, expires, row.created, now)
+            let [expires, now] = [instant(row.expires), instant(row.now)].map(Option::unwrap);
+            (row.id, row.session, expires, instant(row.created), now)
         }),
     );
     drop(query_file!(

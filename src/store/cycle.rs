@@ -17,7 +17,8 @@ use crate::{
     format::OldId,
     id::RowId,
     store::{
-        row::{Expiring, Loaded, Row},
+        entries::LoadRow,
+        row::{Content, Expiring, Loaded, Row},
         save::panicked,
         table::Table,
         writer::{CycleOrder, Writer},
@@ -73,17 +74,20 @@ impl Writer {
     /// A connection lost in mid-commit leaves open whether the new id exists;
     /// nobody else can have made it.
     async fn already_cycled(&self, plan: &Plan) -> Option<Arc<Row>> {
-        self.load.submit(plan.new_id.clone()).answer().await.ok()?
+        self.load
+            .submit(LoadRow(plan.new_id.clone()))
+            .answer()
+            .await
+            .ok()?
     }
 
     async fn attempt_cycle(&self, plan: Arc<Plan>) -> Result<Row, Error> {
-        let table = self.set_up.table().await?;
-        let outcome = self
-            .set_up
-            .database
-            .run(|connection| Box::pin(cycle(table, connection, plan)))
-            .await;
-        self.set_up.learn_from(outcome)
+        let deadline = self.set_up.database.deadline();
+        self.set_up
+            .serve(deadline, |table, connection| {
+                Box::pin(cycle(table, connection, plan))
+            })
+            .await
     }
 }
 
@@ -95,7 +99,7 @@ async fn cycle(
     let mut transaction = connection.begin().await?;
     let row = lock(&table, &mut transaction, &plan).await?;
     let document = plan.replay(&row)?;
-    let copied = copy(&table, &mut transaction, &plan, &row, &document).await?;
+    let copied = copy(&table, &mut transaction, &plan, &row, document).await?;
     match table.old_id {
         OldId::Forwards => forward(&table, &mut transaction, &plan).await?,
         OldId::IsDeleted => delete(&table, &mut transaction, &plan).await?,
@@ -121,7 +125,7 @@ impl Plan {
     /// A session that has a new id already is not this request's to move: the
     /// token of that id is known to another answer only.
     fn replay(&self, row: &Row) -> Result<Document, Error> {
-        let mut document = row.document().ok_or_else(Error::ended)?;
+        let mut document = Document::clone(row.document().ok_or_else(Error::ended)?);
         if document.meta().successor.is_some() {
             return Err(Error::ended());
         }
@@ -137,14 +141,14 @@ async fn copy(
     connection: &mut PgConnection,
     plan: &Plan,
     row: &Row,
-    document: &Document,
+    document: Document,
 ) -> Result<Row, Error> {
-    let text: Arc<str> = document.to_text().into();
     let extent = plan.timeouts.extent(&document.meta(), row.times.created);
+    let content = Content::from(Arc::new(document));
     sqlx::query(table.cycle_copy.clone())
         .bind(plan.id.as_str())
         .bind(plan.new_id.as_str())
-        .bind(&*text)
+        .bind(&*content.text)
         .bind(extent.ttl)
         .bind(extent.until)
         .execute(connection)
@@ -152,15 +156,15 @@ async fn copy(
     Ok(Row::written(
         row,
         plan.new_id.clone(),
-        text,
+        content,
         row.times.now,
         Expiring::Moves(extent),
     ))
 }
 
 async fn delete(table: &Table, connection: &mut PgConnection, plan: &Plan) -> Result<(), Error> {
-    sqlx::query(table.destroy.clone())
-        .bind([plan.id.as_str()].as_slice())
+    sqlx::query(table.destroy.one.clone())
+        .bind(plan.id.as_str())
         .execute(connection)
         .await?;
     Ok(())

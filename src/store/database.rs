@@ -4,17 +4,18 @@ use futures_core::future::BoxFuture;
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, store::connections::Connections};
 
 /// The pool, and how long one piece of work with it may take.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
-    pub(crate) pool: PgPool,
+    pub(crate) connections: Connections,
     pub(crate) timeout: Duration,
 }
 
 impl Database {
-    /// Lends a connection to `work`; both waits share one deadline.
+    /// Lends a connection of the pool to `work`, which is no request's; both
+    /// waits share one deadline.
     ///
     /// # Errors
     ///
@@ -23,8 +24,8 @@ impl Database {
         &self,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let deadline = Instant::now() + self.timeout;
-        let mut connection = timeout_at(deadline, self.pool.acquire())
+        let deadline = self.deadline();
+        let mut connection = timeout_at(deadline, self.pool().acquire())
             .await
             .map_err(|_| out_of_time())??;
         match timeout_at(deadline, work(&mut connection)).await {
@@ -34,6 +35,41 @@ impl Database {
                 Err(out_of_time())
             }
         }
+    }
+
+    /// Lends one of the connections for requests to `work`.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub(crate) async fn serve<T>(
+        &self,
+        deadline: Instant,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let mut loan = timeout_at(deadline, self.connections.borrow())
+            .await
+            .map_err(|_| out_of_time())??;
+        match timeout_at(deadline, work(&mut loan.connection)).await {
+            Ok(Ok(outcome)) => {
+                loan.keep();
+                Ok(outcome)
+            }
+            // The pool looks whether the connection is still of use.
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                abandon(loan.connection);
+                Err(out_of_time())
+            }
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        self.connections.pool()
     }
 }
 
@@ -122,6 +158,11 @@ impl Error {
     /// the statement may still be under way there, and be carried out later.
     pub(crate) fn is_of_the_server(&self) -> bool {
         self.sqlstate().is_some()
+    }
+
+    /// Whether the connection is at fault, and another one may do.
+    pub(crate) fn is_of_the_connection(&self) -> bool {
+        self.kind() == ErrorKind::Unavailable && !self.is_out_of_time()
     }
 
     pub(crate) fn lacks_a_right(&self) -> bool {

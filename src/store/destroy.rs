@@ -7,8 +7,8 @@ use crate::{
     document::Document,
     id::RowId,
     store::{
+        entries::DestroyRow,
         writer::{Write, Writer},
-        writes::DestroyRow,
     },
 };
 
@@ -39,7 +39,7 @@ impl Writer {
     }
 
     fn successor(&self, text: &str) -> Option<RowId> {
-        let document = Document::parse(self.set_up.format.layout(), text).ok()?;
+        let document = Document::parse(self.set_up.format.layout(), &text.into()).ok()?;
         document.meta().successor.map(RowId::from)
     }
 }

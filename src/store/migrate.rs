@@ -136,7 +136,7 @@ impl SetUp {
         }
         let sql = format!("CREATE SCHEMA {}", quoted(&self.name.schema));
         let created = sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(&self.database.pool)
+            .execute(self.database.pool())
             .await;
         match created {
             Err(_) if self.has_schema().await? => Ok(()),
@@ -147,7 +147,7 @@ impl SetUp {
     async fn has_schema(&self) -> Result<bool, Error> {
         let found = sqlx::query_scalar(include_str!("sql/has_schema.sql"))
             .bind(&self.name.schema)
-            .fetch_one(&self.database.pool)
+            .fetch_one(self.database.pool())
             .await?;
         Ok(found)
     }
@@ -163,7 +163,7 @@ impl SetUp {
     }
 
     fn pool_of_one(&self) -> PgPool {
-        let pool = &self.database.pool;
+        let pool = self.database.pool();
         let options = pool.options().clone().min_connections(0).max_connections(1);
         options.connect_lazy_with(pool.connect_options().as_ref().clone())
     }

@@ -1,10 +1,11 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::{
     document::Document,
     expiry::{Extent, Times},
     format::Layout,
     id::RowId,
+    store::instant::Instant,
 };
 
 /// A row as the database last answered it.
@@ -13,53 +14,88 @@ pub(crate) struct Row {
     pub(crate) id: RowId,
     pub(crate) text: Option<Arc<str>>,
     pub(crate) times: Times,
-    pub(crate) layout: &'static dyn Layout,
+    layout: &'static dyn Layout,
+    /// The text, parsed when somebody first looks; none where it is no object.
+    document: OnceLock<Option<Arc<Document>>>,
 }
 
 /// The columns of `load.sql` and `cycle_lock.sql`.
-pub(super) type Loaded = (String, Option<String>, f64, Option<f64>, f64);
+pub(super) type Loaded = (String, Option<String>, Instant, Option<Instant>, Instant);
 
 impl Row {
     pub(super) fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Self {
         let (id, text, expires, created, now) = loaded;
+        let times = Times {
+            now: now.0,
+            expires: expires.0,
+            created: created.map(|created| created.0),
+        };
+        Self::new(id.into(), text.map(Arc::from), times, layout)
+    }
+
+    pub(crate) fn new(
+        id: RowId,
+        text: Option<Arc<str>>,
+        times: Times,
+        layout: &'static dyn Layout,
+    ) -> Self {
         Self {
-            id: id.into(),
-            text: text.map(Arc::from),
-            times: Times {
-                now,
-                expires,
-                created,
-            },
+            id,
+            text,
+            times,
             layout,
+            document: OnceLock::new(),
         }
     }
 
     /// `None` where the row holds no JSON object.
-    pub(crate) fn document(&self) -> Option<Document> {
-        Document::parse(self.layout, self.text.as_deref()?).ok()
+    pub(crate) fn document(&self) -> Option<&Arc<Document>> {
+        let parsed = self.document.get_or_init(|| {
+            let document = Document::parse(self.layout, self.text.as_ref()?).ok()?;
+            Some(Arc::new(document))
+        });
+        parsed.as_ref()
     }
 
-    /// The row `before` after a write at the database's `now`.
+    /// The row after a write at the database's `now`.
     pub(super) fn written(
-        before: &Self,
         id: RowId,
-        text: Arc<str>,
+        content: Content,
         now: f64,
         expiry: Expiring,
+        created: Option<f64>,
     ) -> Self {
         let expires = match expiry {
             Expiring::Stays(expires) => expires,
             Expiring::Moves(extent) => extent.from(now),
         };
+        let times = Times {
+            now,
+            expires,
+            created,
+        };
         Self {
             id,
-            text: Some(text),
-            times: Times {
-                now,
-                expires,
-                created: before.times.created,
-            },
-            layout: before.layout,
+            text: Some(content.text),
+            times,
+            layout: content.document.layout(),
+            document: OnceLock::from(Some(content.document)),
+        }
+    }
+}
+
+/// A document and its text.
+#[derive(Clone, Debug)]
+pub(super) struct Content {
+    pub(super) text: Arc<str>,
+    pub(super) document: Arc<Document>,
+}
+
+impl From<Arc<Document>> for Content {
+    fn from(document: Arc<Document>) -> Self {
+        Self {
+            text: document.to_text().into(),
+            document,
         }
     }
 }

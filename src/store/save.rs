@@ -17,9 +17,9 @@ use crate::{
     id::RowId,
     state::MayTouch,
     store::{
-        row::{Expiring, Row},
+        entries::{LoadRow, SaveRow, TouchRow},
+        row::{Content, Expiring, Row},
         writer::{SaveOrder, Write, Writer},
-        writes::{SaveRow, TouchRow},
     },
 };
 
@@ -48,7 +48,7 @@ enum Age {
 
 /// What the orders make of a row.
 struct Draft {
-    text: Arc<str>,
+    content: Content,
     is_changed: bool,
     has_changes: bool,
     extent: Option<Extent>,
@@ -105,7 +105,7 @@ impl Writer {
             if let Some(successor) = document.meta().successor {
                 return Ok(Saved::Moved(successor.into()));
             }
-            let Some(draft) = compose(&row, document, orders) else {
+            let Some(draft) = compose(&row, orders) else {
                 return Ok(Saved::Here(row));
             };
             if age == Age::Remembered && draft.is_undone() {
@@ -126,7 +126,7 @@ impl Writer {
     }
 
     async fn reload(&self, id: &RowId) -> Result<Arc<Row>, Error> {
-        let row = self.load.submit(id.clone()).answer().await?;
+        let row = self.load.submit(LoadRow(id.clone())).answer().await?;
         row.ok_or_else(Error::ended)
     }
 
@@ -141,7 +141,7 @@ impl Writer {
         if !error.is_of_the_server() {
             return Err(error.clone());
         }
-        match self.load.submit(row.id.clone()).answer().await {
+        match self.load.submit(LoadRow(row.id.clone())).answer().await {
             Ok(Some(now)) if now.text == row.text => Ok(now),
             _ => Err(error.clone()),
         }
@@ -152,7 +152,7 @@ impl Writer {
             .extent
             .map_or(Expiring::Stays(row.times.expires), Expiring::Moves);
         let outcome = match (draft.is_changed, draft.extent) {
-            (true, extent) => self.write(row, &draft.text, extent).await,
+            (true, extent) => self.write(row, &draft.content.text, extent).await,
             (false, Some(extent)) => return self.move_expiry(row, extent).await,
             (false, None) => return Attempt::Written(Arc::new(row.clone())),
         };
@@ -160,7 +160,7 @@ impl Writer {
             Ok(Some(now)) => Attempt::Written(Arc::new(Row::written(
                 row,
                 row.id.clone(),
-                draft.text,
+                draft.content,
                 now,
                 expiring,
             ))),
@@ -235,9 +235,35 @@ fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<
         .max_by(|a, b| a.times.now.total_cmp(&b.times.now))
 }
 
-/// Replays every order on the document, in order. One that fails is answered
-/// and leaves no trace. `None` when no order is left.
-fn compose(row: &Row, mut document: Document, orders: &mut Vec<SaveOrder>) -> Option<Draft> {
+/// What the orders, replayed one after the other, make of the row. `None` when
+/// no order is left.
+fn compose(row: &Arc<Row>, orders: &mut Vec<SaveOrder>) -> Option<Draft> {
+    let loaded = row.document()?;
+    let document = match known_outcome(row, orders) {
+        Some(outcome) => outcome,
+        None => replay_all(Document::clone(loaded), orders),
+    };
+    let extent = extent(row, &document, orders);
+    (!orders.is_empty()).then(|| Draft {
+        is_changed: document != *loaded,
+        has_changes: orders.iter().any(|order| !order.record.changes.is_empty()),
+        content: document.into(),
+        extent,
+    })
+}
+
+/// A request that is alone with the row that it loaded has replayed its record
+/// on it already.
+fn known_outcome(row: &Arc<Row>, orders: &[SaveOrder]) -> Option<Arc<Document>> {
+    let [order] = orders else {
+        return None;
+    };
+    let outcome = order.record.outcome.as_ref()?;
+    Arc::ptr_eq(row, &order.base).then(|| Arc::clone(outcome))
+}
+
+/// One that fails is answered and leaves no trace.
+fn replay_all(mut document: Document, orders: &mut Vec<SaveOrder>) -> Arc<Document> {
     let mut failures = Vec::new();
     let mut index = 0;
     while index < orders.len() {
@@ -249,20 +275,13 @@ fn compose(row: &Row, mut document: Document, orders: &mut Vec<SaveOrder>) -> Op
     for (order, error) in failures {
         drop(order.answer.send(Err(error)));
     }
-    let extent = extent(row, &document, orders);
-    let text: Arc<str> = document.to_text().into();
-    (!orders.is_empty()).then(|| Draft {
-        is_changed: Some(&text) != row.text.as_ref() && row.document() != Some(document),
-        has_changes: orders.iter().any(|order| !order.changes.is_empty()),
-        text,
-        extent,
-    })
+    Arc::new(document)
 }
 
 /// A closure of an application that panics must not take the requests along
 /// that are saved together with its own.
 fn replay(order: &mut SaveOrder, document: &mut Document) -> Result<(), Error> {
-    let replayed = catch_unwind(AssertUnwindSafe(|| order.changes.replay(document)));
+    let replayed = catch_unwind(AssertUnwindSafe(|| order.record.changes.replay(document)));
     replayed.unwrap_or_else(|_| Err(panicked()))
 }
 
@@ -279,7 +298,7 @@ fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent
         .iter()
         .rev()
         .find(|order| {
-            order.changes.set_expiry()
+            order.record.changes.set_expiry()
                 || order.may_touch == MayTouch::Must
                 || (order.may_touch == MayTouch::Yes
                     && order.timeouts.is_touch_due(&meta, row.times))

@@ -1,95 +1,99 @@
 //! One statement for many rows, and an answer for each of them.
 
-use std::{collections::HashMap, marker::PhantomData, sync::Arc};
+use std::{marker::PhantomData, ops::Range, sync::Arc};
 
 use futures_core::future::BoxFuture;
-use sqlx::PgConnection;
+use sqlx::{
+    PgConnection, Postgres, Row as _, SqlStr,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+use tokio::time::Instant;
 
 use crate::{
     Error,
     id::RowId,
-    store::{
-        batch::Statement,
-        row::{Loaded, Row},
-        set_up::SetUp,
-        table::Table,
-    },
+    store::{batch::Statement, set_up::SetUp, table::Table},
 };
 
-/// The rows that a statement answered, by id.
-pub(super) type Answers<T> = HashMap<String, T>;
-
-/// Loads live rows.
-#[derive(Debug)]
-pub(super) struct Load(pub(super) SetUp);
-
-/// Writes rows, each of which can fail alone.
-#[derive(Debug)]
-pub(super) struct Writing<R> {
-    set_up: SetUp,
-    of: PhantomData<fn(R)>,
-}
-
-/// What one request adds to a statement that writes.
-pub(super) trait WriteRow: Clone + Send + 'static {
-    /// What the statement answers for a row that it wrote.
+/// What one request adds to a statement.
+pub(super) trait Entry: Send + Sync + 'static {
+    /// What the statement answers for its row, if there is one.
     type Answer: Send + 'static;
+
+    /// Whether the statement can be sent again when nobody knows whether it
+    /// was carried out.
+    const SAFE_TO_REPEAT: bool = false;
+
+    /// Whether the statement looks for rows by their ids, so that one id may
+    /// be named more than once.
+    const LOOKS_FOR_ROWS: bool = true;
 
     fn id(&self) -> &RowId;
 
+    /// Bytes that it adds to the statement.
     fn weight(&self) -> usize {
         self.id().as_str().len()
     }
 
-    /// Runs the statement for `rows`, which are sorted by id.
-    fn write(
-        table: Arc<Table>,
-        connection: &mut PgConnection,
-        rows: Vec<Self>,
-    ) -> Work<'_, Answers<Self::Answer>>;
-}
+    fn statement(table: &Table) -> &Sizes;
 
-impl Statement for Load {
-    type Row = RowId;
-    type Answer = Option<Arc<Row>>;
+    /// Binds all after the ids.
+    fn bind<'q>(query: Binding<'q>, entries: &'q [Self]) -> Binding<'q>
+    where
+        Self: Sized;
 
-    async fn run(&self, rows: Vec<RowId>) -> Vec<Result<Self::Answer, Error>> {
-        let mut ids = rows.clone();
-        ids.sort();
-        ids.dedup();
-        let loaded = self
-            .0
-            .run(|table, connection| Box::pin(load(table, connection, ids)))
-            .await;
-        answered(
-            &rows,
-            |id| id,
-            loaded,
-            |answers, id| answers.get(id).cloned(),
-        )
-    }
+    /// Binds all after the id.
+    fn bind_one<'q>(&'q self, query: Binding<'q>) -> Binding<'q>;
 
-    fn weight(id: &RowId) -> usize {
-        id.as_str().len()
+    /// Reads the columns after the id.
+    ///
+    /// # Errors
+    ///
+    /// When they are not what the statement says.
+    fn answer(&self, row: &PgRow, table: &Table) -> Result<Self::Answer, sqlx::Error>;
+
+    /// The answer for another request that asked for the same row, where they
+    /// can share one.
+    fn share(_: &Self::Answer) -> Option<Self::Answer> {
+        None
     }
 }
 
-async fn load(
-    table: Arc<Table>,
-    connection: &mut PgConnection,
-    ids: Vec<RowId>,
-) -> Result<Answers<Arc<Row>>, Error> {
-    let rows: Vec<Loaded> = sqlx::query_as(table.load.clone())
-        .bind(texts(&ids))
-        .fetch_all(connection)
-        .await?;
-    let rows = rows
-        .into_iter()
-        .map(|row| (row.0.clone(), Arc::new(Row::loaded(row, table.layout))));
-    asked_for(&ids, rows.collect())
+pub(super) type Binding<'q> = Query<'q, Postgres, PgArguments>;
+
+/// What Postgres takes an array for that it does not know. It goes over to a
+/// plan for all arrays when those for known ones look no cheaper, and to plan
+/// costs more than to carry out a small batch; so no array is shorter.
+const LENGTH_OF_UNKNOWN_ARRAY: usize = 10;
+
+/// A statement for one row, which is planned once, and for many.
+#[derive(Debug)]
+pub(crate) struct Sizes {
+    pub(super) one: SqlStr,
+    pub(super) many: SqlStr,
 }
 
-impl<R: WriteRow> Writing<R> {
+impl Sizes {
+    fn query<'q, E: Entry>(&self, entries: &'q [E], ids: &'q [&str]) -> Binding<'q> {
+        match entries {
+            [entry] => entry.bind_one(sqlx::query(self.one.clone()).bind(ids[0])),
+            _ => E::bind(sqlx::query(self.many.clone()).bind(ids), entries),
+        }
+    }
+}
+
+/// The statement that serves entries of one kind.
+#[derive(Debug)]
+pub(super) struct Many<E> {
+    set_up: SetUp,
+    of: PhantomData<fn(E)>,
+}
+
+/// The answers of a part of the entries, each at the place of its entry.
+type Answers<E> = Vec<Option<<E as Entry>::Answer>>;
+
+impl<E: Entry> Many<E> {
     pub(super) fn new(set_up: SetUp) -> Self {
         Self {
             set_up,
@@ -97,100 +101,169 @@ impl<R: WriteRow> Writing<R> {
         }
     }
 
-    async fn write(&self, rows: Vec<R>) -> Result<Answers<R::Answer>, Error> {
-        let ids = ids(&rows);
-        let answers = self
-            .set_up
-            .run(|table, connection| R::write(table, connection, rows))
-            .await?;
-        asked_for(&ids, answers)
+    /// Where nothing can be lost by it, a connection that was lost is no
+    /// failure yet: one that was kept may have died before it was asked.
+    async fn send(&self, part: Part<E>, deadline: Instant) -> Result<Answers<E>, Error> {
+        let outcome = self.send_once(part.clone(), deadline).await;
+        match outcome {
+            Err(error) if E::SAFE_TO_REPEAT && error.is_of_the_connection() => {
+                self.set_up.database.connections.forget();
+                self.send_once(part, deadline).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn send_once(&self, part: Part<E>, deadline: Instant) -> Result<Answers<E>, Error> {
+        self.set_up
+            .serve(deadline, |table, connection| {
+                Box::pin(ask(table, connection, part))
+            })
+            .await
     }
 }
 
-impl<R: WriteRow> Statement for Writing<R> {
-    type Row = R;
-    type Answer = Option<R::Answer>;
+impl<E: Entry> Statement for Many<E> {
+    type Row = E;
+    type Answer = Option<E::Answer>;
 
-    /// Runs the rows as one statement, in the order of their ids: unsorted
-    /// batches deadlock. Where one row can be at fault, the halves are tried
-    /// on their own, so that it fails alone: the failed statement has changed
-    /// nothing.
-    async fn run(&self, rows: Vec<R>) -> Vec<Result<Self::Answer, Error>> {
-        let mut outcomes = HashMap::with_capacity(rows.len());
-        let mut pending = vec![sorted(rows.clone())];
+    /// Where one row can be at fault, the halves are tried on their own, so
+    /// that it fails alone: the failed statement has changed nothing.
+    async fn run(&self, entries: Vec<E>) -> Vec<Result<Self::Answer, Error>> {
+        let all = Part::of(entries);
+        let mut outcomes = Vec::with_capacity(all.len());
+        let mut pending = vec![all];
         while let Some(part) = pending.pop() {
-            match self.write(part.clone()).await {
+            let deadline = self.set_up.database.deadline();
+            match self.send(part.clone(), deadline).await {
                 Err(error) if error.blames_a_row() && part.len() > 1 => {
-                    let (low, high) = part.split_at(part.len() / 2);
-                    pending.extend([high.to_vec(), low.to_vec()]);
+                    let (low, high) = part.halves();
+                    pending.extend([high, low]);
                 }
-                answers => {
-                    let answers = answered(&part, R::id, answers, Answers::remove);
-                    outcomes.extend(ids(&part).into_iter().zip(answers));
-                }
+                Err(error) => outcomes.extend(part.entries().iter().map(|_| Err(error.clone()))),
+                Ok(answers) => outcomes.extend(answers.into_iter().map(Ok)),
             }
         }
-        rows.iter()
-            .map(|row| outcomes.remove(row.id()).expect("every row is in one part"))
-            .collect()
+        outcomes
     }
 
-    fn weight(row: &R) -> usize {
-        row.weight()
+    fn id(entry: &E) -> &RowId {
+        entry.id()
+    }
+
+    fn weight(entry: &E) -> usize {
+        entry.weight()
     }
 }
 
-fn sorted<R: WriteRow>(mut rows: Vec<R>) -> Vec<R> {
-    rows.sort_by(|a, b| a.id().cmp(b.id()));
-    rows
+/// Some of the entries of a batch, sorted by id: unsorted statements deadlock.
+struct Part<E> {
+    all: Arc<[E]>,
+    range: Range<usize>,
 }
 
-fn ids<R: WriteRow>(rows: &[R]) -> Vec<RowId> {
-    rows.iter().map(|row| row.id().clone()).collect()
-}
-
-fn texts(ids: &[RowId]) -> Vec<&str> {
-    ids.iter().map(RowId::as_str).collect()
-}
-
-/// Behind a transaction pooler one statement's rows can reach another: better
-/// an error for all than one visitor's session for another. `ids` are sorted.
-fn asked_for<T>(ids: &[RowId], answers: Answers<T>) -> Result<Answers<T>, Error> {
-    let asked = |id: &String| ids.binary_search_by(|asked| asked.as_str().cmp(id)).is_ok();
-    if answers.len() <= ids.len() && answers.keys().all(asked) {
-        return Ok(answers);
+impl<E> Clone for Part<E> {
+    fn clone(&self) -> Self {
+        Self {
+            all: Arc::clone(&self.all),
+            range: self.range.clone(),
+        }
     }
-    Err(Error::not_asked_for())
 }
 
-/// Gives each row its own answer, or all the one error.
-fn answered<R, T, A>(
-    rows: &[R],
-    id: impl Fn(&R) -> &RowId,
-    answers: Result<Answers<T>, Error>,
-    mut pick: impl FnMut(&mut Answers<T>, &str) -> Option<A>,
-) -> Vec<Result<Option<A>, Error>> {
-    match answers {
-        Ok(mut answers) => rows
-            .iter()
-            .map(|row| Ok(pick(&mut answers, id(row).as_str())))
-            .collect(),
-        Err(error) => rows.iter().map(|_| Err(error.clone())).collect(),
+impl<E: Entry> Part<E> {
+    fn of(entries: Vec<E>) -> Self {
+        Self {
+            range: 0..entries.len(),
+            all: entries.into(),
+        }
     }
+
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    fn entries(&self) -> &[E] {
+        &self.all[self.range.clone()]
+    }
+
+    fn halves(&self) -> (Self, Self) {
+        let Range { start, end } = self.range;
+        let middle = start + self.len() / 2;
+        let part = |range| Self {
+            all: Arc::clone(&self.all),
+            range,
+        };
+        (part(start..middle), part(middle..end))
+    }
+}
+
+async fn ask<E: Entry>(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    part: Part<E>,
+) -> Result<Answers<E>, Error> {
+    let entries = part.entries();
+    let ids = ids(entries);
+    let query = E::statement(&table).query(entries, &ids);
+    let rows = query.fetch_all(connection).await?;
+    if rows.len() > entries.len() {
+        return Err(Error::not_asked_for());
+    }
+    let mut answers: Answers<E> = entries.iter().map(|_| None).collect();
+    for row in &rows {
+        let place = place_of(row.try_get(0)?, &ids).ok_or_else(Error::not_asked_for)?;
+        answers[place] = Some(entries[place].answer(row, &table)?);
+    }
+    share(entries, &mut answers);
+    Ok(answers)
+}
+
+/// The ids, in order. The last one is repeated where that makes a plan last;
+/// the other parameters are none there, which no row equals.
+fn ids<E: Entry>(entries: &[E]) -> Vec<&str> {
+    let mut ids: Vec<_> = entries.iter().map(|entry| entry.id().as_str()).collect();
+    if let (Some(last), true) = (ids.last().copied(), E::LOOKS_FOR_ROWS) {
+        ids.resize(ids.len().max(LENGTH_OF_UNKNOWN_ARRAY), last);
+    }
+    ids
+}
+
+/// The first place of the id among those that were asked for. Behind a
+/// transaction pooler one statement's rows can reach another: better an error
+/// for all than one visitor's session for another.
+fn place_of(id: &str, ids: &[&str]) -> Option<usize> {
+    let place = ids.partition_point(|asked| *asked < id);
+    (ids.get(place) == Some(&id)).then_some(place)
+}
+
+/// Requests for the same row stand beside each other.
+fn share<E: Entry>(entries: &[E], answers: &mut Answers<E>) {
+    for place in 1..entries.len() {
+        if entries[place].id() == entries[place - 1].id() {
+            answers[place] = answers[place - 1].as_ref().and_then(E::share);
+        }
+    }
+}
+
+/// One parameter of a statement: the same member of every entry.
+pub(super) fn column<'e, E, T>(entries: &'e [E], member: impl Fn(&'e E) -> T) -> Vec<T> {
+    entries.iter().map(member).collect()
 }
 
 pub(super) type Work<'c, T> = BoxFuture<'c, Result<T, Error>>;
 
 impl SetUp {
     /// Lends the table and a connection to one statement.
-    async fn run<T>(
+    pub(super) async fn serve<T>(
         &self,
+        deadline: Instant,
         statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
         let table = self.table().await?;
         let outcome = self
             .database
-            .run(|connection| statement(table, connection))
+            .serve(deadline, |connection| statement(table, connection))
             .await;
         self.learn_from(outcome)
     }

@@ -6,7 +6,10 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use crate::{
     Error, ErrorKind,
     format::{ColumnNames, Format, Layout, OldId},
-    store::inspect::{Columns, Document, Instant},
+    store::{
+        inspect::{Columns, Document, Instant},
+        statements::Sizes,
+    },
 };
 
 /// Postgres cuts longer identifiers off without a word.
@@ -92,11 +95,11 @@ pub(crate) struct Table {
     pub(crate) columns: Columns,
     pub(crate) layout: &'static dyn Layout,
     pub(crate) old_id: OldId,
-    pub(crate) load: SqlStr,
-    pub(crate) insert: SqlStr,
-    pub(crate) save: SqlStr,
-    pub(crate) touch: SqlStr,
-    pub(crate) destroy: SqlStr,
+    pub(crate) load: Sizes,
+    pub(crate) insert: Sizes,
+    pub(crate) save: Sizes,
+    pub(crate) touch: Sizes,
+    pub(crate) destroy: Sizes,
     pub(crate) cycle_lock: SqlStr,
     pub(crate) cycle_copy: SqlStr,
     pub(crate) cycle_forward: SqlStr,
@@ -111,12 +114,31 @@ impl Table {
             let sql = format.columns().render(&columns.render(sql));
             safe(name.render(&sql))
         };
+        let sizes = |one, many| Sizes {
+            one: statement(one),
+            many: statement(many),
+        };
         Self {
-            load: statement(include_str!("sql/load.sql")),
-            insert: statement(include_str!("sql/insert.sql")),
-            save: statement(include_str!("sql/save.sql")),
-            touch: statement(include_str!("sql/touch.sql")),
-            destroy: statement(include_str!("sql/destroy.sql")),
+            load: sizes(
+                include_str!("sql/load_one.sql"),
+                include_str!("sql/load.sql"),
+            ),
+            insert: sizes(
+                include_str!("sql/insert_one.sql"),
+                include_str!("sql/insert.sql"),
+            ),
+            save: sizes(
+                include_str!("sql/save_one.sql"),
+                include_str!("sql/save.sql"),
+            ),
+            touch: sizes(
+                include_str!("sql/touch_one.sql"),
+                include_str!("sql/touch.sql"),
+            ),
+            destroy: sizes(
+                include_str!("sql/destroy_one.sql"),
+                include_str!("sql/destroy.sql"),
+            ),
             cycle_lock: statement(include_str!("sql/cycle_lock.sql")),
             cycle_copy: statement(include_str!("sql/cycle_copy.sql")),
             cycle_forward: statement(include_str!("sql/cycle_forward.sql")),
@@ -149,6 +171,9 @@ impl Table {
 impl ColumnNames {
     /// The same statement for a table whose three columns have these names.
     fn render(&self, sql: &str) -> String {
+        if *self == Self::OURS {
+            return sql.to_owned();
+        }
         let [id, expiry, session] = [self.id, self.expiry, self.session].map(quoted);
         sql.replace(
             "(id, expiry, session",
@@ -203,7 +228,7 @@ impl Columns {
             )
             .replace(",\n       t.created, t.user_id", &list("t."));
         if !self.has_created() {
-            sql = sql.replace("extract(epoch FROM t.created)", "NULL");
+            sql = sql.replace("t.created AS created", "NULL::timestamptz AS created");
         }
         if !self.has_user_id() {
             sql = sql.replace(",\n    user_id = NULL", "");
@@ -215,20 +240,36 @@ impl Columns {
 /// A `timestamp` holds the clock of `zone`: compare and write in its terms, so
 /// that an index on the column still serves.
 fn render_local_expiry(sql: &str, zone: &str) -> String {
-    let local = format!("AT TIME ZONE '{}'", zone.replace('\'', "''"));
-    sql.replace("t.expiry > now()", &format!("t.expiry > (now() {local})"))
-        .replace("t.expiry <= now()", &format!("t.expiry <= (now() {local})"))
+    let local = format!(" AT TIME ZONE '{}'", zone.replace('\'', "''"));
+    let sql = sql
+        .replace("t.expiry > now()", &format!("t.expiry > (now(){local})"))
+        .replace("t.expiry <= now()", &format!("t.expiry <= (now(){local})"))
         .replace(
-            "extract(epoch FROM t.expiry)",
-            &format!("extract(epoch FROM t.expiry {local})"),
-        )
-        .replace("d.until))", &format!("d.until)) {local}"))
-        .replace("$5)),", &format!("$5)) {local},"))
-        .replace(
-            "to_timestamp(d.expires)",
-            &format!("to_timestamp(d.expires) {local}"),
-        )
-        .replace("::float8 + $3)", &format!("::float8 + $3) {local}"))
+            "t.expiry AS expires",
+            &format!("t.expiry{local} AS expires"),
+        );
+    let mut parts = sql.split("to_timestamp(");
+    let mut rendered = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (argument, rest) = part.split_at(end_of_argument(part));
+        rendered += &format!("(to_timestamp({argument}){local}){}", &rest[1..]);
+    }
+    rendered
+}
+
+/// Where the parenthesis closes that was opened before `sql`.
+fn end_of_argument(sql: &str) -> usize {
+    let mut depth = 1_u32;
+    let closes = |(_, octet): &(usize, u8)| {
+        match octet {
+            b'(' => depth += 1,
+            b')' => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    };
+    let end = sql.bytes().enumerate().find(closes);
+    end.map_or(sql.len(), |(at, _)| at)
 }
 
 #[cfg(test)]
@@ -270,10 +311,15 @@ mod tests {
     fn columns_of_other_names_are_named_in_every_statement() {
         for sql in [
             include_str!("sql/load.sql"),
+            include_str!("sql/load_one.sql"),
             include_str!("sql/insert.sql"),
+            include_str!("sql/insert_one.sql"),
             include_str!("sql/save.sql"),
+            include_str!("sql/save_one.sql"),
             include_str!("sql/touch.sql"),
+            include_str!("sql/touch_one.sql"),
             include_str!("sql/destroy.sql"),
+            include_str!("sql/destroy_one.sql"),
             include_str!("sql/cycle_lock.sql"),
             include_str!("sql/cycle_copy.sql"),
             include_str!("sql/cycle_forward.sql"),

@@ -14,30 +14,24 @@ use crate::{
     changes::Changes,
     expiry::Timeouts,
     id::RowId,
-    state::MayTouch,
+    state::{MayTouch, Record},
     store::{
         batch::Batch,
+        entries::{DestroyRow, InsertRow, LoadRow, SaveRow, TouchRow},
         row::Row,
         set_up::SetUp,
-        statements::{Load, WriteRow, Writing},
-        writes::{DestroyRow, InsertRow, SaveRow, TouchRow},
+        statements::{Entry, Many},
     },
 };
-
-/// Loads wait for no flush to disk: a third statement would only be emptier.
-const LOAD_LANES: usize = 2;
-/// Commits share one flush when they come together, so a few in flight cost
-/// little and spare the next request two waits.
-const WRITE_LANES: usize = 8;
 
 /// Everything that reads and writes rows, shared by all clones of a store.
 pub(crate) struct Writer {
     pub(super) set_up: SetUp,
-    pub(super) load: Arc<Batch<Load>>,
-    pub(super) insert: Arc<Batch<Writing<InsertRow>>>,
-    pub(super) save: Arc<Batch<Writing<SaveRow>>>,
-    pub(super) touch: Arc<Batch<Writing<TouchRow>>>,
-    pub(super) destroy: Arc<Batch<Writing<DestroyRow>>>,
+    pub(super) load: Arc<Batch<Many<LoadRow>>>,
+    pub(super) insert: Arc<Batch<Many<InsertRow>>>,
+    pub(super) save: Arc<Batch<Many<SaveRow>>>,
+    pub(super) touch: Arc<Batch<Many<TouchRow>>>,
+    pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
     /// A session is in here as long as a task works on its row.
     queues: Mutex<HashMap<RowId, Vec<Write>>>,
 }
@@ -53,7 +47,7 @@ pub(super) enum Write {
 pub(super) struct SaveOrder {
     /// The row as the request loaded it.
     pub(super) base: Arc<Row>,
-    pub(super) changes: Changes,
+    pub(super) record: Record,
     pub(super) may_touch: MayTouch,
     pub(super) timeouts: Arc<Timeouts>,
     pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
@@ -66,18 +60,18 @@ pub(super) struct CycleOrder {
     pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
 }
 
-fn write_batch<R: WriteRow>(set_up: &SetUp) -> Arc<Batch<Writing<R>>> {
-    Batch::new(Writing::new(set_up.clone()), WRITE_LANES)
+fn batch<E: Entry>(set_up: &SetUp) -> Arc<Batch<Many<E>>> {
+    Batch::new(Many::new(set_up.clone()))
 }
 
 impl Writer {
     pub(crate) fn new(set_up: SetUp) -> Arc<Self> {
         Arc::new(Self {
-            load: Batch::new(Load(set_up.clone()), LOAD_LANES),
-            insert: write_batch(&set_up),
-            save: write_batch(&set_up),
-            touch: write_batch(&set_up),
-            destroy: write_batch(&set_up),
+            load: batch(&set_up),
+            insert: batch(&set_up),
+            save: batch(&set_up),
+            touch: batch(&set_up),
+            destroy: batch(&set_up),
             set_up,
             queues: Mutex::default(),
         })

@@ -64,6 +64,11 @@ const PINNED: &[Pinned] = &[
         shows: WHOLE_TABLE,
     },
     Pinned {
+        file: "destroy_one.sql",
+        parameters: &["ID"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "has_schema.sql",
         parameters: &["'public'"],
         shows: "pg_namespace",
@@ -74,6 +79,11 @@ const PINNED: &[Pinned] = &[
         shows: "Conflict Resolution: NOTHING",
     },
     Pinned {
+        file: "insert_one.sql",
+        parameters: &["ID", "'{}'", "86400", "NULL"],
+        shows: "Conflict Resolution: NOTHING",
+    },
+    Pinned {
         file: "inspect.sql",
         parameters: &["'public'", "'session'"],
         shows: "pg_attribute_relid_attnum_index",
@@ -81,6 +91,11 @@ const PINNED: &[Pinned] = &[
     Pinned {
         file: "load.sql",
         parameters: &["IDS"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "load_one.sql",
+        parameters: &["ID"],
         shows: PRIMARY_KEY,
     },
     Pinned {
@@ -99,8 +114,18 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "save_one.sql",
+        parameters: &["ID", "sha256('x')", "'{}'", "86400", "NULL"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "touch.sql",
         parameters: &["IDS", SECONDS, SECONDS, NO_SECONDS],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "touch_one.sql",
+        parameters: &["ID", "86400", "86400", "NULL"],
         shows: PRIMARY_KEY,
     },
 ];

@@ -1,7 +1,7 @@
 INSERT INTO "public"."session" AS t (id, expiry, session)
 SELECT d.id,
-       to_timestamp(LEAST(extract(epoch FROM now())::float8 + d.ttl, d.until)),
+       to_timestamp(LEAST(date_part('epoch', now()) + d.ttl, d.until)),
        d.session::json
 FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[]) AS d(id, session, ttl, until)
 ON CONFLICT DO NOTHING
-RETURNING t.id, extract(epoch FROM now())::float8 AS now
+RETURNING t.id, now() AS now

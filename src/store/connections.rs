@@ -1,0 +1,195 @@
+//! The connections that statements of requests borrow from the application's
+//! pool.
+
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{PgPool, Postgres, pool::PoolConnection};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
+
+/// How long a connection is kept after its last statement. Borrowing one costs
+/// two round trips, which a busy store saves in this way; a quiet one gives
+/// everything back.
+const KEEPING: Duration = Duration::from_millis(250);
+
+/// At most a part of the pool, lent in the order of asking.
+#[derive(Clone)]
+pub(crate) struct Connections(Arc<Shared>);
+
+struct Shared {
+    pool: PgPool,
+    limit: NonZeroU32,
+    permits: Semaphore,
+    kept: Mutex<Kept>,
+}
+
+/// Connections between two statements, the last used last.
+#[derive(Default)]
+struct Kept {
+    connections: Vec<(PoolConnection<Postgres>, Instant)>,
+    janitor: Janitor,
+}
+
+/// Whether a task is there that gives back what is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Janitor {
+    #[default]
+    Off,
+    On,
+}
+
+/// A connection on loan; it goes back to the pool unless it is
+/// [kept](Self::keep).
+pub(super) struct Loan<'s> {
+    pub(super) connection: PoolConnection<Postgres>,
+    shared: &'s Arc<Shared>,
+    _permit: SemaphorePermit<'s>,
+}
+
+impl Connections {
+    /// Three quarters of the pool, so that the application's own queries find
+    /// the rest whatever the sessions do.
+    pub(super) fn most_of(pool: PgPool) -> Self {
+        let all = of_pool(&pool).get();
+        let most = NonZeroU32::new((all - all / 4).max(1));
+        Self::new(pool, most.unwrap_or(NonZeroU32::MIN))
+    }
+
+    pub(super) fn new(pool: PgPool, limit: NonZeroU32) -> Self {
+        let limit = limit.min(of_pool(&pool));
+        Self(Arc::new(Shared {
+            pool,
+            limit,
+            permits: Semaphore::new(limit.get() as usize),
+            kept: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    pub(super) fn limit(&self) -> NonZeroU32 {
+        self.0.limit
+    }
+
+    pub(super) async fn borrow(&self) -> Result<Loan<'_>, sqlx::Error> {
+        let permit = self.0.permits.acquire().await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
+        let connection = match self.0.take_kept() {
+            Some(connection) => connection,
+            None => self.0.pool.acquire().await?,
+        };
+        Ok(Loan {
+            connection,
+            shared: &self.0,
+            _permit: permit,
+        })
+    }
+
+    /// Gives back all that is kept: what happened to one may have happened to
+    /// the others.
+    pub(super) fn forget(&self) {
+        self.0.give_back(|_| true);
+    }
+}
+
+fn of_pool(pool: &PgPool) -> NonZeroU32 {
+    NonZeroU32::new(pool.options().get_max_connections()).unwrap_or(NonZeroU32::MIN)
+}
+
+impl Loan<'_> {
+    /// For the next statement, which is likely to come at once. Never where
+    /// that would leave the application without a connection.
+    pub(super) fn keep(self) {
+        if self.shared.limit < of_pool(&self.shared.pool) && !self.shared.pool.is_closed() {
+            self.shared.keep(self.connection);
+        }
+    }
+}
+
+impl Shared {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_kept(&self) -> Option<PoolConnection<Postgres>> {
+        if self.pool.is_closed() {
+            return None;
+        }
+        self.kept()
+            .connections
+            .pop()
+            .map(|(connection, _)| connection)
+    }
+
+    fn keep(self: &Arc<Self>, connection: PoolConnection<Postgres>) {
+        let mut kept = self.kept();
+        kept.connections.push((connection, Instant::now()));
+        if kept.janitor == Janitor::Off {
+            kept.janitor = Janitor::On;
+            drop(kept);
+            tokio::spawn(Round(Arc::clone(self)).go());
+        }
+    }
+
+    /// Where a runtime is at hand, which the pool needs to take something back.
+    fn give_back(&self, which: impl Fn(Instant) -> bool) {
+        let given: Vec<_> = self
+            .kept()
+            .connections
+            .extract_if(.., |(_, since)| which(*since))
+            .collect();
+        drop(given);
+    }
+}
+
+/// The task that gives back what was not used for a while. It ends when
+/// nothing is left, and with its runtime, to which the connections belong.
+struct Round(Arc<Shared>);
+
+impl Round {
+    async fn go(self) {
+        let closed = self.0.pool.close_event();
+        tokio::select! {
+            () = closed => {}
+            () = self.until_nothing_is_kept() => {}
+        }
+    }
+
+    async fn until_nothing_is_kept(&self) {
+        loop {
+            tokio::time::sleep(KEEPING).await;
+            let now = Instant::now();
+            self.0.give_back(|since| now - since >= KEEPING);
+            let mut kept = self.0.kept();
+            if kept.connections.is_empty() {
+                kept.janitor = Janitor::Off;
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        self.0.give_back(|_| true);
+        self.0.kept().janitor = Janitor::Off;
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("limit", &self.0.limit)
+            .field("kept", &self.0.kept().connections.len())
+            .finish_non_exhaustive()
+    }
+}

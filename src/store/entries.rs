@@ -1,0 +1,237 @@
+//! What one request adds to each statement that serves many.
+
+use std::sync::Arc;
+
+use sqlx::{Row as _, postgres::PgRow};
+
+use crate::{
+    expiry::{Extent, Times},
+    id::RowId,
+    store::{
+        instant::Instant,
+        row::Row,
+        statements::{Binding, Entry, Sizes, column},
+        table::Table,
+    },
+};
+
+/// A row to be loaded, if it is alive.
+#[derive(Clone, Debug)]
+pub(super) struct LoadRow(pub(super) RowId);
+
+/// A row to be inserted; the answer is the database's now, or none where the
+/// id exists.
+#[derive(Clone, Debug)]
+pub(super) struct InsertRow {
+    pub(super) id: RowId,
+    pub(super) text: Arc<str>,
+    pub(super) extent: Extent,
+}
+
+/// A document to be written where the row still holds what was loaded; the
+/// answer is the database's now, or none where it does not.
+#[derive(Clone, Debug)]
+pub(super) struct SaveRow {
+    pub(super) id: RowId,
+    pub(super) digest: [u8; 32],
+    pub(super) text: Arc<str>,
+    pub(super) extent: Option<Extent>,
+}
+
+impl SaveRow {
+    fn ttl(&self) -> Option<f64> {
+        self.extent.map(|extent| extent.ttl)
+    }
+
+    fn until(&self) -> Option<f64> {
+        self.extent.and_then(|extent| extent.until)
+    }
+}
+
+/// An expiry to be moved where it still is what was loaded; the answer is as
+/// that of a save.
+#[derive(Clone, Debug)]
+pub(super) struct TouchRow {
+    pub(super) id: RowId,
+    pub(super) expires: f64,
+    pub(super) extent: Extent,
+}
+
+/// A row to be deleted; the answer is what a short one held, which may be a
+/// forwarding.
+#[derive(Clone, Debug)]
+pub(super) struct DestroyRow {
+    pub(super) id: RowId,
+}
+
+impl Entry for LoadRow {
+    type Answer = Arc<Row>;
+
+    const SAFE_TO_REPEAT: bool = true;
+
+    fn id(&self) -> &RowId {
+        &self.0
+    }
+
+    fn statement(table: &Table) -> &Sizes {
+        &table.load
+    }
+
+    fn bind<'q>(query: Binding<'q>, _: &'q [Self]) -> Binding<'q> {
+        query
+    }
+
+    fn bind_one<'q>(&'q self, query: Binding<'q>) -> Binding<'q> {
+        query
+    }
+
+    fn answer(&self, row: &PgRow, table: &Table) -> Result<Arc<Row>, sqlx::Error> {
+        let text: Option<&str> = row.try_get(1)?;
+        let times = Times {
+            expires: row.try_get::<Instant, _>(2)?.0,
+            created: row.try_get::<Option<Instant>, _>(3)?.map(|at| at.0),
+            now: now(row, 4)?,
+        };
+        let id = self.0.clone();
+        Ok(Arc::new(Row::new(
+            id,
+            text.map(Arc::from),
+            times,
+            table.layout,
+        )))
+    }
+
+    fn share(answer: &Arc<Row>) -> Option<Arc<Row>> {
+        Some(Arc::clone(answer))
+    }
+}
+
+impl Entry for InsertRow {
+    type Answer = f64;
+
+    const LOOKS_FOR_ROWS: bool = false;
+
+    fn id(&self) -> &RowId {
+        &self.id
+    }
+
+    fn weight(&self) -> usize {
+        self.text.len()
+    }
+
+    fn statement(table: &Table) -> &Sizes {
+        &table.insert
+    }
+
+    fn bind<'q>(query: Binding<'q>, entries: &'q [Self]) -> Binding<'q> {
+        query
+            .bind(column(entries, |entry| &*entry.text))
+            .bind(column(entries, |entry| entry.extent.ttl))
+            .bind(column(entries, |entry| entry.extent.until))
+    }
+
+    fn bind_one<'q>(&'q self, query: Binding<'q>) -> Binding<'q> {
+        query
+            .bind(&*self.text)
+            .bind(self.extent.ttl)
+            .bind(self.extent.until)
+    }
+
+    fn answer(&self, row: &PgRow, _: &Table) -> Result<f64, sqlx::Error> {
+        now(row, 1)
+    }
+}
+
+impl Entry for SaveRow {
+    type Answer = f64;
+
+    fn id(&self) -> &RowId {
+        &self.id
+    }
+
+    fn weight(&self) -> usize {
+        self.text.len()
+    }
+
+    fn statement(table: &Table) -> &Sizes {
+        &table.save
+    }
+
+    fn bind<'q>(query: Binding<'q>, entries: &'q [Self]) -> Binding<'q> {
+        query
+            .bind(column(entries, |entry| entry.digest.as_slice()))
+            .bind(column(entries, |entry| &*entry.text))
+            .bind(column(entries, Self::ttl))
+            .bind(column(entries, Self::until))
+    }
+
+    fn bind_one<'q>(&'q self, query: Binding<'q>) -> Binding<'q> {
+        query
+            .bind(self.digest.as_slice())
+            .bind(&*self.text)
+            .bind(self.ttl())
+            .bind(self.until())
+    }
+
+    fn answer(&self, row: &PgRow, _: &Table) -> Result<f64, sqlx::Error> {
+        now(row, 1)
+    }
+}
+
+impl Entry for TouchRow {
+    type Answer = f64;
+
+    fn id(&self) -> &RowId {
+        &self.id
+    }
+
+    fn statement(table: &Table) -> &Sizes {
+        &table.touch
+    }
+
+    fn bind<'q>(query: Binding<'q>, entries: &'q [Self]) -> Binding<'q> {
+        query
+            .bind(column(entries, |entry| entry.expires))
+            .bind(column(entries, |entry| entry.extent.ttl))
+            .bind(column(entries, |entry| entry.extent.until))
+    }
+
+    fn bind_one<'q>(&'q self, query: Binding<'q>) -> Binding<'q> {
+        query
+            .bind(self.expires)
+            .bind(self.extent.ttl)
+            .bind(self.extent.until)
+    }
+
+    fn answer(&self, row: &PgRow, _: &Table) -> Result<f64, sqlx::Error> {
+        now(row, 1)
+    }
+}
+
+impl Entry for DestroyRow {
+    type Answer = Option<String>;
+
+    fn id(&self) -> &RowId {
+        &self.id
+    }
+
+    fn statement(table: &Table) -> &Sizes {
+        &table.destroy
+    }
+
+    fn bind<'q>(query: Binding<'q>, _: &'q [Self]) -> Binding<'q> {
+        query
+    }
+
+    fn bind_one<'q>(&'q self, query: Binding<'q>) -> Binding<'q> {
+        query
+    }
+
+    fn answer(&self, row: &PgRow, _: &Table) -> Result<Option<String>, sqlx::Error> {
+        row.try_get(1)
+    }
+}
+
+fn now(row: &PgRow, column: usize) -> Result<f64, sqlx::Error> {
+    row.try_get::<Instant, _>(column).map(|now| now.0)
+}
