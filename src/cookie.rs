@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use cookie::{Cookie, SameSite};
 use http::{
@@ -6,7 +6,7 @@ use http::{
     header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY},
 };
 
-use crate::{Error, ErrorKind, format::Line, id::Token};
+use crate::{Error, ErrorKind, id::Token};
 
 /// Well-formed tokens of one request that go into its lookup; more than a few
 /// can only be an attempt to make it expensive.
@@ -211,6 +211,42 @@ pub(crate) fn is_attribute_octet(octet: u8) -> bool {
     (0x20..0x7f).contains(&octet) && octet != b';'
 }
 
+/// The `Cookie` headers of a request, unread: most requests of most sites need
+/// no session.
+#[derive(Clone, Default)]
+pub(crate) enum Cookies {
+    #[default]
+    None,
+    One(HeaderValue),
+    Several(Vec<HeaderValue>),
+}
+
+impl Cookies {
+    /// Shares the headers' octets.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all(COOKIE).into_iter();
+        match (values.next(), values.next()) {
+            (None, _) => Self::None,
+            (Some(one), None) => Self::One(one.clone()),
+            (Some(_), Some(_)) => Self::Several(headers.get_all(COOKIE).iter().cloned().collect()),
+        }
+    }
+
+    pub(crate) fn values(&self) -> &[HeaderValue] {
+        match self {
+            Self::None => &[],
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Several(values) => values,
+        }
+    }
+}
+
+impl fmt::Debug for Cookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookies(REDACTED)")
+    }
+}
+
 /// What a request's cookies say of its session.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Presented {
@@ -221,7 +257,6 @@ pub(crate) struct Presented {
     /// Whether our name was there at all, well-formed or not.
     pub(crate) named: bool,
     pub(crate) signature: Signature,
-    pub(crate) line: Line,
 }
 
 /// How the tokens of a request are signed, where they are.
@@ -236,14 +271,14 @@ pub(crate) enum Signature {
 /// Reads the tokens from all `Cookie` headers, as octets: the name must match
 /// to the letter, and order proves nothing (RFC 6265bis, section 5.8.3).
 pub(crate) fn presented(
-    headers: &HeaderMap,
+    cookies: &Cookies,
     name: &str,
     token: impl Fn(&[u8]) -> Option<Token>,
 ) -> Presented {
     let mut presented = Presented::default();
-    let values = headers
-        .get_all(COOKIE)
-        .into_iter()
+    let values = cookies
+        .values()
+        .iter()
         .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
         .filter_map(|pair| value_of(pair, name.as_bytes()));
     for value in values {

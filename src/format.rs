@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::{
     Error,
-    cookie::{CookieConfig, Presented},
+    cookie::{CookieConfig, Cookies, Presented},
     document::{Document, Json, Meta},
     expiry::Expiry,
     id::{RowId, SessionId, Token},
@@ -49,8 +49,10 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
 
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str;
 
+    fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line;
+
     /// What the request's cookies say of its session.
-    fn presented(&self, uri: &Uri, headers: &HeaderMap, config: &CookieConfig) -> Presented;
+    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> Presented;
 
     /// The cookies that give a browser its session.
     fn set(&self, ticket: &Ticket, config: &CookieConfig, line: Line) -> Vec<HeaderValue>;

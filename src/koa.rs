@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::{
     CookieLifetime, Error, ErrorKind,
-    cookie::{CookieConfig, Presented, Signature},
+    cookie::{CookieConfig, Cookies, Presented, Signature},
     document::Document,
     format::{ColumnNames, Format, Layout, Line, OldId, Terms, Ticket},
     id::{RowId, SessionId, Token, random},
@@ -140,11 +140,11 @@ impl Koa {
 impl Koa {
     /// The name and value of the cookie as they are signed, or none where the
     /// signature is none of ours.
-    fn verified(&self, name: &str, value: &[u8], headers: &HeaderMap) -> Option<Signature> {
+    fn verified(&self, name: &str, value: &[u8], cookies: &Cookies) -> Option<Signature> {
         let Some(keygrip) = &self.keygrip else {
             return Some(Signature::UpToDate);
         };
-        let signature = first(headers, &format!("{name}.sig"))?;
+        let signature = first(cookies, &format!("{name}.sig"))?;
         match keygrip.verify(&header::pair(name, value), signature)? {
             0 => Some(Signature::UpToDate),
             _ => Some(Signature::Outdated),
@@ -167,14 +167,6 @@ impl Koa {
         let stored = terms.as_ref().and_then(Attributes::parse);
         let blank = || Attributes::parse(self.blank(config).terms().as_ref()?);
         stored.or_else(blank).unwrap_or_default()
-    }
-
-    fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line {
-        let is_forwarded = self.proxy == Proxy::Trusted && forwarded_over_tls(headers);
-        match is_forwarded || uri.scheme_str() == Some("https") {
-            true => Line::Encrypted,
-            false => Line::Unknown,
-        }
     }
 
     fn check_keys(&self) -> Result<(), Error> {
@@ -249,17 +241,24 @@ impl Format for Koa {
         config.name.as_deref().unwrap_or("koa.sid")
     }
 
-    fn presented(&self, uri: &Uri, headers: &HeaderMap, config: &CookieConfig) -> Presented {
+    fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line {
+        let is_forwarded = self.proxy == Proxy::Trusted && forwarded_over_tls(headers);
+        match is_forwarded || uri.scheme_str() == Some("https") {
+            true => Line::Encrypted,
+            false => Line::Unknown,
+        }
+    }
+
+    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> Presented {
         let name = self.cookie_name(config);
-        let value = first(headers, name);
+        let value = first(cookies, name);
         let mut presented = Presented {
             named: value.is_some(),
-            line: self.line(uri, headers),
             ..Presented::default()
         };
         if let Some(value) = value
             && let Some(token) = self.token(value)
-            && let Some(signature) = self.verified(name, value, headers)
+            && let Some(signature) = self.verified(name, value, cookies)
         {
             presented.add(token);
             presented.signature = signature;

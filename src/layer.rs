@@ -1,4 +1,9 @@
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use cookie::SameSite;
 use http::{HeaderMap, Uri, header::COOKIE, request::Parts};
@@ -7,7 +12,7 @@ use tower_layer::Layer;
 use crate::{
     CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
     Transport,
-    cookie::{CookieConfig, Presented, attach, forbid_shared_caching, vary_by},
+    cookie::{CookieConfig, Cookies, Presented, attach, forbid_shared_caching, vary_by},
     document::Document,
     expiry::{Absolute, Timeouts},
     format::Line,
@@ -69,6 +74,15 @@ pub(crate) struct Config {
     pub(crate) on_load_failure: FailurePolicy,
     pub(crate) on_save_failure: FailurePolicy,
     pub(crate) hooks: Hooks,
+}
+
+/// What a request says of its session, where that is not read before somebody
+/// asks.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) cookies: Cookies,
+    pub(crate) line: Line,
+    pub(crate) presented: OnceLock<Presented>,
 }
 
 /// What becomes of a new session that holds nothing.
@@ -340,18 +354,27 @@ impl Config {
         self.store.format().cookie_name(&self.cookie)
     }
 
-    /// What the request says of its session, as input.
-    pub(crate) fn presented(&self, uri: &Uri, headers: &HeaderMap) -> Presented {
-        let format = self.store.format();
-        let Some(transport) = &self.transport else {
-            return format.presented(uri, headers, &self.cookie);
-        };
+    /// What the request says of its session.
+    pub(crate) fn unread(&self, uri: &Uri, headers: &HeaderMap) -> Unread {
+        match &self.transport {
+            None => Unread {
+                cookies: Cookies::of(headers),
+                line: self.store.format().line(uri, headers),
+                presented: OnceLock::new(),
+            },
+            Some(transport) => Unread {
+                cookies: Cookies::None,
+                line: Line::Unknown,
+                presented: OnceLock::from(self.carried(&**transport, headers)),
+            },
+        }
+    }
+
+    fn carried(&self, transport: &dyn Transport, headers: &HeaderMap) -> Presented {
         let value = transport.read(headers).filter(|value| !value.is_empty());
+        let token = value.and_then(|value| self.store.format().token(value));
         Presented {
-            tokens: value
-                .and_then(|value| format.token(value))
-                .into_iter()
-                .collect(),
+            tokens: token.into_iter().collect(),
             named: value.is_some(),
             ..Presented::default()
         }

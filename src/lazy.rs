@@ -1,5 +1,5 @@
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering, fence},
 };
 
@@ -8,11 +8,11 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Error, FailurePolicy, Session,
-    cookie::{Presented, Signature},
+    cookie::{Cookies, Presented, Signature},
     document::Document,
     format::Line,
     id::RowId,
-    layer::{Config, Empty},
+    layer::{Config, Empty, Unread},
     state::{Origin, State, Unkeepable},
     store::Row,
 };
@@ -56,7 +56,10 @@ pub struct LazySession(Arc<Lazy>);
 #[derive(Debug)]
 struct Lazy {
     config: Arc<Config>,
-    presented: Presented,
+    cookies: Cookies,
+    line: Line,
+    /// What the request says of its session, once somebody asks.
+    presented: OnceLock<Presented>,
     /// For the application's check of the session, where it has one.
     head: Option<Arc<Parts>>,
     session: OnceCell<Result<Session, Error>>,
@@ -67,13 +70,15 @@ struct Lazy {
 impl LazySession {
     pub(crate) fn new(
         config: Arc<Config>,
-        presented: Presented,
+        unread: Unread,
         head: Option<Arc<Parts>>,
         outer: Option<Self>,
     ) -> Self {
         Self(Arc::new(Lazy {
             config,
-            presented,
+            cookies: unread.cookies,
+            line: unread.line,
+            presented: unread.presented,
             head,
             session: OnceCell::new(),
             response_started: AtomicBool::new(false),
@@ -131,23 +136,28 @@ impl LazySession {
     }
 
     pub(crate) fn line(&self) -> Line {
-        self.0.presented.line
+        self.0.line
     }
 
     /// Whether the request carries a cookie of our name, of whatever value.
     pub(crate) fn has_cookie(&self) -> bool {
-        self.0.presented.named
+        self.0.presented().named
     }
 }
 
 impl Lazy {
+    fn presented(&self) -> &Presented {
+        let format = self.config.store.format();
+        self.presented
+            .get_or_init(|| format.presented(&self.cookies, &self.config.cookie))
+    }
+
     async fn open(&self) -> Result<Session, Error> {
-        let mut state = match self.presented.tokens.as_slice() {
+        let presented = self.presented();
+        let mut state = match presented.tokens.as_slice() {
             [] => self.without_row(Origin::New),
             // The one that was cut off may be the live one.
-            _ if self.presented.is_cut => {
-                self.without_row(Origin::Unkeepable(Unkeepable::Ambiguous))
-            }
+            _ if presented.is_cut => self.without_row(Origin::Unkeepable(Unkeepable::Ambiguous)),
             tokens => {
                 let format = self.config.store.format();
                 let ids: Vec<_> = tokens.iter().map(|token| format.row_id(token)).collect();
@@ -159,7 +169,7 @@ impl Lazy {
         };
         match state.origin() {
             Origin::New if self.config.empty == Empty::IsStored => state.keep(),
-            Origin::Stored(..) if self.presented.signature == Signature::Outdated => {
+            Origin::Stored(..) if presented.signature == Signature::Outdated => {
                 state.keep_if_allowed();
             }
             _ => {}
@@ -210,7 +220,7 @@ impl Lazy {
                 let token = ids
                     .iter()
                     .position(|id| *id == row.id)
-                    .map(|at| self.presented.tokens[at].clone());
+                    .map(|at| self.presented().tokens[at].clone());
                 let token = token.expect("every row was asked for");
                 let blank = Arc::clone(&self.config.blank);
                 State::new(Origin::Stored(row, token), document, blank)

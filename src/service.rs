@@ -74,9 +74,9 @@ where
             // Two answers for one cookie would contradict each other.
             return ResponseFuture::passing_on(self.inner.call(request));
         }
-        let presented = self.config.presented(request.uri(), request.headers());
+        let unread = self.config.unread(request.uri(), request.headers());
         let head = self.config.hooks.head_of(&request);
-        let session = LazySession::new(Arc::clone(&self.config), presented, head, outer);
+        let session = LazySession::new(Arc::clone(&self.config), unread, head, outer);
         let exchange = self
             .config
             .touch_if

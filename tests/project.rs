@@ -103,7 +103,6 @@ fn the_pure_files_do_no_input_or_output() {
         "format.rs",
         "format/native.rs",
         "id.rs",
-        "koa.rs",
         "koa/header.rs",
         "koa/keygrip.rs",
         "koa/terms.rs",
@@ -138,7 +137,12 @@ fn no_function_is_longer_than_forty_lines() {
 fn functions(code: &str) -> Vec<(String, usize)> {
     let lines: Vec<_> = code.lines().collect();
     let begins = |line: &str| line.contains("fn ") && !line.trim_start().starts_with("//");
-    let starts = (0..lines.len()).filter(|at| begins(lines[*at]));
+    let has_body = |at: usize| {
+        let mut rest = lines[at..].iter();
+        rest.find(|line| line.ends_with(['{', ';']))
+            .is_some_and(|line| line.ends_with('{'))
+    };
+    let starts = (0..lines.len()).filter(|at| begins(lines[*at]) && has_body(*at));
     starts
         .filter_map(|start| {
             let line = lines[start];

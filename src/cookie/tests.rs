@@ -13,7 +13,9 @@ fn headers(cookies: &[&[u8]]) -> HeaderMap {
 }
 
 fn found(cookies: &[&[u8]]) -> Presented {
-    presented(&headers(cookies), "__Host-id", |value| Native.token(value))
+    presented(&Cookies::of(&headers(cookies)), "__Host-id", |value| {
+        Native.token(value)
+    })
 }
 
 fn text(value: &HeaderValue) -> &str {
@@ -187,7 +189,7 @@ fn a_malformed_value_is_no_token() {
             continue;
         };
         let presented = presented(
-            &HeaderMap::from_iter([(COOKIE, header)]),
+            &Cookies::of(&HeaderMap::from_iter([(COOKIE, header)])),
             "__Host-id",
             |value| Native.token(value),
         );
@@ -253,4 +255,10 @@ fn vary_names_the_cookie_once() {
     vary_by(&COOKIE, &mut headers);
     let all: Vec<_> = headers.get_all(VARY).iter().map(text).collect();
     assert_eq!(all, ["Accept-Encoding", "cookie"]);
+}
+
+#[test]
+fn unread_cookies_print_as_redacted() {
+    let cookies = Cookies::of(&headers(&[b"__Host-id=secret"]));
+    assert_eq!(format!("{cookies:?}"), "Cookies(REDACTED)");
 }

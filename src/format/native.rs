@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Error, Expiry,
-    cookie::{CookieConfig, Presented, presented},
+    cookie::{CookieConfig, Cookies, Presented, presented},
     document::{Document, Meta, RESERVED},
     expiry::epoch_seconds,
     format::{ColumnNames, Format, Layout, Line, OldId, Terms, Ticket},
@@ -80,8 +80,13 @@ impl Format for Native {
         config.name()
     }
 
-    fn presented(&self, _: &Uri, headers: &HeaderMap, config: &CookieConfig) -> Presented {
-        presented(headers, config.name(), |value| self.token(value))
+    /// Nothing depends on it.
+    fn line(&self, _: &Uri, _: &HeaderMap) -> Line {
+        Line::Unknown
+    }
+
+    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> Presented {
+        presented(cookies, config.name(), |value| self.token(value))
     }
 
     fn set(&self, ticket: &Ticket, config: &CookieConfig, _: Line) -> Vec<HeaderValue> {

@@ -1,12 +1,12 @@
 //! Koa's cookies, octet by octet as the package `cookies` reads and writes
 //! them.
 
-use http::{HeaderMap, HeaderName, header::COOKIE};
+use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    cookie::is_attribute_octet,
+    cookie::{Cookies, is_attribute_octet},
     document::{Document, Json},
     expiry::{COOKIE_LIMIT, epoch_seconds, instant},
     format::{Line, NativeLayout},
@@ -15,10 +15,10 @@ use crate::{
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The value of the first cookie of this name, without quotes around it.
-pub(super) fn first<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let value = headers
-        .get_all(COOKIE)
-        .into_iter()
+pub(super) fn first<'c>(cookies: &'c Cookies, name: &str) -> Option<&'c [u8]> {
+    let value = cookies
+        .values()
+        .iter()
         .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
         .find_map(|pair| value_of(pair, name.as_bytes()))?;
     match value.split_first() {

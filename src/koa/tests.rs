@@ -50,8 +50,8 @@ fn cookies(headers: &[&[u8]]) -> HeaderMap {
 }
 
 fn presented(koa: &Koa, headers: &[&[u8]]) -> Presented {
-    let uri = Uri::from_static("/");
-    koa.presented(&uri, &cookies(headers), &CookieConfig::default())
+    let cookies = Cookies::of(&cookies(headers));
+    koa.presented(&cookies, &CookieConfig::default())
 }
 
 fn opens(koa: &Koa, header: &str) -> bool {

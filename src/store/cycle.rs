@@ -154,11 +154,11 @@ async fn copy(
         .execute(connection)
         .await?;
     Ok(Row::written(
-        row,
         plan.new_id.clone(),
         content,
         row.times.now,
         Expiring::Moves(extent),
+        row.times.created,
     ))
 }
 

@@ -158,11 +158,11 @@ impl Writer {
         };
         match outcome {
             Ok(Some(now)) => Attempt::Written(Arc::new(Row::written(
-                row,
                 row.id.clone(),
                 draft.content,
                 now,
                 expiring,
+                row.times.created,
             ))),
             Ok(None) => Attempt::Lost,
             Err(error) => failed(error),

@@ -45,7 +45,8 @@ impl SetUp {
     pub(super) async fn table(&self) -> Result<Arc<Table>, Error> {
         match self.found() {
             Some(table) => Ok(table),
-            None => self.look().await,
+            // Boxed, so that not every request carries room for it.
+            None => Box::pin(self.look()).await,
         }
     }
 

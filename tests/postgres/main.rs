@@ -22,6 +22,7 @@ mod responses;
 mod rights;
 mod session_api;
 mod set_up;
+mod sharing;
 mod store;
 mod support;
 mod timeouts;

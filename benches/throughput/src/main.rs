@@ -75,7 +75,7 @@ fn measure(arguments: &Arguments, tracked: &Tracked) -> io::Result<Results> {
     let connections = u32::try_from(built.len()).map_err(io::Error::other)? * arguments.pool;
     let mut postgres = Postgres::start(arguments.fsync, connections + 20)?;
     let set_up = arguments.set_up(postgres.version()?, redis);
-    println!("{set_up:?}");
+    println!("{}", summary::set_up(&set_up));
     if postgres.is_in_memory() {
         eprintln!("WARNING: TMPDIR is in memory, so a commit waits for no disk");
     }

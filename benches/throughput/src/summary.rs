@@ -120,7 +120,8 @@ fn markdown(results: &Results) -> String {
     text
 }
 
-fn set_up(set_up: &SetUp) -> String {
+/// A sentence.
+pub(crate) fn set_up(set_up: &SetUp) -> String {
     let redis = set_up.redis.as_ref();
     let redis = redis.map_or_else(String::new, |version| format!(", Redis {version}"));
     format!(

@@ -1,0 +1,119 @@
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use axum_pg_session::Reaper;
+use bench_common::{median, percentile};
+use sqlx::PgPool;
+
+use crate::{
+    Outcome,
+    effort::Effort,
+    rounds::{Answered, Crowd},
+    seed::{Life, Rows, insert, vacuum},
+    site::{Site, Visit},
+};
+
+const SIZE: u64 = 500;
+/// Half of those who are there at once read, half of them write.
+const FOREGROUND: [Visit; 2] = [Visit::Load, Visit::Save];
+/// How long the foreground is alone before each run of the reaper, and what of
+/// that goes by before anything counts.
+const ALONE: Duration = Duration::from_millis(300);
+const WARM_UP: Duration = Duration::from_millis(100);
+/// The longest time for which it is watched alone; it ends well before the
+/// reaper comes.
+const WATCHED: Duration = Duration::from_millis(150);
+
+/// What it took to delete so many rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Reaped {
+    pub(crate) expired: u64,
+    /// The median of some runs, its pauses included.
+    pub(crate) micros_per_row: f64,
+    /// Of the requests that met the reaper.
+    pub(crate) during: P99s,
+    /// Of those that met a moment of the same length just before: long ones
+    /// meet a short moment more often, with or without a reaper.
+    pub(crate) alone: P99s,
+}
+
+/// Milliseconds.
+pub(crate) type P99s = BTreeMap<Visit, f64>;
+
+struct Run {
+    took: Duration,
+    alone: Vec<Answered>,
+    during: Vec<Answered>,
+}
+
+pub(crate) async fn over_expired(pool: &PgPool, effort: Effort) -> Outcome<Vec<Reaped>> {
+    let site = Site::new(pool, "reaped".into(), effort.living(), SIZE).await?;
+    let mut steps = Vec::new();
+    for expired in effort.expired() {
+        let mut runs = Vec::new();
+        for _ in 0..effort.reaps(*expired) {
+            runs.push(run(&site, *expired).await?);
+        }
+        eprintln!("{expired} rows are reaped");
+        steps.push(step(*expired, &runs));
+    }
+    site.check_saves().await?;
+    Ok(steps)
+}
+
+async fn run(site: &Site, expired: u64) -> Outcome<Run> {
+    let rows = Rows {
+        first: site.visitors,
+        count: expired,
+        size: SIZE,
+        life: Life::Expired,
+    };
+    insert(&site.pool, &site.table, rows).await?;
+    vacuum(&site.pool, &site.table).await?;
+    let crowd = Crowd::enter(site, &FOREGROUND);
+    let entered = Instant::now();
+    tokio::time::sleep(ALONE).await;
+    let from = Instant::now();
+    let reaped = Reaper::new(site.store.clone()).run_once().await?;
+    let took = from.elapsed();
+    let answered = crowd.leave().await?;
+    if reaped.deleted != expired {
+        return Err(format!("{expired} rows were expired: {reaped:?}").into());
+    }
+    Ok(Run {
+        took,
+        alone: met(&answered, entered + WARM_UP, took.min(WATCHED)),
+        during: met(&answered, from, took),
+    })
+}
+
+fn met(answered: &[Answered], from: Instant, length: Duration) -> Vec<Answered> {
+    let meets = |answer: &&Answered| answer.from < from + length && answer.to > from;
+    answered.iter().filter(meets).copied().collect()
+}
+
+fn step(expired: u64, runs: &[Run]) -> Reaped {
+    let micros = |run: &Run| run.took.as_secs_f64() * 1e6 / expired as f64;
+    Reaped {
+        expired,
+        micros_per_row: median(&mut runs.iter().map(micros).collect::<Vec<_>>()),
+        during: p99s(runs.iter().flat_map(|run| &run.during)),
+        alone: p99s(runs.iter().flat_map(|run| &run.alone)),
+    }
+}
+
+fn p99s<'a>(answered: impl Iterator<Item = &'a Answered>) -> P99s {
+    let mut millis: BTreeMap<Visit, Vec<f64>> = BTreeMap::new();
+    for answer in answered {
+        millis
+            .entry(answer.visit)
+            .or_default()
+            .push(answer.millis());
+    }
+    millis
+        .into_iter()
+        .map(|(visit, mut millis)| (visit, percentile(&mut millis, 0.99)))
+        .collect()
+}

@@ -1,0 +1,137 @@
+use std::error::Error;
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, StatusCode, header},
+    routing::get,
+};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
+use sqlx::PgPool;
+use tower::{Service as _, ServiceExt as _, layer::util::Identity};
+
+use crate::by_hand;
+
+/// How many visitors take turns, so that no two requests under way are of one
+/// session.
+pub(crate) const VISITORS: usize = 64;
+/// Nobody listens there, so a statement would fail.
+const NOWHERE: &str = "postgres://127.0.0.1:1/none";
+
+/// The same pages with and without our layer, and visitors who have a row.
+pub(crate) struct Site {
+    pub(crate) pool: PgPool,
+    pub(crate) bare: Router,
+    pub(crate) idle: Router,
+    pub(crate) without_database: Router,
+    pub(crate) with_database: Router,
+    /// Theirs is the session that readers read.
+    pub(crate) readers: Vec<String>,
+    pub(crate) writers: Vec<String>,
+}
+
+impl Site {
+    pub(crate) async fn new(url: &str) -> Result<Self, Box<dyn Error>> {
+        let pool = PgPool::connect(url).await?;
+        let store = PgSessionStore::new(pool.clone());
+        store.migrate().await?;
+        let nowhere = PgSessionStore::new(PgPool::connect_lazy(NOWHERE)?);
+        let with_database = pages().layer(PgSessionLayer::new(store));
+        let readers = join(&with_database).await?;
+        by_hand::make_rows(&pool).await?;
+        Ok(Self {
+            pool,
+            bare: plain(),
+            idle: plain().layer(Identity::new()),
+            without_database: pages().layer(PgSessionLayer::new(nowhere)),
+            readers,
+            writers: join(&with_database).await?,
+            with_database,
+        })
+    }
+
+    /// Fails when the rows do not hold the visits that were answered.
+    pub(crate) async fn check_visits(&self, written: usize) -> Result<(), Box<dyn Error>> {
+        let sql = "SELECT COALESCE(sum((session->>'visits')::int8), 0)::int8 FROM session \
+                   WHERE session->>'name' IS NOT NULL";
+        let stored: i64 = sqlx::query_scalar(sql).fetch_one(&self.pool).await?;
+        if usize::try_from(stored) != Ok(written) {
+            return Err(format!("{written} visits were answered, {stored} are stored").into());
+        }
+        Ok(())
+    }
+}
+
+fn plain() -> Router {
+    Router::new().route("/plain", get(async || "ok"))
+}
+
+fn pages() -> Router {
+    plain()
+        .route("/untouched", get(async |_: Session| "ok"))
+        .route("/read", get(read))
+        .route("/write", get(write))
+        .route("/new", get(new))
+        .route("/join", get(sign_in))
+}
+
+async fn read(session: Session) -> Result<String, axum_pg_session::Error> {
+    let visits: Option<u64> = session.get("visits")?;
+    Ok(visits.unwrap_or(0).to_string())
+}
+
+async fn write(session: Session) -> Result<String, axum_pg_session::Error> {
+    let visits = session.update("visits", |visits: Option<u64>| visits.unwrap_or(0) + 1)?;
+    Ok(visits.to_string())
+}
+
+async fn new(session: Session) -> Result<&'static str, axum_pg_session::Error> {
+    session.insert("visits", 1)?;
+    Ok("ok")
+}
+
+/// A document of about half a kilobyte, as a visitor who signed in may have.
+async fn sign_in(session: Session) -> Result<&'static str, axum_pg_session::Error> {
+    session.insert("visits", 0)?;
+    session.insert("name", "Ada Lovelace")?;
+    session.insert("token", "7d4b45873dd6cc88b90dfe598d93e2f6a003a6637")?;
+    session.insert("basket", [17, 4, 1815, 1843, 42])?;
+    session.insert(
+        "notes",
+        "The engine weaves algebraical patterns. ".repeat(8),
+    )?;
+    Ok("ok")
+}
+
+async fn join(app: &Router) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut cookies = Vec::with_capacity(VISITORS);
+    for _ in 0..VISITORS {
+        let request = Request::get("/join").body(Body::empty())?;
+        let response = app.clone().oneshot(request).await?;
+        let cookie = response.headers().get(header::SET_COOKIE);
+        let cookie = cookie.ok_or("no cookie for a new session")?.to_str()?;
+        cookies.push(cookie.split(';').next().unwrap_or_default().to_owned());
+    }
+    Ok(cookies)
+}
+
+/// Whether an answer must bring a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cookie {
+    Made,
+    None,
+}
+
+/// Calls the router and drops what it answers.
+pub(crate) async fn visit(
+    app: &mut Router,
+    request: Request<Body>,
+    cookie: Cookie,
+) -> Result<(), String> {
+    let Ok(response) = app.call(request).await;
+    let brings = response.headers().contains_key(header::SET_COOKIE);
+    if response.status() != StatusCode::OK || brings != (cookie == Cookie::Made) {
+        return Err(format!("unexpected answer: {response:?}"));
+    }
+    Ok(())
+}
