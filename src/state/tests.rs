@@ -145,7 +145,7 @@ proptest! {
                 let mut document = Document::clone(row.document().expect("an object"));
                 record.changes.replay(&mut document).expect("it fits");
                 prop_assert_eq!(record.outcome.as_deref(), Some(&document));
-                Row::new(row.id.clone(), Some(document.to_text().into()), row.times)
+                Row::new(row.id.clone(), Some(document.to_text().into()), row.times, &NativeLayout)
             }
             _ => return Ok(()),
         };

@@ -1,4 +1,5 @@
-# Starting and ending the counter; sourced by the scripts beside this file.
+# Starting and ending the example that $example names; sourced by the scripts
+# beside this file.
 
 fail() {
     echo "$*" >&2
@@ -15,33 +16,33 @@ bare_path() {
     echo "$bare"
 }
 
-# Sets url and counter. What the counter leaves behind is left in $own.
+# Sets url and running. What the example leaves behind is left in $own.
 own=$(mktemp -d)
 # As root the server of the machine runs as another user, who must get in and
 # clean up.
 chmod 1777 "$own"
-start_counter() {
-    cargo build --quiet --locked --example counter
+start_example() {
+    cargo build --quiet --locked --example "$example"
     local program output
-    program="${CARGO_TARGET_DIR:-target}/debug/examples/counter"
+    program="${CARGO_TARGET_DIR:-target}/debug/examples/$example"
     output=$(mktemp)
     "$@" TMPDIR="$own" "$program" >"$output" &
-    counter=$!
+    running=$!
     for _ in $(seq 300); do
         url=$(head -n 1 "$output")
         [ -z "$url" ] || break
         sleep 0.1
     done
     rm -f "$output"
-    [ -n "$url" ] || fail "the counter does not start"
+    [ -n "$url" ] || fail "$example does not start"
 }
 
-kill_counter() {
-    kill -9 "$counter"
-    wait "$counter" 2>/dev/null || true
+kill_example() {
+    kill -9 "$running"
+    wait "$running" 2>/dev/null || true
     for _ in $(seq 200); do
         [ -n "$(ls -A "$own")" ] || return 0
         sleep 0.1
     done
-    fail "the counter left something behind: $(ls -A "$own")"
+    fail "$example left something behind: $(ls -A "$own")"
 }
