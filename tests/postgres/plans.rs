@@ -59,14 +59,14 @@ const PINNED: &[Pinned] = &[
     },
     // A handle that was kept as text says nothing of where its row is.
     Pinned {
-        file: "find.sql",
-        parameters: &["sha256('x')"],
-        shows: WHOLE_TABLE,
-    },
-    Pinned {
         file: "destroy_one.sql",
         parameters: &["ID"],
         shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "find.sql",
+        parameters: &["sha256('x')"],
+        shows: WHOLE_TABLE,
     },
     Pinned {
         file: "has_schema.sql",
