@@ -117,7 +117,7 @@ fn of_route(results: &Results, route: Route) -> Figure {
         Route::New | Route::Seed => "A request that begins a session",
     };
     let figure = Figure::new(title).note(note(results));
-    let delays = results.commit_delays();
+    let delays = results.commit_delays(route);
     delays.into_iter().fold(figure, |figure, commit_delay| {
         let title = match commit_delay {
             0 => "commits as fast as the disk".to_owned(),
@@ -141,7 +141,10 @@ fn note(results: &Results) -> String {
     let set_up = &results.set_up;
     format!(
         "{} cores for load, server and database; PostgreSQL {}, fsync={}; medians of {} rounds",
-        set_up.cores, set_up.postgres, set_up.fsync, set_up.rounds
+        set_up.cores,
+        set_up.postgres_version(),
+        set_up.fsync,
+        set_up.rounds
     )
 }
 
@@ -161,9 +164,9 @@ impl View<'_> {
     }
 
     /// A map in the process writes so fast that beside it no difference
-    /// between the others could be seen.
+    /// between the others could be seen, and its plain route is axum's.
     fn points(&self, candidate: &str) -> Vec<(f64, f64)> {
-        if candidate == "memory" && matches!(self.route, Route::Incr | Route::New) {
+        if candidate == "memory" && self.route != Route::Read {
             return Vec::new();
         }
         let line = self.results.line(self.commit_delay, self.route, candidate);

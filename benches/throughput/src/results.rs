@@ -24,6 +24,21 @@ pub(crate) struct SetUp {
     pub(crate) seconds: f64,
 }
 
+impl SetUp {
+    /// Without the packager's own number.
+    pub(crate) fn postgres_version(&self) -> &str {
+        self.postgres.split(' ').next().unwrap_or_default()
+    }
+
+    /// A later run may have left Redis out.
+    fn then(self, later: Self) -> Self {
+        Self {
+            redis: later.redis.or(self.redis),
+            ..later
+        }
+    }
+}
+
 /// A line of the file of measurements.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,7 +71,7 @@ impl Results {
         for file in files {
             for line in BufReader::new(fs::File::open(file)?).lines() {
                 match serde_json::from_str(&line?)? {
-                    Line::SetUp(found) => set_up = found,
+                    Line::SetUp(found) => set_up = set_up.then(found),
                     Line::Measured(found) => measured.push(*found),
                 }
             }
@@ -68,8 +83,10 @@ impl Results {
         &self.medians
     }
 
-    pub(crate) fn commit_delays(&self) -> Vec<u32> {
-        sorted(self.medians.iter().map(|one| one.commit_delay))
+    /// Those with which a route was measured.
+    pub(crate) fn commit_delays(&self, route: Route) -> Vec<u32> {
+        let of_route = self.medians.iter().filter(|one| one.route == route);
+        sorted(of_route.map(|one| one.commit_delay))
     }
 
     pub(crate) fn routes(&self) -> Vec<Route> {
@@ -218,6 +235,16 @@ pub(crate) mod tests {
         assert!((ours.requests_per_second - 40.0).abs() < 1e-9);
         assert!((results.ratio(ours).expect("both are there") - 4.0).abs() < 1e-9);
         assert_eq!(results.candidates(), ["ours", REFERENCE]);
+    }
+
+    #[test]
+    fn of_several_runs_the_version_of_redis_stays() {
+        let with_redis = SetUp {
+            redis: Some("7".to_owned()),
+            ..SetUp::default()
+        };
+        let both = with_redis.then(SetUp::default());
+        assert_eq!(both.redis.as_deref(), Some("7"));
     }
 
     #[test]

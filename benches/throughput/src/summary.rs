@@ -112,8 +112,8 @@ fn markdown(results: &Results) -> String {
          has the set-up.\n{}\n",
         set_up(&results.set_up)
     );
-    for delay in results.commit_delays() {
-        for route in results.routes() {
+    for route in results.routes() {
+        for delay in results.commit_delays(route) {
             section(&mut text, results, delay, route);
         }
     }
@@ -129,7 +129,7 @@ pub(crate) fn set_up(set_up: &SetUp) -> String {
          rounds of {} s; pools of {} connections to Postgres, {} to Redis; {} sessions for each \
          connection.\n",
         set_up.cores,
-        set_up.postgres,
+        set_up.postgres_version(),
         set_up.fsync,
         set_up.rounds,
         set_up.seconds,
