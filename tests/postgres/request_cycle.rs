@@ -103,7 +103,7 @@ async fn a_suppressed_save_stores_nothing_not_even_an_end() {
 async fn the_end_of_a_stored_session_deletes_its_row() {
     let site = Site::of_koa().await;
     let mut browser = site.visitor_of_koa().await;
-    let answer = act(&site, &mut browser, |session| session.destroy()).await;
+    let answer = act(&site, &mut browser, Session::destroy).await;
     assert!(answer.removes_the_pair());
     assert_eq!(site.rows().count().await, 0);
 }
@@ -125,7 +125,7 @@ async fn a_forced_save_extends_a_session_that_did_not_change() {
     let site = Site::of_koa().await;
     let mut browser = site.visitor_with(DOCUMENT, DAY - 60.0).await;
     assert!(browser.get("/get/count").await.sets_no_cookie());
-    let answer = act(&site, &mut browser, |session| session.touch()).await;
+    let answer = act(&site, &mut browser, Session::touch).await;
     assert!(answer.renews_the_pair(SID));
     assert!(site.rows().seconds_left().await > DAY - 30.0);
     assert_eq!(site.rows().text().await, DOCUMENT);
@@ -135,7 +135,7 @@ async fn a_forced_save_extends_a_session_that_did_not_change() {
 async fn a_forced_save_stores_a_new_session_that_holds_nothing() {
     let site = Site::of_koa().await;
     let mut browser = site.browser();
-    act(&site, &mut browser, |session| session.touch()).await;
+    act(&site, &mut browser, Session::touch).await;
     assert_eq!(browser.jar.len(), 2);
     assert_eq!(
         site.rows().text().await,
