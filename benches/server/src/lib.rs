@@ -59,6 +59,10 @@ impl Arguments {
 /// # Errors
 ///
 /// When there is no socket to listen on.
+///
+/// # Panics
+///
+/// When a socket that was just accepted takes no option.
 pub async fn serve(app: Router) -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     println!("{}", listener.local_addr()?);

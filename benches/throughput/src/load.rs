@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Reads a plan from the standard input, carries it out, and reports.
 pub(crate) fn run() -> io::Result<()> {
     let plan: Plan = serde_json::from_reader(io::stdin().lock())?;
-    let outcome = Load::open(plan).and_then(Load::run);
+    let outcome = Load::open(&plan).and_then(Load::run);
     report(&match outcome {
         Ok(outcome) => Report::Done(Box::new(outcome)),
         Err(error) => Report::Failed(error.to_string()),
@@ -58,9 +58,9 @@ struct Load {
 }
 
 impl Load {
-    fn open(plan: Plan) -> io::Result<Self> {
+    fn open(plan: &Plan) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let connections = connections(&plan)?;
+        let connections = connections(plan)?;
         let now = Instant::now();
         let (phase, warm_up, measured, quota) = match plan.extent {
             Extent::Milliseconds { warm_up, measured } => {
