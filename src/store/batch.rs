@@ -268,3 +268,69 @@ impl<S: Statement> fmt::Debug for Batch<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of which only the id and the length matter.
+    struct Lengths;
+
+    impl Statement for Lengths {
+        type Row = (RowId, usize);
+        type Answer = ();
+
+        async fn run(&self, rows: Vec<Self::Row>) -> Vec<Result<(), Error>> {
+            rows.iter().map(|_| Ok(())).collect()
+        }
+
+        fn id(row: &Self::Row) -> &RowId {
+            &row.0
+        }
+
+        fn weight(row: &Self::Row) -> usize {
+            row.1
+        }
+    }
+
+    /// Rows of the statements that serve rows of these lengths, one by one.
+    fn statements(lengths: &[usize]) -> Vec<usize> {
+        let batch = Batch::new(Lengths);
+        let mut queue = batch.queue();
+        queue.waiting.extend(lengths.iter().map(|length| Waiting {
+            row: (RowId::from("id".to_owned()), *length),
+            answer: oneshot::channel().0,
+        }));
+        let mut statements = Vec::new();
+        while !queue.waiting.is_empty() {
+            statements.push(queue.take().len());
+        }
+        statements
+    }
+
+    #[test]
+    fn a_large_document_goes_alone() {
+        assert_eq!(statements(&[10, 10, 1 << 20, 10, 10]), [2, 1, 2]);
+        assert_eq!(statements(&[1 << 20, 1 << 20]), [1, 1]);
+    }
+
+    #[test]
+    fn a_statement_carries_no_more_than_it_may() {
+        assert_eq!(statements(&[MAX_BYTES / 2; 5]), [2, 2, 1]);
+        assert_eq!(statements(&[0; MAX_ROWS + 1]), [MAX_ROWS, 1]);
+    }
+
+    #[tokio::test]
+    async fn every_row_gets_its_answer_whatever_its_length() {
+        let batch = Batch::new(Lengths);
+        let lengths = (0..2000_usize).map(|n| (n % 7) << (n % 20));
+        let receipts: Vec<_> = lengths
+            .map(|length| batch.submit((RowId::from("id".to_owned()), length)))
+            .collect();
+        for receipt in receipts {
+            assert!(receipt.answer().await.is_ok());
+        }
+        assert_eq!(batch.queue().statements_in_flight, 0);
+        assert_eq!(batch.queue().rows_in_flight, 0);
+    }
+}
