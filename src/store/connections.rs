@@ -194,9 +194,10 @@ impl Round {
 }
 
 impl Drop for Round {
+    /// In one step, or a connection could be kept with nobody to give it back.
     fn drop(&mut self) {
-        self.0.give_back(|_| true);
-        self.0.kept().janitor = Janitor::Off;
+        let kept = std::mem::take(&mut *self.0.kept());
+        drop(kept);
     }
 }
 
