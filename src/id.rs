@@ -27,12 +27,13 @@ impl Token {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    pub(crate) fn header_value(&self) -> HeaderValue {
-        let mut value = HeaderValue::from_str(self.as_str()).expect("tokens are visible ASCII");
-        value.set_sensitive(true);
-        value
-    }
+/// A header that carries a token, signed or not, and is not to be printed.
+pub(crate) fn sensitive(token: &str) -> HeaderValue {
+    let mut value = HeaderValue::from_str(token).expect("tokens are visible ASCII");
+    value.set_sensitive(true);
+    value
 }
 
 impl fmt::Debug for Token {

@@ -12,11 +12,13 @@ use tower_layer::Layer;
 use crate::{
     CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
     Transport,
-    cookie::{CookieConfig, Cookies, Presented, attach, forbid_shared_caching, vary_by},
+    cookie::{CookieConfig, Cookies, attach, forbid_shared_caching, vary_by},
     document::Document,
     expiry::{Absolute, Timeouts},
     format::Line,
     hooks::Hooks,
+    id::sensitive,
+    presented::Presented,
     service::{Exchange, PgSessionService},
     session::Pending,
 };
@@ -112,7 +114,7 @@ impl PgSessionLayer {
         }
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(Arc::make_mut(&mut self.config));
         self
     }
@@ -372,12 +374,11 @@ impl Config {
 
     fn carried(&self, transport: &dyn Transport, headers: &HeaderMap) -> Presented {
         let value = transport.read(headers).filter(|value| !value.is_empty());
-        let token = value.and_then(|value| self.store.format().token(value));
-        Presented {
-            tokens: token.into_iter().collect(),
-            named: value.is_some(),
-            ..Presented::default()
+        let mut presented = Presented::default();
+        if let Some(value) = value {
+            presented.add(self.store.format().read(value, &self.cookie));
         }
+        presented
     }
 
     /// Tells the visitor what became of the session.
@@ -392,7 +393,8 @@ impl Config {
                 attach(headers, format.removal(terms, &self.cookie, line));
             }
             (Pending::Set(ticket), Some(transport)) => {
-                transport.write(&ticket.token.header_value(), headers);
+                let token = format.spell(&ticket.token, &self.cookie);
+                transport.write(&sensitive(&token), headers);
                 forbid_shared_caching(headers);
             }
             (Pending::Removed(_), Some(transport)) => {

@@ -8,11 +8,12 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Error, FailurePolicy, Session,
-    cookie::{Cookies, Presented, Signature},
+    cookie::Cookies,
     document::Document,
     format::Line,
     id::RowId,
     layer::{Config, Empty, Unread},
+    presented::Presented,
     state::{Origin, State, Unkeepable},
     store::Row,
 };
@@ -169,9 +170,7 @@ impl Lazy {
         };
         match state.origin() {
             Origin::New if self.config.empty == Empty::IsStored => state.keep(),
-            Origin::Stored(..) if presented.signature == Signature::Outdated => {
-                state.keep_if_allowed();
-            }
+            Origin::Stored(_, token) if presented.is_outdated(token) => state.keep_if_allowed(),
             _ => {}
         }
         Ok(self

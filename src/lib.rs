@@ -14,9 +14,11 @@ mod id;
 mod koa;
 mod layer;
 mod lazy;
+mod presented;
 mod reaper;
 mod service;
 mod session;
+mod signing;
 mod state;
 mod store;
 mod stored;
@@ -38,6 +40,7 @@ pub use crate::{
     reaper::{Ending, Reaped, Reaper, ReaperHandle},
     service::{Exchange, PgSessionService},
     session::Session,
+    signing::{SigningKeys, Unsigned},
     store::{MIGRATOR, PgSessionStore, TableReport},
     stored::StoredSession,
     transport::{HeaderTransport, Transport},

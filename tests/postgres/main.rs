@@ -23,6 +23,7 @@ mod rights;
 mod session_api;
 mod set_up;
 mod sharing;
+mod signing;
 mod store;
 mod support;
 mod timeouts;
