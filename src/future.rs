@@ -164,7 +164,7 @@ fn not_saved<B: Default>(error: &Error) -> Response<B> {
     log(error);
     let mut response = Response::new(B::default());
     *response.status_mut() = match error.status() {
-        StatusCode::BAD_REQUEST => StatusCode::BAD_REQUEST,
+        status @ (StatusCode::BAD_REQUEST | StatusCode::INSUFFICIENT_STORAGE) => status,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     response
@@ -178,6 +178,9 @@ fn log(error: &Error) {
     match kind {
         ErrorKind::Ended | ErrorKind::Ambiguous => {
             tracing::debug!(error, ?kind, "a change to a session was refused");
+        }
+        ErrorKind::TooLarge => {
+            tracing::warn!(error, ?kind, "a session would be too large to be saved");
         }
         _ => tracing::error!(
             error,

@@ -18,6 +18,7 @@ use crate::{
     format::Line,
     hooks::Hooks,
     id::sensitive,
+    limits::Limits,
     presented::Presented,
     service::{Exchange, PgSessionService},
     session::Pending,
@@ -76,6 +77,7 @@ pub(crate) struct Config {
     pub(crate) on_load_failure: FailurePolicy,
     pub(crate) on_save_failure: FailurePolicy,
     pub(crate) hooks: Hooks,
+    pub(crate) limits: Limits,
 }
 
 /// What a request says of its session, where that is not read before somebody
@@ -110,6 +112,7 @@ impl PgSessionLayer {
                 on_load_failure: FailurePolicy::Refuse,
                 on_save_failure: FailurePolicy::Refuse,
                 hooks: Hooks::default(),
+                limits: Limits::default(),
             }),
         }
     }
@@ -462,6 +465,7 @@ impl fmt::Debug for Config {
             .field("on_load_failure", &self.on_load_failure)
             .field("on_save_failure", &self.on_save_failure)
             .field("hooks", &self.hooks)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }

@@ -168,6 +168,7 @@ impl Lazy {
                 }
             }
         };
+        state.keep_within(self.config.limits);
         match state.origin() {
             Origin::New if self.config.empty == Empty::IsStored => state.keep(),
             Origin::Stored(_, token) if presented.is_outdated(token) => state.keep_if_allowed(),

@@ -14,6 +14,7 @@ mod id;
 mod koa;
 mod layer;
 mod lazy;
+mod limits;
 mod presented;
 mod reaper;
 mod service;

@@ -10,6 +10,7 @@ mod koa;
 mod koa_life;
 mod layer;
 mod laziness;
+mod limits;
 mod migrations;
 mod model_defects;
 mod nesting;
