@@ -14,9 +14,11 @@ mod id;
 mod koa;
 mod layer;
 mod lazy;
+mod login;
 mod reaper;
 mod service;
 mod session;
+mod site_data;
 mod state;
 mod store;
 mod stored;
@@ -35,10 +37,12 @@ pub use crate::{
     koa::{KeygripDigest, Koa},
     layer::PgSessionLayer,
     lazy::LazySession,
+    login::{AtLimit, Device, Login},
     reaper::{Ending, Reaped, Reaper, ReaperHandle},
     service::{Exchange, PgSessionService},
     session::Session,
-    store::{MIGRATOR, PgSessionStore, TableReport},
+    site_data::SiteData,
+    store::{MIGRATOR, PgSessionStore, TableReport, UserSession, UserSessions},
     stored::StoredSession,
     transport::{HeaderTransport, Transport},
 };
