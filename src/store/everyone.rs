@@ -49,17 +49,16 @@ impl PgSessionStore {
             .await?;
         let mut ended = 0;
         // A session that got a new id meanwhile may be where the walk was
-        // before, so it walks until it finds none.
-        loop {
-            match self.walk(began).await? {
-                0 => return Ok(ended),
-                found => ended += found,
-            }
+        // before, so it walks until it finds no row.
+        while let Some(more) = self.walk(began).await? {
+            ended += more;
         }
+        Ok(ended)
     }
 
-    async fn walk(&self, began: f64) -> Result<u64, Error> {
-        let mut ended = 0;
+    /// How many sessions a walk through the table ended, if it found any row.
+    async fn walk(&self, began: f64) -> Result<Option<u64>, Error> {
+        let mut ended = None;
         let mut page = Page {
             after: String::new(),
             began,
@@ -73,9 +72,10 @@ impl PgSessionStore {
                 return Ok(ended);
             };
             page.after.clone_from(last);
-            ended += self
+            let more = self
                 .ask_table(move |table, connection| Box::pin(end(table, connection, ids)))
                 .await?;
+            ended = Some(ended.unwrap_or(0) + more);
         }
     }
 }
