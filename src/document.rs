@@ -56,12 +56,18 @@ enum Key {
     Odd(Piece),
 }
 
+/// The successor that no row has as its id.
+const NOWHERE: &str = "";
+
 /// What the row remembers of its own life, beside the application's values.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Meta {
     /// Seconds of inactivity after which this session ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) idle: Option<f64>,
+    /// Seconds after its beginning at which this session ends at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) absolute: Option<f64>,
     /// Seconds since the epoch at which this session ends at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<f64>,
@@ -251,6 +257,11 @@ impl Document {
             "{}" => self.remove(RESERVED),
             _ => self.insert(RESERVED, json),
         }
+    }
+
+    /// What is left under the id of a session whose data nobody may follow.
+    pub(crate) fn forwarding_nowhere() -> Self {
+        Self::forwarding_to(NOWHERE)
     }
 
     /// The row that a session leaves under its old id when it gets a new one.

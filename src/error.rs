@@ -46,7 +46,9 @@ pub enum ErrorKind {
     /// The request carries cookies of several live sessions, or more of them
     /// than are looked up, so that none can be trusted.
     Ambiguous,
-    /// A value can't be written as JSON.
+    /// The user has as many sessions as allowed, so another login is refused.
+    SessionLimit,
+    /// A value can't be written as JSON, or a user's id can't be stored.
     Serialize,
     /// A stored value is not of the type that was asked for.
     Deserialize,
@@ -93,8 +95,9 @@ impl Error {
     }
 
     /// The status that this error has as a response: 503 where trying again
-    /// may help, 400 for [`ErrorKind::Ambiguous`], 507 for
-    /// [`ErrorKind::TooLarge`], and 500 otherwise.
+    /// may help, 400 for [`ErrorKind::Ambiguous`], 403 for
+    /// [`ErrorKind::SessionLimit`], 507 for [`ErrorKind::TooLarge`], and 500
+    /// otherwise.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.kind() {
@@ -105,6 +108,7 @@ impl Error {
             // Not 413: an answer below 500 would keep what the handler did
             // before, and the request itself may be small.
             ErrorKind::TooLarge => StatusCode::INSUFFICIENT_STORAGE,
+            ErrorKind::SessionLimit => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -180,6 +184,9 @@ impl IntoResponse for Error {
         let sentence = match self.kind() {
             ErrorKind::TooLarge => "This session can hold no more.",
             ErrorKind::Ambiguous => "Several sessions at once. Please clear this site's cookies.",
+            ErrorKind::SessionLimit => {
+                "You are signed in on too many devices. Please sign out on one."
+            }
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
                 "The session store is unavailable. Please try again."
             }

@@ -30,6 +30,17 @@ pub enum Expiry {
     Idle(Duration),
     /// At this instant, whatever the activity and the layer's timeouts.
     At(OffsetDateTime),
+    /// After this long without a request, and this long after the session
+    /// began, or its user signed in, whatever the activity. The layer's
+    /// timeouts play no part.
+    ///
+    /// It needs the column `created`. Koa's format can't keep it.
+    Timeouts {
+        /// Without a request.
+        idle: Duration,
+        /// Whatever the activity.
+        absolute: Duration,
+    },
 }
 
 pub(crate) fn epoch_seconds(instant: OffsetDateTime) -> f64 {
@@ -61,6 +72,8 @@ pub(crate) struct Times {
     pub(crate) now: f64,
     pub(crate) expires: f64,
     pub(crate) created: Option<f64>,
+    /// By a request that kept the session alive, where the table tells.
+    pub(crate) seen: Option<f64>,
 }
 
 /// How far a write moves the expiry: `ttl` seconds from the database's now,
@@ -124,6 +137,9 @@ impl Timeouts {
     }
 
     fn absolute_seconds(&self, meta: &Meta) -> Option<f64> {
+        if meta.absolute.is_some() {
+            return meta.absolute;
+        }
         match (self.absolute, meta.reckoning) {
             (Absolute::WherePossible, Reckoning::Ours) => Some(ABSOLUTE_TIMEOUT.as_secs_f64()),
             (Absolute::After(limit), _) => Some(limit.as_secs_f64()),
@@ -141,7 +157,17 @@ impl Timeouts {
     pub(crate) fn is_touch_due(&self, meta: &Meta, times: Times) -> bool {
         let extent = self.extent(meta, times.created);
         let moved = (extent.from(times.now) - times.expires).abs();
-        moved > 0.0 && moved >= self.precision(extent)
+        // At its absolute end an expiry moves no more, but its user is seen.
+        let unseen = times.seen.map_or(0.0, |seen| times.now - seen);
+        (moved > 0.0 && moved >= self.precision(extent))
+            || (unseen > 0.0 && unseen >= self.precision_of_seen(extent))
+    }
+
+    fn precision_of_seen(&self, extent: Extent) -> f64 {
+        self.precision(Extent {
+            ttl: extent.ttl.min(self.idle().as_secs_f64()),
+            ..extent
+        })
     }
 
     /// Seconds by which the stored expiry may lag behind.
@@ -210,6 +236,7 @@ mod tests {
             now,
             expires,
             created: Some(created),
+            seen: None,
         }
     }
 
@@ -255,6 +282,29 @@ mod tests {
     fn a_session_at_its_absolute_end_is_not_touched_any_more() {
         let at_the_end = times(29.5 * DAY, 30.0 * DAY, 0.0);
         assert!(!Timeouts::default().is_touch_due(&Meta::default(), at_the_end));
+    }
+
+    #[test]
+    fn at_its_absolute_end_a_session_is_touched_to_say_when_it_was_seen() {
+        let seen = |seen| Times {
+            seen: Some(seen),
+            ..times(29.5 * DAY, 30.0 * DAY, 0.0)
+        };
+        let due = |times| Timeouts::default().is_touch_due(&Meta::default(), times);
+        assert!(due(seen(29.0 * DAY)));
+        assert!(!due(seen(29.5 * DAY - HOUR)));
+    }
+
+    #[test]
+    fn a_session_with_timeouts_of_its_own_knows_no_other() {
+        let mut document = Document::default();
+        let (idle, absolute) = (Duration::from_hours(48), Duration::from_hours(24 * 90));
+        remember(Expiry::Timeouts { idle, absolute }, &mut document);
+        let extent = Timeouts::default().extent(&document.meta(), Some(HOUR));
+        assert_eq!(extent.ttl, 2.0 * DAY);
+        assert_eq!(extent.until, Some(HOUR + 90.0 * DAY));
+        remember(Expiry::Default, &mut document);
+        assert_eq!(document.to_text(), "{}");
     }
 
     #[test]

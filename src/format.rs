@@ -74,6 +74,11 @@ pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
     /// What the session knows of its own life.
     fn meta(&self, document: &Document) -> Meta;
 
+    /// # Errors
+    ///
+    /// When a document of this format can't keep such an expiry.
+    fn check(&self, expiry: Expiry) -> Result<(), Error>;
+
     /// Writes the choice into the document; `blank` has the defaults.
     fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document);
 }

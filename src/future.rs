@@ -132,6 +132,7 @@ fn finish<B: Default>(
     mut response: Response<B>,
     (pending, outcome): Committed,
 ) -> Response<B> {
+    let is_saved = outcome.is_ok();
     let pending = match (outcome, pending) {
         (Ok(()), Pending::AsItIs) if has_a_dead_cookie(session, response.headers()) => {
             Pending::Removed(None)
@@ -144,6 +145,9 @@ fn finish<B: Default>(
     };
     let config = session.config();
     config.tell(&pending, session.line(), response.headers_mut());
+    if is_saved && signs_out(session) {
+        config.clear_site_data(&pending, response.headers_mut());
+    }
     config.vary(response.headers_mut());
     response
 }
@@ -159,12 +163,20 @@ fn has_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
         && !is_set(headers, session.config().cookie_name())
 }
 
+fn signs_out(session: &LazySession) -> bool {
+    let session = session
+        .looked_at()
+        .and_then(|session| session.as_ref().ok());
+    session.is_some_and(Session::signs_out)
+}
+
 /// The handler's answer would claim what was not stored.
 fn not_saved<B: Default>(error: &Error) -> Response<B> {
     log(error);
     let mut response = Response::new(B::default());
     *response.status_mut() = match error.status() {
-        status @ (StatusCode::BAD_REQUEST | StatusCode::INSUFFICIENT_STORAGE) => status,
+        status if status.is_client_error() => status,
+        StatusCode::INSUFFICIENT_STORAGE => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     response
@@ -176,7 +188,7 @@ fn log(error: &Error) {
     let kind = error.kind();
     let error = error as &dyn std::error::Error;
     match kind {
-        ErrorKind::Ended | ErrorKind::Ambiguous => {
+        ErrorKind::Ended | ErrorKind::Ambiguous | ErrorKind::SessionLimit => {
             tracing::debug!(error, ?kind, "a change to a session was refused");
         }
         ErrorKind::TooLarge => {

@@ -6,12 +6,12 @@ use std::{
 };
 
 use cookie::SameSite;
-use http::{HeaderMap, Uri, header::COOKIE, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::COOKIE, request::Parts};
 use tower_layer::Layer;
 
 use crate::{
     CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
-    Transport,
+    SiteData, Transport,
     cookie::{CookieConfig, Cookies, attach, forbid_shared_caching, vary_by},
     document::Document,
     expiry::{Absolute, Timeouts},
@@ -22,7 +22,10 @@ use crate::{
     presented::Presented,
     service::{Exchange, PgSessionService},
     session::Pending,
+    site_data::header_value,
 };
+
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 type TouchIf = Arc<dyn Fn(&Exchange) -> bool + Send + Sync>;
 
@@ -76,6 +79,7 @@ pub(crate) struct Config {
     pub(crate) empty: Empty,
     pub(crate) on_load_failure: FailurePolicy,
     pub(crate) on_save_failure: FailurePolicy,
+    clear_site_data: Option<HeaderValue>,
     pub(crate) hooks: Hooks,
     pub(crate) limits: Limits,
 }
@@ -111,6 +115,7 @@ impl PgSessionLayer {
                 empty: Empty::IsNone,
                 on_load_failure: FailurePolicy::Refuse,
                 on_save_failure: FailurePolicy::Refuse,
+                clear_site_data: None,
                 hooks: Hooks::default(),
                 limits: Limits::default(),
             }),
@@ -282,6 +287,26 @@ impl PgSessionLayer {
         self.with(|config| config.on_save_failure = policy)
     }
 
+    /// What browsers are asked to forget with the response of
+    /// [`Session::logout`](crate::Session::logout), beside the session's
+    /// cookie (ASVS 5.0 item 14.3.1). Default: nothing.
+    ///
+    /// Browsers heed it on encrypted connections only. Forgetting the cache
+    /// can take them seconds. Not sent where the logout failed, or where the
+    /// same response begins another session.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, SiteData};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// let layer = PgSessionLayer::new(store).clear_site_data([SiteData::Cache, SiteData::Storage]);
+    /// assert!(layer.check().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn clear_site_data(self, data: impl IntoIterator<Item = SiteData>) -> Self {
+        self.with(|config| config.clear_site_data = header_value(data))
+    }
+
     /// Which stored sessions are accepted, beside those that live. Default:
     /// all.
     ///
@@ -407,6 +432,15 @@ impl Config {
         }
     }
 
+    /// A new session's cookie must not be forgotten with the old one's.
+    pub(crate) fn clear_site_data(&self, pending: &Pending, headers: &mut HeaderMap) {
+        if let (Some(data), Pending::AsItIs | Pending::Removed(_)) =
+            (&self.clear_site_data, pending)
+        {
+            headers.insert(CLEAR_SITE_DATA, data.clone());
+        }
+    }
+
     pub(crate) fn vary(&self, headers: &mut HeaderMap) {
         match &self.transport {
             Some(transport) => vary_by(&transport.varies_by(), headers),
@@ -464,6 +498,7 @@ impl fmt::Debug for Config {
             .field("empty", &self.empty)
             .field("on_load_failure", &self.on_load_failure)
             .field("on_save_failure", &self.on_save_failure)
+            .field("clear_site_data", &self.clear_site_data)
             .field("hooks", &self.hooks)
             .field("limits", &self.limits)
             .finish_non_exhaustive()

@@ -15,11 +15,13 @@ mod koa;
 mod layer;
 mod lazy;
 mod limits;
+mod login;
 mod presented;
 mod reaper;
 mod service;
 mod session;
 mod signing;
+mod site_data;
 mod state;
 mod store;
 mod stored;
@@ -38,11 +40,13 @@ pub use crate::{
     koa::{KeygripDigest, Koa},
     layer::PgSessionLayer,
     lazy::LazySession,
+    login::{AtLimit, Device, Login},
     reaper::{Ending, Reaped, Reaper, ReaperHandle},
     service::{Exchange, PgSessionService},
     session::Session,
     signing::{SigningKeys, Unsigned},
-    store::{MIGRATOR, PgSessionStore, TableReport},
+    site_data::SiteData,
+    store::{MIGRATOR, PgSessionStore, TableReport, UserSession, UserSessions},
     stored::StoredSession,
     transport::{HeaderTransport, Transport},
 };

@@ -19,6 +19,8 @@ use crate::{
 
 mod terms;
 
+mod user;
+
 mod pay;
 
 pub(crate) use pay::{Closing, Pending};
@@ -327,9 +329,11 @@ impl Session {
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
-    /// late.
+    /// late, and [`Setup`](ErrorKind::Setup) where the table or its format
+    /// can't keep the choice, see [`Expiry::Timeouts`].
     pub fn set_expiry(&self, expiry: Expiry) -> Result<(), Error> {
         let mut state = self.open_state()?;
+        self.check_expiry(expiry)?;
         let blank = Arc::clone(state.blank());
         state.apply(Change::Expiry(expiry, blank))
     }

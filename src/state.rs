@@ -10,6 +10,7 @@ use crate::{
     format::Terms,
     id::{RowId, Token},
     limits::Limits,
+    login::{Data, Login},
     store::Row,
 };
 
@@ -37,10 +38,12 @@ pub(crate) enum Unkeepable {
 }
 
 /// What happens to the id when the session is saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Id {
     Stays,
     Cycles,
+    /// And its user is this one from then on.
+    LogsIn(Arc<Login>),
     /// Where it is known to open nothing that could be ended.
     Ends,
 }
@@ -52,6 +55,13 @@ enum Keep {
     /// If it is of a kind that keeps sessions alive.
     WhenAllowed,
     Anyway,
+}
+
+/// Whether the visitor asked for the end of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Visitor {
+    Stays,
+    SignsOut,
 }
 
 /// Whether the response has started.
@@ -91,6 +101,7 @@ pub(crate) struct State {
     id: Id,
     keep: Keep,
     doomed: Option<Doomed>,
+    visitor: Visitor,
     phase: Phase,
 }
 
@@ -110,8 +121,25 @@ pub(crate) enum Owed {
     Insert(Arc<Document>),
     Save(Arc<Row>, Record, MayTouch),
     Touch(Arc<Row>, MayTouch),
-    Cycle(RowId, Changes),
+    Reissue(Reissue),
     Refused(Unkeepable, Id),
+}
+
+/// A session under a new id.
+#[derive(Debug)]
+pub(crate) struct Reissue {
+    pub(crate) source: Source,
+    pub(crate) changes: Changes,
+    pub(crate) login: Option<Arc<Login>>,
+}
+
+/// Where it comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// The row that has been its until now.
+    Row(RowId),
+    /// Nothing is stored yet.
+    Nothing(Arc<Document>),
 }
 
 /// What a request did to a row's document.
@@ -133,9 +161,9 @@ impl Debt {
     /// Whether an answer without it would conceal that a session or a token
     /// lives on that was to end.
     pub(crate) fn ends_something(&self) -> bool {
-        let ends_an_id = match self.owed {
-            Owed::Cycle(..) => true,
-            Owed::Refused(_, id) => id != Id::Stays,
+        let ends_an_id = match &self.owed {
+            Owed::Reissue(_) => true,
+            Owed::Refused(_, id) => *id != Id::Stays,
             _ => false,
         };
         self.doomed.is_some() || ends_an_id
@@ -153,6 +181,7 @@ impl State {
             id: Id::Stays,
             keep: Keep::WhenDue,
             doomed: None,
+            visitor: Visitor::Stays,
             phase: Phase::Open,
         }
     }
@@ -264,7 +293,42 @@ impl State {
     }
 
     pub(crate) fn cycle(&mut self) {
-        self.id = Id::Cycles;
+        if self.id == Id::Stays {
+            self.id = Id::Cycles;
+        }
+    }
+
+    /// Nobody gets what another user left in the session, and its end is the
+    /// login's choice.
+    pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
+        if self.user().is_some_and(|user| user != login.user_id()) {
+            login.data = Data::IsDropped;
+        }
+        if login.data == Data::IsDropped {
+            self.apply(Change::Clear)?;
+        }
+        let blank = Arc::clone(&self.blank);
+        self.apply(Change::Expiry(login.end(), blank))?;
+        self.id = Id::LogsIn(Arc::new(login));
+        Ok(())
+    }
+
+    /// Who is signed in, or is about to be.
+    pub(crate) fn user(&self) -> Option<&str> {
+        match &self.id {
+            Id::LogsIn(login) => Some(login.user_id()),
+            _ => self.row()?.user.as_deref(),
+        }
+    }
+
+    /// Seconds since the user signed in, or signed in again.
+    pub(crate) fn age_of_login(&self) -> Option<f64> {
+        if matches!(self.id, Id::LogsIn(_)) {
+            return Some(0.0);
+        }
+        let row = self.row()?;
+        row.user.as_ref()?;
+        Some(row.times.now - row.times.created?)
     }
 
     /// Extends the session, or begins it, whatever else is done to it.
@@ -280,6 +344,7 @@ impl State {
     /// The session is again as it was loaded, or as it was saved last.
     pub(crate) fn discard(&mut self) {
         self.forget_changes();
+        self.visitor = Visitor::Stays;
         let origin = match self.doomed.take() {
             Some(doomed) => Origin::Stored(doomed.row, doomed.token),
             None => self.origin.clone(),
@@ -306,6 +371,15 @@ impl State {
         }
     }
 
+    pub(crate) fn log_out(&mut self) {
+        self.destroy();
+        self.visitor = Visitor::SignsOut;
+    }
+
+    pub(crate) fn signs_out(&self) -> bool {
+        self.visitor == Visitor::SignsOut
+    }
+
     /// For an end that could not be carried out.
     pub(crate) fn owe_end_of(&mut self, doomed: Doomed) {
         self.doomed = Some(doomed);
@@ -321,12 +395,14 @@ impl State {
     /// Whether a write of the document is owed.
     pub(crate) fn owes_a_document(&self) -> bool {
         match &self.origin {
-            Origin::New => self.keep == Keep::Anyway || !self.is_untouched(),
-            Origin::Stored(row, _) => {
-                self.id == Id::Cycles || self.differs_from(row, &self.changes)
-            }
+            Origin::New => self.keep == Keep::Anyway || self.logs_in() || !self.is_untouched(),
+            Origin::Stored(row, _) => self.id != Id::Stays || self.differs_from(row, &self.changes),
             Origin::Unkeepable(_) => false,
         }
+    }
+
+    fn logs_in(&self) -> bool {
+        matches!(self.id, Id::LogsIn(_))
     }
 
     fn is_untouched(&self) -> bool {
@@ -349,6 +425,11 @@ impl State {
 
     fn owed(&self, changes: Changes, id: Id, timeouts: &Timeouts, may_touch: MayTouch) -> Owed {
         match &self.origin {
+            Origin::New if matches!(id, Id::LogsIn(_)) => Owed::Reissue(Reissue {
+                source: Source::Nothing(Arc::clone(&self.document)),
+                changes: Changes::default(),
+                login: id.login(),
+            }),
             Origin::New
                 if may_touch != MayTouch::Must
                     && (changes.is_empty() || self.document.is_empty()) =>
@@ -358,7 +439,11 @@ impl State {
             Origin::New => Owed::Insert(Arc::clone(&self.document)),
             Origin::Unkeepable(_) if changes.is_empty() && id == Id::Stays => Owed::Nothing,
             Origin::Unkeepable(reason) => Owed::Refused(*reason, id),
-            Origin::Stored(row, _) if id == Id::Cycles => Owed::Cycle(row.id.clone(), changes),
+            Origin::Stored(row, _) if id != Id::Stays => Owed::Reissue(Reissue {
+                source: Source::Row(row.id.clone()),
+                changes,
+                login: id.login(),
+            }),
             Origin::Stored(row, _) if self.differs_from(row, &changes) => {
                 Owed::Save(Arc::clone(row), self.recorded(changes), may_touch)
             }
@@ -433,6 +518,15 @@ impl State {
             (_, origin) => origin.clone(),
         };
         self.settle(origin);
+    }
+}
+
+impl Id {
+    fn login(self) -> Option<Arc<Login>> {
+        match self {
+            Self::LogsIn(login) => Some(login),
+            Self::Stays | Self::Cycles | Self::Ends => None,
+        }
     }
 }
 

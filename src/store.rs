@@ -5,12 +5,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
-use crate::{
-    Error, ErrorKind,
-    expiry::{Absolute, Timeouts},
-    format::Format,
-    koa::Koa,
-};
+use crate::{AtLimit, Error, format::Format, koa::Koa, login::SessionLimit};
 
 mod ask;
 mod batch;
@@ -18,20 +13,25 @@ mod by_id;
 #[cfg(test)]
 mod checked;
 mod connections;
-mod cycle;
 mod database;
 mod destroy;
 mod entries;
+mod everyone;
 mod inspect;
 mod instant;
+mod limit;
 mod migrate;
+mod needs;
 mod pace;
 mod reap;
+mod reissue;
+mod render;
 mod row;
 mod save;
 mod set_up;
 mod statements;
 mod table;
+mod user;
 mod writer;
 
 pub use inspect::TableReport;
@@ -39,11 +39,11 @@ pub use migrate::MIGRATOR;
 pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
+pub use user::{UserSession, UserSessions};
 
 use connections::Connections;
 use database::Database;
 use set_up::SetUp;
-use table::TableName;
 use writer::Writer;
 
 /// How long the database may take for one statement, the wait for a
@@ -108,8 +108,8 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](ErrorKind::Setup) when `url` is not a Postgres URL,
-    /// and [`Unavailable`](ErrorKind::Unavailable) when there is no answer.
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) when `url` is not a Postgres URL,
+    /// and [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(parse(url)?).await
     }
@@ -129,7 +129,7 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Unavailable`](ErrorKind::Unavailable) when there is no answer.
+    /// Of kind [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer.
     pub async fn connect_with(options: PgConnectOptions) -> Result<Self, Error> {
         let pool = sqlx::postgres::PgPoolOptions::new()
             .acquire_timeout(TIMEOUT)
@@ -234,6 +234,34 @@ impl PgSessionStore {
         self.set_up().database.connections.limit()
     }
 
+    /// How many sessions a user may have, and what becomes of a login beyond
+    /// that (ASVS 5.0 item 7.1.2). Default: as many as they like.
+    ///
+    /// It holds also where several processes log a user in at once. Such a
+    /// login is one transaction, and those of one user wait for each other. A
+    /// user who has more sessions already, because the limit was lowered, has
+    /// no more than allowed after the next login.
+    ///
+    /// The table needs the columns `user_id` and `created`; where it lacks one,
+    /// [`check`](Self::check) says so.
+    ///
+    /// ```
+    /// use std::num::NonZeroU32;
+    /// use axum_pg_session::{AtLimit, PgSessionStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// let five = NonZeroU32::new(5).expect("not zero");
+    /// let store = store.max_sessions_per_user(five, AtLimit::EndOldest);
+    /// store.migrate().await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn max_sessions_per_user(self, sessions: NonZeroU32, at_limit: AtLimit) -> Self {
+        self.with(|set_up| set_up.limit = Some(SessionLimit { sessions, at_limit }))
+    }
+
     /// The zone whose clock an `expiry` of type `timestamp` holds, such as
     /// `Europe/Berlin`. Default: `UTC`. A `timestamptz`, which
     /// [`migrate`](Self::migrate) creates, needs none.
@@ -264,7 +292,7 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](ErrorKind::Setup) when a right is missing or the
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) when a right is missing or the
     /// table that is there can't serve, naming what is wrong.
     pub async fn migrate(&self) -> Result<(), Error> {
         match self.shared.creation {
@@ -277,24 +305,10 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](ErrorKind::Setup), naming the column that is missing
+    /// Of kind [`Setup`](crate::ErrorKind::Setup), naming the column that is missing
     /// or of the wrong type, or the right that this role lacks.
     pub async fn check(&self) -> Result<TableReport, Error> {
         self.set_up().check().await
-    }
-
-    /// # Errors
-    ///
-    /// When the timeouts need a column that the table is known not to have.
-    pub(crate) fn check_timeouts(&self, timeouts: &Timeouts) -> Result<(), Error> {
-        let lacks_created = self
-            .set_up()
-            .found()
-            .is_some_and(|table| !table.columns.has_created());
-        match timeouts.absolute {
-            Absolute::After(_) if lacks_created => Err(no_created(&self.set_up().name)),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -305,15 +319,6 @@ fn parse(url: &str) -> Result<PgConnectOptions, Error> {
         "postgres" | "postgresql" => url.parse().map_err(Error::not_a_url),
         _ => Err(Error::not_a_url("its scheme is not postgres")),
     }
-}
-
-fn no_created(name: &TableName) -> Error {
-    Error::new(
-        ErrorKind::Setup,
-        format!(
-            "an absolute timeout needs the column created in the table {name} (migration 0002)"
-        ),
-    )
 }
 
 impl fmt::Debug for PgSessionStore {

@@ -138,14 +138,20 @@ impl Layout for NativeLayout {
             .unwrap_or_default()
     }
 
+    fn check(&self, _: Expiry) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn remember(&self, expiry: Expiry, document: &mut Document, _: &Document) {
-        let (idle, until) = match expiry {
-            Expiry::Default => (None, None),
-            Expiry::Idle(idle) => (Some(idle.as_secs_f64()), None),
-            Expiry::At(instant) => (None, Some(epoch_seconds(instant))),
-        };
         let mut meta = self.meta(document);
-        (meta.idle, meta.until) = (idle, until);
+        (meta.idle, meta.absolute, meta.until) = match expiry {
+            Expiry::Default => (None, None, None),
+            Expiry::Idle(idle) => (Some(idle.as_secs_f64()), None, None),
+            Expiry::At(instant) => (None, None, Some(epoch_seconds(instant))),
+            Expiry::Timeouts { idle, absolute } => {
+                (Some(idle.as_secs_f64()), Some(absolute.as_secs_f64()), None)
+            }
+        };
         document.set_meta(&meta);
     }
 }

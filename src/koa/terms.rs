@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
-    Expiry, SameSite,
+    Error, ErrorKind, Expiry, SameSite,
     cookie::CookieConfig,
     document::{Document, Json, Meta},
     format::{Layout, NativeLayout},
@@ -38,6 +38,17 @@ impl Layout for KoaLayout {
         Meta::foreign(idle, attributes.expires)
     }
 
+    fn check(&self, expiry: Expiry) -> Result<(), Error> {
+        match expiry {
+            Expiry::Timeouts { .. } => Err(Error::new(
+                ErrorKind::Setup,
+                "Koa's format keeps no absolute timeout of one session; \
+                 Expiry::Idle and Expiry::At it keeps",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document) {
         let settings = |document: &Document| -> Option<Document> {
             Document::parse(&NativeLayout, &document.get(COOKIE)?.get().into()).ok()
@@ -50,7 +61,7 @@ impl Layout for KoaLayout {
                 copy("maxAge", &blank, &mut cookie);
                 copy("expires", &blank, &mut cookie);
             }
-            Expiry::Idle(idle) => {
+            Expiry::Idle(idle) | Expiry::Timeouts { idle, .. } => {
                 cookie.insert("maxAge", raw(&milliseconds(idle)));
                 cookie.remove("expires");
             }

@@ -116,8 +116,8 @@ impl Session {
                 let (token, row) = store.insert(document, &timeouts).await?;
                 *cookie = self.begin(row, token);
             }
-            Owed::Cycle(id, changes) => {
-                let (token, row) = store.cycle(id, changes, timeouts).await?;
+            Owed::Reissue(reissue) => {
+                let (token, row) = store.reissue(reissue, timeouts).await?;
                 *cookie = self.begin(row, token);
             }
             Owed::Save(row, record, may_touch) => {
@@ -203,6 +203,11 @@ impl Session {
     /// browser may hold, or be about to get, one that does.
     pub(crate) fn has_no_use_for_a_cookie(&self) -> bool {
         matches!(self.state().origin(), Origin::New)
+    }
+
+    /// Whether the browser should forget more than the cookie.
+    pub(crate) fn signs_out(&self) -> bool {
+        self.state().signs_out()
     }
 
     /// For a session that the application does not accept.

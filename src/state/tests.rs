@@ -45,6 +45,7 @@ fn stored() -> State {
         now: 0.0,
         expires: 86_400.0,
         created: Some(0.0),
+        seen: Some(0.0),
     };
     let row = Row::new(
         RowId::from("row".to_owned()),
@@ -119,7 +120,7 @@ proptest! {
         let cycles = acts.iter().any(|act| matches!(act, Act::Cycle));
         let is_as_loaded = state.document().to_text() == r#"{"key":1}"#;
         match debt(&mut state).owed {
-            Owed::Cycle(..) => prop_assert!(cycles),
+            Owed::Reissue(_) => prop_assert!(cycles),
             Owed::Save(..) => prop_assert!(!is_as_loaded),
             Owed::Nothing => prop_assert!(is_as_loaded && !cycles),
             other => prop_assert!(false, "{:?}", other),

@@ -6,16 +6,15 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error, ErrorKind,
-    changes::Changes,
     document::{Document, Meta},
-    expiry::{Extent, Timeouts},
+    expiry::{Extent, Timeouts, Times},
     id::{RowId, Token},
-    state::{MayTouch, Record},
+    state::{MayTouch, Record, Reissue, Source},
     store::{
         PgSessionStore,
         entries::{InsertRow, LoadRow},
-        row::{Content, Expiring, Row},
-        writer::{CycleOrder, SaveOrder, Write},
+        row::{Content, Row},
+        writer::{ReissueOrder, SaveOrder, Write},
     },
 };
 
@@ -53,9 +52,8 @@ impl PgSessionStore {
         };
         let id = order.id.clone();
         let now = self.insert_row(order).await?;
-        let (expiry, created) = (Expiring::Moves(extent), has_created.then_some(now));
-        let row = Row::written(id, content, now, expiry, created);
-        Ok((token, Arc::new(row)))
+        let times = Times::of_new(now, extent, &table.columns);
+        Ok((token, Arc::new(Row::written(id, content, times))))
     }
 
     /// Sent once more when the server ended the connection: the id is nobody
@@ -110,21 +108,26 @@ impl PgSessionStore {
     }
 
     /// Gives the session a new token; the old one opens nothing any more.
-    pub(crate) async fn cycle(
+    pub(crate) async fn reissue(
         &self,
-        id: RowId,
-        changes: Changes,
+        reissue: Reissue,
         timeouts: Arc<Timeouts>,
     ) -> Result<(Token, Arc<Row>), Error> {
         let token = self.format().new_token()?;
+        let new_id = self.format().row_id(&token);
+        // In order with what else is done to the row that there is.
+        let queue = match &reissue.source {
+            Source::Row(id) => id.clone(),
+            Source::Nothing(_) => new_id.clone(),
+        };
         let (answer, receipt) = oneshot::channel();
-        let order = CycleOrder {
-            changes,
+        let order = ReissueOrder {
+            reissue,
             timeouts,
-            new_id: self.format().row_id(&token),
+            new_id,
             answer,
         };
-        self.shared.writer.submit(id, Write::Cycle(order));
+        self.shared.writer.submit(queue, Write::Reissue(order));
         let row = receipt.await.unwrap_or_else(|_| Err(Error::abandoned()))?;
         Ok((token, row))
     }
@@ -140,7 +143,7 @@ impl PgSessionStore {
 impl Timeouts {
     /// A row that is not there yet has no times to reckon from, so the earlier
     /// timeout wins in seconds from now.
-    fn extent_of_new(&self, meta: &Meta, has_created: bool) -> Extent {
+    pub(super) fn extent_of_new(&self, meta: &Meta, has_created: bool) -> Extent {
         let from_now = self.extent(meta, has_created.then_some(0.0));
         match self.has_own_end(meta) {
             true => from_now,

@@ -81,13 +81,9 @@ impl PgSessionStore {
         if let Some(row) = self.format().row_of(id) {
             return Ok(Some(row));
         }
-        let set_up = self.set_up();
-        let (table, digest) = (set_up.table().await?, id.digest()?);
-        let outcome = set_up
-            .database
-            .run(|connection| Box::pin(find(table, connection, digest)))
-            .await;
-        set_up.learn_from(outcome)
+        let digest = id.digest()?;
+        self.ask_table(move |table, connection| Box::pin(find(table, connection, digest)))
+            .await
     }
 }
 

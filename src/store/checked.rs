@@ -11,7 +11,7 @@ use sqlx::query_file;
 
 use time::OffsetDateTime;
 
-use super::{instant::Instant, row::Loaded};
+use super::{instant::Instant, row::Loaded, user::Listed};
 
 /// What a statement answers for a row that it wrote.
 type Written = (String, Option<OffsetDateTime>);
@@ -32,13 +32,29 @@ fn load_fits_the_table() {
     drop(
         query_file!("src/store/sql/load.sql", &[ID.to_owned()]).map(|row| -> Loaded {
             let [expires, now] = [instant(row.expires), instant(row.now)].map(Option::unwrap);
-            (row.id, row.session, expires, instant(row.created), now)
+            (
+                row.id,
+                row.session,
+                expires,
+                instant(row.created),
+                now,
+                instant(row.seen),
+                row.user_id,
+            )
         }),
     );
     drop(
         query_file!("src/store/sql/load_one.sql", ID).map(|row| -> Loaded {
             let [expires, now] = [instant(row.expires), instant(row.now)].map(Option::unwrap);
-            (row.id, row.session, expires, instant(row.created), now)
+            (
+                row.id,
+                row.session,
+                expires,
+                instant(row.created),
+                now,
+                instant(row.seen),
+                row.user_id,
+            )
         }),
     );
 }
@@ -138,7 +154,15 @@ fn cycle_fits_the_table() {
     drop(
         query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded {
             let [expires, now] = [instant(row.expires), instant(row.now)].map(Option::unwrap);
-            (row.id, row.session, expires, instant(row.created), now)
+            (
+                row.id,
+                row.session,
+                expires,
+                instant(row.created),
+                now,
+                instant(row.seen),
+                row.user_id,
+            )
         }),
     );
     drop(query_file!(
@@ -155,6 +179,69 @@ fn cycle_fits_the_table() {
         DOCUMENT as _,
         SECONDS
     ));
+}
+
+#[test]
+fn login_fits_the_table() {
+    drop(query_file!("src/store/sql/login_lock.sql", 1_i64));
+    drop(query_file!(
+        "src/store/sql/login_copy.sql",
+        ID,
+        ID,
+        DOCUMENT as _,
+        SECONDS,
+        Some(SECONDS),
+        ID,
+        DOCUMENT as _,
+    ));
+    drop(
+        query_file!(
+            "src/store/sql/login_insert.sql",
+            ID,
+            DOCUMENT as _,
+            SECONDS,
+            Some(SECONDS),
+            ID,
+            DOCUMENT as _,
+        )
+        .map(|row| instant(row.now)),
+    );
+}
+
+#[test]
+fn the_statements_of_a_user_fit_the_table() {
+    drop(
+        query_file!("src/store/sql/user_list.sql", ID).map(|row| -> Listed {
+            let expires = instant(row.expires).expect("not null");
+            (
+                row.id,
+                expires,
+                instant(row.created),
+                instant(row.seen),
+                row.device,
+            )
+        }),
+    );
+    drop(
+        query_file!("src/store/sql/user_count.sql", ID, ID)
+            .map(|row| -> Option<i64> { row.sessions }),
+    );
+    drop(
+        query_file!("src/store/sql/user_oldest.sql", ID, ID, 4_i64).map(|row| -> String { row.id }),
+    );
+    drop(
+        query_file!("src/store/sql/user_destroy.sql", ID, &[ID.to_owned()])
+            .map(|row| -> Option<bool> { row.was_live }),
+    );
+    drop(
+        query_file!("src/store/sql/user_destroy_others.sql", ID, ID)
+            .map(|row| -> Option<bool> { row.was_live }),
+    );
+    drop(
+        query_file!("src/store/sql/everyone.sql", ID, SECONDS, 1000_i64)
+            .map(|row| -> String { row.id }),
+    );
+    drop(query_file!("src/store/sql/now.sql").map(|row| instant(row.now)));
 }
 
 #[test]

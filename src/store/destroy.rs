@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use crate::{
     Error,
     document::Document,
+    format::Layout,
     id::RowId,
     store::{
         entries::DestroyRow,
@@ -29,7 +30,7 @@ impl Writer {
             Ok(deleted) => match deleted
                 .flatten()
                 .as_deref()
-                .and_then(|text| self.successor(text))
+                .and_then(|text| successor_of(self.set_up.format.layout(), text))
             {
                 Some(successor) => self.submit(successor, Write::Destroy(answer)),
                 None => drop(answer.send(Ok(()))),
@@ -37,9 +38,10 @@ impl Writer {
             Err(error) => drop(answer.send(Err(error))),
         }
     }
+}
 
-    fn successor(&self, text: &str) -> Option<RowId> {
-        let document = Document::parse(self.set_up.format.layout(), &text.into()).ok()?;
-        document.meta().successor.map(RowId::from)
-    }
+/// Where the session went that this short document stands for.
+pub(super) fn successor_of(layout: &'static dyn Layout, text: &str) -> Option<RowId> {
+    let document = Document::parse(layout, &text.into()).ok()?;
+    document.meta().successor.map(RowId::from)
 }

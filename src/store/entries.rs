@@ -91,14 +91,12 @@ impl Entry for LoadRow {
             expires: row.try_get::<Instant, _>(2)?.0,
             created: row.try_get::<Option<Instant>, _>(3)?.map(|at| at.0),
             now: now(row, 4)?,
+            seen: row.try_get::<Option<Instant>, _>(5)?.map(|at| at.0),
         };
+        let user: Option<&str> = row.try_get(6)?;
         let id = self.0.clone();
-        Ok(Arc::new(Row::new(
-            id,
-            text.map(Arc::from),
-            times,
-            table.layout,
-        )))
+        let row = Row::new(id, text.map(Arc::from), times, table.layout);
+        Ok(Arc::new(row.of(user.map(Arc::from))))
     }
 
     fn share(answer: &Arc<Row>) -> Option<Arc<Row>> {

@@ -2,7 +2,10 @@ use std::fmt;
 
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
-use crate::{Error, ErrorKind, store::table::TableName};
+use crate::{
+    Error, ErrorKind,
+    store::{render::OPTIONAL, table::TableName},
+};
 
 /// How the column `session` is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub(crate) struct Columns {
     pub(crate) expiry: Instant,
     /// All but `id`, `expiry` and `session` that go along to a new id.
     pub(crate) carried: Vec<String>,
+    /// Those of [`OPTIONAL`] that serve.
+    pub(crate) optional: Vec<&'static str>,
     pub(crate) has_unique_id: bool,
     pub(crate) has_expiry_index: bool,
     pub(crate) has_user_id_index: bool,
@@ -34,26 +39,33 @@ pub(crate) struct Columns {
 
 impl Columns {
     pub(crate) fn has_created(&self) -> bool {
-        self.carries("created")
+        self.has("created")
     }
 
     pub(crate) fn has_user_id(&self) -> bool {
-        self.carries("user_id")
+        self.has("user_id")
     }
 
-    fn carries(&self, column: &str) -> bool {
-        self.carried.iter().any(|carried| carried == column)
+    pub(crate) fn has_last_seen(&self) -> bool {
+        self.has("last_seen")
+    }
+
+    pub(crate) fn has(&self, optional: &str) -> bool {
+        self.optional.contains(&optional)
     }
 
     /// Whether every migration's result is there already.
     pub(crate) fn are_complete(&self) -> bool {
-        self.has_created() && self.has_user_id() && self.has_expiry_index && self.has_user_id_index
+        let has_columns = OPTIONAL.iter().all(|(column, _)| self.has(column));
+        has_columns && self.has_expiry_index && self.has_user_id_index
     }
 
     pub(crate) fn report(&self) -> TableReport {
         TableReport {
             absolute_timeout: self.has_created(),
             sessions_of_a_user: self.has_user_id(),
+            last_seen: self.has_last_seen(),
+            device: self.has("device"),
             expiry_index: self.has_expiry_index,
             unique_id: self.has_unique_id,
             zoned_expiry: self.expiry == Instant::Zoned,
@@ -75,6 +87,12 @@ pub struct TableReport {
     pub absolute_timeout: bool,
     /// Whether the column `user_id` is there. Migration `0002` adds it.
     pub sessions_of_a_user: bool,
+    /// Whether the column `last_seen` is there, for lists of a user's
+    /// sessions. Migration `0005` adds it.
+    pub last_seen: bool,
+    /// Whether the column `device` is there, which holds what is remembered
+    /// of a login. Migration `0005` adds it.
+    pub device: bool,
     /// Whether an index starts with `expiry`, without which each run of the
     /// reaper reads the whole table. Migration `0003` adds it.
     pub expiry_index: bool,
@@ -99,6 +117,14 @@ impl fmt::Display for TableReport {
             (
                 self.sessions_of_a_user,
                 "without the column user_id there are no sessions of a user (migration 0002)",
+            ),
+            (
+                self.last_seen,
+                "without the column last_seen nobody knows when a session was seen (migration 0005)",
+            ),
+            (
+                self.device,
+                "without the column device nothing is remembered of a login (migration 0005)",
             ),
             (
                 self.expiry_index,
@@ -212,6 +238,19 @@ impl Column {
     fn is_a_number_of_its_row(&self) -> bool {
         self.is_unique && self.has_default
     }
+
+    fn serves_as(&self, optional: &str) -> bool {
+        !self.is_generated && types_of(optional).contains(&self.r#type.as_str())
+    }
+}
+
+/// Of a column that a table may lack, the first one as we create it.
+fn types_of(optional: &str) -> &'static [&'static str] {
+    match optional {
+        "user_id" => &["text", "character varying"],
+        "device" => &["json", "jsonb"],
+        _ => &["timestamp with time zone"],
+    }
 }
 
 struct Inspection {
@@ -225,12 +264,14 @@ impl Inspection {
             document: self.document()?,
             expiry: self.expiry(zone)?,
             carried: self.carried(),
+            optional: self.optional(),
             has_unique_id: self.has_unique_id()?,
             has_expiry_index: self.is_indexed("expiry"),
             has_user_id_index: self.is_indexed("user_id"),
         };
-        self.check_optional("created", &["timestamp with time zone"])?;
-        self.check_optional("user_id", &["text", "character varying"])?;
+        for column in ["created", "user_id"] {
+            self.check_optional(column)?;
+        }
         self.check_foreign_requirements()?;
         self.check_rights()?;
         Ok(columns)
@@ -290,10 +331,21 @@ impl Inspection {
         self.find(name).is_some_and(|column| column.is_indexed)
     }
 
-    fn check_optional(&self, name: &str, types: &[&str]) -> Result<(), Error> {
+    /// A column of another type is the application's own, whatever its name.
+    fn optional(&self) -> Vec<&'static str> {
+        let serves = |name: &str| self.find(name).is_some_and(|column| column.serves_as(name));
+        OPTIONAL
+            .map(|(name, _)| name)
+            .into_iter()
+            .filter(|name| serves(name))
+            .collect()
+    }
+
+    /// For a column whose name was taken for ours from the beginning.
+    fn check_optional(&self, name: &str) -> Result<(), Error> {
         match self.find(name) {
-            Some(column) if !types.contains(&column.r#type.as_str()) => {
-                Err(self.mistyped(name, &column.r#type, types[0]))
+            Some(column) if !types_of(name).contains(&column.r#type.as_str()) => {
+                Err(self.mistyped(name, &column.r#type, types_of(name)[0]))
             }
             _ => Ok(()),
         }

@@ -36,7 +36,7 @@ pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| migrator(&TableName::
 
 /// Version, description, and the statement as it is written for the default
 /// table.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (
         1,
         "session",
@@ -56,6 +56,11 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
         4,
         "user id index",
         include_str!("../../migrations/0004_user_id_index.sql"),
+    ),
+    (
+        5,
+        "last seen and device",
+        include_str!("../../migrations/0005_last_seen_and_device.sql"),
     ),
 ];
 

@@ -5,7 +5,7 @@ use crate::{
     expiry::{Extent, Times},
     format::Layout,
     id::RowId,
-    store::instant::Instant,
+    store::{inspect::Columns, instant::Instant},
 };
 
 /// A row as the database last answered it.
@@ -14,25 +14,40 @@ pub(crate) struct Row {
     pub(crate) id: RowId,
     pub(crate) text: Option<Arc<str>>,
     pub(crate) times: Times,
+    /// Who is signed in.
+    pub(crate) user: Option<Arc<str>>,
     layout: &'static dyn Layout,
     /// The text, parsed when somebody first looks; none where it is no object.
     document: OnceLock<Option<Arc<Document>>>,
 }
 
 /// The columns of `load.sql` and `cycle_lock.sql`.
-pub(super) type Loaded = (String, Option<String>, Instant, Option<Instant>, Instant);
+pub(super) type Loaded = (
+    String,
+    Option<String>,
+    Instant,
+    Option<Instant>,
+    Instant,
+    Option<Instant>,
+    Option<String>,
+);
 
 impl Row {
     pub(super) fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Self {
-        let (id, text, expires, created, now) = loaded;
+        let (id, text, expires, created, now, seen, user) = loaded;
         let times = Times {
             now: now.0,
             expires: expires.0,
             created: created.map(|created| created.0),
+            seen: seen.map(|seen| seen.0),
         };
-        Self::new(id.into(), text.map(Arc::from), times, layout)
+        Self {
+            user: user.map(Arc::from),
+            ..Self::new(id.into(), text.map(Arc::from), times, layout)
+        }
     }
 
+    /// The row of a session that nobody is signed in to.
     pub(crate) fn new(
         id: RowId,
         text: Option<Arc<str>>,
@@ -43,6 +58,7 @@ impl Row {
             id,
             text,
             times,
+            user: None,
             layout,
             document: OnceLock::new(),
         }
@@ -57,29 +73,45 @@ impl Row {
         parsed.as_ref()
     }
 
-    /// The row after a write at the database's `now`.
-    pub(super) fn written(
-        id: RowId,
-        content: Content,
-        now: f64,
-        expiry: Expiring,
-        created: Option<f64>,
-    ) -> Self {
-        let expires = match expiry {
-            Expiring::Stays(expires) => expires,
-            Expiring::Moves(extent) => extent.from(now),
-        };
-        let times = Times {
-            now,
-            expires,
-            created,
-        };
+    /// The row after a write.
+    pub(super) fn written(id: RowId, content: Content, times: Times) -> Self {
         Self {
             id,
             text: Some(content.text),
             times,
+            user: None,
             layout: content.document.layout(),
             document: OnceLock::from(Some(content.document)),
+        }
+    }
+
+    pub(super) fn of(self, user: Option<Arc<str>>) -> Self {
+        Self { user, ..self }
+    }
+}
+
+impl Times {
+    /// Those of a row that is inserted at the database's `now`.
+    pub(super) fn of_new(now: f64, extent: Extent, columns: &Columns) -> Self {
+        Self {
+            now,
+            expires: extent.from(now),
+            created: columns.has_created().then_some(now),
+            seen: columns.has_last_seen().then_some(now),
+        }
+    }
+
+    /// Those after a write at the database's `now`, which may have moved the
+    /// expiry.
+    pub(super) fn after(self, now: f64, extent: Option<Extent>) -> Self {
+        match extent {
+            None => Self { now, ..self },
+            Some(extent) => Self {
+                now,
+                expires: extent.from(now),
+                seen: self.seen.map(|_| now),
+                ..self
+            },
         }
     }
 }
@@ -98,11 +130,4 @@ impl From<Arc<Document>> for Content {
             document,
         }
     }
-}
-
-/// What a write does to the expiry.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Expiring {
-    Stays(f64),
-    Moves(Extent),
 }

@@ -18,7 +18,7 @@ use crate::{
     state::MayTouch,
     store::{
         entries::{LoadRow, SaveRow, TouchRow},
-        row::{Content, Expiring, Row},
+        row::{Content, Row},
         writer::{SaveOrder, Write, Writer},
     },
 };
@@ -148,22 +148,17 @@ impl Writer {
     }
 
     async fn attempt(&self, row: &Row, draft: Draft) -> Attempt {
-        let expiring = draft
-            .extent
-            .map_or(Expiring::Stays(row.times.expires), Expiring::Moves);
         let outcome = match (draft.is_changed, draft.extent) {
             (true, extent) => self.write(row, &draft.content.text, extent).await,
             (false, Some(extent)) => return self.move_expiry(row, extent).await,
             (false, None) => return Attempt::Written(Arc::new(row.clone())),
         };
         match outcome {
-            Ok(Some(now)) => Attempt::Written(Arc::new(Row::written(
-                row.id.clone(),
-                draft.content,
-                now,
-                expiring,
-                row.times.created,
-            ))),
+            Ok(Some(now)) => {
+                let times = row.times.after(now, draft.extent);
+                let written = Row::written(row.id.clone(), draft.content, times);
+                Attempt::Written(Arc::new(written.of(row.user.clone())))
+            }
             Ok(None) => Attempt::Lost,
             Err(error) => failed(error),
         }
@@ -196,8 +191,7 @@ impl Writer {
         match self.touch.submit(order).answer().await {
             Ok(Some(now)) => {
                 let mut row = row.clone();
-                row.times.now = now;
-                row.times.expires = extent.from(now);
+                row.times = row.times.after(now, Some(extent));
                 Attempt::Written(Arc::new(row))
             }
             Ok(None) => Attempt::Written(Arc::new(row.clone())),

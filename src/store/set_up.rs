@@ -3,6 +3,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::{
     Error, ErrorKind,
     format::{Format, Native},
+    login::SessionLimit,
     store::{
         database::Database,
         inspect::{Columns, TableReport, inspect},
@@ -17,6 +18,7 @@ pub(crate) struct SetUp {
     pub(super) name: TableName,
     pub(super) time_zone: String,
     pub(super) format: Arc<dyn Format>,
+    pub(super) limit: Option<SessionLimit>,
     found: Arc<RwLock<Option<Arc<Table>>>>,
 }
 
@@ -27,6 +29,7 @@ impl SetUp {
             name: TableName::default(),
             time_zone: "UTC".into(),
             format: Native::shared(),
+            limit: None,
             found: Arc::default(),
         }
     }
@@ -73,6 +76,7 @@ impl SetUp {
 
     async fn look(&self) -> Result<Arc<Table>, Error> {
         let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
+        columns.check_limit(self.limit, &self.name)?;
         let table = Arc::new(Table::new(self.name.clone(), columns, &*self.format));
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&table));
         Ok(table)

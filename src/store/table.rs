@@ -5,9 +5,9 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 use crate::{
     Error, ErrorKind,
-    format::{ColumnNames, Format, Layout, OldId},
+    format::{Format, Layout, OldId},
     store::{
-        inspect::{Columns, Document, Instant},
+        inspect::{Columns, Document},
         statements::Sizes,
     },
 };
@@ -100,17 +100,66 @@ pub(crate) struct Table {
     pub(crate) save: Sizes,
     pub(crate) touch: Sizes,
     pub(crate) destroy: Sizes,
-    pub(crate) cycle_lock: SqlStr,
-    pub(crate) cycle_copy: SqlStr,
-    pub(crate) cycle_forward: SqlStr,
+    pub(crate) reissue: ReissueStatements,
+    pub(crate) users: UserStatements,
     pub(crate) reap: SqlStr,
     pub(crate) find: SqlStr,
+}
+
+/// Those of a session that gets a new id.
+#[derive(Debug)]
+pub(crate) struct ReissueStatements {
+    pub(crate) lock: SqlStr,
+    pub(crate) copy: SqlStr,
+    pub(crate) forward: SqlStr,
+    pub(crate) login_lock: SqlStr,
+    pub(crate) login_copy: SqlStr,
+    pub(crate) login_insert: SqlStr,
+}
+
+impl ReissueStatements {
+    fn new(statement: impl Fn(&str) -> SqlStr) -> Self {
+        Self {
+            lock: statement(include_str!("sql/cycle_lock.sql")),
+            copy: statement(include_str!("sql/cycle_copy.sql")),
+            forward: statement(include_str!("sql/cycle_forward.sql")),
+            login_lock: statement(include_str!("sql/login_lock.sql")),
+            login_copy: statement(include_str!("sql/login_copy.sql")),
+            login_insert: statement(include_str!("sql/login_insert.sql")),
+        }
+    }
+}
+
+/// Those of the sessions of a user, and of everyone.
+#[derive(Debug)]
+pub(crate) struct UserStatements {
+    pub(crate) list: SqlStr,
+    pub(crate) count: SqlStr,
+    pub(crate) oldest: SqlStr,
+    pub(crate) destroy: SqlStr,
+    pub(crate) destroy_others: SqlStr,
+    pub(crate) everyone: SqlStr,
+    pub(crate) now: SqlStr,
+}
+
+impl UserStatements {
+    fn new(statement: impl Fn(&str) -> SqlStr) -> Self {
+        Self {
+            list: statement(include_str!("sql/user_list.sql")),
+            count: statement(include_str!("sql/user_count.sql")),
+            oldest: statement(include_str!("sql/user_oldest.sql")),
+            destroy: statement(include_str!("sql/user_destroy.sql")),
+            destroy_others: statement(include_str!("sql/user_destroy_others.sql")),
+            everyone: statement(include_str!("sql/everyone.sql")),
+            now: statement(include_str!("sql/now.sql")),
+        }
+    }
 }
 
 impl Table {
     pub(crate) fn new(name: TableName, columns: Columns, format: &dyn Format) -> Self {
         // The name comes last, because it can read like a part of a statement.
-        let statement = |sql| {
+        let statement = |sql: &str| {
             let sql = format.columns().render(&columns.render(sql));
             safe(name.render(&sql))
         };
@@ -139,9 +188,8 @@ impl Table {
                 include_str!("sql/destroy_one.sql"),
                 include_str!("sql/destroy.sql"),
             ),
-            cycle_lock: statement(include_str!("sql/cycle_lock.sql")),
-            cycle_copy: statement(include_str!("sql/cycle_copy.sql")),
-            cycle_forward: statement(include_str!("sql/cycle_forward.sql")),
+            reissue: ReissueStatements::new(statement),
+            users: UserStatements::new(statement),
             reap: statement(include_str!("sql/reap.sql")),
             find: statement(include_str!("sql/find.sql")),
             layout: format.layout(),
@@ -168,108 +216,9 @@ impl Table {
     }
 }
 
-impl ColumnNames {
-    /// The same statement for a table whose three columns have these names.
-    fn render(&self, sql: &str) -> String {
-        if *self == Self::OURS {
-            return sql.to_owned();
-        }
-        let [id, expiry, session] = [self.id, self.expiry, self.session].map(quoted);
-        sql.replace(
-            "(id, expiry, session",
-            &format!("({id}, {expiry}, {session}"),
-        )
-        .replace("SELECT t.id\n", &format!("SELECT t.{id} AS id\n"))
-        .replace("t.id", &format!("t.{id}"))
-        .replace("t.expiry", &format!("t.{expiry}"))
-        .replace("t.session", &format!("t.{session}"))
-        .replace("SET expiry =", &format!("SET {expiry} ="))
-        .replace("SET session =", &format!("SET {session} ="))
-        .replace("    expiry =", &format!("    {expiry} ="))
-    }
-}
-
 /// Identifiers are quoted and values are bound, so no visitor's string gets in.
 fn safe(sql: String) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(sql)).into_sql_str()
-}
-
-impl Columns {
-    /// The same statement for the columns that this table has.
-    fn render(&self, sql: &str) -> String {
-        let sql = self.render_document(sql);
-        let sql = match &self.expiry {
-            Instant::Zoned => sql,
-            Instant::Local(zone) => render_local_expiry(&sql, zone),
-        };
-        self.render_optional(&sql)
-    }
-
-    fn render_document(&self, sql: &str) -> String {
-        match self.document {
-            Document::Json => sql.to_owned(),
-            Document::Jsonb => sql.replace("json_send(", "jsonb_send("),
-        }
-    }
-
-    /// All columns but the three that every statement names go along when a
-    /// session gets a new id, the application's own among them.
-    fn render_optional(&self, sql: &str) -> String {
-        let list = |of: &str| -> String {
-            self.carried
-                .iter()
-                .map(|column| format!(", {of}{}", quoted(column)))
-                .collect()
-        };
-        let mut sql = sql
-            .replace(
-                "session, created, user_id)",
-                &format!("session{})", list("")),
-            )
-            .replace(",\n       t.created, t.user_id", &list("t."));
-        if !self.has_created() {
-            sql = sql.replace("t.created AS created", "NULL::timestamptz AS created");
-        }
-        if !self.has_user_id() {
-            sql = sql.replace(",\n    user_id = NULL", "");
-        }
-        sql
-    }
-}
-
-/// A `timestamp` holds the clock of `zone`: compare and write in its terms, so
-/// that an index on the column still serves.
-fn render_local_expiry(sql: &str, zone: &str) -> String {
-    let local = format!(" AT TIME ZONE '{}'", zone.replace('\'', "''"));
-    let sql = sql
-        .replace("t.expiry > now()", &format!("t.expiry > (now(){local})"))
-        .replace("t.expiry <= now()", &format!("t.expiry <= (now(){local})"))
-        .replace(
-            "t.expiry AS expires",
-            &format!("t.expiry{local} AS expires"),
-        );
-    let mut parts = sql.split("to_timestamp(");
-    let mut rendered = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (argument, rest) = part.split_at(end_of_argument(part));
-        rendered += &format!("(to_timestamp({argument}){local}){}", &rest[1..]);
-    }
-    rendered
-}
-
-/// Where the parenthesis closes that was opened before `sql`.
-fn end_of_argument(sql: &str) -> usize {
-    let mut depth = 1_u32;
-    let closes = |(_, octet): &(usize, u8)| {
-        match octet {
-            b'(' => depth += 1,
-            b')' => depth -= 1,
-            _ => {}
-        }
-        depth == 0
-    };
-    let end = sql.bytes().enumerate().find(closes);
-    end.map_or(sql.len(), |(at, _)| at)
 }
 
 #[cfg(test)]
@@ -298,52 +247,6 @@ mod tests {
         for table in [String::new(), "t".repeat(64), "a\0b".into(), "ü".repeat(32)] {
             assert!(named(&table).check().is_err(), "{table:?}");
         }
-    }
-
-    /// As connect-pg-simple calls them.
-    const EXPRESS: ColumnNames = ColumnNames {
-        id: "sid",
-        expiry: "expire",
-        session: "sess",
-    };
-
-    #[test]
-    fn columns_of_other_names_are_named_in_every_statement() {
-        for sql in [
-            include_str!("sql/load.sql"),
-            include_str!("sql/load_one.sql"),
-            include_str!("sql/insert.sql"),
-            include_str!("sql/insert_one.sql"),
-            include_str!("sql/save.sql"),
-            include_str!("sql/save_one.sql"),
-            include_str!("sql/touch.sql"),
-            include_str!("sql/touch_one.sql"),
-            include_str!("sql/destroy.sql"),
-            include_str!("sql/destroy_one.sql"),
-            include_str!("sql/cycle_lock.sql"),
-            include_str!("sql/cycle_copy.sql"),
-            include_str!("sql/cycle_forward.sql"),
-            include_str!("sql/reap.sql"),
-            include_str!("sql/find.sql"),
-        ] {
-            let rendered = EXPRESS.render(sql);
-            for ours in [
-                "t.id",
-                "t.expiry",
-                "t.session",
-                "(id, expiry",
-                "SET session",
-                "SET expiry",
-            ] {
-                assert!(!rendered.contains(ours), "{ours} in {rendered}");
-            }
-            assert!(!rendered.contains("\n    expiry ="), "{rendered}");
-        }
-        let reap = EXPRESS.render(include_str!("sql/reap.sql"));
-        assert!(
-            reap.contains(r#"SELECT t."sid" AS id"#) && reap.contains("dead.id"),
-            "{reap}"
-        );
     }
 
     #[test]

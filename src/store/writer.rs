@@ -11,10 +11,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     Error,
-    changes::Changes,
     expiry::Timeouts,
     id::RowId,
-    state::{MayTouch, Record},
+    state::{MayTouch, Record, Reissue},
     store::{
         batch::Batch,
         entries::{DestroyRow, InsertRow, LoadRow, SaveRow, TouchRow},
@@ -40,7 +39,7 @@ pub(crate) struct Writer {
 pub(super) enum Write {
     Save(SaveOrder),
     Destroy(oneshot::Sender<Result<(), Error>>),
-    Cycle(CycleOrder),
+    Reissue(ReissueOrder),
 }
 
 /// Changes to be replayed on the row; none of them means a mere touch.
@@ -53,8 +52,8 @@ pub(super) struct SaveOrder {
     pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
 }
 
-pub(super) struct CycleOrder {
-    pub(super) changes: Changes,
+pub(super) struct ReissueOrder {
+    pub(super) reissue: Reissue,
     pub(super) timeouts: Arc<Timeouts>,
     pub(super) new_id: RowId,
     pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
@@ -152,8 +151,8 @@ impl Worker {
                 self.writer.destroy_row(&self.id, answer).await;
                 None
             }
-            Step::Cycle(order) => {
-                self.writer.cycle_row(&self.id, order).await;
+            Step::Reissue(order) => {
+                self.writer.reissue_row(order).await;
                 None
             }
         }
@@ -174,7 +173,7 @@ impl Drop for Worker {
 enum Step {
     Saves(Vec<SaveOrder>),
     Destroy(oneshot::Sender<Result<(), Error>>),
-    Cycle(CycleOrder),
+    Reissue(ReissueOrder),
 }
 
 fn steps(writes: Vec<Write>) -> Vec<Step> {
@@ -184,7 +183,7 @@ fn steps(writes: Vec<Write>) -> Vec<Step> {
             (Write::Save(order), Some(Step::Saves(orders))) => orders.push(order),
             (Write::Save(order), _) => steps.push(Step::Saves(vec![order])),
             (Write::Destroy(answer), _) => steps.push(Step::Destroy(answer)),
-            (Write::Cycle(order), _) => steps.push(Step::Cycle(order)),
+            (Write::Reissue(order), _) => steps.push(Step::Reissue(order)),
         }
     }
     steps

@@ -9,10 +9,11 @@ use crate::support::{Site, proxy::Proxy};
 
 /// Live rows, and a few that have expired, as between two runs of the reaper.
 const ROWS: &str = r#"
-    INSERT INTO "public"."session" (id, expiry, session)
+    INSERT INTO "public"."session" (id, expiry, session, user_id)
     SELECT left(translate(encode(sha256(n::text::bytea), 'base64'), '+/', '-_'), 43),
            now() + (n - 1000) * interval '4 seconds',
-           json_build_object('n', 0, 'padding', repeat('x', 300))
+           json_build_object('n', 0, 'padding', repeat('x', 300)),
+           CASE WHEN n % 2 = 0 THEN 'user ' || n / 8 END
     FROM generate_series(1, 20000) AS n
 "#;
 
@@ -64,6 +65,11 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "everyone.sql",
+        parameters: &["''", "0", "1000"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "find.sql",
         parameters: &["sha256('x')"],
         shows: WHOLE_TABLE,
@@ -99,6 +105,34 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "login_copy.sql",
+        parameters: &[
+            "ID",
+            "'new'",
+            "'{}'",
+            "86400",
+            "NULL",
+            "'user 1000'",
+            "NULL",
+        ],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "login_insert.sql",
+        parameters: &["'new'", "'{}'", "86400", "NULL", "'user 1000'", "NULL"],
+        shows: "Insert on session",
+    },
+    Pinned {
+        file: "login_lock.sql",
+        parameters: &["1"],
+        shows: "Result",
+    },
+    Pinned {
+        file: "now.sql",
+        parameters: &[],
+        shows: "Result",
+    },
+    Pinned {
         file: "reap.sql",
         parameters: &["1000"],
         shows: "session_expiry_idx",
@@ -127,6 +161,31 @@ const PINNED: &[Pinned] = &[
         file: "touch_one.sql",
         parameters: &["ID", "86400", "86400", "NULL"],
         shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "user_count.sql",
+        parameters: &["'user 1000'", "''"],
+        shows: "session_user_id_idx",
+    },
+    Pinned {
+        file: "user_destroy.sql",
+        parameters: &["'user 1000'", "IDS"],
+        shows: "Index Scan",
+    },
+    Pinned {
+        file: "user_destroy_others.sql",
+        parameters: &["'user 1000'", "''"],
+        shows: "session_user_id_idx",
+    },
+    Pinned {
+        file: "user_list.sql",
+        parameters: &["'user 1000'"],
+        shows: "session_user_id_idx",
+    },
+    Pinned {
+        file: "user_oldest.sql",
+        parameters: &["'user 1000'", "''", "4"],
+        shows: "session_user_id_idx",
     },
 ];
 

@@ -4,13 +4,16 @@
 //! row is locked meanwhile, so that both statements wait in the database at
 //! once, queued in the order in which they came.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use axum::{Router, extract::Path, routing::get};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Reaper, Session};
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::task::JoinHandle;
 
-use crate::support::{Answer, Browser, Site, page::until};
+use crate::support::{
+    Answer, Browser, Site,
+    page::{Gate, until},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
@@ -21,27 +24,6 @@ enum Place {
 }
 
 const PLACES: [Place; 3] = [Place::OneProcess, Place::TwoProcesses, Place::OneRowLock];
-
-/// Where a handler waits between loading its session and changing it.
-#[derive(Clone)]
-struct Gate {
-    loaded: Arc<Semaphore>,
-    open: Arc<Semaphore>,
-}
-
-impl Gate {
-    fn closed() -> Self {
-        Self {
-            loaded: Arc::new(Semaphore::new(0)),
-            open: Arc::new(Semaphore::new(0)),
-        }
-    }
-
-    async fn pass(&self) {
-        self.loaded.add_permits(1);
-        self.open.acquire().await.expect("never closed").forget();
-    }
-}
 
 async fn act(session: &Session, action: &str) -> Result<(), Error> {
     match action {
@@ -74,12 +56,12 @@ impl Request {
         let browser = browser.at(&gated(layer, gate.clone()));
         let path = format!("/{action}");
         let answer = tokio::spawn(async move { browser.peek(&path).await });
-        gate.loaded.acquire().await.expect("never closed").forget();
+        gate.reached().await;
         Self { gate, answer }
     }
 
     fn go_on(&self) {
-        self.gate.open.add_permits(1);
+        self.gate.open();
     }
 
     async fn finish(self) -> Answer {

@@ -3,7 +3,8 @@ SET session = d.session::json,
     expiry = CASE
         WHEN d.ttl IS NULL THEN t.expiry
         ELSE to_timestamp(LEAST(date_part('epoch', now()) + d.ttl, d.until))
-    END
+    END,
+    last_seen = CASE WHEN d.ttl IS NULL THEN t.last_seen ELSE now() END
 FROM unnest($1::text[], $2::bytea[], $3::text[], $4::float8[], $5::float8[]) AS d(id, digest, session, ttl, until)
 WHERE t.id = d.id
   AND t.id = ANY($1)

@@ -1,5 +1,6 @@
 UPDATE "public"."session" AS t
-SET expiry = to_timestamp(LEAST(date_part('epoch', now()) + d.ttl, d.until))
+SET expiry = to_timestamp(LEAST(date_part('epoch', now()) + d.ttl, d.until)),
+    last_seen = now()
 FROM unnest($1::text[], $2::float8[], $3::float8[], $4::float8[]) AS d(id, expires, ttl, until)
 WHERE t.id = d.id
   AND t.id = ANY($1)

@@ -1,10 +1,11 @@
 //! What a site needs for one test alone: a page, a trigger, a wait.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{Router, handler::Handler, routing::get};
-use axum_pg_session::PgSessionLayer;
+use axum_pg_session::{PgSessionLayer, SessionId};
 use sqlx::{Postgres, Transaction};
+use tokio::sync::Semaphore;
 
 use super::{Site, site::pages};
 
@@ -51,15 +52,48 @@ impl Site {
         until(async || self.backends("wait_event_type = 'Lock'").await == statements).await;
     }
 
+    /// Whether two statements wait for a lock in the database.
+    pub(crate) async fn is_blocked_twice(&self) -> bool {
+        self.backends("wait_event_type = 'Lock'").await == 2
+    }
+
     /// Whether any statement waits for a lock in the database.
     pub(crate) async fn is_blocked(&self) -> bool {
         self.backends("wait_event_type = 'Lock'").await > 0
+    }
+
+    /// Locks the row of this session until the transaction ends.
+    pub(crate) async fn lock_row(&self, id: &SessionId) -> Transaction<'static, Postgres> {
+        let mut transaction = self.pool.begin().await.expect("a transaction");
+        sqlx::query("SELECT id FROM public.session WHERE id = $1 FOR UPDATE")
+            .bind(id.as_str())
+            .execute(&mut *transaction)
+            .await
+            .expect("a lock");
+        transaction
     }
 
     /// Locks every row until the transaction ends.
     pub(crate) async fn lock_rows(&self) -> Transaction<'static, Postgres> {
         let mut transaction = self.pool.begin().await.expect("a transaction");
         sqlx::query("SELECT id FROM public.session FOR UPDATE")
+            .execute(&mut *transaction)
+            .await
+            .expect("a lock");
+        transaction
+    }
+
+    /// From now on whoever has inserted a row waits before the commit, until the
+    /// transaction ends.
+    pub(crate) async fn hold_commits(&self) -> Transaction<'static, Postgres> {
+        let trigger = "
+            CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON TABLE
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold()";
+        self.rows().execute(trigger).await;
+        let mut transaction = self.pool.begin().await.expect("a transaction");
+        sqlx::query("SELECT pg_advisory_xact_lock(1)")
             .execute(&mut *transaction)
             .await
             .expect("a lock");
@@ -80,6 +114,37 @@ impl Site {
             .fetch_one(&self.pool)
             .await
             .expect("a count")
+    }
+}
+
+/// Where a handler waits between loading its session and changing it.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    reached: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub(crate) fn closed() -> Self {
+        Self {
+            reached: Arc::new(Semaphore::new(0)),
+            open: Arc::new(Semaphore::new(0)),
+        }
+    }
+
+    pub(crate) async fn pass(&self) {
+        self.reached.add_permits(1);
+        self.open.acquire().await.expect("never closed").forget();
+    }
+
+    /// Returns when a handler waits.
+    pub(crate) async fn reached(&self) {
+        self.reached.acquire().await.expect("never closed").forget();
+    }
+
+    /// Lets one handler pass.
+    pub(crate) fn open(&self) {
+        self.open.add_permits(1);
     }
 }
 

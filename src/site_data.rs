@@ -1,0 +1,38 @@
+use http::HeaderValue;
+
+/// What a browser is asked to forget when a user signs out, for
+/// [`PgSessionLayer::clear_site_data`](crate::PgSessionLayer::clear_site_data):
+/// the types of the header `Clear-Site-Data` (W3C, section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SiteData {
+    /// Pages and files of this origin that the browser keeps, those for its
+    /// back button included.
+    Cache,
+    /// All cookies of the site and its subdomains, also those of others.
+    Cookies,
+    /// What scripts stored for this origin.
+    Storage,
+    /// All of these, and what a later version of the header knows.
+    All,
+}
+
+impl SiteData {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => r#""cache""#,
+            Self::Cookies => r#""cookies""#,
+            Self::Storage => r#""storage""#,
+            Self::All => r#""*""#,
+        }
+    }
+}
+
+/// The value of the header, where there is anything to forget.
+pub(crate) fn header_value(data: impl IntoIterator<Item = SiteData>) -> Option<HeaderValue> {
+    let types: Vec<_> = data.into_iter().map(SiteData::as_str).collect();
+    if types.is_empty() {
+        return None;
+    }
+    Some(HeaderValue::from_str(&types.join(", ")).expect("visible ASCII"))
+}

@@ -1,0 +1,109 @@
+//! At most so many sessions of one user, also where several processes log the
+//! user in at once.
+
+use sha2::{Digest as _, Sha256};
+use sqlx::PgConnection;
+
+use crate::{
+    Error, ErrorKind,
+    id::RowId,
+    login::{AtLimit, SessionLimit},
+    store::table::{Table, TableName},
+};
+
+/// One login of a user at a time, until the end of its transaction: each counts
+/// what the earlier ones committed.
+pub(super) async fn lock(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+) -> Result<(), Error> {
+    sqlx::query(table.reissue.login_lock.clone())
+        .bind(lock_of(&table.name, user_id))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Two users who share a lock by chance only wait for each other.
+fn lock_of(table: &TableName, user_id: &str) -> i64 {
+    let digest = Sha256::new()
+        .chain_update(table.to_string())
+        .chain_update([0])
+        .chain_update(user_id)
+        .finalize();
+    let (first, _) = digest.split_first_chunk().expect("32 octets");
+    i64::from_be_bytes(*first)
+}
+
+pub(super) async fn enforce(
+    table: &Table,
+    connection: &mut PgConnection,
+    limit: SessionLimit,
+    user_id: &str,
+    new: &RowId,
+) -> Result<(), Error> {
+    let others = i64::from(limit.sessions.get()) - 1;
+    loop {
+        let surplus = oldest(table, connection, user_id, new, others).await?;
+        if surplus.is_empty() {
+            return Ok(());
+        }
+        if limit.at_limit == AtLimit::Refuse {
+            return Err(refused(limit));
+        }
+        // One that got a new id meanwhile is found the next time.
+        let ended = end(table, connection, user_id, &surplus).await?;
+        tracing::info!(
+            ended,
+            limit = limit.sessions,
+            "the oldest sessions of a user were ended"
+        );
+    }
+}
+
+/// The user's live sessions but for the newest ones and this one.
+async fn oldest(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    new: &RowId,
+    kept: i64,
+) -> Result<Vec<String>, Error> {
+    let ids = sqlx::query_scalar(table.users.oldest.clone())
+        .bind(user_id)
+        .bind(new.as_str())
+        .bind(kept)
+        .fetch_all(connection)
+        .await?;
+    Ok(ids)
+}
+
+/// Ends these sessions where they are the user's, and says how many were alive.
+pub(super) async fn end(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    ids: &[String],
+) -> Result<u64, Error> {
+    let were_live: Vec<bool> = sqlx::query_scalar(table.users.destroy.clone())
+        .bind(user_id)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(live(&were_live))
+}
+
+pub(super) fn live(were_live: &[bool]) -> u64 {
+    were_live.iter().map(|was_live| u64::from(*was_live)).sum()
+}
+
+fn refused(limit: SessionLimit) -> Error {
+    Error::new(
+        ErrorKind::SessionLimit,
+        format!(
+            "the user has {} sessions already, as many as allowed; this login is refused",
+            limit.sessions
+        ),
+    )
+}

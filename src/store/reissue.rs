@@ -1,0 +1,283 @@
+//! A new id for a session: copy the row, leave a forwarding under the old id,
+//! in one transaction. Never `UPDATE id`: Citus refuses it. A login is one, and
+//! may begin the session too.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{Connection as _, PgConnection};
+
+use crate::{
+    Error, ErrorKind,
+    changes::Changes,
+    document::Document,
+    expiry::{Timeouts, Times},
+    format::OldId,
+    id::RowId,
+    login::{Data, Login, SessionLimit},
+    state::Source,
+    store::{
+        entries::LoadRow,
+        instant::Instant,
+        limit,
+        row::{Content, Loaded, Row},
+        save::panicked,
+        table::Table,
+        writer::{ReissueOrder, Writer},
+    },
+};
+
+/// How long the old id tells late requests where their session went. It opens
+/// nothing meanwhile. Longer than any answer should be under way.
+const FORWARDING: Duration = Duration::from_secs(60);
+/// Deadlocks and lost connections that a new id outlives.
+const MAX_ATTEMPTS: usize = 3;
+
+/// What each attempt needs; the record is replayed on the locked row.
+struct Plan {
+    source: Source,
+    new_id: RowId,
+    timeouts: Arc<Timeouts>,
+    changes: Mutex<Changes>,
+    login: Option<Arc<Login>>,
+    limit: Option<SessionLimit>,
+}
+
+impl Writer {
+    pub(super) async fn reissue_row(&self, order: ReissueOrder) {
+        let plan = Arc::new(Plan {
+            source: order.reissue.source,
+            new_id: order.new_id,
+            timeouts: order.timeouts,
+            changes: Mutex::new(order.reissue.changes),
+            login: order.reissue.login,
+            limit: self.set_up.limit,
+        });
+        let outcome = self.reissue_until_settled(&plan).await;
+        // Nobody waits for the answer of a cancelled request.
+        drop(order.answer.send(outcome));
+    }
+
+    async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<Arc<Row>, Error> {
+        let mut doubt = false;
+        for attempt in 1.. {
+            let error = match self.attempt_reissue(Arc::clone(plan)).await {
+                Ok(row) => return Ok(Arc::new(row)),
+                Err(error) => error,
+            };
+            doubt |= error.kind() == ErrorKind::Unavailable;
+            if doubt && let Some(row) = self.already_reissued(plan).await {
+                return Ok(row);
+            }
+            let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable);
+            if !may_pass || error.is_out_of_time() || attempt == MAX_ATTEMPTS {
+                return Err(error);
+            }
+        }
+        Err(Error::ended())
+    }
+
+    /// A connection lost in mid-commit leaves open whether the new id exists;
+    /// nobody else can have made it.
+    async fn already_reissued(&self, plan: &Plan) -> Option<Arc<Row>> {
+        self.load
+            .submit(LoadRow(plan.new_id.clone()))
+            .answer()
+            .await
+            .ok()?
+    }
+
+    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Row, Error> {
+        let deadline = self.set_up.database.deadline();
+        self.set_up
+            .serve(deadline, |table, connection| {
+                Box::pin(reissue(table, connection, plan))
+            })
+            .await
+    }
+}
+
+/// The user's lock comes before the row's, so that two logins of a user can't
+/// wait for each other.
+async fn reissue(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    plan: Arc<Plan>,
+) -> Result<Row, Error> {
+    let mut transaction = connection.begin().await?;
+    let limited = plan.login.as_deref().zip(plan.limit);
+    if let Some((login, _)) = limited {
+        limit::lock(&table, &mut transaction, login.user_id()).await?;
+    }
+    let row = match &plan.source {
+        Source::Row(id) => move_on(&table, &mut transaction, &plan, id).await?,
+        Source::Nothing(document) => {
+            begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
+        }
+    };
+    if let Some((login, limit)) = limited {
+        limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
+    }
+    transaction.commit().await?;
+    Ok(row)
+}
+
+async fn move_on(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    id: &RowId,
+) -> Result<Row, Error> {
+    let row = lock(table, connection, id).await?;
+    let document = plan.replay(&row)?;
+    let copied = match &plan.login {
+        None => copy(table, connection, plan, &row, document).await?,
+        Some(login) => copy_for(login, table, connection, plan, &row, document).await?,
+    };
+    match table.old_id {
+        OldId::Forwards => forward(table, connection, plan, id).await?,
+        OldId::IsDeleted => delete(table, connection, id).await?,
+    }
+    Ok(copied)
+}
+
+/// Waits for whoever writes the row now, and reads what they wrote.
+pub(super) async fn lock(
+    table: &Table,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<Row, Error> {
+    let row: Option<Loaded> = sqlx::query_as(table.reissue.lock.clone())
+        .bind(id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    match row {
+        Some(row) if row.0 == id.as_str() => Ok(Row::loaded(row, table.layout)),
+        Some(_) => Err(Error::not_asked_for()),
+        None => Err(Error::ended()),
+    }
+}
+
+impl Plan {
+    /// A session that has a new id already is not this request's to move: the
+    /// token of that id is known to another answer only.
+    fn replay(&self, row: &Row) -> Result<Document, Error> {
+        let mut document = Document::clone(row.document().ok_or_else(Error::ended)?);
+        if document.meta().successor.is_some() {
+            return Err(Error::ended());
+        }
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        catch_unwind(AssertUnwindSafe(|| changes.replay(&mut document)))
+            .unwrap_or_else(|_| Err(panicked()))?;
+        Ok(document)
+    }
+
+    /// Where late requests of the old id find the session. Not where its data
+    /// was dropped: what they still bring belongs to what was dropped.
+    fn forwarding(&self) -> Document {
+        match &self.login {
+            Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),
+            _ => Document::forwarding_to(self.new_id.as_str()),
+        }
+    }
+}
+
+async fn copy(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    row: &Row,
+    document: Document,
+) -> Result<Row, Error> {
+    let extent = plan.timeouts.extent(&document.meta(), row.times.created);
+    let content = Content::from(Arc::new(document));
+    sqlx::query(table.reissue.copy.clone())
+        .bind(row.id.as_str())
+        .bind(plan.new_id.as_str())
+        .bind(&*content.text)
+        .bind(extent.ttl)
+        .bind(extent.until)
+        .execute(connection)
+        .await?;
+    let times = row.times.after(row.times.now, Some(extent));
+    Ok(Row::written(plan.new_id.clone(), content, times).of(row.user.clone()))
+}
+
+/// The session begins anew, but for what it holds.
+async fn copy_for(
+    login: &Login,
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    row: &Row,
+    document: Document,
+) -> Result<Row, Error> {
+    table.columns.check_login(login, &table.name)?;
+    let now = row.times.now;
+    let created = table.columns.has_created().then_some(now);
+    let extent = plan.timeouts.extent(&document.meta(), created);
+    let content = Content::from(Arc::new(document));
+    sqlx::query(table.reissue.login_copy.clone())
+        .bind(row.id.as_str())
+        .bind(plan.new_id.as_str())
+        .bind(&*content.text)
+        .bind(extent.ttl)
+        .bind(extent.until)
+        .bind(login.user_id())
+        .bind(login.device_text())
+        .execute(connection)
+        .await?;
+    let times = Times::of_new(now, extent, &table.columns);
+    Ok(Row::written(plan.new_id.clone(), content, times).of(Some(login.user_id().into())))
+}
+
+/// A session that begins with its login.
+async fn begin(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    document: Arc<Document>,
+) -> Result<Row, Error> {
+    let login = plan.login.as_deref().ok_or_else(Error::ended)?;
+    table.columns.check_login(login, &table.name)?;
+    let has_created = table.columns.has_created();
+    let extent = plan.timeouts.extent_of_new(&document.meta(), has_created);
+    let content = Content::from(document);
+    let now: Instant = sqlx::query_scalar(table.reissue.login_insert.clone())
+        .bind(plan.new_id.as_str())
+        .bind(&*content.text)
+        .bind(extent.ttl)
+        .bind(extent.until)
+        .bind(login.user_id())
+        .bind(login.device_text())
+        .fetch_one(connection)
+        .await?;
+    let times = Times::of_new(now.0, extent, &table.columns);
+    Ok(Row::written(plan.new_id.clone(), content, times).of(Some(login.user_id().into())))
+}
+
+async fn delete(table: &Table, connection: &mut PgConnection, id: &RowId) -> Result<(), Error> {
+    sqlx::query(table.destroy.one.clone())
+        .bind(id.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn forward(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    id: &RowId,
+) -> Result<(), Error> {
+    sqlx::query(table.reissue.forward.clone())
+        .bind(id.as_str())
+        .bind(plan.forwarding().to_text())
+        .bind(FORWARDING.as_secs_f64())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

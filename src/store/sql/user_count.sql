@@ -1,0 +1,5 @@
+SELECT count(*) AS sessions
+FROM "public"."session" AS t
+WHERE t.user_id = $1
+  AND t.id <> $2
+  AND t.expiry > now()

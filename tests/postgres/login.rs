@@ -1,0 +1,523 @@
+//! Signing in and out.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum_pg_session::{
+    Device, Error, ErrorKind, Expiry, Koa, Login, PgSessionLayer, PgSessionStore, Session, SiteData,
+};
+use serde_json::json;
+
+use crate::support::{
+    Browser, Rows, Site, app, execute,
+    page::{Gate, app_with},
+    texts, visit,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn sign_in(site: &Site, browser: &mut Browser, login: impl Into<Login>) {
+    let login = login.into();
+    visit(site, browser, async move |session: Session| {
+        session.login(login.clone())
+    })
+    .await;
+}
+
+async fn user(site: &Site, browser: &mut Browser) -> String {
+    let user = async |session: Session| session.user_id().unwrap_or_default();
+    visit(site, browser, user).await
+}
+
+/// A value of the only session's row, as text.
+async fn column(site: &Site, expression: &str) -> String {
+    let sql = format!(
+        "SELECT ({expression})::text FROM session WHERE coalesce(session::jsonb #> '{{_session,successor}}', 'null') = 'null'"
+    );
+    let mut texts = texts(&site.pool, &sql).await;
+    assert_eq!(texts.len(), 1, "one session");
+    texts.remove(0)
+}
+
+#[tokio::test]
+async fn a_login_keeps_the_basket_under_a_new_id() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let before = browser.get("/id").await.body;
+    sign_in(&site, &mut browser, "alice").await;
+    assert_eq!(browser.get("/get/basket").await.body, "\"pear\"");
+    assert_ne!(browser.get("/id").await.body, before);
+    assert_eq!(user(&site, &mut browser).await, "alice");
+    assert_eq!(site.rows().count().await, 1);
+}
+
+#[tokio::test]
+async fn the_token_from_before_login_opens_nothing() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let planted = browser.clone();
+    sign_in(&site, &mut browser, "alice").await;
+    let mut thief = planted.at(&site.app());
+    assert_eq!(user(&site, &mut thief).await, "");
+    assert_eq!(planted.peek("/get/basket").await.body, "none");
+    assert_eq!(planted.peek("/insert/role/admin").await.status, 503);
+    assert_eq!(browser.get("/get/role").await.body, "none");
+}
+
+#[tokio::test]
+async fn a_login_begins_a_session_where_there_is_none() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    sign_in(&site, &mut browser, "alice").await;
+    assert_eq!(user(&site, &mut browser).await, "alice");
+    assert_eq!(site.rows().text().await, "{}");
+    assert_eq!(column(&site, "user_id").await, "alice");
+    assert_eq!(column(&site, "created = last_seen").await, "true");
+    assert!((site.rows().seconds_left().await - 86_400.0).abs() < 1.0);
+}
+
+#[tokio::test]
+async fn a_login_can_drop_what_was_there() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    visit(&site, &mut browser, async |session: Session| {
+        session.insert("before", 1)?;
+        session.login(Login::new("alice").drop_data())?;
+        session.insert("after", 2)
+    })
+    .await;
+    assert_eq!(site.rows().document().await, json!({"after": 2}));
+}
+
+#[tokio::test]
+async fn nobody_gets_what_another_user_left() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    sign_in(&site, &mut browser, "alice").await;
+    browser.get("/insert/letters/private").await;
+    sign_in(&site, &mut browser, "alice").await;
+    assert_eq!(browser.get("/get/letters").await.body, "\"private\"");
+    sign_in(&site, &mut browser, "bob").await;
+    assert_eq!(browser.get("/keys").await.body, "");
+    assert_eq!(user(&site, &mut browser).await, "bob");
+    assert_eq!(site.store.user("alice").count().await.expect("a count"), 0);
+}
+
+#[tokio::test]
+async fn a_login_starts_the_clocks_anew() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    visit(&site, &mut browser, async |session: Session| {
+        session.set_expiry(Expiry::Idle(HOUR))
+    })
+    .await;
+    browser.get("/insert/basket/pear").await;
+    site.rows().age_creation(29.5 * 86_400.0).await;
+    sign_in(&site, &mut browser, "alice").await;
+    assert_eq!(
+        column(&site, "now() - created < interval '1 minute'").await,
+        "true"
+    );
+    assert!((site.rows().seconds_left().await - 86_400.0).abs() < 1.0);
+    assert_eq!(site.rows().document().await, json!({"basket": "pear"}));
+}
+
+#[tokio::test]
+async fn a_login_that_was_answered_with_5xx_did_not_happen() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let app = site.app_with(async |session: Session| {
+        session.login("alice")?;
+        Ok::<_, Error>(StatusCode::INTERNAL_SERVER_ERROR)
+    });
+    let answer = browser.at(&app).get("/page").await;
+    assert_eq!(answer.status, 500);
+    assert!(answer.sets_no_cookie());
+    assert_eq!(user(&site, &mut browser).await, "");
+    assert_eq!(browser.get("/get/basket").await.body, "\"pear\"");
+}
+
+#[tokio::test]
+async fn an_old_authentication_is_not_recent() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    let is_recent = async |session: Session| {
+        session
+            .authenticated_within(Duration::from_secs(300))
+            .to_string()
+    };
+    browser.get("/insert/a/1").await;
+    assert_eq!(
+        visit(&site, &mut browser, is_recent).await,
+        "false",
+        "anonymous"
+    );
+    visit(&site, &mut browser, async |session: Session| {
+        session.login("alice")?;
+        assert!(session.authenticated_within(Duration::ZERO));
+        Ok::<_, Error>(())
+    })
+    .await;
+    assert_eq!(visit(&site, &mut browser, is_recent).await, "true");
+    site.rows().age_creation(301.0).await;
+    assert_eq!(visit(&site, &mut browser, is_recent).await, "false");
+    browser.get("/cycle").await;
+    browser.get("/insert/a/2").await;
+    assert_eq!(visit(&site, &mut browser, is_recent).await, "false", "used");
+    sign_in(&site, &mut browser, "alice").await;
+    assert_eq!(visit(&site, &mut browser, is_recent).await, "true", "again");
+}
+
+#[tokio::test]
+async fn a_cycle_keeps_who_is_signed_in_and_the_device() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    let device = Device::new().label("my phone");
+    sign_in(
+        &site,
+        &mut browser,
+        Login::new("alice").device(device.clone()),
+    )
+    .await;
+    site.rows()
+        .execute("UPDATE TABLE SET created = '2020-02-02Z'")
+        .await;
+    let layer = site.layer().absolute_timeout(None);
+    browser.at(&app(layer)).get("/cycle").await;
+    let listed = site.store.user("alice").list().await.expect("a list");
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].device(), Some(&device));
+    assert_eq!(listed[0].created().map(|at| at.year()), Some(2020));
+    let left = texts(&site.pool, "SELECT coalesce(user_id, '') || coalesce(device::text, '') FROM session WHERE session::text LIKE '%successor%'").await;
+    assert!(
+        !left.is_empty() && left.iter().all(String::is_empty),
+        "{left:?}"
+    );
+}
+
+/// Loads the session, waits at the gate, then does this to it.
+async fn overtaken_by_a_login(login: Login) -> (Site, Browser, StatusCode) {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let gate = Gate::closed();
+    let late = {
+        let gate = gate.clone();
+        app_with(site.layer(), async move |session: Session| {
+            gate.pass().await;
+            session.insert("late", true)
+        })
+    };
+    let late = browser.at(&late);
+    let late = tokio::spawn(async move { late.peek("/page").await });
+    gate.reached().await;
+    sign_in(&site, &mut browser, login).await;
+    gate.open();
+    let answer = late.await.expect("no panic");
+    assert!(answer.sets_no_cookie());
+    (site, browser, answer.status)
+}
+
+#[tokio::test]
+async fn a_late_save_under_the_old_id_follows_the_login() {
+    let (_site, mut browser, status) = overtaken_by_a_login(Login::new("alice")).await;
+    assert_eq!(status, 200);
+    assert_eq!(browser.get("/keys").await.body, "basket,late");
+}
+
+#[tokio::test]
+async fn a_late_save_does_not_follow_a_login_that_dropped_the_data() {
+    let login = Login::new("alice").drop_data();
+    let (site, mut browser, status) = overtaken_by_a_login(login).await;
+    assert_eq!(status, 503);
+    assert_eq!(browser.get("/keys").await.body, "");
+    assert_eq!(site.rows().text().await, "{}");
+}
+
+#[tokio::test]
+async fn the_second_of_two_logins_at_once_is_a_503() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let second = browser.at(&site.app_with(async |session: Session| session.login("alice")));
+    sign_in(&site, &mut browser, "alice").await;
+    let answer = second.peek("/page").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.store.user("alice").count().await.expect("a count"), 1);
+}
+
+#[tokio::test]
+async fn a_remembered_session_keeps_its_own_timeouts() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    let app = site.app_with(async |session: Session| {
+        let (idle, absolute) = (30 * DAY, 90 * DAY);
+        session.login(Login::new("alice").expiry(Expiry::Timeouts { idle, absolute }))
+    });
+    let mut visitor = browser.at(&app);
+    let answer = visitor.get("/page").await;
+    let max_age = answer.set_cookies()[0].max_age().expect("a life");
+    assert_eq!(max_age.whole_days(), 90);
+    browser.jar = visitor.jar;
+    assert!((site.rows().seconds_left().await - 30.0 * 86_400.0).abs() < 1.0);
+    site.rows().age(29.0 * 86_400.0).await;
+    assert_eq!(user(&site, &mut browser).await, "alice");
+    assert!(
+        (site.rows().seconds_left().await - 30.0 * 86_400.0).abs() < 1.0,
+        "touched"
+    );
+    site.rows().age_creation(80.0 * 86_400.0).await;
+    browser.get("/cycle").await;
+    assert!(
+        (site.rows().seconds_left().await - 10.0 * 86_400.0).abs() < 1.0,
+        "absolute"
+    );
+    site.rows().age_creation(10.1 * 86_400.0).await;
+    assert_eq!(user(&site, &mut browser).await, "");
+}
+
+#[tokio::test]
+async fn the_next_login_forgets_that_the_last_one_was_remembered() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    let remembered = Expiry::Timeouts {
+        idle: 30 * DAY,
+        absolute: 90 * DAY,
+    };
+    sign_in(&site, &mut browser, Login::new("alice").expiry(remembered)).await;
+    sign_in(&site, &mut browser, "alice").await;
+    assert_eq!(site.rows().text().await, "{}");
+    assert!((site.rows().seconds_left().await - 86_400.0).abs() < 1.0);
+}
+
+async fn with_three_columns() -> Site {
+    let site = Site::without_table().await;
+    let table =
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";
+    execute(&site.pool, table).await;
+    site
+}
+
+#[tokio::test]
+async fn a_table_of_three_columns_says_which_migration_a_login_needs() {
+    let site = with_three_columns().await;
+    let report = site.store.check().await.expect("it serves");
+    assert!(!report.sessions_of_a_user && !report.last_seen && !report.device);
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    visit(&site, &mut browser, async |session: Session| {
+        let refused = session.login("alice").expect_err("no column");
+        assert_eq!(refused.kind(), ErrorKind::Setup);
+        assert!(refused.to_string().contains("user_id"), "{refused}");
+        assert!(refused.to_string().contains("0002"), "{refused}");
+        let (idle, absolute) = (HOUR, DAY);
+        let refused = session.set_expiry(Expiry::Timeouts { idle, absolute });
+        let refused = refused.expect_err("no column");
+        assert!(refused.to_string().contains("created"), "{refused}");
+    })
+    .await;
+    let refused = site
+        .store
+        .user("alice")
+        .list()
+        .await
+        .expect_err("no column");
+    assert_eq!(refused.kind(), ErrorKind::Setup);
+    assert!(refused.to_string().contains("0002"), "{refused}");
+    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+}
+
+/// Before the table was looked at nobody knows; then the save tells.
+#[tokio::test]
+async fn a_login_on_a_table_that_nobody_looked_at_is_refused_when_it_is_saved() {
+    let site = with_three_columns().await;
+    let app = site.app_with(async |session: Session| {
+        session.login("alice")?;
+        let refused = session.save().await.expect_err("no column");
+        assert_eq!(refused.kind(), ErrorKind::Setup);
+        assert_eq!(session.user_id(), None);
+        Ok::<_, Error>(())
+    });
+    assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn a_device_needs_its_column() {
+    let site = Site::new().await;
+    execute(&site.pool, "ALTER TABLE session DROP COLUMN device").await;
+    site.store.check().await.expect("it serves");
+    let mut browser = site.browser();
+    visit(&site, &mut browser, async |session: Session| {
+        let login = Login::new("alice").device(Device::new().label("my phone"));
+        let refused = session.login(login).expect_err("no column");
+        assert!(refused.to_string().contains("0005"), "{refused}");
+        session.login("alice")
+    })
+    .await;
+    let listed = site.store.user("alice").list().await.expect("a list");
+    assert_eq!(listed[0].device(), None);
+}
+
+/// What belongs to the application keeps its value, whatever it is called.
+#[tokio::test]
+async fn a_login_carries_the_applications_own_columns_along() {
+    let site = Site::without_table().await;
+    execute(
+        &site.pool,
+        "CREATE TABLE session (id varchar(128) PRIMARY KEY, expiry timestamp NOT NULL, session jsonb,
+         created timestamptz DEFAULT now(), user_id varchar, device text DEFAULT 'theirs', \"Team\" int DEFAULT 7)",
+    )
+    .await;
+    let store = site.store.clone().time_zone("Asia/Kathmandu");
+    assert!(!store.check().await.expect("it serves").device);
+    let site = Site { store, ..site };
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    execute(
+        &site.pool,
+        "UPDATE session SET device = 'kept', \"Team\" = 8",
+    )
+    .await;
+    sign_in(&site, &mut browser, "alice").await;
+    assert_eq!(browser.get("/get/basket").await.body, "\"pear\"");
+    assert_eq!(
+        column(&site, "user_id || device || \"Team\"").await,
+        "alicekept8"
+    );
+    let left = "extract(epoch FROM expiry AT TIME ZONE 'Asia/Kathmandu' - now())::int BETWEEN 86390 AND 86400";
+    assert_eq!(column(&site, left).await, "true");
+    let mut other = site.browser();
+    sign_in(&site, &mut other, "alice").await;
+    assert_eq!(
+        site.store.user("alice").list().await.expect("a list").len(),
+        2
+    );
+    assert_eq!(
+        site.store
+            .user("alice")
+            .destroy_all()
+            .await
+            .expect("an end"),
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_user_without_a_proper_id_is_refused() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    visit(&site, &mut browser, async |session: Session| {
+        let refused = session.login("").expect_err("no id");
+        assert_eq!(refused.kind(), ErrorKind::Serialize);
+        assert_eq!(session.user_id(), None);
+    })
+    .await;
+    assert_eq!(site.rows().count().await, 0);
+}
+
+fn with_site_data(site: &Site) -> PgSessionLayer {
+    site.layer()
+        .clear_site_data([SiteData::Cache, SiteData::Storage])
+}
+
+#[tokio::test]
+async fn a_logout_ends_the_session_and_clears_what_the_layer_names() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    sign_in(&site, &mut browser, "alice").await;
+    let logout = async |session: Session| {
+        session.logout()?;
+        assert_eq!(session.user_id(), None);
+        Ok::<_, Error>(())
+    };
+    let answer = browser
+        .at(&app_with(with_site_data(&site), logout))
+        .get("/page")
+        .await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.removes_the_cookie());
+    assert_eq!(answer.headers["clear-site-data"], r#""cache", "storage""#);
+    assert_eq!(site.rows().count().await, 0);
+    assert_eq!(user(&site, &mut browser).await, "");
+}
+
+#[tokio::test]
+async fn only_a_logout_clears_site_data() {
+    let site = Site::new().await;
+    let clears = async |handler: fn(&Session) -> Result<(), Error>| {
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        let page = async move |session: Session| handler(&session);
+        let answer = browser
+            .at(&app_with(with_site_data(&site), page))
+            .get("/page")
+            .await;
+        assert_eq!(answer.status, 200);
+        answer.headers.contains_key("clear-site-data")
+    };
+    assert!(clears(|session| session.logout()).await);
+    assert!(!clears(|session| session.destroy()).await);
+    assert!(!clears(|session| session.insert("a", 2)).await);
+    let begins_another = |session: &Session| {
+        session.logout()?;
+        session.insert("farewell", true)
+    };
+    assert!(!clears(begins_another).await, "the new cookie must stay");
+}
+
+#[tokio::test]
+async fn a_logout_that_failed_clears_no_site_data() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    sign_in(&site, &mut browser, "alice").await;
+    site.refuse("DELETE").await;
+    let page = async |session: Session| session.logout();
+    let answer = browser
+        .at(&app_with(with_site_data(&site), page))
+        .get("/page")
+        .await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+    assert!(!answer.headers.contains_key("clear-site-data"));
+    assert_eq!(user(&site, &mut browser).await, "alice");
+}
+
+#[tokio::test]
+async fn a_user_signs_in_to_koas_table_too() {
+    let site = Site::new().await;
+    let koa = Koa::new(["key"]);
+    let store: PgSessionStore = site.store.clone().koa(koa);
+    let site = Site { store, ..site };
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let old = browser.cookie("koa.sid").expect("a token").to_owned();
+    sign_in(&site, &mut browser, "alice").await;
+    assert_ne!(browser.cookie("koa.sid").expect("a token"), old);
+    assert_eq!(user(&site, &mut browser).await, "alice");
+    assert_eq!(browser.get("/get/basket").await.body, "\"pear\"");
+    let rows = Rows::new(site.pool.clone(), "session");
+    assert_eq!(rows.count().await, 1, "nothing under the old id");
+    visit(&site, &mut browser, async |session: Session| {
+        let (idle, absolute) = (HOUR, DAY);
+        let refused = session.set_expiry(Expiry::Timeouts { idle, absolute });
+        assert_eq!(
+            refused.expect_err("no place for it").kind(),
+            ErrorKind::Setup
+        );
+    })
+    .await;
+    let alice = site.store.user("alice");
+    let listed = alice.list().await.expect("a list");
+    assert!(!listed[0].id().as_str().contains(&old));
+    let text: axum_pg_session::SessionId = listed[0].id().as_str().parse().expect("a handle");
+    assert!(!site.store.user("bob").destroy(&text).await.expect("no end"));
+    assert!(alice.destroy(&text).await.expect("an end"));
+    assert_eq!(user(&site, &mut browser).await, "");
+}

@@ -1,0 +1,458 @@
+//! The sessions of a user: seen, and ended from elsewhere.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum_pg_session::{
+    Device, Error, ErrorKind, Expiry, Login, PgSessionLayer, PgSessionStore, Session, SessionId,
+};
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+
+use crate::support::{
+    Answer, Browser, Site, app, execute,
+    page::{Gate, app_with, until},
+    texts, visit,
+};
+
+async fn signed_in(site: &Site, login: impl Into<Login>) -> Browser {
+    let login = login.into();
+    let mut browser = site.browser();
+    visit(site, &mut browser, async move |session: Session| {
+        session.login(login.clone())
+    })
+    .await;
+    browser
+}
+
+async fn handle(browser: &Browser) -> SessionId {
+    let id = browser.peek("/id").await.body;
+    id.parse().expect("a handle")
+}
+
+async fn user(site: &Site, browser: &Browser) -> String {
+    let page = async |session: Session| session.user_id().unwrap_or_default();
+    browser.at(&site.app_with(page)).peek("/page").await.body
+}
+
+async fn count(site: &Site, user_id: &str) -> u64 {
+    site.store.user(user_id).count().await.expect("a count")
+}
+
+#[tokio::test]
+async fn a_list_shows_each_session_with_its_device_and_times() {
+    let site = Site::new().await;
+    let device = Device::new().user_agent("Browser 1.0").address("192.0.2.7");
+    let first = signed_in(&site, Login::new("alice").device(device.clone())).await;
+    site.rows()
+        .execute("UPDATE TABLE SET created = created - interval '1 hour'")
+        .await;
+    let second = signed_in(&site, "alice").await;
+    signed_in(&site, "bob").await;
+    site.browser().get("/insert/anonymous/1").await;
+
+    let listed = site.store.user("alice").list().await.expect("a list");
+    let handles: Vec<_> = listed.iter().map(|session| session.id().clone()).collect();
+    assert_eq!(handles, [handle(&second).await, handle(&first).await]);
+    assert_eq!(listed[1].device(), Some(&device));
+    assert_eq!(listed[0].device(), None);
+    let now = OffsetDateTime::now_utc();
+    let near = |instant: Option<OffsetDateTime>, expected: OffsetDateTime| {
+        (instant.expect("known") - expected).abs() < time::Duration::minutes(1)
+    };
+    assert!(near(listed[0].created(), now));
+    assert!(near(listed[1].created(), now - Duration::from_secs(3600)));
+    assert!(near(listed[1].last_seen(), now));
+    assert!(near(
+        listed[1].expires_at(),
+        now + Duration::from_secs(86_400)
+    ));
+    assert_eq!(count(&site, "alice").await, 2);
+}
+
+#[tokio::test]
+async fn an_expired_session_is_neither_listed_nor_counted() {
+    let site = Site::new().await;
+    signed_in(&site, "alice").await;
+    site.rows().age(86_500.0).await;
+    signed_in(&site, "alice").await;
+    let alice = site.store.user("alice");
+    assert_eq!(alice.list().await.expect("a list").len(), 1);
+    assert_eq!(alice.count().await.expect("a count"), 1);
+    assert_eq!(alice.destroy_all().await.expect("an end"), 1);
+}
+
+#[tokio::test]
+async fn a_listed_handle_opens_nothing() {
+    let site = Site::new().await;
+    signed_in(&site, "alice").await;
+    for session in site.store.user("alice").list().await.expect("a list") {
+        let thief = site
+            .browser()
+            .with_cookie("__Host-id", session.id().as_str());
+        assert_eq!(user(&site, &thief).await, "");
+    }
+}
+
+#[tokio::test]
+async fn a_handle_of_another_user_is_refused() {
+    let site = Site::new().await;
+    let alice = signed_in(&site, "alice").await;
+    let anonymous = {
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        browser
+    };
+    let bob = site.store.user("bob");
+    for browser in [&alice, &anonymous] {
+        assert!(!bob.destroy(&handle(browser).await).await.expect("no end"));
+        let refused = bob.destroy_others(&handle(browser).await).await;
+        assert_eq!(refused.expect_err("not his").kind(), ErrorKind::Ended);
+    }
+    assert_eq!(user(&site, &alice).await, "alice");
+    assert_eq!(anonymous.peek("/get/a").await.body, "\"1\"");
+}
+
+#[tokio::test]
+async fn a_session_is_ended_by_its_handle_for_every_process_at_once() {
+    let site = Site::new().await;
+    let browser = signed_in(&site, "alice").await;
+    let other = signed_in(&site, "alice").await;
+    let elsewhere = site.elsewhere().await;
+    let id = handle(&browser).await;
+    assert_eq!(user(&site, &browser).await, "alice");
+    assert!(elsewhere.user("alice").destroy(&id).await.expect("an end"));
+    assert_eq!(user(&site, &browser).await, "");
+    assert_eq!(user(&site, &other).await, "alice");
+    assert!(
+        !elsewhere.user("alice").destroy(&id).await.expect("no end"),
+        "twice"
+    );
+}
+
+#[tokio::test]
+async fn a_handle_from_before_a_new_id_still_ends_the_session() {
+    let site = Site::new().await;
+    let mut browser = signed_in(&site, "alice").await;
+    let listed = handle(&browser).await;
+    browser.get("/cycle").await;
+    browser.get("/cycle").await;
+    assert!(
+        !site
+            .store
+            .user("bob")
+            .destroy(&listed)
+            .await
+            .expect("no end")
+    );
+    assert!(
+        site.store
+            .user("alice")
+            .destroy(&listed)
+            .await
+            .expect("an end")
+    );
+    assert_eq!(user(&site, &browser).await, "");
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn destroying_all_of_a_user_spares_other_users() {
+    let site = Site::new().await;
+    let browsers = [
+        signed_in(&site, "alice").await,
+        signed_in(&site, "alice").await,
+    ];
+    let bob = signed_in(&site, "bob").await;
+    let ended = site.elsewhere().await.user("alice").destroy_all().await;
+    assert_eq!(ended.expect("an end"), 2);
+    for browser in &browsers {
+        assert_eq!(user(&site, browser).await, "");
+    }
+    assert_eq!(user(&site, &bob).await, "bob");
+}
+
+#[tokio::test]
+async fn ending_the_others_keeps_this_one() {
+    let site = Site::new().await;
+    let mut this = signed_in(&site, "alice").await;
+    signed_in(&site, "alice").await;
+    signed_in(&site, "alice").await;
+    let bob = signed_in(&site, "bob").await;
+    let before = handle(&this).await;
+    this.get("/cycle").await;
+    // As in a page that was open before the id changed.
+    let ended = site.store.user("alice").destroy_others(&before).await;
+    assert_eq!(ended.expect("an end"), 2);
+    assert_eq!(user(&site, &this).await, "alice");
+    assert_eq!(user(&site, &bob).await, "bob");
+    assert_eq!(count(&site, "alice").await, 1);
+}
+
+#[tokio::test]
+async fn a_session_that_ended_ends_no_others() {
+    let site = Site::new().await;
+    let mut this = signed_in(&site, "alice").await;
+    let other = signed_in(&site, "alice").await;
+    let id = handle(&this).await;
+    this.get("/destroy").await;
+    let refused = site.store.user("alice").destroy_others(&id).await;
+    assert_eq!(refused.expect_err("ended").kind(), ErrorKind::Ended);
+    assert_eq!(user(&site, &other).await, "alice");
+}
+
+#[tokio::test]
+async fn ending_everyone_leaves_no_live_session() {
+    let site = Site::new().await;
+    let mut alice = signed_in(&site, "alice").await;
+    alice.get("/cycle").await;
+    let mut anonymous = site.browser();
+    anonymous.get("/insert/a/1").await;
+    execute(
+        &site.pool,
+        "INSERT INTO session (id, expiry, session) SELECT 'row ' || n, now() + interval '1 day', '{}'
+         FROM generate_series(1, 2345) AS n;
+         INSERT INTO session (id, expiry, session) VALUES ('dead', now() - interval '1 day', '{}')",
+    )
+    .await;
+    let ended = site.elsewhere().await.destroy_everyone().await;
+    assert_eq!(ended.expect("an end"), 2347, "a forwarding is no session");
+    assert_eq!(user(&site, &alice).await, "");
+    assert_eq!(anonymous.peek("/get/a").await.body, "none");
+    assert_eq!(site.store.destroy_everyone().await.expect("an end"), 0);
+}
+
+#[tokio::test]
+async fn everyone_is_ended_on_a_table_of_three_columns_too() {
+    let site = Site::without_table().await;
+    let table =
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamp NOT NULL, session json)";
+    execute(&site.pool, table).await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    assert_eq!(site.store.destroy_everyone().await.expect("an end"), 1);
+    assert_eq!(browser.get("/get/a").await.body, "none");
+}
+
+/// A request that has loaded its session, and what it will do then.
+struct UnderWay {
+    gate: Gate,
+    answer: JoinHandle<Answer>,
+}
+
+async fn begin(site: &Site, browser: &Browser, act: fn(&Session) -> Result<(), Error>) -> UnderWay {
+    let gate = Gate::closed();
+    let passed = gate.clone();
+    let layer = site.layer().touch_interval(Duration::ZERO);
+    let page = async move |session: Session| {
+        passed.pass().await;
+        act(&session)
+    };
+    let browser = browser.at(&app_with(layer, page));
+    let answer = tokio::spawn(async move { browser.peek("/page").await });
+    gate.reached().await;
+    UnderWay { gate, answer }
+}
+
+const ACTS: [(&str, fn(&Session) -> Result<(), Error>); 5] = [
+    ("save", |session| session.insert("late", true)),
+    ("touch", |session| session.touch()),
+    ("cycle", |session| session.cycle_id()),
+    ("login", |session| session.login("alice")),
+    ("login of another", |session| session.login("bob")),
+];
+
+/// Every way to end a session from elsewhere, and the number that it ends.
+async fn end(how: &str, store: &PgSessionStore, id: &SessionId) -> u64 {
+    let alice = store.user("alice");
+    match how {
+        "one" => alice.destroy(id).await.map(u64::from),
+        "all" => alice.destroy_all().await,
+        "everyone" => store.destroy_everyone().await,
+        other => panic!("no way {other}"),
+    }
+    .expect("an end")
+}
+
+#[tokio::test]
+async fn no_request_under_way_revives_a_session_that_was_ended_elsewhere() {
+    for how in ["one", "all", "everyone"] {
+        for (what, act) in ACTS {
+            let site = Site::new().await;
+            let browser = signed_in(&site, "alice").await;
+            let late = begin(&site, &browser, act).await;
+            let id = handle(&browser).await;
+            assert_eq!(
+                end(how, &site.elsewhere().await, &id).await,
+                1,
+                "{how}, {what}"
+            );
+            late.gate.open();
+            let answer = late.answer.await.expect("no panic");
+            // A touch that comes too late is no failure of its request.
+            let status = if what == "touch" { 200 } else { 503 };
+            assert_eq!(answer.status, status, "{how}, {what}");
+            assert!(answer.sets_no_cookie(), "{how}, {what}");
+            assert_eq!(site.rows().count().await, 0, "{how}, {what}");
+        }
+    }
+}
+
+/// The new id is committed while the end waits for the row, so that the
+/// statement that ends the session has not seen it.
+#[tokio::test]
+async fn a_new_id_is_no_escape_from_the_end() {
+    for how in ["one", "all", "everyone"] {
+        for (what, act) in [ACTS[2], ACTS[3]] {
+            let site = Site::new().await;
+            let browser = signed_in(&site, "alice").await;
+            let id = handle(&browser).await;
+            let late = begin(&site, &browser, act).await;
+            let lock = site.lock_rows().await;
+            late.gate.open();
+            site.blocked(1).await;
+            let elsewhere = site.elsewhere().await;
+            let ending = tokio::spawn(async move { end(how, &elsewhere, &id).await });
+            site.blocked(2).await;
+            lock.commit().await.expect("no changes");
+            let answer = late.answer.await.expect("no panic");
+            assert_eq!(answer.status, 200, "{how}, {what}");
+            let ended = ending.await.expect("no panic");
+            let mut visitor = browser.clone();
+            visitor.accept(&answer);
+            // A login that begins after everyone was to end is another one.
+            if (how, what) != ("everyone", "login") {
+                assert_eq!(ended, 1, "{how}, {what}");
+                assert_eq!(user(&site, &visitor).await, "", "{how}, {what}");
+            }
+        }
+    }
+}
+
+/// The session that stays gets a new id while the others end.
+#[tokio::test]
+async fn a_new_id_does_not_make_this_session_one_of_the_others() {
+    let site = Site::new().await;
+    let this = signed_in(&site, "alice").await;
+    let other = signed_in(&site, "alice").await;
+    let id = handle(&this).await;
+    let late = begin(&site, &this, |session| session.cycle_id()).await;
+    let lock = site.lock_row(&handle(&other).await).await;
+    let alice = site.elsewhere().await.user("alice");
+    let ending = tokio::spawn(async move { alice.destroy_others(&id).await });
+    site.blocked(1).await;
+    late.gate.open();
+    until(async || late.answer.is_finished() || site.is_blocked_twice().await).await;
+    lock.commit().await.expect("no changes");
+    let answer = late.answer.await.expect("no panic");
+    assert_eq!(ending.await.expect("no panic").expect("an end"), 1);
+    let mut visitor = this.clone();
+    visitor.accept(&answer);
+    assert_eq!(user(&site, &visitor).await, "alice");
+    assert_eq!(user(&site, &other).await, "");
+}
+
+async fn seconds_unseen(site: &Site) -> f64 {
+    let listed = site.store.user("alice").list().await.expect("a list");
+    let seen = listed[0].last_seen().expect("the column");
+    (OffsetDateTime::now_utc() - seen).as_seconds_f64()
+}
+
+async fn age_all(site: &Site, interval: &str) {
+    let sql = format!(
+        "UPDATE session SET expiry = expiry - interval '{interval}',
+         created = created - interval '{interval}', last_seen = last_seen - interval '{interval}'"
+    );
+    execute(&site.pool, &sql).await;
+}
+
+#[tokio::test]
+async fn last_seen_is_as_precise_as_the_touch() {
+    let site = Site::new().await;
+    let mut browser = signed_in(&site, "alice").await;
+    age_all(&site, "1 hour").await;
+    browser.get("/get/a").await;
+    assert!(
+        (seconds_unseen(&site).await - 3600.0).abs() < 5.0,
+        "not due"
+    );
+    age_all(&site, "1 hour").await;
+    browser.get("/get/a").await;
+    assert!(seconds_unseen(&site).await < 5.0, "due");
+    age_all(&site, "2 hours").await;
+    browser.get("/insert/a/1").await;
+    assert!(seconds_unseen(&site).await < 5.0, "due with a save");
+    age_all(&site, "2 hours").await;
+    browser.get("/cycle").await;
+    assert!(seconds_unseen(&site).await < 5.0, "a new id");
+}
+
+#[tokio::test]
+async fn a_user_is_seen_also_where_the_expiry_moves_no_more() {
+    let site = Site::new().await;
+    let mut browser = signed_in(&site, "alice").await;
+    let end = "UPDATE session SET created = now() - interval '29.5 days', expiry = now() + interval '12 hours',
+               last_seen = now() - interval '2 hours'";
+    execute(&site.pool, end).await;
+    browser.get("/get/a").await;
+    assert!(seconds_unseen(&site).await < 5.0);
+    assert!((site.rows().seconds_left().await - 43_200.0).abs() < 5.0);
+    let fixed = async |session: Session| {
+        session.set_expiry(Expiry::At(
+            OffsetDateTime::now_utc() + Duration::from_secs(3600),
+        ))
+    };
+    visit(&site, &mut browser, fixed).await;
+    execute(
+        &site.pool,
+        "UPDATE session SET last_seen = now() - interval '2 hours'",
+    )
+    .await;
+    browser.get("/get/a").await;
+    assert!(seconds_unseen(&site).await < 5.0, "with an end of its own");
+}
+
+#[tokio::test]
+async fn a_poll_does_not_make_a_user_seen() {
+    let site = Site::new().await;
+    let browser = signed_in(&site, "alice").await;
+    age_all(&site, "2 hours").await;
+    let layer = site.layer().touch_if(|_| false);
+    let mut poll = browser.at(&app(layer));
+    poll.get("/get/a").await;
+    poll.get("/insert/a/1").await;
+    assert!((seconds_unseen(&site).await - 7200.0).abs() < 5.0);
+}
+
+#[tokio::test]
+async fn a_handler_ends_the_other_sessions_of_its_user() {
+    let site = Site::new().await;
+    let other = signed_in(&site, "alice").await;
+    let mut this = signed_in(&site, "alice").await;
+    let store = site.store.clone();
+    let change_password = async move |session: Session| {
+        let (user_id, id) = (session.user_id(), session.id());
+        let (user_id, id) = user_id.zip(id).expect("signed in");
+        let ended = store.user(&user_id).destroy_others(&id).await?;
+        session.login(user_id)?;
+        Ok::<_, Error>(ended.to_string())
+    };
+    let app: Router = app_with(PgSessionLayer::new(site.store.clone()), change_password);
+    let mut visitor = this.at(&app);
+    assert_eq!(visitor.get("/page").await.body, "1");
+    this.jar = visitor.jar;
+    assert_eq!(user(&site, &this).await, "alice");
+    assert_eq!(user(&site, &other).await, "");
+    until(async || count(&site, "alice").await == 1).await;
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_device_is_in_no_debug() {
+    let site = Site::new().await;
+    let device = Device::new().label("secret label");
+    signed_in(&site, Login::new("alice").device(device)).await;
+    let listed = site.store.user("alice").list().await.expect("a list");
+    assert!(!format!("{listed:?}").contains("secret"));
+    let texts = texts(&site.pool, "SELECT device::text FROM session").await;
+    assert_eq!(texts, [r#"{"label":"secret label"}"#]);
+}
