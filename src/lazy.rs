@@ -155,6 +155,8 @@ impl Lazy {
 
     async fn open(&self) -> Result<Session, Error> {
         let presented = self.presented();
+        let tally = self.config.store.tally();
+        tally.presented(presented);
         let mut state = match presented.tokens.as_slice() {
             [] => self.without_row(Origin::New),
             // The one that was cut off may be the live one.
@@ -163,13 +165,17 @@ impl Lazy {
                 let format = self.config.store.format();
                 let ids: Vec<_> = tokens.iter().map(|token| format.row_id(token)).collect();
                 match self.config.store.load_rows(&ids).await {
-                    Ok(rows) => self.resolve(&ids, rows),
+                    Ok(rows) => {
+                        tally.unknown(ids.len() - rows.len());
+                        self.resolve(&ids, rows)
+                    }
                     Err(error) => self.not_loaded(error)?,
                 }
             }
         };
         state.keep_within(self.config.limits);
         match state.origin() {
+            Origin::Unkeepable(Unkeepable::Ambiguous) => tally.ambiguous(),
             Origin::New if self.config.empty == Empty::IsStored => state.keep(),
             Origin::Stored(_, token) if presented.is_outdated(token) => state.keep_if_allowed(),
             _ => {}

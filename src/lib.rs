@@ -2,8 +2,10 @@
 
 mod changes;
 mod cookie;
+mod counters;
 mod document;
 mod error;
+mod events;
 mod expiry;
 mod extract;
 mod failure;
@@ -31,6 +33,7 @@ pub use ::cookie::SameSite;
 
 pub use crate::{
     cookie::{CookieLifetime, CookiePriority},
+    counters::Counters,
     error::{Error, ErrorKind},
     expiry::Expiry,
     extract::SessionRejection,

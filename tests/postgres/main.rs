@@ -1,5 +1,6 @@
 //! What the crate promises, proved on a real Postgres.
 
+mod adoption;
 mod bad_rows;
 mod cookies_in;
 mod costs;
