@@ -320,7 +320,9 @@ pub(crate) fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     for other in others.into_iter().filter(|other| !is_replaced(other)) {
         headers.append(SET_COOKIE, other);
     }
-    for cookie in cookies {
+    for mut cookie in cookies {
+        // Neither printed nor kept in a table of HTTP/2.
+        cookie.set_sensitive(true);
         headers.append(SET_COOKIE, cookie);
     }
     forbid_shared_caching(headers);

@@ -314,7 +314,7 @@ async fn a_value_that_jsonb_refuses_fails_alone() {
 
 /// Rows of all kinds in one load, each to its own visitor.
 #[tokio::test]
-async fn an_unreadable_row_harms_nobody_in_the_same_load() {
+async fn a_corrupt_row_harms_no_one_else() {
     let site = Site::new().await;
     let mut visits = JoinSet::new();
     for n in 0..40 {

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod bad_rows;
+mod caches;
 mod cookies_in;
 mod costs;
 mod doubt;
@@ -23,6 +24,7 @@ mod reaper;
 mod request_cycle;
 mod responses;
 mod rights;
+mod secrets;
 mod session_api;
 mod set_up;
 mod sharing;
@@ -30,6 +32,8 @@ mod signing;
 mod store;
 mod support;
 mod timeouts;
+mod tokens;
+mod traces;
 mod user_limit;
 mod users;
 mod values;
