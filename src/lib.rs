@@ -11,6 +11,9 @@ mod extract;
 mod failure;
 mod format;
 mod future;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hooks;
 mod id;
 mod koa;
