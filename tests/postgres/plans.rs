@@ -261,10 +261,12 @@ impl Pinned {
     async fn plan(&self, connection: &mut PgConnection, sql: &str, ids: &[String]) -> String {
         run(connection, &format!("PREPARE p AS {sql}")).await;
         run(connection, "BEGIN").await;
-        let explain = format!(
-            "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE p({})",
-            self.values(ids)
-        );
+        let values = match self.values(ids) {
+            none if none.is_empty() => none,
+            values => format!("({values})"),
+        };
+        let explain =
+            format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE p{values}");
         let lines: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_all(&mut *connection)
             .await
