@@ -63,7 +63,9 @@ async fn increments_on(processes: usize) {
     let increments = CLIENTS * INCREMENTS;
     println!("{processes} processes: {statements} statements for {increments} increments");
     assert_eq!(site.rows().document().await["n"], increments);
-    assert!(statements < increments, "{statements} statements");
+    // Without sharing, each would be a load and a save, and more for each
+    // that was lost. How many there are depends on what else the machine does.
+    assert!(statements < 2 * increments, "{statements} statements");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
