@@ -254,8 +254,9 @@ impl Session {
     /// Do this at every change of privilege (ASVS 5.0 item 7.2.4), such as when
     /// a user takes up another role, or gives a second factor: a token that
     /// somebody planted or saw before opens nothing afterwards. Signing in is
-    /// [`login`](Self::login), which does it too. The change is one transaction, so at every instant the old
-    /// or the new id works. An answer of 5xx leaves the old one.
+    /// [`login`](Self::login), which does it too. The change is one
+    /// transaction, so at every instant the old or the new id works. An answer
+    /// of 5xx leaves the old one.
     ///
     /// A request that is still running under the old id keeps what it loaded,
     /// and its changes are saved under the new one. A request that is sent
