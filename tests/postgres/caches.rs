@@ -138,6 +138,9 @@ async fn a_shared_cache_never_mixes_two_visitors() {
         let mut stranger = Browser::new(&app);
         assert_eq!(cache.visit(&mut stranger, "/name").await.0.body, "nobody");
         assert_eq!(stranger.jar, []);
+        // As the first visitor came, without a cookie.
+        cache.visit(&mut stranger, "/ann").await;
+        assert_ne!(stranger.token(), visitors[0].1.token());
     }
     let [(_, ann), (_, bob)] = &visitors;
     assert_ne!(ann.token(), bob.token());
