@@ -142,3 +142,12 @@ fn keys_are_never_printed() {
     let printed = format!("{:?}", SigningKeys::new(["secret".repeat(8)]));
     assert_eq!(printed, "SigningKeys { keys: 1, unsigned: Refused }");
 }
+
+/// Compiles only where the features of `hmac` and `sha2` that see to it are on.
+#[test]
+fn keys_are_wiped_when_they_are_dropped() {
+    fn is_wiped<T: zeroize::ZeroizeOnDrop>(_: &[T]) -> bool {
+        true
+    }
+    assert!(is_wiped(&keys().keys));
+}

@@ -21,9 +21,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{Answer, Site, browser::send, koa, texts};
 
-const CALLS: HeaderMapKey = "x-calls";
-const STATUS: HeaderMapKey = "x-status";
-type HeaderMapKey = &'static str;
+const CALLS: &str = "x-calls";
+const STATUS: &str = "x-status";
 
 /// One call of a handler, by its letter.
 const EVERY_CALL: &[u8] = b"lirucydsthvgxo";

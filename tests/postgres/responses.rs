@@ -17,7 +17,9 @@ use axum_pg_session::{
 use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 
-use crate::support::{Answer, Browser, Site, app, page::app_with, proxy::Proxy, site::pages};
+use crate::support::{
+    Answer, Browser, Site, app, execute, page::app_with, proxy::Proxy, site::pages,
+};
 
 type Outcome = Result<(), Error>;
 
@@ -58,6 +60,13 @@ async fn vary_is_set_whenever_the_session_was_looked_at() {
         assert_eq!(vary(&browser.get(page).await), ["cookie"], "{page}");
     }
     assert_eq!(vary(&site.browser().get("/keys").await), ["cookie"]);
+    let mut browser = visitor(&site.app()).await;
+    site.rows().age(7200.0).await;
+    assert_eq!(vary(&browser.get("/keys").await), ["cookie"], "a touch");
+    execute(&site.pool, "ALTER TABLE public.session RENAME TO gone").await;
+    let failed = browser.get("/keys").await;
+    assert!(failed.status.is_server_error());
+    assert_eq!(vary(&failed), ["cookie"], "a load that failed");
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! What a role may not do, and what it is told of it.
 
-use axum_pg_session::ErrorKind;
+use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, Session};
 
-use crate::support::{Life, Role, Site, execute};
+use crate::support::{Browser, Life, Role, Site, execute, page::app_with};
 
 const THREE_COLUMNS: &str =
     "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";
@@ -22,7 +22,24 @@ async fn the_documented_grants_suffice() {
     let report = store.check().await.expect("every right");
     assert_eq!(report.to_string(), "every feature is on");
     Life::of(&site.pool, "web.session").is_whole(&store).await;
+    signs_in_and_is_ended(&store).await;
     role.drop().await;
+}
+
+/// What users, their lists and administrators need of the table.
+async fn signs_in_and_is_ended(store: &PgSessionStore) {
+    let page = async |session: Session| session.login("ann");
+    let app = app_with(PgSessionLayer::new(store.clone()), page);
+    for _ in 0..3 {
+        assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+    }
+    let users = store.user("ann");
+    let listed = users.list().await.expect("SELECT");
+    let first = listed[0].id();
+    assert_eq!(users.destroy_others(first).await.expect("DELETE"), 2);
+    assert!(users.destroy(first).await.expect("DELETE"));
+    assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+    assert_eq!(store.destroy_everyone().await.expect("DELETE"), 1);
 }
 
 #[tokio::test]

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::{Router, routing::get};
-use axum_pg_session::{Error, ErrorKind, Expiry, Session};
+use axum_pg_session::{
+    Device, Error, ErrorKind, Expiry, Login, PgSessionLayer, PgSessionStore, Session,
+};
 use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
 use serde_json::{Value, json, value::RawValue};
 
-use crate::support::{Browser, Site, visit};
+use crate::support::{Browser, Site, page::app_with, proxy::Proxy, visit};
 
 /// Stores the value in one request and reads it in another.
 async fn round_trip<T>(value: T) -> T
@@ -465,4 +467,37 @@ async fn deep_values_of_rust_come_back() {
         value = json!([value]);
     }
     assert_eq!(round_trip(value.clone()).await, value);
+}
+
+/// Whatever a visitor writes is bound: keys, values, users, devices, cookies.
+#[tokio::test]
+async fn no_string_of_a_visitors_reaches_the_text_of_a_statement() {
+    const HOSTILE: &str = "x'; DROP TABLE session; --\"\\$1";
+    let site = Site::new().await;
+    let proxy = Proxy::before(site.database.url()).await;
+    let store = PgSessionStore::new(proxy.pool().await);
+    let app = app_with(
+        PgSessionLayer::new(store.clone()),
+        async |session: Session| {
+            session.insert(HOSTILE, HOSTILE)?;
+            let device = Device::new().label(HOSTILE).user_agent(HOSTILE);
+            session.login(Login::new(HOSTILE).device(device))
+        },
+    );
+    let mut browser = Browser::new(&app).with_cookie("__Host-id", "' OR true --");
+    assert_eq!(browser.get("/page").await.status, 200);
+    let users = store.user(HOSTILE);
+    let listed = users.list().await.expect("a list");
+    assert_eq!(listed.len(), 1);
+    assert!(users.destroy(listed[0].id()).await.expect("a database"));
+    assert_eq!(site.rows().count().await, 0);
+    let texts = proxy.take_texts();
+    assert!(texts.len() > 4, "{texts:?}");
+    for text in texts {
+        assert!(
+            !text.contains("DROP") && !text.contains("OR true"),
+            "{text}"
+        );
+    }
+    assert!(proxy.has_sent(HOSTILE.as_bytes()), "it was bound");
 }
