@@ -12,6 +12,7 @@ mod batch;
 mod by_id;
 #[cfg(test)]
 mod checked;
+mod clock;
 mod connections;
 mod database;
 mod destroy;
