@@ -1,0 +1,11 @@
+//! A browser, and a site for it.
+
+pub(crate) mod chromium;
+pub(crate) mod cookie;
+pub(crate) mod profile;
+pub(crate) mod site;
+
+pub(crate) use chromium::Chromium;
+pub(crate) use cookie::{Cookie, Lifetime, PartitionKey};
+pub(crate) use profile::Profile;
+pub(crate) use site::Site;
