@@ -155,7 +155,7 @@ async fn after_logout_the_browser_jar_is_empty() {
     visitor.open(&site.url("/destroy")).await;
     assert!(visitor.cookies().await.is_empty());
     assert_eq!(site.rows().await, 0);
-    assert_eq!(visitor.read(&site.url("/keys")).await, "keys: ");
+    assert_eq!(visitor.read(&site.url("/keys")).await, "keys:");
     assert!(visitor.cookies().await.is_empty());
 }
 

@@ -65,7 +65,7 @@ async fn a_live_session_that_a_sibling_plants_is_not_taken_and_ends_nothing() {
     visitor.open(&site.url_on(SIBLING, &planted(""))).await;
 
     // Order proves nothing, so neither is opened, and both stay.
-    assert_eq!(visitor.read(&site.url_on(WWW, "/keys")).await, "keys: ");
+    assert_eq!(visitor.read(&site.url_on(WWW, "/keys")).await, "keys:");
     assert_eq!(visitor.cookies_named("id").await.len(), 2);
     let gone = planted("; Max-Age=0");
     visitor.open(&site.url_on(SIBLING, &gone)).await;

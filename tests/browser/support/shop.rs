@@ -1,0 +1,135 @@
+//! `examples/devices`, as visitors run it: a process of its own.
+
+use std::{
+    env, io,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::Once,
+};
+
+use dev_postgres::TestDatabase;
+use sqlx::{AssertSqlSafe, PgPool};
+
+use super::Profile;
+
+const PASSWORD: &str = "correct horse";
+
+/// Runs the shop until our input ends, however that happens, and then asks it
+/// to stop.
+const KEEPER: &str = r#""$1" </dev/null & read -r order; kill -TERM $!; wait $!"#;
+
+#[derive(Debug)]
+pub(crate) struct Shop {
+    url: String,
+    process: Child,
+    /// The shop may still write.
+    _output: BufReader<ChildStdout>,
+    pub(crate) pool: PgPool,
+    _database: TestDatabase,
+}
+
+impl Shop {
+    pub(crate) async fn open() -> Self {
+        let database = dev_postgres::test_database().await.expect("a database");
+        let mut process = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(built())
+            .env("DATABASE_URL", database.url())
+            .env("PORT", "0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the example runs");
+        let output = process.stdout.take().expect("it is piped");
+        let mut output = BufReader::new(output);
+        let mut url = String::new();
+        output.read_line(&mut url).expect("its address");
+        Self {
+            url: url.trim().to_owned(),
+            process,
+            _output: output,
+            pool: PgPool::connect(database.url()).await.expect("a connection"),
+            _database: database,
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        assert!(!self.url.is_empty(), "the example did not start");
+        format!("{}{path}", self.url)
+    }
+
+    pub(crate) async fn sign_up(&self, visitor: &Profile, name: &str) {
+        visitor.open(&self.url("/sign-up")).await;
+        visitor.fill("name", name).await;
+        visitor.fill("password", PASSWORD).await;
+        visitor.press("Sign up").await;
+    }
+
+    pub(crate) async fn sign_in(&self, visitor: &Profile, name: &str) {
+        self.fill_in(visitor, name).await;
+        visitor.press("Sign in").await;
+    }
+
+    pub(crate) async fn sign_in_and_stay(&self, visitor: &Profile, name: &str) {
+        self.fill_in(visitor, name).await;
+        visitor.choose("remember").await;
+        visitor.press("Sign in").await;
+    }
+
+    async fn fill_in(&self, visitor: &Profile, name: &str) {
+        visitor.open(&self.url("/sign-in")).await;
+        visitor.fill("name", name).await;
+        visitor.fill("password", PASSWORD).await;
+    }
+
+    /// Types the password where the page asks for it.
+    pub(crate) async fn confirm(&self, visitor: &Profile) {
+        visitor.fill("password", PASSWORD).await;
+        visitor.press("Continue").await;
+    }
+
+    pub(crate) async fn execute(&self, sql: &str) {
+        let executed = sqlx::query(AssertSqlSafe(sql)).execute(&self.pool).await;
+        executed.expect("a statement");
+    }
+
+    /// As Ctrl-C does, and says how it ended.
+    pub(crate) fn close(&mut self) -> ExitStatus {
+        drop(self.process.stdin.take());
+        self.process.wait().expect("it ends")
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// With the whole workspace, as `cargo test --workspace` has just done it: for
+/// this package alone its dependencies would be built anew.
+fn built() -> PathBuf {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--locked", "--workspace"])
+            .args(["--example", "devices"])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+            .status();
+        assert!(status.expect("cargo runs").success(), "the example builds");
+    });
+    folder_of_builds()
+        .expect("this program is in the folder of builds")
+        .join("examples/devices")
+}
+
+/// Where cargo puts what it builds: this program is in its folder `deps`.
+fn folder_of_builds() -> io::Result<PathBuf> {
+    let program = env::current_exe()?;
+    let folder = program.ancestors().nth(2);
+    folder
+        .map(Path::to_owned)
+        .ok_or_else(|| io::Error::other("there is none"))
+}
