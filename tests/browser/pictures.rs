@@ -19,14 +19,15 @@ const PHONE: &str = "--user-agent=Mozilla/5.0 (Android 15; Mobile; rv:145.0) \
 /// A README should load quickly.
 const MAX_OCTETS: usize = 100_000;
 
-/// Days passed since the logins; what is seen is of the last hours.
+/// Days have passed since the logins, and they came from other places.
 const LIVED_IN: [&str; 3] = [
-    "UPDATE session SET device = replace(device, '127.0.0.1', '192.0.2.7')",
+    "UPDATE session SET device = replace(device::text, '127.0.0.1', '192.0.2.7')::json",
     "UPDATE session SET created = now() - interval '6 days', last_seen = now() - interval '2 days'
-     WHERE device LIKE '%iPad%'",
+     WHERE device::text LIKE '%iPad%'",
     "UPDATE session SET created = now() - interval '3 hours',
-     last_seen = now() - interval '12 minutes', device = replace(device, '192.0.2.7', '198.51.100.23')
-     WHERE device LIKE '%Android%'",
+     last_seen = now() - interval '12 minutes',
+     device = replace(device::text, '192.0.2.7', '198.51.100.23')::json
+     WHERE device::text LIKE '%Android%'",
 ];
 
 #[tokio::test]

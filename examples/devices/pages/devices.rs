@@ -36,10 +36,12 @@ fn entry(frame: &Frame, is_this: bool, session: &UserSession) -> Markup {
                     (label.unwrap_or("An unknown browser"))
                     @if is_this { " " span.badge { "this device" } }
                 }
-                p.hint {
-                    @if let Some(address) = device.and_then(Device::get_address) { (address) " · " }
-                    "signed in " (ago(session.created()))
-                    " · last seen " (ago(session.last_seen()))
+                p.hint.facts {
+                    @if let Some(address) = device.and_then(Device::get_address) {
+                        span { (address) }
+                    }
+                    span { "signed in " (ago(session.created())) }
+                    span { "last seen " (ago(session.last_seen())) }
                 }
             }
             @if is_this {

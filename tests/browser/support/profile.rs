@@ -20,22 +20,18 @@ const INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) struct Window {
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// Pixels of the screen for one of the page.
-    pub(crate) scale: u32,
     pub(crate) is_phone: bool,
 }
 
 impl Window {
     pub(crate) const PHONE: Self = Self {
         width: 360,
-        height: 640,
-        scale: 2,
+        height: 780,
         is_phone: true,
     };
     pub(crate) const DESKTOP: Self = Self {
         width: 800,
         height: 560,
-        scale: 1,
         is_phone: false,
     };
 }
@@ -158,7 +154,7 @@ impl Profile {
         let size = json!({
             "width": window.width,
             "height": window.height,
-            "deviceScaleFactor": window.scale,
+            "deviceScaleFactor": 1,
             "mobile": window.is_phone,
         });
         self.ask("Emulation.setDeviceMetricsOverride", size).await;
