@@ -23,6 +23,7 @@ const MAX_FORM: usize = 16 * 1024;
 
 #[derive(Deserialize)]
 struct Sent {
+    #[serde(default)]
     csrf: String,
 }
 

@@ -1,7 +1,7 @@
 //! The cookie of a session in the browser's own view: as promised while the
 //! session lives, and gone when it ends.
 
-use axum_pg_session::{CookieLifetime, CookiePriority, SameSite};
+use axum_pg_session::{CookieLifetime, CookiePriority, SameSite, SiteData};
 
 use crate::support::{Chromium, Cookie, Lifetime, Profile, Site};
 
@@ -151,12 +151,32 @@ async fn after_logout_the_browser_jar_is_empty() {
     };
     let visitor = chromium.profile().await;
     let site = Site::new(|layer| layer).await;
-    visitor.open(&site.url("/insert")).await;
-    visitor.open(&site.url("/destroy")).await;
+    visitor.open(&site.url("/login")).await;
+    assert_eq!(visitor.cookies().await, [Cookie::by_default()]);
+    assert_eq!(visitor.read(&site.url("/logout")).await, "signed out");
     assert!(visitor.cookies().await.is_empty());
     assert_eq!(site.rows().await, 0);
     assert_eq!(visitor.read(&site.url("/keys")).await, "keys:");
     assert!(visitor.cookies().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_logout_makes_the_browser_forget_what_the_layer_names() {
+    let Some(chromium) = Chromium::start() else {
+        return;
+    };
+    let visitor = chromium.profile().await;
+    let stored = "localStorage.getItem('draft')";
+    for (named, left) in [(vec![], "private"), (vec![SiteData::Storage], "")] {
+        let site = Site::new(|layer| layer.clear_site_data(named)).await;
+        visitor.open(&site.url("/login")).await;
+        visitor
+            .script("localStorage.setItem('draft', 'private')")
+            .await;
+        visitor.open(&site.url("/logout")).await;
+        visitor.open(&site.url("/keys")).await;
+        assert_eq!(visitor.script(&format!("{stored} ?? ''")).await, left);
+    }
 }
 
 #[tokio::test]

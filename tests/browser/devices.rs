@@ -1,6 +1,6 @@
 //! `examples/devices` in two browsers, as its visitors use it.
 
-use crate::support::{Chromium, Cookie, Lifetime, Profile, Shop, Window};
+use crate::support::{Chromium, Cookie, Lifetime, Profile, Shop, Site, Window};
 
 const PHONE: &str = "--user-agent=Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 \
                      (KHTML, like Gecko) Chrome/156.0.0.0 Mobile Safari/537.36";
@@ -201,7 +201,10 @@ async fn a_form_without_the_token_of_its_session_is_refused() {
         desk.script(&change).await;
         desk.press("Sign out everywhere else").await;
         let page = desk.text().await;
-        assert!(page.contains("Sorry"), "{change}: {page}");
+        assert!(
+            page.contains("This form is out of date"),
+            "{change}: {page}"
+        );
         assert_is_signed_in(&shop, &phone).await;
     }
 
@@ -214,7 +217,8 @@ async fn a_form_without_the_token_of_its_session_is_refused() {
         .script("document.querySelector('[name=csrf]').value = 'x'")
         .await;
     visitor.press("Sign in").await;
-    assert!(visitor.text().await.contains("Sorry"));
+    let page = visitor.text().await;
+    assert!(page.contains("This form is out of date"), "{page}");
     assert_is_signed_out(&shop, &visitor).await;
 }
 
@@ -257,6 +261,63 @@ async fn the_sixth_device_signs_out_the_first() {
     }
     assert_eq!(other.text().await.matches("Chrome on").count(), 5);
     assert_is_signed_out(&shop, &desk).await;
+}
+
+#[tokio::test]
+async fn no_page_runs_a_script_or_is_shown_in_a_frame() {
+    let Some(chromium) = Chromium::start() else {
+        return;
+    };
+    let shop = Shop::open().await;
+    let visitor = chromium.profile().await;
+    visitor.open(&shop.url("/")).await;
+    let planted = "(() => {
+        const button = document.createElement('button');
+        button.setAttribute('onclick', 'document.title = \"it ran\"');
+        document.body.append(button);
+        button.click();
+        return document.title;
+    })()";
+    assert_eq!(
+        visitor.script(planted).await,
+        "What we have today · Corner shop"
+    );
+
+    let other = Site::new(|layer| layer).await;
+    visitor.open(&other.url("/keys")).await;
+    let framed = visitor.read_framed(&shop.url("/")).await;
+    assert!(!framed.contains("What we have today"), "{framed}");
+}
+
+/// Needs no browser.
+#[tokio::test]
+async fn every_answer_says_what_browsers_must_not_do() {
+    let shop = Shop::open().await;
+    for (request, status) in [
+        ("GET /", "200"),
+        ("GET /devices", "303"),
+        ("GET /nowhere", "404"),
+        ("POST /sign-in", "400"),
+        ("POST /devices/end-others", "400"),
+        ("DELETE /devices", "400"),
+    ] {
+        let head = shop.head(request).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
+        for promised in [
+            "cache-control: no-store",
+            "x-content-type-options: nosniff",
+            "frame-ancestors 'none'",
+            "referrer-policy: same-origin",
+        ] {
+            assert!(head.contains(promised), "{request}: {head}");
+        }
+    }
+    let head = shop.head("GET /style.css").await;
+    assert!(
+        head.contains("cache-control: public, max-age=3600"),
+        "{head}"
+    );
+    assert!(!head.contains("set-cookie"), "{head}");
 }
 
 #[tokio::test]

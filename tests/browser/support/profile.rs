@@ -65,6 +65,21 @@ impl Profile {
         self.text().await
     }
 
+    /// Opens a page in a frame of the page that is shown, and reads it there.
+    pub(crate) async fn read_framed(&self, url: &str) -> String {
+        let frame = format!(
+            "new Promise(loaded => {{
+                const frame = document.createElement('iframe');
+                frame.onload = loaded;
+                frame.src = '{url}';
+                document.body.append(frame);
+            }}).then(() => null)"
+        );
+        self.script(&frame).await;
+        self.driver.enter_frame(0).await.expect("a frame");
+        self.text().await
+    }
+
     pub(crate) async fn url(&self) -> String {
         let url = self.driver.current_url().await;
         url.expect("an address").to_string()

@@ -10,6 +10,10 @@ use std::{
 
 use dev_postgres::TestDatabase;
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::Profile;
 
@@ -87,6 +91,21 @@ impl Shop {
     pub(crate) async fn confirm(&self, visitor: &Profile) {
         visitor.fill("password", PASSWORD).await;
         visitor.press("Continue").await;
+    }
+
+    /// Status and headers of an answer, in small letters, to somebody without a
+    /// browser.
+    pub(crate) async fn head(&self, request: &str) -> String {
+        let address = self.url.trim_start_matches("http://");
+        let mut connection = TcpStream::connect(address).await.expect("it listens");
+        let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let sent = connection.write_all(request.as_bytes()).await;
+        sent.expect("it reads");
+        let mut answer = String::new();
+        let read = connection.read_to_string(&mut answer).await;
+        read.expect("an answer");
+        let head = answer.split("\r\n\r\n").next().unwrap_or_default();
+        head.to_lowercase()
     }
 
     pub(crate) async fn execute(&self, sql: &str) {

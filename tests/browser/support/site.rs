@@ -85,6 +85,8 @@ fn pages() -> Router {
         .route("/insert", get(insert))
         .route("/cycle", get(cycle))
         .route("/destroy", get(destroy))
+        .route("/login", get(login))
+        .route("/logout", get(logout))
 }
 
 async fn keys(session: Session) -> String {
@@ -104,6 +106,16 @@ async fn cycle(session: Session) -> Result<&'static str, Error> {
 async fn destroy(session: Session) -> Result<&'static str, Error> {
     session.destroy()?;
     Ok("destroyed")
+}
+
+async fn login(session: Session) -> Result<&'static str, Error> {
+    session.login("alice")?;
+    Ok("signed in")
+}
+
+async fn logout(session: Session) -> Result<&'static str, Error> {
+    session.logout()?;
+    Ok("signed out")
 }
 
 /// Sets any cookie, as another application could: the query is the header.
