@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::Once,
+    sync::OnceLock,
 };
 
 use dev_postgres::TestDatabase;
@@ -130,15 +130,16 @@ impl Drop for Shop {
 /// With the whole workspace, as `cargo test --workspace` has just done it: for
 /// this package alone its dependencies would be built anew.
 fn built() -> PathBuf {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    static IS_BUILT: OnceLock<bool> = OnceLock::new();
+    let is_built = IS_BUILT.get_or_init(|| {
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--locked", "--workspace"])
             .args(["--example", "devices"])
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
             .status();
-        assert!(status.expect("cargo runs").success(), "the example builds");
+        status.is_ok_and(|status| status.success())
     });
+    assert!(is_built, "the example does not build");
     folder_of_builds()
         .expect("this program is in the folder of builds")
         .join("examples/devices")
