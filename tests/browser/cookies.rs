@@ -52,7 +52,7 @@ mod a_removal_cookie_mirrors_every_attribute {
             path: "/app".into(),
             ..Cookie::by_default()
         };
-        assert_kept_and_removed(&visitor, &site.url("/app"), &[promised]).await;
+        assert_kept_and_removed(&visitor, &site.url("/app/pages"), &[promised]).await;
     }
 
     #[tokio::test]

@@ -32,7 +32,7 @@ async fn a_cookie_of_a_sibling_path_neither_shadows_nor_ends_the_session() {
     let planted = format!("/app/set?id={MADE_UP}; Path=/app");
     visitor.open(&site.url_on(WWW, &planted)).await;
     assert_eq!(visitor.cookies_named("id").await.len(), 2);
-    for page in ["/app/keys", "/keys"] {
+    for page in ["/app/pages/keys", "/keys"] {
         assert_eq!(visitor.read(&site.url_on(WWW, page)).await, "keys: a");
     }
 }
@@ -47,7 +47,7 @@ async fn a_cookie_of_a_sibling_host_neither_shadows_nor_ends_the_session() {
     let planted = format!("/set?id={MADE_UP}; Domain=shop.localhost; Path=/app");
     visitor.open(&site.url_on(SIBLING, &planted)).await;
     assert_eq!(visitor.cookies_named("id").await.len(), 2);
-    for page in ["/app/keys", "/keys"] {
+    for page in ["/app/pages/keys", "/keys"] {
         assert_eq!(visitor.read(&site.url_on(WWW, page)).await, "keys: a");
     }
 }

@@ -72,7 +72,7 @@ impl Drop for Site {
 
 fn app(layer: PgSessionLayer) -> Router {
     Router::new()
-        .nest("/app", pages())
+        .nest("/app/pages", pages())
         .merge(pages())
         .layer(layer)
         .route("/set", get(set_cookie))
