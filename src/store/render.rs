@@ -106,8 +106,9 @@ fn without_assignment(sql: &str, column: &str) -> String {
     let Some((before, rest)) = sql.split_once(&format!(",\n    {column} = ")) else {
         return sql.to_owned();
     };
-    let end = rest.find([',', '\n']).unwrap_or(rest.len());
-    format!("{before}{}", &rest[end..])
+    let (line, tail) = rest.split_once('\n').unwrap_or((rest, ""));
+    let comma = if line.ends_with(',') { "," } else { "" };
+    format!("{before}{comma}\n{tail}")
 }
 
 /// A `timestamp` holds the clock of `zone`: compare and write in its terms, so

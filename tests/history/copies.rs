@@ -128,6 +128,9 @@ async fn spawn(url: &str, touches: bool) -> io::Result<(Child, u16)> {
     let mut lines = BufReader::new(output).lines();
     while let Some(line) = lines.next_line().await? {
         if let Some((_, port)) = line.split_once(PORT) {
+            // Its test harness ends with an error where nobody reads what it
+            // says of a test that takes longer than a minute.
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return Ok((process, port.parse().map_err(io::Error::other)?));
         }
     }

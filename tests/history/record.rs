@@ -106,7 +106,7 @@ impl Entry {
     }
 
     pub(crate) fn cycles(&self) -> bool {
-        matches!(self.deed, Deed::Cycle | Deed::CycleAndAppend)
+        matches!(self.deed, Deed::Cycle | Deed::CycleAndAppend | Deed::Login)
     }
 
     pub(crate) fn appends(&self) -> bool {

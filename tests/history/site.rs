@@ -37,7 +37,11 @@ pub(crate) enum Deed {
     Clear,
     Cycle,
     CycleAndAppend,
+    /// A cycle that signs the owner in.
+    Login,
     Destroy,
+    /// Ends the owner's sessions, of which there is this one, by the store.
+    EndUser,
     /// Appends, and answers with a server error, which drops that.
     Fail,
 }
@@ -73,6 +77,7 @@ impl Seen {
 type Asked = Path<(Deed, u64, String, u64)>;
 
 async fn visit(
+    State(store): State<PgSessionStore>,
     session: Session,
     Path((deed, number, key, pause)): Asked,
 ) -> Result<(StatusCode, Json<Seen>), Error> {
@@ -82,13 +87,27 @@ async fn visit(
         (Deed::Begin, None) => begin(&session, number)?,
         (Deed::Begin, Some(_)) => StatusCode::CONFLICT,
         (_, None) => StatusCode::GONE,
+        (Deed::EndUser, Some(_)) => end_user(&store, &session).await?,
         (_, Some(owner)) => act(&session, deed, number, &key, owner).await?,
     };
     Ok((status, Json(seen)))
 }
 
+/// Half of the sessions begin with a login.
 fn begin(session: &Session, owner: u64) -> Result<StatusCode, Error> {
     session.insert("owner", owner)?;
+    if owner.is_multiple_of(2) {
+        session.login(owner.to_string())?;
+    }
+    Ok(StatusCode::OK)
+}
+
+async fn end_user(store: &PgSessionStore, session: &Session) -> Result<StatusCode, Error> {
+    match (session.user_id(), session.id()) {
+        (Some(user_id), _) => store.user(user_id).destroy_all().await.map(drop)?,
+        (None, Some(id)) => store.destroy(&id).await?,
+        (None, None) => {}
+    }
     Ok(StatusCode::OK)
 }
 
@@ -100,7 +119,7 @@ async fn act(
     owner: u64,
 ) -> Result<StatusCode, Error> {
     match deed {
-        Deed::Begin | Deed::Read => {}
+        Deed::Begin | Deed::Read | Deed::EndUser => {}
         Deed::Increment => increment(session)?,
         Deed::Append | Deed::AppendEarly | Deed::Fail => append(session, number)?,
         Deed::Insert => session.insert(key, number)?,
@@ -114,6 +133,7 @@ async fn act(
             append(session, number)?;
             session.cycle_id()?;
         }
+        Deed::Login => session.login(owner.to_string())?,
         Deed::Destroy => session.destroy()?,
     }
     if deed == Deed::AppendEarly {

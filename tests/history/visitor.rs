@@ -19,7 +19,7 @@ pub(crate) const KEYS: [&str; 3] = ["a", "b", "c"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Deeds and how often they are done, of somebody who has a session.
-const DEEDS: [(u64, Deed); 11] = [
+const DEEDS: [(u64, Deed); 13] = [
     (14, Deed::Read),
     (18, Deed::Increment),
     (18, Deed::Append),
@@ -29,16 +29,19 @@ const DEEDS: [(u64, Deed); 11] = [
     (4, Deed::Clear),
     (5, Deed::Cycle),
     (4, Deed::CycleAndAppend),
-    (2, Deed::Destroy),
+    (4, Deed::Login),
+    (1, Deed::Destroy),
+    (1, Deed::EndUser),
     (4, Deed::Fail),
 ];
 
 /// What a thief tries with a cookie that somebody held before.
-const THEFTS: [(u64, Deed); 5] = [
+const THEFTS: [(u64, Deed); 6] = [
     (4, Deed::Read),
     (2, Deed::Append),
     (1, Deed::Insert),
     (1, Deed::Cycle),
+    (1, Deed::Login),
     (1, Deed::Destroy),
 ];
 

@@ -57,7 +57,15 @@ async fn a_table_that_koa_made_is_completed_by_axum_and_still_serves_koa(site: S
     store.migrate().await.expect("more columns");
     assert_eq!(
         columns(&site).await,
-        ["id", "expiry", "session", "created", "user_id"]
+        [
+            "id",
+            "expiry",
+            "session",
+            "created",
+            "user_id",
+            "last_seen",
+            "device"
+        ]
     );
     serves_both(&site, &koa, &page::server(PgSessionLayer::new(store))).await;
 }

@@ -358,6 +358,20 @@ fn no_statement_holds_what_citus_refuses() {
     }
 }
 
+/// "non-IMMUTABLE functions are not allowed in CASE or COALESCE statements".
+#[test]
+fn no_condition_asks_for_the_time() {
+    for (file, sql) in statements() {
+        let sql = sql.to_lowercase();
+        for (begin, end) in [("case ", "end"), ("coalesce(", ")")] {
+            for condition in sql.split(begin).skip(1) {
+                let condition = condition.split(end).next().unwrap_or_default();
+                assert!(!condition.contains("now("), "{file}: {begin}{condition}");
+            }
+        }
+    }
+}
+
 /// A join with `unnest` alone does not tell Citus which shards to ask.
 #[test]
 fn batched_updates_name_their_ids_twice() {

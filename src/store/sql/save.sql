@@ -1,10 +1,10 @@
 UPDATE "public"."session" AS t
 SET session = d.session::json,
-    expiry = CASE
-        WHEN d.ttl IS NULL THEN t.expiry
-        ELSE to_timestamp(LEAST(date_part('epoch', now()) + d.ttl, d.until))
-    END,
-    last_seen = CASE WHEN d.ttl IS NULL THEN t.last_seen ELSE now() END
+    expiry = GREATEST((ARRAY[
+        t.expiry,
+        to_timestamp(LEAST(date_part('epoch', now()) + d.ttl, d.until))
+    ])[1 + (d.ttl IS NOT NULL)::int]),
+    last_seen = GREATEST((ARRAY[t.last_seen, now()])[1 + (d.ttl IS NOT NULL)::int])
 FROM unnest($1::text[], $2::bytea[], $3::text[], $4::float8[], $5::float8[]) AS d(id, digest, session, ttl, until)
 WHERE t.id = d.id
   AND t.id = ANY($1)

@@ -30,7 +30,9 @@ pub(super) fn check(record: &LifeRecord<'_>, found: &mut Found) {
 
 fn check_done(entry: &Entry, cookie: &GivenCookie, found: &mut Found) {
     let is_right = match entry.deed {
-        Deed::Begin | Deed::Cycle | Deed::CycleAndAppend => matches!(cookie, GivenCookie::Token(_)),
+        Deed::Begin | Deed::Cycle | Deed::CycleAndAppend | Deed::Login => {
+            matches!(cookie, GivenCookie::Token(_))
+        }
         Deed::Destroy => *cookie == GivenCookie::Removal,
         _ => *cookie == GivenCookie::None,
     };

@@ -10,7 +10,7 @@ use crate::{
 impl LifeRecord<'_> {
     fn destroys(&self) -> impl Iterator<Item = &Entry> {
         let entries = self.entries.iter().copied();
-        entries.filter(|entry| entry.deed == Deed::Destroy)
+        entries.filter(|entry| matches!(entry.deed, Deed::Destroy | Deed::EndUser))
     }
 
     /// Whether it may have ended by then.
