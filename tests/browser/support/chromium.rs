@@ -100,13 +100,21 @@ impl Chromium {
     }
 }
 
+impl Chromium {
+    fn end(&mut self) -> io::Result<()> {
+        let mut keeper = self.process.stdin.take();
+        if let (Ok(()), Some(keeper)) = (shut_down(self.port), &mut keeper) {
+            keeper.write_all(b"ended\n")?;
+        }
+        drop(keeper);
+        self.process.wait().map(drop)
+    }
+}
+
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // Without it the browsers end too, but write into their profiles yet.
-        let _ = shut_down(self.port);
-        drop(self.process.stdin.take());
         // A folder that stays is a nuisance, not a reason to fail a test.
-        let _ = self.process.wait();
+        let _ = self.end();
     }
 }
 
