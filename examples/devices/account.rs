@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use axum_pg_session::{Expiry, Login, Session};
+use maud::Markup;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -78,9 +79,13 @@ fn begin(
     Ok(())
 }
 
-pub(crate) async fn sign_up_page(session: Session) -> Result<Response, PageError> {
-    let frame = Frame::of(&session)?;
-    Ok(pages::sign_up(&frame, None).into_response())
+/// Shows the form again, saying why.
+fn refused(page: Markup) -> Response {
+    (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
+}
+
+pub(crate) async fn sign_up_page(session: Session) -> Result<Markup, PageError> {
+    Ok(pages::sign_up(&Frame::of(&session)?, None))
 }
 
 pub(crate) async fn sign_up(
@@ -91,19 +96,20 @@ pub(crate) async fn sign_up(
 ) -> Result<Response, PageError> {
     let user = credentials.name();
     if let Err(refusal) = site.users.sign_up(credentials).await? {
-        let page = pages::sign_up(&Frame::of(&session)?, Some(refusal.sentence()));
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+        let frame = Frame::of(&session)?;
+        return Ok(refused(pages::sign_up(&frame, Some(refusal.sentence()))));
     }
     flash::show(&session, format!("Welcome, {user}."))?;
     begin(&session, &visitor, user, Remember::No)?;
     Ok(Redirect::to("/devices").into_response())
 }
 
-pub(crate) async fn sign_in_page(session: Session) -> Result<Response, PageError> {
-    let frame = Frame::of(&session)?;
-    Ok(pages::sign_in(&frame, None).into_response())
+pub(crate) async fn sign_in_page(session: Session) -> Result<Markup, PageError> {
+    Ok(pages::sign_in(&Frame::of(&session)?, None))
 }
 
+/// A site that many know also slows down whoever tries one password after the
+/// other.
 pub(crate) async fn sign_in(
     State(site): State<Site>,
     session: Session,
@@ -113,8 +119,11 @@ pub(crate) async fn sign_in(
     let user = form.credentials.name();
     if !site.users.verify(form.credentials).await? {
         // Not which of them, so that nobody learns who has an account.
-        let page = pages::sign_in(&Frame::of(&session)?, Some("Wrong name or password."));
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+        let frame = Frame::of(&session)?;
+        return Ok(refused(pages::sign_in(
+            &frame,
+            Some("Wrong name or password."),
+        )));
     }
     flash::show(&session, format!("Welcome back, {user}."))?;
     begin(&session, &visitor, user, form.remember)?;
@@ -126,27 +135,25 @@ pub(crate) async fn sign_out(session: Session) -> Result<Redirect, PageError> {
     Ok(Redirect::to("/"))
 }
 
-pub(crate) async fn password_page(signed_in: SignedIn) -> Result<Response, PageError> {
-    let SignedIn { session, .. } = signed_in;
+pub(crate) async fn password_page(SignedIn { session, .. }: SignedIn) -> Result<Markup, PageError> {
     let frame = Frame::of(&session)?;
-    let page = match session.authenticated_within(RECENTLY) {
+    Ok(match session.authenticated_within(RECENTLY) {
         true => pages::new_password(&frame, None),
         false => pages::confirm(&frame, None),
-    };
-    Ok(page.into_response())
+    })
 }
 
 /// Typing the password again is a login like the first one: with a new id,
 /// and clocks that start anew.
 pub(crate) async fn confirm(
     State(site): State<Site>,
-    SignedIn { session, user }: SignedIn,
+    SignedIn { session, user, .. }: SignedIn,
     visitor: Visitor,
     Form(form): Form<Password>,
 ) -> Result<Response, PageError> {
     if !site.users.is_password_of(&user, form.password).await? {
-        let page = pages::confirm(&Frame::of(&session)?, Some("Wrong password."));
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+        let frame = Frame::of(&session)?;
+        return Ok(refused(pages::confirm(&frame, Some("Wrong password."))));
     }
     let remember = session.get(Remember::KEY)?.unwrap_or_default();
     begin(&session, &visitor, user, remember)?;
@@ -157,19 +164,24 @@ pub(crate) async fn confirm(
 /// devices are signed out.
 pub(crate) async fn change_password(
     State(site): State<Site>,
-    SignedIn { session, user }: SignedIn,
+    SignedIn {
+        session,
+        user,
+        this,
+    }: SignedIn,
     Form(form): Form<Password>,
 ) -> Result<Response, PageError> {
     if !session.authenticated_within(RECENTLY) {
         return Ok(Redirect::to("/password").into_response());
     }
     if let Err(refusal) = site.users.change_password(&user, form.password).await? {
-        let page = pages::new_password(&Frame::of(&session)?, Some(refusal.sentence()));
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+        let frame = Frame::of(&session)?;
+        return Ok(refused(pages::new_password(
+            &frame,
+            Some(refusal.sentence()),
+        )));
     }
-    if let Some(this) = session.id() {
-        site.store.user(&user).destroy_others(&this).await?;
-    }
+    site.store.user(&user).destroy_others(&this).await?;
     let message = "Your password is changed, and all other devices are signed out.";
     flash::show(&session, message)?;
     Ok(Redirect::to("/devices").into_response())

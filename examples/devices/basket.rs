@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    extract::Form,
-    response::{IntoResponse, Redirect, Response},
-};
+use axum::{extract::Form, response::Redirect};
 use axum_pg_session::{Error, Session};
+use maud::Markup;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -38,9 +36,9 @@ pub(crate) fn of(session: &Session) -> Result<Basket, Error> {
     Ok(session.get(KEY)?.unwrap_or_default())
 }
 
-pub(crate) async fn shop(session: Session) -> Result<Response, PageError> {
+pub(crate) async fn shop(session: Session) -> Result<Markup, PageError> {
     let basket = of(&session)?;
-    Ok(pages::shop(&Frame::of(&session)?, &basket).into_response())
+    Ok(pages::shop(&Frame::of(&session)?, &basket))
 }
 
 /// Two at the same moment are both in the basket, whatever tabs they come

@@ -2,9 +2,10 @@
 
 use axum::{
     extract::{Form, State},
-    response::{IntoResponse, Redirect, Response},
+    response::Redirect,
 };
 use axum_pg_session::SessionId;
+use maud::Markup;
 use serde::Deserialize;
 
 use crate::{
@@ -22,22 +23,30 @@ pub(crate) struct Chosen {
 
 pub(crate) async fn list(
     State(site): State<Site>,
-    SignedIn { session, user }: SignedIn,
-) -> Result<Response, PageError> {
+    SignedIn {
+        session,
+        user,
+        this,
+    }: SignedIn,
+) -> Result<Markup, PageError> {
     let devices = site.store.user(&user).list().await?;
-    let page = pages::list(&Frame::of(&session)?, session.id().as_ref(), &devices);
-    Ok(page.into_response())
+    let frame = Frame::of(&session)?;
+    Ok(pages::list(&frame, &this, &devices))
 }
 
 /// The handle of a session of somebody else's ends nothing: it is looked for
 /// among those of the user.
 pub(crate) async fn end(
     State(site): State<Site>,
-    SignedIn { session, user }: SignedIn,
+    SignedIn {
+        session,
+        user,
+        this,
+    }: SignedIn,
     Form(chosen): Form<Chosen>,
 ) -> Result<Redirect, PageError> {
     let id: SessionId = chosen.id.parse().map_err(|_| PageError::BadForm)?;
-    if session.id().as_ref() == Some(&id) {
+    if id == this {
         session.logout()?;
         return Ok(Redirect::to("/"));
     }
@@ -51,11 +60,12 @@ pub(crate) async fn end(
 
 pub(crate) async fn end_others(
     State(site): State<Site>,
-    SignedIn { session, user }: SignedIn,
+    SignedIn {
+        session,
+        user,
+        this,
+    }: SignedIn,
 ) -> Result<Redirect, PageError> {
-    let Some(this) = session.id() else {
-        return Err(PageError::SignedOut);
-    };
     let message = match site.store.user(&user).destroy_others(&this).await? {
         0 => "You were signed in on no other device.".to_owned(),
         1 => "One other device is signed out.".to_owned(),

@@ -6,7 +6,7 @@ use axum::{
     extract::{ConnectInfo, FromRequestParts},
     http::{header, request::Parts},
 };
-use axum_pg_session::{Device, Session};
+use axum_pg_session::{Device, Session, SessionId};
 
 use crate::{error::PageError, flash};
 
@@ -33,6 +33,8 @@ const SYSTEMS: [(&str, &str); 6] = [
 pub(crate) struct SignedIn {
     pub(crate) session: Session,
     pub(crate) user: String,
+    /// The handle of this session, which opens nothing.
+    pub(crate) this: SessionId,
 }
 
 impl<S: Sync> FromRequestParts<S> for SignedIn {
@@ -40,11 +42,15 @@ impl<S: Sync> FromRequestParts<S> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, PageError> {
         let session = Session::from_request_parts(parts, state).await?;
-        let Some(user) = session.user_id() else {
+        let (Some(user), Some(this)) = (session.user_id(), session.id()) else {
             flash::show(&session, "Please sign in.")?;
             return Err(PageError::SignedOut);
         };
-        Ok(Self { session, user })
+        Ok(Self {
+            session,
+            user,
+            this,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use axum_pg_session::{CookieLifetime, CookiePriority, SameSite, SiteData};
 
-use crate::support::{Chromium, Cookie, Lifetime, Profile, Site};
+use crate::support::{Cookie, Lifetime, Profile, Site, chromium_or_skip};
 
 mod a_removal_cookie_mirrors_every_attribute {
     use axum_pg_session::Koa;
@@ -31,9 +31,7 @@ mod a_removal_cookie_mirrors_every_attribute {
 
     #[tokio::test]
     async fn of_the_default_host_cookie() {
-        let Some(chromium) = Chromium::start() else {
-            return;
-        };
+        let chromium = chromium_or_skip!();
         let visitor = chromium.profile().await;
         let site = Site::new(|layer| layer).await;
         assert_kept_and_removed(&visitor, &site.url(""), &[Cookie::by_default()]).await;
@@ -42,9 +40,7 @@ mod a_removal_cookie_mirrors_every_attribute {
 
     #[tokio::test]
     async fn of_a_plain_name_with_a_path() {
-        let Some(chromium) = Chromium::start() else {
-            return;
-        };
+        let chromium = chromium_or_skip!();
         let visitor = chromium.profile().await;
         let site = Site::new(|layer| layer.cookie_name("sid").cookie_path("/app")).await;
         let promised = Cookie {
@@ -57,9 +53,7 @@ mod a_removal_cookie_mirrors_every_attribute {
 
     #[tokio::test]
     async fn of_a_domain() {
-        let Some(chromium) = Chromium::start() else {
-            return;
-        };
+        let chromium = chromium_or_skip!();
         let visitor = chromium.profile().await;
         let site = Site::new(|layer| layer.cookie_domain("shop.localhost")).await;
         let promised = Cookie {
@@ -73,9 +67,7 @@ mod a_removal_cookie_mirrors_every_attribute {
 
     #[tokio::test]
     async fn of_each_same_site() {
-        let Some(chromium) = Chromium::start() else {
-            return;
-        };
+        let chromium = chromium_or_skip!();
         let visitor = chromium.profile().await;
         for (same_site, name) in [(SameSite::None, "None"), (SameSite::Strict, "Strict")] {
             let site = Site::new(|layer| layer.same_site(same_site)).await;
@@ -89,9 +81,7 @@ mod a_removal_cookie_mirrors_every_attribute {
 
     #[tokio::test]
     async fn of_a_partitioned_cookie() {
-        let Some(chromium) = Chromium::start() else {
-            return;
-        };
+        let chromium = chromium_or_skip!();
         let visitor = chromium.profile().await;
         let site = Site::new(|layer| layer.cookie_partitioned(true)).await;
         let promised = Cookie {
@@ -105,9 +95,7 @@ mod a_removal_cookie_mirrors_every_attribute {
 
     #[tokio::test]
     async fn of_a_cookie_with_little_protection() {
-        let Some(chromium) = Chromium::start() else {
-            return;
-        };
+        let chromium = chromium_or_skip!();
         let visitor = chromium.profile().await;
         let site = Site::new(|layer| {
             layer
@@ -128,9 +116,7 @@ mod a_removal_cookie_mirrors_every_attribute {
 
     #[tokio::test]
     async fn of_koas_pair() {
-        let Some(chromium) = Chromium::start() else {
-            return;
-        };
+        let chromium = chromium_or_skip!();
         let visitor = chromium.profile().await;
         let keys = ["a key that is long enough for anybody"];
         let site = Site::with_store(|store| store.koa(Koa::new(keys)), |layer| layer).await;
@@ -146,9 +132,7 @@ mod a_removal_cookie_mirrors_every_attribute {
 
 #[tokio::test]
 async fn after_logout_the_browser_jar_is_empty() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let visitor = chromium.profile().await;
     let site = Site::new(|layer| layer).await;
     visitor.open(&site.url("/login")).await;
@@ -162,9 +146,7 @@ async fn after_logout_the_browser_jar_is_empty() {
 
 #[tokio::test]
 async fn a_logout_makes_the_browser_forget_what_the_layer_names() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let visitor = chromium.profile().await;
     let stored = "localStorage.getItem('draft')";
     for (named, left) in [(vec![], "private"), (vec![SiteData::Storage], "")] {
@@ -181,9 +163,7 @@ async fn a_logout_makes_the_browser_forget_what_the_layer_names() {
 
 #[tokio::test]
 async fn a_cookie_lives_as_long_as_its_session_can() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let visitor = chromium.profile().await;
     let site = Site::new(|layer| layer).await;
     visitor.open(&site.url("/insert")).await;
@@ -209,9 +189,7 @@ async fn a_cookie_lives_as_long_as_its_session_can() {
 
 #[tokio::test]
 async fn no_script_reads_the_cookie_or_replaces_it() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let visitor = chromium.profile().await;
     let site = Site::new(|layer| layer).await;
     visitor.open(&site.url("/insert")).await;

@@ -1,6 +1,6 @@
 //! `examples/devices` in two browsers, as its visitors use it.
 
-use crate::support::{Chromium, Cookie, Lifetime, Profile, Shop, Site, Window};
+use crate::support::{Chromium, Cookie, Lifetime, Profile, Shop, Site, Window, chromium_or_skip};
 
 const PHONE: &str = "--user-agent=Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 \
                      (KHTML, like Gecko) Chrome/156.0.0.0 Mobile Safari/537.36";
@@ -29,9 +29,7 @@ async fn assert_is_signed_in(shop: &Shop, visitor: &Profile) {
 
 #[tokio::test]
 async fn a_user_sees_both_devices_and_ends_one_from_the_other() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (desk, phone) = on_two_devices(&chromium, &shop).await;
     for (device, this) in [(&desk, "Linux"), (&phone, "Android")] {
@@ -53,9 +51,7 @@ async fn a_user_sees_both_devices_and_ends_one_from_the_other() {
 
 #[tokio::test]
 async fn signing_out_everywhere_else_leaves_this_device_and_other_users() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (desk, phone) = on_two_devices(&chromium, &shop).await;
     let bob = chromium.profile().await;
@@ -71,9 +67,7 @@ async fn signing_out_everywhere_else_leaves_this_device_and_other_users() {
 
 #[tokio::test]
 async fn nobody_ends_the_session_of_another_user() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (desk, _phone) = on_two_devices(&chromium, &shop).await;
     let bob = chromium.profile().await;
@@ -94,9 +88,7 @@ async fn nobody_ends_the_session_of_another_user() {
 
 #[tokio::test]
 async fn after_logout_the_back_button_shows_nothing_private() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (desk, phone) = on_two_devices(&chromium, &shop).await;
     desk.press("Sign out").await;
@@ -113,9 +105,7 @@ async fn after_logout_the_back_button_shows_nothing_private() {
 
 #[tokio::test]
 async fn the_cookie_is_as_promised_and_new_with_each_login() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let visitor = chromium.profile().await;
     visitor.open(&shop.url("/sign-up")).await;
@@ -129,9 +119,7 @@ async fn the_cookie_is_as_promised_and_new_with_each_login() {
 
 #[tokio::test]
 async fn who_is_remembered_stays_signed_in_for_longer() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (desk, phone) = on_two_devices(&chromium, &shop).await;
     shop.sign_in_and_stay(&phone, "alice").await;
@@ -152,9 +140,7 @@ async fn who_is_remembered_stays_signed_in_for_longer() {
 
 #[tokio::test]
 async fn a_basket_survives_the_login_and_a_message_is_shown_once() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let visitor = chromium.profile().await;
     visitor.open(&shop.url("/")).await;
@@ -182,9 +168,7 @@ async fn a_basket_survives_the_login_and_a_message_is_shown_once() {
 
 #[tokio::test]
 async fn a_form_without_the_token_of_its_session_is_refused() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (desk, phone) = on_two_devices(&chromium, &shop).await;
     let token = "document.querySelector('[name=csrf]').value";
@@ -224,9 +208,7 @@ async fn a_form_without_the_token_of_its_session_is_refused() {
 
 #[tokio::test]
 async fn a_new_password_takes_a_fresh_one_and_signs_out_the_others() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (desk, phone) = on_two_devices(&chromium, &shop).await;
     shop.execute("UPDATE session SET created = created - interval '10 minutes'")
@@ -250,9 +232,7 @@ async fn a_new_password_takes_a_fresh_one_and_signs_out_the_others() {
 
 #[tokio::test]
 async fn the_sixth_device_signs_out_the_first() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (desk, other) = on_two_devices(&chromium, &shop).await;
     for _ in 3..=6 {
@@ -265,9 +245,7 @@ async fn the_sixth_device_signs_out_the_first() {
 
 #[tokio::test]
 async fn no_page_runs_a_script_or_is_shown_in_a_frame() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let visitor = chromium.profile().await;
     visitor.open(&shop.url("/")).await;
@@ -322,9 +300,7 @@ async fn every_answer_says_what_browsers_must_not_do() {
 
 #[tokio::test]
 async fn every_page_fits_a_phone() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (_desk, phone) = on_two_devices(&chromium, &shop).await;
     phone.resize(Window::PHONE).await;
@@ -337,9 +313,7 @@ async fn every_page_fits_a_phone() {
 
 #[tokio::test]
 async fn it_stops_when_asked_and_keeps_who_is_signed_in() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let mut shop = Shop::open().await;
     let visitor = chromium.profile().await;
     shop.sign_up(&visitor, "alice").await;

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::{Chromium, Profile, Shop, Window};
+use crate::support::{Profile, Shop, Window, chromium_or_skip};
 
 const TABLET: &str = "--user-agent=Mozilla/5.0 (iPad; CPU OS 19_0 like Mac OS X) \
                       AppleWebKit/605.1.15 (KHTML, like Gecko) Version/19.0 Safari/604.1";
@@ -32,9 +32,7 @@ const LIVED_IN: [&str; 3] = [
 
 #[tokio::test]
 async fn of_a_desk_and_a_phone() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let desk = chromium.profile().await;
     let phone = chromium.profile_with(&[PHONE]).await;

@@ -1,7 +1,7 @@
 //! What a page of a sibling path or host plants, in a browser that obeys the
 //! rules of cookies: it neither shadows the session of a visitor nor ends it.
 
-use crate::support::{Chromium, Profile, Site};
+use crate::support::{Chromium, Profile, Site, chromium_or_skip};
 
 /// Well-formed, and made up.
 const MADE_UP: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
@@ -23,9 +23,7 @@ async fn plain_site() -> Site {
 
 #[tokio::test]
 async fn a_cookie_of_a_sibling_path_neither_shadows_nor_ends_the_session() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let site = plain_site().await;
     let visitor = visitor_of(&site, &chromium).await;
     // The longer path goes first in the header.
@@ -39,9 +37,7 @@ async fn a_cookie_of_a_sibling_path_neither_shadows_nor_ends_the_session() {
 
 #[tokio::test]
 async fn a_cookie_of_a_sibling_host_neither_shadows_nor_ends_the_session() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let site = plain_site().await;
     let visitor = visitor_of(&site, &chromium).await;
     let planted = format!("/set?id={MADE_UP}; Domain=shop.localhost; Path=/app");
@@ -54,9 +50,7 @@ async fn a_cookie_of_a_sibling_host_neither_shadows_nor_ends_the_session() {
 
 #[tokio::test]
 async fn a_live_session_that_a_sibling_plants_is_not_taken_and_ends_nothing() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let site = plain_site().await;
     let visitor = visitor_of(&site, &chromium).await;
     let attacker = visitor_of(&site, &chromium).await;
@@ -74,9 +68,7 @@ async fn a_live_session_that_a_sibling_plants_is_not_taken_and_ends_nothing() {
 
 #[tokio::test]
 async fn nobody_plants_a_cookie_with_the_default_name() {
-    let Some(chromium) = Chromium::start() else {
-        return;
-    };
+    let chromium = chromium_or_skip!();
     let site = Site::new(|layer| layer).await;
     let visitor = visitor_of(&site, &chromium).await;
     let real = visitor.cookies_named("__Host-id").await.remove(0);

@@ -6,13 +6,13 @@ use time::{Duration, OffsetDateTime};
 
 use super::Frame;
 
-pub(crate) fn list(frame: &Frame, this: Option<&SessionId>, devices: &[UserSession]) -> Markup {
+pub(crate) fn list(frame: &Frame, this: &SessionId, devices: &[UserSession]) -> Markup {
     frame.page(
         "Your devices",
         &html! {
             p { "You are signed in on these. Sign out wherever you do not know one." }
             ul.devices {
-                @for device in devices { (entry(frame, this == Some(device.id()), device)) }
+                @for device in devices { (entry(frame, device.id() == this, device)) }
             }
             div.actions {
                 @if devices.len() > 1 {

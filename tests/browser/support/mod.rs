@@ -11,3 +11,14 @@ pub(crate) use cookie::{Cookie, Lifetime, PartitionKey};
 pub(crate) use profile::{Profile, Window};
 pub(crate) use shop::Shop;
 pub(crate) use site::Site;
+
+/// A browser for one test, which ends as passed where there can be none.
+macro_rules! chromium_or_skip {
+    () => {
+        match $crate::support::Chromium::start() {
+            Some(chromium) => chromium,
+            None => return,
+        }
+    };
+}
+pub(crate) use chromium_or_skip;
