@@ -251,10 +251,12 @@ impl Session {
 
     /// Gives the session a new id when it is saved, with the same data.
     ///
-    /// Do this at every change of privilege, such as signing in (ASVS 5.0
-    /// item 7.2.4): a token that somebody planted or saw before opens nothing
-    /// afterwards. The change is one transaction, so at every instant the old
-    /// or the new id works. An answer of 5xx leaves the old one.
+    /// Do this at every change of privilege (ASVS 5.0 item 7.2.4), such as when
+    /// a user takes up another role, or gives a second factor: a token that
+    /// somebody planted or saw before opens nothing afterwards. Signing in is
+    /// [`login`](Self::login), which does it too. The change is one
+    /// transaction, so at every instant the old or the new id works. An answer
+    /// of 5xx leaves the old one.
     ///
     /// A request that is still running under the old id keeps what it loaded,
     /// and its changes are saved under the new one. A request that is sent
@@ -294,7 +296,8 @@ impl Session {
     /// The public handle of the stored session: safe to show and to log.
     ///
     /// `None` as long as there is nothing stored. It changes with
-    /// [`cycle_id`](Self::cycle_id), once that is saved.
+    /// [`cycle_id`](Self::cycle_id) and [`login`](Self::login), once that is
+    /// saved.
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
         let format = self.store().format();

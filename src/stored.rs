@@ -53,6 +53,13 @@ impl StoredSession {
         self.document.keys().map(str::to_owned).collect()
     }
 
+    /// Who was signed in by [`Session::login`](crate::Session::login), if
+    /// anybody.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.row.user.as_deref()
+    }
+
     /// When the session ends if no request comes, by the database's clock.
     /// `None` for an infinite life.
     #[must_use]

@@ -224,6 +224,21 @@ async fn overtaken_by_a_login(login: Login) -> (Site, Browser, StatusCode) {
 }
 
 #[tokio::test]
+async fn a_stored_session_tells_who_is_signed_in() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let load = async |browser: &Browser| {
+        let id = browser.peek("/id").await.body.parse().expect("a handle");
+        let loaded = site.store.load(&id).await.expect("an answer");
+        loaded.expect("it lives").user_id().map(str::to_owned)
+    };
+    assert_eq!(load(&browser).await, None);
+    sign_in(&site, &mut browser, "alice").await;
+    assert_eq!(load(&browser).await.as_deref(), Some("alice"));
+}
+
+#[tokio::test]
 async fn a_late_save_under_the_old_id_follows_the_login() {
     let (_site, mut browser, status) = overtaken_by_a_login(Login::new("alice")).await;
     assert_eq!(status, 200);
