@@ -231,6 +231,24 @@ async fn a_new_password_takes_a_fresh_one_and_signs_out_the_others() {
 }
 
 #[tokio::test]
+async fn a_wrong_password_and_an_unknown_name_look_alike() {
+    let chromium = chromium_or_skip!();
+    let shop = Shop::open().await;
+    let (desk, visitor) = (chromium.profile().await, chromium.profile().await);
+    shop.sign_up(&desk, "alice").await;
+    let mut answers = Vec::new();
+    for (name, password) in [("alice", "wrong horse"), ("nobody", "correct horse")] {
+        visitor.open(&shop.url("/sign-in")).await;
+        visitor.fill("name", name).await;
+        visitor.fill("password", password).await;
+        visitor.press("Sign in").await;
+        answers.push(visitor.text().await);
+    }
+    assert!(answers[0].contains("Wrong name or password."));
+    assert_eq!(answers[0], answers[1]);
+}
+
+#[tokio::test]
 async fn the_sixth_device_signs_out_the_first() {
     let chromium = chromium_or_skip!();
     let shop = Shop::open().await;

@@ -26,7 +26,7 @@ pub(crate) struct Window {
 impl Window {
     pub(crate) const PHONE: Self = Self {
         width: 360,
-        height: 780,
+        height: 800,
         is_phone: true,
     };
     pub(crate) const DESKTOP: Self = Self {
