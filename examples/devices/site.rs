@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use axum::{
     Router,
-    http::header,
+    http::{HeaderName, header},
     middleware::{from_fn, map_response},
     routing::{get, post},
 };
@@ -71,21 +71,20 @@ fn pages() -> Router<Site> {
 }
 
 fn files() -> Router<Site> {
-    let style = (
-        [
-            (header::CONTENT_TYPE, "text/css; charset=utf-8"),
-            (header::CACHE_CONTROL, "public, max-age=3600"),
-        ],
-        include_str!("style.css"),
-    );
-    let icon = (
-        [
-            (header::CONTENT_TYPE, "image/svg+xml"),
-            (header::CACHE_CONTROL, "public, max-age=3600"),
-        ],
-        include_str!("icon.svg"),
-    );
+    let style = file("text/css; charset=utf-8", include_str!("style.css"));
+    let icon = file("image/svg+xml", include_str!("icon.svg"));
     Router::new()
         .route("/style.css", get(async move || style))
         .route("/icon.svg", get(async move || icon))
+}
+
+type File = ([(HeaderName, &'static str); 2], &'static str);
+
+/// The same for everybody, so that caches may keep it.
+fn file(content_type: &'static str, content: &'static str) -> File {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "public, max-age=3600"),
+    ];
+    (headers, content)
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts},
+    extract::{ConnectInfo, FromRequestParts, rejection::ExtensionRejection},
     http::{header, request::Parts},
 };
 use axum_pg_session::{Device, Session, SessionId};
@@ -62,14 +62,13 @@ pub(crate) struct Visitor {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Visitor {
-    type Rejection = axum::response::Response;
+    type Rejection = ExtensionRejection;
 
     /// Behind a proxy the address is in a header of the proxy's, such as
     /// `X-Forwarded-For`, which nobody else may be able to set.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let ConnectInfo(address) = ConnectInfo::<SocketAddr>::from_request_parts(parts, state)
-            .await
-            .map_err(axum::response::IntoResponse::into_response)?;
+        let ConnectInfo(address) =
+            ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await?;
         let user_agent = parts.headers.get(header::USER_AGENT);
         Ok(Self {
             user_agent: user_agent
