@@ -7,10 +7,7 @@ const PHONE: &str = "--user-agent=Mozilla/5.0 (Linux; Android 15; Pixel 9) Apple
 
 /// Alice, signed in at her desk and with her phone.
 async fn on_two_devices(chromium: &Chromium, shop: &Shop) -> (Profile, Profile) {
-    let (desk, phone) = (
-        chromium.profile().await,
-        chromium.profile_with(&[PHONE]).await,
-    );
+    let (desk, phone) = tokio::join!(chromium.profile(), chromium.profile_with(&[PHONE]));
     shop.sign_up(&desk, "alice").await;
     shop.sign_in(&phone, "alice").await;
     (desk, phone)
@@ -234,7 +231,7 @@ async fn a_new_password_takes_a_fresh_one_and_signs_out_the_others() {
 async fn a_wrong_password_and_an_unknown_name_look_alike() {
     let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
-    let (desk, visitor) = (chromium.profile().await, chromium.profile().await);
+    let (desk, visitor) = tokio::join!(chromium.profile(), chromium.profile());
     shop.sign_up(&desk, "alice").await;
     let mut answers = Vec::new();
     for (name, password) in [("alice", "wrong horse"), ("nobody", "correct horse")] {

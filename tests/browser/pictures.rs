@@ -34,9 +34,11 @@ const LIVED_IN: [&str; 3] = [
 async fn of_a_desk_and_a_phone() {
     let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
-    let desk = chromium.profile().await;
-    let phone = chromium.profile_with(&[PHONE]).await;
-    let tablet = chromium.profile_with(&[TABLET]).await;
+    let (desk, phone, tablet) = tokio::join!(
+        chromium.profile(),
+        chromium.profile_with(&[PHONE]),
+        chromium.profile_with(&[TABLET]),
+    );
     desk.resize(Window::DESKTOP).await;
     phone.resize(Window::PHONE).await;
 
