@@ -4,7 +4,9 @@
 //! `.ci/browser` installs both. Where they can't be had the tests say that
 //! they were skipped; on CI that is a failure.
 
+mod account;
 mod cookies;
+mod defences;
 mod devices;
 mod pictures;
 mod planted;

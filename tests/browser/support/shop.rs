@@ -15,9 +15,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::Profile;
+use super::{Chromium, Profile};
 
 const PASSWORD: &str = "correct horse";
+const PHONE: &str = "--user-agent=Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 \
+                     (KHTML, like Gecko) Chrome/156.0.0.0 Mobile Safari/537.36";
 
 /// Runs the shop until our input ends, however that happens, and then asks it
 /// to stop.
@@ -61,6 +63,25 @@ impl Shop {
     pub(crate) fn url(&self, path: &str) -> String {
         assert!(!self.url.is_empty(), "the example did not start");
         format!("{}{path}", self.url)
+    }
+
+    /// Alice, signed in at her desk and with her phone.
+    pub(crate) async fn on_two_devices(&self, chromium: &Chromium) -> (Profile, Profile) {
+        let (desk, phone) = tokio::join!(chromium.profile(), chromium.profile_with(&[PHONE]));
+        self.sign_up(&desk, "alice").await;
+        self.sign_in(&phone, "alice").await;
+        (desk, phone)
+    }
+
+    pub(crate) async fn assert_is_signed_out(&self, visitor: &Profile) {
+        let page = visitor.read(&self.url("/devices")).await;
+        assert!(page.contains("Please sign in."), "{page}");
+        assert_eq!(visitor.url().await, self.url("/sign-in"));
+    }
+
+    pub(crate) async fn assert_is_signed_in(&self, visitor: &Profile) {
+        let page = visitor.read(&self.url("/devices")).await;
+        assert!(page.contains("Your devices"), "{page}");
     }
 
     pub(crate) async fn sign_up(&self, visitor: &Profile, name: &str) {
