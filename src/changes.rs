@@ -4,8 +4,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Error, ErrorKind,
-    document::{Document, Json},
+    document::{Document, Json, member_at_most},
     expiry::Expiry,
+    limits::Limits,
 };
 
 /// A closure of [`Session::update`](crate::Session::update), its types erased.
@@ -28,45 +29,70 @@ pub(crate) enum Change {
 /// Saving replays it on the row's document as it is at that moment, which may
 /// be newer than the one that the request saw.
 #[derive(Debug, Default)]
-pub(crate) struct Changes(Vec<Change>);
+pub(crate) struct Changes {
+    list: Vec<Change>,
+    limits: Limits,
+}
 
 impl Changes {
+    pub(crate) fn within(limits: Limits) -> Self {
+        let list = Vec::new();
+        Self { list, limits }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The record so far; what follows goes into a new one.
+    pub(crate) fn take(&mut self) -> Self {
+        let empty = Self::within(self.limits);
+        std::mem::replace(self, empty)
+    }
+
     pub(crate) fn record(&mut self, change: Change) {
         if matches!(change, Change::Clear) {
-            self.0.retain(Change::sets_terms);
+            self.list.retain(Change::sets_terms);
         }
-        self.0.push(change);
+        self.list.push(change);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     pub(crate) fn set_expiry(&self) -> bool {
-        self.0.iter().any(Change::sets_terms)
+        self.list.iter().any(Change::sets_terms)
     }
 
     /// Applies the record to `document`, all of it or nothing.
     ///
     /// # Errors
     ///
-    /// Those of an update whose value is no longer of the closure's type.
+    /// Those of an update whose value is no longer of the closure's type, and
+    /// where the document would be too large.
     pub(crate) fn replay(&mut self, document: &mut Document) -> Result<(), Error> {
-        if self.can_fail() {
-            let mut draft = document.clone();
-            self.apply_all(&mut draft)?;
-            *document = draft;
-            return Ok(());
+        if self.fits_for_sure(document) {
+            return self.apply_all(document);
         }
-        self.apply_all(document)
+        let mut draft = document.clone();
+        self.apply_all(&mut draft)?;
+        draft.measure();
+        self.limits.check_growth(document, &draft)?;
+        *document = draft;
+        Ok(())
     }
 
-    fn can_fail(&self) -> bool {
-        self.0.iter().any(Change::can_fail)
+    fn fits_for_sure(&self, document: &Document) -> bool {
+        let added: Option<Vec<_>> = self.list.iter().map(Change::adds_at_most).collect();
+        added.is_some_and(|added| {
+            let octets = added.iter().sum();
+            self.limits.has_room(document, octets, added.len())
+        })
     }
 
     fn apply_all(&mut self, document: &mut Document) -> Result<(), Error> {
-        self.0
+        self.list
             .iter_mut()
             .try_for_each(|change| change.apply(document))
     }
@@ -78,11 +104,22 @@ impl Change {
         matches!(self, Self::Expiry(..) | Self::Terms(_))
     }
 
-    fn can_fail(&self) -> bool {
+    /// The octets that it adds to a document, where that is known before it
+    /// is applied.
+    fn adds_at_most(&self) -> Option<usize> {
         match self {
-            Self::Update(..) => true,
-            Self::Terms(change) => change.can_fail(),
-            Self::Insert(..) | Self::Remove(_) | Self::Clear | Self::Expiry(..) => false,
+            Self::Insert(key, value) => Some(member_at_most(key, value)),
+            Self::Remove(_) | Self::Clear => Some(0),
+            Self::Terms(change) => change.adds_at_most(),
+            Self::Update(..) | Self::Expiry(..) => None,
+        }
+    }
+
+    pub(crate) fn inserted(&self) -> Option<(&str, &Json)> {
+        match self {
+            Self::Insert(key, value) => Some((key, value)),
+            Self::Terms(change) => change.inserted(),
+            Self::Remove(_) | Self::Clear | Self::Update(..) | Self::Expiry(..) => None,
         }
     }
 
@@ -119,6 +156,7 @@ impl fmt::Debug for Change {
 /// Erases the types of an update, so that it can be replayed.
 pub(crate) fn erased<T, U>(
     key: &str,
+    limits: Limits,
     mut update: impl FnMut(Option<T>) -> U + Send + 'static,
 ) -> Apply
 where
@@ -128,7 +166,9 @@ where
     let key = key.to_owned();
     Box::new(move |stored| {
         let value = stored.map_or(Ok(None), |raw| decode(&key, raw))?;
-        encode(&key, &update(value))
+        let value = encode(&key, &update(value))?;
+        limits.check_depth(&key, &value)?;
+        Ok(value)
     })
 }
 

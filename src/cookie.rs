@@ -1,4 +1,4 @@
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use cookie::{Cookie, SameSite};
 use http::{
@@ -6,11 +6,13 @@ use http::{
     header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY},
 };
 
-use crate::{Error, ErrorKind, id::Token};
+use crate::{
+    Error, ErrorKind, SigningKeys,
+    id::Token,
+    presented::{Presented, Reading},
+    signing::SIGNED_CHARS,
+};
 
-/// Well-formed tokens of one request that go into its lookup; more than a few
-/// can only be an attempt to make it expensive.
-const MAX_TOKENS: usize = 4;
 /// RFC 6265bis, section 5.6: longer cookies are dropped by browsers.
 const MAX_NAME_AND_VALUE: usize = 4096;
 const MAX_ATTRIBUTE: usize = 1024;
@@ -60,6 +62,7 @@ pub(crate) struct CookieConfig {
     pub(crate) lifetime: Option<CookieLifetime>,
     pub(crate) priority: Option<CookiePriority>,
     pub(crate) partitioned: bool,
+    pub(crate) signing: Option<Arc<SigningKeys>>,
 }
 
 impl CookieConfig {
@@ -92,8 +95,16 @@ impl CookieConfig {
         self.secure() && self.path() == "/" && self.domain.is_none()
     }
 
+    /// What carries the token, signed where there are keys.
+    pub(crate) fn spell(&self, token: &Token) -> String {
+        match &self.signing {
+            Some(keys) => keys.spell(self.name(), token),
+            None => token.as_str().to_owned(),
+        }
+    }
+
     pub(crate) fn set(&self, token: &Token, life: Duration) -> HeaderValue {
-        let mut cookie = self.with_value(token.as_str().to_owned());
+        let mut cookie = self.with_value(self.spell(token));
         if self.outlives_the_browser() {
             let seconds = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
             cookie.set_max_age(time::Duration::seconds(seconds));
@@ -135,9 +146,14 @@ impl CookieConfig {
 
     /// # Errors
     ///
-    /// When a browser would drop or misread a cookie with a value of so many
-    /// characters.
-    pub(crate) fn check(&self, value_chars: usize) -> Result<(), Error> {
+    /// When a browser would drop or misread a cookie with a token of so many
+    /// characters, or a key is weak.
+    pub(crate) fn check(&self, token_chars: usize) -> Result<(), Error> {
+        let mut value_chars = token_chars;
+        if let Some(keys) = &self.signing {
+            keys.check()?;
+            value_chars += SIGNED_CHARS;
+        }
         self.check_name(value_chars)?;
         self.check_attributes()?;
         self.check_prefix()?;
@@ -247,33 +263,12 @@ impl fmt::Debug for Cookies {
     }
 }
 
-/// What a request's cookies say of its session.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Presented {
-    /// The well-formed tokens under our name, each once.
-    pub(crate) tokens: Vec<Token>,
-    /// Whether there were more of them than are looked up.
-    pub(crate) is_cut: bool,
-    /// Whether our name was there at all, well-formed or not.
-    pub(crate) named: bool,
-    pub(crate) signature: Signature,
-}
-
-/// How the tokens of a request are signed, where they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Signature {
-    #[default]
-    UpToDate,
-    /// With a key that is about to go.
-    Outdated,
-}
-
 /// Reads the tokens from all `Cookie` headers, as octets: the name must match
 /// to the letter, and order proves nothing (RFC 6265bis, section 5.8.3).
 pub(crate) fn presented(
     cookies: &Cookies,
     name: &str,
-    token: impl Fn(&[u8]) -> Option<Token>,
+    read: impl Fn(&[u8]) -> Reading,
 ) -> Presented {
     let mut presented = Presented::default();
     let values = cookies
@@ -282,24 +277,9 @@ pub(crate) fn presented(
         .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
         .filter_map(|pair| value_of(pair, name.as_bytes()));
     for value in values {
-        presented.named = true;
-        if let Some(token) = token(value) {
-            presented.add(token);
-        }
+        presented.add(read(value));
     }
     presented
-}
-
-impl Presented {
-    pub(crate) fn add(&mut self, token: Token) {
-        if self.tokens.contains(&token) {
-            return;
-        }
-        match self.tokens.len() < MAX_TOKENS {
-            true => self.tokens.push(token),
-            false => self.is_cut = true,
-        }
-    }
 }
 
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
@@ -340,7 +320,9 @@ pub(crate) fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     for other in others.into_iter().filter(|other| !is_replaced(other)) {
         headers.append(SET_COOKIE, other);
     }
-    for cookie in cookies {
+    for mut cookie in cookies {
+        // Neither printed nor kept in a table of HTTP/2.
+        cookie.set_sensitive(true);
         headers.append(SET_COOKIE, cookie);
     }
     forbid_shared_caching(headers);

@@ -27,6 +27,9 @@ pub(crate) const RESERVED: &str = "_session";
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
     members: Members,
+    /// The text has no more octets; so nobody need look at the members to
+    /// know that it fits.
+    at_most: usize,
     layout: &'static dyn Layout,
 }
 
@@ -112,6 +115,7 @@ impl Document {
     pub(crate) fn new(layout: &'static dyn Layout) -> Self {
         Self {
             members: Members::new(),
+            at_most: BRACES,
             layout,
         }
     }
@@ -124,7 +128,12 @@ impl Document {
         text: &Arc<str>,
     ) -> Result<Self, serde_json::Error> {
         let members = members_of(text)?;
-        Ok(Self { members, layout })
+        Ok(Self {
+            members,
+            // No name is spelled longer than it was read.
+            at_most: text.len(),
+            layout,
+        })
     }
 
     /// The members of what is written as an object.
@@ -162,11 +171,40 @@ impl Document {
         text
     }
 
+    /// As text, without the reserved member.
+    pub(crate) fn octets(&self) -> usize {
+        let counted = self
+            .members
+            .iter()
+            .filter(|(key, _)| key.text() != Some(RESERVED));
+        let mut spelled = String::new();
+        let (mut octets, mut members) = (BRACES, 0_usize);
+        for (key, value) in counted {
+            spelled.clear();
+            key.spell(&mut spelled);
+            octets += spelled.len() + 1 + value.get().len();
+            members += 1;
+        }
+        octets + members.saturating_sub(1)
+    }
+
+    /// No fewer than the text has, told without a look at the members.
+    pub(crate) fn octets_at_most(&self) -> usize {
+        self.at_most
+    }
+
+    /// Forgets what was replaced or removed.
+    pub(crate) fn measure(&mut self) {
+        let members = self.members.iter();
+        let octets = members.map(|(key, value)| member_at_most(key.piece().as_str(), value));
+        self.at_most = BRACES + octets.sum::<usize>();
+    }
+
     /// Of the text, but for escapes in names.
     fn length(&self) -> usize {
         let members = self.members.iter();
         let octets = members.map(|(key, value)| key.piece().len() + value.get().len() + 4);
-        octets.sum::<usize>() + 2
+        octets.sum::<usize>() + BRACES
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Json> {
@@ -174,6 +212,7 @@ impl Document {
     }
 
     pub(crate) fn insert(&mut self, key: &str, value: Json) {
+        self.at_most += member_at_most(key, &value);
         match self.members.get_mut(key) {
             Some(place) => *place = value,
             None => drop(self.members.insert(Key::Text(Piece::whole(key)), value)),
@@ -268,6 +307,14 @@ impl<'de> Visitor<'de> for Reader<'_> {
         }
         Ok(members)
     }
+}
+
+/// Of an object's text.
+const BRACES: usize = 2;
+
+/// What a member adds to the text, if every octet of its name needs an escape.
+pub(crate) fn member_at_most(key: &str, value: &Json) -> usize {
+    key.len() * 6 + value.get().len() + 4
 }
 
 /// Room for what most sessions hold.
@@ -398,7 +445,7 @@ impl Equivalent<Key> for str {
 
 impl PartialEq for Document {
     fn eq(&self, other: &Self) -> bool {
-        self.members == other.members
+        same_members(&self.members, &other.members, LEVELS)
     }
 }
 
@@ -407,12 +454,26 @@ impl PartialEq for Document {
 /// two that differ after the seventeenth digit would be one.
 impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
-        same_value(self.get(), other.get())
+        same_value(self.get(), other.get(), LEVELS)
     }
 }
 
-fn same_value(left: &str, right: &str) -> bool {
-    left == right || Shape::of(left).is_some_and(|shape| shape.fits(right))
+/// How deep values are compared; below they are equal if they are spelled
+/// alike. Each level costs stack and another look at the rest, which another
+/// writer's row must not exhaust.
+const LEVELS: usize = 64;
+
+fn same_value(left: &str, right: &str, levels: usize) -> bool {
+    left == right
+        || (levels > 0 && Shape::of(left).is_some_and(|shape| shape.fits(right, levels - 1)))
+}
+
+fn same_members(left: &Members, right: &Members, levels: usize) -> bool {
+    left.len() == right.len()
+        && left.iter().all(|(key, value)| {
+            let twin = right.get(key);
+            twin.is_some_and(|twin| same_value(value.get(), twin.get(), levels))
+        })
 }
 
 /// A value whose spelling can differ from that of an equal one.
@@ -433,22 +494,22 @@ impl<'v> Shape<'v> {
         }
     }
 
-    fn fits(&self, value: &str) -> bool {
+    fn fits(&self, value: &str, levels: usize) -> bool {
         match (self, Shape::of(value)) {
-            (Self::Object(left), Some(Shape::Object(right))) => *left == right,
-            (Self::Array(left), Some(Shape::Array(right))) => same_values(left, &right),
+            (Self::Object(left), Some(Shape::Object(right))) => same_members(left, &right, levels),
+            (Self::Array(left), Some(Shape::Array(right))) => same_values(left, &right, levels),
             (Self::Text(left), Some(Shape::Text(right))) => *left == right,
             _ => false,
         }
     }
 }
 
-fn same_values(left: &[&RawValue], right: &[&RawValue]) -> bool {
+fn same_values(left: &[&RawValue], right: &[&RawValue], levels: usize) -> bool {
     left.len() == right.len()
         && left
             .iter()
             .zip(right)
-            .all(|(value, twin)| same_value(value.get(), twin.get()))
+            .all(|(value, twin)| same_value(value.get(), twin.get(), levels))
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub enum ErrorKind {
     Serialize,
     /// A stored value is not of the type that was asked for.
     Deserialize,
+    /// The session would be larger, or a value deeper, than the layer's
+    /// limits allow. Stored is what was stored before.
+    TooLarge,
     /// The key belongs to this crate.
     ReservedKey,
     /// The response has started, so a change could not be saved any more.
@@ -93,7 +96,8 @@ impl Error {
 
     /// The status that this error has as a response: 503 where trying again
     /// may help, 400 for [`ErrorKind::Ambiguous`], 403 for
-    /// [`ErrorKind::SessionLimit`], and 500 otherwise.
+    /// [`ErrorKind::SessionLimit`], 507 for [`ErrorKind::TooLarge`], and 500
+    /// otherwise.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.kind() {
@@ -101,6 +105,9 @@ impl Error {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             ErrorKind::Ambiguous => StatusCode::BAD_REQUEST,
+            // Not 413: an answer below 500 would keep what the handler did
+            // before, and the request itself may be small.
+            ErrorKind::TooLarge => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::SessionLimit => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -175,6 +182,7 @@ impl StdError for Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let sentence = match self.kind() {
+            ErrorKind::TooLarge => "This session can hold no more.",
             ErrorKind::Ambiguous => "Several sessions at once. Please clear this site's cookies.",
             ErrorKind::SessionLimit => {
                 "You are signed in on too many devices. Please sign out on one."

@@ -7,10 +7,11 @@ use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::{
     Error,
-    cookie::{CookieConfig, Cookies, Presented},
+    cookie::{CookieConfig, Cookies},
     document::{Document, Json, Meta},
     expiry::Expiry,
     id::{RowId, SessionId, Token},
+    presented::{Presented, Reading},
 };
 
 mod native;
@@ -23,7 +24,10 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     fn new_token(&self) -> Result<Token, Error>;
 
     /// A token as something else than our cookie carries it.
-    fn token(&self, value: &[u8]) -> Option<Token>;
+    fn read(&self, value: &[u8], config: &CookieConfig) -> Reading;
+
+    /// What [`read`](Self::read) takes for this token.
+    fn spell(&self, token: &Token, config: &CookieConfig) -> String;
 
     fn row_id(&self, token: &Token) -> RowId;
 

@@ -176,6 +176,7 @@ fn not_saved<B: Default>(error: &Error) -> Response<B> {
     let mut response = Response::new(B::default());
     *response.status_mut() = match error.status() {
         status if status.is_client_error() => status,
+        StatusCode::INSUFFICIENT_STORAGE => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     response
@@ -189,6 +190,9 @@ fn log(error: &Error) {
     match kind {
         ErrorKind::Ended | ErrorKind::Ambiguous | ErrorKind::SessionLimit => {
             tracing::debug!(error, ?kind, "a change to a session was refused");
+        }
+        ErrorKind::TooLarge => {
+            tracing::warn!(error, ?kind, "a session would be too large to be saved");
         }
         _ => tracing::error!(
             error,

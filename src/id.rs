@@ -11,6 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Error, ErrorKind};
 
+mod generator;
+
 /// Characters of a handle: a SHA-256 as base64url without padding.
 const HANDLE_CHARS: usize = 43;
 
@@ -27,12 +29,13 @@ impl Token {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    pub(crate) fn header_value(&self) -> HeaderValue {
-        let mut value = HeaderValue::from_str(self.as_str()).expect("tokens are visible ASCII");
-        value.set_sensitive(true);
-        value
-    }
+/// A header that carries a token, signed or not, and is not to be printed.
+pub(crate) fn sensitive(token: &str) -> HeaderValue {
+    let mut value = HeaderValue::from_str(token).expect("tokens are visible ASCII");
+    value.set_sensitive(true);
+    value
 }
 
 impl fmt::Debug for Token {
@@ -44,7 +47,7 @@ impl fmt::Debug for Token {
 /// Asks the system's generator, without any fallback (CVE-2026-41838).
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut octets = [0; N];
-    getrandom::fill(&mut octets).map_err(|source| {
+    generator::fill(&mut octets).map_err(|source| {
         Error::caused(ErrorKind::Random, "the system gave no random bits", source)
     })?;
     Ok(octets)

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::{
     CookieLifetime, Error, ErrorKind,
-    cookie::{CookieConfig, Cookies, Presented, Signature},
+    cookie::{CookieConfig, Cookies},
     document::Document,
     format::{ColumnNames, Format, Layout, Line, OldId, Terms, Ticket},
     id::{RowId, SessionId, Token, random},
@@ -23,6 +23,7 @@ use crate::{
         keygrip::Keygrip,
         terms::KoaLayout,
     },
+    presented::{Presented, Reading, Signature},
 };
 
 pub use keygrip::KeygripDigest;
@@ -138,8 +139,7 @@ impl Koa {
 }
 
 impl Koa {
-    /// The name and value of the cookie as they are signed, or none where the
-    /// signature is none of ours.
+    /// How the cookie is signed, or none where the signature is none of ours.
     fn verified(&self, name: &str, value: &[u8], cookies: &Cookies) -> Option<Signature> {
         let Some(keygrip) = &self.keygrip else {
             return Some(Signature::UpToDate);
@@ -149,6 +149,14 @@ impl Koa {
             0 => Some(Signature::UpToDate),
             _ => Some(Signature::Outdated),
         }
+    }
+
+    /// Any sid that a cookie can carry: the application on Koa may make its
+    /// own.
+    pub(crate) fn token(&self, value: &[u8]) -> Option<Token> {
+        let is_sid = (1..=MAX_SID).contains(&value.len()) && value.iter().all(is_cookie_octet);
+        let text = std::str::from_utf8(value).ok().filter(|_| is_sid)?;
+        Some(Token::new(text))
     }
 
     /// The cookie and, where cookies are signed, its signature.
@@ -185,12 +193,15 @@ impl Format for Koa {
         Ok(Token::new(URL_SAFE_NO_PAD.encode(random::<SID_OCTETS>()?)))
     }
 
-    /// Any sid that a cookie can carry: the application on Koa may make its
-    /// own.
-    fn token(&self, value: &[u8]) -> Option<Token> {
-        let is_sid = (1..=MAX_SID).contains(&value.len()) && value.iter().all(is_cookie_octet);
-        let text = std::str::from_utf8(value).ok().filter(|_| is_sid)?;
-        Some(Token::new(text))
+    /// Koa signs cookies only.
+    fn read(&self, value: &[u8], _: &CookieConfig) -> Reading {
+        self.token(value).map_or(Reading::Malformed, |token| {
+            Reading::Token(token, Signature::UpToDate)
+        })
+    }
+
+    fn spell(&self, token: &Token, _: &CookieConfig) -> String {
+        token.as_str().to_owned()
     }
 
     fn row_id(&self, token: &Token) -> RowId {
@@ -229,6 +240,12 @@ impl Format for Koa {
 
     fn check(&self, config: &CookieConfig) -> Result<(), Error> {
         self.check_keys()?;
+        if config.signing.is_some() {
+            return Err(Error::new(
+                ErrorKind::Setup,
+                "Koa's format signs with the keys of Koa::new; signing_keys is for this crate's own",
+            ));
+        }
         let resolved = CookieConfig {
             name: Some(format!("{}.sig", self.cookie_name(config))),
             secure: Some(config.secure != Some(false)),
@@ -251,17 +268,16 @@ impl Format for Koa {
 
     fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> Presented {
         let name = self.cookie_name(config);
-        let value = first(cookies, name);
-        let mut presented = Presented {
-            named: value.is_some(),
-            ..Presented::default()
-        };
-        if let Some(value) = value
-            && let Some(token) = self.token(value)
-            && let Some(signature) = self.verified(name, value, cookies)
-        {
-            presented.add(token);
-            presented.signature = signature;
+        let mut presented = Presented::default();
+        if let Some(value) = first(cookies, name) {
+            presented.add(match self.token(value) {
+                Some(token) => self
+                    .verified(name, value, cookies)
+                    .map_or(Reading::Forged, |signature| {
+                        Reading::Token(token, signature)
+                    }),
+                None => Reading::Malformed,
+            });
         }
         presented
     }

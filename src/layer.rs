@@ -12,11 +12,14 @@ use tower_layer::Layer;
 use crate::{
     CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
     SiteData, Transport,
-    cookie::{CookieConfig, Cookies, Presented, attach, forbid_shared_caching, vary_by},
+    cookie::{CookieConfig, Cookies, attach, forbid_shared_caching, vary_by},
     document::Document,
     expiry::{Absolute, Timeouts},
     format::Line,
     hooks::Hooks,
+    id::sensitive,
+    limits::Limits,
+    presented::Presented,
     service::{Exchange, PgSessionService},
     session::Pending,
     site_data::header_value,
@@ -78,6 +81,7 @@ pub(crate) struct Config {
     pub(crate) on_save_failure: FailurePolicy,
     clear_site_data: Option<HeaderValue>,
     pub(crate) hooks: Hooks,
+    pub(crate) limits: Limits,
 }
 
 /// What a request says of its session, where that is not read before somebody
@@ -113,11 +117,12 @@ impl PgSessionLayer {
                 on_save_failure: FailurePolicy::Refuse,
                 clear_site_data: None,
                 hooks: Hooks::default(),
+                limits: Limits::default(),
             }),
         }
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(Arc::make_mut(&mut self.config));
         self
     }
@@ -397,12 +402,11 @@ impl Config {
 
     fn carried(&self, transport: &dyn Transport, headers: &HeaderMap) -> Presented {
         let value = transport.read(headers).filter(|value| !value.is_empty());
-        let token = value.and_then(|value| self.store.format().token(value));
-        Presented {
-            tokens: token.into_iter().collect(),
-            named: value.is_some(),
-            ..Presented::default()
+        let mut presented = Presented::default();
+        if let Some(value) = value {
+            presented.add(self.store.format().read(value, &self.cookie));
         }
+        presented
     }
 
     /// Tells the visitor what became of the session.
@@ -417,7 +421,8 @@ impl Config {
                 attach(headers, format.removal(terms, &self.cookie, line));
             }
             (Pending::Set(ticket), Some(transport)) => {
-                transport.write(&ticket.token.header_value(), headers);
+                let token = format.spell(&ticket.token, &self.cookie);
+                transport.write(&sensitive(&token), headers);
                 forbid_shared_caching(headers);
             }
             (Pending::Removed(_), Some(transport)) => {
@@ -495,6 +500,7 @@ impl fmt::Debug for Config {
             .field("on_save_failure", &self.on_save_failure)
             .field("clear_site_data", &self.clear_site_data)
             .field("hooks", &self.hooks)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }

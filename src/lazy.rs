@@ -8,11 +8,12 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Error, FailurePolicy, Session,
-    cookie::{Cookies, Presented, Signature},
+    cookie::Cookies,
     document::Document,
     format::Line,
     id::RowId,
     layer::{Config, Empty, Unread},
+    presented::Presented,
     state::{Origin, State, Unkeepable},
     store::Row,
 };
@@ -154,6 +155,8 @@ impl Lazy {
 
     async fn open(&self) -> Result<Session, Error> {
         let presented = self.presented();
+        let tally = self.config.store.tally();
+        tally.presented(presented);
         let mut state = match presented.tokens.as_slice() {
             [] => self.without_row(Origin::New),
             // The one that was cut off may be the live one.
@@ -162,16 +165,19 @@ impl Lazy {
                 let format = self.config.store.format();
                 let ids: Vec<_> = tokens.iter().map(|token| format.row_id(token)).collect();
                 match self.config.store.load_rows(&ids).await {
-                    Ok(rows) => self.resolve(&ids, rows),
+                    Ok(rows) => {
+                        tally.unknown(ids.len() - rows.len());
+                        self.resolve(&ids, rows)
+                    }
                     Err(error) => self.not_loaded(error)?,
                 }
             }
         };
+        state.keep_within(self.config.limits);
         match state.origin() {
+            Origin::Unkeepable(Unkeepable::Ambiguous) => tally.ambiguous(),
             Origin::New if self.config.empty == Empty::IsStored => state.keep(),
-            Origin::Stored(..) if presented.signature == Signature::Outdated => {
-                state.keep_if_allowed();
-            }
+            Origin::Stored(_, token) if presented.is_outdated(token) => state.keep_if_allowed(),
             _ => {}
         }
         Ok(self

@@ -2,22 +2,30 @@
 
 mod changes;
 mod cookie;
+mod counters;
 mod document;
 mod error;
+mod events;
 mod expiry;
 mod extract;
 mod failure;
 mod format;
 mod future;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hooks;
 mod id;
 mod koa;
 mod layer;
 mod lazy;
+mod limits;
 mod login;
+mod presented;
 mod reaper;
 mod service;
 mod session;
+mod signing;
 mod site_data;
 mod state;
 mod store;
@@ -28,6 +36,7 @@ pub use ::cookie::SameSite;
 
 pub use crate::{
     cookie::{CookieLifetime, CookiePriority},
+    counters::Counters,
     error::{Error, ErrorKind},
     expiry::Expiry,
     extract::SessionRejection,
@@ -41,6 +50,7 @@ pub use crate::{
     reaper::{Ending, Reaped, Reaper, ReaperHandle},
     service::{Exchange, PgSessionService},
     session::Session,
+    signing::{SigningKeys, Unsigned},
     site_data::SiteData,
     store::{MIGRATOR, PgSessionStore, TableReport, UserSession, UserSessions},
     stored::StoredSession,

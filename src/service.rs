@@ -21,7 +21,7 @@ pub struct PgSessionService<S> {
 
 /// A request and the status of its answer, for
 /// [`PgSessionLayer::touch_if`](crate::PgSessionLayer::touch_if).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Exchange {
     /// The method of the request.
@@ -42,6 +42,18 @@ impl Exchange {
             headers: request.headers().clone(),
             status: StatusCode::OK,
         }
+    }
+}
+
+impl fmt::Debug for Exchange {
+    /// Without the headers, which hold the cookies, and the query, which may
+    /// hold as much.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("method", &self.method)
+            .field("path", &self.uri.path())
+            .field("status", &self.status)
+            .finish_non_exhaustive()
     }
 }
 

@@ -128,9 +128,10 @@ impl Session {
     /// # Errors
     ///
     /// Of kind [`Serialize`](ErrorKind::Serialize) when `value` can't be
-    /// written as JSON, [`ReservedKey`](ErrorKind::ReservedKey) for
-    /// `_session`, and [`ResponseStarted`](ErrorKind::ResponseStarted) when it
-    /// is too late.
+    /// written as JSON, [`TooLarge`](ErrorKind::TooLarge) when the session
+    /// would exceed a [limit](crate::PgSessionLayer::max_document_size),
+    /// [`ReservedKey`](ErrorKind::ReservedKey) for `_session`, and
+    /// [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too late.
     pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), Error> {
         check_key(key)?;
         let value = encode(key, &value)?;
@@ -190,8 +191,9 @@ impl Session {
         let updated = update(current);
         let value = encode(key, &updated)?;
         self.check_value(key, &value)?;
-        let update = Change::Update(key.to_owned(), self.checked(key, erased(key, update)));
-        state.record(self.about(key, update), key, value);
+        let apply = self.checked(key, erased(key, state.limits(), update));
+        let update = self.about(key, Change::Update(key.to_owned(), apply));
+        state.record(update, key, value)?;
         Ok(updated)
     }
 
@@ -208,17 +210,13 @@ impl Session {
     /// and those of [`insert`](Self::insert). Then nothing is changed.
     pub fn replace(&self, value: impl Serialize) -> Result<(), Error> {
         let members = Document::of(&value)?;
-        let mut inserts = Vec::new();
+        let mut changes = vec![Change::Clear];
         for (key, value) in members {
             check_key(&key)?;
             self.check_value(&key, &value)?;
-            inserts.push(self.about(&key.clone(), Change::Insert(key, value)));
+            changes.push(self.about(&key.clone(), Change::Insert(key, value)));
         }
-        let mut state = self.open_state()?;
-        state.apply(Change::Clear)?;
-        inserts
-            .into_iter()
-            .try_for_each(|insert| state.apply(insert))
+        self.open_state()?.apply_all(changes)
     }
 
     /// Removes all keys. The session, its id and its expiry stay.

@@ -9,6 +9,7 @@ use crate::{
     expiry::Timeouts,
     format::Terms,
     id::{RowId, Token},
+    limits::Limits,
     login::{Data, Login},
     store::Row,
 };
@@ -190,6 +191,15 @@ impl State {
         Self::new(origin, Arc::clone(&blank), blank)
     }
 
+    /// Before anything is changed.
+    pub(crate) fn keep_within(&mut self, limits: Limits) {
+        self.changes = Changes::within(limits);
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.changes.limits()
+    }
+
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -226,16 +236,60 @@ impl State {
         self.phase = Phase::Closed;
     }
 
-    pub(crate) fn apply(&mut self, mut change: Change) -> Result<(), Error> {
+    /// # Errors
+    ///
+    /// Where the document would be too large; then nothing is changed.
+    pub(crate) fn apply(&mut self, change: Change) -> Result<(), Error> {
+        match &change {
+            Change::Insert(key, value) => {
+                self.limits().check_insert(&self.document, key, value)?;
+            }
+            Change::Remove(_) | Change::Clear => {}
+            Change::Update(..) | Change::Expiry(..) | Change::Terms(_) => {
+                return self.apply_all(vec![change]);
+            }
+        }
+        self.apply_anyway(change)
+    }
+
+    fn apply_anyway(&mut self, mut change: Change) -> Result<(), Error> {
         change.apply(Arc::make_mut(&mut self.document))?;
         self.changes.record(change);
         Ok(())
     }
 
-    /// For a change that the caller has applied to the document by `value`.
-    pub(crate) fn record(&mut self, change: Change, key: &str, value: Json) {
+    /// All of them or none, and only the outcome must fit.
+    ///
+    /// # Errors
+    ///
+    /// As of [`apply`](Self::apply).
+    pub(crate) fn apply_all(&mut self, mut changes: Vec<Change>) -> Result<(), Error> {
+        let mut draft = Document::clone(&self.document);
+        for change in &mut changes {
+            if let Some((key, value)) = change.inserted() {
+                self.limits().check_depth(key, value)?;
+            }
+            change.apply(&mut draft)?;
+        }
+        draft.measure();
+        self.limits().check_growth(&self.document, &draft)?;
+        self.document = Arc::new(draft);
+        changes
+            .into_iter()
+            .for_each(|change| self.changes.record(change));
+        Ok(())
+    }
+
+    /// For a change that makes `value` of the key.
+    ///
+    /// # Errors
+    ///
+    /// As of [`apply`](Self::apply).
+    pub(crate) fn record(&mut self, change: Change, key: &str, value: Json) -> Result<(), Error> {
+        self.limits().check_insert(&self.document, key, &value)?;
         Arc::make_mut(&mut self.document).insert(key, value);
         self.changes.record(change);
+        Ok(())
     }
 
     pub(crate) fn cycle(&mut self) {
@@ -333,7 +387,7 @@ impl State {
 
     /// Drops what the request did to its session; its end stays owed.
     pub(crate) fn forget_changes(&mut self) {
-        self.changes = Changes::default();
+        drop(self.changes.take());
         self.id = Id::Stays;
         self.keep = Keep::WhenDue;
     }
@@ -360,7 +414,7 @@ impl State {
     pub(crate) fn take_debt(&mut self, timeouts: &Timeouts, may_touch: MayTouch) -> Debt {
         let may_touch = self.keep.instead_of(may_touch);
         self.complete();
-        let changes = std::mem::take(&mut self.changes);
+        let changes = self.changes.take();
         let id = std::mem::replace(&mut self.id, Id::Stays);
         self.keep = Keep::WhenDue;
         Debt {
@@ -418,8 +472,8 @@ impl State {
         if let (false, false, Some(terms)) = (self.changes.is_empty(), is_there, self.blank.terms())
         {
             let change = Change::Insert(key.to_owned(), terms);
-            self.apply(Change::Terms(Box::new(change)))
-                .expect("an insert always fits");
+            self.apply_anyway(Change::Terms(Box::new(change)))
+                .expect("an insert that is not measured never fails");
         }
     }
 

@@ -5,7 +5,9 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
-use crate::{AtLimit, Error, format::Format, koa::Koa, login::SessionLimit};
+use crate::{
+    AtLimit, Counters, Error, counters::Tally, format::Format, koa::Koa, login::SessionLimit,
+};
 
 mod ask;
 mod batch;
@@ -80,6 +82,7 @@ pub struct PgSessionStore {
 struct Shared {
     writer: Arc<Writer>,
     creation: Creation,
+    tally: Tally,
     /// Closed when the last clone is dropped, which ends the reaper.
     alive: watch::Sender<()>,
 }
@@ -144,6 +147,7 @@ impl PgSessionStore {
             shared: Arc::new(Shared {
                 writer: Writer::new(set_up),
                 creation,
+                tally: Tally::default(),
                 alive: watch::Sender::new(()),
             }),
         }
@@ -155,6 +159,17 @@ impl PgSessionStore {
 
     pub(crate) fn format(&self) -> &dyn Format {
         &*self.set_up().format
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.shared.tally
+    }
+
+    /// How often tokens opened nothing, in this process and with any clone of
+    /// this store: a flood of guesses shows here.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.tally.snapshot()
     }
 
     fn with(self, change: impl FnOnce(&mut SetUp)) -> Self {

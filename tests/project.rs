@@ -106,6 +106,7 @@ fn the_pure_files_do_no_input_or_output() {
         "koa/header.rs",
         "koa/keygrip.rs",
         "koa/terms.rs",
+        "presented.rs",
         "state.rs",
     ] {
         let code = code(&root().join("src").join(file));
@@ -242,6 +243,7 @@ fn the_dependencies_are_those_that_were_chosen() {
             "tower-layer",
             "tower-service",
             "tracing",
+            "zeroize",
         ]
     );
 }
@@ -277,4 +279,55 @@ fn no_lock_file_of_npm_names_a_registry() {
         assert!(text.contains("\"integrity\""), "{}", lock.display());
         assert!(!text.contains("\"resolved\""), "{}", lock.display());
     }
+}
+
+/// Each function under a test attribute.
+fn tests() -> Vec<String> {
+    let mut tests = Vec::new();
+    for folder in ["src", "tests", "dev-postgres"] {
+        for file in files(&root().join(folder), "rs") {
+            let text = fs::read_to_string(&file).expect("text");
+            let mut lines = text.lines().map(str::trim);
+            while lines.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+            {
+                let name = lines.find_map(|line| line.split_once("fn "));
+                let name = name.and_then(|(_, rest)| rest.split('(').next());
+                tests.extend(name.map(str::to_owned));
+            }
+        }
+    }
+    tests
+}
+
+/// What stands between back-ticks in the column of a table.
+fn named_in(column: &str) -> impl Iterator<Item = &str> {
+    column.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_test_that_security_names_exists() {
+    let tests = tests();
+    let text = fs::read_to_string(root().join("SECURITY.md")).expect("text");
+    let mut named = 0;
+    for section in ["## Requirements", "## Classes of bugs"] {
+        let section = text.split(section).nth(1).expect("a section");
+        let rows = section.lines().skip_while(|line| !line.starts_with("|---"));
+        for row in rows.skip(1).take_while(|line| line.starts_with('|')) {
+            let columns: Vec<_> = row.split('|').map(str::trim).collect();
+            let column = match columns.as_slice() {
+                [_, _, _, tests, duty, _] => {
+                    assert!(["L", "A", "B"].contains(duty), "{row}");
+                    assert!(!tests.is_empty() || *duty != "L", "{row}");
+                    *tests
+                }
+                [_, _, tests, _] => *tests,
+                _ => panic!("a row of another table: {row}"),
+            };
+            for name in named_in(column) {
+                assert!(tests.iter().any(|test| test == name), "{name} in {row}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 90, "{named} tests are named");
 }

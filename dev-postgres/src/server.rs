@@ -211,8 +211,18 @@ impl Server {
         self.watchdog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the server has logged so far.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read.
+    pub fn log(&self) -> io::Result<String> {
+        let log = fs::read(self.folder.join("log"))?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
     fn with_log(&self, error: &io::Error) -> io::Error {
-        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let log = self.log().unwrap_or_default();
         io::Error::other(format!("{error}\n{log}"))
     }
 }

@@ -27,7 +27,10 @@ impl Act {
             Self::Clear => Change::Clear,
             Self::Increment(key) => {
                 let add = |n: Option<u64>| n.unwrap_or(0) + 1;
-                Change::Update(KEYS[*key].into(), erased(KEYS[*key], add))
+                Change::Update(
+                    KEYS[*key].into(),
+                    erased(KEYS[*key], Limits::default(), add),
+                )
             }
         }
     }
@@ -165,6 +168,6 @@ fn clear_forgets_what_was_recorded_before_it_but_not_the_expiry() {
     let mut changes = recorded(&[Act::Insert(0, 1), Act::Increment(1)]);
     changes.record(Change::Expiry(Expiry::Default, Arc::default()));
     changes.record(Change::Clear);
-    assert_eq!(changes.0.len(), 2);
+    assert_eq!(changes.list.len(), 2);
     assert!(changes.set_expiry());
 }

@@ -13,8 +13,9 @@ fn headers(cookies: &[&[u8]]) -> HeaderMap {
 }
 
 fn found(cookies: &[&[u8]]) -> Presented {
+    let config = CookieConfig::default();
     presented(&Cookies::of(&headers(cookies)), "__Host-id", |value| {
-        Native.token(value)
+        Native.read(value, &config)
     })
 }
 
@@ -191,7 +192,7 @@ fn a_malformed_value_is_no_token() {
         let presented = presented(
             &Cookies::of(&HeaderMap::from_iter([(COOKIE, header)])),
             "__Host-id",
-            |value| Native.token(value),
+            |value| Native.read(value, &CookieConfig::default()),
         );
         assert!(
             presented.named && presented.tokens.is_empty(),

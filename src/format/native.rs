@@ -6,11 +6,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Error, Expiry,
-    cookie::{CookieConfig, Cookies, Presented, presented},
+    cookie::{CookieConfig, Cookies, presented},
     document::{Document, Meta, RESERVED},
     expiry::epoch_seconds,
     format::{ColumnNames, Format, Layout, Line, OldId, Terms, Ticket},
     id::{RowId, SessionId, Token, random},
+    presented::{Presented, Reading, Signature},
 };
 
 /// Octets of a token: 256 random bits, twice what ASVS 5.0 item 7.2.3 asks.
@@ -26,6 +27,12 @@ impl Native {
     pub(crate) fn shared() -> Arc<dyn Format> {
         Arc::new(Self)
     }
+
+    /// Accepts the one canonical spelling of a token and nothing else.
+    pub(crate) fn token(self, value: &[u8]) -> Option<Token> {
+        octets(value)?;
+        Some(Token::new(std::str::from_utf8(value).ok()?))
+    }
 }
 
 impl Format for Native {
@@ -35,10 +42,17 @@ impl Format for Native {
         ))
     }
 
-    /// Accepts the one canonical spelling of a token and nothing else.
-    fn token(&self, value: &[u8]) -> Option<Token> {
-        octets(value)?;
-        Some(Token::new(std::str::from_utf8(value).ok()?))
+    fn read(&self, value: &[u8], config: &CookieConfig) -> Reading {
+        match &config.signing {
+            Some(keys) => keys.read(config.name(), value, |value| self.token(value)),
+            None => self.token(value).map_or(Reading::Malformed, |token| {
+                Reading::Token(token, Signature::UpToDate)
+            }),
+        }
+    }
+
+    fn spell(&self, token: &Token, config: &CookieConfig) -> String {
+        config.spell(token)
     }
 
     /// A fast digest is enough for a secret of 256 random bits: there is
@@ -86,7 +100,7 @@ impl Format for Native {
     }
 
     fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> Presented {
-        presented(cookies, config.name(), |value| self.token(value))
+        presented(cookies, config.name(), |value| self.read(value, config))
     }
 
     fn set(&self, ticket: &Ticket, config: &CookieConfig, _: Line) -> Vec<HeaderValue> {

@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
+use zeroize::Zeroizing;
 
 /// The digest that Keygrip signs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,14 +23,15 @@ pub enum KeygripDigest {
 /// Several keys: the first signs, all verify.
 #[derive(Clone)]
 pub(super) struct Keygrip {
-    keys: Vec<Vec<u8>>,
+    /// Wiped from memory with the last layer that uses them.
+    keys: Vec<Zeroizing<Vec<u8>>>,
     digest: KeygripDigest,
 }
 
 impl Keygrip {
     pub(super) fn new(keys: Vec<Vec<u8>>) -> Self {
         Self {
-            keys,
+            keys: keys.into_iter().map(Zeroizing::new).collect(),
             digest: KeygripDigest::Sha1,
         }
     }
@@ -44,7 +46,11 @@ impl Keygrip {
 
     /// As unpadded base64url.
     pub(super) fn sign(&self, data: &[u8]) -> String {
-        let key = self.keys.first().map(Vec::as_slice).unwrap_or_default();
+        let key = self
+            .keys
+            .first()
+            .map(|key| key.as_slice())
+            .unwrap_or_default();
         let signature = match self.digest {
             KeygripDigest::Sha1 => octets(mac::<Hmac<Sha1>>(key, data)),
             KeygripDigest::Sha256 => octets(mac::<Hmac<Sha256>>(key, data)),

@@ -121,7 +121,8 @@ impl Session {
                 *cookie = self.begin(row, token);
             }
             Owed::Save(row, record, may_touch) => {
-                let lengthens = record.changes.set_expiry();
+                // Whoever must be extended may hold an outdated signature.
+                let lengthens = record.changes.set_expiry() || may_touch == MayTouch::Must;
                 let before = Arc::clone(&row);
                 let row = store.save(row, record, timeouts, may_touch).await?;
                 // Under a new id the browser has, or gets, another cookie.

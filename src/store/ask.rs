@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use crate::{
     Error, ErrorKind,
     document::{Document, Meta},
+    events,
     expiry::{Extent, Timeouts, Times},
     id::{RowId, Token},
     state::{MayTouch, Record, Reissue, Source},
@@ -52,6 +53,7 @@ impl PgSessionStore {
         };
         let id = order.id.clone();
         let written = self.insert_row(order).await?;
+        events::began(&self.format().handle(&id));
         let times = Times::of_new(written, &table.columns);
         Ok((token, Arc::new(Row::written(id, content, times))))
     }

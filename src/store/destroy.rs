@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use crate::{
     Error,
     document::Document,
+    events,
     format::Layout,
     id::RowId,
     store::{
@@ -27,14 +28,20 @@ impl Writer {
             .answer()
             .await
         {
-            Ok(deleted) => match deleted
-                .flatten()
-                .as_deref()
-                .and_then(|text| successor_of(self.set_up.format.layout(), text))
-            {
-                Some(successor) => self.submit(successor, Write::Destroy(answer)),
-                None => drop(answer.send(Ok(()))),
-            },
+            Ok(deleted) => {
+                let was_there = deleted.is_some();
+                let text = deleted.flatten();
+                let layout = self.set_up.format.layout();
+                match text.and_then(|text| successor_of(layout, &text)) {
+                    Some(successor) => self.submit(successor, Write::Destroy(answer)),
+                    None => {
+                        if was_there {
+                            events::ended(&self.set_up.format.handle(id));
+                        }
+                        drop(answer.send(Ok(())));
+                    }
+                }
+            }
             Err(error) => drop(answer.send(Err(error))),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 
 use crate::{
-    Error,
+    Error, events,
     store::{PgSessionStore, destroy::successor_of, inspect::now, table::Table},
 };
 
@@ -53,6 +53,7 @@ impl PgSessionStore {
         while let Some(more) = self.walk(began).await? {
             ended += more;
         }
+        events::ended_at_once(ended);
         Ok(ended)
     }
 

@@ -14,6 +14,7 @@ use crate::{
     Error, ErrorKind,
     changes::Changes,
     document::Document,
+    events,
     expiry::{Timeouts, Times},
     format::OldId,
     id::RowId,
@@ -57,8 +58,20 @@ impl Writer {
             limit: self.set_up.limit,
         });
         let outcome = self.reissue_until_settled(&plan).await;
+        if outcome.is_ok() {
+            self.tell(&plan);
+        }
         // Nobody waits for the answer of a cancelled request.
         drop(order.answer.send(outcome));
+    }
+
+    fn tell(&self, plan: &Plan) {
+        let handle = |id| self.set_up.format.handle(id);
+        match (&plan.login, &plan.source) {
+            (None, Source::Row(old)) => events::got_a_new_id(&handle(old), &handle(&plan.new_id)),
+            (Some(_), _) => events::signed_in(&handle(&plan.new_id)),
+            (None, Source::Nothing(_)) => events::began(&handle(&plan.new_id)),
+        }
     }
 
     async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<Arc<Row>, Error> {

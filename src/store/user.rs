@@ -7,7 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use crate::{
-    Device, Error, ErrorKind, SessionId, expiry,
+    Device, Error, ErrorKind, SessionId, events, expiry,
     id::RowId,
     store::{PgSessionStore, entries::LoadRow, instant::Instant, limit, reissue, table::Table},
 };
@@ -143,6 +143,7 @@ impl UserSessions {
         };
         loop {
             if self.end(row.clone()).await? {
+                events::ended(&self.store.format().handle(&row));
                 return Ok(true);
             }
             match self.successor(row).await? {
@@ -190,10 +191,13 @@ impl UserSessions {
     ///
     /// As [`list`](Self::list).
     pub async fn destroy_all(&self) -> Result<u64, Error> {
-        self.ask(|table, connection, user_id| {
-            Box::pin(async move { end_others(&table, connection, &user_id, NOBODY).await })
-        })
-        .await
+        let ended = self
+            .ask(|table, connection, user_id| {
+                Box::pin(async move { end_others(&table, connection, &user_id, NOBODY).await })
+            })
+            .await?;
+        events::ended_at_once(ended);
+        Ok(ended)
     }
 
     /// Ends all sessions of the user but the one of this handle, and says how
@@ -207,11 +211,14 @@ impl UserSessions {
     /// [`list`](Self::list).
     pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
         let this = self.row_of(this).await?.ok_or_else(Error::ended)?;
-        self.ask(move |table, connection, user_id| {
-            let this = this.clone();
-            Box::pin(async move { destroy_others(&table, connection, &user_id, this).await })
-        })
-        .await
+        let ended = self
+            .ask(move |table, connection, user_id| {
+                let this = this.clone();
+                Box::pin(async move { destroy_others(&table, connection, &user_id, this).await })
+            })
+            .await?;
+        events::ended_at_once(ended);
+        Ok(ended)
     }
 
     async fn ask<T>(

@@ -4,9 +4,10 @@ use axum::{
     body::Body,
     http::{HeaderValue, Request, header},
 };
+use axum_pg_session::{Counters, SigningKeys};
 use sqlx::AssertSqlSafe;
 
-use crate::support::{Answer, Browser, Site, browser::send, texts};
+use crate::support::{Answer, Browser, Site, app, browser::send, texts};
 
 const NAME: &str = "__Host-id";
 /// Well-formed, and made up.
@@ -508,4 +509,89 @@ async fn a_token_in_the_query_or_body_is_ignored() {
     let answer = send(site.app(), request).await;
     assert_eq!(answer.body, "none");
     assert!(answer.sets_no_cookie());
+}
+
+/// A growing number is somebody's guessing; a cookie that is stale is one.
+#[tokio::test]
+async fn unknown_tokens_are_counted() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let other = stored(&site).await.token().to_owned();
+    assert_eq!(site.store.counters(), Counters::default());
+    let unknown = pair(MADE_UP.as_bytes());
+    let two = [unknown.as_slice(), b"; ", &pair(made_up(1).as_bytes())].concat();
+    let ambiguous = format!("{NAME}={token}; {NAME}={other}");
+    for (cookies, counts) in [
+        (pair(token.as_bytes()).as_slice(), [0, 0, 0, 0]),
+        (&unknown, [1, 0, 0, 0]),
+        (&two, [3, 0, 0, 0]),
+        (&pair(b"malformed"), [3, 1, 0, 0]),
+        (&pair(b""), [3, 2, 0, 0]),
+        (b"another=cookie", [3, 2, 0, 0]),
+        (ambiguous.as_bytes(), [3, 2, 0, 1]),
+    ] {
+        visit(&site, "/get/a", &[cookies]).await;
+        let now = site.store.counters();
+        let counted = [now.unknown, now.malformed, now.forged, now.ambiguous];
+        assert_eq!(counted, counts, "{}", String::from_utf8_lossy(cookies));
+    }
+    visit(&site, "/plain", &[&unknown]).await;
+    assert_eq!(site.store.counters().unknown, 3, "nobody looked");
+    assert_eq!(site.store.clone().counters(), site.store.counters());
+}
+
+#[tokio::test]
+async fn forged_tokens_are_counted() {
+    let site = Site::new().await;
+    let signed = app(site.layer().signing_keys(SigningKeys::new([[1; 32]])));
+    for value in [MADE_UP.to_owned(), format!("{MADE_UP}.{MADE_UP}")] {
+        let forger = Browser::new(&signed).with_cookie(NAME, &value);
+        assert_eq!(forger.peek("/get/a").await.body, "none");
+    }
+    let counted = site.store.counters();
+    assert_eq!((counted.forged, counted.unknown), (2, 0));
+}
+
+/// Another cookie's octets above 127, its lack of a name or of a value, hide
+/// nothing.
+#[tokio::test]
+async fn odd_neighbours_hide_no_session() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let ours = pair(token.as_bytes());
+    for odd in [
+        b"x=\xff\xfe\x80".as_slice(),
+        b"nameless",
+        b"=",
+        b"==;;; ;\t;",
+        b"=__Host-id",
+        b"__Host-id",
+        b"x=\"a; b",
+        b"$Version=1; $Path=/",
+    ] {
+        for header in [
+            [odd, b"; ", &ours].concat(),
+            [&ours, b";".as_slice(), odd].concat(),
+        ] {
+            let answer = visit(&site, "/get/a", &[&header]).await;
+            let header = String::from_utf8_lossy(&header);
+            assert_eq!(answer.body, "\"1\"", "{header}");
+            assert!(answer.sets_no_cookie(), "{header}");
+        }
+    }
+}
+
+/// The header's length decides how long it takes to read, and nothing else.
+#[tokio::test]
+async fn a_header_is_read_in_a_time_that_grows_with_its_length_only() {
+    let site = Site::new().await;
+    let token = stored(&site).await.token().to_owned();
+    let mut header = format!("{NAME}={};", &token[1..]).repeat(10_000);
+    header.push_str(&format!("{NAME}={token}"));
+    let started = std::time::Instant::now();
+    let answer = visit(&site, "/get/a", &[header.as_bytes()]).await;
+    assert_eq!(answer.body, "\"1\"");
+    assert_eq!(site.store.counters().malformed, 10_000);
+    // Half a megabyte; a quadratic reading would take minutes.
+    assert!(started.elapsed().as_secs() < 10);
 }

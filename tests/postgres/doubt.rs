@@ -1,7 +1,11 @@
 //! Connections that are lost, and answers that are late, while a change is
 //! under way.
 
-use std::sync::Arc;
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::Poll,
+};
 
 use axum::Router;
 use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
@@ -12,6 +16,7 @@ use crate::support::{
     Browser, Site, app,
     page::{app_with, patiently, until},
     proxy::Proxy,
+    texts,
 };
 
 /// A site that reaches its database through a proxy, and a visitor of it.
@@ -176,4 +181,45 @@ async fn a_change_that_only_an_older_row_has_no_need_of_is_made() {
     assert!(patiently(first).await.expect("no panic").is_success());
     assert_eq!(patiently(second).await.expect("no panic"), "1");
     assert_eq!(exposed.browser.peek("/get/b").await.body, "none");
+}
+
+/// Polls a future so often, then drops it.
+async fn dropped_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut polled = 0;
+    poll_fn(|context| {
+        if polled == polls {
+            return Poll::Ready(None);
+        }
+        polled += 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+/// Wherever the client is lost, there is one session with all its data, and
+/// the old token opens it unless the new one is stored.
+#[tokio::test]
+async fn a_cycle_dropped_at_any_await_leaves_old_or_new() {
+    let site = Site::new().await;
+    for polls in 0.. {
+        site.rows().execute("DELETE FROM TABLE").await;
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        let old = browser.get("/id").await.body;
+        let cycle = browser.clone();
+        let finished = dropped_after(cycle.peek("/cycle"), polls).await.is_some();
+        site.settled().await;
+        let document = site.rows().document().await;
+        assert_eq!(document, serde_json::json!({"a": "1"}));
+        let live = "SELECT id FROM session WHERE expiry > now() + interval '1 hour'";
+        let is_old = texts(&site.pool, live).await == [old];
+        let opened = browser.peek("/get/a").await.body;
+        let expected = if is_old { "\"1\"" } else { "none" };
+        assert_eq!(opened, expected, "after {polls} polls");
+        if finished {
+            assert!(!is_old && polls > 1, "after {polls} polls");
+            break;
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What the crate promises, proved on a real Postgres.
 
+mod adoption;
 mod bad_rows;
+mod caches;
 mod cookies_in;
 mod costs;
 mod doubt;
@@ -10,6 +12,7 @@ mod koa;
 mod koa_life;
 mod layer;
 mod laziness;
+mod limits;
 mod login;
 mod migrations;
 mod model_defects;
@@ -21,12 +24,16 @@ mod reaper;
 mod request_cycle;
 mod responses;
 mod rights;
+mod secrets;
 mod session_api;
 mod set_up;
 mod sharing;
+mod signing;
 mod store;
 mod support;
 mod timeouts;
+mod tokens;
+mod traces;
 mod user_limit;
 mod users;
 mod values;

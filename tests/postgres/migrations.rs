@@ -316,6 +316,26 @@ async fn a_name_may_read_like_a_part_of_our_statements() {
     lives_under("session, created, user_id)").await;
 }
 
+/// Beside quotes, dots, Unicode, 63 octets and words of SQL above.
+#[tokio::test]
+async fn hostile_table_names_are_quoted() {
+    for name in [
+        "\"",
+        "\"\".\"",
+        "100%",
+        "a\nb\t",
+        "$1, $2",
+        "a\\b",
+        "/* -- ",
+        "{}{name}",
+        " ",
+        "TABLE",
+        "x.pg_class",
+    ] {
+        lives_under(name).await;
+    }
+}
+
 #[tokio::test]
 async fn a_name_that_postgres_would_cut_or_refuse_is_an_error() {
     let site = Site::without_table().await;

@@ -360,11 +360,11 @@ async fn a_touch_that_fails_does_not_fail_the_request() {
 }
 
 #[tokio::test]
-async fn an_answer_follows_what_it_saved() {
+async fn a_redirect_target_sees_what_was_saved() {
     let site = Site::new().await;
     let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
     let mut browser = visitor(&site.app()).await;
-    for n in 0..200 {
+    for n in 0..1000 {
         browser.get(&format!("/insert_and/303/n/{n}")).await;
         let target = browser.at(&elsewhere).get("/get/n").await;
         assert_eq!(target.body, format!("\"{n}\""));

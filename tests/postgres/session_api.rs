@@ -625,7 +625,7 @@ async fn end_elsewhere(rows: &Rows) {
 }
 
 #[tokio::test]
-async fn a_save_of_a_session_that_ended_is_an_error() {
+async fn a_destroyed_session_is_not_revived_by_a_late_save() {
     let site = Site::new().await;
     let rows = site.rows();
     let app = site.app_with(async move |session: Session| {

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use axum::{Router, routing::get};
-use axum_pg_session::{Error, ErrorKind, PgSessionLayer, PgSessionStore, Session, TableReport};
+use axum_pg_session::{
+    Error, ErrorKind, Expiry, PgSessionLayer, PgSessionStore, Session, SessionId, TableReport,
+};
 
-use crate::support::{Browser, Life, Site, app, execute, texts};
+use crate::support::{Browser, Life, Site, app, execute, page::app_with, texts};
 
 const THREE_COLUMNS: &str =
     "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";
@@ -444,6 +446,59 @@ async fn a_timestamp_without_zone_is_utc_whatever_the_servers_zone() {
 async fn a_timestamp_without_zone_keeps_the_clock_that_was_chosen() {
     lives_in_new_york("json", Some("Europe/Berlin")).await;
     lives_in_new_york("jsonb", Some("Asia/Kathmandu")).await;
+}
+
+/// A clock that jumps, and that no other test has: three in the morning comes
+/// right after two in March, and one comes twice in November.
+#[tokio::test]
+async fn expiry_is_right_in_new_york_and_over_dst() {
+    for kind in ["timestamp", "timestamptz"] {
+        let site = Site::without_table().await;
+        let zone = "DO $$ BEGIN EXECUTE format($f$ALTER DATABASE %I SET timezone TO
+                    'America/New_York'$f$, current_database()); END $$";
+        execute(&site.pool, zone).await;
+        let table =
+            "CREATE TABLE session (id text PRIMARY KEY, expiry KIND NOT NULL, session json)";
+        execute(&site.pool, &table.replace("KIND", kind)).await;
+        let store = site.store.clone().time_zone("America/New_York");
+        store.migrate().await.expect("columns to add");
+        let expiry = match kind {
+            "timestamp" => "(expiry AT TIME ZONE 'America/New_York')",
+            _ => "expiry",
+        };
+        for end in [
+            "2027-03-14T06:59:59Z",
+            "2027-03-14T07:00:00Z",
+            "2027-03-14T07:30:00Z",
+            "2027-11-07T04:30:00Z",
+            "2027-11-07T06:30:00Z",
+            "2027-11-07T07:30:00Z",
+        ] {
+            ends_at(&site, &store, expiry, end).await;
+        }
+    }
+}
+
+/// A session that was told when to end ends then, by its row and as it is read.
+async fn ends_at(site: &Site, store: &PgSessionStore, expiry: &str, end: &'static str) {
+    let format = &time::format_description::well_known::Rfc3339;
+    let instant = time::OffsetDateTime::parse(end, format).expect("an instant");
+    let layer = PgSessionLayer::new(store.clone());
+    let app = app_with(layer, async move |session: Session| {
+        session.insert("a", 1)?;
+        session.set_expiry(Expiry::At(instant))
+    });
+    let mut browser = Browser::new(&app);
+    assert_eq!(browser.get("/page").await.status, 200);
+    let id: SessionId = browser.get("/id").await.body.parse().expect("a handle");
+    let format_of_iso = r#"'YYYY-MM-DD"T"HH24:MI:SS"Z"'"#;
+    let sql = format!(
+        "SELECT to_char({expiry} AT TIME ZONE 'UTC', {format_of_iso}) FROM session WHERE id = '{id}'"
+    );
+    assert_eq!(texts(&site.pool, &sql).await, [end]);
+    let stored = store.load(&id).await.expect("a database");
+    let read = stored.expect("a session").expires_at().expect("an end");
+    assert_eq!(read.format(format).expect("a date"), end);
 }
 
 #[tokio::test]

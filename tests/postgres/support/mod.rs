@@ -6,11 +6,13 @@ pub(crate) mod life;
 pub(crate) mod log;
 pub(crate) mod page;
 pub(crate) mod proxy;
+pub(crate) mod secrets;
 pub(crate) mod site;
 pub(crate) mod table;
 
 pub(crate) use browser::{Answer, Browser};
 pub(crate) use life::{Life, Role, execute, quoted, texts, visit};
 pub(crate) use log::Log;
+pub(crate) use secrets::Secrets;
 pub(crate) use site::{Site, app};
 pub(crate) use table::Rows;

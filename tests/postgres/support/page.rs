@@ -105,6 +105,15 @@ impl Site {
         until(async || self.backends("state = 'active'").await == 0).await;
     }
 
+    /// Returns when nothing is under way in the database, also not between two
+    /// statements of a transaction: seen three times, as a task that has just
+    /// begun is seen by its first statement only.
+    pub(crate) async fn settled(&self) {
+        for _ in 0..3 {
+            until(async || self.backends("state <> 'idle'").await == 0).await;
+        }
+    }
+
     async fn backends(&self, condition: &str) -> i64 {
         let sql = format!(
             "SELECT count(*) FROM pg_stat_activity

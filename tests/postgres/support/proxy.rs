@@ -41,7 +41,24 @@ struct Traffic {
     /// While set, a connection that executes an `UPDATE` does not get its
     /// answer.
     withholds: watch::Sender<bool>,
+    /// What answers say, and what they are made to say.
+    mixed_up: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     cut: Notify,
+}
+
+impl Traffic {
+    /// Ids are of one length, so no message changes its own.
+    fn mix_up(&self, answer: &mut [u8]) {
+        let mixed_up = self.mixed_up.lock().expect("no panic");
+        let Some((id, other)) = &*mixed_up else {
+            return;
+        };
+        for at in 0..answer.len().saturating_sub(id.len() - 1) {
+            if answer[at..].starts_with(id) {
+                answer[at..at + id.len()].copy_from_slice(other);
+            }
+        }
+    }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -108,6 +125,13 @@ impl Proxy {
     /// answers come after all. Other connections do not notice.
     pub(crate) fn withhold_answers_of_updates(&self, withhold: bool) {
         self.traffic.withholds.send_replace(withhold);
+    }
+
+    /// From now on answers name the other id instead of this one, as of a
+    /// pooler that mixes up two connections.
+    pub(crate) fn mix_up(&self, id: &str, other: &str) {
+        let pair = (id.as_bytes().to_vec(), other.as_bytes().to_vec());
+        *self.traffic.mixed_up.lock().expect("no panic") = Some(pair);
     }
 
     /// Closes every connection that is open now.
@@ -228,6 +252,7 @@ async fn answers(
                 .map_err(io::Error::other)?;
             is_withheld.store(false, Ordering::SeqCst);
         }
+        traffic.mix_up(&mut buffer[..read]);
         client.write_all(&buffer[..read]).await?;
         client.flush().await?;
     }

@@ -1,0 +1,135 @@
+//! What a token is, where it is seen, and what it opens.
+
+use std::collections::HashSet;
+
+use axum::http::header;
+use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
+
+use crate::support::{Answer, Browser, Site, app, page::app_with, proxy::Proxy, visit};
+
+#[tokio::test]
+async fn no_two_sessions_share_a_token() {
+    let site = Site::new().await;
+    let mut tokens = HashSet::new();
+    for _ in 0..100 {
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        assert!(tokens.insert(browser.token().to_owned()));
+        browser.get("/cycle").await;
+        assert!(tokens.insert(browser.token().to_owned()));
+        let login = async |session: Session| session.login("ann");
+        visit(&site, &mut browser, login).await;
+        assert!(tokens.insert(browser.token().to_owned()));
+    }
+}
+
+/// Each request asks the table: no process remembers who was alive.
+#[tokio::test]
+async fn a_token_without_a_live_row_opens_nothing() {
+    let site = Site::new().await;
+    for end in [
+        "DELETE FROM TABLE",
+        "UPDATE TABLE SET expiry = now()",
+        "UPDATE TABLE SET created = now() - interval '31 days'",
+        "UPDATE TABLE SET id = reverse(id)",
+    ] {
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
+        site.rows().execute(end).await;
+        let answer = browser.peek("/get/a").await;
+        assert_eq!(answer.body, "none", "{end}");
+        assert!(answer.removes_the_cookie(), "{end}");
+        site.rows().execute("DELETE FROM TABLE").await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_ended_elsewhere_is_dead_at_the_next_request() {
+    let site = Site::new().await;
+    let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    for _ in 0..20 {
+        assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
+    }
+    assert_eq!(browser.at(&elsewhere).get("/destroy").await.status, 200);
+    assert_eq!(browser.peek("/get/a").await.body, "none");
+}
+
+/// All that an answer says beside its `Set-Cookie`.
+fn said(answer: &Answer) -> String {
+    let mut headers = answer.headers.clone();
+    headers.remove(header::SET_COOKIE);
+    let headers: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+        .collect();
+    format!("{}\n{}\n{}", answer.status, headers.join("\n"), answer.body)
+}
+
+/// Everything that a handler can ask a session for.
+async fn tell_all(session: Session) -> Result<String, Error> {
+    Ok(format!(
+        "{session:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        session.id(),
+        session.id().map(|id| id.to_string()),
+        session.keys(),
+        session.user_id(),
+        session.expires_at(),
+        session.get::<serde_json::Value>("_session")?,
+    ))
+}
+
+#[tokio::test]
+async fn the_token_is_only_ever_in_set_cookie() {
+    let site = Site::new().await;
+    let app = app_with(site.layer(), tell_all);
+    let mut browser = Browser::new(&app);
+    let mut tokens = Vec::new();
+    let mut answers = String::new();
+    for page in [
+        "/insert/a/1",
+        "/page",
+        "/id",
+        "/keys",
+        "/cycle",
+        "/page",
+        "/id",
+        "/increment/a",
+        "/cycle_and/500",
+        "/insert_and/302/b/2",
+        "/destroy",
+        "/page",
+    ] {
+        let answer = browser.get(page).await;
+        tokens.extend(answer.token());
+        answers.push_str(&said(&answer));
+        for set_cookie in answer.headers.get_all(header::SET_COOKIE) {
+            assert!(set_cookie.is_sensitive(), "{page}");
+        }
+    }
+    assert_eq!(tokens.len(), 2);
+    assert!(tokens.iter().all(|token| !answers.contains(token)));
+}
+
+#[tokio::test]
+async fn a_row_that_was_not_asked_for_is_an_error() {
+    let site = Site::new().await;
+    let proxy = Proxy::before(site.database.url()).await;
+    let store = PgSessionStore::new(proxy.pool().await);
+    store.check().await.expect("a table");
+    let app = app(PgSessionLayer::new(store));
+    let (mut mine, mut other) = (Browser::new(&app), Browser::new(&app));
+    mine.get("/insert/whose/mine").await;
+    other.get("/insert/whose/other").await;
+    let id = mine.get("/id").await.body;
+    proxy.mix_up(&id, &other.get("/id").await.body);
+    for page in ["/get/whose", "/insert/whose/mine", "/cycle", "/destroy"] {
+        let answer = mine.peek(page).await;
+        assert_eq!(answer.status, 500, "{page}");
+        assert!(answer.sets_no_cookie() && !answer.body.contains("other"));
+    }
+    assert_eq!(other.peek("/get/whose").await.body, "\"other\"");
+    assert_eq!(site.rows().count().await, 2);
+}
