@@ -16,6 +16,15 @@ bare_path() {
     echo "$bare"
 }
 
+# Becomes a command where the programs of the distribution are not to be found.
+hidden() {
+    if [ -d /usr/lib/postgresql ] && unshare --mount true 2>/dev/null; then
+        exec unshare --mount sh -c 'mount -t tmpfs none /usr/lib/postgresql && exec "$@"' sh "$@"
+    else
+        exec "$@"
+    fi
+}
+
 # Sets url and running. What the example leaves behind is left in $own.
 own=$(mktemp -d)
 # As root the server of the machine runs as another user, who must get in and

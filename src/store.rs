@@ -14,6 +14,7 @@ mod batch;
 mod by_id;
 #[cfg(test)]
 mod checked;
+mod clock;
 mod connections;
 mod database;
 mod destroy;

@@ -147,7 +147,7 @@ impl Session {
         match touched {
             Ok(row) => {
                 let renewed = self.go_on(Arc::clone(&row));
-                let is_written = row.times.now > before.times.now;
+                let is_written = row.times != before.times;
                 if (may_touch == MayTouch::Must && is_written)
                     || self.outgrows_cookie(&before, &row)
                 {

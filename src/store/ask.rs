@@ -13,7 +13,7 @@ use crate::{
     state::{MayTouch, Record, Reissue, Source},
     store::{
         PgSessionStore,
-        entries::{InsertRow, LoadRow},
+        entries::{InsertRow, LoadRow, Written},
         row::{Content, Row},
         writer::{ReissueOrder, SaveOrder, Write},
     },
@@ -52,9 +52,9 @@ impl PgSessionStore {
             extent,
         };
         let id = order.id.clone();
-        let now = self.insert_row(order).await?;
+        let written = self.insert_row(order).await?;
         events::began(&self.format().handle(&id));
-        let times = Times::of_new(now, extent, &table.columns);
+        let times = Times::of_new(written, &table.columns);
         Ok((token, Arc::new(Row::written(id, content, times))))
     }
 
@@ -62,11 +62,11 @@ impl PgSessionStore {
     /// else's, so a row that is there by then is ours. Not without the server's
     /// word: an insert that is still under way could bring the session back
     /// after its end.
-    async fn insert_row(&self, order: InsertRow) -> Result<f64, Error> {
+    async fn insert_row(&self, order: InsertRow) -> Result<Written, Error> {
         let insert = &self.shared.writer.insert;
         let first = insert.submit(order.clone()).answer().await;
         match first {
-            Ok(now) => now.ok_or_else(id_exists),
+            Ok(written) => written.ok_or_else(id_exists),
             Err(error) if error.kind() == ErrorKind::Unavailable && error.is_of_the_server() => {
                 self.insert_again(order).await
             }
@@ -74,15 +74,15 @@ impl PgSessionStore {
         }
     }
 
-    async fn insert_again(&self, order: InsertRow) -> Result<f64, Error> {
+    async fn insert_again(&self, order: InsertRow) -> Result<Written, Error> {
         let id = order.id.clone();
         match self.shared.writer.insert.submit(order).answer().await? {
-            Some(now) => Ok(now),
+            Some(written) => Ok(written),
             None => self
                 .load_rows(&[id])
                 .await?
                 .first()
-                .map(|row| row.times.now)
+                .map(|row| Written::of(row.times))
                 .ok_or_else(Error::ended),
         }
     }

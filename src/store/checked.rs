@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::{instant::Instant, row::Loaded, user::Listed};
 
 /// What a statement answers for a row that it wrote.
-type Written = (String, Option<OffsetDateTime>);
+type Written = (String, OffsetDateTime);
 
 const ID: &str = "id";
 const DOCUMENT: &str = "{}";
@@ -69,7 +69,7 @@ fn insert_fits_the_table() {
             &[SECONDS],
             [Some(SECONDS)].as_slice() as _,
         )
-        .map(|row| -> Written { (row.id, row.now) }),
+        .map(|row| -> Written { (row.id, row.expires) }),
     );
 }
 
@@ -83,7 +83,7 @@ fn one_row_fits_the_table() {
             SECONDS,
             Some(SECONDS)
         )
-        .map(|row| -> Written { (row.id, row.now) }),
+        .map(|row| -> Written { (row.id, row.expires) }),
     );
     drop(
         query_file!(
@@ -94,7 +94,7 @@ fn one_row_fits_the_table() {
             Some(SECONDS),
             Some(SECONDS),
         )
-        .map(|row| -> Written { (row.id, row.now) }),
+        .map(|row| -> Written { (row.id, row.expires) }),
     );
     drop(
         query_file!(
@@ -104,7 +104,7 @@ fn one_row_fits_the_table() {
             SECONDS,
             Some(SECONDS)
         )
-        .map(|row| -> Written { (row.id, row.now) }),
+        .map(|row| -> Written { (row.id, row.expires) }),
     );
     drop(
         query_file!("src/store/sql/destroy_one.sql", ID)
@@ -123,7 +123,7 @@ fn save_fits_the_table() {
             [Some(SECONDS)].as_slice() as _,
             [Some(SECONDS)].as_slice() as _,
         )
-        .map(|row| -> Written { (row.id, row.now) }),
+        .map(|row| -> Written { (row.id, row.expires) }),
     );
 }
 
@@ -137,7 +137,7 @@ fn touch_fits_the_table() {
             &[SECONDS],
             [Some(SECONDS)].as_slice() as _,
         )
-        .map(|row| -> Written { (row.id, row.now) }),
+        .map(|row| -> Written { (row.id, row.expires) }),
     );
 }
 
@@ -204,7 +204,7 @@ fn login_fits_the_table() {
             ID,
             DOCUMENT as _,
         )
-        .map(|row| instant(row.now)),
+        .map(|row| -> OffsetDateTime { row.expires }),
     );
 }
 
@@ -231,11 +231,11 @@ fn the_statements_of_a_user_fit_the_table() {
     );
     drop(
         query_file!("src/store/sql/user_destroy.sql", ID, &[ID.to_owned()])
-            .map(|row| -> Option<bool> { row.was_live }),
+            .map(|row| -> OffsetDateTime { row.expires }),
     );
     drop(
         query_file!("src/store/sql/user_destroy_others.sql", ID, ID)
-            .map(|row| -> Option<bool> { row.was_live }),
+            .map(|row| -> OffsetDateTime { row.expires }),
     );
     drop(
         query_file!("src/store/sql/everyone.sql", ID, SECONDS, 1000_i64)

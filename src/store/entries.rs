@@ -19,8 +19,34 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct LoadRow(pub(super) RowId);
 
-/// A row to be inserted; the answer is the database's now, or none where the
-/// id exists.
+/// A row that was written: when, and when it expires.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    pub(super) now: f64,
+    pub(super) expires: f64,
+}
+
+impl Written {
+    pub(super) fn of(times: Times) -> Self {
+        let Times { now, expires, .. } = times;
+        Self { now, expires }
+    }
+
+    /// By an extent that was reckoned with at this moment.
+    pub(super) fn at(now: f64, extent: Extent) -> Self {
+        let expires = extent.from(now);
+        Self { now, expires }
+    }
+
+    fn read(row: &PgRow, table: &Table) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            now: table.clock.now(),
+            expires: instant(row, 1)?,
+        })
+    }
+}
+
+/// A row to be inserted; no answer where the id exists.
 #[derive(Clone, Debug)]
 pub(super) struct InsertRow {
     pub(super) id: RowId,
@@ -28,8 +54,8 @@ pub(super) struct InsertRow {
     pub(super) extent: Extent,
 }
 
-/// A document to be written where the row still holds what was loaded; the
-/// answer is the database's now, or none where it does not.
+/// A document to be written where the row still holds what was loaded; no
+/// answer where it does not.
 #[derive(Clone, Debug)]
 pub(super) struct SaveRow {
     pub(super) id: RowId,
@@ -48,8 +74,8 @@ impl SaveRow {
     }
 }
 
-/// An expiry to be moved where it still is what was loaded; the answer is as
-/// that of a save.
+/// An expiry to be moved where it still is what was loaded; no answer where it
+/// is not.
 #[derive(Clone, Debug)]
 pub(super) struct TouchRow {
     pub(super) id: RowId,
@@ -88,11 +114,12 @@ impl Entry for LoadRow {
     fn answer(&self, row: &PgRow, table: &Table) -> Result<Arc<Row>, sqlx::Error> {
         let text: Option<&str> = row.try_get(1)?;
         let times = Times {
-            expires: row.try_get::<Instant, _>(2)?.0,
+            expires: instant(row, 2)?,
             created: row.try_get::<Option<Instant>, _>(3)?.map(|at| at.0),
-            now: now(row, 4)?,
+            now: instant(row, 4)?,
             seen: row.try_get::<Option<Instant>, _>(5)?.map(|at| at.0),
         };
+        table.clock.hear(times.now);
         let user: Option<&str> = row.try_get(6)?;
         let id = self.0.clone();
         let row = Row::new(id, text.map(Arc::from), times, table.layout);
@@ -105,7 +132,7 @@ impl Entry for LoadRow {
 }
 
 impl Entry for InsertRow {
-    type Answer = f64;
+    type Answer = Written;
 
     const LOOKS_FOR_ROWS: bool = false;
 
@@ -135,13 +162,13 @@ impl Entry for InsertRow {
             .bind(self.extent.until)
     }
 
-    fn answer(&self, row: &PgRow, _: &Table) -> Result<f64, sqlx::Error> {
-        now(row, 1)
+    fn answer(&self, row: &PgRow, table: &Table) -> Result<Written, sqlx::Error> {
+        Written::read(row, table)
     }
 }
 
 impl Entry for SaveRow {
-    type Answer = f64;
+    type Answer = Written;
 
     fn id(&self) -> &RowId {
         &self.id
@@ -171,13 +198,13 @@ impl Entry for SaveRow {
             .bind(self.until())
     }
 
-    fn answer(&self, row: &PgRow, _: &Table) -> Result<f64, sqlx::Error> {
-        now(row, 1)
+    fn answer(&self, row: &PgRow, table: &Table) -> Result<Written, sqlx::Error> {
+        Written::read(row, table)
     }
 }
 
 impl Entry for TouchRow {
-    type Answer = f64;
+    type Answer = Written;
 
     fn id(&self) -> &RowId {
         &self.id
@@ -201,8 +228,8 @@ impl Entry for TouchRow {
             .bind(self.extent.until)
     }
 
-    fn answer(&self, row: &PgRow, _: &Table) -> Result<f64, sqlx::Error> {
-        now(row, 1)
+    fn answer(&self, row: &PgRow, table: &Table) -> Result<Written, sqlx::Error> {
+        Written::read(row, table)
     }
 }
 
@@ -230,6 +257,6 @@ impl Entry for DestroyRow {
     }
 }
 
-fn now(row: &PgRow, column: usize) -> Result<f64, sqlx::Error> {
-    row.try_get::<Instant, _>(column).map(|now| now.0)
+fn instant(row: &PgRow, column: usize) -> Result<f64, sqlx::Error> {
+    row.try_get::<Instant, _>(column).map(|instant| instant.0)
 }

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use crate::{
     Error, events,
-    store::{PgSessionStore, destroy::successor_of, instant::Instant, table::Table},
+    store::{PgSessionStore, destroy::successor_of, inspect::now, table::Table},
 };
 
 /// Rows of one statement, as many as the reaper's.
@@ -45,7 +45,7 @@ impl PgSessionStore {
     /// When a statement failed; what was ended by then stays ended.
     pub async fn destroy_everyone(&self) -> Result<u64, Error> {
         let began = self
-            .ask_table(|table, connection| Box::pin(now(table, connection)))
+            .ask_table(|_, connection| Box::pin(now(connection)))
             .await?;
         let mut ended = 0;
         // A session that got a new id meanwhile may be where the walk was
@@ -79,13 +79,6 @@ impl PgSessionStore {
             ended = Some(ended.unwrap_or(0) + more);
         }
     }
-}
-
-async fn now(table: Arc<Table>, connection: &mut PgConnection) -> Result<f64, Error> {
-    let now: Instant = sqlx::query_scalar(table.users.now.clone())
-        .fetch_one(connection)
-        .await?;
-    Ok(now.0)
 }
 
 async fn ids(

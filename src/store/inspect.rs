@@ -4,7 +4,7 @@ use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
 use crate::{
     Error, ErrorKind,
-    store::{render::OPTIONAL, table::TableName},
+    store::{instant, render::OPTIONAL, table::TableName},
 };
 
 /// How the column `session` is kept.
@@ -213,6 +213,15 @@ pub(crate) async fn inspect(
         check_zone(connection, zone).await?;
     }
     Ok(Some(columns))
+}
+
+/// By the database's clock, in seconds since the epoch.
+pub(super) async fn now(connection: &mut PgConnection) -> Result<f64, Error> {
+    let now: instant::Instant = sqlx::query_scalar(include_str!("sql/now.sql"))
+        .persistent(false)
+        .fetch_one(connection)
+        .await?;
+    Ok(now.0)
 }
 
 /// A zone that Postgres does not know would be an error of every statement.

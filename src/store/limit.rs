@@ -8,7 +8,10 @@ use crate::{
     Error, ErrorKind,
     id::RowId,
     login::{AtLimit, SessionLimit},
-    store::table::{Table, TableName},
+    store::{
+        instant::Instant,
+        table::{Table, TableName},
+    },
 };
 
 /// One login of a user at a time, until the end of its transaction: each counts
@@ -86,16 +89,23 @@ pub(super) async fn end(
     user_id: &str,
     ids: &[String],
 ) -> Result<u64, Error> {
-    let were_live: Vec<bool> = sqlx::query_scalar(table.users.destroy.clone())
+    let deleted: Vec<Instant> = sqlx::query_scalar(table.users.destroy.clone())
         .bind(user_id)
         .bind(ids)
         .fetch_all(connection)
         .await?;
-    Ok(live(&were_live))
+    Ok(table.live(&deleted))
 }
 
-pub(super) fn live(were_live: &[bool]) -> u64 {
-    were_live.iter().map(|was_live| u64::from(*was_live)).sum()
+impl Table {
+    /// How many of these have not expired yet.
+    pub(super) fn live(&self, expiries: &[Instant]) -> u64 {
+        let now = self.clock.now();
+        expiries
+            .iter()
+            .map(|expiry| u64::from(expiry.0 > now))
+            .sum()
+    }
 }
 
 fn refused(limit: SessionLimit) -> Error {

@@ -21,7 +21,7 @@ use crate::{
     login::{Data, Login, SessionLimit},
     state::Source,
     store::{
-        entries::LoadRow,
+        entries::{LoadRow, Written},
         instant::Instant,
         limit,
         row::{Content, Loaded, Row},
@@ -215,7 +215,7 @@ async fn copy(
         .bind(extent.until)
         .execute(connection)
         .await?;
-    let times = row.times.after(row.times.now, Some(extent));
+    let times = row.times.moved(Written::at(row.times.now, extent));
     Ok(Row::written(plan.new_id.clone(), content, times).of(row.user.clone()))
 }
 
@@ -243,7 +243,7 @@ async fn copy_for(
         .bind(login.device_text())
         .execute(connection)
         .await?;
-    let times = Times::of_new(now, extent, &table.columns);
+    let times = Times::of_new(Written::at(now, extent), &table.columns);
     Ok(Row::written(plan.new_id.clone(), content, times).of(Some(login.user_id().into())))
 }
 
@@ -259,7 +259,7 @@ async fn begin(
     let has_created = table.columns.has_created();
     let extent = plan.timeouts.extent_of_new(&document.meta(), has_created);
     let content = Content::from(document);
-    let now: Instant = sqlx::query_scalar(table.reissue.login_insert.clone())
+    let expires: Instant = sqlx::query_scalar(table.reissue.login_insert.clone())
         .bind(plan.new_id.as_str())
         .bind(&*content.text)
         .bind(extent.ttl)
@@ -268,7 +268,11 @@ async fn begin(
         .bind(login.device_text())
         .fetch_one(connection)
         .await?;
-    let times = Times::of_new(now.0, extent, &table.columns);
+    let written = Written {
+        now: table.clock.now(),
+        expires: expires.0,
+    };
+    let times = Times::of_new(written, &table.columns);
     Ok(Row::written(plan.new_id.clone(), content, times).of(Some(login.user_id().into())))
 }
 

@@ -2,10 +2,10 @@ use std::sync::{Arc, OnceLock};
 
 use crate::{
     document::Document,
-    expiry::{Extent, Times},
+    expiry::Times,
     format::Layout,
     id::RowId,
-    store::{inspect::Columns, instant::Instant},
+    store::{entries::Written, inspect::Columns, instant::Instant},
 };
 
 /// A row as the database last answered it.
@@ -91,27 +91,33 @@ impl Row {
 }
 
 impl Times {
-    /// Those of a row that is inserted at the database's `now`.
-    pub(super) fn of_new(now: f64, extent: Extent, columns: &Columns) -> Self {
+    /// Those of a row that was inserted.
+    pub(super) fn of_new(written: Written, columns: &Columns) -> Self {
+        let Written { now, expires } = written;
         Self {
             now,
-            expires: extent.from(now),
+            expires,
             created: columns.has_created().then_some(now),
             seen: columns.has_last_seen().then_some(now),
         }
     }
 
-    /// Those after a write at the database's `now`, which may have moved the
-    /// expiry.
-    pub(super) fn after(self, now: f64, extent: Option<Extent>) -> Self {
-        match extent {
-            None => Self { now, ..self },
-            Some(extent) => Self {
-                now,
-                expires: extent.from(now),
-                seen: self.seen.map(|_| now),
-                ..self
-            },
+    /// Those after a write that moved the expiry.
+    pub(super) fn moved(self, written: Written) -> Self {
+        let seen = self.seen.map(|_| written.now);
+        Self {
+            seen,
+            ..self.kept(written)
+        }
+    }
+
+    /// Those after a write that left it as it was.
+    pub(super) fn kept(self, written: Written) -> Self {
+        let Written { now, expires } = written;
+        Self {
+            now,
+            expires,
+            ..self
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     id::RowId,
     state::MayTouch,
     store::{
-        entries::{LoadRow, SaveRow, TouchRow},
+        entries::{LoadRow, SaveRow, TouchRow, Written},
         row::{Content, Row},
         writer::{SaveOrder, Write, Writer},
     },
@@ -154,8 +154,11 @@ impl Writer {
             (false, None) => return Attempt::Written(Arc::new(row.clone())),
         };
         match outcome {
-            Ok(Some(now)) => {
-                let times = row.times.after(now, draft.extent);
+            Ok(Some(written)) => {
+                let times = match draft.extent {
+                    Some(_) => row.times.moved(written),
+                    None => row.times.kept(written),
+                };
                 let written = Row::written(row.id.clone(), draft.content, times);
                 Attempt::Written(Arc::new(written.of(row.user.clone())))
             }
@@ -169,7 +172,7 @@ impl Writer {
         row: &Row,
         text: &Arc<str>,
         extent: Option<Extent>,
-    ) -> Result<Option<f64>, Error> {
+    ) -> Result<Option<Written>, Error> {
         let table = self.set_up.table().await?;
         let order = SaveRow {
             id: row.id.clone(),
@@ -189,9 +192,9 @@ impl Writer {
             extent,
         };
         match self.touch.submit(order).answer().await {
-            Ok(Some(now)) => {
+            Ok(Some(written)) => {
                 let mut row = row.clone();
-                row.times = row.times.after(now, Some(extent));
+                row.times = row.times.moved(written);
                 Attempt::Written(Arc::new(row))
             }
             Ok(None) => Attempt::Written(Arc::new(row.clone())),

@@ -5,8 +5,9 @@ use crate::{
     format::{Format, Native},
     login::SessionLimit,
     store::{
+        clock::Clock,
         database::Database,
-        inspect::{Columns, TableReport, inspect},
+        inspect::{Columns, TableReport, inspect, now},
         table::{Table, TableName},
     },
 };
@@ -77,7 +78,10 @@ impl SetUp {
     async fn look(&self) -> Result<Arc<Table>, Error> {
         let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
         columns.check_limit(self.limit, &self.name)?;
-        let table = Arc::new(Table::new(self.name.clone(), columns, &*self.format));
+        let now = self.database.run(|connection| Box::pin(now(connection)));
+        let clock = Clock::at(now.await?);
+        let table = Table::new(self.name.clone(), columns, clock, &*self.format);
+        let table = Arc::new(table);
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&table));
         Ok(table)
     }

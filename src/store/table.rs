@@ -7,6 +7,7 @@ use crate::{
     Error, ErrorKind,
     format::{Format, Layout, OldId},
     store::{
+        clock::Clock,
         inspect::{Columns, Document},
         statements::Sizes,
     },
@@ -93,6 +94,7 @@ pub(crate) fn quoted(identifier: &str) -> String {
 pub(crate) struct Table {
     pub(crate) name: TableName,
     pub(crate) columns: Columns,
+    pub(super) clock: Clock,
     pub(crate) layout: &'static dyn Layout,
     pub(crate) old_id: OldId,
     pub(crate) load: Sizes,
@@ -139,7 +141,6 @@ pub(crate) struct UserStatements {
     pub(crate) destroy: SqlStr,
     pub(crate) destroy_others: SqlStr,
     pub(crate) everyone: SqlStr,
-    pub(crate) now: SqlStr,
 }
 
 impl UserStatements {
@@ -151,13 +152,17 @@ impl UserStatements {
             destroy: statement(include_str!("sql/user_destroy.sql")),
             destroy_others: statement(include_str!("sql/user_destroy_others.sql")),
             everyone: statement(include_str!("sql/everyone.sql")),
-            now: statement(include_str!("sql/now.sql")),
         }
     }
 }
 
 impl Table {
-    pub(crate) fn new(name: TableName, columns: Columns, format: &dyn Format) -> Self {
+    pub(super) fn new(
+        name: TableName,
+        columns: Columns,
+        clock: Clock,
+        format: &dyn Format,
+    ) -> Self {
         // The name comes last, because it can read like a part of a statement.
         let statement = |sql: &str| {
             let sql = format.columns().render(&columns.render(sql));
@@ -196,6 +201,7 @@ impl Table {
             old_id: format.old_id(),
             name,
             columns,
+            clock,
         }
     }
 

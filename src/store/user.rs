@@ -286,12 +286,12 @@ async fn end_others(
 ) -> Result<u64, Error> {
     let mut ended = 0;
     loop {
-        let were_live: Vec<bool> = sqlx::query_scalar(table.users.destroy_others.clone())
+        let deleted: Vec<Instant> = sqlx::query_scalar(table.users.destroy_others.clone())
             .bind(user_id)
             .bind(this)
             .fetch_all(&mut *connection)
             .await?;
-        ended += limit::live(&were_live);
+        ended += table.live(&deleted);
         if count_others(table, connection, user_id, this).await? == 0 {
             return Ok(ended);
         }

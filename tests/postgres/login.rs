@@ -7,6 +7,7 @@ use axum_pg_session::{
     Device, Error, ErrorKind, Expiry, Koa, Login, PgSessionLayer, PgSessionStore, Session, SiteData,
 };
 use serde_json::json;
+use time::OffsetDateTime;
 
 use crate::support::{
     Browser, Rows, Site, app, execute,
@@ -192,7 +193,7 @@ async fn a_cycle_keeps_who_is_signed_in_and_the_device() {
     let listed = site.store.user("alice").list().await.expect("a list");
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].device(), Some(&device));
-    assert_eq!(listed[0].created().map(|at| at.year()), Some(2020));
+    assert_eq!(listed[0].created().map(OffsetDateTime::year), Some(2020));
     let left = texts(&site.pool, "SELECT coalesce(user_id, '') || coalesce(device::text, '') FROM session WHERE session::text LIKE '%successor%'").await;
     assert!(
         !left.is_empty() && left.iter().all(String::is_empty),
@@ -477,8 +478,8 @@ async fn only_a_logout_clears_site_data() {
         assert_eq!(answer.status, 200);
         answer.headers.contains_key("clear-site-data")
     };
-    assert!(clears(|session| session.logout()).await);
-    assert!(!clears(|session| session.destroy()).await);
+    assert!(clears(Session::logout).await);
+    assert!(!clears(Session::destroy).await);
     assert!(!clears(|session| session.insert("a", 2)).await);
     let begins_another = |session: &Session| {
         session.logout()?;

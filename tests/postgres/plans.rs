@@ -372,6 +372,15 @@ fn no_condition_asks_for_the_time() {
     }
 }
 
+/// "non-IMMUTABLE functions are not allowed in the RETURNING clause".
+#[test]
+fn no_statement_that_writes_is_asked_for_the_time() {
+    for (file, sql) in statements() {
+        let returned = sql.split("RETURNING").nth(1).unwrap_or_default();
+        assert!(!returned.contains("now("), "{file}: {returned}");
+    }
+}
+
 /// A join with `unnest` alone does not tell Citus which shards to ask.
 #[test]
 fn batched_updates_name_their_ids_twice() {

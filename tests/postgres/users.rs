@@ -240,7 +240,7 @@ struct UnderWay {
     answer: JoinHandle<Answer>,
 }
 
-async fn begin(site: &Site, browser: &Browser, act: fn(&Session) -> Result<(), Error>) -> UnderWay {
+async fn begin(site: &Site, browser: &Browser, act: Act) -> UnderWay {
     let gate = Gate::closed();
     let passed = gate.clone();
     let layer = site.layer().touch_interval(Duration::ZERO);
@@ -254,10 +254,12 @@ async fn begin(site: &Site, browser: &Browser, act: fn(&Session) -> Result<(), E
     UnderWay { gate, answer }
 }
 
-const ACTS: [(&str, fn(&Session) -> Result<(), Error>); 5] = [
+type Act = fn(&Session) -> Result<(), Error>;
+
+const ACTS: [(&str, Act); 5] = [
     ("save", |session| session.insert("late", true)),
-    ("touch", |session| session.touch()),
-    ("cycle", |session| session.cycle_id()),
+    ("touch", Session::touch),
+    ("cycle", Session::cycle_id),
     ("login", |session| session.login("alice")),
     ("login of another", |session| session.login("bob")),
 ];
@@ -336,7 +338,7 @@ async fn a_new_id_does_not_make_this_session_one_of_the_others() {
     let this = signed_in(&site, "alice").await;
     let other = signed_in(&site, "alice").await;
     let id = handle(&this).await;
-    let late = begin(&site, &this, |session| session.cycle_id()).await;
+    let late = begin(&site, &this, Session::cycle_id).await;
     let lock = site.lock_row(&handle(&other).await).await;
     let alice = site.elsewhere().await.user("alice");
     let ending = tokio::spawn(async move { alice.destroy_others(&id).await });

@@ -4,4 +4,4 @@ SELECT d.id,
        d.session::json
 FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[]) AS d(id, session, ttl, until)
 ON CONFLICT DO NOTHING
-RETURNING t.id, now() AS now
+RETURNING t.id, t.expiry AS expires

@@ -10,4 +10,4 @@ WHERE t.id = d.id
   AND t.id = ANY($1)
   AND sha256(json_send(t.session)) = d.digest
   AND t.expiry > now()
-RETURNING t.id, now() AS now
+RETURNING t.id, t.expiry AS expires

@@ -8,4 +8,4 @@ SET session = $3::json,
 WHERE t.id = $1
   AND sha256(json_send(t.session)) = $2
   AND t.expiry > now()
-RETURNING t.id, now() AS now
+RETURNING t.id, t.expiry AS expires

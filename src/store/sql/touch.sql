@@ -6,4 +6,4 @@ WHERE t.id = d.id
   AND t.id = ANY($1)
   AND t.expiry = to_timestamp(d.expires)
   AND t.expiry > now()
-RETURNING t.id, now() AS now
+RETURNING t.id, t.expiry AS expires

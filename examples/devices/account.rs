@@ -1,0 +1,188 @@
+//! Signing up, in and out, and a new password.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{Form, State},
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
+};
+use axum_pg_session::{Expiry, Login, Session};
+use maud::Markup;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    csrf,
+    error::PageError,
+    flash,
+    pages::{Frame, account as pages},
+    site::Site,
+    users::Credentials,
+    visitor::{SignedIn, Visitor},
+};
+
+const DAY: Duration = Duration::from_hours(24);
+/// A password is changed no longer after it was typed.
+const RECENTLY: Duration = Duration::from_mins(5);
+
+/// Whether a login outlasts the day.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Remember {
+    #[default]
+    No,
+    Yes,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SignIn {
+    #[serde(flatten)]
+    credentials: Credentials,
+    #[serde(default)]
+    remember: Remember,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Password {
+    password: String,
+}
+
+impl Remember {
+    /// Of the session, for when its user types the password again.
+    const KEY: &'static str = "remember";
+
+    fn expiry(self) -> Expiry {
+        match self {
+            Self::No => Expiry::Default,
+            Self::Yes => Expiry::Timeouts {
+                idle: 30 * DAY,
+                absolute: 180 * DAY,
+            },
+        }
+    }
+}
+
+/// After the password was right. The session goes on under a new id with what
+/// is in the basket, and its token for forms is new as well.
+fn begin(
+    session: &Session,
+    visitor: &Visitor,
+    user: String,
+    remember: Remember,
+) -> Result<(), PageError> {
+    let login = Login::new(user)
+        .device(visitor.device())
+        .expiry(remember.expiry());
+    session.login(login)?;
+    session.insert(Remember::KEY, remember)?;
+    csrf::renew(session)?;
+    Ok(())
+}
+
+/// Shows the form again, saying why.
+fn refused(page: Markup) -> Response {
+    (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
+}
+
+pub(crate) async fn sign_up_page(session: Session) -> Result<Markup, PageError> {
+    Ok(pages::sign_up(&Frame::of(&session)?, None))
+}
+
+pub(crate) async fn sign_up(
+    State(site): State<Site>,
+    session: Session,
+    visitor: Visitor,
+    Form(credentials): Form<Credentials>,
+) -> Result<Response, PageError> {
+    let user = credentials.name();
+    if let Err(refusal) = site.users.sign_up(credentials).await? {
+        let frame = Frame::of(&session)?;
+        return Ok(refused(pages::sign_up(&frame, Some(refusal.sentence()))));
+    }
+    flash::show(&session, format!("Welcome, {user}."))?;
+    begin(&session, &visitor, user, Remember::No)?;
+    Ok(Redirect::to("/devices").into_response())
+}
+
+pub(crate) async fn sign_in_page(session: Session) -> Result<Markup, PageError> {
+    Ok(pages::sign_in(&Frame::of(&session)?, None))
+}
+
+/// A site that many know also slows down whoever tries one password after the
+/// other.
+pub(crate) async fn sign_in(
+    State(site): State<Site>,
+    session: Session,
+    visitor: Visitor,
+    Form(form): Form<SignIn>,
+) -> Result<Response, PageError> {
+    let user = form.credentials.name();
+    if !site.users.verify(form.credentials).await? {
+        // Not which of them, so that nobody learns who has an account.
+        let frame = Frame::of(&session)?;
+        return Ok(refused(pages::sign_in(
+            &frame,
+            Some("Wrong name or password."),
+        )));
+    }
+    flash::show(&session, format!("Welcome back, {user}."))?;
+    begin(&session, &visitor, user, form.remember)?;
+    Ok(Redirect::to("/devices").into_response())
+}
+
+pub(crate) async fn sign_out(session: Session) -> Result<Redirect, PageError> {
+    session.logout()?;
+    Ok(Redirect::to("/"))
+}
+
+pub(crate) async fn password_page(SignedIn { session, .. }: SignedIn) -> Result<Markup, PageError> {
+    let frame = Frame::of(&session)?;
+    Ok(match session.authenticated_within(RECENTLY) {
+        true => pages::new_password(&frame, None),
+        false => pages::confirm(&frame, None),
+    })
+}
+
+/// Typing the password again is a login like the first one: with a new id,
+/// and clocks that start anew.
+pub(crate) async fn confirm(
+    State(site): State<Site>,
+    SignedIn { session, user, .. }: SignedIn,
+    visitor: Visitor,
+    Form(form): Form<Password>,
+) -> Result<Response, PageError> {
+    if !site.users.is_password_of(&user, form.password).await? {
+        let frame = Frame::of(&session)?;
+        return Ok(refused(pages::confirm(&frame, Some("Wrong password."))));
+    }
+    let remember = session.get(Remember::KEY)?.unwrap_or_default();
+    begin(&session, &visitor, user, remember)?;
+    Ok(Redirect::to("/password").into_response())
+}
+
+/// Whoever knew the old password may be signed in somewhere, so all other
+/// devices are signed out.
+pub(crate) async fn change_password(
+    State(site): State<Site>,
+    SignedIn {
+        session,
+        user,
+        this,
+    }: SignedIn,
+    Form(form): Form<Password>,
+) -> Result<Response, PageError> {
+    if !session.authenticated_within(RECENTLY) {
+        return Ok(Redirect::to("/password").into_response());
+    }
+    if let Err(refusal) = site.users.change_password(&user, form.password).await? {
+        let frame = Frame::of(&session)?;
+        return Ok(refused(pages::new_password(
+            &frame,
+            Some(refusal.sentence()),
+        )));
+    }
+    site.store.user(&user).destroy_others(&this).await?;
+    let message = "Your password is changed, and all other devices are signed out.";
+    flash::show(&session, message)?;
+    Ok(Redirect::to("/devices").into_response())
+}

@@ -1,0 +1,176 @@
+//! `examples/devices`, as visitors run it: a process of its own.
+
+use std::{
+    env, io,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+};
+
+use dev_postgres::TestDatabase;
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{Chromium, Profile};
+
+const PASSWORD: &str = "correct horse";
+const PHONE: &str = "--user-agent=Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 \
+                     (KHTML, like Gecko) Chrome/156.0.0.0 Mobile Safari/537.36";
+
+/// Runs the shop until our input ends, however that happens, and then asks it
+/// to stop.
+const KEEPER: &str = r#""$1" </dev/null & read -r order; kill -TERM $!; wait $!"#;
+
+#[derive(Debug)]
+pub(crate) struct Shop {
+    url: String,
+    process: Child,
+    /// The shop may still write.
+    _output: BufReader<ChildStdout>,
+    pub(crate) pool: PgPool,
+    _database: TestDatabase,
+}
+
+impl Shop {
+    pub(crate) async fn open() -> Self {
+        let database = dev_postgres::test_database().await.expect("a database");
+        let mut process = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(built())
+            .env("DATABASE_URL", database.url())
+            .env("PORT", "0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the example runs");
+        let output = process.stdout.take().expect("it is piped");
+        let mut output = BufReader::new(output);
+        let mut url = String::new();
+        output.read_line(&mut url).expect("its address");
+        Self {
+            url: url.trim().to_owned(),
+            process,
+            _output: output,
+            pool: PgPool::connect(database.url()).await.expect("a connection"),
+            _database: database,
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        assert!(!self.url.is_empty(), "the example did not start");
+        format!("{}{path}", self.url)
+    }
+
+    /// Alice, signed in at her desk and with her phone.
+    pub(crate) async fn on_two_devices(&self, chromium: &Chromium) -> (Profile, Profile) {
+        let (desk, phone) = tokio::join!(chromium.profile(), chromium.profile_with(&[PHONE]));
+        self.sign_up(&desk, "alice").await;
+        self.sign_in(&phone, "alice").await;
+        (desk, phone)
+    }
+
+    pub(crate) async fn assert_is_signed_out(&self, visitor: &Profile) {
+        let page = visitor.read(&self.url("/devices")).await;
+        assert!(page.contains("Please sign in."), "{page}");
+        assert_eq!(visitor.url().await, self.url("/sign-in"));
+    }
+
+    pub(crate) async fn assert_is_signed_in(&self, visitor: &Profile) {
+        let page = visitor.read(&self.url("/devices")).await;
+        assert!(page.contains("Your devices"), "{page}");
+    }
+
+    pub(crate) async fn sign_up(&self, visitor: &Profile, name: &str) {
+        visitor.open(&self.url("/sign-up")).await;
+        visitor.fill("name", name).await;
+        visitor.fill("password", PASSWORD).await;
+        visitor.press("Sign up").await;
+    }
+
+    pub(crate) async fn sign_in(&self, visitor: &Profile, name: &str) {
+        self.fill_in(visitor, name).await;
+        visitor.press("Sign in").await;
+    }
+
+    pub(crate) async fn sign_in_and_stay(&self, visitor: &Profile, name: &str) {
+        self.fill_in(visitor, name).await;
+        visitor.choose("remember").await;
+        visitor.press("Sign in").await;
+    }
+
+    async fn fill_in(&self, visitor: &Profile, name: &str) {
+        visitor.open(&self.url("/sign-in")).await;
+        visitor.fill("name", name).await;
+        visitor.fill("password", PASSWORD).await;
+    }
+
+    /// Types the password where the page asks for it.
+    pub(crate) async fn confirm(&self, visitor: &Profile) {
+        visitor.fill("password", PASSWORD).await;
+        visitor.press("Continue").await;
+    }
+
+    /// Status and headers of an answer, in small letters, to somebody without a
+    /// browser.
+    pub(crate) async fn head(&self, request: &str) -> String {
+        let address = self.url.trim_start_matches("http://");
+        let mut connection = TcpStream::connect(address).await.expect("it listens");
+        let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let sent = connection.write_all(request.as_bytes()).await;
+        sent.expect("it reads");
+        let mut answer = String::new();
+        let read = connection.read_to_string(&mut answer).await;
+        read.expect("an answer");
+        let head = answer.split("\r\n\r\n").next().unwrap_or_default();
+        head.to_lowercase()
+    }
+
+    pub(crate) async fn execute(&self, sql: &str) {
+        let executed = sqlx::query(AssertSqlSafe(sql)).execute(&self.pool).await;
+        executed.expect("a statement");
+    }
+
+    /// As Ctrl-C does, and says how it ended.
+    pub(crate) fn close(&mut self) -> ExitStatus {
+        drop(self.process.stdin.take());
+        self.process.wait().expect("it ends")
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+/// With the whole workspace, as `cargo test --workspace` has just done it: for
+/// this package alone its dependencies would be built anew.
+fn built() -> PathBuf {
+    static IS_BUILT: OnceLock<bool> = OnceLock::new();
+    let is_built = IS_BUILT.get_or_init(|| {
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--locked", "--workspace"])
+            .args(["--example", "devices"])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+            .status();
+        status.is_ok_and(|status| status.success())
+    });
+    assert!(is_built, "the example does not build");
+    folder_of_builds()
+        .expect("this program is in the folder of builds")
+        .join("examples/devices")
+}
+
+/// Where cargo puts what it builds: this program is in its folder `deps`.
+fn folder_of_builds() -> io::Result<PathBuf> {
+    let program = env::current_exe()?;
+    let folder = program.ancestors().nth(2);
+    folder
+        .map(Path::to_owned)
+        .ok_or_else(|| io::Error::other("there is none"))
+}
