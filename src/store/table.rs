@@ -156,6 +156,16 @@ impl UserStatements {
     }
 }
 
+/// The statements for one row and for many.
+macro_rules! both {
+    ($sizes:ident, $name:literal) => {
+        $sizes(
+            include_str!(concat!("sql/", $name, "_one.sql")),
+            include_str!(concat!("sql/", $name, ".sql")),
+        )
+    };
+}
+
 impl Table {
     pub(super) fn new(
         name: TableName,
@@ -173,26 +183,11 @@ impl Table {
             many: statement(many),
         };
         Self {
-            load: sizes(
-                include_str!("sql/load_one.sql"),
-                include_str!("sql/load.sql"),
-            ),
-            insert: sizes(
-                include_str!("sql/insert_one.sql"),
-                include_str!("sql/insert.sql"),
-            ),
-            save: sizes(
-                include_str!("sql/save_one.sql"),
-                include_str!("sql/save.sql"),
-            ),
-            touch: sizes(
-                include_str!("sql/touch_one.sql"),
-                include_str!("sql/touch.sql"),
-            ),
-            destroy: sizes(
-                include_str!("sql/destroy_one.sql"),
-                include_str!("sql/destroy.sql"),
-            ),
+            load: both!(sizes, "load"),
+            insert: both!(sizes, "insert"),
+            save: both!(sizes, "save"),
+            touch: both!(sizes, "touch"),
+            destroy: both!(sizes, "destroy"),
             reissue: ReissueStatements::new(statement),
             users: UserStatements::new(statement),
             reap: statement(include_str!("sql/reap.sql")),
