@@ -84,11 +84,8 @@ impl Changes {
     }
 
     fn fits_for_sure(&self, document: &Document) -> bool {
-        let added: Option<Vec<_>> = self.list.iter().map(Change::adds_at_most).collect();
-        added.is_some_and(|added| {
-            let octets = added.iter().sum();
-            self.limits.has_room(document, octets, added.len())
-        })
+        let added: Option<usize> = self.list.iter().map(Change::adds_at_most).sum();
+        added.is_some_and(|octets| self.limits.has_room(document, octets, self.list.len()))
     }
 
     fn apply_all(&mut self, document: &mut Document) -> Result<(), Error> {

@@ -101,6 +101,10 @@ impl Login {
         self.expiry
     }
 
+    pub(crate) fn has_device(&self) -> bool {
+        self.device.is_some()
+    }
+
     /// The device as it is stored.
     pub(crate) fn device_text(&self) -> Option<String> {
         let device = self.device.as_ref()?;

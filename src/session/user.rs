@@ -62,7 +62,7 @@ impl Session {
         let login = login.into();
         login.check()?;
         let mut state = self.open_state()?;
-        self.check_expiry(login.end())?;
+        self.store().format().layout().check(login.end())?;
         self.store().check_login(&login)?;
         state.log_in(login)
     }

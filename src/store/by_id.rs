@@ -37,16 +37,12 @@ impl PgSessionStore {
             return Ok(None);
         };
         let rows = self.load_rows(&[id]).await?;
-        let stored = rows.into_iter().next().and_then(|row| {
+        let row = rows.into_iter().find(|row| row.successor().is_none());
+        Ok(row.and_then(|row| {
             let document = Arc::clone(row.document()?);
             let id = self.format().handle(&row.id);
-            document
-                .meta()
-                .successor
-                .is_none()
-                .then(|| StoredSession::new(id, row, document))
-        });
-        Ok(stored)
+            Some(StoredSession::new(id, row, document))
+        }))
     }
 
     /// Ends the session of this handle, as

@@ -27,36 +27,29 @@ fn instant(value: impl Into<Option<OffsetDateTime>>) -> Option<Instant> {
     Some(Instant(value.unix_timestamp_nanos() as f64 / 1e9))
 }
 
+/// Each statement answers with a type of its own.
+macro_rules! loaded {
+    ($row:ident) => {{
+        let [expires, now] = [instant($row.expires), instant($row.now)].map(Option::unwrap);
+        (
+            $row.id,
+            $row.session,
+            expires,
+            instant($row.created),
+            now,
+            instant($row.seen),
+            $row.user_id,
+        )
+    }};
+}
+
 #[test]
 fn load_fits_the_table() {
     drop(
-        query_file!("src/store/sql/load.sql", &[ID.to_owned()]).map(|row| -> Loaded {
-            let [expires, now] = [instant(row.expires), instant(row.now)].map(Option::unwrap);
-            (
-                row.id,
-                row.session,
-                expires,
-                instant(row.created),
-                now,
-                instant(row.seen),
-                row.user_id,
-            )
-        }),
+        query_file!("src/store/sql/load.sql", &[ID.to_owned()])
+            .map(|row| -> Loaded { loaded!(row) }),
     );
-    drop(
-        query_file!("src/store/sql/load_one.sql", ID).map(|row| -> Loaded {
-            let [expires, now] = [instant(row.expires), instant(row.now)].map(Option::unwrap);
-            (
-                row.id,
-                row.session,
-                expires,
-                instant(row.created),
-                now,
-                instant(row.seen),
-                row.user_id,
-            )
-        }),
-    );
+    drop(query_file!("src/store/sql/load_one.sql", ID).map(|row| -> Loaded { loaded!(row) }));
 }
 
 #[test]
@@ -151,20 +144,7 @@ fn destroy_fits_the_table() {
 
 #[test]
 fn cycle_fits_the_table() {
-    drop(
-        query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded {
-            let [expires, now] = [instant(row.expires), instant(row.now)].map(Option::unwrap);
-            (
-                row.id,
-                row.session,
-                expires,
-                instant(row.created),
-                now,
-                instant(row.seen),
-                row.user_id,
-            )
-        }),
-    );
+    drop(query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded { loaded!(row) }));
     drop(query_file!(
         "src/store/sql/cycle_copy.sql",
         ID,

@@ -1,17 +1,13 @@
 //! At most so many sessions of one user, also where several processes log the
 //! user in at once.
 
-use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
 use crate::{
     Error, ErrorKind,
     id::RowId,
     login::{AtLimit, SessionLimit},
-    store::{
-        instant::Instant,
-        table::{Table, TableName},
-    },
+    store::{instant::Instant, table::Table},
 };
 
 /// One login of a user at a time, until the end of its transaction: each counts
@@ -22,21 +18,10 @@ pub(super) async fn lock(
     user_id: &str,
 ) -> Result<(), Error> {
     sqlx::query(table.reissue.login_lock.clone())
-        .bind(lock_of(&table.name, user_id))
+        .bind(table.name.lock_key(&format!("user {user_id}")))
         .execute(connection)
         .await?;
     Ok(())
-}
-
-/// Two users who share a lock by chance only wait for each other.
-fn lock_of(table: &TableName, user_id: &str) -> i64 {
-    let digest = Sha256::new()
-        .chain_update(table.to_string())
-        .chain_update([0])
-        .chain_update(user_id)
-        .finalize();
-    let (first, _) = digest.split_first_chunk().expect("32 octets");
-    i64::from_be_bytes(*first)
 }
 
 pub(super) async fn enforce(

@@ -23,7 +23,7 @@ impl Columns {
 
     pub(super) fn check_login(&self, login: &Login, name: &TableName) -> Result<(), Error> {
         self.need("a login needs", "user_id", "0002", name)?;
-        if login.device_text().is_some() {
+        if login.has_device() {
             self.need("to remember a device needs", "device", "0005", name)?;
         }
         self.check_expiry(login.end(), name)

@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::{
@@ -70,7 +69,7 @@ async fn delete_expired(
 ) -> Result<Batch, Error> {
     let mut transaction = connection.begin().await?;
     let is_ours: bool = sqlx::query_scalar(include_str!("sql/reap_lock.sql"))
-        .bind(lock_key(&table))
+        .bind(table.name.lock_key("reaper"))
         .fetch_one(&mut *transaction)
         .await?;
     if !is_ours {
@@ -83,14 +82,4 @@ async fn delete_expired(
         .rows_affected();
     transaction.commit().await?;
     Ok(Batch::Deleted(deleted))
-}
-
-/// One lock for each table, and none that another crate would take.
-fn lock_key(table: &Table) -> i64 {
-    let digest = Sha256::digest(format!("axum-pg-session reaper {}", table.name));
-    i64::from_be_bytes(
-        digest[..8]
-            .try_into()
-            .expect("a digest has more than 8 octets"),
-    )
 }

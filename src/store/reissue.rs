@@ -120,6 +120,9 @@ async fn reissue(
     connection: &mut PgConnection,
     plan: Arc<Plan>,
 ) -> Result<Row, Error> {
+    if let Some(login) = &plan.login {
+        table.columns.check_login(login, &table.name)?;
+    }
     let mut transaction = connection.begin().await?;
     let limited = plan.login.as_deref().zip(plan.limit);
     if let Some((login, _)) = limited {
@@ -179,13 +182,17 @@ impl Plan {
     /// token of that id is known to another answer only.
     fn replay(&self, row: &Row) -> Result<Document, Error> {
         let mut document = Document::clone(row.document().ok_or_else(Error::ended)?);
-        if document.meta().successor.is_some() {
+        if row.successor().is_some() {
             return Err(Error::ended());
         }
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         catch_unwind(AssertUnwindSafe(|| changes.replay(&mut document)))
             .unwrap_or_else(|_| Err(panicked()))?;
         Ok(document)
+    }
+
+    fn user(&self) -> Option<Arc<str>> {
+        Some(self.login.as_ref()?.user_id().into())
     }
 
     /// Where late requests of the old id find the session. Not where its data
@@ -228,7 +235,6 @@ async fn copy_for(
     row: &Row,
     document: Document,
 ) -> Result<Row, Error> {
-    table.columns.check_login(login, &table.name)?;
     let now = row.times.now;
     let created = table.columns.has_created().then_some(now);
     let extent = plan.timeouts.extent(&document.meta(), created);
@@ -244,7 +250,7 @@ async fn copy_for(
         .execute(connection)
         .await?;
     let times = Times::of_new(Written::at(now, extent), &table.columns);
-    Ok(Row::written(plan.new_id.clone(), content, times).of(Some(login.user_id().into())))
+    Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
 }
 
 /// A session that begins with its login.
@@ -255,7 +261,6 @@ async fn begin(
     document: Arc<Document>,
 ) -> Result<Row, Error> {
     let login = plan.login.as_deref().ok_or_else(Error::ended)?;
-    table.columns.check_login(login, &table.name)?;
     let has_created = table.columns.has_created();
     let extent = plan.timeouts.extent_of_new(&document.meta(), has_created);
     let content = Content::from(document);
@@ -273,7 +278,7 @@ async fn begin(
         expires: expires.0,
     };
     let times = Times::of_new(written, &table.columns);
-    Ok(Row::written(plan.new_id.clone(), content, times).of(Some(login.user_id().into())))
+    Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
 }
 
 async fn delete(table: &Table, connection: &mut PgConnection, id: &RowId) -> Result<(), Error> {

@@ -73,6 +73,11 @@ impl Row {
         parsed.as_ref()
     }
 
+    /// Where the session went, where this row only says so.
+    pub(super) fn successor(&self) -> Option<RowId> {
+        self.document()?.meta().successor.map(RowId::from)
+    }
+
     /// The row after a write.
     pub(super) fn written(id: RowId, content: Content, times: Times) -> Self {
         Self {

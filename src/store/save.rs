@@ -101,9 +101,9 @@ impl Writer {
                 Some(row) => (row, Age::Remembered),
                 None => (self.reload(id).await?, Age::Fresh),
             };
-            let document = row.document().ok_or_else(unreadable)?;
-            if let Some(successor) = document.meta().successor {
-                return Ok(Saved::Moved(successor.into()));
+            row.document().ok_or_else(unreadable)?;
+            if let Some(successor) = row.successor() {
+                return Ok(Saved::Moved(successor));
             }
             let Some(draft) = compose(&row, orders) else {
                 return Ok(Saved::Here(row));

@@ -67,6 +67,15 @@ impl TableName {
         format!("{prefix}{kept}{mark}{suffix}")
     }
 
+    /// An advisory lock for one purpose at this table, which no other crate
+    /// would take. Two purposes that share one by chance only wait for each
+    /// other.
+    pub(super) fn lock_key(&self, purpose: &str) -> i64 {
+        let digest = Sha256::digest(format!("axum-pg-session {purpose} {self}"));
+        let (first, _) = digest.split_first_chunk().expect("32 octets");
+        i64::from_be_bytes(*first)
+    }
+
     /// The same statement for this table instead of the default one.
     pub(crate) fn render(&self, sql: &str) -> String {
         sql.replace(DEFAULT_TABLE, &self.to_string())

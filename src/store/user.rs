@@ -100,10 +100,13 @@ impl UserSessions {
     /// Of kind [`Setup`](crate::ErrorKind::Setup) where the table has no column
     /// `user_id`, and when the database could not be asked.
     pub async fn list(&self) -> Result<Vec<UserSession>, Error> {
-        let listed = self
-            .ask(|table, connection, user_id| Box::pin(list(table, connection, user_id)))
-            .await?;
-        Ok(listed.into_iter().map(|row| self.listed(row)).collect())
+        let rows = self.rows().await?;
+        Ok(rows.into_iter().map(|row| self.listed(row)).collect())
+    }
+
+    async fn rows(&self) -> Result<Vec<Listed>, Error> {
+        self.ask(|table, connection, user_id| Box::pin(list(table, connection, user_id)))
+            .await
     }
 
     fn listed(&self, (id, expires, created, seen, device): Listed) -> UserSession {
@@ -159,10 +162,7 @@ impl UserSessions {
         if let Some(row) = format.row_of(id) {
             return Ok(Some(row));
         }
-        let listed = self
-            .ask(|table, connection, user_id| Box::pin(list(table, connection, user_id)))
-            .await?;
-        let ids = listed.into_iter().map(|row| RowId::from(row.0));
+        let ids = self.rows().await?.into_iter().map(|row| RowId::from(row.0));
         Ok(ids.into_iter().find(|row| format.handle(row) == *id))
     }
 
@@ -178,10 +178,7 @@ impl UserSessions {
     async fn successor(&self, row: RowId) -> Result<Option<RowId>, Error> {
         let load = &self.store.shared.writer.load;
         let row = load.submit(LoadRow(row)).answer().await?;
-        let document = row.as_ref().and_then(|row| row.document());
-        Ok(document
-            .and_then(|document| document.meta().successor)
-            .map(RowId::from))
+        Ok(row.and_then(|row| row.successor()))
     }
 
     /// Ends all sessions of the user, and says how many there were (ASVS 5.0
@@ -225,23 +222,22 @@ impl UserSessions {
         &self,
         question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Sync,
     ) -> Result<T, Error> {
-        let set_up = self.store.set_up();
-        let table = set_up.table().await?;
-        table.columns.check_users(&table.name)?;
-        let mut attempt = 1;
-        loop {
-            let (table, user_id) = (Arc::clone(&table), self.user_id.clone());
-            let outcome = set_up
-                .database
-                .run(|connection| question(table, connection, user_id))
-                .await;
-            match set_up.learn_from(outcome) {
-                Err(error) if error.kind() == ErrorKind::Conflict && attempt < MAX_ATTEMPTS => {
-                    attempt += 1;
-                }
+        let ask_once = || {
+            let user_id = self.user_id.clone();
+            self.store.ask_table(
+                |table, connection| match table.columns.check_users(&table.name) {
+                    Ok(()) => question(table, connection, user_id),
+                    Err(error) => Box::pin(async { Err(error) }),
+                },
+            )
+        };
+        for _ in 1..MAX_ATTEMPTS {
+            match ask_once().await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
                 outcome => return outcome,
             }
         }
+        ask_once().await
     }
 }
 
@@ -312,10 +308,7 @@ async fn destroy_others(
         if row.user.as_deref() == Some(user_id) {
             break;
         }
-        let successor = row
-            .document()
-            .and_then(|document| document.meta().successor);
-        this = successor.map(RowId::from).ok_or_else(Error::ended)?;
+        this = row.successor().ok_or_else(Error::ended)?;
     }
     let ended = end_others(table, &mut transaction, user_id, this.as_str()).await?;
     transaction.commit().await?;

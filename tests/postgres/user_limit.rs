@@ -22,6 +22,18 @@ async fn count(site: &Site) -> u64 {
     site.store.user("alice").count().await.expect("a count")
 }
 
+/// A store that refuses the next login.
+async fn full(site: &Site) -> PgSessionStore {
+    let store = site
+        .store
+        .clone()
+        .max_sessions_per_user(FIVE, AtLimit::Refuse);
+    for _ in 0..5 {
+        log_in(&store).await;
+    }
+    store
+}
+
 /// Four processes with room for five logins each at the same moment.
 async fn processes(site: &Site, at_limit: AtLimit) -> Vec<PgSessionStore> {
     let mut stores = Vec::new();
@@ -135,13 +147,7 @@ async fn a_thousand_old_sessions_converge_to_the_limit() {
 #[tokio::test]
 async fn a_session_that_expired_takes_no_place() {
     let site = Site::new().await;
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(FIVE, AtLimit::Refuse);
-    for _ in 0..5 {
-        log_in(&store).await;
-    }
+    let store = full(&site).await;
     assert_eq!(log_in(&store).await.status, 403);
     site.rows().age(86_500.0).await;
     assert_eq!(log_in(&store).await.status, 200);
@@ -150,13 +156,7 @@ async fn a_session_that_expired_takes_no_place() {
 #[tokio::test]
 async fn a_refused_login_changes_nothing_and_can_be_answered() {
     let site = Site::new().await;
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(FIVE, AtLimit::Refuse);
-    for _ in 0..5 {
-        log_in(&store).await;
-    }
+    let store = full(&site).await;
     let page = async |session: Session| {
         session.login(Login::new("alice"))?;
         session.insert("role", "admin")?;
