@@ -54,6 +54,21 @@ pub async fn test_database() -> io::Result<TestDatabase> {
         Some(url) => url,
         None => server(Prefer::Bundled)?.url(),
     };
+    database_on(&url).await
+}
+
+impl Server {
+    /// A new, empty database on this server.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not run.
+    pub async fn test_database(&self) -> io::Result<TestDatabase> {
+        database_on(&self.url()).await
+    }
+}
+
+async fn database_on(url: &str) -> io::Result<TestDatabase> {
     let server: PgConnectOptions = url.parse().map_err(io::Error::other)?;
     let name = unique_name();
     execute(&server, format!("CREATE DATABASE {name}"))

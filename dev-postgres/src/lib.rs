@@ -1,9 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod clock;
 mod database;
 mod programs;
 mod server;
+mod version;
 
+pub use clock::libfaketime;
 pub use database::{TestDatabase, database_url, test_database};
 pub use programs::Prefer;
 pub use server::{Builder, Server, Shutdown};

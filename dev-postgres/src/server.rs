@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::programs::{Prefer, Programs, User};
+use crate::{
+    clock::{self, libfaketime},
+    programs::{Need, Prefer, Programs, User},
+};
 
 const WATCHDOG: &str = include_str!("watchdog.sh");
 /// A loaded machine takes seconds, not minutes.
@@ -35,8 +38,15 @@ pub struct Server {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
-    prefer: Prefer,
+    need: Need,
     settings: Vec<(String, String)>,
+    clock: Clock,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Clock {
+    OfTheMachine,
+    OfItsOwn,
 }
 
 /// How a server is told to stop.
@@ -67,7 +77,21 @@ impl Builder {
 
     /// Which Postgres to take. Default: the one that cargo brought.
     pub fn prefer(mut self, prefer: Prefer) -> Self {
-        self.prefer = prefer;
+        self.need.prefer = prefer;
+        self
+    }
+
+    /// An extension that must be there to be created. That of cargo has none;
+    /// where the machine's Postgres has it neither, npm brings one.
+    pub fn extension(mut self, name: &str) -> Self {
+        self.need.extensions.push(name.to_owned());
+        self
+    }
+
+    /// A clock that [`Server::set_clock`] moves. Needs
+    /// [`libfaketime`](crate::libfaketime).
+    pub fn own_clock(mut self) -> Self {
+        self.clock = Clock::OfItsOwn;
         self
     }
 
@@ -77,13 +101,21 @@ impl Builder {
     ///
     /// When there is no Postgres, or it does not start; with its log.
     pub fn start(self) -> io::Result<Server> {
-        let programs = Programs::find(self.prefer)?;
+        let programs = Programs::find(&self.need)?;
+        let library = match self.clock {
+            Clock::OfTheMachine => None,
+            Clock::OfItsOwn => Some(libfaketime()?),
+        };
         let folder = private_folder()?;
         let user = User::instead_of_owner(&programs, &folder)?;
         if let Some(user) = user {
             chown(&folder, Some(user.id), Some(user.group))?;
         }
-        let watchdog = Watchdog::spawn(&folder, &programs, user, &self.arguments())?;
+        let mut command = Watchdog::command(&folder, &programs, &self.arguments());
+        if let Some(library) = library {
+            command.envs(clock::environment(&folder, library)?);
+        }
+        let watchdog = Watchdog::spawn(command, user)?;
         let server = Server {
             folder,
             watchdog: Mutex::new(watchdog),
@@ -134,8 +166,12 @@ impl Server {
     /// Begins with the defaults: nothing is flushed to disk, 500 connections.
     pub fn builder() -> Builder {
         Builder {
-            prefer: Prefer::Bundled,
+            need: Need {
+                prefer: Prefer::Bundled,
+                extensions: Vec::new(),
+            },
             settings: Vec::new(),
+            clock: Clock::OfTheMachine,
         }
     }
 
@@ -211,6 +247,16 @@ impl Server {
         self.watchdog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets a clock of its own this many seconds ahead of the machine's, or
+    /// behind, for the next time that the server looks at it.
+    ///
+    /// # Errors
+    ///
+    /// When the folder of the server is gone.
+    pub fn set_clock(&self, ahead: i64) -> io::Result<()> {
+        clock::set(&self.folder, ahead)
+    }
+
     /// What the server has logged so far.
     ///
     /// # Errors
@@ -228,12 +274,7 @@ impl Server {
 }
 
 impl Watchdog {
-    fn spawn(
-        folder: &Path,
-        programs: &Programs,
-        user: Option<User>,
-        settings: &[String],
-    ) -> io::Result<Self> {
+    fn command(folder: &Path, programs: &Programs, settings: &[String]) -> Command {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", WATCHDOG, "dev-postgres"])
@@ -246,6 +287,10 @@ impl Watchdog {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
+        command
+    }
+
+    fn spawn(mut command: Command, user: Option<User>) -> io::Result<Self> {
         if let Some(user) = user {
             command.uid(user.id).gid(user.group);
         }
