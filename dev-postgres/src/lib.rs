@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod database;
+mod disk;
 mod programs;
 mod server;
+mod standby;
 
 pub use database::{TestDatabase, database_url, test_database};
 pub use programs::Prefer;
