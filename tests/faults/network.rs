@@ -1,0 +1,112 @@
+//! The way to the server fails.
+
+use crate::support::{
+    Condition, Crowd, Place, TIMEOUT, Visitor,
+    crowd::Habit,
+    place::{CONNECTIONS, connect},
+    visitor::Answer,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_connections_are_refused_requests_for_sessions_are_503_in_time() {
+    let place = Place::new().await;
+    let crowd = Crowd::enter(&place.app()).await;
+    place.network.turn(Condition::Refusing).await;
+    crowd.refused(30).await;
+    place.network.turn(Condition::Open).await;
+    crowd.recovers("refused connections", &place.server).await;
+}
+
+/// Each place in the pool asks at growing intervals, whatever the load.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_under_load_is_no_storm_of_connections() {
+    let place = Place::new().await;
+    let crowd = Crowd::enter(&place.app()).await;
+    place.network.turn(Condition::Unserved).await;
+    let before = (std::time::Instant::now(), place.network.accepted());
+    crowd.refused(30).await;
+    let seconds = before.0.elapsed().as_secs_f64();
+    let attempts = (place.network.accepted() - before.1) as f64;
+    place.network.turn(Condition::Open).await;
+    crowd
+        .recovers("connections closed at once", &place.server)
+        .await;
+    // Of 10, 20, 40 … ms, seven fit into a second.
+    let most = (seconds + 1.0) * 7.0 * f64::from(CONNECTIONS);
+    assert!(attempts <= most, "{attempts} attempts in {seconds} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_packets_are_dropped_requests_for_sessions_are_503_in_time() {
+    let place = Place::new().await;
+    let crowd = Crowd::enter(&place.app()).await;
+    place.network.turn(Condition::BlackHole).await;
+    for _ in 0..10 {
+        crowd.refused(4).await;
+        assert!(place.network.hanging() <= CONNECTIONS as usize);
+    }
+    place.network.turn(Condition::Open).await;
+    crowd.recovers("packets dropped", &place.server).await;
+}
+
+/// A firewall has forgotten the connections of a site that was quiet for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_died_unnoticed_cost_no_request() {
+    let place = Place::new().await;
+    let mut visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(place.pool.acquire().await.expect("a connection"));
+    }
+    drop(connections);
+    while place.pool.num_idle() < CONNECTIONS as usize {
+        tokio::task::yield_now().await;
+    }
+    place.network.turn(Condition::BlackHole).await;
+    place.network.turn(Condition::Open).await;
+    for _ in 0..CONNECTIONS {
+        assert_eq!(visitor.add().await, Answer::Served);
+    }
+    Crowd::of(vec![visitor], Habit::Count)
+        .recovers("idle connections died", &place.server)
+        .await;
+}
+
+/// What the server does after that nobody hears of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_in_mid_statement_leaves_changes_in_doubt_and_loses_none() {
+    let place = Place::new().await;
+    let crowd = Crowd::enter(&place.app()).await;
+    let mut other = connect(&place.server).await;
+    for _ in 0..5 {
+        crowd.served(10).await;
+        let lock = "BEGIN; LOCK TABLE session IN EXCLUSIVE MODE";
+        sqlx::raw_sql(lock)
+            .execute(&mut other)
+            .await
+            .expect("a lock");
+        waits_for_a_lock(&place).await;
+        place.network.reset();
+        crowd.refused(1).await;
+        sqlx::raw_sql("COMMIT")
+            .execute(&mut other)
+            .await
+            .expect("no lock");
+    }
+    crowd
+        .recovers("reset in mid-statement", &place.server)
+        .await;
+}
+
+async fn waits_for_a_lock(place: &Place) {
+    let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock')";
+    let mut other = connect(&place.server).await;
+    let deadline = tokio::time::Instant::now() + 10 * TIMEOUT;
+    while !sqlx::query_scalar::<_, bool>(sql)
+        .fetch_one(&mut other)
+        .await
+        .expect("an answer")
+    {
+        assert!(tokio::time::Instant::now() < deadline, "nobody waits");
+    }
+}
