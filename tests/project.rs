@@ -68,7 +68,7 @@ fn only_the_store_speaks_sql() {
 }
 
 #[test]
-fn tasks_are_spawned_in_five_places() {
+fn tasks_are_spawned_in_six_places() {
     assert_eq!(
         users_of("tokio::spawn"),
         [
@@ -76,6 +76,7 @@ fn tasks_are_spawned_in_five_places() {
             "session.rs",
             "store/batch.rs",
             "store/connections.rs",
+            "store/primary.rs",
             "store/writer.rs"
         ]
     );

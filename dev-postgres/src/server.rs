@@ -147,7 +147,7 @@ impl Builder {
 }
 
 /// Short, because the path of a socket may have no more than 107 octets.
-fn private_folder() -> io::Result<PathBuf> {
+pub(crate) fn private_folder() -> io::Result<PathBuf> {
     let folder = tempfile::Builder::new().prefix("dev-postgres-").tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
     Ok(folder.keep())
@@ -187,6 +187,10 @@ impl Server {
             "postgres:///{database}?host={}&user=postgres",
             self.folder.display()
         )
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Stops the server; its data stays for [`start_again`](Self::start_again).

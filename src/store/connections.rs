@@ -4,6 +4,7 @@
 use std::{
     fmt,
     num::NonZeroU32,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,8 +12,10 @@ use std::{
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::Instant,
+    time::{Instant, timeout},
 };
+
+use crate::store::primary::Primary;
 
 /// How long a connection is kept after its last statement. Borrowing one costs
 /// two round trips, which a busy store saves in this way; a quiet one gives
@@ -22,12 +25,17 @@ const KEEPING: Duration = Duration::from_millis(250);
 /// closes only what it has when it is too old.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How long a server may take to connect before others are looked at.
+const SLOW: Duration = Duration::from_millis(250);
+
 /// At most a part of the pool, lent in the order of asking.
 #[derive(Clone)]
 pub(crate) struct Connections(Arc<Shared>);
 
 struct Shared {
     pool: PgPool,
+    /// Where the pool is ours and has several servers to choose from.
+    primary: Option<Arc<Primary>>,
     limit: NonZeroU32,
     permits: Semaphore,
     kept: Mutex<Kept>,
@@ -67,15 +75,27 @@ impl Connections {
     /// Three quarters of the pool, so that the application's own queries find
     /// the rest whatever the sessions do.
     pub(super) fn most_of(pool: PgPool) -> Self {
-        let all = of_pool(&pool).get();
-        let most = NonZeroU32::new((all - all / 4).max(1));
-        Self::new(pool, most.unwrap_or(NonZeroU32::MIN))
+        let limit = most_of(&pool);
+        Self::build(pool, None, limit)
     }
 
-    pub(super) fn new(pool: PgPool, limit: NonZeroU32) -> Self {
-        let limit = limit.min(of_pool(&pool));
+    pub(super) fn to(primary: Arc<Primary>) -> Self {
+        let pool = primary.pool().clone();
+        let limit = most_of(&pool);
+        Self::build(pool, Some(primary), limit)
+    }
+
+    /// As many of the same pool, at the most.
+    pub(super) fn limited_to(&self, limit: NonZeroU32) -> Self {
+        let Shared { pool, primary, .. } = &*self.0;
+        let limit = limit.min(of_pool(pool));
+        Self::build(pool.clone(), primary.clone(), limit)
+    }
+
+    fn build(pool: PgPool, primary: Option<Arc<Primary>>, limit: NonZeroU32) -> Self {
         Self(Arc::new(Shared {
             pool,
+            primary,
             limit,
             permits: Semaphore::new(limit.get() as usize),
             kept: Mutex::default(),
@@ -95,7 +115,7 @@ impl Connections {
         let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
         let (connection, since) = match self.0.take_kept() {
             Some(kept) => (kept.connection, kept.since),
-            None => (self.0.pool.acquire().await?, Instant::now()),
+            None => (self.0.acquire().await?, Instant::now()),
         };
         Ok(Loan {
             connection,
@@ -105,11 +125,21 @@ impl Connections {
         })
     }
 
+    /// Where there are several servers, another one may take the writes by now.
+    pub(super) fn doubt(&self) {
+        self.0.doubt();
+    }
+
     /// Gives back all that is kept: what happened to one may have happened to
     /// the others.
     pub(super) fn forget(&self) {
         self.0.give_back(|_| true);
     }
+}
+
+fn most_of(pool: &PgPool) -> NonZeroU32 {
+    let all = of_pool(pool).get();
+    NonZeroU32::new(all - all / 4).unwrap_or(NonZeroU32::MIN)
 }
 
 fn of_pool(pool: &PgPool) -> NonZeroU32 {
@@ -139,9 +169,32 @@ impl Shared {
     }
 
     fn take_kept(&self) -> Option<Borrowed> {
-        match self.pool.is_closed() {
-            true => None,
-            false => self.kept().connections.pop(),
+        if self.pool.is_closed() {
+            return None;
+        }
+        let kept = self.kept().connections.pop()?;
+        match &self.primary {
+            Some(primary) if !primary.was_known(kept.since) => None,
+            _ => Some(kept),
+        }
+    }
+
+    /// A server that can't be reached is doubted before the time is up.
+    async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        if self.primary.is_none() {
+            return self.pool.acquire().await;
+        }
+        let mut acquired = pin!(self.pool.acquire());
+        if let Ok(acquired) = timeout(SLOW, &mut acquired).await {
+            return acquired;
+        }
+        self.doubt();
+        acquired.await
+    }
+
+    fn doubt(&self) {
+        if let Some(primary) = &self.primary {
+            primary.seek();
         }
     }
 
