@@ -164,6 +164,6 @@ async fn set_up_on_a_replica_says_that_nothing_can_be_stored_there() {
     for outcome in [store.check().await.map(drop), store.migrate().await] {
         let error = outcome.expect_err("a replica");
         assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.to_string().contains("read-only"), "{error}");
+        assert!(error.to_string().contains("standby"), "{error}");
     }
 }

@@ -1,5 +1,7 @@
 //! The way to the server fails.
 
+use tokio::time::Instant;
+
 use crate::support::{
     Condition, Crowd, Place, TIMEOUT, Visitor,
     crowd::Habit,
@@ -23,7 +25,7 @@ async fn an_outage_under_load_is_no_storm_of_connections() {
     let place = Place::new().await;
     let crowd = Crowd::enter(&place.app()).await;
     place.network.turn(Condition::Unserved).await;
-    let before = (std::time::Instant::now(), place.network.accepted());
+    let before = (Instant::now(), place.network.accepted());
     crowd.refused(30).await;
     let seconds = before.0.elapsed().as_secs_f64();
     let attempts = (place.network.accepted() - before.1) as f64;
@@ -72,6 +74,40 @@ async fn connections_that_died_unnoticed_cost_no_request() {
         .await;
 }
 
+/// The pool asks a connection that is given back whether it still is of use,
+/// and has one less until it hears.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_die_while_they_are_kept_leave_the_pool_whole() {
+    let place = Place::new().await;
+    let mut visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
+    assert!(
+        place.pool.size() as usize > place.pool.num_idle(),
+        "one is kept"
+    );
+    place.network.turn(Condition::BlackHole).await;
+    let deadline = Instant::now() + 10 * TIMEOUT;
+    while place.pool.size() as usize > place.pool.num_idle() {
+        assert!(Instant::now() < deadline, "it never comes back");
+        tokio::task::yield_now().await;
+    }
+    place.network.turn(Condition::Open).await;
+    assert_eq!(visitor.add().await, Answer::Served);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_without_a_session_ask_for_no_connection() {
+    let place = Place::new().await;
+    let mut visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
+    place.network.turn(Condition::Unserved).await;
+    let before = place.network.accepted();
+    for _ in 0..100 {
+        visitor.look_at_a_plain_page().await;
+    }
+    assert_eq!(place.network.accepted(), before);
+    assert_eq!(visitor.show().await, Answer::Refused);
+    assert!(place.network.accepted() > before);
+}
+
 /// What the server does after that nobody hears of.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_in_mid_statement_leaves_changes_in_doubt_and_loses_none() {
@@ -101,12 +137,12 @@ async fn a_reset_in_mid_statement_leaves_changes_in_doubt_and_loses_none() {
 async fn waits_for_a_lock(place: &Place) {
     let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock')";
     let mut other = connect(&place.server).await;
-    let deadline = tokio::time::Instant::now() + 10 * TIMEOUT;
+    let deadline = Instant::now() + 10 * TIMEOUT;
     while !sqlx::query_scalar::<_, bool>(sql)
         .fetch_one(&mut other)
         .await
         .expect("an answer")
     {
-        assert!(tokio::time::Instant::now() < deadline, "nobody waits");
+        assert!(Instant::now() < deadline, "nobody waits");
     }
 }
