@@ -127,6 +127,11 @@ impl Connections {
         })
     }
 
+    /// A connection that was no request's.
+    pub(super) fn take_back(connection: PoolConnection<Postgres>) {
+        tokio::spawn(give_back(connection));
+    }
+
     /// Where there are several servers, another one may take the writes by now.
     pub(super) fn doubt(&self) {
         self.0.doubt();

@@ -41,8 +41,9 @@ impl Database {
             .map_err(|_| out_of_time())??;
         let outcome = timeout_at(deadline, self.carry_out(&mut connection, work)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
-        if outcome.as_ref().is_err_and(Error::spoils_the_connection) {
-            abandon(connection);
+        match outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+            true => abandon(connection),
+            false => Connections::take_back(connection),
         }
         outcome
     }
