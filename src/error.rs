@@ -1,14 +1,19 @@
-use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
+use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use axum_core::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
+
+/// For a database that may be about to fail over, which takes seconds.
+const UNTIL_THE_DATABASE_IS_BACK: Duration = Duration::from_secs(5);
+/// For what was lost to another request, and need not be lost again.
+const UNTIL_OTHERS_ARE_THROUGH: Duration = Duration::from_secs(1);
 
 /// What went wrong with a session, opaque but for its [`kind`](Error::kind).
 ///
 /// The error that caused it, often one of sqlx, is kept as its
 /// [`source`](std::error::Error::source). As a response it is its
 /// [`status`](Error::status) with a sentence that tells a visitor nothing of
-/// the cause.
+/// the cause, and a `Retry-After` where trying again may help.
 ///
 /// ```
 /// use axum_pg_session::{ErrorKind, PgSessionStore};
@@ -113,6 +118,39 @@ impl Error {
         }
     }
 
+    /// After how long trying again may help, as the response says by its
+    /// `Retry-After` (RFC 9110, section 10.2.3): 5 seconds where the database
+    /// could not serve, 1 second where other requests were in the way. `None`
+    /// where it would not help.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_pg_session::PgSessionStore;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // Nothing listens there.
+    /// let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none")?;
+    /// let store = PgSessionStore::new(pool).timeout(Duration::from_millis(100));
+    ///
+    /// let error = store.check().await.unwrap_err();
+    /// assert_eq!(error.retry_after(), Some(Duration::from_secs(5)));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.kind() {
+            ErrorKind::Unavailable => Some(UNTIL_THE_DATABASE_IS_BACK),
+            ErrorKind::Conflict | ErrorKind::Ended => Some(UNTIL_OTHERS_ARE_THROUGH),
+            _ => None,
+        }
+    }
+
+    /// Says in the headers of a 503 when to come back.
+    pub(crate) fn ask_back(&self, headers: &mut HeaderMap) {
+        let wait = self.retry_after().unwrap_or(UNTIL_THE_DATABASE_IS_BACK);
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+    }
+
     /// Whether the database is at fault, rather than the request.
     pub(crate) fn is_of_the_database(&self) -> bool {
         matches!(
@@ -192,6 +230,10 @@ impl IntoResponse for Error {
             }
             _ => "Internal server error.",
         };
-        (self.status(), sentence).into_response()
+        let mut response = (self.status(), sentence).into_response();
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            self.ask_back(response.headers_mut());
+        }
+        response
     }
 }

@@ -177,7 +177,10 @@ fn not_saved<B: Default>(error: &Error) -> Response<B> {
     *response.status_mut() = match error.status() {
         status if status.is_client_error() => status,
         StatusCode::INSUFFICIENT_STORAGE => StatusCode::INSUFFICIENT_STORAGE,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+        _ => {
+            error.ask_back(response.headers_mut());
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     response
 }

@@ -9,6 +9,7 @@ use crate::{
     AtLimit, Counters, Error, counters::Tally, format::Format, koa::Koa, login::SessionLimit,
 };
 
+mod acquire;
 mod ask;
 mod batch;
 mod by_id;
@@ -20,18 +21,22 @@ mod database;
 mod destroy;
 mod entries;
 mod everyone;
+mod hosts;
 mod inspect;
 mod instant;
 mod limit;
 mod migrate;
 mod needs;
 mod pace;
+mod pooler;
+mod primary;
 mod reap;
 mod reissue;
 mod render;
 mod row;
 mod save;
 mod set_up;
+mod sql;
 mod statements;
 mod table;
 mod user;
@@ -46,7 +51,10 @@ pub use user::{UserSession, UserSessions};
 
 use connections::Connections;
 use database::Database;
+use hosts::Hosts;
+use primary::Primary;
 use set_up::SetUp;
+use sql::Pooling;
 use writer::Writer;
 
 /// How long the database may take for one statement, the wait for a
@@ -101,21 +109,37 @@ impl PgSessionStore {
     /// gives them back.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        let database = Database {
-            connections: Connections::most_of(pool),
-            timeout: TIMEOUT,
-        };
-        Self::build(SetUp::new(database), Creation::WhenMissing)
+        Self::with_connections(Connections::most_of(pool))
     }
 
     /// A store with a pool of its own, of sqlx's default size.
     ///
+    /// The URL may name several servers, as libpq's may. The sessions are kept
+    /// on the one that takes writes, and follow when another one is promoted.
+    ///
+    /// ```no_run
+    /// use axum_pg_session::PgSessionStore;
+    ///
+    /// # async fn example() -> Result<(), axum_pg_session::Error> {
+    /// let url = "postgres://web@db1:5432,db2:5432/site?target_session_attrs=read-write";
+    /// let store = PgSessionStore::connect(url).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) when `url` is not a Postgres URL,
-    /// and [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer.
+    /// and [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer,
+    /// or none of several servers takes writes.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        Self::connect_with(parse(url)?).await
+        match Hosts::parse(url)? {
+            Hosts::One(server) => Self::connect_with(server).await,
+            Hosts::Several(servers) => {
+                let servers = servers.into_iter().map(in_binary).collect();
+                let primary = Primary::connect(servers).await?;
+                Ok(Self::with_connections(Connections::to(primary)))
+            }
+        }
     }
 
     /// A store with a pool of its own, as [`connect`](Self::connect), for a
@@ -137,9 +161,18 @@ impl PgSessionStore {
     pub async fn connect_with(options: PgConnectOptions) -> Result<Self, Error> {
         let pool = sqlx::postgres::PgPoolOptions::new()
             .acquire_timeout(TIMEOUT)
-            .connect_with(options)
+            .connect_with(in_binary(options))
             .await?;
         Ok(Self::new(pool))
+    }
+
+    fn with_connections(connections: Connections) -> Self {
+        let database = Database {
+            connections,
+            timeout: TIMEOUT,
+            pooling: Pooling::default(),
+        };
+        Self::build(SetUp::new(database), Creation::WhenMissing)
     }
 
     fn build(set_up: SetUp, creation: Creation) -> Self {
@@ -239,8 +272,8 @@ impl PgSessionStore {
     #[must_use]
     pub fn max_connections(self, connections: NonZeroU32) -> Self {
         self.with(|set_up| {
-            let pool = set_up.database.pool().clone();
-            set_up.database.connections = Connections::new(pool, connections);
+            let database = &mut set_up.database;
+            database.connections = database.connections.limited_to(connections);
         })
     }
 
@@ -276,6 +309,43 @@ impl PgSessionStore {
     #[must_use]
     pub fn max_sessions_per_user(self, sessions: NonZeroU32, at_limit: AtLimit) -> Self {
         self.with(|set_up| set_up.limit = Some(SessionLimit { sessions, at_limit }))
+    }
+
+    /// Whether a pooler in transaction mode, such as PgBouncer with
+    /// `pool_mode = transaction`, stands between the pool and Postgres. Default:
+    /// `false`.
+    ///
+    /// Such a pooler may carry the two halves of a statement to two connections
+    /// of the server, so that one visitor's rows reach another. With `true` every
+    /// statement is sent unnamed and in a transaction, which the pooler keeps
+    /// together; that costs two round trips more for each. It is not needed where the
+    /// pooler keeps track of prepared statements (PgBouncer 1.21 and later with
+    /// `max_prepared_statements` above 0) or lends connections for a session.
+    ///
+    /// Whoever first looks at the table ([`migrate`](Self::migrate),
+    /// [`check`](Self::check), or the first statement) refuses to go on where such
+    /// a pooler is noticed without this: two connections that the server takes for
+    /// one show it. A PgBouncer that answers "unsupported startup parameter" needs
+    /// a pool whose options say `.extra_float_digits(None)`, as those of
+    /// [`connect`](Self::connect) do.
+    ///
+    /// ```
+    /// use axum_pg_session::PgSessionStore;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// let store = PgSessionStore::connect(database.url()).await?.transaction_pooler(true);
+    /// store.migrate().await?;
+    /// assert!(store.user("alice").list().await?.is_empty());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn transaction_pooler(self, is_there: bool) -> Self {
+        let pooling = match is_there {
+            true => Pooling::Transaction,
+            false => Pooling::Own,
+        };
+        self.with(|set_up| set_up.database.pooling = pooling)
     }
 
     /// The zone whose clock an `expiry` of type `timestamp` holds, such as
@@ -321,24 +391,25 @@ impl PgSessionStore {
         }
     }
 
-    /// Looks at the table and says what it can serve.
+    /// Looks at the table, at the server and at what stands before it, and says
+    /// what the table can serve.
     ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup), naming the column that is missing
-    /// or of the wrong type, or the right that this role lacks.
+    /// or of the wrong type, the right that this role lacks, or a pooler that needs
+    /// [`transaction_pooler`](Self::transaction_pooler). Of kind
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer, or
+    /// when the server takes no writes, as a standby does.
     pub async fn check(&self) -> Result<TableReport, Error> {
         self.set_up().check().await
     }
 }
 
-/// sqlx takes the URL of any server for one of Postgres.
-fn parse(url: &str) -> Result<PgConnectOptions, Error> {
-    let scheme = url.split(':').next().unwrap_or_default();
-    match scheme.to_ascii_lowercase().as_str() {
-        "postgres" | "postgresql" => url.parse().map_err(Error::not_a_url),
-        _ => Err(Error::not_a_url("its scheme is not postgres")),
-    }
+/// Numbers travel as they are, so how text is written need not be agreed on,
+/// which some poolers refuse.
+fn in_binary(options: PgConnectOptions) -> PgConnectOptions {
+    options.extra_float_digits(None)
 }
 
 impl fmt::Debug for PgSessionStore {

@@ -11,7 +11,7 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions,
 };
 
-use crate::{Prefer, Server};
+use crate::{Lending, Pooler, Prefer, Server};
 
 /// The server of this process, started when first asked for. It ends with the
 /// process.
@@ -24,6 +24,29 @@ fn server(prefer: Prefer) -> io::Result<&'static Server> {
     }
     let server = Server::builder().prefer(prefer).start()?;
     Ok(SERVER.get_or_init(|| server))
+}
+
+/// The pooler before the server of this process, where `DEV_POSTGRES_POOLER`
+/// asks for one.
+fn pooler() -> io::Result<Option<&'static Pooler>> {
+    static STARTING: Mutex<()> = Mutex::new(());
+    static POOLER: OnceLock<Pooler> = OnceLock::new();
+    let lending = match env::var("DEV_POSTGRES_POOLER").unwrap_or_default().as_str() {
+        "" => return Ok(None),
+        "session" => Lending::Session,
+        "transaction" => Lending::Transaction,
+        other => return Err(io::Error::other(format!("DEV_POSTGRES_POOLER is {other}"))),
+    };
+    if given().is_some() {
+        let why = "DEV_POSTGRES_POOLER stands before a server of its own: unset DATABASE_URL";
+        return Err(io::Error::other(why));
+    }
+    let _guard = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if POOLER.get().is_none() {
+        let pooler = Pooler::before(server(Prefer::Bundled)?, lending, 30)?;
+        drop(POOLER.set(pooler));
+    }
+    Ok(POOLER.get())
 }
 
 fn given() -> Option<String> {
@@ -54,7 +77,7 @@ pub async fn test_database() -> io::Result<TestDatabase> {
         Some(url) => url,
         None => server(Prefer::Bundled)?.url(),
     };
-    database_on(&url).await
+    database_on(&url, pooler()?).await
 }
 
 impl Server {
@@ -64,18 +87,20 @@ impl Server {
     ///
     /// When the server does not run.
     pub async fn test_database(&self) -> io::Result<TestDatabase> {
-        database_on(&self.url()).await
+        database_on(&self.url(), None).await
     }
 }
 
-async fn database_on(url: &str) -> io::Result<TestDatabase> {
+async fn database_on(url: &str, pooler: Option<&Pooler>) -> io::Result<TestDatabase> {
     let server: PgConnectOptions = url.parse().map_err(io::Error::other)?;
     let name = unique_name();
     execute(&server, format!("CREATE DATABASE {name}"))
         .await
         .map_err(io::Error::other)?;
+    let pooled = pooler.map(|pooler| (pooler.url_of(&name), pooler.lending()));
     Ok(TestDatabase {
         url: url_of(&server, &name),
+        pooled,
         name,
         server,
     })
@@ -86,6 +111,7 @@ async fn database_on(url: &str) -> io::Result<TestDatabase> {
 #[derive(Debug)]
 pub struct TestDatabase {
     url: String,
+    pooled: Option<(String, Lending)>,
     name: String,
     server: PgConnectOptions,
 }
@@ -95,6 +121,14 @@ impl TestDatabase {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its URL through the pooler that `DEV_POSTGRES_POOLER` asks for: a
+    /// PgBouncer that lends a connection for a `session` or a `transaction`.
+    #[must_use]
+    pub fn pooled(&self) -> Option<(&str, Lending)> {
+        let (url, lending) = self.pooled.as_ref()?;
+        Some((url, *lending))
     }
 }
 

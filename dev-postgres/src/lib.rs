@@ -2,11 +2,15 @@
 
 mod clock;
 mod database;
+mod disk;
+mod pooler;
 mod programs;
 mod server;
+mod standby;
 mod version;
 
 pub use clock::libfaketime;
 pub use database::{TestDatabase, database_url, test_database};
+pub use pooler::{Lending, Pooler};
 pub use programs::Prefer;
 pub use server::{Builder, Server, Shutdown};

@@ -184,8 +184,15 @@ pub(crate) struct User {
 impl User {
     /// Who should run the programs, where that is not whoever owns `folder`.
     pub(crate) fn instead_of_owner(programs: &Programs, folder: &Path) -> io::Result<Option<Self>> {
-        let is_root = fs::metadata(folder)?.uid() == 0;
-        if !is_root || !programs.refuses_root {
+        match programs.refuses_root {
+            true => Self::instead_of_root(folder),
+            false => Ok(None),
+        }
+    }
+
+    /// Who should run a program that root may not, where root owns `folder`.
+    pub(crate) fn instead_of_root(folder: &Path) -> io::Result<Option<Self>> {
+        if fs::metadata(folder)?.uid() != 0 {
             return Ok(None);
         }
         let users = fs::read_to_string("/etc/passwd")?;
@@ -193,7 +200,7 @@ impl User {
             .iter()
             .find_map(|name| Self::named(name, &users));
         user.map(Some)
-            .ok_or_else(|| io::Error::other("root can't run Postgres, and there is no other user"))
+            .ok_or_else(|| io::Error::other("root can't run this, and there is no other user"))
     }
 
     fn named(name: &str, users: &str) -> Option<Self> {

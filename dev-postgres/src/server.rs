@@ -14,7 +14,9 @@ use std::{
 
 use crate::{
     clock::{self, libfaketime},
+    disk,
     programs::{Need, Prefer, Programs, User},
+    standby,
 };
 
 const WATCHDOG: &str = include_str!("watchdog.sh");
@@ -30,7 +32,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// ends, in whatever way: Ctrl-C and `kill -9` included.
 #[derive(Debug)]
 pub struct Server {
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     watchdog: Mutex<Watchdog>,
 }
 
@@ -40,6 +42,10 @@ pub struct Server {
 pub struct Builder {
     need: Need,
     settings: Vec<(String, String)>,
+    /// The folder of the primary.
+    standby_of: Option<PathBuf>,
+    /// In MB.
+    disk: Option<u32>,
     clock: Clock,
 }
 
@@ -95,11 +101,28 @@ impl Builder {
         self
     }
 
+    /// A standby by streaming replication. It begins with a copy of the
+    /// primary's data, so the primary must be [stopped](Server::stop) while this
+    /// one is started; it is to be started next.
+    pub fn standby_of(mut self, primary: &Server) -> Self {
+        self.standby_of = Some(primary.folder.clone());
+        self
+    }
+
+    /// A disk of this many MB beside the data, at [`Server::disk`], for a
+    /// tablespace that is to become full.
+    pub fn disk(mut self, megabytes: u32) -> Self {
+        self.disk = Some(megabytes);
+        self
+    }
+
     /// Starts the server and waits until it accepts connections.
     ///
     /// # Errors
     ///
-    /// When there is no Postgres, or it does not start; with its log.
+    /// When there is no Postgres, or it does not start; with its log. Of kind
+    /// [`Unsupported`](io::ErrorKind::Unsupported) when the machine allows no
+    /// [`disk`](Self::disk) of its own.
     pub fn start(self) -> io::Result<Server> {
         let programs = Programs::find(&self.need)?;
         let library = match self.clock {
@@ -111,11 +134,15 @@ impl Builder {
         if let Some(user) = user {
             chown(&folder, Some(user.id), Some(user.group))?;
         }
-        let mut command = Watchdog::command(&folder, &programs, &self.arguments());
+        let mut shell = match self.disk {
+            Some(megabytes) => disk::shell(&folder, megabytes, user)?,
+            None => Command::new("/bin/sh"),
+        };
+        Watchdog::prepare(&mut shell, &folder, &programs, &self);
         if let Some(library) = library {
-            command.envs(clock::environment(&folder, library)?);
+            shell.envs(clock::environment(&folder, library)?);
         }
-        let watchdog = Watchdog::spawn(command, user)?;
+        let watchdog = Watchdog::spawn(shell, user)?;
         let server = Server {
             folder,
             watchdog: Mutex::new(watchdog),
@@ -124,6 +151,9 @@ impl Builder {
             .watchdog()
             .answer()
             .map_err(|error| server.with_log(&error))?;
+        if let Some(primary) = &self.standby_of {
+            standby::follow(&server.folder, primary)?;
+        }
         server.start_again()?;
         Ok(server)
     }
@@ -147,7 +177,7 @@ impl Builder {
 }
 
 /// Short, because the path of a socket may have no more than 107 octets.
-fn private_folder() -> io::Result<PathBuf> {
+pub(crate) fn private_folder() -> io::Result<PathBuf> {
     let folder = tempfile::Builder::new().prefix("dev-postgres-").tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
     Ok(folder.keep())
@@ -171,6 +201,8 @@ impl Server {
                 extensions: Vec::new(),
             },
             settings: Vec::new(),
+            standby_of: None,
+            disk: None,
             clock: Clock::OfTheMachine,
         }
     }
@@ -189,6 +221,10 @@ impl Server {
             "postgres:///{database}?host={}&user=postgres",
             self.folder.display()
         )
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Stops the server; its data stays for [`start_again`](Self::start_again).
@@ -274,12 +310,12 @@ impl Server {
 }
 
 impl Watchdog {
-    fn command(folder: &Path, programs: &Programs, settings: &[String]) -> Command {
-        let mut command = Command::new("/bin/sh");
+    fn prepare(command: &mut Command, folder: &Path, programs: &Programs, builder: &Builder) {
+        let source = builder.standby_of.as_deref().unwrap_or(Path::new(""));
         command
             .args(["-c", WATCHDOG, "dev-postgres"])
-            .args([folder, &programs.folder])
-            .args(settings)
+            .args([folder, &programs.folder, source])
+            .args(builder.arguments())
             .current_dir("/")
             .env_clear()
             // Ctrl-C reaches the processes of the foreground only.
@@ -287,7 +323,6 @@ impl Watchdog {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        command
     }
 
     fn spawn(mut command: Command, user: Option<User>) -> io::Result<Self> {

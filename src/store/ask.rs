@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout_at};
 
 use crate::{
     Error, ErrorKind,
@@ -13,6 +13,8 @@ use crate::{
     state::{MayTouch, Record, Reissue, Source},
     store::{
         PgSessionStore,
+        batch::Receipt,
+        database::out_of_time,
         entries::{InsertRow, LoadRow, Written},
         row::{Content, Row},
         writer::{ReissueOrder, SaveOrder, Write},
@@ -36,6 +38,17 @@ impl PgSessionStore {
     /// A row for a session that this request began, under a token that was
     /// never used before.
     pub(crate) async fn insert(
+        &self,
+        document: Arc<Document>,
+        timeouts: &Timeouts,
+    ) -> Result<(Token, Arc<Row>), Error> {
+        let deadline = self.set_up().database.deadline();
+        timeout_at(deadline, self.insert_new(document, timeouts))
+            .await
+            .unwrap_or_else(|_| Err(out_of_time()))
+    }
+
+    async fn insert_new(
         &self,
         document: Arc<Document>,
         timeouts: &Timeouts,
@@ -96,17 +109,18 @@ impl PgSessionStore {
         timeouts: Arc<Timeouts>,
         may_touch: MayTouch,
     ) -> Result<Arc<Row>, Error> {
-        let (answer, receipt) = oneshot::channel();
+        let (answer, receipt) = self.receipt();
         let id = base.id.clone();
         let order = SaveOrder {
             base,
             record,
             may_touch,
             timeouts,
+            deadline: receipt.deadline(),
             answer,
         };
         self.shared.writer.submit(id, Write::Save(order));
-        receipt.await.unwrap_or_else(|_| Err(Error::abandoned()))
+        receipt.answer().await
     }
 
     /// Gives the session a new token; the old one opens nothing any more.
@@ -122,23 +136,32 @@ impl PgSessionStore {
             Source::Row(id) => id.clone(),
             Source::Nothing(_) => new_id.clone(),
         };
-        let (answer, receipt) = oneshot::channel();
+        let (answer, receipt) = self.receipt();
         let order = ReissueOrder {
             reissue,
             timeouts,
             new_id,
+            deadline: receipt.deadline(),
             answer,
         };
         self.shared.writer.submit(queue, Write::Reissue(order));
-        let row = receipt.await.unwrap_or_else(|_| Err(Error::abandoned()))?;
-        Ok((token, row))
+        Ok((token, receipt.answer().await?))
     }
 
     /// Deletes the row; an absent one is as good.
     pub(crate) async fn destroy_row(&self, id: RowId) -> Result<(), Error> {
-        let (answer, receipt) = oneshot::channel();
+        let (answer, receipt) = self.receipt();
         self.shared.writer.submit(id, Write::Destroy(answer));
-        receipt.await.unwrap_or_else(|_| Err(Error::abandoned()))
+        receipt.answer().await
+    }
+
+    /// For what is answered within the timeout, whatever it waits for.
+    fn receipt<T>(&self) -> (oneshot::Sender<Result<T, Error>>, Receipt<T>) {
+        let (answer, receipt) = oneshot::channel();
+        (
+            answer,
+            Receipt::new(receipt, self.set_up().database.deadline()),
+        )
     }
 }
 

@@ -6,9 +6,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
-use crate::{Error, id::RowId, store::pace::Pace};
+use crate::{
+    Error,
+    id::RowId,
+    store::{database::out_of_time, pace::Pace},
+};
 
 /// Rows of one statement at the most; Postgres plans thousands as well as
 /// hundreds, but one statement's locks and memory should stay small.
@@ -35,6 +42,9 @@ pub(crate) trait Statement: Send + Sync + 'static {
 
     /// Bytes that the row adds to the statement.
     fn weight(row: &Self::Row) -> usize;
+
+    /// How long a row waits for its answer, whatever it waits for.
+    fn patience(&self) -> Duration;
 }
 
 /// Gathers what waits while earlier statements are in flight.
@@ -67,15 +77,35 @@ enum Next {
 
 struct Waiting<S: Statement> {
     row: S::Row,
+    /// Nobody waits for it any longer than this, so no later statement takes it.
+    deadline: Instant,
     answer: oneshot::Sender<Result<S::Answer, Error>>,
 }
 
 /// The answer to one row, when its statement is through.
-pub(crate) struct Receipt<T>(oneshot::Receiver<Result<T, Error>>);
+pub(crate) struct Receipt<T> {
+    answer: oneshot::Receiver<Result<T, Error>>,
+    deadline: Instant,
+}
 
 impl<T> Receipt<T> {
+    pub(super) fn new(answer: oneshot::Receiver<Result<T, Error>>, deadline: Instant) -> Self {
+        Self { answer, deadline }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// # Errors
+    ///
+    /// Those of the statement, and `Unavailable` when the time is up; then the
+    /// statement may still be carried out.
     pub(crate) async fn answer(self) -> Result<T, Error> {
-        self.0.await.unwrap_or_else(|_| Err(Error::abandoned()))
+        match timeout_at(self.deadline, self.answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(Error::abandoned())),
+            Err(_) => Err(out_of_time()),
+        }
     }
 }
 
@@ -95,18 +125,24 @@ impl<S: Statement> Batch<S> {
     }
 
     /// Puts the row into the next statement. What was submitted is carried
-    /// out also when nobody waits for the answer any more.
+    /// out also when nobody waits for the answer any more, unless its time is
+    /// up before it is sent.
     pub(crate) fn submit(self: &Arc<Self>, row: S::Row) -> Receipt<S::Answer> {
         let (answer, receipt) = oneshot::channel();
+        let deadline = Instant::now() + self.statement.patience();
         let departs = {
             let mut queue = self.queue();
-            queue.waiting.push_back(Waiting { row, answer });
+            queue.waiting.push_back(Waiting {
+                row,
+                deadline,
+                answer,
+            });
             queue.departs()
         };
         if departs {
             self.open_lane();
         }
-        Receipt(receipt)
+        Receipt::new(receipt, deadline)
     }
 
     fn open_lane(self: &Arc<Self>) {
@@ -146,9 +182,12 @@ impl<S: Statement> Lane<S> {
                 tokio::task::yield_now().await;
             }
             let waiting = self.take();
-            let departed = Instant::now();
-            self.batch.send(waiting).await;
-            self.arrive(departed.elapsed());
+            if !waiting.is_empty() {
+                let departed = Instant::now();
+                self.batch.send(waiting).await;
+                self.batch.queue().pace.learn(departed.elapsed());
+            }
+            self.arrive();
         }
     }
 
@@ -165,9 +204,8 @@ impl<S: Statement> Lane<S> {
         waiting
     }
 
-    fn arrive(&mut self, took: Duration) {
+    fn arrive(&mut self) {
         let mut queue = self.batch.queue();
-        queue.pace.learn(took);
         queue.land(self.at);
         self.at = match queue.departs() {
             true => Stage::Departing,
@@ -216,6 +254,7 @@ impl<S: Statement> Queue<S> {
     }
 
     fn take(&mut self) -> Vec<Waiting<S>> {
+        self.let_go();
         let waiting = self.take_fitting();
         self.next = Next::Gathering;
         self.rows_in_flight += waiting.len();
@@ -238,6 +277,14 @@ impl<S: Statement> Queue<S> {
     fn abandon(&mut self) {
         if self.statements_in_flight == 0 && self.next == Next::Gathering {
             self.waiting.clear();
+        }
+    }
+
+    /// Drops those whose time is up, which are the first ones.
+    fn let_go(&mut self) {
+        let now = Instant::now();
+        while let Some(waiting) = self.waiting.pop_front_if(|row| row.deadline <= now) {
+            drop(waiting.answer.send(Err(out_of_time())));
         }
     }
 
@@ -291,6 +338,10 @@ mod tests {
         fn weight(row: &Self::Row) -> usize {
             row.1
         }
+
+        fn patience(&self) -> Duration {
+            Duration::from_secs(60)
+        }
     }
 
     /// Rows of the statements that serve rows of these lengths, one by one.
@@ -299,6 +350,7 @@ mod tests {
         let mut queue = batch.queue();
         queue.waiting.extend(lengths.iter().map(|length| Waiting {
             row: (RowId::from("id".to_owned()), *length),
+            deadline: Instant::now() + Duration::from_secs(60),
             answer: oneshot::channel().0,
         }));
         let mut statements = Vec::new();

@@ -88,7 +88,9 @@ async fn find(
     connection: &mut PgConnection,
     digest: [u8; 32],
 ) -> Result<Option<RowId>, Error> {
-    let id: Option<String> = sqlx::query_scalar(table.find.clone())
+    let id: Option<String> = table
+        .find
+        .query_scalar()
         .bind(digest.as_slice())
         .fetch_optional(connection)
         .await?;

@@ -163,7 +163,7 @@ fn cycle_fits_the_table() {
 
 #[test]
 fn login_fits_the_table() {
-    drop(query_file!("src/store/sql/login_lock.sql", 1_i64));
+    drop(query_file!("src/store/sql/advisory_lock.sql", 1_i64));
     drop(query_file!(
         "src/store/sql/login_copy.sql",
         ID,
@@ -245,7 +245,10 @@ fn inspect_fits_the_catalog() {
 }
 
 #[test]
-fn check_zone_fits_any_database() {
+fn what_is_asked_of_the_server_fits_any_database() {
+    drop(query_file!("src/store/sql/backend.sql").map(|row| row.backend.is_some()));
+    drop(query_file!("src/store/sql/prepared.sql").map(|row| row.name.is_some()));
+    drop(query_file!("src/store/sql/read_only.sql").map(|row| row.is_read_only == Some(true)));
     drop(query_file!("src/store/sql/check_zone.sql", ID).map(|row| row.local.is_some()));
 }
 

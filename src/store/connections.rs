@@ -14,6 +14,11 @@ use tokio::{
     time::Instant,
 };
 
+use crate::store::{
+    acquire::{acquire, give_back},
+    primary::Primary,
+};
+
 /// How long a connection is kept after its last statement. Borrowing one costs
 /// two round trips, which a busy store saves in this way; a quiet one gives
 /// everything back.
@@ -28,6 +33,8 @@ pub(crate) struct Connections(Arc<Shared>);
 
 struct Shared {
     pool: PgPool,
+    /// Where the pool is ours and has several servers to choose from.
+    primary: Option<Arc<Primary>>,
     limit: NonZeroU32,
     permits: Semaphore,
     kept: Mutex<Kept>,
@@ -67,15 +74,27 @@ impl Connections {
     /// Three quarters of the pool, so that the application's own queries find
     /// the rest whatever the sessions do.
     pub(super) fn most_of(pool: PgPool) -> Self {
-        let all = of_pool(&pool).get();
-        let most = NonZeroU32::new((all - all / 4).max(1));
-        Self::new(pool, most.unwrap_or(NonZeroU32::MIN))
+        let limit = most_of(&pool);
+        Self::build(pool, None, limit)
     }
 
-    pub(super) fn new(pool: PgPool, limit: NonZeroU32) -> Self {
-        let limit = limit.min(of_pool(&pool));
+    pub(super) fn to(primary: Arc<Primary>) -> Self {
+        let pool = primary.pool().clone();
+        let limit = most_of(&pool);
+        Self::build(pool, Some(primary), limit)
+    }
+
+    /// As many of the same pool, at the most.
+    pub(super) fn limited_to(&self, limit: NonZeroU32) -> Self {
+        let Shared { pool, primary, .. } = &*self.0;
+        let limit = limit.min(of_pool(pool));
+        Self::build(pool.clone(), primary.clone(), limit)
+    }
+
+    fn build(pool: PgPool, primary: Option<Arc<Primary>>, limit: NonZeroU32) -> Self {
         Self(Arc::new(Shared {
             pool,
+            primary,
             limit,
             permits: Semaphore::new(limit.get() as usize),
             kept: Mutex::default(),
@@ -95,7 +114,10 @@ impl Connections {
         let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
         let (connection, since) = match self.0.take_kept() {
             Some(kept) => (kept.connection, kept.since),
-            None => (self.0.pool.acquire().await?, Instant::now()),
+            None => {
+                let acquired = acquire(&self.0.pool, self.0.primary.as_ref()).await?;
+                (acquired, Instant::now())
+            }
         };
         Ok(Loan {
             connection,
@@ -105,11 +127,26 @@ impl Connections {
         })
     }
 
+    /// A connection that was no request's.
+    pub(super) fn take_back(connection: PoolConnection<Postgres>) {
+        tokio::spawn(give_back(connection));
+    }
+
+    /// Where there are several servers, another one may take the writes by now.
+    pub(super) fn doubt(&self) {
+        self.0.doubt();
+    }
+
     /// Gives back all that is kept: what happened to one may have happened to
     /// the others.
     pub(super) fn forget(&self) {
         self.0.give_back(|_| true);
     }
+}
+
+fn most_of(pool: &PgPool) -> NonZeroU32 {
+    let all = of_pool(pool).get();
+    NonZeroU32::new(all - all / 4).unwrap_or(NonZeroU32::MIN)
 }
 
 fn of_pool(pool: &PgPool) -> NonZeroU32 {
@@ -129,6 +166,8 @@ impl Loan<'_> {
                 since: self.since,
                 last_used,
             });
+        } else {
+            tokio::spawn(give_back(self.connection));
         }
     }
 }
@@ -139,9 +178,19 @@ impl Shared {
     }
 
     fn take_kept(&self) -> Option<Borrowed> {
-        match self.pool.is_closed() {
-            true => None,
-            false => self.kept().connections.pop(),
+        if self.pool.is_closed() {
+            return None;
+        }
+        let kept = self.kept().connections.pop()?;
+        match &self.primary {
+            Some(primary) if !primary.was_known(kept.since) => None,
+            _ => Some(kept),
+        }
+    }
+
+    fn doubt(&self) {
+        if let Some(primary) = &self.primary {
+            primary.seek();
         }
     }
 
@@ -162,7 +211,9 @@ impl Shared {
             .connections
             .extract_if(.., |borrowed| which(borrowed.last_used))
             .collect();
-        drop(given);
+        for borrowed in given {
+            tokio::spawn(give_back(borrowed.connection));
+        }
     }
 }
 

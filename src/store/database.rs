@@ -1,16 +1,20 @@
 use std::{error::Error as StdError, fmt, time::Duration};
 
 use futures_core::future::BoxFuture;
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Error, ErrorKind, store::connections::Connections};
+use crate::{
+    Error, ErrorKind,
+    store::{connections::Connections, sql::Pooling},
+};
 
 /// The pool, and how long one piece of work with it may take.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
     pub(crate) connections: Connections,
     pub(crate) timeout: Duration,
+    pub(super) pooling: Pooling,
 }
 
 impl Database {
@@ -24,17 +28,37 @@ impl Database {
         &self,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
+        self.heed(self.lend(work).await)
+    }
+
+    async fn lend<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
         let deadline = self.deadline();
         let mut connection = timeout_at(deadline, self.pool().acquire())
             .await
             .map_err(|_| out_of_time())??;
-        match timeout_at(deadline, work(&mut connection)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                abandon(connection);
-                Err(out_of_time())
-            }
+        let outcome = timeout_at(deadline, self.carry_out(&mut connection, work)).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
+        match outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+            true => abandon(connection),
+            false => Connections::take_back(connection),
         }
+        outcome
+    }
+
+    /// As [`run`](Self::run), for what is asked before it is known what stands
+    /// between this process and Postgres.
+    pub(super) async fn look<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let careful = Self {
+            pooling: Pooling::Transaction,
+            ..self.clone()
+        };
+        careful.run(work).await
     }
 
     /// Lends one of the connections for requests to `work`.
@@ -47,21 +71,52 @@ impl Database {
         deadline: Instant,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
+        self.heed(self.lend_until(deadline, work).await)
+    }
+
+    async fn lend_until<T>(
+        &self,
+        deadline: Instant,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
         let mut loan = timeout_at(deadline, self.connections.borrow())
             .await
             .map_err(|_| out_of_time())??;
-        match timeout_at(deadline, work(&mut loan.connection)).await {
-            Ok(Ok(outcome)) => {
-                loan.keep();
-                Ok(outcome)
+        let outcome = timeout_at(deadline, self.carry_out(&mut loan.connection, work)).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
+        match &outcome {
+            Ok(_) => loan.keep(),
+            Err(error) if error.spoils_the_connection() => {
+                abandon(loan.connection);
+                self.connections.forget();
             }
             // The pool looks whether the connection is still of use.
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
-                abandon(loan.connection);
-                Err(out_of_time())
-            }
+            Err(_) => drop(loan),
         }
+        outcome
+    }
+
+    fn heed<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if outcome.as_ref().is_err_and(Error::is_unavailable) {
+            self.connections.doubt();
+        }
+        outcome
+    }
+
+    /// A pooler keeps a connection of the server for one client as long as a
+    /// transaction lasts, and no longer.
+    async fn carry_out<T>(
+        &self,
+        connection: &mut PgConnection,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        if self.pooling == Pooling::Own {
+            return work(connection).await;
+        }
+        let mut transaction = connection.begin().await?;
+        let outcome = work(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(outcome)
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -73,13 +128,12 @@ impl Database {
     }
 }
 
-/// A connection in the middle of a statement must not go back to the pool:
-/// whoever took it next would wait for the rest of the answer.
+/// A connection that must not go back to the pool.
 fn abandon(connection: PoolConnection<Postgres>) {
     drop(connection.detach());
 }
 
-fn out_of_time() -> Error {
+pub(super) fn out_of_time() -> Error {
     Error::caused(
         ErrorKind::Unavailable,
         "the database did not answer in time",
@@ -162,7 +216,19 @@ impl Error {
 
     /// Whether the connection is at fault, and another one may do.
     pub(crate) fn is_of_the_connection(&self) -> bool {
-        self.kind() == ErrorKind::Unavailable && !self.is_out_of_time()
+        self.is_unavailable() && !self.is_out_of_time()
+    }
+
+    fn is_unavailable(&self) -> bool {
+        self.kind() == ErrorKind::Unavailable
+    }
+
+    /// In the middle of a statement, whoever took the connection next would
+    /// wait for the rest of the answer, or for ever. And one to a primary that
+    /// became a standby stays open, and of no use.
+    fn spoils_the_connection(&self) -> bool {
+        let is_of_use = |code: String| code != "25006" && !code.starts_with("57P");
+        self.is_unavailable() && !self.sqlstate().is_some_and(is_of_use)
     }
 
     pub(crate) fn lacks_a_right(&self) -> bool {

@@ -86,7 +86,10 @@ async fn ids(
     connection: &mut PgConnection,
     page: Page,
 ) -> Result<Vec<String>, Error> {
-    let ids = sqlx::query_scalar(table.users.everyone.clone())
+    let ids = table
+        .users
+        .everyone
+        .query_scalar()
         .bind(page.after)
         .bind(page.began)
         .bind(BATCH)
@@ -101,7 +104,10 @@ async fn end(
     connection: &mut PgConnection,
     ids: Vec<String>,
 ) -> Result<u64, Error> {
-    let deleted: Vec<(String, Option<String>)> = sqlx::query_as(table.destroy.many.clone())
+    let deleted: Vec<(String, Option<String>)> = table
+        .destroy
+        .many
+        .query_as()
         .bind(ids)
         .fetch_all(connection)
         .await?;

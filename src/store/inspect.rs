@@ -224,6 +224,15 @@ pub(super) async fn now(connection: &mut PgConnection) -> Result<f64, Error> {
     Ok(now.0)
 }
 
+/// Whether the server is a standby, or takes no writes for another reason.
+pub(super) async fn is_read_only(connection: &mut PgConnection) -> Result<bool, Error> {
+    let is_read_only = sqlx::query_scalar(include_str!("sql/read_only.sql"))
+        .persistent(false)
+        .fetch_one(connection)
+        .await?;
+    Ok(is_read_only)
+}
+
 /// A zone that Postgres does not know would be an error of every statement.
 async fn check_zone(connection: &mut PgConnection, zone: &str) -> Result<(), Error> {
     let known = sqlx::query(include_str!("sql/check_zone.sql"))

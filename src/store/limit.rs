@@ -17,7 +17,10 @@ pub(super) async fn lock(
     connection: &mut PgConnection,
     user_id: &str,
 ) -> Result<(), Error> {
-    sqlx::query(table.reissue.login_lock.clone())
+    table
+        .reissue
+        .login_lock
+        .query()
         .bind(table.name.lock_key(&format!("user {user_id}")))
         .execute(connection)
         .await?;
@@ -58,7 +61,10 @@ async fn oldest(
     new: &RowId,
     kept: i64,
 ) -> Result<Vec<String>, Error> {
-    let ids = sqlx::query_scalar(table.users.oldest.clone())
+    let ids = table
+        .users
+        .oldest
+        .query_scalar()
         .bind(user_id)
         .bind(new.as_str())
         .bind(kept)
@@ -74,7 +80,10 @@ pub(super) async fn end(
     user_id: &str,
     ids: &[String],
 ) -> Result<u64, Error> {
-    let deleted: Vec<Instant> = sqlx::query_scalar(table.users.destroy.clone())
+    let deleted: Vec<Instant> = table
+        .users
+        .destroy
+        .query_scalar()
         .bind(user_id)
         .bind(ids)
         .fetch_all(connection)

@@ -1,7 +1,7 @@
 use std::{borrow::Cow, sync::LazyLock};
 
 use sqlx::{
-    AssertSqlSafe, PgPool, SqlSafeStr as _,
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, SqlSafeStr as _,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
@@ -9,6 +9,7 @@ use crate::{
     Error, ErrorKind,
     store::{
         set_up::SetUp,
+        sql::Pooling,
         table::{TableName, quoted},
     },
 };
@@ -150,11 +151,10 @@ impl SetUp {
     }
 
     async fn has_schema(&self) -> Result<bool, Error> {
-        let found = sqlx::query_scalar(include_str!("sql/has_schema.sql"))
-            .bind(&self.name.schema)
-            .fetch_one(self.database.pool())
-            .await?;
-        Ok(found)
+        let schema = self.name.schema.clone();
+        self.database
+            .look(|connection| Box::pin(has_schema(connection, schema)))
+            .await
     }
 
     /// On a connection of its own, closed at the end: sqlx keeps its lock when
@@ -162,9 +162,30 @@ impl SetUp {
     /// migration of the database would wait for this connection.
     async fn run_migrations(&self) -> Result<(), Error> {
         let pool = self.pool_of_one();
-        let outcome = migrator(&self.name).run(&pool).await;
+        let outcome = match self.database.pooling {
+            Pooling::Own => migrator(&self.name).run(&pool).await.map_err(Error::from),
+            Pooling::Transaction => self.migrate_in_one_transaction(&pool).await,
+        };
         pool.close().await;
-        Ok(outcome?)
+        outcome
+    }
+
+    /// Under a lock of the transaction: one of the session would stay with the
+    /// connection of the server, which is lent to others.
+    async fn migrate_in_one_transaction(&self, pool: &PgPool) -> Result<(), Error> {
+        let mut transaction = pool.begin().await?;
+        sqlx::query(include_str!("sql/advisory_lock.sql"))
+            .persistent(false)
+            .bind(self.name.lock_key("migrations"))
+            .execute(&mut *transaction)
+            .await?;
+        let mut migrator = migrator(&self.name);
+        migrator.set_locking(false);
+        // What `run` calls; its own bounds do not hold in a task.
+        migrator.run_direct(None, &mut *transaction, false).await?;
+        // The migrator's are named, and would stay too.
+        transaction.clear_cached_statements().await?;
+        Ok(transaction.commit().await?)
     }
 
     fn pool_of_one(&self) -> PgPool {
@@ -172,6 +193,15 @@ impl SetUp {
         let options = pool.options().clone().min_connections(0).max_connections(1);
         options.connect_lazy_with(pool.connect_options().as_ref().clone())
     }
+}
+
+async fn has_schema(connection: &mut PgConnection, schema: String) -> Result<bool, Error> {
+    let found = sqlx::query_scalar(include_str!("sql/has_schema.sql"))
+        .persistent(false)
+        .bind(schema)
+        .fetch_one(connection)
+        .await?;
+    Ok(found)
 }
 
 impl From<MigrateError> for Error {

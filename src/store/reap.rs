@@ -68,14 +68,18 @@ async fn delete_expired(
     limit: u32,
 ) -> Result<Batch, Error> {
     let mut transaction = connection.begin().await?;
-    let is_ours: bool = sqlx::query_scalar(include_str!("sql/reap_lock.sql"))
+    let is_ours: bool = table
+        .reap_lock
+        .query_scalar()
         .bind(table.name.lock_key("reaper"))
         .fetch_one(&mut *transaction)
         .await?;
     if !is_ours {
         return Ok(Batch::Locked);
     }
-    let deleted = sqlx::query(table.reap.clone())
+    let deleted = table
+        .reap
+        .query()
         .bind(i64::from(limit))
         .execute(&mut *transaction)
         .await?

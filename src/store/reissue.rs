@@ -45,6 +45,7 @@ struct Plan {
     changes: Mutex<Changes>,
     login: Option<Arc<Login>>,
     limit: Option<SessionLimit>,
+    deadline: tokio::time::Instant,
 }
 
 impl Writer {
@@ -56,6 +57,7 @@ impl Writer {
             changes: Mutex::new(order.reissue.changes),
             login: order.reissue.login,
             limit: self.set_up.limit,
+            deadline: order.deadline,
         });
         let outcome = self.reissue_until_settled(&plan).await;
         if outcome.is_ok() {
@@ -104,9 +106,8 @@ impl Writer {
     }
 
     async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Row, Error> {
-        let deadline = self.set_up.database.deadline();
         self.set_up
-            .serve(deadline, |table, connection| {
+            .serve(plan.deadline, |table, connection| {
                 Box::pin(reissue(table, connection, plan))
             })
             .await
@@ -166,7 +167,10 @@ pub(super) async fn lock(
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<Row, Error> {
-    let row: Option<Loaded> = sqlx::query_as(table.reissue.lock.clone())
+    let row: Option<Loaded> = table
+        .reissue
+        .lock
+        .query_as()
         .bind(id.as_str())
         .fetch_optional(connection)
         .await?;
@@ -214,7 +218,10 @@ async fn copy(
 ) -> Result<Row, Error> {
     let extent = plan.timeouts.extent(&document.meta(), row.times.created);
     let content = Content::from(Arc::new(document));
-    sqlx::query(table.reissue.copy.clone())
+    table
+        .reissue
+        .copy
+        .query()
         .bind(row.id.as_str())
         .bind(plan.new_id.as_str())
         .bind(&*content.text)
@@ -239,7 +246,10 @@ async fn copy_for(
     let created = table.columns.has_created().then_some(now);
     let extent = plan.timeouts.extent(&document.meta(), created);
     let content = Content::from(Arc::new(document));
-    sqlx::query(table.reissue.login_copy.clone())
+    table
+        .reissue
+        .login_copy
+        .query()
         .bind(row.id.as_str())
         .bind(plan.new_id.as_str())
         .bind(&*content.text)
@@ -264,7 +274,10 @@ async fn begin(
     let has_created = table.columns.has_created();
     let extent = plan.timeouts.extent_of_new(&document.meta(), has_created);
     let content = Content::from(document);
-    let expires: Instant = sqlx::query_scalar(table.reissue.login_insert.clone())
+    let expires: Instant = table
+        .reissue
+        .login_insert
+        .query_scalar()
         .bind(plan.new_id.as_str())
         .bind(&*content.text)
         .bind(extent.ttl)
@@ -282,7 +295,10 @@ async fn begin(
 }
 
 async fn delete(table: &Table, connection: &mut PgConnection, id: &RowId) -> Result<(), Error> {
-    sqlx::query(table.destroy.one.clone())
+    table
+        .destroy
+        .one
+        .query()
         .bind(id.as_str())
         .execute(connection)
         .await?;
@@ -295,7 +311,10 @@ async fn forward(
     plan: &Plan,
     id: &RowId,
 ) -> Result<(), Error> {
-    sqlx::query(table.reissue.forward.clone())
+    table
+        .reissue
+        .forward
+        .query()
         .bind(id.as_str())
         .bind(plan.forwarding().to_text())
         .bind(FORWARDING.as_secs_f64())

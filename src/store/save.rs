@@ -17,6 +17,7 @@ use crate::{
     id::RowId,
     state::MayTouch,
     store::{
+        database::out_of_time,
         entries::{LoadRow, SaveRow, TouchRow, Written},
         row::{Content, Row},
         writer::{SaveOrder, Write, Writer},
@@ -94,9 +95,9 @@ impl Writer {
         mut base: Option<Arc<Row>>,
         orders: &mut Vec<SaveOrder>,
     ) -> Result<Saved, Error> {
-        let deadline = Instant::now() + self.set_up.database.timeout;
         let mut doubt = None;
         for lost in 1.. {
+            let_go(orders)?;
             let (row, age) = match base.take() {
                 Some(row) => (row, Age::Remembered),
                 None => (self.reload(id).await?, Age::Fresh),
@@ -113,12 +114,14 @@ impl Writer {
             }
             match (self.attempt(&row, draft).await, doubt.take()) {
                 (Attempt::Written(row), _) => return Ok(Saved::Here(row)),
-                (Attempt::Failed(error), _) | (Attempt::Lost, Some(error)) => return Err(error),
-                (Attempt::InDoubt(error), _) => {
+                (Attempt::Failed(error), _)
+                | (Attempt::Lost, Some(error))
+                | (Attempt::InDoubt(error), Some(_)) => return Err(error),
+                (Attempt::InDoubt(error), None) => {
                     base = Some(self.settle(&row, &error).await?);
                     doubt = Some(error);
                 }
-                (Attempt::Lost, None) if Instant::now() >= deadline => break,
+                (Attempt::Lost, None) if is_the_last(orders) => break,
                 (Attempt::Lost, None) => pause(lost).await,
             }
         }
@@ -131,7 +134,7 @@ impl Writer {
     }
 
     /// Where the server said that the statement failed, and the row still is
-    /// what was compared with, the statement can be sent again. Without the
+    /// what was compared with, the statement can be sent again, once. Without the
     /// server's word the first one may still wait there for a lock: it could
     /// be carried out a second time as soon as the row holds the same text
     /// again, and bring back what others had removed meanwhile. Anything else
@@ -214,6 +217,29 @@ impl Writer {
             self.submit(successor.clone(), Write::Save(order));
         }
     }
+}
+
+/// Answers the requests that wait no longer; what they wanted is not sent any
+/// more.
+///
+/// # Errors
+///
+/// When no request is left.
+fn let_go(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
+    let now = Instant::now();
+    for order in orders.extract_if(.., |order| order.deadline <= now) {
+        drop(order.answer.send(Err(out_of_time())));
+    }
+    match orders.is_empty() {
+        true => Err(out_of_time()),
+        false => Ok(()),
+    }
+}
+
+/// Whether everybody's time is up before another attempt could be through.
+fn is_the_last(orders: &[SaveOrder]) -> bool {
+    let latest = orders.iter().map(|order| order.deadline).max();
+    latest.is_none_or(|deadline| deadline <= Instant::now() + MAX_PAUSE)
 }
 
 enum Saved {

@@ -7,7 +7,7 @@ use crate::{
     store::{
         clock::Clock,
         database::Database,
-        inspect::{Columns, TableReport, inspect, now},
+        inspect::{Columns, TableReport, inspect, is_read_only, now},
         table::{Table, TableName},
     },
 };
@@ -72,15 +72,30 @@ impl SetUp {
     }
 
     pub(super) async fn check(&self) -> Result<TableReport, Error> {
-        Ok(self.look().await?.columns.report())
+        let report = self.look().await?.columns.report();
+        match self
+            .database
+            .look(|connection| Box::pin(is_read_only(connection)))
+            .await?
+        {
+            true => Err(takes_no_writes()),
+            false => Ok(report),
+        }
     }
 
     async fn look(&self) -> Result<Arc<Table>, Error> {
+        self.database.check_pooling().await?;
         let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
         columns.check_limit(self.limit, &self.name)?;
-        let now = self.database.run(|connection| Box::pin(now(connection)));
+        let now = self.database.look(|connection| Box::pin(now(connection)));
         let clock = Clock::at(now.await?);
-        let table = Table::new(self.name.clone(), columns, clock, &*self.format);
+        let table = Table::new(
+            self.name.clone(),
+            columns,
+            clock,
+            &*self.format,
+            self.database.pooling,
+        );
         let table = Arc::new(table);
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&table));
         Ok(table)
@@ -93,7 +108,7 @@ impl SetUp {
         self.name.check()?;
         let (name, time_zone) = (self.name.clone(), self.time_zone.clone());
         self.database
-            .run(|connection| Box::pin(inspect(connection, name, time_zone)))
+            .look(|connection| Box::pin(inspect(connection, name, time_zone)))
             .await
     }
 
@@ -106,4 +121,11 @@ impl SetUp {
             ),
         )
     }
+}
+
+fn takes_no_writes() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the server takes no writes; is it a standby, or is default_transaction_read_only set?",
+    )
 }

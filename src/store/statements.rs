@@ -1,10 +1,10 @@
 //! One statement for many rows, and an answer for each of them.
 
-use std::{marker::PhantomData, ops::Range, sync::Arc};
+use std::{marker::PhantomData, ops::Range, sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
 use sqlx::{
-    PgConnection, Postgres, Row as _, SqlStr,
+    PgConnection, Postgres, Row as _,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     Error,
     id::RowId,
-    store::{batch::Statement, set_up::SetUp, table::Table},
+    store::{batch::Statement, set_up::SetUp, sql::Sql, table::Table},
 };
 
 /// What one request adds to a statement.
@@ -70,15 +70,15 @@ const LENGTH_OF_UNKNOWN_ARRAY: usize = 10;
 /// A statement for one row, which is planned once, and for many.
 #[derive(Debug)]
 pub(crate) struct Sizes {
-    pub(super) one: SqlStr,
-    pub(super) many: SqlStr,
+    pub(super) one: Sql,
+    pub(super) many: Sql,
 }
 
 impl Sizes {
     fn query<'q, E: Entry>(&self, entries: &'q [E], ids: &'q [&str]) -> Binding<'q> {
         match entries {
-            [entry] => entry.bind_one(sqlx::query(self.one.clone()).bind(ids[0])),
-            _ => E::bind(sqlx::query(self.many.clone()).bind(ids), entries),
+            [entry] => entry.bind_one(self.one.query().bind(ids[0])),
+            _ => E::bind(self.many.query().bind(ids), entries),
         }
     }
 }
@@ -153,6 +153,10 @@ impl<E: Entry> Statement for Many<E> {
 
     fn weight(entry: &E) -> usize {
         entry.weight()
+    }
+
+    fn patience(&self) -> Duration {
+        self.set_up.database.timeout
     }
 }
 

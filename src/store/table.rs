@@ -9,6 +9,7 @@ use crate::{
     store::{
         clock::Clock,
         inspect::{Columns, Document},
+        sql::{Pooling, Sql},
         statements::Sizes,
     },
 };
@@ -113,28 +114,29 @@ pub(crate) struct Table {
     pub(crate) destroy: Sizes,
     pub(crate) reissue: ReissueStatements,
     pub(crate) users: UserStatements,
-    pub(crate) reap: SqlStr,
-    pub(crate) find: SqlStr,
+    pub(crate) reap: Sql,
+    pub(crate) reap_lock: Sql,
+    pub(crate) find: Sql,
 }
 
 /// Those of a session that gets a new id.
 #[derive(Debug)]
 pub(crate) struct ReissueStatements {
-    pub(crate) lock: SqlStr,
-    pub(crate) copy: SqlStr,
-    pub(crate) forward: SqlStr,
-    pub(crate) login_lock: SqlStr,
-    pub(crate) login_copy: SqlStr,
-    pub(crate) login_insert: SqlStr,
+    pub(crate) lock: Sql,
+    pub(crate) copy: Sql,
+    pub(crate) forward: Sql,
+    pub(crate) login_lock: Sql,
+    pub(crate) login_copy: Sql,
+    pub(crate) login_insert: Sql,
 }
 
 impl ReissueStatements {
-    fn new(statement: impl Fn(&str) -> SqlStr) -> Self {
+    fn new(statement: impl Fn(&str) -> Sql) -> Self {
         Self {
             lock: statement(include_str!("sql/cycle_lock.sql")),
             copy: statement(include_str!("sql/cycle_copy.sql")),
             forward: statement(include_str!("sql/cycle_forward.sql")),
-            login_lock: statement(include_str!("sql/login_lock.sql")),
+            login_lock: statement(include_str!("sql/advisory_lock.sql")),
             login_copy: statement(include_str!("sql/login_copy.sql")),
             login_insert: statement(include_str!("sql/login_insert.sql")),
         }
@@ -144,16 +146,16 @@ impl ReissueStatements {
 /// Those of the sessions of a user, and of everyone.
 #[derive(Debug)]
 pub(crate) struct UserStatements {
-    pub(crate) list: SqlStr,
-    pub(crate) count: SqlStr,
-    pub(crate) oldest: SqlStr,
-    pub(crate) destroy: SqlStr,
-    pub(crate) destroy_others: SqlStr,
-    pub(crate) everyone: SqlStr,
+    pub(crate) list: Sql,
+    pub(crate) count: Sql,
+    pub(crate) oldest: Sql,
+    pub(crate) destroy: Sql,
+    pub(crate) destroy_others: Sql,
+    pub(crate) everyone: Sql,
 }
 
 impl UserStatements {
-    fn new(statement: impl Fn(&str) -> SqlStr) -> Self {
+    fn new(statement: impl Fn(&str) -> Sql) -> Self {
         Self {
             list: statement(include_str!("sql/user_list.sql")),
             count: statement(include_str!("sql/user_count.sql")),
@@ -181,11 +183,12 @@ impl Table {
         columns: Columns,
         clock: Clock,
         format: &dyn Format,
+        pooling: Pooling,
     ) -> Self {
         // The name comes last, because it can read like a part of a statement.
         let statement = |sql: &str| {
             let sql = format.columns().render(&columns.render(sql));
-            safe(name.render(&sql))
+            Sql::new(safe(name.render(&sql)), pooling)
         };
         let sizes = |one, many| Sizes {
             one: statement(one),
@@ -200,6 +203,7 @@ impl Table {
             reissue: ReissueStatements::new(statement),
             users: UserStatements::new(statement),
             reap: statement(include_str!("sql/reap.sql")),
+            reap_lock: statement(include_str!("sql/reap_lock.sql")),
             find: statement(include_str!("sql/find.sql")),
             layout: format.layout(),
             old_id: format.old_id(),

@@ -251,7 +251,10 @@ async fn list(
     connection: &mut PgConnection,
     user_id: String,
 ) -> Result<Vec<Listed>, Error> {
-    let rows = sqlx::query_as(table.users.list.clone())
+    let rows = table
+        .users
+        .list
+        .query_as()
         .bind(user_id)
         .fetch_all(connection)
         .await?;
@@ -264,7 +267,10 @@ async fn count_others(
     user_id: &str,
     this: &str,
 ) -> Result<u64, Error> {
-    let sessions: i64 = sqlx::query_scalar(table.users.count.clone())
+    let sessions: i64 = table
+        .users
+        .count
+        .query_scalar()
         .bind(user_id)
         .bind(this)
         .fetch_one(connection)
@@ -282,7 +288,10 @@ async fn end_others(
 ) -> Result<u64, Error> {
     let mut ended = 0;
     loop {
-        let deleted: Vec<Instant> = sqlx::query_scalar(table.users.destroy_others.clone())
+        let deleted: Vec<Instant> = table
+            .users
+            .destroy_others
+            .query_scalar()
             .bind(user_id)
             .bind(this)
             .fetch_all(&mut *connection)

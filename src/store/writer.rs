@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     Error,
@@ -49,6 +49,8 @@ pub(super) struct SaveOrder {
     pub(super) record: Record,
     pub(super) may_touch: MayTouch,
     pub(super) timeouts: Arc<Timeouts>,
+    /// Until when the request waits.
+    pub(super) deadline: Instant,
     pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
 }
 
@@ -56,6 +58,9 @@ pub(super) struct ReissueOrder {
     pub(super) reissue: Reissue,
     pub(super) timeouts: Arc<Timeouts>,
     pub(super) new_id: RowId,
+    /// Until when the request waits: a new id that it does not hear of opens
+    /// nothing for anybody.
+    pub(super) deadline: Instant,
     pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
 }
 

@@ -34,6 +34,16 @@ const NO_SECONDS: &str = "array_fill(NULL::float8, ARRAY[8])";
 
 const PINNED: &[Pinned] = &[
     Pinned {
+        file: "advisory_lock.sql",
+        parameters: &["1"],
+        shows: "Result",
+    },
+    Pinned {
+        file: "backend.sql",
+        parameters: &[],
+        shows: "pg_stat_get_activity",
+    },
+    Pinned {
         file: "check_zone.sql",
         parameters: &["'UTC'"],
         shows: "Result",
@@ -123,12 +133,17 @@ const PINNED: &[Pinned] = &[
         shows: "Insert on session",
     },
     Pinned {
-        file: "login_lock.sql",
-        parameters: &["1"],
+        file: "now.sql",
+        parameters: &[],
         shows: "Result",
     },
     Pinned {
-        file: "now.sql",
+        file: "prepared.sql",
+        parameters: &[],
+        shows: "pg_prepared_statement",
+    },
+    Pinned {
+        file: "read_only.sql",
         parameters: &[],
         shows: "Result",
     },

@@ -26,7 +26,7 @@ const HOUR: f64 = 60.0 * MINUTE;
 const ELSEWHERE: &str = "Pacific/Auckland";
 const IDLE: f64 = 45.0 * MINUTE;
 /// A twentieth of it, and what a loaded machine takes.
-const PRECISION: f64 = IDLE / 20.0 + 20.0;
+const PRECISION: f64 = IDLE / 20.0 + 60.0;
 
 /// How `expiry` is kept.
 #[derive(Clone, Copy, Debug, PartialEq)]

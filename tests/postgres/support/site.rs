@@ -3,7 +3,7 @@
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
-use dev_postgres::TestDatabase;
+use dev_postgres::{Lending, TestDatabase};
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
@@ -30,7 +30,10 @@ impl Site {
     /// On a database of a server of the test's own.
     pub(crate) async fn on(database: TestDatabase) -> Self {
         let pool = pool(database.url(), 10).await;
-        let store = PgSessionStore::new(pool.clone());
+        let store = match database.pooled() {
+            Some((url, lending)) => behind(url, lending).await,
+            None => PgSessionStore::new(pool.clone()),
+        };
         Self {
             database,
             pool,
@@ -57,8 +60,17 @@ impl Site {
     /// The same site as another process would run it: no pool, batches or
     /// knowledge shared.
     pub(crate) async fn elsewhere(&self) -> PgSessionStore {
-        PgSessionStore::new(pool(self.database.url(), 10).await)
+        match self.database.pooled() {
+            Some((url, lending)) => behind(url, lending).await,
+            None => PgSessionStore::new(pool(self.database.url(), 10).await),
+        }
     }
+}
+
+/// A store that reaches its table through a pooler, set up for it.
+pub(crate) async fn behind(url: &str, lending: Lending) -> PgSessionStore {
+    let store = PgSessionStore::connect(url).await.expect("a connection");
+    store.transaction_pooler(lending == Lending::Transaction)
 }
 
 pub(crate) async fn pool(url: &str, connections: u32) -> PgPool {

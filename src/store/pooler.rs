@@ -1,0 +1,85 @@
+//! Whether a pooler stands before Postgres that the statements are not written
+//! for.
+
+use std::time::Duration;
+
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions,
+};
+use tokio::time::timeout;
+
+use crate::{
+    Error, ErrorKind,
+    store::{database::Database, sql::Pooling},
+};
+
+/// How often two connections are compared.
+const ROUNDS: usize = 3;
+/// A pooler that lends its only connection for a session lets the second one
+/// wait until the first has left.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What sqlx calls the statements that it prepares.
+const NAMES_OF_SQLX: &str = "sqlx_s_";
+
+impl Database {
+    /// # Errors
+    ///
+    /// Where it is certain that a pooler gives the server's connections to
+    /// others between two statements, and does not look after the prepared ones.
+    pub(super) async fn check_pooling(&self) -> Result<(), Error> {
+        if self.pooling == Pooling::Transaction {
+            return Ok(());
+        }
+        let options = self.pool().connect_options();
+        match timeout(PATIENCE, mixes_up(&options)).await {
+            Ok(Ok(true)) => Err(Error::new(
+                ErrorKind::Setup,
+                "a pooler in transaction mode stands before Postgres and does not keep track of \
+                 prepared statements; set PgSessionStore::transaction_pooler",
+            )),
+            // No second connection is to be had, so nothing can be told.
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn mixes_up(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
+    let mut one = options.connect().await?;
+    let mut other = options.connect().await?;
+    let mixes_up = are_lent(&mut one, &mut other).await? && has_our_names(&mut one).await?;
+    one.close().await?;
+    other.close().await?;
+    Ok(mixes_up)
+}
+
+/// Whether two open connections are one to the server, or one of them is a new
+/// one each time, as other clients of the pooler come between.
+async fn are_lent(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let first = (backend(one).await?, backend(other).await?);
+    let mut are_lent = first.0 == first.1;
+    for _ in 1..ROUNDS {
+        are_lent |= (backend(one).await?, backend(other).await?) != first;
+    }
+    Ok(are_lent)
+}
+
+/// By its process and when that began, as processes of two servers can have
+/// one number. In a single message, which no pooler tears apart.
+async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    let row = sqlx::raw_sql(include_str!("sql/backend.sql"))
+        .fetch_one(connection)
+        .await?;
+    row.try_get_unchecked(0)
+}
+
+/// A pooler that keeps track of prepared statements has names of its own for
+/// them.
+async fn has_our_names(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let names: Vec<String> = sqlx::query_scalar(include_str!("sql/prepared.sql"))
+        .fetch_all(&mut *transaction)
+        .await?;
+    transaction.clear_cached_statements().await?;
+    transaction.commit().await?;
+    Ok(names.iter().any(|name| name.starts_with(NAMES_OF_SQLX)))
+}

@@ -1,0 +1,320 @@
+//! PgBouncer between the store and Postgres.
+
+use std::{env, io};
+
+use axum_pg_session::{AtLimit, ErrorKind, PgSessionLayer, PgSessionStore, SessionId};
+use dev_postgres::{Lending, Pooler, Server};
+use sqlx::PgPool;
+use tokio::task::JoinSet;
+
+use crate::support::{
+    Browser, Life, app,
+    site::{behind, pool},
+    texts,
+};
+
+/// Connections of the pooler to the server; more clients than that make it
+/// lend a connection to one after the other.
+const CONNECTIONS: u32 = 3;
+
+/// A server of its own behind a PgBouncer of its own.
+struct Behind {
+    pooler: Pooler,
+    lending: Lending,
+    direct: PgPool,
+    _server: Server,
+}
+
+impl Behind {
+    /// `None` where there is no such PgBouncer, which on CI there is but for
+    /// the newest.
+    async fn new(lending: Lending) -> Option<Self> {
+        let server = Server::start().expect("a server");
+        let pooler = match Pooler::before(&server, lending, CONNECTIONS) {
+            Ok(pooler) => pooler,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_new = lending == Lending::TransactionWithPreparedStatements;
+                assert!(is_new || env::var_os("CI").is_none(), "{error}");
+                eprintln!("skipped: {error}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let direct = pool(&server.url(), 5).await;
+        Some(Self {
+            pooler,
+            lending,
+            direct,
+            _server: server,
+        })
+    }
+
+    fn url(&self) -> String {
+        self.pooler.url_of("postgres")
+    }
+
+    /// As it is documented.
+    async fn store(&self) -> PgSessionStore {
+        behind(&self.url(), self.lending).await
+    }
+
+    async fn store_without_the_setting(&self) -> PgSessionStore {
+        PgSessionStore::connect(&self.url())
+            .await
+            .expect("a connection")
+    }
+
+    async fn migrated(&self) -> PgSessionStore {
+        let store = self.store().await;
+        store.migrate().await.expect("a new table");
+        store
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_pooler_without_the_setting_is_refused_at_set_up() {
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    behind.migrated().await;
+    let store = behind.store_without_the_setting().await;
+    for outcome in [store.migrate().await, store.check().await.map(drop)] {
+        let error = outcome.expect_err("a pooler in transaction mode");
+        assert_eq!(error.kind(), ErrorKind::Setup);
+        assert!(error.to_string().contains("transaction_pooler"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_pooler_with_the_setting_is_accepted() {
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    let report = behind.migrated().await.check().await.expect("it is set up");
+    assert_eq!(report.to_string(), "every feature is on");
+}
+
+#[tokio::test]
+async fn a_pooler_for_sessions_needs_no_setting() {
+    let Some(behind) = Behind::new(Lending::Session).await else {
+        return;
+    };
+    let store = behind.store_without_the_setting().await;
+    store.migrate().await.expect("a new table");
+    Life::of(&behind.direct, "session").is_whole(&store).await;
+}
+
+#[tokio::test]
+async fn a_pooler_that_keeps_track_of_prepared_statements_needs_no_setting() {
+    let lending = Lending::TransactionWithPreparedStatements;
+    let Some(behind) = Behind::new(lending).await else {
+        return;
+    };
+    // Only the migrations' lock needs one connection.
+    behind
+        .store()
+        .await
+        .transaction_pooler(true)
+        .migrate()
+        .await
+        .expect("a new table");
+    let store = behind.store_without_the_setting().await;
+    store.check().await.expect("it is accepted");
+    Life::of(&behind.direct, "session").is_whole(&store).await;
+    let crowd = Crowd::of(&behind, CROWD).await;
+    let seen = crowd.look(3_200).await;
+    let all = Seen {
+        own: 3_200,
+        ..Seen::default()
+    };
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
+async fn a_session_lives_behind_a_transaction_pooler() {
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    let store = behind.migrated().await;
+    Life::of(&behind.direct, "session").is_whole(&store).await;
+}
+
+/// Their lock is the transaction's, as one of the session would stay with a
+/// connection that is lent to others.
+#[tokio::test]
+async fn processes_migrate_at_once_through_a_transaction_pooler() {
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    let mut processes = JoinSet::new();
+    for _ in 0..8 {
+        let store = behind.store().await;
+        processes.spawn(async move { store.migrate().await });
+    }
+    for outcome in processes.join_all().await {
+        outcome.expect("one migrates, the others wait");
+    }
+    let locks = "SELECT locktype FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(texts(&behind.direct, locks).await, [""; 0]);
+    let notes = "SELECT version::text FROM _axum_pg_session_migrations ORDER BY version";
+    assert_eq!(
+        texts(&behind.direct, notes).await,
+        ["1", "2", "3", "4", "5"]
+    );
+}
+
+#[tokio::test]
+async fn processes_behind_a_transaction_pooler_merge_their_changes() {
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    let store = behind.migrated().await;
+    let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
+    browser.get("/insert/a/1").await;
+    let mut visits = JoinSet::new();
+    for _ in 0..4 {
+        let app = app(PgSessionLayer::new(behind.store().await));
+        for _ in 0..25 {
+            let browser = browser.at(&app);
+            visits.spawn(async move { browser.peek("/increment/n").await.status.as_u16() });
+        }
+    }
+    assert!(visits.join_all().await.iter().all(|status| *status == 200));
+    assert_eq!(browser.get("/get/n").await.body, "100");
+}
+
+#[tokio::test]
+async fn a_limit_of_sessions_holds_behind_a_transaction_pooler() {
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    let three = 3.try_into().expect("not zero");
+    let store = behind
+        .migrated()
+        .await
+        .max_sessions_per_user(three, AtLimit::EndOldest);
+    let login =
+        axum::routing::get(async |session: axum_pg_session::Session| session.login("alice"));
+    let pages = axum::Router::new().route("/login", login);
+    let app = pages.layer(PgSessionLayer::new(store.clone()));
+    let mut logins = JoinSet::new();
+    for _ in 0..8 {
+        let browser = Browser::new(&app);
+        logins.spawn(async move { browser.peek("/login").await.status.as_u16() });
+    }
+    assert!(logins.join_all().await.iter().all(|status| *status == 200));
+    let alice = store.user("alice");
+    assert_eq!(alice.count().await.expect("a count"), 3);
+    assert_eq!(alice.destroy_all().await.expect("they end"), 3);
+}
+
+/// Processes, and sessions in each.
+const CROWD: (usize, usize) = (8, 4);
+
+/// Processes that look at sessions of their own through one pooler.
+struct Crowd {
+    stores: Vec<PgSessionStore>,
+    sessions: Vec<Vec<(SessionId, String)>>,
+}
+
+/// What they saw.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    own: usize,
+    anothers: usize,
+    none: usize,
+    errors: usize,
+}
+
+impl Crowd {
+    async fn of(behind: &Behind, (processes, sessions): (usize, usize)) -> Self {
+        let mut crowd = Self {
+            stores: Vec::new(),
+            sessions: Vec::new(),
+        };
+        let beginnings = app(PgSessionLayer::new(PgSessionStore::new(
+            behind.direct.clone(),
+        )));
+        for process in 0..processes {
+            crowd.stores.push(behind.store().await);
+            let mut own = Vec::new();
+            for session in 0..sessions {
+                let name = format!("{process}-{session}");
+                let mut browser = Browser::new(&beginnings);
+                browser.get(&format!("/insert/name/{name}")).await;
+                let id = browser.get("/id").await.body;
+                own.push((id.parse().expect("a handle"), name));
+            }
+            crowd.sessions.push(own);
+        }
+        crowd
+    }
+
+    /// Everybody looks at a session of his own, so many times in all.
+    async fn look(self, times: usize) -> Seen {
+        let visitors: usize = self.sessions.iter().map(Vec::len).sum();
+        let mut looks = JoinSet::new();
+        for (store, own) in self.stores.iter().zip(self.sessions) {
+            for session in own {
+                looks.spawn(look(store.clone(), session, times / visitors));
+            }
+        }
+        let mut all = Seen::default();
+        for seen in looks.join_all().await {
+            all.own += seen.own;
+            all.anothers += seen.anothers;
+            all.none += seen.none;
+            all.errors += seen.errors;
+        }
+        all
+    }
+}
+
+async fn look(store: PgSessionStore, (id, name): (SessionId, String), times: usize) -> Seen {
+    let mut seen = Seen::default();
+    for _ in 0..times {
+        match store.load(&id).await {
+            Ok(Some(session)) => match session.get::<String>("name") {
+                Ok(Some(found)) if found == name => seen.own += 1,
+                _ => seen.anothers += 1,
+            },
+            Ok(None) => seen.none += 1,
+            Err(_) => seen.errors += 1,
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_transaction_pooler_twenty_thousand_looks_see_their_own() {
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    behind.migrated().await;
+    let crowd = Crowd::of(&behind, CROWD).await;
+    let seen = crowd.look(20_000).await;
+    let all = Seen {
+        own: 20_000,
+        ..Seen::default()
+    };
+    assert_eq!(seen, all);
+}
+
+/// Not even where nobody set the store up.
+#[tokio::test]
+async fn without_the_setting_nothing_is_served() {
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    behind.migrated().await;
+    let mut crowd = Crowd::of(&behind, (4, 1)).await;
+    for store in &mut crowd.stores {
+        *store = behind.store_without_the_setting().await;
+    }
+    let seen = crowd.look(40).await;
+    let nothing = Seen {
+        errors: 40,
+        ..Seen::default()
+    };
+    assert_eq!(seen, nothing);
+}

@@ -1,0 +1,151 @@
+//! How long a request waits for the database, and what it is told then.
+
+use std::time::{Duration, Instant};
+
+use axum::http::header::RETRY_AFTER;
+use axum_pg_session::{Error, ErrorKind, PgSessionLayer, PgSessionStore, Session};
+use tokio::task::JoinSet;
+
+use crate::support::{
+    Answer, Browser, Site, app,
+    page::{app_with, until},
+    proxy::Proxy,
+    site::pool,
+};
+
+/// Long enough that a busy machine does not come near it by itself.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+async fn impatient(site: &Site) -> PgSessionStore {
+    PgSessionStore::new(pool(site.database.url(), 4).await).timeout(TIMEOUT)
+}
+
+/// Four requests of one session, of which the first waits for a lock and the
+/// others for the first.
+async fn queue_behind_a_lock(site: &Site, browser: &Browser) -> Vec<(u16, Duration)> {
+    let mut visits = JoinSet::new();
+    for _ in 0..4 {
+        let browser = browser.clone();
+        visits.spawn(async move {
+            let began = Instant::now();
+            let status = browser.peek("/increment/n").await.status;
+            (status.as_u16(), began.elapsed())
+        });
+        site.blocked(1).await;
+    }
+    visits.join_all().await
+}
+
+#[tokio::test]
+async fn a_request_waits_no_longer_than_the_timeout_whatever_waits_before_it() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(PgSessionLayer::new(impatient(&site).await)));
+    browser.get("/increment/n").await;
+    let lock = site.lock_rows().await;
+    for (status, waited) in queue_behind_a_lock(&site, &browser).await {
+        assert_eq!(status, 503);
+        assert!(waited < TIMEOUT.mul_f64(1.75), "{waited:?}");
+    }
+    lock.rollback().await.expect("a lock given back");
+}
+
+/// The one that was sent is carried out when the lock is given back. Those that
+/// waited for it were answered, and minutes later would be a surprise.
+#[tokio::test]
+async fn a_change_whose_time_is_up_before_it_is_sent_is_not_made() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(PgSessionLayer::new(impatient(&site).await)));
+    browser.get("/increment/n").await;
+    let lock = site.lock_rows().await;
+    queue_behind_a_lock(&site, &browser).await;
+    lock.rollback().await.expect("a lock given back");
+    until(async || browser.peek("/get/n").await.body == "2").await;
+    site.settled().await;
+    assert_eq!(browser.get("/increment/n").await.body, "3");
+}
+
+fn seconds(answer: &Answer) -> &str {
+    let header = answer.headers.get(RETRY_AFTER);
+    header.map_or("none", |value| value.to_str().expect("a number"))
+}
+
+#[tokio::test]
+async fn an_answer_of_503_says_when_to_come_back() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let nowhere = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
+    let store = PgSessionStore::new(nowhere).timeout(Duration::from_millis(100));
+    let away = browser.at(&app(PgSessionLayer::new(store)));
+    let not_loaded = away.peek("/get/a").await;
+    assert_eq!(
+        (not_loaded.status.as_u16(), seconds(&not_loaded)),
+        (503, "5")
+    );
+
+    site.refuse("UPDATE").await;
+    let not_saved = browser.peek("/increment/n").await;
+    assert_eq!((not_saved.status.as_u16(), seconds(&not_saved)), (503, "5"));
+
+    let rows = site.rows();
+    let page = async move |session: Session| {
+        session.insert("b", 2)?;
+        rows.execute("DELETE FROM TABLE").await;
+        session.save().await
+    };
+    let ended = browser.at(&site.app_with(page)).peek("/page").await;
+    assert_eq!((ended.status.as_u16(), seconds(&ended)), (503, "1"));
+}
+
+#[tokio::test]
+async fn an_answer_that_no_wait_would_mend_asks_nobody_back() {
+    let site = Site::without_table().await;
+    let known = site.browser().with_cookie("__Host-id", &"A".repeat(43));
+    let answer = known.peek("/get/a").await;
+    assert_eq!((answer.status.as_u16(), seconds(&answer)), (500, "none"));
+}
+
+async fn read_only(site: &Site) {
+    let name = site
+        .database
+        .url()
+        .split(['/', '?'])
+        .find(|part| part.starts_with("test_"));
+    let sql = format!(
+        "ALTER DATABASE {} SET default_transaction_read_only = on",
+        name.expect("a name")
+    );
+    site.rows().execute(&sql).await;
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_told_at_set_up() {
+    let site = Site::new().await;
+    read_only(&site).await;
+    let store = impatient(&site).await;
+    for outcome in [store.migrate().await, store.check().await.map(drop)] {
+        let error = outcome.expect_err("no writes");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("takes no writes"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_not_asked_again_and_again() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/increment/n").await;
+    read_only(&site).await;
+    let proxy = Proxy::before(site.database.url()).await;
+    let store = PgSessionStore::new(proxy.pool().await);
+    let page = async |session: Session| -> Result<(), Error> {
+        session.insert("b", 2)?;
+        session.save().await
+    };
+    let here = browser.at(&app_with(PgSessionLayer::new(store), page));
+    assert_eq!(here.peek("/page").await.status, 503);
+    let texts = proxy.take_texts();
+    let writes = texts.iter().filter(|text| text.starts_with("UPDATE"));
+    assert_eq!(writes.count(), 2, "{texts:?}");
+    assert_eq!(here.peek("/get/n").await.body, "1");
+}
