@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -53,6 +54,8 @@ pub(crate) fn environment(
 pub(crate) fn set(folder: &Path, ahead: i64) -> io::Result<()> {
     let written = folder.join("clock.new");
     fs::write(&written, format!("{ahead:+}\n"))?;
+    // As root, the server is another user's.
+    fs::set_permissions(&written, fs::Permissions::from_mode(0o644))?;
     // The server never reads half of it.
     fs::rename(written, file(folder))
 }
