@@ -1,6 +1,7 @@
 //! A site with sessions, its visitors, and a view of its table.
 
 pub(crate) mod browser;
+pub(crate) mod child;
 pub(crate) mod koa;
 pub(crate) mod life;
 pub(crate) mod log;
