@@ -1,13 +1,11 @@
 //! Many requests of one session, and of a few.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum_pg_session::{PgSessionLayer, PgSessionStore};
 use sqlx::postgres::PgPoolOptions;
 use tokio::task::JoinSet;
 
-use crate::support::{Browser, Site, app, proxy::Proxy};
+use crate::support::{Browser, Site, app, page::PATIENCE, proxy::Proxy};
 
 const CLIENTS: usize = 64;
 const INCREMENTS: usize = 50;
@@ -42,7 +40,7 @@ async fn store_behind(proxy: &Proxy) -> PgSessionStore {
         .connect_with(proxy.options())
         .await
         .expect("a connection");
-    PgSessionStore::new(pool).timeout(Duration::from_secs(30))
+    PgSessionStore::new(pool).timeout(PATIENCE)
 }
 
 async fn increments_on(processes: usize) {
@@ -81,7 +79,8 @@ async fn n_increments_in_four_processes_make_n_with_fewer_statements() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hot_sessions_under_four_thousand_requests_have_no_failure() {
     let site = Site::new().await;
-    let apps = [site.app(), app(PgSessionLayer::new(site.elsewhere().await))];
+    let stores = [site.store.clone(), site.elsewhere().await];
+    let apps = stores.map(|store| app(PgSessionLayer::new(store.timeout(PATIENCE))));
     let mut visits = JoinSet::new();
     for _ in 0..5 {
         let mut browser = Browser::new(&apps[0]);

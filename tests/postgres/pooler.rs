@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     Browser, Life, app,
+    page::PATIENCE,
     site::{behind, pool},
     texts,
 };
@@ -236,7 +237,7 @@ impl Crowd {
             behind.direct.clone(),
         )));
         for process in 0..processes {
-            crowd.stores.push(behind.store().await);
+            crowd.stores.push(behind.store().await.timeout(PATIENCE));
             let mut own = Vec::new();
             for session in 0..sessions {
                 let name = format!("{process}-{session}");

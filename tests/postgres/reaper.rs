@@ -237,7 +237,7 @@ async fn eight_reapers_share_the_work() {
 #[tokio::test]
 async fn a_run_without_a_database_is_an_error() {
     let site = Site::new().await;
-    let reaper = site.reaper(1000);
+    let reaper = Reaper::new(PgSessionStore::new(site.pool.clone()));
     site.pool.close().await;
     assert!(reaper.run_once().await.is_err());
 }
