@@ -107,7 +107,7 @@ async fn a_session_lives_its_whole_life_in_parts() {
     in_parts(async |site| {
         Life::of(&site.pool, "public.session")
             .is_whole(&site.store)
-            .await
+            .await;
     })
     .await;
 }

@@ -251,7 +251,7 @@ impl Visited {
         };
         assert!(left > IDLE - PRECISION, "{name}: {left} s are left");
         assert!(left < longest + PRECISION, "{name}: {left} s are left");
-        if self.visits % 3 == 0 {
+        if self.visits.is_multiple_of(3) {
             assert_eq!(self.visitor.get("/cycle").await.status, 200, "{name}");
         }
     }
