@@ -155,12 +155,13 @@ fn of_pool(pool: &PgPool) -> NonZeroU32 {
 
 impl Loan<'_> {
     /// For the next statement, which is likely to come at once. Never where
-    /// that would leave the application without a connection.
+    /// that would leave the application, or another store, without a
+    /// connection.
     pub(super) fn keep(self) {
         let pool = &self.shared.pool;
         let last_used = Instant::now();
         let is_young = last_used - self.since < LONGEST;
-        if self.shared.limit < of_pool(pool) && is_young && !pool.is_closed() {
+        if self.shared.spares_one() && is_young && !pool.is_closed() {
             self.shared.keep(Borrowed {
                 connection: self.connection,
                 since: self.since,
@@ -175,6 +176,14 @@ impl Loan<'_> {
 impl Shared {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the pool can lend another one while all that are lent now are
+    /// kept.
+    fn spares_one(&self) -> bool {
+        let all = of_pool(&self.pool);
+        let lent = (self.pool.size() as usize).saturating_sub(self.pool.num_idle());
+        self.limit < all && lent < all.get() as usize
     }
 
     fn take_kept(&self) -> Option<Borrowed> {

@@ -36,14 +36,15 @@ impl Database {
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let deadline = self.deadline();
-        let mut connection = timeout_at(deadline, self.pool().acquire())
+        let connection = timeout_at(deadline, self.pool().acquire())
             .await
             .map_err(|_| out_of_time())??;
-        let outcome = timeout_at(deadline, self.carry_out(&mut connection, work)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
-        match outcome.as_ref().is_err_and(Error::spoils_the_connection) {
-            true => abandon(connection),
-            false => Connections::take_back(connection),
+        let mut lent = Lent(Some(connection));
+        let outcome = timeout_at(deadline, self.carry_out(lent.connection(), work))
+            .await
+            .map_err(|_| out_of_time())?;
+        if !outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+            lent.give_back();
         }
         outcome
     }
@@ -125,6 +126,31 @@ impl Database {
 
     pub(crate) fn pool(&self) -> &PgPool {
         self.connections.pool()
+    }
+}
+
+/// A connection for work that may be dropped at any moment. Only after its end
+/// it goes back to the pool: sqlx forgets a `BEGIN` whose answer nobody waited
+/// for, and whoever took the connection next would be in that transaction.
+struct Lent(Option<PoolConnection<Postgres>>);
+
+impl Lent {
+    fn connection(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("taken at the end only")
+    }
+
+    fn give_back(mut self) {
+        if let Some(connection) = self.0.take() {
+            Connections::take_back(connection);
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            abandon(connection);
+        }
     }
 }
 

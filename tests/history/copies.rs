@@ -15,14 +15,24 @@ use tokio::{
 };
 
 use crate::{
-    site::{PORT, SERVES, TOUCHES},
+    site::{PORT, REAPS, SERVES, TOUCHES},
     wire::Wire,
 };
 
 pub(crate) struct Copies {
     copies: Vec<Copy>,
+    reaping: Reaping,
     /// The ports of those that are, or are about to be, no more.
     killed: Mutex<HashSet<u16>>,
+}
+
+/// When a copy deletes expired rows.
+#[derive(Clone, Copy)]
+pub(crate) enum Reaping {
+    /// When a visitor asks it to.
+    OnRequest,
+    /// By a spawned reaper, too.
+    Every(Duration),
 }
 
 struct Copy {
@@ -33,13 +43,14 @@ struct Copy {
 }
 
 impl Copies {
-    pub(crate) async fn start(url: &str, number: usize) -> Self {
+    pub(crate) async fn start(url: &str, number: usize, reaping: Reaping) -> Self {
         let mut copies = Vec::new();
         for _ in 0..number {
             copies.push(Copy::stopped(Wire::to(url).await));
         }
         let copies = Self {
             copies,
+            reaping,
             killed: Mutex::default(),
         };
         for index in 0..number {
@@ -55,6 +66,11 @@ impl Copies {
     pub(crate) fn port(&self, index: usize) -> Option<u16> {
         let port = self.copies[index].port.load(Ordering::SeqCst);
         (port != 0).then_some(port)
+    }
+
+    /// The id of its process, while there is one.
+    pub(crate) async fn process(&self, index: usize) -> Option<u32> {
+        self.copies[index].process.lock().await.as_ref()?.id()
     }
 
     /// Whether the copy that listened there was killed.
@@ -90,7 +106,7 @@ impl Copies {
 
     pub(crate) async fn start_copy(&self, index: usize) {
         let copy = &self.copies[index];
-        let (process, port) = spawn(copy.wire.url(), index % 2 == 1)
+        let (process, port) = spawn(copy.wire.url(), index % 2 == 1, self.reaping)
             .await
             .expect("this program can be run again");
         *copy.process.lock().await = Some(process);
@@ -108,7 +124,7 @@ impl Copy {
     }
 }
 
-async fn spawn(url: &str, touches: bool) -> io::Result<(Child, u16)> {
+async fn spawn(url: &str, touches: bool, reaping: Reaping) -> io::Result<(Child, u16)> {
     let mut command = Command::new(env::current_exe()?);
     command
         .args([
@@ -122,6 +138,9 @@ async fn spawn(url: &str, touches: bool) -> io::Result<(Child, u16)> {
         .kill_on_drop(true);
     if touches {
         command.env(TOUCHES, "1");
+    }
+    if let Reaping::Every(interval) = reaping {
+        command.env(REAPS, interval.as_millis().to_string());
     }
     let mut process = command.spawn()?;
     let output = process.stdout.take().expect("it is piped");

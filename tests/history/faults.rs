@@ -113,7 +113,7 @@ impl Faults {
     }
 }
 
-const ANY: &str = "
+pub(crate) const ANY: &str = "
     SELECT count(pg_terminate_backend(pid))
     FROM (
         SELECT pid FROM pg_stat_activity
@@ -132,7 +132,7 @@ const BUSY: &str = "
         LIMIT $1
     ) AS chosen";
 
-async fn terminate(pool: PgPool, choice: &'static str, number: i64) {
+pub(crate) async fn terminate(pool: PgPool, choice: &'static str, number: i64) {
     sqlx::query(choice)
         .bind(number)
         .execute(&pool)
@@ -140,11 +140,11 @@ async fn terminate(pool: PgPool, choice: &'static str, number: i64) {
         .expect("the checker's connections are spared");
 }
 
-const LOCK_ROW: &str = "SELECT FROM session ORDER BY random() LIMIT 1 FOR UPDATE";
-const LOCK_TABLE: &str = "LOCK TABLE session IN ACCESS EXCLUSIVE MODE";
+pub(crate) const LOCK_ROW: &str = "SELECT FROM session ORDER BY random() LIMIT 1 FOR UPDATE";
+pub(crate) const LOCK_TABLE: &str = "LOCK TABLE session IN ACCESS EXCLUSIVE MODE";
 
 /// Whatever the lock covers takes as long as this transaction.
-async fn slow_down(pool: PgPool, lock: &'static str, length: Duration) {
+pub(crate) async fn slow_down(pool: PgPool, lock: &'static str, length: Duration) {
     let mut transaction = pool.begin().await.expect("a connection");
     transaction.execute(lock).await.expect("a lock");
     tokio::time::sleep(length).await;
@@ -165,7 +165,7 @@ const EXPIRE: &str = "
       AND t.expiry > now()
     RETURNING (t.session ->> 'owner')::bigint";
 
-async fn expire(pool: PgPool, record: Arc<Record>) {
+pub(crate) async fn expire(pool: PgPool, record: Arc<Record>) {
     let from = record.now();
     let owner: Option<i64> = sqlx::query_scalar(EXPIRE)
         .fetch_optional(&pool)

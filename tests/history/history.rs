@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     browser::Browser,
     check::{StoredRow, violations},
-    copies::Copies,
+    copies::{Copies, Reaping},
     faults::{Fault, Faults},
     random::{Random, fresh_seed},
     record::{Record, Token},
@@ -53,7 +53,7 @@ impl Script {
     }
 }
 
-fn given(name: &str) -> Option<u64> {
+pub(crate) fn given(name: &str) -> Option<u64> {
     let value = env::var(name).ok()?;
     Some(value.parse().expect("a number"))
 }
@@ -77,7 +77,7 @@ pub(crate) async fn play(script: Script) -> Report {
     store.migrate().await.expect("a new table");
 
     let record = Arc::new(Record::default());
-    let copies = Arc::new(Copies::start(database.url(), script.copies).await);
+    let copies = Arc::new(start_copies(database.url(), script).await);
     let stage = Stage {
         script,
         record: Arc::clone(&record),
@@ -87,7 +87,7 @@ pub(crate) async fn play(script: Script) -> Report {
     };
     let faults = stage.perform().await;
     stage.look_at_every_jar().await;
-    let rows = stage.rows().await;
+    let rows = stored_rows(&stage.pool).await;
     let end = record.now();
     let kept = record.take();
     Report {
@@ -170,29 +170,37 @@ impl Stage {
         }
     }
 
-    async fn rows(&self) -> Vec<StoredRow> {
-        let sql = "SELECT id, session::text, expiry > now() FROM session ORDER BY id";
-        let rows: Vec<(String, String, bool)> = sqlx::query_as(sql)
-            .fetch_all(&self.pool)
-            .await
-            .expect("rows");
-        rows.into_iter()
-            .map(|(id, document, is_live)| StoredRow {
-                id,
-                document: serde_json::from_str(&document).expect("an object"),
-                is_live,
-            })
-            .collect()
-    }
-
     fn held(&self) -> HashSet<Token> {
-        let jars = self.browsers.iter().filter_map(|browser| browser.current());
-        jars.map(|(token, _)| token).collect()
+        held_by(&self.browsers)
     }
 }
 
+async fn start_copies(url: &str, script: Script) -> Copies {
+    Copies::start(url, script.copies, Reaping::OnRequest).await
+}
+
+/// The whole table.
+pub(crate) async fn stored_rows(pool: &PgPool) -> Vec<StoredRow> {
+    let sql = "SELECT id, session::text, expiry > now() FROM session ORDER BY id";
+    let rows: Vec<(String, String, bool)> =
+        sqlx::query_as(sql).fetch_all(pool).await.expect("rows");
+    rows.into_iter()
+        .map(|(id, document, is_live)| StoredRow {
+            id,
+            document: serde_json::from_str(&document).expect("an object"),
+            is_live,
+        })
+        .collect()
+}
+
+/// The cookies in the jars.
+pub(crate) fn held_by(browsers: &[Arc<Browser>]) -> HashSet<Token> {
+    let jars = browsers.iter().filter_map(|browser| browser.current());
+    jars.map(|(token, _)| token).collect()
+}
+
 /// Known by its name, so that the faults spare it.
-async fn checkers_pool(url: &str) -> PgPool {
+pub(crate) async fn checkers_pool(url: &str) -> PgPool {
     let options: PgConnectOptions = url.parse().expect("a URL");
     PgPoolOptions::new()
         .max_connections(10)

@@ -12,6 +12,13 @@
 //! it does not, and so neither what a jar holds by then. A race that is rare
 //! may take a few runs to come back. `planted-bugs` shows that the rules find
 //! what they are for.
+//!
+//! Half an hour of it, with restarts of the database among the faults, and a
+//! look at what must not grow (`SOAK_MINUTES` for another length):
+//!
+//! ```sh
+//! cargo test --release --test history -- --ignored soak --nocapture
+//! ```
 
 mod browser;
 mod check;
@@ -24,6 +31,7 @@ mod random;
 mod record;
 mod report;
 mod site;
+mod soak;
 mod visitor;
 mod wire;
 

@@ -161,6 +161,11 @@ impl Record {
         self.lives.fetch_add(1, Ordering::SeqCst) + 1
     }
 
+    /// The first life that is not begun yet.
+    pub(crate) fn next_life(&self) -> Life {
+        self.lives.load(Ordering::SeqCst) + 1
+    }
+
     pub(crate) fn keep(&self, entry: Entry) {
         self.kept().entries.push(entry);
     }

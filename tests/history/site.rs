@@ -18,6 +18,9 @@ use tokio::net::TcpListener;
 pub(crate) const SERVES: &str = "HISTORY_SERVES";
 /// Set where every request is to extend its session.
 pub(crate) const TOUCHES: &str = "HISTORY_TOUCHES";
+/// Milliseconds between two runs of a reaper of the copy's own, where it is to
+/// have one.
+pub(crate) const REAPS: &str = "HISTORY_REAPS";
 /// What a copy prints before the port that it listens on.
 pub(crate) const PORT: &str = "listens on port ";
 /// Short, so that some statements are slower than it.
@@ -195,8 +198,16 @@ async fn serve(url: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     println!("{PORT}{port}");
+    if let Some(interval) = interval_of_reaper() {
+        drop(Reaper::new(store.clone()).interval(interval).spawn());
+    }
     let app = app(store, env::var_os(TOUCHES).is_some());
     axum::serve(listener, app).await.expect("it never ends");
+}
+
+fn interval_of_reaper() -> Option<Duration> {
+    let millis = env::var(REAPS).ok()?;
+    Some(Duration::from_millis(millis.parse().expect("a number")))
 }
 
 /// Not a test of its own: a copy of the server is this program, told to run

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use tokio::sync::watch;
 
 use crate::{
     browser::Browser,
@@ -98,6 +99,15 @@ impl Visitor {
     pub(crate) async fn visit(&mut self, times: u64) {
         for _ in 0..times {
             self.visit_once().await;
+        }
+    }
+
+    /// With pauses that are this long on average.
+    pub(crate) async fn visit_until(&mut self, over: watch::Receiver<bool>, pause: Duration) {
+        while !*over.borrow() {
+            self.visit_once().await;
+            let pause = pause.mul_f64(self.random.below(2_000) as f64 / 1e3);
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -1,11 +1,7 @@
 //! Connections that are lost, and answers that are late, while a change is
 //! under way.
 
-use std::{
-    future::{Future, poll_fn},
-    sync::Arc,
-    task::Poll,
-};
+use std::sync::Arc;
 
 use axum::Router;
 use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
@@ -14,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::support::{
     Browser, Site, app,
-    page::{app_with, patiently, until},
+    page::{app_with, dropped_after, patiently, until},
     proxy::Proxy,
     texts,
 };
@@ -181,20 +177,6 @@ async fn a_change_that_only_an_older_row_has_no_need_of_is_made() {
     assert!(patiently(first).await.expect("no panic").is_success());
     assert_eq!(patiently(second).await.expect("no panic"), "1");
     assert_eq!(exposed.browser.peek("/get/b").await.body, "none");
-}
-
-/// Polls a future so often, then drops it.
-async fn dropped_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
-    let mut future = Box::pin(future);
-    let mut polled = 0;
-    poll_fn(|context| {
-        if polled == polls {
-            return Poll::Ready(None);
-        }
-        polled += 1;
-        future.as_mut().poll(context).map(Some)
-    })
-    .await
 }
 
 /// Wherever the client is lost, there is one session with all its data, and

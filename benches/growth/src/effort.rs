@@ -9,6 +9,9 @@ pub(crate) enum Effort {
     Quick,
     /// To quote the figures.
     Full,
+    /// To see what a long run of the reaper costs: so many expired rows, and
+    /// nothing else.
+    Reap(u64),
 }
 
 impl Effort {
@@ -18,7 +21,13 @@ impl Effort {
             [] => Ok(Self::Full),
             ["--quick"] => Ok(Self::Quick),
             ["--smoke"] => Ok(Self::Smoke),
-            _ => Err(format!("--quick, --smoke or nothing, not {arguments:?}")),
+            ["--reap", rows] => rows
+                .parse()
+                .map(Self::Reap)
+                .map_err(|error| format!("{rows} rows: {error}")),
+            _ => Err(format!(
+                "--quick, --smoke, --reap ROWS or nothing, not {arguments:?}"
+            )),
         }
     }
 
@@ -28,6 +37,7 @@ impl Effort {
             Self::Smoke => &[100, 1_000],
             Self::Quick => &[10_000, 100_000],
             Self::Full => &[10_000, 100_000, 1_000_000, 5_000_000],
+            Self::Reap(_) => &[],
         }
     }
 
@@ -36,15 +46,41 @@ impl Effort {
         match self {
             Self::Smoke => &[100, 100_000],
             Self::Quick | Self::Full => &[100, 1_000, 10_000, 100_000, 1_000_000],
+            Self::Reap(_) => &[],
         }
     }
 
     /// How many rows are expired when the reaper runs.
-    pub(crate) fn expired(self) -> &'static [u64] {
+    pub(crate) fn expired(self) -> Vec<u64> {
         match self {
-            Self::Smoke => &[1, 1_500],
-            Self::Quick => &[1, 10, 100, 1_000, 10_000],
-            Self::Full => &[1, 10, 100, 1_000, 10_000, 100_000],
+            Self::Smoke => vec![1, 1_500],
+            Self::Quick => vec![1, 10, 100, 1_000, 10_000],
+            Self::Full => vec![1, 10, 100, 1_000, 10_000, 100_000],
+            Self::Reap(expired) => vec![expired],
+        }
+    }
+
+    /// How many of them go in one transaction: the default, and others beside
+    /// it that show whether it is well chosen, where that takes no hour.
+    pub(crate) fn batches(self) -> &'static [u32] {
+        match self {
+            Self::Smoke | Self::Quick | Self::Full => &[1_000],
+            Self::Reap(1_000_000..) => &[1_000],
+            Self::Reap(_) => &[250, 1_000, 4_000],
+        }
+    }
+
+    /// How long the others are alone before each run of the reaper, and what of
+    /// that counts at the most: its end, well before the reaper comes, and not
+    /// its begin.
+    pub(crate) fn alone(self) -> Alone {
+        let millis = match self {
+            Self::Smoke | Self::Quick | Self::Full => (300, 150),
+            Self::Reap(_) => (5_500, 5_000),
+        };
+        Alone {
+            length: Duration::from_millis(millis.0),
+            watched: Duration::from_millis(millis.1),
         }
     }
 
@@ -53,7 +89,7 @@ impl Effort {
         match self {
             Self::Smoke => 1_000,
             Self::Quick => 10_000,
-            Self::Full => 100_000,
+            Self::Full | Self::Reap(_) => 100_000,
         }
     }
 
@@ -61,7 +97,7 @@ impl Effort {
         match self {
             Self::Smoke => 1,
             Self::Quick => 5,
-            Self::Full => 5,
+            Self::Full | Self::Reap(_) => 5,
         }
     }
 
@@ -69,7 +105,7 @@ impl Effort {
         Duration::from_millis(match self {
             Self::Smoke => 50,
             Self::Quick => 250,
-            Self::Full => 1_000,
+            Self::Full | Self::Reap(_) => 1_000,
         })
     }
 
@@ -80,6 +116,14 @@ impl Effort {
             Self::Smoke => 1,
             Self::Quick => (20_000 / expired).clamp(2, 10),
             Self::Full => (300_000 / expired).clamp(3, 40),
+            Self::Reap(_) => 3,
         }
     }
+}
+
+/// The time before the reaper comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Alone {
+    pub(crate) length: Duration,
+    pub(crate) watched: Duration,
 }

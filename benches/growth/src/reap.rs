@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     time::{Duration, Instant},
 };
 
@@ -9,7 +10,7 @@ use sqlx::PgPool;
 
 use crate::{
     Outcome,
-    effort::Effort,
+    effort::{Alone, Effort},
     rounds::{Answered, Crowd},
     seed::{Life, Rows, insert, vacuum},
     site::{Site, Visit},
@@ -18,18 +19,15 @@ use crate::{
 const SIZE: u64 = 500;
 /// Half of those who are there at once read, half of them write.
 const FOREGROUND: [Visit; 2] = [Visit::Load, Visit::Save];
-/// How long the foreground is alone before each run of the reaper, and what of
-/// that goes by before anything counts.
-const ALONE: Duration = Duration::from_millis(300);
+/// What goes by before anything counts.
 const WARM_UP: Duration = Duration::from_millis(100);
-/// The longest time for which it is watched alone; it ends well before the
-/// reaper comes.
-const WATCHED: Duration = Duration::from_millis(150);
 
 /// What it took to delete so many rows.
 #[derive(Clone, Debug)]
 pub(crate) struct Reaped {
     pub(crate) expired: u64,
+    /// Rows of one transaction.
+    pub(crate) batch: u32,
     /// The median of some runs, its pauses included.
     pub(crate) micros_per_row: f64,
     /// Of the requests that met the reaper.
@@ -52,18 +50,22 @@ pub(crate) async fn over_expired(pool: &PgPool, effort: Effort) -> Outcome<Vec<R
     let site = Site::new(pool, "reaped".into(), effort.living(), SIZE).await?;
     let mut steps = Vec::new();
     for expired in effort.expired() {
-        let mut runs = Vec::new();
-        for _ in 0..effort.reaps(*expired) {
-            runs.push(run(&site, *expired).await?);
+        let mut runs: BTreeMap<u32, Vec<Run>> = BTreeMap::new();
+        for _ in 0..effort.reaps(expired) {
+            for batch in effort.batches() {
+                let run = run(&site, expired, *batch, effort.alone()).await?;
+                runs.entry(*batch).or_default().push(run);
+            }
         }
         eprintln!("{expired} rows are reaped");
-        steps.push(step(*expired, &runs));
+        let of_batches = runs.iter().map(|(batch, runs)| step(expired, *batch, runs));
+        steps.extend(of_batches);
     }
     site.check_saves().await?;
     Ok(steps)
 }
 
-async fn run(site: &Site, expired: u64) -> Outcome<Run> {
+async fn run(site: &Site, expired: u64, batch: u32, alone: Alone) -> Outcome<Run> {
     let rows = Rows {
         first: site.visitors,
         count: expired,
@@ -74,9 +76,11 @@ async fn run(site: &Site, expired: u64) -> Outcome<Run> {
     vacuum(&site.pool, &site.table).await?;
     let crowd = Crowd::enter(site, &FOREGROUND);
     let entered = Instant::now();
-    tokio::time::sleep(ALONE).await;
+    tokio::time::sleep(alone.length).await;
     let from = Instant::now();
-    let reaped = Reaper::new(site.store.clone()).run_once().await?;
+    let rows = NonZeroU32::new(batch).ok_or("a batch of no rows")?;
+    let reaper = Reaper::new(site.store.clone()).batch_size(rows);
+    let reaped = reaper.run_once().await?;
     let took = from.elapsed();
     let answered = crowd.leave().await?;
     if reaped.deleted != expired {
@@ -84,7 +88,7 @@ async fn run(site: &Site, expired: u64) -> Outcome<Run> {
     }
     Ok(Run {
         took,
-        alone: met(&answered, entered + WARM_UP, took.min(WATCHED)),
+        alone: met(&answered, entered + WARM_UP, took.min(alone.watched)),
         during: met(&answered, from, took),
     })
 }
@@ -94,10 +98,11 @@ fn met(answered: &[Answered], from: Instant, length: Duration) -> Vec<Answered> 
     answered.iter().filter(meets).copied().collect()
 }
 
-fn step(expired: u64, runs: &[Run]) -> Reaped {
+fn step(expired: u64, batch: u32, runs: &[Run]) -> Reaped {
     let micros = |run: &Run| run.took.as_secs_f64() * 1e6 / expired as f64;
     Reaped {
         expired,
+        batch,
         micros_per_row: median(&mut runs.iter().map(micros).collect::<Vec<_>>()),
         during: p99s(runs.iter().flat_map(|run| &run.during)),
         alone: p99s(runs.iter().flat_map(|run| &run.alone)),

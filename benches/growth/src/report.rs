@@ -22,8 +22,10 @@ pub(crate) struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", table("rows", &self.rows, readable))?;
-        writeln!(f, "{}", table("document", &self.sizes, bytes))?;
+        if !self.rows.is_empty() {
+            writeln!(f, "{}", table("rows", &self.rows, readable))?;
+            writeln!(f, "{}", table("document", &self.sizes, bytes))?;
+        }
         write!(f, "{}", table_of_reaper(&self.reaped))
     }
 }
@@ -33,7 +35,7 @@ impl Report {
     pub(crate) fn publish(&self, effort: Effort) -> io::Result<()> {
         let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let (plots, summary) = match effort {
-            Effort::Smoke => return Ok(()),
+            Effort::Smoke | Effort::Reap(_) => return Ok(()),
             Effort::Quick => {
                 let folder = benches.join("target/growth");
                 (folder.clone(), folder.join("growth.json"))
@@ -123,14 +125,18 @@ fn table(axis: &str, steps: &[Step], unit: fn(f64) -> String) -> Table {
 }
 
 fn table_of_reaper(steps: &[Reaped]) -> Table {
-    let mut headings = vec!["expired".to_owned(), "us per row".into()];
+    let mut headings = vec!["expired".to_owned(), "a batch".into(), "us per row".into()];
     for visit in ["load", "save"] {
         headings.push(format!("{visit} p99 ms alone"));
         headings.push("reaping".into());
     }
     let mut table = Table::new(headings);
     for step in steps {
-        let mut cells = vec![readable(step.expired as f64), readable(step.micros_per_row)];
+        let mut cells = vec![
+            readable(step.expired as f64),
+            readable(step.batch.into()),
+            readable(step.micros_per_row),
+        ];
         for visit in [Visit::Load, Visit::Save] {
             for p99s in [&step.alone, &step.during] {
                 cells.push(p99s.get(&visit).copied().map_or("-".into(), readable));

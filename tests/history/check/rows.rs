@@ -21,6 +21,11 @@ pub(crate) struct StoredRow {
 }
 
 impl StoredRow {
+    /// The life that began it; `None` for a forwarding.
+    pub(crate) fn owner(&self) -> Option<Life> {
+        self.number("owner")
+    }
+
     fn number(&self, key: &str) -> Option<u64> {
         self.document.get(key)?.as_u64()
     }
@@ -29,7 +34,7 @@ impl StoredRow {
         let list = self.document.get("list").and_then(Value::as_array);
         let values = self.document.iter().filter(|(key, _)| key.len() == 1);
         Seen {
-            owner: self.number("owner"),
+            owner: self.owner(),
             count: self.number("count").unwrap_or_default(),
             list: list
                 .into_iter()
@@ -52,7 +57,7 @@ pub(super) fn check(books: &Books<'_>, rows: &[StoredRow], end: Moment, found: &
     let held: HashSet<_> = books.held.iter().map(|token| row_id(token)).collect();
     let mut by_life: BTreeMap<Life, Vec<&StoredRow>> = BTreeMap::new();
     for row in rows {
-        match row.number("owner") {
+        match row.owner() {
             Some(life) => by_life.entry(life).or_default().push(row),
             None if row.is_forwarding() => {}
             None => found.at_the_end(format!("a row of nobody: {row:?}")),

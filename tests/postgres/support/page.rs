@@ -1,6 +1,11 @@
 //! What a site needs for one test alone: a page, a trigger, a wait.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use axum::{Router, handler::Handler, routing::get};
 use axum_pg_session::{PgSessionLayer, SessionId};
@@ -155,6 +160,20 @@ impl Gate {
     pub(crate) fn open(&self) {
         self.open.add_permits(1);
     }
+}
+
+/// Polls a future so often, then drops it.
+pub(crate) async fn dropped_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut polled = 0;
+    poll_fn(|context| {
+        if polled == polls {
+            return Poll::Ready(None);
+        }
+        polled += 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
 }
 
 /// Asks until the answer is yes.

@@ -1,0 +1,167 @@
+//! Hundreds of stores on one pool, such as one for each customer of a site.
+
+use std::{env, fs, num::NonZeroU32, process, time::Duration};
+
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper};
+use sqlx::PgPool;
+use tokio::{runtime::Handle, task::JoinSet};
+
+use crate::support::{
+    Browser, Site, app,
+    child::{Process, say},
+    execute,
+    page::{PATIENCE, until},
+    site::pool,
+};
+
+const STORES: usize = 300;
+const ROUNDS: usize = 3;
+const AT_ONCE: usize = 50;
+const CONNECTIONS: u32 = 10;
+/// Set for a process of its own, in which nothing else needs memory.
+const URL: &str = "MANY_STORES_URL";
+
+impl Site {
+    /// As `migrate` would, which takes longer for hundreds.
+    async fn tables(&self, number: usize) {
+        let sql = format!(
+            "DO $$ BEGIN FOR i IN 1..{number} LOOP
+                 EXECUTE format('CREATE TABLE s%s (LIKE session INCLUDING ALL)', i);
+             END LOOP; END $$"
+        );
+        execute(&self.pool, &sql).await;
+    }
+}
+
+/// A visitor of each, many at the same moment.
+async fn serve(stores: &[PgSessionStore]) {
+    for crowd in stores.chunks(AT_ONCE) {
+        let mut visits = JoinSet::new();
+        for store in crowd {
+            let browser = Browser::new(&app(PgSessionLayer::new(store.clone())));
+            visits.spawn(async move { browser.peek("/increment/n").await.status });
+        }
+        let answers = visits.join_all().await;
+        assert!(
+            answers.iter().all(http::StatusCode::is_success),
+            "{answers:?}"
+        );
+    }
+}
+
+fn stores_on(pool: &PgPool) -> Vec<PgSessionStore> {
+    // All look at their tables at once, which takes a while.
+    let store = PgSessionStore::new(pool.clone()).timeout(PATIENCE);
+    (1..=STORES)
+        .map(|i| store.clone().table(format!("s{i}")))
+        .collect()
+}
+
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+/// Nothing is lent, and nobody is at work but these.
+async fn come_to_rest(pool: &PgPool, tasks_left: usize) {
+    until(async || {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        pool.size() as usize == pool.num_idle() && tasks() == tasks_left
+    })
+    .await;
+}
+
+fn kilobytes() -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process::id())).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// Not a test of its own: it says how much memory is resident after each round.
+#[tokio::test]
+async fn come_and_go_where_the_next_test_asks_for_it() {
+    let Ok(url) = env::var(URL) else {
+        return;
+    };
+    let pool = pool(&url, CONNECTIONS).await;
+    come_to_rest(&pool, tasks()).await;
+    let at_rest = tasks();
+    for _ in 0..ROUNDS {
+        let stores = stores_on(&pool);
+        let reapers: Vec<_> = stores
+            .iter()
+            .map(|store| Reaper::new(store.clone()).spawn())
+            .collect();
+        serve(&stores).await;
+        come_to_rest(&pool, at_rest + STORES).await;
+        drop(stores);
+        // The reapers end with their stores, whoever holds their handles.
+        come_to_rest(&pool, at_rest).await;
+        assert!(reapers.iter().all(|reaper| reaper.is_finished()));
+        assert!(pool.size() <= CONNECTIONS);
+        say(&kilobytes().unwrap_or_default().to_string());
+    }
+}
+
+#[tokio::test]
+async fn hundreds_of_stores_that_come_and_go_leave_no_task_connection_or_memory() {
+    let site = Site::new().await;
+    site.tables(STORES).await;
+    let test = "many_stores::come_and_go_where_the_next_test_asks_for_it";
+    let mut child = Process::start(test, URL, site.database.url());
+    let mut resident = Vec::new();
+    while let Some(kilobytes) = child.hear().await {
+        resident.push(kilobytes.parse::<u64>().expect("a number"));
+    }
+    child.end().await;
+    assert_eq!(resident.len(), ROUNDS, "{resident:?}");
+    // The first rounds fill what an allocator keeps for the next ones.
+    let (second, last) = (resident[1], resident[ROUNDS - 1]);
+    assert!(last < second + 2_048, "{resident:?}");
+}
+
+/// Each may keep most of the pool for its next request: not where that leaves
+/// nothing for the others.
+#[tokio::test]
+async fn a_store_that_rests_leaves_a_connection_to_the_others() {
+    let site = Site::new().await;
+    site.tables(2).await;
+    let pool = pool(site.database.url(), 4).await;
+    let most = NonZeroU32::new(3).expect("not zero");
+    let stores = [1, 2].map(|i| {
+        let store = PgSessionStore::new(pool.clone()).table(format!("s{i}"));
+        store.max_connections(most)
+    });
+    for store in &stores {
+        store.check().await.expect("a table");
+    }
+    let mut visitors = Vec::new();
+    for (store, number) in stores.iter().zip([3, 1]) {
+        let app = app(PgSessionLayer::new(store.clone()));
+        for _ in 0..number {
+            let mut browser = Browser::new(&app);
+            browser.get("/increment/n").await;
+            visitors.push(browser);
+        }
+    }
+    let locks = "LOCK TABLE s1, s2 IN SHARE MODE";
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    sqlx::query(locks)
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    let mut visits = JoinSet::new();
+    for visitor in visitors {
+        visits.spawn(async move { visitor.peek("/cycle").await.status });
+    }
+    site.blocked(4).await;
+    lock.rollback().await.expect("a rollback");
+    while let Some(status) = visits.join_next().await {
+        assert!(status.expect("no panic").is_success());
+    }
+    // At once, not when what is kept is given back.
+    let kept = pool.size() as usize - pool.num_idle();
+    let own = tokio::time::timeout(Duration::from_millis(100), pool.acquire()).await;
+    assert!(own.is_ok_and(|own| own.is_ok()), "{kept} are kept");
+}

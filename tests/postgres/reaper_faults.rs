@@ -1,0 +1,220 @@
+//! The reaper in several processes, killed, and before a table that is locked.
+
+use std::{env, num::NonZeroU32, time::Duration};
+
+use axum_pg_session::{Ending, PgSessionLayer, PgSessionStore, Reaper};
+use sqlx::{Postgres, Transaction};
+
+use crate::support::{
+    Browser, Log, Site, app,
+    child::{Process, say},
+    execute,
+    page::{patiently, until},
+    site::pool,
+    texts,
+};
+
+/// The database that a process of its own is to reap.
+const URL: &str = "REAPS_URL";
+const BATCH: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
+const REAPS: &str = "reaper_faults::reaps_where_another_test_asks_for_it";
+
+impl Site {
+    /// Rows `dead1` to `dead{n}`, the higher the longer expired, three that
+    /// live, and a note of each that is deleted.
+    async fn cemetery(&self, n: u32) {
+        let sql = format!(
+            "INSERT INTO session (id, expiry, session)
+             SELECT 'dead' || i, now() - i * interval '1 second', '{{}}'::json
+             FROM generate_series(1, {n}) AS i
+             UNION ALL SELECT 'live' || i, now() + interval '1 hour', '{{}}'::json
+             FROM generate_series(1, 3) AS i;
+             CREATE TABLE deaths (id text);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN INSERT INTO deaths VALUES (OLD.id); RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER DELETE ON session
+             FOR EACH ROW EXECUTE FUNCTION note()"
+        );
+        execute(&self.pool, &sql).await;
+    }
+
+    async fn deaths(&self) -> i64 {
+        let deaths = sqlx::query_scalar("SELECT count(*) FROM deaths");
+        deaths.fetch_one(&self.pool).await.expect("a count")
+    }
+
+    /// Each dead row once, and nothing that lives.
+    async fn assert_all_died_once(&self, n: i64) {
+        let distinct = sqlx::query_scalar("SELECT count(DISTINCT id) FROM deaths");
+        let distinct: i64 = distinct.fetch_one(&self.pool).await.expect("a count");
+        assert_eq!((self.deaths().await, distinct), (n, n));
+        let left = texts(&self.pool, "SELECT id FROM session ORDER BY id").await;
+        assert_eq!(left, ["live1", "live2", "live3"]);
+    }
+
+    /// Holds a row as another transaction does.
+    async fn hold(&self, row: &str) -> Transaction<'static, Postgres> {
+        let mut transaction = self.pool.begin().await.expect("a transaction");
+        sqlx::query("SELECT FROM session WHERE id = $1 FOR UPDATE")
+            .bind(row)
+            .execute(&mut *transaction)
+            .await
+            .expect("a lock");
+        transaction
+    }
+
+    async fn lock_table(&self) -> Transaction<'static, Postgres> {
+        let mut transaction = self.pool.begin().await.expect("a transaction");
+        sqlx::query("LOCK TABLE session IN ACCESS EXCLUSIVE MODE")
+            .execute(&mut *transaction)
+            .await
+            .expect("a lock");
+        transaction
+    }
+
+    async fn terminate_reapers(&self) {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE datname = current_database() AND query LIKE '%DELETE FROM%'
+                     AND wait_event_type = 'Lock'";
+        execute(&self.pool, sql).await;
+    }
+
+    fn reapers_process(&self) -> Process {
+        Process::start(REAPS, URL, self.database.url())
+    }
+}
+
+/// Not a test of its own: a process that reaps until nothing is left, and says
+/// how much it deleted.
+#[tokio::test]
+async fn reaps_where_another_test_asks_for_it() {
+    let Ok(url) = env::var(URL) else {
+        return;
+    };
+    let pool = pool(&url, 2).await;
+    let store = PgSessionStore::new(pool.clone());
+    store.check().await.expect("a table");
+    let reaper = Reaper::new(store).batch_size(BATCH);
+    say("ready");
+    execute(
+        &pool,
+        "BEGIN; SELECT pg_advisory_xact_lock_shared(7); COMMIT",
+    )
+    .await;
+    let mut deleted = 0;
+    loop {
+        let reaped = reaper.run_once().await.expect("a database");
+        deleted += reaped.deleted;
+        if (reaped.ending, reaped.deleted) == (Ending::Drained, 0) {
+            break;
+        }
+    }
+    say(&deleted.to_string());
+}
+
+#[tokio::test]
+async fn four_processes_reap_each_row_once_and_nothing_that_lives() {
+    let site = Site::new().await;
+    site.cemetery(1_500).await;
+    // None begins before all are there.
+    let mut start = site.pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT pg_advisory_xact_lock(7)")
+        .execute(&mut *start)
+        .await
+        .expect("a lock");
+    let mut processes: Vec<_> = (0..4).map(|_| site.reapers_process()).collect();
+    site.blocked(4).await;
+    start.rollback().await.expect("a rollback");
+    let mut deleted = 0;
+    for process in &mut processes {
+        assert_eq!(process.hear().await.as_deref(), Some("ready"));
+        let said = process.hear().await.expect("a figure");
+        deleted += said.parse::<i64>().expect("a number");
+    }
+    assert_eq!(deleted, 1_500);
+    site.assert_all_died_once(1_500).await;
+    for process in processes {
+        process.end().await;
+    }
+}
+
+/// Its batch is carried out as far as its lock, and never committed.
+#[tokio::test]
+async fn what_a_killed_process_leaves_is_reaped_by_the_next() {
+    let site = Site::new().await;
+    site.cemetery(100).await;
+    // In the third batch.
+    let held = site.hold("dead50").await;
+    let mut process = site.reapers_process();
+    assert_eq!(process.hear().await.as_deref(), Some("ready"));
+    site.blocked(1).await;
+    process.kill().await;
+    assert_eq!(site.deaths().await, 40);
+    // The server does not know yet that nobody waits for its answer.
+    let next = Reaper::new(site.store.clone());
+    let refused = next.run_once().await.expect("a database");
+    assert_eq!(refused.ending, Ending::OtherReaper);
+    held.rollback().await.expect("a rollback");
+    site.settled().await;
+    assert_eq!(site.deaths().await, 40);
+    let reaped = next.run_once().await.expect("a database");
+    assert_eq!(reaped.deleted, 60);
+    site.assert_all_died_once(100).await;
+}
+
+#[tokio::test]
+async fn a_run_whose_backend_was_terminated_fails_and_the_next_one_reaps_the_rest() {
+    let site = Site::new().await;
+    site.cemetery(100).await;
+    let held = site.hold("dead50").await;
+    let reaper = Reaper::new(site.elsewhere().await).batch_size(BATCH);
+    let running = tokio::spawn({
+        let reaper = reaper.clone();
+        async move { reaper.run_once().await }
+    });
+    site.blocked(1).await;
+    site.terminate_reapers().await;
+    let failed = patiently(running).await.expect("no panic");
+    let failed = failed.expect_err("its connection is gone");
+    assert_eq!(failed.kind(), axum_pg_session::ErrorKind::Unavailable);
+    held.rollback().await.expect("a rollback");
+    let reaped = reaper.run_once().await.expect("a database");
+    assert_eq!(reaped.deleted, 60);
+    site.assert_all_died_once(100).await;
+}
+
+/// It fails within the store's timeout, says so, and goes on. The backend that
+/// waits for the table still has the reapers' lock, so that no other one comes
+/// to wait beside it; the connection is no request's.
+#[tokio::test]
+async fn a_locked_table_costs_the_reaper_its_run_and_requests_no_connection() {
+    let log = Log::keep();
+    let site = Site::new().await;
+    site.cemetery(10).await;
+    let two = pool(site.database.url(), 2).await;
+    let store = PgSessionStore::new(two.clone()).timeout(Duration::from_millis(300));
+    store.check().await.expect("a table");
+    let visits = site.store.clone().table("visit");
+    visits.migrate().await.expect("a second table");
+    let visits = PgSessionStore::new(two.clone()).table("visit");
+    let mut visitor = Browser::new(&app(PgSessionLayer::new(visits)));
+    visitor.get("/increment/n").await;
+
+    let table = site.lock_table().await;
+    let interval = Duration::from_millis(50);
+    let handle = Reaper::new(store.clone()).interval(interval).spawn();
+    let said = |what| log.text().matches(what).count();
+    let failures = || said("expired sessions could not be deleted");
+    until(async || failures() == 1 && said("expired sessions deleted") >= 3).await;
+    assert!(!handle.is_finished());
+    site.blocked(1).await;
+    for n in 2..=20 {
+        let answer = visitor.get("/increment/n").await;
+        assert_eq!(answer.body, n.to_string());
+    }
+    table.rollback().await.expect("a rollback");
+    until(async || site.deaths().await == 10).await;
+    site.assert_all_died_once(10).await;
+    patiently(handle.stop()).await;
+    assert!(two.size() <= 2);
+}
