@@ -2,23 +2,54 @@
 //! or refuses to write.
 
 use std::{
+    env,
     io::{self, Write as _, stderr},
     time::Duration,
 };
 
-use dev_postgres::Server;
+use dev_postgres::{Prefer, Server};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{
-    Condition, Crowd, Place, Visitor,
+    Condition, Crowd, Place, Site, TIMEOUT, Visitor,
     crowd::Habit,
     place::{connect, execute},
 };
 
-/// The site's connections have the setting, and somebody has locked the table.
-async fn slowed_down(setting: &str, value: &str) {
+/// The Postgres that cargo brings ends nothing that takes too long, so this
+/// takes the machine's. `None` where there is none.
+///
+/// # Panics
+///
+/// In the same place, where `CI` is set: there it is to be had.
+async fn with_setting(setting: &str, value: &str) -> Option<Place> {
+    let machine = Server::builder().prefer(Prefer::Machine);
     let settings = [(setting, value)];
-    let place = Place::with(Server::builder(), |options| options.options(settings)).await;
+    let place = Place::with(machine, |options| options.options(settings)).await;
+    let mut connection = connect(&place.server).await;
+    let sleep = "SET statement_timeout = 20; SELECT pg_sleep(0.5)";
+    if sqlx::raw_sql(sleep).execute(&mut connection).await.is_err() {
+        return Some(place);
+    }
+    assert!(env::var_os("CI").is_none(), "no Postgres with timeouts");
+    writeln!(
+        stderr(),
+        "{setting} is skipped: this Postgres knows no timeouts"
+    )
+    .expect("a reader");
+    None
+}
+
+fn has_logged(place: &Place, message: &str) {
+    let log = place.server.log().expect("a log");
+    assert!(log.contains(message), "{log}");
+}
+
+/// Somebody has locked the table.
+async fn slowed_down(setting: &str, value: &str, message: &str) {
+    let Some(place) = with_setting(setting, value).await else {
+        return;
+    };
     let crowd = Crowd::enter(&place.app()).await;
     let mut other = connect(&place.server).await;
     let lock = "BEGIN; LOCK TABLE session IN ACCESS EXCLUSIVE MODE";
@@ -32,30 +63,37 @@ async fn slowed_down(setting: &str, value: &str) {
         .await
         .expect("no lock");
     crowd.recovers(setting, &place.server).await;
+    has_logged(&place, message);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_that_take_longer_than_the_server_allows_lose_nothing() {
-    slowed_down("statement_timeout", "200ms").await;
+    let message = "canceling statement due to statement timeout";
+    slowed_down("statement_timeout", "200ms", message).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn locks_that_are_not_granted_lose_nothing() {
-    slowed_down("lock_timeout", "100ms").await;
+    let message = "canceling statement due to lock timeout";
+    slowed_down("lock_timeout", "100ms", message).await;
 }
 
 /// The network is so slow that a transaction waits between its statements.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_idles_too_long_loses_nothing() {
     let setting = "idle_in_transaction_session_timeout";
-    let options = [(setting, "150ms")];
-    let place = Place::with(Server::builder(), |all| all.options(options)).await;
-    let crowd = Crowd::with_habit(&place.app(), Habit::Cycle).await;
-    let slow = Condition::Slow(Duration::from_millis(90));
+    let Some(place) = with_setting(setting, "400ms").await else {
+        return;
+    };
+    let timeout = 3 * TIMEOUT;
+    let store = place.store.clone().timeout(timeout);
+    let crowd = Crowd::with_habit(&Site::new(&store, timeout), Habit::Cycle).await;
+    let slow = Condition::Slow(Duration::from_millis(220));
     place.network.turn(slow).await;
-    crowd.refused(30).await;
+    crowd.refused(12).await;
     place.network.turn(Condition::Open).await;
     crowd.recovers(setting, &place.server).await;
+    has_logged(&place, "idle-in-transaction timeout");
 }
 
 #[tokio::test(flavor = "multi_thread")]

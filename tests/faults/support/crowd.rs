@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use dev_postgres::Server;
 use sqlx::Row as _;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
-use super::{Visitor, place::connect, visitor::Answer};
+use super::{Site, Visitor, place::connect, visitor::Answer};
 
 const VISITORS: usize = 12;
 /// Between two requests of one visitor.
@@ -45,14 +44,14 @@ struct News {
 }
 
 impl Crowd {
-    pub(crate) async fn enter(app: &Router) -> Self {
-        Self::with_habit(app, Habit::Count).await
+    pub(crate) async fn enter(site: &Site) -> Self {
+        Self::with_habit(site, Habit::Count).await
     }
 
-    pub(crate) async fn with_habit(app: &Router, habit: Habit) -> Self {
+    pub(crate) async fn with_habit(site: &Site, habit: Habit) -> Self {
         let mut visitors = Vec::new();
         for number in 0..VISITORS {
-            visitors.push(Visitor::enter(app, format!("visitor-{number}")).await);
+            visitors.push(Visitor::enter(site, format!("visitor-{number}")).await);
         }
         Self::of(visitors, habit)
     }

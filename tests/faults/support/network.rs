@@ -21,10 +21,13 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream, UnixStream},
     sync::watch,
     task::JoinHandle,
+    time::timeout,
 };
 
 /// More than a site ever opens at once.
 const BACKLOG: u32 = 1024;
+/// More than a connection takes that is made at all.
+const LAST_PLACE: Duration = Duration::from_millis(300);
 
 /// What becomes of what is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -175,11 +178,15 @@ async fn until_it_changes(now: Condition, wire: &Wire, condition: &mut watch::Re
     condition.changed().await.expect("the network is there");
 }
 
-/// A queue that is full makes the system drop what else comes.
-async fn fill(listener: &TcpListener) -> TcpStream {
+/// A queue that is full makes the system drop what else comes. Where somebody
+/// else has the last place, it is full already.
+async fn fill(listener: &TcpListener) -> Option<TcpStream> {
     set_backlog(listener, 0);
     let address = listener.local_addr().expect("an address");
-    TcpStream::connect(address).await.expect("a last place")
+    let filler = timeout(LAST_PLACE, TcpStream::connect(address))
+        .await
+        .ok()?;
+    Some(filler.expect("a last place"))
 }
 
 fn set_backlog(listener: &TcpListener, backlog: u32) {

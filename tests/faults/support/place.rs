@@ -1,6 +1,9 @@
 //! A server, the network before it, and a site that reaches it through that.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
 
 use axum::{Router, extract::Path, routing::get};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
@@ -65,8 +68,8 @@ impl Place {
         }
     }
 
-    pub(crate) fn app(&self) -> Router {
-        app(&self.store)
+    pub(crate) fn app(&self) -> Site {
+        Site::new(&self.store, TIMEOUT)
     }
 
     /// By way of nothing that fails.
@@ -107,8 +110,23 @@ pub(crate) async fn execute(server: &Server, sql: &str) {
         .expect("a statement");
 }
 
-/// Each page but the first two says whose session it is and how far it counted.
-pub(crate) fn app(store: &PgSessionStore) -> Router {
+/// What visitors come to, and how long its store makes them wait.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) app: Router,
+    pub(crate) timeout: Duration,
+}
+
+impl Site {
+    /// `timeout` is the store's.
+    pub(crate) fn new(store: &PgSessionStore, timeout: Duration) -> Self {
+        let app = pages().layer(PgSessionLayer::new(store.clone()));
+        Self { app, timeout }
+    }
+}
+
+/// Those that visitors count on say whose session it is and how far it counted.
+fn pages() -> Router {
     Router::new()
         .route("/plain", get(async || "plain"))
         .route("/enter/{name}", get(enter))
@@ -116,7 +134,6 @@ pub(crate) fn app(store: &PgSessionStore) -> Router {
         .route("/show", get(show))
         .route("/add", get(add))
         .route("/cycle", get(cycle))
-        .layer(PgSessionLayer::new(store.clone()))
 }
 
 async fn enter(session: Session, Path(name): Path<String>) -> Result<(), Error> {

@@ -1,19 +1,18 @@
 //! A visitor, who keeps a ledger of what the site said yes to.
 
 use axum::{
-    Router,
     body::{Body, to_bytes},
     http::{HeaderMap, Request, Response, StatusCode, header},
 };
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use super::{SLACK, TIMEOUT};
+use super::{SLACK, Site};
 
 /// Counts in a session under his own name.
 #[derive(Clone, Debug)]
 pub(crate) struct Visitor {
-    app: Router,
+    site: Site,
     pub(crate) name: String,
     cookie: String,
     /// Increments that were answered with success.
@@ -30,9 +29,9 @@ pub(crate) enum Answer {
 }
 
 impl Visitor {
-    pub(crate) async fn enter(app: &Router, name: String) -> Self {
+    pub(crate) async fn enter(site: &Site, name: String) -> Self {
         let mut visitor = Self {
-            app: app.clone(),
+            site: site.clone(),
             cookie: String::new(),
             acknowledged: 0,
             doubtful: 0,
@@ -80,12 +79,11 @@ impl Visitor {
         let asked = Instant::now();
         let (response, body) = self.ask(path).await;
         let took = asked.elapsed();
-        let bound = if path == "/show" {
-            TIMEOUT
-        } else {
-            2 * TIMEOUT
-        };
-        assert!(took < bound + SLACK, "{path} took {took:?}");
+        let waits = if path == "/show" { 1 } else { 2 };
+        assert!(
+            took < waits * self.site.timeout + SLACK,
+            "{path} took {took:?}"
+        );
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             let headers = response.headers();
             assert!(says_when_to_try_again(headers), "{path}: {headers:?}");
@@ -121,7 +119,7 @@ impl Visitor {
             request = request.header(header::COOKIE, &self.cookie);
         }
         let request = request.body(Body::empty()).expect("a request");
-        let response = self.app.clone().oneshot(request).await;
+        let response = self.site.app.clone().oneshot(request).await;
         let (parts, body) = response.expect("a router never fails").into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("a whole body");
         let response = Response::from_parts(parts, ());
