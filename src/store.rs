@@ -351,6 +351,10 @@ impl PgSessionStore {
     /// The zone whose clock an `expiry` of type `timestamp` holds, such as
     /// `Europe/Berlin`. Default: `UTC`. A `timestamptz`, which
     /// [`migrate`](Self::migrate) creates, needs none.
+    ///
+    /// A session is never ended early by a change of the clocks. What was to
+    /// end in the first of the two hours that they show twice in autumn ends
+    /// an hour later.
     #[must_use]
     pub fn time_zone(self, zone: impl Into<String>) -> Self {
         self.with(|set_up| set_up.time_zone = zone.into())

@@ -273,9 +273,13 @@ fn every_sql_keyword_of_a_clause_begins_its_line_in_capitals() {
 /// Whoever installs them has a registry of their own.
 #[test]
 fn no_lock_file_of_npm_names_a_registry() {
-    let tests = root().join("tests/koa");
-    for generation in ["koa1", "koa2"] {
-        let lock = tests.join(generation).join("package-lock.json");
+    for folder in [
+        "tests/koa/koa1",
+        "tests/koa/koa2",
+        "dev-postgres/npm/15",
+        "dev-postgres/npm/18",
+    ] {
+        let lock = root().join(folder).join("package-lock.json");
         let text = fs::read_to_string(&lock).expect("text");
         assert!(text.contains("\"integrity\""), "{}", lock.display());
         assert!(!text.contains("\"resolved\""), "{}", lock.display());

@@ -77,12 +77,27 @@ pub async fn test_database() -> io::Result<TestDatabase> {
         Some(url) => url,
         None => server(Prefer::Bundled)?.url(),
     };
+    database_on(&url, pooler()?).await
+}
+
+impl Server {
+    /// A new, empty database on this server.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not run.
+    pub async fn test_database(&self) -> io::Result<TestDatabase> {
+        database_on(&self.url(), None).await
+    }
+}
+
+async fn database_on(url: &str, pooler: Option<&Pooler>) -> io::Result<TestDatabase> {
     let server: PgConnectOptions = url.parse().map_err(io::Error::other)?;
     let name = unique_name();
     execute(&server, format!("CREATE DATABASE {name}"))
         .await
         .map_err(io::Error::other)?;
-    let pooled = pooler()?.map(|pooler| (pooler.url_of(&name), pooler.lending()));
+    let pooled = pooler.map(|pooler| (pooler.url_of(&name), pooler.lending()));
     Ok(TestDatabase {
         url: url_of(&server, &name),
         pooled,

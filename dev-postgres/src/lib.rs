@@ -1,12 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+mod clock;
 mod database;
 mod disk;
 mod pooler;
 mod programs;
 mod server;
 mod standby;
+mod version;
 
+pub use clock::libfaketime;
 pub use database::{TestDatabase, database_url, test_database};
 pub use pooler::{Lending, Pooler};
 pub use programs::Prefer;

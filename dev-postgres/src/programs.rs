@@ -1,9 +1,13 @@
 use std::{
-    env, fs, io,
+    env,
+    ffi::OsString,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
+
+use crate::version;
 
 /// Which Postgres to take where both are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,26 +25,73 @@ pub(crate) struct Programs {
     pub(crate) refuses_root: bool,
 }
 
+/// What the programs must be good for.
+#[derive(Clone, Debug)]
+pub(crate) struct Need {
+    pub(crate) prefer: Prefer,
+    pub(crate) extensions: Vec<String>,
+}
+
 impl Programs {
     /// # Errors
     ///
     /// When there are none, saying what to do.
-    pub(crate) fn find(prefer: Prefer) -> io::Result<Self> {
-        if let Some(folder) = env::var_os("DEV_POSTGRES_BIN").filter(|folder| !folder.is_empty()) {
-            return Self::in_folder(Path::new(&folder)).ok_or_else(not_in_folder);
-        }
-        let found = match prefer {
-            Prefer::Machine => Self::of_machine().or_else(Self::bundled),
-            Prefer::Bundled => Self::bundled().or_else(Self::of_machine),
+    pub(crate) fn find(need: &Need) -> io::Result<Self> {
+        let asked = version::asked_for()?;
+        let found = match (variable("DEV_POSTGRES_BIN"), asked) {
+            (Some(folder), _) => Self::in_folder(Path::new(&folder)).ok_or_else(not_in_folder)?,
+            (None, Some(major)) => Self::of_version(major)?,
+            (None, None) => return Self::first(need).ok_or_else(|| nowhere(need)),
         };
-        found.ok_or_else(nowhere)
+        // Another one that is there must not pass for what was asked for.
+        if asked.is_some_and(|major| found.major() != Some(major)) {
+            return Err(not_the_version(&found));
+        }
+        found
+            .fit(need)
+            .then_some(found)
+            .ok_or_else(|| nowhere(need))
+    }
+
+    fn first(need: &Need) -> Option<Self> {
+        let fit = |programs: &Self| programs.fit(need);
+        let (bundled, of_machine) = (Self::bundled, Self::of_machine);
+        let found = match need.prefer {
+            Prefer::Machine => of_machine().filter(fit).or_else(|| bundled().filter(fit)),
+            Prefer::Bundled => bundled().filter(fit).or_else(|| of_machine().filter(fit)),
+        };
+        // Only where nothing else has what is needed, as it takes a download.
+        let of_npm = || Self::of_npm(version::NEWEST).ok().filter(fit);
+        match need.extensions.as_slice() {
+            [] => found,
+            _ => found.or_else(of_npm),
+        }
+    }
+
+    /// The machine's before those that npm brings.
+    fn of_version(major: u32) -> io::Result<Self> {
+        let mut candidates = Self::all_of_machine().chain(Self::bundled());
+        match candidates.find(|programs| programs.major() == Some(major)) {
+            Some(programs) => Ok(programs),
+            None => Self::of_npm(major),
+        }
+    }
+
+    fn of_npm(major: u32) -> io::Result<Self> {
+        let folder = version::installed(major)?;
+        Self::in_folder(&folder).ok_or_else(not_in_folder)
     }
 
     fn of_machine() -> Option<Self> {
+        Self::all_of_machine().next()
+    }
+
+    fn all_of_machine() -> impl Iterator<Item = Self> {
         let path = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&path)
-            .chain(of_distribution())
-            .find_map(|folder| Self::in_folder(&folder))
+        let folders: Vec<_> = env::split_paths(&path).chain(of_distribution()).collect();
+        folders
+            .into_iter()
+            .filter_map(|folder| Self::in_folder(&folder))
     }
 
     /// Runs from any folder and as root; needs a libc that is not too old.
@@ -51,6 +102,41 @@ impl Programs {
             refuses_root: false,
             ..programs
         })
+    }
+
+    fn fit(&self, need: &Need) -> bool {
+        let has = |extension: &String| {
+            let control = format!("extension/{extension}.control");
+            self.shares()
+                .iter()
+                .any(|share| share.join(&control).exists())
+        };
+        need.extensions.iter().all(has)
+    }
+
+    /// Where the extensions can be, by who built the programs: they are
+    /// moved, or those of Debian, or say it themselves.
+    fn shares(&self) -> Vec<PathBuf> {
+        let prefix = self.folder.parent().unwrap_or(&self.folder);
+        let mut shares = vec![prefix.join("share/postgresql"), prefix.join("share")];
+        if let Ok(below) = prefix.strip_prefix("/usr/lib") {
+            shares.push(Path::new("/usr/share").join(below));
+        }
+        let config = Command::new(self.folder.join("pg_config"))
+            .arg("--sharedir")
+            .output();
+        if let Ok(config) = config {
+            shares.push(String::from_utf8_lossy(&config.stdout).trim().into());
+        }
+        shares
+    }
+
+    /// Of `postgres (PostgreSQL) 15.20 (Debian …)`.
+    fn major(&self) -> Option<u32> {
+        let output = Command::new(self.folder.join("postgres"))
+            .arg("--version")
+            .output();
+        version::major_of(&String::from_utf8_lossy(&output.ok()?.stdout))
     }
 
     fn in_folder(folder: &Path) -> Option<Self> {
@@ -129,18 +215,37 @@ impl User {
     }
 }
 
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
 fn not_in_folder() -> io::Error {
     io::Error::new(
         io::ErrorKind::NotFound,
-        "the folder of DEV_POSTGRES_BIN has no initdb and postgres that run",
+        "the folder of DEV_POSTGRES_BIN, or of npm, has no initdb and postgres that run",
     )
 }
 
-fn nowhere() -> io::Error {
+fn not_the_version(found: &Programs) -> io::Error {
+    let folder = found.folder.display();
+    let found = found.major().unwrap_or_default();
     io::Error::new(
         io::ErrorKind::NotFound,
-        "no Postgres runs here: set DATABASE_URL, or install the server programs of Postgres and \
-         name their folder in DEV_POSTGRES_BIN",
+        format!("{folder} has Postgres {found}, which is not DEV_POSTGRES_VERSION"),
+    )
+}
+
+fn nowhere(need: &Need) -> io::Error {
+    let with = match need.extensions.as_slice() {
+        [] => String::new(),
+        extensions => format!(" with {}", extensions.join(", ")),
+    };
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        format!(
+            "no Postgres{with} runs here: set DATABASE_URL, or install the server programs of \
+             Postgres and name their folder in DEV_POSTGRES_BIN"
+        ),
     )
 }
 
@@ -159,6 +264,20 @@ mod tests {
             })
         );
         assert_eq!(User::named("nobody", users), None);
+    }
+
+    #[test]
+    fn an_extension_is_found_by_its_control_file() {
+        let need = |extension: &str| Need {
+            prefer: Prefer::Bundled,
+            extensions: vec![extension.to_owned()],
+        };
+        if let Some(programs) = Programs::bundled() {
+            assert!(programs.fit(&need("plpgsql")));
+            assert!(!programs.fit(&need("no_such_thing")));
+        }
+        let error = nowhere(&need("no_such_thing")).to_string();
+        assert!(error.contains("no_such_thing"), "{error}");
     }
 
     #[test]

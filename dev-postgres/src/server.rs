@@ -13,8 +13,9 @@ use std::{
 };
 
 use crate::{
+    clock::{self, libfaketime},
     disk,
-    programs::{Prefer, Programs, User},
+    programs::{Need, Prefer, Programs, User},
     standby,
 };
 
@@ -39,12 +40,19 @@ pub struct Server {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
-    prefer: Prefer,
+    need: Need,
     settings: Vec<(String, String)>,
     /// The folder of the primary.
     standby_of: Option<PathBuf>,
     /// In MB.
     disk: Option<u32>,
+    clock: Clock,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Clock {
+    OfTheMachine,
+    OfItsOwn,
 }
 
 /// How a server is told to stop.
@@ -75,7 +83,21 @@ impl Builder {
 
     /// Which Postgres to take. Default: the one that cargo brought.
     pub fn prefer(mut self, prefer: Prefer) -> Self {
-        self.prefer = prefer;
+        self.need.prefer = prefer;
+        self
+    }
+
+    /// An extension that must be there to be created. That of cargo has none;
+    /// where the machine's Postgres has it neither, npm brings one.
+    pub fn extension(mut self, name: &str) -> Self {
+        self.need.extensions.push(name.to_owned());
+        self
+    }
+
+    /// A clock that [`Server::set_clock`] moves. Needs
+    /// [`libfaketime`](crate::libfaketime).
+    pub fn own_clock(mut self) -> Self {
+        self.clock = Clock::OfItsOwn;
         self
     }
 
@@ -102,17 +124,25 @@ impl Builder {
     /// [`Unsupported`](io::ErrorKind::Unsupported) when the machine allows no
     /// [`disk`](Self::disk) of its own.
     pub fn start(self) -> io::Result<Server> {
-        let programs = Programs::find(self.prefer)?;
+        let programs = Programs::find(&self.need)?;
+        let library = match self.clock {
+            Clock::OfTheMachine => None,
+            Clock::OfItsOwn => Some(libfaketime()?),
+        };
         let folder = private_folder()?;
         let user = User::instead_of_owner(&programs, &folder)?;
         if let Some(user) = user {
             chown(&folder, Some(user.id), Some(user.group))?;
         }
-        let shell = match self.disk {
+        let mut shell = match self.disk {
             Some(megabytes) => disk::shell(&folder, megabytes, user)?,
             None => Command::new("/bin/sh"),
         };
-        let watchdog = Watchdog::spawn(shell, &folder, &programs, user, &self)?;
+        Watchdog::prepare(&mut shell, &folder, &programs, &self);
+        if let Some(library) = library {
+            shell.envs(clock::environment(&folder, library)?);
+        }
+        let watchdog = Watchdog::spawn(shell, user)?;
         let server = Server {
             folder,
             watchdog: Mutex::new(watchdog),
@@ -166,10 +196,14 @@ impl Server {
     /// Begins with the defaults: nothing is flushed to disk, 500 connections.
     pub fn builder() -> Builder {
         Builder {
-            prefer: Prefer::Bundled,
+            need: Need {
+                prefer: Prefer::Bundled,
+                extensions: Vec::new(),
+            },
             settings: Vec::new(),
             standby_of: None,
             disk: None,
+            clock: Clock::OfTheMachine,
         }
     }
 
@@ -249,6 +283,16 @@ impl Server {
         self.watchdog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets a clock of its own this many seconds ahead of the machine's, or
+    /// behind, for the next time that the server looks at it.
+    ///
+    /// # Errors
+    ///
+    /// When the folder of the server is gone.
+    pub fn set_clock(&self, ahead: i64) -> io::Result<()> {
+        clock::set(&self.folder, ahead)
+    }
+
     /// What the server has logged so far.
     ///
     /// # Errors
@@ -266,13 +310,7 @@ impl Server {
 }
 
 impl Watchdog {
-    fn spawn(
-        mut command: Command,
-        folder: &Path,
-        programs: &Programs,
-        user: Option<User>,
-        builder: &Builder,
-    ) -> io::Result<Self> {
+    fn prepare(command: &mut Command, folder: &Path, programs: &Programs, builder: &Builder) {
         let source = builder.standby_of.as_deref().unwrap_or(Path::new(""));
         command
             .args(["-c", WATCHDOG, "dev-postgres"])
@@ -285,6 +323,9 @@ impl Watchdog {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
+    }
+
+    fn spawn(mut command: Command, user: Option<User>) -> io::Result<Self> {
         if let Some(user) = user {
             command.uid(user.id).gid(user.group);
         }

@@ -46,6 +46,15 @@ fn program() -> (Child, PathBuf) {
     (child, PathBuf::from(folder.expect("a folder in the URL")))
 }
 
+fn folder_of(server: &Server) -> PathBuf {
+    let url = server.url();
+    let folder = url
+        .split("host=")
+        .nth(1)
+        .and_then(|rest| rest.split('&').next());
+    PathBuf::from(folder.expect("a folder in the URL"))
+}
+
 fn postmaster(folder: &Path) -> String {
     let file = fs::read_to_string(folder.join("data/postmaster.pid")).expect("a running server");
     file.lines().next().expect("a process").to_owned()
@@ -86,12 +95,7 @@ fn ctrl_c_leaves_no_server_and_no_folder() {
 #[test]
 fn a_dropped_server_leaves_no_folder() {
     let server = Server::start().expect("a server");
-    let url = server.url();
-    let folder = url
-        .split("host=")
-        .nth(1)
-        .and_then(|rest| rest.split('&').next());
-    let folder = PathBuf::from(folder.expect("a folder in the URL"));
+    let folder = folder_of(&server);
     let postmaster = postmaster(&folder);
     drop(server);
     vanish(&folder, &postmaster);
@@ -225,4 +229,67 @@ async fn the_programs_of_the_machine_serve_too() {
         ask(&server.url(), "SELECT 'yes'").await.expect("an answer"),
         "yes"
     );
+}
+
+/// The programs that cargo brought are 17, so nothing else may pass for 15.
+#[test]
+fn a_version_that_the_folder_has_not_is_refused() {
+    let server = Server::start().expect("a server");
+    let major = version_of(&server.url());
+    drop(server);
+    for (asked, is_there) in [(major, true), (major + 1, false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dev-postgres"));
+        command
+            .args(["true"])
+            .env("DEV_POSTGRES_VERSION", asked.to_string());
+        if !is_there {
+            command.env("DEV_POSTGRES_BIN", bundled());
+        }
+        let output = command.output().expect("the program runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), is_there, "{asked}: {said}");
+        assert!(is_there || said.contains("DEV_POSTGRES_VERSION"), "{said}");
+    }
+}
+
+fn version_of(url: &str) -> u32 {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let asked = ask(url, "SELECT current_setting('server_version_num')");
+    let version = runtime.block_on(asked).expect("a version");
+    version.parse::<u32>().expect("a number") / 10_000
+}
+
+/// The folder of the programs that a server of this test runs.
+fn bundled() -> PathBuf {
+    let server = Server::start().expect("a server");
+    let folder = folder_of(&server);
+    let process = Path::new("/proc").join(postmaster(&folder)).join("exe");
+    let program = fs::read_link(process).expect("a program");
+    program.parent().expect("a folder").to_owned()
+}
+
+#[tokio::test]
+async fn a_clock_of_its_own_is_moved_while_the_server_runs() {
+    if let Err(error) = dev_postgres::libfaketime() {
+        assert!(!is_ci(), "{error}");
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let server = Server::builder().own_clock().start().expect("a server");
+    let hours = "SELECT round(extract(epoch FROM now() - to_timestamp(0)) / 3600)::text";
+    let mut connection = PgConnection::connect(&server.url()).await.expect("one");
+    let mut told = Vec::new();
+    for ahead in [0, 10 * 3600, -10 * 3600] {
+        server.set_clock(ahead).expect("a folder");
+        let hours: String = sqlx::query_scalar(hours)
+            .fetch_one(&mut connection)
+            .await
+            .expect("a time");
+        told.push(hours.parse::<i64>().expect("a number"));
+    }
+    assert_eq!([told[1] - told[0], told[2] - told[0]], [10, -10]);
+}
+
+fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
 }

@@ -111,13 +111,18 @@ fn without_assignment(sql: &str, column: &str) -> String {
     format!("{before}{comma}\n{tail}")
 }
 
-/// A `timestamp` holds the clock of `zone`: compare and write in its terms, so
-/// that an index on the column still serves.
+/// A `timestamp` holds the clock of `zone`. It is compared as the instant that
+/// it stands for: in the hour that is repeated in autumn a comparison of clocks
+/// would end a session early, and bring it back. The reaper compares the clocks
+/// too, so that an index on the column serves.
 fn render_local_expiry(sql: &str, zone: &str) -> String {
     let local = format!(" AT TIME ZONE '{}'", zone.replace('\'', "''"));
     let sql = sql
-        .replace("t.expiry > now()", &format!("t.expiry > (now(){local})"))
-        .replace("t.expiry <= now()", &format!("t.expiry <= (now(){local})"))
+        .replace("t.expiry > now()", &format!("(t.expiry{local}) > now()"))
+        .replace(
+            "t.expiry <= now()",
+            &format!("t.expiry <= (now(){local}) AND (t.expiry{local}) <= now()"),
+        )
         .replace(
             "t.expiry AS expires",
             &format!("t.expiry{local} AS expires"),

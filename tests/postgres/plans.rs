@@ -352,58 +352,6 @@ fn every_statement_has_a_pinned_plan() {
     assert_eq!(files, pinned);
 }
 
-/// Citus refuses some of these on distributed tables, others would be wrong
-/// after a batch has waited for its lock.
-#[test]
-fn no_statement_holds_what_citus_refuses() {
-    let refused = [
-        "skip locked",
-        "on conflict (id)",
-        "xmin",
-        "set id",
-        "clock_timestamp",
-        "merge",
-        "now() +",
-    ];
-    for (file, sql) in statements() {
-        let sql = sql.to_lowercase();
-        for words in refused {
-            assert!(!sql.contains(words), "{file} holds {words}");
-        }
-    }
-}
-
-/// "non-IMMUTABLE functions are not allowed in CASE or COALESCE statements".
-#[test]
-fn no_condition_asks_for_the_time() {
-    for (file, sql) in statements() {
-        let sql = sql.to_lowercase();
-        for (begin, end) in [("case ", "end"), ("coalesce(", ")")] {
-            for condition in sql.split(begin).skip(1) {
-                let condition = condition.split(end).next().unwrap_or_default();
-                assert!(!condition.contains("now("), "{file}: {begin}{condition}");
-            }
-        }
-    }
-}
-
-/// "non-IMMUTABLE functions are not allowed in the RETURNING clause".
-#[test]
-fn no_statement_that_writes_is_asked_for_the_time() {
-    for (file, sql) in statements() {
-        let returned = sql.split("RETURNING").nth(1).unwrap_or_default();
-        assert!(!returned.contains("now("), "{file}: {returned}");
-    }
-}
-
-/// A join with `unnest` alone does not tell Citus which shards to ask.
-#[test]
-fn batched_updates_name_their_ids_twice() {
-    for file in ["save.sql", "touch.sql"] {
-        assert!(statement(file).contains("t.id = ANY($1)"), "{file}");
-    }
-}
-
 #[tokio::test]
 #[ignore = "a step of .ci/prepare-sqlx, which names the database"]
 async fn migrate_the_database_of_prepare_sqlx() {

@@ -6,10 +6,13 @@ pub(crate) mod koa;
 pub(crate) mod life;
 pub(crate) mod log;
 pub(crate) mod page;
+pub(crate) mod parts;
 pub(crate) mod proxy;
 pub(crate) mod secrets;
 pub(crate) mod site;
+pub(crate) mod skip;
 pub(crate) mod table;
+pub(crate) mod zone;
 
 pub(crate) use browser::{Answer, Browser};
 pub(crate) use life::{Life, Role, execute, quoted, texts, visit};

@@ -44,6 +44,8 @@ struct Traffic {
     /// What answers say, and what they are made to say.
     mixed_up: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     cut: Notify,
+    /// While set, nobody tells the server the time zone of a new connection.
+    forgets_zones: AtomicBool,
 }
 
 impl Traffic {
@@ -134,6 +136,12 @@ impl Proxy {
         *self.traffic.mixed_up.lock().expect("no panic") = Some(pair);
     }
 
+    /// From now on new connections are in the zone of the server, the database
+    /// or the role, as behind a pooler that leaves out the one of the client.
+    pub(crate) fn forget_zones(&self) {
+        self.traffic.forgets_zones.store(true, Ordering::SeqCst);
+    }
+
     /// Closes every connection that is open now.
     pub(crate) fn cut(&self) {
         self.traffic.cut.notify_waiters();
@@ -198,8 +206,14 @@ async fn questions(
     is_withheld: &AtomicBool,
 ) -> io::Result<()> {
     let mut statements = Statements::default();
-    let length = client.read_u32().await?;
-    forward(&mut client, &mut server, &[], length).await?;
+    let mut start = vec![0; client.read_u32().await? as usize - 4];
+    client.read_exact(&mut start).await?;
+    if traffic.forgets_zones.load(Ordering::SeqCst) {
+        start = without_zone(&start);
+    }
+    server.write_u32(start.len() as u32 + 4).await?;
+    server.write_all(&start).await?;
+    server.flush().await?;
     loop {
         let kind = client.read_u8().await?;
         let length = client.read_u32().await?;
@@ -213,6 +227,18 @@ async fn questions(
             traffic.texts.lock().expect("no panic").push(text);
         }
     }
+}
+
+/// The message that begins a connection, as its version and pairs of strings.
+fn without_zone(start: &[u8]) -> Vec<u8> {
+    let (version, pairs) = start.split_at(4);
+    let strings: Vec<_> = pairs.split_inclusive(|octet| *octet == 0).collect();
+    let kept = strings.chunks(2).filter(|pair| pair[0] != b"TimeZone\0");
+    [
+        version,
+        &kept.flatten().copied().collect::<Vec<_>>().concat(),
+    ]
+    .concat()
 }
 
 async fn forward(

@@ -24,7 +24,11 @@ impl Site {
     }
 
     pub(crate) async fn without_table() -> Self {
-        let database = dev_postgres::test_database().await.expect("a database");
+        Self::on(dev_postgres::test_database().await.expect("a database")).await
+    }
+
+    /// On a database of a server of the test's own.
+    pub(crate) async fn on(database: TestDatabase) -> Self {
         let pool = pool(database.url(), 10).await;
         let store = match database.pooled() {
             Some((url, lending)) => behind(url, lending).await,
