@@ -9,6 +9,7 @@ use crate::{
     AtLimit, Counters, Error, counters::Tally, format::Format, koa::Koa, login::SessionLimit,
 };
 
+mod acquire;
 mod ask;
 mod batch;
 mod by_id;

@@ -284,18 +284,21 @@ fn no_lock_file_of_npm_names_a_registry() {
 
 /// Each function under a test attribute.
 fn tests() -> Vec<String> {
+    ["src", "tests", "dev-postgres"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder), "rs"))
+        .flat_map(|file| tests_of(&file))
+        .collect()
+}
+
+fn tests_of(file: &Path) -> Vec<String> {
     let mut tests = Vec::new();
-    for folder in ["src", "tests", "dev-postgres"] {
-        for file in files(&root().join(folder), "rs") {
-            let text = fs::read_to_string(&file).expect("text");
-            let mut lines = text.lines().map(str::trim);
-            while lines.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
-            {
-                let name = lines.find_map(|line| line.split_once("fn "));
-                let name = name.and_then(|(_, rest)| rest.split('(').next());
-                tests.extend(name.map(str::to_owned));
-            }
-        }
+    let text = fs::read_to_string(file).expect("text");
+    let mut lines = text.lines().map(str::trim);
+    while lines.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test")) {
+        let name = lines.find_map(|line| line.split_once("fn "));
+        let name = name.and_then(|(_, rest)| rest.split('(').next());
+        tests.extend(name.map(str::to_owned));
     }
     tests
 }
@@ -331,4 +334,40 @@ fn every_test_that_security_names_exists() {
         }
     }
     assert!(named > 90, "{named} tests are named");
+}
+
+/// What `docs/reliability.md` says is promised has been seen.
+#[test]
+fn every_test_that_reliability_names_exists() {
+    let tests = tests();
+    let text = fs::read_to_string(root().join("docs/reliability.md")).expect("text");
+    let rows = text.lines().filter(|line| line.starts_with('|'));
+    let mut named = 0;
+    for row in rows {
+        let columns: Vec<_> = row.split('|').map(str::trim).collect();
+        let [_, fault, _, _, column, _, _] = columns.as_slice() else {
+            continue;
+        };
+        if *fault == "fault" || fault.starts_with("---") {
+            continue;
+        }
+        let names: Vec<_> = named_in(column).collect();
+        assert!(!names.is_empty(), "no test in {row}");
+        for name in names {
+            assert!(tests.iter().any(|test| test == name), "{name} in {row}");
+            named += 1;
+        }
+    }
+    assert!(named >= 24, "{named} tests are named");
+}
+
+/// A fault that is made and told of nowhere helps no operator.
+#[test]
+fn every_fault_of_the_database_is_told() {
+    let text = fs::read_to_string(root().join("docs/reliability.md")).expect("text");
+    for file in files(&root().join("tests/faults"), "rs") {
+        for test in tests_of(&file) {
+            assert!(text.contains(&format!("`{test}`")), "{test}");
+        }
+    }
 }

@@ -64,7 +64,7 @@ impl Pooler {
         let program = Program::find()?;
         program.check(lending)?;
         let folder = private_folder()?;
-        let configuration = configuration(server, lending, connections, &folder);
+        let configuration = program.configuration(server, lending, connections, &folder);
         fs::write(folder.join("pgbouncer.ini"), configuration)?;
         let user = User::instead_of_root(&folder)?;
         if let Some(user) = user {
@@ -128,32 +128,6 @@ impl Drop for Pooler {
     }
 }
 
-fn configuration(server: &Server, lending: Lending, connections: u32, folder: &Path) -> String {
-    let (mode, more) = match lending {
-        Lending::Session => ("session", ""),
-        Lending::Transaction => ("transaction", ""),
-        Lending::TransactionWithPreparedStatements => {
-            ("transaction", "max_prepared_statements = 200\n")
-        }
-    };
-    format!(
-        "[databases]\n\
-         * = host={} user=postgres\n\
-         [pgbouncer]\n\
-         listen_addr =\n\
-         listen_port = {PORT}\n\
-         unix_socket_dir = {}\n\
-         auth_type = any\n\
-         pool_mode = {mode}\n\
-         default_pool_size = {connections}\n\
-         max_client_conn = 1000\n\
-         ignore_startup_parameters = extra_float_digits\n\
-         {more}",
-        server.folder().display(),
-        folder.display(),
-    )
-}
-
 fn watchdog(folder: &Path, program: &Program, user: Option<User>) -> Command {
     let mut command = Command::new("/bin/sh");
     command
@@ -199,14 +173,52 @@ impl Program {
         })
     }
 
+    fn keeps_track_of_prepared_statements(&self) -> bool {
+        self.version >= FIRST_WITH_PREPARED_STATEMENTS
+    }
+
     fn check(&self, lending: Lending) -> io::Result<()> {
-        let is_too_old = self.version < FIRST_WITH_PREPARED_STATEMENTS;
-        match lending {
-            Lending::TransactionWithPreparedStatements if is_too_old => Err(not_found(
+        let wants_it = lending == Lending::TransactionWithPreparedStatements;
+        match wants_it && !self.keeps_track_of_prepared_statements() {
+            true => Err(not_found(
                 "this PgBouncer is older than 1.21 and does not keep track of prepared statements",
             )),
-            _ => Ok(()),
+            false => Ok(()),
         }
+    }
+
+    fn configuration(
+        &self,
+        server: &Server,
+        lending: Lending,
+        connections: u32,
+        folder: &Path,
+    ) -> String {
+        let (mode, prepared_statements) = match lending {
+            Lending::Session => ("session", 0),
+            Lending::Transaction => ("transaction", 0),
+            Lending::TransactionWithPreparedStatements => ("transaction", 200),
+        };
+        let server = server.folder().display();
+        let folder = folder.display();
+        let mut lines = format!(
+            "[databases]\n\
+             * = host={server} user=postgres\n\
+             [pgbouncer]\n\
+             listen_addr =\n\
+             listen_port = {PORT}\n\
+             unix_socket_dir = {folder}\n\
+             auth_type = any\n\
+             pool_mode = {mode}\n\
+             default_pool_size = {connections}\n\
+             max_client_conn = 1000\n\
+             ignore_startup_parameters = extra_float_digits\n"
+        );
+        // An older one does not know it, and a newer one has it by default.
+        if self.keeps_track_of_prepared_statements() {
+            lines += &format!("max_prepared_statements = {prepared_statements}\n");
+        }
+        lines
     }
 }
 

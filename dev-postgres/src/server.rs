@@ -12,7 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::programs::{Prefer, Programs, User};
+use crate::{
+    disk,
+    programs::{Prefer, Programs, User},
+    standby,
+};
 
 const WATCHDOG: &str = include_str!("watchdog.sh");
 /// A loaded machine takes seconds, not minutes.
@@ -27,7 +31,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// ends, in whatever way: Ctrl-C and `kill -9` included.
 #[derive(Debug)]
 pub struct Server {
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     watchdog: Mutex<Watchdog>,
 }
 
@@ -37,6 +41,10 @@ pub struct Server {
 pub struct Builder {
     prefer: Prefer,
     settings: Vec<(String, String)>,
+    /// The folder of the primary.
+    standby_of: Option<PathBuf>,
+    /// In MB.
+    disk: Option<u32>,
 }
 
 /// How a server is told to stop.
@@ -71,11 +79,28 @@ impl Builder {
         self
     }
 
+    /// A standby by streaming replication. It begins with a copy of the
+    /// primary's data, so the primary must be [stopped](Server::stop) while this
+    /// one is started; it is to be started next.
+    pub fn standby_of(mut self, primary: &Server) -> Self {
+        self.standby_of = Some(primary.folder.clone());
+        self
+    }
+
+    /// A disk of this many MB beside the data, at [`Server::disk`], for a
+    /// tablespace that is to become full.
+    pub fn disk(mut self, megabytes: u32) -> Self {
+        self.disk = Some(megabytes);
+        self
+    }
+
     /// Starts the server and waits until it accepts connections.
     ///
     /// # Errors
     ///
-    /// When there is no Postgres, or it does not start; with its log.
+    /// When there is no Postgres, or it does not start; with its log. Of kind
+    /// [`Unsupported`](io::ErrorKind::Unsupported) when the machine allows no
+    /// [`disk`](Self::disk) of its own.
     pub fn start(self) -> io::Result<Server> {
         let programs = Programs::find(self.prefer)?;
         let folder = private_folder()?;
@@ -83,7 +108,11 @@ impl Builder {
         if let Some(user) = user {
             chown(&folder, Some(user.id), Some(user.group))?;
         }
-        let watchdog = Watchdog::spawn(&folder, &programs, user, &self.arguments())?;
+        let shell = match self.disk {
+            Some(megabytes) => disk::shell(&folder, megabytes, user)?,
+            None => Command::new("/bin/sh"),
+        };
+        let watchdog = Watchdog::spawn(shell, &folder, &programs, user, &self)?;
         let server = Server {
             folder,
             watchdog: Mutex::new(watchdog),
@@ -92,6 +121,9 @@ impl Builder {
             .watchdog()
             .answer()
             .map_err(|error| server.with_log(&error))?;
+        if let Some(primary) = &self.standby_of {
+            standby::follow(&server.folder, primary)?;
+        }
         server.start_again()?;
         Ok(server)
     }
@@ -136,6 +168,8 @@ impl Server {
         Builder {
             prefer: Prefer::Bundled,
             settings: Vec::new(),
+            standby_of: None,
+            disk: None,
         }
     }
 
@@ -233,16 +267,17 @@ impl Server {
 
 impl Watchdog {
     fn spawn(
+        mut command: Command,
         folder: &Path,
         programs: &Programs,
         user: Option<User>,
-        settings: &[String],
+        builder: &Builder,
     ) -> io::Result<Self> {
-        let mut command = Command::new("/bin/sh");
+        let source = builder.standby_of.as_deref().unwrap_or(Path::new(""));
         command
             .args(["-c", WATCHDOG, "dev-postgres"])
-            .args([folder, &programs.folder])
-            .args(settings)
+            .args([folder, &programs.folder, source])
+            .args(builder.arguments())
             .current_dir("/")
             .env_clear()
             // Ctrl-C reaches the processes of the foreground only.

@@ -1,7 +1,7 @@
 # Runs one server for as long as somebody holds the other end of its standard
 # input, and leaves nothing behind, however that somebody ended.
-dir=$1 bin=$2
-shift 2
+dir=$1 bin=$2 source=$3
+shift 3
 # Nothing of the owner's environment is known here.
 PATH=/usr/bin:/bin
 trap '' PIPE INT
@@ -21,7 +21,15 @@ end() {
     wait "$server"
 }
 
-if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-locale --no-sync >>"$dir/log" 2>&1; then
+make_data() {
+    if [ -n "$source" ]; then
+        cp -a "$source/data" "$dir/data"
+    else
+        "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-locale --no-sync
+    fi
+}
+
+if make_data >>"$dir/log" 2>&1; then
     echo ok
     while read -r order; do
         case $order in
@@ -40,4 +48,6 @@ else
     read -r order
 fi
 end
+# A disk of its own, in a mount namespace of its own.
+umount "$dir/disk" 2>/dev/null
 rm -rf "$dir"

@@ -124,6 +124,62 @@ async fn settings_are_applied() {
     assert_eq!(setting.expect("a setting"), "5MB");
 }
 
+#[tokio::test]
+async fn a_standby_has_what_its_primary_commits_and_can_take_its_place() {
+    let primary = Server::start().expect("a server");
+    primary.stop(Shutdown::Fast).expect("it runs");
+    let standby = Server::builder()
+        .standby_of(&primary)
+        .start()
+        .expect("a standby");
+    primary.start_again().expect("it starts");
+    run(&primary.url(), "CREATE TABLE kept (n int)").await;
+    until_it_has(&standby, "kept").await;
+
+    primary.stop(Shutdown::Fast).expect("it runs");
+    run(&standby.url(), "SELECT pg_promote()").await;
+    run(&standby.url(), "CREATE TABLE later (n int)").await;
+    primary.follow(&standby).expect("its data is there");
+    primary.start_again().expect("it starts");
+    until_it_has(&primary, "later").await;
+}
+
+/// A standby that was copied from a server that was never told of it first
+/// asks again a few seconds later.
+async fn until_it_has(standby: &Server, table: &str) {
+    let sql = format!("SELECT (to_regclass('{table}') IS NOT NULL)::text");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while ask(&standby.url(), &sql).await.expect("an answer") == "false" {
+        let log = || standby.log().expect("a log");
+        assert!(Instant::now() < deadline, "{}", log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_disk_of_its_own_becomes_full() {
+    let server = match Server::builder().disk(4).start() {
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+            eprintln!("skipped: {error}");
+            return;
+        }
+        server => server.expect("a server"),
+    };
+    let tablespace = format!(
+        "CREATE TABLESPACE small LOCATION '{}'",
+        server.disk().display()
+    );
+    run(&server.url(), &tablespace).await;
+    let fill = "CREATE TABLE filler TABLESPACE small AS \
+                SELECT repeat('x', 1000) FROM generate_series(1, 10000)";
+    let error = ask(&server.url(), fill).await.expect_err("it is full");
+    let code = error.as_database_error().and_then(|error| error.code());
+    assert_eq!(code.as_deref(), Some("53100"), "{error}");
+    let folder = server.disk().parent().expect("a folder").to_owned();
+    drop(server);
+    assert!(!folder.exists());
+}
+
 #[test]
 fn a_setting_that_is_refused_is_told_with_the_log() {
     let refused = Server::builder().setting("work_mem", "much").start();

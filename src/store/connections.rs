@@ -4,7 +4,6 @@
 use std::{
     fmt,
     num::NonZeroU32,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,10 +11,13 @@ use std::{
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
-use crate::store::primary::Primary;
+use crate::store::{
+    acquire::{acquire, give_back},
+    primary::Primary,
+};
 
 /// How long a connection is kept after its last statement. Borrowing one costs
 /// two round trips, which a busy store saves in this way; a quiet one gives
@@ -24,9 +26,6 @@ const KEEPING: Duration = Duration::from_millis(250);
 /// How long a busy store goes without giving a connection back: the pool
 /// closes only what it has when it is too old.
 const LONGEST: Duration = Duration::from_secs(60);
-
-/// How long a server may take to connect before others are looked at.
-const SLOW: Duration = Duration::from_millis(250);
 
 /// At most a part of the pool, lent in the order of asking.
 #[derive(Clone)]
@@ -115,7 +114,10 @@ impl Connections {
         let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
         let (connection, since) = match self.0.take_kept() {
             Some(kept) => (kept.connection, kept.since),
-            None => (self.0.acquire().await?, Instant::now()),
+            None => {
+                let acquired = acquire(&self.0.pool, self.0.primary.as_ref()).await?;
+                (acquired, Instant::now())
+            }
         };
         Ok(Loan {
             connection,
@@ -123,6 +125,11 @@ impl Connections {
             shared: &self.0,
             _permit: permit,
         })
+    }
+
+    /// A connection that was no request's.
+    pub(super) fn take_back(connection: PoolConnection<Postgres>) {
+        tokio::spawn(give_back(connection));
     }
 
     /// Where there are several servers, another one may take the writes by now.
@@ -159,6 +166,8 @@ impl Loan<'_> {
                 since: self.since,
                 last_used,
             });
+        } else {
+            tokio::spawn(give_back(self.connection));
         }
     }
 }
@@ -177,19 +186,6 @@ impl Shared {
             Some(primary) if !primary.was_known(kept.since) => None,
             _ => Some(kept),
         }
-    }
-
-    /// A server that can't be reached is doubted before the time is up.
-    async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        if self.primary.is_none() {
-            return self.pool.acquire().await;
-        }
-        let mut acquired = pin!(self.pool.acquire());
-        if let Ok(acquired) = timeout(SLOW, &mut acquired).await {
-            return acquired;
-        }
-        self.doubt();
-        acquired.await
     }
 
     fn doubt(&self) {
@@ -215,7 +211,9 @@ impl Shared {
             .connections
             .extract_if(.., |borrowed| which(borrowed.last_used))
             .collect();
-        drop(given);
+        for borrowed in given {
+            tokio::spawn(give_back(borrowed.connection));
+        }
     }
 }
 

@@ -41,8 +41,9 @@ impl Database {
             .map_err(|_| out_of_time())??;
         let outcome = timeout_at(deadline, self.carry_out(&mut connection, work)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
-        if outcome.as_ref().is_err_and(Error::spoils_the_connection) {
-            abandon(connection);
+        match outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+            true => abandon(connection),
+            false => Connections::take_back(connection),
         }
         outcome
     }
@@ -85,7 +86,10 @@ impl Database {
         let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
         match &outcome {
             Ok(_) => loan.keep(),
-            Err(error) if error.spoils_the_connection() => abandon(loan.connection),
+            Err(error) if error.spoils_the_connection() => {
+                abandon(loan.connection);
+                self.connections.forget();
+            }
             // The pool looks whether the connection is still of use.
             Err(_) => drop(loan),
         }
@@ -220,11 +224,11 @@ impl Error {
     }
 
     /// In the middle of a statement, whoever took the connection next would
-    /// wait for the rest of the answer. And one to a primary that became a
-    /// standby stays open, and of no use.
+    /// wait for the rest of the answer, or for ever. And one to a primary that
+    /// became a standby stays open, and of no use.
     fn spoils_the_connection(&self) -> bool {
-        let is_read_only = || self.sqlstate().is_some_and(|code| code == "25006");
-        self.is_out_of_time() || is_read_only()
+        let is_of_use = |code: String| code != "25006" && !code.starts_with("57P");
+        self.is_unavailable() && !self.sqlstate().is_some_and(is_of_use)
     }
 
     pub(crate) fn lacks_a_right(&self) -> bool {

@@ -13,9 +13,8 @@ use crate::{
     store::{database::Database, sql::Pooling},
 };
 
-/// How often two connections are compared: other clients of the pooler may
-/// come between.
-const ROUNDS: usize = 4;
+/// How often two connections are compared.
+const ROUNDS: usize = 3;
 /// A pooler that lends its only connection for a session lets the second one
 /// wait until the first has left.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,20 +46,21 @@ impl Database {
 async fn mixes_up(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
     let mut one = options.connect().await?;
     let mut other = options.connect().await?;
-    let mixes_up = are_one(&mut one, &mut other).await? && has_our_names(&mut one).await?;
+    let mixes_up = are_lent(&mut one, &mut other).await? && has_our_names(&mut one).await?;
     one.close().await?;
     other.close().await?;
     Ok(mixes_up)
 }
 
-/// Whether two open connections are one to the server.
-async fn are_one(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    for _ in 0..ROUNDS {
-        if backend(one).await? == backend(other).await? {
-            return Ok(true);
-        }
+/// Whether two open connections are one to the server, or one of them is a new
+/// one each time, as other clients of the pooler come between.
+async fn are_lent(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let first = (backend(one).await?, backend(other).await?);
+    let mut are_lent = first.0 == first.1;
+    for _ in 1..ROUNDS {
+        are_lent |= (backend(one).await?, backend(other).await?) != first;
     }
-    Ok(false)
+    Ok(are_lent)
 }
 
 /// By its process and when that began, as processes of two servers can have

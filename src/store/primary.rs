@@ -2,18 +2,23 @@
 
 use std::{
     fmt,
+    future::pending,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, PgPool, Row as _,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use crate::{
     Error, ErrorKind,
@@ -22,7 +27,7 @@ use crate::{
 
 /// How long one server may take to say whether it takes writes.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks at all servers, at the least: a process is to be no
+/// Between two looks at a server, at the least: a process is to be no
 /// burden for a server that is just coming up.
 const PAUSE: Duration = Duration::from_millis(250);
 /// After that the next request that fails looks again.
@@ -39,17 +44,7 @@ pub(super) struct Primary {
 
 /// When the current server was found. What was connected before may lead to
 /// one that takes no writes any more, and answers with old sessions.
-struct Since(Mutex<Instant>);
-
-impl Since {
-    fn get(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_now(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-}
+type Since = watch::Sender<Instant>;
 
 impl Primary {
     /// # Errors
@@ -57,7 +52,7 @@ impl Primary {
     /// When none of the servers takes writes within the time for one
     /// statement.
     pub(super) async fn connect(servers: Vec<PgConnectOptions>) -> Result<Arc<Self>, Error> {
-        let since = Arc::new(Since(Mutex::new(Instant::now())));
+        let since = Arc::new(Since::new(Instant::now()));
         let current = timeout(TIMEOUT, search(&servers))
             .await
             .map_err(|_| nowhere())?;
@@ -76,8 +71,13 @@ impl Primary {
     }
 
     /// Whether what was connected then leads to the current server.
-    pub(super) fn was_known(&self, at: tokio::time::Instant) -> bool {
-        at.into_std() >= self.since.get()
+    pub(super) fn was_known(&self, at: Instant) -> bool {
+        at >= *self.since.borrow()
+    }
+
+    /// Tells of each move to another server from now on.
+    pub(super) fn moves(&self) -> watch::Receiver<Instant> {
+        self.since.subscribe()
     }
 
     /// Looks for the server that takes the writes, unless that is under way.
@@ -90,7 +90,7 @@ impl Primary {
     fn follow(&self, found: usize) {
         if self.current.swap(found, Relaxed) != found {
             self.pool.set_connect_options(self.servers[found].clone());
-            self.since.is_now();
+            self.since.send_replace(Instant::now());
             tracing::warn!(
                 host = self.servers[found].get_host(),
                 port = self.servers[found].get_port(),
@@ -125,18 +125,24 @@ impl Drop for Search {
     }
 }
 
-/// Asks all servers at once, until one takes writes.
+/// Asks each server until one takes writes; one that is silent keeps no other
+/// from being asked.
 async fn search(servers: &[PgConnectOptions]) -> usize {
-    loop {
-        let mut questions = JoinSet::new();
-        for (index, server) in servers.iter().cloned().enumerate() {
-            questions.spawn(async move { takes_writes(server).await.then_some(index) });
-        }
-        while let Some(answer) = questions.join_next().await {
-            if let Ok(Some(found)) = answer {
-                return found;
-            }
-        }
+    let mut searches = JoinSet::new();
+    for (index, server) in servers.iter().cloned().enumerate() {
+        searches.spawn(async move {
+            until_it_takes_writes(server).await;
+            index
+        });
+    }
+    match searches.join_next().await {
+        Some(Ok(found)) => found,
+        _ => pending().await,
+    }
+}
+
+async fn until_it_takes_writes(server: PgConnectOptions) {
+    while !takes_writes(server.clone()).await {
         tokio::time::sleep(PAUSE.mul_f64(1.0 + random_fraction())).await;
     }
 }
@@ -172,7 +178,7 @@ fn options(since: &Arc<Since>) -> PgPoolOptions {
             })
         })
         .before_acquire(move |_, connection| {
-            let is_current = connection.age <= since.get().elapsed();
+            let is_current = connection.age <= since.borrow().elapsed();
             Box::pin(async move { Ok(is_current) })
         })
 }

@@ -122,13 +122,12 @@ async fn a_pooler_that_keeps_track_of_prepared_statements_needs_no_setting() {
     store.check().await.expect("it is accepted");
     Life::of(&behind.direct, "session").is_whole(&store).await;
     let crowd = Crowd::of(&behind, CROWD).await;
-    assert_eq!(
-        crowd.look(2_000).await,
-        Seen {
-            own: 2_000,
-            ..Seen::default()
-        }
-    );
+    let seen = crowd.look(3_200).await;
+    let all = Seen {
+        own: 3_200,
+        ..Seen::default()
+    };
+    assert_eq!(seen, all);
 }
 
 #[tokio::test]

@@ -1,0 +1,125 @@
+//! Getting a connection of the pool, and giving it back, while the way to the
+//! server fails.
+
+use std::{future::pending, pin::pin, sync::Arc, time::Duration};
+
+use sqlx::{Connection as _, PgPool, Postgres, pool::PoolConnection};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::store::primary::Primary;
+
+/// How long the pool may take before what it waits for is doubted: a server
+/// that does not answer, or a connection whose other end is gone. It doubles,
+/// so that a server that is slow to connect is reached as well.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// After the first attempt to connect that failed; it doubles, too.
+const PAUSE: Duration = Duration::from_millis(10);
+/// A server that is back should not wait for long to be noticed.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// For the answer to an empty question.
+const PING: Duration = Duration::from_secs(1);
+
+type Acquired = Result<PoolConnection<Postgres>, sqlx::Error>;
+
+/// Tries for as long as the caller waits, so that a server that comes back in
+/// time costs no request. The pool does so only where connections are refused,
+/// and waits for a connection whose other end is gone as long as the system.
+///
+/// # Errors
+///
+/// When there is no use in trying again.
+pub(super) async fn acquire(pool: &PgPool, primary: Option<&Arc<Primary>>) -> Acquired {
+    let mut moves = primary.map(|primary| primary.moves());
+    let (mut patience, mut pause) = (PATIENCE, PAUSE);
+    loop {
+        let attempt = tokio::select! {
+            attempt = attempt(pool, primary, patience) => attempt,
+            () = moved(moves.as_mut()) => continue,
+        };
+        match attempt {
+            Attempt::Ended(Err(error)) if may_pass(&error) => {
+                tracing::debug!(%error, "connecting failed, and is tried again");
+                doubt(primary);
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = moved(moves.as_mut()) => {}
+                }
+                pause = LONGEST_PAUSE.min(2 * pause);
+            }
+            Attempt::Ended(acquired) => return acquired,
+            Attempt::Hangs => {
+                give_up_idle(pool);
+                patience *= 2;
+            }
+        }
+    }
+}
+
+enum Attempt {
+    Ended(Acquired),
+    Hangs,
+}
+
+/// Where others have all connections, the place in the queue is kept.
+async fn attempt(pool: &PgPool, primary: Option<&Arc<Primary>>, patience: Duration) -> Attempt {
+    let mut acquired = pin!(pool.acquire());
+    loop {
+        if let Ok(acquired) = timeout(patience, &mut acquired).await {
+            return Attempt::Ended(acquired);
+        }
+        doubt(primary);
+        if !is_exhausted(pool) {
+            return Attempt::Hangs;
+        }
+    }
+}
+
+fn is_exhausted(pool: &PgPool) -> bool {
+    pool.size() >= pool.options().get_max_connections() && pool.num_idle() == 0
+}
+
+/// The pool asks them one by one whether they still are of use, each for as
+/// long as it takes.
+fn give_up_idle(pool: &PgPool) {
+    while let Some(connection) = pool.try_acquire() {
+        drop(connection.detach());
+    }
+}
+
+fn doubt(primary: Option<&Arc<Primary>>) {
+    if let Some(primary) = primary {
+        primary.seek();
+    }
+}
+
+async fn moved(moves: Option<&mut watch::Receiver<Instant>>) {
+    let has_moved = match moves {
+        Some(moves) => moves.changed().await.is_ok(),
+        None => false,
+    };
+    if !has_moved {
+        pending().await
+    }
+}
+
+/// Whether there may be a server to connect to in a moment: also where
+/// something else listens in its place meanwhile.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
+}
+
+/// The pool would ask a connection whose other end is gone for as long as the
+/// system does, and have one less meanwhile.
+pub(super) async fn give_back(mut connection: PoolConnection<Postgres>) {
+    match timeout(PING, connection.ping()).await {
+        Ok(Ok(())) => drop(connection),
+        Ok(Err(_)) | Err(_) => drop(connection.detach()),
+    }
+}

@@ -1,0 +1,10 @@
+//! What a site does when its database fails: each fault is made for real.
+//!
+//! `cargo test --test faults -- --nocapture` tells for each fault how long it
+//! took from its end until a session was served.
+
+mod failover;
+mod network;
+mod server;
+mod settings;
+mod support;

@@ -1,0 +1,153 @@
+//! The way to the server fails.
+
+use tokio::time::Instant;
+
+use crate::support::{
+    Condition, Crowd, Place, TIMEOUT, Visitor,
+    crowd::Habit,
+    place::{CONNECTIONS, connect},
+    visitor::Answer,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_connections_are_refused_requests_for_sessions_are_503_in_time() {
+    let place = Place::new().await;
+    let crowd = Crowd::enter(&place.app()).await;
+    place.network.turn(Condition::Refusing).await;
+    crowd.refused(30).await;
+    place.network.turn(Condition::Open).await;
+    crowd.recovers("refused connections", &place.server).await;
+}
+
+/// Each place in the pool asks at growing intervals, whatever the load.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_under_load_is_no_storm_of_connections() {
+    let place = Place::new().await;
+    let crowd = Crowd::enter(&place.app()).await;
+    place.network.turn(Condition::Unserved).await;
+    let before = (Instant::now(), place.network.accepted());
+    crowd.refused(30).await;
+    let seconds = before.0.elapsed().as_secs_f64();
+    let attempts = (place.network.accepted() - before.1) as f64;
+    place.network.turn(Condition::Open).await;
+    crowd
+        .recovers("connections closed at once", &place.server)
+        .await;
+    // Of 10, 20, 40 … ms, seven fit into a second.
+    let most = (seconds + 1.0) * 7.0 * f64::from(CONNECTIONS);
+    assert!(attempts <= most, "{attempts} attempts in {seconds} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_packets_are_dropped_requests_for_sessions_are_503_in_time() {
+    let place = Place::new().await;
+    let crowd = Crowd::enter(&place.app()).await;
+    place.network.turn(Condition::BlackHole).await;
+    for _ in 0..10 {
+        crowd.refused(4).await;
+        assert!(place.network.hanging() <= CONNECTIONS as usize);
+    }
+    place.network.turn(Condition::Open).await;
+    crowd.recovers("packets dropped", &place.server).await;
+}
+
+/// A firewall has forgotten the connections of a site that was quiet for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_died_unnoticed_cost_no_request() {
+    let place = Place::new().await;
+    let mut visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(place.pool.acquire().await.expect("a connection"));
+    }
+    drop(connections);
+    while place.pool.num_idle() < CONNECTIONS as usize {
+        tokio::task::yield_now().await;
+    }
+    place.network.turn(Condition::BlackHole).await;
+    place.network.turn(Condition::Open).await;
+    for _ in 0..CONNECTIONS {
+        assert_eq!(visitor.add().await, Answer::Served);
+    }
+    Crowd::of(vec![visitor], Habit::Count)
+        .recovers("idle connections died", &place.server)
+        .await;
+}
+
+/// The pool asks a connection that is given back whether it still is of use,
+/// and has one less until it hears.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_die_while_they_are_kept_leave_the_pool_whole() {
+    let place = Place::new().await;
+    let mut visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
+    assert!(
+        place.pool.size() as usize > place.pool.num_idle(),
+        "one is kept"
+    );
+    place.network.turn(Condition::BlackHole).await;
+    let deadline = Instant::now() + 10 * TIMEOUT;
+    while place.pool.size() as usize > place.pool.num_idle() {
+        assert!(Instant::now() < deadline, "it never comes back");
+        tokio::task::yield_now().await;
+    }
+    place.network.turn(Condition::Open).await;
+    assert_eq!(visitor.add().await, Answer::Served);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_without_a_session_ask_for_no_connection() {
+    let place = Place::new().await;
+    let mut visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
+    place.network.turn(Condition::Unserved).await;
+    let before = place.network.accepted();
+    for _ in 0..100 {
+        visitor.look_at_a_plain_page().await;
+    }
+    assert_eq!(place.network.accepted(), before);
+    assert_eq!(visitor.show().await, Answer::Refused);
+    assert!(place.network.accepted() > before);
+}
+
+/// The server goes on with what was sent, and nobody hears of it. Whoever sent
+/// it again would find the row changed, and add once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_in_mid_statement_leaves_changes_in_doubt_and_loses_none() {
+    let place = Place::new().await;
+    let crowd = Crowd::enter(&place.app()).await;
+    let mut other = connect(&place.server).await;
+    for _ in 0..5 {
+        crowd.served(10).await;
+        let lock = "BEGIN; LOCK TABLE session IN EXCLUSIVE MODE";
+        sqlx::raw_sql(lock)
+            .execute(&mut other)
+            .await
+            .expect("a lock");
+        let lost = waiting_besides(&place, &[]).await;
+        place.network.reset();
+        waiting_besides(&place, &lost).await;
+        sqlx::raw_sql("COMMIT")
+            .execute(&mut other)
+            .await
+            .expect("no lock");
+    }
+    crowd
+        .recovers("reset in mid-statement", &place.server)
+        .await;
+}
+
+/// The backends that wait for a lock, as soon as there are any but these.
+async fn waiting_besides(place: &Place, these: &[i32]) -> Vec<i32> {
+    let sql = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let mut other = connect(&place.server).await;
+    let deadline = Instant::now() + 10 * TIMEOUT;
+    loop {
+        let waiting: Vec<i32> = sqlx::query_scalar(sql)
+            .fetch_all(&mut other)
+            .await
+            .expect("an answer");
+        if waiting.iter().any(|pid| !these.contains(pid)) {
+            return waiting;
+        }
+        assert!(Instant::now() < deadline, "nobody waits");
+    }
+}

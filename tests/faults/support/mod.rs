@@ -1,0 +1,18 @@
+//! Visitors, and what they depend on.
+
+pub(crate) mod crowd;
+pub(crate) mod network;
+pub(crate) mod place;
+pub(crate) mod visitor;
+
+use std::time::Duration;
+
+pub(crate) use crowd::Crowd;
+pub(crate) use network::{Condition, Network};
+pub(crate) use place::Place;
+pub(crate) use visitor::Visitor;
+
+/// Of the stores: short, so that many faults fit into a test run.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
+/// What a busy machine may add to a promised time.
+pub(crate) const SLACK: Duration = Duration::from_millis(700);
