@@ -11,10 +11,12 @@ use tokio::{
 
 use crate::store::primary::Primary;
 
-/// How long the pool may take before what it waits for is doubted: a server
-/// that does not answer, or a connection whose other end is gone. It doubles,
-/// so that a server that is slow to connect is reached as well.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// How long the pool may ask a connection that it has whether it is alive.
+const TO_ANSWER: Duration = Duration::from_millis(250);
+/// How long a new connection may take before another attempt is made. It
+/// doubles, so that a server that is slow to connect is reached as well, and one
+/// that is overloaded is not asked for more and more.
+const TO_CONNECT: Duration = Duration::from_millis(500);
 /// After the first attempt to connect that failed; it doubles, too.
 const PAUSE: Duration = Duration::from_millis(10);
 /// A server that is back should not wait for long to be noticed.
@@ -33,8 +35,10 @@ type Acquired = Result<PoolConnection<Postgres>, sqlx::Error>;
 /// When there is no use in trying again.
 pub(super) async fn acquire(pool: &PgPool, primary: Option<&Arc<Primary>>) -> Acquired {
     let mut moves = primary.map(|primary| primary.moves());
-    let (mut patience, mut pause) = (PATIENCE, PAUSE);
+    let (mut to_connect, mut pause) = (TO_CONNECT, PAUSE);
     loop {
+        let has_idle = pool.num_idle() > 0;
+        let patience = if has_idle { TO_ANSWER } else { to_connect };
         let attempt = tokio::select! {
             attempt = attempt(pool, primary, patience) => attempt,
             () = moved(moves.as_mut()) => continue,
@@ -50,10 +54,8 @@ pub(super) async fn acquire(pool: &PgPool, primary: Option<&Arc<Primary>>) -> Ac
                 pause = LONGEST_PAUSE.min(2 * pause);
             }
             Attempt::Ended(acquired) => return acquired,
-            Attempt::Hangs => {
-                give_up_idle(pool);
-                patience *= 2;
-            }
+            Attempt::Hangs if has_idle => give_up_idle(pool),
+            Attempt::Hangs => to_connect *= 2,
         }
     }
 }
@@ -66,12 +68,13 @@ enum Attempt {
 /// Where others have all connections, the place in the queue is kept.
 async fn attempt(pool: &PgPool, primary: Option<&Arc<Primary>>, patience: Duration) -> Attempt {
     let mut acquired = pin!(pool.acquire());
+    let began = Instant::now();
     loop {
-        if let Ok(acquired) = timeout(patience, &mut acquired).await {
+        if let Ok(acquired) = timeout(TO_ANSWER, &mut acquired).await {
             return Attempt::Ended(acquired);
         }
         doubt(primary);
-        if !is_exhausted(pool) {
+        if began.elapsed() >= patience && !is_exhausted(pool) {
             return Attempt::Hangs;
         }
     }
