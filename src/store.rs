@@ -133,7 +133,7 @@ impl PgSessionStore {
     /// or none of several servers takes writes.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         match Hosts::parse(url)? {
-            Hosts::One(server) => Self::connect_with(server).await,
+            Hosts::One(server) => Self::connect_with(*server).await,
             Hosts::Several(servers) => {
                 let servers = servers.into_iter().map(in_binary).collect();
                 let primary = Primary::connect(servers).await?;

@@ -177,7 +177,9 @@ async fn a_disk_of_its_own_becomes_full() {
     let fill = "CREATE TABLE filler TABLESPACE small AS \
                 SELECT repeat('x', 1000) FROM generate_series(1, 10000)";
     let error = ask(&server.url(), fill).await.expect_err("it is full");
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     assert_eq!(code.as_deref(), Some("53100"), "{error}");
     let folder = server.disk().parent().expect("a folder").to_owned();
     drop(server);

@@ -104,7 +104,7 @@ async fn moved(moves: Option<&mut watch::Receiver<Instant>>) {
         None => false,
     };
     if !has_moved {
-        pending().await
+        pending::<()>().await;
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{Error, ErrorKind};
 
 #[derive(Debug)]
 pub(super) enum Hosts {
-    One(PgConnectOptions),
+    One(Box<PgConnectOptions>),
     /// Of which one takes writes; another one may do so tomorrow.
     Several(Vec<PgConnectOptions>),
 }
@@ -43,7 +43,7 @@ impl Hosts {
         let options: Vec<PgConnectOptions> = options.collect::<Result<_, _>>()?;
         parts.check_target(options.len())?;
         match <[_; 1]>::try_from(options) {
-            Ok([one]) => Ok(Self::One(one)),
+            Ok([one]) => Ok(Self::One(Box::new(one))),
             Err(several) => Ok(Self::Several(several)),
         }
     }
@@ -137,7 +137,7 @@ mod tests {
 
     fn servers(url: &str) -> Vec<PgConnectOptions> {
         match Hosts::parse(url).expect("a URL") {
-            Hosts::One(server) => vec![server],
+            Hosts::One(server) => vec![*server],
             Hosts::Several(servers) => servers,
         }
     }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dev_postgres::{Prefer, Server};
+use dev_postgres::Server;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::{
@@ -16,16 +16,17 @@ use crate::support::{
     place::{connect, execute},
 };
 
-/// The Postgres that cargo brings ends nothing that takes too long, so this
-/// takes the machine's. `None` where there is none.
+/// The Postgres that cargo brings ends nothing that takes too long. Those that
+/// are built as their project builds them have extensions too; `None` where
+/// there is none.
 ///
 /// # Panics
 ///
 /// In the same place, where `CI` is set: there it is to be had.
 async fn with_setting(setting: &str, value: &str) -> Option<Place> {
-    let machine = Server::builder().prefer(Prefer::Machine);
+    let whole = Server::builder().extension("postgres_fdw");
     let settings = [(setting, value)];
-    let place = Place::with(machine, |options| options.options(settings)).await;
+    let place = Place::with(whole, |options| options.options(settings)).await;
     let mut connection = connect(&place.server).await;
     let sleep = "SET statement_timeout = 20; SELECT pg_sleep(0.5)";
     if sqlx::raw_sql(sleep).execute(&mut connection).await.is_err() {
@@ -190,7 +191,9 @@ async fn insert(connection: &mut PgConnection, sql: &str) -> bool {
     let Err(error) = sqlx::raw_sql(sql).execute(connection).await else {
         return true;
     };
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     assert_eq!(code.as_deref(), Some("53100"), "{error}");
     false
 }

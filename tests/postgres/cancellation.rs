@@ -499,7 +499,7 @@ async fn the_end_of_everyone_dropped_at_any_poll_can_be_gone_on_with() {
             let left = stage.documents().await.len();
             assert!(left == 0 || !is_done, "{left} are left");
             stage.store.destroy_everyone().await.expect("a database");
-            assert_eq!(stage.documents().await, [json!({}); 0]);
+            assert!(stage.documents().await.is_empty());
         })
         .await;
 }

@@ -2,7 +2,7 @@
 
 use std::{env, fs, num::NonZeroU32, process, time::Duration};
 
-use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper, ReaperHandle};
 use sqlx::PgPool;
 use tokio::{runtime::Handle, task::JoinSet};
 
@@ -98,7 +98,7 @@ async fn come_and_go_where_the_next_test_asks_for_it() {
         drop(stores);
         // The reapers end with their stores, whoever holds their handles.
         come_to_rest(&pool, at_rest).await;
-        assert!(reapers.iter().all(|reaper| reaper.is_finished()));
+        assert!(reapers.iter().all(ReaperHandle::is_finished));
         assert!(pool.size() <= CONNECTIONS);
         say(&kilobytes().unwrap_or_default().to_string());
     }
