@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{Answer, Browser, Site, proxy::Proxy, site::pages};
 
-const TIMEOUT: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_millis(500);
 /// Well above the timeout that is set, well below the default one.
 const IN_TIME: Duration = Duration::from_secs(3);
 
