@@ -378,7 +378,8 @@ impl PgSessionStore {
     /// system that this role may not change is used as it is.
     ///
     /// It takes an advisory lock of its session, so call it on a direct
-    /// connection, not through a pooler in transaction mode.
+    /// connection, not through a pooler in transaction mode, unless the store
+    /// [knows of the pooler](Self::transaction_pooler).
     ///
     /// # Errors
     ///
