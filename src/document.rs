@@ -231,11 +231,16 @@ impl Document {
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.members().map(|(key, _)| key)
+    }
+
+    /// Those of the application.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &Json)> {
         let own = self.layout.own_key();
         self.members
-            .keys()
-            .filter_map(Key::text)
-            .filter(move |key| !is_kept(key, own))
+            .iter()
+            .filter_map(|(key, value)| Some((key.text()?, value)))
+            .filter(move |(key, _)| !is_kept(key, own))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

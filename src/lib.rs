@@ -16,6 +16,7 @@ mod future;
 pub mod fuzzing;
 mod hooks;
 mod id;
+mod key;
 mod koa;
 mod layer;
 mod lazy;
@@ -25,12 +26,14 @@ mod presented;
 mod reaper;
 mod service;
 mod session;
+mod shape;
 mod signing;
 mod site_data;
 mod state;
 mod store;
 mod stored;
 mod transport;
+mod typed;
 
 pub use ::cookie::SameSite;
 
@@ -43,6 +46,7 @@ pub use crate::{
     failure::FailurePolicy,
     future::ResponseFuture,
     id::SessionId,
+    key::{Key, SessionKey},
     koa::{KeygripDigest, Koa},
     layer::PgSessionLayer,
     lazy::LazySession,
@@ -55,4 +59,5 @@ pub use crate::{
     store::{MIGRATOR, PgSessionStore, TableReport, UserSession, UserSessions},
     stored::StoredSession,
     transport::{HeaderTransport, Transport},
+    typed::TypedSession,
 };

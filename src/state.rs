@@ -245,7 +245,7 @@ impl State {
                 self.limits().check_insert(&self.document, key, value)?;
             }
             Change::Remove(_) | Change::Clear => {}
-            Change::Update(..) | Change::Expiry(..) | Change::Terms(_) => {
+            Change::Update(..) | Change::Edit(_) | Change::Expiry(..) | Change::Terms(_) => {
                 return self.apply_all(vec![change]);
             }
         }
@@ -271,12 +271,28 @@ impl State {
             }
             change.apply(&mut draft)?;
         }
-        draft.measure();
-        self.limits().check_growth(&self.document, &draft)?;
-        self.document = Arc::new(draft);
+        self.take_on(draft)?;
         changes
             .into_iter()
             .for_each(|change| self.changes.record(change));
+        Ok(())
+    }
+
+    /// For a change that makes `draft` of the document.
+    ///
+    /// # Errors
+    ///
+    /// As of [`apply`](Self::apply).
+    pub(crate) fn record_edit(&mut self, change: Change, draft: Document) -> Result<(), Error> {
+        self.take_on(draft)?;
+        self.changes.record(change);
+        Ok(())
+    }
+
+    fn take_on(&mut self, mut draft: Document) -> Result<(), Error> {
+        draft.measure();
+        self.limits().check_growth(&self.document, &draft)?;
+        self.document = Arc::new(draft);
         Ok(())
     }
 

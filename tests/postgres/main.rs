@@ -41,6 +41,7 @@ mod support;
 mod timeouts;
 mod tokens;
 mod traces;
+mod typed;
 mod user_limit;
 mod users;
 mod values;
