@@ -16,6 +16,7 @@ mod by_id;
 #[cfg(test)]
 mod checked;
 mod clock;
+mod columns;
 mod connections;
 mod database;
 mod destroy;
@@ -33,6 +34,7 @@ mod primary;
 mod reap;
 mod reissue;
 mod render;
+mod report;
 mod row;
 mod save;
 mod set_up;
@@ -42,9 +44,9 @@ mod table;
 mod user;
 mod writer;
 
-pub use inspect::TableReport;
 pub use migrate::MIGRATOR;
 pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
+pub use report::TableReport;
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
 pub use user::{UserSession, UserSessions};
