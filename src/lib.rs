@@ -30,6 +30,7 @@ mod site_data;
 mod state;
 mod store;
 mod stored;
+mod telemetry;
 mod transport;
 
 pub use ::cookie::SameSite;

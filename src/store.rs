@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     AtLimit, Counters, Error, counters::Tally, format::Format, koa::Koa, login::SessionLimit,
+    telemetry::Meter,
 };
 
 mod acquire;
@@ -47,6 +48,7 @@ pub use migrate::MIGRATOR;
 pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
+pub(crate) use table::TableName;
 pub use user::{UserSession, UserSessions};
 
 use connections::Connections;
@@ -171,6 +173,7 @@ impl PgSessionStore {
             connections,
             timeout: TIMEOUT,
             pooling: Pooling::default(),
+            meter: Arc::default(),
         };
         Self::build(SetUp::new(database), Creation::WhenMissing)
     }
@@ -192,6 +195,10 @@ impl PgSessionStore {
 
     pub(crate) fn format(&self) -> &dyn Format {
         &*self.set_up().format
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.set_up().database.meter
     }
 
     pub(crate) fn tally(&self) -> &Tally {
