@@ -32,6 +32,7 @@ mod site_data;
 mod state;
 mod store;
 mod stored;
+mod telemetry;
 mod transport;
 mod typed;
 

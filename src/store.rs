@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     AtLimit, Counters, Error, counters::Tally, format::Format, koa::Koa, login::SessionLimit,
+    telemetry::Meter,
 };
 
 mod acquire;
@@ -49,6 +50,7 @@ pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
 pub use report::TableReport;
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
+pub(crate) use table::TableName;
 pub use user::{UserSession, UserSessions};
 
 use connections::Connections;
@@ -173,6 +175,7 @@ impl PgSessionStore {
             connections,
             timeout: TIMEOUT,
             pooling: Pooling::default(),
+            meter: Arc::default(),
         };
         Self::build(SetUp::new(database), Creation::WhenMissing)
     }
@@ -194,6 +197,10 @@ impl PgSessionStore {
 
     pub(crate) fn format(&self) -> &dyn Format {
         &*self.set_up().format
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.set_up().database.meter
     }
 
     pub(crate) fn tally(&self) -> &Tally {

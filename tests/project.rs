@@ -82,6 +82,13 @@ fn tasks_are_spawned_in_six_places() {
     );
 }
 
+/// The rest calls functions that are empty where the feature is off.
+#[test]
+fn one_file_knows_the_facade_of_metrics_and_one_the_feature() {
+    assert_eq!(users_of("use metrics::"), ["telemetry/facade.rs"]);
+    assert_eq!(users_of("feature = \"metrics\""), ["telemetry.rs"]);
+}
+
 #[test]
 fn one_file_writes_set_cookie() {
     assert_eq!(users_of("SET_COOKIE"), ["cookie/response.rs"]);
@@ -240,6 +247,7 @@ fn the_dependencies_are_those_that_were_chosen() {
             "hmac",
             "http",
             "indexmap",
+            "metrics",
             "pin-project-lite",
             "serde",
             "serde_json",

@@ -29,6 +29,7 @@ use crate::{
         table::Table,
         writer::{ReissueOrder, Writer},
     },
+    telemetry::{Meter, Operation},
 };
 
 /// How long the old id tells late requests where their session went. It opens
@@ -45,6 +46,7 @@ struct Plan {
     changes: Mutex<Changes>,
     login: Option<Arc<Login>>,
     limit: Option<SessionLimit>,
+    meter: Arc<Meter>,
     deadline: tokio::time::Instant,
 }
 
@@ -57,6 +59,7 @@ impl Writer {
             changes: Mutex::new(order.reissue.changes),
             login: order.reissue.login,
             limit: self.set_up.limit,
+            meter: Arc::clone(&self.set_up.database.meter),
             deadline: order.deadline,
         });
         let outcome = self.reissue_until_settled(&plan).await;
@@ -68,11 +71,12 @@ impl Writer {
     }
 
     fn tell(&self, plan: &Plan) {
-        let handle = |id| self.set_up.format.handle(id);
+        let (meter, format) = (&self.set_up.database.meter, &self.set_up.format);
+        let id = format.handle(&plan.new_id);
         match (&plan.login, &plan.source) {
-            (None, Source::Row(old)) => events::got_a_new_id(&handle(old), &handle(&plan.new_id)),
-            (Some(_), _) => events::signed_in(&handle(&plan.new_id)),
-            (None, Source::Nothing(_)) => events::began(&handle(&plan.new_id)),
+            (None, Source::Row(old)) => events::got_a_new_id(meter, &format.handle(old), &id),
+            (Some(_), _) => events::signed_in(meter, &id),
+            (None, Source::Nothing(_)) => events::began(meter, &id),
         }
     }
 
@@ -107,9 +111,11 @@ impl Writer {
 
     async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Row, Error> {
         self.set_up
-            .serve(plan.deadline, |table, connection| {
-                Box::pin(reissue(table, connection, plan))
-            })
+            .serve(
+                plan.deadline,
+                self.set_up.call(Operation::Cycle),
+                |table, connection| Box::pin(reissue(table, connection, plan)),
+            )
             .await
     }
 }
@@ -135,10 +141,15 @@ async fn reissue(
             begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
         }
     };
-    if let Some((login, limit)) = limited {
-        limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
-    }
+    let Some((login, limit)) = limited else {
+        transaction.commit().await?;
+        return Ok(row);
+    };
+    let ended = limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
     transaction.commit().await?;
+    if ended > 0 {
+        events::ended_at_the_limit(&plan.meter, ended, limit.sessions);
+    }
     Ok(row)
 }
 

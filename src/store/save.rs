@@ -22,6 +22,7 @@ use crate::{
         row::{Content, Row},
         writer::{SaveOrder, Write, Writer},
     },
+    telemetry::Meter,
 };
 
 /// Attempts that follow each other at once; later ones pause, so that writers
@@ -106,7 +107,7 @@ impl Writer {
             if let Some(successor) = row.successor() {
                 return Ok(Saved::Moved(successor));
             }
-            let Some(draft) = compose(&row, orders) else {
+            let Some(draft) = compose(&row, orders, self.meter()) else {
                 return Ok(Saved::Here(row));
             };
             if age == Age::Remembered && draft.is_undone() {
@@ -121,11 +122,28 @@ impl Writer {
                     base = Some(self.settle(&row, &error).await?);
                     doubt = Some(error);
                 }
-                (Attempt::Lost, None) if is_the_last(orders) => break,
-                (Attempt::Lost, None) => pause(lost).await,
+                (Attempt::Lost, None) => {
+                    self.try_again(orders)?;
+                    pause(lost).await;
+                }
             }
         }
         Err(lost_too_often())
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.set_up.database.meter
+    }
+
+    /// # Errors
+    ///
+    /// When nobody waits for another attempt.
+    fn try_again(&self, orders: &[SaveOrder]) -> Result<(), Error> {
+        self.meter().lost_to_another_writer();
+        match is_the_last(orders) {
+            true => Err(lost_too_often()),
+            false => Ok(()),
+        }
     }
 
     async fn reload(&self, id: &RowId) -> Result<Arc<Row>, Error> {
@@ -260,11 +278,14 @@ fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<
 
 /// What the orders, replayed one after the other, make of the row. `None` when
 /// no order is left.
-fn compose(row: &Arc<Row>, orders: &mut Vec<SaveOrder>) -> Option<Draft> {
+fn compose(row: &Arc<Row>, orders: &mut Vec<SaveOrder>, meter: &Meter) -> Option<Draft> {
     let loaded = row.document()?;
     let document = match known_outcome(row, orders) {
         Some(outcome) => outcome,
-        None => replay_all(Document::clone(loaded), orders),
+        None => {
+            meter.replayed(replays(row, orders));
+            replay_all(Document::clone(loaded), orders)
+        }
     };
     let extent = extent(row, &document, orders);
     (!orders.is_empty()).then(|| Draft {
@@ -283,6 +304,14 @@ fn known_outcome(row: &Arc<Row>, orders: &[SaveOrder]) -> Option<Arc<Document>> 
     };
     let outcome = order.record.outcome.as_ref()?;
     Arc::ptr_eq(row, &order.base).then(|| Arc::clone(outcome))
+}
+
+/// How many of the records are replayed on another row than they were made of.
+fn replays(row: &Arc<Row>, orders: &[SaveOrder]) -> usize {
+    let orders = orders
+        .iter()
+        .filter(|order| !order.record.changes.is_empty() && !Arc::ptr_eq(row, &order.base));
+    orders.count()
 }
 
 /// One that fails is answered and leaves no trace.

@@ -146,7 +146,7 @@ impl UserSessions {
         };
         loop {
             if self.end(row.clone()).await? {
-                events::ended(&self.store.format().handle(&row));
+                events::ended(self.store.meter(), &self.store.format().handle(&row));
                 return Ok(true);
             }
             match self.successor(row).await? {
@@ -193,7 +193,7 @@ impl UserSessions {
                 Box::pin(async move { end_others(&table, connection, &user_id, NOBODY).await })
             })
             .await?;
-        events::ended_at_once(ended);
+        events::ended_at_once(self.store.meter(), ended);
         Ok(ended)
     }
 
@@ -214,7 +214,7 @@ impl UserSessions {
                 Box::pin(async move { destroy_others(&table, connection, &user_id, this).await })
             })
             .await?;
-        events::ended_at_once(ended);
+        events::ended_at_once(self.store.meter(), ended);
         Ok(ended)
     }
 
