@@ -328,6 +328,13 @@ pub(crate) fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     forbid_shared_caching(headers);
 }
 
+/// The cookies that a response gives or takes, for a browser of a test.
+#[cfg(feature = "testing")]
+pub(crate) fn set_by(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
+    let lines = headers.get_all(SET_COOKIE).into_iter();
+    lines.filter_map(|line| Cookie::parse(line.to_str().ok()?).ok())
+}
+
 fn name_of(set_cookie: &HeaderValue) -> &[u8] {
     let octets = set_cookie.as_bytes();
     let end = octets.iter().position(|octet| b"=;".contains(octet));

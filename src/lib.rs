@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod changes;
 mod cookie;
@@ -30,6 +31,8 @@ mod site_data;
 mod state;
 mod store;
 mod stored;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 
 pub use ::cookie::SameSite;

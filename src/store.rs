@@ -10,6 +10,8 @@ use crate::{
 };
 
 mod acquire;
+#[cfg(feature = "testing")]
+mod age;
 mod ask;
 mod batch;
 mod by_id;
@@ -42,6 +44,8 @@ mod table;
 mod user;
 mod writer;
 
+#[cfg(feature = "testing")]
+pub(crate) use age::Shift;
 pub use inspect::TableReport;
 pub use migrate::MIGRATOR;
 pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
