@@ -17,6 +17,7 @@ mod future;
 pub mod fuzzing;
 mod hooks;
 mod id;
+mod key;
 mod koa;
 mod layer;
 mod lazy;
@@ -26,6 +27,7 @@ mod presented;
 mod reaper;
 mod service;
 mod session;
+mod shape;
 mod signing;
 mod site_data;
 mod state;
@@ -34,6 +36,7 @@ mod stored;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;
+mod typed;
 
 pub use ::cookie::SameSite;
 
@@ -46,6 +49,7 @@ pub use crate::{
     failure::FailurePolicy,
     future::ResponseFuture,
     id::SessionId,
+    key::{Key, SessionKey},
     koa::{KeygripDigest, Koa},
     layer::PgSessionLayer,
     lazy::LazySession,
@@ -58,4 +62,5 @@ pub use crate::{
     store::{MIGRATOR, PgSessionStore, TableReport, UserSession, UserSessions},
     stored::StoredSession,
     transport::{HeaderTransport, Transport},
+    typed::TypedSession,
 };

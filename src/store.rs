@@ -18,6 +18,7 @@ mod by_id;
 #[cfg(test)]
 mod checked;
 mod clock;
+mod columns;
 mod connections;
 mod database;
 mod destroy;
@@ -35,6 +36,7 @@ mod primary;
 mod reap;
 mod reissue;
 mod render;
+mod report;
 mod row;
 mod save;
 mod set_up;
@@ -46,9 +48,9 @@ mod writer;
 
 #[cfg(feature = "testing")]
 pub(crate) use age::Shift;
-pub use inspect::TableReport;
 pub use migrate::MIGRATOR;
 pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
+pub use report::TableReport;
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
 pub use user::{UserSession, UserSessions};

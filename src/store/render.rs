@@ -3,7 +3,7 @@
 use crate::{
     format::ColumnNames,
     store::{
-        inspect::{Columns, Document, Instant},
+        columns::{Columns, Document, Instant},
         table::quoted,
     },
 };

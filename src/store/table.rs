@@ -8,7 +8,7 @@ use crate::{
     format::{Format, Layout, OldId},
     store::{
         clock::Clock,
-        inspect::{Columns, Document},
+        columns::{Columns, Document},
         sql::{Pooling, Sql},
         statements::Sizes,
     },

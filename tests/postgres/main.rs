@@ -42,6 +42,7 @@ mod testing;
 mod timeouts;
 mod tokens;
 mod traces;
+mod typed;
 mod user_limit;
 mod users;
 mod values;
