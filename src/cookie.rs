@@ -9,6 +9,8 @@ mod request;
 mod response;
 
 pub(crate) use request::{Cookies, presented};
+#[cfg(feature = "testing")]
+pub(crate) use response::set_by;
 pub(crate) use response::{attach, forbid_shared_caching, is_set, vary_by};
 
 /// RFC 6265bis, section 5.6: longer cookies are dropped by browsers.

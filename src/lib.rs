@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod changes;
 mod cookie;
@@ -33,6 +34,8 @@ mod state;
 mod store;
 mod stored;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 mod typed;
 

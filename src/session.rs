@@ -94,6 +94,11 @@ impl Session {
         &self.0.config.store
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn row(&self) -> Option<Arc<crate::store::Row>> {
+        self.state().row().cloned()
+    }
+
     fn timeouts(&self) -> &Arc<Timeouts> {
         &self.0.config.timeouts
     }

@@ -11,6 +11,8 @@ use crate::{
 };
 
 mod acquire;
+#[cfg(feature = "testing")]
+mod age;
 mod ask;
 mod batch;
 mod by_id;
@@ -45,6 +47,8 @@ mod table;
 mod user;
 mod writer;
 
+#[cfg(feature = "testing")]
+pub(crate) use age::Shift;
 pub use migrate::MIGRATOR;
 pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
 pub use report::TableReport;

@@ -1,5 +1,7 @@
 //! What a response says of cookies and caches.
 
+#[cfg(feature = "testing")]
+use cookie::Cookie;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CACHE_CONTROL, SET_COOKIE, VARY},
@@ -26,6 +28,13 @@ pub(crate) fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
         headers.append(SET_COOKIE, cookie);
     }
     forbid_shared_caching(headers);
+}
+
+/// The cookies that a response gives or takes, for a browser of a test.
+#[cfg(feature = "testing")]
+pub(crate) fn set_by(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
+    let lines = headers.get_all(SET_COOKIE).into_iter();
+    lines.filter_map(|line| Cookie::parse(line.to_str().ok()?).ok())
 }
 
 fn name_of(set_cookie: &HeaderValue) -> &[u8] {

@@ -39,6 +39,7 @@ mod sharing;
 mod signing;
 mod store;
 mod support;
+mod testing;
 mod timeouts;
 mod tokens;
 mod traces;
