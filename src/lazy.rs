@@ -9,11 +9,11 @@ use tracing::Instrument as _;
 
 use crate::{
     Error, FailurePolicy, Session,
+    config::{Config, Empty, Unread},
     cookie::Cookies,
     document::Document,
     format::Line,
     id::RowId,
-    layer::{Config, Empty, Unread},
     presented::Presented,
     state::{Origin, State, Unkeepable},
     store::Row,

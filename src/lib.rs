@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod changes;
+mod config;
 mod cookie;
 mod counters;
 mod document;

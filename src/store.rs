@@ -21,8 +21,10 @@ mod checked;
 mod clock;
 mod columns;
 mod connections;
+mod copy;
 mod database;
 mod destroy;
+mod draft;
 mod entries;
 mod everyone;
 mod hosts;
@@ -35,6 +37,7 @@ mod pace;
 mod pooler;
 mod primary;
 mod reap;
+mod receipt;
 mod reissue;
 mod render;
 mod report;
@@ -45,6 +48,7 @@ mod sql;
 mod statements;
 mod table;
 mod user;
+mod user_session;
 mod writer;
 
 #[cfg(feature = "testing")]
@@ -55,7 +59,8 @@ pub use report::TableReport;
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
 pub(crate) use table::TableName;
-pub use user::{UserSession, UserSessions};
+pub use user::UserSessions;
+pub use user_session::UserSession;
 
 use connections::Connections;
 use database::Database;

@@ -13,9 +13,9 @@ use crate::{
     state::{MayTouch, Record, Reissue, Source},
     store::{
         PgSessionStore,
-        batch::Receipt,
         database::out_of_time,
         entries::{InsertRow, LoadRow, Written},
+        receipt::Receipt,
         row::{Content, Row},
         writer::{ReissueOrder, SaveOrder, Write},
     },
