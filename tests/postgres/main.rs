@@ -13,6 +13,7 @@ mod koa;
 mod koa_life;
 mod layer;
 mod laziness;
+mod left_open;
 mod limits;
 mod login;
 mod many_stores;
