@@ -22,11 +22,14 @@ async fn visits(session: Session) -> Result<String, Error> {
     Ok(format!("visit {n}"))
 }
 
-fn app(store: PgSessionStore) -> Router {
+fn sessions(store: PgSessionStore) -> PgSessionLayer {
     // Browsers other than Chromium and Firefox keep `Secure` cookies off
     // http://localhost. Leave this line out where there is TLS.
-    let layer = PgSessionLayer::new(store).secure(false);
-    Router::new().route("/", get(visits)).layer(layer)
+    PgSessionLayer::new(store).secure(false)
+}
+
+fn app(sessions: PgSessionLayer) -> Router {
+    Router::new().route("/", get(visits)).layer(sessions)
 }
 
 #[tokio::main]
@@ -39,7 +42,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("http://localhost:{}", listener.local_addr()?.port());
-    axum::serve(listener, app(store))
+    axum::serve(listener, app(sessions(store)))
         .with_graceful_shutdown(interrupted())
         .await?;
     reaper.stop().await;
@@ -50,4 +53,42 @@ async fn interrupted() {
     signal::ctrl_c()
         .await
         .expect("a signal handler can be installed");
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        body::{Body, to_bytes},
+        http::Request,
+    };
+    use axum_pg_session::testing::TestVisitor;
+
+    use super::*;
+
+    type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+    async fn visit(app: &Router, visitor: &TestVisitor) -> Outcome<String> {
+        let request = Request::get("/").body(Body::empty())?;
+        let response = visitor.send(app, request).await?;
+        let body = to_bytes(response.into_body(), 1024).await?;
+        Ok(String::from_utf8(body.to_vec())?)
+    }
+
+    #[tokio::test]
+    async fn each_browser_is_counted_by_itself() -> Outcome {
+        let database = dev_postgres::test_database().await?;
+        let store = PgSessionStore::connect(database.url()).await?;
+        store.migrate().await?;
+        let sessions = sessions(store);
+        let app = app(sessions.clone());
+
+        let regular = TestVisitor::of(&sessions);
+        regular
+            .given(|session| session.insert("visits", 41))
+            .await?;
+        assert_eq!(visit(&app, &regular).await?, "visit 42");
+        assert_eq!(visit(&app, &TestVisitor::of(&sessions)).await?, "visit 1");
+        assert_eq!(regular.session().await?.get("visits")?, Some(42));
+        Ok(())
+    }
 }

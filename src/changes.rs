@@ -12,12 +12,16 @@ use crate::{
 /// A closure of [`Session::update`](crate::Session::update), its types erased.
 pub(crate) type Apply = Box<dyn FnMut(Option<&Json>) -> Result<Json, Error> + Send>;
 
+/// A closure of [`TypedSession::update`](crate::TypedSession::update), likewise.
+pub(crate) type Edit = Box<dyn FnMut(&mut Document) -> Result<(), Error> + Send>;
+
 /// One thing that a request did to its session.
 pub(crate) enum Change {
     Insert(String, Json),
     Remove(String),
     Clear,
     Update(String, Apply),
+    Edit(Edit),
     /// With the document of a new session, which has the defaults.
     Expiry(Expiry, Arc<Document>),
     /// A change of the member that belongs to the document's format.
@@ -108,7 +112,7 @@ impl Change {
             Self::Insert(key, value) => Some(member_at_most(key, value)),
             Self::Remove(_) | Self::Clear => Some(0),
             Self::Terms(change) => change.adds_at_most(),
-            Self::Update(..) | Self::Expiry(..) => None,
+            Self::Update(..) | Self::Edit(_) | Self::Expiry(..) => None,
         }
     }
 
@@ -116,7 +120,9 @@ impl Change {
         match self {
             Self::Insert(key, value) => Some((key, value)),
             Self::Terms(change) => change.inserted(),
-            Self::Remove(_) | Self::Clear | Self::Update(..) | Self::Expiry(..) => None,
+            Self::Remove(_) | Self::Clear | Self::Update(..) | Self::Edit(_) | Self::Expiry(..) => {
+                None
+            }
         }
     }
 
@@ -129,6 +135,7 @@ impl Change {
                 let value = apply(document.get(key))?;
                 document.insert(key, value);
             }
+            Self::Edit(edit) => edit(document)?,
             Self::Expiry(expiry, blank) => document.layout().remember(*expiry, document, blank),
             Self::Terms(change) => change.apply(document)?,
         }
@@ -144,6 +151,7 @@ impl fmt::Debug for Change {
             Self::Remove(key) => f.debug_tuple("Remove").field(key).finish(),
             Self::Clear => f.write_str("Clear"),
             Self::Update(key, _) => f.debug_tuple("Update").field(key).finish(),
+            Self::Edit(_) => f.write_str("Edit"),
             Self::Expiry(expiry, _) => f.debug_tuple("Expiry").field(expiry).finish(),
             Self::Terms(change) => f.debug_tuple("Terms").field(change).finish(),
         }
@@ -192,7 +200,7 @@ pub(crate) fn decode<T: DeserializeOwned>(key: &str, raw: &Json) -> Result<T, Er
 
 /// What may be told of a value that did not fit: not the value.
 #[derive(Debug)]
-struct Misfit {
+pub(crate) struct Misfit {
     category: serde_json::error::Category,
     column: usize,
 }

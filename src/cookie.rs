@@ -1,17 +1,17 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use cookie::{Cookie, SameSite};
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{CACHE_CONTROL, COOKIE, SET_COOKIE, VARY},
-};
+use http::HeaderValue;
 
-use crate::{
-    Error, ErrorKind, SigningKeys,
-    id::Token,
-    presented::{Presented, Reading},
-    signing::SIGNED_CHARS,
-};
+use crate::{Error, ErrorKind, SigningKeys, id::Token, signing::SIGNED_CHARS};
+
+mod request;
+mod response;
+
+pub(crate) use request::{Cookies, presented};
+#[cfg(feature = "testing")]
+pub(crate) use response::set_by;
+pub(crate) use response::{attach, forbid_shared_caching, is_set, vary_by};
 
 /// RFC 6265bis, section 5.6: longer cookies are dropped by browsers.
 const MAX_NAME_AND_VALUE: usize = 4096;
@@ -225,165 +225,6 @@ fn is_token_octet(octet: u8) -> bool {
 /// `av-octet` of RFC 6265bis, section 4.1.1.
 pub(crate) fn is_attribute_octet(octet: u8) -> bool {
     (0x20..0x7f).contains(&octet) && octet != b';'
-}
-
-/// The `Cookie` headers of a request, unread: most requests of most sites need
-/// no session.
-#[derive(Clone, Default)]
-pub(crate) enum Cookies {
-    #[default]
-    None,
-    One(HeaderValue),
-    Several(Vec<HeaderValue>),
-}
-
-impl Cookies {
-    /// Shares the headers' octets.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let mut values = headers.get_all(COOKIE).into_iter();
-        match (values.next(), values.next()) {
-            (None, _) => Self::None,
-            (Some(one), None) => Self::One(one.clone()),
-            (Some(_), Some(_)) => Self::Several(headers.get_all(COOKIE).iter().cloned().collect()),
-        }
-    }
-
-    pub(crate) fn values(&self) -> &[HeaderValue] {
-        match self {
-            Self::None => &[],
-            Self::One(value) => std::slice::from_ref(value),
-            Self::Several(values) => values,
-        }
-    }
-}
-
-impl fmt::Debug for Cookies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cookies(REDACTED)")
-    }
-}
-
-/// Reads the tokens from all `Cookie` headers, as octets: the name must match
-/// to the letter, and order proves nothing (RFC 6265bis, section 5.8.3).
-pub(crate) fn presented(
-    cookies: &Cookies,
-    name: &str,
-    read: impl Fn(&[u8]) -> Reading,
-) -> Presented {
-    let mut presented = Presented::default();
-    let values = cookies
-        .values()
-        .iter()
-        .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
-        .filter_map(|pair| value_of(pair, name.as_bytes()));
-    for value in values {
-        presented.add(read(value));
-    }
-    presented
-}
-
-fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let (found, value) = trim(pair).split_at_checked(name.len())?;
-    let value = trim_start(value).strip_prefix(b"=")?;
-    (found == name).then(|| trim(value))
-}
-
-fn is_blank(octet: u8) -> bool {
-    octet == b' ' || octet == b'\t'
-}
-
-fn trim_start(octets: &[u8]) -> &[u8] {
-    let blanks = octets.iter().take_while(|octet| is_blank(**octet)).count();
-    &octets[blanks..]
-}
-
-fn trim(octets: &[u8]) -> &[u8] {
-    let octets = trim_start(octets);
-    let blanks = octets
-        .iter()
-        .rev()
-        .take_while(|octet| is_blank(**octet))
-        .count();
-    &octets[..octets.len() - blanks]
-}
-
-/// Adds the cookies, instead of others of their names; no cache may keep a
-/// response that carries one of ours.
-pub(crate) fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
-    let others: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
-    headers.remove(SET_COOKIE);
-    let is_replaced = |other: &HeaderValue| {
-        cookies
-            .iter()
-            .any(|cookie| name_of(cookie) == name_of(other))
-    };
-    for other in others.into_iter().filter(|other| !is_replaced(other)) {
-        headers.append(SET_COOKIE, other);
-    }
-    for mut cookie in cookies {
-        // Neither printed nor kept in a table of HTTP/2.
-        cookie.set_sensitive(true);
-        headers.append(SET_COOKIE, cookie);
-    }
-    forbid_shared_caching(headers);
-}
-
-fn name_of(set_cookie: &HeaderValue) -> &[u8] {
-    let octets = set_cookie.as_bytes();
-    let end = octets.iter().position(|octet| b"=;".contains(octet));
-    trim(&octets[..end.unwrap_or(octets.len())])
-}
-
-/// Whether somebody else sets a cookie of this name already.
-pub(crate) fn is_set(headers: &HeaderMap, name: &str) -> bool {
-    let mut cookies = headers.get_all(SET_COOKIE).iter();
-    cookies.any(|cookie| name_of(cookie) == name.as_bytes())
-}
-
-pub(crate) fn forbid_shared_caching(headers: &mut HeaderMap) {
-    if !forbids_shared_caching(headers) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-}
-
-/// `private` with a field list only speaks of those fields (RFC 9111, section
-/// 5.2.2.7), so it is not enough.
-fn forbids_shared_caching(headers: &HeaderMap) -> bool {
-    let mut directives = headers
-        .get_all(CACHE_CONTROL)
-        .into_iter()
-        .flat_map(|header| header.as_bytes().split(|octet| *octet == b','))
-        .map(trim);
-    let mut strict = false;
-    directives.all(|directive| {
-        strict |= is_any_of(directive, &["private", "no-store"]);
-        !is_any_of(directive, &["public"]) && !starts_with(directive, "s-maxage")
-    }) && strict
-}
-
-fn is_any_of(directive: &[u8], names: &[&str]) -> bool {
-    names
-        .iter()
-        .any(|name| directive.eq_ignore_ascii_case(name.as_bytes()))
-}
-
-fn starts_with(directive: &[u8], name: &str) -> bool {
-    directive
-        .get(..name.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
-}
-
-/// Says that the response depends on this header, once.
-pub(crate) fn vary_by(name: &HeaderName, headers: &mut HeaderMap) {
-    let varies = headers
-        .get_all(VARY)
-        .into_iter()
-        .flat_map(|header| header.as_bytes().split(|octet| *octet == b','))
-        .map(trim)
-        .any(|field| field == b"*" || field.eq_ignore_ascii_case(name.as_str().as_bytes()));
-    if !varies {
-        headers.append(VARY, HeaderValue::from(name.clone()));
-    }
 }
 
 #[cfg(test)]

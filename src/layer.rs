@@ -377,6 +377,18 @@ impl PgSessionLayer {
         self.config.timeouts.check()?;
         self.config.store.check_timeouts(&self.config.timeouts)
     }
+
+    /// # Panics
+    ///
+    /// Where [`check`](Self::check) finds a contradiction.
+    pub(crate) fn checked(&self) -> Arc<Config> {
+        if let Err(error) = self.check() {
+            panic!("PgSessionLayer: {error}");
+        }
+        let mut config = Config::clone(&self.config);
+        config.blank = Arc::new(config.store.format().blank(&config.cookie));
+        Arc::new(config)
+    }
 }
 
 impl Config {
@@ -478,12 +490,7 @@ impl<S> Layer<S> for PgSessionLayer {
     /// Where [`check`](Self::check) finds a contradiction: at set-up, rather
     /// than at a visitor's request.
     fn layer(&self, inner: S) -> Self::Service {
-        if let Err(error) = self.check() {
-            panic!("PgSessionLayer: {error}");
-        }
-        let mut config = Config::clone(&self.config);
-        config.blank = Arc::new(config.store.format().blank(&config.cookie));
-        PgSessionService::new(inner, Arc::new(config))
+        PgSessionService::new(inner, self.checked())
     }
 }
 

@@ -142,6 +142,12 @@ impl LazySession {
         self.0.line
     }
 
+    /// Whether the request carries a token.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_token(&self) -> bool {
+        !self.0.presented().tokens.is_empty()
+    }
+
     /// Whether the request carries a cookie of our name, of whatever value.
     pub(crate) fn has_cookie(&self) -> bool {
         self.0.presented().named

@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod changes;
 mod cookie;
@@ -16,6 +17,7 @@ mod future;
 pub mod fuzzing;
 mod hooks;
 mod id;
+mod key;
 mod koa;
 mod layer;
 mod lazy;
@@ -25,13 +27,17 @@ mod presented;
 mod reaper;
 mod service;
 mod session;
+mod shape;
 mod signing;
 mod site_data;
 mod state;
 mod store;
 mod stored;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
+mod typed;
 
 pub use ::cookie::SameSite;
 
@@ -44,6 +50,7 @@ pub use crate::{
     failure::FailurePolicy,
     future::ResponseFuture,
     id::SessionId,
+    key::{Key, SessionKey},
     koa::{KeygripDigest, Koa},
     layer::PgSessionLayer,
     lazy::LazySession,
@@ -56,4 +63,5 @@ pub use crate::{
     store::{MIGRATOR, PgSessionStore, TableReport, UserSession, UserSessions},
     stored::StoredSession,
     transport::{HeaderTransport, Transport},
+    typed::TypedSession,
 };

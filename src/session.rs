@@ -1,3 +1,8 @@
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a key is text or a `Key`, which are handles"
+)]
+
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,16 +17,16 @@ use crate::{
     document::{Document, RESERVED},
     expiry::{Timeouts, instant},
     id::SessionId,
+    key::SessionKey,
     layer::Config,
     state::State,
     store::PgSessionStore,
 };
 
-mod terms;
-
-mod user;
-
 mod pay;
+mod shaped;
+mod terms;
+mod user;
 
 pub(crate) use pay::{Closing, Pending};
 
@@ -89,6 +94,11 @@ impl Session {
         &self.0.config.store
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn row(&self) -> Option<Arc<crate::store::Row>> {
+        self.state().row().cloned()
+    }
+
     fn timeouts(&self) -> &Arc<Timeouts> {
         &self.0.config.timeouts
     }
@@ -109,7 +119,8 @@ impl Session {
     ///
     /// Of kind [`Deserialize`](ErrorKind::Deserialize) when the value is not
     /// a `T`. It stays as it is.
-    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
+        let key = key.as_ref();
         if key == RESERVED {
             return Ok(None);
         }
@@ -132,7 +143,8 @@ impl Session {
     /// would exceed a [limit](crate::PgSessionLayer::max_document_size),
     /// [`ReservedKey`](ErrorKind::ReservedKey) for `_session`, and
     /// [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too late.
-    pub fn insert(&self, key: &str, value: impl Serialize) -> Result<(), Error> {
+    pub fn insert<T: Serialize>(&self, key: impl SessionKey<T>, value: T) -> Result<(), Error> {
+        let key = key.as_ref();
         check_key(key)?;
         let value = encode(key, &value)?;
         self.check_value(key, &value)?;
@@ -149,7 +161,8 @@ impl Session {
     /// Of kind [`Deserialize`](ErrorKind::Deserialize) when the value is not a
     /// `T`; then it stays. Any JSON is a `serde_json::Value`. And those of
     /// [`insert`](Self::insert).
-    pub fn remove<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+    pub fn remove<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
+        let key = key.as_ref();
         check_key(key)?;
         self.check_removal(key)?;
         let mut state = self.open_state()?;
@@ -175,13 +188,14 @@ impl Session {
     /// `T`, and those of [`insert`](Self::insert).
     pub fn update<T, U>(
         &self,
-        key: &str,
+        key: impl SessionKey<T> + SessionKey<U>,
         mut update: impl FnMut(Option<T>) -> U + Send + 'static,
     ) -> Result<U, Error>
     where
         T: DeserializeOwned,
         U: Serialize,
     {
+        let key = AsRef::<str>::as_ref(&key);
         check_key(key)?;
         let mut state = self.open_state()?;
         let current = state
@@ -237,7 +251,8 @@ impl Session {
 
     /// Whether `key` has a value.
     #[must_use]
-    pub fn contains_key(&self, key: &str) -> bool {
+    pub fn contains_key(&self, key: impl AsRef<str>) -> bool {
+        let key = key.as_ref();
         key != RESERVED && self.state().document().get(key).is_some()
     }
 

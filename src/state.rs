@@ -5,14 +5,17 @@ use std::sync::Arc;
 use crate::{
     Error, ErrorKind,
     changes::{Change, Changes},
-    document::{Document, Json},
-    expiry::Timeouts,
-    format::Terms,
-    id::{RowId, Token},
+    document::Document,
+    id::Token,
     limits::Limits,
     login::{Data, Login},
     store::Row,
 };
+
+mod debt;
+mod record;
+
+pub(crate) use debt::{Debt, Doomed, MayTouch, Owed, Record, Reissue, Source};
 
 /// Where the session of a request comes from.
 #[derive(Clone, Debug)]
@@ -71,15 +74,6 @@ enum Phase {
     Closed,
 }
 
-/// Whether a request keeps its session alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MayTouch {
-    Yes,
-    No,
-    /// Whether it is due or not.
-    Must,
-}
-
 /// How the document that a request sees stands to its record of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Projection {
@@ -103,82 +97,6 @@ pub(crate) struct State {
     doomed: Option<Doomed>,
     visitor: Visitor,
     phase: Phase,
-}
-
-/// The row of a session that was destroyed and is still there.
-#[derive(Clone, Debug)]
-pub(crate) struct Doomed {
-    pub(crate) row: Arc<Row>,
-    token: Token,
-    /// Under which its cookie was set.
-    pub(crate) terms: Terms,
-}
-
-/// The write that is owed to the session's own row.
-#[derive(Debug)]
-pub(crate) enum Owed {
-    Nothing,
-    /// Nothing either, as the last touch is recent.
-    NoTouchYet,
-    Insert(Arc<Document>),
-    Save(Arc<Row>, Record, MayTouch),
-    Touch(Arc<Row>, MayTouch),
-    Reissue(Reissue),
-    Refused(Unkeepable, Id),
-}
-
-/// A session under a new id.
-#[derive(Debug)]
-pub(crate) struct Reissue {
-    pub(crate) source: Source,
-    pub(crate) changes: Changes,
-    pub(crate) login: Option<Arc<Login>>,
-}
-
-/// Where it comes from.
-#[derive(Clone, Debug)]
-pub(crate) enum Source {
-    /// The row that has been its until now.
-    Row(RowId),
-    /// Nothing is stored yet.
-    Nothing(Arc<Document>),
-}
-
-/// What a request did to a row's document.
-#[derive(Debug, Default)]
-pub(crate) struct Record {
-    pub(crate) changes: Changes,
-    /// What they make of the row that the request loaded, where that is known.
-    pub(crate) outcome: Option<Arc<Document>>,
-}
-
-/// All that is owed, in order: first the end of the old row.
-#[derive(Debug)]
-pub(crate) struct Debt {
-    pub(crate) doomed: Option<Doomed>,
-    pub(crate) owed: Owed,
-}
-
-impl Debt {
-    /// Whether an answer without it would conceal that a session or a token
-    /// lives on that was to end.
-    pub(crate) fn ends_something(&self) -> bool {
-        let ends_an_id = match &self.owed {
-            Owed::Reissue(_) => true,
-            Owed::Refused(_, id) => *id != Id::Stays,
-            _ => false,
-        };
-        self.doomed.is_some() || ends_an_id
-    }
-
-    /// Whether the response waits for the database.
-    pub(crate) fn takes_a_statement(&self) -> bool {
-        let is_free = matches!(
-            self.owed,
-            Owed::Nothing | Owed::NoTouchYet | Owed::Refused(..)
-        );
-        self.doomed.is_some() || !is_free
-    }
 }
 
 impl State {
@@ -245,62 +163,6 @@ impl State {
 
     pub(crate) fn close(&mut self) {
         self.phase = Phase::Closed;
-    }
-
-    /// # Errors
-    ///
-    /// Where the document would be too large; then nothing is changed.
-    pub(crate) fn apply(&mut self, change: Change) -> Result<(), Error> {
-        match &change {
-            Change::Insert(key, value) => {
-                self.limits().check_insert(&self.document, key, value)?;
-            }
-            Change::Remove(_) | Change::Clear => {}
-            Change::Update(..) | Change::Expiry(..) | Change::Terms(_) => {
-                return self.apply_all(vec![change]);
-            }
-        }
-        self.apply_anyway(change)
-    }
-
-    fn apply_anyway(&mut self, mut change: Change) -> Result<(), Error> {
-        change.apply(Arc::make_mut(&mut self.document))?;
-        self.changes.record(change);
-        Ok(())
-    }
-
-    /// All of them or none, and only the outcome must fit.
-    ///
-    /// # Errors
-    ///
-    /// As of [`apply`](Self::apply).
-    pub(crate) fn apply_all(&mut self, mut changes: Vec<Change>) -> Result<(), Error> {
-        let mut draft = Document::clone(&self.document);
-        for change in &mut changes {
-            if let Some((key, value)) = change.inserted() {
-                self.limits().check_depth(key, value)?;
-            }
-            change.apply(&mut draft)?;
-        }
-        draft.measure();
-        self.limits().check_growth(&self.document, &draft)?;
-        self.document = Arc::new(draft);
-        changes
-            .into_iter()
-            .for_each(|change| self.changes.record(change));
-        Ok(())
-    }
-
-    /// For a change that makes `value` of the key.
-    ///
-    /// # Errors
-    ///
-    /// As of [`apply`](Self::apply).
-    pub(crate) fn record(&mut self, change: Change, key: &str, value: Json) -> Result<(), Error> {
-        self.limits().check_insert(&self.document, key, &value)?;
-        Arc::make_mut(&mut self.document).insert(key, value);
-        self.changes.record(change);
-        Ok(())
     }
 
     pub(crate) fn cycle(&mut self) {
@@ -420,85 +282,6 @@ impl State {
         self.changes.is_empty() || self.document.is_empty()
     }
 
-    /// Takes what is owed now. Until [`settle`](Self::settle) tells how it
-    /// went, later changes are recorded on their own.
-    pub(crate) fn take_debt(&mut self, timeouts: &Timeouts, may_touch: MayTouch) -> Debt {
-        let may_touch = self.keep.instead_of(may_touch);
-        self.complete();
-        let changes = self.changes.take();
-        let id = std::mem::replace(&mut self.id, Id::Stays);
-        self.keep = Keep::WhenDue;
-        Debt {
-            doomed: self.doomed.take(),
-            owed: self.owed(changes, id, timeouts, may_touch),
-        }
-    }
-
-    fn owed(&self, changes: Changes, id: Id, timeouts: &Timeouts, may_touch: MayTouch) -> Owed {
-        match &self.origin {
-            Origin::New if matches!(id, Id::LogsIn(_)) => Owed::Reissue(Reissue {
-                source: Source::Nothing(Arc::clone(&self.document)),
-                changes: Changes::default(),
-                login: id.login(),
-            }),
-            Origin::New
-                if may_touch != MayTouch::Must
-                    && (changes.is_empty() || self.document.is_empty()) =>
-            {
-                Owed::Nothing
-            }
-            Origin::New => Owed::Insert(Arc::clone(&self.document)),
-            Origin::Unkeepable(_) if changes.is_empty() && id == Id::Stays => Owed::Nothing,
-            Origin::Unkeepable(reason) => Owed::Refused(*reason, id),
-            Origin::Stored(row, _) if id != Id::Stays => Owed::Reissue(Reissue {
-                source: Source::Row(row.id.clone()),
-                changes,
-                login: id.login(),
-            }),
-            Origin::Stored(row, _) if self.differs_from(row, &changes) => {
-                Owed::Save(Arc::clone(row), self.recorded(changes), may_touch)
-            }
-            Origin::Stored(row, _) if self.touches(row, timeouts, may_touch) => {
-                Owed::Touch(Arc::clone(row), may_touch)
-            }
-            Origin::Stored(..) if may_touch == MayTouch::No => Owed::Nothing,
-            Origin::Stored(..) => Owed::NoTouchYet,
-        }
-    }
-
-    fn touches(&self, row: &Row, timeouts: &Timeouts, may_touch: MayTouch) -> bool {
-        match may_touch {
-            MayTouch::Must => true,
-            MayTouch::Yes => timeouts.is_touch_due(&self.document.meta(), row.times),
-            MayTouch::No => false,
-        }
-    }
-
-    /// What is saved has the member of its format, also where another writer
-    /// left it out.
-    fn complete(&mut self) {
-        let Some(key) = self.document.layout().own_key() else {
-            return;
-        };
-        let is_there = self.document.get(key).is_some_and(Json::is_object);
-        if let (false, false, Some(terms)) = (self.changes.is_empty(), is_there, self.blank.terms())
-        {
-            let change = Change::Insert(key.to_owned(), terms);
-            self.apply_anyway(Change::Terms(Box::new(change)))
-                .expect("an insert that is not measured never fails");
-        }
-    }
-
-    /// A change that leaves the document as it was loaded is none.
-    fn differs_from(&self, row: &Row, changes: &Changes) -> bool {
-        !changes.is_empty() && row.document() != Some(&self.document)
-    }
-
-    fn recorded(&self, changes: Changes) -> Record {
-        let outcome = (self.projection == Projection::Exact).then(|| Arc::clone(&self.document));
-        Record { changes, outcome }
-    }
-
     /// The session goes on from this row, with what was changed since
     /// [`take_debt`](Self::take_debt).
     pub(crate) fn settle(&mut self, origin: Origin) {
@@ -530,24 +313,6 @@ impl State {
             (_, origin) => origin.clone(),
         };
         self.settle(origin);
-    }
-}
-
-impl Id {
-    fn login(self) -> Option<Arc<Login>> {
-        match self {
-            Self::LogsIn(login) => Some(login),
-            Self::Stays | Self::Cycles | Self::Ends => None,
-        }
-    }
-}
-
-impl Keep {
-    fn instead_of(self, may_touch: MayTouch) -> MayTouch {
-        match (self, may_touch) {
-            (Self::Anyway, _) | (Self::WhenAllowed, MayTouch::Yes) => MayTouch::Must,
-            (Self::WhenDue | Self::WhenAllowed, may_touch) => may_touch,
-        }
     }
 }
 

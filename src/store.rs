@@ -11,12 +11,15 @@ use crate::{
 };
 
 mod acquire;
+#[cfg(feature = "testing")]
+mod age;
 mod ask;
 mod batch;
 mod by_id;
 #[cfg(test)]
 mod checked;
 mod clock;
+mod columns;
 mod connections;
 mod database;
 mod destroy;
@@ -34,6 +37,7 @@ mod primary;
 mod reap;
 mod reissue;
 mod render;
+mod report;
 mod row;
 mod save;
 mod set_up;
@@ -43,9 +47,11 @@ mod table;
 mod user;
 mod writer;
 
-pub use inspect::TableReport;
+#[cfg(feature = "testing")]
+pub(crate) use age::Shift;
 pub use migrate::MIGRATOR;
 pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
+pub use report::TableReport;
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
 pub(crate) use table::TableName;

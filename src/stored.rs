@@ -1,3 +1,8 @@
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a key is text or a `Key`, which are handles"
+)]
+
 use std::{fmt, sync::Arc};
 
 use serde::de::DeserializeOwned;
@@ -8,6 +13,7 @@ use crate::{
     changes::decode,
     document::{Document, RESERVED},
     expiry::instant,
+    key::SessionKey,
     store::Row,
 };
 
@@ -40,7 +46,8 @@ impl StoredSession {
     ///
     /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) when the value
     /// is not a `T`.
-    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
+        let key = key.as_ref();
         match self.document.get(key) {
             Some(raw) if key != RESERVED => decode(key, raw),
             _ => Ok(None),

@@ -39,6 +39,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 /// XSession.write(&HeaderValue::from_static("token"), &mut headers);
 /// assert_eq!(XSession.read(&headers), Some(b"token".as_slice()));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say where a session's token travels",
+    label = "not a `Transport`",
+    note = "a token in a header is `HeaderTransport::new(name)`, or `HeaderTransport::bearer(name)`; \
+            without `transport` it is in a cookie, whose name is `cookie_name`'s"
+)]
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// What the request says, if anything. A value that can't be a token is
     /// taken for none.

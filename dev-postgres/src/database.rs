@@ -56,6 +56,12 @@ fn given() -> Option<String> {
 /// The URL of a database for an example: `DATABASE_URL`, or that of a server
 /// of its own, which lives as long as this process.
 ///
+/// ```
+/// let url = dev_postgres::database_url()?;
+/// assert!(url.starts_with("postgres:"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// When there is no Postgres that could be started.
@@ -67,7 +73,15 @@ pub fn database_url() -> io::Result<String> {
 }
 
 /// A new, empty database, on the server of `DATABASE_URL` or on one that all
-/// tests of this process share.
+/// tests of this process share. It is dropped with the value.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let one = dev_postgres::test_database().await?;
+/// let two = dev_postgres::test_database().await?;
+/// assert_ne!(one.url(), two.url());
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
 ///

@@ -29,7 +29,20 @@ const POLL: Duration = Duration::from_millis(10);
 /// A Postgres of one's own, on a socket in a private folder.
 ///
 /// It ends, and its data with it, when the value is dropped or the process
-/// ends, in whatever way: Ctrl-C and `kill -9` included.
+/// ends, in whatever way: Ctrl-C and `kill -9` included. Tests that need no
+/// server of their own share one by [`test_database`](crate::test_database).
+///
+/// ```
+/// use dev_postgres::Server;
+/// use sqlx::{Connection as _, PgConnection};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::builder().setting("work_mem", "5MB").start()?;
+/// let mut connection = PgConnection::connect(&server.url()).await?;
+/// let setting: String = sqlx::query_scalar("SHOW work_mem").fetch_one(&mut connection).await?;
+/// assert_eq!(setting, "5MB");
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Server {
     pub(crate) folder: PathBuf,

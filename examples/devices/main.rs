@@ -21,6 +21,8 @@ mod pages;
 mod passwords;
 mod security;
 mod site;
+#[cfg(test)]
+mod tests;
 mod users;
 mod visitor;
 

@@ -30,17 +30,18 @@ pub(crate) fn limited(store: PgSessionStore) -> PgSessionStore {
 }
 
 pub(crate) fn app(site: Site) -> Router {
+    let sessions = sessions(site.store.clone());
     pages()
         // Inside of the sessions, as the token is in one.
         .route_layer(from_fn(csrf::guard))
-        .layer(sessions(site.store.clone()))
+        .layer(sessions)
         // Outside of them, so that these can be cached.
         .merge(files())
         .layer(map_response(security::headers))
         .with_state(site)
 }
 
-fn sessions(store: PgSessionStore) -> PgSessionLayer {
+pub(crate) fn sessions(store: PgSessionStore) -> PgSessionLayer {
     PgSessionLayer::new(store)
         .idle_timeout(IDLE_TIMEOUT)
         .absolute_timeout(ABSOLUTE_TIMEOUT)

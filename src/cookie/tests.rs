@@ -1,5 +1,11 @@
+use http::{
+    HeaderMap,
+    header::{CACHE_CONTROL, COOKIE, VARY},
+};
+
 use super::*;
 use crate::format::{Format as _, Native};
+use crate::presented::Presented;
 
 fn token() -> Token {
     Native.new_token().expect("random")

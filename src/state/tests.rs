@@ -1,7 +1,12 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::{changes::encode, expiry::Times, format::NativeLayout};
+use crate::{
+    changes::encode,
+    expiry::{Timeouts, Times},
+    format::NativeLayout,
+    id::RowId,
+};
 
 #[derive(Clone, Debug)]
 enum Act {

@@ -92,7 +92,7 @@ fn give_up_idle(pool: &PgPool) {
     }
 }
 
-fn doubt(primary: Option<&Arc<Primary>>) {
+pub(super) fn doubt(primary: Option<&Arc<Primary>>) {
     if let Some(primary) = primary {
         primary.seek();
     }

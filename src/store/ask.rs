@@ -77,7 +77,7 @@ impl PgSessionStore {
     /// after its end.
     async fn insert_row(&self, order: InsertRow) -> Result<Written, Error> {
         let insert = &self.shared.writer.insert;
-        let first = insert.submit(order.clone()).answer().await;
+        let first = insert.submit(order.clone()).outcome().await;
         match first {
             Ok(written) => written.ok_or_else(id_exists),
             Err(error) if error.kind() == ErrorKind::Unavailable && error.is_of_the_server() => {
@@ -89,7 +89,7 @@ impl PgSessionStore {
 
     async fn insert_again(&self, order: InsertRow) -> Result<Written, Error> {
         let id = order.id.clone();
-        match self.shared.writer.insert.submit(order).answer().await? {
+        match self.shared.writer.insert.submit(order).outcome().await? {
             Some(written) => Ok(written),
             None => self
                 .load_rows(&[id])

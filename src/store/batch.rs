@@ -108,10 +108,21 @@ impl<T> Receipt<T> {
     /// Those of the statement, and `Unavailable` when the time is up; then the
     /// statement may still be carried out.
     pub(crate) async fn answer(self) -> Result<T, Error> {
-        match timeout_at(self.deadline, self.answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(Error::abandoned())),
-            Err(_) => Err(out_of_time()),
-        }
+        timeout_at(self.deadline, self.outcome())
+            .await
+            .unwrap_or_else(|_| Err(out_of_time()))
+    }
+
+    /// As [`answer`](Self::answer) without a timer of its own, for a part of
+    /// what a request waits for: the request has one, and so has the statement.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    pub(crate) async fn outcome(self) -> Result<T, Error> {
+        self.answer
+            .await
+            .unwrap_or_else(|_| Err(Error::abandoned()))
     }
 }
 

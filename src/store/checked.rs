@@ -230,6 +230,17 @@ fn find_fits_the_table() {
 }
 
 #[test]
+fn age_fits_the_table() {
+    drop(query_file!(
+        "src/store/sql/age.sql",
+        ID,
+        SECONDS,
+        SECONDS,
+        SECONDS
+    ));
+}
+
+#[test]
 fn reap_fits_the_table() {
     drop(query_file!("src/store/sql/reap.sql", 1000_i64));
     drop(query_file!("src/store/sql/reap_lock.sql", 1_i64).map(|row| row.locked == Some(true)));

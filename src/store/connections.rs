@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::store::{
-    acquire::{acquire, give_back},
+    acquire::{acquire, doubt, give_back},
     primary::Primary,
 };
 
@@ -134,7 +134,7 @@ impl Connections {
 
     /// Where there are several servers, another one may take the writes by now.
     pub(super) fn doubt(&self) {
-        self.0.doubt();
+        doubt(self.0.primary.as_ref());
     }
 
     /// Gives back all that is kept: what happened to one may have happened to
@@ -194,12 +194,6 @@ impl Shared {
         match &self.primary {
             Some(primary) if !primary.was_known(kept.since) => None,
             _ => Some(kept),
-        }
-    }
-
-    fn doubt(&self) {
-        if let Some(primary) = &self.primary {
-            primary.seek();
         }
     }
 

@@ -25,7 +25,7 @@ impl Writer {
         match self
             .destroy
             .submit(DestroyRow { id: id.clone() })
-            .answer()
+            .outcome()
             .await
         {
             Ok(deleted) => {

@@ -4,149 +4,13 @@ use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
 use crate::{
     Error, ErrorKind,
-    store::{instant, render::OPTIONAL, table::TableName},
+    store::{
+        columns::{Columns, Document, Instant},
+        instant,
+        render::OPTIONAL,
+        table::TableName,
+    },
 };
-
-/// How the column `session` is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Document {
-    Json,
-    Jsonb,
-}
-
-/// How the column `expiry` is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Instant {
-    /// `timestamptz`
-    Zoned,
-    /// `timestamp`, on the clock of this zone
-    Local(String),
-}
-
-/// What a table has that the statements depend on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Columns {
-    pub(crate) document: Document,
-    pub(crate) expiry: Instant,
-    /// All but `id`, `expiry` and `session` that go along to a new id.
-    pub(crate) carried: Vec<String>,
-    /// Those of [`OPTIONAL`] that serve.
-    pub(crate) optional: Vec<&'static str>,
-    pub(crate) has_unique_id: bool,
-    pub(crate) has_expiry_index: bool,
-    pub(crate) has_user_id_index: bool,
-}
-
-impl Columns {
-    pub(crate) fn has_created(&self) -> bool {
-        self.has("created")
-    }
-
-    pub(crate) fn has_user_id(&self) -> bool {
-        self.has("user_id")
-    }
-
-    pub(crate) fn has_last_seen(&self) -> bool {
-        self.has("last_seen")
-    }
-
-    pub(crate) fn has(&self, optional: &str) -> bool {
-        self.optional.contains(&optional)
-    }
-
-    /// Whether every migration's result is there already.
-    pub(crate) fn are_complete(&self) -> bool {
-        let has_columns = OPTIONAL.iter().all(|(column, _)| self.has(column));
-        has_columns && self.has_expiry_index && self.has_user_id_index
-    }
-
-    pub(crate) fn report(&self) -> TableReport {
-        TableReport {
-            absolute_timeout: self.has_created(),
-            sessions_of_a_user: self.has_user_id(),
-            last_seen: self.has_last_seen(),
-            device: self.has("device"),
-            expiry_index: self.has_expiry_index,
-            unique_id: self.has_unique_id,
-            zoned_expiry: self.expiry == Instant::Zoned,
-        }
-    }
-}
-
-/// What a table that passed [`PgSessionStore::check`] can serve.
-///
-/// Its `Display` is a sentence for each thing that is off, or says that
-/// nothing is.
-///
-/// [`PgSessionStore::check`]: crate::PgSessionStore::check
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TableReport {
-    /// Whether the column `created` is there, which carries the absolute
-    /// timeout. Migration `0002` adds it.
-    pub absolute_timeout: bool,
-    /// Whether the column `user_id` is there. Migration `0002` adds it.
-    pub sessions_of_a_user: bool,
-    /// Whether the column `last_seen` is there, for lists of a user's
-    /// sessions. Migration `0005` adds it.
-    pub last_seen: bool,
-    /// Whether the column `device` is there, which holds what is remembered
-    /// of a login. Migration `0005` adds it.
-    pub device: bool,
-    /// Whether an index starts with `expiry`, without which each run of the
-    /// reaper reads the whole table. Migration `0003` adds it.
-    pub expiry_index: bool,
-    /// Whether the table itself keeps `id` unique; partitions on other
-    /// servers can't.
-    pub unique_id: bool,
-    /// Whether `expiry` is a `timestamptz`. Otherwise all writers of the table
-    /// must keep the clock that [`PgSessionStore::time_zone`] names; which one
-    /// another system keeps can't be told from the table.
-    ///
-    /// [`PgSessionStore::time_zone`]: crate::PgSessionStore::time_zone
-    pub zoned_expiry: bool,
-}
-
-impl fmt::Display for TableReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let findings = [
-            (
-                self.absolute_timeout,
-                "without the column created the absolute timeout is off (migration 0002)",
-            ),
-            (
-                self.sessions_of_a_user,
-                "without the column user_id there are no sessions of a user (migration 0002)",
-            ),
-            (
-                self.last_seen,
-                "without the column last_seen nobody knows when a session was seen (migration 0005)",
-            ),
-            (
-                self.device,
-                "without the column device nothing is remembered of a login (migration 0005)",
-            ),
-            (
-                self.expiry_index,
-                "without an index on expiry the reaper reads the whole table (migration 0003)",
-            ),
-            (self.unique_id, "the table does not keep id unique"),
-            (
-                self.zoned_expiry,
-                "expiry has no time zone, so every writer must keep the clock of PgSessionStore::time_zone",
-            ),
-        ];
-        let off: Vec<_> = findings
-            .iter()
-            .filter(|(is_on, _)| !is_on)
-            .map(|(_, finding)| *finding)
-            .collect();
-        match off.as_slice() {
-            [] => f.write_str("every feature is on"),
-            off => f.write_str(&off.join("; ")),
-        }
-    }
-}
 
 /// One row of `inspect.sql`.
 struct Column {
@@ -224,13 +88,13 @@ pub(super) async fn now(connection: &mut PgConnection) -> Result<f64, Error> {
     Ok(now.0)
 }
 
-/// Whether the server is a standby, or takes no writes for another reason.
-pub(super) async fn is_read_only(connection: &mut PgConnection) -> Result<bool, Error> {
-    let is_read_only = sqlx::query_scalar(include_str!("sql/read_only.sql"))
-        .persistent(false)
+/// Whether the server is a standby, or takes no writes for another reason. Asked
+/// in a single message, as a pooler may stand before the server.
+pub(super) async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let row = sqlx::raw_sql(include_str!("sql/read_only.sql"))
         .fetch_one(connection)
         .await?;
-    Ok(is_read_only)
+    row.try_get(0)
 }
 
 /// A zone that Postgres does not know would be an error of every statement.

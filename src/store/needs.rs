@@ -11,7 +11,7 @@ use crate::{
     login::SessionLimit,
     store::{
         PgSessionStore,
-        inspect::Columns,
+        columns::Columns,
         table::{Table, TableName},
     },
     telemetry::Operation,

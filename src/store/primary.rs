@@ -11,7 +11,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions as _, Connection as _, PgConnection, PgPool, Row as _,
+    ConnectOptions as _, Connection as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     Error, ErrorKind,
-    store::{TIMEOUT, save::random_fraction},
+    store::{TIMEOUT, inspect::is_read_only, save::random_fraction},
 };
 
 /// How long one server may take to say whether it takes writes.
@@ -155,14 +155,6 @@ async fn takes_writes(server: PgConnectOptions) -> bool {
         Ok::<_, sqlx::Error>(!is_read_only)
     };
     matches!(timeout(PATIENCE, question).await, Ok(Ok(true)))
-}
-
-/// In a single message, as a pooler may stand before the server.
-async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let row = sqlx::raw_sql(include_str!("sql/read_only.sql"))
-        .fetch_one(connection)
-        .await?;
-    row.try_get(0)
 }
 
 fn options(since: &Arc<Since>) -> PgPoolOptions {

@@ -104,7 +104,7 @@ impl Writer {
     async fn already_reissued(&self, plan: &Plan) -> Option<Arc<Row>> {
         self.load
             .submit(LoadRow(plan.new_id.clone()))
-            .answer()
+            .outcome()
             .await
             .ok()?
     }

@@ -3,7 +3,7 @@
 use crate::{
     format::ColumnNames,
     store::{
-        inspect::{Columns, Document, Instant},
+        columns::{Columns, Document, Instant},
         table::quoted,
     },
 };
@@ -188,6 +188,7 @@ mod tests {
             include_str!("sql/everyone.sql"),
             include_str!("sql/reap.sql"),
             include_str!("sql/find.sql"),
+            include_str!("sql/age.sql"),
         ] {
             let rendered = EXPRESS.render(sql);
             for ours in [

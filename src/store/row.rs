@@ -5,7 +5,7 @@ use crate::{
     expiry::Times,
     format::Layout,
     id::RowId,
-    store::{entries::Written, inspect::Columns, instant::Instant},
+    store::{columns::Columns, entries::Written, instant::Instant},
 };
 
 /// A row as the database last answered it.

@@ -147,7 +147,7 @@ impl Writer {
     }
 
     async fn reload(&self, id: &RowId) -> Result<Arc<Row>, Error> {
-        let row = self.load.submit(LoadRow(id.clone())).answer().await?;
+        let row = self.load.submit(LoadRow(id.clone())).outcome().await?;
         row.ok_or_else(Error::ended)
     }
 
@@ -162,7 +162,7 @@ impl Writer {
         if !error.is_of_the_server() {
             return Err(error.clone());
         }
-        match self.load.submit(LoadRow(row.id.clone())).answer().await {
+        match self.load.submit(LoadRow(row.id.clone())).outcome().await {
             Ok(Some(now)) if now.text == row.text => Ok(now),
             _ => Err(error.clone()),
         }
@@ -201,7 +201,7 @@ impl Writer {
             text: Arc::clone(text),
             extent,
         };
-        self.save.submit(order).answer().await
+        self.save.submit(order).outcome().await
     }
 
     /// A touch that lost has nothing to repeat: whoever moved the expiry
@@ -212,7 +212,7 @@ impl Writer {
             expires: row.times.expires,
             extent,
         };
-        match self.touch.submit(order).answer().await {
+        match self.touch.submit(order).outcome().await {
             Ok(Some(written)) => {
                 let mut row = row.clone();
                 row.times = row.times.moved(written);

@@ -6,8 +6,10 @@ use crate::{
     login::SessionLimit,
     store::{
         clock::Clock,
+        columns::Columns,
         database::Database,
-        inspect::{Columns, TableReport, inspect, is_read_only, now},
+        inspect::{inspect, is_read_only, now},
+        report::TableReport,
         table::{Table, TableName},
     },
     telemetry::{Call, Operation, Origins},
@@ -86,7 +88,7 @@ impl SetUp {
         let report = self.look().await?.columns.report();
         match self
             .database
-            .look(|connection| Box::pin(is_read_only(connection)))
+            .look(|connection| Box::pin(async move { Ok(is_read_only(connection).await?) }))
             .await?
         {
             true => Err(takes_no_writes()),

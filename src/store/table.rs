@@ -8,7 +8,7 @@ use crate::{
     format::{Format, Layout, OldId},
     store::{
         clock::Clock,
-        inspect::{Columns, Document},
+        columns::{Columns, Document},
         sql::{Pooling, Sql},
         statements::Sizes,
     },
@@ -117,6 +117,8 @@ pub(crate) struct Table {
     pub(crate) reap: Sql,
     pub(crate) reap_lock: Sql,
     pub(crate) find: Sql,
+    #[cfg(feature = "testing")]
+    pub(crate) age: Sql,
 }
 
 /// Those of a session that gets a new id.
@@ -205,6 +207,8 @@ impl Table {
             reap: statement(include_str!("sql/reap.sql")),
             reap_lock: statement(include_str!("sql/reap_lock.sql")),
             find: statement(include_str!("sql/find.sql")),
+            #[cfg(feature = "testing")]
+            age: statement(include_str!("sql/age.sql")),
             layout: format.layout(),
             old_id: format.old_id(),
             name,

@@ -223,7 +223,7 @@ async fn the_number_of_keys_is_not_limited_by_default() {
     let site = Site::new().await;
     let mut browser = site.browser();
     visit(&site, &mut browser, async |session: Session| {
-        (0..2000).try_for_each(|n| session.insert(&format!("key {n}"), n))
+        (0..2000).try_for_each(|n| session.insert(format!("key {n}"), n))
     })
     .await;
     let keys = visit(&site, &mut browser, async |session: Session| {

@@ -58,7 +58,7 @@ async fn fifty_keys_at_once_all_survive_in_koas_format() {
     let site = Site::of_koa().await;
     let browser = site.visitor_of_koa().await;
     let answers = at_once(&site, &browser, 50, |session, visit| {
-        session.insert(&format!("key{visit}"), visit)
+        session.insert(format!("key{visit}"), visit)
     })
     .await;
     assert_eq!(statuses(&answers), [200]);

@@ -39,6 +39,11 @@ const PINNED: &[Pinned] = &[
         shows: "Result",
     },
     Pinned {
+        file: "age.sql",
+        parameters: &["ID", "86400", "60", "60"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "backend.sql",
         parameters: &[],
         shows: "pg_stat_get_activity",

@@ -205,11 +205,12 @@ struct Divided {
 impl Divided {
     /// So that nothing but the end of a runtime ends a wait.
     const NEVER: Duration = Duration::from_secs(600);
+    const CONNECTIONS: u32 = 4;
 
     fn new(runtime: &Runtime) -> Self {
         let beside = Flavour::Threads(1).runtime();
         let site = beside.block_on(Site::new());
-        let pool = runtime.block_on(pool(site.database.url(), 4));
+        let pool = runtime.block_on(pool(site.database.url(), Self::CONNECTIONS));
         Self {
             store: PgSessionStore::new(pool).timeout(Self::NEVER),
             beside,
@@ -219,6 +220,20 @@ impl Divided {
 
     fn app(&self) -> Router {
         app(PgSessionLayer::new(self.store.clone()))
+    }
+
+    /// Returns when a statement of `working` waits for a lock. Whoever looks
+    /// does so on the other runtime, to which the connections belong; one of one
+    /// thread works only while somebody waits for it.
+    fn until_blocked(&self, working: &Runtime) {
+        let (seen, is_seen) = oneshot::channel();
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                self.beside.block_on(self.site.blocked(1));
+                seen.send(()).expect("somebody waits");
+            });
+            working.block_on(is_seen).expect("no panic");
+        });
     }
 
     fn end(self) {
@@ -231,6 +246,19 @@ impl Divided {
     }
 }
 
+/// Whether a new visitor is served three times, each time with what was saved.
+async fn counts_to_three(app: &Router) -> bool {
+    let mut browser = Browser::new(app);
+    for n in ["1", "2", "3"] {
+        let answer = patiently(browser.get("/increment/n")).await;
+        if answer.status == 503 {
+            return false;
+        }
+        assert_eq!(answer.body, n);
+    }
+    true
+}
+
 /// Whatever the first one had begun is as if its process had been killed.
 #[test]
 fn a_store_is_of_use_after_the_runtime_that_it_was_first_used_from() {
@@ -240,18 +268,11 @@ fn a_store_is_of_use_after_the_runtime_that_it_was_first_used_from() {
         let app = divided.app();
         let browser = first.block_on(visitors(&app, 1)).remove(0);
         let lock = divided.beside.block_on(divided.site.lock_rows());
-        let visiting = browser.clone();
-        let visits = first.spawn(async move {
-            for page in ["/increment/n", "/cycle", "/increment/n"] {
-                let visiting = visiting.clone();
-                tokio::spawn(async move { visiting.peek(page).await });
-            }
-        });
-        // A runtime of one thread works only while somebody waits for it.
-        first.block_on(async {
-            visits.await.expect("no panic");
-            divided.site.blocked(1).await;
-        });
+        for page in ["/increment/n", "/cycle", "/increment/n"] {
+            let visiting = browser.clone();
+            first.spawn(async move { visiting.peek(page).await });
+        }
+        divided.until_blocked(&first);
         drop(first);
         divided.beside.block_on(async {
             lock.rollback().await.expect("a rollback");
@@ -262,11 +283,13 @@ fn a_store_is_of_use_after_the_runtime_that_it_was_first_used_from() {
         // increments as were there by then; what waited is not.
         assert!([1, 2, 3].contains(&document["n"].as_i64().expect("a number")));
         let second = Flavour::OneThread.runtime();
+        // The pool's look at an idle connection of a runtime that has ended can
+        // succeed by luck, so each can cost one request.
         second.block_on(async {
-            let mut browser = Browser::new(&app);
-            for n in ["1", "2", "3"] {
-                let answer = patiently(browser.get("/increment/n")).await;
-                assert_eq!(answer.body, n, "{flavour:?}");
+            let mut failures = 0;
+            while !counts_to_three(&app).await {
+                failures += 1;
+                assert!(failures <= Divided::CONNECTIONS, "{flavour:?}");
             }
         });
         drop((app, browser));

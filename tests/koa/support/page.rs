@@ -47,12 +47,12 @@ fn given<T: DeserializeOwned>(step: &Step<'_>, index: usize) -> T {
 
 fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> {
     match name {
-        "set" => session.insert(&given::<String>(step, 1), step[2]),
+        "set" => session.insert(given::<String>(step, 1), step[2]),
         "remove" => session
             .remove::<Box<RawValue>>(&given::<String>(step, 1))
             .map(drop),
         "increment" => session
-            .update(&given::<String>(step, 1), |n: Option<u64>| {
+            .update(given::<String>(step, 1), |n: Option<u64>| {
                 n.unwrap_or(0) + 1
             })
             .map(drop),

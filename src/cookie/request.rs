@@ -1,0 +1,87 @@
+//! The cookies that a request carries.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderValue, header::COOKIE};
+
+use crate::presented::{Presented, Reading};
+
+/// The `Cookie` headers of a request, unread: most requests of most sites need
+/// no session.
+#[derive(Clone, Default)]
+pub(crate) enum Cookies {
+    #[default]
+    None,
+    One(HeaderValue),
+    Several(Vec<HeaderValue>),
+}
+
+impl Cookies {
+    /// Shares the headers' octets.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut values = headers.get_all(COOKIE).into_iter();
+        match (values.next(), values.next()) {
+            (None, _) => Self::None,
+            (Some(one), None) => Self::One(one.clone()),
+            (Some(_), Some(_)) => Self::Several(headers.get_all(COOKIE).iter().cloned().collect()),
+        }
+    }
+
+    pub(crate) fn values(&self) -> &[HeaderValue] {
+        match self {
+            Self::None => &[],
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Several(values) => values,
+        }
+    }
+}
+
+impl fmt::Debug for Cookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookies(REDACTED)")
+    }
+}
+
+/// Reads the tokens from all `Cookie` headers, as octets: the name must match
+/// to the letter, and order proves nothing (RFC 6265bis, section 5.8.3).
+pub(crate) fn presented(
+    cookies: &Cookies,
+    name: &str,
+    read: impl Fn(&[u8]) -> Reading,
+) -> Presented {
+    let mut presented = Presented::default();
+    let values = cookies
+        .values()
+        .iter()
+        .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
+        .filter_map(|pair| value_of(pair, name.as_bytes()));
+    for value in values {
+        presented.add(read(value));
+    }
+    presented
+}
+
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (found, value) = trim(pair).split_at_checked(name.len())?;
+    let value = trim_start(value).strip_prefix(b"=")?;
+    (found == name).then(|| trim(value))
+}
+
+fn is_blank(octet: u8) -> bool {
+    octet == b' ' || octet == b'\t'
+}
+
+fn trim_start(octets: &[u8]) -> &[u8] {
+    let blanks = octets.iter().take_while(|octet| is_blank(**octet)).count();
+    &octets[blanks..]
+}
+
+pub(super) fn trim(octets: &[u8]) -> &[u8] {
+    let octets = trim_start(octets);
+    let blanks = octets
+        .iter()
+        .rev()
+        .take_while(|octet| is_blank(**octet))
+        .count();
+    &octets[..octets.len() - blanks]
+}

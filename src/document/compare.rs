@@ -1,0 +1,77 @@
+//! Whether two documents say the same.
+
+use serde_json::value::RawValue;
+
+use super::{
+    Document,
+    json::{Json, Members, members_of},
+};
+
+impl PartialEq for Document {
+    fn eq(&self, other: &Self) -> bool {
+        same_members(&self.members, &other.members, LEVELS)
+    }
+}
+
+/// jsonb spells the same value with other white space, members in another
+/// order, and other escapes. Numbers are compared as they are spelled: parsed,
+/// two that differ after the seventeenth digit would be one.
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        same_value(self.get(), other.get(), LEVELS)
+    }
+}
+
+/// How deep values are compared; below they are equal if they are spelled
+/// alike. Each level costs stack and another look at the rest, which another
+/// writer's row must not exhaust.
+const LEVELS: usize = 64;
+
+fn same_value(left: &str, right: &str, levels: usize) -> bool {
+    left == right
+        || (levels > 0 && Shape::of(left).is_some_and(|shape| shape.fits(right, levels - 1)))
+}
+
+fn same_members(left: &Members, right: &Members, levels: usize) -> bool {
+    left.len() == right.len()
+        && left.iter().all(|(key, value)| {
+            let twin = right.get(key);
+            twin.is_some_and(|twin| same_value(value.get(), twin.get(), levels))
+        })
+}
+
+/// A value whose spelling can differ from that of an equal one.
+enum Shape<'v> {
+    Object(Members),
+    Array(Vec<&'v RawValue>),
+    Text(String),
+}
+
+impl<'v> Shape<'v> {
+    /// `None` also for text that no `String` can hold, such as a lone surrogate.
+    fn of(value: &'v str) -> Option<Self> {
+        match value.as_bytes().first()? {
+            b'{' => members_of(&value.into()).ok().map(Self::Object),
+            b'[' => serde_json::from_str(value).ok().map(Self::Array),
+            b'"' => serde_json::from_str(value).ok().map(Self::Text),
+            _ => None,
+        }
+    }
+
+    fn fits(&self, value: &str, levels: usize) -> bool {
+        match (self, Shape::of(value)) {
+            (Self::Object(left), Some(Shape::Object(right))) => same_members(left, &right, levels),
+            (Self::Array(left), Some(Shape::Array(right))) => same_values(left, &right, levels),
+            (Self::Text(left), Some(Shape::Text(right))) => *left == right,
+            _ => false,
+        }
+    }
+}
+
+fn same_values(left: &[&RawValue], right: &[&RawValue], levels: usize) -> bool {
+    left.len() == right.len()
+        && left
+            .iter()
+            .zip(right)
+            .all(|(value, twin)| same_value(value.get(), twin.get(), levels))
+}

@@ -1,0 +1,76 @@
+use std::fmt;
+
+/// What a table that passed [`PgSessionStore::check`] can serve.
+///
+/// Its `Display` is a sentence for each thing that is off, or says that
+/// nothing is.
+///
+/// [`PgSessionStore::check`]: crate::PgSessionStore::check
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableReport {
+    /// Whether the column `created` is there, which carries the absolute
+    /// timeout. Migration `0002` adds it.
+    pub absolute_timeout: bool,
+    /// Whether the column `user_id` is there. Migration `0002` adds it.
+    pub sessions_of_a_user: bool,
+    /// Whether the column `last_seen` is there, for lists of a user's
+    /// sessions. Migration `0005` adds it.
+    pub last_seen: bool,
+    /// Whether the column `device` is there, which holds what is remembered
+    /// of a login. Migration `0005` adds it.
+    pub device: bool,
+    /// Whether an index starts with `expiry`, without which each run of the
+    /// reaper reads the whole table. Migration `0003` adds it.
+    pub expiry_index: bool,
+    /// Whether the table itself keeps `id` unique; partitions on other
+    /// servers can't.
+    pub unique_id: bool,
+    /// Whether `expiry` is a `timestamptz`. Otherwise all writers of the table
+    /// must keep the clock that [`PgSessionStore::time_zone`] names; which one
+    /// another system keeps can't be told from the table.
+    ///
+    /// [`PgSessionStore::time_zone`]: crate::PgSessionStore::time_zone
+    pub zoned_expiry: bool,
+}
+
+impl fmt::Display for TableReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let findings = [
+            (
+                self.absolute_timeout,
+                "without the column created the absolute timeout is off (migration 0002)",
+            ),
+            (
+                self.sessions_of_a_user,
+                "without the column user_id there are no sessions of a user (migration 0002)",
+            ),
+            (
+                self.last_seen,
+                "without the column last_seen nobody knows when a session was seen (migration 0005)",
+            ),
+            (
+                self.device,
+                "without the column device nothing is remembered of a login (migration 0005)",
+            ),
+            (
+                self.expiry_index,
+                "without an index on expiry the reaper reads the whole table (migration 0003)",
+            ),
+            (self.unique_id, "the table does not keep id unique"),
+            (
+                self.zoned_expiry,
+                "expiry has no time zone, so every writer must keep the clock of PgSessionStore::time_zone",
+            ),
+        ];
+        let off: Vec<_> = findings
+            .iter()
+            .filter(|(is_on, _)| !is_on)
+            .map(|(_, finding)| *finding)
+            .collect();
+        match off.as_slice() {
+            [] => f.write_str("every feature is on"),
+            off => f.write_str(&off.join("; ")),
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! For the tests of an application: visitors whose sessions are in a known
+//! state, and what became of them.
+//!
+//! Needs the feature `testing`, which belongs into the dev-dependencies:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! axum-pg-session = { version = "0.1", features = ["testing"] }
+//! dev-postgres = "0.1" # a real Postgres for the tests, brought by cargo
+//! ```
+//!
+//! Nothing is mocked: a [`TestVisitor`] sends its requests through the very
+//! layer of the application, to a real Postgres. So it works with every format,
+//! signature, transport and name of a cookie, and the application's own
+//! `valid_if` and `before_save` have their say.
+//!
+//! ```
+//! use axum::{Router, body::Body, http::{Request, StatusCode}, routing::post};
+//! use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
+//!
+//! // What is tested.
+//! async fn add(session: Session, item: String) -> Result<StatusCode, Error> {
+//!     if session.user_id().is_none() {
+//!         return Ok(StatusCode::UNAUTHORIZED);
+//!     }
+//!     session.update("basket", move |basket: Option<Vec<String>>| {
+//!         let mut basket = basket.unwrap_or_default();
+//!         basket.push(item.clone());
+//!         basket
+//!     })?;
+//!     Ok(StatusCode::OK)
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A database of this test's own.
+//! let database = dev_postgres::test_database().await?;
+//! let store = PgSessionStore::connect(database.url()).await?;
+//! store.migrate().await?;
+//! let layer = PgSessionLayer::new(store);
+//! let app = Router::new().route("/", post(add)).layer(layer.clone());
+//!
+//! // A visitor in a known state.
+//! let ada = TestVisitor::of(&layer);
+//! ada.given(|session| {
+//!     session.insert("basket", ["tea"])?;
+//!     session.login("ada")
+//! })
+//! .await?;
+//!
+//! // A request as her browser sends it.
+//! let response = ada.send(&app, Request::post("/").body(Body::from("bread"))?).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
+//!
+//! // What was saved, as her next request would find it.
+//! let basket: Option<Vec<String>> = ada.session().await?.get("basket")?;
+//! assert_eq!(basket.expect("a basket"), ["tea", "bread"]);
+//!
+//! // Somebody who is not signed in.
+//! let stranger = TestVisitor::of(&layer);
+//! let response = stranger.send(&app, Request::post("/").body(Body::from("bread"))?).await?;
+//! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+//! assert!(stranger.session().await?.is_new());
+//! # Ok(()) }
+//! ```
+//!
+//! [`idle_for`](TestVisitor::idle_for) and
+//! [`signed_in_ago`](TestVisitor::signed_in_ago) move a session's times, so that
+//! no test of a timeout sleeps.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use tower_service::Service;
+
+use crate::{
+    Error, ErrorKind, LazySession, PgSessionLayer, PgSessionService, Session,
+    layer::Config,
+    store::{Row, Shift},
+};
+
+mod act;
+mod browser;
+mod carrier;
+#[cfg(test)]
+mod tests;
+
+use act::Act;
+use browser::{Browser, Side};
+
+/// Somebody who visits the application in a test, with a browser that keeps
+/// the cookies that it is sent.
+///
+/// Clones are the same visitor, with one browser. Another one, such as another
+/// user or the same user's telephone, is another [`of`](Self::of).
+///
+/// ```
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// # let layer = PgSessionLayer::new(store);
+/// let visitor = TestVisitor::of(&layer);
+/// visitor.given(|session| session.insert("visits", 41)).await?;
+///
+/// let session = visitor.session().await?;
+/// assert_eq!(session.get("visits")?, Some(41));
+/// assert_eq!(session.user_id(), None);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "a visitor does nothing until it is given a session or sends a request"]
+pub struct TestVisitor {
+    browser: Arc<Mutex<Browser>>,
+    config: Arc<Config>,
+}
+
+impl TestVisitor {
+    /// A visitor who was never here, for the sessions of this layer.
+    ///
+    /// # Panics
+    ///
+    /// Where [`PgSessionLayer::check`] finds a contradiction, as a router does
+    /// that the layer is added to.
+    pub fn of(layer: &PgSessionLayer) -> Self {
+        let config = layer.checked();
+        let browser = Browser::with(Side::of(Arc::clone(&config)));
+        Self {
+            browser: Arc::new(Mutex::new(browser)),
+            config,
+        }
+    }
+
+    /// The same visitor, with the same browser, for the sessions of another
+    /// layer: an application can have several, with a cookie each.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let shop = PgSessionLayer::new(store.clone());
+    /// let admin = PgSessionLayer::new(store).cookie_name("__Host-admin");
+    ///
+    /// let ada = TestVisitor::of(&shop);
+    /// let ada_as_admin = ada.through(&admin);
+    /// ada_as_admin.given(|session| session.login("ada")).await?;
+    ///
+    /// assert!(ada.session().await?.is_new());
+    /// assert_eq!(ada.headers("/").len(), 1); // the cookie of the other layer
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`of`](Self::of).
+    pub fn through(&self, layer: &PgSessionLayer) -> Self {
+        let config = layer.checked();
+        self.browser().learn(Side::of(Arc::clone(&config)));
+        Self {
+            browser: Arc::clone(&self.browser),
+            config,
+        }
+    }
+
+    /// Another browser with a copy of the cookies, as somebody has who stole
+    /// them. What either is sent from now on, the other does not get.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::of(&layer);
+    /// ada.given(|session| session.insert("basket", ["tea"])).await?;
+    /// let thief = ada.copied();
+    ///
+    /// // The login gives the session a new id, so the copy opens nothing.
+    /// ada.given(|session| session.login("ada")).await?;
+    /// assert!(thief.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
+    pub fn copied(&self) -> Self {
+        let browser = self.browser().clone();
+        Self {
+            browser: Arc::new(Mutex::new(browser)),
+            config: Arc::clone(&self.config),
+        }
+    }
+
+    /// A header that the browser sends with every request, such as the
+    /// `User-Agent` that a [`valid_if`](PgSessionLayer::valid_if) compares.
+    pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
+        self.browser().always_send(name, value);
+        self
+    }
+
+    /// How a client sends the token of a [`transport`](PgSessionLayer::transport)
+    /// that this kit can't make out by itself. It can where the token is all of
+    /// the header that the transport [varies by](crate::Transport::varies_by),
+    /// or follows `Bearer` there.
+    ///
+    /// ```
+    /// use axum_pg_session::{HeaderTransport, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// use http::HeaderName;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// const NAME: HeaderName = HeaderName::from_static("x-session");
+    /// let layer = PgSessionLayer::new(store).transport(HeaderTransport::new(NAME));
+    /// let app_on_a_phone = TestVisitor::of(&layer).carrying(|token, request| {
+    ///     request.insert(NAME, token.clone());
+    /// });
+    /// app_on_a_phone.given(|session| session.login("ada")).await?;
+    /// assert!(app_on_a_phone.headers("/").contains_key(NAME));
+    /// # Ok(()) }
+    /// ```
+    pub fn carrying(
+        self,
+        carry: impl Fn(&HeaderValue, &mut HeaderMap) + Send + Sync + 'static,
+    ) -> Self {
+        self.browser()
+            .side(self.config.cookie_name())
+            .carry_by(Arc::new(carry));
+        self
+    }
+
+    /// Brings the visitor's session into a known state: one request through
+    /// the layer, whose handler does this to the session. What the closure
+    /// answers comes back once all is committed.
+    ///
+    /// It may be called again, and goes on with the session that is there. A
+    /// closure that does nothing begins none; [`touch`](Session::touch) does.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store.clone());
+    /// let ada = TestVisitor::of(&layer);
+    /// ada.given(|session| session.login("ada")).await?;
+    /// ada.given(|session| session.insert("theme", "dark")).await?;
+    ///
+    /// assert_eq!(ada.session().await?.user_id().as_deref(), Some("ada"));
+    /// assert_eq!(store.user("ada").count().await?, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The closure's own, and then nothing is saved. Those of
+    /// [`Session::save`], such as of kind [`Setup`](ErrorKind::Setup) where the
+    /// test forgot [`migrate`](crate::PgSessionStore::migrate). Of kind
+    /// [`Setup`](ErrorKind::Setup) too where the layer's transport wrote nothing
+    /// that opens the session.
+    ///
+    /// # Panics
+    ///
+    /// As [`headers`](Self::headers).
+    pub async fn given<T: Send>(
+        &self,
+        act: impl FnOnce(&Session) -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
+        let mut outcome = None;
+        let act = Act::new(act, &mut outcome, self.config.cookie_name().to_owned());
+        let mut service = PgSessionService::new(act, Arc::clone(&self.config));
+        let response = service.call(self.request()).await?;
+        self.follow(response.headers());
+        let (value, session) = outcome.ok_or_else(nothing_happened)?;
+        if !response.status().is_success() {
+            return Err(not_committed());
+        }
+        if !session.is_new() && !self.lazy().has_token() {
+            return Err(not_carried());
+        }
+        Ok(value)
+    }
+
+    /// The session as the visitor's next request would find it, to be read
+    /// only: to change it is [`given`](Self::given).
+    ///
+    /// Looking does not keep it alive. Where it ended, or there never was one,
+    /// it [is new](Session::is_new).
+    ///
+    /// # Errors
+    ///
+    /// When it could not be loaded.
+    ///
+    /// # Panics
+    ///
+    /// As [`headers`](Self::headers).
+    pub async fn session(&self) -> Result<Session, Error> {
+        let lazy = self.lazy();
+        lazy.start_response();
+        lazy.load().await
+    }
+
+    /// Sends a request with what the browser keeps for it, and keeps what the
+    /// response says. A header of the request itself goes first.
+    ///
+    /// # Errors
+    ///
+    /// Those of the service; a router has none.
+    ///
+    /// # Panics
+    ///
+    /// As [`headers`](Self::headers).
+    pub async fn send<S, B, C>(
+        &self,
+        app: &S,
+        mut request: Request<B>,
+    ) -> Result<Response<C>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<C>> + Clone,
+    {
+        let kept = self.headers(request.uri().path());
+        browser::add(kept, request.headers_mut());
+        let mut app = app.clone();
+        poll_fn(|cx| app.poll_ready(cx)).await?;
+        let response = app.call(request).await?;
+        self.follow(response.headers());
+        Ok(response)
+    }
+
+    /// What the browser sends with a request for this path, for a test that
+    /// sends it in another way than by [`send`](Self::send), such as over a
+    /// socket.
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, http::Request, routing::get};
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
+    /// use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let app = Router::new()
+    ///     .route("/", get(async |session: Session| session.login("ada")))
+    ///     .layer(layer.clone());
+    ///
+    /// let ada = TestVisitor::of(&layer);
+    /// let mut request = Request::get("/").body(Body::empty())?;
+    /// request.headers_mut().extend(ada.headers("/"));
+    /// let response = app.oneshot(request).await?;
+    /// ada.follow(response.headers());
+    /// assert_eq!(ada.session().await?.user_id().as_deref(), Some("ada"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Where the visitor has the token of a transport of which this kit does not
+    /// know how a client sends it: see [`carrying`](Self::carrying).
+    #[must_use]
+    pub fn headers(&self, path: &str) -> HeaderMap {
+        self.browser().headers(path)
+    }
+
+    /// Keeps what a response says, as browsers do: cookies by their names and
+    /// paths, and the token of a [`transport`](PgSessionLayer::transport). The
+    /// host is always the same, and its connection encrypted.
+    pub fn follow(&self, response: &HeaderMap) {
+        self.browser().follow(response);
+    }
+
+    /// Lets this much time pass for the session without a request: its times are
+    /// moved back, so that nothing need wait. One whose timeout is up by then
+    /// has ended.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    /// let layer = PgSessionLayer::new(store).idle_timeout(30 * MINUTE);
+    /// let ada = TestVisitor::of(&layer);
+    /// ada.given(|session| session.login("ada")).await?;
+    ///
+    /// ada.idle_for(20 * MINUTE).await?;
+    /// assert!(!ada.session().await?.authenticated_within(15 * MINUTE));
+    /// ada.idle_for(15 * MINUTE).await?;
+    /// assert!(ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Ended`](ErrorKind::Ended) where the visitor has no session, and
+    /// when its row could not be changed.
+    ///
+    /// # Panics
+    ///
+    /// As [`headers`](Self::headers).
+    pub async fn idle_for(&self, duration: Duration) -> Result<(), Error> {
+        let row = self.row().await?;
+        let shift = Shift::by(&row, duration.as_secs_f64());
+        self.config.store.shift(row.id.clone(), shift).await
+    }
+
+    /// Makes the session one that was signed in to, or begun, this long ago and
+    /// has been used since, for tests of
+    /// [`authenticated_within`](Session::authenticated_within) and of the
+    /// [absolute timeout](PgSessionLayer::absolute_timeout).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// const HOUR: Duration = Duration::from_secs(60 * 60);
+    /// let layer = PgSessionLayer::new(store).absolute_timeout(8 * HOUR);
+    /// let ada = TestVisitor::of(&layer);
+    /// ada.given(|session| session.login("ada")).await?;
+    ///
+    /// ada.signed_in_ago(7 * HOUR).await?;
+    /// assert!(!ada.session().await?.authenticated_within(HOUR));
+    /// ada.signed_in_ago(9 * HOUR).await?;
+    /// assert!(ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Ended`](ErrorKind::Ended) where the visitor has no session, of
+    /// kind [`Setup`](ErrorKind::Setup) where the table lacks the column
+    /// `created`, and when the row could not be changed.
+    ///
+    /// # Panics
+    ///
+    /// As [`headers`](Self::headers).
+    pub async fn signed_in_ago(&self, duration: Duration) -> Result<(), Error> {
+        let row = self.row().await?;
+        let shift = Shift::to_age(&row, duration.as_secs_f64());
+        let shift = shift.ok_or_else(|| self.has_no_age())?;
+        self.config.store.shift(row.id.clone(), shift).await
+    }
+
+    fn browser(&self) -> MutexGuard<'_, Browser> {
+        self.browser.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Below the path of the layer's cookie.
+    fn request(&self) -> Request<()> {
+        let path = self.config.cookie.path();
+        let mut request = Request::new(());
+        *request.uri_mut() = path.parse().expect("checked when the layer was set up");
+        *request.headers_mut() = self.headers(path);
+        request
+    }
+
+    /// What the layer would put into the next request.
+    fn lazy(&self) -> LazySession {
+        let request = self.request();
+        let unread = self.config.unread(request.uri(), request.headers());
+        let head = self.config.hooks.head_of(&request);
+        LazySession::new(Arc::clone(&self.config), unread, head, None)
+    }
+
+    async fn row(&self) -> Result<Arc<Row>, Error> {
+        let row = self.session().await?.row();
+        row.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Ended,
+                "the visitor has no session, or it ended: TestVisitor::given makes one",
+            )
+        })
+    }
+
+    fn has_no_age(&self) -> Error {
+        let table = self.config.store.table_name();
+        Error::new(
+            ErrorKind::Setup,
+            format!(
+                "when a session began needs the column created in the table {table} (migration 0002)"
+            ),
+        )
+    }
+}
+
+fn nothing_happened() -> Error {
+    Error::new(
+        ErrorKind::Setup,
+        "the layer did not let the request through to the session",
+    )
+}
+
+fn not_committed() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the session could not be committed; what was logged says why",
+    )
+}
+
+fn not_carried() -> Error {
+    Error::new(
+        ErrorKind::Setup,
+        "the session is stored, but what the layer's transport wrote does not open it: \
+         see TestVisitor::carrying",
+    )
+}
+
+impl fmt::Debug for TestVisitor {
+    /// Without the cookies.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestVisitor")
+            .field("cookie_name", &self.config.cookie_name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+//! What a browser keeps of responses, and sends with requests.
+
+use std::sync::Arc;
+
+use cookie::Cookie;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{COOKIE, Entry},
+};
+
+use super::carrier::{self, Carry};
+use crate::{cookie::set_by, id::sensitive, layer::Config, testing::carrier::Told};
+
+/// A browser of one host, whose connection is encrypted.
+#[derive(Clone)]
+pub(super) struct Browser {
+    cookies: Vec<Kept>,
+    /// Sent with every request.
+    headers: HeaderMap,
+    /// One for each layer.
+    sides: Vec<Side>,
+}
+
+/// A cookie; the path tells two of one name apart (RFC 6265bis, section 5.7).
+#[derive(Clone)]
+struct Kept {
+    name: String,
+    path: String,
+    value: String,
+}
+
+/// What the visitor has of one layer, where its token is in no cookie.
+#[derive(Clone)]
+pub(super) struct Side {
+    config: Arc<Config>,
+    token: Option<HeaderValue>,
+    carry: Option<Carry>,
+}
+
+impl Side {
+    pub(super) fn of(config: Arc<Config>) -> Self {
+        let carry = config
+            .transport
+            .as_ref()
+            .and_then(|transport| carrier::found_for(transport));
+        Self {
+            config,
+            token: None,
+            carry,
+        }
+    }
+
+    pub(super) fn carry_by(&mut self, carry: Carry) {
+        self.carry = Some(carry);
+    }
+
+    fn send(&self, headers: &mut HeaderMap) {
+        let Some(token) = &self.token else {
+            return;
+        };
+        let carry = self.carry.as_ref().unwrap_or_else(|| {
+            panic!(
+                "how a client sends the token of {:?} can't be made out: say it by \
+                 `TestVisitor::carrying`",
+                self.config.transport
+            )
+        });
+        carry(token, headers);
+    }
+
+    fn follow(&mut self, response: &HeaderMap) {
+        let Some(transport) = &self.config.transport else {
+            return;
+        };
+        match carrier::told(&**transport, response) {
+            Told::Nothing => {}
+            Told::Gone => self.token = None,
+            Told::Token(token) => self.token = Some(sensitive(&token)),
+        }
+    }
+}
+
+impl Browser {
+    pub(super) fn with(side: Side) -> Self {
+        Self {
+            cookies: Vec::new(),
+            headers: HeaderMap::new(),
+            sides: vec![side],
+        }
+    }
+
+    /// One that is known by its cookie's name already stays as it is.
+    pub(super) fn learn(&mut self, side: Side) {
+        let name = side.config.cookie_name();
+        if !self
+            .sides
+            .iter()
+            .any(|known| known.config.cookie_name() == name)
+        {
+            self.sides.push(side);
+        }
+    }
+
+    pub(super) fn side(&mut self, cookie_name: &str) -> &mut Side {
+        let mut sides = self.sides.iter_mut();
+        let side = sides.find(|side| side.config.cookie_name() == cookie_name);
+        side.expect("a visitor's layer is learnt when it is made")
+    }
+
+    pub(super) fn always_send(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.insert(name, value);
+    }
+
+    pub(super) fn headers(&self, path: &str) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        let cookies = self.cookies.iter().filter(|kept| kept.is_for(path));
+        let pairs: Vec<_> = cookies
+            .map(|kept| format!("{}={}", kept.name, kept.value))
+            .collect();
+        if !pairs.is_empty() {
+            headers.append(COOKIE, sensitive(&pairs.join("; ")));
+        }
+        for side in &self.sides {
+            side.send(&mut headers);
+        }
+        headers
+    }
+
+    pub(super) fn follow(&mut self, response: &HeaderMap) {
+        for cookie in set_by(response) {
+            self.keep(&cookie);
+        }
+        for side in &mut self.sides {
+            side.follow(response);
+        }
+    }
+
+    fn keep(&mut self, cookie: &Cookie<'_>) {
+        let path = cookie.path().unwrap_or("/");
+        let is_same = |kept: &Kept| kept.name == cookie.name() && kept.path == path;
+        self.cookies.retain(|kept| !is_same(kept));
+        if !is_over(cookie) {
+            self.cookies.push(Kept {
+                name: cookie.name().to_owned(),
+                path: path.to_owned(),
+                value: cookie.value().to_owned(),
+            });
+        }
+    }
+}
+
+impl Kept {
+    /// RFC 6265bis, section 5.1.4.
+    fn is_for(&self, path: &str) -> bool {
+        path.strip_prefix(&self.path).is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with('/') || self.path.ends_with('/')
+        })
+    }
+}
+
+/// Whether the cookie is sent to be removed. What ends later is kept: whether
+/// its session lives is the server's to say.
+fn is_over(cookie: &Cookie<'_>) -> bool {
+    match cookie.max_age() {
+        Some(age) => !age.is_positive(),
+        None => cookie
+            .expires_datetime()
+            .is_some_and(|end| end.unix_timestamp() <= 0),
+    }
+}
+
+/// Adds what a browser sends to what the request says itself.
+pub(super) fn add(kept: HeaderMap, request: &mut HeaderMap) {
+    for (name, value) in kept {
+        let Some(name) = name else { continue };
+        match request.entry(name) {
+            Entry::Occupied(mut said) if said.key() == COOKIE => said.append(value),
+            Entry::Occupied(_) => {}
+            Entry::Vacant(free) => {
+                free.insert(value);
+            }
+        }
+    }
+}

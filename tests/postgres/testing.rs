@@ -1,0 +1,306 @@
+//! The kit for the tests of applications.
+
+use std::time::Duration;
+
+use axum::{Router, body::Body, http::Request, routing::get};
+use axum_pg_session::{
+    Error, ErrorKind, HeaderTransport, PgSessionLayer, Session, SigningKeys, Transport,
+    testing::TestVisitor,
+};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, USER_AGENT},
+};
+
+use crate::support::{Site, execute, site::app};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const ANSWER: HeaderName = HeaderName::from_static("x-session-token");
+
+fn visit(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).expect("a request")
+}
+
+/// A session that the kit made is one to the application, and the other way
+/// round.
+async fn both_ways(layer: PgSessionLayer) -> Result<(), Error> {
+    let app = app(layer.clone());
+    let visitor = TestVisitor::of(&layer);
+    visitor.given(|session| session.insert("n", 1)).await?;
+    let response = visitor.send(&app, visit("/increment/n")).await;
+    assert_eq!(response.expect("infallible").status(), 200);
+    assert_eq!(visitor.session().await?.get("n")?, Some(2));
+
+    visitor.given(Session::cycle_id).await?;
+    visitor
+        .send(&app, visit("/increment/n"))
+        .await
+        .expect("infallible");
+    assert_eq!(visitor.session().await?.get("n")?, Some(3));
+
+    visitor
+        .send(&app, visit("/destroy"))
+        .await
+        .expect("infallible");
+    assert!(visitor.session().await?.is_new());
+    assert!(visitor.headers("/").is_empty(), "nothing is kept of it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_visitor_has_a_session_by_a_cookie() -> Result<(), Error> {
+    both_ways(Site::new().await.layer()).await
+}
+
+#[tokio::test]
+async fn a_visitor_has_a_session_by_a_signed_cookie_of_another_name() -> Result<(), Error> {
+    let keys = SigningKeys::new([[7; 32]]);
+    both_ways(
+        Site::new()
+            .await
+            .layer()
+            .cookie_name("visit")
+            .signing_keys(keys),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_visitor_has_a_session_by_a_header() -> Result<(), Error> {
+    let site = Site::new().await;
+    both_ways(site.layer().transport(HeaderTransport::new(ANSWER))).await?;
+    both_ways(site.layer().transport(HeaderTransport::bearer(ANSWER))).await
+}
+
+#[tokio::test]
+async fn a_visitor_has_a_session_of_koa() -> Result<(), Error> {
+    both_ways(Site::of_koa().await.layer()).await
+}
+
+/// Reads from a place that the kit can't guess.
+#[derive(Debug)]
+struct Own;
+
+impl Transport for Own {
+    fn read<'h>(&self, request: &'h HeaderMap) -> Option<&'h [u8]> {
+        request
+            .get(AUTHORIZATION)?
+            .as_bytes()
+            .strip_prefix(b"Session id=")
+    }
+    fn write(&self, token: &HeaderValue, response: &mut HeaderMap) {
+        response.insert(ANSWER, token.clone());
+    }
+    fn remove(&self, response: &mut HeaderMap) {
+        response.insert(ANSWER, HeaderValue::from_static(""));
+    }
+    fn varies_by(&self) -> HeaderName {
+        AUTHORIZATION
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_carries_a_token_as_it_is_told() -> Result<(), Error> {
+    let site = Site::new().await;
+    let layer = site.layer().transport(Own);
+    let visitor = TestVisitor::of(&layer).carrying(|token, request| {
+        let token = format!("Session id={}", token.to_str().expect("ASCII"));
+        request.insert(AUTHORIZATION, token.parse().expect("ASCII"));
+    });
+    visitor.given(|session| session.insert("n", 1)).await?;
+    assert_eq!(visitor.session().await?.get("n")?, Some(1));
+    Ok(())
+}
+
+#[tokio::test]
+#[should_panic(expected = "TestVisitor::carrying")]
+async fn a_token_that_can_not_be_carried_is_told_of() {
+    let site = Site::new().await;
+    let visitor = TestVisitor::of(&site.layer().transport(Own));
+    drop(visitor.given(|session| session.insert("n", 1)).await);
+}
+
+#[tokio::test]
+async fn a_transport_that_writes_what_opens_nothing_is_told_of() {
+    let site = Site::new().await;
+    let visitor = TestVisitor::of(&site.layer().transport(Own)).carrying(|_, _| {});
+    let given = visitor.given(|session| session.insert("n", 1)).await;
+    let error = given.expect_err("the next request has no session");
+    assert!(error.to_string().contains("transport"), "{error}");
+}
+
+#[tokio::test]
+async fn a_test_that_forgot_to_migrate_is_told() {
+    let site = Site::without_table().await;
+    let visitor = TestVisitor::of(&site.layer());
+    let error = visitor.given(|session| session.login("ada")).await;
+    let error = error.expect_err("no table");
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    assert!(error.to_string().contains("migrate"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_closure_did_that_failed_is_not_saved() -> Result<(), Error> {
+    let site = Site::new().await;
+    let visitor = TestVisitor::of(&site.layer());
+    visitor.given(|session| session.insert("n", 1)).await?;
+    let failed = visitor.given(|session| {
+        session.insert("n", 2)?;
+        session.insert("_session", 3)
+    });
+    let error = failed.await.expect_err("a reserved key");
+    assert_eq!(error.kind(), ErrorKind::ReservedKey);
+    assert_eq!(visitor.session().await?.get("n")?, Some(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_closure_that_does_nothing_begins_no_session() -> Result<(), Error> {
+    let site = Site::new().await;
+    let visitor = TestVisitor::of(&site.layer());
+    visitor.given(|_| Ok(())).await?;
+    assert_eq!(site.rows().count().await, 0);
+    visitor.given(Session::touch).await?;
+    assert_eq!(site.rows().count().await, 1);
+    assert!(!visitor.session().await?.is_new());
+    Ok(())
+}
+
+#[tokio::test]
+async fn to_look_at_a_session_writes_nothing_and_changes_nothing() -> Result<(), Error> {
+    let site = Site::new().await;
+    let layer = site.layer().touch_interval(Duration::ZERO);
+    let visitor = TestVisitor::of(&layer);
+    visitor.given(|session| session.insert("n", 1)).await?;
+    let before = site.rows().dump().await;
+    let error = visitor.session().await?.insert("n", 2);
+    assert_eq!(
+        error.expect_err("too late").kind(),
+        ErrorKind::ResponseStarted
+    );
+    assert_eq!(site.rows().dump().await, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_application_has_its_say_on_a_session_of_the_kit() -> Result<(), Error> {
+    let site = Site::new().await;
+    let layer = site.layer().valid_if(async |session, request| {
+        let agent: Option<String> = session.get("agent").unwrap_or_default();
+        let header = request.headers.get(USER_AGENT);
+        agent.as_deref() == header.and_then(|value| value.to_str().ok())
+    });
+    let visitor = TestVisitor::of(&layer).header(USER_AGENT, HeaderValue::from_static("Firefox"));
+    visitor
+        .given(|session| session.insert("agent", "Firefox"))
+        .await?;
+    assert!(!visitor.session().await?.is_new());
+    let elsewhere = visitor.copied();
+    let elsewhere = elsewhere.header(USER_AGENT, HeaderValue::from_static("curl"));
+    assert!(elsewhere.session().await?.is_new());
+    assert!(!visitor.session().await?.is_new(), "to look ends nothing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_ages_in_any_table() -> Result<(), Error> {
+    for (table, zone) in [
+        (
+            "id text PRIMARY KEY, expiry timestamptz NOT NULL, session json",
+            "UTC",
+        ),
+        (
+            "id text PRIMARY KEY, expiry timestamp NOT NULL, session jsonb",
+            "Asia/Kathmandu",
+        ),
+    ] {
+        let site = Site::without_table().await;
+        execute(
+            &site.pool,
+            &format!("CREATE TABLE public.session ({table})"),
+        )
+        .await;
+        let store = site.store.clone().create_table(false).time_zone(zone);
+        let layer = PgSessionLayer::new(store).idle_timeout(30 * MINUTE);
+        let visitor = TestVisitor::of(&layer);
+        visitor.given(|session| session.insert("n", 1)).await?;
+        visitor.idle_for(29 * MINUTE).await?;
+        assert!(!visitor.session().await?.is_new(), "{table}");
+        let error = visitor.signed_in_ago(MINUTE).await.expect_err("no column");
+        assert!(error.to_string().contains("created"), "{error}");
+        visitor.idle_for(2 * MINUTE).await?;
+        assert!(visitor.session().await?.is_new(), "{table}");
+        let error = visitor.idle_for(MINUTE).await.expect_err("it ended");
+        assert_eq!(error.kind(), ErrorKind::Ended);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_that_is_idle_is_not_seen_meanwhile() -> Result<(), Error> {
+    let site = Site::new().await;
+    let visitor = TestVisitor::of(&site.layer());
+    visitor.given(|session| session.login("ada")).await?;
+    visitor.idle_for(10 * MINUTE).await?;
+    let listed = site.store.user("ada").list().await?;
+    let [session] = listed.as_slice() else {
+        panic!("one session in {listed:?}");
+    };
+    let seen = session.last_seen().expect("a column");
+    let created = session.created().expect("a column");
+    assert_eq!(seen, created);
+    assert!(visitor.session().await?.authenticated_within(11 * MINUTE));
+    assert!(!visitor.session().await?.authenticated_within(9 * MINUTE));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_extends_a_session_that_was_made_older() -> Result<(), Error> {
+    let site = Site::new().await;
+    let layer = site.layer().idle_timeout(30 * MINUTE);
+    let app = app(layer.clone());
+    let visitor = TestVisitor::of(&layer);
+    visitor.given(|session| session.login("ada")).await?;
+    for _ in 0..3 {
+        visitor.idle_for(20 * MINUTE).await?;
+        visitor
+            .send(&app, visit("/keys"))
+            .await
+            .expect("infallible");
+    }
+    let session = visitor.session().await?;
+    assert!(!session.is_new() && !session.authenticated_within(59 * MINUTE));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cookie_goes_where_its_path_says() -> Result<(), Error> {
+    let site = Site::new().await;
+    let layer = site.layer().cookie_path("/admin");
+    let visitor = TestVisitor::of(&layer);
+    visitor.given(|session| session.login("ada")).await?;
+    assert!(visitor.headers("/administer").is_empty());
+    assert_eq!(visitor.headers("/admin/users").len(), 1);
+    assert_eq!(visitor.session().await?.user_id().as_deref(), Some("ada"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_of_two_layers_carries_both_sessions() -> Result<(), Error> {
+    let site = Site::new().await;
+    let (shop, admin) = (site.layer(), site.layer().cookie_name("__Host-admin"));
+    let who = async |session: Session| session.user_id().unwrap_or_default();
+    let admins = Router::new().route("/admin", get(who)).layer(admin.clone());
+    let app = app(shop.clone()).merge(admins.layer(shop.clone()));
+
+    let visitor = TestVisitor::of(&shop);
+    visitor.given(|session| session.insert("n", 1)).await?;
+    let as_admin = visitor.through(&admin);
+    as_admin.given(|session| session.login("ada")).await?;
+    for (path, found) in [("/get/n", "1"), ("/admin", "ada")] {
+        let response = visitor.send(&app, visit(path)).await.expect("infallible");
+        let body = axum::body::to_bytes(response.into_body(), 99).await;
+        assert_eq!(body.expect("a body"), found, "{path}");
+    }
+    Ok(())
+}
