@@ -38,6 +38,7 @@ mod session_api;
 mod set_up;
 mod sharing;
 mod signing;
+mod spans;
 mod store;
 mod support;
 mod testing;
