@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::presented::Presented;
+use crate::{
+    presented::Presented,
+    telemetry::{Meter, RejectedToken},
+};
 
 /// Tokens that opened nothing, in this process since the store was set up:
 /// what [`PgSessionStore::counters`](crate::PgSessionStore::counters) answers.
@@ -55,19 +58,29 @@ impl Tally {
     }
 
     /// What needs no table to be told.
-    pub(crate) fn presented(&self, presented: &Presented) {
+    pub(crate) fn presented(&self, presented: &Presented, meter: &Meter) {
         let (malformed, forged) = (presented.malformed, presented.forged);
         if malformed + forged > 0 {
             self.malformed.fetch_add(malformed, Relaxed);
             self.forged.fetch_add(forged, Relaxed);
-            tracing::debug!(malformed, forged, "a request carries what is no token");
+            meter.rejected(RejectedToken::Malformed, malformed);
+            meter.rejected(RejectedToken::Forged, forged);
+            tracing::debug!(
+                token.malformed = malformed,
+                token.forged = forged,
+                "a request carries what is no token"
+            );
         }
     }
 
-    pub(crate) fn unknown(&self, tokens: usize) {
+    pub(crate) fn unknown(&self, tokens: usize, meter: &Meter) {
         if tokens > 0 {
             self.unknown.fetch_add(tokens as u64, Relaxed);
-            tracing::debug!(tokens, "a request carries tokens that open no session");
+            meter.rejected(RejectedToken::Unknown, tokens as u64);
+            tracing::debug!(
+                token.unknown = tokens,
+                "a request carries tokens that open no session"
+            );
         }
     }
 

@@ -95,6 +95,43 @@ pub enum ErrorKind {
     Random,
 }
 
+impl ErrorKind {
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Unavailable,
+        Self::Database,
+        Self::Setup,
+        Self::Conflict,
+        Self::Ended,
+        Self::Ambiguous,
+        Self::SessionLimit,
+        Self::Serialize,
+        Self::Deserialize,
+        Self::TooLarge,
+        Self::ReservedKey,
+        Self::ResponseStarted,
+        Self::Random,
+    ];
+
+    /// As metrics and events name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Database => "database",
+            Self::Setup => "setup",
+            Self::Conflict => "conflict",
+            Self::Ended => "ended",
+            Self::Ambiguous => "ambiguous",
+            Self::SessionLimit => "session_limit",
+            Self::Serialize => "serialize",
+            Self::Deserialize => "deserialize",
+            Self::TooLarge => "too_large",
+            Self::ReservedKey => "reserved_key",
+            Self::ResponseStarted => "response_started",
+            Self::Random => "random",
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self::build(kind, message.into(), None)

@@ -1,28 +1,47 @@
-//! The life of sessions, for the log: by their public handles, and without the
-//! user, whom the application knows.
+//! The life of sessions, for the log and for metrics: by their public handles,
+//! and without the user, whom the application knows.
 
-use crate::SessionId;
+use std::num::NonZeroU32;
 
-pub(crate) fn began(id: &SessionId) {
+use crate::{
+    SessionId,
+    telemetry::{End, Meter},
+};
+
+pub(crate) fn began(meter: &Meter, id: &SessionId) {
+    meter.session_began();
     tracing::info!(session.id = %id, "a session began");
 }
 
-pub(crate) fn got_a_new_id(old: &SessionId, id: &SessionId) {
-    tracing::info!(session.id = %id, session.former_id = %old, "a session got a new id");
+pub(crate) fn got_a_new_id(meter: &Meter, old: &SessionId, id: &SessionId) {
+    meter.session_got_a_new_id();
+    tracing::info!(session.id = %id, session.previous_id = %old, "a session got a new id");
 }
 
 /// Under a new id, whether there was a session before or not.
-pub(crate) fn signed_in(id: &SessionId) {
+pub(crate) fn signed_in(meter: &Meter, id: &SessionId) {
+    meter.user_signed_in();
     tracing::info!(session.id = %id, "a user signed in");
 }
 
-pub(crate) fn ended(id: &SessionId) {
+pub(crate) fn ended(meter: &Meter, id: &SessionId) {
+    meter.sessions_ended(End::Single, 1);
     tracing::info!(session.id = %id, "a session ended");
 }
 
-pub(crate) fn ended_at_once(sessions: u64) {
+pub(crate) fn ended_at_once(meter: &Meter, sessions: u64) {
+    meter.sessions_ended(End::Bulk, sessions);
     tracing::info!(
-        sessions,
+        session.count = sessions,
         "sessions were ended from outside of their requests"
+    );
+}
+
+pub(crate) fn ended_at_the_limit(meter: &Meter, sessions: u64, limit: NonZeroU32) {
+    meter.sessions_ended(End::Limit, sessions);
+    tracing::info!(
+        session.count = sessions,
+        session.limit = limit,
+        "the oldest sessions of a user were ended"
     );
 }

@@ -189,32 +189,47 @@ fn signs_out(session: &LazySession) -> bool {
 fn not_saved<B: Default>(error: &Error) -> Response<B> {
     log(error);
     let mut response = Response::new(B::default());
-    *response.status_mut() = match error.status() {
+    *response.status_mut() = status_of(error);
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        error.ask_back(response.headers_mut());
+    }
+    response
+}
+
+fn status_of(error: &Error) -> StatusCode {
+    match error.status() {
         status if status.is_client_error() => status,
         StatusCode::INSUFFICIENT_STORAGE => StatusCode::INSUFFICIENT_STORAGE,
-        _ => {
-            error.ask_back(response.headers_mut());
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-    };
-    response
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 /// That a visitor signs out while another request runs, or sends what somebody
 /// planted, is no fault of the site's.
 fn log(error: &Error) {
-    let kind = error.kind();
+    let (kind, status) = (error.kind(), status_of(error).as_u16());
     let error = error as &dyn std::error::Error;
     match kind {
         ErrorKind::Ended | ErrorKind::Ambiguous | ErrorKind::SessionLimit => {
-            tracing::debug!(error, ?kind, "a change to a session was refused");
+            tracing::debug!(
+                error,
+                error.type = kind.name(),
+                http.response.status_code = status,
+                "a change to a session was refused"
+            );
         }
         ErrorKind::TooLarge => {
-            tracing::warn!(error, ?kind, "a session would be too large to be saved");
+            tracing::warn!(
+                error,
+                error.type = kind.name(),
+                http.response.status_code = status,
+                "a session would be too large to be saved"
+            );
         }
         _ => tracing::error!(
             error,
-            ?kind,
+            error.type = kind.name(),
+            http.response.status_code = status,
             "a session could not be saved; its request is answered with 503"
         ),
     }

@@ -5,17 +5,19 @@ use std::sync::{
 
 use http::request::Parts;
 use tokio::sync::OnceCell;
+use tracing::Instrument as _;
 
 use crate::{
     Error, FailurePolicy, Session,
+    config::{Config, Empty, Unread},
     cookie::Cookies,
     document::Document,
     format::Line,
     id::RowId,
-    layer::{Config, Empty, Unread},
     presented::Presented,
     state::{Origin, State, Unkeepable},
     store::Row,
+    telemetry::{Lookup, loading},
 };
 
 /// A session that is loaded when somebody asks for it.
@@ -160,44 +162,53 @@ impl Lazy {
     }
 
     async fn open(&self) -> Result<Session, Error> {
-        let presented = self.presented();
-        let tally = self.config.store.tally();
-        tally.presented(presented);
-        let mut state = match presented.tokens.as_slice() {
-            [] => self.without_row(Origin::New),
-            // The one that was cut off may be the live one.
-            _ if presented.is_cut => self.without_row(Origin::Unkeepable(Unkeepable::Ambiguous)),
-            tokens => {
-                let format = self.config.store.format();
-                let ids: Vec<_> = tokens.iter().map(|token| format.row_id(token)).collect();
-                match self.config.store.load_rows(&ids).await {
-                    Ok(rows) => {
-                        tally.unknown(ids.len() - rows.len());
-                        self.resolve(&ids, rows)
-                    }
-                    Err(error) => self.not_loaded(error)?,
-                }
-            }
-        };
+        let (store, presented) = (&self.config.store, self.presented());
+        store.tally().presented(presented, store.meter());
+        let state = self.find().await;
+        let lookup = lookup(presented, &state);
+        let mut state = state.inspect_err(|_| store.meter().looked_up(lookup))?;
         state.keep_within(self.config.limits);
         match state.origin() {
-            Origin::Unkeepable(Unkeepable::Ambiguous) => tally.ambiguous(),
+            Origin::Unkeepable(Unkeepable::Ambiguous) => store.tally().ambiguous(),
             Origin::New if self.config.empty == Empty::IsStored => state.keep(),
             Origin::Stored(_, token) if presented.is_outdated(token) => state.keep_if_allowed(),
             _ => {}
         }
-        Ok(self
-            .checked(Session::new(Arc::clone(&self.config), state))
-            .await)
+        let session = Session::new(Arc::clone(&self.config), state);
+        store.meter().looked_up(self.check(&session, lookup).await);
+        Ok(session)
+    }
+
+    async fn find(&self) -> Result<State, Error> {
+        let (store, presented) = (&self.config.store, self.presented());
+        match presented.tokens.as_slice() {
+            [] => Ok(self.without_row(Origin::New)),
+            // The one that was cut off may be the live one.
+            _ if presented.is_cut => {
+                Ok(self.without_row(Origin::Unkeepable(Unkeepable::Ambiguous)))
+            }
+            tokens => {
+                let format = store.format();
+                let ids: Vec<_> = tokens.iter().map(|token| format.row_id(token)).collect();
+                match store.load_rows(&ids).instrument(loading()).await {
+                    Ok(rows) => {
+                        store.tally().unknown(ids.len() - rows.len(), store.meter());
+                        Ok(self.resolve(&ids, rows))
+                    }
+                    Err(error) => self.not_loaded(error),
+                }
+            }
+        }
     }
 
     /// The application's word on a session that is stored.
-    async fn checked(&self, session: Session) -> Session {
+    async fn check(&self, session: &Session, lookup: Lookup) -> Lookup {
         let hooks = &self.config.hooks;
-        if !session.is_new() && !hooks.is_valid(&session, self.head.as_ref()).await {
-            session.disown();
+        if session.is_new() || hooks.is_valid(session, self.head.as_ref()).await {
+            return lookup;
         }
-        session
+        session.disown();
+        Lookup::Refused
     }
 
     fn without_row(&self, origin: Origin) -> State {
@@ -205,15 +216,27 @@ impl Lazy {
     }
 
     fn not_loaded(&self, error: Error) -> Result<State, Error> {
+        let store = &self.config.store;
+        store.meter().failed(&error);
+        let kind = error.kind().name();
+        let cause = &error as &dyn std::error::Error;
         match self.config.on_load_failure {
             FailurePolicy::Continue if error.is_of_the_database() => {
                 tracing::error!(
-                    error = &error as &dyn std::error::Error,
+                    error = cause,
+                    error.type = kind,
                     "a session could not be loaded; its request goes on without it"
                 );
                 Ok(self.without_row(Origin::Unkeepable(Unkeepable::NotLoaded)))
             }
-            _ => Err(error),
+            _ => {
+                tracing::error!(
+                    error = cause,
+                    error.type = kind,
+                    "a session could not be loaded; whoever asked for it gets the error"
+                );
+                Err(error)
+            }
         }
     }
 
@@ -256,6 +279,20 @@ impl Lazy {
             true => Opened::Nothing,
             false => Opened::Live(row, document),
         }
+    }
+}
+
+/// What came of the question, before the application's own check.
+fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
+    match found.as_ref().map(State::origin) {
+        Err(_) | Ok(Origin::Unkeepable(Unkeepable::NotLoaded)) => Lookup::Failed,
+        Ok(Origin::Stored(..)) => Lookup::Hit,
+        Ok(Origin::Unkeepable(Unkeepable::Moved)) => Lookup::Moved,
+        Ok(Origin::Unkeepable(Unkeepable::Ambiguous)) => Lookup::Ambiguous,
+        Ok(Origin::New) if !presented.tokens.is_empty() => Lookup::Miss,
+        Ok(Origin::New) if presented.forged > 0 => Lookup::Forged,
+        Ok(Origin::New) if presented.malformed > 0 => Lookup::Malformed,
+        Ok(Origin::New) => Lookup::Anonymous,
     }
 }
 

@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod changes;
+mod config;
 mod cookie;
 mod counters;
 mod document;
@@ -33,6 +34,7 @@ mod site_data;
 mod state;
 mod store;
 mod stored;
+mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;

@@ -5,6 +5,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use crate::{
     Error, PgSessionStore,
     store::{ReapedBatch, WeakStore, random_fraction},
+    telemetry::Run,
 };
 
 /// As in the model system, whose documentation says 45 minutes.
@@ -123,6 +124,18 @@ impl Reaper {
     ///
     /// When a batch failed. What the batches before it deleted is deleted.
     pub async fn run_once(&self) -> Result<Reaped, Error> {
+        let outcome = self.drain().await;
+        let meter = self.store.meter();
+        let run = match &outcome {
+            Ok(reaped) if reaped.ending == Ending::OtherReaper => Run::OtherReaper,
+            Ok(_) => Run::Drained,
+            Err(_) => Run::Failed,
+        };
+        meter.reaper_ran(run);
+        outcome.inspect_err(|error| meter.failed(error))
+    }
+
+    async fn drain(&self) -> Result<Reaped, Error> {
         let (mut deleted, mut batches) = (0, 0);
         loop {
             let batch = self.store.delete_expired(self.batch_size.get()).await?;
@@ -133,6 +146,7 @@ impl Reaper {
                     ending: Ending::OtherReaper,
                 });
             };
+            self.store.meter().reaped(rows);
             deleted += rows;
             batches += u32::from(rows > 0);
             if rows < u64::from(self.batch_size.get()) {
@@ -268,6 +282,7 @@ fn report(outcome: Result<Reaped, Error>, took: Duration) {
         ),
         Err(error) => tracing::error!(
             error = &error as &dyn std::error::Error,
+            error.type = error.kind().name(),
             duration_ms,
             "expired sessions could not be deleted; the next run tries again"
         ),

@@ -7,7 +7,7 @@ use std::{
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tower_service::Service;
 
-use crate::{LazySession, future::ResponseFuture, layer::Config};
+use crate::{LazySession, config::Config, future::ResponseFuture};
 
 /// The middleware that [`PgSessionLayer`](crate::PgSessionLayer) makes.
 ///

@@ -14,11 +14,11 @@ use time::OffsetDateTime;
 use crate::{
     Error, ErrorKind, Expiry,
     changes::{Change, decode, encode, erased},
+    config::Config,
     document::{Document, RESERVED},
     expiry::{Timeouts, instant},
     id::SessionId,
     key::SessionKey,
-    layer::Config,
     state::State,
     store::PgSessionStore,
 };

@@ -14,8 +14,10 @@ use crate::{
 
 mod debt;
 mod record;
+mod unkeepable;
 
 pub(crate) use debt::{Debt, Doomed, MayTouch, Owed, Record, Reissue, Source};
+pub(crate) use unkeepable::Unkeepable;
 
 /// Where the session of a request comes from.
 #[derive(Clone, Debug)]
@@ -26,18 +28,6 @@ pub(crate) enum Origin {
     Stored(Arc<Row>, Token),
     /// Nothing can be kept, and the browser's cookies must stay as they are.
     Unkeepable(Unkeepable),
-}
-
-/// Why a request reads an empty session that it can't change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unkeepable {
-    /// The cookie's token was replaced a moment ago; the browser is about to
-    /// hold, or holds already, the new one.
-    Moved,
-    /// The cookies open several sessions, or are too many to tell.
-    Ambiguous,
-    /// The row could not be loaded, and the application goes on without it.
-    NotLoaded,
 }
 
 /// What happens to the id when the session is saved.
@@ -313,25 +303,6 @@ impl State {
             (_, origin) => origin.clone(),
         };
         self.settle(origin);
-    }
-}
-
-impl Unkeepable {
-    pub(crate) fn error(self) -> Error {
-        match self {
-            Self::Moved => Error::new(
-                ErrorKind::Ended,
-                "the session has a new id since this request was sent; its change is dropped",
-            ),
-            Self::Ambiguous => Error::new(
-                ErrorKind::Ambiguous,
-                "the request carries cookies of several sessions",
-            ),
-            Self::NotLoaded => Error::new(
-                ErrorKind::Unavailable,
-                "the session could not be loaded, so nothing of it can be changed",
-            ),
-        }
     }
 }
 

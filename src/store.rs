@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     AtLimit, Counters, Error, counters::Tally, format::Format, koa::Koa, login::SessionLimit,
+    telemetry::Meter,
 };
 
 mod acquire;
@@ -20,8 +21,10 @@ mod checked;
 mod clock;
 mod columns;
 mod connections;
+mod copy;
 mod database;
 mod destroy;
+mod draft;
 mod entries;
 mod everyone;
 mod hosts;
@@ -34,6 +37,7 @@ mod pace;
 mod pooler;
 mod primary;
 mod reap;
+mod receipt;
 mod reissue;
 mod render;
 mod report;
@@ -44,6 +48,7 @@ mod sql;
 mod statements;
 mod table;
 mod user;
+mod user_session;
 mod writer;
 
 #[cfg(feature = "testing")]
@@ -53,7 +58,9 @@ pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
 pub use report::TableReport;
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
-pub use user::{UserSession, UserSessions};
+pub(crate) use table::TableName;
+pub use user::UserSessions;
+pub use user_session::UserSession;
 
 use connections::Connections;
 use database::Database;
@@ -177,6 +184,7 @@ impl PgSessionStore {
             connections,
             timeout: TIMEOUT,
             pooling: Pooling::default(),
+            meter: Arc::default(),
         };
         Self::build(SetUp::new(database), Creation::WhenMissing)
     }
@@ -198,6 +206,10 @@ impl PgSessionStore {
 
     pub(crate) fn format(&self) -> &dyn Format {
         &*self.set_up().format
+    }
+
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.set_up().database.meter
     }
 
     pub(crate) fn tally(&self) -> &Tally {

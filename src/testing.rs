@@ -79,7 +79,7 @@ use tower_service::Service;
 
 use crate::{
     Error, ErrorKind, LazySession, PgSessionLayer, PgSessionService, Session,
-    layer::Config,
+    config::Config,
     store::{Row, Shift},
 };
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::{Instrument as _, Span};
+
 use super::Session;
 use crate::{
     Error, ErrorKind, FailurePolicy,
@@ -9,6 +11,7 @@ use crate::{
     id::Token,
     state::{Debt, Doomed, MayTouch, Origin, Owed, Record, State},
     store::Row,
+    telemetry::saving,
 };
 
 /// The cookie that the response owes the browser.
@@ -33,7 +36,8 @@ impl Session {
         let mut cookie = self.0.saving.lock().await;
         self.prepare()?;
         let debt = self.state().take_debt(self.timeouts(), MayTouch::No);
-        self.pay(debt, &mut cookie).await
+        let outcome = self.pay(debt, &mut cookie).await;
+        outcome.inspect_err(|error| self.store().meter().failed(error))
     }
 
     /// Ends the time for changes, saves them, and answers the cookie that the
@@ -44,10 +48,12 @@ impl Session {
         let (debt, prepared) = self.close(closing);
         let must_hold = closing.on_failure == FailurePolicy::Refuse || debt.ends_something();
         let outcome = self.pay(debt, &mut cookie).await.and(prepared);
+        let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
         match outcome {
             Err(error) if !must_hold && error.is_of_the_database() => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
+                    error.type = error.kind().name(),
                     "a session could not be saved; its changes are lost"
                 );
                 (cookie.clone(), Ok(()))
@@ -83,14 +89,20 @@ impl Session {
     }
 
     async fn pay(&self, debt: Debt, cookie: &mut Pending) -> Result<(), Error> {
-        let outcome = match self.end(debt.doomed, cookie).await {
-            Ok(()) => self.write(debt.owed, cookie).await,
-            Err(error) => Err(error),
+        let span = match debt.takes_a_statement() {
+            true => saving(),
+            false => Span::none(),
         };
+        let outcome = self.pay_all(debt, cookie).instrument(span).await;
         if let Err(error) = &outcome {
             self.state().settle_without_changes(error);
         }
         outcome
+    }
+
+    async fn pay_all(&self, debt: Debt, cookie: &mut Pending) -> Result<(), Error> {
+        self.end(debt.doomed, cookie).await?;
+        self.write(debt.owed, cookie).await
     }
 
     async fn end(&self, doomed: Option<Doomed>, cookie: &mut Pending) -> Result<(), Error> {
@@ -101,6 +113,9 @@ impl Session {
             self.state().owe_end_of(doomed);
             return Err(error);
         }
+        if self.signs_out() {
+            self.store().meter().user_signed_out();
+        }
         *cookie = Pending::Removed(doomed.terms);
         Ok(())
     }
@@ -110,6 +125,7 @@ impl Session {
         let timeouts = Arc::clone(self.timeouts());
         match owed {
             Owed::Nothing => {}
+            Owed::NoTouchYet => store.meter().skipped_a_touch(),
             Owed::Refused(reason, _) => return Err(reason.error()),
             Owed::Touch(row, may_touch) => self.touch_row(row, may_touch, cookie).await,
             Owed::Insert(document) => {
@@ -157,10 +173,14 @@ impl Session {
             Err(error) if error.kind() == ErrorKind::Ended => {
                 tracing::debug!("a session ended before it could be touched");
             }
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "a session could not be touched"
-            ),
+            Err(error) => {
+                self.store().meter().failed(&error);
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    error.type = error.kind().name(),
+                    "a session could not be touched"
+                );
+            }
         }
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Doomed {
 #[derive(Debug)]
 pub(crate) enum Owed {
     Nothing,
+    /// Nothing either, as the last touch is recent.
+    NoTouchYet,
     Insert(Arc<Document>),
     Save(Arc<Row>, Record, MayTouch),
     Touch(Arc<Row>, MayTouch),
@@ -85,6 +87,15 @@ impl Debt {
         };
         self.doomed.is_some() || ends_an_id
     }
+
+    /// Whether the response waits for the database.
+    pub(crate) fn takes_a_statement(&self) -> bool {
+        let is_free = matches!(
+            self.owed,
+            Owed::Nothing | Owed::NoTouchYet | Owed::Refused(..)
+        );
+        self.doomed.is_some() || !is_free
+    }
 }
 
 impl State {
@@ -129,7 +140,8 @@ impl State {
             Origin::Stored(row, _) if self.touches(row, timeouts, may_touch) => {
                 Owed::Touch(Arc::clone(row), may_touch)
             }
-            Origin::Stored(..) => Owed::Nothing,
+            Origin::Stored(..) if may_touch == MayTouch::No => Owed::Nothing,
+            Origin::Stored(..) => Owed::NoTouchYet,
         }
     }
 

@@ -13,9 +13,9 @@ use crate::{
     state::{MayTouch, Record, Reissue, Source},
     store::{
         PgSessionStore,
-        batch::Receipt,
         database::out_of_time,
         entries::{InsertRow, LoadRow, Written},
+        receipt::Receipt,
         row::{Content, Row},
         writer::{ReissueOrder, SaveOrder, Write},
     },
@@ -66,7 +66,7 @@ impl PgSessionStore {
         };
         let id = order.id.clone();
         let written = self.insert_row(order).await?;
-        events::began(&self.format().handle(&id));
+        events::began(self.meter(), &self.format().handle(&id));
         let times = Times::of_new(written, &table.columns);
         Ok((token, Arc::new(Row::written(id, content, times))))
     }

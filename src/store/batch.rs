@@ -6,15 +6,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     Error,
     id::RowId,
-    store::{database::out_of_time, pace::Pace},
+    store::{database::out_of_time, pace::Pace, receipt::Receipt},
+    telemetry::Origin,
 };
 
 /// Rows of one statement at the most; Postgres plans thousands as well as
@@ -32,10 +30,11 @@ pub(crate) trait Statement: Send + Sync + 'static {
     type Answer: Send + 'static;
 
     /// Runs the statement for rows that are sorted by their ids, and answers
-    /// each, in the order given.
+    /// each, in the order given. The origins say who asked for each.
     fn run(
         &self,
         rows: Vec<Self::Row>,
+        origins: Vec<Origin>,
     ) -> impl Future<Output = Vec<Result<Self::Answer, Error>>> + Send;
 
     fn id(row: &Self::Row) -> &RowId;
@@ -45,6 +44,9 @@ pub(crate) trait Statement: Send + Sync + 'static {
 
     /// How long a row waits for its answer, whatever it waits for.
     fn patience(&self) -> Duration;
+
+    /// Rows that waited so long are about to be sent.
+    fn departs(&self, waits: impl Iterator<Item = Duration>);
 }
 
 /// Gathers what waits while earlier statements are in flight.
@@ -79,45 +81,8 @@ struct Waiting<S: Statement> {
     row: S::Row,
     /// Nobody waits for it any longer than this, so no later statement takes it.
     deadline: Instant,
+    origin: Origin,
     answer: oneshot::Sender<Result<S::Answer, Error>>,
-}
-
-/// The answer to one row, when its statement is through.
-pub(crate) struct Receipt<T> {
-    answer: oneshot::Receiver<Result<T, Error>>,
-    deadline: Instant,
-}
-
-impl<T> Receipt<T> {
-    pub(super) fn new(answer: oneshot::Receiver<Result<T, Error>>, deadline: Instant) -> Self {
-        Self { answer, deadline }
-    }
-
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// # Errors
-    ///
-    /// Those of the statement, and `Unavailable` when the time is up; then the
-    /// statement may still be carried out.
-    pub(crate) async fn answer(self) -> Result<T, Error> {
-        timeout_at(self.deadline, self.outcome())
-            .await
-            .unwrap_or_else(|_| Err(out_of_time()))
-    }
-
-    /// As [`answer`](Self::answer) without a timer of its own, for a part of
-    /// what a request waits for: the request has one, and so has the statement.
-    ///
-    /// # Errors
-    ///
-    /// Those of the statement.
-    pub(crate) async fn outcome(self) -> Result<T, Error> {
-        self.answer
-            .await
-            .unwrap_or_else(|_| Err(Error::abandoned()))
-    }
 }
 
 impl<S: Statement> Batch<S> {
@@ -141,11 +106,13 @@ impl<S: Statement> Batch<S> {
     pub(crate) fn submit(self: &Arc<Self>, row: S::Row) -> Receipt<S::Answer> {
         let (answer, receipt) = oneshot::channel();
         let deadline = Instant::now() + self.statement.patience();
+        let origin = Origin::current();
         let departs = {
             let mut queue = self.queue();
             queue.waiting.push_back(Waiting {
                 row,
                 deadline,
+                origin,
                 answer,
             });
             queue.departs()
@@ -195,6 +162,11 @@ impl<S: Statement> Lane<S> {
             let waiting = self.take();
             if !waiting.is_empty() {
                 let departed = Instant::now();
+                let patience = self.batch.statement.patience();
+                let waits = waiting
+                    .iter()
+                    .map(|row| patience.saturating_sub(row.deadline - departed));
+                self.batch.statement.departs(waits);
                 self.batch.send(waiting).await;
                 self.batch.queue().pace.learn(departed.elapsed());
             }
@@ -240,11 +212,15 @@ impl<S: Statement> Drop for Lane<S> {
 impl<S: Statement> Batch<S> {
     async fn send(&self, mut waiting: Vec<Waiting<S>>) {
         waiting.sort_by(|a, b| S::id(&a.row).cmp(S::id(&b.row)));
-        let (rows, answers): (Vec<_>, Vec<_>) = waiting
-            .into_iter()
-            .map(|waiting| (waiting.row, waiting.answer))
-            .unzip();
-        let outcomes = self.statement.run(rows).await;
+        let mut rows = Vec::with_capacity(waiting.len());
+        let mut origins = Vec::with_capacity(waiting.len());
+        let mut answers = Vec::with_capacity(waiting.len());
+        for waiting in waiting {
+            rows.push(waiting.row);
+            origins.push(waiting.origin);
+            answers.push(waiting.answer);
+        }
+        let outcomes = self.statement.run(rows, origins).await;
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Nobody waits for the answer of a cancelled request.
             drop(answer.send(outcome));
@@ -332,13 +308,16 @@ mod tests {
     use super::*;
 
     /// Rows of which only the id and the length matter.
-    struct Lengths;
+    #[derive(Default)]
+    struct Lengths {
+        waits: Mutex<Vec<Duration>>,
+    }
 
     impl Statement for Lengths {
         type Row = (RowId, usize);
         type Answer = ();
 
-        async fn run(&self, rows: Vec<Self::Row>) -> Vec<Result<(), Error>> {
+        async fn run(&self, rows: Vec<Self::Row>, _: Vec<Origin>) -> Vec<Result<(), Error>> {
             rows.iter().map(|_| Ok(())).collect()
         }
 
@@ -353,15 +332,20 @@ mod tests {
         fn patience(&self) -> Duration {
             Duration::from_secs(60)
         }
+
+        fn departs(&self, waits: impl Iterator<Item = Duration>) {
+            self.waits.lock().expect("no panic").extend(waits);
+        }
     }
 
     /// Rows of the statements that serve rows of these lengths, one by one.
     fn statements(lengths: &[usize]) -> Vec<usize> {
-        let batch = Batch::new(Lengths);
+        let batch = Batch::new(Lengths::default());
         let mut queue = batch.queue();
         queue.waiting.extend(lengths.iter().map(|length| Waiting {
             row: (RowId::from("id".to_owned()), *length),
             deadline: Instant::now() + Duration::from_secs(60),
+            origin: Origin::current(),
             answer: oneshot::channel().0,
         }));
         let mut statements = Vec::new();
@@ -385,7 +369,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_row_gets_its_answer_whatever_its_length() {
-        let batch = Batch::new(Lengths);
+        let batch = Batch::new(Lengths::default());
         let lengths = (0..2000_usize).map(|n| (n % 7) << (n % 20));
         let receipts: Vec<_> = lengths
             .map(|length| batch.submit((RowId::from("id".to_owned()), length)))
@@ -395,5 +379,26 @@ mod tests {
         }
         assert_eq!(batch.queue().statements_in_flight, 0);
         assert_eq!(batch.queue().rows_in_flight, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_has_waited_from_its_submission_until_its_statement_departs() {
+        let batch = Batch::new(Lengths::default());
+        let receipts = [0, 3].map(|later| {
+            let batch = Arc::clone(&batch);
+            async move {
+                tokio::time::sleep(Duration::from_secs(later)).await;
+                batch.queue().next = Next::Departing;
+                batch.submit((RowId::from(later.to_string()), 1))
+            }
+        });
+        for receipt in receipts {
+            drop(receipt.await);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Lane::new(Arc::clone(&batch)).drain().await;
+        let mut waits = batch.statement.waits.lock().expect("no panic").clone();
+        waits.sort();
+        assert_eq!(waits, [2, 5].map(Duration::from_secs));
     }
 }

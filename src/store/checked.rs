@@ -11,7 +11,7 @@ use sqlx::query_file;
 
 use time::OffsetDateTime;
 
-use super::{instant::Instant, row::Loaded, user::Listed};
+use super::{instant::Instant, row::Loaded, user_session::Listed};
 
 /// What a statement answers for a row that it wrote.
 type Written = (String, OffsetDateTime);

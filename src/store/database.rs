@@ -1,4 +1,4 @@
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     Error, ErrorKind,
     store::{connections::Connections, sql::Pooling},
+    telemetry::{Call, Meter, Operation, Origins, Running, Stopwatch},
 };
 
 /// The pool, and how long one piece of work with it may take.
@@ -15,6 +16,7 @@ pub(crate) struct Database {
     pub(crate) connections: Connections,
     pub(crate) timeout: Duration,
     pub(super) pooling: Pooling,
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl Database {
@@ -26,13 +28,15 @@ impl Database {
     /// Those of `work`, and `Unavailable` when the time is up.
     pub(crate) async fn run<T>(
         &self,
+        call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        self.heed(self.lend(work).await)
+        self.heed(self.lend(call, work).await)
     }
 
     async fn lend<T>(
         &self,
+        call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let deadline = self.deadline();
@@ -40,9 +44,11 @@ impl Database {
             .await
             .map_err(|_| out_of_time())??;
         let mut lent = Lent(Some(connection));
-        let outcome = timeout_at(deadline, self.carry_out(lent.connection(), work))
-            .await
-            .map_err(|_| out_of_time())?;
+        let running = self.begin(&call);
+        let work = running.around(self.carry_out(lent.connection(), work));
+        let outcome = timeout_at(deadline, work).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
+        running.ended(&outcome);
         if !outcome.as_ref().is_err_and(Error::spoils_the_connection) {
             lent.give_back();
         }
@@ -59,7 +65,17 @@ impl Database {
             pooling: Pooling::Transaction,
             ..self.clone()
         };
-        careful.run(work).await
+        let call = Call {
+            operation: Operation::Inspect,
+            table: None,
+            rows: 1,
+            origins: Origins::Here,
+        };
+        careful.run(call, work).await
+    }
+
+    fn begin(&self, call: &Call<'_>) -> Running<'_> {
+        Running::begin(call, &self.meter, self.pool())
     }
 
     /// Lends one of the connections for requests to `work`.
@@ -70,21 +86,27 @@ impl Database {
     pub(crate) async fn serve<T>(
         &self,
         deadline: Instant,
+        call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        self.heed(self.lend_until(deadline, work).await)
+        self.heed(self.lend_until(deadline, call, work).await)
     }
 
     async fn lend_until<T>(
         &self,
         deadline: Instant,
+        call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let mut loan = timeout_at(deadline, self.connections.borrow())
-            .await
-            .map_err(|_| out_of_time())??;
-        let outcome = timeout_at(deadline, self.carry_out(&mut loan.connection, work)).await;
+        let since = Stopwatch::start();
+        let borrowed = timeout_at(deadline, self.connections.borrow()).await;
+        self.meter.waited_for_a_connection(since);
+        let mut loan = borrowed.map_err(|_| out_of_time())??;
+        let running = self.begin(&call);
+        let work = running.around(self.carry_out(&mut loan.connection, work));
+        let outcome = timeout_at(deadline, work).await;
         let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
+        running.ended(&outcome);
         match &outcome {
             Ok(_) => loan.keep(),
             Err(error) if error.spoils_the_connection() => {
@@ -224,7 +246,7 @@ fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
 }
 
 impl Error {
-    fn sqlstate(&self) -> Option<String> {
+    pub(crate) fn sqlstate(&self) -> Option<String> {
         let source = StdError::source(self)?;
         let error = source.downcast_ref::<sqlx::Error>()?;
         Some(error.as_database_error()?.code()?.into_owned())

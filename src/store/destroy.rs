@@ -36,7 +36,8 @@ impl Writer {
                     Some(successor) => self.submit(successor, Write::Destroy(answer)),
                     None => {
                         if was_there {
-                            events::ended(&self.set_up.format.handle(id));
+                            let meter = &self.set_up.database.meter;
+                            events::ended(meter, &self.set_up.format.handle(id));
                         }
                         drop(answer.send(Ok(())));
                     }

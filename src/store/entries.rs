@@ -13,6 +13,7 @@ use crate::{
         statements::{Binding, Entry, Sizes, column},
         table::Table,
     },
+    telemetry::Operation,
 };
 
 /// A row to be loaded, if it is alive.
@@ -93,6 +94,7 @@ pub(super) struct DestroyRow {
 impl Entry for LoadRow {
     type Answer = Arc<Row>;
 
+    const OPERATION: Operation = Operation::Load;
     const SAFE_TO_REPEAT: bool = true;
 
     fn id(&self) -> &RowId {
@@ -134,6 +136,7 @@ impl Entry for LoadRow {
 impl Entry for InsertRow {
     type Answer = Written;
 
+    const OPERATION: Operation = Operation::Insert;
     const LOOKS_FOR_ROWS: bool = false;
 
     fn id(&self) -> &RowId {
@@ -169,6 +172,8 @@ impl Entry for InsertRow {
 
 impl Entry for SaveRow {
     type Answer = Written;
+
+    const OPERATION: Operation = Operation::Save;
 
     fn id(&self) -> &RowId {
         &self.id
@@ -206,6 +211,8 @@ impl Entry for SaveRow {
 impl Entry for TouchRow {
     type Answer = Written;
 
+    const OPERATION: Operation = Operation::Touch;
+
     fn id(&self) -> &RowId {
         &self.id
     }
@@ -235,6 +242,8 @@ impl Entry for TouchRow {
 
 impl Entry for DestroyRow {
     type Answer = Option<String>;
+
+    const OPERATION: Operation = Operation::Destroy;
 
     fn id(&self) -> &RowId {
         &self.id

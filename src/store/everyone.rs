@@ -53,7 +53,7 @@ impl PgSessionStore {
         while let Some(more) = self.walk(began).await? {
             ended += more;
         }
-        events::ended_at_once(ended);
+        events::ended_at_once(self.meter(), ended);
         Ok(ended)
     }
 

@@ -27,29 +27,26 @@ pub(super) async fn lock(
     Ok(())
 }
 
+/// How many sessions it ended.
 pub(super) async fn enforce(
     table: &Table,
     connection: &mut PgConnection,
     limit: SessionLimit,
     user_id: &str,
     new: &RowId,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     let others = i64::from(limit.sessions.get()) - 1;
+    let mut ended = 0;
     loop {
         let surplus = oldest(table, connection, user_id, new, others).await?;
         if surplus.is_empty() {
-            return Ok(());
+            return Ok(ended);
         }
         if limit.at_limit == AtLimit::Refuse {
             return Err(refused(limit));
         }
         // One that got a new id meanwhile is found the next time.
-        let ended = end(table, connection, user_id, &surplus).await?;
-        tracing::info!(
-            ended,
-            limit = limit.sessions,
-            "the oldest sessions of a user were ended"
-        );
+        ended += end(table, connection, user_id, &surplus).await?;
     }
 }
 

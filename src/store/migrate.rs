@@ -125,7 +125,7 @@ impl SetUp {
         match self.run_migrations().await {
             Err(error) if error.lacks_a_right() => {
                 tracing::warn!(
-                    table = %self.name,
+                    db.collection.name = %self.name,
                     "this role may not complete the session table; it is used as it is"
                 );
                 Ok(())

@@ -14,6 +14,7 @@ use crate::{
         columns::Columns,
         table::{Table, TableName},
     },
+    telemetry::Operation,
 };
 
 impl Columns {
@@ -109,8 +110,11 @@ impl PgSessionStore {
         let table = set_up.table().await?;
         let outcome = set_up
             .database
-            .run(|connection| question(table, connection))
+            .run(set_up.call(Operation::Manage), |connection| {
+                question(table, connection)
+            })
             .await;
+        let outcome = outcome.inspect_err(|error| self.meter().failed(error));
         set_up.learn_from(outcome)
     }
 }

@@ -92,8 +92,8 @@ impl Primary {
             self.pool.set_connect_options(self.servers[found].clone());
             self.since.send_replace(Instant::now());
             tracing::warn!(
-                host = self.servers[found].get_host(),
-                port = self.servers[found].get_port(),
+                server.address = self.servers[found].get_host(),
+                server.port = self.servers[found].get_port(),
                 "sessions are kept on another server from now on, which takes the writes"
             );
         }

@@ -5,6 +5,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::{
     Error,
     store::{PgSessionStore, Shared, table::Table},
+    telemetry::Operation,
 };
 
 /// How one batch of the reaper ended.
@@ -56,7 +57,9 @@ impl Shared {
         let table = set_up.table().await?;
         let outcome = set_up
             .database
-            .run(|connection| Box::pin(delete_expired(table, connection, limit)))
+            .run(set_up.call(Operation::Reap), |connection| {
+                Box::pin(delete_expired(table, connection, limit))
+            })
             .await;
         set_up.learn_from(outcome)
     }

@@ -5,7 +5,6 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use sqlx::{Connection as _, PgConnection};
@@ -15,36 +14,35 @@ use crate::{
     changes::Changes,
     document::Document,
     events,
-    expiry::{Timeouts, Times},
+    expiry::Timeouts,
     format::OldId,
     id::RowId,
     login::{Data, Login, SessionLimit},
     state::Source,
     store::{
-        entries::{LoadRow, Written},
-        instant::Instant,
+        copy::{begin, copy, copy_for, delete, forward},
+        draft::panicked,
+        entries::LoadRow,
         limit,
-        row::{Content, Loaded, Row},
-        save::panicked,
+        row::{Loaded, Row},
         table::Table,
         writer::{ReissueOrder, Writer},
     },
+    telemetry::{Meter, Operation},
 };
 
-/// How long the old id tells late requests where their session went. It opens
-/// nothing meanwhile. Longer than any answer should be under way.
-const FORWARDING: Duration = Duration::from_secs(60);
 /// Deadlocks and lost connections that a new id outlives.
 const MAX_ATTEMPTS: usize = 3;
 
 /// What each attempt needs; the record is replayed on the locked row.
-struct Plan {
+pub(super) struct Plan {
     source: Source,
-    new_id: RowId,
-    timeouts: Arc<Timeouts>,
+    pub(super) new_id: RowId,
+    pub(super) timeouts: Arc<Timeouts>,
     changes: Mutex<Changes>,
-    login: Option<Arc<Login>>,
+    pub(super) login: Option<Arc<Login>>,
     limit: Option<SessionLimit>,
+    meter: Arc<Meter>,
     deadline: tokio::time::Instant,
 }
 
@@ -57,6 +55,7 @@ impl Writer {
             changes: Mutex::new(order.reissue.changes),
             login: order.reissue.login,
             limit: self.set_up.limit,
+            meter: Arc::clone(&self.set_up.database.meter),
             deadline: order.deadline,
         });
         let outcome = self.reissue_until_settled(&plan).await;
@@ -68,11 +67,12 @@ impl Writer {
     }
 
     fn tell(&self, plan: &Plan) {
-        let handle = |id| self.set_up.format.handle(id);
+        let (meter, format) = (&self.set_up.database.meter, &self.set_up.format);
+        let id = format.handle(&plan.new_id);
         match (&plan.login, &plan.source) {
-            (None, Source::Row(old)) => events::got_a_new_id(&handle(old), &handle(&plan.new_id)),
-            (Some(_), _) => events::signed_in(&handle(&plan.new_id)),
-            (None, Source::Nothing(_)) => events::began(&handle(&plan.new_id)),
+            (None, Source::Row(old)) => events::got_a_new_id(meter, &format.handle(old), &id),
+            (Some(_), _) => events::signed_in(meter, &id),
+            (None, Source::Nothing(_)) => events::began(meter, &id),
         }
     }
 
@@ -107,9 +107,11 @@ impl Writer {
 
     async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Row, Error> {
         self.set_up
-            .serve(plan.deadline, |table, connection| {
-                Box::pin(reissue(table, connection, plan))
-            })
+            .serve(
+                plan.deadline,
+                self.set_up.call(Operation::Cycle),
+                |table, connection| Box::pin(reissue(table, connection, plan)),
+            )
             .await
     }
 }
@@ -135,10 +137,15 @@ async fn reissue(
             begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
         }
     };
-    if let Some((login, limit)) = limited {
-        limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
-    }
+    let Some((login, limit)) = limited else {
+        transaction.commit().await?;
+        return Ok(row);
+    };
+    let ended = limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
     transaction.commit().await?;
+    if ended > 0 {
+        events::ended_at_the_limit(&plan.meter, ended, limit.sessions);
+    }
     Ok(row)
 }
 
@@ -195,130 +202,16 @@ impl Plan {
         Ok(document)
     }
 
-    fn user(&self) -> Option<Arc<str>> {
+    pub(super) fn user(&self) -> Option<Arc<str>> {
         Some(self.login.as_ref()?.user_id().into())
     }
 
     /// Where late requests of the old id find the session. Not where its data
     /// was dropped: what they still bring belongs to what was dropped.
-    fn forwarding(&self) -> Document {
+    pub(super) fn forwarding(&self) -> Document {
         match &self.login {
             Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),
             _ => Document::forwarding_to(self.new_id.as_str()),
         }
     }
-}
-
-async fn copy(
-    table: &Table,
-    connection: &mut PgConnection,
-    plan: &Plan,
-    row: &Row,
-    document: Document,
-) -> Result<Row, Error> {
-    let extent = plan.timeouts.extent(&document.meta(), row.times.created);
-    let content = Content::from(Arc::new(document));
-    table
-        .reissue
-        .copy
-        .query()
-        .bind(row.id.as_str())
-        .bind(plan.new_id.as_str())
-        .bind(&*content.text)
-        .bind(extent.ttl)
-        .bind(extent.until)
-        .execute(connection)
-        .await?;
-    let times = row.times.moved(Written::at(row.times.now, extent));
-    Ok(Row::written(plan.new_id.clone(), content, times).of(row.user.clone()))
-}
-
-/// The session begins anew, but for what it holds.
-async fn copy_for(
-    login: &Login,
-    table: &Table,
-    connection: &mut PgConnection,
-    plan: &Plan,
-    row: &Row,
-    document: Document,
-) -> Result<Row, Error> {
-    let now = row.times.now;
-    let created = table.columns.has_created().then_some(now);
-    let extent = plan.timeouts.extent(&document.meta(), created);
-    let content = Content::from(Arc::new(document));
-    table
-        .reissue
-        .login_copy
-        .query()
-        .bind(row.id.as_str())
-        .bind(plan.new_id.as_str())
-        .bind(&*content.text)
-        .bind(extent.ttl)
-        .bind(extent.until)
-        .bind(login.user_id())
-        .bind(login.device_text())
-        .execute(connection)
-        .await?;
-    let times = Times::of_new(Written::at(now, extent), &table.columns);
-    Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
-}
-
-/// A session that begins with its login.
-async fn begin(
-    table: &Table,
-    connection: &mut PgConnection,
-    plan: &Plan,
-    document: Arc<Document>,
-) -> Result<Row, Error> {
-    let login = plan.login.as_deref().ok_or_else(Error::ended)?;
-    let has_created = table.columns.has_created();
-    let extent = plan.timeouts.extent_of_new(&document.meta(), has_created);
-    let content = Content::from(document);
-    let expires: Instant = table
-        .reissue
-        .login_insert
-        .query_scalar()
-        .bind(plan.new_id.as_str())
-        .bind(&*content.text)
-        .bind(extent.ttl)
-        .bind(extent.until)
-        .bind(login.user_id())
-        .bind(login.device_text())
-        .fetch_one(connection)
-        .await?;
-    let written = Written {
-        now: table.clock.now(),
-        expires: expires.0,
-    };
-    let times = Times::of_new(written, &table.columns);
-    Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
-}
-
-async fn delete(table: &Table, connection: &mut PgConnection, id: &RowId) -> Result<(), Error> {
-    table
-        .destroy
-        .one
-        .query()
-        .bind(id.as_str())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn forward(
-    table: &Table,
-    connection: &mut PgConnection,
-    plan: &Plan,
-    id: &RowId,
-) -> Result<(), Error> {
-    table
-        .reissue
-        .forward
-        .query()
-        .bind(id.as_str())
-        .bind(plan.forwarding().to_text())
-        .bind(FORWARDING.as_secs_f64())
-        .execute(connection)
-        .await?;
-    Ok(())
 }

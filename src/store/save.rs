@@ -3,7 +3,6 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
@@ -12,16 +11,16 @@ use tokio::time::Instant;
 
 use crate::{
     Error, ErrorKind,
-    document::Document,
     expiry::Extent,
     id::RowId,
-    state::MayTouch,
     store::{
         database::out_of_time,
+        draft::{Draft, compose},
         entries::{LoadRow, SaveRow, TouchRow, Written},
-        row::{Content, Row},
+        row::Row,
         writer::{SaveOrder, Write, Writer},
     },
+    telemetry::Meter,
 };
 
 /// Attempts that follow each other at once; later ones pause, so that writers
@@ -45,22 +44,6 @@ enum Age {
     Fresh,
     /// Another process may have written it since.
     Remembered,
-}
-
-/// What the orders make of a row.
-struct Draft {
-    content: Content,
-    is_changed: bool,
-    has_changes: bool,
-    extent: Option<Extent>,
-}
-
-impl Draft {
-    /// Changes that leave the row as it is write nothing, so no comparison
-    /// tells whether it still is so: that takes a row that was read just now.
-    fn is_undone(&self) -> bool {
-        self.has_changes && !self.is_changed
-    }
 }
 
 impl Writer {
@@ -106,7 +89,7 @@ impl Writer {
             if let Some(successor) = row.successor() {
                 return Ok(Saved::Moved(successor));
             }
-            let Some(draft) = compose(&row, orders) else {
+            let Some(draft) = compose(&row, orders, self.meter()) else {
                 return Ok(Saved::Here(row));
             };
             if age == Age::Remembered && draft.is_undone() {
@@ -121,11 +104,28 @@ impl Writer {
                     base = Some(self.settle(&row, &error).await?);
                     doubt = Some(error);
                 }
-                (Attempt::Lost, None) if is_the_last(orders) => break,
-                (Attempt::Lost, None) => pause(lost).await,
+                (Attempt::Lost, None) => {
+                    self.try_again(orders)?;
+                    pause(lost).await;
+                }
             }
         }
         Err(lost_too_often())
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.set_up.database.meter
+    }
+
+    /// # Errors
+    ///
+    /// When nobody waits for another attempt.
+    fn try_again(&self, orders: &[SaveOrder]) -> Result<(), Error> {
+        self.meter().lost_to_another_writer();
+        match is_the_last(orders) {
+            true => Err(lost_too_often()),
+            false => Ok(()),
+        }
     }
 
     async fn reload(&self, id: &RowId) -> Result<Arc<Row>, Error> {
@@ -256,77 +256,6 @@ fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<
         .chain(latest)
         .filter(|row| row.id == *id)
         .max_by(|a, b| a.times.now.total_cmp(&b.times.now))
-}
-
-/// What the orders, replayed one after the other, make of the row. `None` when
-/// no order is left.
-fn compose(row: &Arc<Row>, orders: &mut Vec<SaveOrder>) -> Option<Draft> {
-    let loaded = row.document()?;
-    let document = match known_outcome(row, orders) {
-        Some(outcome) => outcome,
-        None => replay_all(Document::clone(loaded), orders),
-    };
-    let extent = extent(row, &document, orders);
-    (!orders.is_empty()).then(|| Draft {
-        is_changed: document != *loaded,
-        has_changes: orders.iter().any(|order| !order.record.changes.is_empty()),
-        content: document.into(),
-        extent,
-    })
-}
-
-/// A request that is alone with the row that it loaded has replayed its record
-/// on it already.
-fn known_outcome(row: &Arc<Row>, orders: &[SaveOrder]) -> Option<Arc<Document>> {
-    let [order] = orders else {
-        return None;
-    };
-    let outcome = order.record.outcome.as_ref()?;
-    Arc::ptr_eq(row, &order.base).then(|| Arc::clone(outcome))
-}
-
-/// One that fails is answered and leaves no trace.
-fn replay_all(mut document: Document, orders: &mut Vec<SaveOrder>) -> Arc<Document> {
-    let mut failures = Vec::new();
-    let mut index = 0;
-    while index < orders.len() {
-        match replay(&mut orders[index], &mut document) {
-            Ok(()) => index += 1,
-            Err(error) => failures.push((orders.remove(index), error)),
-        }
-    }
-    for (order, error) in failures {
-        drop(order.answer.send(Err(error)));
-    }
-    Arc::new(document)
-}
-
-/// A closure of an application that panics must not take the requests along
-/// that are saved together with its own.
-fn replay(order: &mut SaveOrder, document: &mut Document) -> Result<(), Error> {
-    let replayed = catch_unwind(AssertUnwindSafe(|| order.record.changes.replay(document)));
-    replayed.unwrap_or_else(|_| Err(panicked()))
-}
-
-pub(super) fn panicked() -> Error {
-    Error::new(
-        ErrorKind::Serialize,
-        "a closure given to Session::update panicked when it was replayed",
-    )
-}
-
-fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent> {
-    let meta = document.meta();
-    orders
-        .iter()
-        .rev()
-        .find(|order| {
-            order.record.changes.set_expiry()
-                || order.may_touch == MayTouch::Must
-                || (order.may_touch == MayTouch::Yes
-                    && order.timeouts.is_touch_due(&meta, row.times))
-        })
-        .map(|order| order.timeouts.extent(&meta, row.times.created))
 }
 
 fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Arc<Row>, Error>) {

@@ -12,6 +12,7 @@ use crate::{
         report::TableReport,
         table::{Table, TableName},
     },
+    telemetry::{Call, Operation, Origins},
 };
 
 /// The table by name, and as it was found when it was looked at.
@@ -62,6 +63,16 @@ impl SetUp {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What a task is about to ask of the table on its own.
+    pub(super) fn call(&self, operation: Operation) -> Call<'_> {
+        Call {
+            operation,
+            table: Some(&self.name),
+            rows: 1,
+            origins: Origins::Here,
+        }
     }
 
     /// Looks again before the next statement where this one missed something:

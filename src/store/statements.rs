@@ -14,12 +14,15 @@ use crate::{
     Error,
     id::RowId,
     store::{batch::Statement, set_up::SetUp, sql::Sql, table::Table},
+    telemetry::{Call, Operation, Origin, Origins},
 };
 
 /// What one request adds to a statement.
 pub(super) trait Entry: Send + Sync + 'static {
     /// What the statement answers for its row, if there is one.
     type Answer: Send + 'static;
+
+    const OPERATION: Operation;
 
     /// Whether the statement can be sent again when nobody knows whether it
     /// was carried out.
@@ -103,20 +106,35 @@ impl<E: Entry> Many<E> {
 
     /// Where nothing can be lost by it, a connection that was lost is no
     /// failure yet: one that was kept may have died before it was asked.
-    async fn send(&self, part: Part<E>, deadline: Instant) -> Result<Answers<E>, Error> {
-        let outcome = self.send_once(part.clone(), deadline).await;
+    async fn send(
+        &self,
+        part: Part<E>,
+        origins: &[Origin],
+        deadline: Instant,
+    ) -> Result<Answers<E>, Error> {
+        let outcome = self.send_once(part.clone(), origins, deadline).await;
         match outcome {
             Err(error) if E::SAFE_TO_REPEAT && error.is_of_the_connection() => {
                 self.set_up.database.connections.forget();
-                self.send_once(part, deadline).await
+                self.send_once(part, origins, deadline).await
             }
             outcome => outcome,
         }
     }
 
-    async fn send_once(&self, part: Part<E>, deadline: Instant) -> Result<Answers<E>, Error> {
+    async fn send_once(
+        &self,
+        part: Part<E>,
+        origins: &[Origin],
+        deadline: Instant,
+    ) -> Result<Answers<E>, Error> {
+        let call = Call {
+            rows: part.len(),
+            origins: Origins::Of(&origins[part.range.clone()]),
+            ..self.set_up.call(E::OPERATION)
+        };
         self.set_up
-            .serve(deadline, |table, connection| {
+            .serve(deadline, call, |table, connection| {
                 Box::pin(ask(table, connection, part))
             })
             .await
@@ -129,13 +147,13 @@ impl<E: Entry> Statement for Many<E> {
 
     /// Where one row can be at fault, the halves are tried on their own, so
     /// that it fails alone: the failed statement has changed nothing.
-    async fn run(&self, entries: Vec<E>) -> Vec<Result<Self::Answer, Error>> {
+    async fn run(&self, entries: Vec<E>, origins: Vec<Origin>) -> Vec<Result<Self::Answer, Error>> {
         let all = Part::of(entries);
         let mut outcomes = Vec::with_capacity(all.len());
         let mut pending = vec![all];
         while let Some(part) = pending.pop() {
             let deadline = self.set_up.database.deadline();
-            match self.send(part.clone(), deadline).await {
+            match self.send(part.clone(), &origins, deadline).await {
                 Err(error) if error.blames_a_row() && part.len() > 1 => {
                     let (low, high) = part.halves();
                     pending.extend([high, low]);
@@ -157,6 +175,10 @@ impl<E: Entry> Statement for Many<E> {
 
     fn patience(&self) -> Duration {
         self.set_up.database.timeout
+    }
+
+    fn departs(&self, waits: impl Iterator<Item = Duration>) {
+        self.set_up.database.meter.departed(E::OPERATION, waits);
     }
 }
 
@@ -262,12 +284,13 @@ impl SetUp {
     pub(super) async fn serve<T>(
         &self,
         deadline: Instant,
+        call: Call<'_>,
         statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
         let table = self.table().await?;
         let outcome = self
             .database
-            .serve(deadline, |connection| statement(table, connection))
+            .serve(deadline, call, |connection| statement(table, connection))
             .await;
         self.learn_from(outcome)
     }

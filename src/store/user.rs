@@ -4,12 +4,14 @@ use std::{fmt, sync::Arc};
 
 use futures_core::future::BoxFuture;
 use sqlx::{Connection as _, PgConnection};
-use time::OffsetDateTime;
 
 use crate::{
-    Device, Error, ErrorKind, SessionId, events, expiry,
+    Error, ErrorKind, SessionId, UserSession, events,
     id::RowId,
-    store::{PgSessionStore, entries::LoadRow, instant::Instant, limit, reissue, table::Table},
+    store::{
+        PgSessionStore, entries::LoadRow, instant::Instant, limit, reissue, table::Table,
+        user_session::Listed,
+    },
 };
 
 /// Deadlocks and pauses of the database that the end of sessions outlives.
@@ -73,43 +75,6 @@ pub struct UserSessions {
     user_id: String,
 }
 
-/// One session of a user, as [`UserSessions::list`] found it.
-///
-/// ```
-/// use axum_pg_session::{Device, Login, PgSessionLayer, PgSessionStore, testing::TestVisitor};
-///
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let database = dev_postgres::test_database().await?;
-/// # let store = PgSessionStore::connect(database.url()).await?;
-/// # store.migrate().await?;
-/// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
-/// let device = Device::new().label("my phone");
-/// ada.given(|session| session.login(Login::new("ada").device(device))).await?;
-///
-/// let listed = store.user("ada").list().await?;
-/// let labels: Vec<_> = listed.iter().filter_map(|session| session.device()?.get_label()).collect();
-/// assert_eq!(labels, ["my phone"]);
-/// assert_eq!(Some(listed[0].id()), ada.session().await?.id().as_ref());
-/// # Ok(()) }
-/// ```
-#[derive(Clone)]
-pub struct UserSession {
-    id: SessionId,
-    created: Option<OffsetDateTime>,
-    last_seen: Option<OffsetDateTime>,
-    expires_at: Option<OffsetDateTime>,
-    device: Option<Device>,
-}
-
-/// The columns of `user_list.sql`.
-pub(super) type Listed = (
-    String,
-    Instant,
-    Option<Instant>,
-    Option<Instant>,
-    Option<String>,
-);
-
 impl UserSessions {
     /// The live sessions, the one that was signed in last first.
     ///
@@ -119,23 +84,16 @@ impl UserSessions {
     /// `user_id`, and when the database could not be asked.
     pub async fn list(&self) -> Result<Vec<UserSession>, Error> {
         let rows = self.rows().await?;
-        Ok(rows.into_iter().map(|row| self.listed(row)).collect())
+        let format = self.store.format();
+        Ok(rows
+            .into_iter()
+            .map(|row| UserSession::of(row, format))
+            .collect())
     }
 
     async fn rows(&self) -> Result<Vec<Listed>, Error> {
         self.ask(|table, connection, user_id| Box::pin(list(table, connection, user_id)))
             .await
-    }
-
-    fn listed(&self, (id, expires, created, seen, device): Listed) -> UserSession {
-        let at = |instant: Option<Instant>| expiry::instant(instant?.0);
-        UserSession {
-            id: self.store.format().handle(&RowId::from(id)),
-            created: at(created),
-            last_seen: at(seen),
-            expires_at: at(Some(expires)),
-            device: device.and_then(|text| serde_json::from_str(&text).ok()),
-        }
     }
 
     /// How many live sessions there are.
@@ -164,7 +122,7 @@ impl UserSessions {
         };
         loop {
             if self.end(row.clone()).await? {
-                events::ended(&self.store.format().handle(&row));
+                events::ended(self.store.meter(), &self.store.format().handle(&row));
                 return Ok(true);
             }
             match self.successor(row).await? {
@@ -211,7 +169,7 @@ impl UserSessions {
                 Box::pin(async move { end_others(&table, connection, &user_id, NOBODY).await })
             })
             .await?;
-        events::ended_at_once(ended);
+        events::ended_at_once(self.store.meter(), ended);
         Ok(ended)
     }
 
@@ -232,7 +190,7 @@ impl UserSessions {
                 Box::pin(async move { destroy_others(&table, connection, &user_id, this).await })
             })
             .await?;
-        events::ended_at_once(ended);
+        events::ended_at_once(self.store.meter(), ended);
         Ok(ended)
     }
 
@@ -340,55 +298,6 @@ async fn destroy_others(
     let ended = end_others(table, &mut transaction, user_id, this.as_str()).await?;
     transaction.commit().await?;
     Ok(ended)
-}
-
-impl UserSession {
-    /// The public handle, for [`UserSessions::destroy`]. It opens nothing, so
-    /// it can be in a page or an address.
-    #[must_use]
-    pub fn id(&self) -> &SessionId {
-        &self.id
-    }
-
-    /// When the user signed in, or signed in again. `None` where the table has
-    /// no column `created`.
-    #[must_use]
-    pub fn created(&self) -> Option<OffsetDateTime> {
-        self.created
-    }
-
-    /// When a request last kept the session alive, as precise as the layer's
-    /// [`touch_interval`](crate::PgSessionLayer::touch_interval): it may have
-    /// been seen that much later. `None` where the table has no column
-    /// `last_seen` (migration 0005).
-    #[must_use]
-    pub fn last_seen(&self) -> Option<OffsetDateTime> {
-        self.last_seen
-    }
-
-    /// When it ends if no request comes. `None` for an infinite life.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<OffsetDateTime> {
-        self.expires_at
-    }
-
-    /// What the [`login`](crate::Login::device) remembered, if anything.
-    #[must_use]
-    pub fn device(&self) -> Option<&Device> {
-        self.device.as_ref()
-    }
-}
-
-impl fmt::Debug for UserSession {
-    /// Without what is remembered of the device, which is personal.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserSession")
-            .field("id", &self.id)
-            .field("created", &self.created)
-            .field("last_seen", &self.last_seen)
-            .field("expires_at", &self.expires_at)
-            .finish_non_exhaustive()
-    }
 }
 
 impl fmt::Debug for UserSessions {

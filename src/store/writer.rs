@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::{sync::oneshot, time::Instant};
+use tracing::Instrument as _;
 
 use crate::{
     Error,
@@ -21,6 +22,7 @@ use crate::{
         set_up::SetUp,
         statements::{Entry, Many},
     },
+    telemetry::{Origin, writing},
 };
 
 /// Everything that reads and writes rows, shared by all clones of a store.
@@ -32,8 +34,10 @@ pub(crate) struct Writer {
     pub(super) touch: Arc<Batch<Many<TouchRow>>>,
     pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
     /// A session is in here as long as a task works on its row.
-    queues: Mutex<HashMap<RowId, Vec<Write>>>,
+    queues: Mutex<HashMap<RowId, Vec<Queued>>>,
 }
+
+type Queued = (Write, Origin);
 
 /// What a request owes its row, and who waits for the outcome.
 pub(super) enum Write {
@@ -87,7 +91,8 @@ impl Writer {
         let starts = {
             let mut queues = self.queues();
             let starts = !queues.contains_key(&id);
-            queues.entry(id.clone()).or_default().push(write);
+            let queue = queues.entry(id.clone()).or_default();
+            queue.push((write, Origin::current()));
             starts
         };
         if starts {
@@ -100,12 +105,12 @@ impl Writer {
         }
     }
 
-    fn queues(&self) -> MutexGuard<'_, HashMap<RowId, Vec<Write>>> {
+    fn queues(&self) -> MutexGuard<'_, HashMap<RowId, Vec<Queued>>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All that waits for this session; with nothing left its queue is closed.
-    fn take(&self, id: &RowId) -> Option<Vec<Write>> {
+    fn take(&self, id: &RowId) -> Option<Vec<Queued>> {
         let mut queues = self.queues();
         let waiting = std::mem::take(queues.get_mut(id)?);
         if waiting.is_empty() {
@@ -134,13 +139,14 @@ impl Worker {
     async fn work(mut self) {
         let mut latest = None;
         while let Some(writes) = self.take() {
-            for step in steps(writes) {
-                latest = self.take_step(step, latest).await;
+            for (step, origins) in steps(writes) {
+                let span = writing(&origins);
+                latest = self.take_step(step, latest).instrument(span).await;
             }
         }
     }
 
-    fn take(&mut self) -> Option<Vec<Write>> {
+    fn take(&mut self) -> Option<Vec<Queued>> {
         let writes = self.writer.take(&self.id);
         if writes.is_none() {
             self.queue = QueueState::Closed;
@@ -181,15 +187,21 @@ enum Step {
     Reissue(ReissueOrder),
 }
 
-fn steps(writes: Vec<Write>) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for write in writes {
-        match (write, steps.last_mut()) {
-            (Write::Save(order), Some(Step::Saves(orders))) => orders.push(order),
-            (Write::Save(order), _) => steps.push(Step::Saves(vec![order])),
-            (Write::Destroy(answer), _) => steps.push(Step::Destroy(answer)),
-            (Write::Reissue(order), _) => steps.push(Step::Reissue(order)),
-        }
+/// Each with those who wait for it.
+fn steps(writes: Vec<Queued>) -> Vec<(Step, Vec<Origin>)> {
+    let mut steps: Vec<(Step, Vec<Origin>)> = Vec::new();
+    for (write, origin) in writes {
+        let step = match (write, steps.last_mut()) {
+            (Write::Save(order), Some((Step::Saves(orders), origins))) => {
+                orders.push(order);
+                origins.push(origin);
+                continue;
+            }
+            (Write::Save(order), _) => Step::Saves(vec![order]),
+            (Write::Destroy(answer), _) => Step::Destroy(answer),
+            (Write::Reissue(order), _) => Step::Reissue(order),
+        };
+        steps.push((step, vec![origin]));
     }
     steps
 }

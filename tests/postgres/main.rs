@@ -16,6 +16,7 @@ mod laziness;
 mod limits;
 mod login;
 mod many_stores;
+mod metrics;
 mod migrations;
 mod model_defects;
 mod nesting;

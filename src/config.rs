@@ -1,0 +1,169 @@
+//! What an application chose for its sessions, and what follows for the headers
+//! of a request and its response.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::COOKIE};
+
+use crate::{
+    FailurePolicy, PgSessionStore, Transport,
+    cookie::{CookieConfig, Cookies, attach, forbid_shared_caching, vary_by},
+    document::Document,
+    expiry::Timeouts,
+    format::Line,
+    hooks::Hooks,
+    id::sensitive,
+    limits::Limits,
+    presented::Presented,
+    service::Exchange,
+    session::Pending,
+};
+
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+
+type TouchIf = Arc<dyn Fn(&Exchange) -> bool + Send + Sync>;
+
+/// What the layer, its services and its sessions share.
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) store: PgSessionStore,
+    pub(crate) cookie: CookieConfig,
+    /// Where the token does not travel as a cookie.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What a new session holds before anybody inserts anything.
+    pub(crate) blank: Arc<Document>,
+    pub(crate) timeouts: Arc<Timeouts>,
+    pub(crate) touch_if: Option<TouchIf>,
+    pub(crate) save_on_server_error: bool,
+    pub(crate) empty: Empty,
+    pub(crate) on_load_failure: FailurePolicy,
+    pub(crate) on_save_failure: FailurePolicy,
+    pub(crate) clear_site_data: Option<HeaderValue>,
+    pub(crate) hooks: Hooks,
+    pub(crate) limits: Limits,
+}
+
+/// What a request says of its session, where that is not read before somebody
+/// asks.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) cookies: Cookies,
+    pub(crate) line: Line,
+    pub(crate) presented: OnceLock<Presented>,
+}
+
+/// What becomes of a new session that holds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Empty {
+    IsNone,
+    IsStored,
+}
+
+impl Config {
+    pub(crate) fn new(store: PgSessionStore) -> Self {
+        Self {
+            store,
+            cookie: CookieConfig::default(),
+            transport: None,
+            blank: Arc::default(),
+            timeouts: Arc::default(),
+            touch_if: None,
+            save_on_server_error: false,
+            empty: Empty::IsNone,
+            on_load_failure: FailurePolicy::Refuse,
+            on_save_failure: FailurePolicy::Refuse,
+            clear_site_data: None,
+            hooks: Hooks::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    pub(crate) fn cookie_name(&self) -> &str {
+        self.store.format().cookie_name(&self.cookie)
+    }
+
+    /// What the request says of its session.
+    pub(crate) fn unread(&self, uri: &Uri, headers: &HeaderMap) -> Unread {
+        match &self.transport {
+            None => Unread {
+                cookies: Cookies::of(headers),
+                line: self.store.format().line(uri, headers),
+                presented: OnceLock::new(),
+            },
+            Some(transport) => Unread {
+                cookies: Cookies::None,
+                line: Line::Unknown,
+                presented: OnceLock::from(self.carried(&**transport, headers)),
+            },
+        }
+    }
+
+    fn carried(&self, transport: &dyn Transport, headers: &HeaderMap) -> Presented {
+        let value = transport.read(headers).filter(|value| !value.is_empty());
+        let mut presented = Presented::default();
+        if let Some(value) = value {
+            presented.add(self.store.format().read(value, &self.cookie));
+        }
+        presented
+    }
+
+    /// Tells the visitor what became of the session.
+    pub(crate) fn tell(&self, pending: &Pending, line: Line, headers: &mut HeaderMap) {
+        let format = self.store.format();
+        match (pending, &self.transport) {
+            (Pending::AsItIs, _) => {}
+            (Pending::Set(ticket), None) => {
+                attach(headers, format.set(ticket, &self.cookie, line));
+            }
+            (Pending::Removed(terms), None) => {
+                attach(headers, format.removal(terms, &self.cookie, line));
+            }
+            (Pending::Set(ticket), Some(transport)) => {
+                let token = format.spell(&ticket.token, &self.cookie);
+                transport.write(&sensitive(&token), headers);
+                forbid_shared_caching(headers);
+            }
+            (Pending::Removed(_), Some(transport)) => {
+                transport.remove(headers);
+                forbid_shared_caching(headers);
+            }
+        }
+    }
+
+    /// A new session's cookie must not be forgotten with the old one's.
+    pub(crate) fn clear_site_data(&self, pending: &Pending, headers: &mut HeaderMap) {
+        if let (Some(data), Pending::AsItIs | Pending::Removed(_)) =
+            (&self.clear_site_data, pending)
+        {
+            headers.insert(CLEAR_SITE_DATA, data.clone());
+        }
+    }
+
+    pub(crate) fn vary(&self, headers: &mut HeaderMap) {
+        match &self.transport {
+            Some(transport) => vary_by(&transport.varies_by(), headers),
+            None => vary_by(&COOKIE, headers),
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("store", &self.store)
+            .field("cookie", &self.cookie)
+            .field("transport", &self.transport)
+            .field("timeouts", &self.timeouts)
+            .field("save_on_server_error", &self.save_on_server_error)
+            .field("empty", &self.empty)
+            .field("on_load_failure", &self.on_load_failure)
+            .field("on_save_failure", &self.on_save_failure)
+            .field("clear_site_data", &self.clear_site_data)
+            .field("hooks", &self.hooks)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,164 @@
+//! The names of all metrics and of their labels. None is taken from a request.
+
+/// A metric, as `docs/operations.md` lists it.
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) unit: Unit,
+    pub(super) help: &'static str,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Unit {
+    Count,
+    Seconds,
+}
+
+const fn count(name: &'static str, help: &'static str) -> Family {
+    Family {
+        name,
+        unit: Unit::Count,
+        help,
+    }
+}
+
+const fn seconds(name: &'static str, help: &'static str) -> Family {
+    Family {
+        name,
+        unit: Unit::Seconds,
+        help,
+    }
+}
+
+pub(super) const LOOKUPS: Family = count(
+    "axum_pg_session.lookups",
+    "Sessions that requests asked for, by what came of it",
+);
+pub(super) const REJECTED_TOKENS: Family = count(
+    "axum_pg_session.tokens.rejected",
+    "Tokens that opened nothing, also those beside one that did",
+);
+pub(super) const SKIPPED_TOUCHES: Family = count(
+    "axum_pg_session.touches.skipped",
+    "Requests that kept their session alive without a statement, as the last touch is recent",
+);
+pub(super) const CONFLICTS: Family = count(
+    "axum_pg_session.conflicts",
+    "Saves that found another row than they compared with, and were made again",
+);
+pub(super) const REPLAYS: Family = count(
+    "axum_pg_session.replays",
+    "Records of changes that were replayed on another row than their request had loaded",
+);
+pub(super) const FAILURES: Family = count(
+    "axum_pg_session.failures",
+    "Loads, saves, touches, runs of the reaper and calls of the store that failed",
+);
+pub(super) const STARTED: Family = count(
+    "axum_pg_session.sessions.started",
+    "Sessions that began without a login",
+);
+pub(super) const CYCLED: Family = count(
+    "axum_pg_session.sessions.cycled",
+    "New ids for sessions, without a login",
+);
+pub(super) const ENDED: Family = count(
+    "axum_pg_session.sessions.ended",
+    "Sessions that ended before their time",
+);
+pub(super) const LOGINS: Family = count("axum_pg_session.logins", "Users who signed in");
+pub(super) const LOGOUTS: Family = count("axum_pg_session.logouts", "Users who signed out");
+pub(super) const DURATION: Family = seconds(
+    "axum_pg_session.operation.duration",
+    "From the moment that a statement or transaction has its connection until its end",
+);
+pub(super) const QUEUE_TIME: Family = seconds(
+    "axum_pg_session.operation.queue_time",
+    "What a row waited for the statements in flight until its own departed",
+);
+pub(super) const BATCH_SIZE: Family = count(
+    "axum_pg_session.operation.batch_size",
+    "Rows that departed with one statement",
+);
+pub(super) const WAIT_TIME: Family = seconds(
+    "axum_pg_session.connection.wait_time",
+    "What a statement waited for a connection",
+);
+pub(super) const REAPED: Family = count(
+    "axum_pg_session.reaper.deleted",
+    "Expired rows that the reaper deleted",
+);
+pub(super) const RUNS: Family = count("axum_pg_session.reaper.runs", "Runs of the reaper");
+
+/// An enumeration whose members are the values of a label.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$of_member:meta])* $member:ident = $value:literal,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $($(#[$of_member])* $member,)*
+        }
+
+        impl $name {
+            /// In the order of their numbers.
+            pub(super) const ALL: [Self; [$($value),*].len()] = [$(Self::$member),*];
+
+            pub(super) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$member => $value,)*
+                }
+            }
+        }
+    };
+}
+pub(super) use labels;
+
+labels! {
+    /// What came of a request's question for its session.
+    Lookup {
+        Hit = "hit",
+        /// No token was there.
+        Anonymous = "anonymous",
+        /// Tokens of the right form that open nothing.
+        Miss = "miss",
+        Malformed = "malformed",
+        Forged = "forged",
+        /// The session has a new id since the request was sent.
+        Moved = "moved",
+        Ambiguous = "ambiguous",
+        /// The application's check of the session said no.
+        Refused = "refused",
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// Why a token opened nothing.
+    RejectedToken {
+        Unknown = "unknown",
+        Malformed = "malformed",
+        Forged = "forged",
+    }
+}
+
+labels! {
+    /// How sessions ended.
+    End {
+        /// One, by its request or by its handle.
+        Single = "single",
+        /// All of a user, or of everyone.
+        Bulk = "bulk",
+        /// The oldest of a user with too many.
+        Limit = "limit",
+    }
+}
+
+labels! {
+    /// How a run of the reaper ended.
+    Run {
+        Drained = "drained",
+        OtherReaper = "other_reaper",
+        Failed = "failed",
+    }
+}

@@ -1,0 +1,154 @@
+//! One statement or transaction, as OpenTelemetry's conventions for database
+//! clients describe it (version 1.44, `db/postgresql.md`).
+
+use std::fmt;
+
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use tracing::{Instrument as _, Span, debug_span, field::Empty, instrument::Instrumented};
+
+use super::{
+    Meter, Operation, Origin, Stopwatch,
+    spans::{follow, parent},
+};
+use crate::{Error, store::TableName};
+
+/// What is about to be sent.
+pub(crate) struct Call<'c> {
+    pub(crate) operation: Operation,
+    /// Where it is about one.
+    pub(crate) table: Option<&'c TableName>,
+    pub(crate) rows: usize,
+    pub(crate) origins: Origins<'c>,
+}
+
+/// Whom it is sent for.
+#[derive(Clone, Copy)]
+pub(crate) enum Origins<'o> {
+    /// The task that waits for it.
+    Here,
+    Of(&'o [Origin]),
+}
+
+/// What was sent and has not ended.
+pub(crate) struct Running<'m> {
+    meter: &'m Meter,
+    operation: Operation,
+    since: Stopwatch,
+    span: Span,
+}
+
+impl<'m> Running<'m> {
+    pub(crate) fn begin(call: &Call<'_>, meter: &'m Meter, pool: &PgPool) -> Self {
+        Self {
+            meter,
+            operation: call.operation,
+            since: Stopwatch::start(),
+            span: call.span(pool),
+        }
+    }
+
+    pub(crate) fn around<F: Future>(&self, work: F) -> Instrumented<F> {
+        work.instrument(self.span.clone())
+    }
+
+    pub(crate) fn ended<T>(self, outcome: &Result<T, Error>) {
+        let error = outcome.as_ref().err();
+        self.meter.ended(self.operation, self.since, error);
+        if let (Some(error), false) = (error, self.span.is_disabled()) {
+            self.span.record("error.type", error.kind().name());
+            self.span.record("otel.status_code", "ERROR");
+            if let Some(code) = error.sqlstate() {
+                self.span.record("db.response.status_code", code);
+            }
+        }
+    }
+}
+
+impl Call<'_> {
+    /// What the conventions call a batch are operations that were submitted
+    /// one by one; one alone is none.
+    fn span(&self, pool: &PgPool) -> Span {
+        let origins = match self.origins {
+            Origins::Here => &[Origin::current()][..],
+            Origins::Of(origins) => origins,
+        };
+        let is_batch = self.rows > 1;
+        let command = self.operation.command();
+        let span = debug_span!(
+            parent: parent(origins),
+            "statement",
+            otel.name = %self,
+            otel.kind = "client",
+            otel.status_code = Empty,
+            db.system.name = "postgresql",
+            db.query.summary = %self,
+            db.operation.name = command.map(|command| display(Batched(is_batch, command))),
+            db.operation.batch.size = is_batch.then_some(self.rows),
+            db.collection.name = self.table.map(|table| display(Collection(table))),
+            db.namespace = %Namespace(&pool.connect_options(), self.table),
+            server.address = %Address(&pool.connect_options()),
+            server.port = pool.connect_options().get_port(),
+            db.response.status_code = Empty,
+            error.type = Empty,
+        );
+        follow(&span, origins);
+        span
+    }
+}
+
+/// Of low cardinality, as it names the span: `load session`.
+impl fmt::Display for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Batched(self.rows > 1, self.operation.name()).fmt(f)?;
+        match self.table {
+            Some(table) => write!(f, " {}", table.table),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Batched(bool, &'static str);
+
+impl fmt::Display for Batched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(is_batch, name) = self;
+        match is_batch {
+            true => write!(f, "BATCH {name}"),
+            false => f.write_str(name),
+        }
+    }
+}
+
+struct Collection<'c>(&'c TableName);
+
+impl fmt::Display for Collection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.schema, self.0.table)
+    }
+}
+
+/// The database, and the schema of the table rather than that of the
+/// connection, which is not asked for.
+struct Namespace<'n>(&'n PgConnectOptions, Option<&'n TableName>);
+
+impl fmt::Display for Namespace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let schema = self.1.map(|table| table.schema.as_str());
+        match (self.0.get_database(), schema) {
+            (Some(database), Some(schema)) => write!(f, "{database}|{schema}"),
+            (name, other) => f.write_str(name.or(other).unwrap_or_default()),
+        }
+    }
+}
+
+/// A host, or the folder of a socket.
+struct Address<'a>(&'a PgConnectOptions);
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.get_socket() {
+            Some(socket) => write!(f, "{}", socket.display()),
+            None => f.write_str(self.0.get_host()),
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Each metric moves when it should, and only then.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use axum::Router;
+use axum_pg_session::{
+    AtLimit, FailurePolicy, PgSessionLayer, PgSessionStore, Reaper, Session, SigningKeys,
+};
+
+use crate::support::{
+    Browser, Meters, Site, app, execute,
+    page::{Gate, app_with, until},
+    visit,
+};
+
+const HOUR: f64 = 3600.0;
+/// Tokens that nobody got.
+const GUESSES: [&str; 2] = [
+    "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+    "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA",
+];
+
+/// A site whose metrics are read.
+struct Watched {
+    meters: Meters,
+    site: Site,
+}
+
+impl Watched {
+    async fn new() -> Self {
+        let meters = Meters::install();
+        let site = Site::new().await;
+        Self { meters, site }
+    }
+
+    /// A browser whose session holds `a`; nothing has moved since.
+    async fn visitor(&self) -> Browser {
+        let mut browser = self.site.browser();
+        browser.get("/insert/a/1").await;
+        self.meters.moved();
+        browser
+    }
+
+    async fn visit(&self, app: &Router, browser: &Browser, path: &str, status: u16) {
+        assert_eq!(browser.at(app).peek(path).await.status, status);
+    }
+}
+
+/// What a statement of one row moves beside what it is about.
+fn statement(operation: &str) -> [String; 4] {
+    [
+        "connection.wait_time ×1".into(),
+        format!("operation.batch_size{{operation={operation}}} [1]"),
+        format!("operation.duration{{operation={operation}}} ×1"),
+        format!("operation.queue_time{{operation={operation}}} ×1"),
+    ]
+}
+
+/// The lines of one statement for each operation, with others.
+fn with_statements(operations: &[&str], others: &[&str]) -> Vec<String> {
+    let mut lines: Vec<_> = operations
+        .iter()
+        .flat_map(|operation| statement(operation))
+        .filter(|line| !line.starts_with("connection"))
+        .chain(others.iter().map(|line| (*line).to_owned()))
+        .collect();
+    lines.push(format!("connection.wait_time ×{}", operations.len()));
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn setting_up_a_table_moves_nothing() {
+    let watched = Watched::new().await;
+    watched.site.store.check().await.expect("a table");
+    watched.meters.have_moved(&[]);
+    // So that a recorder that is installed then is in time.
+    assert!(watched.meters.registered().is_empty());
+}
+
+#[tokio::test]
+async fn a_read_is_a_hit_a_load_and_a_touch_that_was_skipped() {
+    let watched = Watched::new().await;
+    let mut browser = watched.visitor().await;
+    browser.get("/keys").await;
+    let expected = with_statements(
+        &["load"],
+        &["lookups{outcome=hit} +1", "touches.skipped +1"],
+    );
+    assert_eq!(watched.meters.moved(), expected);
+}
+
+#[tokio::test]
+async fn a_route_without_a_session_moves_nothing() {
+    let watched = Watched::new().await;
+    let mut browser = watched.visitor().await;
+    browser.get("/plain").await;
+    watched.meters.have_moved(&[]);
+}
+
+#[tokio::test]
+async fn a_stranger_who_reads_is_anonymous() {
+    let watched = Watched::new().await;
+    watched.site.browser().get("/keys").await;
+    watched
+        .meters
+        .have_moved(&["lookups{outcome=anonymous} +1"]);
+}
+
+#[tokio::test]
+async fn a_first_visit_is_an_insert_and_a_session_that_began() {
+    let watched = Watched::new().await;
+    watched.site.browser().get("/insert/a/1").await;
+    let expected = with_statements(
+        &["insert"],
+        &["lookups{outcome=anonymous} +1", "sessions.started +1"],
+    );
+    assert_eq!(watched.meters.moved(), expected);
+}
+
+#[tokio::test]
+async fn a_change_is_a_save_without_a_conflict_or_a_replay() {
+    let watched = Watched::new().await;
+    let mut browser = watched.visitor().await;
+    browser.get("/insert/a/2").await;
+    let expected = with_statements(&["load", "save"], &["lookups{outcome=hit} +1"]);
+    assert_eq!(watched.meters.moved(), expected);
+}
+
+#[tokio::test]
+async fn a_touch_that_is_due_is_a_touch_and_not_skipped() {
+    let watched = Watched::new().await;
+    let mut browser = watched.visitor().await;
+    watched.site.rows().age(2.0 * HOUR).await;
+    browser.get("/keys").await;
+    let expected = with_statements(&["load", "touch"], &["lookups{outcome=hit} +1"]);
+    assert_eq!(watched.meters.moved(), expected);
+}
+
+#[tokio::test]
+async fn a_request_that_keeps_nothing_alive_skips_no_touch() {
+    let watched = Watched::new().await;
+    let browser = watched.visitor().await;
+    let polled = app(watched.site.layer().touch_if(|_| false));
+    watched.visit(&polled, &browser, "/keys", 200).await;
+    let expected = with_statements(&["load"], &["lookups{outcome=hit} +1"]);
+    assert_eq!(watched.meters.moved(), expected);
+}
+
+#[tokio::test]
+async fn a_new_id_and_an_end_are_told() {
+    let watched = Watched::new().await;
+    let mut browser = watched.visitor().await;
+    let old = browser.clone();
+    browser.get("/cycle").await;
+    watched.meters.have_moved(&[
+        "connection.wait_time ×2",
+        "lookups{outcome=hit} +1",
+        "operation.batch_size{operation=load} [1]",
+        "operation.duration{operation=cycle} ×1",
+        "operation.duration{operation=load} ×1",
+        "operation.queue_time{operation=load} ×1",
+        "sessions.cycled +1",
+    ]);
+    old.peek("/keys").await;
+    let expected = with_statements(&["load"], &["lookups{outcome=moved} +1"]);
+    assert_eq!(watched.meters.moved(), expected);
+    browser.get("/destroy").await;
+    let expected = with_statements(
+        &["load", "destroy"],
+        &["lookups{outcome=hit} +1", "sessions.ended{how=single} +1"],
+    );
+    assert_eq!(watched.meters.moved(), expected);
+}
+
+#[tokio::test]
+async fn tokens_that_open_nothing_are_told_apart() {
+    let watched = Watched::new().await;
+    let signed = app(watched
+        .site
+        .layer()
+        .signing_keys(SigningKeys::new([[1; 32]])));
+    let app = watched.site.app();
+    let with = |value: &str| Browser::new(&app).with_cookie("__Host-id", value);
+    let two = GUESSES.join("; __Host-id=");
+
+    watched.visit(&app, &with(&two), "/keys", 200).await;
+    watched.meters.have_moved(&[
+        "connection.wait_time ×1",
+        "lookups{outcome=miss} +1",
+        "operation.batch_size{operation=load} [2]",
+        "operation.duration{operation=load} ×1",
+        "operation.queue_time{operation=load} ×2",
+        "tokens.rejected{reason=unknown} +2",
+    ]);
+    watched.visit(&app, &with("none"), "/keys", 200).await;
+    watched.meters.have_moved(&[
+        "lookups{outcome=malformed} +1",
+        "tokens.rejected{reason=malformed} +1",
+    ]);
+    watched
+        .visit(&signed, &with(GUESSES[0]), "/keys", 200)
+        .await;
+    watched.meters.have_moved(&[
+        "lookups{outcome=forged} +1",
+        "tokens.rejected{reason=forged} +1",
+    ]);
+}
+
+#[tokio::test]
+async fn two_sessions_at_once_are_ambiguous_and_a_change_of_them_fails() {
+    let watched = Watched::new().await;
+    let (one, two) = (watched.visitor().await, watched.visitor().await);
+    let both = format!("{}; __Host-id={}", one.token(), two.token());
+    let both = watched.site.browser().with_cookie("__Host-id", &both);
+    assert_eq!(both.peek("/insert/a/1").await.status, 400);
+    watched.meters.have_moved(&[
+        "connection.wait_time ×1",
+        "failures{error.type=ambiguous} +1",
+        "lookups{outcome=ambiguous} +1",
+        "operation.batch_size{operation=load} [2]",
+        "operation.duration{operation=load} ×1",
+        "operation.queue_time{operation=load} ×2",
+    ]);
+}
+
+#[tokio::test]
+async fn a_session_that_the_application_refuses_is_no_hit() {
+    let watched = Watched::new().await;
+    let browser = watched.visitor().await;
+    let strict = app(watched.site.layer().valid_if(async |_, _| false));
+    watched.visit(&strict, &browser, "/keys", 200).await;
+    let expected = with_statements(
+        &["load", "destroy"],
+        &[
+            "lookups{outcome=refused} +1",
+            "sessions.ended{how=single} +1",
+        ],
+    );
+    assert_eq!(watched.meters.moved(), expected);
+}
+
+#[tokio::test]
+async fn a_save_that_another_writer_overtook_is_a_conflict_and_a_replay() {
+    let watched = Watched::new().await;
+    let browser = watched.visitor().await;
+    let gate = Gate::closed();
+    let page = {
+        let gate = gate.clone();
+        watched.site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.insert("b", 2)
+        })
+    };
+    let late = browser.at(&page);
+    let late = tokio::spawn(async move { late.peek("/page").await.status });
+    gate.reached().await;
+    let rows = watched.site.rows();
+    rows.execute(r#"UPDATE TABLE SET session = '{"a":"3"}'"#)
+        .await;
+    gate.open();
+    assert_eq!(late.await.expect("no panic"), 200);
+    assert_eq!(rows.document().await["b"], 2);
+    watched.meters.have_moved(&[
+        "conflicts +1",
+        "connection.wait_time ×4",
+        "lookups{outcome=hit} +1",
+        "operation.batch_size{operation=load} [1, 1]",
+        "operation.batch_size{operation=save} [1, 1]",
+        "operation.duration{operation=load} ×2",
+        "operation.duration{operation=save} ×2",
+        "operation.queue_time{operation=load} ×2",
+        "operation.queue_time{operation=save} ×2",
+        "replays +1",
+    ]);
+}
+
+#[tokio::test]
+async fn a_save_that_the_database_refuses_is_a_failure_of_its_kind() {
+    let watched = Watched::new().await;
+    let mut browser = watched.visitor().await;
+    watched.site.refuse("UPDATE").await;
+    assert_eq!(browser.get("/insert/a/2").await.status, 503);
+    watched.meters.have_moved(&[
+        "connection.wait_time ×2",
+        "failures{error.type=database} +1",
+        "lookups{outcome=hit} +1",
+        "operation.batch_size{operation=load} [1]",
+        "operation.batch_size{operation=save} [1]",
+        "operation.duration{operation=load} ×1",
+        "operation.duration{operation=save,error.type=database} ×1",
+        "operation.queue_time{operation=load} ×1",
+        "operation.queue_time{operation=save} ×1",
+    ]);
+}
+
+#[tokio::test]
+async fn a_touch_that_the_database_refuses_is_a_failure_although_the_page_is_served() {
+    let watched = Watched::new().await;
+    let mut browser = watched.visitor().await;
+    watched.site.rows().age(2.0 * HOUR).await;
+    watched.site.refuse("UPDATE").await;
+    assert_eq!(browser.get("/keys").await.status, 200);
+    let failed = watched.meters.moved_by("failures{error.type=database}");
+    assert_eq!(failed.as_deref(), Some("+1"));
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_a_lookup_that_failed_whatever_is_answered() {
+    let meters = Meters::install();
+    let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
+    let store = PgSessionStore::new(pool).timeout(Duration::from_millis(50));
+    for (policy, status) in [(FailurePolicy::Refuse, 503), (FailurePolicy::Continue, 200)] {
+        let layer = PgSessionLayer::new(store.clone()).on_load_failure(policy);
+        let browser = Browser::new(&app(layer)).with_cookie("__Host-id", GUESSES[0]);
+        assert_eq!(browser.peek("/keys").await.status, status);
+        meters.have_moved(&[
+            "failures{error.type=unavailable} +1",
+            "lookups{outcome=failed} +1",
+            "operation.batch_size{operation=load} [1]",
+            "operation.queue_time{operation=load} ×1",
+        ]);
+    }
+}
+
+#[tokio::test]
+async fn logins_and_logouts_are_counted_and_what_ended_by_how() {
+    let watched = Watched::new().await;
+    let limit = NonZeroU32::MIN;
+    let limited = |at_limit| {
+        let store = watched.site.store.clone();
+        let layer = PgSessionLayer::new(store.max_sessions_per_user(limit, at_limit));
+        app_with(layer, async |session: Session| session.login("ann"))
+    };
+    let sign_in = limited(AtLimit::EndOldest);
+    let counted = |prefix: &str| -> Vec<String> {
+        let moved = watched.meters.moved();
+        let kept = |line: &String| line.starts_with(prefix) || line.starts_with("sessions");
+        moved.into_iter().filter(kept).collect()
+    };
+
+    let mut first = Browser::new(&sign_in);
+    assert_eq!(first.get("/page").await.status, 200);
+    assert_eq!(counted("log"), ["logins +1"]);
+    let mut second = Browser::new(&sign_in);
+    assert_eq!(second.get("/page").await.status, 200);
+    assert_eq!(
+        counted("log"),
+        ["logins +1", "sessions.ended{how=limit} +1"]
+    );
+    let third = Browser::new(&limited(AtLimit::Refuse));
+    assert_eq!(third.peek("/page").await.status, 403);
+    assert_eq!(counted("fail"), ["failures{error.type=session_limit} +1"]);
+    visit(&watched.site, &mut second, async |session: Session| {
+        session.logout()
+    })
+    .await;
+    assert_eq!(
+        counted("log"),
+        ["logouts +1", "sessions.ended{how=single} +1"]
+    );
+    assert_eq!(first.get("/page").await.status, 200);
+    watched.meters.moved();
+    let ended = watched.site.store.user("ann").destroy_all().await;
+    assert_eq!(ended.expect("a database"), 1);
+    watched.meters.have_moved(&[
+        "operation.duration{operation=manage} ×1",
+        "sessions.ended{how=bulk} +1",
+    ]);
+}
+
+#[tokio::test]
+async fn runs_of_the_reaper_are_counted_by_their_ending() {
+    let watched = Watched::new().await;
+    let reaper = Reaper::new(watched.site.store.clone());
+    for _ in 0..3 {
+        watched.visitor().await;
+    }
+    watched.site.rows().age(48.0 * HOUR).await;
+    reaper.run_once().await.expect("a table");
+    watched.meters.have_moved(&[
+        "operation.duration{operation=reap} ×1",
+        "reaper.deleted +3",
+        "reaper.runs{outcome=drained} +1",
+    ]);
+    execute(
+        &watched.site.pool,
+        "ALTER TABLE public.session RENAME TO gone",
+    )
+    .await;
+    reaper.run_once().await.expect_err("no table");
+    watched.meters.have_moved(&[
+        "failures{error.type=setup} +1",
+        "operation.duration{operation=reap,error.type=setup} ×1",
+        "reaper.runs{outcome=failed} +1",
+    ]);
+}
+
+/// The other one is held in the middle of its batch.
+#[tokio::test]
+async fn a_run_that_another_reaper_is_in_the_way_of_is_told() {
+    let watched = Watched::new().await;
+    watched.visitor().await;
+    watched.site.rows().age(48.0 * HOUR).await;
+    let lock = watched.site.lock_rows().await;
+    let elsewhere = watched.site.elsewhere().await;
+    let other = tokio::spawn(async move { Reaper::new(elsewhere).run_once().await });
+    until(async || watched.site.is_blocked().await || other.is_finished()).await;
+    let outcome = Reaper::new(watched.site.store.clone()).run_once().await;
+    outcome.expect("a table");
+    let moved = watched.meters.moved_by("reaper.runs{outcome=other_reaper}");
+    assert_eq!(moved.as_deref(), Some("+1"));
+    lock.commit().await.expect("a lock given back");
+    other.await.expect("no panic").expect("a table");
+}
+
+/// Of low cardinality: nothing that a visitor, a user or a session has is one.
+#[tokio::test]
+async fn every_series_is_there_from_the_first_request_on() {
+    let watched = Watched::new().await;
+    watched.site.browser().get("/keys").await;
+    let before = watched.meters.registered();
+    assert_eq!(before.len(), 58, "{before:#?}");
+    let mut browser = watched.visitor().await;
+    for page in ["/keys", "/insert/b/2", "/cycle", "/clear", "/destroy"] {
+        browser.get(page).await;
+    }
+    Reaper::new(watched.site.store.clone())
+        .run_once()
+        .await
+        .expect("a table");
+    assert_eq!(watched.meters.registered(), before);
+}
