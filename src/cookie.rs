@@ -18,6 +18,17 @@ const MAX_NAME_AND_VALUE: usize = 4096;
 const MAX_ATTRIBUTE: usize = 1024;
 
 /// How long the browser keeps the cookie.
+///
+/// ```
+/// use axum_pg_session::{CookieLifetime, PgSessionLayer, PgSessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// // Whoever closes the browser is signed out.
+/// let layer = PgSessionLayer::new(store).cookie_lifetime(CookieLifetime::BrowserSession);
+/// assert!(layer.check().is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CookieLifetime {
@@ -28,6 +39,16 @@ pub enum CookieLifetime {
 }
 
 /// Which cookies a browser drops first when it has too many.
+///
+/// ```
+/// use axum_pg_session::{CookiePriority, PgSessionLayer, PgSessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let layer = PgSessionLayer::new(store).cookie_priority(CookiePriority::High);
+/// assert!(layer.check().is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CookiePriority {

@@ -33,6 +33,33 @@ struct Inner {
 }
 
 /// The causes that a caller may want to tell apart.
+///
+/// ```
+/// use axum::{Router, body::Body, http::Request, response::{IntoResponse, Response}, routing::get};
+/// use axum_pg_session::{Error, ErrorKind, PgSessionLayer, PgSessionStore, Session};
+/// use tower::ServiceExt;
+///
+/// /// Of what the visitor sent, only this can be too much.
+/// fn explained(error: Error) -> Response {
+///     match error.kind() {
+///         ErrorKind::TooLarge => "That was too long.".into_response(),
+///         _ => error.into_response(),
+///     }
+/// }
+///
+/// async fn note(session: Session) -> Response {
+///     let note = session.insert("note", "x".repeat(2_000_000));
+///     note.map_err(explained).into_response()
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let app = Router::new().route("/", get(note)).layer(PgSessionLayer::new(store));
+/// let response = app.oneshot(Request::get("/").body(Body::empty())?).await?;
+/// let body = axum::body::to_bytes(response.into_body(), 1000).await?;
+/// assert_eq!(body, "That was too long.");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

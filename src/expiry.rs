@@ -21,6 +21,29 @@ pub(crate) const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
 const CALENDAR: f64 = 4e12;
 
 /// When one session ends, for [`Session::set_expiry`](crate::Session::set_expiry).
+///
+/// ```
+/// use std::time::Duration;
+/// use axum_pg_session::{Expiry, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// const HOUR: Duration = Duration::from_secs(60 * 60);
+/// let ada = TestVisitor::of(&PgSessionLayer::new(store));
+/// ada.given(|session| {
+///     session.insert("basket", ["tea"])?;
+///     session.set_expiry(Expiry::Idle(HOUR))
+/// })
+/// .await?;
+///
+/// ada.idle_for(HOUR / 2).await?;
+/// assert!(!ada.session().await?.is_new());
+/// ada.idle_for(HOUR).await?;
+/// assert!(ada.session().await?.is_new());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Expiry {

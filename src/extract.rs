@@ -9,6 +9,18 @@ use http::{StatusCode, request::Parts};
 use crate::{Error, LazySession, Session};
 
 /// Why a handler did not get its [`Session`].
+///
+/// ```
+/// use axum::{body::Body, extract::FromRequestParts, http::Request};
+/// use axum_pg_session::{Session, SessionRejection};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // No layer has seen this one.
+/// let (mut parts, _) = Request::new(Body::empty()).into_parts();
+/// let rejection = Session::from_request_parts(&mut parts, &()).await.unwrap_err();
+/// assert!(matches!(rejection, SessionRejection::MissingLayer));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SessionRejection {

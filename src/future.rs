@@ -20,6 +20,21 @@ use crate::{
 pin_project! {
     /// The response of a [`PgSessionService`](crate::PgSessionService): the
     /// handler's, once what it did to the session is committed.
+    ///
+    /// ```
+    /// use std::{convert::Infallible, future::{Ready, ready}};
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, ResponseFuture};
+    /// use http::{Request, Response};
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// let pages = service_fn(|_| ready(Ok::<_, Infallible>(Response::new("a page"))));
+    /// let mut service = PgSessionLayer::new(store).layer(pages);
+    /// let response: ResponseFuture<Ready<_>, _> = service.call(Request::new(()));
+    /// assert_eq!(*response.await?.body(), "a page");
+    /// # Ok(()) }
+    /// ```
     pub struct ResponseFuture<F, B> {
         session: Option<LazySession>,
         exchange: Option<Exchange>,

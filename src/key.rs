@@ -138,6 +138,18 @@ impl<T> AsRef<str> for Key<T> {
 /// type.
 ///
 /// It can't be implemented elsewhere.
+///
+/// ```
+/// use axum_pg_session::{Key, SessionKey};
+///
+/// /// Any name of a number.
+/// fn name(key: impl SessionKey<u32>) -> String {
+///     key.as_ref().to_owned()
+/// }
+///
+/// const VISITS: Key<u32> = Key::new("visits");
+/// assert_eq!(name(VISITS), name("visits"));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not name a value of type `{T}` in a session",
     label = "names values of another type, or none",

@@ -243,6 +243,24 @@ fn kept(text: &str) -> String {
 
 /// What happens when somebody signs in who has as many sessions as allowed,
 /// for [`PgSessionStore::max_sessions_per_user`](crate::PgSessionStore::max_sessions_per_user).
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use axum_pg_session::{AtLimit, ErrorKind, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let store = store.max_sessions_per_user(NonZeroU32::MIN, AtLimit::Refuse);
+/// let layer = PgSessionLayer::new(store);
+/// let (desk, phone) = (TestVisitor::of(&layer), TestVisitor::of(&layer));
+/// desk.given(|session| session.login("ada")).await?;
+///
+/// let refused = phone.given(|session| session.login("ada")).await;
+/// assert_eq!(refused.unwrap_err().kind(), ErrorKind::SessionLimit);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AtLimit {

@@ -48,6 +48,19 @@ pub struct Reaper {
 }
 
 /// What one run of the reaper did.
+///
+/// ```
+/// use axum_pg_session::{Ending, PgSessionStore, Reaper};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let reaped = Reaper::new(store).run_once().await?;
+/// assert_eq!((reaped.deleted, reaped.batches), (0, 0));
+/// assert_eq!(reaped.ending, Ending::Drained);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reaped {
@@ -60,6 +73,19 @@ pub struct Reaped {
 }
 
 /// Why a run of the reaper ended.
+///
+/// ```
+/// use axum_pg_session::{Ending, Reaped};
+///
+/// /// For the log of a job that runs the reaper itself.
+/// fn sentence(reaped: Reaped) -> String {
+///     match reaped.ending {
+///         Ending::OtherReaper => "another reaper was at work".to_owned(),
+///         _ => format!("{} rows are gone", reaped.deleted),
+///     }
+/// }
+/// # let _ = sentence;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
@@ -161,6 +187,19 @@ impl Reaper {
 }
 
 /// Stops a spawned [`Reaper`].
+///
+/// ```
+/// use axum_pg_session::{PgSessionStore, Reaper};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let reaper = Reaper::new(store).spawn();
+/// assert!(!reaper.is_finished());
+/// reaper.stop().await; // at the end of the process, so that no run is cut off
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct ReaperHandle {
     stop: watch::Sender<()>,

@@ -13,6 +13,25 @@ use crate::{LazySession, config::Config, future::ResponseFuture};
 ///
 /// It only reads the cookie: the session is loaded by whoever asks for it,
 /// and saved by the [`ResponseFuture`].
+///
+/// It is a tower middleware, with axum or without:
+///
+/// ```
+/// use axum_pg_session::{LazySession, PgSessionLayer, PgSessionStore};
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let service = PgSessionLayer::new(store).layer(service_fn(async |request: Request<()>| {
+///     let session = request.extensions().get::<LazySession>().expect("put there by the layer");
+///     let visits = session.load().await?.get("visits")?.unwrap_or(0);
+///     Ok::<_, axum_pg_session::Error>(Response::new(visits))
+/// }));
+/// let response = service.oneshot(Request::new(())).await?;
+/// assert_eq!(*response.body(), 0);
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct PgSessionService<S> {
     inner: S,
@@ -21,6 +40,21 @@ pub struct PgSessionService<S> {
 
 /// A request and the status of its answer, for
 /// [`PgSessionLayer::touch_if`](crate::PgSessionLayer::touch_if).
+///
+/// ```
+/// use axum_pg_session::{Exchange, PgSessionLayer, PgSessionStore};
+///
+/// /// A page that asks for news by itself keeps nobody signed in.
+/// fn is_activity(exchange: &Exchange) -> bool {
+///     exchange.uri.path() != "/poll" && exchange.status.is_success()
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let layer = PgSessionLayer::new(store).touch_if(is_activity);
+/// assert!(layer.check().is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Exchange {

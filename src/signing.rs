@@ -67,6 +67,16 @@ pub struct SigningKeys {
 /// `Accepted` on all, which signs the cookie of every visitor who comes; and
 /// `Refused` after the longest idle timeout. A site that was signed from its
 /// first day, or may sign everybody out, needs none of it.
+///
+/// ```
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, SigningKeys, Unsigned};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let keys = SigningKeys::new([[7; 32]]).unsigned(Unsigned::Accepted);
+/// assert!(PgSessionLayer::new(store).signing_keys(keys).check().is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unsigned {

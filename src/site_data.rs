@@ -3,6 +3,22 @@ use http::HeaderValue;
 /// What a browser is asked to forget when a user signs out, for
 /// [`PgSessionLayer::clear_site_data`](crate::PgSessionLayer::clear_site_data):
 /// the types of the header `Clear-Site-Data` (W3C, section 3.1).
+///
+/// ```
+/// use axum::{Router, body::Body, http::Request, routing::post};
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, Session, SiteData};
+/// use tower::ServiceExt;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let layer = PgSessionLayer::new(store).clear_site_data([SiteData::Cache, SiteData::Storage]);
+/// let app = Router::new()
+///     .route("/", post(async |session: Session| session.logout()))
+///     .layer(layer);
+/// let response = app.oneshot(Request::post("/").body(Body::empty())?).await?;
+/// assert_eq!(response.headers()["clear-site-data"], r#""cache", "storage""#);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SiteData {

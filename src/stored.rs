@@ -22,6 +22,24 @@ use crate::{
 ///
 /// It can be read only. A change belongs into a request of the session, where
 /// it is merged with those of other requests.
+///
+/// ```
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let layer = PgSessionLayer::new(store.clone());
+/// let ada = TestVisitor::of(&layer);
+/// ada.given(|session| session.insert("name", "Ada")).await?;
+///
+/// // What a job keeps, or a socket.
+/// let id = ada.session().await?.id().expect("it is stored");
+/// let stored = store.load(&id).await?.expect("it has not ended");
+/// assert_eq!(stored.get("name")?, Some("Ada".to_owned()));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct StoredSession {
     id: SessionId,

@@ -126,6 +126,11 @@ fn the_pure_files_do_no_input_or_output() {
         "state/unkeepable.rs",
     ] {
         let code = code(&root().join("src").join(file));
+        // Examples of documents show a whole application.
+        let lines = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let code: String = lines.collect();
         for forbidden in ["sqlx", "tokio", "async ", "std::fs", "std::net"] {
             assert!(!code.contains(forbidden), "{file} has {forbidden}");
         }

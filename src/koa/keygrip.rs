@@ -9,6 +9,17 @@ use sha2::{Sha256, Sha512};
 use zeroize::Zeroizing;
 
 /// The digest that Keygrip signs with.
+///
+/// ```
+/// use axum_pg_session::{KeygripDigest, Koa, PgSessionLayer, PgSessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// // As `app.keys = new Keygrip(['key'], 'sha256')` in Koa.
+/// let koa = Koa::new(["key"]).digest(KeygripDigest::Sha256);
+/// assert!(PgSessionLayer::new(store.koa(koa)).check().is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeygripDigest {

@@ -6,6 +6,23 @@ use std::fmt;
 /// nothing is.
 ///
 /// [`PgSessionStore::check`]: crate::PgSessionStore::check
+///
+/// ```
+/// use axum_pg_session::PgSessionStore;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let pool = sqlx::PgPool::connect(database.url()).await?;
+/// // As koa-pg-session makes it.
+/// sqlx::raw_sql("CREATE TABLE session (id text PRIMARY KEY, expiry timestamp NOT NULL, session json)")
+///     .execute(&pool)
+///     .await?;
+/// let store = PgSessionStore::new(pool);
+/// assert!(!store.check().await?.absolute_timeout);
+/// store.migrate().await?;
+/// assert!(store.check().await?.absolute_timeout);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TableReport {

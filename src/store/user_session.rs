@@ -5,6 +5,24 @@ use time::OffsetDateTime;
 use crate::{Device, SessionId, expiry, format::Format, id::RowId, store::instant::Instant};
 
 /// One session of a user, as [`UserSessions::list`](crate::UserSessions::list) found it.
+///
+/// ```
+/// use axum_pg_session::{Device, Login, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
+/// let device = Device::new().label("my phone");
+/// ada.given(|session| session.login(Login::new("ada").device(device))).await?;
+///
+/// let listed = store.user("ada").list().await?;
+/// let labels: Vec<_> = listed.iter().filter_map(|session| session.device()?.get_label()).collect();
+/// assert_eq!(labels, ["my phone"]);
+/// assert_eq!(Some(listed[0].id()), ada.session().await?.id().as_ref());
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct UserSession {
     id: SessionId,

@@ -1,0 +1,14 @@
+//! To save by hand is to wait.
+
+#![deny(unused_must_use)]
+
+use axum_pg_session::Session;
+
+async fn save(session: Session) {
+    session.save();
+    //~ unused implementer of `Future` that must be used
+}
+
+fn main() {
+    let _ = save;
+}
