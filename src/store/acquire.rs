@@ -3,7 +3,7 @@
 
 use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
-use sqlx::{Connection as _, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -67,7 +67,7 @@ enum Attempt {
 
 /// Where others have all connections, the place in the queue is kept.
 async fn attempt(pool: &PgPool, primary: Option<&Arc<Primary>>, patience: Duration) -> Attempt {
-    let mut acquired = pin!(pool.acquire());
+    let mut acquired = pin!(lent_by(pool));
     let began = Instant::now();
     loop {
         if let Ok(acquired) = timeout(TO_ANSWER, &mut acquired).await {
@@ -77,6 +77,38 @@ async fn attempt(pool: &PgPool, primary: Option<&Arc<Primary>>, patience: Durati
         if began.elapsed() >= patience && !is_exhausted(pool) {
             return Attempt::Hangs;
         }
+    }
+}
+
+/// A connection that nobody left in a transaction.
+///
+/// # Errors
+///
+/// Those of the pool, and of asking the connection.
+pub(super) async fn lent_by(pool: &PgPool) -> Acquired {
+    loop {
+        let mut connection = pool.acquire().await?;
+        if !is_in_a_transaction(&mut connection).await? {
+            return Ok(connection);
+        }
+        tracing::warn!(
+            "a connection came out of the pool in an open transaction, and was closed: \
+             perhaps a future of `begin` was dropped before its end"
+        );
+        drop(connection.detach());
+    }
+}
+
+/// What is saved in a transaction that somebody else began is answered as
+/// committed, and is not. sqlx 0.9.0 forgets a `BEGIN` whose future is dropped,
+/// and the pool lends that connection to the next. sqlx keeps what the server
+/// says of it to itself, but for whether something began a transaction: here
+/// an empty message, which is a round trip and no statement.
+async fn is_in_a_transaction(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    match connection.begin_with("").await {
+        Ok(_) => Ok(true),
+        Err(sqlx::Error::BeginFailed) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

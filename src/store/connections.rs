@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// How long a connection is kept after its last statement. Borrowing one costs
-/// two round trips, which a busy store saves in this way; a quiet one gives
+/// three round trips, which a busy store saves in this way; a quiet one gives
 /// everything back.
 const KEEPING: Duration = Duration::from_millis(250);
 /// How long a busy store goes without giving a connection back: the pool

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Error, ErrorKind,
-    store::{connections::Connections, sql::Pooling},
+    store::{acquire::lent_by, connections::Connections, sql::Pooling},
     telemetry::{Call, Meter, Operation, Origins, Running, Stopwatch},
 };
 
@@ -40,7 +40,7 @@ impl Database {
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let deadline = self.deadline();
-        let connection = timeout_at(deadline, self.pool().acquire())
+        let connection = timeout_at(deadline, lent_by(self.pool()))
             .await
             .map_err(|_| out_of_time())??;
         let mut lent = Lent(Some(connection));
@@ -234,12 +234,11 @@ fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
             ErrorKind::Setup,
             "the table, its rights or the login do not fit",
         ),
-        "57014" | "57P01" | "57P02" | "57P03" | "25P03" | "25006" | "53100" | "53200" | "53300" => {
-            (
-                ErrorKind::Unavailable,
-                "the database can't serve at the moment",
-            )
-        }
+        "57014" | "57P01" | "57P02" | "57P03" | "25P02" | "25P03" | "25006" | "53100" | "53200"
+        | "53300" => (
+            ErrorKind::Unavailable,
+            "the database can't serve at the moment",
+        ),
         _ if code.starts_with("08") => (ErrorKind::Unavailable, "the connection was lost"),
         _ => (ErrorKind::Database, "the database refused a statement"),
     }
@@ -273,9 +272,11 @@ impl Error {
 
     /// In the middle of a statement, whoever took the connection next would
     /// wait for the rest of the answer, or for ever. And one to a primary that
-    /// became a standby stays open, and of no use.
+    /// became a standby stays open, and of no use, as one in a transaction that
+    /// somebody else left and that failed.
     fn spoils_the_connection(&self) -> bool {
-        let is_of_use = |code: String| code != "25006" && !code.starts_with("57P");
+        let is_of_use =
+            |code: String| !["25006", "25P02"].contains(&&*code) && !code.starts_with("57P");
         self.is_unavailable() && !self.sqlstate().is_some_and(is_of_use)
     }
 

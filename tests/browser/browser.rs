@@ -6,6 +6,7 @@
 
 mod account;
 mod cookies;
+mod dashboard;
 mod defences;
 mod devices;
 mod pictures;

@@ -9,6 +9,7 @@ use axum_pg_session::{
 
 use crate::support::{
     Browser, Meters, Site, app, execute,
+    meters::Registered,
     page::{Gate, app_with, until},
     visit,
 };
@@ -430,4 +431,49 @@ async fn every_series_is_there_from_the_first_request_on() {
         .await
         .expect("a table");
     assert_eq!(watched.meters.registered(), before);
+}
+
+/// A row of the table of metrics, for all series of one name.
+fn row(series: &[&Registered]) -> String {
+    let Registered {
+        name,
+        kind,
+        unit,
+        help,
+        ..
+    } = series[0];
+    let exposed = name.replace('.', "_");
+    let (exposed, kind) = match (*kind, *unit) {
+        ("counter", _) => (format!("{exposed}_total"), "counter".to_owned()),
+        (kind, "seconds") => (format!("{exposed}_seconds"), format!("{kind} of seconds")),
+        (kind, _) => (exposed, format!("{kind} of rows")),
+    };
+    let values: Vec<_> = series
+        .iter()
+        .flat_map(|series| &series.labels)
+        .map(|(_, value)| value.as_str())
+        .collect();
+    let labels = match series[0].labels.first() {
+        Some((label, _)) => format!("`{label}`: {}", values.join(", ")),
+        None => String::new(),
+    };
+    format!("| `{name}` | `{exposed}` | {kind} | {labels} | {help} |")
+}
+
+#[tokio::test]
+async fn the_guide_for_operations_lists_what_is_registered() {
+    let watched = Watched::new().await;
+    watched.site.browser().get("/keys").await;
+    let registered: Vec<_> = watched.meters.registered();
+    let registered: Vec<_> = registered.iter().collect();
+    let rows: Vec<_> = registered
+        .chunk_by(|one, next| one.name == next.name)
+        .map(row)
+        .collect();
+    let guide = include_str!("../../docs/operations.md");
+    let listed: Vec<_> = guide
+        .lines()
+        .filter(|line| line.starts_with("| `axum_pg_session."))
+        .collect();
+    assert_eq!(listed, rows, "{}", rows.join("\n"));
 }

@@ -15,6 +15,8 @@ use axum_pg_session::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use dev_postgres::Server;
+use metrics::LocalRecorderGuard;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
 use tower::{Layer as _, Service as _};
@@ -52,6 +54,8 @@ fn the_search_finds_every_form_of_a_planted_secret() {
 /// All that the crate and its database say while a test runs.
 struct Said {
     log: Log,
+    metrics: PrometheusHandle,
+    _recorder: LocalRecorderGuard<'static>,
     printed: Mutex<String>,
     server: Server,
 }
@@ -66,8 +70,11 @@ impl Said {
             .setting("log_error_verbosity", "verbose")
             .setting("log_min_messages", "debug1")
             .start();
+        let recorder: &_ = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
         Self {
             log: Log::keep(),
+            metrics: recorder.handle(),
+            _recorder: metrics::set_default_local_recorder(recorder),
             printed: Mutex::default(),
             server: server.expect("a server of its own"),
         }
@@ -96,7 +103,7 @@ impl Said {
 
     fn ours(&self) -> String {
         let printed = self.printed.lock().expect("no panic");
-        format!("{}\n{printed}", self.log.text())
+        format!("{}\n{printed}\n{}", self.log.text(), self.metrics.render())
     }
 
     fn of_the_server(&self) -> String {
@@ -302,6 +309,12 @@ impl Listened {
         for (expected, said) in [
             ("a session began", &ours),
             ("could not be saved", &ours),
+            ("could not be loaded", &ours),
+            (" statement otel.name=", &ours),
+            ("db.response.status_code=\"23514\"", &ours),
+            (" session.write ", &ours),
+            ("axum_pg_session_lookups{outcome=\"forged\"}", &ours),
+            ("axum_pg_session_operation_duration", &ours),
             ("INSERT INTO", &servers),
             ("$1 = '", &servers),
             ("violates check constraint", &servers),

@@ -5,17 +5,17 @@ use std::num::NonZeroU32;
 use axum_pg_session::{AtLimit, PgSessionLayer, Reaper, Session};
 
 use crate::support::{
-    Browser, Log, Site, app,
+    Browser, Log, Site, app, execute,
     page::{app_with, until},
     visit,
 };
 
-/// The lines of the log that are ours.
+/// The events of the log that are ours.
 fn lines(log: &Log) -> Vec<String> {
     let text = log.text();
     let ours = text
         .lines()
-        .filter(|line| line.contains(" axum_pg_session"));
+        .filter(|line| line.contains(" axum_pg_session") && !line.starts_with("span of"));
     ours.map(str::to_owned).collect()
 }
 
@@ -63,7 +63,7 @@ async fn the_life_of_a_session_is_traced() {
     assert!(users.destroy(listed[0].id()).await.expect("a database"));
     assert!(said("a session ended").contains(listed[0].id().as_str()));
     assert_eq!(users.destroy_all().await.expect("a database"), 1);
-    assert!(said("sessions were ended from outside").contains("sessions=1"));
+    assert!(said("sessions were ended from outside").contains("session.count=1"));
     assert!(lines(&log).iter().all(|line| !line.contains("ann")));
 
     site.rows().age(100_000.0).await;
@@ -120,4 +120,39 @@ async fn tokens_that_open_nothing_are_told_at_debug_without_their_value() {
         "{said:?}"
     );
     assert!(!log.text().contains(unknown) && !log.text().contains("=malformed"));
+}
+
+/// Once, by whoever handles it, with its kind.
+#[tokio::test]
+async fn a_session_that_could_not_be_loaded_is_told_and_why() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    execute(&site.pool, "ALTER TABLE public.session RENAME TO gone").await;
+    let log = Log::keep();
+    assert_eq!(browser.get("/get/a").await.status, 500);
+    let said = lines(&log);
+    let [line] = said.as_slice() else {
+        panic!("one line: {said:?}");
+    };
+    assert!(line.starts_with("ERROR "), "{line}");
+    assert!(line.contains("a session could not be loaded"), "{line}");
+    assert!(line.contains("error.type=\"setup\""), "{line}");
+}
+
+#[tokio::test]
+async fn a_change_that_could_not_be_saved_is_told_with_its_answer() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    site.refuse("UPDATE").await;
+    let log = Log::keep();
+    assert_eq!(browser.get("/insert/a/2").await.status, 503);
+    let said = lines(&log);
+    let [line] = said.as_slice() else {
+        panic!("one line: {said:?}");
+    };
+    assert!(line.starts_with("ERROR "), "{line}");
+    assert!(line.contains("error.type=\"database\""), "{line}");
+    assert!(line.contains("http.response.status_code=503"), "{line}");
 }

@@ -207,21 +207,43 @@ fn page(site: &Site, path: &'static str, cookies: &[String]) -> Page {
     }
 }
 
-fn reading(site: &Site) -> [Case; 3] {
+fn recorded(site: &Site, path: &'static str, cookies: &[String]) -> Page {
+    Page {
+        app: site.recorded.clone(),
+        ..page(site, path, cookies)
+    }
+}
+
+fn reading(site: &Site) -> [Case; 5] {
     let untouched = page(site, "/untouched", &site.readers);
     let (read, select) = (page(site, "/read", &site.readers), Some("select by hand"));
     [
         Case::one_by_one("untouched", select, untouched),
         Case::one_by_one("read", select, read.clone()),
         Case::at_once("read, 64 at once", select, read),
+        Case::one_by_one(
+            "read, recorded",
+            Some("read"),
+            recorded(site, "/read", &site.readers),
+        ),
+        Case::at_once(
+            "read, recorded, 64 at once",
+            Some("read, 64 at once"),
+            recorded(site, "/read", &site.readers),
+        ),
     ]
 }
 
-fn writing(site: &Site) -> [Case; 2] {
+fn writing(site: &Site) -> [Case; 3] {
     let (write, update) = (page(site, "/write", &site.writers), Some("update by hand"));
     [
         Case::one_by_one("write", update, write.clone()),
         Case::at_once("write, 64 at once", update, write),
+        Case::one_by_one(
+            "write, recorded",
+            Some("write"),
+            recorded(site, "/write", &site.writers),
+        ),
     ]
 }
 

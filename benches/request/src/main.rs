@@ -25,6 +25,7 @@
 //! | write | a cookie, and an `update` that changes the document: a row is loaded and saved | update by hand |
 //! | insert by hand | a new row | |
 //! | new | no cookie, and an `insert`: a row and a cookie are made | insert by hand |
+//! | …, recorded | the same with the metrics of a Prometheus exporter; the other rows have the feature, and no recorder | the same without |
 //! | …, 64 at once | 64 requests are under way at every moment | the same by hand, one at a time |
 //!
 //! All rows with a database share its pool. It commits without waiting for the

@@ -7,6 +7,7 @@ use axum::{
     routing::get,
 };
 use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::PgPool;
 use tower::{Service as _, ServiceExt as _, layer::util::Identity};
 
@@ -25,6 +26,8 @@ pub(crate) struct Site {
     pub(crate) idle: Router,
     pub(crate) without_database: Router,
     pub(crate) with_database: Router,
+    /// The same by a store whose metrics are recorded.
+    pub(crate) recorded: Router,
     /// Theirs is the session that readers read.
     pub(crate) readers: Vec<String>,
     pub(crate) writers: Vec<String>,
@@ -38,6 +41,7 @@ impl Site {
         let nowhere = PgSessionStore::new(PgPool::connect_lazy(NOWHERE)?);
         let with_database = pages().layer(PgSessionLayer::new(store));
         let readers = join(&with_database).await?;
+        let recorded = recorded(&pool).await?;
         by_hand::make_rows(&pool).await?;
         Ok(Self {
             pool,
@@ -47,6 +51,7 @@ impl Site {
             readers,
             writers: join(&with_database).await?,
             with_database,
+            recorded,
         })
     }
 
@@ -59,6 +64,24 @@ impl Site {
             return Err(format!("{written} visits were answered, {stored} are stored").into());
         }
         Ok(())
+    }
+}
+
+/// A store keeps the recorder that it finds at its first request, so that the
+/// others in this process have none.
+async fn recorded(pool: &PgPool) -> Result<Router, Box<dyn Error>> {
+    let recorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
+    let _found = metrics::set_default_local_recorder(recorder);
+    let app = pages().layer(PgSessionLayer::new(PgSessionStore::new(pool.clone())));
+    let request = Request::get("/read").body(Body::empty())?;
+    let response = app.clone().oneshot(request).await?;
+    match recorder
+        .handle()
+        .render()
+        .contains("axum_pg_session_lookups")
+    {
+        true => Ok(app),
+        false => Err(format!("nothing was recorded: {response:?}").into()),
     }
 }
 

@@ -1,12 +1,6 @@
-//! `examples/devices`, as visitors run it: a process of its own.
+//! `examples/devices`, as visitors run it.
 
-use std::{
-    env, io,
-    io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::OnceLock,
-};
+use std::process::ExitStatus;
 
 use dev_postgres::TestDatabase;
 use sqlx::{AssertSqlSafe, PgPool};
@@ -15,22 +9,15 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{Chromium, Profile};
+use super::{Chromium, Example, Profile};
 
 const PASSWORD: &str = "correct horse";
 const PHONE: &str = "--user-agent=Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 \
                      (KHTML, like Gecko) Chrome/156.0.0.0 Mobile Safari/537.36";
 
-/// Runs the shop until our input ends, however that happens, and then asks it
-/// to stop.
-const KEEPER: &str = r#""$1" </dev/null & read -r order; kill -TERM $!; wait $!"#;
-
 #[derive(Debug)]
 pub(crate) struct Shop {
-    url: String,
-    process: Child,
-    /// The shop may still write.
-    _output: BufReader<ChildStdout>,
+    example: Example,
     pub(crate) pool: PgPool,
     _database: TestDatabase,
 }
@@ -38,31 +25,15 @@ pub(crate) struct Shop {
 impl Shop {
     pub(crate) async fn open() -> Self {
         let database = dev_postgres::test_database().await.expect("a database");
-        let mut process = Command::new("sh")
-            .args(["-c", KEEPER, "keeper"])
-            .arg(built())
-            .env("DATABASE_URL", database.url())
-            .env("PORT", "0")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the example runs");
-        let output = process.stdout.take().expect("it is piped");
-        let mut output = BufReader::new(output);
-        let mut url = String::new();
-        output.read_line(&mut url).expect("its address");
         Self {
-            url: url.trim().to_owned(),
-            process,
-            _output: output,
+            example: Example::start("devices", database.url()),
             pool: PgPool::connect(database.url()).await.expect("a connection"),
             _database: database,
         }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        assert!(!self.url.is_empty(), "the example did not start");
-        format!("{}{path}", self.url)
+        self.example.url(path)
     }
 
     /// Alice, signed in at her desk and with her phone.
@@ -117,8 +88,9 @@ impl Shop {
     /// Status and headers of an answer, in small letters, to somebody without a
     /// browser.
     pub(crate) async fn head(&self, request: &str) -> String {
-        let address = self.url.trim_start_matches("http://");
-        let mut connection = TcpStream::connect(address).await.expect("it listens");
+        let mut connection = TcpStream::connect(self.example.address())
+            .await
+            .expect("it listens");
         let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let sent = connection.write_all(request.as_bytes()).await;
         sent.expect("it reads");
@@ -136,41 +108,6 @@ impl Shop {
 
     /// As Ctrl-C does, and says how it ended.
     pub(crate) fn close(&mut self) -> ExitStatus {
-        drop(self.process.stdin.take());
-        self.process.wait().expect("it ends")
+        self.example.close()
     }
-}
-
-impl Drop for Shop {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
-    }
-}
-
-/// With the whole workspace, as `cargo test --workspace` has just done it: for
-/// this package alone its dependencies would be built anew.
-fn built() -> PathBuf {
-    static IS_BUILT: OnceLock<bool> = OnceLock::new();
-    let is_built = IS_BUILT.get_or_init(|| {
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--locked", "--workspace"])
-            .args(["--example", "devices"])
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
-            .status();
-        status.is_ok_and(|status| status.success())
-    });
-    assert!(is_built, "the example does not build");
-    folder_of_builds()
-        .expect("this program is in the folder of builds")
-        .join("examples/devices")
-}
-
-/// Where cargo puts what it builds: this program is in its folder `deps`.
-fn folder_of_builds() -> io::Result<PathBuf> {
-    let program = env::current_exe()?;
-    let folder = program.ancestors().nth(2);
-    folder
-        .map(Path::to_owned)
-        .ok_or_else(|| io::Error::other("there is none"))
 }

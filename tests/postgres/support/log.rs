@@ -1,6 +1,7 @@
 //! Everything that is logged while a test runs.
 
 use std::{
+    error::Error,
     fmt::{self, Write as _},
     sync::{Arc, Mutex},
 };
@@ -41,6 +42,16 @@ impl Visit for Line<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         write!(self.0, "{field}={value:?} ").expect("a String takes everything");
     }
+
+    /// With all that caused it, as subscribers print it.
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.record_debug(field, &format_args!("{value}"));
+        let mut source = value.source();
+        while let Some(error) = source {
+            self.record_debug(field, &format_args!("{error}"));
+            source = error.source();
+        }
+    }
 }
 
 impl Subscriber for Keeper {
@@ -50,13 +61,18 @@ impl Subscriber for Keeper {
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let mut text = self.0.lock().expect("no panic");
+        let metadata = span.metadata();
+        let (level, target, name) = (metadata.level(), metadata.target(), metadata.name());
+        write!(text, "span of {level} {target} {name} ").expect("a String takes everything");
         span.record(&mut Line(&mut text));
+        text.push('\n');
         Id::from_u64(1)
     }
 
     fn record(&self, _: &Id, values: &Record<'_>) {
         let mut text = self.0.lock().expect("no panic");
         values.record(&mut Line(&mut text));
+        text.push('\n');
     }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}

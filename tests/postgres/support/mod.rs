@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod secrets;
 pub(crate) mod site;
 pub(crate) mod skip;
+pub(crate) mod spans;
 pub(crate) mod table;
 pub(crate) mod zone;
 

@@ -295,7 +295,10 @@ impl Statements {
     /// The text that this message executes.
     fn executes(&mut self, kind: u8, body: &[u8]) -> Option<String> {
         match kind {
-            b'Q' => Some(text(body.split(|octet| *octet == 0).next()?)),
+            b'Q' => {
+                let text = text(body.split(|octet| *octet == 0).next()?);
+                (!text.is_empty()).then_some(text)
+            }
             b'P' => {
                 let mut parts = body.split(|octet| *octet == 0);
                 let name = parts.next()?.to_vec();

@@ -1,0 +1,36 @@
+//! The recorder that the crate's metrics go to.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// From what a commit to memory takes to the timeout of a store.
+const SECONDS: [f64; 12] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+/// 512 is the most that one statement carries.
+const ROWS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+pub(crate) fn builder() -> Result<PrometheusBuilder, BuildError> {
+    let ends = |end: &str| Matcher::Suffix(end.to_owned());
+    PrometheusBuilder::new()
+        .with_recommended_naming(true)
+        .set_buckets_for_metric(ends("duration"), &SECONDS)?
+        .set_buckets_for_metric(ends("_time"), &SECONDS)?
+        .set_buckets_for_metric(ends("batch_size"), &ROWS)
+}
+
+/// For the whole process. What is observed is kept until somebody reads it, so
+/// it is tidied up also where nobody does.
+pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = builder()?.install_recorder()?;
+    let upkept = handle.clone();
+    tokio::spawn(async move {
+        let mut interval = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            interval.tick().await;
+            upkept.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
