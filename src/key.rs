@@ -42,7 +42,7 @@ use crate::document::RESERVED;
 ///
 /// A value of another type does not compile:
 ///
-/// ```compile_fail,E0277
+/// ```compile_fail,E0308
 /// # use axum_pg_session::{Error, Key, Session};
 /// # const CART: Key<Vec<u32>> = Key::new("cart");
 /// # fn add(session: &Session) -> Result<(), Error> {
