@@ -44,7 +44,7 @@ const CALENDAR: f64 = 4e12;
 /// assert!(ada.session().await?.is_new());
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Expiry {
     /// As the layer says: its idle and its absolute timeout.

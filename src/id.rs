@@ -7,6 +7,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Error, ErrorKind};
@@ -91,6 +92,12 @@ impl fmt::Debug for RowId {
 /// let id: SessionId = stored.parse().expect("43 characters of base64url");
 /// assert_eq!(id.to_string(), stored);
 /// assert!("no handle".parse::<SessionId>().is_err());
+///
+/// // In a form or an answer of an API it is text too.
+/// let json = serde_json::to_string(&id)?;
+/// assert_eq!(serde_json::from_str::<SessionId>(&json)?, id);
+/// assert!(serde_json::from_str::<SessionId>(r#""no handle""#).is_err());
+/// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct SessionId {
@@ -156,6 +163,26 @@ impl FromStr for SessionId {
     fn from_str(text: &str) -> Result<Self, Error> {
         let id = Self::new(text);
         id.digest().map(|_| id)
+    }
+}
+
+impl AsRef<str> for SessionId {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// As text, so that a list of devices can be JSON.
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 

@@ -40,6 +40,8 @@ pub mod testing;
 mod transport;
 mod typed;
 
+#[doc(no_inline)]
+pub use ::{http, sqlx, time};
 pub use ::cookie::SameSite;
 
 pub use crate::{

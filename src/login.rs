@@ -29,7 +29,7 @@ const MAX_USER_ID: usize = 1024;
 /// }
 /// # assert_eq!(Login::new("alice").user_id(), "alice");
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     user_id: String,
     device: Option<Device>,
@@ -169,7 +169,7 @@ impl From<&str> for Login {
 /// assert_eq!(device.get_label(), Some("my phone"));
 /// assert_eq!(device.get_user_agent(), None);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, Hash)]
 #[serde(default)]
 pub struct Device {
     #[serde(skip_serializing_if = "Option::is_none")]

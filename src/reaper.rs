@@ -61,7 +61,7 @@ pub struct Reaper {
 /// assert_eq!(reaped.ending, Ending::Drained);
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Reaped {
     /// Rows deleted.
@@ -86,7 +86,7 @@ pub struct Reaped {
 /// }
 /// # let _ = sentence;
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ending {
     /// No more expired rows than a batch holds were left, and they are gone.
@@ -195,7 +195,7 @@ impl Reaper {
 /// # let database = dev_postgres::test_database().await?;
 /// # let store = PgSessionStore::connect(database.url()).await?;
 /// # store.migrate().await?;
-/// let reaper = Reaper::new(store).spawn();
+/// let reaper = Reaper::new(store.clone()).spawn();
 /// assert!(!reaper.is_finished());
 /// reaper.stop().await; // at the end of the process, so that no run is cut off
 /// # Ok(()) }

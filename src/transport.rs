@@ -75,7 +75,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 /// assert!(layer.check().is_ok());
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeaderTransport {
     request: HeaderName,
     scheme: Option<Cow<'static, str>>,

@@ -2,7 +2,45 @@
 
 use std::{collections::BTreeSet, env, fs};
 
+use axum_pg_session::{
+    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind, Exchange,
+    Expiry, FailurePolicy, HeaderTransport, Key, KeygripDigest, Koa, LazySession, Login,
+    PgSessionLayer, PgSessionService, PgSessionStore, Reaped, Reaper, ReaperHandle, ResponseFuture,
+    Session, SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport,
+    Transport, TypedSession, Unsigned, UserSession, UserSessions, testing::TestVisitor,
+};
 use serde_json::Value;
+
+/// The compiler proves it: nothing of this need run.
+macro_rules! all {
+    ($promise:ident: $($type:ty),* $(,)?) => {
+        const _: () = { $($promise::<$type>();)* };
+    };
+}
+
+const fn goes_to_other_threads<T: Send + Sync>() {}
+const fn goes_to_another_thread<T: Send>() {}
+const fn is_compared<T: Clone + Eq + std::hash::Hash>() {}
+
+/// Whatever the values of the session are, as a key is only its name.
+type Local = std::rc::Rc<()>;
+
+all!(goes_to_other_threads:
+    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind, Exchange,
+    Expiry, FailurePolicy, HeaderTransport, Key<Local>, KeygripDigest, Koa, LazySession, Login,
+    PgSessionLayer, PgSessionService<()>, PgSessionStore, Reaped, Reaper, ReaperHandle, Session,
+    SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport, TestVisitor,
+    TypedSession<Local>, Unsigned, UserSession, UserSessions, Box<dyn Transport>,
+);
+
+// As a handler's own future is.
+all!(goes_to_another_thread: ResponseFuture<std::future::Ready<()>, ()>);
+
+all!(is_compared:
+    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, ErrorKind, Expiry,
+    FailurePolicy, HeaderTransport, Key<Local>, KeygripDigest, Reaped, SessionId, SiteData,
+    TableReport, Unsigned,
+);
 
 /// What of the dependencies users of this crate see, and must have in the same
 /// version. Whatever is not here can change with a minor version of ours.
@@ -14,7 +52,8 @@ const CHOSEN: &[&str] = &[
     "axum_core::response::into_response::IntoResponse",
     // Re-exported: an attribute of the layer's cookie.
     "cookie::same_site::SameSite",
-    // Requests and responses, of every library of this field.
+    // Requests and responses, of every library of this field. Re-exported.
+    "http",
     "http::header::map::HeaderMap",
     "http::header::name::HeaderName",
     "http::header::value::HeaderValue",
@@ -33,12 +72,14 @@ const CHOSEN: &[&str] = &[
     "serde_core::ser::Serialize",
     "serde_core::ser::Serializer",
     // The database of the application. Re-exported. Its errors are ours by `?`.
+    "sqlx",
     "sqlx_core::error::Error",
     "sqlx_core::migrate::error::MigrateError",
     "sqlx_core::migrate::migrator::Migrator",
     "sqlx_postgres::PgPool",
     "sqlx_postgres::options::PgConnectOptions",
     // Instants. Re-exported.
+    "time",
     "time::offset_date_time::OffsetDateTime",
     // The middleware.
     "tower_layer::Layer",

@@ -23,7 +23,7 @@ use std::fmt;
 /// assert!(store.check().await?.absolute_timeout);
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TableReport {
     /// Whether the column `created` is there, which carries the absolute
