@@ -110,6 +110,11 @@ impl Proxy {
         std::mem::take(&mut self.traffic.texts.lock().expect("no panic"))
     }
 
+    /// Of all messages to the server so far.
+    pub(crate) fn octets_sent(&self) -> usize {
+        self.traffic.sent.lock().expect("no panic").len()
+    }
+
     /// Whether these octets were in any message to the server so far.
     pub(crate) fn has_sent(&self, octets: &[u8]) -> bool {
         let sent = self.traffic.sent.lock().expect("no panic");
