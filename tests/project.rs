@@ -137,6 +137,38 @@ fn the_pure_files_do_no_input_or_output() {
     }
 }
 
+/// Blank lines and comments are none.
+#[test]
+fn no_file_has_more_than_250_lines_of_code() {
+    for file in files(&root().join("src"), "rs")
+        .iter()
+        .filter(|file| !is_test(file))
+    {
+        let code = code(file);
+        let lines = code.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+        assert!(lines.count() <= 250, "{} has two ideas", file.display());
+    }
+}
+
+#[test]
+fn every_file_has_its_place_in_the_architecture() {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("text");
+    let src = root().join("src");
+    for file in files(&src, "rs").iter().filter(|file| !is_test(file)) {
+        let path = file.strip_prefix(&src).expect("below src");
+        let folder = path.parent().expect("a folder").join("*.rs");
+        let name = Path::new(path.file_name().expect("a name"));
+        let in_src = Path::new("src").join(path);
+        let named = [path, name, &folder, &in_src].map(|name| format!("`{}`", name.display()));
+        assert!(
+            named.iter().any(|name| architecture.contains(name)),
+            "{} is not in ARCHITECTURE.md",
+            path.display()
+        );
+    }
+}
+
 /// A function that does not fit on a screen has two ideas.
 #[test]
 fn no_function_is_longer_than_forty_lines() {
