@@ -115,8 +115,9 @@ impl Connections {
         let (connection, since) = match self.0.take_kept() {
             Some(kept) => (kept.connection, kept.since),
             None => {
-                let acquired = acquire(&self.0.pool, self.0.primary.as_ref()).await?;
-                (acquired, Instant::now())
+                // Boxed, so that not every statement carries room for it.
+                let acquired = Box::pin(acquire(&self.0.pool, self.0.primary.as_ref()));
+                (acquired.await?, Instant::now())
             }
         };
         Ok(Loan {

@@ -40,7 +40,7 @@ impl Database {
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let deadline = self.deadline();
-        let connection = timeout_at(deadline, lent_by(self.pool()))
+        let connection = timeout_at(deadline, Box::pin(lent_by(self.pool())))
             .await
             .map_err(|_| out_of_time())??;
         let mut lent = Lent(Some(connection));

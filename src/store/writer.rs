@@ -214,3 +214,24 @@ impl fmt::Debug for Writer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::PgPool;
+
+    use super::*;
+    use crate::PgSessionStore;
+
+    /// It is moved to where it runs, for each save.
+    #[tokio::test]
+    async fn the_task_of_a_save_is_small() {
+        let pool = PgPool::connect_lazy("postgres:///").expect("a URL");
+        let worker = Worker {
+            writer: Arc::clone(&PgSessionStore::new(pool).shared.writer),
+            id: RowId::from("id".to_owned()),
+            queue: QueueState::Closed,
+        };
+        let octets = size_of_val(&worker.work());
+        assert!(octets < 4096, "{octets} octets");
+    }
+}
