@@ -148,8 +148,8 @@ impl PgSessionStore {
         Ok((token, receipt.answer().await?))
     }
 
-    /// Deletes the row; an absent one is as good.
-    pub(crate) async fn destroy_row(&self, id: RowId) -> Result<(), Error> {
+    /// Deletes the row, and answers whether there was one; none is as good.
+    pub(crate) async fn destroy_row(&self, id: RowId) -> Result<bool, Error> {
         let (answer, receipt) = self.receipt();
         self.shared.writer.submit(id, Write::Destroy(answer));
         receipt.answer().await

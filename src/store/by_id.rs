@@ -47,7 +47,8 @@ impl PgSessionStore {
 
     /// Ends the session of this handle, as
     /// [`Session::destroy`](crate::Session::destroy) does, from outside of its
-    /// requests. One that ended already is as good.
+    /// requests, and answers whether there was one: `false` where it ended
+    /// already, which is as good.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionStore, SessionId};
@@ -56,7 +57,7 @@ impl PgSessionStore {
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
     /// let id: SessionId = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA".parse()?;
-    /// store.destroy(&id).await?;
+    /// assert!(!store.destroy(&id).await?);
     /// assert!(store.load(&id).await?.is_none());
     /// # Ok(()) }
     /// ```
@@ -64,10 +65,10 @@ impl PgSessionStore {
     /// # Errors
     ///
     /// When the row could not be deleted.
-    pub async fn destroy(&self, id: &SessionId) -> Result<(), Error> {
+    pub async fn destroy(&self, id: &SessionId) -> Result<bool, Error> {
         match self.row_of(id).await? {
             Some(id) => self.destroy_row(id).await,
-            None => Ok(()),
+            None => Ok(false),
         }
     }
 

@@ -15,36 +15,32 @@ use crate::{
 };
 
 impl Writer {
-    /// Deletes the row. Where it only says where the session went, the end
-    /// goes there too: the visitor meant this session, not this id.
+    /// Deletes the row, and answers whether there was one. Where it only says
+    /// where the session went, the end goes there too: the visitor meant this
+    /// session, not this id.
     pub(super) async fn destroy_row(
         self: &Arc<Self>,
         id: &RowId,
-        answer: oneshot::Sender<Result<(), Error>>,
+        answer: oneshot::Sender<Result<bool, Error>>,
     ) {
-        match self
-            .destroy
-            .submit(DestroyRow { id: id.clone() })
-            .outcome()
-            .await
-        {
-            Ok(deleted) => {
-                let was_there = deleted.is_some();
-                let text = deleted.flatten();
-                let layout = self.set_up.format.layout();
-                match text.and_then(|text| successor_of(layout, &text)) {
-                    Some(successor) => self.submit(successor, Write::Destroy(answer)),
-                    None => {
-                        if was_there {
-                            let meter = &self.set_up.database.meter;
-                            events::ended(meter, &self.set_up.format.handle(id));
-                        }
-                        drop(answer.send(Ok(())));
-                    }
-                }
-            }
-            Err(error) => drop(answer.send(Err(error))),
+        let order = DestroyRow { id: id.clone() };
+        let deleted = match self.destroy.submit(order).outcome().await {
+            Ok(deleted) => deleted,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        let was_there = deleted.is_some();
+        let layout = self.set_up.format.layout();
+        let successor = deleted
+            .flatten()
+            .and_then(|text| successor_of(layout, &text));
+        if let Some(successor) = successor {
+            return self.submit(successor, Write::Destroy(answer));
         }
+        if was_there {
+            let meter = &self.set_up.database.meter;
+            events::ended(meter, &self.set_up.format.handle(id));
+        }
+        drop(answer.send(Ok(was_there)));
     }
 }
 

@@ -42,7 +42,7 @@ type Queued = (Write, Origin);
 /// What a request owes its row, and who waits for the outcome.
 pub(super) enum Write {
     Save(SaveOrder),
-    Destroy(oneshot::Sender<Result<(), Error>>),
+    Destroy(oneshot::Sender<Result<bool, Error>>),
     Reissue(ReissueOrder),
 }
 
@@ -183,7 +183,7 @@ impl Drop for Worker {
 /// What can be done with one statement, or one transaction.
 enum Step {
     Saves(Vec<SaveOrder>),
-    Destroy(oneshot::Sender<Result<(), Error>>),
+    Destroy(oneshot::Sender<Result<bool, Error>>),
     Reissue(ReissueOrder),
 }
 

@@ -108,7 +108,7 @@ fn begin(session: &Session, owner: u64) -> Result<StatusCode, Error> {
 async fn end_user(store: &PgSessionStore, session: &Session) -> Result<StatusCode, Error> {
     match (session.user_id(), session.id()) {
         (Some(user_id), _) => store.user(user_id).destroy_all().await.map(drop)?,
-        (None, Some(id)) => store.destroy(&id).await?,
+        (None, Some(id)) => store.destroy(&id).await.map(drop)?,
         (None, None) => {}
     }
     Ok(StatusCode::OK)
