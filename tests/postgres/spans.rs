@@ -2,6 +2,7 @@
 //! the requests that they serve are found from them.
 
 use axum_pg_session::Session;
+use sqlx::postgres::PgConnectOptions;
 use tracing::{Instrument as _, Level, info_span};
 
 use crate::support::{
@@ -27,7 +28,10 @@ async fn a_statement_is_described_as_the_conventions_for_databases_ask() {
     let (site, mut browser, spans) = visited().await;
     browser.get("/get/a").await;
     let (_, load) = spans.only("statement", &[]);
-    let options = site.pool.connect_options();
+    // As the store reaches it.
+    let pooled = site.database.pooled().map(|(url, _)| url);
+    let url = pooled.unwrap_or(site.database.url());
+    let options: PgConnectOptions = url.parse().expect("a URL");
     let server = options.get_socket().map_or_else(
         || options.get_host().to_owned(),
         |socket| socket.display().to_string(),
