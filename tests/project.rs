@@ -36,6 +36,18 @@ fn code(file: &Path) -> String {
         .to_owned()
 }
 
+fn without_comments(code: &str) -> impl Iterator<Item = &str> {
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+}
+
+/// The files of `src` that hold no tests alone.
+fn sources() -> Vec<PathBuf> {
+    let mut sources = files(&root().join("src"), "rs");
+    sources.retain(|file| !is_test(file));
+    sources
+}
+
 fn is_test(file: &Path) -> bool {
     file.ends_with("tests.rs") || file.ends_with("checked.rs")
 }
@@ -43,9 +55,9 @@ fn is_test(file: &Path) -> bool {
 /// The files of `src` whose code has `pattern`, as paths below `src`.
 fn users_of(pattern: &str) -> Vec<String> {
     let src = root().join("src");
-    let mut users: Vec<_> = files(&src, "rs")
+    let mut users: Vec<_> = sources()
         .iter()
-        .filter(|file| !is_test(file) && code(file).contains(pattern))
+        .filter(|file| code(file).contains(pattern))
         .map(|file| {
             file.strip_prefix(&src)
                 .expect("below src")
@@ -127,10 +139,7 @@ fn the_pure_files_do_no_input_or_output() {
     ] {
         let code = code(&root().join("src").join(file));
         // Examples of documents show a whole application.
-        let lines = code
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
-        let code: String = lines.collect();
+        let code: String = without_comments(&code).collect();
         for forbidden in ["sqlx", "tokio", "async ", "std::fs", "std::net"] {
             assert!(!code.contains(forbidden), "{file} has {forbidden}");
         }
@@ -140,13 +149,9 @@ fn the_pure_files_do_no_input_or_output() {
 /// Blank lines and comments are none.
 #[test]
 fn no_file_has_more_than_250_lines_of_code() {
-    for file in files(&root().join("src"), "rs")
-        .iter()
-        .filter(|file| !is_test(file))
-    {
+    for file in &sources() {
         let code = code(file);
-        let lines = code.lines().map(str::trim);
-        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+        let lines = without_comments(&code).filter(|line| !line.trim().is_empty());
         assert!(lines.count() <= 250, "{} has two ideas", file.display());
     }
 }
@@ -155,7 +160,7 @@ fn no_file_has_more_than_250_lines_of_code() {
 fn every_file_has_its_place_in_the_architecture() {
     let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("text");
     let src = root().join("src");
-    for file in files(&src, "rs").iter().filter(|file| !is_test(file)) {
+    for file in &sources() {
         let path = file.strip_prefix(&src).expect("below src");
         let folder = path.parent().expect("a folder").join("*.rs");
         let name = Path::new(path.file_name().expect("a name"));
@@ -172,10 +177,7 @@ fn every_file_has_its_place_in_the_architecture() {
 /// A function that does not fit on a screen has two ideas.
 #[test]
 fn no_function_is_longer_than_forty_lines() {
-    for file in files(&root().join("src"), "rs")
-        .iter()
-        .filter(|file| !is_test(file))
-    {
+    for file in &sources() {
         for (name, length) in functions(&code(file)) {
             assert!(
                 length <= 40,

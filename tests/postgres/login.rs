@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::support::{
     Browser, Rows, Site, app, execute,
-    page::{Gate, app_with},
+    page::{UnderWay, app_with},
     texts, visit,
 };
 
@@ -206,20 +206,15 @@ async fn overtaken_by_a_login(login: Login) -> (Site, Browser, StatusCode) {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/basket/pear").await;
-    let gate = Gate::closed();
-    let late = {
-        let gate = gate.clone();
-        app_with(site.layer(), async move |session: Session| {
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("late", true)
         })
-    };
-    let late = browser.at(&late);
-    let late = tokio::spawn(async move { late.peek("/page").await });
-    gate.reached().await;
+    })
+    .await;
     sign_in(&site, &mut browser, login).await;
-    gate.open();
-    let answer = late.await.expect("no panic");
+    let answer = late.finish().await;
     assert!(answer.sets_no_cookie());
     (site, browser, answer.status)
 }

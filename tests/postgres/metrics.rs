@@ -10,7 +10,7 @@ use axum_pg_session::{
 use crate::support::{
     Browser, Meters, Site, app, execute,
     meters::Registered,
-    page::{Gate, app_with, until},
+    page::{UnderWay, app_with, until},
     visit,
 };
 
@@ -245,22 +245,17 @@ async fn a_session_that_the_application_refuses_is_no_hit() {
 async fn a_save_that_another_writer_overtook_is_a_conflict_and_a_replay() {
     let watched = Watched::new().await;
     let browser = watched.visitor().await;
-    let gate = Gate::closed();
-    let page = {
-        let gate = gate.clone();
+    let late = UnderWay::begin(&browser, "/page", |gate| {
         watched.site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("b", 2)
         })
-    };
-    let late = browser.at(&page);
-    let late = tokio::spawn(async move { late.peek("/page").await.status });
-    gate.reached().await;
+    })
+    .await;
     let rows = watched.site.rows();
     rows.execute(r#"UPDATE TABLE SET session = '{"a":"3"}'"#)
         .await;
-    gate.open();
-    assert_eq!(late.await.expect("no panic"), 200);
+    assert_eq!(late.finish().await.status, 200);
     assert_eq!(rows.document().await["b"], 2);
     watched.meters.have_moved(&[
         "conflicts +1",

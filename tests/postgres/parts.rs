@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     Browser, Life, Site, app, execute,
-    page::{Gate, app_with},
+    page::{UnderWay, app_with},
     parts::{over_two_servers, sixteen},
     site::pool,
     texts,
@@ -162,21 +162,18 @@ async fn requests_of_one_session_merge_in_parts() {
 #[tokio::test]
 async fn a_late_save_follows_to_the_new_id_in_another_part() {
     in_parts(async |site| {
-        let gate = Gate::closed();
-        let waits = gate.clone();
-        let slow = site.app_with(async move |session: Session| {
-            waits.pass().await;
-            session.insert("late", 1)
-        });
         let mut browser = site.browser();
         browser.get("/insert/a/1").await;
-        let late = browser.at(&slow);
-        let late = tokio::spawn(async move { late.peek("/page").await });
-        gate.reached().await;
+        let late = UnderWay::begin(&browser, "/page", |gate| {
+            site.app_with(async move |session: Session| {
+                gate.pass().await;
+                session.insert("late", 1)
+            })
+        })
+        .await;
         let old = browser.clone();
         assert_eq!(browser.get("/cycle").await.status, 200);
-        gate.open();
-        assert_eq!(late.await.expect("no panic").status, 200);
+        assert_eq!(late.finish().await.status, 200);
         assert_eq!(browser.get("/keys").await.body, "a,late");
         assert_eq!(old.peek("/keys").await.body, "");
     })

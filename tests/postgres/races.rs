@@ -8,11 +8,10 @@ use std::{future::Future, time::Duration};
 
 use axum::{Router, extract::Path, routing::get};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Reaper, Session};
-use tokio::task::JoinHandle;
 
 use crate::support::{
     Answer, Browser, Site,
-    page::{Gate, until},
+    page::{Gate, UnderWay, until},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,34 +43,8 @@ fn gated(layer: PgSessionLayer, gate: Gate) -> Router {
     Router::new().route("/{action}", get(handler)).layer(layer)
 }
 
-/// One request that has loaded its session and waits to go on.
-struct Request {
-    gate: Gate,
-    answer: JoinHandle<Answer>,
-}
-
-impl Request {
-    async fn begin(layer: PgSessionLayer, browser: &Browser, action: &str) -> Self {
-        let gate = Gate::closed();
-        let browser = browser.at(&gated(layer, gate.clone()));
-        let path = format!("/{action}");
-        let answer = tokio::spawn(async move { browser.peek(&path).await });
-        gate.reached().await;
-        Self { gate, answer }
-    }
-
-    fn go_on(&self) {
-        self.gate.open();
-    }
-
-    async fn finish(self) -> Answer {
-        self.go_on();
-        self.answered().await
-    }
-
-    async fn answered(self) -> Answer {
-        self.answer.await.expect("no panic")
-    }
+async fn begin(layer: PgSessionLayer, browser: &Browser, action: &str) -> UnderWay {
+    UnderWay::begin(browser, &format!("/{action}"), |gate| gated(layer, gate)).await
 }
 
 struct Race {
@@ -93,8 +66,8 @@ async fn race(place: Place, first: &str, second: &str) -> Race {
             PgSessionLayer::new(site.elsewhere().await).touch_interval(Duration::ZERO)
         }
     };
-    let first = Request::begin(here, &browser, first).await;
-    let second = Request::begin(there, &browser, second).await;
+    let first = begin(here, &browser, first).await;
+    let second = begin(there, &browser, second).await;
     let (first, second) = match place {
         Place::OneRowLock => overlapping(&site, first, second).await,
         Place::OneProcess | Place::TwoProcesses => (first.finish().await, second.finish().await),
@@ -107,7 +80,7 @@ async fn race(place: Place, first: &str, second: &str) -> Race {
     }
 }
 
-async fn overlapping(site: &Site, first: Request, second: Request) -> (Answer, Answer) {
+async fn overlapping(site: &Site, first: UnderWay, second: UnderWay) -> (Answer, Answer) {
     let lock = site.lock_rows().await;
     first.go_on();
     site.blocked(1).await;
@@ -308,7 +281,7 @@ async fn reaped_before(place: Place, action: &str) -> (Site, Answer) {
     let mut browser = site.browser();
     browser.get("/insert/base/1").await;
     let layer = site.layer().touch_interval(Duration::ZERO);
-    let request = Request::begin(layer, &browser, action).await;
+    let request = begin(layer, &browser, action).await;
     site.rows().age(1e6).await;
     let reaper = Reaper::new(store_in(place, &site).await);
     assert_eq!(reaper.run_once().await.expect("a run").deleted, 1);
@@ -339,7 +312,7 @@ async fn a_touch_before_the_reaper_saves_the_session() {
         let mut browser = site.browser();
         browser.get("/insert/base/1").await;
         site.rows().age(86_300.0).await;
-        let request = Request::begin(site.layer(), &browser, "read").await;
+        let request = begin(site.layer(), &browser, "read").await;
         assert_eq!(request.finish().await.status.as_u16(), 200);
         site.rows().age(1000.0).await;
         let reaper = Reaper::new(store_in(place, &site).await);
@@ -356,7 +329,7 @@ async fn a_touch_that_waits_beside_the_reaper_decides_by_the_clock() {
     let mut browser = site.browser();
     browser.get("/insert/base/1").await;
     site.rows().age(86_300.0).await;
-    let request = Request::begin(site.layer(), &browser, "read").await;
+    let request = begin(site.layer(), &browser, "read").await;
     let lock = site.lock_rows().await;
     request.go_on();
     site.blocked(1).await;
@@ -375,7 +348,7 @@ async fn a_request_that_is_cancelled_in_its_handler_saves_nothing_and_leaves_not
     browser.get("/insert/base/1").await;
     let before = site.rows().dump().await;
     for action in ["save", "cycle", "destroy"] {
-        let request = Request::begin(site.layer(), &browser, action).await;
+        let request = begin(site.layer(), &browser, action).await;
         request.answer.abort();
         assert!(request.answer.await.expect_err("aborted").is_cancelled());
     }
@@ -409,7 +382,7 @@ async fn a_late_save_follows_a_chain_of_cycles() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/base/1").await;
-    let request = Request::begin(site.layer(), &browser, "save").await;
+    let request = begin(site.layer(), &browser, "save").await;
     for _ in 0..3 {
         browser.get("/cycle").await;
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::support::{
     Answer, Browser, Site,
-    page::{Gate, until},
+    page::{Gate, UnderWay, until},
 };
 
 #[derive(Default, Deserialize, Serialize)]
@@ -49,43 +49,36 @@ async fn show(visitor: TypedSession<Visitor>) -> Result<String, Error> {
     Ok(format!("{name:?} {basket:?} {visits}"))
 }
 
-fn app(layer: PgSessionLayer) -> Router {
+fn pages() -> Router {
     Router::new()
         .route("/name", get(name))
         .route("/put", get(put))
         .route("/visit", get(visit))
         .route("/show", get(show))
-        .layer(layer)
+}
+
+fn app(layer: PgSessionLayer) -> Router {
+    pages().layer(layer)
+}
+
+/// Its requests wait between loading their session and their handler.
+fn gated(layer: PgSessionLayer, gate: Gate) -> Router {
+    let waits = from_fn(move |_: Session, request: Request, next: Next| {
+        let gate = gate.clone();
+        async move {
+            gate.pass().await;
+            next.run(request).await
+        }
+    });
+    pages().layer(waits).layer(layer)
 }
 
 /// Both requests have loaded their session before either saves it.
 async fn together(layers: [PgSessionLayer; 2], browser: &Browser, pages: [&str; 2]) -> [Answer; 2] {
-    let gates = [Gate::closed(), Gate::closed()];
-    let mut requests = Vec::new();
-    for ((layer, gate), page) in layers.into_iter().zip(&gates).zip(pages) {
-        let passing = gate.clone();
-        let loads = from_fn(move |_: Session, request: Request, next: Next| {
-            let gate = passing.clone();
-            async move {
-                gate.pass().await;
-                next.run(request).await
-            }
-        });
-        let routes = Router::new()
-            .route("/name", get(name))
-            .route("/put", get(put))
-            .route("/visit", get(visit));
-        let browser = browser.at(&routes.layer(loads).layer(layer));
-        let page = page.to_owned();
-        requests.push(tokio::spawn(async move { browser.peek(&page).await }));
-        gate.reached().await;
-    }
-    let mut answers = Vec::new();
-    for (gate, request) in gates.iter().zip(requests) {
-        gate.open();
-        answers.push(request.await.expect("no panic"));
-    }
-    answers.try_into().expect("two of them")
+    let [here, there] = layers;
+    let first = UnderWay::begin(browser, pages[0], |gate| gated(here, gate)).await;
+    let second = UnderWay::begin(browser, pages[1], |gate| gated(there, gate)).await;
+    [first.finish().await, second.finish().await]
 }
 
 async fn layers_of_two_processes(site: &Site) -> [PgSessionLayer; 2] {

@@ -7,11 +7,10 @@ use axum_pg_session::{
     Device, Error, ErrorKind, Expiry, Login, PgSessionLayer, PgSessionStore, Session, SessionId,
 };
 use time::OffsetDateTime;
-use tokio::task::JoinHandle;
 
 use crate::support::{
-    Answer, Browser, Site, app, execute,
-    page::{Gate, app_with, until},
+    Browser, Site, app, execute,
+    page::{UnderWay, app_with, until},
     texts, visit,
 };
 
@@ -234,24 +233,16 @@ async fn everyone_is_ended_on_a_table_of_three_columns_too() {
     assert_eq!(browser.get("/get/a").await.body, "none");
 }
 
-/// A request that has loaded its session, and what it will do then.
-struct UnderWay {
-    gate: Gate,
-    answer: JoinHandle<Answer>,
-}
-
+/// A request that does this as soon as it goes on.
 async fn begin(site: &Site, browser: &Browser, act: Act) -> UnderWay {
-    let gate = Gate::closed();
-    let passed = gate.clone();
     let layer = site.layer().touch_interval(Duration::ZERO);
-    let page = async move |session: Session| {
-        passed.pass().await;
-        act(&session)
-    };
-    let browser = browser.at(&app_with(layer, page));
-    let answer = tokio::spawn(async move { browser.peek("/page").await });
-    gate.reached().await;
-    UnderWay { gate, answer }
+    UnderWay::begin(browser, "/page", |gate| {
+        app_with(layer, async move |session: Session| {
+            gate.pass().await;
+            act(&session)
+        })
+    })
+    .await
 }
 
 type Act = fn(&Session) -> Result<(), Error>;
@@ -289,8 +280,7 @@ async fn no_request_under_way_revives_a_session_that_was_ended_elsewhere() {
                 1,
                 "{how}, {what}"
             );
-            late.gate.open();
-            let answer = late.answer.await.expect("no panic");
+            let answer = late.finish().await;
             // A touch that comes too late is no failure of its request.
             let status = if what == "touch" { 200 } else { 503 };
             assert_eq!(answer.status, status, "{how}, {what}");
@@ -311,13 +301,13 @@ async fn a_new_id_is_no_escape_from_the_end() {
             let id = handle(&browser).await;
             let late = begin(&site, &browser, act).await;
             let lock = site.lock_rows().await;
-            late.gate.open();
+            late.go_on();
             site.blocked(1).await;
             let elsewhere = site.elsewhere().await;
             let ending = tokio::spawn(async move { end(how, &elsewhere, &id).await });
             site.blocked(2).await;
             lock.commit().await.expect("no changes");
-            let answer = late.answer.await.expect("no panic");
+            let answer = late.answered().await;
             assert_eq!(answer.status, 200, "{how}, {what}");
             let ended = ending.await.expect("no panic");
             let mut visitor = browser.clone();
@@ -343,10 +333,10 @@ async fn a_new_id_does_not_make_this_session_one_of_the_others() {
     let alice = site.elsewhere().await.user("alice");
     let ending = tokio::spawn(async move { alice.destroy_others(&id).await });
     site.blocked(1).await;
-    late.gate.open();
+    late.go_on();
     until(async || late.answer.is_finished() || site.is_blocked_twice().await).await;
     lock.commit().await.expect("no changes");
-    let answer = late.answer.await.expect("no panic");
+    let answer = late.answered().await;
     assert_eq!(ending.await.expect("no panic").expect("an end"), 1);
     let mut visitor = this.clone();
     visitor.accept(&answer);

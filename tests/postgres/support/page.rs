@@ -10,9 +10,9 @@ use std::{
 use axum::{Router, handler::Handler, routing::get};
 use axum_pg_session::{PgSessionLayer, SessionId};
 use sqlx::{Postgres, Transaction};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 
-use super::{Site, site::pages};
+use super::{Answer, Browser, Site, site::pages};
 
 /// Far more than anything takes here; a wait that is this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -159,6 +159,41 @@ impl Gate {
     /// Lets one handler pass.
     pub(crate) fn open(&self) {
         self.open.add_permits(1);
+    }
+}
+
+/// A request that has loaded its session and waits to go on.
+pub(crate) struct UnderWay {
+    gate: Gate,
+    pub(crate) answer: JoinHandle<Answer>,
+}
+
+impl UnderWay {
+    /// Of the pages that `app` makes, whose handler or layer passes the gate.
+    pub(crate) async fn begin(
+        browser: &Browser,
+        path: &str,
+        app: impl FnOnce(Gate) -> Router,
+    ) -> Self {
+        let gate = Gate::closed();
+        let browser = browser.at(&app(gate.clone()));
+        let path = path.to_owned();
+        let answer = tokio::spawn(async move { browser.peek(&path).await });
+        gate.reached().await;
+        Self { gate, answer }
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.gate.open();
+    }
+
+    pub(crate) async fn finish(self) -> Answer {
+        self.go_on();
+        self.answered().await
+    }
+
+    pub(crate) async fn answered(self) -> Answer {
+        self.answer.await.expect("no panic")
     }
 }
 
