@@ -255,6 +255,19 @@ impl Document {
     }
 }
 
+/// # Errors
+///
+/// For the member that belongs to this crate.
+pub(crate) fn check_key(key: &str) -> Result<(), Error> {
+    match key {
+        RESERVED => Err(Error::new(
+            ErrorKind::ReservedKey,
+            "the key _session is kept for what the session knows of itself",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn is_kept(key: &str, own: Option<&str>) -> bool {
     key == RESERVED || Some(key) == own
 }

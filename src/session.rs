@@ -12,16 +12,19 @@ use serde::{Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 
 use crate::{
-    Error, ErrorKind, Expiry,
+    Error, Expiry,
     changes::{Change, decode, encode, erased},
     config::Config,
-    document::{Document, RESERVED},
+    document::{Document, RESERVED, check_key},
     expiry::{Timeouts, instant},
     id::SessionId,
     key::SessionKey,
     state::State,
     store::PgSessionStore,
 };
+
+#[cfg(doc)]
+use crate::ErrorKind;
 
 mod pay;
 mod shaped;
@@ -403,16 +406,6 @@ impl Session {
         let saving = tokio::spawn(async move { session.save_now().await });
         saving.await.unwrap_or_else(|_| Err(Error::abandoned()))
     }
-}
-
-fn check_key(key: &str) -> Result<(), Error> {
-    if key == RESERVED {
-        return Err(Error::new(
-            ErrorKind::ReservedKey,
-            "the key _session is kept for what the session knows of itself",
-        ));
-    }
-    Ok(())
 }
 
 impl fmt::Debug for Session {

@@ -15,7 +15,7 @@ use serde::{
 use crate::{
     Error, ErrorKind,
     changes::Misfit,
-    document::{Document, Json, RESERVED},
+    document::{Document, Json, check_key},
     limits::Limits,
 };
 
@@ -142,10 +142,11 @@ fn fields(value: &impl Serialize) -> Result<Fields, Error> {
 }
 
 fn check_field(document: &Document, field: &str) -> Result<(), Error> {
-    match field == RESERVED || document.layout().own_key() == Some(field) {
+    check_key(field)?;
+    match document.layout().own_key() == Some(field) {
         true => Err(Error::new(
             ErrorKind::ReservedKey,
-            format!("a field can't be named {field}, which is kept for the session itself"),
+            format!("a field can't be named {field}, which is kept for the cookie's attributes"),
         )),
         false => Ok(()),
     }

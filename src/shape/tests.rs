@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::*;
-use crate::format::NativeLayout;
+use crate::{document::RESERVED, format::NativeLayout};
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 struct Visitor {

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::Query};
 
 use crate::{
     Error,
     document::Document,
-    expiry::Times,
+    expiry::{Extent, Times},
     id::RowId,
     login::Login,
     store::{
@@ -15,6 +15,7 @@ use crate::{
         instant::Instant,
         reissue::Plan,
         row::{Content, Row},
+        sql::Sql,
         table::Table,
     },
 };
@@ -22,6 +23,7 @@ use crate::{
 /// How long the old id tells late requests where their session went. It opens
 /// nothing meanwhile. Longer than any answer should be under way.
 const FORWARDING: Duration = Duration::from_secs(60);
+
 pub(super) async fn copy(
     table: &Table,
     connection: &mut PgConnection,
@@ -31,15 +33,7 @@ pub(super) async fn copy(
 ) -> Result<Row, Error> {
     let extent = plan.timeouts.extent(&document.meta(), row.times.created);
     let content = Content::from(Arc::new(document));
-    table
-        .reissue
-        .copy
-        .query()
-        .bind(row.id.as_str())
-        .bind(plan.new_id.as_str())
-        .bind(&*content.text)
-        .bind(extent.ttl)
-        .bind(extent.until)
+    of_row(&table.reissue.copy, row, plan, &content, extent)
         .execute(connection)
         .await?;
     let times = row.times.moved(Written::at(row.times.now, extent));
@@ -59,21 +53,29 @@ pub(super) async fn copy_for(
     let created = table.columns.has_created().then_some(now);
     let extent = plan.timeouts.extent(&document.meta(), created);
     let content = Content::from(Arc::new(document));
-    table
-        .reissue
-        .login_copy
-        .query()
-        .bind(row.id.as_str())
-        .bind(plan.new_id.as_str())
-        .bind(&*content.text)
-        .bind(extent.ttl)
-        .bind(extent.until)
+    of_row(&table.reissue.login_copy, row, plan, &content, extent)
         .bind(login.user_id())
         .bind(login.device_text())
         .execute(connection)
         .await?;
     let times = Times::of_new(Written::at(now, extent), &table.columns);
     Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
+}
+
+/// What both statements that copy a row begin with.
+fn of_row(
+    copy: &Sql,
+    row: &Row,
+    plan: &Plan,
+    content: &Content,
+    extent: Extent,
+) -> Query<'static, Postgres, PgArguments> {
+    copy.query()
+        .bind(row.id.as_str())
+        .bind(plan.new_id.as_str())
+        .bind(&*content.text)
+        .bind(extent.ttl)
+        .bind(extent.until)
 }
 
 /// A session that begins with its login.

@@ -276,7 +276,7 @@ impl Error {
     /// somebody else left and that failed.
     fn spoils_the_connection(&self) -> bool {
         let is_of_use =
-            |code: String| !["25006", "25P02"].contains(&&*code) && !code.starts_with("57P");
+            |code: String| !matches!(code.as_str(), "25006" | "25P02") && !code.starts_with("57P");
         self.is_unavailable() && !self.sqlstate().is_some_and(is_of_use)
     }
 

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     Error, ErrorKind,
+    changes::Changes,
     document::Document,
     expiry::Extent,
     state::MayTouch,
@@ -76,7 +77,7 @@ fn replay_all(mut document: Document, orders: &mut Vec<SaveOrder>) -> Arc<Docume
     let mut failures = Vec::new();
     let mut index = 0;
     while index < orders.len() {
-        match replay(&mut orders[index], &mut document) {
+        match replay(&mut orders[index].record.changes, &mut document) {
             Ok(()) => index += 1,
             Err(error) => failures.push((orders.remove(index), error)),
         }
@@ -89,16 +90,18 @@ fn replay_all(mut document: Document, orders: &mut Vec<SaveOrder>) -> Arc<Docume
 
 /// A closure of an application that panics must not take the requests along
 /// that are saved together with its own.
-fn replay(order: &mut SaveOrder, document: &mut Document) -> Result<(), Error> {
-    let replayed = catch_unwind(AssertUnwindSafe(|| order.record.changes.replay(document)));
-    replayed.unwrap_or_else(|_| Err(panicked()))
-}
-
-pub(super) fn panicked() -> Error {
-    Error::new(
-        ErrorKind::Serialize,
-        "a closure given to Session::update panicked when it was replayed",
-    )
+///
+/// # Errors
+///
+/// Those of the replay, and where a closure panics.
+pub(super) fn replay(changes: &mut Changes, document: &mut Document) -> Result<(), Error> {
+    let replayed = catch_unwind(AssertUnwindSafe(|| changes.replay(document)));
+    replayed.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::Serialize,
+            "a closure given to Session::update panicked when it was replayed",
+        ))
+    })
 }
 
 fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent> {

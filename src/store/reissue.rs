@@ -2,10 +2,7 @@
 //! in one transaction. Never `UPDATE id`: Citus refuses it. A login is one, and
 //! may begin the session too.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::{Connection as _, PgConnection};
 
@@ -21,7 +18,7 @@ use crate::{
     state::Source,
     store::{
         copy::{begin, copy, copy_for, delete, forward},
-        draft::panicked,
+        draft::replay,
         entries::LoadRow,
         limit,
         row::{Loaded, Row},
@@ -197,8 +194,7 @@ impl Plan {
             return Err(Error::ended());
         }
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        catch_unwind(AssertUnwindSafe(|| changes.replay(&mut document)))
-            .unwrap_or_else(|_| Err(panicked()))?;
+        replay(&mut changes, &mut document)?;
         Ok(document)
     }
 
