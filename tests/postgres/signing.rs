@@ -81,6 +81,14 @@ async fn a_signed_token_has_a_whole_life() {
     assert_eq!(site.rows().count().await, 0);
 }
 
+/// As well-formed as the token: its last character holds four bits, and the
+/// two that it leaves are zero in both.
+fn with_another_end(token: &str) -> String {
+    let (start, end) = token.split_at(token.len() - 1);
+    let another = if end == "A" { "Q" } else { "A" };
+    format!("{start}{another}")
+}
+
 /// Whoever has no key can't even ask the database, whatever they know.
 #[tokio::test]
 async fn a_forged_token_costs_no_statement() {
@@ -96,7 +104,7 @@ async fn a_forged_token_costs_no_statement() {
         bare(token).to_owned(),
         format!("{}{}", bare(token), &other.token()[43..]),
         format!("{}.{}", bare(token), "A".repeat(43)),
-        format!("{}A", &token[..86]),
+        with_another_end(token),
         strange.token().to_owned(),
         "A".repeat(43),
     ] {
