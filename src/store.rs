@@ -395,14 +395,16 @@ impl PgSessionStore {
     /// all is there it needs no right to create anything. A table of another
     /// system that this role may not change is used as it is.
     ///
-    /// It takes an advisory lock of its session, so call it on a direct
-    /// connection, not through a pooler in transaction mode, unless the store
-    /// [knows of the pooler](Self::transaction_pooler).
+    /// What it creates, it creates under an advisory lock: of its session, so
+    /// that a large table is not kept from readers while an index is built, or of
+    /// one transaction for all where a pooler lends connections for a transaction.
     ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) when a right is missing or the
-    /// table that is there can't serve, naming what is wrong.
+    /// table that is there can't serve, naming what is wrong, and before anything
+    /// is created behind a pooler that needs
+    /// [`transaction_pooler`](Self::transaction_pooler).
     pub async fn migrate(&self) -> Result<(), Error> {
         match self.shared.creation {
             Creation::WhenMissing => self.set_up().migrate().await,

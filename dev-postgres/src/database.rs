@@ -35,6 +35,7 @@ fn pooler() -> io::Result<Option<&'static Pooler>> {
         "" => return Ok(None),
         "session" => Lending::Session,
         "transaction" => Lending::Transaction,
+        "prepared" => Lending::TransactionWithPreparedStatements,
         other => return Err(io::Error::other(format!("DEV_POSTGRES_POOLER is {other}"))),
     };
     if given().is_some() {
@@ -138,7 +139,8 @@ impl TestDatabase {
     }
 
     /// Its URL through the pooler that `DEV_POSTGRES_POOLER` asks for: a
-    /// PgBouncer that lends a connection for a `session` or a `transaction`.
+    /// PgBouncer that lends a connection for a `session` or a `transaction`, or
+    /// for a transaction with an eye on what was `prepared`.
     #[must_use]
     pub fn pooled(&self) -> Option<(&str, Lending)> {
         let (url, lending) = self.pooled.as_ref()?;

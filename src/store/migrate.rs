@@ -8,8 +8,8 @@ use sqlx::{
 use crate::{
     Error, ErrorKind,
     store::{
+        pooler::Lending,
         set_up::SetUp,
-        sql::Pooling,
         table::{TableName, quoted},
     },
 };
@@ -161,10 +161,11 @@ impl SetUp {
     /// a migration fails or nobody waits for it any more, and then every later
     /// migration of the database would wait for this connection.
     async fn run_migrations(&self) -> Result<(), Error> {
+        let lending = self.database.lending().await?;
         let pool = self.pool_of_one();
-        let outcome = match self.database.pooling {
-            Pooling::Own => migrator(&self.name).run(&pool).await.map_err(Error::from),
-            Pooling::Transaction => self.migrate_in_one_transaction(&pool).await,
+        let outcome = match lending {
+            Lending::Session => migrator(&self.name).run(&pool).await.map_err(Error::from),
+            Lending::Transaction => self.migrate_in_one_transaction(&pool).await,
         };
         pool.close().await;
         outcome

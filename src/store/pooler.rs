@@ -21,35 +21,58 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// What sqlx calls the statements that it prepares.
 const NAMES_OF_SQLX: &str = "sqlx_s_";
 
+/// For how long a client of the server has one connection of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Lending {
+    Session,
+    Transaction,
+}
+
 impl Database {
+    /// As far as it can be told.
+    ///
     /// # Errors
     ///
     /// Where it is certain that a pooler gives the server's connections to
-    /// others between two statements, and does not look after the prepared ones.
-    pub(super) async fn check_pooling(&self) -> Result<(), Error> {
+    /// others between two statements, and neither looks after the prepared ones
+    /// nor was told of.
+    pub(super) async fn lending(&self) -> Result<Lending, Error> {
         if self.pooling == Pooling::Transaction {
-            return Ok(());
+            return Ok(Lending::Transaction);
         }
         let options = self.pool().connect_options();
-        match timeout(PATIENCE, mixes_up(&options)).await {
-            Ok(Ok(true)) => Err(Error::new(
+        match timeout(PATIENCE, compare(&options)).await {
+            Ok(Ok(Found::MixedUp)) => Err(Error::new(
                 ErrorKind::Setup,
                 "a pooler in transaction mode stands before Postgres and does not keep track of \
                  prepared statements; set PgSessionStore::transaction_pooler",
             )),
-            // No second connection is to be had, so nothing can be told.
-            _ => Ok(()),
+            Ok(Ok(Found::KeptApart)) => Ok(Lending::Transaction),
+            // Or no second connection is to be had, so nothing can be told.
+            Ok(Ok(Found::Nothing)) | Ok(Err(_)) | Err(_) => Ok(Lending::Session),
         }
     }
 }
 
-async fn mixes_up(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
+/// A pooler that lends for a transaction, by what it does with what its clients
+/// have prepared.
+enum Found {
+    Nothing,
+    KeptApart,
+    MixedUp,
+}
+
+async fn compare(options: &PgConnectOptions) -> Result<Found, sqlx::Error> {
     let mut one = options.connect().await?;
     let mut other = options.connect().await?;
-    let mixes_up = are_lent(&mut one, &mut other).await? && has_our_names(&mut one).await?;
+    let found = match are_lent(&mut one, &mut other).await? {
+        false => Found::Nothing,
+        true if has_our_names(&mut one).await? => Found::MixedUp,
+        true => Found::KeptApart,
+    };
     one.close().await?;
     other.close().await?;
-    Ok(mixes_up)
+    Ok(found)
 }
 
 /// Whether two open connections are one to the server, or one of them is a new

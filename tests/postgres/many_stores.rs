@@ -162,6 +162,6 @@ async fn a_store_that_rests_leaves_a_connection_to_the_others() {
     }
     // At once, not when what is kept is given back.
     let kept = pool.size() as usize - pool.num_idle();
-    let own = tokio::time::timeout(Duration::from_millis(100), pool.acquire()).await;
+    let own = tokio::time::timeout(Duration::from_millis(200), pool.acquire()).await;
     assert!(own.is_ok_and(|own| own.is_ok()), "{kept} are kept");
 }

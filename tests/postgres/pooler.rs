@@ -86,6 +86,21 @@ async fn a_transaction_pooler_without_the_setting_is_refused_at_set_up() {
     }
 }
 
+/// sqlx's lock would stay with a connection of the server that others get.
+#[tokio::test]
+async fn a_transaction_pooler_without_the_setting_is_refused_before_anything_is_migrated() {
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    let store = behind.store_without_the_setting().await;
+    let error = store.migrate().await.expect_err("a pooler");
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    let left = "SELECT relname::text FROM pg_class WHERE relname LIKE '%session%'
+            AND relnamespace = 'public'::regnamespace
+        UNION ALL SELECT locktype FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(texts(&behind.direct, left).await, [""; 0]);
+}
+
 #[tokio::test]
 async fn a_transaction_pooler_with_the_setting_is_accepted() {
     let Some(behind) = Behind::new(Lending::Transaction).await else {
@@ -111,16 +126,8 @@ async fn a_pooler_that_keeps_track_of_prepared_statements_needs_no_setting() {
     let Some(behind) = Behind::new(lending).await else {
         return;
     };
-    // Only the migrations' lock needs one connection.
-    behind
-        .store()
-        .await
-        .transaction_pooler(true)
-        .migrate()
-        .await
-        .expect("a new table");
     let store = behind.store_without_the_setting().await;
-    store.check().await.expect("it is accepted");
+    store.migrate().await.expect("a new table");
     Life::of(&behind.direct, "session").is_whole(&store).await;
     let crowd = Crowd::of(&behind, CROWD).await;
     let seen = crowd.look(3_200).await;
@@ -142,9 +149,9 @@ async fn a_session_lives_behind_a_transaction_pooler() {
 
 /// Their lock is the transaction's, as one of the session would stay with a
 /// connection that is lent to others.
-#[tokio::test]
-async fn processes_migrate_at_once_through_a_transaction_pooler() {
-    let Some(behind) = Behind::new(Lending::Transaction).await else {
+/// One migrates and the others wait, and no lock stays.
+async fn migrate_at_once(lending: Lending) {
+    let Some(behind) = Behind::new(lending).await else {
         return;
     };
     let mut processes = JoinSet::new();
@@ -153,7 +160,7 @@ async fn processes_migrate_at_once_through_a_transaction_pooler() {
         processes.spawn(async move { store.migrate().await });
     }
     for outcome in processes.join_all().await {
-        outcome.expect("one migrates, the others wait");
+        outcome.expect("a finished table");
     }
     let locks = "SELECT locktype FROM pg_locks WHERE locktype = 'advisory'";
     assert_eq!(texts(&behind.direct, locks).await, [""; 0]);
@@ -162,6 +169,16 @@ async fn processes_migrate_at_once_through_a_transaction_pooler() {
         texts(&behind.direct, notes).await,
         ["1", "2", "3", "4", "5"]
     );
+}
+
+#[tokio::test]
+async fn processes_migrate_at_once_through_a_transaction_pooler() {
+    migrate_at_once(Lending::Transaction).await;
+}
+
+#[tokio::test]
+async fn processes_migrate_at_once_through_a_pooler_that_keeps_track_of_prepared_statements() {
+    migrate_at_once(Lending::TransactionWithPreparedStatements).await;
 }
 
 #[tokio::test]
