@@ -305,7 +305,7 @@ async fn a_touch_that_the_database_refuses_is_a_failure_although_the_page_is_ser
 async fn a_database_that_is_not_there_is_a_lookup_that_failed_whatever_is_answered() {
     let meters = Meters::install();
     let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
-    let store = PgSessionStore::new(pool).timeout(Duration::from_millis(50));
+    let store = PgSessionStore::new(pool).timeout(Duration::from_millis(500));
     for (policy, status) in [(FailurePolicy::Refuse, 503), (FailurePolicy::Continue, 200)] {
         let layer = PgSessionLayer::new(store.clone()).on_load_failure(policy);
         let browser = Browser::new(&app(layer)).with_cookie("__Host-id", GUESSES[0]);
