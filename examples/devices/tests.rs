@@ -158,6 +158,8 @@ async fn a_basket_survives_the_login_and_the_old_cookie_does_not() -> Outcome {
     let session = visitor.session().await?;
     assert_eq!(session.user_id().as_deref(), Some("ada"));
     assert!(session.contains_key("basket"));
+    let of_the_forms: Option<String> = session.get("csrf")?;
+    assert_ne!(of_the_forms.as_deref(), Some(TOKEN));
     assert!(planted.session().await?.is_new());
     Ok(())
 }
