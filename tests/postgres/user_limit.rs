@@ -5,7 +5,11 @@ use std::num::NonZeroU32;
 use axum::Router;
 use axum_pg_session::{AtLimit, Error, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session};
 
-use crate::support::{Answer, Browser, Site, execute, page::app_with, site::pool};
+use crate::support::{
+    Answer, Browser, Site, execute,
+    page::{PATIENCE, app_with},
+    site::pool,
+};
 
 const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
 
@@ -137,6 +141,7 @@ async fn a_thousand_old_sessions_converge_to_the_limit() {
     let store = site
         .store
         .clone()
+        .timeout(PATIENCE)
         .max_sessions_per_user(FIVE, AtLimit::EndOldest);
     assert_eq!(log_in(&store).await.status, 200);
     assert_eq!(count(&site).await, 5);
