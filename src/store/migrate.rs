@@ -19,7 +19,9 @@ use crate::{
 /// They are noted in a table of their own, `_axum_pg_session_migrations`, so
 /// that they run beside the migrations of a host application.
 /// [`PgSessionStore::migrate`] does the same, also for other tables, and needs
-/// no right to create anything once all is there.
+/// no right to create anything once all is there. Behind a pooler in transaction
+/// mode it is the way to run them: this has a lock of the session, which a pooler
+/// leaves with a connection that others get.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
