@@ -351,7 +351,7 @@ async fn an_idle_timeout_of_the_layer_is_koas_ttl() {
     assert!((site.rows().seconds_left().await - 600.0).abs() < 5.0);
     // The cookie keeps to the session's own settings, as in Koa.
     assert!(answer.renews_the_pair(SID));
-    let seconds = end_of(&answer.cookie_lines()[0]).1;
+    let seconds = end_of(answer.cookie_lines()[0]).1;
     assert!((seconds - DAY).abs() < 5.0, "{seconds}");
 }
 
