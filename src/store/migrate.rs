@@ -8,8 +8,8 @@ use sqlx::{
 use crate::{
     Error, ErrorKind,
     store::{
-        pooler::Lending,
         set_up::SetUp,
+        sql::Pooling,
         table::{TableName, quoted},
     },
 };
@@ -112,19 +112,27 @@ impl SetUp {
     pub(super) async fn migrate(&self) -> Result<(), Error> {
         match self.columns().await? {
             Some(columns) if columns.are_complete() => {}
-            Some(_) => self.complete().await?,
-            None => {
-                self.create_schema().await?;
-                self.run_migrations().await?;
+            found => {
+                // Before anything is created.
+                let pooling = self.database.noticed_pooling().await?;
+                match found {
+                    Some(_) => self.complete(pooling).await?,
+                    None => self.create(pooling).await?,
+                }
             }
         }
         self.check().await.map(drop)
     }
 
+    async fn create(&self, pooling: Pooling) -> Result<(), Error> {
+        self.create_schema().await?;
+        self.run_migrations(pooling).await
+    }
+
     /// A table with the three columns serves as it is where this role may not
     /// change it.
-    async fn complete(&self) -> Result<(), Error> {
-        match self.run_migrations().await {
+    async fn complete(&self, pooling: Pooling) -> Result<(), Error> {
+        match self.run_migrations(pooling).await {
             Err(error) if error.lacks_a_right() => {
                 tracing::warn!(
                     db.collection.name = %self.name,
@@ -162,12 +170,11 @@ impl SetUp {
     /// On a connection of its own, closed at the end: sqlx keeps its lock when
     /// a migration fails or nobody waits for it any more, and then every later
     /// migration of the database would wait for this connection.
-    async fn run_migrations(&self) -> Result<(), Error> {
-        let lending = self.database.lending().await?;
+    async fn run_migrations(&self, pooling: Pooling) -> Result<(), Error> {
         let pool = self.pool_of_one();
-        let outcome = match lending {
-            Lending::Session => migrator(&self.name).run(&pool).await.map_err(Error::from),
-            Lending::Transaction => self.migrate_in_one_transaction(&pool).await,
+        let outcome = match pooling {
+            Pooling::Own => migrator(&self.name).run(&pool).await.map_err(Error::from),
+            Pooling::Transaction => self.migrate_in_one_transaction(&pool).await,
         };
         pool.close().await;
         outcome

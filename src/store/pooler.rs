@@ -21,24 +21,17 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// What sqlx calls the statements that it prepares.
 const NAMES_OF_SQLX: &str = "sqlx_s_";
 
-/// For how long a client of the server has one connection of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Lending {
-    Session,
-    Transaction,
-}
-
 impl Database {
-    /// As far as it can be told.
+    /// What stands between, as it was told of or is noticed.
     ///
     /// # Errors
     ///
     /// Where it is certain that a pooler gives the server's connections to
     /// others between two statements, and neither looks after the prepared ones
     /// nor was told of.
-    pub(super) async fn lending(&self) -> Result<Lending, Error> {
+    pub(super) async fn noticed_pooling(&self) -> Result<Pooling, Error> {
         if self.pooling == Pooling::Transaction {
-            return Ok(Lending::Transaction);
+            return Ok(Pooling::Transaction);
         }
         let options = self.pool().connect_options();
         match timeout(PATIENCE, compare(&options)).await {
@@ -47,9 +40,9 @@ impl Database {
                 "a pooler in transaction mode stands before Postgres and does not keep track of \
                  prepared statements; set PgSessionStore::transaction_pooler",
             )),
-            Ok(Ok(Found::KeptApart)) => Ok(Lending::Transaction),
+            Ok(Ok(Found::KeptApart)) => Ok(Pooling::Transaction),
             // Or no second connection is to be had, so nothing can be told.
-            Ok(Ok(Found::Nothing)) | Ok(Err(_)) | Err(_) => Ok(Lending::Session),
+            Ok(Ok(Found::Nothing)) | Ok(Err(_)) | Err(_) => Ok(Pooling::Own),
         }
     }
 }

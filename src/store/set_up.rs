@@ -97,7 +97,7 @@ impl SetUp {
     }
 
     async fn look(&self) -> Result<Arc<Table>, Error> {
-        self.database.lending().await?;
+        self.database.noticed_pooling().await?;
         let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
         columns.check_limit(self.limit, &self.name)?;
         let now = self.database.look(|connection| Box::pin(now(connection)));

@@ -93,10 +93,13 @@ async fn a_transaction_pooler_without_the_setting_is_refused_before_anything_is_
         return;
     };
     let store = behind.store_without_the_setting().await;
-    let error = store.migrate().await.expect_err("a pooler");
-    assert_eq!(error.kind(), ErrorKind::Setup);
+    for store in [store.clone(), store.schema("apart")] {
+        let error = store.migrate().await.expect_err("a pooler");
+        assert_eq!(error.kind(), ErrorKind::Setup);
+    }
     let left = "SELECT relname::text FROM pg_class WHERE relname LIKE '%session%'
             AND relnamespace = 'public'::regnamespace
+        UNION ALL SELECT nspname::text FROM pg_namespace WHERE nspname = 'apart'
         UNION ALL SELECT locktype FROM pg_locks WHERE locktype = 'advisory'";
     assert_eq!(texts(&behind.direct, left).await, [""; 0]);
 }
@@ -148,8 +151,7 @@ async fn a_session_lives_behind_a_transaction_pooler() {
 }
 
 /// Their lock is the transaction's, as one of the session would stay with a
-/// connection that is lent to others.
-/// One migrates and the others wait, and no lock stays.
+/// connection that is lent to others. One migrates, and the others wait.
 async fn migrate_at_once(lending: Lending) {
     let Some(behind) = Behind::new(lending).await else {
         return;
