@@ -41,6 +41,7 @@ mod receipt;
 mod reissue;
 mod render;
 mod report;
+mod round_trip;
 mod row;
 mod save;
 mod set_up;

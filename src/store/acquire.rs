@@ -9,14 +9,20 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::store::primary::Primary;
+use crate::store::{primary::Primary, round_trip::RoundTrip};
 
-/// How long the pool may ask a connection that it has whether it is alive.
+/// How long at least a connection of the pool may take to tell that it is alive.
 const TO_ANSWER: Duration = Duration::from_millis(250);
-/// How long a new connection may take before another attempt is made. It
-/// doubles, so that a server that is slow to connect is reached as well, and one
-/// that is overloaded is not asked for more and more.
+/// The pool asks, and so do we; each answer may take twice as long as of late.
+const ROUND_TRIPS_TO_ANSWER: u32 = 4;
+/// How long at least a new connection may take before another attempt is made.
+/// It doubles, so that a server that is slow to connect is reached as well, and
+/// one that is overloaded is not asked for more and more.
 const TO_CONNECT: Duration = Duration::from_millis(500);
+/// TCP, TLS, the password and our question.
+const ROUND_TRIPS_TO_CONNECT: u32 = 8;
+/// A way that was slow may be dead by now.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(2);
 /// After the first attempt to connect that failed; it doubles, too.
 const PAUSE: Duration = Duration::from_millis(10);
 /// A server that is back should not wait for long to be noticed.
@@ -33,14 +39,20 @@ type Acquired = Result<PoolConnection<Postgres>, sqlx::Error>;
 /// # Errors
 ///
 /// When there is no use in trying again.
-pub(super) async fn acquire(pool: &PgPool, primary: Option<&Arc<Primary>>) -> Acquired {
+pub(super) async fn acquire(
+    pool: &PgPool,
+    primary: Option<&Arc<Primary>>,
+    round_trip: &RoundTrip,
+) -> Acquired {
     let mut moves = primary.map(|primary| primary.moves());
-    let (mut to_connect, mut pause) = (TO_CONNECT, PAUSE);
+    let to_answer = patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, round_trip);
+    let mut to_connect = patience(TO_CONNECT, ROUND_TRIPS_TO_CONNECT, round_trip);
+    let mut pause = PAUSE;
     loop {
         let has_idle = pool.num_idle() > 0;
-        let patience = if has_idle { TO_ANSWER } else { to_connect };
+        let patience = if has_idle { to_answer } else { to_connect };
         let attempt = tokio::select! {
-            attempt = attempt(pool, primary, patience) => attempt,
+            attempt = attempt(pool, primary, round_trip, patience) => attempt,
             () = moved(moves.as_mut()) => continue,
         };
         match attempt {
@@ -60,14 +72,24 @@ pub(super) async fn acquire(pool: &PgPool, primary: Option<&Arc<Primary>>) -> Ac
     }
 }
 
+fn patience(least: Duration, round_trips: u32, round_trip: &RoundTrip) -> Duration {
+    let enough = round_trip.of_late().saturating_mul(round_trips);
+    enough.clamp(least, LONGEST_ATTEMPT)
+}
+
 enum Attempt {
     Ended(Acquired),
     Hangs,
 }
 
 /// Where others have all connections, the place in the queue is kept.
-async fn attempt(pool: &PgPool, primary: Option<&Arc<Primary>>, patience: Duration) -> Attempt {
-    let mut acquired = pin!(lent_by(pool));
+async fn attempt(
+    pool: &PgPool,
+    primary: Option<&Arc<Primary>>,
+    round_trip: &RoundTrip,
+    patience: Duration,
+) -> Attempt {
+    let mut acquired = pin!(lent_by(pool, round_trip));
     let began = Instant::now();
     loop {
         if let Ok(acquired) = timeout(TO_ANSWER, &mut acquired).await {
@@ -85,10 +107,12 @@ async fn attempt(pool: &PgPool, primary: Option<&Arc<Primary>>, patience: Durati
 /// # Errors
 ///
 /// Those of the pool, and of asking the connection.
-pub(super) async fn lent_by(pool: &PgPool) -> Acquired {
+pub(super) async fn lent_by(pool: &PgPool, round_trip: &RoundTrip) -> Acquired {
     loop {
         let mut connection = pool.acquire().await?;
+        let asked = Instant::now();
         if !is_in_a_transaction(&mut connection).await? {
+            round_trip.learn(asked.elapsed());
             return Ok(connection);
         }
         tracing::warn!(

@@ -15,8 +15,9 @@ use tokio::{
 };
 
 use crate::store::{
-    acquire::{acquire, doubt, give_back},
+    acquire::{acquire, doubt, give_back, lent_by},
     primary::Primary,
+    round_trip::RoundTrip,
 };
 
 /// How long a connection is kept after its last statement. Borrowing one costs
@@ -37,6 +38,7 @@ struct Shared {
     primary: Option<Arc<Primary>>,
     limit: NonZeroU32,
     permits: Semaphore,
+    round_trip: RoundTrip,
     kept: Mutex<Kept>,
 }
 
@@ -97,12 +99,22 @@ impl Connections {
             primary,
             limit,
             permits: Semaphore::new(limit.get() as usize),
+            round_trip: RoundTrip::default(),
             kept: Mutex::default(),
         }))
     }
 
     pub(super) fn pool(&self) -> &PgPool {
         &self.0.pool
+    }
+
+    /// For work that is no request's.
+    ///
+    /// # Errors
+    ///
+    /// Those of the pool, and of asking the connection.
+    pub(super) async fn lend(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        lent_by(&self.0.pool, &self.0.round_trip).await
     }
 
     pub(super) fn limit(&self) -> NonZeroU32 {
@@ -115,8 +127,14 @@ impl Connections {
         let (connection, since) = match self.0.take_kept() {
             Some(kept) => (kept.connection, kept.since),
             None => {
+                let Shared {
+                    pool,
+                    primary,
+                    round_trip,
+                    ..
+                } = &*self.0;
                 // Boxed, so that not every statement carries room for it.
-                let acquired = Box::pin(acquire(&self.0.pool, self.0.primary.as_ref()));
+                let acquired = Box::pin(acquire(pool, primary.as_ref(), round_trip));
                 (acquired.await?, Instant::now())
             }
         };

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Error, ErrorKind,
-    store::{acquire::lent_by, connections::Connections, sql::Pooling},
+    store::{connections::Connections, sql::Pooling},
     telemetry::{Call, Meter, Operation, Origins, Running, Stopwatch},
 };
 
@@ -40,7 +40,7 @@ impl Database {
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let deadline = self.deadline();
-        let connection = timeout_at(deadline, Box::pin(lent_by(self.pool())))
+        let connection = timeout_at(deadline, Box::pin(self.connections.lend()))
             .await
             .map_err(|_| out_of_time())??;
         let mut lent = Lent(Some(connection));

@@ -1,7 +1,5 @@
 //! Another server takes over.
 
-use std::time::Duration;
-
 use axum_pg_session::{ErrorKind, PgSessionStore};
 use dev_postgres::{Server, Shutdown};
 use tokio::time::Instant;
@@ -13,10 +11,6 @@ use crate::{
         place::{execute, pool, start},
     },
 };
-
-/// Of the store: the servers are asked several times a second which of them
-/// takes writes.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Two servers of which the second has all that the first commits, each
 /// behind a port.
@@ -45,7 +39,7 @@ impl Pair {
         let store = PgSessionStore::connect(&url(&networks))
             .await
             .expect("a primary")
-            .timeout(PATIENCE);
+            .timeout(TIMEOUT);
         store.migrate().await.expect("a new table");
         Self {
             first,
@@ -95,7 +89,7 @@ async fn until(server: &Server, sql: &str, expected: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_primary_dies_its_promoted_standby_serves_what_was_acknowledged() {
     let pair = Pair::new().await;
-    let crowd = Crowd::enter(&Site::new(&pair.store, PATIENCE)).await;
+    let crowd = Crowd::enter(&Site::new(&pair.store, TIMEOUT)).await;
     crowd.served(50).await;
     stop(&pair.first, Shutdown::Killed);
     crowd.refused(20).await;
@@ -107,7 +101,7 @@ async fn when_the_primary_dies_its_promoted_standby_serves_what_was_acknowledged
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_primary_falls_silent_its_promoted_standby_serves() {
     let pair = Pair::new().await;
-    let crowd = Crowd::enter(&Site::new(&pair.store, PATIENCE)).await;
+    let crowd = Crowd::enter(&Site::new(&pair.store, TIMEOUT)).await;
     crowd.served(50).await;
     pair.networks[0].turn(Condition::BlackHole).await;
     crowd.refused(20).await;
@@ -122,7 +116,7 @@ async fn when_the_primary_falls_silent_its_promoted_standby_serves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_a_demoted_primary_are_given_up() {
     let pair = Pair::new().await;
-    let crowd = Crowd::enter(&Site::new(&pair.store, PATIENCE)).await;
+    let crowd = Crowd::enter(&Site::new(&pair.store, TIMEOUT)).await;
     crowd.served(50).await;
     make_read_only(&pair.first, true).await;
     crowd.refused(20).await;
@@ -134,7 +128,7 @@ async fn connections_to_a_demoted_primary_are_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_primary_that_comes_back_as_a_standby_serves_nobody() {
     let pair = Pair::new().await;
-    let crowd = Crowd::enter(&Site::new(&pair.store, PATIENCE)).await;
+    let crowd = Crowd::enter(&Site::new(&pair.store, TIMEOUT)).await;
     crowd.served(50).await;
     stop(&pair.first, Shutdown::Fast);
     pair.promote_the_second().await;
@@ -154,8 +148,8 @@ async fn a_replica_that_lags_is_not_read() {
     execute(&pair.second, "SELECT pg_wal_replay_pause()").await;
     pair.networks.reverse();
     let store = PgSessionStore::connect(&url(&pair.networks)).await;
-    let store = store.expect("a primary").timeout(PATIENCE);
-    let crowd = Crowd::enter(&Site::new(&store, PATIENCE)).await;
+    let store = store.expect("a primary").timeout(TIMEOUT);
+    let crowd = Crowd::enter(&Site::new(&store, TIMEOUT)).await;
     crowd.served(100).await;
     let entered = "SELECT count(*)::text FROM session WHERE session ->> 'name' IS NOT NULL";
     assert_eq!(text(&pair.second, entered).await, "0");

@@ -1,9 +1,12 @@
 //! The way to the server fails.
 
+use std::time::Duration;
+
+use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::support::{
-    Condition, Crowd, Place, TIMEOUT, Visitor,
+    Condition, Crowd, Place, Site, TIMEOUT, Visitor,
     crowd::Habit,
     place::{CONNECTIONS, connect},
     visitor::Answer,
@@ -74,6 +77,34 @@ async fn connections_that_died_unnoticed_cost_no_request() {
         .await;
 }
 
+/// A server on another continent answers late, and is not taken for dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn far_from_its_server_a_site_keeps_its_connections() {
+    let place = Place::new().await;
+    let timeout = 10 * TIMEOUT;
+    let store = place.store.clone().timeout(timeout);
+    let site = Site::new(&store, timeout);
+    let mut visitor = Visitor::enter(&site, "visitor-0".into()).await;
+    let far = Condition::Slow(Duration::from_millis(100));
+    place.network.turn(far).await;
+    let mut accepted = Vec::new();
+    for _ in 0..4 {
+        all_are_given_back(&place.pool).await;
+        assert_eq!(visitor.show().await, Answer::Served);
+        accepted.push(place.network.accepted());
+    }
+    let learnt = accepted[0];
+    assert_eq!(accepted, [learnt; 4], "connections that were made");
+}
+
+async fn all_are_given_back(pool: &PgPool) {
+    let deadline = Instant::now() + 10 * TIMEOUT;
+    while pool.size() as usize > pool.num_idle() {
+        assert!(Instant::now() < deadline, "one never comes back");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The pool asks a connection that is given back whether it still is of use,
 /// and has one less until it hears.
 #[tokio::test(flavor = "multi_thread")]
@@ -85,11 +116,7 @@ async fn connections_that_die_while_they_are_kept_leave_the_pool_whole() {
         "one is kept"
     );
     place.network.turn(Condition::BlackHole).await;
-    let deadline = Instant::now() + 10 * TIMEOUT;
-    while place.pool.size() as usize > place.pool.num_idle() {
-        assert!(Instant::now() < deadline, "it never comes back");
-        tokio::task::yield_now().await;
-    }
+    all_are_given_back(&place.pool).await;
     place.network.turn(Condition::Open).await;
     assert_eq!(visitor.add().await, Answer::Served);
 }

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Successes of each visitor after a recovery, of reading and of writing.
 const ENOUGH: u32 = 4;
 /// For what is sure to happen.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What a visitor does besides counting.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,6 +13,6 @@ pub(crate) use place::{Place, Site};
 pub(crate) use visitor::Visitor;
 
 /// Of the stores: short, so that many faults fit into a test run.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 /// What a busy machine may add to a promised time.
 pub(crate) const SLACK: Duration = Duration::from_millis(1500);
