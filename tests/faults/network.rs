@@ -46,7 +46,7 @@ async fn while_packets_are_dropped_requests_for_sessions_are_503_in_time() {
     let place = Place::new().await;
     let crowd = Crowd::enter(&place.app()).await;
     place.network.turn(Condition::BlackHole).await;
-    for _ in 0..10 {
+    for _ in 0..6 {
         crowd.refused(4).await;
         assert!(place.network.hanging() <= CONNECTIONS as usize);
     }
