@@ -15,15 +15,31 @@ use tokio::{
 };
 
 use crate::{
-    site::{PORT, REAPS, SERVES, TOUCHES},
+    site::{PORT, REAPS, SERVES, TIMEOUT, TOUCHES, WAITS},
     wire::Wire,
 };
 
 pub(crate) struct Copies {
     copies: Vec<Copy>,
-    reaping: Reaping,
+    manner: Manner,
     /// The ports of those that are, or are about to be, no more.
     killed: Mutex<HashSet<u16>>,
+}
+
+/// How a copy serves.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    /// Of its store.
+    pub(crate) timeout: Duration,
+    pub(crate) reaping: Reaping,
+}
+
+impl Manner {
+    /// That of a history.
+    pub(crate) const fn reaping(reaping: Reaping) -> Self {
+        let timeout = TIMEOUT;
+        Self { timeout, reaping }
+    }
 }
 
 /// When a copy deletes expired rows.
@@ -43,14 +59,14 @@ struct Copy {
 }
 
 impl Copies {
-    pub(crate) async fn start(url: &str, number: usize, reaping: Reaping) -> Self {
+    pub(crate) async fn start(url: &str, number: usize, manner: Manner) -> Self {
         let mut copies = Vec::new();
         for _ in 0..number {
             copies.push(Copy::stopped(Wire::to(url).await));
         }
         let copies = Self {
             copies,
-            reaping,
+            manner,
             killed: Mutex::default(),
         };
         for index in 0..number {
@@ -106,7 +122,7 @@ impl Copies {
 
     pub(crate) async fn start_copy(&self, index: usize) {
         let copy = &self.copies[index];
-        let (process, port) = spawn(copy.wire.url(), index % 2 == 1, self.reaping)
+        let (process, port) = spawn(copy.wire.url(), index % 2 == 1, self.manner)
             .await
             .expect("this program can be run again");
         *copy.process.lock().await = Some(process);
@@ -124,7 +140,7 @@ impl Copy {
     }
 }
 
-async fn spawn(url: &str, touches: bool, reaping: Reaping) -> io::Result<(Child, u16)> {
+async fn spawn(url: &str, touches: bool, manner: Manner) -> io::Result<(Child, u16)> {
     let mut command = Command::new(env::current_exe()?);
     command
         .args([
@@ -133,13 +149,14 @@ async fn spawn(url: &str, touches: bool, reaping: Reaping) -> io::Result<(Child,
             "--nocapture",
         ])
         .env(SERVES, url)
+        .env(WAITS, manner.timeout.as_millis().to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true);
     if touches {
         command.env(TOUCHES, "1");
     }
-    if let Reaping::Every(interval) = reaping {
+    if let Reaping::Every(interval) = manner.reaping {
         command.env(REAPS, interval.as_millis().to_string());
     }
     let mut process = command.spawn()?;

@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     browser::Browser,
     check::{StoredRow, violations},
-    copies::{Copies, Reaping},
+    copies::{Copies, Manner, Reaping},
     faults::{Fault, Faults},
     random::{Random, fresh_seed},
     record::{Record, Token},
@@ -176,7 +176,7 @@ impl Stage {
 }
 
 async fn start_copies(url: &str, script: Script) -> Copies {
-    Copies::start(url, script.copies, Reaping::OnRequest).await
+    Copies::start(url, script.copies, Manner::reaping(Reaping::OnRequest)).await
 }
 
 /// The whole table.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::{
-    copies::{Copies, Reaping},
+    copies::{Copies, Manner, Reaping},
     line::{Answer, Line},
     record::{GivenCookie, Outcome},
     site::Deed,
@@ -54,7 +54,11 @@ async fn failures_on(processes: usize) -> (usize, Value) {
         .migrate()
         .await
         .expect("a new table");
-    let copies = Copies::start(database.url(), processes, Reaping::OnRequest).await;
+    let manner = Manner {
+        timeout: PATIENCE,
+        reaping: Reaping::OnRequest,
+    };
+    let copies = Copies::start(database.url(), processes, manner).await;
     let token: Arc<str> = begin(&copies).await.into();
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {

@@ -16,15 +16,17 @@ use tokio::net::TcpListener;
 
 /// The URL of the database, for a process that is to serve.
 pub(crate) const SERVES: &str = "HISTORY_SERVES";
+/// Milliseconds that its store waits for the database.
+pub(crate) const WAITS: &str = "HISTORY_WAITS";
 /// Set where every request is to extend its session.
 pub(crate) const TOUCHES: &str = "HISTORY_TOUCHES";
 /// Milliseconds between two runs of a reaper of the copy's own, where it is to
 /// have one.
 pub(crate) const REAPS: &str = "HISTORY_REAPS";
+/// Of the stores of a history: short, so that some statements are slower.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 /// What a copy prints before the port that it listens on.
 pub(crate) const PORT: &str = "listens on port ";
-/// Short, so that some statements are slower than it.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a visitor asks a page to do.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, PartialOrd, Ord)]
@@ -189,24 +191,25 @@ fn end_with_the_checker() {
 }
 
 async fn serve(url: &str) {
+    let timeout = duration(WAITS).expect("it is set with the URL");
     let pool = PgPoolOptions::new()
         .max_connections(8)
-        .acquire_timeout(TIMEOUT)
+        .acquire_timeout(timeout)
         .connect_lazy(url)
         .expect("the checker's URL");
-    let store = PgSessionStore::new(pool).timeout(TIMEOUT);
+    let store = PgSessionStore::new(pool).timeout(timeout);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     println!("{PORT}{port}");
-    if let Some(interval) = interval_of_reaper() {
+    if let Some(interval) = duration(REAPS) {
         drop(Reaper::new(store.clone()).interval(interval).spawn());
     }
     let app = app(store, env::var_os(TOUCHES).is_some());
     axum::serve(listener, app).await.expect("it never ends");
 }
 
-fn interval_of_reaper() -> Option<Duration> {
-    let millis = env::var(REAPS).ok()?;
+fn duration(variable: &str) -> Option<Duration> {
+    let millis = env::var(variable).ok()?;
     Some(Duration::from_millis(millis.parse().expect("a number")))
 }
 

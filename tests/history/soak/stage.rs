@@ -16,7 +16,7 @@ use super::{
 use crate::{
     browser::Browser,
     check::{StoredRow, Violation, violations},
-    copies::{Copies, Reaping},
+    copies::{Copies, Manner, Reaping},
     history::{checkers_pool, held_by, stored_rows},
     random::Random,
     record::{Kept, Life, Moment, Record},
@@ -59,7 +59,8 @@ impl Stage {
         let pool = checkers_pool(&server.url()).await;
         let store = PgSessionStore::new(pool.clone());
         store.migrate().await.expect("a new table");
-        let copies = Copies::start(&server.url(), COPIES, Reaping::Every(REAPING)).await;
+        let manner = Manner::reaping(Reaping::Every(REAPING));
+        let copies = Copies::start(&server.url(), COPIES, manner).await;
         let (record, copies) = (Arc::new(Record::default()), Arc::new(copies));
         let blows = Blows {
             random: Random::new(script.seed, 0),
