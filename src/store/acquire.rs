@@ -182,3 +182,37 @@ pub(super) async fn give_back(mut connection: PoolConnection<Postgres>) {
         Ok(Err(_)) | Err(_) => drop(connection.detach()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patience_where_answers_take(took: Duration) -> [Duration; 2] {
+        let round_trip = RoundTrip::default();
+        round_trip.learn(took);
+        [
+            patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, &round_trip),
+            patience(TO_CONNECT, ROUND_TRIPS_TO_CONNECT, &round_trip),
+        ]
+    }
+
+    #[test]
+    fn a_server_nearby_has_a_quarter_and_half_a_second() {
+        for took in [Duration::ZERO, Duration::from_millis(60)] {
+            let [to_answer, to_connect] = patience_where_answers_take(took);
+            assert_eq!((to_answer, to_connect), (TO_ANSWER, TO_CONNECT));
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_far_has_as_many_round_trips_as_it_needs() {
+        let far = Duration::from_millis(150);
+        assert_eq!(patience_where_answers_take(far), [4 * far, 8 * far]);
+    }
+
+    #[test]
+    fn nothing_that_was_slow_once_is_waited_for_longer_than_two_seconds() {
+        let stopped = Duration::from_secs(3600);
+        assert_eq!(patience_where_answers_take(stopped), [LONGEST_ATTEMPT; 2]);
+    }
+}
