@@ -14,9 +14,9 @@ use crate::support::{
     site::pool,
 };
 
-const STORES: usize = 300;
+const STORES: usize = 200;
 const ROUNDS: usize = 3;
-const AT_ONCE: usize = 50;
+const AT_ONCE: usize = 25;
 const CONNECTIONS: u32 = 10;
 /// Set for a process of its own, in which nothing else needs memory.
 const URL: &str = "MANY_STORES_URL";

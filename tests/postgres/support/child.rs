@@ -1,17 +1,19 @@
 //! Other processes: this program again, told to run one test that does
 //! something only where it is asked for.
 
-use std::{env, process::Stdio};
+use std::{env, process::Stdio, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
 };
 
-use super::page::patiently;
+use super::page::{PATIENCE, patiently};
 
 /// Before what a child has to say: its test harness speaks too.
 const SAYS: &str = "says ";
+/// Between two things that it says it may do a lot, on a machine that is busy.
+const FOR_A_DEED: Duration = PATIENCE.saturating_mul(4);
 
 pub(crate) struct Process {
     child: Child,
@@ -39,15 +41,17 @@ impl Process {
 
     /// The next thing that it says; `None` when it has ended.
     pub(crate) async fn hear(&mut self) -> Option<String> {
-        patiently(async {
+        let said = async {
             while let Some(line) = self.lines.next_line().await.expect("text") {
                 if let Some((_, said)) = line.split_once(SAYS) {
                     return Some(said.to_owned());
                 }
             }
             None
-        })
-        .await
+        };
+        tokio::time::timeout(FOR_A_DEED, said)
+            .await
+            .expect("it says something, or ends")
     }
 
     /// `kill -9`.
