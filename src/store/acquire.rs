@@ -32,42 +32,112 @@ const PING: Duration = Duration::from_secs(1);
 
 type Acquired = Result<PoolConnection<Postgres>, sqlx::Error>;
 
-/// Tries for as long as the caller waits, so that a server that comes back in
-/// time costs no request. The pool does so only where connections are refused,
-/// and waits for a connection whose other end is gone as long as the system.
-///
-/// # Errors
-///
-/// When there is no use in trying again.
-pub(super) async fn acquire(
-    pool: &PgPool,
-    primary: Option<&Arc<Primary>>,
-    round_trip: &RoundTrip,
-) -> Acquired {
-    let mut moves = primary.map(|primary| primary.moves());
-    let to_answer = patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, round_trip);
-    let mut to_connect = patience(TO_CONNECT, ROUND_TRIPS_TO_CONNECT, round_trip);
-    let mut pause = PAUSE;
-    loop {
-        let has_idle = pool.num_idle() > 0;
-        let patience = if has_idle { to_answer } else { to_connect };
-        let attempt = tokio::select! {
-            attempt = attempt(pool, primary, round_trip, patience) => attempt,
-            () = moved(moves.as_mut()) => continue,
-        };
-        match attempt {
-            Attempt::Ended(Err(error)) if may_pass(&error) => {
-                tracing::debug!(%error, "connecting failed, and is tried again");
-                doubt(primary);
-                tokio::select! {
-                    () = sleep(pause) => {}
-                    () = moved(moves.as_mut()) => {}
+/// The pool, and what is known of the server behind it.
+pub(super) struct Way {
+    pub(super) pool: PgPool,
+    /// Where the pool is ours and has several servers to choose from.
+    pub(super) primary: Option<Arc<Primary>>,
+    round_trip: RoundTrip,
+}
+
+impl Way {
+    pub(super) fn new(pool: PgPool, primary: Option<Arc<Primary>>) -> Self {
+        Self {
+            pool,
+            primary,
+            round_trip: RoundTrip::default(),
+        }
+    }
+
+    /// Tries for as long as the caller waits, so that a server that comes back in
+    /// time costs no request. The pool does so only where connections are refused,
+    /// and waits for a connection whose other end is gone as long as the system.
+    ///
+    /// # Errors
+    ///
+    /// When there is no use in trying again.
+    pub(super) async fn acquire(&self) -> Acquired {
+        let mut moves = self.primary.as_ref().map(|primary| primary.moves());
+        let to_answer = patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, &self.round_trip);
+        let mut to_connect = patience(TO_CONNECT, ROUND_TRIPS_TO_CONNECT, &self.round_trip);
+        let mut pause = PAUSE;
+        loop {
+            let has_idle = self.pool.num_idle() > 0;
+            let patience = if has_idle { to_answer } else { to_connect };
+            let attempt = tokio::select! {
+                attempt = self.attempt(patience) => attempt,
+                () = moved(moves.as_mut()) => continue,
+            };
+            match attempt {
+                Attempt::Ended(Err(error)) if may_pass(&error) => {
+                    tracing::debug!(%error, "connecting failed, and is tried again");
+                    self.doubt();
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = moved(moves.as_mut()) => {}
+                    }
+                    pause = LONGEST_PAUSE.min(2 * pause);
                 }
-                pause = LONGEST_PAUSE.min(2 * pause);
+                Attempt::Ended(acquired) => return acquired,
+                Attempt::Hangs if has_idle => self.give_up_idle(),
+                Attempt::Hangs => to_connect *= 2,
             }
-            Attempt::Ended(acquired) => return acquired,
-            Attempt::Hangs if has_idle => give_up_idle(pool),
-            Attempt::Hangs => to_connect *= 2,
+        }
+    }
+
+    /// Where others have all connections, the place in the queue is kept.
+    async fn attempt(&self, patience: Duration) -> Attempt {
+        let mut acquired = pin!(self.lend());
+        let began = Instant::now();
+        loop {
+            if let Ok(acquired) = timeout(TO_ANSWER, &mut acquired).await {
+                return Attempt::Ended(acquired);
+            }
+            self.doubt();
+            if began.elapsed() >= patience && !self.is_exhausted() {
+                return Attempt::Hangs;
+            }
+        }
+    }
+
+    /// A connection that nobody left in a transaction.
+    ///
+    /// # Errors
+    ///
+    /// Those of the pool, and of asking the connection.
+    pub(super) async fn lend(&self) -> Acquired {
+        loop {
+            let mut connection = self.pool.acquire().await?;
+            let asked = Instant::now();
+            if !is_in_a_transaction(&mut connection).await? {
+                self.round_trip.learn(asked.elapsed());
+                return Ok(connection);
+            }
+            tracing::warn!(
+                "a connection came out of the pool in an open transaction, and was closed: \
+                 perhaps a future of `begin` was dropped before its end"
+            );
+            drop(connection.detach());
+        }
+    }
+
+    fn is_exhausted(&self) -> bool {
+        let all = self.pool.options().get_max_connections();
+        self.pool.size() >= all && self.pool.num_idle() == 0
+    }
+
+    /// The pool asks them one by one whether they still are of use, each for as
+    /// long as it takes.
+    fn give_up_idle(&self) {
+        while let Some(connection) = self.pool.try_acquire() {
+            drop(connection.detach());
+        }
+    }
+
+    /// Where there are several servers, another one may take the writes by now.
+    pub(super) fn doubt(&self) {
+        if let Some(primary) = &self.primary {
+            primary.seek();
         }
     }
 }
@@ -82,47 +152,6 @@ enum Attempt {
     Hangs,
 }
 
-/// Where others have all connections, the place in the queue is kept.
-async fn attempt(
-    pool: &PgPool,
-    primary: Option<&Arc<Primary>>,
-    round_trip: &RoundTrip,
-    patience: Duration,
-) -> Attempt {
-    let mut acquired = pin!(lent_by(pool, round_trip));
-    let began = Instant::now();
-    loop {
-        if let Ok(acquired) = timeout(TO_ANSWER, &mut acquired).await {
-            return Attempt::Ended(acquired);
-        }
-        doubt(primary);
-        if began.elapsed() >= patience && !is_exhausted(pool) {
-            return Attempt::Hangs;
-        }
-    }
-}
-
-/// A connection that nobody left in a transaction.
-///
-/// # Errors
-///
-/// Those of the pool, and of asking the connection.
-pub(super) async fn lent_by(pool: &PgPool, round_trip: &RoundTrip) -> Acquired {
-    loop {
-        let mut connection = pool.acquire().await?;
-        let asked = Instant::now();
-        if !is_in_a_transaction(&mut connection).await? {
-            round_trip.learn(asked.elapsed());
-            return Ok(connection);
-        }
-        tracing::warn!(
-            "a connection came out of the pool in an open transaction, and was closed: \
-             perhaps a future of `begin` was dropped before its end"
-        );
-        drop(connection.detach());
-    }
-}
-
 /// What is saved in a transaction that somebody else began is answered as
 /// committed, and is not. sqlx 0.9.0 forgets a `BEGIN` whose future is dropped,
 /// and the pool lends that connection to the next. sqlx keeps what the server
@@ -133,24 +162,6 @@ async fn is_in_a_transaction(connection: &mut PgConnection) -> Result<bool, sqlx
         Ok(_) => Ok(true),
         Err(sqlx::Error::BeginFailed) => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-fn is_exhausted(pool: &PgPool) -> bool {
-    pool.size() >= pool.options().get_max_connections() && pool.num_idle() == 0
-}
-
-/// The pool asks them one by one whether they still are of use, each for as
-/// long as it takes.
-fn give_up_idle(pool: &PgPool) {
-    while let Some(connection) = pool.try_acquire() {
-        drop(connection.detach());
-    }
-}
-
-pub(super) fn doubt(primary: Option<&Arc<Primary>>) {
-    if let Some(primary) = primary {
-        primary.seek();
     }
 }
 

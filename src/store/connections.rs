@@ -15,9 +15,8 @@ use tokio::{
 };
 
 use crate::store::{
-    acquire::{acquire, doubt, give_back, lent_by},
+    acquire::{Way, give_back},
     primary::Primary,
-    round_trip::RoundTrip,
 };
 
 /// How long a connection is kept after its last statement. Borrowing one costs
@@ -33,12 +32,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(crate) struct Connections(Arc<Shared>);
 
 struct Shared {
-    pool: PgPool,
-    /// Where the pool is ours and has several servers to choose from.
-    primary: Option<Arc<Primary>>,
+    way: Way,
     limit: NonZeroU32,
     permits: Semaphore,
-    round_trip: RoundTrip,
     kept: Mutex<Kept>,
 }
 
@@ -88,24 +84,22 @@ impl Connections {
 
     /// As many of the same pool, at the most.
     pub(super) fn limited_to(&self, limit: NonZeroU32) -> Self {
-        let Shared { pool, primary, .. } = &*self.0;
+        let Way { pool, primary, .. } = &self.0.way;
         let limit = limit.min(of_pool(pool));
         Self::build(pool.clone(), primary.clone(), limit)
     }
 
     fn build(pool: PgPool, primary: Option<Arc<Primary>>, limit: NonZeroU32) -> Self {
         Self(Arc::new(Shared {
-            pool,
-            primary,
+            way: Way::new(pool, primary),
             limit,
             permits: Semaphore::new(limit.get() as usize),
-            round_trip: RoundTrip::default(),
             kept: Mutex::default(),
         }))
     }
 
     pub(super) fn pool(&self) -> &PgPool {
-        &self.0.pool
+        &self.0.way.pool
     }
 
     /// For work that is no request's.
@@ -114,7 +108,7 @@ impl Connections {
     ///
     /// Those of the pool, and of asking the connection.
     pub(super) async fn lend(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        lent_by(&self.0.pool, &self.0.round_trip).await
+        self.0.way.lend().await
     }
 
     pub(super) fn limit(&self) -> NonZeroU32 {
@@ -127,14 +121,8 @@ impl Connections {
         let (connection, since) = match self.0.take_kept() {
             Some(kept) => (kept.connection, kept.since),
             None => {
-                let Shared {
-                    pool,
-                    primary,
-                    round_trip,
-                    ..
-                } = &*self.0;
                 // Boxed, so that not every statement carries room for it.
-                let acquired = Box::pin(acquire(pool, primary.as_ref(), round_trip));
+                let acquired = Box::pin(self.0.way.acquire());
                 (acquired.await?, Instant::now())
             }
         };
@@ -151,9 +139,9 @@ impl Connections {
         tokio::spawn(give_back(connection));
     }
 
-    /// Where there are several servers, another one may take the writes by now.
+    /// The server that it has asked may not take the writes any more.
     pub(super) fn doubt(&self) {
-        doubt(self.0.primary.as_ref());
+        self.0.way.doubt();
     }
 
     /// Gives back all that is kept: what happened to one may have happened to
@@ -177,7 +165,7 @@ impl Loan<'_> {
     /// that would leave the application, or another store, without a
     /// connection.
     pub(super) fn keep(self) {
-        let pool = &self.shared.pool;
+        let pool = &self.shared.way.pool;
         let last_used = Instant::now();
         let is_young = last_used - self.since < LONGEST;
         if self.shared.spares_one() && is_young && !pool.is_closed() {
@@ -200,17 +188,18 @@ impl Shared {
     /// Whether the pool can lend another one while all that are lent now are
     /// kept.
     fn spares_one(&self) -> bool {
-        let all = of_pool(&self.pool);
-        let lent = (self.pool.size() as usize).saturating_sub(self.pool.num_idle());
+        let pool = &self.way.pool;
+        let all = of_pool(pool);
+        let lent = (pool.size() as usize).saturating_sub(pool.num_idle());
         self.limit < all && lent < all.get() as usize
     }
 
     fn take_kept(&self) -> Option<Borrowed> {
-        if self.pool.is_closed() {
+        if self.way.pool.is_closed() {
             return None;
         }
         let kept = self.kept().connections.pop()?;
-        match &self.primary {
+        match &self.way.primary {
             Some(primary) if !primary.was_known(kept.since) => None,
             _ => Some(kept),
         }
@@ -245,7 +234,7 @@ struct Round(Arc<Shared>);
 
 impl Round {
     async fn go(self) {
-        let closed = self.0.pool.close_event();
+        let closed = self.0.way.pool.close_event();
         tokio::select! {
             () = closed => {}
             () = self.until_nothing_is_kept() => {}

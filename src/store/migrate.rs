@@ -110,18 +110,15 @@ impl SetUp {
     /// CREATE rights can call it on a finished table, and so that many
     /// processes can call it at once.
     pub(super) async fn migrate(&self) -> Result<(), Error> {
-        match self.columns().await? {
+        let found = self.columns().await?;
+        // Before anything is created.
+        let pooling = self.database.noticed_pooling().await?;
+        match found {
             Some(columns) if columns.are_complete() => {}
-            found => {
-                // Before anything is created.
-                let pooling = self.database.noticed_pooling().await?;
-                match found {
-                    Some(_) => self.complete(pooling).await?,
-                    None => self.create(pooling).await?,
-                }
-            }
+            Some(_) => self.complete(pooling).await?,
+            None => self.create(pooling).await?,
         }
-        self.check().await.map(drop)
+        self.check_table().await.map(drop)
     }
 
     async fn create(&self, pooling: Pooling) -> Result<(), Error> {

@@ -85,7 +85,13 @@ impl SetUp {
     }
 
     pub(super) async fn check(&self) -> Result<TableReport, Error> {
-        let report = self.look().await?.columns.report();
+        self.database.noticed_pooling().await?;
+        self.check_table().await
+    }
+
+    /// For whoever has looked for a pooler.
+    pub(super) async fn check_table(&self) -> Result<TableReport, Error> {
+        let report = self.look_at_table().await?.columns.report();
         match self
             .database
             .look(|connection| Box::pin(async move { Ok(is_read_only(connection).await?) }))
@@ -98,6 +104,10 @@ impl SetUp {
 
     async fn look(&self) -> Result<Arc<Table>, Error> {
         self.database.noticed_pooling().await?;
+        self.look_at_table().await
+    }
+
+    async fn look_at_table(&self) -> Result<Arc<Table>, Error> {
         let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
         columns.check_limit(self.limit, &self.name)?;
         let now = self.database.look(|connection| Box::pin(now(connection)));
