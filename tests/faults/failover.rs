@@ -2,10 +2,9 @@
 
 use axum_pg_session::{ErrorKind, PgSessionStore};
 use dev_postgres::{Server, Shutdown};
-use tokio::time::Instant;
 
 use crate::{
-    settings::{make_read_only, text},
+    settings::{make_read_only, text, until},
     support::{
         Condition, Crowd, Network, Site, TIMEOUT,
         place::{execute, pool, start},
@@ -76,14 +75,6 @@ fn stop(server: &Server, how: Shutdown) {
 
 fn start_again(server: &Server) {
     tokio::task::block_in_place(|| server.start_again()).expect("it starts");
-}
-
-async fn until(server: &Server, sql: &str, expected: &str) {
-    let deadline = Instant::now() + 30 * TIMEOUT;
-    while text(server, sql).await != expected {
-        assert!(Instant::now() < deadline, "{sql} is never {expected}");
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::support::{
-    Condition, Crowd, Place, Site, TIMEOUT, Visitor,
+    Condition, Crowd, Place, Site, TIMEOUT, Visitor, comes_true,
     crowd::Habit,
     place::{CONNECTIONS, connect},
     visitor::Answer,
@@ -98,11 +98,11 @@ async fn far_from_its_server_a_site_keeps_its_connections() {
 }
 
 async fn all_are_given_back(pool: &PgPool) {
-    let deadline = Instant::now() + 10 * TIMEOUT;
-    while pool.size() as usize > pool.num_idle() {
-        assert!(Instant::now() < deadline, "one never comes back");
-        tokio::task::yield_now().await;
-    }
+    let is_given_back = async || pool.size() as usize <= pool.num_idle();
+    assert!(
+        comes_true(10 * TIMEOUT, is_given_back).await,
+        "one never comes back"
+    );
 }
 
 /// The pool asks a connection that is given back whether it still is of use,

@@ -9,10 +9,9 @@ use std::{
 
 use dev_postgres::Server;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tokio::time::Instant;
 
 use crate::support::{
-    Condition, Crowd, Place, Site, TIMEOUT, Visitor,
+    Condition, Crowd, Place, Site, TIMEOUT, Visitor, comes_true,
     crowd::{Habit, PATIENCE},
     place::{connect, execute},
 };
@@ -44,15 +43,9 @@ async fn with_setting(setting: &str, value: &str) -> Option<Place> {
 
 /// The fault is the one that was meant: others may refuse visitors before it.
 async fn logs(place: &Place, message: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let log = place.server.log().expect("a log");
-        if log.contains(message) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{log}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let log = || place.server.log().expect("a log");
+    let is_logged = comes_true(PATIENCE, async || log().contains(message)).await;
+    assert!(is_logged, "{}", log());
 }
 
 /// Somebody has locked the table.
@@ -126,9 +119,7 @@ pub(crate) async fn make_read_only(server: &Server, read_only: bool) {
     execute(server, "SELECT pg_reload_conf()").await;
     let shown = if read_only { "on" } else { "off" };
     let setting = "SELECT current_setting('default_transaction_read_only')";
-    while text(server, setting).await != shown {
-        tokio::task::yield_now().await;
-    }
+    until(server, setting, shown).await;
 }
 
 async fn execute_writing(server: &Server, sql: &str) {
@@ -139,6 +130,14 @@ async fn execute_writing(server: &Server, sql: &str) {
             .await
             .expect("a statement");
     }
+}
+
+pub(crate) async fn until(server: &Server, sql: &str, expected: &str) {
+    let is_so = async || text(server, sql).await == expected;
+    assert!(
+        comes_true(30 * TIMEOUT, is_so).await,
+        "{sql} is never {expected}"
+    );
 }
 
 pub(crate) async fn text(server: &Server, sql: &str) -> String {

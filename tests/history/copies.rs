@@ -35,8 +35,7 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
-    /// That of a history.
-    pub(crate) const fn reaping(reaping: Reaping) -> Self {
+    pub(crate) const fn of_a_history(reaping: Reaping) -> Self {
         let timeout = TIMEOUT;
         Self { timeout, reaping }
     }

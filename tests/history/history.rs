@@ -176,7 +176,7 @@ impl Stage {
 }
 
 async fn start_copies(url: &str, script: Script) -> Copies {
-    Copies::start(url, script.copies, Manner::reaping(Reaping::OnRequest)).await
+    Copies::start(url, script.copies, Manner::of_a_history(Reaping::OnRequest)).await
 }
 
 /// The whole table.

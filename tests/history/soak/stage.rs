@@ -59,7 +59,7 @@ impl Stage {
         let pool = checkers_pool(&server.url()).await;
         let store = PgSessionStore::new(pool.clone());
         store.migrate().await.expect("a new table");
-        let manner = Manner::reaping(Reaping::Every(REAPING));
+        let manner = Manner::of_a_history(Reaping::Every(REAPING));
         let copies = Copies::start(&server.url(), COPIES, manner).await;
         let (record, copies) = (Arc::new(Record::default()), Arc::new(copies));
         let blows = Blows {
