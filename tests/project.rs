@@ -146,16 +146,6 @@ fn the_pure_files_do_no_input_or_output() {
     }
 }
 
-/// Blank lines and comments are none.
-#[test]
-fn no_file_has_more_than_250_lines_of_code() {
-    for file in &sources() {
-        let code = code(file);
-        let lines = without_comments(&code).filter(|line| !line.trim().is_empty());
-        assert!(lines.count() <= 250, "{} has two ideas", file.display());
-    }
-}
-
 #[test]
 fn every_file_has_its_place_in_the_architecture() {
     let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("text");
@@ -172,41 +162,6 @@ fn every_file_has_its_place_in_the_architecture() {
             path.display()
         );
     }
-}
-
-/// A function that does not fit on a screen has two ideas.
-#[test]
-fn no_function_is_longer_than_forty_lines() {
-    for file in &sources() {
-        for (name, length) in functions(&code(file)) {
-            assert!(
-                length <= 40,
-                "{}: {name} has {length} lines",
-                file.display()
-            );
-        }
-    }
-}
-
-/// Name and lines of the body of each function; rustfmt sees to it that a
-/// body ends where its indentation does.
-fn functions(code: &str) -> Vec<(String, usize)> {
-    let lines: Vec<_> = code.lines().collect();
-    let begins = |line: &str| line.contains("fn ") && !line.trim_start().starts_with("//");
-    let has_body = |at: usize| {
-        let mut rest = lines[at..].iter();
-        rest.find(|line| line.ends_with(['{', ';']))
-            .is_some_and(|line| line.ends_with('{'))
-    };
-    let starts = (0..lines.len()).filter(|at| begins(lines[*at]) && has_body(*at));
-    starts
-        .filter_map(|start| {
-            let line = lines[start];
-            let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
-            let length = lines[start..].iter().position(|line| *line == end)?;
-            Some((line.trim().to_owned(), length.saturating_sub(1)))
-        })
-        .collect()
 }
 
 fn metadata() -> Value {
