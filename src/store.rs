@@ -25,6 +25,7 @@ mod copy;
 mod database;
 mod destroy;
 mod draft;
+mod ending;
 mod entries;
 mod everyone;
 mod hosts;

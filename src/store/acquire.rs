@@ -3,7 +3,7 @@
 
 use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Row as _, pool::PoolConnection};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -30,7 +30,22 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// For the answer to an empty question.
 const PING: Duration = Duration::from_secs(1);
 
-type Acquired = Result<PoolConnection<Postgres>, sqlx::Error>;
+type Acquired = Result<(PoolConnection<Postgres>, Backend), sqlx::Error>;
+
+/// The server's process behind a connection. Process ids repeat, and the pool
+/// may follow to another server, so it takes the start of the server too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Backend {
+    pub(super) pid: i32,
+    /// When the server started, in seconds since the epoch.
+    pub(super) started: i64,
+}
+
+/// What the server says of a connection.
+pub(super) struct Probe {
+    pub(super) backend: Backend,
+    pub(super) is_in_a_transaction: bool,
+}
 
 /// The pool, and what is known of the server behind it.
 pub(super) struct Way {
@@ -109,9 +124,12 @@ impl Way {
         loop {
             let mut connection = self.pool.acquire().await?;
             let asked = Instant::now();
-            if !is_in_a_transaction(&mut connection).await? {
-                self.round_trip.learn(asked.elapsed());
-                return Ok(connection);
+            match probe(&mut connection).await? {
+                Some(probe) if !probe.is_in_a_transaction => {
+                    self.round_trip.learn(asked.elapsed());
+                    return Ok((connection, probe.backend));
+                }
+                _ => {}
             }
             tracing::warn!(
                 "a connection came out of the pool in an open transaction, and was closed: \
@@ -121,7 +139,7 @@ impl Way {
         }
     }
 
-    fn is_exhausted(&self) -> bool {
+    pub(super) fn is_exhausted(&self) -> bool {
         let all = self.pool.options().get_max_connections();
         self.pool.size() >= all && self.pool.num_idle() == 0
     }
@@ -152,17 +170,35 @@ enum Attempt {
     Hangs,
 }
 
+/// Asks a connection which process serves it, and whether it is in a
+/// transaction. `None` in a transaction that failed.
+///
 /// What is saved in a transaction that somebody else began is answered as
 /// committed, and is not. sqlx 0.9.0 forgets a `BEGIN` whose future is dropped,
 /// and the pool lends that connection to the next. sqlx keeps what the server
-/// says of it to itself, but for whether something began a transaction: here
-/// an empty message, which is a round trip and no statement.
-async fn is_in_a_transaction(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    match connection.begin_with("").await {
-        Ok(_) => Ok(true),
-        Err(sqlx::Error::BeginFailed) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// says of it to itself, so it takes a message of its own, which no pooler
+/// tears apart.
+///
+/// # Errors
+///
+/// When the connection does not answer.
+pub(super) async fn probe(connection: &mut PgConnection) -> Result<Option<Probe>, sqlx::Error> {
+    let asked = sqlx::raw_sql(include_str!("sql/probe.sql"))
+        .fetch_one(connection)
+        .await;
+    let row = match asked {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("25P02") => {
+            return Ok(None);
+        }
+        asked => asked?,
+    };
+    Ok(Some(Probe {
+        backend: Backend {
+            pid: row.try_get_unchecked(0)?,
+            started: row.try_get_unchecked(1)?,
+        },
+        is_in_a_transaction: row.try_get_unchecked(2)?,
+    }))
 }
 
 async fn moved(moves: Option<&mut watch::Receiver<Instant>>) {

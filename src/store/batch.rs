@@ -2,6 +2,7 @@ use std::{
     collections::VecDeque,
     fmt,
     future::Future,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,7 +18,7 @@ use crate::{
 
 /// Rows of one statement at the most; Postgres plans thousands as well as
 /// hundreds, but one statement's locks and memory should stay small.
-const MAX_ROWS: usize = 512;
+pub(super) const MAX_ROWS: usize = 512;
 /// Bytes that one statement carries at the most, so that a large document
 /// does not hold up a batch of small ones. One row may exceed it, alone.
 const MAX_BYTES: usize = 256 * 1024;
@@ -30,17 +31,22 @@ pub(crate) trait Statement: Send + Sync + 'static {
     type Answer: Send + 'static;
 
     /// Runs the statement for rows that are sorted by their ids, and answers
-    /// each, in the order given. The origins say who asked for each.
+    /// each of those who wait, who are in the same order.
     fn run(
         &self,
         rows: Vec<Self::Row>,
-        origins: Vec<Origin>,
-    ) -> impl Future<Output = Vec<Result<Self::Answer, Error>>> + Send;
+        waiting: Callers<Self::Answer>,
+    ) -> impl Future<Output = ()> + Send;
 
     fn id(row: &Self::Row) -> &RowId;
 
     /// Bytes that the row adds to the statement.
     fn weight(row: &Self::Row) -> usize;
+
+    /// Rows of the next statement at the most.
+    fn most_rows(&self) -> usize {
+        MAX_ROWS
+    }
 
     /// How long a row waits for its answer, whatever it waits for.
     fn patience(&self) -> Duration;
@@ -83,6 +89,49 @@ struct Waiting<S: Statement> {
     deadline: Instant,
     origin: Origin,
     answer: oneshot::Sender<Result<S::Answer, Error>>,
+}
+
+/// Those who wait for the rows of one statement, in the order of the rows.
+pub(crate) struct Callers<A> {
+    origins: Vec<Origin>,
+    deadlines: Vec<Instant>,
+    /// None where the answer was given.
+    answers: Vec<Option<oneshot::Sender<Result<A, Error>>>>,
+}
+
+impl<A> Callers<A> {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            origins: Vec::with_capacity(rows),
+            deadlines: Vec::with_capacity(rows),
+            answers: Vec::with_capacity(rows),
+        }
+    }
+
+    pub(super) fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// Until when anybody waits for one of these rows.
+    pub(super) fn deadline(&self, rows: Range<usize>) -> Option<Instant> {
+        self.deadlines[rows].iter().copied().max()
+    }
+
+    pub(super) fn answer(&mut self, row: usize, outcome: Result<A, Error>) {
+        if let Some(answer) = self.answers[row].take() {
+            // Nobody waits for the answer of a cancelled request.
+            drop(answer.send(outcome));
+        }
+    }
+
+    /// The one who waits for this row, for a statement of its own.
+    pub(super) fn take(&mut self, row: usize) -> Self {
+        Self {
+            origins: vec![self.origins[row].clone()],
+            deadlines: vec![self.deadlines[row]],
+            answers: vec![self.answers[row].take()],
+        }
+    }
 }
 
 impl<S: Statement> Batch<S> {
@@ -176,8 +225,9 @@ impl<S: Statement> Lane<S> {
 
     fn take(&mut self) -> Vec<Waiting<S>> {
         let (waiting, another_departs) = {
+            let most_rows = self.batch.statement.most_rows();
             let mut queue = self.batch.queue();
-            let waiting = queue.take();
+            let waiting = queue.take(most_rows);
             self.at = Stage::InFlight(waiting.len());
             (waiting, queue.departs())
         };
@@ -213,18 +263,14 @@ impl<S: Statement> Batch<S> {
     async fn send(&self, mut waiting: Vec<Waiting<S>>) {
         waiting.sort_by(|a, b| S::id(&a.row).cmp(S::id(&b.row)));
         let mut rows = Vec::with_capacity(waiting.len());
-        let mut origins = Vec::with_capacity(waiting.len());
-        let mut answers = Vec::with_capacity(waiting.len());
+        let mut callers = Callers::with_capacity(waiting.len());
         for waiting in waiting {
             rows.push(waiting.row);
-            origins.push(waiting.origin);
-            answers.push(waiting.answer);
+            callers.origins.push(waiting.origin);
+            callers.deadlines.push(waiting.deadline);
+            callers.answers.push(Some(waiting.answer));
         }
-        let outcomes = self.statement.run(rows, origins).await;
-        for (answer, outcome) in answers.into_iter().zip(outcomes) {
-            // Nobody waits for the answer of a cancelled request.
-            drop(answer.send(outcome));
-        }
+        self.statement.run(rows, callers).await;
     }
 }
 
@@ -240,9 +286,9 @@ impl<S: Statement> Queue<S> {
         is_time
     }
 
-    fn take(&mut self) -> Vec<Waiting<S>> {
+    fn take(&mut self, most_rows: usize) -> Vec<Waiting<S>> {
         self.let_go();
-        let waiting = self.take_fitting();
+        let waiting = self.take_fitting(most_rows);
         self.next = Next::Gathering;
         self.rows_in_flight += waiting.len();
         self.statements_in_flight += 1;
@@ -275,12 +321,12 @@ impl<S: Statement> Queue<S> {
         }
     }
 
-    fn take_fitting(&mut self) -> Vec<Waiting<S>> {
+    fn take_fitting(&mut self, most_rows: usize) -> Vec<Waiting<S>> {
         let mut bytes = 0;
         let fitting = self
             .waiting
             .iter()
-            .take(MAX_ROWS)
+            .take(most_rows)
             .take_while(|waiting| {
                 let first = bytes == 0;
                 bytes += S::weight(&waiting.row).max(1);
@@ -317,8 +363,8 @@ mod tests {
         type Row = (RowId, usize);
         type Answer = ();
 
-        async fn run(&self, rows: Vec<Self::Row>, _: Vec<Origin>) -> Vec<Result<(), Error>> {
-            rows.iter().map(|_| Ok(())).collect()
+        async fn run(&self, rows: Vec<Self::Row>, mut callers: Callers<()>) {
+            (0..rows.len()).for_each(|row| callers.answer(row, Ok(())));
         }
 
         fn id(row: &Self::Row) -> &RowId {
@@ -350,7 +396,7 @@ mod tests {
         }));
         let mut statements = Vec::new();
         while !queue.waiting.is_empty() {
-            statements.push(queue.take().len());
+            statements.push(queue.take(MAX_ROWS).len());
         }
         statements
     }

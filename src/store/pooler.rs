@@ -34,7 +34,10 @@ impl Database {
             return Ok(Pooling::Transaction);
         }
         let options = self.pool().connect_options();
-        match timeout(PATIENCE, compare(&options)).await {
+        let found = timeout(PATIENCE, compare(&options)).await;
+        self.connections
+            .are_direct(matches!(found, Ok(Ok(Found::Nothing))));
+        match found {
             Ok(Ok(Found::MixedUp)) => Err(Error::new(
                 ErrorKind::Setup,
                 "a pooler in transaction mode stands before Postgres and does not keep track of \

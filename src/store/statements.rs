@@ -1,6 +1,12 @@
 //! One statement for many rows, and an answer for each of them.
 
-use std::{marker::PhantomData, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    marker::PhantomData,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_core::future::BoxFuture;
 use sqlx::{
@@ -13,12 +19,19 @@ use tokio::time::Instant;
 use crate::{
     Error,
     id::RowId,
-    store::{batch::Statement, set_up::SetUp, sql::Sql, table::Table},
+    store::{
+        batch::{Callers, Statement},
+        database::out_of_time,
+        save::random_fraction,
+        set_up::SetUp,
+        sql::Sql,
+        table::Table,
+    },
     telemetry::{Call, Operation, Origin, Origins},
 };
 
 /// What one request adds to a statement.
-pub(super) trait Entry: Send + Sync + 'static {
+pub(super) trait Entry: Clone + Send + Sync + 'static {
     /// What the statement answers for its row, if there is one.
     type Answer: Send + 'static;
 
@@ -70,6 +83,21 @@ pub(super) type Binding<'q> = Query<'q, Postgres, PgArguments>;
 /// costs more than to carry out a small batch; so no array is shorter.
 const LENGTH_OF_UNKNOWN_ARRAY: usize = 10;
 
+/// How long a statement that writes may wait for a row that another transaction
+/// has locked. It is longer than a commit takes, and what all rows of the
+/// statement wait when one of them is locked.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// The same where one of the rows is known to be locked, and is being found.
+const PATIENCE_IN_SEARCH: Duration = Duration::from_millis(25);
+/// Between two attempts at a row that is locked.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a row that was locked goes alone.
+const REMEMBERING: Duration = Duration::from_secs(10);
+/// Into how many parts a statement is cut that one of its rows is at fault for.
+const PARTS: usize = 4;
+/// Of a statement that deadlocked, or met a table that was just changed.
+const MAX_ATTEMPTS: u32 = 4;
+
 /// A statement for one row, which is planned once, and for many.
 #[derive(Debug)]
 pub(crate) struct Sizes {
@@ -90,36 +118,95 @@ impl Sizes {
 #[derive(Debug)]
 pub(super) struct Many<E> {
     set_up: SetUp,
+    locked: Arc<Locked>,
     of: PhantomData<fn(E)>,
 }
 
+/// Rows that a statement found locked by another transaction, and when: the next
+/// one does not take them along.
+#[derive(Debug, Default)]
+struct Locked(Mutex<HashMap<RowId, Instant>>);
+
+impl Locked {
+    fn rows(&self) -> MutexGuard<'_, HashMap<RowId, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self, id: &RowId) {
+        let mut rows = self.rows();
+        rows.retain(|_, since| since.elapsed() < REMEMBERING);
+        rows.insert(id.clone(), Instant::now());
+    }
+
+    fn is_free(&self, id: &RowId) {
+        self.rows().remove(id);
+    }
+
+    /// The places of those among the entries that were found locked.
+    fn among<E: Entry>(&self, entries: &[E]) -> Vec<usize> {
+        let rows = self.rows();
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let is_locked = |id| {
+            rows.get(id)
+                .is_some_and(|since| since.elapsed() < REMEMBERING)
+        };
+        (0..entries.len())
+            .filter(|place| is_locked(entries[*place].id()))
+            .collect()
+    }
+}
+
 /// The answers of a part of the entries, each at the place of its entry.
-type Answers<E> = Vec<Option<<E as Entry>::Answer>>;
+type Answers<E> = Vec<Result<Option<<E as Entry>::Answer>, Error>>;
+
+impl<E> Clone for Many<E> {
+    fn clone(&self) -> Self {
+        Self {
+            set_up: self.set_up.clone(),
+            locked: Arc::clone(&self.locked),
+            of: PhantomData,
+        }
+    }
+}
 
 impl<E: Entry> Many<E> {
     pub(super) fn new(set_up: SetUp) -> Self {
         Self {
             set_up,
+            locked: Arc::default(),
             of: PhantomData,
         }
     }
 
+    /// What failed without an effect, and not for a reason of its rows, is sent
+    /// again: a deadlock, or a table that was changed since it was looked at.
     /// Where nothing can be lost by it, a connection that was lost is no
-    /// failure yet: one that was kept may have died before it was asked.
+    /// failure yet either: one that was kept may have died before it was asked.
     async fn send(
         &self,
-        part: Part<E>,
+        part: &Part<E>,
         origins: &[Origin],
-        deadline: Instant,
+        patience: Duration,
     ) -> Result<Answers<E>, Error> {
-        let outcome = self.send_once(part.clone(), origins, deadline).await;
-        match outcome {
-            Err(error) if E::SAFE_TO_REPEAT && error.is_of_the_connection() => {
-                self.set_up.database.connections.forget();
-                self.send_once(part, origins, deadline).await
+        let deadline = self.set_up.database.deadline();
+        let mut is_lost = false;
+        for _ in 1..MAX_ATTEMPTS {
+            let outcome = self
+                .send_once(part.clone(), origins, deadline, patience)
+                .await;
+            match outcome {
+                Err(error) if error.is_of_other_writers() || error.is_of_a_changed_table() => {}
+                Err(error) if E::SAFE_TO_REPEAT && error.is_of_the_connection() && !is_lost => {
+                    is_lost = true;
+                    self.set_up.database.connections.forget();
+                }
+                outcome => return outcome,
             }
-            outcome => outcome,
         }
+        self.send_once(part.clone(), origins, deadline, patience)
+            .await
     }
 
     async fn send_once(
@@ -127,42 +214,100 @@ impl<E: Entry> Many<E> {
         part: Part<E>,
         origins: &[Origin],
         deadline: Instant,
+        patience: Duration,
     ) -> Result<Answers<E>, Error> {
         let call = Call {
             rows: part.len(),
             origins: Origins::Of(&origins[part.range.clone()]),
             ..self.set_up.call(E::OPERATION)
         };
+        // Who reads waits for no row.
+        let patience = (!E::SAFE_TO_REPEAT).then_some(patience);
         self.set_up
-            .serve(deadline, call, |table, connection| {
+            .serve_patiently(deadline, patience, call, |table, connection| {
                 Box::pin(ask(table, connection, part))
             })
             .await
     }
+
+    /// Nobody else's row waits for this one.
+    fn wait_apart(&self, part: &Part<E>, callers: &mut Callers<Option<E::Answer>>) {
+        let caller = callers.take(part.range.start);
+        tokio::spawn(self.clone().wait_for_a_row(part.alone(), caller));
+    }
+
+    /// Tries one row that another transaction has locked until its time is up.
+    /// Between the attempts the connection is of use to others.
+    async fn wait_for_a_row(self, part: Part<E>, mut caller: Callers<Option<E::Answer>>) {
+        let connections = &self.set_up.database.connections;
+        while caller.deadline(0..1) > Some(Instant::now()) {
+            let attempt = async {
+                let _place = connections.wait_for_a_row().await;
+                self.send(&part, caller.origins(), PATIENCE).await
+            };
+            match attempt.await {
+                Err(error) if error.is_held_up() => {
+                    tokio::time::sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
+                }
+                outcome => {
+                    self.locked.is_free(part.entries()[0].id());
+                    return caller.answer(0, outcome.and_then(only));
+                }
+            }
+        }
+        caller.answer(0, Err(out_of_time()));
+    }
+}
+
+/// The answer of a statement for one row.
+fn only<A>(answers: Vec<Result<Option<A>, Error>>) -> Result<Option<A>, Error> {
+    answers.into_iter().next().unwrap_or(Ok(None))
 }
 
 impl<E: Entry> Statement for Many<E> {
     type Row = E;
     type Answer = Option<E::Answer>;
 
-    /// Where one row can be at fault, the halves are tried on their own, so
-    /// that it fails alone: the failed statement has changed nothing.
-    async fn run(&self, entries: Vec<E>, origins: Vec<Origin>) -> Vec<Result<Self::Answer, Error>> {
+    /// Where one row can be at fault, parts of the statement are tried on their
+    /// own, so that it fails alone: the failed statement has changed nothing. A
+    /// row that is locked is waited for in a task of its own.
+    async fn run(&self, entries: Vec<E>, mut callers: Callers<Self::Answer>) {
         let all = Part::of(entries);
-        let mut outcomes = Vec::with_capacity(all.len());
-        let mut pending = vec![all];
+        let mut pending = Vec::with_capacity(1);
+        let mut end = all.len();
+        for place in self.locked.among(all.entries()).into_iter().rev() {
+            pending.extend(all.part(place + 1..end));
+            let alone = all.part(place..place + 1);
+            alone
+                .into_iter()
+                .for_each(|part| self.wait_apart(&part, &mut callers));
+            end = place;
+        }
+        pending.extend(all.part(0..end));
+        let mut patience = PATIENCE;
         while let Some(part) = pending.pop() {
-            let deadline = self.set_up.database.deadline();
-            match self.send(part.clone(), &origins, deadline).await {
+            let rows = part.range.clone();
+            if callers.deadline(rows.clone()) <= Some(Instant::now()) {
+                rows.for_each(|row| callers.answer(row, Err(out_of_time())));
+                continue;
+            }
+            match self.send(&part, callers.origins(), patience).await {
                 Err(error) if error.blames_a_row() && part.len() > 1 => {
-                    let (low, high) = part.halves();
-                    pending.extend([high, low]);
+                    patience = PATIENCE_IN_SEARCH;
+                    pending.extend(part.cut().into_iter().rev());
                 }
-                Err(error) => outcomes.extend(part.entries().iter().map(|_| Err(error.clone()))),
-                Ok(answers) => outcomes.extend(answers.into_iter().map(Ok)),
+                Err(error) if error.is_held_up() => {
+                    self.locked.found(part.entries()[0].id());
+                    self.wait_apart(&part, &mut callers);
+                }
+                Err(error) => rows.for_each(|row| callers.answer(row, Err(error.clone()))),
+                Ok(answers) => {
+                    for (row, answer) in rows.zip(answers) {
+                        callers.answer(row, answer);
+                    }
+                }
             }
         }
-        outcomes
     }
 
     fn id(entry: &E) -> &RowId {
@@ -213,14 +358,27 @@ impl<E: Entry> Part<E> {
         &self.all[self.range.clone()]
     }
 
-    fn halves(&self) -> (Self, Self) {
-        let Range { start, end } = self.range;
-        let middle = start + self.len() / 2;
-        let part = |range| Self {
+    /// The same entries, and no others beside them.
+    fn alone(&self) -> Self {
+        Self::of(self.entries().to_vec())
+    }
+
+    /// `None` without an entry.
+    fn part(&self, range: Range<usize>) -> Option<Self> {
+        (!range.is_empty()).then(|| Self {
             all: Arc::clone(&self.all),
             range,
-        };
-        (part(start..middle), part(middle..end))
+        })
+    }
+
+    /// In order.
+    fn cut(&self) -> Vec<Self> {
+        let Range { start, end } = self.range;
+        let length = self.len().div_ceil(PARTS);
+        let starts = (start..end).step_by(length);
+        starts
+            .filter_map(|start| self.part(start..end.min(start + length)))
+            .collect()
     }
 }
 
@@ -236,10 +394,14 @@ async fn ask<E: Entry>(
     if rows.len() > entries.len() {
         return Err(Error::not_asked_for());
     }
-    let mut answers: Answers<E> = entries.iter().map(|_| None).collect();
+    let mut answers: Answers<E> = entries.iter().map(|_| Ok(None)).collect();
     for row in &rows {
         let place = place_of(row.try_get(0)?, &ids).ok_or_else(Error::not_asked_for)?;
-        answers[place] = Some(entries[place].answer(row, &table)?);
+        // A row that can't be read is the fault of nobody else's.
+        answers[place] = match entries[place].answer(row, &table).map_err(Error::from) {
+            Err(error) if error.is_of_another_type() => return Err(error),
+            answer => answer.map(Some),
+        };
     }
     share(entries, &mut answers);
     Ok(answers)
@@ -267,7 +429,10 @@ fn place_of(id: &str, ids: &[&str]) -> Option<usize> {
 fn share<E: Entry>(entries: &[E], answers: &mut Answers<E>) {
     for place in 1..entries.len() {
         if entries[place].id() == entries[place - 1].id() {
-            answers[place] = answers[place - 1].as_ref().and_then(E::share);
+            answers[place] = match &answers[place - 1] {
+                Ok(answer) => Ok(answer.as_ref().and_then(E::share)),
+                Err(error) => Err(error.clone()),
+            };
         }
     }
 }
@@ -287,10 +452,24 @@ impl SetUp {
         call: Call<'_>,
         statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
-        let table = self.table().await?;
+        self.serve_patiently(deadline, None, call, statement).await
+    }
+
+    /// As [`serve`](Self::serve), with a limit to how long the statement may
+    /// wait for a locked row.
+    async fn serve_patiently<T>(
+        &self,
+        deadline: Instant,
+        patience: Option<Duration>,
+        call: Call<'_>,
+        statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
+    ) -> Result<T, Error> {
+        let table = self.table_until(deadline).await?;
         let outcome = self
             .database
-            .serve(deadline, call, |connection| statement(table, connection))
+            .serve(deadline, patience, call, |connection| {
+                statement(table, connection)
+            })
             .await;
         self.learn_from(outcome)
     }

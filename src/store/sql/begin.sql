@@ -1,0 +1,3 @@
+BEGIN;
+SELECT pg_catalog.set_config('statement_timeout', '$1', true),
+       pg_catalog.set_config('lock_timeout', '$2', true)
