@@ -258,8 +258,9 @@ impl PgSessionStore {
     /// connection of the pool included, before a request is answered with
     /// 503. Default: 5 seconds.
     ///
-    /// A statement that was sent can't be called back, and one that waited for
-    /// a lock may be carried out after its 503, as a whole.
+    /// A statement that was sent by then is canceled on the server. It may be
+    /// carried out all the same, as a whole: where the server is just about to
+    /// commit it, and where a transaction pooler is in between.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|set_up| set_up.database.timeout = timeout)

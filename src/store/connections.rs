@@ -49,7 +49,8 @@ struct Shared {
     way: Way,
     limit: NonZeroU32,
     permits: Arc<Semaphore>,
-    /// One less, so that what waits for locked rows leaves a place for loads.
+    /// Of five or more one less, so that changes that all wait for something
+    /// leave a place for loads.
     writing: Arc<Semaphore>,
     /// For statements that wait for one locked row.
     waiting: Semaphore,
@@ -132,7 +133,7 @@ impl Connections {
             way: Way::new(pool, primary),
             limit,
             permits: Arc::new(Semaphore::new(all)),
-            writing: Arc::new(Semaphore::new(all.saturating_sub(1).max(1))),
+            writing: Arc::new(Semaphore::new(writing_of(all))),
             waiting: Semaphore::new((all / 4).max(1)),
             is_direct: AtomicBool::new(false),
             kept: Mutex::default(),
@@ -231,6 +232,10 @@ impl Connections {
     pub(super) fn forget(&self) {
         self.0.give_back(|_| true);
     }
+}
+
+fn writing_of(all: usize) -> usize {
+    if all < 5 { all } else { all - 1 }
 }
 
 fn most_of(pool: &PgPool) -> NonZeroU32 {

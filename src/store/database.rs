@@ -258,9 +258,11 @@ impl Limits {
 
     fn begin(self) -> String {
         let milliseconds = |limit: Duration| limit.as_millis().max(1).to_string();
-        include_str!("sql/begin.sql")
+        let limits = include_str!("sql/limits.sql")
             .replace("$1", &milliseconds(self.statement))
-            .replace("$2", &milliseconds(self.patience.unwrap_or(self.statement)))
+            .replace("$2", &milliseconds(self.patience.unwrap_or(self.statement)));
+        // In one message, so it is no round trip more than without limits.
+        format!("BEGIN; {limits}")
     }
 }
 

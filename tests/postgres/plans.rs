@@ -80,6 +80,11 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "end.sql",
+        parameters: &["'{1}'", "'{2}'", "'{3}'"],
+        shows: "pg_stat_get_activity",
+    },
+    Pinned {
         file: "everyone.sql",
         parameters: &["''", "0", "1000"],
         shows: PRIMARY_KEY,
@@ -108,6 +113,11 @@ const PINNED: &[Pinned] = &[
         file: "inspect.sql",
         parameters: &["'public'", "'session'"],
         shows: "pg_attribute_relid_attnum_index",
+    },
+    Pinned {
+        file: "limits.sql",
+        parameters: &["1000", "200"],
+        shows: "Result",
     },
     Pinned {
         file: "load.sql",
@@ -146,6 +156,11 @@ const PINNED: &[Pinned] = &[
         file: "prepared.sql",
         parameters: &[],
         shows: "pg_prepared_statement",
+    },
+    Pinned {
+        file: "probe.sql",
+        parameters: &[],
+        shows: "Result",
     },
     Pinned {
         file: "read_only.sql",
