@@ -76,6 +76,7 @@ pub(super) fn fault(error: &sqlx::Error) -> Option<&'static str> {
             Some(METHOD)
         }
         sqlx::Error::Protocol(text) if text.contains("unsupported SASL") => Some(METHOD),
+        sqlx::Error::Configuration(error) if error.to_string() == FILES => Some(FILES),
         _ => None,
     }
 }
