@@ -20,11 +20,14 @@ mod by_id;
 mod checked;
 mod clock;
 mod columns;
+mod connecting;
 mod connections;
 mod copy;
 mod database;
 mod destroy;
 mod draft;
+mod encryption;
+mod engine;
 mod entries;
 mod everyone;
 mod hosts;
@@ -65,6 +68,7 @@ pub use user::UserSessions;
 pub use user_session::UserSession;
 pub(crate) use writer::Saved;
 
+use connecting::{prepared, why};
 use connections::Connections;
 use database::Database;
 use hosts::Hosts;
@@ -142,16 +146,26 @@ impl PgSessionStore {
     /// # Ok(()) }
     /// ```
     ///
+    /// Encrypted connections need one of the features `tls-rustls` and
+    /// `tls-native-tls`. With one, a connection is encrypted if the server offers
+    /// it; `sslmode=verify-full` in the URL insists, and authenticates the server by
+    /// its certificate. Connections over a network that are not encrypted are
+    /// logged as a warning, once for each server.
+    ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) when `url` is not a Postgres URL,
-    /// and [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer,
-    /// or none of several servers takes writes.
+    /// or when the server refuses the connection for a reason that stays: the
+    /// password, a database that does not exist, a startup parameter, TLS that one
+    /// side requires and the other does not have, or a certificate. Of kind
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer
+    /// within 5 seconds, or none of several servers takes writes; the source has the
+    /// last error of each server.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         match Hosts::parse(url)? {
             Hosts::One(server) => Self::connect_with(*server).await,
             Hosts::Several(servers) => {
-                let servers = servers.into_iter().map(in_binary).collect();
+                let servers = servers.into_iter().map(prepared).collect();
                 let primary = Primary::connect(servers).await?;
                 Ok(Self::with_connections(Connections::to(primary)))
             }
@@ -173,13 +187,19 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer.
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) when the server refuses the
+    /// connection, as [`connect`](Self::connect), and of kind
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer.
     pub async fn connect_with(options: PgConnectOptions) -> Result<Self, Error> {
+        let options = prepared(options);
         let pool = sqlx::postgres::PgPoolOptions::new()
             .acquire_timeout(TIMEOUT)
-            .connect_with(in_binary(options))
-            .await?;
-        Ok(Self::new(pool))
+            .connect_with(options.clone())
+            .await;
+        match pool {
+            Ok(pool) => Ok(Self::new(pool)),
+            Err(error) => Err(why(error, &options).await),
+        }
     }
 
     fn with_connections(connections: Connections) -> Self {
@@ -428,12 +448,6 @@ impl PgSessionStore {
     pub async fn check(&self) -> Result<TableReport, Error> {
         self.set_up().check().await
     }
-}
-
-/// Numbers travel as they are, so how text is written need not be agreed on,
-/// which some poolers refuse.
-fn in_binary(options: PgConnectOptions) -> PgConnectOptions {
-    options.extra_float_digits(None)
 }
 
 impl fmt::Debug for PgSessionStore {

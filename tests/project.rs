@@ -249,6 +249,8 @@ fn the_dependencies_are_those_that_were_chosen() {
             "sha1",
             "sha2",
             "sqlx",
+            "sqlx-core",
+            "sqlx-postgres",
             "time",
             "tokio",
             "tower-layer",

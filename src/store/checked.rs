@@ -283,6 +283,7 @@ fn inspect_fits_the_catalog() {
 #[test]
 fn what_is_asked_of_the_server_fits_any_database() {
     drop(query_file!("src/store/sql/backend.sql").map(|row| row.backend.is_some()));
+    drop(query_file!("src/store/sql/version.sql").map(|row| row.version.is_some()));
     drop(query_file!("src/store/sql/prepared.sql").map(|row| row.name.is_some()));
     drop(query_file!("src/store/sql/read_only.sql").map(|row| row.is_read_only == Some(true)));
     drop(query_file!("src/store/sql/check_zone.sql", ID).map(|row| row.local.is_some()));

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Error, ErrorKind,
-    store::{connections::Connections, sql::Pooling},
+    store::{connecting, connections::Connections, sql::Pooling},
     telemetry::{Call, Meter, Operation, Origins, Running, Stopwatch},
 };
 
@@ -203,6 +203,9 @@ impl StdError for OutOfTime {}
 
 impl From<sqlx::Error> for Error {
     fn from(source: sqlx::Error) -> Self {
+        if let Some(message) = connecting::fault(&source) {
+            return Self::caused(ErrorKind::Setup, message, source);
+        }
         let (kind, message) = match &source {
             sqlx::Error::Database(error) => {
                 of_sqlstate(error.code().as_deref().unwrap_or_default())

@@ -4,6 +4,7 @@ mod adoption;
 mod bad_rows;
 mod caches;
 mod cancellation;
+mod connecting;
 mod cookies_in;
 mod costs;
 mod doubt;
