@@ -33,6 +33,7 @@ mod reaper_faults;
 mod request_cycle;
 mod responses;
 mod rights;
+mod round_trips;
 mod secrets;
 mod session_api;
 mod set_up;
