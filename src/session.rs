@@ -19,7 +19,7 @@ use crate::{
     expiry::{Timeouts, instant},
     id::SessionId,
     key::SessionKey,
-    state::State,
+    state::{Origin, State, Unkeepable},
     store::PgSessionStore,
 };
 
@@ -86,10 +86,14 @@ struct Inner {
 
 impl Session {
     pub(crate) fn new(config: Arc<Config>, state: State) -> Self {
+        let pending = match state.origin() {
+            Origin::Unkeepable(Unkeepable::Ambiguous) => Pending::OfOneScope,
+            _ => Pending::AsItIs,
+        };
         Self(Arc::new(Inner {
             config,
             state: Mutex::new(state),
-            saving: tokio::sync::Mutex::default(),
+            saving: tokio::sync::Mutex::new(pending),
         }))
     }
 

@@ -19,6 +19,8 @@ use crate::{
 pub(crate) enum Pending {
     #[default]
     AsItIs,
+    /// It stays, but the cookie of a former scope goes: both open sessions.
+    OfOneScope,
     Set(Ticket),
     Removed(Terms),
 }

@@ -8,6 +8,8 @@ pub(crate) enum Unkeepable {
     Moved,
     /// The cookies open several sessions, or are too many to tell.
     Ambiguous,
+    /// Another site posted the request, so the browser kept its cookie back.
+    CrossSite,
     /// The row could not be loaded, and the application goes on without it.
     NotLoaded,
 }
@@ -22,6 +24,10 @@ impl Unkeepable {
             Self::Ambiguous => Error::new(
                 ErrorKind::Ambiguous,
                 "the request carries cookies of several sessions",
+            ),
+            Self::CrossSite => Error::new(
+                ErrorKind::CrossSite,
+                "another site posted this request, without the cookie, so it can't begin a session",
             ),
             Self::NotLoaded => Error::new(
                 ErrorKind::Unavailable,

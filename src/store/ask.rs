@@ -60,7 +60,7 @@ impl PgSessionStore {
         let extent = timeouts.extent_of_new(&document.meta(), has_created);
         let content = Content::from(document);
         let order = InsertRow {
-            id: self.format().row_id(&token),
+            id: self.row_id(&token),
             text: Arc::clone(&content.text),
             extent,
         };
@@ -130,7 +130,7 @@ impl PgSessionStore {
         timeouts: Arc<Timeouts>,
     ) -> Result<(Token, Arc<Row>), Error> {
         let token = self.format().new_token()?;
-        let new_id = self.format().row_id(&token);
+        let new_id = self.row_id(&token);
         // In order with what else is done to the row that there is.
         let queue = match &reissue.source {
             Source::Row(id) => id.clone(),

@@ -1,6 +1,7 @@
 //! What the crate promises, proved on a real Postgres.
 
 mod adoption;
+mod areas;
 mod bad_rows;
 mod caches;
 mod cancellation;

@@ -223,12 +223,10 @@ async fn an_unchanged_session_sets_no_cookie() {
 #[tokio::test]
 async fn a_cookie_that_opens_nothing_is_removed_where_it_was_looked_at() {
     let site = Site::new().await;
-    for value in ["made-up", &"A".repeat(43)] {
-        let browser = site.browser().with_cookie("__Host-id", value);
-        let answer = browser.peek("/keys").await;
-        assert!(answer.removes_the_cookie(), "{value}");
-        assert_eq!(answer.status, 200);
-    }
+    let browser = site.browser().with_cookie("__Host-id", &"A".repeat(43));
+    let answer = browser.peek("/keys").await;
+    assert!(answer.removes_the_cookie());
+    assert_eq!(answer.status, 200);
 }
 
 #[tokio::test]
@@ -591,7 +589,7 @@ async fn a_session_that_ended_meanwhile_is_a_503() {
     });
     let answer = visitor(&app).await.get("/page").await;
     assert_eq!(answer.status, 503);
-    assert!(answer.body.contains("try again"), "{}", answer.body);
+    assert!(answer.body.contains("has ended"), "{}", answer.body);
 }
 
 #[tokio::test]
