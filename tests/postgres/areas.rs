@@ -89,7 +89,7 @@ async fn a_realm_of_koas_or_with_a_bad_name_is_refused_at_set_up() {
     let site = Site::without_table().await;
     for store in [
         site.store.clone().realm("a:b"),
-        site.store.clone().realm("admin").koa(Koa::new(["key"])),
+        site.store.realm("admin").koa(Koa::new(["key"])),
     ] {
         let error = PgSessionLayer::new(store).check().expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Setup);
