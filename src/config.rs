@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::COOKIE};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri,
+    header::{COOKIE, ORIGIN},
+};
 
 use crate::{
     FailurePolicy, PgSessionStore, Transport,
@@ -36,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) blank: Arc<Document>,
     pub(crate) timeouts: Arc<Timeouts>,
     pub(crate) empty: Empty,
+    pub(crate) cross_site: CrossSite,
     pub(crate) on_load_failure: FailurePolicy,
     pub(crate) on_save_failure: FailurePolicy,
     pub(crate) clear_site_data: Option<HeaderValue>,
@@ -52,6 +56,15 @@ pub(crate) struct Unread {
     pub(crate) cookies: Cookies,
     pub(crate) line: Line,
     pub(crate) presented: OnceLock<Presented>,
+    /// Whether the request can't begin a session.
+    pub(crate) is_refused_a_session: bool,
+}
+
+/// Whether a form that another site posts without our cookie begins a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CrossSite {
+    Begins,
+    IsRefused,
 }
 
 /// What becomes of a new session that holds nothing.
@@ -70,6 +83,7 @@ impl Config {
             blank: Arc::default(),
             timeouts: Arc::default(),
             empty: Empty::IsNone,
+            cross_site: CrossSite::Begins,
             on_load_failure: FailurePolicy::Refuse,
             on_save_failure: FailurePolicy::Refuse,
             clear_site_data: None,
@@ -103,11 +117,14 @@ impl Config {
                 cookies: Cookies::of(headers),
                 line: self.store.format().line(uri, headers),
                 presented: OnceLock::new(),
+                is_refused_a_session: self.cross_site == CrossSite::IsRefused
+                    && is_cross_site_post(headers),
             },
             Some(transport) => Unread {
                 cookies: Cookies::None,
                 line: Line::Unknown,
                 presented: OnceLock::from(self.carried(&**transport, headers)),
+                is_refused_a_session: false,
             },
         }
     }
@@ -117,6 +134,8 @@ impl Config {
         let mut presented = Presented::default();
         if let Some(value) = value {
             presented.add(self.store.format().read(value, &self.cookie));
+            // The header is the application's choice, so no other program's.
+            presented.named = true;
         }
         presented
     }
@@ -125,12 +144,22 @@ impl Config {
     pub(crate) fn write_cookie(&self, change: &CookieChange, line: Line, headers: &mut HeaderMap) {
         let format = self.store.format();
         match (change, &self.transport) {
-            (CookieChange::None, _) => {}
+            (CookieChange::None, _) | (CookieChange::RemoveFormer, Some(_)) => {}
+            (CookieChange::RemoveFormer, None) => {
+                let former = self.removal_of_former(line);
+                if !former.is_empty() {
+                    attach(headers, former);
+                }
+            }
             (CookieChange::Set(ticket), None) => {
-                attach(headers, format.set(ticket, &self.cookie, line));
+                let mut cookies = self.removal_of_former(line);
+                cookies.extend(format.set(ticket, &self.cookie, line));
+                attach(headers, cookies);
             }
             (CookieChange::Remove(terms), None) => {
-                attach(headers, format.removal(terms, &self.cookie, line));
+                let mut cookies = self.removal_of_former(line);
+                cookies.extend(format.removal(terms, &self.cookie, line));
+                attach(headers, cookies);
             }
             (CookieChange::Set(ticket), Some(transport)) => {
                 let token = format.spell(&ticket.token, &self.cookie);
@@ -142,6 +171,16 @@ impl Config {
                 forbid_shared_caching(headers);
             }
         }
+    }
+
+    /// A cookie that the layer set under a former configuration would stay
+    /// beside the present one, as no response for another scope replaces it.
+    fn removal_of_former(&self, line: Line) -> Vec<HeaderValue> {
+        let format = self.store.format();
+        let former = self.cookie.former();
+        former
+            .flat_map(|cookie| format.removal(&None, &cookie, line))
+            .collect()
     }
 
     /// A new session's cookie must not be forgotten with the old one's.
@@ -161,6 +200,16 @@ impl Config {
     }
 }
 
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A link from another site has no `Origin`, and brings a `Lax` cookie.
+fn is_cross_site_post(headers: &HeaderMap) -> bool {
+    headers
+        .get(SEC_FETCH_SITE)
+        .is_some_and(|site| site.as_bytes() == b"cross-site")
+        && headers.contains_key(ORIGIN)
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -169,6 +218,7 @@ impl fmt::Debug for Config {
             .field("transport", &self.transport)
             .field("timeouts", &self.timeouts)
             .field("empty", &self.empty)
+            .field("cross_site", &self.cross_site)
             .field("on_load_failure", &self.on_load_failure)
             .field("on_save_failure", &self.on_save_failure)
             .field("clear_site_data", &self.clear_site_data)

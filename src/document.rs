@@ -9,6 +9,7 @@ use crate::{
 };
 
 mod compare;
+mod encode;
 mod json;
 
 pub(crate) use json::Json;
@@ -146,7 +147,7 @@ impl Document {
     pub(crate) fn of(
         value: &impl Serialize,
     ) -> Result<impl Iterator<Item = (String, Json)>, Error> {
-        let members = serde_json::to_string(value).and_then(|text| members_of(&text.into()));
+        let members = encode::to_text(value).and_then(|text| members_of(&text.into()));
         let members = members.map_err(|source| {
             Error::caused(ErrorKind::Serialize, "the value is no JSON object", source)
         })?;

@@ -12,6 +12,7 @@ use crate::{
     expiry::Expiry,
     id::{RowId, SessionId, Token},
     presented::{Presented, Reading},
+    realm::Realm,
 };
 
 mod native;
@@ -29,13 +30,14 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     /// What [`read`](Self::read) takes for this token.
     fn spell(&self, token: &Token, config: &CookieConfig) -> String;
 
-    fn row_id(&self, token: &Token) -> RowId;
+    /// The row that the token opens in the realm.
+    fn row_id(&self, token: &Token, realm: &Realm) -> RowId;
 
     /// What may be shown of a row's id.
     fn handle(&self, id: &RowId) -> SessionId;
 
     /// The row of a handle, where that can be told without the table.
-    fn row_of(&self, handle: &SessionId) -> Option<RowId>;
+    fn row_of(&self, handle: &SessionId, realm: &Realm) -> Option<RowId>;
 
     fn columns(&self) -> ColumnNames;
 
@@ -50,6 +52,11 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     ///
     /// When the configuration can't be kept in this format.
     fn check(&self, config: &CookieConfig) -> Result<(), Error>;
+
+    /// # Errors
+    ///
+    /// When the format has no place for the realm.
+    fn check_realm(&self, realm: &Realm) -> Result<(), Error>;
 
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str;
 
@@ -139,6 +146,9 @@ pub(crate) struct Ticket {
 pub(crate) enum CookieChange {
     #[default]
     None,
+    /// It stays, but the cookie of a former scope is removed: both open
+    /// sessions.
+    RemoveFormer,
     Set(Ticket),
     Remove(Terms),
 }

@@ -223,9 +223,7 @@ fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B
     );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     parts.status = status_of(error);
-    if parts.status == StatusCode::SERVICE_UNAVAILABLE {
-        error.write_retry_after(headers);
-    }
+    error.write_retry_after(headers);
     parts.extensions.insert(error.clone());
     Response::from_parts(parts, ResponseBody::sentence(error.sentence()))
 }
@@ -254,7 +252,10 @@ fn log(error: &Error) {
     let (kind, status) = (error.kind(), status_of(error).as_u16());
     let error = error as &dyn std::error::Error;
     match kind {
-        ErrorKind::Ended | ErrorKind::Ambiguous | ErrorKind::SessionLimit => {
+        ErrorKind::Ended
+        | ErrorKind::Ambiguous
+        | ErrorKind::CrossSite
+        | ErrorKind::SessionLimit => {
             tracing::debug!(
                 error,
                 error.type = kind.name(),

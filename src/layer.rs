@@ -7,7 +7,8 @@ use tower_layer::Layer;
 use crate::{
     CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
     SiteData, Transport,
-    config::{Config, Empty},
+    config::{Config, CrossSite, Empty},
+    cookie::Scope,
     expiry::{Absolute, Timeouts},
     hooks::Validity,
     service::PgSessionService,
@@ -57,6 +58,12 @@ impl PgSessionLayer {
         }
     }
 
+    /// Browsers don't keep the ports of a host apart, so the cookie of an
+    /// unencrypted site has a name of the site's own by default.
+    fn name_cookie(config: &mut Config) {
+        config.cookie.mark = Some(format!("id-{}", config.store.mark()));
+    }
+
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(Arc::make_mut(&mut self.config));
         self
@@ -66,9 +73,12 @@ impl PgSessionLayer {
         self.with(|config| change(Arc::make_mut(&mut config.timeouts)))
     }
 
-    /// The name of the cookie. Default: `__Host-id`, or `id` where
-    /// [`secure`](Self::secure), [`cookie_path`](Self::cookie_path) or
-    /// [`cookie_domain`](Self::cookie_domain) forbid the prefix.
+    /// The name of the cookie, to which its tokens are bound: they open nothing
+    /// in a layer with another name. Default: `__Host-id`, or `id` if
+    /// [`cookie_path`](Self::cookie_path) or
+    /// [`cookie_domain`](Self::cookie_domain) forbid the prefix, or `id-` and
+    /// eight digits, which follow from the names of the database and the table,
+    /// without [`secure`](Self::secure).
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         self.with(|config| config.cookie.name = Some(name.into()))
     }
@@ -85,6 +95,71 @@ impl PgSessionLayer {
         self.with(|config| config.cookie.domain = Some(domain.into()))
     }
 
+    /// Removes the cookie of a scope that this layer had before. Default: none.
+    ///
+    /// Call this after a change of [`cookie_domain`](Self::cookie_domain) or
+    /// [`cookie_path`](Self::cookie_path), with the former values, for as long as
+    /// the former cookies live. A browser keeps both cookies and sends both, and
+    /// if both open a session a request can't say which one it means: it reads an
+    /// empty session, and changes are answered with 400. With this setting
+    /// that response removes the former cookie, so the next request works. Each
+    /// response that sets or removes the cookie removes the former one, too. A
+    /// visitor with only the former cookie stays signed in.
+    ///
+    /// It can be called several times.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// // The cookie was the host's own, under /shop.
+    /// let layer = PgSessionLayer::new(store)
+    ///     .cookie_name("sid")
+    ///     .cookie_domain("example.com")
+    ///     .former_cookie_scope(None, "/shop");
+    /// assert!(layer.check().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn former_cookie_scope(self, domain: Option<&str>, path: impl Into<String>) -> Self {
+        let scope = Scope {
+            domain: domain.map(str::to_owned),
+            path: path.into(),
+        };
+        self.with(|config| config.cookie.former.push(scope))
+    }
+
+    /// Whether a form that another site posts can begin a session if it brings no
+    /// cookie. Default: `true`.
+    ///
+    /// Browsers send no `SameSite=Lax` cookie with such a request, for example
+    /// the `form_post` of an identity provider (Apple, Entra). The handler finds
+    /// an empty session though the visitor has one, and whatever it inserts
+    /// replaces the visitor's session. With `false` it can't: the handler reads an
+    /// empty session, a change of it is refused with 403
+    /// ([`ErrorKind::CrossSite`]), and the browser keeps its cookie. Let
+    /// the handler redirect to a page of your own (303, with the code and the
+    /// state in the query), which gets the cookie, and sign in there. It also
+    /// refuses logins that another site forges.
+    ///
+    /// Such a request is known by `Sec-Fetch-Site: cross-site` and an `Origin`
+    /// header, which browsers send with a `POST` and not with a link.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// let layer = PgSessionLayer::new(store).begin_on_cross_site_post(false);
+    /// assert!(layer.check().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn begin_on_cross_site_post(self, begin: bool) -> Self {
+        let cross_site = match begin {
+            true => CrossSite::Begins,
+            false => CrossSite::IsRefused,
+        };
+        self.with(|config| config.cross_site = cross_site)
+    }
+
     /// When browsers send the cookie with requests that other sites cause.
     /// Default: [`SameSite::Lax`], because with `Strict` visitors who come
     /// from a mail or an identity provider look signed out.
@@ -93,7 +168,13 @@ impl PgSessionLayer {
     }
 
     /// Whether browsers keep the cookie off unencrypted connections. Default:
-    /// `true`. Set it to `false` only to develop on `http://localhost`.
+    /// `true`. Set it to `false` only to develop on `http://localhost`: Safari
+    /// takes no `Secure` cookie there, though Chrome and Firefox do.
+    ///
+    /// Cookies don't know ports: applications on `localhost:3000` and
+    /// `localhost:4000` get each other's cookies. Without `Secure` the default
+    /// name of the cookie therefore says which site it belongs to, see
+    /// [`cookie_name`](Self::cookie_name), so that they don't sign each other out.
     pub fn secure(self, secure: bool) -> Self {
         self.with(|config| config.cookie.secure = Some(secure))
     }
@@ -339,7 +420,9 @@ impl PgSessionLayer {
     ///
     /// Of kind [`Setup`](ErrorKind::Setup), saying what contradicts what.
     pub fn check(&self) -> Result<(), Error> {
-        self.config.store.format().check(&self.config.cookie)?;
+        let format = self.config.store.format();
+        format.check(&self.config.cookie)?;
+        format.check_realm(self.config.store.own_realm())?;
         self.config.timeouts.check()?;
         self.config.store.check_timeouts(&self.config.timeouts)
     }
@@ -352,7 +435,9 @@ impl PgSessionLayer {
             panic!("PgSessionLayer: {error}");
         }
         let mut config = Config::clone(&self.config);
+        Self::name_cookie(&mut config);
         config.blank = Arc::new(config.store.format().blank(&config.cookie));
+        config.store = config.store.clone().for_cookie(config.cookie_name());
         Arc::new(config)
     }
 }

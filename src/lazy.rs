@@ -67,6 +67,8 @@ struct Lazy {
     line: Line,
     /// What the request says of its session, once somebody asks.
     presented: OnceLock<Presented>,
+    /// Whether the request can't begin a session.
+    is_refused_a_session: bool,
     /// For the application's check of the session, where it has one.
     head: Option<Arc<Parts>>,
     session: OnceCell<Result<Session, Error>>,
@@ -86,6 +88,7 @@ impl LazySession {
             cookies: unread.cookies,
             line: unread.line,
             presented: unread.presented,
+            is_refused_a_session: unread.is_refused_a_session,
             head,
             session: OnceCell::new(),
             response_started: AtomicBool::new(false),
@@ -210,14 +213,16 @@ impl Lazy {
     async fn find(&self) -> Result<State, Error> {
         let (store, presented) = (&self.config.store, self.presented());
         match presented.tokens.as_slice() {
+            [] if self.is_refused_a_session => {
+                Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::CrossSite)))
+            }
             [] => Ok(self.without_row(Origin::New)),
             // The one that was cut off may be the live one.
             _ if presented.is_cut => {
                 Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::Ambiguous)))
             }
             tokens => {
-                let format = store.format();
-                let ids: Vec<_> = tokens.iter().map(|token| format.row_id(token)).collect();
+                let ids: Vec<_> = tokens.iter().map(|token| store.row_id(token)).collect();
                 match store.load_rows(&ids).instrument(loading()).await {
                     Ok(rows) => {
                         store.tally().unknown(ids.len() - rows.len(), store.meter());
@@ -348,7 +353,7 @@ fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
         Ok(Origin::New) if !presented.tokens.is_empty() => Lookup::Miss,
         Ok(Origin::New) if presented.forged > 0 => Lookup::Forged,
         Ok(Origin::New) if presented.malformed > 0 => Lookup::Malformed,
-        Ok(Origin::New) => Lookup::Anonymous,
+        Ok(Origin::New | Origin::ReadOnly(ReadOnlyReason::CrossSite)) => Lookup::Anonymous,
     }
 }
 

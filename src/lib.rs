@@ -25,6 +25,7 @@ mod lazy;
 mod limits;
 mod login;
 mod presented;
+mod realm;
 mod reaper;
 mod response_body;
 mod service;

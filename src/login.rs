@@ -4,7 +4,10 @@ use std::{fmt, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CookieLifetime, Error, ErrorKind, Expiry};
+use crate::{
+    CookieLifetime, Error, ErrorKind, Expiry,
+    realm::{BEFORE_USER, Realm},
+};
 
 /// Characters that are kept of each thing that is remembered of a device: the
 /// longest user agents of browsers have about 250.
@@ -50,7 +53,7 @@ impl Login {
     /// ends as the layer says.
     ///
     /// The id is whatever the application knows its users by and never changes:
-    /// one to 1,024 octets, without U+0000.
+    /// one to 1,024 bytes, without U+0000 and U+001F.
     pub fn new(user_id: impl Into<String>) -> Self {
         Self {
             user_id: user_id.into(),
@@ -150,13 +153,21 @@ impl Login {
     /// When the user's id can't be stored.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let length = self.user_id.len();
-        if length == 0 || length > MAX_USER_ID || self.user_id.contains('\0') {
+        if length == 0 || length > MAX_USER_ID || self.user_id.contains(['\0', BEFORE_USER]) {
             return Err(Error::new(
                 ErrorKind::Serialize,
-                "the id of a user has 1 to 1,024 octets, none of them NUL",
+                "the id of a user has 1 to 1,024 bytes, none of them U+0000 or U+001F",
             ));
         }
         Ok(())
+    }
+
+    /// Of the user as it is stored.
+    pub(crate) fn in_realm(self, realm: &Realm) -> Self {
+        Self {
+            user_id: realm.user(&self.user_id),
+            ..self
+        }
     }
 }
 
@@ -330,7 +341,12 @@ mod tests {
     #[test]
     fn a_user_needs_an_id_that_can_be_stored() {
         assert!(Login::new("u".repeat(1024)).check().is_ok());
-        for user_id in [String::new(), "u".repeat(1025), "a\0b".into()] {
+        for user_id in [
+            String::new(),
+            "u".repeat(1025),
+            "a\0b".into(),
+            "a\u{1f}b".into(),
+        ] {
             let error = Login::new(user_id).check().expect_err("refused");
             assert_eq!(error.kind(), ErrorKind::Serialize);
         }

@@ -25,7 +25,7 @@ use crate::{
     format::CookieChange,
     id::SessionId,
     key::SessionKey,
-    state::State,
+    state::{Origin, ReadOnlyReason, State},
     store::PgSessionStore,
 };
 
@@ -129,11 +129,15 @@ fn this_thread() -> usize {
 
 impl Session {
     pub(crate) fn new(config: Arc<Config>, state: State) -> Self {
+        let cookie = match state.origin() {
+            Origin::ReadOnly(ReadOnlyReason::Ambiguous) => CookieChange::RemoveFormer,
+            _ => CookieChange::None,
+        };
         Self(Arc::new(Inner {
             config,
             state: Mutex::new(state),
             holder: AtomicUsize::new(0),
-            saving: tokio::sync::Mutex::default(),
+            saving: tokio::sync::Mutex::new(cookie),
         }))
     }
 
@@ -203,7 +207,8 @@ impl Session {
     /// # Errors
     ///
     /// Of kind [`Serialize`](ErrorKind::Serialize) when `value` can't be
-    /// written as JSON, [`TooLarge`](ErrorKind::TooLarge) when the session
+    /// written as JSON or holds a float that JSON can't express, NaN or an
+    /// infinity, [`TooLarge`](ErrorKind::TooLarge) when the session
     /// would exceed a [limit](crate::PgSessionLayer::max_document_size),
     /// [`ReservedKey`](ErrorKind::ReservedKey) for `_session`, and
     /// [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too late.
@@ -226,7 +231,7 @@ impl Session {
     /// # Errors
     ///
     /// Of kind [`Deserialize`](ErrorKind::Deserialize) when the value is not a
-    /// `T`; then it stays. Any JSON is a `serde_json::Value`. And those of
+    /// `T`; then it stays, until [`delete`](Self::delete). And those of
     /// [`insert`](Self::insert).
     pub fn remove<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_ref();
@@ -239,6 +244,55 @@ impl Session {
         let value = decode(key, raw)?;
         state.apply(Change::Remove(key.to_owned()))?;
         Ok(value)
+    }
+
+    /// Removes `key` without reading its value. Returns whether there was one.
+    ///
+    /// Use this for a value that can't be read any more, such as one that an
+    /// earlier version of the site stored with another type.
+    ///
+    /// ```
+    /// use axum_pg_session::{Error, Key, Session};
+    ///
+    /// const THEME: Key<u8> = Key::new("theme");
+    ///
+    /// /// Themes were stored as text once.
+    /// fn theme(session: &Session) -> Result<u8, Error> {
+    ///     if session.get(THEME).is_err() {
+    ///         session.delete(THEME)?;
+    ///     }
+    ///     Ok(session.get(THEME)?.unwrap_or(0))
+    /// }
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none")?;
+    /// # let app = axum::Router::new()
+    /// #     .route("/", axum::routing::get(async |session: Session| {
+    /// #         session.insert("theme", "dark")?;
+    /// #         assert_eq!(theme(&session)?, 0);
+    /// #         assert!(!session.contains_key("theme"));
+    /// #         session.discard()
+    /// #     }))
+    /// #     .layer(PgSessionLayer::new(PgSessionStore::new(pool)));
+    /// # let answer = tower::ServiceExt::oneshot(app, http::Request::new(axum::body::Body::empty())).await?;
+    /// # assert!(answer.status().is_success());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`ReservedKey`](ErrorKind::ReservedKey) for `_session`, and
+    /// [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too late.
+    pub fn delete(&self, key: impl AsRef<str>) -> Result<bool, Error> {
+        let key = key.as_ref();
+        check_key(key)?;
+        self.check_removal(key)?;
+        let mut state = self.open_state()?;
+        if state.document().get(key).is_none() {
+            return Ok(false);
+        }
+        state.apply(Change::Remove(key.to_owned()))?;
+        Ok(true)
     }
 
     /// Sets `key` to what `update` makes of its value, and answers that.

@@ -60,6 +60,8 @@ pub(crate) enum ReadOnlyReason {
     },
     /// The cookies open several sessions, or are more than are looked up.
     Ambiguous,
+    /// Another site posted the request, so the browser withheld its cookie.
+    CrossSite,
     /// The row could not be loaded, and the application goes on without it.
     NotLoaded,
 }
@@ -71,6 +73,10 @@ impl ReadOnlyReason {
             Self::Ambiguous => Error::new(
                 ErrorKind::Ambiguous,
                 "the request carries cookies of several sessions",
+            ),
+            Self::CrossSite => Error::new(
+                ErrorKind::CrossSite,
+                "another site posted this request, without the cookie, so it can't begin a session",
             ),
             Self::NotLoaded => Error::new(
                 ErrorKind::Unavailable,
@@ -486,7 +492,7 @@ impl State {
         let has_row = matches!(self.origin, Origin::Stored(..) | Origin::Moved(..));
         if error.kind() == ErrorKind::Ended && has_row && !self.is_ended {
             self.origin = Origin::ReadOnly(ReadOnlyReason::Moved {
-                retry_after: error.retry_after().unwrap_or_default(),
+                retry_after: error.retry_after().unwrap_or(Duration::from_secs(1)),
             });
             self.base = Arc::clone(&self.blank);
         }

@@ -201,7 +201,7 @@ fn a_malformed_value_is_no_token() {
             |value| Native.read(value, &CookieConfig::default()),
         );
         assert!(
-            presented.named && presented.tokens.is_empty(),
+            !presented.named && presented.tokens.is_empty(),
             "{malformed:?}"
         );
     }

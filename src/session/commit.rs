@@ -113,12 +113,12 @@ impl Session {
         cookie: &mut CookieChange,
     ) -> Result<(), Error> {
         if let Some(row) = writes.refused {
-            self.delete(row, true).await?;
+            self.delete_row(row, true).await?;
         }
         if let Some(row) = writes.ended {
             let terms = row.terms();
             // The token of a session that was to end is not handed out.
-            if let Err(error) = self.delete(row, false).await {
+            if let Err(error) = self.delete_row(row, false).await {
                 *cookie = CookieChange::None;
                 return Err(error);
             }
@@ -131,7 +131,7 @@ impl Session {
     }
 
     /// If the future is dropped here, the deletion is still executed.
-    async fn delete(&self, row: RowToDelete, was_refused: bool) -> Result<(), Error> {
+    async fn delete_row(&self, row: RowToDelete, was_refused: bool) -> Result<(), Error> {
         let deleted = self.store().destroy_row(row.row.id.clone()).await;
         if deleted.is_err() {
             self.state().settle_not_deleted(row, was_refused);

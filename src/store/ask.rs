@@ -70,7 +70,7 @@ impl PgSessionStore {
         timeouts: Arc<Timeouts>,
     ) -> Result<(Token, Arc<Row>), Error> {
         let token = self.format().new_token()?;
-        let id = self.format().row_id(&token);
+        let id = self.row_id(&token);
         let insert = UnsentRow {
             insert: Some(Box::pin(self.clone().insert_new(
                 id.clone(),
@@ -168,7 +168,7 @@ impl PgSessionStore {
         timeouts: Arc<Timeouts>,
     ) -> Result<(Token, Arc<Row>), Error> {
         let token = self.format().new_token()?;
-        let new_id = self.format().row_id(&token);
+        let new_id = self.row_id(&token);
         // In order with what else is done to the row that there is.
         let queue = match &write.source {
             Source::Row(id) => id.clone(),

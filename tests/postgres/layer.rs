@@ -91,7 +91,15 @@ async fn same_site_is_always_explicit() {
 async fn a_cookie_for_localhost_is_neither_secure_nor_prefixed() {
     let site = Site::new().await;
     let cookie = cookie_of(site.layer().secure(false)).await;
-    assert_eq!((cookie.name(), cookie.secure()), ("id", None));
+    assert_eq!(cookie.secure(), None);
+    let digits = cookie
+        .name()
+        .strip_prefix("id-")
+        .expect("a name of the site's own");
+    assert!(
+        digits.len() == 8 && u32::from_str_radix(digits, 16).is_ok(),
+        "{digits}"
+    );
 }
 
 #[tokio::test]
@@ -182,6 +190,84 @@ async fn a_host_prefix_with_a_domain_is_refused_at_set_up() {
         &unconnected().cookie_name("__Secure-id").secure(false),
         "__Secure-",
     );
+}
+
+#[tokio::test]
+async fn a_domain_that_no_browser_takes_is_refused() {
+    for domain in [
+        "example.com:3000",
+        "https://example.com",
+        "*.example.com",
+        ".example.com",
+        "example.com.",
+        "example..com",
+        "example.com/",
+        " example.com",
+        "example.com ",
+        "exam ple.com",
+        "-example.com",
+        "[::1]",
+        "b\u{fc}cher.example",
+        &format!("{}.com", "a".repeat(64)),
+    ] {
+        let layer = unconnected().cookie_domain(domain);
+        assert_eq!(layer.check().expect_err(domain).kind(), ErrorKind::Setup);
+        let layer = unconnected()
+            .cookie_name("sid")
+            .former_cookie_scope(Some(domain), "/");
+        assert!(layer.check().is_err(), "{domain}");
+    }
+    for domain in [
+        "example.com",
+        "xn--bcher-kva.example",
+        "a_b.example",
+        "localhost",
+        "127.0.0.1",
+    ] {
+        assert!(
+            unconnected().cookie_domain(domain).check().is_ok(),
+            "{domain}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_no_request_has_is_refused() {
+    for path in [
+        "", "shop", "/a b", "/a?b", "/a#b", "/a/../b", "/./a", "/a\\b", "/\u{fc}",
+    ] {
+        let layer = unconnected().cookie_path(path);
+        assert_eq!(layer.check().expect_err(path).kind(), ErrorKind::Setup);
+    }
+    for path in ["/shop", "/shop/", "/a%20b", "/~a/b.c/(d)"] {
+        assert!(unconnected().cookie_path(path).check().is_ok(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_for_http_needs_a_cookie_that_scripts_can_not_see() {
+    for name in ["__Http-id", "__http-id", "__Host-Http-id", "__HOST-HTTP-ID"] {
+        let named = || unconnected().cookie_name(name);
+        assert!(named().check().is_ok(), "{name}");
+        assert_refused(&named().http_only(false), "HttpOnly");
+        assert_refused(&named().secure(false), "Secure");
+    }
+    assert_refused(
+        &unconnected()
+            .cookie_name("__Host-Http-id")
+            .cookie_path("/shop"),
+        "__Host-",
+    );
+}
+
+#[tokio::test]
+async fn a_former_scope_that_never_was_is_refused() {
+    let layer = unconnected().former_cookie_scope(Some("example.com"), "/");
+    assert_refused(&layer, "never had another scope");
+    let layer = unconnected()
+        .cookie_domain("example.com")
+        .former_cookie_scope(Some("example.com"), "/");
+    assert_refused(&layer, "present one");
 }
 
 #[tokio::test]

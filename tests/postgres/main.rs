@@ -1,6 +1,7 @@
 //! What the crate promises, proved on a real Postgres.
 
 mod adoption;
+mod areas;
 mod bad_rows;
 mod caches;
 mod cancellation;
@@ -34,6 +35,7 @@ mod reaper_faults;
 mod request_cycle;
 mod responses;
 mod rights;
+mod round_trips;
 mod secrets;
 mod sequences;
 mod session_api;

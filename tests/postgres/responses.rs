@@ -223,8 +223,8 @@ async fn an_unchanged_session_sets_no_cookie() {
 #[tokio::test]
 async fn a_cookie_that_opens_nothing_is_removed_only_by_a_handler_that_ends_the_session() {
     let site = Site::new().await;
-    for value in ["made-up", &"A".repeat(43)] {
-        let browser = site.browser().with_cookie("__Host-id", value);
+    for value in ["A".repeat(43)] {
+        let browser = site.browser().with_cookie("__Host-id", &value);
         for page in ["/keys", "/clear", "/cycle"] {
             let answer = browser.peek(page).await;
             assert!(answer.sets_no_cookie(), "{value} {page}");
@@ -598,7 +598,7 @@ async fn a_session_that_ended_meanwhile_is_a_503() {
     });
     let answer = visitor(&app).await.get("/page").await;
     assert_eq!(answer.status, 503);
-    assert!(answer.body.contains("try again"), "{}", answer.body);
+    assert!(answer.body.contains("has ended"), "{}", answer.body);
 }
 
 #[tokio::test]

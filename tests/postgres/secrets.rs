@@ -423,6 +423,7 @@ fn attempts(column: &str) -> Vec<String> {
     attempts.extend(forms(column.as_bytes()));
     let digest = |octets: &[u8]| URL_SAFE_NO_PAD.encode(Sha256::digest(octets));
     attempts.push(digest(column.as_bytes()));
+    attempts.push(digest(format!("__Host-id={column}").as_bytes()));
     attempts.extend(
         URL_SAFE_NO_PAD
             .decode(column)
