@@ -677,7 +677,7 @@ impl Session {
         }
         self.save().await?;
         let updated = locked(&updated).take();
-        Ok(updated.expect("a change that was committed was applied"))
+        updated.ok_or_else(Error::abandoned)
     }
 }
 

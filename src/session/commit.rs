@@ -171,6 +171,7 @@ impl Session {
                             *cookie = renewed;
                         }
                     }
+                    Saved::Untouched(row) => drop(self.go_on(row)),
                     // The browser has, or is about to get, another cookie.
                     Saved::Moved => {
                         drop_dead_token(cookie);
@@ -193,15 +194,17 @@ impl Session {
         match touched {
             Ok(Saved::Here(row)) => {
                 let renewed = self.go_on(Arc::clone(&row));
-                let is_written = row.times != before.times;
-                if (touch == Touch::Always && is_written) || self.outgrows_cookie(&before, &row) {
+                if touch == Touch::Always || self.outgrows_cookie(&before, &row) {
                     *cookie = renewed;
                 }
             }
+            Ok(Saved::Untouched(row)) => drop(self.go_on(row)),
             Ok(Saved::Moved) => {
-                tracing::debug!("a session got a new id before it could be touched")
+                drop_dead_token(cookie);
+                tracing::debug!("a session got a new id before it could be touched");
             }
             Err(error) if error.kind() == ErrorKind::Ended => {
+                drop_dead_token(cookie);
                 tracing::debug!("a session ended before it could be touched");
             }
             Err(error) => {

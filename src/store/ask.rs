@@ -186,7 +186,7 @@ impl PgSessionStore {
         // Dropped here, or too late, the new id is undone.
         let (outcome, undelivered) = receipt.answer().await?;
         let row = outcome?;
-        undelivered.is_delivered();
+        undelivered.delivered();
         Ok((token, row))
     }
 
@@ -224,7 +224,7 @@ impl Future for UnsentRow {
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Unavailable);
         if let (false, Some(undelivered)) = (is_open, self.undelivered.take()) {
-            undelivered.is_delivered();
+            undelivered.delivered();
         }
         Poll::Ready(outcome)
     }

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Row as _};
 
 use crate::{
     Error, ErrorKind,
@@ -18,6 +18,7 @@ use crate::{
     state::Source,
     store::{
         copy::{begin, copy, copy_for, delete, forward},
+        destroy::successor_of,
         entries::LoadRow,
         limit,
         row::{Loaded, Row},
@@ -143,13 +144,13 @@ async fn reissue(
         }
     };
     let Some((login, limit)) = limited else {
-        plan.commit.is_sent(made);
+        plan.commit.sent(made);
         // Dropped here, the outcome is open, and the new id will be undone.
         transaction.commit().await?;
         return Ok(row);
     };
     let ended = limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
-    plan.commit.is_sent(made);
+    plan.commit.sent(made);
     transaction.commit().await?;
     if ended > 0 {
         events::ended_at_the_limit(&plan.meter, ended, limit.sessions);
@@ -204,11 +205,30 @@ async fn begin_separately(
         return Err(Error::moved(MOVED_GRACE));
     };
     if login.data != Data::IsDropped {
-        let query = table.load.one.query().bind(successor.as_str());
-        let alive = query.fetch_optional(&mut *connection).await?;
-        alive.ok_or_else(Error::ended)?;
+        check_alive(table, connection, successor.clone()).await?;
     }
     begin(table, connection, plan, Arc::clone(&plan.seen)).await
+}
+
+/// Follows a session from id to id.
+///
+/// # Errors
+///
+/// If it was ended.
+async fn check_alive(
+    table: &Table,
+    connection: &mut PgConnection,
+    mut id: RowId,
+) -> Result<(), Error> {
+    loop {
+        let query = table.load.one.query().bind(id.as_str());
+        let row = query.fetch_optional(&mut *connection).await?;
+        let text: Option<String> = row.ok_or_else(Error::ended)?.try_get(1)?;
+        match text.and_then(|text| successor_of(table.layout, &text)) {
+            Some(successor) => id = successor,
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Waits for whoever writes the row now, and reads what they wrote.

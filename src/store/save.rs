@@ -31,6 +31,9 @@ const MAX_PAUSE: Duration = Duration::from_millis(20);
 /// How an attempt to write the row ended.
 enum Attempt {
     Written(Arc<Row>),
+    /// Another writer moved the expiry, or ended the session; this is what was
+    /// known of the row before.
+    Untouched(Arc<Row>),
     /// The row is not what was compared with.
     Lost,
     /// The connection was lost before the answer.
@@ -58,8 +61,12 @@ impl Writer {
         let outcome = self.save_until_won(id, base, &mut orders).await;
         match outcome {
             Ok(Place::Here(row)) => {
-                answer_all(orders, &Ok(Arc::clone(&row)));
+                answer_all(orders, &Ok(Saved::Here(Arc::clone(&row))));
                 self.remember(row)
+            }
+            Ok(Place::Untouched(row)) => {
+                answer_all(orders, &Ok(Saved::Untouched(row)));
+                None
             }
             Ok(Place::Successor(successor)) => {
                 self.forward(&successor, orders);
@@ -97,6 +104,7 @@ impl Writer {
             }
             match (self.attempt(&row, draft).await, doubt.take()) {
                 (Attempt::Written(row), _) => return Ok(Place::Here(row)),
+                (Attempt::Untouched(row), _) => return Ok(Place::Untouched(row)),
                 (Attempt::Failed(error), _)
                 | (Attempt::Lost, Some(error))
                 | (Attempt::InDoubt(error), Some(_)) => return Err(error),
@@ -200,7 +208,7 @@ impl Writer {
                 row.times = row.times.moved(written);
                 Attempt::Written(Arc::new(row))
             }
-            Ok(None) => Attempt::Written(Arc::new(row.clone())),
+            Ok(None) => Attempt::Untouched(Arc::new(row.clone())),
             Err(error) => Attempt::Failed(error),
         }
     }
@@ -251,6 +259,8 @@ fn is_the_last(orders: &[SaveOrder]) -> bool {
 /// Which row takes the orders.
 enum Place {
     Here(Arc<Row>),
+    /// The same, but not written.
+    Untouched(Arc<Row>),
     Successor(RowId),
 }
 
@@ -266,14 +276,12 @@ fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<
 }
 
 /// A request whose token does not open the row is not shown it.
-fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Arc<Row>, Error>) {
+fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Saved, Error>) {
     for order in orders {
-        let outcome = outcome.as_ref().map_err(Error::clone).map(|row| {
-            if order.is_forwarded {
-                return Saved::Moved;
-            }
-            Saved::Here(Arc::clone(row))
-        });
+        let outcome = match outcome {
+            Ok(_) if order.is_forwarded => Ok(Saved::Moved),
+            outcome => outcome.clone(),
+        };
         // Nobody waits for the answer of a cancelled request.
         drop(order.answer.send(outcome));
     }

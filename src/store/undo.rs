@@ -63,7 +63,7 @@ pub(super) enum Made {
 pub(super) struct Commit(Mutex<Option<Made>>);
 
 impl Commit {
-    pub(super) fn is_sent(&self, made: Made) {
+    pub(super) fn sent(&self, made: Made) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
     }
 
@@ -95,7 +95,7 @@ impl Undelivered {
 
     pub(super) fn row(writer: &Arc<Writer>, id: RowId) -> Self {
         let commit = Commit::default();
-        commit.is_sent(Made::Begun);
+        commit.sent(Made::Begun);
         Self(Some(Unsent {
             writer: Arc::clone(writer),
             id,
@@ -104,7 +104,7 @@ impl Undelivered {
     }
 
     /// The response will carry the token, or there is none.
-    pub(super) fn is_delivered(mut self) {
+    pub(super) fn delivered(mut self) {
         self.0 = None;
     }
 }

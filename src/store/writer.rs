@@ -69,6 +69,9 @@ pub(super) struct SaveOrder {
 pub(crate) enum Saved {
     /// In the row that the request's own token opens.
     Here(Arc<Row>),
+    /// Nowhere: there was nothing to change, and another writer moved the
+    /// expiry or ended the session.
+    Untouched(Arc<Row>),
     /// In the successor of that row, which the request must not see.
     Moved,
 }

@@ -284,6 +284,7 @@ async fn a_login_in_flight_brings_nothing_back_of_a_session_that_was_ended() {
     .await;
     let mut tab = browser.at(&site.app());
     tab.get("/cycle").await;
+    tab.get("/cycle").await;
     tab.get("/destroy").await;
     let answer = late.finish().await;
     assert_eq!(answer.status, 503);
@@ -787,4 +788,28 @@ async fn a_session_that_is_not_loaded_yet_shows_no_cookie_when_it_is_printed() {
         printed.contains("valid_if") && !printed.contains("secret"),
         "{printed}"
     );
+}
+
+#[tokio::test]
+async fn of_two_touches_of_a_session_that_was_ended_none_sends_its_token() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let layer = site.layer().touch_interval(Duration::ZERO);
+    let touch = |gate: Gate| {
+        app_with(layer.clone(), async move |session: Session| {
+            gate.pass().await;
+            session.touch()
+        })
+    };
+    let first = UnderWay::begin(&browser, "/page", touch).await;
+    let second = UnderWay::begin(&browser, "/page", touch).await;
+    let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
+    browser.at(&elsewhere).peek("/destroy").await;
+    let held = site.pool.begin().await.expect("a transaction");
+    first.go_on();
+    second.go_on();
+    drop(held);
+    assert!(first.answered().await.sets_no_cookie());
+    assert!(second.answered().await.sets_no_cookie());
 }
