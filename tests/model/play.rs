@@ -380,6 +380,7 @@ impl Play<'_> {
         let mut expected = self.settle(
             |model| model.end(request, end),
             |model, expected| {
+                bind(options, model, &expected, &answer);
                 match_table(model, &rows)?;
                 check_response(options, model, &expected, &answer)?;
                 Ok(expected)
@@ -416,7 +417,8 @@ impl Play<'_> {
         self.ended.extend(open.iter().copied().zip(all));
         let rows = self.look(&open).await?;
         let options = &self.program.options;
-        let before = self.model.clone();
+        let mut before = self.model.clone();
+        before.is_crowded = open.len() > 1;
         let mut first = None;
         let mut found = None;
         for order in orders(open.len()) {
@@ -430,6 +432,9 @@ impl Play<'_> {
                     expected.into_iter().flatten().collect::<Vec<_>>()
                 },
                 |model, expected| {
+                    for (expected, answer) in expected.iter().zip(&answers) {
+                        bind(options, model, expected, answer);
+                    }
                     match_table(model, &rows)?;
                     for (expected, answer) in expected.iter().zip(&answers) {
                         check_response(options, model, expected, answer)?;
@@ -447,6 +452,7 @@ impl Play<'_> {
                 }
             }
         }
+        self.model.is_crowded = false;
         let Some(mut expected) = found else {
             let (_, what) = first.expect("at least one order");
             return Err(("together", format!("no order explains it, such as: {what}")));
@@ -479,12 +485,13 @@ impl Play<'_> {
                 .iter()
                 .find(|(known, _)| *known == name)
                 .map(|(_, value)| value.clone());
-            if expected.cookies[layer] == Cookie::RemovedOrNot {
-                expected.cookies[layer] = match value {
-                    Some(_) => Cookie::Removed,
-                    None => Cookie::AsItIs,
-                };
-            }
+            let cookie = &mut expected.cookies[layer];
+            *cookie = match (cookie.clone(), &value) {
+                (Cookie::RemovedOrNot, Some(_)) => Cookie::Removed,
+                (Cookie::SetOrNot(row), Some(_)) => Cookie::Set(row),
+                (Cookie::RemovedOrNot | Cookie::SetOrNot(_), None) => Cookie::AsItIs,
+                (cookie, _) => cookie,
+            };
             match value {
                 None => {}
                 Some(value) if value.is_empty() => self.jars[jar][layer].clear(),
@@ -764,9 +771,9 @@ fn check_response(
             .map(|(_, value)| value.as_str())
             .collect();
         let is_right = match (cookie, values.as_slice()) {
-            (Cookie::AsItIs | Cookie::RemovedOrNot, []) => true,
+            (Cookie::AsItIs | Cookie::RemovedOrNot | Cookie::SetOrNot(_), []) => true,
             (Cookie::Removed | Cookie::RemovedOrNot, [""]) => true,
-            (Cookie::Set(row), [value]) if !value.is_empty() => {
+            (Cookie::Set(row) | Cookie::SetOrNot(row), [value]) if !value.is_empty() => {
                 let id = row_id(options, value);
                 let row = &model.rows[row.0];
                 row.id.as_deref().is_none_or(|known| known == id)
@@ -783,6 +790,28 @@ fn check_response(
         }
     }
     Ok(())
+}
+
+/// Of several new rows that hold the same, the cookies tell which is which.
+fn bind(
+    options: &crate::program::Options,
+    model: &mut Model,
+    expected: &Response,
+    answer: &Answer,
+) {
+    for (layer, cookie) in expected.cookies.iter().enumerate() {
+        let name = cookie_name(options, layer);
+        let sent = answer.cookies.iter().find(|(known, _)| *known == name);
+        if let (Cookie::Set(row), Some((_, value))) = (cookie, sent)
+            && !value.is_empty()
+        {
+            let id = row_id(options, value);
+            let is_bound = model.rows.iter().any(|row| row.id.as_deref() == Some(&id));
+            if !is_bound {
+                model.rows[row.0].id.get_or_insert(id);
+            }
+        }
+    }
 }
 
 /// Whether the table holds what the model says, and which of its rows is which

@@ -241,17 +241,6 @@ pub(crate) enum Admin {
     EndForwardings,
 }
 
-impl Event {
-    /// How many events it counts for in a shrunk program.
-    pub(crate) fn weight(&self) -> usize {
-        match self {
-            Self::SaveInFlight { meanwhile, .. } => 2 + meanwhile.len(),
-            Self::EndTogether { requests } => 1 + requests.len(),
-            _ => 1,
-        }
-    }
-}
-
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let options = serde_json::to_value(&self.options).map_err(|_| fmt::Error)?;
@@ -332,6 +321,7 @@ fn options(random: &mut Random) -> Options {
         continues_on_failure: rare(16),
         two_layers: rare(12) && format != Format::Koa,
         limit: match (rare(8), rare(8)) {
+            _ if format == Format::ThreeColumns => Limit::None,
             (true, _) => Limit::EndOldest(1 + u32::from(rare(2))),
             (_, true) => Limit::Refuse(1 + u32::from(rare(2))),
             _ => Limit::None,

@@ -1,7 +1,7 @@
 //! Many programs, several at a time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fmt,
     sync::{
         Arc, Mutex,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     play::{TOO_SLOW, Violation, play},
-    program::{Call, Event, Program},
+    program::{Call, End, Event, Program},
     random::fresh_seed,
     shrink::shrink,
     tell,
@@ -301,38 +301,52 @@ impl Shared {
     }
 }
 
-/// Violations are of one kind when the same calls break the same rule.
+/// Violations are of one kind when programs with the same kinds of calls break
+/// the same rule.
 fn kind_of(program: &Program, violation: &Violation) -> String {
-    let mut words: Vec<String> = Vec::new();
+    let mut words = BTreeSet::new();
     for event in &program.events {
-        let word = match event {
-            Event::Call { call, .. } => word(call),
+        match event {
+            Event::Call { call, .. } => words.extend(word(call)),
             Event::SaveInFlight { meanwhile, .. } => {
-                let meanwhile: Vec<_> = meanwhile.iter().map(word).collect();
-                format!("Save({})", meanwhile.join(" "))
+                words.insert("SaveInFlight".into());
+                words.extend(meanwhile.iter().filter_map(word));
             }
-            Event::Afterwards { call, .. } => format!("after:{}", word(call)),
-            Event::End { end, .. } => format!("{end:?}"),
-            Event::Start { beside, .. } => match beside {
-                Some(_) => "Start2".into(),
-                None => continue,
-            },
-            Event::EndTogether { .. } => "Together".into(),
-            Event::Admin(admin) => format!("{admin:?}")
-                .split(' ')
-                .next()
-                .unwrap_or_default()
-                .into(),
-            Event::Plant { .. } => "Plant".into(),
-            Event::PlantUnknown { .. } => "PlantUnknown".into(),
-        };
-        words.push(word);
+            Event::Afterwards { call, .. } => {
+                words.insert("Afterwards".into());
+                words.extend(word(call));
+            }
+            Event::End { end, .. } if *end != End::Ok => {
+                words.insert(format!("{end:?}"));
+            }
+            Event::Admin(admin) => words.extend(first_word(&format!("Admin::{admin:?}"))),
+            Event::PlantUnknown { .. } => {
+                words.insert("PlantUnknown".into());
+            }
+            Event::Start {
+                beside: Some(_), ..
+            } => {
+                words.insert("Beside".into());
+            }
+            Event::End { .. }
+            | Event::Plant { .. }
+            | Event::EndTogether { .. }
+            | Event::Start { .. } => {}
+        }
     }
+    let words: Vec<_> = words.into_iter().collect();
     format!("{}: {}", violation.rule, words.join(" "))
 }
 
-/// The name of a call.
-fn word(call: &Call) -> String {
-    let text = format!("{call:?}");
-    text.split(['(', ' ', '{']).next().unwrap_or_default().into()
+fn first_word(text: &str) -> Option<String> {
+    text.split(['(', ' ', '{']).next().map(str::to_owned)
+}
+
+/// The name of a call, but for those that stand for no more than a session.
+fn word(call: &Call) -> Option<String> {
+    match call {
+        Call::Insert(_) | Call::Get(_) | Call::Keys | Call::UserId => None,
+        Call::Logout => Some("Destroy".into()),
+        call => first_word(&format!("{call:?}")),
+    }
 }

@@ -624,7 +624,8 @@ impl Running {
         match end {
             End::CancelInside => {
                 let cancel = self.cancel.take().expect("ends once");
-                drop(cancel.send(StatusCode::REQUEST_TIMEOUT));
+                let is_sent = cancel.send(StatusCode::REQUEST_TIMEOUT).is_ok();
+                debug_assert!(is_sent, "the handler waits");
             }
             End::CancelOutside => self.task.abort(),
             _ => self.order(Order::End(end)),
