@@ -200,6 +200,7 @@ struct Settled {
     origin: Origin,
     base: Document,
     user: Option<String>,
+    version: u64,
 }
 
 /// The outcome of a request's commit that follows `save`.
@@ -384,6 +385,7 @@ impl View {
     fn settle(&mut self, settled: Settled) {
         self.origin = settled.origin;
         self.user = settled.user;
+        self.version = settled.version;
         self.document = settled.base.clone();
         self.base = settled.base;
         // One that does not fit is told when it is saved.
@@ -713,6 +715,7 @@ impl Model {
                         origin: Origin::Ended,
                         base: Document::blank(),
                         user: None,
+                        version: 0,
                     });
                     return Err(failure(ErrorKind::Ended));
                 }
@@ -761,16 +764,8 @@ impl Model {
     fn pay_and_settle(&mut self, request: u8, layer: usize, debt: Debt) -> Result<(), Failure> {
         let mut cookie = self.view(request, layer).cookie.clone();
         let outcome = self.pay(debt, &mut cookie);
-        let version = match &outcome {
-            Ok(Settled {
-                origin: Origin::Stored(row),
-                ..
-            }) => self.rows[row.0].version,
-            _ => 0,
-        };
         let view = self.view(request, layer);
         view.cookie = cookie;
-        view.version = version;
         view.in_flight = false;
         match outcome {
             Ok(settled) => {
@@ -812,7 +807,13 @@ impl Model {
                         _ => view.base.clone(),
                     };
                     let user = view.user.clone();
-                    view.settle(Settled { origin, base, user });
+                    let version = view.version;
+                    view.settle(Settled {
+                        origin,
+                        base,
+                        user,
+                        version,
+                    });
                 }
                 Err(failure)
             }
@@ -873,6 +874,7 @@ impl Model {
             origin: Origin::Stored(row),
             base: debt.document,
             user: None,
+            version: 0,
         })
     }
 
@@ -890,6 +892,7 @@ impl Model {
             origin: Origin::Stored(row),
             base: document,
             user: Some(user.to_owned()),
+            version: 0,
         })
     }
 
@@ -938,9 +941,9 @@ impl Model {
         if debt.id != Id::Stays {
             return self.reissue(row, debt, cookie);
         }
-        let settled = self.pay_stay(row, debt, cookie);
+        // What was written is as new as the row.
         self.rows[row.0].version += 1;
-        settled
+        self.pay_stay(row, debt, cookie)
     }
 
     fn pay_stay(
@@ -953,7 +956,7 @@ impl Model {
         if !is_changed {
             if debt.keep && *self.state(row) == State::Live {
                 // Unless another request has extended it.
-                let is_first = self.rows[row.0].version == debt.version && !self.is_crowded;
+                let is_first = self.rows[row.0].version == debt.version + 1 && !self.is_crowded;
                 if *cookie != Cookie::Set(row) {
                     *cookie = match !is_first {
                         true => Cookie::SetOrNot(row),
@@ -974,10 +977,12 @@ impl Model {
         if debt.keep || debt.record.iter().any(Change::is_about_the_cookie) {
             *cookie = Cookie::Set(row);
         }
+        let version = self.rows[row.0].version;
         Ok(Settled {
             origin: Origin::Stored(row),
             base: document,
             user: debt.user,
+            version,
         })
     }
 
@@ -1018,6 +1023,7 @@ impl Model {
                     origin: Origin::Stored(new),
                     base: document,
                     user,
+                    version: 0,
                 })
             }
             (
@@ -1319,6 +1325,7 @@ impl Debt {
             origin: self.origin,
             base: self.document,
             user: self.user,
+            version: self.version,
         }
     }
 }
