@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum_pg_session::{
-    Error, ErrorKind, Expiry, Key, Login, PgSessionLayer, Session, TypedSession,
+    CookieLifetime, Error, ErrorKind, Expiry, Key, Login, PgSessionLayer, Session, TypedSession,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use crate::{
 
 /// Whether the crate has `take`, `update_now`, `save_if` and a cookie's
 /// lifetime of a session's own.
-pub(crate) const HAS_NEW_CALLS: bool = false;
+pub(crate) const HAS_NEW_CALLS: bool = true;
 
 pub(crate) fn is_there(call: &Call) -> bool {
     HAS_NEW_CALLS
@@ -26,7 +26,7 @@ pub(crate) fn is_there(call: &Call) -> bool {
 }
 
 pub(crate) fn saves_on_failure(layer: PgSessionLayer) -> PgSessionLayer {
-    layer.save_on_server_error(true)
+    layer.save_if(|_, _| true)
 }
 
 const TYPED: [Key<String>; 3] = [Key::new("k0"), Key::new("k1"), Key::new("k2")];
@@ -88,8 +88,18 @@ fn expiry(choice: ExpiryChoice) -> Expiry {
     }
 }
 
-fn with_lifetime(login: Login, _: CookieChoice) -> Login {
-    login
+fn lifetime(choice: CookieChoice) -> CookieLifetime {
+    match choice {
+        CookieChoice::Browser => CookieLifetime::BrowserSession,
+        CookieChoice::Default | CookieChoice::Session => CookieLifetime::Persistent,
+    }
+}
+
+fn with_lifetime(login: Login, choice: CookieChoice) -> Login {
+    match choice {
+        CookieChoice::Default => login,
+        choice => login.cookie_lifetime(lifetime(choice)),
+    }
 }
 
 /// A call that waits for nothing.
@@ -168,15 +178,24 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
         Call::Discard => done(session.discard()),
         Call::Touch => done(session.touch()),
         Call::SetExpiry(end) => done(session.set_expiry(expiry(*end))),
-        Call::SetCookieLifetime(_) | Call::Save | Call::Take(_) | Call::UpdateNow(_) => {
+        Call::SetCookieLifetime(choice) => done(session.set_cookie_lifetime(lifetime(*choice))),
+        Call::Save | Call::Take(_) | Call::UpdateNow(_) => {
             Seen::Failed(ErrorKind::Setup, None)
         }
     }
 }
 
 /// A call that commits.
-pub(crate) async fn commit(session: &Session, call: &Call, _tag: u64) -> Seen {
+pub(crate) async fn commit(session: &Session, call: &Call, tag: u64) -> Seen {
     match call {
+        Call::Take(key) => outcome(session.take::<String>(key_name(*key)).await, text),
+        Call::UpdateNow(key) => {
+            let tag = tag_text(tag);
+            let updated = session.update_now(key_name(*key), move |value: Option<String>| {
+                append(value, &tag)
+            });
+            outcome(updated.await, |value| text(Some(value)))
+        }
         Call::Save => done(session.save().await),
         _ => Seen::Failed(ErrorKind::Setup, None),
     }

@@ -617,6 +617,8 @@ impl Draft<'_> {
                 1 | 2 if self.options.before_save == BeforeSave::Fails => Call::InsertFail,
                 3 | 4 if self.options.valid_if => Call::InsertBad,
                 5 => Call::RemoveBad,
+                // There it is another name for the idle timeout.
+                _ if self.options.format == Format::Koa => Call::RemoveBad,
                 _ => Call::SetCookieLifetime(self.cookie()),
             },
             _ if self.options.before_save == BeforeSave::Fails => Call::InsertFail,

@@ -131,6 +131,7 @@ enum Change {
     Insert(String, Value),
     Remove(String),
     Clear,
+    Take(String),
     Append(String, String),
     TypedAppend(String, String),
     Expiry(ExpiryChoice),
@@ -168,6 +169,8 @@ struct View {
     user: Option<String>,
     /// Of the row, when it was read or written last.
     version: u64,
+    /// The row that was the session's last.
+    last: Option<RowNo>,
     /// To be deleted as the handler said so, and as what it was.
     doomed: Option<(RowNo, Document, Option<String>)>,
     /// To be deleted as `valid_if` said so.
@@ -194,6 +197,8 @@ struct Debt {
     version: u64,
     doomed: Option<(RowNo, Document, Option<String>)>,
     refused: Option<RowNo>,
+    /// Its outcome must be known, so it is compared with the row as it is.
+    is_confirmed: bool,
 }
 
 struct Settled {
@@ -311,6 +316,16 @@ impl Change {
             Self::Remove(key) => {
                 document.values.remove(key);
             }
+            Self::Take(key) => {
+                if document
+                    .values
+                    .get(key)
+                    .is_some_and(|value| !value.is_string())
+                {
+                    return Err(ErrorKind::Deserialize);
+                }
+                document.values.remove(key);
+            }
             Self::Clear => document.values.clear(),
             Self::Append(key, tag) => {
                 let value = appended(document.values.get(key), tag)?;
@@ -344,7 +359,7 @@ fn replay(record: &[Change], document: &mut Document) -> Result<(), Failure> {
 impl View {
     fn new(origin: Origin, base: Document, user: Option<String>, had_cookie: bool) -> Self {
         Self {
-            origin,
+            origin: origin.clone(),
             document: base.clone(),
             base,
             record: Vec::new(),
@@ -352,6 +367,10 @@ impl View {
             keep: false,
             user,
             version: 0,
+            last: match origin {
+                Origin::Stored(row) => Some(row),
+                _ => None,
+            },
             doomed: None,
             refused: None,
             asked: false,
@@ -384,6 +403,9 @@ impl View {
 
     fn settle(&mut self, settled: Settled) {
         self.origin = settled.origin;
+        if let Origin::Stored(row) = self.origin {
+            self.last = Some(row);
+        }
         self.user = settled.user;
         self.version = settled.version;
         self.document = settled.base.clone();
@@ -423,7 +445,7 @@ impl View {
         self.document = self.base.clone();
     }
 
-    fn owes_a_document(&self) -> bool {
+    fn owes_a_document(&self, is_confirmed: bool) -> bool {
         match self.origin {
             Origin::New => {
                 self.keep
@@ -431,7 +453,8 @@ impl View {
                     || !(self.record.is_empty() || self.document.values.is_empty())
             }
             Origin::Stored(_) => {
-                self.id != Id::Stays || (!self.record.is_empty() && self.document != self.base)
+                self.id != Id::Stays
+                    || (!self.record.is_empty() && (is_confirmed || self.document != self.base))
             }
             Origin::Moved(_) => !tolerates("6") && matches!(self.id, Id::LogsIn { .. }),
             Origin::Ambiguous | Origin::Ended => false,
@@ -450,6 +473,7 @@ impl View {
             version: self.version,
             doomed: self.doomed.take(),
             refused: self.refused.take(),
+            is_confirmed: false,
         }
     }
 }
@@ -485,12 +509,9 @@ impl Model {
         choice
     }
 
-    /// Whether the session is where the browser's cookie leads.
-    fn may_renew(&self, origin: &Origin) -> bool {
-        match origin {
-            Origin::Stored(row) => !matches!(self.state(*row), State::Forwards { .. }),
-            _ => false,
-        }
+    /// Whether no other id is known for what the browser's cookie opens.
+    fn may_renew(&self, last: Option<RowNo>) -> bool {
+        last.is_some_and(|row| !matches!(self.state(row), State::Forwards { .. }))
     }
 
     fn has_users(&self) -> bool {
@@ -539,7 +560,11 @@ impl Model {
         if self.is_loaded(request, layer) {
             return;
         }
-        let tokens = self.requests[&request].presented[layer].clone();
+        let mut tokens = self.requests[&request].presented[layer].clone();
+        if self.options.format == Format::Koa {
+            // Of several cookies of one name Koa takes the first.
+            tokens.truncate(1);
+        }
         let (mut live, mut moved) = (Vec::new(), None);
         for token in &tokens {
             let Token::Of(row) = token else { continue };
@@ -555,11 +580,6 @@ impl Model {
             }
         }
         let had_cookie = !tokens.is_empty();
-        let mut tokens = tokens;
-        if self.options.format == Format::Koa {
-            // Of several cookies of one name Koa takes the first.
-            tokens.truncate(1);
-        }
         let well_formed = tokens
             .iter()
             .filter(|token| **token != Token::Malformed)
@@ -646,10 +666,15 @@ impl Model {
     // Commits.
 
     /// `before_save`, where something is about to be saved.
-    fn prepare(&mut self, request: u8, layer: usize) -> Result<(), Failure> {
+    fn prepare(
+        &mut self,
+        request: u8,
+        layer: usize,
+        is_confirmed: bool,
+    ) -> Result<(), Failure> {
         let hook = self.options.before_save;
         let view = self.view(request, layer);
-        if !view.owes_a_document() {
+        if !view.owes_a_document(is_confirmed) {
             return Ok(());
         }
         match hook {
@@ -680,77 +705,74 @@ impl Model {
     }
 
     fn save_with(&mut self, request: u8, layer: usize, now: &Now) -> Result<Seen, Failure> {
-        if let Err(failure) = self.prepare(request, layer) {
+        let change = match now {
+            Now::Nothing => None,
+            Now::Take(key) => Some(Change::Take(key.clone())),
+            Now::Append(key, tag) => Some(Change::Append(key.clone(), tag.clone())),
+        };
+        if let Some(change) = change {
+            // An error here leaves all as it was.
+            self.view(request, layer).apply(change).map_err(failure)?;
+        }
+        if let Err(failure) = self.prepare(request, layer, !matches!(now, Now::Nothing)) {
             self.drop_record(request, layer);
             return Err(failure);
         }
-        match now {
-            Now::Nothing => {
-                let debt = self.view(request, layer).take_debt();
-                self.pay_and_settle(request, layer, debt)?;
-                Ok(Seen::Done)
-            }
-            Now::Take(_) | Now::Append(..) => self.change_now(request, layer, now),
-        }
+        let seen = match now {
+            Now::Nothing => Seen::Done,
+            Now::Take(key) | Now::Append(key, _) => self.outcome_now(request, layer, now, key)?,
+        };
+        let mut debt = self.view(request, layer).take_debt();
+        debt.is_confirmed = !matches!(now, Now::Nothing);
+        self.pay_and_settle(request, layer, debt)?;
+        Ok(seen)
     }
 
-    /// All that was recorded, and one change whose outcome is known when it is
-    /// committed.
-    fn change_now(&mut self, request: u8, layer: usize, now: &Now) -> Result<Seen, Failure> {
-        let origin = self.view(request, layer).origin.clone();
-        let committed = match &origin {
-            Origin::Stored(row) => match self.state(*row) {
-                State::Live => {
-                    let mut document = self.rows[row.0].document.clone();
-                    let record = self.view(request, layer).record.clone();
-                    if let Err(failure) = replay(&record, &mut document) {
-                        self.drop_record(request, layer);
-                        return Err(failure);
-                    }
-                    document
-                }
-                _ => {
-                    self.drop_record(request, layer);
-                    self.view(request, layer).settle(Settled {
-                        origin: Origin::Ended,
-                        base: Document::blank(),
-                        user: None,
-                        version: 0,
-                    });
-                    return Err(failure(ErrorKind::Ended));
-                }
-            },
-            _ => self.view(request, layer).document.clone(),
-        };
-        let (change, seen) = match now {
-            Now::Append(key, tag) => {
-                let value = match appended(committed.values.get(key), tag) {
-                    Ok(value) => value,
-                    Err(kind) => {
-                        self.drop_record(request, layer);
-                        return Err(failure(kind));
-                    }
-                };
-                let change = Change::Append(key.clone(), tag.clone());
-                (change, Seen::Value(Some(value)))
+    /// What the last change of the record makes of the row as it is.
+    fn outcome_now(
+        &mut self,
+        request: u8,
+        layer: usize,
+        now: &Now,
+        key: &str,
+    ) -> Result<Seen, Failure> {
+        let view = self.view(request, layer).clone();
+        let mut document = match &view.origin {
+            Origin::Stored(row) if *self.state(*row) == State::Live => {
+                self.rows[row.0].document.clone()
             }
-            Now::Take(key) => {
-                let value = committed.values.get(key).cloned();
-                if value.as_ref().is_some_and(|value| !value.is_string()) {
-                    self.drop_record(request, layer);
-                    return Err(failure(ErrorKind::Deserialize));
-                }
-                (Change::Remove(key.clone()), Seen::Value(value))
+            Origin::Stored(row) if view.id == Id::Stays => {
+                let failure = self.ended(*row);
+                self.drop_record(request, layer);
+                self.view(request, layer).settle(Settled {
+                    origin: Origin::Ended,
+                    base: Document::blank(),
+                    user: None,
+                    version: 0,
+                });
+                return Err(failure);
             }
-            Now::Nothing => return Ok(Seen::Done),
+            _ => view.base.clone(),
         };
-        let view = self.view(request, layer);
-        // Against the row as it is, which may have what the view has not.
-        if view.apply(change.clone()).is_err() {
-            view.record.push(change);
+        let is_last = |change: &Change| match (now, change) {
+            (Now::Take(key), Change::Take(taken)) => key == taken,
+            (Now::Append(key, tag), Change::Append(other, known)) => key == other && tag == known,
+            _ => false,
+        };
+        let mut seen = Seen::Value(None);
+        for change in &view.record {
+            let before = document.values.get(key).cloned();
+            if let Err(kind) = change.apply(&mut document) {
+                self.drop_record(request, layer);
+                return Err(failure(kind));
+            }
+            if is_last(change) {
+                seen = Seen::Value(match now {
+                    Now::Take(_) => before,
+                    _ => document.values.get(key).cloned(),
+                });
+            }
         }
-        let debt = view.take_debt();
-        self.pay_and_settle(request, layer, debt)?;
         Ok(seen)
     }
 
@@ -822,7 +844,7 @@ impl Model {
 
     /// `save` begins while no write of the table gets through.
     pub(crate) fn begin_save(&mut self, request: u8, layer: usize) -> Result<InFlight, Failure> {
-        if let Err(failure) = self.prepare(request, layer) {
+        if let Err(failure) = self.prepare(request, layer, false) {
             self.drop_record(request, layer);
             return Err(failure);
         }
@@ -856,7 +878,13 @@ impl Model {
             }
             Origin::Ambiguous => Err(failure(ErrorKind::Ambiguous)),
             Origin::Ended if debt.record.is_empty() && debt.id == Id::Stays => Ok(debt.as_it_is()),
-            Origin::Ended => Err(failure(ErrorKind::Ended)),
+            Origin::Ended if matches!(debt.id, Id::LogsIn { .. }) && self.either() => {
+                self.pay_new(debt, cookie)
+            }
+            Origin::Ended => Err(Failure {
+                kind: ErrorKind::Ended,
+                retry: Some((1, 5)),
+            }),
         }
     }
 
@@ -952,7 +980,8 @@ impl Model {
         debt: Debt,
         cookie: &mut Cookie,
     ) -> Result<Settled, Failure> {
-        let is_changed = !debt.record.is_empty() && debt.document != debt.base;
+        let is_changed =
+            !debt.record.is_empty() && (debt.is_confirmed || debt.document != debt.base);
         if !is_changed {
             if debt.keep && *self.state(row) == State::Live {
                 // Unless another request has extended it.
@@ -966,7 +995,7 @@ impl Model {
             }
             return Ok(debt.as_it_is());
         }
-        let target = self.follow(row).ok_or_else(|| failure(ErrorKind::Ended))?;
+        let target = self.follow(row).ok_or_else(|| self.ended(row))?;
         let mut document = self.rows[target.0].document.clone();
         replay(&debt.record, &mut document)?;
         self.rows[target.0].document = document.clone();
@@ -1032,8 +1061,14 @@ impl Model {
                     ..
                 },
                 Some((user, _)),
-            ) if !tolerates("6") => self.begin_with_login(debt.document, &user, cookie),
-            _ => Err(failure(ErrorKind::Ended)),
+            ) if !tolerates("6") => {
+                // Nothing follows where the data was dropped; a login may.
+                if self.follow(row).is_none() && self.either() {
+                    return Err(self.ended(row));
+                }
+                self.begin_with_login(debt.document, &user, cookie)
+            }
+            _ => Err(self.ended(row)),
         }
     }
 
@@ -1047,6 +1082,14 @@ impl Model {
         };
         self.rows[row.0].user = None;
         self.rows[row.0].document = Document::blank();
+    }
+
+    /// The session is not there any more, at least not under this id.
+    fn ended(&self, row: RowNo) -> Failure {
+        match self.state(row) {
+            State::Forwards { .. } => refused_for_now(),
+            _ => failure(ErrorKind::Ended),
+        }
     }
 
     /// Where a late save of this row goes.
@@ -1176,26 +1219,35 @@ impl Model {
         if is_failure && !self.options.saves_on_failure {
             self.drop_record(request, layer);
         }
-        let prepared = self.prepare(request, layer);
+        let prepared = self.prepare(request, layer, false);
         if prepared.is_err() {
             self.drop_record(request, layer);
         }
         let debt = self.view(request, layer).take_debt();
         let paid = self.pay_and_settle(request, layer, debt);
         let outcome = paid.and(prepared);
+        let opened = self.requests[&request].presented[layer].clone();
         // A cookie that can end before its session is sent with each touch.
         let touches = self.options.format != Format::Native;
         let view = self.view(request, layer);
         let had_cookie = view.had_cookie;
         view.is_closed = true;
         let removes = view.asked && view.had_cookie && view.origin == Origin::New;
-        let origin = view.origin.clone();
+        let (origin, last) = (view.origin.clone(), view.last);
         let view_cookie = view.cookie.clone();
+        let renews = match view_cookie {
+            Cookie::Set(row) => opened.contains(&Token::Of(row)),
+            _ => false,
+        };
         let cookie = match (view_cookie, &outcome) {
-            (Cookie::AsItIs, _) if touches && self.may_renew(&origin) => match origin {
-                Origin::Stored(row) => Cookie::SetOrNot(row),
-                _ => Cookie::AsItIs,
+            (Cookie::AsItIs, _) if touches && self.may_renew(last) => match last {
+                Some(row) => Cookie::SetOrNot(row),
+                None => Cookie::AsItIs,
             },
+            // From an earlier save, when it was not known yet.
+            (Cookie::Set(row), _) if renews && *self.state(row) != State::Live => {
+                Cookie::SetOrNot(row)
+            }
             (Cookie::AsItIs, Ok(())) if tolerates("5") && had_cookie && origin == Origin::New => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes && is_failure => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes => Cookie::Removed,
@@ -1435,7 +1487,12 @@ impl View {
                 false => failed(ErrorKind::Setup),
             },
             Call::SetCookieLifetime(cookie) => {
-                self.change(Change::Cookie(*cookie));
+                // The layer's choice can't be asked for.
+                let cookie = match cookie {
+                    CookieChoice::Default => CookieChoice::Session,
+                    chosen => *chosen,
+                };
+                self.change(Change::Cookie(cookie));
                 done()
             }
             Call::Save | Call::Take(_) | Call::UpdateNow(_) => Expected::Anything,

@@ -86,7 +86,7 @@ pub(crate) struct Running {
     orders: mpsc::UnboundedSender<Order>,
     replies: mpsc::UnboundedReceiver<Seen>,
     cancel: Option<oneshot::Sender<StatusCode>>,
-    task: JoinHandle<Response<String>>,
+    task: JoinHandle<Response<()>>,
     pub(crate) sessions: Sessions,
     is_saved: Arc<AtomicBool>,
 }
@@ -663,17 +663,12 @@ impl Drop for Running {
     }
 }
 
-async fn respond<S>(mut service: S, request: Request<()>) -> Response<String>
+async fn respond<S, B>(service: S, request: Request<()>) -> Response<()>
 where
-    S: tower::Service<Request<()>, Response = Response<String>, Error = std::convert::Infallible>,
+    S: tower::Service<Request<()>, Response = Response<B>, Error = std::convert::Infallible>,
 {
-    let ready = service.ready().await;
-    let response = match ready {
-        Ok(service) => service.call(request).await,
-        Err(never) => match never {},
-    };
-    match response {
-        Ok(response) => response,
+    match service.oneshot(request).await {
+        Ok(response) => response.map(drop),
         Err(never) => match never {},
     }
 }
