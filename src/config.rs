@@ -3,7 +3,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::COOKIE};
@@ -13,18 +16,14 @@ use crate::{
     cookie::{CookieConfig, Cookies, attach, forbid_shared_caching, vary_by},
     document::Document,
     expiry::Timeouts,
-    format::Line,
+    format::{CookieChange, Line},
     hooks::Hooks,
     id::sensitive,
     limits::Limits,
     presented::Presented,
-    service::Exchange,
-    session::Pending,
 };
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
-
-type TouchIf = Arc<dyn Fn(&Exchange) -> bool + Send + Sync>;
 
 /// What the layer, its services and its sessions share.
 #[derive(Clone)]
@@ -36,14 +35,14 @@ pub(crate) struct Config {
     /// What a new session holds before anybody inserts anything.
     pub(crate) blank: Arc<Document>,
     pub(crate) timeouts: Arc<Timeouts>,
-    pub(crate) touch_if: Option<TouchIf>,
-    pub(crate) save_on_server_error: bool,
     pub(crate) empty: Empty,
     pub(crate) on_load_failure: FailurePolicy,
     pub(crate) on_save_failure: FailurePolicy,
     pub(crate) clear_site_data: Option<HeaderValue>,
     pub(crate) hooks: Hooks,
     pub(crate) limits: Limits,
+    /// Whether a layer further out was found to have the same cookie name.
+    pub(crate) is_ignored: Arc<AtomicBool>,
 }
 
 /// What a request says of its session, where that is not read before somebody
@@ -70,19 +69,31 @@ impl Config {
             transport: None,
             blank: Arc::default(),
             timeouts: Arc::default(),
-            touch_if: None,
-            save_on_server_error: false,
             empty: Empty::IsNone,
             on_load_failure: FailurePolicy::Refuse,
             on_save_failure: FailurePolicy::Refuse,
             clear_site_data: None,
             hooks: Hooks::default(),
             limits: Limits::default(),
+            is_ignored: Arc::default(),
         }
     }
 
     pub(crate) fn cookie_name(&self) -> &str {
         self.store.format().cookie_name(&self.cookie)
+    }
+
+    /// Warns once of a layer whose options have no effect, because `outer` has
+    /// the same cookie name and sees each request first.
+    pub(crate) fn warn_of_a_layer_that_is_ignored(&self, outer: &Self) {
+        let is_copy = Arc::ptr_eq(&self.is_ignored, &outer.is_ignored);
+        if !is_copy && !self.is_ignored.swap(true, Relaxed) {
+            tracing::warn!(
+                cookie.name = self.cookie_name(),
+                "a session layer inside of another one with the same cookie name has no effect; \
+                 give it another cookie name"
+            );
+        }
     }
 
     /// What the request says of its session.
@@ -110,23 +121,23 @@ impl Config {
         presented
     }
 
-    /// Tells the visitor what became of the session.
-    pub(crate) fn tell(&self, pending: &Pending, line: Line, headers: &mut HeaderMap) {
+    /// Gives the browser its cookie, or removes it.
+    pub(crate) fn write_cookie(&self, change: &CookieChange, line: Line, headers: &mut HeaderMap) {
         let format = self.store.format();
-        match (pending, &self.transport) {
-            (Pending::AsItIs, _) => {}
-            (Pending::Set(ticket), None) => {
+        match (change, &self.transport) {
+            (CookieChange::None, _) => {}
+            (CookieChange::Set(ticket), None) => {
                 attach(headers, format.set(ticket, &self.cookie, line));
             }
-            (Pending::Removed(terms), None) => {
+            (CookieChange::Remove(terms), None) => {
                 attach(headers, format.removal(terms, &self.cookie, line));
             }
-            (Pending::Set(ticket), Some(transport)) => {
+            (CookieChange::Set(ticket), Some(transport)) => {
                 let token = format.spell(&ticket.token, &self.cookie);
                 transport.write(&sensitive(&token), headers);
                 forbid_shared_caching(headers);
             }
-            (Pending::Removed(_), Some(transport)) => {
+            (CookieChange::Remove(_), Some(transport)) => {
                 transport.remove(headers);
                 forbid_shared_caching(headers);
             }
@@ -134,9 +145,9 @@ impl Config {
     }
 
     /// A new session's cookie must not be forgotten with the old one's.
-    pub(crate) fn clear_site_data(&self, pending: &Pending, headers: &mut HeaderMap) {
-        if let (Some(data), Pending::AsItIs | Pending::Removed(_)) =
-            (&self.clear_site_data, pending)
+    pub(crate) fn clear_site_data(&self, change: &CookieChange, headers: &mut HeaderMap) {
+        if let (Some(data), CookieChange::None | CookieChange::Remove(_)) =
+            (&self.clear_site_data, change)
         {
             headers.insert(CLEAR_SITE_DATA, data.clone());
         }
@@ -157,7 +168,6 @@ impl fmt::Debug for Config {
             .field("cookie", &self.cookie)
             .field("transport", &self.transport)
             .field("timeouts", &self.timeouts)
-            .field("save_on_server_error", &self.save_on_server_error)
             .field("empty", &self.empty)
             .field("on_load_failure", &self.on_load_failure)
             .field("on_save_failure", &self.on_save_failure)

@@ -99,10 +99,6 @@ impl CookieConfig {
         self.secure.unwrap_or(true)
     }
 
-    fn outlives_the_browser(&self) -> bool {
-        self.lifetime != Some(CookieLifetime::BrowserSession)
-    }
-
     /// `__Host-id` where its attributes allow the prefix (ASVS 5.0 item 3.3.3).
     pub(crate) fn name(&self) -> &str {
         match &self.name {
@@ -124,9 +120,15 @@ impl CookieConfig {
         }
     }
 
-    pub(crate) fn set(&self, token: &Token, life: Duration) -> HeaderValue {
+    /// The session's own choice of `lifetime` beats the layer's.
+    pub(crate) fn set(
+        &self,
+        token: &Token,
+        life: Duration,
+        lifetime: Option<CookieLifetime>,
+    ) -> HeaderValue {
         let mut cookie = self.with_value(self.spell(token));
-        if self.outlives_the_browser() {
+        if lifetime.or(self.lifetime) != Some(CookieLifetime::BrowserSession) {
             let seconds = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
             cookie.set_max_age(time::Duration::seconds(seconds));
         }

@@ -30,6 +30,8 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// When it may help to try again, if that differs from what the kind says.
+    retry_after: Option<Duration>,
 }
 
 /// The causes that a caller may want to tell apart.
@@ -93,10 +95,16 @@ pub enum ErrorKind {
     ResponseStarted,
     /// The system's generator of random numbers failed.
     Random,
+    /// A closure of [`Session::update`](crate::Session::update) used its own
+    /// session, or [`valid_if`](crate::PgSessionLayer::valid_if) loaded the
+    /// session that it checks.
+    Reentrant,
+    /// An error of the application's own, see [`Error::application`].
+    Application,
 }
 
 impl ErrorKind {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Unavailable,
         Self::Database,
         Self::Setup,
@@ -110,6 +118,8 @@ impl ErrorKind {
         Self::ReservedKey,
         Self::ResponseStarted,
         Self::Random,
+        Self::Reentrant,
+        Self::Application,
     ];
 
     /// As metrics and events name it.
@@ -128,6 +138,8 @@ impl ErrorKind {
             Self::ReservedKey => "reserved_key",
             Self::ResponseStarted => "response_started",
             Self::Random => "random",
+            Self::Reentrant => "reentrant",
+            Self::Application => "application",
         }
     }
 }
@@ -154,7 +166,25 @@ impl Error {
             kind,
             message,
             source,
+            retry_after: None,
         }))
+    }
+
+    /// An error of the application's own, for
+    /// [`before_save`](crate::PgSessionLayer::before_save).
+    ///
+    /// ```
+    /// use axum_pg_session::{Error, ErrorKind};
+    ///
+    /// let error = Error::application("the basket service did not respond");
+    /// assert_eq!(error.kind(), ErrorKind::Application);
+    /// ```
+    pub fn application(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::caused(
+            ErrorKind::Application,
+            "the application refused to save the session",
+            source,
+        )
     }
 
     /// What kind of error this is.
@@ -202,6 +232,9 @@ impl Error {
     /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
+        if self.0.retry_after.is_some() {
+            return self.0.retry_after;
+        }
         match self.kind() {
             ErrorKind::Unavailable => Some(UNTIL_THE_DATABASE_IS_BACK),
             ErrorKind::Conflict | ErrorKind::Ended => Some(UNTIL_OTHERS_ARE_THROUGH),
@@ -210,9 +243,26 @@ impl Error {
     }
 
     /// Says in the headers of a 503 when to come back.
-    pub(crate) fn ask_back(&self, headers: &mut HeaderMap) {
+    pub(crate) fn write_retry_after(&self, headers: &mut HeaderMap) {
         let wait = self.retry_after().unwrap_or(UNTIL_THE_DATABASE_IS_BACK);
-        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+        // Rounded up: a second too early would be refused once more.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+
+    /// What a visitor is told; nothing of the cause.
+    pub(crate) fn sentence(&self) -> &'static str {
+        match self.kind() {
+            ErrorKind::TooLarge => "This session can hold no more.",
+            ErrorKind::Ambiguous => "Several sessions at once. Please clear this site's cookies.",
+            ErrorKind::SessionLimit => {
+                "You are signed in on too many devices. Please sign out on one."
+            }
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                "The session store is unavailable. Please try again."
+            }
+            _ => "Internal server error.",
+        }
     }
 
     /// Whether the database is at fault, rather than the request.
@@ -227,6 +277,26 @@ impl Error {
         Self::new(
             ErrorKind::Ended,
             "the session ended while this request was running; its changes are dropped",
+        )
+    }
+
+    /// For a request with the old token of a session that has a new id.
+    pub(crate) fn moved(retry_after: Duration) -> Self {
+        Self(Arc::new(Inner {
+            kind: ErrorKind::Ended,
+            message:
+                "the session has a new id since this request was sent; its changes are dropped"
+                    .into(),
+            source: None,
+            retry_after: Some(retry_after),
+        }))
+    }
+
+    /// For what a closure of a session asks of that same session.
+    pub(crate) fn reentrant() -> Self {
+        Self::new(
+            ErrorKind::Reentrant,
+            "a closure that changes a session must use nothing but its argument",
         )
     }
 
@@ -283,21 +353,11 @@ impl StdError for Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let sentence = match self.kind() {
-            ErrorKind::TooLarge => "This session can hold no more.",
-            ErrorKind::Ambiguous => "Several sessions at once. Please clear this site's cookies.",
-            ErrorKind::SessionLimit => {
-                "You are signed in on too many devices. Please sign out on one."
-            }
-            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
-                "The session store is unavailable. Please try again."
-            }
-            _ => "Internal server error.",
-        };
-        let mut response = (self.status(), sentence).into_response();
+        let mut response = (self.status(), self.sentence()).into_response();
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            self.ask_back(response.headers_mut());
+            self.write_retry_after(response.headers_mut());
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

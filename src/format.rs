@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::{
-    Error,
+    CookieLifetime, Error,
     cookie::{CookieConfig, Cookies},
     document::{Document, Json, Meta},
     expiry::Expiry,
@@ -81,6 +81,15 @@ pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
 
     /// Writes the choice into the document; `blank` has the defaults.
     fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document);
+
+    /// Writes how long the browser keeps the cookie into the document; `None`
+    /// means as `blank` and the layer say.
+    fn remember_cookie_lifetime(
+        &self,
+        lifetime: Option<CookieLifetime>,
+        document: &mut Document,
+        blank: &Document,
+    );
 }
 
 /// The columns that every statement names.
@@ -118,9 +127,20 @@ pub(crate) struct Ticket {
     pub(crate) token: Token,
     /// As long as the session can live.
     pub(crate) life: Duration,
+    /// How long the browser keeps the cookie, if the session says so itself.
+    pub(crate) lifetime: Option<CookieLifetime>,
     /// The database's clock, in seconds since the epoch.
     pub(crate) now: f64,
     pub(crate) terms: Terms,
+}
+
+/// What a response does to the cookie.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum CookieChange {
+    #[default]
+    None,
+    Set(Ticket),
+    Remove(Terms),
 }
 
 /// Whether the visitor's connection is known to be encrypted.

@@ -1,7 +1,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use cookie::SameSite;
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 use tower_layer::Layer;
 
 use crate::{
@@ -9,7 +9,8 @@ use crate::{
     SiteData, Transport,
     config::{Config, Empty},
     expiry::{Absolute, Timeouts},
-    service::{Exchange, PgSessionService},
+    hooks::Validity,
+    service::PgSessionService,
     site_data::header_value,
 };
 
@@ -161,29 +162,57 @@ impl PgSessionLayer {
         self.with_timeouts(|timeouts| timeouts.touch_interval = Some(interval))
     }
 
-    /// Which requests keep the session alive. Default: all that look at it.
+    /// Which requests extend the session. Default: all that use it.
     ///
-    /// A page that asks for news by itself, or an attempt that was refused, is
-    /// no activity of the visitor's.
+    /// Polling requests and attempts that were refused are not user activity.
+    /// The closure gets the head of the request and the status of the response.
+    /// The URI is the one that the client requested, also in a nested router.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
     /// let layer = PgSessionLayer::new(store)
-    ///     .touch_if(|exchange| exchange.uri.path() != "/poll" && exchange.status.is_success());
+    ///     .touch_if(|request, status| request.uri.path() != "/poll" && status.is_success());
     /// assert!(layer.check().is_ok());
     /// # Ok(()) }
     /// ```
-    pub fn touch_if(self, predicate: impl Fn(&Exchange) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|config| config.touch_if = Some(Arc::new(predicate)))
+    pub fn touch_if(
+        self,
+        predicate: impl Fn(&Parts, StatusCode) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|config| config.hooks.set_touch_if(predicate))
     }
 
-    /// Whether what a handler did is saved also when it answers with 5xx.
-    /// Default: `false`, so that a failed request leaves the session as it
-    /// was. [`destroy`](crate::Session::destroy) is carried out all the same.
-    pub fn save_on_server_error(self, save: bool) -> Self {
-        self.with(|config| config.save_on_server_error = save)
+    /// Which responses save what their handler did to the session. Default: all
+    /// but 5xx and 408 (Request Timeout), so a request that failed, or that a
+    /// timeout layer cancelled halfway, leaves the session as it was.
+    ///
+    /// [`destroy`](crate::Session::destroy) and
+    /// [`logout`](crate::Session::logout) are always executed, and so is what
+    /// the handler [saved](crate::Session::save) itself. If a timeout layer
+    /// inside of this one responds with another status, exclude that here, or
+    /// put the timeout layer outside: then a handler that is cancelled has no
+    /// response, and nothing is saved.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// use http::StatusCode;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// // A failed payment is remembered.
+    /// let layer = PgSessionLayer::new(store).save_if(|request, status| {
+    ///     request.uri.path() == "/pay" || status.as_u16() < 500 && status != StatusCode::REQUEST_TIMEOUT
+    /// });
+    /// assert!(layer.check().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn save_if(
+        self,
+        predicate: impl Fn(&Parts, StatusCode) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|config| config.hooks.set_save_if(predicate))
     }
 
     /// Whether a new session is stored that nobody inserted anything into.
@@ -241,14 +270,16 @@ impl PgSessionLayer {
         self.with(|config| config.clear_site_data = header_value(data))
     }
 
-    /// Which stored sessions are accepted, beside those that live. Default:
-    /// all.
+    /// An additional check that a loaded session must pass. Default: none.
     ///
-    /// The check is made once a request, when the session is loaded. Where it
-    /// answers `false` the row is deleted, as by
-    /// [`destroy`](crate::Session::destroy), and the handler gets a new
-    /// session. It can change the session that it is given; it must not ask
-    /// for the session in another way, which would wait for the check.
+    /// The check runs once a request, when the session is loaded. If it returns
+    /// `false`, the row is deleted with the response, whatever the handler does,
+    /// and the handler gets a new session. If it returns an error, because it
+    /// could not find out, the session stays and the request gets a 503.
+    ///
+    /// It may change the session that it is given. It must not load the session
+    /// in another way: that is an error of kind
+    /// [`Reentrant`](ErrorKind::Reentrant).
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
@@ -266,17 +297,18 @@ impl PgSessionLayer {
     pub fn valid_if<F, Fut>(self, check: F) -> Self
     where
         F: Fn(Session, Arc<Parts>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = bool> + Send + 'static,
+        Fut: Future<Output: Validity> + Send + 'static,
     {
-        self.with(|config| config.hooks.check_with(check))
+        self.with(|config| config.hooks.set_valid_if(check))
     }
 
-    /// What is done to a session before its document is saved, after the
-    /// handler or by [`Session::save`](crate::Session::save). Default:
-    /// nothing.
+    /// A closure that runs before a document is saved, after the handler or in
+    /// [`Session::save`](crate::Session::save). Default: none.
     ///
-    /// It is not called where nothing is to be saved. What it does is recorded
-    /// as if the handler had done it. An error is a failure to save.
+    /// It runs only if there is something to save. What it changes is saved as
+    /// if the handler had done it. If it returns an error, nothing is saved but
+    /// an end, and the response is a 503. [`Error::application`] makes an error
+    /// of one of the application's own.
     ///
     /// ```
     /// use std::time::Duration;
@@ -297,7 +329,7 @@ impl PgSessionLayer {
         self,
         prepare: impl Fn(&Session) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
-        self.with(|config| config.hooks.prepare_with(prepare))
+        self.with(|config| config.hooks.set_before_save(prepare))
     }
 
     /// Looks for contradictions: between the cookie's attributes, the

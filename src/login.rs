@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Expiry};
+use crate::{CookieLifetime, Error, ErrorKind, Expiry};
 
 /// Characters that are kept of each thing that is remembered of a device: the
 /// longest user agents of browsers have about 250.
@@ -34,6 +34,7 @@ pub struct Login {
     user_id: String,
     device: Option<Device>,
     expiry: Expiry,
+    lifetime: Option<CookieLifetime>,
     pub(crate) data: Data,
 }
 
@@ -55,6 +56,7 @@ impl Login {
             user_id: user_id.into(),
             device: None,
             expiry: Expiry::Default,
+            lifetime: None,
             data: Data::Stays,
         }
     }
@@ -80,6 +82,34 @@ impl Login {
         Self { expiry, ..self }
     }
 
+    /// How long the browser keeps the cookie of this session, such as only for
+    /// the visitor who asks to be remembered. Default: as the layer's
+    /// [`cookie_lifetime`](crate::PgSessionLayer::cookie_lifetime) says,
+    /// whatever an earlier
+    /// [`set_cookie_lifetime`](crate::Session::set_cookie_lifetime) said.
+    ///
+    /// The choice is stored with the session, so later extensions keep it.
+    ///
+    /// ```
+    /// use axum_pg_session::{CookieLifetime, Error, Login, Session};
+    ///
+    /// fn sign_in(session: &Session, user_id: &str, remember_me: bool) -> Result<(), Error> {
+    ///     let lifetime = match remember_me {
+    ///         true => CookieLifetime::Persistent,
+    ///         false => CookieLifetime::BrowserSession,
+    ///     };
+    ///     session.login(Login::new(user_id).cookie_lifetime(lifetime))
+    /// }
+    /// # assert_eq!(Login::new("alice").user_id(), "alice");
+    /// ```
+    #[must_use]
+    pub fn cookie_lifetime(self, lifetime: CookieLifetime) -> Self {
+        Self {
+            lifetime: Some(lifetime),
+            ..self
+        }
+    }
+
     /// Drops what the session holds, also what this request inserted before the
     /// login. Default: it stays, such as a basket, unless another user was
     /// signed in: nobody gets the data of another user.
@@ -99,6 +129,10 @@ impl Login {
 
     pub(crate) fn end(&self) -> Expiry {
         self.expiry
+    }
+
+    pub(crate) fn lifetime(&self) -> Option<CookieLifetime> {
+        self.lifetime
     }
 
     pub(crate) fn has_device(&self) -> bool {

@@ -48,6 +48,7 @@ mod set_up;
 mod sql;
 mod statements;
 mod table;
+mod undo;
 mod user;
 mod user_session;
 mod writer;
@@ -62,6 +63,7 @@ pub(crate) use save::random_fraction;
 pub(crate) use table::TableName;
 pub use user::UserSessions;
 pub use user_session::UserSession;
+pub(crate) use writer::Saved;
 
 use connections::Connections;
 use database::Database;

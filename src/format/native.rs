@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Error, Expiry,
+    CookieLifetime, Error, Expiry,
     cookie::{CookieConfig, Cookies, presented},
     document::{Document, Meta, RESERVED},
     expiry::epoch_seconds,
@@ -104,7 +104,7 @@ impl Format for Native {
     }
 
     fn set(&self, ticket: &Ticket, config: &CookieConfig, _: Line) -> Vec<HeaderValue> {
-        vec![config.set(&ticket.token, ticket.life)]
+        vec![config.set(&ticket.token, ticket.life, ticket.lifetime)]
     }
 
     fn removal(&self, _: &Terms, config: &CookieConfig, _: Line) -> Vec<HeaderValue> {
@@ -152,6 +152,17 @@ impl Layout for NativeLayout {
                 (Some(idle.as_secs_f64()), Some(absolute.as_secs_f64()), None)
             }
         };
+        document.set_meta(&meta);
+    }
+
+    fn remember_cookie_lifetime(
+        &self,
+        lifetime: Option<CookieLifetime>,
+        document: &mut Document,
+        _: &Document,
+    ) {
+        let mut meta = self.meta(document);
+        meta.set_cookie_lifetime(lifetime);
         document.set_meta(&meta);
     }
 }

@@ -20,6 +20,7 @@ fn issued(koa: &Koa, config: &CookieConfig, terms: Terms, line: Line) -> Vec<Str
     let ticket = Ticket {
         token: Token::new(SID),
         life: Duration::from_secs(1),
+        lifetime: None,
         now: NOW,
         terms,
     };

@@ -90,7 +90,7 @@ impl Session {
     }
 
     /// Whether the user signed in, or signed in again, no longer ago than
-    /// this; `false` for a session without a user.
+    /// this at the moment of the call; `false` for a session without a user.
     ///
     /// Ask it before a sensitive step, such as a change of the password, and
     /// let the user sign in again if it says no (ASVS 5.0 items 7.5.1 and
@@ -112,7 +112,8 @@ impl Session {
     /// ```
     #[must_use]
     pub fn authenticated_within(&self, duration: Duration) -> bool {
-        let age = self.state().age_of_login();
+        let now = self.store().now();
+        let age = self.state().age_of_login(now);
         age.is_some_and(|age| age <= duration.as_secs_f64())
     }
 

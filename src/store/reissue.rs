@@ -11,19 +11,19 @@ use crate::{
     changes::Changes,
     document::Document,
     events,
-    expiry::Timeouts,
+    expiry::{MOVED_GRACE, Timeouts},
     format::OldId,
     id::RowId,
     login::{Data, Login, SessionLimit},
     state::Source,
     store::{
         copy::{begin, copy, copy_for, delete, forward},
-        draft::replay,
         entries::LoadRow,
         limit,
         row::{Loaded, Row},
         table::Table,
-        writer::{ReissueOrder, Writer},
+        undo::{Commit, Made, Undelivered},
+        writer::{NewIdOrder, Writer},
     },
     telemetry::{Meter, Operation},
 };
@@ -38,29 +38,36 @@ pub(super) struct Plan {
     pub(super) timeouts: Arc<Timeouts>,
     changes: Mutex<Changes>,
     pub(super) login: Option<Arc<Login>>,
+    /// What the request sees, see [`begin_separately`].
+    seen: Arc<Document>,
     limit: Option<SessionLimit>,
     meter: Arc<Meter>,
     deadline: tokio::time::Instant,
+    /// What may be committed, see [`Undelivered`].
+    pub(super) commit: Arc<Commit>,
 }
 
 impl Writer {
-    pub(super) async fn reissue_row(&self, order: ReissueOrder) {
+    pub(super) async fn reissue_row(self: &Arc<Self>, order: NewIdOrder) {
         let plan = Arc::new(Plan {
-            source: order.reissue.source,
+            source: order.write.source,
             new_id: order.new_id,
             timeouts: order.timeouts,
-            changes: Mutex::new(order.reissue.changes),
-            login: order.reissue.login,
+            changes: Mutex::new(order.write.changes),
+            login: order.write.login,
+            seen: order.write.seen,
             limit: self.set_up.limit,
             meter: Arc::clone(&self.set_up.database.meter),
             deadline: order.deadline,
+            commit: Arc::default(),
         });
         let outcome = self.reissue_until_settled(&plan).await;
         if outcome.is_ok() {
             self.tell(&plan);
         }
+        let undelivered = Undelivered::new_id(self, &plan);
         // Nobody waits for the answer of a cancelled request.
-        drop(order.answer.send(outcome));
+        drop(order.answer.send(Ok((outcome, undelivered))));
     }
 
     fn tell(&self, plan: &Plan) {
@@ -125,20 +132,24 @@ async fn reissue(
     }
     let mut transaction = connection.begin().await?;
     let limited = plan.login.as_deref().zip(plan.limit);
+    let mut made = Made::Begun;
     if let Some((login, _)) = limited {
         limit::lock(&table, &mut transaction, login.user_id()).await?;
     }
     let row = match &plan.source {
-        Source::Row(id) => move_on(&table, &mut transaction, &plan, id).await?,
+        Source::Row(id) => move_on(&table, &mut transaction, &plan, id, &mut made).await?,
         Source::Nothing(document) => {
             begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
         }
     };
     let Some((login, limit)) = limited else {
+        plan.commit.is_sent(made);
+        // Dropped here, the outcome is open, and the new id will be undone.
         transaction.commit().await?;
         return Ok(row);
     };
     let ended = limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
+    plan.commit.is_sent(made);
     transaction.commit().await?;
     if ended > 0 {
         events::ended_at_the_limit(&plan.meter, ended, limit.sessions);
@@ -151,8 +162,12 @@ async fn move_on(
     connection: &mut PgConnection,
     plan: &Plan,
     id: &RowId,
+    made: &mut Made,
 ) -> Result<Row, Error> {
     let row = lock(table, connection, id).await?;
+    if let Some(successor) = row.successor() {
+        return begin_separately(table, connection, plan, &successor).await;
+    }
     let document = plan.replay(&row)?;
     let copied = match &plan.login {
         None => copy(table, connection, plan, &row, document).await?,
@@ -162,7 +177,42 @@ async fn move_on(
         OldId::Forwards => forward(table, connection, plan, id).await?,
         OldId::IsDeleted => delete(table, connection, id).await?,
     }
+    *made = Made::Moved {
+        before: Box::new(row),
+        after: Box::new(copied.clone()),
+    };
     Ok(copied)
+}
+
+/// The session got a new id since the request loaded it. The token of that id
+/// is known to another response only, which may be lost: a browser that sends
+/// the form of a login twice drops the first response. So a login begins a
+/// session of its own, from what its request saw. Nothing of a session that
+/// was ended since comes back that way.
+///
+/// # Errors
+///
+/// If the request is no login, or the session was ended.
+async fn begin_separately(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    successor: &RowId,
+) -> Result<Row, Error> {
+    let Some(login) = &plan.login else {
+        return Err(Error::moved(MOVED_GRACE));
+    };
+    if login.data != Data::IsDropped {
+        let alive: Option<Loaded> = table
+            .load
+            .one
+            .query_as()
+            .bind(successor.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
+        alive.ok_or_else(Error::ended)?;
+    }
+    begin(table, connection, plan, Arc::clone(&plan.seen)).await
 }
 
 /// Waits for whoever writes the row now, and reads what they wrote.
@@ -186,15 +236,10 @@ pub(super) async fn lock(
 }
 
 impl Plan {
-    /// A session that has a new id already is not this request's to move: the
-    /// token of that id is known to another answer only.
     fn replay(&self, row: &Row) -> Result<Document, Error> {
         let mut document = Document::clone(row.document().ok_or_else(Error::ended)?);
-        if row.successor().is_some() {
-            return Err(Error::ended());
-        }
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        replay(&mut changes, &mut document)?;
+        changes.replay_caught(&mut document)?;
         Ok(document)
     }
 

@@ -251,7 +251,7 @@ async fn an_answer_of_5xx_is_not_saved_by_default() {
 #[tokio::test]
 async fn an_answer_of_5xx_is_saved_on_request() {
     let site = Site::new().await;
-    let mut browser = Browser::new(&app(site.layer().save_on_server_error(true)));
+    let mut browser = Browser::new(&app(site.layer().save_if(|_, _| true)));
     assert!(browser.get("/insert_and/500/a/1").await.token().is_some());
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
 }
@@ -266,7 +266,7 @@ async fn an_answer_of_4xx_is_saved() {
 
 fn without_polls(site: &Site) -> PgSessionLayer {
     site.layer()
-        .touch_if(|exchange| !exchange.uri.path().starts_with("/increment"))
+        .touch_if(|request, _| !request.uri.path().starts_with("/increment"))
 }
 
 async fn assert_left(site: &Site, seconds: f64) {
@@ -301,7 +301,7 @@ async fn a_poll_does_not_keep_the_session_alive() {
     let site = Site::new().await;
     let app = app(site
         .layer()
-        .touch_if(|exchange| exchange.uri.path() != "/keys"));
+        .touch_if(|request, _| request.uri.path() != "/keys"));
     let mut browser = Browser::new(&app);
     browser.get("/insert/a/1").await;
     site.rows().age(12.0 * HOUR).await;
@@ -328,7 +328,7 @@ async fn a_poll_that_saves_by_itself_extends_nothing() {
     let site = Site::new().await;
     let layer = site
         .layer()
-        .touch_if(|exchange| exchange.uri.path() != "/page");
+        .touch_if(|request, _| request.uri.path() != "/page");
     let app = app_with(layer, async |session: Session| {
         session.insert("polled", true)?;
         session.save().await
@@ -358,9 +358,7 @@ async fn a_request_that_saves_by_itself_keeps_the_session_alive() {
 #[tokio::test]
 async fn a_refused_attempt_does_not_keep_the_session_alive() {
     let site = Site::new().await;
-    let app = app(site
-        .layer()
-        .touch_if(|exchange| exchange.status.is_success()));
+    let app = app(site.layer().touch_if(|_, status| status.is_success()));
     let mut browser = Browser::new(&app);
     browser.get("/insert/a/1").await;
     site.rows().age(12.0 * HOUR).await;
@@ -371,13 +369,13 @@ async fn a_refused_attempt_does_not_keep_the_session_alive() {
 }
 
 #[tokio::test]
-async fn the_predicate_sees_the_whole_exchange() {
+async fn the_predicate_sees_the_request_and_the_status() {
     let site = Site::new().await;
-    let app = app(site.layer().touch_if(|exchange| {
-        exchange.method == "GET"
-            && exchange.uri.path() == "/insert_and/418/b/2"
-            && exchange.headers.contains_key("cookie")
-            && exchange.status == 418
+    let app = app(site.layer().touch_if(|request, status| {
+        request.method == "GET"
+            && request.uri.path() == "/insert_and/418/b/2"
+            && request.headers.contains_key("cookie")
+            && status == 418
     }));
     let mut browser = Browser::new(&app);
     browser.get("/insert/a/1").await;

@@ -34,6 +34,7 @@ mod request_cycle;
 mod responses;
 mod rights;
 mod secrets;
+mod sequences;
 mod session_api;
 mod set_up;
 mod sharing;

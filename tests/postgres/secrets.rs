@@ -280,8 +280,8 @@ impl Listened {
 
     /// What is printed although no request needs it.
     async fn is_printed(&mut self) {
-        let layer = self.layer.clone().touch_if(|exchange| {
-            tracing::trace!(?exchange, "an exchange");
+        let layer = self.layer.clone().touch_if(|_, status| {
+            tracing::trace!(%status, "a response");
             true
         });
         let mut service = layer.layer(

@@ -1,6 +1,5 @@
 UPDATE "public"."session" AS t
 SET session = $2::json,
     expiry = to_timestamp(extract(epoch FROM now())::float8 + $3),
-    user_id = NULL,
-    device = NULL
+    user_id = NULL
 WHERE t.id = $1

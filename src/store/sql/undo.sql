@@ -1,0 +1,5 @@
+UPDATE "public"."session" AS t
+SET session = $2::json,
+    expiry = to_timestamp($3),
+    user_id = $4
+WHERE t.id = $1
