@@ -303,6 +303,23 @@ impl Play<'_> {
             .blocked(format, self.running.get(&request).expect("open"))
             .await;
         let in_flight = self.model.begin_save(request, layer);
+        // One that has nothing to write, or may not, waits for nobody.
+        let is_over = self.running.get(&request).expect("open").is_saved();
+        if is_over {
+            let running = self.running.get_mut(&request).expect("open");
+            let seen = running.await_save().await;
+            self.settle(
+                |model| match &in_flight {
+                    Ok(save) => model.finish_save(request, layer, save.clone()),
+                    Err(failure) => Expected::Failed(failure.clone()),
+                },
+                |model, expected| match &seen {
+                    Some(seen) => check_seen(model, &expected, seen)
+                        .map_err(|what| ("returned", format!("save {what}"))),
+                    None => Ok(()),
+                },
+            )?;
+        }
         for call in meanwhile {
             if calls::commits(call) || !calls::is_there(call) {
                 continue;
@@ -330,6 +347,9 @@ impl Play<'_> {
             running.give_up_save().await;
         }
         self.lane.unlock().await;
+        if is_over {
+            return self.unchanged().await;
+        }
         let running = self.running.get_mut(&request).expect("open");
         let seen = match gives_up {
             true => None,

@@ -281,7 +281,7 @@ impl Lane {
 
     /// Returns when a statement waits for the table, or the save is over.
     pub(crate) async fn blocked(&mut self, format: Format, running: &Running) {
-        while self.waiting(format).await == 0 && !running.is_saved.load(Ordering::SeqCst) {
+        while self.waiting(format).await == 0 && !running.is_saved() {
             tokio::task::yield_now().await;
         }
     }
@@ -607,6 +607,11 @@ impl Running {
     pub(crate) async fn begin_save(&mut self, layer: usize) -> Option<Seen> {
         self.order(Order::BeginSave(layer));
         self.reply().await
+    }
+
+    /// Whether the save that was begun is over.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.is_saved.load(Ordering::SeqCst)
     }
 
     pub(crate) async fn give_up_save(&mut self) -> Option<Seen> {
