@@ -12,7 +12,7 @@ use crate::{
     reference::{
         Age, Cookie, Expected, Failure, Model, Response, RowNo, Seen, State, Token, user_name,
     },
-    world::{Answer, Lane, Running, TableRow, cookie_name, handle, row_id},
+    world::{Answer, Lane, Patience, Running, TableRow, cookie_name, handle, row_id},
 };
 
 /// Far more than any step takes.
@@ -143,6 +143,7 @@ impl Play<'_> {
                 true => self.end(*request, *end).await,
                 false => Ok(()),
             },
+            Event::EndTooLate { request } => self.end_too_late(*request).await,
             Event::EndTogether { requests } => self.end_together(requests).await,
             Event::Afterwards {
                 request,
@@ -198,7 +199,12 @@ impl Play<'_> {
             .map(|(_, value)| row_id(options, value))
             .collect();
         self.invariants.start(request, &ids);
-        let store = self.lane.store(options, store).await;
+        let is_late = Event::EndTooLate { request };
+        let patience = match self.program.events.contains(&is_late) {
+            true => Patience::Short,
+            false => Patience::Long,
+        };
+        let store = self.lane.store(options, store, patience).await;
         let mut running = Running::begin(&store, options, &cookies, taking);
         self.model.start(request, jar, beside);
         if taking.is_eager() {
@@ -413,6 +419,47 @@ impl Play<'_> {
         Ok(())
     }
 
+    /// What is committed after the store has given up must be as if it was not.
+    async fn end_too_late(&mut self, request: u8) -> Result<(), Broken> {
+        if !self.running.contains_key(&request) || self.program.options.continues_on_failure {
+            return Ok(());
+        }
+        let format = self.format();
+        self.lane.hold_commits(format).await;
+        let mut running = self.running.remove(&request).expect("open");
+        running.let_end(End::Ok);
+        let answer = running.answer().await;
+        self.ended.insert(request, running);
+        self.lane.release_commits(format).await;
+        let answer = answer.ok_or_else(|| ("panic", "no answer".to_owned()))?;
+        let options = &self.program.options;
+        let began = Instant::now();
+        loop {
+            let rows = self.lane.rows(format).await;
+            let outcome = self.settle(
+                |model| model.end_too_late(request),
+                |model, expected| {
+                    bind(options, model, &expected, &answer);
+                    match_table(model, &rows)?;
+                    check_response(options, model, &expected, &answer)?;
+                    Ok(expected)
+                },
+            );
+            match outcome {
+                Err(("table", _)) if began.elapsed() < Duration::from_secs(5) => {
+                    tokio::task::yield_now().await;
+                }
+                Err(broken) => return Err(broken),
+                Ok(mut expected) => {
+                    self.look(&[request]).await?;
+                    self.sent(request, &answer)?;
+                    self.deliver(request, &mut expected, &answer);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     async fn end_together(&mut self, requests: &[u8]) -> Result<(), Broken> {
         let open: Vec<u8> = requests
             .iter()
@@ -564,7 +611,7 @@ impl Play<'_> {
     async fn admin(&mut self, admin: &Admin) -> Result<(), Broken> {
         let options = self.program.options.clone();
         let format = options.format;
-        let store = self.lane.store(&options, 1).await;
+        let store = self.lane.store(&options, 1, Patience::Long).await;
         let id_of = |model: &Model, jar: u8| {
             let row = model.row_of_jar(jar)?;
             Some((row, model.rows[row.0].id.clone()?))

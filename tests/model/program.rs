@@ -124,6 +124,11 @@ pub(crate) enum Event {
         request: u8,
         end: End,
     },
+    /// The handler returns, and what it inserts is committed only after the
+    /// store has given up.
+    EndTooLate {
+        request: u8,
+    },
     /// The handlers return at the same moment.
     EndTogether {
         requests: Vec<u8>,
@@ -489,6 +494,10 @@ impl Draft<'_> {
 
     fn end(&mut self, request: u8, end: End) {
         self.forget(request);
+        if end == End::Ok && self.random.one_in(500) {
+            self.events.push(Event::EndTooLate { request });
+            return;
+        }
         self.events.push(Event::End { request, end });
     }
 

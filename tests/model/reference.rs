@@ -237,6 +237,8 @@ pub(crate) struct Model {
     pub(crate) asked: usize,
     /// Whether several requests end at the same moment.
     pub(crate) is_crowded: bool,
+    /// Whether rows are inserted only after the store has given up.
+    pub(crate) is_late: bool,
 }
 
 /// TODO: for today's code.
@@ -490,6 +492,7 @@ impl Model {
             choices: Vec::new(),
             asked: 0,
             is_crowded: false,
+            is_late: false,
         }
     }
 
@@ -896,6 +899,7 @@ impl Model {
         if is_empty && !debt.keep {
             return Ok(debt.as_it_is());
         }
+        self.in_time()?;
         let row = self.add_row(debt.document.clone(), None, None);
         *cookie = Cookie::Set(row);
         Ok(Settled {
@@ -913,6 +917,7 @@ impl Model {
         cookie: &mut Cookie,
     ) -> Result<Settled, Failure> {
         self.check_limit(user, None)?;
+        self.in_time()?;
         let row = self.add_row(document.clone(), Some(user.to_owned()), None);
         self.enforce_limit(user, row);
         *cookie = Cookie::Set(row);
@@ -1040,6 +1045,7 @@ impl Model {
                         Some(self.rows[row.0].created),
                     ),
                 };
+                self.in_time()?;
                 let new = self.add_row(document.clone(), user.clone(), created);
                 self.move_row(row, (!drops).then_some(new));
                 if created.is_none()
@@ -1062,9 +1068,12 @@ impl Model {
                 },
                 Some((user, _)),
             ) if !tolerates("6") => {
-                // Nothing follows where the data was dropped; a login may.
-                if self.follow(row).is_none() && self.either() {
-                    return Err(self.ended(row));
+                match self.fate(row) {
+                    // What was ended does not come back.
+                    Fate::Ended => return Err(refused_for_now()),
+                    // Nothing follows where the data was dropped; a login may.
+                    Fate::Nowhere if self.either() => return Err(refused_for_now()),
+                    Fate::Nowhere | Fate::Lives => {}
                 }
                 self.begin_with_login(debt.document, &user, cookie)
             }
@@ -1082,6 +1091,19 @@ impl Model {
         };
         self.rows[row.0].user = None;
         self.rows[row.0].document = Document::blank();
+    }
+
+    /// What became of the session that had this id.
+    fn fate(&self, row: RowNo) -> Fate {
+        match self.state(row) {
+            State::Live => Fate::Lives,
+            State::Forwards { to: None, .. } => Fate::Nowhere,
+            State::Forwards {
+                to: Some(to),
+                age: Age::Fresh | Age::Stale,
+            } => self.fate(*to),
+            State::Forwards { .. } | State::Expired | State::Deleted => Fate::Ended,
+        }
     }
 
     /// The session is not there any more, at least not under this id.
@@ -1102,6 +1124,14 @@ impl Model {
             | State::Expired
             | State::Deleted => None,
             State::Forwards { to, .. } => self.follow((*to)?),
+        }
+    }
+
+    /// What is committed too late is taken back.
+    fn in_time(&self) -> Result<(), Failure> {
+        match self.is_late {
+            true => Err(failure(ErrorKind::Unavailable)),
+            false => Ok(()),
         }
     }
 
@@ -1174,6 +1204,13 @@ impl Model {
     /// The request ends without a response.
     pub(crate) fn vanish(&mut self, request: u8) {
         self.requests.get_mut(&request).expect("begun").is_open = false;
+    }
+
+    pub(crate) fn end_too_late(&mut self, request: u8) -> Response {
+        self.is_late = true;
+        let response = self.end(request, End::Ok);
+        self.is_late = false;
+        response
     }
 
     pub(crate) fn end(&mut self, request: u8, end: End) -> Response {
@@ -1365,6 +1402,13 @@ impl Model {
             }
         }
     }
+}
+
+enum Fate {
+    Lives,
+    Ended,
+    /// Its data was dropped with a new id.
+    Nowhere,
 }
 
 /// A debt that a save has taken, and not paid yet.

@@ -319,6 +319,9 @@ fn kind_of(program: &Program, violation: &Violation) -> String {
             Event::End { end, .. } if *end != End::Ok => {
                 words.insert(format!("{end:?}"));
             }
+            Event::EndTooLate { .. } => {
+                words.insert("TooLate".into());
+            }
             Event::Admin(admin) => words.extend(first_word(&format!("Admin::{admin:?}"))),
             Event::PlantUnknown { .. } => {
                 words.insert("PlantUnknown".into());

@@ -39,13 +39,20 @@ use crate::{
     reference::Seen,
 };
 
+/// How long a store waits for the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Patience {
+    Long,
+    Short,
+}
+
 /// Statements and tables of one lane, where one program runs at a time.
 pub(crate) struct Lane {
     number: usize,
     pools: [PgPool; 2],
     admin: PgConnection,
     locker: PgConnection,
-    stores: HashMap<(Format, Limit, u8), PgSessionStore>,
+    stores: HashMap<(Format, Limit, u8, Patience), PgSessionStore>,
     options: PgConnectOptions,
 }
 
@@ -165,12 +172,22 @@ impl Lane {
         }
     }
 
-    pub(crate) async fn store(&mut self, options: &Options, number: u8) -> PgSessionStore {
-        let key = (options.format, options.limit, number % 2);
+    pub(crate) async fn store(
+        &mut self,
+        options: &Options,
+        number: u8,
+        patience: Patience,
+    ) -> PgSessionStore {
+        let key = (options.format, options.limit, number % 2, patience);
         if let Some(store) = self.stores.get(&key) {
             return store.clone();
         }
-        let store = self.store_of(key.0, key.1, key.2);
+        let store = match patience {
+            Patience::Long => self.store_of(key.0, key.1, key.2),
+            Patience::Short => self
+                .store_of(key.0, key.1, key.2)
+                .timeout(Duration::from_millis(400)),
+        };
         store.check().await.expect("a table");
         self.stores.insert(key, store.clone());
         store
@@ -265,6 +282,27 @@ impl Lane {
 
     pub(crate) async fn unlock(&mut self) {
         execute(&mut self.locker, "COMMIT").await;
+    }
+
+    /// From now on whoever has inserted a row waits before the commit.
+    pub(crate) async fn hold_commits(&mut self, format: Format) {
+        let (table, number) = (self.table(format), self.number);
+        let sql = format!(
+            "CREATE OR REPLACE FUNCTION hold_{number}() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared({number}); RETURN NULL; END $$;
+             DROP TRIGGER IF EXISTS hold ON {table};
+             CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON {table}
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold_{number}()"
+        );
+        execute(&mut self.admin, &sql).await;
+        let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({number})");
+        execute(&mut self.locker, &sql).await;
+    }
+
+    pub(crate) async fn release_commits(&mut self, format: Format) {
+        self.unlock().await;
+        let sql = format!("DROP TRIGGER hold ON {}", self.table(format));
+        execute(&mut self.admin, &sql).await;
     }
 
     /// How many statements wait for the table.
