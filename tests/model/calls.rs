@@ -179,9 +179,7 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
         Call::Touch => done(session.touch()),
         Call::SetExpiry(end) => done(session.set_expiry(expiry(*end))),
         Call::SetCookieLifetime(choice) => done(session.set_cookie_lifetime(lifetime(*choice))),
-        Call::Save | Call::Take(_) | Call::UpdateNow(_) => {
-            Seen::Failed(ErrorKind::Setup, None)
-        }
+        Call::Save | Call::Take(_) | Call::UpdateNow(_) => Seen::Failed(ErrorKind::Setup, None),
     }
 }
 

@@ -705,8 +705,12 @@ impl Play<'_> {
         self.lane.age_forwardings(self.format(), 6).await;
         self.model.age_forwardings(Age::Stale);
         self.unchanged().await?;
-        let used: std::collections::BTreeSet<_> =
-            self.model.requests.values().map(|request| request.jar).collect();
+        let used: std::collections::BTreeSet<_> = self
+            .model
+            .requests
+            .values()
+            .map(|request| request.jar)
+            .collect();
         for jar in used {
             let request = REQUESTS + jar;
             self.start(request, jar, 0, Taking::Extracted, None).await?;
@@ -901,7 +905,9 @@ fn match_table(model: &mut Model, rows: &[TableRow]) -> Result<(), Broken> {
         if row.id.is_some() || row.state == State::Deleted {
             continue;
         }
-        let twin = unknown.iter().position(|found| says_the_same(model, at, found));
+        let twin = unknown
+            .iter()
+            .position(|found| says_the_same(model, at, found));
         let Some(twin) = twin else {
             let found: Vec<_> = unknown.iter().map(|row| short(row)).collect();
             return Err((

@@ -232,13 +232,25 @@ pub(crate) enum End {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Admin {
     /// Of the session that the jar's token opens.
-    Destroy { jar: u8 },
-    UserDestroy { user: u8, jar: u8 },
-    UserDestroyAll { user: u8 },
-    UserDestroyOthers { user: u8, jar: u8 },
+    Destroy {
+        jar: u8,
+    },
+    UserDestroy {
+        user: u8,
+        jar: u8,
+    },
+    UserDestroyAll {
+        user: u8,
+    },
+    UserDestroyOthers {
+        user: u8,
+        jar: u8,
+    },
     DestroyEveryone,
     /// The session of the jar's token expires.
-    Expire { jar: u8 },
+    Expire {
+        jar: u8,
+    },
     /// Every forwarding becomes older than the time in which writes under it
     /// are refused.
     AgeForwardings,

@@ -241,14 +241,6 @@ pub(crate) struct Model {
     pub(crate) is_late: bool,
 }
 
-/// TODO: for today's code.
-pub(crate) fn tolerates(what: &str) -> bool {
-    static WHAT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    WHAT.get_or_init(|| std::env::var("MODEL_TOLERATE").unwrap_or_default())
-        .split(',')
-        .any(|known| known == what)
-}
-
 fn failure(kind: ErrorKind) -> Failure {
     let retry = match kind {
         ErrorKind::Ended | ErrorKind::Conflict => Some((1, 1)),
@@ -458,7 +450,7 @@ impl View {
                 self.id != Id::Stays
                     || (!self.record.is_empty() && (is_confirmed || self.document != self.base))
             }
-            Origin::Moved(_) => !tolerates("6") && matches!(self.id, Id::LogsIn { .. }),
+            Origin::Moved(_) => matches!(self.id, Id::LogsIn { .. }),
             Origin::Ambiguous | Origin::Ended => false,
         }
     }
@@ -576,9 +568,6 @@ impl Model {
                 State::Forwards {
                     age: Age::Fresh, ..
                 } => moved = Some(*row),
-                State::Forwards {
-                    age: Age::Stale, ..
-                } if tolerates("6") => moved = Some(*row),
                 _ => {}
             }
         }
@@ -669,12 +658,7 @@ impl Model {
     // Commits.
 
     /// `before_save`, where something is about to be saved.
-    fn prepare(
-        &mut self,
-        request: u8,
-        layer: usize,
-        is_confirmed: bool,
-    ) -> Result<(), Failure> {
+    fn prepare(&mut self, request: u8, layer: usize, is_confirmed: bool) -> Result<(), Failure> {
         let hook = self.options.before_save;
         let view = self.view(request, layer);
         if !view.owes_a_document(is_confirmed) {
@@ -936,10 +920,10 @@ impl Model {
         debt: Debt,
         cookie: &mut Cookie,
     ) -> Result<Settled, Failure> {
-        if matches!(debt.id, Id::LogsIn { .. }) && !tolerates("6") {
+        if matches!(debt.id, Id::LogsIn { .. }) {
             return self.pay_new(debt, cookie);
         }
-        let is_fresh = tolerates("6") || matches!(
+        let is_fresh = matches!(
             self.state(row),
             State::Forwards {
                 age: Age::Fresh,
@@ -1020,12 +1004,7 @@ impl Model {
         })
     }
 
-    fn reissue(
-        &mut self,
-        row: RowNo,
-        debt: Debt,
-        cookie: &mut Cookie,
-    ) -> Result<Settled, Failure> {
+    fn reissue(&mut self, row: RowNo, debt: Debt, cookie: &mut Cookie) -> Result<Settled, Failure> {
         let login = match &debt.id {
             Id::LogsIn { user, drops } => Some((user.clone(), *drops)),
             _ => None,
@@ -1067,7 +1046,7 @@ impl Model {
                     ..
                 },
                 Some((user, _)),
-            ) if !tolerates("6") => {
+            ) => {
                 match self.fate(row) {
                     // What was ended does not come back.
                     Fate::Ended => return Err(refused_for_now()),
@@ -1135,12 +1114,7 @@ impl Model {
         }
     }
 
-    fn add_row(
-        &mut self,
-        document: Document,
-        user: Option<String>,
-        created: Option<u64>,
-    ) -> RowNo {
+    fn add_row(&mut self, document: Document, user: Option<String>, created: Option<u64>) -> RowNo {
         self.clock += 1;
         self.rows.push(Row {
             state: State::Live,
@@ -1155,6 +1129,11 @@ impl Model {
 
     /// Whether a live session was ended.
     fn destroy_row(&mut self, row: RowNo) -> bool {
+        if *self.state(row) == State::Expired && self.either() {
+            // TODO: issue 17, item 11: it should say that there was none.
+            self.rows[row.0].state = State::Deleted;
+            return true;
+        }
         let state = std::mem::replace(&mut self.rows[row.0].state, State::Deleted);
         match state {
             State::Live => true,
@@ -1243,16 +1222,11 @@ impl Model {
         }
     }
 
-    fn close(
-        &mut self,
-        request: u8,
-        layer: usize,
-        status: u16,
-    ) -> (Cookie, Result<(), Failure>) {
+    fn close(&mut self, request: u8, layer: usize, status: u16) -> (Cookie, Result<(), Failure>) {
         if !self.is_loaded(request, layer) {
             return (Cookie::AsItIs, Ok(()));
         }
-        let is_failure = status >= 500 || (status == 408 && !tolerates("8"));
+        let is_failure = status >= 500 || status == 408;
         if is_failure && !self.options.saves_on_failure {
             self.drop_record(request, layer);
         }
@@ -1285,7 +1259,6 @@ impl Model {
             (Cookie::Set(row), _) if renews && *self.state(row) != State::Live => {
                 Cookie::SetOrNot(row)
             }
-            (Cookie::AsItIs, Ok(())) if tolerates("5") && had_cookie && origin == Origin::New => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes && is_failure => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes => Cookie::Removed,
             (Cookie::AsItIs, Err(_)) if removes => Cookie::RemovedOrNot,
@@ -1435,12 +1408,14 @@ impl View {
         use Expected::Is;
         let text = tag_text(tag);
         match call {
-            Call::Get(key) | Call::GetByKey(key) => match self.document.values.get(key_name(*key)) {
-                Some(value) if matches!(call, Call::GetByKey(_)) && !value.is_string() => {
-                    failed(ErrorKind::Deserialize)
+            Call::Get(key) | Call::GetByKey(key) => {
+                match self.document.values.get(key_name(*key)) {
+                    Some(value) if matches!(call, Call::GetByKey(_)) && !value.is_string() => {
+                        failed(ErrorKind::Deserialize)
+                    }
+                    value => Is(Seen::Value(value.cloned())),
                 }
-                value => Is(Seen::Value(value.cloned())),
-            },
+            }
             Call::GetAsNumber(key) => match self.document.values.get(key_name(*key)) {
                 Some(Value::String(_)) => failed(ErrorKind::Deserialize),
                 value => Is(Seen::Value(value.cloned())),

@@ -217,7 +217,13 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
                 expiry: *expiry,
                 cookie: *cookie,
             };
-            vec![plain, without_options, first, Call::CycleId, Call::Insert(0)]
+            vec![
+                plain,
+                without_options,
+                first,
+                Call::CycleId,
+                Call::Insert(0),
+            ]
         }
         Call::InsertByKey(key)
         | Call::InsertNumber(key)

@@ -111,7 +111,11 @@ impl Lane {
         let options = options
             .application_name(&format!("model {number}"))
             .statement_cache_capacity(500);
-        let pool = |options: PgConnectOptions| PgPoolOptions::new().max_connections(5).connect_lazy_with(options);
+        let pool = |options: PgConnectOptions| {
+            PgPoolOptions::new()
+                .max_connections(5)
+                .connect_lazy_with(options)
+        };
         let connect = || PgConnection::connect_with(&options);
         let admin_options = options.clone().application_name("model admin");
         let mut lane = Self {
@@ -430,10 +434,7 @@ struct Handler {
 }
 
 impl Handler {
-    fn session(
-        &self,
-        layer: usize,
-    ) -> impl Future<Output = Result<Session, Seen>> + Send + use<> {
+    fn session(&self, layer: usize) -> impl Future<Output = Result<Session, Seen>> + Send + use<> {
         let (sessions, lazy) = (Arc::clone(&self.sessions), self.lazy[layer].clone());
         async move {
             let known = sessions.lock().expect("no panic")[layer].clone();
