@@ -99,6 +99,9 @@ impl Session {
         };
         let outcome = self.execute_all(writes, cookie).instrument(span).await;
         if let Err(error) = &outcome {
+            if error.kind() == ErrorKind::Ended {
+                drop_dead_token(cookie);
+            }
             self.state().settle_failed(error);
         }
         outcome
@@ -169,7 +172,10 @@ impl Session {
                         }
                     }
                     // The browser has, or is about to get, another cookie.
-                    Saved::Moved => self.state().settle_moved(seen),
+                    Saved::Moved => {
+                        drop_dead_token(cookie);
+                        self.state().settle_moved(seen);
+                    }
                 }
             }
         }
@@ -266,5 +272,13 @@ impl Session {
 
     pub(crate) fn close_for_changes(&self) {
         self.state().close();
+    }
+}
+
+/// A token that an earlier save of this request was to send opens nothing any
+/// more, and would replace the live one in the browser.
+fn drop_dead_token(cookie: &mut CookieChange) {
+    if matches!(cookie, CookieChange::Set(_)) {
+        *cookie = CookieChange::None;
     }
 }

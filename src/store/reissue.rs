@@ -164,7 +164,7 @@ async fn move_on(
     id: &RowId,
     made: &mut Made,
 ) -> Result<Row, Error> {
-    let row = lock(table, connection, id).await?;
+    let (row, device) = lock_with_device(table, connection, id).await?;
     if let Some(successor) = row.successor() {
         return begin_separately(table, connection, plan, &successor).await;
     }
@@ -179,6 +179,7 @@ async fn move_on(
     }
     *made = Made::Moved {
         before: Box::new(row),
+        device,
         after: Box::new(copied.clone()),
     };
     Ok(copied)
@@ -203,13 +204,8 @@ async fn begin_separately(
         return Err(Error::moved(MOVED_GRACE));
     };
     if login.data != Data::IsDropped {
-        let alive: Option<Loaded> = table
-            .load
-            .one
-            .query_as()
-            .bind(successor.as_str())
-            .fetch_optional(&mut *connection)
-            .await?;
+        let query = table.load.one.query().bind(successor.as_str());
+        let alive = query.fetch_optional(&mut *connection).await?;
         alive.ok_or_else(Error::ended)?;
     }
     begin(table, connection, plan, Arc::clone(&plan.seen)).await
@@ -221,6 +217,16 @@ pub(super) async fn lock(
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<Row, Error> {
+    let (row, _) = lock_with_device(table, connection, id).await?;
+    Ok(row)
+}
+
+/// And what is remembered of the device.
+async fn lock_with_device(
+    table: &Table,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<(Row, Option<String>), Error> {
     let row: Option<Loaded> = table
         .reissue
         .lock
@@ -229,7 +235,10 @@ pub(super) async fn lock(
         .fetch_optional(connection)
         .await?;
     match row {
-        Some(row) if row.0 == id.as_str() => Ok(Row::loaded(row, table.layout)),
+        Some(mut row) if row.0 == id.as_str() => {
+            let device = row.7.take();
+            Ok((Row::loaded(row, table.layout), device))
+        }
         Some(_) => Err(Error::not_asked_for()),
         None => Err(Error::ended()),
     }

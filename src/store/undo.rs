@@ -49,7 +49,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(super) enum Made {
     /// This row got the new id, under which that one was written.
-    Moved { before: Box<Row>, after: Box<Row> },
+    Moved {
+        before: Box<Row>,
+        device: Option<String>,
+        after: Box<Row>,
+    },
     /// A session began.
     Begun,
 }
@@ -161,8 +165,13 @@ async fn undo(
 ) -> Result<(), Error> {
     let mut transaction = connection.begin().await?;
     match made {
-        Made::Moved { before, after } => {
-            move_back(&table, &mut transaction, &before, &after).await?;
+        Made::Moved {
+            before,
+            device,
+            after,
+        } => {
+            let device = device.as_deref();
+            move_back(&table, &mut transaction, &before, device, &after).await?;
         }
         Made::Begun => delete_unsent(&table, &mut transaction, &new_id).await?,
     }
@@ -174,6 +183,7 @@ async fn move_back(
     table: &Table,
     connection: &mut PgConnection,
     before: &Row,
+    device: Option<&str>,
     after: &Row,
 ) -> Result<(), Error> {
     if table.old_id == OldId::Forwards {
@@ -198,7 +208,7 @@ async fn move_back(
         };
         copy::insert(table, connection, &now.id, &before.id, &content, extent).await?;
     }
-    restore(table, connection, before).await?;
+    restore(table, connection, before, device).await?;
     delete(table, connection, &after.id).await
 }
 
@@ -210,16 +220,24 @@ fn found(locked: Result<Row, Error>) -> Result<Option<Row>, Error> {
     }
 }
 
-async fn restore(table: &Table, connection: &mut PgConnection, row: &Row) -> Result<(), Error> {
-    let query = table.reissue.undo.query();
-    let query = query
+/// A parameter for a column that the table lacks is not in the statement.
+async fn restore(
+    table: &Table,
+    connection: &mut PgConnection,
+    row: &Row,
+    device: Option<&str>,
+) -> Result<(), Error> {
+    let mut query = table.reissue.undo.query();
+    query = query
         .bind(row.id.as_str())
         .bind(row.text.as_deref())
         .bind(row.times.expires);
-    let query = match table.columns.has_user_id() {
-        true => query.bind(row.user.as_deref()),
-        false => query,
-    };
+    if table.columns.has_user_id() || table.columns.has("device") {
+        query = query.bind(row.user.as_deref());
+    }
+    if table.columns.has("device") {
+        query = query.bind(device);
+    }
     query.execute(connection).await?;
     Ok(())
 }

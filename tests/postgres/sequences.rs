@@ -23,7 +23,7 @@ use axum_pg_session::{
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::support::{
-    Browser, Site, app,
+    Browser, Site, app, execute,
     page::{Gate, UnderWay, app_with, dropped_after, patiently, until},
 };
 
@@ -335,6 +335,7 @@ async fn a_new_id_whose_commit_comes_too_late_is_undone() {
         assert_eq!(answer.status, 503, "{act}");
         assert!(answer.sets_no_cookie());
         drop(held);
+        site.settled().await;
         patiently(until(async || site.rows().dump().await == before)).await;
         assert_eq!(browser.get("/keys").await.body, "a", "{act}");
     }
@@ -355,6 +356,7 @@ async fn a_new_id_whose_request_was_given_up_is_undone() {
     given_up.abort();
     assert!(given_up.await.is_err());
     drop(held);
+    site.settled().await;
     patiently(until(async || site.rows().dump().await == before)).await;
     assert_eq!(browser.get("/keys").await.body, "a");
 }
@@ -608,12 +610,12 @@ async fn a_session_decides_how_long_the_browser_keeps_the_cookie() {
 
 #[tokio::test]
 async fn a_lowered_idle_timeout_ends_sessions_that_have_idled_for_longer() {
-    const THREE_COLUMNS: &str = "ALTER TABLE TABLE DROP COLUMN created, DROP COLUMN user_id,
+    const THREE_COLUMNS: &str = "ALTER TABLE session DROP COLUMN created, DROP COLUMN user_id,
                                  DROP COLUMN last_seen, DROP COLUMN device";
     for columns in ["all", "three"] {
         let site = Site::new().await;
         if columns == "three" {
-            site.rows().execute(THREE_COLUMNS).await;
+            execute(&site.pool, THREE_COLUMNS).await;
         }
         let day = Duration::from_secs(24 * 60 * 60);
         let store = site.elsewhere().await;
@@ -772,4 +774,17 @@ async fn a_typed_key_can_be_taken() {
         Ok::<_, Error>(session.take(NONCE).await?.unwrap_or_default())
     });
     assert_eq!(Browser::new(&page).get("/page").await.body, "8f3a");
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_loaded_yet_shows_no_cookie_when_it_is_printed() {
+    let site = Site::new().await;
+    let layer = site.layer().valid_if(async |_, _| true);
+    let page = app_with(layer, async |lazy: LazySession| format!("{lazy:?}"));
+    let browser = Browser::new(&page).with_cookie("__Host-id", &"secret".repeat(8)[..43]);
+    let printed = browser.peek("/page").await.body;
+    assert!(
+        printed.contains("valid_if") && !printed.contains("secret"),
+        "{printed}"
+    );
 }
