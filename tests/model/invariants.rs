@@ -26,6 +26,8 @@ struct Access {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Invariants {
     rows: HashMap<String, History>,
+    /// Rows that were in the table once.
+    known: HashSet<String>,
     /// Rows that live, by the last look.
     live: HashSet<String>,
     /// Rows that were deleted, or hold no session any more.
@@ -115,10 +117,21 @@ impl Invariants {
 
     /// What is in the table now. New rows are of one of these requests.
     pub(crate) fn look(&mut self, rows: &[TableRow], by: &[u8]) -> Result<(), String> {
+        // What they wrote may be gone again, and others of the session saw it.
+        for request in by {
+            let Some(access) = self.requests.get(request) else {
+                continue;
+            };
+            for row in &access.rows {
+                let history = self.rows.entry(row.clone()).or_default();
+                history.tags.extend(access.own_tags.iter().cloned());
+                history.users.extend(access.own_users.iter().cloned());
+            }
+        }
         let mut live = HashSet::new();
         for row in rows {
             let is_session = row.is_live && row.successor.is_none();
-            let is_known = self.rows.contains_key(&row.id);
+            let is_known = self.known.contains(&row.id);
             if is_session && self.over.contains(&row.id) {
                 return Err("a session that had ended is there again".into());
             }
@@ -129,6 +142,7 @@ impl Invariants {
             history.tags.extend(row.values.values().flat_map(tags));
             history.users.extend(row.user.clone());
             if !is_known {
+                self.known.insert(row.id.clone());
                 for request in by {
                     let access = self.requests.entry(*request).or_default();
                     access.rows.insert(row.id.clone());

@@ -39,7 +39,12 @@ mod run;
 mod shrink;
 mod world;
 
-use std::io::{Write as _, stderr};
+use std::{
+    fs,
+    io::{Write as _, stderr},
+    path::Path,
+    process::Command,
+};
 
 /// Past the capture of the test harness, so that the seed is told also when
 /// the process is killed.
@@ -54,4 +59,22 @@ fn no_program_of_calls_breaks_a_promise() {
     tell(&report.to_string());
     assert!(report.violations.is_empty(), "{report}");
     assert!(report.played > 0, "no program was played");
+}
+
+/// A bug that can't be planted any more shows nothing.
+#[test]
+fn every_bug_can_still_be_planted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let bugs = fs::read_dir(root.join("tests/model/bugs")).expect("a folder");
+    let bugs: Vec<_> = bugs.map(|bug| bug.expect("an entry").path()).collect();
+    assert!(bugs.len() >= 20, "{bugs:?}");
+    for bug in bugs {
+        let mut git = Command::new("git");
+        git.args(["apply", "--check"]).arg(&bug).current_dir(root);
+        assert!(
+            git.status().expect("git runs").success(),
+            "{}",
+            bug.display()
+        );
+    }
 }

@@ -1237,28 +1237,20 @@ impl Model {
         let debt = self.view(request, layer).take_debt();
         let paid = self.pay_and_settle(request, layer, debt);
         let outcome = paid.and(prepared);
-        let opened = self.requests[&request].presented[layer].clone();
         // A cookie that can end before its session is sent with each touch.
         let touches = self.options.format != Format::Native;
         let view = self.view(request, layer);
-        let had_cookie = view.had_cookie;
         view.is_closed = true;
         let removes = view.asked && view.had_cookie && view.origin == Origin::New;
-        let (origin, last) = (view.origin.clone(), view.last);
+        let last = view.last;
         let view_cookie = view.cookie.clone();
-        let renews = match view_cookie {
-            Cookie::Set(row) => opened.contains(&Token::Of(row)),
-            _ => false,
-        };
         let cookie = match (view_cookie, &outcome) {
             (Cookie::AsItIs, _) if touches && self.may_renew(last) => match last {
                 Some(row) => Cookie::SetOrNot(row),
                 None => Cookie::AsItIs,
             },
-            // From an earlier save, when it was not known yet.
-            (Cookie::Set(row), _) if renews && *self.state(row) != State::Live => {
-                Cookie::SetOrNot(row)
-            }
+            // From an earlier save. A token that died since need not be sent.
+            (Cookie::Set(row), _) if *self.state(row) != State::Live => Cookie::SetOrNot(row),
             (Cookie::AsItIs, Ok(())) if removes && is_failure => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes => Cookie::Removed,
             (Cookie::AsItIs, Err(_)) if removes => Cookie::RemovedOrNot,
