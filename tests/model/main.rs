@@ -32,6 +32,7 @@ mod calls;
 mod invariants;
 mod play;
 mod program;
+#[expect(dead_code, reason = "the histories use more of it")]
 #[path = "../history/random.rs"]
 mod random;
 mod reference;
