@@ -450,8 +450,8 @@ impl View {
                 self.id != Id::Stays
                     || (!self.record.is_empty() && (is_confirmed || self.document != self.base))
             }
-            Origin::Moved(_) => matches!(self.id, Id::LogsIn { .. }),
-            Origin::Ambiguous | Origin::Ended => false,
+            Origin::Moved(_) | Origin::Ended => matches!(self.id, Id::LogsIn { .. }),
+            Origin::Ambiguous => false,
         }
     }
 
@@ -1045,14 +1045,14 @@ impl Model {
                     age: Age::Fresh | Age::Stale,
                     ..
                 },
-                Some((user, _)),
+                Some((user, drops)),
             ) => {
                 match self.fate(row) {
-                    // What was ended does not come back.
-                    Fate::Ended => return Err(refused_for_now()),
+                    // Nothing of what was ended comes back with a login.
+                    Fate::Ended if !drops || self.either() => return Err(refused_for_now()),
                     // Nothing follows where the data was dropped; a login may.
                     Fate::Nowhere if self.either() => return Err(refused_for_now()),
-                    Fate::Nowhere | Fate::Lives => {}
+                    Fate::Ended | Fate::Nowhere | Fate::Lives => {}
                 }
                 self.begin_with_login(debt.document, &user, cookie)
             }
