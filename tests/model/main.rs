@@ -9,8 +9,8 @@
 //! ([`reference`]). What does not come true is a violation, and so is what
 //! breaks one of the [`invariants`], which know nothing of the reference.
 //!
-//! `cargo test --test model` plays as many as fit into half a minute, from a
-//! fresh seed, which it prints. A long run, or one that was played before:
+//! `cargo test --test model` plays as many as fit into half a minute, always
+//! those of the same seed. A long run takes a fresh seed, which it prints:
 //!
 //! ```sh
 //! MODEL_PROGRAMS=1000000 cargo test --release --test model -- --nocapture
