@@ -17,6 +17,23 @@ type ByResponse = Arc<dyn Fn(&Parts, StatusCode) -> bool + Send + Sync>;
 
 /// What the check of [`valid_if`](crate::PgSessionLayer::valid_if) may return:
 /// a `bool`, or a `Result<bool, E>` if the check itself can fail.
+///
+/// ```
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
+///
+/// /// Asks another service, which may be away.
+/// async fn is_banned(user_id: Option<String>) -> Result<bool, std::io::Error> {
+///     Ok(user_id.as_deref() == Some("mallory"))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let layer = PgSessionLayer::new(store).valid_if(async |session: Session, _| {
+///     is_banned(session.user_id()).await.map(|banned| !banned)
+/// });
+/// assert!(layer.check().is_ok());
+/// # Ok(()) }
+/// ```
 pub trait Validity: sealed::Sealed {
     #[doc(hidden)]
     fn into_result(self) -> Result<bool, BoxError>;

@@ -12,6 +12,19 @@ pin_project! {
     /// or a sentence in its place when the session could not be saved.
     ///
     /// axum turns it into its own body, so a router never shows it.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// use http::{Request, Response};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// let page = service_fn(async |_| Ok::<_, std::convert::Infallible>(Response::new("a page")));
+    /// let response = PgSessionLayer::new(store).layer(page).oneshot(Request::new(())).await?;
+    /// assert_eq!(response.into_body().into_inner(), Some("a page"));
+    /// # Ok(()) }
+    /// ```
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]

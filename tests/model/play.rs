@@ -196,7 +196,7 @@ impl Play<'_> {
         }
         let ids: Vec<_> = cookies
             .iter()
-            .map(|(_, value)| row_id(options, value))
+            .map(|(name, value)| row_id(options, name, value))
             .collect();
         self.invariants.start(request, &ids);
         let is_late = Event::EndTooLate { request };
@@ -532,9 +532,9 @@ impl Play<'_> {
     }
 
     fn sent(&mut self, request: u8, answer: &Answer) -> Result<(), Broken> {
-        for (_, value) in &answer.cookies {
+        for (name, value) in &answer.cookies {
             if !value.is_empty() {
-                let id = row_id(&self.program.options, value);
+                let id = row_id(&self.program.options, name, value);
                 self.invariants
                     .sent(request, &id)
                     .map_err(|what| ("flow", what))?;
@@ -624,7 +624,7 @@ impl Play<'_> {
             Ok(truth) => Seen::Truth(truth),
             Err(error) => calls::seen_error(&error),
         };
-        let (seen, predict): (Seen, Box<dyn Fn(&mut Model) -> Expected>) = match admin {
+        let (seen, predict): (Seen, Prediction) = match admin {
             Admin::Destroy { jar } => {
                 let Some((row, id)) = id_of(&self.model, *jar) else {
                     return Ok(());
@@ -848,7 +848,7 @@ fn check_response(
             (Cookie::AsItIs | Cookie::RemovedOrNot | Cookie::SetOrNot(_), []) => true,
             (Cookie::Removed | Cookie::RemovedOrNot, [""]) => true,
             (Cookie::Set(row) | Cookie::SetOrNot(row), [value]) if !value.is_empty() => {
-                let id = row_id(options, value);
+                let id = row_id(options, &name, value);
                 let row = &model.rows[row.0];
                 row.id.as_deref().is_none_or(|known| known == id)
             }
@@ -866,6 +866,9 @@ fn check_response(
     Ok(())
 }
 
+/// What the reference says that an administrative call returns.
+type Prediction = Box<dyn Fn(&mut Model) -> Expected>;
+
 /// Of several new rows that hold the same, the cookies tell which is which.
 fn bind(
     options: &crate::program::Options,
@@ -879,7 +882,7 @@ fn bind(
         if let (Cookie::Set(row), Some((_, value))) = (cookie, sent)
             && !value.is_empty()
         {
-            let id = row_id(options, value);
+            let id = row_id(options, &name, value);
             let is_bound = model.rows.iter().any(|row| row.id.as_deref() == Some(&id));
             if !is_bound {
                 model.rows[row.0].id.get_or_insert(id);

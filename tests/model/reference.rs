@@ -138,7 +138,7 @@ enum Change {
     Cookie(CookieChoice),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Origin {
     New,
     Stored(RowNo),
@@ -243,7 +243,7 @@ pub(crate) struct Model {
 
 fn failure(kind: ErrorKind) -> Failure {
     let retry = match kind {
-        ErrorKind::Ended | ErrorKind::Conflict => Some((1, 1)),
+        ErrorKind::Conflict => Some((1, 1)),
         ErrorKind::Unavailable => Some((5, 5)),
         _ => None,
     };
@@ -353,7 +353,7 @@ fn replay(record: &[Change], document: &mut Document) -> Result<(), Failure> {
 impl View {
     fn new(origin: Origin, base: Document, user: Option<String>, had_cookie: bool) -> Self {
         Self {
-            origin: origin.clone(),
+            origin,
             document: base.clone(),
             base,
             record: Vec::new(),
@@ -861,10 +861,10 @@ impl Model {
             Origin::Stored(row) => self.pay_stored(row, debt, cookie),
             Origin::Moved(row) => self.pay_moved(row, debt, cookie),
             Origin::Ambiguous if debt.record.is_empty() && debt.id == Id::Stays => {
-                Ok(debt.as_it_is())
+                Ok(debt.unchanged())
             }
             Origin::Ambiguous => Err(failure(ErrorKind::Ambiguous)),
-            Origin::Ended if debt.record.is_empty() && debt.id == Id::Stays => Ok(debt.as_it_is()),
+            Origin::Ended if debt.record.is_empty() && debt.id == Id::Stays => Ok(debt.unchanged()),
             Origin::Ended if matches!(debt.id, Id::LogsIn { .. }) && self.either() => {
                 self.pay_new(debt, cookie)
             }
@@ -881,7 +881,7 @@ impl Model {
         }
         let is_empty = debt.record.is_empty() || debt.document.values.is_empty();
         if is_empty && !debt.keep {
-            return Ok(debt.as_it_is());
+            return Ok(debt.unchanged());
         }
         self.in_time()?;
         let row = self.add_row(debt.document.clone(), None, None);
@@ -935,7 +935,7 @@ impl Model {
             return Err(refused_for_now());
         }
         if !writes {
-            return Ok(debt.as_it_is());
+            return Ok(debt.unchanged());
         }
         // It may be told by the time of its load or that of its save.
         if !is_fresh && self.either() {
@@ -944,7 +944,7 @@ impl Model {
             return self.pay_new(debt, cookie);
         }
         if debt.document == Document::blank() && debt.id == Id::Stays && self.either() {
-            return Ok(debt.as_it_is());
+            return Ok(debt.unchanged());
         }
         Err(refused_for_now())
     }
@@ -982,7 +982,7 @@ impl Model {
                     };
                 }
             }
-            return Ok(debt.as_it_is());
+            return Ok(debt.unchanged());
         }
         let target = self.follow(row).ok_or_else(|| self.ended(row))?;
         let mut document = self.rows[target.0].document.clone();
@@ -990,7 +990,7 @@ impl Model {
         self.rows[target.0].document = document.clone();
         if target != row {
             // It goes on with what it loaded, and its own changes.
-            return Ok(debt.as_it_is());
+            return Ok(debt.unchanged());
         }
         if debt.keep || debt.record.iter().any(Change::is_about_the_cookie) {
             *cookie = Cookie::Set(row);
@@ -1381,7 +1381,7 @@ enum Fate {
 pub(crate) struct InFlight(Debt);
 
 impl Debt {
-    fn as_it_is(self) -> Settled {
+    fn unchanged(self) -> Settled {
         Settled {
             origin: self.origin,
             base: self.document,

@@ -262,11 +262,11 @@ impl Shared {
     async fn broken(&self, lane: &mut Lane, index: u64, program: &Program, violation: Violation) {
         let mut again = None;
         for _ in 0..TRIES {
-            if let Err(second) = play(lane, program).await {
-                if second.took < TOO_SLOW || second.rule == "hang" {
-                    again = Some(second);
-                    break;
-                }
+            if let Err(second) = play(lane, program).await
+                && (second.took < TOO_SLOW || second.rule == "hang")
+            {
+                again = Some(second);
+                break;
             }
         }
         let Some(again) = again else {

@@ -374,15 +374,12 @@ pub(crate) fn cookie_name(options: &Options, layer: usize) -> String {
 }
 
 /// The id of the row that the cookie opens.
-pub(crate) fn row_id(options: &Options, cookie: &str) -> String {
+pub(crate) fn row_id(options: &Options, name: &str, cookie: &str) -> String {
     if options.format == Format::Koa {
         return format!("koa:sess:{cookie}");
     }
     let token = cookie.split('.').next().unwrap_or_default();
-    match URL_SAFE_NO_PAD.decode(token) {
-        Ok(secret) => URL_SAFE_NO_PAD.encode(Sha256::digest(secret)),
-        Err(_) => "no token".into(),
-    }
+    URL_SAFE_NO_PAD.encode(Sha256::digest(format!("{name}={token}")))
 }
 
 pub(crate) fn handle(options: &Options, id: &str) -> SessionId {

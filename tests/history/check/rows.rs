@@ -65,6 +65,9 @@ pub(super) fn check(books: &Books<'_>, rows: &[StoredRow], end: Moment, found: &
     }
     for (life, record) in &books.lives {
         let rows = by_life.remove(life).unwrap_or_default();
+        if record.may_be_split_by(end) {
+            continue;
+        }
         check_number(*life, record, &rows, end, found);
         for row in rows {
             let is_held = held.contains(&row.id);
