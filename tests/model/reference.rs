@@ -457,7 +457,7 @@ impl View {
 
     fn take_debt(&mut self) -> Debt {
         Debt {
-            origin: self.origin.clone(),
+            origin: self.origin,
             base: self.base.clone(),
             document: self.document.clone(),
             record: std::mem::take(&mut self.record),
@@ -809,7 +809,7 @@ impl Model {
                             Origin::Moved(row) => Origin::Moved(row),
                             _ => Origin::Ended,
                         },
-                        _ => view.origin.clone(),
+                        _ => view.origin,
                     };
                     let base = match origin {
                         Origin::Ended => Document::blank(),
@@ -856,7 +856,7 @@ impl Model {
         if let Some(row) = debt.refused {
             self.destroy_row(row);
         }
-        match debt.origin.clone() {
+        match debt.origin {
             Origin::New => self.pay_new(debt, cookie),
             Origin::Stored(row) => self.pay_stored(row, debt, cookie),
             Origin::Moved(row) => self.pay_moved(row, debt, cookie),
