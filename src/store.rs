@@ -2,11 +2,18 @@
 
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
+use sha2::{Digest as _, Sha256};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
 use crate::{
-    AtLimit, Counters, Error, counters::Tally, format::Format, koa::Koa, login::SessionLimit,
+    AtLimit, Counters, Error,
+    counters::Tally,
+    format::Format,
+    id::{RowId, Token},
+    koa::Koa,
+    login::SessionLimit,
+    realm::Realm,
     telemetry::Meter,
 };
 
@@ -51,6 +58,7 @@ mod set_up;
 mod sql;
 mod statements;
 mod table;
+mod undo;
 mod user;
 mod user_session;
 mod writer;
@@ -65,6 +73,7 @@ pub(crate) use save::random_fraction;
 pub(crate) use table::TableName;
 pub use user::UserSessions;
 pub use user_session::UserSession;
+pub(crate) use writer::Saved;
 
 use connecting::{prepared, why};
 use connections::Connections;
@@ -103,6 +112,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct PgSessionStore {
     shared: Arc<Shared>,
+    realm: Realm,
 }
 
 struct Shared {
@@ -218,6 +228,7 @@ impl PgSessionStore {
                 tally: Tally::default(),
                 alive: watch::Sender::new(()),
             }),
+            realm: Realm::default(),
         }
     }
 
@@ -245,7 +256,91 @@ impl PgSessionStore {
     }
 
     fn with(self, change: impl FnOnce(&mut SetUp)) -> Self {
-        Self::build(self.set_up().with(change), self.shared.creation)
+        let store = Self::build(self.set_up().with(change), self.shared.creation);
+        store.within(self.realm)
+    }
+
+    fn within(self, realm: Realm) -> Self {
+        Self { realm, ..self }
+    }
+
+    /// As the layer with this cookie uses it.
+    pub(crate) fn for_cookie(self, name: &str) -> Self {
+        let realm = Realm {
+            cookie_name: name.into(),
+            ..self.realm.clone()
+        };
+        self.within(realm)
+    }
+
+    pub(crate) fn own_realm(&self) -> &Realm {
+        &self.realm
+    }
+
+    /// Sets this store's area of the site, if several share the table. Default:
+    /// none.
+    ///
+    /// Sessions and users of one realm do not exist in another one:
+    ///
+    /// - No token or [`SessionId`](crate::SessionId) of one realm finds a session
+    ///   in another.
+    /// - [`user`](Self::user) finds the sessions of its own realm, and
+    ///   [`max_sessions_per_user`](Self::max_sessions_per_user) counts them. The
+    ///   user `1` of the shop is not the user `1` of the admin area.
+    ///
+    /// A realm is not needed to keep tokens apart: a token opens nothing in a
+    /// layer with another [cookie name](crate::PgSessionLayer::cookie_name). Use
+    /// it if the areas have different users.
+    ///
+    /// The name stands before the ids in the table, as `admin:…` in `id` and as
+    /// `admin`, U+001F and the user's id in `user_id`. So a foreign key from
+    /// `user_id` to a table of users needs a [`table`](Self::table) for each
+    /// area instead. [`destroy_everyone`](Self::destroy_everyone), the reaper and
+    /// [`counters`](Self::counters) are for the whole table or store. Koa's
+    /// format has no realms.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let admin = store.clone().realm("admin");
+    /// let layer = PgSessionLayer::new(admin.clone()).cookie_name("__Host-admin");
+    ///
+    /// let ada = TestVisitor::of(&layer);
+    /// ada.given(|session| session.login("1")).await?;
+    /// assert_eq!(admin.user("1").count().await?, 1);
+    /// assert_eq!(store.user("1").count().await?, 0);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn realm(self, name: impl Into<String>) -> Self {
+        let realm = Realm {
+            name: Some(name.into().into()),
+            ..self.realm.clone()
+        };
+        self.within(realm)
+    }
+
+    /// What tells this store's site from others that one developer runs: eight
+    /// hexadecimal digits. It is the same in all processes of the site, so it says
+    /// nothing of the server, which several names can stand for.
+    pub(crate) fn mark(&self) -> String {
+        let options = self.set_up().database.connections.pool().connect_options();
+        let database = options.get_database().unwrap_or_default();
+        let place = format!("{database}\0{}", self.set_up().name);
+        let digest = Sha256::digest(place);
+        digest[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// The row that the token opens here.
+    pub(crate) fn row_id(&self, token: &Token) -> RowId {
+        self.format().row_id(token, &self.realm)
     }
 
     /// The schema of the table. Default: `public`. It is always quoted, so
@@ -270,7 +365,7 @@ impl PgSessionStore {
             true => Creation::WhenMissing,
             false => Creation::Never,
         };
-        Self::build(self.set_up().clone(), creation)
+        Self::build(self.set_up().clone(), creation).within(self.realm)
     }
 
     /// How long the database may take for one statement, the wait for a

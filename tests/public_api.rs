@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, env, fs};
 
 use axum_pg_session::{
-    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind, Exchange,
-    Expiry, FailurePolicy, HeaderTransport, Key, KeygripDigest, Koa, LazySession, Login,
-    PgSessionLayer, PgSessionService, PgSessionStore, Reaped, Reaper, ReaperHandle, ResponseFuture,
-    Session, SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport,
-    Transport, TypedSession, Unsigned, UserSession, UserSessions, testing::TestVisitor,
+    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind, Expiry,
+    FailurePolicy, HeaderTransport, Key, KeygripDigest, Koa, LazySession, Login, PgSessionLayer,
+    PgSessionService, PgSessionStore, Reaped, Reaper, ReaperHandle, ResponseFuture, Session,
+    SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport, Transport,
+    TypedSession, Unsigned, UserSession, UserSessions, testing::TestVisitor,
 };
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ const fn is_compared<T: Clone + Eq + std::hash::Hash>() {}
 type Local = std::rc::Rc<()>;
 
 all!(goes_to_other_threads:
-    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind, Exchange,
+    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind,
     Expiry, FailurePolicy, HeaderTransport, Key<Local>, KeygripDigest, Koa, LazySession, Login,
     PgSessionLayer, PgSessionService<()>, PgSessionStore, Reaped, Reaper, ReaperHandle, Session,
     SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport, TestVisitor,
@@ -57,6 +57,11 @@ const CHOSEN: &[&str] = &[
     "http::header::map::HeaderMap",
     "http::header::name::HeaderName",
     "http::header::value::HeaderValue",
+    // The body of a response.
+    "bytes::bytes::Bytes",
+    "http_body::Body",
+    "http_body::frame::Frame",
+    "http_body::size_hint::SizeHint",
     "http::method::Method",
     "http::request::Parts",
     "http::request::Request",

@@ -13,6 +13,17 @@ use time::OffsetDateTime;
 
 use super::{instant::Instant, row::Loaded, user_session::Listed};
 
+/// What a load answers.
+type LoadedRow = (
+    String,
+    Option<String>,
+    Instant,
+    Option<Instant>,
+    Instant,
+    Option<Instant>,
+    Option<String>,
+);
+
 /// What a statement answers for a row that it wrote.
 type Written = (String, OffsetDateTime);
 
@@ -47,9 +58,9 @@ macro_rules! loaded {
 fn load_fits_the_table() {
     drop(
         query_file!("src/store/sql/load.sql", &[ID.to_owned()])
-            .map(|row| -> Loaded { loaded!(row) }),
+            .map(|row| -> LoadedRow { loaded!(row) }),
     );
-    drop(query_file!("src/store/sql/load_one.sql", ID).map(|row| -> Loaded { loaded!(row) }));
+    drop(query_file!("src/store/sql/load_one.sql", ID).map(|row| -> LoadedRow { loaded!(row) }));
 }
 
 #[test]
@@ -144,7 +155,13 @@ fn destroy_fits_the_table() {
 
 #[test]
 fn cycle_fits_the_table() {
-    drop(query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded { loaded!(row) }));
+    drop(
+        query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded {
+            let device = row.device.clone();
+            let (id, text, expires, created, now, seen, user) = loaded!(row);
+            (id, text, expires, created, now, seen, user, device)
+        }),
+    );
     drop(query_file!(
         "src/store/sql/cycle_copy.sql",
         ID,
@@ -158,6 +175,14 @@ fn cycle_fits_the_table() {
         ID,
         DOCUMENT as _,
         SECONDS
+    ));
+    drop(query_file!(
+        "src/store/sql/undo.sql",
+        ID,
+        DOCUMENT as _,
+        SECONDS,
+        Some(ID),
+        Some(DOCUMENT) as _,
     ));
 }
 

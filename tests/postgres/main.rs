@@ -1,6 +1,7 @@
 //! What the crate promises, proved on a real Postgres.
 
 mod adoption;
+mod areas;
 mod bad_rows;
 mod caches;
 mod cancellation;
@@ -34,7 +35,9 @@ mod reaper_faults;
 mod request_cycle;
 mod responses;
 mod rights;
+mod round_trips;
 mod secrets;
+mod sequences;
 mod session_api;
 mod set_up;
 mod sharing;

@@ -144,8 +144,7 @@ impl LifeRecord<'_> {
     }
 }
 
-/// The documented form: the digest of the token's octets.
+/// The documented form: the digest of the cookie as a browser sends it.
 fn row_id(token: &str) -> String {
-    let octets = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
-    URL_SAFE_NO_PAD.encode(Sha256::digest(octets))
+    URL_SAFE_NO_PAD.encode(Sha256::digest(format!("__Host-id={token}")))
 }
