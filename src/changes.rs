@@ -1,9 +1,13 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Error, ErrorKind,
+    CookieLifetime, Error, ErrorKind,
     document::{Document, Json, member_at_most},
     expiry::Expiry,
     limits::Limits,
@@ -15,6 +19,9 @@ pub(crate) type Apply = Box<dyn FnMut(Option<&Json>) -> Result<Json, Error> + Se
 /// A closure of [`TypedSession::update`](crate::TypedSession::update), likewise.
 pub(crate) type Edit = Box<dyn FnMut(&mut Document) -> Result<(), Error> + Send>;
 
+/// Reads the value that [`Session::take`](crate::Session::take) removes.
+pub(crate) type Take = Box<dyn FnMut(Option<&Json>) -> Result<(), Error> + Send>;
+
 /// One thing that a request did to its session.
 pub(crate) enum Change {
     Insert(String, Json),
@@ -24,6 +31,10 @@ pub(crate) enum Change {
     Edit(Edit),
     /// With the document of a new session, which has the defaults.
     Expiry(Expiry, Arc<Document>),
+    /// Likewise; `None` means as the layer says.
+    CookieLifetime(Option<CookieLifetime>, Arc<Document>),
+    /// Removes a key whose value was read at once.
+    Take(String, Take),
     /// A change of the member that belongs to the document's format.
     Terms(Box<Change>),
 }
@@ -65,7 +76,7 @@ impl Changes {
         self.list.is_empty()
     }
 
-    pub(crate) fn set_expiry(&self) -> bool {
+    pub(crate) fn set_terms(&self) -> bool {
         self.list.iter().any(Change::sets_terms)
     }
 
@@ -87,6 +98,22 @@ impl Changes {
         Ok(())
     }
 
+    /// As [`replay`](Self::replay). A closure of an application that panics
+    /// must not take the requests along that are saved together with its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of the replay, and if a closure panics.
+    pub(crate) fn replay_caught(&mut self, document: &mut Document) -> Result<(), Error> {
+        let replayed = catch_unwind(AssertUnwindSafe(|| self.replay(document)));
+        replayed.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Serialize,
+                "a closure given to Session::update panicked when it was replayed",
+            ))
+        })
+    }
+
     fn fits_for_sure(&self, document: &Document) -> bool {
         let added: Option<usize> = self.list.iter().map(Change::adds_at_most).sum();
         added.is_some_and(|octets| self.limits.has_room(document, octets, self.list.len()))
@@ -102,7 +129,10 @@ impl Changes {
 impl Change {
     /// Whether it is about the session's life or cookie, not its data.
     fn sets_terms(&self) -> bool {
-        matches!(self, Self::Expiry(..) | Self::Terms(_))
+        matches!(
+            self,
+            Self::Expiry(..) | Self::CookieLifetime(..) | Self::Terms(_)
+        )
     }
 
     /// The octets that it adds to a document, where that is known before it
@@ -110,9 +140,9 @@ impl Change {
     fn adds_at_most(&self) -> Option<usize> {
         match self {
             Self::Insert(key, value) => Some(member_at_most(key, value)),
-            Self::Remove(_) | Self::Clear => Some(0),
+            Self::Remove(_) | Self::Take(..) | Self::Clear => Some(0),
             Self::Terms(change) => change.adds_at_most(),
-            Self::Update(..) | Self::Edit(_) | Self::Expiry(..) => None,
+            Self::Update(..) | Self::Edit(_) | Self::Expiry(..) | Self::CookieLifetime(..) => None,
         }
     }
 
@@ -120,9 +150,7 @@ impl Change {
         match self {
             Self::Insert(key, value) => Some((key, value)),
             Self::Terms(change) => change.inserted(),
-            Self::Remove(_) | Self::Clear | Self::Update(..) | Self::Edit(_) | Self::Expiry(..) => {
-                None
-            }
+            _ => None,
         }
     }
 
@@ -137,6 +165,13 @@ impl Change {
             }
             Self::Edit(edit) => edit(document)?,
             Self::Expiry(expiry, blank) => document.layout().remember(*expiry, document, blank),
+            Self::CookieLifetime(lifetime, blank) => document
+                .layout()
+                .remember_cookie_lifetime(*lifetime, document, blank),
+            Self::Take(key, take) => {
+                take(document.get(key))?;
+                document.remove(key);
+            }
             Self::Terms(change) => change.apply(document)?,
         }
         Ok(())
@@ -153,6 +188,10 @@ impl fmt::Debug for Change {
             Self::Update(key, _) => f.debug_tuple("Update").field(key).finish(),
             Self::Edit(_) => f.write_str("Edit"),
             Self::Expiry(expiry, _) => f.debug_tuple("Expiry").field(expiry).finish(),
+            Self::CookieLifetime(lifetime, _) => {
+                f.debug_tuple("CookieLifetime").field(lifetime).finish()
+            }
+            Self::Take(key, _) => f.debug_tuple("Take").field(key).finish(),
             Self::Terms(change) => f.debug_tuple("Terms").field(change).finish(),
         }
     }

@@ -84,11 +84,41 @@ pub(crate) struct CookieConfig {
     pub(crate) priority: Option<CookiePriority>,
     pub(crate) partitioned: bool,
     pub(crate) signing: Option<Arc<SigningKeys>>,
+    /// Where the cookie was set before.
+    pub(crate) former: Vec<Scope>,
+    /// What tells sites apart that one developer runs on one host.
+    pub(crate) mark: Option<String>,
+}
+
+/// Which hosts and paths a cookie is sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scope {
+    pub(crate) domain: Option<String>,
+    pub(crate) path: String,
 }
 
 impl CookieConfig {
     pub(crate) fn path(&self) -> &str {
         self.path.as_deref().unwrap_or("/")
+    }
+
+    fn scope(&self) -> Scope {
+        Scope {
+            domain: self.domain.clone(),
+            path: self.path().to_owned(),
+        }
+    }
+
+    /// The same cookie as it was set before, to be removed.
+    pub(crate) fn former(&self) -> impl Iterator<Item = Self> {
+        self.former.iter().map(|scope| Self {
+            // The default depends on the scope.
+            name: self.name.clone().or_else(|| Some(self.name().to_owned())),
+            domain: scope.domain.clone(),
+            path: Some(scope.path.clone()),
+            former: Vec::new(),
+            ..self.clone()
+        })
     }
 
     fn same_site(&self) -> SameSite {
@@ -99,15 +129,12 @@ impl CookieConfig {
         self.secure.unwrap_or(true)
     }
 
-    fn outlives_the_browser(&self) -> bool {
-        self.lifetime != Some(CookieLifetime::BrowserSession)
-    }
-
     /// `__Host-id` where its attributes allow the prefix (ASVS 5.0 item 3.3.3).
     pub(crate) fn name(&self) -> &str {
         match &self.name {
             Some(name) => name,
             None if self.may_be_host_prefixed() => "__Host-id",
+            None if !self.secure() => self.mark.as_deref().unwrap_or("id"),
             None => "id",
         }
     }
@@ -124,9 +151,15 @@ impl CookieConfig {
         }
     }
 
-    pub(crate) fn set(&self, token: &Token, life: Duration) -> HeaderValue {
+    /// The session's own choice of `lifetime` beats the layer's.
+    pub(crate) fn set(
+        &self,
+        token: &Token,
+        life: Duration,
+        lifetime: Option<CookieLifetime>,
+    ) -> HeaderValue {
         let mut cookie = self.with_value(self.spell(token));
-        if self.outlives_the_browser() {
+        if lifetime.or(self.lifetime) != Some(CookieLifetime::BrowserSession) {
             let seconds = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
             cookie.set_max_age(time::Duration::seconds(seconds));
         }
@@ -178,6 +211,7 @@ impl CookieConfig {
         self.check_name(value_chars)?;
         self.check_attributes()?;
         self.check_prefix()?;
+        self.check_former()?;
         if self.same_site() == SameSite::None && !self.secure() {
             return Err(refused("SameSite=None needs Secure (RFC 6265bis)"));
         }
@@ -217,11 +251,45 @@ impl CookieConfig {
                 ));
             }
         }
+        if !is_path_of_a_url(self.path()) {
+            return Err(refused(
+                "the cookie's path is not the path of a URL as browsers send it: \
+                 no blank, no query, no fragment, no segment . or .., \
+                 and other characters percent-encoded",
+            ));
+        }
+        if let Some(domain) = &self.domain
+            && !is_host(domain)
+        {
+            return Err(refused(
+                "the cookie's domain is not a host's name, such as example.com: \
+                 no scheme, port, path, blank or wildcard, and no dot before or after it",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_former(&self) -> Result<(), Error> {
+        if !self.former.is_empty() && self.name().to_ascii_lowercase().starts_with("__host-") {
+            return Err(refused("a __Host- cookie never had another scope"));
+        }
+        for former in self.former() {
+            if former.scope() == self.scope() {
+                return Err(refused("the cookie's former scope is its present one"));
+            }
+            former.check_attributes()?;
+        }
         Ok(())
     }
 
     fn check_prefix(&self) -> Result<(), Error> {
         let name = self.name().to_ascii_lowercase();
+        let is_for_http = name.starts_with("__http-") || name.starts_with("__host-http-");
+        if is_for_http && !(self.secure() && self.http_only.unwrap_or(true)) {
+            return Err(refused(
+                "a __Http- or __Host-Http- cookie needs Secure and HttpOnly",
+            ));
+        }
         if name.starts_with("__host-") && !self.may_be_host_prefixed() {
             return Err(refused(
                 "a __Host- cookie needs Secure, the path / and no domain",
@@ -236,6 +304,29 @@ impl CookieConfig {
 
 fn refused(message: &'static str) -> Error {
     Error::new(ErrorKind::Setup, message)
+}
+
+/// A path that the path of a request can begin with: browsers send URLs
+/// normalized, and compare them to the letter.
+fn is_path_of_a_url(path: &str) -> bool {
+    path.bytes()
+        .all(|byte| byte.is_ascii_graphic() && !b"\"#<>?\\^`{}".contains(&byte))
+        && path
+            .split('/')
+            .all(|segment| segment != "." && segment != "..")
+}
+
+/// A name of the DNS in its ASCII form, or an IPv4 address.
+fn is_host(domain: &str) -> bool {
+    domain.len() <= 253
+        && domain.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        })
 }
 
 /// `tchar` of RFC 9110, section 5.6.2.

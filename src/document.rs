@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    Error, ErrorKind,
+    CookieLifetime, Error, ErrorKind,
     format::{Layout, NativeLayout, Terms},
 };
 
 mod compare;
+mod encode;
 mod json;
 
 pub(crate) use json::Json;
@@ -49,6 +50,9 @@ pub(crate) struct Meta {
     /// Where the session went when it got a new id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) successor: Option<String>,
+    /// How long the browser keeps the cookie: `persistent` or `browser`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cookie: Option<String>,
     /// Whose rules these are.
     #[serde(skip)]
     pub(crate) reckoning: Reckoning,
@@ -77,6 +81,30 @@ impl Meta {
             reckoning: Reckoning::Foreign,
             ..Self::default()
         }
+    }
+}
+
+const PERSISTENT: &str = "persistent";
+const BROWSER_SESSION: &str = "browser";
+
+impl Meta {
+    /// A choice of a later version of this crate counts as none.
+    pub(crate) fn cookie_lifetime(&self) -> Option<CookieLifetime> {
+        match self.cookie.as_deref()? {
+            PERSISTENT => Some(CookieLifetime::Persistent),
+            BROWSER_SESSION => Some(CookieLifetime::BrowserSession),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn set_cookie_lifetime(&mut self, lifetime: Option<CookieLifetime>) {
+        self.cookie = lifetime.map(|lifetime| {
+            let name = match lifetime {
+                CookieLifetime::Persistent => PERSISTENT,
+                CookieLifetime::BrowserSession => BROWSER_SESSION,
+            };
+            name.to_owned()
+        });
     }
 }
 
@@ -119,7 +147,7 @@ impl Document {
     pub(crate) fn of(
         value: &impl Serialize,
     ) -> Result<impl Iterator<Item = (String, Json)>, Error> {
-        let members = serde_json::to_string(value).and_then(|text| members_of(&text.into()));
+        let members = encode::to_text(value).and_then(|text| members_of(&text.into()));
         let members = members.map_err(|source| {
             Error::caused(ErrorKind::Serialize, "the value is no JSON object", source)
         })?;

@@ -5,15 +5,15 @@ use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
 
 /// For a database that may be about to fail over, which takes seconds.
 const UNTIL_THE_DATABASE_IS_BACK: Duration = Duration::from_secs(5);
-/// For what was lost to another request, and need not be lost again.
+/// For changes that other writers of the session were faster than.
 const UNTIL_OTHERS_ARE_THROUGH: Duration = Duration::from_secs(1);
 
 /// What went wrong with a session, opaque but for its [`kind`](Error::kind).
 ///
 /// The error that caused it, often one of sqlx, is kept as its
 /// [`source`](std::error::Error::source). As a response it is its
-/// [`status`](Error::status) with a sentence that tells a visitor nothing of
-/// the cause, and a `Retry-After` where trying again may help.
+/// [`status`](Error::status) with one sentence for the visitor, which shows
+/// nothing of the cause, and a `Retry-After` if time heals the error.
 ///
 /// ```
 /// use axum_pg_session::{ErrorKind, PgSessionStore};
@@ -30,6 +30,8 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// When it may help to try again, if that differs from what the kind says.
+    retry_after: Option<Duration>,
 }
 
 /// The causes that a caller may want to tell apart.
@@ -78,6 +80,10 @@ pub enum ErrorKind {
     /// The request carries cookies of several live sessions, or more of them
     /// than are looked up, so that none can be trusted.
     Ambiguous,
+    /// Another site posted the request, without the cookie, so it can't begin a
+    /// session: see
+    /// [`begin_on_cross_site_post`](crate::PgSessionLayer::begin_on_cross_site_post).
+    CrossSite,
     /// The user has as many sessions as allowed, so another login is refused.
     SessionLimit,
     /// A value can't be written as JSON, or a user's id can't be stored.
@@ -93,16 +99,23 @@ pub enum ErrorKind {
     ResponseStarted,
     /// The system's generator of random numbers failed.
     Random,
+    /// A closure of [`Session::update`](crate::Session::update) used its own
+    /// session, or [`valid_if`](crate::PgSessionLayer::valid_if) loaded the
+    /// session that it checks.
+    Reentrant,
+    /// An error of the application's own, see [`Error::application`].
+    Application,
 }
 
 impl ErrorKind {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Unavailable,
         Self::Database,
         Self::Setup,
         Self::Conflict,
         Self::Ended,
         Self::Ambiguous,
+        Self::CrossSite,
         Self::SessionLimit,
         Self::Serialize,
         Self::Deserialize,
@@ -110,6 +123,8 @@ impl ErrorKind {
         Self::ReservedKey,
         Self::ResponseStarted,
         Self::Random,
+        Self::Reentrant,
+        Self::Application,
     ];
 
     /// As metrics and events name it.
@@ -121,6 +136,7 @@ impl ErrorKind {
             Self::Conflict => "conflict",
             Self::Ended => "ended",
             Self::Ambiguous => "ambiguous",
+            Self::CrossSite => "cross_site",
             Self::SessionLimit => "session_limit",
             Self::Serialize => "serialize",
             Self::Deserialize => "deserialize",
@@ -128,6 +144,8 @@ impl ErrorKind {
             Self::ReservedKey => "reserved_key",
             Self::ResponseStarted => "response_started",
             Self::Random => "random",
+            Self::Reentrant => "reentrant",
+            Self::Application => "application",
         }
     }
 }
@@ -154,7 +172,25 @@ impl Error {
             kind,
             message,
             source,
+            retry_after: None,
         }))
+    }
+
+    /// An error of the application's own, for
+    /// [`before_save`](crate::PgSessionLayer::before_save).
+    ///
+    /// ```
+    /// use axum_pg_session::{Error, ErrorKind};
+    ///
+    /// let error = Error::application("the basket service did not respond");
+    /// assert_eq!(error.kind(), ErrorKind::Application);
+    /// ```
+    pub fn application(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::caused(
+            ErrorKind::Application,
+            "the application refused to save the session",
+            source,
+        )
     }
 
     /// What kind of error this is.
@@ -163,9 +199,10 @@ impl Error {
         self.0.kind
     }
 
-    /// The status that this error has as a response: 503 where trying again
-    /// may help, 400 for [`ErrorKind::Ambiguous`], 403 for
-    /// [`ErrorKind::SessionLimit`], 507 for [`ErrorKind::TooLarge`], and 500
+    /// The status that this error has as a response: 503 for
+    /// [`ErrorKind::Unavailable`], [`ErrorKind::Conflict`] and
+    /// [`ErrorKind::Ended`], 400 for [`ErrorKind::Ambiguous`], 403 for
+    /// [`ErrorKind::SessionLimit`] and [`ErrorKind::CrossSite`], 507 for [`ErrorKind::TooLarge`], and 500
     /// otherwise.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -177,15 +214,15 @@ impl Error {
             // Not 413: an answer below 500 would keep what the handler did
             // before, and the request itself may be small.
             ErrorKind::TooLarge => StatusCode::INSUFFICIENT_STORAGE,
-            ErrorKind::SessionLimit => StatusCode::FORBIDDEN,
+            ErrorKind::SessionLimit | ErrorKind::CrossSite => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// After how long trying again may help, as the response says by its
-    /// `Retry-After` (RFC 9110, section 10.2.3): 5 seconds where the database
-    /// could not serve, 1 second where other requests were in the way. `None`
-    /// where it would not help.
+    /// After how long the same request may succeed, as the response says by its
+    /// `Retry-After` (RFC 9110, section 10.2.3): 5 seconds for
+    /// [`ErrorKind::Unavailable`], 1 second for [`ErrorKind::Conflict`]. `None`
+    /// for errors that no time heals, [`ErrorKind::Ended`] among them.
     ///
     /// ```
     /// use std::time::Duration;
@@ -202,17 +239,51 @@ impl Error {
     /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
+        if self.0.retry_after.is_some() {
+            return self.0.retry_after;
+        }
         match self.kind() {
             ErrorKind::Unavailable => Some(UNTIL_THE_DATABASE_IS_BACK),
-            ErrorKind::Conflict | ErrorKind::Ended => Some(UNTIL_OTHERS_ARE_THROUGH),
+            ErrorKind::Conflict => Some(UNTIL_OTHERS_ARE_THROUGH),
             _ => None,
         }
     }
 
-    /// Says in the headers of a 503 when to come back.
-    pub(crate) fn ask_back(&self, headers: &mut HeaderMap) {
-        let wait = self.retry_after().unwrap_or(UNTIL_THE_DATABASE_IS_BACK);
-        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+    /// Says in the headers when to come back, if time heals the error.
+    pub(crate) fn write_retry_after(&self, headers: &mut HeaderMap) {
+        if let Some(wait) = self.retry_after() {
+            // Rounded up: a second too early would be refused once more.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+    }
+
+    /// What a visitor is told. It must be true, and show nothing of the cause.
+    pub(crate) fn sentence(&self) -> &'static str {
+        match self.kind() {
+            ErrorKind::Unavailable => "The session store is unavailable. Please try again.",
+            ErrorKind::Conflict => {
+                "This session is being changed by many requests. Please try again."
+            }
+            ErrorKind::Ended => {
+                "This session has ended or was renewed. Nothing was saved. Please reload the page."
+            }
+            ErrorKind::Ambiguous => "Several sessions at once. Please clear this site's cookies.",
+            ErrorKind::SessionLimit => {
+                "You are signed in on too many devices. Please sign out on one."
+            }
+            ErrorKind::CrossSite => "This request came from another site. Please try again here.",
+            ErrorKind::TooLarge => "Your session is full.",
+            ErrorKind::Database
+            | ErrorKind::Setup
+            | ErrorKind::Serialize
+            | ErrorKind::Deserialize
+            | ErrorKind::ReservedKey
+            | ErrorKind::ResponseStarted
+            | ErrorKind::Random
+            | ErrorKind::Reentrant
+            | ErrorKind::Application => "Internal server error.",
+        }
     }
 
     /// Whether the database is at fault, rather than the request.
@@ -227,6 +298,26 @@ impl Error {
         Self::new(
             ErrorKind::Ended,
             "the session ended while this request was running; its changes are dropped",
+        )
+    }
+
+    /// For a request with the old token of a session that has a new id.
+    pub(crate) fn moved(retry_after: Duration) -> Self {
+        Self(Arc::new(Inner {
+            kind: ErrorKind::Ended,
+            message:
+                "the session has a new id since this request was sent; its changes are dropped"
+                    .into(),
+            source: None,
+            retry_after: Some(retry_after),
+        }))
+    }
+
+    /// For what a closure of a session asks of that same session.
+    pub(crate) fn reentrant() -> Self {
+        Self::new(
+            ErrorKind::Reentrant,
+            "a closure that changes a session must use nothing but its argument",
         )
     }
 
@@ -283,21 +374,45 @@ impl StdError for Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let sentence = match self.kind() {
-            ErrorKind::TooLarge => "This session can hold no more.",
-            ErrorKind::Ambiguous => "Several sessions at once. Please clear this site's cookies.",
-            ErrorKind::SessionLimit => {
-                "You are signed in on too many devices. Please sign out on one."
-            }
-            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
-                "The session store is unavailable. Please try again."
-            }
-            _ => "Internal server error.",
-        };
-        let mut response = (self.status(), sentence).into_response();
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            self.ask_back(response.headers_mut());
-        }
+        let mut response = (self.status(), self.sentence()).into_response();
+        self.write_retry_after(response.headers_mut());
+        response.extensions_mut().insert(self);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_that_time_heals_ask_the_client_back() {
+        for kind in ErrorKind::ALL {
+            let response = Error::new(kind, "detail").into_response();
+            let seconds = response.headers().get(RETRY_AFTER);
+            let expected = match kind {
+                ErrorKind::Unavailable => Some("5"),
+                ErrorKind::Conflict => Some("1"),
+                _ => None,
+            };
+            let seconds = seconds.map(|value| value.to_str().expect("a number"));
+            assert_eq!(seconds, expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn each_error_of_a_session_has_a_sentence_of_its_own() {
+        let mut sentences: Vec<_> = ErrorKind::ALL
+            .map(|kind| Error::new(kind, "detail"))
+            .iter()
+            .filter(|error| error.status() != StatusCode::INTERNAL_SERVER_ERROR)
+            .map(Error::sentence)
+            .collect();
+        assert_eq!(sentences.len(), 7);
+        sentences.sort_unstable();
+        sentences.dedup();
+        assert_eq!(sentences.len(), 7);
+        let unavailable = Error::new(ErrorKind::Unavailable, "detail").sentence();
+        assert!(unavailable.contains("store is unavailable"));
     }
 }

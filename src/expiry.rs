@@ -20,6 +20,22 @@ pub(crate) const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
 /// spare: its calendar ends in the year 294276.
 const CALENDAR: f64 = 4e12;
 
+/// How long the old id of a session tells late saves where the session went.
+/// It opens nothing meanwhile. Longer than any request should run.
+pub(crate) const FORWARDING: Duration = Duration::from_secs(60);
+/// How long a request that arrives with the old token can't change anything:
+/// the response with the new token is still on its way to the browser, and a
+/// second session would replace its cookie. Longer than a response takes on a
+/// slow network; afterwards the response is taken for lost, and the visitor
+/// begins anew.
+pub(crate) const MOVED_GRACE: Duration = Duration::from_secs(5);
+
+/// What is left of [`MOVED_GRACE`] for a row that only forwards.
+pub(crate) fn moved_grace_left(times: Times) -> Option<Duration> {
+    let left = times.expires - times.now - (FORWARDING - MOVED_GRACE).as_secs_f64();
+    (left > 0.0).then(|| Duration::from_secs_f64(left.min(MOVED_GRACE.as_secs_f64())))
+}
+
 /// When one session ends, for [`Session::set_expiry`](crate::Session::set_expiry).
 ///
 /// ```
@@ -172,9 +188,27 @@ impl Timeouts {
 
     /// Whether the row is past a limit that its expiry does not know of yet:
     /// the layer's timeouts may have been lowered since it was written.
-    pub(crate) fn has_ended(&self, meta: &Meta, times: Times) -> bool {
-        self.deadline(meta, times.created)
-            .is_some_and(|deadline| deadline <= times.now)
+    /// `zone_slack` is how far a stored expiry may seem to be ahead.
+    pub(crate) fn has_ended(&self, meta: &Meta, times: Times, zone_slack: f64) -> bool {
+        let is_past_deadline = self
+            .deadline(meta, times.created)
+            .is_some_and(|deadline| deadline <= times.now);
+        is_past_deadline || self.has_idled_out(meta, times, zone_slack)
+    }
+
+    /// If the table has no `last_seen`, an expiry further ahead than the idle
+    /// timeout reaches was written under a longer one, and nobody knows how long
+    /// the session has idled: it is taken for ended. Another system moves the
+    /// expiry by its own rules, which tells nothing about activity.
+    fn has_idled_out(&self, meta: &Meta, times: Times, zone_slack: f64) -> bool {
+        let ttl = self.extent(meta, times.created).ttl;
+        if meta.reckoning == Reckoning::Foreign || ttl.is_infinite() {
+            return false;
+        }
+        match times.seen {
+            Some(seen) => times.now - seen >= ttl,
+            None => times.expires - times.now > ttl + ROUNDING + zone_slack,
+        }
     }
 
     pub(crate) fn is_touch_due(&self, meta: &Meta, times: Times) -> bool {
@@ -345,8 +379,46 @@ mod tests {
             absolute: Absolute::After(Duration::from_hours(1)),
             ..Timeouts::default()
         };
-        assert!(timeouts.has_ended(&Meta::default(), times(HOUR, DAY, 0.0)));
-        assert!(!timeouts.has_ended(&Meta::default(), times(HOUR - 1.0, DAY, 0.0)));
+        assert!(timeouts.has_ended(&Meta::default(), times(HOUR, DAY, 0.0), 0.0));
+        assert!(!timeouts.has_ended(&Meta::default(), times(HOUR - 1.0, DAY, 0.0), 0.0));
+    }
+
+    #[test]
+    fn an_idle_timeout_that_was_lowered_ends_sessions_that_have_idled_for_longer() {
+        let timeouts = Timeouts {
+            idle: Some(Duration::from_mins(15)),
+            ..Timeouts::default()
+        };
+        let ended = |times| timeouts.has_ended(&Meta::default(), times, 0.0);
+        let seen = |ago| Times {
+            seen: Some(20.0 * DAY - ago),
+            ..times(20.0 * DAY, 30.0 * DAY, 0.0)
+        };
+        assert!(ended(seen(15.0 * 60.0)));
+        assert!(!ended(seen(14.0 * 60.0)));
+        // Without `last_seen` only the expiry tells.
+        assert!(ended(times(0.0, 16.0 * 60.0, 0.0)));
+        assert!(!ended(times(0.0, 15.0 * 60.0, 0.0)));
+    }
+
+    #[test]
+    fn an_idle_timeout_of_its_own_is_not_lowered_by_the_layer() {
+        let timeouts = Timeouts {
+            idle: Some(Duration::from_mins(15)),
+            ..Timeouts::default()
+        };
+        let mut document = Document::default();
+        remember(Expiry::Idle(Duration::from_hours(24)), &mut document);
+        assert!(!timeouts.has_ended(&document.meta(), times(0.0, DAY, 0.0), 0.0));
+    }
+
+    #[test]
+    fn the_grace_of_a_moved_session_counts_from_its_move() {
+        let after = |passed| moved_grace_left(times(passed, 60.0, 0.0));
+        assert_eq!(after(0.0), Some(MOVED_GRACE));
+        assert_eq!(after(3.5), Some(Duration::from_millis(1500)));
+        assert_eq!(after(5.0), None);
+        assert_eq!(after(59.0), None);
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::{fmt, time::Duration};
 use http::{HeaderMap, HeaderValue, Uri};
 
 use crate::{
-    Error,
+    CookieLifetime, Error,
     cookie::{CookieConfig, Cookies},
     document::{Document, Json, Meta},
     expiry::Expiry,
     id::{RowId, SessionId, Token},
     presented::{Presented, Reading},
+    realm::Realm,
 };
 
 mod native;
@@ -29,13 +30,14 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     /// What [`read`](Self::read) takes for this token.
     fn spell(&self, token: &Token, config: &CookieConfig) -> String;
 
-    fn row_id(&self, token: &Token) -> RowId;
+    /// The row that the token opens in the realm.
+    fn row_id(&self, token: &Token, realm: &Realm) -> RowId;
 
     /// What may be shown of a row's id.
     fn handle(&self, id: &RowId) -> SessionId;
 
     /// The row of a handle, where that can be told without the table.
-    fn row_of(&self, handle: &SessionId) -> Option<RowId>;
+    fn row_of(&self, handle: &SessionId, realm: &Realm) -> Option<RowId>;
 
     fn columns(&self) -> ColumnNames;
 
@@ -50,6 +52,11 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     ///
     /// When the configuration can't be kept in this format.
     fn check(&self, config: &CookieConfig) -> Result<(), Error>;
+
+    /// # Errors
+    ///
+    /// When the format has no place for the realm.
+    fn check_realm(&self, realm: &Realm) -> Result<(), Error>;
 
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str;
 
@@ -81,6 +88,15 @@ pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
 
     /// Writes the choice into the document; `blank` has the defaults.
     fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document);
+
+    /// Writes how long the browser keeps the cookie into the document; `None`
+    /// means as `blank` and the layer say.
+    fn remember_cookie_lifetime(
+        &self,
+        lifetime: Option<CookieLifetime>,
+        document: &mut Document,
+        blank: &Document,
+    );
 }
 
 /// The columns that every statement names.
@@ -118,9 +134,23 @@ pub(crate) struct Ticket {
     pub(crate) token: Token,
     /// As long as the session can live.
     pub(crate) life: Duration,
+    /// How long the browser keeps the cookie, if the session says so itself.
+    pub(crate) lifetime: Option<CookieLifetime>,
     /// The database's clock, in seconds since the epoch.
     pub(crate) now: f64,
     pub(crate) terms: Terms,
+}
+
+/// What a response does to the cookie.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum CookieChange {
+    #[default]
+    None,
+    /// It stays, but the cookie of a former scope is removed: both open
+    /// sessions.
+    RemoveFormer,
+    Set(Ticket),
+    Remove(Terms),
 }
 
 /// Whether the visitor's connection is known to be encrypted.

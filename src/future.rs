@@ -6,15 +6,15 @@ use std::{
 };
 
 use futures_core::future::BoxFuture;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use pin_project_lite::pin_project;
 
 use crate::{
-    Error, ErrorKind, LazySession,
+    Error, ErrorKind, LazySession, ResponseBody,
     cookie::is_set,
-    service::Exchange,
-    session::{Closing, Pending, Session},
-    state::MayTouch,
+    format::CookieChange,
+    session::{Closing, Session},
+    state::Touch,
 };
 
 pin_project! {
@@ -32,12 +32,12 @@ pin_project! {
     /// let pages = service_fn(|_| ready(Ok::<_, Infallible>(Response::new("a page"))));
     /// let mut service = PgSessionLayer::new(store).layer(pages);
     /// let response: ResponseFuture<Ready<_>, _> = service.call(Request::new(()));
-    /// assert_eq!(*response.await?.body(), "a page");
+    /// let body = response.await?.into_body();
+    /// assert_eq!(body.into_inner(), Some("a page"));
     /// # Ok(()) }
     /// ```
     pub struct ResponseFuture<F, B> {
         session: Option<LazySession>,
-        exchange: Option<Exchange>,
         #[pin]
         stage: Stage<F, B>,
     }
@@ -48,29 +48,27 @@ pin_project! {
     enum Stage<F, B> {
         Handle { #[pin] handler: F },
         Commit {
-            answer: Option<(LazySession, Response<B>)>,
+            response: Option<(LazySession, Response<B>)>,
             commit: BoxFuture<'static, Committed>,
         },
     }
 }
 
-/// The cookie that is owed, and whether all was saved.
-type Committed = (Pending, Result<(), Error>);
+/// What happens to the cookie, and whether all was saved.
+type Committed = (CookieChange, Result<(), Error>);
 
 impl<F, B> ResponseFuture<F, B> {
-    pub(crate) fn new(handler: F, session: LazySession, exchange: Option<Exchange>) -> Self {
+    pub(crate) fn new(handler: F, session: LazySession) -> Self {
         Self {
             session: Some(session),
-            exchange,
             stage: Stage::Handle { handler },
         }
     }
 
-    /// Where a layer further out looks after the session.
+    /// If a layer further out has the session.
     pub(crate) fn passing_on(handler: F) -> Self {
         Self {
             session: None,
-            exchange: None,
             stage: Stage::Handle { handler },
         }
     }
@@ -79,10 +77,11 @@ impl<F, B> ResponseFuture<F, B> {
 impl<F, B, E> Future for ResponseFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Default,
 {
-    type Output = Result<Response<B>, E>;
+    type Output = Result<Response<ResponseBody<B>>, E>;
 
+    /// Dropped while the handler runs, nothing is saved. Dropped while the
+    /// session is saved, what was sent is still committed.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
@@ -90,19 +89,19 @@ where
                 StageProjection::Handle { handler } => {
                     let response = ready!(handler.poll(cx))?;
                     let Some(session) = this.session.take().and_then(end_of_changes) else {
-                        return Poll::Ready(Ok(response));
+                        return Poll::Ready(Ok(response.map(ResponseBody::inner)));
                     };
-                    let closing = closing(&session, this.exchange.take(), response.status());
+                    let closing = closing(&session, response.status());
                     let commit = commit(session.clone(), closing);
                     let stage = Stage::Commit {
-                        answer: Some((session, response)),
+                        response: Some((session, response)),
                         commit,
                     };
                     this.stage.set(stage);
                 }
-                StageProjection::Commit { answer, commit } => {
+                StageProjection::Commit { response, commit } => {
                     let committed = ready!(commit.as_mut().poll(cx));
-                    let (session, response) = answer.take().expect("polled after it was ready");
+                    let (session, response) = response.take().expect("polled after it was ready");
                     return Poll::Ready(Ok(finish(&session, response, committed)));
                 }
             }
@@ -110,90 +109,133 @@ where
     }
 }
 
-/// The session, where anybody looked at it before the response started.
+/// The session, if it was asked for before the response started.
 fn end_of_changes(session: LazySession) -> Option<LazySession> {
     session.start_response();
     session.looked_at().is_some().then_some(session)
 }
 
-/// What the answer's status and the application's choices leave of the
+/// What the response's status and the application's choices leave of the
 /// request's record.
-fn closing(session: &LazySession, exchange: Option<Exchange>, status: StatusCode) -> Closing {
+fn closing(session: &LazySession, status: StatusCode) -> Closing {
     let config = session.config();
-    let touches = match (&config.touch_if, exchange) {
-        (Some(touch_if), Some(exchange)) => touch_if(&Exchange { status, ..exchange }),
-        _ => true,
-    };
     Closing {
-        keeps_changes: config.save_on_server_error || !status.is_server_error(),
+        keeps_changes: config.hooks.saves(session.head(), status),
         on_failure: config.on_save_failure,
-        may_touch: if touches { MayTouch::Yes } else { MayTouch::No },
+        touch: match config.hooks.touches(session.head(), status) {
+            true => Touch::IfDue,
+            false => Touch::Never,
+        },
     }
 }
 
 /// A session that could not be loaded owes nothing: its rejection is the
-/// answer already.
+/// response already.
 fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committed> {
     Box::pin(async move {
         match session.looked_at() {
             Some(Ok(session)) => session.commit(closing).await,
-            Some(Err(_)) | None => (Pending::AsItIs, Ok(())),
+            Some(Err(_)) | None => (CookieChange::None, Ok(())),
         }
     })
 }
 
-fn finish<B: Default>(
+fn finish<B>(
     session: &LazySession,
-    mut response: Response<B>,
-    (pending, outcome): Committed,
-) -> Response<B> {
+    response: Response<B>,
+    (cookie, outcome): Committed,
+) -> Response<ResponseBody<B>> {
     let is_saved = outcome.is_ok();
-    let pending = match (outcome, pending) {
-        (Ok(()), Pending::AsItIs) if has_a_dead_cookie(session, response.headers()) => {
-            Pending::Removed(None)
+    let (mut response, cookie) = match outcome {
+        Ok(()) => {
+            let cookie = match cookie {
+                CookieChange::None if ends_a_dead_cookie(session, response.headers()) => {
+                    CookieChange::Remove(None)
+                }
+                cookie => cookie,
+            };
+            (response.map(ResponseBody::inner), cookie)
         }
-        (Ok(()), pending) => pending,
-        (Err(error), pending) => {
-            response = not_saved(&error);
-            pending
-        }
+        Err(error) => (not_saved(response, &error), cookie),
     };
     let config = session.config();
-    config.tell(&pending, session.line(), response.headers_mut());
-    if is_saved && signs_out(session) {
-        config.clear_site_data(&pending, response.headers_mut());
+    config.write_cookie(&cookie, session.line(), response.headers_mut());
+    if is_saved && opened(session).is_some_and(Session::signs_out) {
+        config.clear_site_data(&cookie, response.headers_mut());
     }
     config.vary(response.headers_mut());
     response
 }
 
-/// One that opened nothing. Whoever handled the request may have replaced it
-/// already, as an application behind a proxy does that shares the table.
-fn has_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
-    let opened = session
-        .looked_at()
-        .and_then(|session| session.as_ref().ok());
+fn opened(session: &LazySession) -> Option<&Session> {
+    session.looked_at()?.as_ref().ok()
+}
+
+/// Whether the handler ended a session whose cookie opened nothing. A cookie
+/// that only expired stays: the browser may have got a new one meanwhile, and
+/// RFC 6265 has no way to remove a cookie only if it still has a certain
+/// value. An application behind a proxy that shares the table may have
+/// replaced the cookie already.
+fn ends_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
     session.has_cookie()
-        && opened.is_some_and(Session::has_no_use_for_a_cookie)
+        && opened(session).is_some_and(Session::removes_cookie)
         && !is_set(headers, session.config().cookie_name())
 }
 
-fn signs_out(session: &LazySession) -> bool {
-    let session = session
-        .looked_at()
-        .and_then(|session| session.as_ref().ok());
-    session.is_some_and(Session::signs_out)
+/// Headers that describe the body that is replaced, or that hand out what a
+/// handler meant for a request that succeeded.
+const OF_THE_BODY: [HeaderName; 15] = [
+    header::ACCEPT_RANGES,
+    header::AGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_DISPOSITION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_LOCATION,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::ETAG,
+    header::EXPIRES,
+    header::LAST_MODIFIED,
+    header::LOCATION,
+    header::SET_COOKIE,
+];
+
+/// The handler's response would claim what was not stored. What other layers
+/// added to it, such as CORS headers and a request id, stays. The error is in
+/// the response's extensions, for an application that shows its own page.
+fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
+    log(error);
+    let (mut parts, _) = response.into_parts();
+    let of_other_layers = cookies_of_other_layers(&parts.headers);
+    for name in &OF_THE_BODY {
+        parts.headers.remove(name);
+    }
+    for cookie in of_other_layers {
+        parts.headers.append(header::SET_COOKIE, cookie);
+    }
+    parts.headers.remove(header::TRANSFER_ENCODING);
+    let headers = &mut parts.headers;
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    parts.status = status_of(error);
+    error.write_retry_after(headers);
+    parts.extensions.insert(error.clone());
+    Response::from_parts(parts, ResponseBody::sentence(error.sentence()))
 }
 
-/// The handler's answer would claim what was not stored.
-fn not_saved<B: Default>(error: &Error) -> Response<B> {
-    log(error);
-    let mut response = Response::new(B::default());
-    *response.status_mut() = status_of(error);
-    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-        error.ask_back(response.headers_mut());
-    }
-    response
+/// A session of a layer inside of this one is saved already, and its token is
+/// in this response only. Cookies of a session are marked as sensitive.
+fn cookies_of_other_layers(headers: &HeaderMap) -> Vec<HeaderValue> {
+    let cookies = headers.get_all(header::SET_COOKIE).iter();
+    cookies
+        .filter(|cookie| cookie.is_sensitive())
+        .cloned()
+        .collect()
 }
 
 fn status_of(error: &Error) -> StatusCode {
@@ -204,13 +246,16 @@ fn status_of(error: &Error) -> StatusCode {
     }
 }
 
-/// That a visitor signs out while another request runs, or sends what somebody
-/// planted, is no fault of the site's.
+/// A user who signs out while another request runs, or a planted cookie, is no
+/// fault of the site's.
 fn log(error: &Error) {
     let (kind, status) = (error.kind(), status_of(error).as_u16());
     let error = error as &dyn std::error::Error;
     match kind {
-        ErrorKind::Ended | ErrorKind::Ambiguous | ErrorKind::SessionLimit => {
+        ErrorKind::Ended
+        | ErrorKind::Ambiguous
+        | ErrorKind::CrossSite
+        | ErrorKind::SessionLimit => {
             tracing::debug!(
                 error,
                 error.type = kind.name(),

@@ -15,6 +15,7 @@ use crate::{
     id::Token,
     limits::Limits,
     presented::{Presented, Reading},
+    realm::Realm,
 };
 
 const KEYS: [[u8; 32]; 2] = [[1; 32], [2; 32]];
@@ -66,7 +67,7 @@ fn check(presented: &Presented, headers: &HeaderMap, format: &dyn Format, config
     for token in &presented.tokens {
         assert!(sent(token.as_str().as_bytes()));
         assert!(seen.insert(token.as_str()));
-        format.row_id(token);
+        format.row_id(token, &Realm::default());
     }
     assert!(!presented.named || sent(format.cookie_name(config).as_bytes()));
 }
@@ -89,7 +90,7 @@ pub fn tokens(data: &[u8]) {
             HeaderValue::from_str(&spelled).expect("a header can carry it");
             let again = format.read(spelled.as_bytes(), config);
             assert!(matches!(again, Reading::Token(read, _) if read == token));
-            format.row_id(&token);
+            format.row_id(&token, &Realm::default());
         }
     }
     if let Some(token) = Native.token(data) {

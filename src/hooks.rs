@@ -1,64 +1,189 @@
-//! What an application adds to the life of a session.
+//! The closures by which an application takes part in a session's life, and
+//! the copy of the request's head that they see.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{error::Error as StdError, fmt, future::Future, sync::Arc};
 
+use axum::extract::OriginalUri;
 use futures_core::future::BoxFuture;
-use http::{Request, request::Parts};
+use http::{Request, StatusCode, request::Parts};
 
-use crate::{Error, Session};
+use crate::{Error, ErrorKind, Session};
 
-type ValidIf = Arc<dyn Fn(Session, Arc<Parts>) -> BoxFuture<'static, bool> + Send + Sync>;
+type BoxError = Box<dyn StdError + Send + Sync>;
+type ValidIf =
+    Arc<dyn Fn(Session, Arc<Parts>) -> BoxFuture<'static, Result<bool, BoxError>> + Send + Sync>;
 type BeforeSave = Arc<dyn Fn(&Session) -> Result<(), Error> + Send + Sync>;
+type ByResponse = Arc<dyn Fn(&Parts, StatusCode) -> bool + Send + Sync>;
 
-/// The closures of a layer that see the session itself.
+/// What the check of [`valid_if`](crate::PgSessionLayer::valid_if) may return:
+/// a `bool`, or a `Result<bool, E>` if the check itself can fail.
+///
+/// ```
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
+///
+/// /// Asks another service, which may be away.
+/// async fn is_banned(user_id: Option<String>) -> Result<bool, std::io::Error> {
+///     Ok(user_id.as_deref() == Some("mallory"))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let layer = PgSessionLayer::new(store).valid_if(async |session: Session, _| {
+///     is_banned(session.user_id()).await.map(|banned| !banned)
+/// });
+/// assert!(layer.check().is_ok());
+/// # Ok(()) }
+/// ```
+pub trait Validity: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_result(self) -> Result<bool, BoxError>;
+}
+
+impl Validity for bool {
+    fn into_result(self) -> Result<bool, BoxError> {
+        Ok(self)
+    }
+}
+
+impl<E: Into<BoxError>> Validity for Result<bool, E> {
+    fn into_result(self) -> Result<bool, BoxError> {
+        self.map_err(Into::into)
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for bool {}
+
+    impl<E> Sealed for Result<bool, E> {}
+}
+
+/// The closures of a layer.
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
     valid_if: Option<ValidIf>,
     before_save: Option<BeforeSave>,
+    touch_if: Option<ByResponse>,
+    save_if: Option<ByResponse>,
+}
+
+tokio::task_local! {
+    /// The request whose session is being checked by this task.
+    static CHECKING: usize;
+}
+
+/// Whether `request` waits for a check that is itself asking for the session.
+pub(crate) fn is_checking(request: usize) -> bool {
+    CHECKING.try_with(|checking| *checking == request) == Ok(true)
 }
 
 impl Hooks {
-    pub(crate) fn check_with<F, Fut>(&mut self, check: F)
+    pub(crate) fn set_valid_if<F, Fut>(&mut self, check: F)
     where
         F: Fn(Session, Arc<Parts>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = bool> + Send + 'static,
+        Fut: Future<Output: Validity> + Send + 'static,
     {
         self.valid_if = Some(Arc::new(move |session, request| {
-            Box::pin(check(session, request))
+            let check = check(session, request);
+            Box::pin(async move { check.await.into_result() })
         }));
     }
 
-    pub(crate) fn prepare_with(
+    pub(crate) fn set_before_save(
         &mut self,
         prepare: impl Fn(&Session) -> Result<(), Error> + Send + Sync + 'static,
     ) {
         self.before_save = Some(Arc::new(prepare));
     }
 
-    /// A copy of the request, where somebody will look at it.
+    pub(crate) fn set_touch_if(
+        &mut self,
+        predicate: impl Fn(&Parts, StatusCode) -> bool + Send + Sync + 'static,
+    ) {
+        self.touch_if = Some(Arc::new(predicate));
+    }
+
+    pub(crate) fn set_save_if(
+        &mut self,
+        predicate: impl Fn(&Parts, StatusCode) -> bool + Send + Sync + 'static,
+    ) {
+        self.save_if = Some(Arc::new(predicate));
+    }
+
+    /// A copy of the request's head, if a hook will look at it. Its address is
+    /// the one that the client asked for, also if a router has stripped a
+    /// prefix of it.
     pub(crate) fn head_of<B>(&self, request: &Request<B>) -> Option<Arc<Parts>> {
-        self.valid_if.as_ref()?;
+        if self.valid_if.is_none() && self.touch_if.is_none() && self.save_if.is_none() {
+            return None;
+        }
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = request.method().clone();
-        parts.uri = request.uri().clone();
+        parts.uri = match request.extensions().get::<OriginalUri>() {
+            Some(OriginalUri(uri)) => uri.clone(),
+            None => request.uri().clone(),
+        };
         parts.version = request.version();
         parts.headers = request.headers().clone();
         parts.extensions = request.extensions().clone();
         Some(Arc::new(parts))
     }
 
-    pub(crate) async fn is_valid(&self, session: &Session, head: Option<&Arc<Parts>>) -> bool {
-        match (&self.valid_if, head) {
-            (Some(valid_if), Some(head)) => valid_if(session.clone(), Arc::clone(head)).await,
-            _ => true,
-        }
+    /// # Errors
+    ///
+    /// When the check fails; then nothing is known about the session.
+    pub(crate) async fn is_valid(
+        &self,
+        session: &Session,
+        head: Option<&Arc<Parts>>,
+        request: usize,
+    ) -> Result<bool, Error> {
+        let (Some(valid_if), Some(head)) = (&self.valid_if, head) else {
+            return Ok(true);
+        };
+        let check = valid_if(session.clone(), Arc::clone(head));
+        CHECKING.scope(request, check).await.map_err(unchecked)
     }
 
+    /// # Errors
+    ///
+    /// When the application's hook fails.
     pub(crate) fn before_save(&self, session: &Session) -> Result<(), Error> {
         match &self.before_save {
             Some(before_save) => before_save(session),
             None => Ok(()),
         }
+    }
+
+    /// Whether a response with this status keeps the session alive.
+    pub(crate) fn touches(&self, head: Option<&Arc<Parts>>, status: StatusCode) -> bool {
+        match (&self.touch_if, head) {
+            (Some(touch_if), Some(head)) => touch_if(head, status),
+            _ => true,
+        }
+    }
+
+    /// Whether a response with this status saves what the handler recorded. A
+    /// timeout inside of the layer responds with 408 for a handler that it
+    /// cancelled halfway.
+    pub(crate) fn saves(&self, head: Option<&Arc<Parts>>, status: StatusCode) -> bool {
+        match (&self.save_if, head) {
+            (Some(save_if), Some(head)) => save_if(head, status),
+            _ => !status.is_server_error() && status != StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+}
+
+/// An error of this crate keeps its kind.
+fn unchecked(source: BoxError) -> Error {
+    match source.downcast::<Error>() {
+        Ok(error) => *error,
+        Err(source) => Error::caused(
+            ErrorKind::Unavailable,
+            "the application's check of the session failed",
+            source,
+        ),
     }
 }
 
@@ -67,6 +192,8 @@ impl fmt::Debug for Hooks {
         f.debug_struct("Hooks")
             .field("valid_if", &self.valid_if.is_some())
             .field("before_save", &self.before_save.is_some())
+            .field("touch_if", &self.touch_if.is_some())
+            .field("save_if", &self.save_if.is_some())
             .finish()
     }
 }

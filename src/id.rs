@@ -114,9 +114,12 @@ impl SessionId {
         }
     }
 
-    /// For a row whose id is a digest already.
-    pub(crate) fn same_as(row: &RowId) -> Self {
-        Self::new(Arc::clone(&row.0))
+    /// For a row whose id holds a digest already.
+    pub(crate) fn of_digest(row: &RowId, digest: &str) -> Self {
+        match digest.len() == row.as_str().len() {
+            true => Self::new(Arc::clone(&row.0)),
+            false => Self::new(digest),
+        }
     }
 
     /// For a row whose id opens the session.

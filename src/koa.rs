@@ -24,6 +24,7 @@ use crate::{
         terms::KoaLayout,
     },
     presented::{Presented, Reading, Signature},
+    realm::Realm,
 };
 
 pub use keygrip::KeygripDigest;
@@ -45,6 +46,10 @@ const MAX_AGE: Duration = Duration::from_hours(24);
 /// cookie has: those that the layer had when the session began. What the layer
 /// is not told is as in Koa: no `SameSite`, `secure` only where the connection
 /// is known to be encrypted, no absolute timeout.
+///
+/// As in Koa, the id of a row says nothing of the cookie's name: two areas of a
+/// site that share a table and a prefix share their sessions, whatever their
+/// cookies are called. Give each area a [`prefix`](Self::prefix), or a table.
 ///
 /// ```
 /// use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};
@@ -204,7 +209,8 @@ impl Format for Koa {
         token.as_str().to_owned()
     }
 
-    fn row_id(&self, token: &Token) -> RowId {
+    /// Koa's own: the cookie's name is no part of it.
+    fn row_id(&self, token: &Token, _: &Realm) -> RowId {
         RowId::from(format!("{}{}", self.prefix, token.as_str()))
     }
 
@@ -212,8 +218,19 @@ impl Format for Koa {
         SessionId::digest_of(id)
     }
 
-    fn row_of(&self, handle: &SessionId) -> Option<RowId> {
+    fn row_of(&self, handle: &SessionId, _: &Realm) -> Option<RowId> {
         handle.row().cloned()
+    }
+
+    fn check_realm(&self, realm: &Realm) -> Result<(), Error> {
+        match realm.name {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                ErrorKind::Setup,
+                "Koa's format has no realms, as the id of a row is Koa's; \
+                 give each area a prefix (Koa::prefix) or a table of its own",
+            )),
+        }
     }
 
     fn columns(&self) -> ColumnNames {

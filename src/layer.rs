@@ -1,15 +1,17 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use cookie::SameSite;
-use http::request::Parts;
+use http::{StatusCode, request::Parts};
 use tower_layer::Layer;
 
 use crate::{
     CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
     SiteData, Transport,
-    config::{Config, Empty},
+    config::{Config, CrossSite, Empty},
+    cookie::Scope,
     expiry::{Absolute, Timeouts},
-    service::{Exchange, PgSessionService},
+    hooks::Validity,
+    service::PgSessionService,
     site_data::header_value,
 };
 
@@ -56,6 +58,12 @@ impl PgSessionLayer {
         }
     }
 
+    /// Browsers don't keep the ports of a host apart, so the cookie of an
+    /// unencrypted site has a name of the site's own by default.
+    fn name_cookie(config: &mut Config) {
+        config.cookie.mark = Some(format!("id-{}", config.store.mark()));
+    }
+
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(Arc::make_mut(&mut self.config));
         self
@@ -65,9 +73,12 @@ impl PgSessionLayer {
         self.with(|config| change(Arc::make_mut(&mut config.timeouts)))
     }
 
-    /// The name of the cookie. Default: `__Host-id`, or `id` where
-    /// [`secure`](Self::secure), [`cookie_path`](Self::cookie_path) or
-    /// [`cookie_domain`](Self::cookie_domain) forbid the prefix.
+    /// The name of the cookie, to which its tokens are bound: they open nothing
+    /// in a layer with another name. Default: `__Host-id`, or `id` if
+    /// [`cookie_path`](Self::cookie_path) or
+    /// [`cookie_domain`](Self::cookie_domain) forbid the prefix, or `id-` and
+    /// eight digits, which follow from the names of the database and the table,
+    /// without [`secure`](Self::secure).
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         self.with(|config| config.cookie.name = Some(name.into()))
     }
@@ -84,6 +95,71 @@ impl PgSessionLayer {
         self.with(|config| config.cookie.domain = Some(domain.into()))
     }
 
+    /// Removes the cookie of a scope that this layer had before. Default: none.
+    ///
+    /// Call this after a change of [`cookie_domain`](Self::cookie_domain) or
+    /// [`cookie_path`](Self::cookie_path), with the former values, for as long as
+    /// the former cookies live. A browser keeps both cookies and sends both, and
+    /// if both open a session a request can't say which one it means: it reads an
+    /// empty session, and changes are answered with 400. With this setting
+    /// that response removes the former cookie, so the next request works. Each
+    /// response that sets or removes the cookie removes the former one, too. A
+    /// visitor with only the former cookie stays signed in.
+    ///
+    /// It can be called several times.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// // The cookie was the host's own, under /shop.
+    /// let layer = PgSessionLayer::new(store)
+    ///     .cookie_name("sid")
+    ///     .cookie_domain("example.com")
+    ///     .former_cookie_scope(None, "/shop");
+    /// assert!(layer.check().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn former_cookie_scope(self, domain: Option<&str>, path: impl Into<String>) -> Self {
+        let scope = Scope {
+            domain: domain.map(str::to_owned),
+            path: path.into(),
+        };
+        self.with(|config| config.cookie.former.push(scope))
+    }
+
+    /// Whether a form that another site posts can begin a session if it brings no
+    /// cookie. Default: `true`.
+    ///
+    /// Browsers send no `SameSite=Lax` cookie with such a request, for example
+    /// the `form_post` of an identity provider (Apple, Entra). The handler finds
+    /// an empty session though the visitor has one, and whatever it inserts
+    /// replaces the visitor's session. With `false` it can't: the handler reads an
+    /// empty session, a change of it is refused with 403
+    /// ([`ErrorKind::CrossSite`]), and the browser keeps its cookie. Let
+    /// the handler redirect to a page of your own (303, with the code and the
+    /// state in the query), which gets the cookie, and sign in there. It also
+    /// refuses logins that another site forges.
+    ///
+    /// Such a request is known by `Sec-Fetch-Site: cross-site` and an `Origin`
+    /// header, which browsers send with a `POST` and not with a link.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// let layer = PgSessionLayer::new(store).begin_on_cross_site_post(false);
+    /// assert!(layer.check().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn begin_on_cross_site_post(self, begin: bool) -> Self {
+        let cross_site = match begin {
+            true => CrossSite::Begins,
+            false => CrossSite::IsRefused,
+        };
+        self.with(|config| config.cross_site = cross_site)
+    }
+
     /// When browsers send the cookie with requests that other sites cause.
     /// Default: [`SameSite::Lax`], because with `Strict` visitors who come
     /// from a mail or an identity provider look signed out.
@@ -92,7 +168,13 @@ impl PgSessionLayer {
     }
 
     /// Whether browsers keep the cookie off unencrypted connections. Default:
-    /// `true`. Set it to `false` only to develop on `http://localhost`.
+    /// `true`. Set it to `false` only to develop on `http://localhost`: Safari
+    /// takes no `Secure` cookie there, though Chrome and Firefox do.
+    ///
+    /// Cookies don't know ports: applications on `localhost:3000` and
+    /// `localhost:4000` get each other's cookies. Without `Secure` the default
+    /// name of the cookie therefore says which site it belongs to, see
+    /// [`cookie_name`](Self::cookie_name), so that they don't sign each other out.
     pub fn secure(self, secure: bool) -> Self {
         self.with(|config| config.cookie.secure = Some(secure))
     }
@@ -161,29 +243,57 @@ impl PgSessionLayer {
         self.with_timeouts(|timeouts| timeouts.touch_interval = Some(interval))
     }
 
-    /// Which requests keep the session alive. Default: all that look at it.
+    /// Which requests extend the session. Default: all that use it.
     ///
-    /// A page that asks for news by itself, or an attempt that was refused, is
-    /// no activity of the visitor's.
+    /// Polling requests and attempts that were refused are not user activity.
+    /// The closure gets the head of the request and the status of the response.
+    /// The URI is the one that the client requested, also in a nested router.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
     /// let layer = PgSessionLayer::new(store)
-    ///     .touch_if(|exchange| exchange.uri.path() != "/poll" && exchange.status.is_success());
+    ///     .touch_if(|request, status| request.uri.path() != "/poll" && status.is_success());
     /// assert!(layer.check().is_ok());
     /// # Ok(()) }
     /// ```
-    pub fn touch_if(self, predicate: impl Fn(&Exchange) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|config| config.touch_if = Some(Arc::new(predicate)))
+    pub fn touch_if(
+        self,
+        predicate: impl Fn(&Parts, StatusCode) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|config| config.hooks.set_touch_if(predicate))
     }
 
-    /// Whether what a handler did is saved also when it answers with 5xx.
-    /// Default: `false`, so that a failed request leaves the session as it
-    /// was. [`destroy`](crate::Session::destroy) is carried out all the same.
-    pub fn save_on_server_error(self, save: bool) -> Self {
-        self.with(|config| config.save_on_server_error = save)
+    /// Which responses save what their handler did to the session. Default: all
+    /// but 5xx and 408 (Request Timeout), so a request that failed, or that a
+    /// timeout layer cancelled halfway, leaves the session as it was.
+    ///
+    /// [`destroy`](crate::Session::destroy) and
+    /// [`logout`](crate::Session::logout) are always executed, and so is what
+    /// the handler [saved](crate::Session::save) itself. If a timeout layer
+    /// inside of this one responds with another status, exclude that here, or
+    /// put the timeout layer outside: then a handler that is cancelled has no
+    /// response, and nothing is saved.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// use http::StatusCode;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// // A failed payment is remembered.
+    /// let layer = PgSessionLayer::new(store).save_if(|request, status| {
+    ///     request.uri.path() == "/pay" || status.as_u16() < 500 && status != StatusCode::REQUEST_TIMEOUT
+    /// });
+    /// assert!(layer.check().is_ok());
+    /// # Ok(()) }
+    /// ```
+    pub fn save_if(
+        self,
+        predicate: impl Fn(&Parts, StatusCode) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|config| config.hooks.set_save_if(predicate))
     }
 
     /// Whether a new session is stored that nobody inserted anything into.
@@ -241,14 +351,16 @@ impl PgSessionLayer {
         self.with(|config| config.clear_site_data = header_value(data))
     }
 
-    /// Which stored sessions are accepted, beside those that live. Default:
-    /// all.
+    /// An additional check that a loaded session must pass. Default: none.
     ///
-    /// The check is made once a request, when the session is loaded. Where it
-    /// answers `false` the row is deleted, as by
-    /// [`destroy`](crate::Session::destroy), and the handler gets a new
-    /// session. It can change the session that it is given; it must not ask
-    /// for the session in another way, which would wait for the check.
+    /// The check runs once a request, when the session is loaded. If it returns
+    /// `false`, the row is deleted with the response, whatever the handler does,
+    /// and the handler gets a new session. If it returns an error, because it
+    /// could not find out, the session stays and the request gets a 503.
+    ///
+    /// It may change the session that it is given. It must not load the session
+    /// in another way: that is an error of kind
+    /// [`Reentrant`](ErrorKind::Reentrant).
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
@@ -266,17 +378,18 @@ impl PgSessionLayer {
     pub fn valid_if<F, Fut>(self, check: F) -> Self
     where
         F: Fn(Session, Arc<Parts>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = bool> + Send + 'static,
+        Fut: Future<Output: Validity> + Send + 'static,
     {
-        self.with(|config| config.hooks.check_with(check))
+        self.with(|config| config.hooks.set_valid_if(check))
     }
 
-    /// What is done to a session before its document is saved, after the
-    /// handler or by [`Session::save`](crate::Session::save). Default:
-    /// nothing.
+    /// A closure that runs before a document is saved, after the handler or in
+    /// [`Session::save`](crate::Session::save). Default: none.
     ///
-    /// It is not called where nothing is to be saved. What it does is recorded
-    /// as if the handler had done it. An error is a failure to save.
+    /// It runs only if there is something to save. What it changes is saved as
+    /// if the handler had done it. If it returns an error, nothing is saved but
+    /// an end, and the response is a 503. [`Error::application`] makes an error
+    /// of one of the application's own.
     ///
     /// ```
     /// use std::time::Duration;
@@ -297,7 +410,7 @@ impl PgSessionLayer {
         self,
         prepare: impl Fn(&Session) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
-        self.with(|config| config.hooks.prepare_with(prepare))
+        self.with(|config| config.hooks.set_before_save(prepare))
     }
 
     /// Looks for contradictions: between the cookie's attributes, the
@@ -307,7 +420,9 @@ impl PgSessionLayer {
     ///
     /// Of kind [`Setup`](ErrorKind::Setup), saying what contradicts what.
     pub fn check(&self) -> Result<(), Error> {
-        self.config.store.format().check(&self.config.cookie)?;
+        let format = self.config.store.format();
+        format.check(&self.config.cookie)?;
+        format.check_realm(self.config.store.own_realm())?;
         self.config.timeouts.check()?;
         self.config.store.check_timeouts(&self.config.timeouts)
     }
@@ -320,7 +435,9 @@ impl PgSessionLayer {
             panic!("PgSessionLayer: {error}");
         }
         let mut config = Config::clone(&self.config);
+        Self::name_cookie(&mut config);
         config.blank = Arc::new(config.store.format().blank(&config.cookie));
+        config.store = config.store.clone().for_cookie(config.cookie_name());
         Arc::new(config)
     }
 }

@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering, fence},
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering, fence},
+    },
 };
 
 use http::request::Parts;
@@ -12,10 +15,12 @@ use crate::{
     config::{Config, Empty, Unread},
     cookie::Cookies,
     document::Document,
+    expiry::moved_grace_left,
     format::Line,
+    hooks::is_checking,
     id::RowId,
     presented::Presented,
-    state::{Origin, State, Unkeepable},
+    state::{Origin, ReadOnlyReason, State},
     store::Row,
     telemetry::{Lookup, loading},
 };
@@ -56,13 +61,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct LazySession(Arc<Lazy>);
 
-#[derive(Debug)]
 struct Lazy {
     config: Arc<Config>,
     cookies: Cookies,
     line: Line,
     /// What the request says of its session, once somebody asks.
     presented: OnceLock<Presented>,
+    /// Whether the request can't begin a session.
+    is_refused_a_session: bool,
     /// For the application's check of the session, where it has one.
     head: Option<Arc<Parts>>,
     session: OnceCell<Result<Session, Error>>,
@@ -82,6 +88,7 @@ impl LazySession {
             cookies: unread.cookies,
             line: unread.line,
             presented: unread.presented,
+            is_refused_a_session: unread.is_refused_a_session,
             head,
             session: OnceCell::new(),
             response_started: AtomicBool::new(false),
@@ -93,8 +100,13 @@ impl LazySession {
     ///
     /// # Errors
     ///
-    /// When the row could not be loaded; the same one at each call.
+    /// When the row could not be loaded, the same one at each call; and of kind
+    /// [`Reentrant`](crate::ErrorKind::Reentrant) in the check of
+    /// [`valid_if`](crate::PgSessionLayer::valid_if), which is given the session.
     pub async fn load(&self) -> Result<Session, Error> {
+        if is_checking(self.0.number()) {
+            return Err(Error::reentrant());
+        }
         let session = self.0.session.get_or_init(|| self.0.open()).await;
         // Against the fence of `start_response`: either the response sees this
         // session, or this call sees that the response has started.
@@ -134,6 +146,11 @@ impl LazySession {
         fence(Ordering::SeqCst);
     }
 
+    /// The request's head, if a hook of the layer looks at it.
+    pub(crate) fn head(&self) -> Option<&Arc<Parts>> {
+        self.0.head.as_ref()
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
     }
@@ -154,6 +171,17 @@ impl LazySession {
     }
 }
 
+impl fmt::Debug for Lazy {
+    /// Without the request's head, which holds the cookies.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lazy")
+            .field("config", &self.config)
+            .field("session", &self.session)
+            .field("outer", &self.outer)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Lazy {
     fn presented(&self) -> &Presented {
         let format = self.config.store.format();
@@ -167,29 +195,34 @@ impl Lazy {
         let state = self.find().await;
         let lookup = lookup(presented, &state);
         let mut state = state.inspect_err(|_| store.meter().looked_up(lookup))?;
-        state.keep_within(self.config.limits);
+        state.set_limits(self.config.limits);
         match state.origin() {
-            Origin::Unkeepable(Unkeepable::Ambiguous) => store.tally().ambiguous(),
-            Origin::New if self.config.empty == Empty::IsStored => state.keep(),
-            Origin::Stored(_, token) if presented.is_outdated(token) => state.keep_if_allowed(),
+            Origin::ReadOnly(ReadOnlyReason::Ambiguous) => store.tally().ambiguous(),
+            Origin::New if self.config.empty == Empty::IsStored => state.touch(),
+            Origin::Stored(_, token) if presented.is_outdated(token) => state.renew_signature(),
             _ => {}
         }
         let session = Session::new(Arc::clone(&self.config), state);
-        store.meter().looked_up(self.check(&session, lookup).await);
-        Ok(session)
+        let checked = self.check(&session, lookup).await;
+        store
+            .meter()
+            .looked_up(*checked.as_ref().unwrap_or(&Lookup::Failed));
+        checked.map(|_| session)
     }
 
     async fn find(&self) -> Result<State, Error> {
         let (store, presented) = (&self.config.store, self.presented());
         match presented.tokens.as_slice() {
+            [] if self.is_refused_a_session => {
+                Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::CrossSite)))
+            }
             [] => Ok(self.without_row(Origin::New)),
             // The one that was cut off may be the live one.
             _ if presented.is_cut => {
-                Ok(self.without_row(Origin::Unkeepable(Unkeepable::Ambiguous)))
+                Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::Ambiguous)))
             }
             tokens => {
-                let format = store.format();
-                let ids: Vec<_> = tokens.iter().map(|token| format.row_id(token)).collect();
+                let ids: Vec<_> = tokens.iter().map(|token| store.row_id(token)).collect();
                 match store.load_rows(&ids).instrument(loading()).await {
                     Ok(rows) => {
                         store.tally().unknown(ids.len() - rows.len(), store.meter());
@@ -201,14 +234,36 @@ impl Lazy {
         }
     }
 
-    /// The application's word on a session that is stored.
-    async fn check(&self, session: &Session, lookup: Lookup) -> Lookup {
+    /// The application's check of a session that is stored.
+    async fn check(&self, session: &Session, lookup: Lookup) -> Result<Lookup, Error> {
         let hooks = &self.config.hooks;
-        if session.is_new() || hooks.is_valid(session, self.head.as_ref()).await {
-            return lookup;
+        if session.is_new() {
+            return Ok(lookup);
         }
-        session.disown();
-        Lookup::Refused
+        let is_valid = hooks
+            .is_valid(session, self.head.as_ref(), self.number())
+            .await;
+        match is_valid {
+            Ok(true) => Ok(lookup),
+            Ok(false) => {
+                session.refuse();
+                Ok(Lookup::Refused)
+            }
+            Err(error) => {
+                self.config.store.meter().failed(&error);
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    error.type = error.kind().name(),
+                    "a session could not be checked; whoever asked for it gets the error"
+                );
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells requests apart while they last.
+    fn number(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     fn without_row(&self, origin: Origin) -> State {
@@ -227,7 +282,7 @@ impl Lazy {
                     error.type = kind,
                     "a session could not be loaded; its request goes on without it"
                 );
-                Ok(self.without_row(Origin::Unkeepable(Unkeepable::NotLoaded)))
+                Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::NotLoaded)))
             }
             _ => {
                 tracing::error!(
@@ -250,7 +305,7 @@ impl Lazy {
         }
         match verdict {
             Opened::Nothing => self.without_row(Origin::New),
-            Opened::Unkeepable(reason) => self.without_row(Origin::Unkeepable(reason)),
+            Opened::ReadOnly(reason) => self.without_row(Origin::ReadOnly(reason)),
             Opened::Live(row, document) => {
                 let token = ids
                     .iter()
@@ -273,9 +328,15 @@ impl Lazy {
         };
         let meta = document.meta();
         if meta.successor.is_some() {
-            return Opened::Unkeepable(Unkeepable::Moved);
+            return match moved_grace_left(row.times) {
+                Some(retry_after) => Opened::ReadOnly(ReadOnlyReason::Moved { retry_after }),
+                // The new token must have reached its browser by now, or never
+                // will.
+                None => Opened::Nothing,
+            };
         }
-        match self.config.timeouts.has_ended(&meta, row.times) {
+        let slack = self.config.store.zone_slack();
+        match self.config.timeouts.has_ended(&meta, row.times, slack) {
             true => Opened::Nothing,
             false => Opened::Live(row, document),
         }
@@ -285,31 +346,31 @@ impl Lazy {
 /// What came of the question, before the application's own check.
 fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
     match found.as_ref().map(State::origin) {
-        Err(_) | Ok(Origin::Unkeepable(Unkeepable::NotLoaded)) => Lookup::Failed,
-        Ok(Origin::Stored(..)) => Lookup::Hit,
-        Ok(Origin::Unkeepable(Unkeepable::Moved)) => Lookup::Moved,
-        Ok(Origin::Unkeepable(Unkeepable::Ambiguous)) => Lookup::Ambiguous,
+        Err(_) | Ok(Origin::ReadOnly(ReadOnlyReason::NotLoaded)) => Lookup::Failed,
+        Ok(Origin::Stored(..) | Origin::Moved(..)) => Lookup::Hit,
+        Ok(Origin::ReadOnly(ReadOnlyReason::Moved { .. })) => Lookup::Moved,
+        Ok(Origin::ReadOnly(ReadOnlyReason::Ambiguous)) => Lookup::Ambiguous,
         Ok(Origin::New) if !presented.tokens.is_empty() => Lookup::Miss,
         Ok(Origin::New) if presented.forged > 0 => Lookup::Forged,
         Ok(Origin::New) if presented.malformed > 0 => Lookup::Malformed,
-        Ok(Origin::New) => Lookup::Anonymous,
+        Ok(Origin::New | Origin::ReadOnly(ReadOnlyReason::CrossSite)) => Lookup::Anonymous,
     }
 }
 
 enum Opened {
     Nothing,
     Live(Arc<Row>, Arc<Document>),
-    Unkeepable(Unkeepable),
+    ReadOnly(ReadOnlyReason),
 }
 
 impl Opened {
     fn beside(self, other: Self) -> Self {
         match (self, other) {
             (Self::Nothing, other) | (other, Self::Nothing) => other,
-            (Self::Live(..), Self::Live(..)) => Self::Unkeepable(Unkeepable::Ambiguous),
-            (Self::Unkeepable(Unkeepable::Moved), other)
-            | (other, Self::Unkeepable(Unkeepable::Moved)) => other,
-            (ambiguous @ Self::Unkeepable(_), _) | (_, ambiguous) => ambiguous,
+            (Self::Live(..), Self::Live(..)) => Self::ReadOnly(ReadOnlyReason::Ambiguous),
+            (Self::ReadOnly(ReadOnlyReason::Moved { .. }), other)
+            | (other, Self::ReadOnly(ReadOnlyReason::Moved { .. })) => other,
+            (ambiguous @ Self::ReadOnly(_), _) | (_, ambiguous) => ambiguous,
         }
     }
 }

@@ -25,7 +25,9 @@ mod lazy;
 mod limits;
 mod login;
 mod presented;
+mod realm;
 mod reaper;
+mod response_body;
 mod service;
 mod session;
 mod shape;
@@ -52,6 +54,7 @@ pub use crate::{
     extract::SessionRejection,
     failure::FailurePolicy,
     future::ResponseFuture,
+    hooks::Validity,
     id::SessionId,
     key::{Key, SessionKey},
     koa::{KeygripDigest, Koa},
@@ -59,7 +62,8 @@ pub use crate::{
     lazy::LazySession,
     login::{AtLimit, Device, Login},
     reaper::{Ending, Reaped, Reaper, ReaperHandle},
-    service::{Exchange, PgSessionService},
+    response_body::ResponseBody,
+    service::PgSessionService,
     session::Session,
     signing::{SigningKeys, Unsigned},
     site_data::SiteData,

@@ -4,7 +4,10 @@ use std::{fmt, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorKind, Expiry};
+use crate::{
+    CookieLifetime, Error, ErrorKind, Expiry,
+    realm::{BEFORE_USER, Realm},
+};
 
 /// Characters that are kept of each thing that is remembered of a device: the
 /// longest user agents of browsers have about 250.
@@ -34,6 +37,7 @@ pub struct Login {
     user_id: String,
     device: Option<Device>,
     expiry: Expiry,
+    lifetime: Option<CookieLifetime>,
     pub(crate) data: Data,
 }
 
@@ -49,12 +53,13 @@ impl Login {
     /// ends as the layer says.
     ///
     /// The id is whatever the application knows its users by and never changes:
-    /// one to 1,024 octets, without U+0000.
+    /// one to 1,024 bytes, without U+0000 and U+001F.
     pub fn new(user_id: impl Into<String>) -> Self {
         Self {
             user_id: user_id.into(),
             device: None,
             expiry: Expiry::Default,
+            lifetime: None,
             data: Data::Stays,
         }
     }
@@ -80,6 +85,34 @@ impl Login {
         Self { expiry, ..self }
     }
 
+    /// How long the browser keeps the cookie of this session, such as only for
+    /// the visitor who asks to be remembered. Default: as the layer's
+    /// [`cookie_lifetime`](crate::PgSessionLayer::cookie_lifetime) says,
+    /// whatever an earlier
+    /// [`set_cookie_lifetime`](crate::Session::set_cookie_lifetime) said.
+    ///
+    /// The choice is stored with the session, so later extensions keep it.
+    ///
+    /// ```
+    /// use axum_pg_session::{CookieLifetime, Error, Login, Session};
+    ///
+    /// fn sign_in(session: &Session, user_id: &str, remember_me: bool) -> Result<(), Error> {
+    ///     let lifetime = match remember_me {
+    ///         true => CookieLifetime::Persistent,
+    ///         false => CookieLifetime::BrowserSession,
+    ///     };
+    ///     session.login(Login::new(user_id).cookie_lifetime(lifetime))
+    /// }
+    /// # assert_eq!(Login::new("alice").user_id(), "alice");
+    /// ```
+    #[must_use]
+    pub fn cookie_lifetime(self, lifetime: CookieLifetime) -> Self {
+        Self {
+            lifetime: Some(lifetime),
+            ..self
+        }
+    }
+
     /// Drops what the session holds, also what this request inserted before the
     /// login. Default: it stays, such as a basket, unless another user was
     /// signed in: nobody gets the data of another user.
@@ -101,6 +134,10 @@ impl Login {
         self.expiry
     }
 
+    pub(crate) fn lifetime(&self) -> Option<CookieLifetime> {
+        self.lifetime
+    }
+
     pub(crate) fn has_device(&self) -> bool {
         self.device.is_some()
     }
@@ -116,13 +153,21 @@ impl Login {
     /// When the user's id can't be stored.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let length = self.user_id.len();
-        if length == 0 || length > MAX_USER_ID || self.user_id.contains('\0') {
+        if length == 0 || length > MAX_USER_ID || self.user_id.contains(['\0', BEFORE_USER]) {
             return Err(Error::new(
                 ErrorKind::Serialize,
-                "the id of a user has 1 to 1,024 octets, none of them NUL",
+                "the id of a user has 1 to 1,024 bytes, none of them U+0000 or U+001F",
             ));
         }
         Ok(())
+    }
+
+    /// Of the user as it is stored.
+    pub(crate) fn in_realm(self, realm: &Realm) -> Self {
+        Self {
+            user_id: realm.user(&self.user_id),
+            ..self
+        }
     }
 }
 
@@ -296,7 +341,12 @@ mod tests {
     #[test]
     fn a_user_needs_an_id_that_can_be_stored() {
         assert!(Login::new("u".repeat(1024)).check().is_ok());
-        for user_id in [String::new(), "u".repeat(1025), "a\0b".into()] {
+        for user_id in [
+            String::new(),
+            "u".repeat(1025),
+            "a\0b".into(),
+            "a\u{1f}b".into(),
+        ] {
             let error = Login::new(user_id).check().expect_err("refused");
             assert_eq!(error.kind(), ErrorKind::Serialize);
         }

@@ -33,7 +33,8 @@ pub(crate) struct Presented {
     outdated: Vec<Token>,
     /// Whether there were more of them than are looked up.
     pub(crate) is_cut: bool,
-    /// Whether our name was there at all, well-formed or not.
+    /// Whether a value of our form was there. Others are another program's, such
+    /// as of an application on another port of the same host.
     pub(crate) named: bool,
     pub(crate) malformed: u64,
     pub(crate) forged: u64,
@@ -41,7 +42,7 @@ pub(crate) struct Presented {
 
 impl Presented {
     pub(crate) fn add(&mut self, reading: Reading) {
-        self.named = true;
+        self.named |= reading != Reading::Malformed;
         match reading {
             Reading::Token(token, signature) => self.add_token(token, signature),
             Reading::Malformed => self.malformed += 1,
@@ -99,9 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_counted_and_still_a_cookie_of_ours() {
+    fn what_is_no_token_is_counted_and_no_cookie_of_ours() {
         let mut presented = Presented::default();
         presented.add(Reading::Malformed);
+        assert!(!presented.named);
         presented.add(Reading::Forged);
         presented.add(Reading::Forged);
         assert!(presented.named && presented.tokens.is_empty());

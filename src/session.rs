@@ -5,33 +5,39 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
+use tracing::Instrument as _;
 
 use crate::{
-    Error, Expiry,
+    CookieLifetime, Error, Expiry,
     changes::{Change, decode, encode, erased},
     config::Config,
-    document::{Document, RESERVED, check_key},
+    document::{Document, Json, RESERVED, check_key},
     expiry::{Timeouts, instant},
+    format::CookieChange,
     id::SessionId,
     key::SessionKey,
-    state::State,
+    state::{Origin, ReadOnlyReason, State},
     store::PgSessionStore,
 };
 
 #[cfg(doc)]
 use crate::ErrorKind;
 
-mod pay;
+mod commit;
 mod shaped;
 mod terms;
 mod user;
 
-pub(crate) use pay::{Closing, Pending};
+pub(crate) use commit::Closing;
 
 /// The session of a request, as an extractor.
 ///
@@ -80,16 +86,58 @@ pub struct Session(Arc<Inner>);
 struct Inner {
     config: Arc<Config>,
     state: Mutex<State>,
+    /// Which thread holds the state's lock, so that a closure that asks for it
+    /// again gets an error instead of waiting for itself.
+    holder: AtomicUsize,
     /// One save at a time, so that each starts from the row of the last.
-    saving: tokio::sync::Mutex<Pending>,
+    saving: tokio::sync::Mutex<CookieChange>,
+}
+
+/// The state, locked.
+struct Locked<'s> {
+    state: MutexGuard<'s, State>,
+    holder: &'s AtomicUsize,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.holder.store(0, Relaxed);
+    }
+}
+
+/// A number that no other live thread has.
+fn this_thread() -> usize {
+    thread_local! {
+        static MARK: u8 = const { 0 };
+    }
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 impl Session {
     pub(crate) fn new(config: Arc<Config>, state: State) -> Self {
+        let cookie = match state.origin() {
+            Origin::ReadOnly(ReadOnlyReason::Ambiguous) => CookieChange::RemoveFormer,
+            _ => CookieChange::None,
+        };
         Self(Arc::new(Inner {
             config,
             state: Mutex::new(state),
-            saving: tokio::sync::Mutex::default(),
+            holder: AtomicUsize::new(0),
+            saving: tokio::sync::Mutex::new(cookie),
         }))
     }
 
@@ -106,12 +154,29 @@ impl Session {
         &self.0.config.timeouts
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// # Panics
+    ///
+    /// Where [`try_state`](Self::try_state) fails.
+    fn state(&self) -> Locked<'_> {
+        self.try_state().unwrap_or_else(|error| panic!("{error}"))
     }
 
-    fn open_state(&self) -> Result<MutexGuard<'_, State>, Error> {
-        let state = self.state();
+    /// # Errors
+    ///
+    /// In a closure that changes this session, which holds the lock.
+    fn try_state(&self) -> Result<Locked<'_>, Error> {
+        let (holder, me) = (&self.0.holder, this_thread());
+        // Only this thread itself stores its own mark.
+        if holder.load(Relaxed) == me {
+            return Err(Error::reentrant());
+        }
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        holder.store(me, Relaxed);
+        Ok(Locked { state, holder })
+    }
+
+    fn open_state(&self) -> Result<Locked<'_>, Error> {
+        let state = self.try_state()?;
         state.check_open()?;
         Ok(state)
     }
@@ -127,7 +192,7 @@ impl Session {
         if key == RESERVED {
             return Ok(None);
         }
-        let state = self.state();
+        let state = self.try_state()?;
         state
             .document()
             .get(key)
@@ -142,7 +207,8 @@ impl Session {
     /// # Errors
     ///
     /// Of kind [`Serialize`](ErrorKind::Serialize) when `value` can't be
-    /// written as JSON, [`TooLarge`](ErrorKind::TooLarge) when the session
+    /// written as JSON or holds a float that JSON can't express, NaN or an
+    /// infinity, [`TooLarge`](ErrorKind::TooLarge) when the session
     /// would exceed a [limit](crate::PgSessionLayer::max_document_size),
     /// [`ReservedKey`](ErrorKind::ReservedKey) for `_session`, and
     /// [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too late.
@@ -155,14 +221,17 @@ impl Session {
         self.open_state()?.apply(insert)
     }
 
-    /// Removes `key` and answers the value that it had.
+    /// Removes `key` and returns the value that it had.
     ///
-    /// To have a value once, as a flash message, is to remove it.
+    /// Use this for values that are read once, such as flash messages. The
+    /// removal is committed after the handler, so of two requests that run at
+    /// the same time both can get the value. A one-time token needs
+    /// [`take`](Self::take).
     ///
     /// # Errors
     ///
     /// Of kind [`Deserialize`](ErrorKind::Deserialize) when the value is not a
-    /// `T`; then it stays. Any JSON is a `serde_json::Value`. And those of
+    /// `T`; then it stays, until [`delete`](Self::delete). And those of
     /// [`insert`](Self::insert).
     pub fn remove<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_ref();
@@ -177,13 +246,64 @@ impl Session {
         Ok(value)
     }
 
+    /// Removes `key` without reading its value. Returns whether there was one.
+    ///
+    /// Use this for a value that can't be read any more, such as one that an
+    /// earlier version of the site stored with another type.
+    ///
+    /// ```
+    /// use axum_pg_session::{Error, Key, Session};
+    ///
+    /// const THEME: Key<u8> = Key::new("theme");
+    ///
+    /// /// Themes were stored as text once.
+    /// fn theme(session: &Session) -> Result<u8, Error> {
+    ///     if session.get(THEME).is_err() {
+    ///         session.delete(THEME)?;
+    ///     }
+    ///     Ok(session.get(THEME)?.unwrap_or(0))
+    /// }
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none")?;
+    /// # let app = axum::Router::new()
+    /// #     .route("/", axum::routing::get(async |session: Session| {
+    /// #         session.insert("theme", "dark")?;
+    /// #         assert_eq!(theme(&session)?, 0);
+    /// #         assert!(!session.contains_key("theme"));
+    /// #         session.discard()
+    /// #     }))
+    /// #     .layer(PgSessionLayer::new(PgSessionStore::new(pool)));
+    /// # let answer = tower::ServiceExt::oneshot(app, http::Request::new(axum::body::Body::empty())).await?;
+    /// # assert!(answer.status().is_success());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`ReservedKey`](ErrorKind::ReservedKey) for `_session`, and
+    /// [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too late.
+    pub fn delete(&self, key: impl AsRef<str>) -> Result<bool, Error> {
+        let key = key.as_ref();
+        check_key(key)?;
+        self.check_removal(key)?;
+        let mut state = self.open_state()?;
+        if state.document().get(key).is_none() {
+            return Ok(false);
+        }
+        state.apply(Change::Remove(key.to_owned()))?;
+        Ok(true)
+    }
+
     /// Sets `key` to what `update` makes of its value, and answers that.
     ///
     /// Unlike `get` and `insert` it loses nothing when requests run at the
     /// same moment: if another one was saved first, `update` is called again
     /// with the newer value. So it should depend on nothing but its argument,
-    /// and what it answered at first may not be the last word. It must not use
-    /// this session itself, which waits for it: that would be a deadlock.
+    /// and what it returned at first may not be what is committed:
+    /// [`update_now`](Self::update_now) returns that. It must not use this
+    /// session itself: calls that return a `Result` fail with
+    /// [`Reentrant`](ErrorKind::Reentrant), the others panic.
     ///
     /// # Errors
     ///
@@ -323,7 +443,7 @@ impl Session {
     /// Whether nothing is stored for this session yet.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.state().row().is_none()
+        self.state().is_new()
     }
 
     /// When the session ends if no other request comes, by the database's
@@ -359,6 +479,24 @@ impl Session {
         state.apply(Change::Expiry(expiry, blank))
     }
 
+    /// Sets how long the browser keeps the cookie of this session, instead of
+    /// what the layer's
+    /// [`cookie_lifetime`](crate::PgSessionLayer::cookie_lifetime) says.
+    ///
+    /// The choice is stored with the session, and the response carries the
+    /// cookie anew. A later [`login`](Self::login) replaces it by its own.
+    ///
+    /// In Koa's format the choice is the member `maxAge` of the stored cookie,
+    /// which is also the session's idle timeout there.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
+    /// late.
+    pub fn set_cookie_lifetime(&self, lifetime: CookieLifetime) -> Result<(), Error> {
+        self.open_state()?.set_cookie_lifetime(Some(lifetime))
+    }
+
     /// Extends the session with this request, whatever the layer's
     /// [`touch_interval`](crate::PgSessionLayer::touch_interval) and
     /// [`touch_if`](crate::PgSessionLayer::touch_if) say. A new session is
@@ -371,7 +509,7 @@ impl Session {
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
     /// late.
     pub fn touch(&self) -> Result<(), Error> {
-        self.open_state()?.keep();
+        self.open_state()?.touch();
         Ok(())
     }
 
@@ -403,9 +541,148 @@ impl Session {
         let session = self.clone();
         // A handler that gives up waiting must not lose a token that was
         // committed meanwhile: the response still owes its cookie.
-        let saving = tokio::spawn(async move { session.save_now().await });
-        saving.await.unwrap_or_else(|_| Err(Error::abandoned()))
+        let saving = async move { session.save_now().await }.in_current_span();
+        tokio::spawn(saving).await.unwrap_or_else(|stopped| {
+            match stopped.try_into_panic() {
+                // A hook of the application; its handler called it.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::abandoned()),
+            }
+        })
     }
+
+    /// Removes `key`, commits that now, and returns the value that was
+    /// removed: of any number of requests that take it, in one process or
+    /// many, exactly one gets it.
+    ///
+    /// Use this for whatever must be used once, such as the state of an OAuth
+    /// redirect or the token of a form. As [`save`](Self::save), it also
+    /// commits what was recorded before. If the caller stops waiting, the value
+    /// may be removed without anyone getting it.
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, extract::Path, http::Request, routing::get};
+    /// use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
+    ///
+    /// /// Only the first of two clicks gets through.
+    /// async fn confirm(session: Session) -> Result<&'static str, Error> {
+    ///     match session.take::<String>("nonce").await? {
+    ///         Some(_) => Ok("confirmed"),
+    ///         None => Ok("confirmed before"),
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::of(&layer);
+    /// ada.given(|session| session.insert("nonce", "8f3a")).await?;
+    ///
+    /// let app = Router::new().route("/", get(confirm)).layer(layer);
+    /// for expected in ["confirmed", "confirmed before"] {
+    ///     let response = ada.send(&app, Request::get("/").body(Body::empty())?).await?;
+    ///     let body = axum::body::to_bytes(response.into_body(), 100).await?;
+    ///     assert_eq!(body, expected);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Deserialize`](ErrorKind::Deserialize) when the value is not a
+    /// `T`, and [`Ended`](ErrorKind::Ended) when the session was destroyed or
+    /// got a new id since it was loaded. And those of [`insert`](Self::insert)
+    /// and [`save`](Self::save). Then the value stays, and what was recorded
+    /// before is dropped unless the error came before the save.
+    pub async fn take<T>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
+        let key = key.as_ref();
+        check_key(key)?;
+        self.check_removal(key)?;
+        let taken = Arc::new(Mutex::new(None));
+        {
+            let mut state = self.open_state()?;
+            let (taken, name) = (Arc::clone(&taken), key.to_owned());
+            let read = move |stored: Option<&Json>| {
+                let value = stored.map_or(Ok(None), |raw| decode(&name, raw))?;
+                *locked(&taken) = value;
+                Ok(())
+            };
+            state.apply(Change::Take(key.to_owned(), Box::new(read)))?;
+            state.confirm();
+        }
+        self.save().await?;
+        Ok(locked(&taken).take())
+    }
+
+    /// Sets `key` to what `update` makes of its value, commits that now, and
+    /// returns what was committed.
+    ///
+    /// Use this for whatever must not be exceeded, such as the attempts at a
+    /// code or a quota: each of the requests that run at the same time gets
+    /// another number. As [`save`](Self::save), it also commits what was
+    /// recorded before. If other requests were faster, `update` is called
+    /// again with the newer value; the last call counts.
+    ///
+    /// ```
+    /// use axum_pg_session::{Error, Session};
+    ///
+    /// /// Whether the visitor may try once more.
+    /// async fn may_try(session: &Session) -> Result<bool, Error> {
+    ///     let attempts = session
+    ///         .update_now("attempts", |attempts: Option<u32>| attempts.unwrap_or(0) + 1)
+    ///         .await?;
+    ///     Ok(attempts <= 3)
+    /// }
+    /// # let _ = may_try;
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`update`](Self::update) and [`save`](Self::save), and of kind
+    /// [`Ended`](ErrorKind::Ended) when the session was destroyed or got a new
+    /// id since it was loaded. Then nothing is changed, and what was recorded
+    /// before is dropped unless the error came before the save.
+    pub async fn update_now<T, U>(
+        &self,
+        key: impl SessionKey<T> + SessionKey<U>,
+        mut update: impl FnMut(Option<T>) -> U + Send + 'static,
+    ) -> Result<U, Error>
+    where
+        T: DeserializeOwned,
+        U: Serialize + Send + 'static,
+    {
+        let key = AsRef::<str>::as_ref(&key);
+        check_key(key)?;
+        let updated = Arc::new(Mutex::new(None));
+        {
+            let mut state = self.open_state()?;
+            let (updated, name, limits) = (Arc::clone(&updated), key.to_owned(), state.limits());
+            let apply = move |stored: Option<&Json>| {
+                let value = stored.map_or(Ok(None), |raw| decode(&name, raw))?;
+                let value = update(value);
+                let json = encode(&name, &value)?;
+                limits.check_depth(&name, &json)?;
+                *locked(&updated) = Some(value);
+                Ok(json)
+            };
+            let apply = self.checked(key, Box::new(apply));
+            let change = self.about(key, Change::Update(key.to_owned(), apply));
+            state.apply(change)?;
+            state.confirm();
+        }
+        self.save().await?;
+        let updated = locked(&updated).take();
+        updated.ok_or_else(Error::abandoned)
+    }
+}
+
+fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Session {

@@ -1,60 +1,100 @@
-//! Where a session is in its life, and the one write that is owed for it.
+//! A session as its request sees it: one state machine, without any I/O.
+//!
+//! A [`State`] has three parts. The *origin* is the row that the request's own
+//! token opened, as it was loaded or saved last. The *record* is what the
+//! handler did since then: changes of the document, a new id, an end, a touch.
+//! The *document* is what the handler reads: the origin's document with the
+//! record applied to it.
+//!
+//! [`take_writes`](State::take_writes) turns the record into the statements
+//! that the request owes, and empties it. The caller executes them and reports
+//! the outcome by one of the `settle_…` functions. Changes that the handler
+//! makes in between are a new record, which is replayed on the outcome.
+//!
+//! Two rules hold in every state:
+//!
+//! - A request never reads a row that its own token did not open. When the
+//!   session got a new id meanwhile, its saves follow to the successor row, but
+//!   the document stays what this request loaded and changed itself.
+//! - An end is final. [`destroy`](State::destroy) also ends what a save that is
+//!   in flight is about to commit.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Error, ErrorKind,
+    CookieLifetime, Error, ErrorKind,
     changes::{Change, Changes},
-    document::Document,
+    document::{Document, Json},
     id::Token,
     limits::Limits,
     login::{Data, Login},
     store::Row,
 };
 
-mod debt;
-mod record;
-mod unkeepable;
+mod pending;
 
-pub(crate) use debt::{Debt, Doomed, MayTouch, Owed, Record, Reissue, Source};
-pub(crate) use unkeepable::Unkeepable;
+pub(crate) use pending::{NewIdWrite, PendingWrites, Record, RowToDelete, RowWrite, Source, Touch};
 
-/// Where the session of a request comes from.
+/// Which row a request works on.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
     /// No row yet; it gets one when there is something to keep.
     New,
-    /// This row, which the request's cookie opened.
+    /// This row, which the request's token opened.
     Stored(Arc<Row>, Token),
-    /// Nothing can be kept, and the browser's cookies must stay as they are.
-    Unkeepable(Unkeepable),
+    /// The row that the request's token opened got a new id while the request
+    /// was running. Saves follow to the successor row; nothing else does.
+    Moved(Arc<Row>, Token),
+    /// Nothing can be saved, and the browser's cookies must stay as they are.
+    ReadOnly(ReadOnlyReason),
 }
 
-/// What happens to the id when the session is saved.
+/// Why a request reads an empty session that it can't change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadOnlyReason {
+    /// The session got a new id a moment ago; the browser is about to hold, or
+    /// holds already, the new token.
+    Moved {
+        /// When a request with the old token may begin a session of its own.
+        retry_after: Duration,
+    },
+    /// The cookies open several sessions, or are more than are looked up.
+    Ambiguous,
+    /// Another site posted the request, so the browser withheld its cookie.
+    CrossSite,
+    /// The row could not be loaded, and the application goes on without it.
+    NotLoaded,
+}
+
+impl ReadOnlyReason {
+    pub(crate) fn error(self) -> Error {
+        match self {
+            Self::Moved { retry_after } => Error::moved(retry_after),
+            Self::Ambiguous => Error::new(
+                ErrorKind::Ambiguous,
+                "the request carries cookies of several sessions",
+            ),
+            Self::CrossSite => Error::new(
+                ErrorKind::CrossSite,
+                "another site posted this request, without the cookie, so it can't begin a session",
+            ),
+            Self::NotLoaded => Error::new(
+                ErrorKind::Unavailable,
+                "the session could not be loaded, so it can't be changed",
+            ),
+        }
+    }
+}
+
+/// What the handler asked for concerning the id.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Id {
-    Stays,
-    Cycles,
-    /// And its user is this one from then on.
-    LogsIn(Arc<Login>),
-    /// Where it is known to open nothing that could be ended.
-    Ends,
-}
-
-/// Whether the request keeps its session beyond what the throttle asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keep {
-    WhenDue,
-    /// If it is of a kind that keeps sessions alive.
-    WhenAllowed,
-    Anyway,
-}
-
-/// Whether the visitor asked for the end of the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Visitor {
-    Stays,
-    SignsOut,
+pub(crate) enum NewId {
+    None,
+    Cycle,
+    /// A new id, and its user is this one from then on.
+    Login(Arc<Login>),
+    /// The end of a session that this request can't end.
+    End,
 }
 
 /// Whether the response has started.
@@ -64,28 +104,45 @@ enum Phase {
     Closed,
 }
 
-/// How the document that a request sees stands to its record of changes.
+/// Whether the document is what the record makes of the origin's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Projection {
     Exact,
-    /// The record did not fit a newer row; saving it will tell.
-    Refused,
+    /// The record did not fit a newer row; the save will report it.
+    Failed,
 }
 
-/// A session as its request sees it.
+/// The session of one request.
 #[derive(Debug)]
 pub(crate) struct State {
     origin: Origin,
+    /// What the record starts from: the origin's document, or what this
+    /// request saw of a session that moved.
+    base: Arc<Document>,
+    /// What the handler reads.
     document: Arc<Document>,
-    /// Whether the document is what the record makes of the origin's.
     projection: Projection,
     /// The document of a new session.
     blank: Arc<Document>,
     changes: Changes,
-    id: Id,
-    keep: Keep,
-    doomed: Option<Doomed>,
-    visitor: Visitor,
+    new_id: NewId,
+    /// The handler called `touch`.
+    is_touched: bool,
+    /// The cookie's signature should be replaced with the next touch.
+    renews_signature: bool,
+    /// The outcome of the changes must be read from the table, even if they
+    /// change nothing of what was loaded.
+    is_confirmed: bool,
+    /// The handler ended the origin's session. What follows belongs to a new
+    /// one.
+    is_ended: bool,
+    /// The response removes the cookie, unless it sets one.
+    removes_cookie: bool,
+    /// The user asked for the end.
+    signs_out: bool,
+    /// A row that the application's check refused. Its deletion does not
+    /// depend on the handler.
+    refused: Option<RowToDelete>,
     phase: Phase,
 }
 
@@ -93,25 +150,30 @@ impl State {
     pub(crate) fn new(origin: Origin, document: Arc<Document>, blank: Arc<Document>) -> Self {
         Self {
             origin,
+            base: Arc::clone(&document),
             document,
             projection: Projection::Exact,
             blank,
             changes: Changes::default(),
-            id: Id::Stays,
-            keep: Keep::WhenDue,
-            doomed: None,
-            visitor: Visitor::Stays,
+            new_id: NewId::None,
+            is_touched: false,
+            renews_signature: false,
+            is_confirmed: false,
+            is_ended: false,
+            removes_cookie: false,
+            signs_out: false,
+            refused: None,
             phase: Phase::Open,
         }
     }
 
-    /// For a request that has no session yet, or none that it can keep.
+    /// For a request that has no session yet, or one that it can't change.
     pub(crate) fn without_row(origin: Origin, blank: Arc<Document>) -> Self {
         Self::new(origin, Arc::clone(&blank), blank)
     }
 
-    /// Before anything is changed.
-    pub(crate) fn keep_within(&mut self, limits: Limits) {
+    /// Call it before anything is changed.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.changes = Changes::within(limits);
     }
 
@@ -131,11 +193,18 @@ impl State {
         &self.blank
     }
 
+    /// The row that the request's own token opened, unless the handler ended
+    /// its session.
     pub(crate) fn row(&self) -> Option<&Arc<Row>> {
         match &self.origin {
-            Origin::Stored(row, _) => Some(row),
-            Origin::New | Origin::Unkeepable(_) => None,
+            Origin::Stored(row, _) | Origin::Moved(row, _) if !self.is_ended => Some(row),
+            _ => None,
         }
+    }
+
+    /// Whether the request works on a session that is not stored yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.row().is_none()
     }
 
     /// # Errors
@@ -155,14 +224,94 @@ impl State {
         self.phase = Phase::Closed;
     }
 
+    // Changes of the document.
+
+    /// # Errors
+    ///
+    /// When the document would be too large; then nothing is changed.
+    pub(crate) fn apply(&mut self, change: Change) -> Result<(), Error> {
+        match &change {
+            Change::Insert(key, value) => {
+                self.limits().check_insert(&self.document, key, value)?;
+            }
+            Change::Remove(_) | Change::Clear => {}
+            _ => return self.apply_all(vec![change]),
+        }
+        self.apply_unchecked(change)
+    }
+
+    fn apply_unchecked(&mut self, mut change: Change) -> Result<(), Error> {
+        change.apply(Arc::make_mut(&mut self.document))?;
+        self.changes.record(change);
+        Ok(())
+    }
+
+    /// Applies all of them or none; only the outcome must fit the limits.
+    ///
+    /// # Errors
+    ///
+    /// As of [`apply`](Self::apply).
+    pub(crate) fn apply_all(&mut self, mut changes: Vec<Change>) -> Result<(), Error> {
+        let mut draft = Document::clone(&self.document);
+        for change in &mut changes {
+            if let Some((key, value)) = change.inserted() {
+                self.limits().check_depth(key, value)?;
+            }
+            change.apply(&mut draft)?;
+        }
+        self.adopt(draft)?;
+        changes
+            .into_iter()
+            .for_each(|change| self.changes.record(change));
+        Ok(())
+    }
+
+    /// Records a change that makes `draft` of the document.
+    ///
+    /// # Errors
+    ///
+    /// As of [`apply`](Self::apply).
+    pub(crate) fn record_edit(&mut self, change: Change, draft: Document) -> Result<(), Error> {
+        self.adopt(draft)?;
+        self.changes.record(change);
+        Ok(())
+    }
+
+    fn adopt(&mut self, mut draft: Document) -> Result<(), Error> {
+        draft.measure();
+        self.limits().check_growth(&self.document, &draft)?;
+        self.document = Arc::new(draft);
+        Ok(())
+    }
+
+    /// Records a change that makes `value` of the key.
+    ///
+    /// # Errors
+    ///
+    /// As of [`apply`](Self::apply).
+    pub(crate) fn record(&mut self, change: Change, key: &str, value: Json) -> Result<(), Error> {
+        self.limits().check_insert(&self.document, key, &value)?;
+        Arc::make_mut(&mut self.document).insert(key, value);
+        self.changes.record(change);
+        Ok(())
+    }
+
+    /// Has the next save read the row even if the changes seem to change
+    /// nothing, because the caller returns what was committed.
+    pub(crate) fn confirm(&mut self) {
+        self.is_confirmed = true;
+    }
+
+    // The id and the user.
+
     pub(crate) fn cycle(&mut self) {
-        if self.id == Id::Stays {
-            self.id = Id::Cycles;
+        if self.new_id == NewId::None {
+            self.new_id = NewId::Cycle;
         }
     }
 
-    /// Nobody gets what another user left in the session, and its end is the
-    /// login's choice.
+    /// What another user left in the session is discarded. The login decides
+    /// when the session ends, and how long the browser keeps the cookie.
     pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
         if self.user().is_some_and(|user| user != login.user_id()) {
             login.data = Data::IsDropped;
@@ -170,139 +319,223 @@ impl State {
         if login.data == Data::IsDropped {
             self.apply(Change::Clear)?;
         }
+        self.set_cookie_lifetime(login.lifetime())?;
         let blank = Arc::clone(&self.blank);
         self.apply(Change::Expiry(login.end(), blank))?;
-        self.id = Id::LogsIn(Arc::new(login));
+        self.new_id = NewId::Login(Arc::new(login));
         Ok(())
+    }
+
+    pub(crate) fn set_cookie_lifetime(
+        &mut self,
+        lifetime: Option<CookieLifetime>,
+    ) -> Result<(), Error> {
+        let blank = Arc::clone(&self.blank);
+        self.apply(Change::CookieLifetime(lifetime, blank))
     }
 
     /// Who is signed in, or is about to be.
     pub(crate) fn user(&self) -> Option<&str> {
-        match &self.id {
-            Id::LogsIn(login) => Some(login.user_id()),
+        match &self.new_id {
+            NewId::Login(login) => Some(login.user_id()),
             _ => self.row()?.user.as_deref(),
         }
     }
 
-    /// Seconds since the user signed in, or signed in again.
-    pub(crate) fn age_of_login(&self) -> Option<f64> {
-        if matches!(self.id, Id::LogsIn(_)) {
+    /// Seconds since the user signed in, or signed in again, at the database's
+    /// time `now`.
+    pub(crate) fn age_of_login(&self, now: f64) -> Option<f64> {
+        if matches!(self.new_id, NewId::Login(_)) {
             return Some(0.0);
         }
         let row = self.row()?;
         row.user.as_ref()?;
-        Some(row.times.now - row.times.created?)
+        Some(now.max(row.times.now) - row.times.created?)
     }
 
-    /// Extends the session, or begins it, whatever else is done to it.
-    pub(crate) fn keep(&mut self) {
-        self.keep = Keep::Anyway;
-    }
+    // The end.
 
-    /// For a cookie that should be replaced.
-    pub(crate) fn keep_if_allowed(&mut self) {
-        self.keep = Keep::WhenAllowed;
-    }
-
-    /// The session is again as it was loaded, or as it was saved last.
-    pub(crate) fn discard(&mut self) {
-        self.forget_changes();
-        self.visitor = Visitor::Stays;
-        let origin = match self.doomed.take() {
-            Some(doomed) => Origin::Stored(doomed.row, doomed.token),
-            None => self.origin.clone(),
-        };
-        self.settle(origin);
-    }
-
-    /// What follows belongs to another session, which gets an id of its own.
-    /// A token that no longer opens its session can't end it either, which the
-    /// answer must not conceal.
+    /// What the handler does afterwards belongs to a new session. A request
+    /// that can't end its session must not claim that it did, so its response
+    /// is an error.
     pub(crate) fn destroy(&mut self) {
-        if let Origin::Stored(row, token) = &self.origin {
-            self.doomed = Some(Doomed {
-                row: Arc::clone(row),
-                token: token.clone(),
-                terms: self.document.terms(),
-            });
-            self.origin = Origin::New;
-        }
+        self.forget_record();
+        self.is_ended = true;
+        self.removes_cookie = true;
+        self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
-        self.forget_changes();
-        if matches!(self.origin, Origin::Unkeepable(_)) {
-            self.id = Id::Ends;
+        self.projection = Projection::Exact;
+        if matches!(self.origin, Origin::ReadOnly(_)) {
+            self.new_id = NewId::End;
         }
     }
 
     pub(crate) fn log_out(&mut self) {
         self.destroy();
-        self.visitor = Visitor::SignsOut;
+        self.signs_out = true;
     }
 
     pub(crate) fn signs_out(&self) -> bool {
-        self.visitor == Visitor::SignsOut
+        self.signs_out
     }
 
-    /// For an end that could not be carried out.
-    pub(crate) fn owe_end_of(&mut self, doomed: Doomed) {
-        self.doomed = Some(doomed);
+    pub(crate) fn removes_cookie(&self) -> bool {
+        self.removes_cookie
     }
 
-    /// Drops what the request did to its session; its end stays owed.
+    /// For a row that the application's check refuses: it is deleted whatever
+    /// the handler does, which gets a new session.
+    pub(crate) fn refuse(&mut self) {
+        self.forget_record();
+        if let Origin::Stored(row, token) = std::mem::replace(&mut self.origin, Origin::New) {
+            self.refused = Some(RowToDelete { row, token });
+        }
+        self.base = Arc::clone(&self.blank);
+        self.document = Arc::clone(&self.blank);
+    }
+
+    pub(crate) fn touch(&mut self) {
+        self.is_touched = true;
+    }
+
+    pub(crate) fn renew_signature(&mut self) {
+        self.renews_signature = true;
+    }
+
+    /// The session is again as it was loaded, or as it was saved last.
+    pub(crate) fn discard(&mut self) {
+        self.forget_record();
+        self.is_ended = false;
+        self.removes_cookie = false;
+        self.signs_out = false;
+        self.rebase();
+    }
+
+    /// Drops the record. An end stays.
     pub(crate) fn forget_changes(&mut self) {
-        drop(self.changes.take());
-        self.id = Id::Stays;
-        self.keep = Keep::WhenDue;
+        self.forget_record();
+        self.document = Arc::clone(&self.base);
+        self.projection = Projection::Exact;
     }
 
-    /// Whether a write of the document is owed.
-    pub(crate) fn owes_a_document(&self) -> bool {
+    fn forget_record(&mut self) {
+        drop(self.changes.take());
+        self.new_id = NewId::None;
+        self.is_touched = false;
+        self.is_confirmed = false;
+    }
+
+    /// Whether the next save writes a document.
+    pub(crate) fn writes_a_document(&self) -> bool {
         match &self.origin {
-            Origin::New => self.keep == Keep::Anyway || self.logs_in() || !self.is_untouched(),
-            Origin::Stored(row, _) => self.id != Id::Stays || self.differs_from(row, &self.changes),
-            Origin::Unkeepable(_) => false,
+            Origin::ReadOnly(_) => self.logs_in_separately().is_some(),
+            Origin::Stored(..) | Origin::Moved(..) if !self.is_ended => {
+                self.new_id != NewId::None || self.is_changed()
+            }
+            _ => {
+                self.is_touched
+                    || matches!(self.new_id, NewId::Login(_))
+                    || !(self.changes.is_empty() || self.document.is_empty())
+            }
         }
     }
 
-    fn logs_in(&self) -> bool {
-        matches!(self.id, Id::LogsIn(_))
+    /// Changes that leave the document as it was are none.
+    fn is_changed(&self) -> bool {
+        !self.changes.is_empty() && (self.is_confirmed || self.base != self.document)
     }
 
-    fn is_untouched(&self) -> bool {
-        self.changes.is_empty() || self.document.is_empty()
+    /// A login under a token whose session has a new id begins a separate
+    /// session: the new token may never have reached the browser.
+    fn logs_in_separately(&self) -> Option<&Arc<Login>> {
+        match (&self.origin, &self.new_id) {
+            (
+                Origin::ReadOnly(ReadOnlyReason::Moved { .. }) | Origin::Moved(..),
+                NewId::Login(login),
+            ) => Some(login),
+            _ => None,
+        }
     }
 
-    /// The session goes on from this row, with what was changed since
-    /// [`take_debt`](Self::take_debt).
-    pub(crate) fn settle(&mut self, origin: Origin) {
-        self.origin = origin;
-        self.document = self
-            .row()
-            .and_then(|row| row.document())
-            .unwrap_or(&self.blank)
-            .clone();
+    // Outcomes of a save.
+
+    /// The session is stored in this row, which this token opens.
+    pub(crate) fn settle_stored(&mut self, row: Arc<Row>, token: Token) {
+        self.origin = Origin::Stored(row, token);
+        self.rebase();
+    }
+
+    /// The row was saved under its own id.
+    pub(crate) fn settle_saved(&mut self, row: Arc<Row>) {
+        if let Origin::Stored(_, token) | Origin::Moved(_, token) = &self.origin {
+            let token = token.clone();
+            self.settle_stored(row, token);
+        }
+    }
+
+    /// The changes were saved in the successor row of a session that got a new
+    /// id. `seen` is what this request saw when it saved them.
+    pub(crate) fn settle_moved(&mut self, seen: Arc<Document>) {
+        if let Origin::Stored(row, token) | Origin::Moved(row, token) = &self.origin {
+            self.origin = Origin::Moved(Arc::clone(row), token.clone());
+            if !self.is_ended {
+                self.base = seen;
+                self.replay();
+            }
+        }
+    }
+
+    /// What was taken could not be saved; the session goes on without it. A
+    /// session that ended is not begun anew: the browser may hold its
+    /// successor's token.
+    pub(crate) fn settle_failed(&mut self, error: &Error) {
+        let has_row = matches!(self.origin, Origin::Stored(..) | Origin::Moved(..));
+        if error.kind() == ErrorKind::Ended && has_row && !self.is_ended {
+            self.origin = Origin::ReadOnly(ReadOnlyReason::Moved {
+                retry_after: error.retry_after().unwrap_or(Duration::from_secs(1)),
+            });
+            self.base = Arc::clone(&self.blank);
+        }
+        self.replay();
+    }
+
+    /// The row could not be deleted; the end is tried again with the response.
+    pub(crate) fn settle_not_deleted(&mut self, row: RowToDelete, was_refused: bool) {
+        if was_refused {
+            self.refused = Some(row);
+        } else if matches!(self.origin, Origin::New) {
+            self.origin = Origin::Stored(row.row, row.token);
+            self.is_ended = true;
+        }
+    }
+
+    /// The document is what the record makes of the origin's.
+    fn rebase(&mut self) {
+        if self.is_ended {
+            return;
+        }
+        let stored = match &self.origin {
+            // What this request saw of it stays its view.
+            Origin::Moved(..) => return self.replay(),
+            Origin::Stored(row, _) => row.document(),
+            Origin::New | Origin::ReadOnly(_) => None,
+        };
+        self.base = Arc::clone(stored.unwrap_or(&self.blank));
+        self.replay();
+    }
+
+    fn replay(&mut self) {
+        self.document = Arc::clone(&self.base);
         self.projection = Projection::Exact;
         if self.changes.is_empty() {
             return;
         }
-        // A change that does not fit the newer document is told when it is saved.
-        if self
-            .changes
-            .replay(Arc::make_mut(&mut self.document))
-            .is_err()
-        {
-            self.projection = Projection::Refused;
+        let document = Arc::make_mut(&mut self.document);
+        // A change that does not fit the newer document is reported when it is
+        // saved.
+        if self.changes.replay_caught(document).is_err() {
+            self.projection = Projection::Failed;
         }
-    }
-
-    /// The session goes on as it is stored, without what could not be saved.
-    /// One that ended is not begun anew: the browser may hold its successor.
-    pub(crate) fn settle_without_changes(&mut self, error: &Error) {
-        let origin = match (error.kind(), &self.origin) {
-            (ErrorKind::Ended, _) => Origin::Unkeepable(Unkeepable::Moved),
-            (_, origin) => origin.clone(),
-        };
-        self.settle(origin);
     }
 }
 

@@ -2,11 +2,18 @@
 
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
+use sha2::{Digest as _, Sha256};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
 use crate::{
-    AtLimit, Counters, Error, counters::Tally, format::Format, koa::Koa, login::SessionLimit,
+    AtLimit, Counters, Error,
+    counters::Tally,
+    format::Format,
+    id::{RowId, Token},
+    koa::Koa,
+    login::SessionLimit,
+    realm::Realm,
     telemetry::Meter,
 };
 
@@ -20,12 +27,15 @@ mod by_id;
 mod checked;
 mod clock;
 mod columns;
+mod connecting;
 mod connections;
 mod copy;
 mod database;
 mod destroy;
 mod draft;
+mod encryption;
 mod ending;
+mod engine;
 mod entries;
 mod everyone;
 mod hosts;
@@ -49,6 +59,7 @@ mod set_up;
 mod sql;
 mod statements;
 mod table;
+mod undo;
 mod user;
 mod user_session;
 mod writer;
@@ -63,7 +74,9 @@ pub(crate) use save::random_fraction;
 pub(crate) use table::TableName;
 pub use user::UserSessions;
 pub use user_session::UserSession;
+pub(crate) use writer::Saved;
 
+use connecting::{prepared, why};
 use connections::Connections;
 use database::Database;
 use hosts::Hosts;
@@ -100,6 +113,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct PgSessionStore {
     shared: Arc<Shared>,
+    realm: Realm,
 }
 
 struct Shared {
@@ -141,16 +155,26 @@ impl PgSessionStore {
     /// # Ok(()) }
     /// ```
     ///
+    /// Encrypted connections need one of the features `tls-rustls` and
+    /// `tls-native-tls`. With one, a connection is encrypted if the server offers
+    /// it; `sslmode=verify-full` in the URL insists, and authenticates the server by
+    /// its certificate. Connections over a network that are not encrypted are
+    /// logged as a warning, once for each server.
+    ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) when `url` is not a Postgres URL,
-    /// and [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer,
-    /// or none of several servers takes writes.
+    /// or when the server refuses the connection for a reason that stays: the
+    /// password, a database that does not exist, a startup parameter, TLS that one
+    /// side requires and the other does not have, or a certificate. Of kind
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer
+    /// within 5 seconds, or none of several servers takes writes; the source has the
+    /// last error of each server.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         match Hosts::parse(url)? {
             Hosts::One(server) => Self::connect_with(*server).await,
             Hosts::Several(servers) => {
-                let servers = servers.into_iter().map(in_binary).collect();
+                let servers = servers.into_iter().map(prepared).collect();
                 let primary = Primary::connect(servers).await?;
                 Ok(Self::with_connections(Connections::to(primary)))
             }
@@ -172,13 +196,19 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer.
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) when the server refuses the
+    /// connection, as [`connect`](Self::connect), and of kind
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer.
     pub async fn connect_with(options: PgConnectOptions) -> Result<Self, Error> {
+        let options = prepared(options);
         let pool = sqlx::postgres::PgPoolOptions::new()
             .acquire_timeout(TIMEOUT)
-            .connect_with(in_binary(options))
-            .await?;
-        Ok(Self::new(pool))
+            .connect_with(options.clone())
+            .await;
+        match pool {
+            Ok(pool) => Ok(Self::new(pool)),
+            Err(error) => Err(why(error, &options).await),
+        }
     }
 
     fn with_connections(connections: Connections) -> Self {
@@ -199,6 +229,7 @@ impl PgSessionStore {
                 tally: Tally::default(),
                 alive: watch::Sender::new(()),
             }),
+            realm: Realm::default(),
         }
     }
 
@@ -226,7 +257,91 @@ impl PgSessionStore {
     }
 
     fn with(self, change: impl FnOnce(&mut SetUp)) -> Self {
-        Self::build(self.set_up().with(change), self.shared.creation)
+        let store = Self::build(self.set_up().with(change), self.shared.creation);
+        store.within(self.realm)
+    }
+
+    fn within(self, realm: Realm) -> Self {
+        Self { realm, ..self }
+    }
+
+    /// As the layer with this cookie uses it.
+    pub(crate) fn for_cookie(self, name: &str) -> Self {
+        let realm = Realm {
+            cookie_name: name.into(),
+            ..self.realm.clone()
+        };
+        self.within(realm)
+    }
+
+    pub(crate) fn own_realm(&self) -> &Realm {
+        &self.realm
+    }
+
+    /// Sets this store's area of the site, if several share the table. Default:
+    /// none.
+    ///
+    /// Sessions and users of one realm do not exist in another one:
+    ///
+    /// - No token or [`SessionId`](crate::SessionId) of one realm finds a session
+    ///   in another.
+    /// - [`user`](Self::user) finds the sessions of its own realm, and
+    ///   [`max_sessions_per_user`](Self::max_sessions_per_user) counts them. The
+    ///   user `1` of the shop is not the user `1` of the admin area.
+    ///
+    /// A realm is not needed to keep tokens apart: a token opens nothing in a
+    /// layer with another [cookie name](crate::PgSessionLayer::cookie_name). Use
+    /// it if the areas have different users.
+    ///
+    /// The name stands before the ids in the table, as `admin:…` in `id` and as
+    /// `admin`, U+001F and the user's id in `user_id`. So a foreign key from
+    /// `user_id` to a table of users needs a [`table`](Self::table) for each
+    /// area instead. [`destroy_everyone`](Self::destroy_everyone), the reaper and
+    /// [`counters`](Self::counters) are for the whole table or store. Koa's
+    /// format has no realms.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let admin = store.clone().realm("admin");
+    /// let layer = PgSessionLayer::new(admin.clone()).cookie_name("__Host-admin");
+    ///
+    /// let ada = TestVisitor::of(&layer);
+    /// ada.given(|session| session.login("1")).await?;
+    /// assert_eq!(admin.user("1").count().await?, 1);
+    /// assert_eq!(store.user("1").count().await?, 0);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn realm(self, name: impl Into<String>) -> Self {
+        let realm = Realm {
+            name: Some(name.into().into()),
+            ..self.realm.clone()
+        };
+        self.within(realm)
+    }
+
+    /// What tells this store's site from others that one developer runs: eight
+    /// hexadecimal digits. It is the same in all processes of the site, so it says
+    /// nothing of the server, which several names can stand for.
+    pub(crate) fn mark(&self) -> String {
+        let options = self.set_up().database.connections.pool().connect_options();
+        let database = options.get_database().unwrap_or_default();
+        let place = format!("{database}\0{}", self.set_up().name);
+        let digest = Sha256::digest(place);
+        digest[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// The row that the token opens here.
+    pub(crate) fn row_id(&self, token: &Token) -> RowId {
+        self.format().row_id(token, &self.realm)
     }
 
     /// The schema of the table. Default: `public`. It is always quoted, so
@@ -251,7 +366,7 @@ impl PgSessionStore {
             true => Creation::WhenMissing,
             false => Creation::Never,
         };
-        Self::build(self.set_up().clone(), creation)
+        Self::build(self.set_up().clone(), creation).within(self.realm)
     }
 
     /// How long the database may take for one statement, the wait for a
@@ -428,12 +543,6 @@ impl PgSessionStore {
     pub async fn check(&self) -> Result<TableReport, Error> {
         self.set_up().check().await
     }
-}
-
-/// Numbers travel as they are, so how text is written need not be agreed on,
-/// which some poolers refuse.
-fn in_binary(options: PgConnectOptions) -> PgConnectOptions {
-    options.extra_float_digits(None)
 }
 
 impl fmt::Debug for PgSessionStore {

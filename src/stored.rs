@@ -14,6 +14,7 @@ use crate::{
     document::{Document, RESERVED},
     expiry::instant,
     key::SessionKey,
+    realm::Realm,
     store::Row,
 };
 
@@ -45,11 +46,17 @@ pub struct StoredSession {
     id: SessionId,
     row: Arc<Row>,
     document: Arc<Document>,
+    realm: Realm,
 }
 
 impl StoredSession {
-    pub(crate) fn new(id: SessionId, row: Arc<Row>, document: Arc<Document>) -> Self {
-        Self { id, row, document }
+    pub(crate) fn new(id: SessionId, row: Arc<Row>, document: Arc<Document>, realm: Realm) -> Self {
+        Self {
+            id,
+            row,
+            document,
+            realm,
+        }
     }
 
     /// The public handle.
@@ -82,7 +89,7 @@ impl StoredSession {
     /// anybody.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.row.user.as_deref()
+        self.row.user.as_deref().map(|user| self.realm.id_of(user))
     }
 
     /// When the session ends if no request comes, by the database's clock.

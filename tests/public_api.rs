@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, env, fs};
 
 use axum_pg_session::{
-    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind, Exchange,
-    Expiry, FailurePolicy, HeaderTransport, Key, KeygripDigest, Koa, LazySession, Login,
-    PgSessionLayer, PgSessionService, PgSessionStore, Reaped, Reaper, ReaperHandle, ResponseFuture,
+    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind, Expiry,
+    FailurePolicy, HeaderTransport, Key, KeygripDigest, Koa, LazySession, Login, PgSessionLayer,
+    PgSessionService, PgSessionStore, Reaped, Reaper, ReaperHandle, ResponseBody, ResponseFuture,
     Session, SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport,
     Transport, TypedSession, Unsigned, UserSession, UserSessions, testing::TestVisitor,
 };
@@ -26,10 +26,10 @@ const fn is_compared<T: Clone + Eq + std::hash::Hash>() {}
 type Local = std::rc::Rc<()>;
 
 all!(goes_to_other_threads:
-    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind, Exchange,
+    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind,
     Expiry, FailurePolicy, HeaderTransport, Key<Local>, KeygripDigest, Koa, LazySession, Login,
-    PgSessionLayer, PgSessionService<()>, PgSessionStore, Reaped, Reaper, ReaperHandle, Session,
-    SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport, TestVisitor,
+    PgSessionLayer, PgSessionService<()>, PgSessionStore, Reaped, Reaper, ReaperHandle, ResponseBody<()>,
+    Session, SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport, TestVisitor,
     TypedSession<Local>, Unsigned, UserSession, UserSessions, Box<dyn Transport>,
 );
 
@@ -50,6 +50,8 @@ const CHOSEN: &[&str] = &[
     "axum_core::extract::option::OptionalFromRequestParts",
     "axum_core::response::Response",
     "axum_core::response::into_response::IntoResponse",
+    // The data of a response's body.
+    "bytes::bytes::Bytes",
     // Re-exported: an attribute of the layer's cookie.
     "cookie::same_site::SameSite",
     // Requests and responses, of every library of this field. Re-exported.
@@ -63,6 +65,10 @@ const CHOSEN: &[&str] = &[
     "http::response::Response",
     "http::status::StatusCode",
     "http::uri::Uri",
+    // The body of a response.
+    "http_body::Body",
+    "http_body::frame::Frame",
+    "http_body::size_hint::SizeHint",
     // Hidden: how the macro of our future says when it is Unpin.
     "pin_project_lite::__private::PinnedFieldsOf",
     // Values of a session.

@@ -11,6 +11,6 @@ mod version;
 
 pub use clock::libfaketime;
 pub use database::{TestDatabase, database_url, test_database};
-pub use pooler::{Lending, Pooler};
+pub use pooler::{Lending, Pooler, Tls};
 pub use programs::Prefer;
 pub use server::{Builder, Server, Shutdown};

@@ -1,5 +1,5 @@
 use std::{
-    env, fs, io,
+    env, fmt, fs, io,
     os::unix::{
         fs::{PermissionsExt as _, chown},
         net::UnixStream,
@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Server, programs::User, server::private_folder};
+use crate::{
+    Server,
+    programs::User,
+    server::{free_port, private_folder, write_for},
+};
 
 const WATCHDOG: &str = include_str!("pooler.sh");
 /// A loaded machine takes seconds, not minutes.
@@ -30,6 +34,7 @@ pub struct Pooler {
     folder: PathBuf,
     program: Program,
     lending: Lending,
+    port: u16,
     process: Child,
     /// Taken when it is to end.
     life: Option<ChildStdin>,
@@ -44,6 +49,56 @@ pub enum Lending {
     Transaction,
     /// For a transaction, with an eye on what each client has prepared.
     TransactionWithPreparedStatements,
+}
+
+/// What a [`Pooler`] needs to be [`encrypted`](Pooler::encrypted), as PEM.
+#[derive(Clone, Copy)]
+pub struct Tls<'a> {
+    /// Its certificate, for its clients.
+    pub certificate: &'a str,
+    /// The key of its certificate.
+    pub key: &'a str,
+    /// The authority that its server's certificate is from.
+    pub authority: &'a str,
+}
+
+impl Tls<'_> {
+    fn configuration(&self, server: &Server, port: u16, plain: &str, folder: &Path) -> String {
+        let socket = server.folder().display();
+        let behind = server.port().unwrap_or_default();
+        let folder = folder.display();
+        let encrypted = plain
+            .replace(
+                &format!("host={socket} "),
+                &format!("host=127.0.0.1 port={behind} "),
+            )
+            .replace("listen_addr =\n", "listen_addr = 127.0.0.1\n")
+            .replace(
+                &format!("listen_port = {PORT}\n"),
+                &format!("listen_port = {port}\n"),
+            );
+        format!(
+            "{encrypted}\
+             client_tls_sslmode = require\n\
+             client_tls_cert_file = {folder}/pooler.crt\n\
+             client_tls_key_file = {folder}/pooler.key\n\
+             server_tls_sslmode = verify-full\n\
+             server_tls_ca_file = {folder}/authority.crt\n"
+        )
+    }
+
+    fn write(&self, user: Option<User>, folder: &Path) -> io::Result<()> {
+        write_for(user, &folder.join("pooler.crt"), self.certificate)?;
+        write_for(user, &folder.join("pooler.key"), self.key)?;
+        write_for(user, &folder.join("authority.crt"), self.authority)
+    }
+}
+
+impl fmt::Debug for Tls<'_> {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -61,12 +116,27 @@ impl Pooler {
     /// Of kind `NotFound` where there is no PgBouncer that can do this, and when
     /// it does not start.
     pub fn before(server: &Server, lending: Lending, connections: u32) -> io::Result<Self> {
+        Self::start(server, lending, connections, None)
+    }
+
+    fn start(
+        server: &Server,
+        lending: Lending,
+        connections: u32,
+        tls: Option<&Tls<'_>>,
+    ) -> io::Result<Self> {
         let program = Program::find()?;
         program.check(lending)?;
         let folder = private_folder()?;
-        let configuration = program.configuration(server, lending, connections, &folder);
-        fs::write(folder.join("pgbouncer.ini"), configuration)?;
         let user = User::instead_of_root(&folder)?;
+        let mut configuration = program.configuration(server, lending, connections, &folder);
+        let mut port = PORT;
+        if let Some(tls) = tls {
+            port = free_port()?;
+            configuration = tls.configuration(server, port, &configuration, &folder);
+            tls.write(user, &folder)?;
+        }
+        fs::write(folder.join("pgbouncer.ini"), configuration)?;
         if let Some(user) = user {
             chown(&folder, Some(user.id), Some(user.group))?;
             // The socket is open to everyone who gets that far.
@@ -78,6 +148,7 @@ impl Pooler {
             folder,
             program,
             lending,
+            port,
             process,
             life,
         };
@@ -85,12 +156,31 @@ impl Pooler {
         Ok(pooler)
     }
 
+    /// As [`before`](Self::before) a server with
+    /// [TLS](crate::Builder::tls) that listens on `127.0.0.1`: on a port of its own,
+    /// where it accepts only encrypted connections, and with encrypted
+    /// connections to the server, whose certificate it verifies.
+    ///
+    /// # Errors
+    ///
+    /// As [`before`](Self::before).
+    pub fn encrypted(server: &Server, lending: Lending, tls: &Tls<'_>) -> io::Result<Self> {
+        Self::start(server, lending, 10, Some(tls))
+    }
+
+    /// The port of an [`encrypted`](Self::encrypted) one.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The URL of a database behind it. Its name must need no escape in a URL.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
         format!(
-            "postgres:///{database}?host={}&port={PORT}&user=postgres",
-            self.folder.display()
+            "postgres:///{database}?host={}&port={}&user=postgres",
+            self.folder.display(),
+            self.port
         )
     }
 
@@ -108,7 +198,7 @@ impl Pooler {
 
     fn wait_for_its_socket(&self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        let socket = self.folder.join(format!(".s.PGSQL.{PORT}"));
+        let socket = self.folder.join(format!(".s.PGSQL.{}", self.port));
         while Instant::now() < deadline {
             if UnixStream::connect(&socket).is_ok() {
                 return Ok(());

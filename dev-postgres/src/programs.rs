@@ -30,6 +30,7 @@ pub(crate) struct Programs {
 pub(crate) struct Need {
     pub(crate) prefer: Prefer,
     pub(crate) extensions: Vec<String>,
+    pub(crate) tls: bool,
 }
 
 impl Programs {
@@ -62,9 +63,9 @@ impl Programs {
         };
         // Only where nothing else has what is needed, as it takes a download.
         let of_npm = || Self::of_npm(version::NEWEST).ok().filter(fit);
-        match need.extensions.as_slice() {
-            [] => found,
-            _ => found.or_else(of_npm),
+        match need.extensions.is_empty() && !need.tls {
+            true => found,
+            false => found.or_else(of_npm),
         }
     }
 
@@ -111,7 +112,22 @@ impl Programs {
                 .iter()
                 .any(|share| share.join(&control).exists())
         };
-        need.extensions.iter().all(has)
+        need.extensions.iter().all(has) && (!need.tls || self.have_tls())
+    }
+
+    /// A build without it has no ciphers to choose from.
+    fn have_tls(&self) -> bool {
+        let output = Command::new(self.folder.join("postgres"))
+            .arg("--describe-config")
+            .output();
+        let Ok(output) = output else {
+            return false;
+        };
+        let settings = String::from_utf8_lossy(&output.stdout);
+        let mut lines = settings.lines();
+        lines
+            .find(|line| line.starts_with("ssl_ciphers\t"))
+            .is_some_and(|line| !line.contains("\tnone\t"))
     }
 
     /// Where the extensions can be, by who built the programs: they are
@@ -236,9 +252,16 @@ fn not_the_version(found: &Programs) -> io::Error {
 }
 
 fn nowhere(need: &Need) -> io::Error {
-    let with = match need.extensions.as_slice() {
+    let tls = need.tls.then_some("TLS");
+    let needs: Vec<_> = need
+        .extensions
+        .iter()
+        .map(String::as_str)
+        .chain(tls)
+        .collect();
+    let with = match needs.as_slice() {
         [] => String::new(),
-        extensions => format!(" with {}", extensions.join(", ")),
+        needs => format!(" with {}", needs.join(", ")),
     };
     io::Error::new(
         io::ErrorKind::NotFound,
@@ -271,6 +294,7 @@ mod tests {
         let need = |extension: &str| Need {
             prefer: Prefer::Bundled,
             extensions: vec![extension.to_owned()],
+            tls: false,
         };
         if let Some(programs) = Programs::bundled() {
             assert!(programs.fit(&need("plpgsql")));

@@ -1,6 +1,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
+    net::TcpListener,
     os::unix::{
         fs::{PermissionsExt as _, chown},
         process::CommandExt as _,
@@ -46,6 +47,8 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Server {
     pub(crate) folder: PathBuf,
+    /// Where it listens on TCP too.
+    port: Option<u16>,
     watchdog: Mutex<Watchdog>,
 }
 
@@ -55,11 +58,20 @@ pub struct Server {
 pub struct Builder {
     need: Need,
     settings: Vec<(String, String)>,
+    /// Names and contents.
+    files: Vec<(String, String)>,
+    listens: Listens,
     /// The folder of the primary.
     standby_of: Option<PathBuf>,
     /// In MB.
     disk: Option<u32>,
     clock: Clock,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Listens {
+    OnSocket,
+    OnTcpToo,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +104,39 @@ impl Builder {
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// A file in the folder of the data, by the name that a setting has for it, or
+    /// instead of `pg_hba.conf`.
+    pub fn file(mut self, name: &str, contents: &str) -> Self {
+        self.files.push((name.to_owned(), contents.to_owned()));
+        self
+    }
+
+    /// Listens on TCP too, at a [port](Server::port) that is free, on these
+    /// addresses: `127.0.0.1`, for example, or `*` for all of the machine's.
+    pub fn tcp(mut self, addresses: &str) -> Self {
+        self.listens = Listens::OnTcpToo;
+        self.setting("listen_addresses", addresses)
+    }
+
+    /// Offers TLS on TCP, with this certificate and its key, as PEM. The Postgres
+    /// that cargo brings has no TLS, so this takes the machine's, or npm's.
+    ///
+    /// ```no_run
+    /// # fn of(certificate: &str, key: &str) -> std::io::Result<dev_postgres::Server> {
+    /// let server = dev_postgres::Server::builder()
+    ///     .tcp("127.0.0.1")
+    ///     .tls(certificate, key)
+    ///     .file("pg_hba.conf", "local all all trust\nhostssl all all all trust\n")
+    ///     .start()?;
+    /// # Ok(server) }
+    /// ```
+    pub fn tls(mut self, certificate: &str, key: &str) -> Self {
+        self.need.tls = true;
+        self.file("server.crt", certificate)
+            .file("server.key", key)
+            .setting("ssl", "on")
     }
 
     /// Which Postgres to take. Default: the one that cargo brought.
@@ -136,7 +181,14 @@ impl Builder {
     /// When there is no Postgres, or it does not start; with its log. Of kind
     /// [`Unsupported`](io::ErrorKind::Unsupported) when the machine allows no
     /// [`disk`](Self::disk) of its own.
-    pub fn start(self) -> io::Result<Server> {
+    pub fn start(mut self) -> io::Result<Server> {
+        let port = match self.listens {
+            Listens::OnSocket => None,
+            Listens::OnTcpToo => Some(free_port()?),
+        };
+        if let Some(port) = port {
+            self = self.setting("port", &port.to_string());
+        }
         let programs = Programs::find(&self.need)?;
         let library = match self.clock {
             Clock::OfTheMachine => None,
@@ -158,12 +210,16 @@ impl Builder {
         let watchdog = Watchdog::spawn(shell, user)?;
         let server = Server {
             folder,
+            port,
             watchdog: Mutex::new(watchdog),
         };
         server
             .watchdog()
             .answer()
             .map_err(|error| server.with_log(&error))?;
+        for (name, contents) in &self.files {
+            write_for(user, &server.folder.join("data").join(name), contents)?;
+        }
         if let Some(primary) = &self.standby_of {
             standby::follow(&server.folder, primary)?;
         }
@@ -186,6 +242,22 @@ impl Builder {
             .chain(&self.settings)
             .flat_map(|(name, value)| ["-c".to_owned(), format!("{name}={value}")])
             .collect()
+    }
+}
+
+/// Another process could take it before the server does, which then does not
+/// start.
+pub(crate) fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// As Postgres wants a key: nobody else may read it.
+pub(crate) fn write_for(user: Option<User>, file: &Path, contents: &str) -> io::Result<()> {
+    fs::write(file, contents)?;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+    match user {
+        Some(user) => chown(file, Some(user.id), Some(user.group)),
+        None => Ok(()),
     }
 }
 
@@ -212,8 +284,11 @@ impl Server {
             need: Need {
                 prefer: Prefer::Bundled,
                 extensions: Vec::new(),
+                tls: false,
             },
             settings: Vec::new(),
+            files: Vec::new(),
+            listens: Listens::OnSocket,
             standby_of: None,
             disk: None,
             clock: Clock::OfTheMachine,
@@ -230,10 +305,19 @@ impl Server {
     /// escape in a URL.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
+        let port = self.port.map(|port| format!("&port={port}"));
         format!(
-            "postgres:///{database}?host={}&user=postgres",
-            self.folder.display()
+            "postgres:///{database}?host={}{}&user=postgres",
+            self.folder.display(),
+            port.unwrap_or_default()
         )
+    }
+
+    /// The port on which it listens, if it was started with
+    /// [`tcp`](Builder::tcp).
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.port
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -169,5 +169,5 @@ fn clear_forgets_what_was_recorded_before_it_but_not_the_expiry() {
     changes.record(Change::Expiry(Expiry::Default, Arc::default()));
     changes.record(Change::Clear);
     assert_eq!(changes.list.len(), 2);
-    assert!(changes.set_expiry());
+    assert!(changes.set_terms());
 }

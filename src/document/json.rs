@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::Document;
+use super::{Document, encode::to_text};
 
 /// Of an object, in their order.
 pub(super) type Members = IndexMap<Key, Json>;
@@ -119,9 +119,10 @@ impl fmt::Debug for Piece {
 impl Json {
     /// # Errors
     ///
-    /// When `value` can't be written as JSON.
+    /// When `value` can't be written as JSON, a float that is not finite
+    /// included.
     pub(crate) fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
-        Ok(Self(Piece::whole(serde_json::to_string(value)?)))
+        Ok(Self(Piece::whole(to_text(value)?)))
     }
 
     pub(crate) fn of_object(object: &Document) -> Self {

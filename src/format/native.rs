@@ -5,13 +5,14 @@ use http::{HeaderMap, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Error, Expiry,
+    CookieLifetime, Error, Expiry,
     cookie::{CookieConfig, Cookies, presented},
     document::{Document, Meta, RESERVED},
     expiry::epoch_seconds,
     format::{ColumnNames, Format, Layout, Line, OldId, Terms, Ticket},
     id::{RowId, SessionId, Token, random},
     presented::{Presented, Reading, Signature},
+    realm::Realm,
 };
 
 /// Octets of a token: 256 random bits, twice what ASVS 5.0 item 7.2.3 asks.
@@ -57,17 +58,27 @@ impl Format for Native {
 
     /// A fast digest is enough for a secret of 256 random bits: there is
     /// nothing to guess, and a dump of the table opens no session.
-    fn row_id(&self, token: &Token) -> RowId {
-        let octets = octets(token.as_str().as_bytes()).expect("checked when it was parsed");
-        RowId::from(URL_SAFE_NO_PAD.encode(Sha256::digest(octets)))
+    ///
+    /// The digest is of the cookie as a browser sends it, `name=token`, so a
+    /// token under another name is another row's. A name has no `=`.
+    fn row_id(&self, token: &Token, realm: &Realm) -> RowId {
+        let mut digest = Sha256::new();
+        digest.update(realm.cookie_name.as_bytes());
+        digest.update(b"=");
+        digest.update(token.as_str());
+        RowId::from(realm.row(&URL_SAFE_NO_PAD.encode(digest.finalize())))
     }
 
     fn handle(&self, id: &RowId) -> SessionId {
-        SessionId::same_as(id)
+        SessionId::of_digest(id, Realm::digest_of(id.as_str()))
     }
 
-    fn row_of(&self, handle: &SessionId) -> Option<RowId> {
-        Some(RowId::from(handle.as_str().to_owned()))
+    fn row_of(&self, handle: &SessionId, realm: &Realm) -> Option<RowId> {
+        Some(RowId::from(realm.row(handle.as_str())))
+    }
+
+    fn check_realm(&self, realm: &Realm) -> Result<(), Error> {
+        realm.check()
     }
 
     fn columns(&self) -> ColumnNames {
@@ -104,7 +115,7 @@ impl Format for Native {
     }
 
     fn set(&self, ticket: &Ticket, config: &CookieConfig, _: Line) -> Vec<HeaderValue> {
-        vec![config.set(&ticket.token, ticket.life)]
+        vec![config.set(&ticket.token, ticket.life, ticket.lifetime)]
     }
 
     fn removal(&self, _: &Terms, config: &CookieConfig, _: Line) -> Vec<HeaderValue> {
@@ -152,6 +163,17 @@ impl Layout for NativeLayout {
                 (Some(idle.as_secs_f64()), Some(absolute.as_secs_f64()), None)
             }
         };
+        document.set_meta(&meta);
+    }
+
+    fn remember_cookie_lifetime(
+        &self,
+        lifetime: Option<CookieLifetime>,
+        document: &mut Document,
+        _: &Document,
+    ) {
+        let mut meta = self.meta(document);
+        meta.set_cookie_lifetime(lifetime);
         document.set_meta(&meta);
     }
 }
@@ -206,17 +228,52 @@ mod tests {
     #[test]
     fn the_row_id_is_a_digest_that_is_no_token_of_itself() {
         let token = generated();
-        let id = Native.row_id(&token);
+        let id = Native.row_id(&token, &Realm::default());
         assert_ne!(id.as_str(), token.as_str());
         let again = Native.token(id.as_str().as_bytes()).expect("same alphabet");
-        assert_ne!(Native.row_id(&again), id);
+        assert_ne!(Native.row_id(&again, &Realm::default()), id);
+    }
+
+    fn realm(name: Option<&str>, cookie_name: &str) -> Realm {
+        Realm {
+            name: name.map(Into::into),
+            cookie_name: cookie_name.into(),
+        }
+    }
+
+    #[test]
+    fn a_token_is_another_row_under_another_name_or_in_another_realm() {
+        let token = generated();
+        let shop = realm(None, "shop");
+        let id = Native.row_id(&token, &shop);
+        assert_eq!(Native.row_id(&token, &shop), id);
+        let pair = format!("shop={}", token.as_str());
+        assert_eq!(id.as_str(), URL_SAFE_NO_PAD.encode(Sha256::digest(pair)));
+        let admin = realm(Some("admin"), "shop");
+        assert_ne!(Native.row_id(&token, &realm(None, "admin")), id);
+        assert_eq!(
+            Native.row_id(&token, &admin).as_str(),
+            format!("admin:{}", id.as_str())
+        );
+    }
+
+    #[test]
+    fn a_handle_leads_to_the_row_of_its_own_realm_only() {
+        let admin = realm(Some("admin"), "id");
+        let id = Native.row_id(&generated(), &admin);
+        let handle = Native.handle(&id);
+        assert_eq!(handle.as_str().len(), TOKEN_CHARS);
+        assert_eq!(Native.row_of(&handle, &admin).as_ref(), Some(&id));
+        for other in [Realm::default(), realm(Some("shop"), "id")] {
+            assert_ne!(Native.row_of(&handle, &other).as_ref(), Some(&id));
+        }
     }
 
     #[test]
     fn the_handle_is_the_row_id_which_leads_back_to_it() {
-        let id = Native.row_id(&generated());
+        let id = Native.row_id(&generated(), &Realm::default());
         let handle = Native.handle(&id);
         assert_eq!(handle.as_str(), id.as_str());
-        assert_eq!(Native.row_of(&handle), Some(id));
+        assert_eq!(Native.row_of(&handle, &Realm::default()), Some(id));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
-    Error, ErrorKind, Expiry, SameSite,
+    CookieLifetime, Error, ErrorKind, Expiry, SameSite,
     cookie::CookieConfig,
     document::{Document, Json, Meta},
     format::{Layout, NativeLayout},
@@ -68,6 +68,34 @@ impl Layout for KoaLayout {
             Expiry::At(instant) => {
                 cookie.insert("maxAge", raw(&Value::Null));
                 cookie.insert("expires", raw(&iso_date(instant)));
+            }
+        }
+        let cookie = Json::of_object(&cookie);
+        document.insert(COOKIE, cookie);
+    }
+
+    /// Koa keeps the life of the session and of its cookie in one setting: a
+    /// cookie without `maxAge` and `expires` goes with the browser.
+    fn remember_cookie_lifetime(
+        &self,
+        lifetime: Option<CookieLifetime>,
+        document: &mut Document,
+        blank: &Document,
+    ) {
+        let settings = |document: &Document| -> Option<Document> {
+            Document::parse(&NativeLayout, &document.get(COOKIE)?.get().into()).ok()
+        };
+        let blank = settings(blank).unwrap_or_default();
+        let mut cookie = settings(document).unwrap_or_else(|| blank.clone());
+        cookie.remove("maxage");
+        match lifetime {
+            Some(CookieLifetime::BrowserSession) => {
+                cookie.insert("maxAge", raw(&Value::Null));
+                cookie.remove("expires");
+            }
+            Some(CookieLifetime::Persistent) | None => {
+                copy("maxAge", &blank, &mut cookie);
+                copy("expires", &blank, &mut cookie);
             }
         }
         let cookie = Json::of_object(&cookie);

@@ -20,6 +20,7 @@ fn issued(koa: &Koa, config: &CookieConfig, terms: Terms, line: Line) -> Vec<Str
     let ticket = Ticket {
         token: Token::new(SID),
         life: Duration::from_secs(1),
+        lifetime: None,
         now: NOW,
         terms,
     };
@@ -326,19 +327,19 @@ fn clear_keeps_the_cookie_which_is_none_of_the_applications_keys() {
 fn a_token_is_24_random_octets_under_the_prefix() {
     let token = koa().new_token().expect("random");
     assert_eq!(token.as_str().len(), 32);
-    let id = koa().prefix("p:").row_id(&token);
+    let id = koa().prefix("p:").row_id(&token, &Realm::default());
     assert_eq!(id.as_str(), format!("p:{}", token.as_str()));
     assert_ne!(koa().new_token().expect("random"), token);
 }
 
 #[test]
 fn the_handle_opens_nothing_and_leads_to_the_row() {
-    let id = koa().row_id(&Token::new(SID));
+    let id = koa().row_id(&Token::new(SID), &Realm::default());
     let handle = koa().handle(&id);
     assert!(!handle.as_str().contains(SID));
-    assert_eq!(koa().row_of(&handle), Some(id));
+    assert_eq!(koa().row_of(&handle, &Realm::default()), Some(id));
     let from_text: SessionId = handle.as_str().parse().expect("a handle");
-    assert_eq!(koa().row_of(&from_text), None);
+    assert_eq!(koa().row_of(&from_text, &Realm::default()), None);
 }
 
 #[test]

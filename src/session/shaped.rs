@@ -10,7 +10,7 @@ impl Session {
     where
         T: Default + Serialize + DeserializeOwned,
     {
-        shape::read(self.state().document())
+        shape::read(self.try_state()?.document())
     }
 
     pub(crate) fn edit<T, R>(

@@ -50,7 +50,7 @@ impl Session {
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) where the table lacks a
     /// column that the login needs, [`Serialize`](crate::ErrorKind::Serialize)
-    /// for a user's id that is empty, too long or holds U+0000, and
+    /// for a user's id that is empty, too long or holds U+0000 or U+001F, and
     /// [`ResponseStarted`](crate::ErrorKind::ResponseStarted) when it is too
     /// late. Where as many sessions as allowed exist, and the choice is to
     /// [refuse](crate::AtLimit::Refuse), [`save`](Self::save) answers
@@ -64,7 +64,7 @@ impl Session {
         let mut state = self.open_state()?;
         self.store().format().layout().check(login.end())?;
         self.store().check_login(&login)?;
-        state.log_in(login)
+        state.log_in(login.in_realm(self.store().own_realm()))
     }
 
     /// Signs the user out: ends the session as [`destroy`](Self::destroy)
@@ -86,11 +86,13 @@ impl Session {
     /// Who is signed in, by [`login`](Self::login) in this request or before.
     #[must_use]
     pub fn user_id(&self) -> Option<String> {
-        self.state().user().map(str::to_owned)
+        let state = self.state();
+        let user = state.user()?;
+        Some(self.store().own_realm().id_of(user).to_owned())
     }
 
     /// Whether the user signed in, or signed in again, no longer ago than
-    /// this; `false` for a session without a user.
+    /// this at the moment of the call; `false` for a session without a user.
     ///
     /// Ask it before a sensitive step, such as a change of the password, and
     /// let the user sign in again if it says no (ASVS 5.0 items 7.5.1 and
@@ -112,7 +114,8 @@ impl Session {
     /// ```
     #[must_use]
     pub fn authenticated_within(&self, duration: Duration) -> bool {
-        let age = self.state().age_of_login();
+        let now = self.store().now();
+        let age = self.state().age_of_login(now);
         age.is_some_and(|age| age <= duration.as_secs_f64())
     }
 

@@ -67,12 +67,12 @@ fn stored() -> State {
     )
 }
 
-fn unkeepable(reason: Unkeepable) -> State {
-    State::without_row(Origin::Unkeepable(reason), Arc::default())
+fn read_only(reason: ReadOnlyReason) -> State {
+    State::without_row(Origin::ReadOnly(reason), Arc::default())
 }
 
-fn debt(state: &mut State) -> Debt {
-    state.take_debt(&Timeouts::default(), MayTouch::Yes)
+fn taken(state: &mut State) -> PendingWrites {
+    state.take_writes(&Timeouts::default(), Touch::IfDue)
 }
 
 fn destroys(acts: &[Act]) -> bool {
@@ -85,23 +85,24 @@ proptest! {
         let mut state = State::without_row(Origin::New, Arc::default());
         perform(&mut state, &acts);
         let is_empty = state.document().is_empty();
-        let debt = debt(&mut state);
-        prop_assert!(debt.doomed.is_none());
-        match debt.owed {
-            Owed::Nothing => prop_assert!(is_empty),
-            Owed::Insert(document) => prop_assert!(!document.is_empty()),
+        let writes = taken(&mut state);
+        prop_assert!(writes.ended.is_none());
+        match writes.write {
+            RowWrite::None => prop_assert!(is_empty),
+            RowWrite::Insert(document) => prop_assert!(!document.is_empty()),
             other => prop_assert!(false, "{:?}", other),
         }
     }
 
     #[test]
     fn a_token_that_opens_nothing_writes_nothing(acts in acts()) {
-        for reason in [Unkeepable::Moved, Unkeepable::Ambiguous] {
-            let mut state = unkeepable(reason);
+        let moved = ReadOnlyReason::Moved { retry_after: Duration::from_secs(5) };
+        for reason in [moved, ReadOnlyReason::Ambiguous] {
+            let mut state = read_only(reason);
             perform(&mut state, &acts);
-            let debt = debt(&mut state);
-            prop_assert!(debt.doomed.is_none());
-            prop_assert!(matches!(debt.owed, Owed::Nothing | Owed::Refused(..)));
+            let writes = taken(&mut state);
+            prop_assert!(writes.ended.is_none());
+            prop_assert!(matches!(writes.write, RowWrite::None | RowWrite::Refused(..)));
         }
     }
 
@@ -111,10 +112,10 @@ proptest! {
         perform(&mut state, &acts);
         state.destroy();
         perform(&mut state, &rest);
-        let debt = debt(&mut state);
-        let doomed = debt.doomed.map(|doomed| doomed.row.id.clone());
-        prop_assert_eq!(doomed, Some(RowId::from("row".to_owned())));
-        prop_assert!(matches!(debt.owed, Owed::Nothing | Owed::Insert(_)));
+        let writes = taken(&mut state);
+        let ended = writes.ended.map(|ended| ended.row.id.clone());
+        prop_assert_eq!(ended, Some(RowId::from("row".to_owned())));
+        prop_assert!(matches!(writes.write, RowWrite::None | RowWrite::Insert(_)));
     }
 
     #[test]
@@ -124,30 +125,30 @@ proptest! {
         perform(&mut state, &acts);
         let cycles = acts.iter().any(|act| matches!(act, Act::Cycle));
         let is_as_loaded = state.document().to_text() == r#"{"key":1}"#;
-        match debt(&mut state).owed {
-            Owed::Reissue(_) => prop_assert!(cycles),
-            Owed::Save(..) => prop_assert!(!is_as_loaded),
-            Owed::Nothing | Owed::NoTouchYet => prop_assert!(is_as_loaded && !cycles),
+        match taken(&mut state).write {
+            RowWrite::NewId(_) => prop_assert!(cycles),
+            RowWrite::Save(..) => prop_assert!(!is_as_loaded),
+            RowWrite::None | RowWrite::NoTouchYet => prop_assert!(is_as_loaded && !cycles),
             other => prop_assert!(false, "{:?}", other),
         }
     }
 
     #[test]
-    fn a_dropped_record_leaves_only_the_end_that_is_owed(acts in acts()) {
+    fn a_dropped_record_leaves_only_the_end(acts in acts()) {
         let mut state = stored();
         perform(&mut state, &acts);
         state.forget_changes();
-        let debt = debt(&mut state);
-        prop_assert_eq!(debt.doomed.is_some(), destroys(&acts));
-        prop_assert!(matches!(debt.owed, Owed::Nothing | Owed::NoTouchYet));
+        let writes = taken(&mut state);
+        prop_assert_eq!(writes.ended.is_some(), destroys(&acts));
+        prop_assert!(matches!(writes.write, RowWrite::None | RowWrite::NoTouchYet));
     }
 
     #[test]
-    fn a_debt_is_owed_once(acts in acts()) {
+    fn a_write_is_taken_once(acts in acts()) {
         let mut state = stored();
         perform(&mut state, &acts);
-        let row = match debt(&mut state).owed {
-            Owed::Save(row, mut record, _) => {
+        let row = match taken(&mut state).write {
+            RowWrite::Save(row, mut record, _) => {
                 let mut document = Document::clone(row.document().expect("an object"));
                 record.changes.replay(&mut document).expect("it fits");
                 prop_assert_eq!(record.outcome.as_deref(), Some(&document));
@@ -155,9 +156,9 @@ proptest! {
             }
             _ => return Ok(()),
         };
-        state.settle(Origin::Stored(Arc::new(row), Token::new("another")));
-        let rest = debt(&mut state).owed;
-        prop_assert!(matches!(rest, Owed::Nothing | Owed::NoTouchYet));
+        state.settle_stored(Arc::new(row), Token::new("another"));
+        let rest = taken(&mut state).write;
+        prop_assert!(matches!(rest, RowWrite::None | RowWrite::NoTouchYet));
     }
 }
 

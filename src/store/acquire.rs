@@ -9,7 +9,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::store::{primary::Primary, round_trip::RoundTrip};
+use crate::store::{
+    connecting::{explained, fault},
+    primary::Primary,
+    round_trip::RoundTrip,
+};
 
 /// How long at least a connection of the pool may take to tell that it is alive.
 const TO_ANSWER: Duration = Duration::from_millis(250);
@@ -122,7 +126,9 @@ impl Way {
     /// Those of the pool, and of asking the connection.
     pub(super) async fn lend(&self) -> Acquired {
         loop {
-            let mut connection = self.pool.acquire().await?;
+            let acquired = self.pool.acquire().await;
+            let mut connection =
+                acquired.map_err(|error| explained(error, &self.pool.connect_options()))?;
             let asked = Instant::now();
             match probe(&mut connection).await? {
                 Some(probe) if !probe.is_in_a_transaction => {
@@ -214,6 +220,9 @@ async fn moved(moves: Option<&mut watch::Receiver<Instant>>) {
 /// Whether there may be a server to connect to in a moment: also where
 /// something else listens in its place meanwhile.
 fn may_pass(error: &sqlx::Error) -> bool {
+    if fault(error).is_some() {
+        return false;
+    }
     match error {
         sqlx::Error::Io(_) => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),

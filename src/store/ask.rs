@@ -1,8 +1,14 @@
 //! What sessions ask of the store.
 
-use std::sync::Arc;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use tokio::{sync::oneshot, time::timeout_at};
+use futures_core::future::BoxFuture;
+use tokio::{runtime::Handle, sync::oneshot, time::timeout_at};
 
 use crate::{
     Error, ErrorKind,
@@ -10,18 +16,36 @@ use crate::{
     events,
     expiry::{Extent, Timeouts, Times},
     id::{RowId, Token},
-    state::{MayTouch, Record, Reissue, Source},
+    state::{NewIdWrite, Record, Source, Touch},
     store::{
         PgSessionStore,
         database::out_of_time,
         entries::{InsertRow, LoadRow, Written},
         receipt::Receipt,
         row::{Content, Row},
-        writer::{ReissueOrder, SaveOrder, Write},
+        undo::Undelivered,
+        writer::{NewIdOrder, SaveOrder, Saved, Write},
     },
 };
 
 impl PgSessionStore {
+    /// The database's time, as far as this process knows it: seconds since the
+    /// epoch, or minus infinity before it looked at the table.
+    pub(crate) fn now(&self) -> f64 {
+        let table = self.set_up().found();
+        table.map_or(f64::NEG_INFINITY, |table| table.clock.now())
+    }
+
+    /// Seconds by which an expiry may seem to be ahead: in a column without a
+    /// zone, the second of the two hours that clocks show twice in autumn.
+    pub(crate) fn zone_slack(&self) -> f64 {
+        let table = self.set_up().found();
+        match table.is_some_and(|table| !table.columns.expiry_has_time_zone()) {
+            true => 3600.0,
+            false => 0.0,
+        }
+    }
+
     /// The live rows among these.
     pub(crate) async fn load_rows(&self, ids: &[RowId]) -> Result<Vec<Arc<Row>>, Error> {
         let receipts: Vec<_> = ids
@@ -37,38 +61,51 @@ impl PgSessionStore {
 
     /// A row for a session that this request began, under a token that was
     /// never used before.
+    ///
+    /// If the future is dropped, or the time is up, the row is deleted again
+    /// once its insert is through: nobody has its token.
     pub(crate) async fn insert(
         &self,
         document: Arc<Document>,
-        timeouts: &Timeouts,
+        timeouts: Arc<Timeouts>,
     ) -> Result<(Token, Arc<Row>), Error> {
+        let token = self.format().new_token()?;
+        let id = self.row_id(&token);
+        let insert = UnsentRow {
+            insert: Some(Box::pin(self.clone().insert_new(
+                id.clone(),
+                document,
+                timeouts,
+            ))),
+            undelivered: Some(Undelivered::row(&self.shared.writer, id)),
+        };
         let deadline = self.set_up().database.deadline();
-        timeout_at(deadline, self.insert_new(document, timeouts))
+        let row = timeout_at(deadline, insert)
             .await
-            .unwrap_or_else(|_| Err(out_of_time()))
+            .unwrap_or_else(|_| Err(out_of_time()))?;
+        Ok((token, row))
     }
 
     async fn insert_new(
-        &self,
+        self,
+        id: RowId,
         document: Arc<Document>,
-        timeouts: &Timeouts,
-    ) -> Result<(Token, Arc<Row>), Error> {
+        timeouts: Arc<Timeouts>,
+    ) -> Result<Arc<Row>, Error> {
         let table = self.set_up().table().await?;
-        self.check_timeouts(timeouts)?;
-        let token = self.format().new_token()?;
+        self.check_timeouts(&timeouts)?;
         let has_created = table.columns.has_created();
         let extent = timeouts.extent_of_new(&document.meta(), has_created);
         let content = Content::from(document);
         let order = InsertRow {
-            id: self.format().row_id(&token),
+            id: id.clone(),
             text: Arc::clone(&content.text),
             extent,
         };
-        let id = order.id.clone();
         let written = self.insert_row(order).await?;
         events::began(self.meter(), &self.format().handle(&id));
         let times = Times::of_new(written, &table.columns);
-        Ok((token, Arc::new(Row::written(id, content, times))))
+        Ok(Arc::new(Row::written(id, content, times)))
     }
 
     /// Sent once more when the server ended the connection: the id is nobody
@@ -107,15 +144,16 @@ impl PgSessionStore {
         base: Arc<Row>,
         record: Record,
         timeouts: Arc<Timeouts>,
-        may_touch: MayTouch,
-    ) -> Result<Arc<Row>, Error> {
+        touch: Touch,
+    ) -> Result<Saved, Error> {
         let (answer, receipt) = self.receipt();
         let id = base.id.clone();
         let order = SaveOrder {
             base,
             record,
-            may_touch,
+            touch,
             timeouts,
+            is_forwarded: false,
             deadline: receipt.deadline(),
             answer,
         };
@@ -124,28 +162,32 @@ impl PgSessionStore {
     }
 
     /// Gives the session a new token; the old one opens nothing any more.
-    pub(crate) async fn reissue(
+    pub(crate) async fn new_id(
         &self,
-        reissue: Reissue,
+        write: NewIdWrite,
         timeouts: Arc<Timeouts>,
     ) -> Result<(Token, Arc<Row>), Error> {
         let token = self.format().new_token()?;
-        let new_id = self.format().row_id(&token);
+        let new_id = self.row_id(&token);
         // In order with what else is done to the row that there is.
-        let queue = match &reissue.source {
+        let queue = match &write.source {
             Source::Row(id) => id.clone(),
             Source::Nothing(_) => new_id.clone(),
         };
         let (answer, receipt) = self.receipt();
-        let order = ReissueOrder {
-            reissue,
+        let order = NewIdOrder {
+            write,
             timeouts,
             new_id,
             deadline: receipt.deadline(),
             answer,
         };
-        self.shared.writer.submit(queue, Write::Reissue(order));
-        Ok((token, receipt.answer().await?))
+        self.shared.writer.submit(queue, Write::NewId(order));
+        // Dropped here, or too late, the new id is undone.
+        let (outcome, undelivered) = receipt.answer().await?;
+        let row = outcome?;
+        undelivered.delivered();
+        Ok((token, row))
     }
 
     /// Deletes the row, and answers whether there was one; none is as good.
@@ -162,6 +204,43 @@ impl PgSessionStore {
             answer,
             Receipt::new(receipt, self.set_up().database.deadline()),
         )
+    }
+}
+
+/// An insert that goes on in a task of its own if it is dropped.
+struct UnsentRow {
+    insert: Option<BoxFuture<'static, Result<Arc<Row>, Error>>>,
+    undelivered: Option<Undelivered>,
+}
+
+impl Future for UnsentRow {
+    type Output = Result<Arc<Row>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let insert = self.insert.as_mut().expect("not polled after it was ready");
+        let outcome = ready!(insert.as_mut().poll(cx));
+        self.insert = None;
+        let is_open = outcome
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Unavailable);
+        if let (false, Some(undelivered)) = (is_open, self.undelivered.take()) {
+            undelivered.delivered();
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for UnsentRow {
+    fn drop(&mut self) {
+        let (insert, undelivered) = (self.insert.take(), self.undelivered.take());
+        if let (Some(insert), Some(undelivered), Ok(runtime)) =
+            (insert, undelivered, Handle::try_current())
+        {
+            runtime.spawn(async move {
+                drop(insert.await);
+                drop(undelivered);
+            });
+        }
     }
 }
 

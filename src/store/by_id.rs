@@ -41,7 +41,12 @@ impl PgSessionStore {
         Ok(row.and_then(|row| {
             let document = Arc::clone(row.document()?);
             let id = self.format().handle(&row.id);
-            Some(StoredSession::new(id, row, document))
+            Some(StoredSession::new(
+                id,
+                row,
+                document,
+                self.own_realm().clone(),
+            ))
         }))
     }
 
@@ -75,7 +80,7 @@ impl PgSessionStore {
     /// A handle that was kept as text does not tell the row where the row's id
     /// is a secret; then every row is asked.
     async fn row_of(&self, id: &SessionId) -> Result<Option<RowId>, Error> {
-        if let Some(row) = self.format().row_of(id) {
+        if let Some(row) = self.format().row_of(id, self.own_realm()) {
             return Ok(Some(row));
         }
         let digest = id.digest()?;

@@ -13,6 +13,17 @@ use time::OffsetDateTime;
 
 use super::{instant::Instant, row::Loaded, user_session::Listed};
 
+/// What a load answers.
+type LoadedRow = (
+    String,
+    Option<String>,
+    Instant,
+    Option<Instant>,
+    Instant,
+    Option<Instant>,
+    Option<String>,
+);
+
 /// What a statement answers for a row that it wrote.
 type Written = (String, OffsetDateTime);
 
@@ -47,9 +58,9 @@ macro_rules! loaded {
 fn load_fits_the_table() {
     drop(
         query_file!("src/store/sql/load.sql", &[ID.to_owned()])
-            .map(|row| -> Loaded { loaded!(row) }),
+            .map(|row| -> LoadedRow { loaded!(row) }),
     );
-    drop(query_file!("src/store/sql/load_one.sql", ID).map(|row| -> Loaded { loaded!(row) }));
+    drop(query_file!("src/store/sql/load_one.sql", ID).map(|row| -> LoadedRow { loaded!(row) }));
 }
 
 #[test]
@@ -144,7 +155,13 @@ fn destroy_fits_the_table() {
 
 #[test]
 fn cycle_fits_the_table() {
-    drop(query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded { loaded!(row) }));
+    drop(
+        query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded {
+            let device = row.device.clone();
+            let (id, text, expires, created, now, seen, user) = loaded!(row);
+            (id, text, expires, created, now, seen, user, device)
+        }),
+    );
     drop(query_file!(
         "src/store/sql/cycle_copy.sql",
         ID,
@@ -158,6 +175,14 @@ fn cycle_fits_the_table() {
         ID,
         DOCUMENT as _,
         SECONDS
+    ));
+    drop(query_file!(
+        "src/store/sql/undo.sql",
+        ID,
+        DOCUMENT as _,
+        SECONDS,
+        Some(ID),
+        Some(DOCUMENT) as _,
     ));
 }
 
@@ -258,6 +283,7 @@ fn inspect_fits_the_catalog() {
 #[test]
 fn what_is_asked_of_the_server_fits_any_database() {
     drop(query_file!("src/store/sql/backend.sql").map(|row| row.backend.is_some()));
+    drop(query_file!("src/store/sql/version.sql").map(|row| row.version.is_some()));
     drop(query_file!("src/store/sql/prepared.sql").map(|row| row.name.is_some()));
     drop(query_file!("src/store/sql/read_only.sql").map(|row| row.is_read_only == Some(true)));
     drop(query_file!("src/store/sql/check_zone.sql", ID).map(|row| row.local.is_some()));

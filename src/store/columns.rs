@@ -33,6 +33,10 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
+    pub(crate) fn expiry_has_time_zone(&self) -> bool {
+        self.expiry == Instant::Zoned
+    }
+
     pub(crate) fn has_created(&self) -> bool {
         self.has("created")
     }
@@ -63,7 +67,7 @@ impl Columns {
             device: self.has("device"),
             expiry_index: self.has_expiry_index,
             unique_id: self.has_unique_id,
-            zoned_expiry: self.expiry == Instant::Zoned,
+            zoned_expiry: self.expiry_has_time_zone(),
         }
     }
 }

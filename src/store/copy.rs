@@ -1,13 +1,13 @@
 //! The statements of a new id.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::Query};
 
 use crate::{
     Error,
     document::Document,
-    expiry::{Extent, Times},
+    expiry::{Extent, FORWARDING, Times},
     id::RowId,
     login::Login,
     store::{
@@ -20,10 +20,6 @@ use crate::{
     },
 };
 
-/// How long the old id tells late requests where their session went. It opens
-/// nothing meanwhile. Longer than any answer should be under way.
-const FORWARDING: Duration = Duration::from_secs(60);
-
 pub(super) async fn copy(
     table: &Table,
     connection: &mut PgConnection,
@@ -33,11 +29,24 @@ pub(super) async fn copy(
 ) -> Result<Row, Error> {
     let extent = plan.timeouts.extent(&document.meta(), row.times.created);
     let content = Content::from(Arc::new(document));
-    of_row(&table.reissue.copy, row, plan, &content, extent)
-        .execute(connection)
-        .await?;
+    insert(table, connection, &row.id, &plan.new_id, &content, extent).await?;
     let times = row.times.moved(Written::at(row.times.now, extent));
     Ok(Row::written(plan.new_id.clone(), content, times).of(row.user.clone()))
+}
+
+/// Copies the row under another id, with another document and expiry.
+pub(super) async fn insert(
+    table: &Table,
+    connection: &mut PgConnection,
+    from: &RowId,
+    to: &RowId,
+    content: &Content,
+    extent: Extent,
+) -> Result<(), Error> {
+    of_row(&table.reissue.copy, from, to, content, extent)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// The session begins anew, but for what it holds.
@@ -53,11 +62,17 @@ pub(super) async fn copy_for(
     let created = table.columns.has_created().then_some(now);
     let extent = plan.timeouts.extent(&document.meta(), created);
     let content = Content::from(Arc::new(document));
-    of_row(&table.reissue.login_copy, row, plan, &content, extent)
-        .bind(login.user_id())
-        .bind(login.device_text())
-        .execute(connection)
-        .await?;
+    of_row(
+        &table.reissue.login_copy,
+        &row.id,
+        &plan.new_id,
+        &content,
+        extent,
+    )
+    .bind(login.user_id())
+    .bind(login.device_text())
+    .execute(connection)
+    .await?;
     let times = Times::of_new(Written::at(now, extent), &table.columns);
     Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
 }
@@ -65,14 +80,14 @@ pub(super) async fn copy_for(
 /// What both statements that copy a row begin with.
 fn of_row(
     copy: &Sql,
-    row: &Row,
-    plan: &Plan,
+    from: &RowId,
+    to: &RowId,
     content: &Content,
     extent: Extent,
 ) -> Query<'static, Postgres, PgArguments> {
     copy.query()
-        .bind(row.id.as_str())
-        .bind(plan.new_id.as_str())
+        .bind(from.as_str())
+        .bind(to.as_str())
         .bind(&*content.text)
         .bind(extent.ttl)
         .bind(extent.until)

@@ -11,6 +11,7 @@ use crate::{
     Error, ErrorKind,
     store::{
         acquire::Backend,
+        connecting,
         connections::{Connections, Use},
         sql::Pooling,
     },
@@ -313,6 +314,9 @@ impl StdError for OutOfTime {}
 
 impl From<sqlx::Error> for Error {
     fn from(source: sqlx::Error) -> Self {
+        if let Some(message) = connecting::fault(&source) {
+            return Self::caused(ErrorKind::Setup, message, source);
+        }
         let (kind, message) = match &source {
             sqlx::Error::Database(error) if is_of_an_old_plan(&**error) => {
                 (ErrorKind::Conflict, "the table was changed")

@@ -1,16 +1,11 @@
 //! What the requests that wait for a save make of its row.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use crate::{
-    Error, ErrorKind,
-    changes::Changes,
     document::Document,
     expiry::Extent,
-    state::MayTouch,
+    state::Touch,
     store::{
         row::{Content, Row},
         writer::SaveOrder,
@@ -77,7 +72,7 @@ fn replay_all(mut document: Document, orders: &mut Vec<SaveOrder>) -> Arc<Docume
     let mut failures = Vec::new();
     let mut index = 0;
     while index < orders.len() {
-        match replay(&mut orders[index].record.changes, &mut document) {
+        match orders[index].record.changes.replay_caught(&mut document) {
             Ok(()) => index += 1,
             Err(error) => failures.push((orders.remove(index), error)),
         }
@@ -88,32 +83,15 @@ fn replay_all(mut document: Document, orders: &mut Vec<SaveOrder>) -> Arc<Docume
     Arc::new(document)
 }
 
-/// A closure of an application that panics must not take the requests along
-/// that are saved together with its own.
-///
-/// # Errors
-///
-/// Those of the replay, and where a closure panics.
-pub(super) fn replay(changes: &mut Changes, document: &mut Document) -> Result<(), Error> {
-    let replayed = catch_unwind(AssertUnwindSafe(|| changes.replay(document)));
-    replayed.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::Serialize,
-            "a closure given to Session::update panicked when it was replayed",
-        ))
-    })
-}
-
 fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent> {
     let meta = document.meta();
     orders
         .iter()
         .rev()
         .find(|order| {
-            order.record.changes.set_expiry()
-                || order.may_touch == MayTouch::Must
-                || (order.may_touch == MayTouch::Yes
-                    && order.timeouts.is_touch_due(&meta, row.times))
+            order.record.changes.set_terms()
+                || order.touch == Touch::Always
+                || (order.touch == Touch::IfDue && order.timeouts.is_touch_due(&meta, row.times))
         })
         .map(|order| order.timeouts.extent(&meta, row.times.created))
 }

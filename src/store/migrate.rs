@@ -1,9 +1,7 @@
 use std::{borrow::Cow, sync::LazyLock};
 
-use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, PgPool, SqlSafeStr as _,
-    migrate::{MigrateError, Migration, MigrationType, Migrator},
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, SqlSafeStr as _};
+use sqlx_core::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use crate::{
     Error, ErrorKind,
@@ -110,6 +108,7 @@ impl SetUp {
     /// CREATE rights can call it on a finished table, and so that many
     /// processes can call it at once.
     pub(super) async fn migrate(&self) -> Result<(), Error> {
+        self.check_engine().await?;
         let found = self.columns().await?;
         // Before anything is created.
         let pooling = self.database.noticed_pooling().await?;

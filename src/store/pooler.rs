@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::{
     Error, ErrorKind,
-    store::{database::Database, sql::Pooling},
+    store::{database::Database, encryption::warn_where_there_is_none, sql::Pooling},
 };
 
 /// How often two connections are compared: others may come between in step.
@@ -30,11 +30,16 @@ impl Database {
     /// others between two statements, and neither looks after the prepared ones
     /// nor was told of.
     pub(super) async fn noticed_pooling(&self) -> Result<Pooling, Error> {
+        let options = self.pool().connect_options();
+        let warned = timeout(PATIENCE, warn_where_there_is_none(&options));
+        tokio::join!(self.pooling_before(&options), warned).0
+    }
+
+    async fn pooling_before(&self, options: &PgConnectOptions) -> Result<Pooling, Error> {
         if self.pooling == Pooling::Transaction {
             return Ok(Pooling::Transaction);
         }
-        let options = self.pool().connect_options();
-        let found = timeout(PATIENCE, compare(&options)).await;
+        let found = timeout(PATIENCE, compare(options)).await;
         self.connections
             .are_direct(matches!(found, Ok(Ok(Found::Nothing))));
         match found {

@@ -1,8 +1,8 @@
 //! Which of several servers takes the writes, and a pool that follows it.
 
 use std::{
+    error::Error as StdError,
     fmt,
-    future::pending,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -15,14 +15,19 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
 
 use crate::{
     Error, ErrorKind,
-    store::{TIMEOUT, inspect::is_read_only, save::random_fraction},
+    store::{
+        TIMEOUT,
+        connecting::{explained, socket},
+        inspect::is_read_only,
+        save::random_fraction,
+    },
 };
 
 /// How long one server may take to say whether it takes writes.
@@ -50,12 +55,14 @@ impl Primary {
     /// # Errors
     ///
     /// When none of the servers takes writes within the time for one
-    /// statement.
+    /// statement, and at once when all refuse the connection for good.
     pub(super) async fn connect(servers: Vec<PgConnectOptions>) -> Result<Arc<Self>, Error> {
         let since = Arc::new(Since::new(Instant::now()));
-        let current = timeout(TIMEOUT, search(&servers))
-            .await
-            .map_err(|_| nowhere())?;
+        let mut seen = Seen::of(&servers);
+        let found = timeout(TIMEOUT, search(&servers, &mut seen, Unless::AllRefuse)).await;
+        let Some(current) = found.ok().flatten() else {
+            return Err(seen.into());
+        };
         let pool = options(&since).connect_lazy_with(servers[current].clone());
         Ok(Arc::new(Self {
             servers,
@@ -113,8 +120,12 @@ impl Search {
     }
 
     async fn follow(&self) {
-        if let Ok(found) = timeout(LONGEST_SEARCH, search(&self.0.servers)).await {
-            self.0.follow(found);
+        let servers = &self.0.servers;
+        let mut seen = Seen::of(servers);
+        let search = search(servers, &mut seen, Unless::TimeIsUp);
+        match timeout(LONGEST_SEARCH, search).await.ok().flatten() {
+            Some(found) => self.0.follow(found),
+            None => tracing::warn!(%seen, "no server was found that takes writes"),
         }
     }
 }
@@ -125,36 +136,128 @@ impl Drop for Search {
     }
 }
 
-/// Asks each server until one takes writes; one that is silent keeps no other
-/// from being asked.
-async fn search(servers: &[PgConnectOptions]) -> usize {
-    let mut searches = JoinSet::new();
-    for (index, server) in servers.iter().cloned().enumerate() {
-        searches.spawn(async move {
-            until_it_takes_writes(server).await;
-            index
-        });
-    }
-    match searches.join_next().await {
-        Some(Ok(found)) => found,
-        _ => pending().await,
-    }
+/// When a search ends that finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Unless {
+    /// As soon as no server takes the connection as it is set up.
+    AllRefuse,
+    /// A server that is set up anew may refuse connections for a while.
+    TimeIsUp,
 }
 
-async fn until_it_takes_writes(server: PgConnectOptions) {
-    while !takes_writes(server.clone()).await {
+/// Asks each server until one takes writes; one that is silent keeps no other
+/// from being asked.
+async fn search(servers: &[PgConnectOptions], seen: &mut Seen, unless: Unless) -> Option<usize> {
+    let (report, mut reports) = mpsc::channel(servers.len());
+    let mut searches = JoinSet::new();
+    for (index, server) in servers.iter().cloned().enumerate() {
+        searches.spawn(ask(index, server, report.clone()));
+    }
+    drop(report);
+    while let Some((index, outcome)) = reports.recv().await {
+        match outcome {
+            Ok(()) => return Some(index),
+            Err(error) => seen.errors[index] = Some(error),
+        }
+        if unless == Unless::AllRefuse && seen.all_refuse() {
+            return None;
+        }
+    }
+    None
+}
+
+type Report = mpsc::Sender<(usize, Result<(), Error>)>;
+
+async fn ask(index: usize, server: PgConnectOptions, report: Report) {
+    loop {
+        let outcome = takes_writes(&server).await;
+        if report.send((index, outcome)).await.is_err() {
+            return;
+        }
         tokio::time::sleep(PAUSE.mul_f64(1.0 + random_fraction())).await;
     }
 }
 
-async fn takes_writes(server: PgConnectOptions) -> bool {
+/// # Errors
+///
+/// When it can't be reached or takes none.
+async fn takes_writes(server: &PgConnectOptions) -> Result<(), Error> {
     let question = async {
         let mut connection = server.connect().await?;
         let is_read_only = is_read_only(&mut connection).await?;
         connection.close().await?;
-        Ok::<_, sqlx::Error>(!is_read_only)
+        Ok::<_, sqlx::Error>(is_read_only)
     };
-    matches!(timeout(PATIENCE, question).await, Ok(Ok(true)))
+    match timeout(PATIENCE, question).await {
+        Ok(Ok(false)) => Ok(()),
+        Ok(Ok(true)) => Err(Error::new(ErrorKind::Unavailable, "it takes no writes")),
+        Ok(Err(error)) => Err(explained(error, server).into()),
+        Err(_) => Err(Error::new(
+            ErrorKind::Unavailable,
+            "it did not answer within 2 seconds",
+        )),
+    }
+}
+
+/// The last error of each server that was asked.
+#[derive(Debug)]
+struct Seen {
+    servers: Vec<String>,
+    errors: Vec<Option<Error>>,
+}
+
+impl Seen {
+    fn of(servers: &[PgConnectOptions]) -> Self {
+        let name = |server: &PgConnectOptions| match socket(server) {
+            Some(folder) => format!("{}:{}", folder.display(), server.get_port()),
+            None => format!("{}:{}", server.get_host(), server.get_port()),
+        };
+        Self {
+            servers: servers.iter().map(name).collect(),
+            errors: servers.iter().map(|_| None).collect(),
+        }
+    }
+
+    fn refusals(&self) -> usize {
+        let errors = self.errors.iter().flatten();
+        errors
+            .filter(|error| error.kind() == ErrorKind::Setup)
+            .count()
+    }
+
+    fn all_refuse(&self) -> bool {
+        self.refusals() == self.servers.len()
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (server, error)) in self.servers.iter().zip(&self.errors).enumerate() {
+            let separator = if place == 0 { "" } else { "; " };
+            write!(f, "{separator}{server}: ")?;
+            match error {
+                Some(error) => write!(f, "{error}")?,
+                None => f.write_str("it was not reached in time")?,
+            }
+            if let Some(source) = error.as_ref().and_then(StdError::source) {
+                write!(f, " ({source})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Seen {}
+
+impl From<Seen> for Error {
+    /// A refusal stays when the others are back.
+    fn from(seen: Seen) -> Self {
+        let kind = match seen.refusals() {
+            0 => ErrorKind::Unavailable,
+            _ => ErrorKind::Setup,
+        };
+        Self::caused(kind, NOWHERE, seen)
+    }
 }
 
 fn options(since: &Arc<Since>) -> PgPoolOptions {
@@ -164,7 +267,7 @@ fn options(since: &Arc<Since>) -> PgPoolOptions {
         .after_connect(|connection, _| {
             Box::pin(async move {
                 match is_read_only(connection).await? {
-                    true => Err(sqlx::Error::Configuration(nowhere().into())),
+                    true => Err(sqlx::Error::Configuration(NOWHERE.into())),
                     false => Ok(()),
                 }
             })
@@ -175,12 +278,7 @@ fn options(since: &Arc<Since>) -> PgPoolOptions {
         })
 }
 
-fn nowhere() -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        "no server was found that takes writes",
-    )
-}
+const NOWHERE: &str = "no server was found that takes writes";
 
 impl fmt::Debug for Primary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

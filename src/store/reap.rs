@@ -4,6 +4,7 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::{
     Error,
+    realm::Realm,
     store::{PgSessionStore, Shared, table::Table},
     telemetry::Operation,
 };
@@ -40,9 +41,10 @@ pub(crate) struct WeakStore {
 
 impl WeakStore {
     pub(crate) fn upgrade(&self) -> Option<PgSessionStore> {
-        self.shared
-            .upgrade()
-            .map(|shared| PgSessionStore { shared })
+        self.shared.upgrade().map(|shared| PgSessionStore {
+            shared,
+            realm: Realm::default(),
+        })
     }
 
     /// Returns when the last clone of the store is dropped.

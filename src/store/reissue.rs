@@ -4,26 +4,27 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Row as _};
 
 use crate::{
     Error, ErrorKind,
     changes::Changes,
     document::Document,
     events,
-    expiry::Timeouts,
+    expiry::{MOVED_GRACE, Timeouts},
     format::OldId,
     id::RowId,
     login::{Data, Login, SessionLimit},
     state::Source,
     store::{
         copy::{begin, copy, copy_for, delete, forward},
-        draft::replay,
+        destroy::successor_of,
         entries::LoadRow,
         limit,
         row::{Loaded, Row},
         table::Table,
-        writer::{ReissueOrder, Writer},
+        undo::{Commit, Made, Undelivered},
+        writer::{NewIdOrder, Writer},
     },
     telemetry::{Meter, Operation},
 };
@@ -38,29 +39,36 @@ pub(super) struct Plan {
     pub(super) timeouts: Arc<Timeouts>,
     changes: Mutex<Changes>,
     pub(super) login: Option<Arc<Login>>,
+    /// What the request sees, see [`begin_separately`].
+    seen: Arc<Document>,
     limit: Option<SessionLimit>,
     meter: Arc<Meter>,
     deadline: tokio::time::Instant,
+    /// What may be committed, see [`Undelivered`].
+    pub(super) commit: Arc<Commit>,
 }
 
 impl Writer {
-    pub(super) async fn reissue_row(&self, order: ReissueOrder) {
+    pub(super) async fn reissue_row(self: &Arc<Self>, order: NewIdOrder) {
         let plan = Arc::new(Plan {
-            source: order.reissue.source,
+            source: order.write.source,
             new_id: order.new_id,
             timeouts: order.timeouts,
-            changes: Mutex::new(order.reissue.changes),
-            login: order.reissue.login,
+            changes: Mutex::new(order.write.changes),
+            login: order.write.login,
+            seen: order.write.seen,
             limit: self.set_up.limit,
             meter: Arc::clone(&self.set_up.database.meter),
             deadline: order.deadline,
+            commit: Arc::default(),
         });
         let outcome = self.reissue_until_settled(&plan).await;
         if outcome.is_ok() {
             self.tell(&plan);
         }
+        let undelivered = Undelivered::new_id(self, &plan);
         // Nobody waits for the answer of a cancelled request.
-        drop(order.answer.send(outcome));
+        drop(order.answer.send(Ok((outcome, undelivered))));
     }
 
     fn tell(&self, plan: &Plan) {
@@ -125,20 +133,24 @@ async fn reissue(
     }
     let mut transaction = connection.begin().await?;
     let limited = plan.login.as_deref().zip(plan.limit);
+    let mut made = Made::Begun;
     if let Some((login, _)) = limited {
         limit::lock(&table, &mut transaction, login.user_id()).await?;
     }
     let row = match &plan.source {
-        Source::Row(id) => move_on(&table, &mut transaction, &plan, id).await?,
+        Source::Row(id) => move_on(&table, &mut transaction, &plan, id, &mut made).await?,
         Source::Nothing(document) => {
             begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
         }
     };
     let Some((login, limit)) = limited else {
+        plan.commit.sent(made);
+        // Dropped here, the outcome is open, and the new id will be undone.
         transaction.commit().await?;
         return Ok(row);
     };
     let ended = limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
+    plan.commit.sent(made);
     transaction.commit().await?;
     if ended > 0 {
         events::ended_at_the_limit(&plan.meter, ended, limit.sessions);
@@ -151,8 +163,12 @@ async fn move_on(
     connection: &mut PgConnection,
     plan: &Plan,
     id: &RowId,
+    made: &mut Made,
 ) -> Result<Row, Error> {
-    let row = lock(table, connection, id).await?;
+    let (row, device) = lock_with_device(table, connection, id).await?;
+    if let Some(successor) = row.successor() {
+        return begin_separately(table, connection, plan, &successor).await;
+    }
     let document = plan.replay(&row)?;
     let copied = match &plan.login {
         None => copy(table, connection, plan, &row, document).await?,
@@ -162,7 +178,57 @@ async fn move_on(
         OldId::Forwards => forward(table, connection, plan, id).await?,
         OldId::IsDeleted => delete(table, connection, id).await?,
     }
+    *made = Made::Moved {
+        before: Box::new(row),
+        device,
+        after: Box::new(copied.clone()),
+    };
     Ok(copied)
+}
+
+/// The session got a new id since the request loaded it. The token of that id
+/// is known to another response only, which may be lost: a browser that sends
+/// the form of a login twice drops the first response. So a login begins a
+/// session of its own, from what its request saw. Nothing of a session that
+/// was ended since comes back that way.
+///
+/// # Errors
+///
+/// If the request is no login, or the session was ended.
+async fn begin_separately(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    successor: &RowId,
+) -> Result<Row, Error> {
+    let Some(login) = &plan.login else {
+        return Err(Error::moved(MOVED_GRACE));
+    };
+    if login.data != Data::IsDropped {
+        check_alive(table, connection, successor.clone()).await?;
+    }
+    begin(table, connection, plan, Arc::clone(&plan.seen)).await
+}
+
+/// Follows a session from id to id.
+///
+/// # Errors
+///
+/// If it was ended.
+async fn check_alive(
+    table: &Table,
+    connection: &mut PgConnection,
+    mut id: RowId,
+) -> Result<(), Error> {
+    loop {
+        let query = table.load.one.query().bind(id.as_str());
+        let row = query.fetch_optional(&mut *connection).await?;
+        let text: Option<String> = row.ok_or_else(Error::ended)?.try_get(1)?;
+        match text.and_then(|text| successor_of(table.layout, &text)) {
+            Some(successor) => id = successor,
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Waits for whoever writes the row now, and reads what they wrote.
@@ -171,6 +237,16 @@ pub(super) async fn lock(
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<Row, Error> {
+    let (row, _) = lock_with_device(table, connection, id).await?;
+    Ok(row)
+}
+
+/// And what is remembered of the device.
+async fn lock_with_device(
+    table: &Table,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<(Row, Option<String>), Error> {
     let row: Option<Loaded> = table
         .reissue
         .lock
@@ -179,22 +255,20 @@ pub(super) async fn lock(
         .fetch_optional(connection)
         .await?;
     match row {
-        Some(row) if row.0 == id.as_str() => Ok(Row::loaded(row, table.layout)),
+        Some(mut row) if row.0 == id.as_str() => {
+            let device = row.7.take();
+            Ok((Row::loaded(row, table.layout), device))
+        }
         Some(_) => Err(Error::not_asked_for()),
         None => Err(Error::ended()),
     }
 }
 
 impl Plan {
-    /// A session that has a new id already is not this request's to move: the
-    /// token of that id is known to another answer only.
     fn replay(&self, row: &Row) -> Result<Document, Error> {
         let mut document = Document::clone(row.document().ok_or_else(Error::ended)?);
-        if row.successor().is_some() {
-            return Err(Error::ended());
-        }
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        replay(&mut changes, &mut document)?;
+        changes.replay_caught(&mut document)?;
         Ok(document)
     }
 

@@ -178,6 +178,7 @@ mod tests {
             include_str!("sql/cycle_lock.sql"),
             include_str!("sql/cycle_copy.sql"),
             include_str!("sql/cycle_forward.sql"),
+            include_str!("sql/undo.sql"),
             include_str!("sql/login_copy.sql"),
             include_str!("sql/login_insert.sql"),
             include_str!("sql/user_list.sql"),

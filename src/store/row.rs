@@ -21,7 +21,7 @@ pub(crate) struct Row {
     document: OnceLock<Option<Arc<Document>>>,
 }
 
-/// The columns of `load.sql` and `cycle_lock.sql`.
+/// The columns of `cycle_lock.sql`.
 pub(super) type Loaded = (
     String,
     Option<String>,
@@ -30,11 +30,12 @@ pub(super) type Loaded = (
     Instant,
     Option<Instant>,
     Option<String>,
+    Option<String>,
 );
 
 impl Row {
     pub(super) fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Self {
-        let (id, text, expires, created, now, seen, user) = loaded;
+        let (id, text, expires, created, now, seen, user, _) = loaded;
         let times = Times {
             now: now.0,
             expires: expires.0,

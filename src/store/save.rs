@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 use crate::{
     Error, ErrorKind,
-    expiry::Extent,
+    expiry::{Extent, MOVED_GRACE},
     id::RowId,
     store::{
         database::out_of_time,
         draft::{Draft, compose},
         entries::{LoadRow, SaveRow, TouchRow, Written},
         row::Row,
-        writer::{SaveOrder, Write, Writer},
+        writer::{SaveOrder, Saved, Write, Writer},
     },
     telemetry::Meter,
 };
@@ -31,6 +31,9 @@ const MAX_PAUSE: Duration = Duration::from_millis(20);
 /// How an attempt to write the row ended.
 enum Attempt {
     Written(Arc<Row>),
+    /// Another writer moved the expiry, or ended the session; this is what was
+    /// known of the row before.
+    Untouched(Arc<Row>),
     /// The row is not what was compared with.
     Lost,
     /// The connection was lost before the answer.
@@ -57,11 +60,15 @@ impl Writer {
         let base = newest(id, latest, &orders);
         let outcome = self.save_until_won(id, base, &mut orders).await;
         match outcome {
-            Ok(Saved::Here(row)) => {
-                answer_all(orders, &Ok(Arc::clone(&row)));
+            Ok(Place::Here(row)) => {
+                answer_all(orders, &Ok(Saved::Here(Arc::clone(&row))));
                 self.remember(row)
             }
-            Ok(Saved::Moved(successor)) => {
+            Ok(Place::Untouched(row)) => {
+                answer_all(orders, &Ok(Saved::Untouched(row)));
+                None
+            }
+            Ok(Place::Successor(successor)) => {
                 self.forward(&successor, orders);
                 None
             }
@@ -77,7 +84,7 @@ impl Writer {
         id: &RowId,
         mut base: Option<Arc<Row>>,
         orders: &mut Vec<SaveOrder>,
-    ) -> Result<Saved, Error> {
+    ) -> Result<Place, Error> {
         let mut doubt = None;
         for lost in 1.. {
             let_go(orders)?;
@@ -87,16 +94,17 @@ impl Writer {
             };
             row.document().ok_or_else(unreadable)?;
             if let Some(successor) = row.successor() {
-                return Ok(Saved::Moved(successor));
+                return Ok(Place::Successor(successor));
             }
             let Some(draft) = compose(&row, orders, self.meter()) else {
-                return Ok(Saved::Here(row));
+                return Ok(Place::Here(row));
             };
             if age == Age::Remembered && draft.is_undone() {
                 continue;
             }
             match (self.attempt(&row, draft).await, doubt.take()) {
-                (Attempt::Written(row), _) => return Ok(Saved::Here(row)),
+                (Attempt::Written(row), _) => return Ok(Place::Here(row)),
+                (Attempt::Untouched(row), _) => return Ok(Place::Untouched(row)),
                 (Attempt::Failed(error), _)
                 | (Attempt::Lost, Some(error))
                 | (Attempt::InDoubt(error), Some(_)) => return Err(error),
@@ -200,7 +208,7 @@ impl Writer {
                 row.times = row.times.moved(written);
                 Attempt::Written(Arc::new(row))
             }
-            Ok(None) => Attempt::Written(Arc::new(row.clone())),
+            Ok(None) => Attempt::Untouched(Arc::new(row.clone())),
             Err(error) => Attempt::Failed(error),
         }
     }
@@ -211,9 +219,15 @@ impl Writer {
     }
 
     /// The session got a new id while these requests were running. Their
-    /// changes go where the session went; their cookies stay as they are.
+    /// changes follow it; their cookies stay as they are. A request that would
+    /// return what was committed must not learn what the successor holds.
     fn forward(self: &Arc<Self>, successor: &RowId, orders: Vec<SaveOrder>) {
-        for order in orders {
+        for mut order in orders {
+            if order.record.is_confirmed {
+                drop(order.answer.send(Err(Error::moved(MOVED_GRACE))));
+                continue;
+            }
+            order.is_forwarded = true;
             self.submit(successor.clone(), Write::Save(order));
         }
     }
@@ -242,9 +256,12 @@ fn is_the_last(orders: &[SaveOrder]) -> bool {
     latest.is_none_or(|deadline| deadline <= Instant::now() + MAX_PAUSE)
 }
 
-enum Saved {
+/// Which row takes the orders.
+enum Place {
     Here(Arc<Row>),
-    Moved(RowId),
+    /// The same, but not written.
+    Untouched(Arc<Row>),
+    Successor(RowId),
 }
 
 /// Of the row that was written last and those that the requests loaded, the
@@ -258,10 +275,15 @@ fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<
         .max_by(|a, b| a.times.now.total_cmp(&b.times.now))
 }
 
-fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Arc<Row>, Error>) {
+/// A request whose token does not open the row is not shown it.
+fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Saved, Error>) {
     for order in orders {
+        let outcome = match outcome {
+            Ok(_) if order.is_forwarded => Ok(Saved::Moved),
+            outcome => outcome.clone(),
+        };
         // Nobody waits for the answer of a cancelled request.
-        drop(order.answer.send(outcome.clone()));
+        drop(order.answer.send(outcome));
     }
 }
 

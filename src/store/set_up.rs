@@ -136,6 +136,7 @@ impl SetUp {
     }
 
     pub(super) async fn check(&self) -> Result<TableReport, Error> {
+        self.check_engine().await?;
         self.database.noticed_pooling().await?;
         self.check_table().await
     }

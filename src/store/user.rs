@@ -27,7 +27,7 @@ impl PgSessionStore {
     pub fn user(&self, user_id: impl Into<String>) -> UserSessions {
         UserSessions {
             store: self.clone(),
-            user_id: user_id.into(),
+            user_id: self.own_realm().user(&user_id.into()),
         }
     }
 }
@@ -135,7 +135,7 @@ impl UserSessions {
     /// In a format whose ids are secrets only the user's own are looked at.
     async fn row_of(&self, id: &SessionId) -> Result<Option<RowId>, Error> {
         let format = self.store.format();
-        if let Some(row) = format.row_of(id) {
+        if let Some(row) = format.row_of(id, self.store.own_realm()) {
             return Ok(Some(row));
         }
         let ids = self.rows().await?.into_iter().map(|row| RowId::from(row.0));

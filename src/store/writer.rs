@@ -14,13 +14,14 @@ use crate::{
     Error,
     expiry::Timeouts,
     id::RowId,
-    state::{MayTouch, Record, Reissue},
+    state::{NewIdWrite, Record, Touch},
     store::{
         batch::Batch,
         entries::{DestroyRow, InsertRow, LoadRow, SaveRow, TouchRow},
         row::Row,
         set_up::SetUp,
         statements::{Entry, Many},
+        undo::Undelivered,
     },
     telemetry::{Origin, writing},
 };
@@ -35,6 +36,8 @@ pub(crate) struct Writer {
     pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
     /// A session is in here as long as a task works on its row.
     queues: Mutex<HashMap<RowId, Vec<Queued>>>,
+    /// One new id at a time is undone.
+    pub(super) undoing: tokio::sync::Mutex<()>,
 }
 
 type Queued = (Write, Origin);
@@ -43,7 +46,7 @@ type Queued = (Write, Origin);
 pub(super) enum Write {
     Save(SaveOrder),
     Destroy(oneshot::Sender<Result<bool, Error>>),
-    Reissue(ReissueOrder),
+    NewId(NewIdOrder),
 }
 
 /// Changes to be replayed on the row; none of them means a mere touch.
@@ -51,22 +54,39 @@ pub(super) struct SaveOrder {
     /// The row as the request loaded it.
     pub(super) base: Arc<Row>,
     pub(super) record: Record,
-    pub(super) may_touch: MayTouch,
+    pub(super) touch: Touch,
     pub(super) timeouts: Arc<Timeouts>,
     /// Until when the request waits.
     pub(super) deadline: Instant,
-    pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
+    /// Whether the session got a new id since the request loaded it, so that
+    /// the order is carried out on a row that the request must not see.
+    pub(super) is_forwarded: bool,
+    pub(super) answer: oneshot::Sender<Result<Saved, Error>>,
 }
 
-pub(super) struct ReissueOrder {
-    pub(super) reissue: Reissue,
+/// Where the changes of a request were saved.
+#[derive(Clone, Debug)]
+pub(crate) enum Saved {
+    /// In the row that the request's own token opens.
+    Here(Arc<Row>),
+    /// Nowhere: there was nothing to change, and another writer moved the
+    /// expiry or ended the session.
+    Untouched(Arc<Row>),
+    /// In the successor of that row, which the request must not see.
+    Moved,
+}
+
+pub(super) struct NewIdOrder {
+    pub(super) write: NewIdWrite,
     pub(super) timeouts: Arc<Timeouts>,
     pub(super) new_id: RowId,
-    /// Until when the request waits: a new id that it does not hear of opens
-    /// nothing for anybody.
+    /// Until when the request waits.
     pub(super) deadline: Instant,
-    pub(super) answer: oneshot::Sender<Result<Arc<Row>, Error>>,
+    pub(super) answer: oneshot::Sender<Result<NewId, Error>>,
 }
+
+/// The outcome of a new id, and what undoes it if nobody receives the outcome.
+pub(super) type NewId = (Result<Arc<Row>, Error>, Undelivered);
 
 fn batch<E: Entry>(set_up: &SetUp) -> Arc<Batch<Many<E>>> {
     Batch::new(Many::new(set_up.clone()))
@@ -82,6 +102,7 @@ impl Writer {
             destroy: batch(&set_up),
             set_up,
             queues: Mutex::default(),
+            undoing: tokio::sync::Mutex::default(),
         })
     }
 
@@ -162,7 +183,7 @@ impl Worker {
                 self.writer.destroy_row(&self.id, answer).await;
                 None
             }
-            Step::Reissue(order) => {
+            Step::NewId(order) => {
                 self.writer.reissue_row(order).await;
                 None
             }
@@ -184,7 +205,7 @@ impl Drop for Worker {
 enum Step {
     Saves(Vec<SaveOrder>),
     Destroy(oneshot::Sender<Result<bool, Error>>),
-    Reissue(ReissueOrder),
+    NewId(NewIdOrder),
 }
 
 /// Each with those who wait for it.
@@ -199,7 +220,7 @@ fn steps(writes: Vec<Queued>) -> Vec<(Step, Vec<Origin>)> {
             }
             (Write::Save(order), _) => Step::Saves(vec![order]),
             (Write::Destroy(answer), _) => Step::Destroy(answer),
-            (Write::Reissue(order), _) => Step::Reissue(order),
+            (Write::NewId(order), _) => Step::NewId(order),
         };
         steps.push((step, vec![origin]));
     }

@@ -99,6 +99,7 @@ mod a_removal_cookie_mirrors_every_attribute {
         let visitor = chromium.profile().await;
         let site = Site::new(|layer| {
             layer
+                .cookie_name("id")
                 .secure(false)
                 .http_only(false)
                 .cookie_priority(CookiePriority::High)

@@ -25,9 +25,9 @@ use crate::{
     },
 };
 
-/// How many connections a store makes beside its pool at the most: two while it
-/// looks at its table, and one while it ends statements.
-const BESIDE_THE_POOL: u32 = 3;
+/// How many connections a store makes beside its pool at the most: three while
+/// it looks at its table, and one while it ends statements.
+const BESIDE_THE_POOL: u32 = 4;
 /// Of each of the pools.
 const CONNECTIONS: u32 = 10;
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -234,7 +234,7 @@ async fn a_cold_start_looks_at_the_table_once() {
     }
     visits.join_all().await;
     let made = place.network.accepted() - before;
-    assert!(made <= (CONNECTIONS + 2) as usize, "{made} connections");
+    assert!(made <= (CONNECTIONS + 3) as usize, "{made} connections");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,7 +264,7 @@ async fn a_cold_start_without_a_table_takes_no_more_connections_than_the_pool_ha
         }
     }
     // That of the place, and this one.
-    let bound = i64::from(CONNECTIONS + 2 + place::CONNECTIONS + 1);
+    let bound = i64::from(CONNECTIONS + 3 + place::CONNECTIONS + 1);
     assert!(most <= bound, "{most} backends");
 }
 

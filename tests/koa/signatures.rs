@@ -3,14 +3,14 @@
 use axum_pg_session::{KeygripDigest, Koa, PgSessionLayer};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Browser, Server, Site, page, with_both_generations};
+use crate::support::{Browser, Server, Site, page, with_both_generations};
 
 with_both_generations![
     known_signatures_open_a_session,
     a_signature_by_a_later_key_is_made_anew,
     keys_are_rotated_on_either_side,
     without_its_signature_a_cookie_opens_nothing,
-    with_a_wrong_signature_a_cookie_opens_nothing_and_the_signature_is_removed,
+    with_a_wrong_signature_a_cookie_opens_nothing,
     both_sign_with_sha256,
     both_do_without_signatures,
 ];
@@ -93,7 +93,7 @@ async fn without_its_signature_a_cookie_opens_nothing(site: Site) {
     assert_eq!(site.rows().dump().await, before);
 }
 
-async fn with_a_wrong_signature_a_cookie_opens_nothing_and_the_signature_is_removed(site: Site) {
+async fn with_a_wrong_signature_a_cookie_opens_nothing(site: Site) {
     let (koa, axum) = site.both().await;
     let mut other = Browser::new();
     other.visit(&koa, json!([["set", "user", "bob"]])).await;
@@ -105,16 +105,9 @@ async fn with_a_wrong_signature_a_cookie_opens_nothing_and_the_signature_is_remo
             let browser = browser_with(&site, &wrong).await;
             let answer = browser.peek(server, json!([])).await;
             assert_eq!(answer.session()["user"], Value::Null);
-            assert_removes_the_signature(&browser, &answer);
         }
     }
     assert_eq!(site.rows().document().await["user"], "ann");
-}
-
-fn assert_removes_the_signature(browser: &Browser, answer: &Answer) {
-    let mut browser = browser.clone();
-    browser.accept("/", answer);
-    assert!(browser.cookie("koa.sid.sig").is_none(), "{:?}", browser.jar);
 }
 
 async fn both_sign_with_sha256(site: Site) {

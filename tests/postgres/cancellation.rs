@@ -347,8 +347,9 @@ async fn a_login_at_the_limit_dropped_at_any_poll_ends_the_oldest_or_nothing() {
         .drop_at_every_poll("a login", prepare, visit, async |_, is_done| {
             let (old, new) = ([json!({"n": 1}), json!({})], [json!({"n": 1})]);
             stage.assert_holds(&[&old, &new], is_done).await;
+            // A login that reached nobody is undone, the end of the oldest not.
             let sessions = store.user(USER).count().await.expect("a count");
-            assert_eq!(sessions, 1);
+            assert!(sessions <= 1 && (sessions == 1 || !is_done), "{sessions}");
         })
         .await;
 }

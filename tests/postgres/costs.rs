@@ -171,7 +171,7 @@ async fn a_token_that_opens_nothing_costs_one_statement() {
     let mut browser = counted.stranger().with_cookie("__Host-id", &"A".repeat(43));
     let (answer, cost) = counted.cost(&mut browser, "/keys").await;
     assert_eq!(cost, 1);
-    assert!(answer.removes_the_cookie());
+    assert!(answer.sets_no_cookie());
 }
 
 async fn saves_nothing_for_an_equal_value(counted: &Counted) {

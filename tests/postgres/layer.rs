@@ -91,7 +91,15 @@ async fn same_site_is_always_explicit() {
 async fn a_cookie_for_localhost_is_neither_secure_nor_prefixed() {
     let site = Site::new().await;
     let cookie = cookie_of(site.layer().secure(false)).await;
-    assert_eq!((cookie.name(), cookie.secure()), ("id", None));
+    assert_eq!(cookie.secure(), None);
+    let digits = cookie
+        .name()
+        .strip_prefix("id-")
+        .expect("a name of the site's own");
+    assert!(
+        digits.len() == 8 && u32::from_str_radix(digits, 16).is_ok(),
+        "{digits}"
+    );
 }
 
 #[tokio::test]
@@ -185,6 +193,84 @@ async fn a_host_prefix_with_a_domain_is_refused_at_set_up() {
 }
 
 #[tokio::test]
+async fn a_domain_that_no_browser_takes_is_refused() {
+    for domain in [
+        "example.com:3000",
+        "https://example.com",
+        "*.example.com",
+        ".example.com",
+        "example.com.",
+        "example..com",
+        "example.com/",
+        " example.com",
+        "example.com ",
+        "exam ple.com",
+        "-example.com",
+        "[::1]",
+        "b\u{fc}cher.example",
+        &format!("{}.com", "a".repeat(64)),
+    ] {
+        let layer = unconnected().cookie_domain(domain);
+        assert_eq!(layer.check().expect_err(domain).kind(), ErrorKind::Setup);
+        let layer = unconnected()
+            .cookie_name("sid")
+            .former_cookie_scope(Some(domain), "/");
+        assert!(layer.check().is_err(), "{domain}");
+    }
+    for domain in [
+        "example.com",
+        "xn--bcher-kva.example",
+        "a_b.example",
+        "localhost",
+        "127.0.0.1",
+    ] {
+        assert!(
+            unconnected().cookie_domain(domain).check().is_ok(),
+            "{domain}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_no_request_has_is_refused() {
+    for path in [
+        "", "shop", "/a b", "/a?b", "/a#b", "/a/../b", "/./a", "/a\\b", "/\u{fc}",
+    ] {
+        let layer = unconnected().cookie_path(path);
+        assert_eq!(layer.check().expect_err(path).kind(), ErrorKind::Setup);
+    }
+    for path in ["/shop", "/shop/", "/a%20b", "/~a/b.c/(d)"] {
+        assert!(unconnected().cookie_path(path).check().is_ok(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_for_http_needs_a_cookie_that_scripts_can_not_see() {
+    for name in ["__Http-id", "__http-id", "__Host-Http-id", "__HOST-HTTP-ID"] {
+        let named = || unconnected().cookie_name(name);
+        assert!(named().check().is_ok(), "{name}");
+        assert_refused(&named().http_only(false), "HttpOnly");
+        assert_refused(&named().secure(false), "Secure");
+    }
+    assert_refused(
+        &unconnected()
+            .cookie_name("__Host-Http-id")
+            .cookie_path("/shop"),
+        "__Host-",
+    );
+}
+
+#[tokio::test]
+async fn a_former_scope_that_never_was_is_refused() {
+    let layer = unconnected().former_cookie_scope(Some("example.com"), "/");
+    assert_refused(&layer, "never had another scope");
+    let layer = unconnected()
+        .cookie_domain("example.com")
+        .former_cookie_scope(Some("example.com"), "/");
+    assert_refused(&layer, "present one");
+}
+
+#[tokio::test]
 async fn same_site_none_without_secure_is_refused() {
     let layer = unconnected().same_site(SameSite::None).secure(false);
     assert_refused(&layer, "SameSite=None needs Secure");
@@ -251,7 +337,7 @@ async fn an_answer_of_5xx_is_not_saved_by_default() {
 #[tokio::test]
 async fn an_answer_of_5xx_is_saved_on_request() {
     let site = Site::new().await;
-    let mut browser = Browser::new(&app(site.layer().save_on_server_error(true)));
+    let mut browser = Browser::new(&app(site.layer().save_if(|_, _| true)));
     assert!(browser.get("/insert_and/500/a/1").await.token().is_some());
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
 }
@@ -266,7 +352,7 @@ async fn an_answer_of_4xx_is_saved() {
 
 fn without_polls(site: &Site) -> PgSessionLayer {
     site.layer()
-        .touch_if(|exchange| !exchange.uri.path().starts_with("/increment"))
+        .touch_if(|request, _| !request.uri.path().starts_with("/increment"))
 }
 
 async fn assert_left(site: &Site, seconds: f64) {
@@ -301,7 +387,7 @@ async fn a_poll_does_not_keep_the_session_alive() {
     let site = Site::new().await;
     let app = app(site
         .layer()
-        .touch_if(|exchange| exchange.uri.path() != "/keys"));
+        .touch_if(|request, _| request.uri.path() != "/keys"));
     let mut browser = Browser::new(&app);
     browser.get("/insert/a/1").await;
     site.rows().age(12.0 * HOUR).await;
@@ -328,7 +414,7 @@ async fn a_poll_that_saves_by_itself_extends_nothing() {
     let site = Site::new().await;
     let layer = site
         .layer()
-        .touch_if(|exchange| exchange.uri.path() != "/page");
+        .touch_if(|request, _| request.uri.path() != "/page");
     let app = app_with(layer, async |session: Session| {
         session.insert("polled", true)?;
         session.save().await
@@ -358,9 +444,7 @@ async fn a_request_that_saves_by_itself_keeps_the_session_alive() {
 #[tokio::test]
 async fn a_refused_attempt_does_not_keep_the_session_alive() {
     let site = Site::new().await;
-    let app = app(site
-        .layer()
-        .touch_if(|exchange| exchange.status.is_success()));
+    let app = app(site.layer().touch_if(|_, status| status.is_success()));
     let mut browser = Browser::new(&app);
     browser.get("/insert/a/1").await;
     site.rows().age(12.0 * HOUR).await;
@@ -371,13 +455,13 @@ async fn a_refused_attempt_does_not_keep_the_session_alive() {
 }
 
 #[tokio::test]
-async fn the_predicate_sees_the_whole_exchange() {
+async fn the_predicate_sees_the_request_and_the_status() {
     let site = Site::new().await;
-    let app = app(site.layer().touch_if(|exchange| {
-        exchange.method == "GET"
-            && exchange.uri.path() == "/insert_and/418/b/2"
-            && exchange.headers.contains_key("cookie")
-            && exchange.status == 418
+    let app = app(site.layer().touch_if(|request, status| {
+        request.method == "GET"
+            && request.uri.path() == "/insert_and/418/b/2"
+            && request.headers.contains_key("cookie")
+            && status == 418
     }));
     let mut browser = Browser::new(&app);
     browser.get("/insert/a/1").await;

@@ -67,7 +67,7 @@ async fn a_document_at_the_limit_saves_and_one_byte_more_is_a_clear_error() {
     ] {
         let answer = browser.at(&more).get("/page").await;
         assert_eq!(answer.status, 507);
-        assert_eq!(answer.body, "This session can hold no more.");
+        assert_eq!(answer.body, "Your session is full.");
         assert!(stored(&site).await == before);
     }
 }

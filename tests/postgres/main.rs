@@ -1,9 +1,11 @@
 //! What the crate promises, proved on a real Postgres.
 
 mod adoption;
+mod areas;
 mod bad_rows;
 mod caches;
 mod cancellation;
+mod connecting;
 mod cookies_in;
 mod costs;
 mod doubt;
@@ -33,7 +35,9 @@ mod reaper_faults;
 mod request_cycle;
 mod responses;
 mod rights;
+mod round_trips;
 mod secrets;
+mod sequences;
 mod session_api;
 mod set_up;
 mod sharing;

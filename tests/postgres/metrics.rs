@@ -142,7 +142,7 @@ async fn a_touch_that_is_due_is_a_touch_and_not_skipped() {
 async fn a_request_that_keeps_nothing_alive_skips_no_touch() {
     let watched = Watched::new().await;
     let browser = watched.visitor().await;
-    let polled = app(watched.site.layer().touch_if(|_| false));
+    let polled = app(watched.site.layer().touch_if(|_, _| false));
     watched.visit(&polled, &browser, "/keys", 200).await;
     let expected = with_statements(&["load"], &["lookups{outcome=hit} +1"]);
     assert_eq!(watched.meters.moved(), expected);
@@ -416,7 +416,7 @@ async fn every_series_is_there_from_the_first_request_on() {
     let watched = Watched::new().await;
     watched.site.browser().get("/keys").await;
     let before = watched.meters.registered();
-    assert_eq!(before.len(), 58, "{before:#?}");
+    assert_eq!(before.len(), 61, "{before:#?}");
     let mut browser = watched.visitor().await;
     for page in ["/keys", "/insert/b/2", "/cycle", "/clear", "/destroy"] {
         browser.get(page).await;

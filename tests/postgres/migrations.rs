@@ -383,3 +383,36 @@ async fn without_leave_to_create_a_table_that_exists_serves_as_it_is() {
     assert_eq!(shape(&site.pool, "public", "session").await, before);
     Life::of(&site.pool, "session").is_whole(&store).await;
 }
+
+/// As an application does that copies the files into its own folder, beside
+/// its own migrations 1 to 5.
+#[tokio::test]
+async fn copies_of_the_files_run_under_versions_of_the_applications_own() {
+    let site = Site::without_table().await;
+    let folder = std::env::temp_dir().join(format!("migrations-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for own in 1..=5 {
+        let file = folder.join(format!("{own:04}_shop.sql"));
+        std::fs::write(file, format!("CREATE TABLE shop_{own} (id int)")).expect("a file");
+    }
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+    for file in std::fs::read_dir(ours).expect("the folder") {
+        let path = file.expect("a file").path();
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        if name.ends_with(".sql") {
+            std::fs::copy(&path, folder.join(format!("2026010100{name}"))).expect("a copy");
+        }
+    }
+    let migrator = Migrator::new(folder.clone());
+    let migrator = migrator.await.expect("migrations");
+    migrator.run(&site.pool).await.expect("a new schema");
+    std::fs::remove_dir_all(folder).expect("a folder");
+    let report = site.store.check().await.expect("a table");
+    assert_eq!(report.to_string(), "every feature is on");
+    site.store.migrate().await.expect("nothing to do");
+    migrator.run(&site.pool).await.expect("nothing to do");
+}

@@ -206,7 +206,7 @@ async fn the_hour_that_comes_twice_ends_no_session_early() {
     .await;
     let local = "SELECT expiry::text FROM public.session";
     assert_eq!(texts(&site.pool, local).await, ["2027-10-31 02:30:00"]);
-    let layer = PgSessionLayer::new(store.clone()).touch_if(|_| false);
+    let layer = PgSessionLayer::new(store.clone()).touch_if(|_, _| false);
     let id: SessionId = Browser::new(&crate::support::app(layer))
         .signed(SID, KEYS[0])
         .get("/id")

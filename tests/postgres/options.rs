@@ -239,7 +239,7 @@ async fn the_row_of_a_session_that_is_not_accepted_goes_also_with_a_failure() {
     let mut browser = Browser::new(&app(without_the_banned(&site)));
     browser.get("/insert/banned/1").await;
     let answer = browser.get("/insert_and/500/b/1").await;
-    assert!(answer.removes_the_cookie());
+    assert!(answer.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -277,7 +277,8 @@ async fn the_check_sees_the_request_once_and_new_sessions_never() {
     request
         .headers_mut()
         .insert("user-agent", HeaderValue::from_static("x"));
-    assert!(browser.send(request).await.removes_the_cookie());
+    assert!(browser.send(request).await.sets_no_cookie());
+    assert_eq!(site.rows().count().await, 0);
 }
 
 // What is done before a save.
@@ -473,12 +474,15 @@ async fn no_transport_has_a_token_adopted() {
 }
 
 #[tokio::test]
-async fn a_token_that_opens_nothing_is_told_in_the_header() {
+async fn a_token_that_opens_nothing_is_removed_from_the_header_by_a_logout() {
     let site = Site::new().await;
     let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
     let mut client = Client::new(layer, X_SESSION, "");
     client.token = Some(HeaderValue::from_static("x"));
     let answer = client.get("/get/a").await;
+    assert!(!answer.headers.contains_key(X_SESSION));
+    client.token = Some(HeaderValue::from_static("x"));
+    let answer = client.get("/destroy").await;
     assert_eq!(answer.headers[X_SESSION], "");
 }
 
@@ -563,7 +567,7 @@ async fn a_request_can_extend_its_session() {
     browser.get("/insert/a/1").await;
     site.rows().age(60.0).await;
     let touch = async |session: Session| session.touch();
-    let app = app_with(site.layer().touch_if(|_| false), touch);
+    let app = app_with(site.layer().touch_if(|_, _| false), touch);
     assert!(site.rows().seconds_left().await < DAY - 50.0);
     browser.at(&app).get("/page").await;
     assert!(site.rows().seconds_left().await > DAY - 50.0);

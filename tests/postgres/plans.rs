@@ -222,6 +222,11 @@ const PINNED: &[Pinned] = &[
         parameters: &["'user 1000'", "''", "4"],
         shows: "session_user_id_idx",
     },
+    Pinned {
+        file: "version.sql",
+        parameters: &[],
+        shows: "Result",
+    },
 ];
 
 fn pinned(file: &str) -> &'static Pinned {

@@ -57,7 +57,7 @@ async fn an_absent_row_is_a_new_session_under_a_new_id() {
     let site = Site::of_koa().await;
     let mut browser = site.browser().signed(SID, KEYS[0]);
     let answer = browser.peek("/get/a").await;
-    assert!(answer.removes_the_pair());
+    assert!(answer.sets_no_cookie());
     browser.get("/insert/a/1").await;
     assert_ne!(browser.sid(), SID);
 }
@@ -200,7 +200,7 @@ async fn of_an_answer_of_5xx_row_and_cookie_go_together() {
     let answer = site.browser().get("/insert_and/500/a/1").await;
     assert!(answer.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
-    let mut browser = Browser::new(&app(site.layer().save_on_server_error(true)));
+    let mut browser = Browser::new(&app(site.layer().save_if(|_, _| true)));
     let answer = browser.get("/insert_and/500/a/1").await;
     assert_eq!(answer.status, 500);
     assert!(answer.renews_the_pair(browser.sid()));

@@ -221,11 +221,16 @@ async fn an_unchanged_session_sets_no_cookie() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_opens_nothing_is_removed_where_it_was_looked_at() {
+async fn a_cookie_that_opens_nothing_is_removed_only_by_a_handler_that_ends_the_session() {
     let site = Site::new().await;
-    for value in ["made-up", &"A".repeat(43)] {
-        let browser = site.browser().with_cookie("__Host-id", value);
-        let answer = browser.peek("/keys").await;
+    for value in ["A".repeat(43)] {
+        let browser = site.browser().with_cookie("__Host-id", &value);
+        for page in ["/keys", "/clear", "/cycle"] {
+            let answer = browser.peek(page).await;
+            assert!(answer.sets_no_cookie(), "{value} {page}");
+            assert_eq!(answer.status, 200);
+        }
+        let answer = browser.peek("/destroy").await;
         assert!(answer.removes_the_cookie(), "{value}");
         assert_eq!(answer.status, 200);
     }
@@ -296,7 +301,9 @@ async fn an_error_of_the_session_as_an_answer_saves_nothing() {
 
 fn assert_not_saved(answer: &Answer) {
     assert_eq!(answer.status, 503);
-    assert_eq!(answer.body, "");
+    assert_ne!(answer.body, "");
+    assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(answer.headers["cache-control"], "no-store");
     assert!(answer.sets_no_cookie());
     assert_eq!(vary(answer), ["cookie"]);
 }
@@ -591,7 +598,7 @@ async fn a_session_that_ended_meanwhile_is_a_503() {
     });
     let answer = visitor(&app).await.get("/page").await;
     assert_eq!(answer.status, 503);
-    assert!(answer.body.contains("try again"), "{}", answer.body);
+    assert!(answer.body.contains("has ended"), "{}", answer.body);
 }
 
 #[tokio::test]

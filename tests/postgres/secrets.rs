@@ -280,8 +280,8 @@ impl Listened {
 
     /// What is printed although no request needs it.
     async fn is_printed(&mut self) {
-        let layer = self.layer.clone().touch_if(|exchange| {
-            tracing::trace!(?exchange, "an exchange");
+        let layer = self.layer.clone().touch_if(|_, status| {
+            tracing::trace!(%status, "a response");
             true
         });
         let mut service = layer.layer(
@@ -423,6 +423,7 @@ fn attempts(column: &str) -> Vec<String> {
     attempts.extend(forms(column.as_bytes()));
     let digest = |octets: &[u8]| URL_SAFE_NO_PAD.encode(Sha256::digest(octets));
     attempts.push(digest(column.as_bytes()));
+    attempts.push(digest(format!("__Host-id={column}").as_bytes()));
     attempts.extend(
         URL_SAFE_NO_PAD
             .decode(column)

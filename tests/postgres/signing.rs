@@ -112,7 +112,7 @@ async fn a_forged_token_costs_no_statement() {
         let browser = Browser::new(&app).with_cookie(NAME, &forged);
         let answer = browser.peek("/get/a").await;
         assert_eq!(answer.body, "none", "{forged}");
-        assert!(answer.removes_the_cookie());
+        assert!(answer.sets_no_cookie());
         assert_eq!(proxy.executed(), before, "{forged}");
     }
     assert_eq!(mine.peek("/get/a").await.body, "\"1\"");
@@ -139,7 +139,7 @@ async fn a_key_that_was_taken_out_opens_nothing() {
     let mut browser = visitor(&signed(&site, keys(&[OLD]))).await;
     let answer = reads_on(&mut browser, &signed(&site, keys(&[NEW]))).await;
     assert_eq!(answer.body, "none");
-    assert!(answer.removes_the_cookie());
+    assert!(answer.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn a_poll_replaces_no_signature() {
     let site = Site::new().await;
     let mut browser = visitor(&signed(&site, keys(&[OLD]))).await;
     let layer = site.layer().signing_keys(keys(&[NEW, OLD]));
-    is_at_home(&mut browser, &app(layer.touch_if(|_| false))).await;
+    is_at_home(&mut browser, &app(layer.touch_if(|_, _| false))).await;
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn a_token_in_a_header_is_signed_and_replaced_like_one_in_a_cookie() {
     let unsigned = HeaderValue::from_bytes(&first.as_bytes()[..43]).expect("ASCII");
     let answer = with_header(&old, "/get/a", &unsigned).await;
     assert_eq!(answer.body, "none");
-    assert_eq!(answer.headers[X_SESSION], "");
+    assert!(!answer.headers.contains_key(X_SESSION));
 }
 
 /// Each step beside the one before it, as processes are replaced one by one.

@@ -39,7 +39,7 @@ async fn a_token_without_a_live_row_opens_nothing() {
         site.rows().execute(end).await;
         let answer = browser.peek("/get/a").await;
         assert_eq!(answer.body, "none", "{end}");
-        assert!(answer.removes_the_cookie(), "{end}");
+        assert!(answer.sets_no_cookie(), "{end}");
         site.rows().execute("DELETE FROM TABLE").await;
     }
 }

@@ -409,7 +409,7 @@ async fn a_poll_does_not_make_a_user_seen() {
     let site = Site::new().await;
     let browser = signed_in(&site, "alice").await;
     age_all(&site, "2 hours").await;
-    let layer = site.layer().touch_if(|_| false);
+    let layer = site.layer().touch_if(|_, _| false);
     let mut poll = browser.at(&app(layer));
     poll.get("/get/a").await;
     poll.get("/insert/a/1").await;

@@ -98,7 +98,7 @@ async fn lives_by_what_others_write(zoned: &Zoned, store: &PgSessionStore, kind:
     for (seconds, body) in [(60, "\"1\""), (-60, "none")] {
         let (table, moved) = (kind.table(), format!("now() + interval '{seconds} s'"));
         execute(&zoned.pool, &format!("UPDATE {table} SET expiry = {moved}")).await;
-        let touched = PgSessionLayer::new(store.clone()).touch_if(|_| false);
+        let touched = PgSessionLayer::new(store.clone()).touch_if(|_, _| false);
         let answer = browser.at(&app(touched)).peek("/get/a").await;
         assert_eq!(answer.body, body, "{kind:?}, {seconds} s");
     }
@@ -201,7 +201,7 @@ impl Visited {
                 kind.table()
             ),
             kind,
-            watch: crate::support::app(layer().touch_if(|_| false)),
+            watch: crate::support::app(layer().touch_if(|_, _| false)),
             visitor: Browser::new(&app),
             app,
             leavers: Vec::new(),

@@ -4,7 +4,8 @@ SELECT t.id,
        t.created AS created,
        now() AS now,
        t.last_seen AS seen,
-       t.user_id AS user_id
+       t.user_id AS user_id,
+       t.device::text AS device
 FROM "public"."session" AS t
 WHERE t.id = $1
   AND t.expiry > now()

@@ -13,6 +13,9 @@ use crate::{
 pub(super) fn check(books: &Books<'_>, life: Life, record: &LifeRecord<'_>, found: &mut Found) {
     let page = Pages::new(books, life, record);
     for entry in &record.entries {
+        if record.may_be_split_by(entry.ended) {
+            continue;
+        }
         if let Some(seen) = entry.seen() {
             page.check(entry, seen, found);
         }

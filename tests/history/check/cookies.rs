@@ -1,16 +1,13 @@
-//! What answers do to a jar: a new cookie is new, a dead one is removed, and
-//! one that was replaced a moment ago is left alone.
+//! What responses do to a jar: a new cookie is new, and a dead one stays unless
+//! the page ends the session.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use super::{Found, LifeRecord};
 use crate::{
     record::{Entry, GivenCookie, Kept, Outcome, Token},
     site::Deed,
 };
-
-/// A forwarding lives for a minute; this much of it is certain.
-const FORWARDED: Duration = Duration::from_secs(55);
 
 pub(super) fn check(record: &LifeRecord<'_>, found: &mut Found) {
     for entry in &record.entries {
@@ -20,9 +17,10 @@ pub(super) fn check(record: &LifeRecord<'_>, found: &mut Found) {
             Outcome::Dropped(_, cookie) => {
                 found.at(entry, format_args!("a cookie with an error: {cookie:?}"));
             }
-            Outcome::Nobody(GivenCookie::None) => check_left_alone(record, entry, found),
-            Outcome::Nobody(GivenCookie::Removal) => check_removal(record, entry, found),
-            Outcome::Nobody(GivenCookie::Token(_)) => found.at(entry, "a cookie for nobody"),
+            Outcome::Nobody(GivenCookie::None) => {}
+            Outcome::Nobody(cookie) => {
+                found.at(entry, format_args!("a cookie for nobody: {cookie:?}"));
+            }
             Outcome::InDoubt(_) | Outcome::Strange(_) => {}
         }
     }
@@ -41,30 +39,12 @@ fn check_done(entry: &Entry, cookie: &GivenCookie, found: &mut Found) {
     }
 }
 
-fn check_left_alone(record: &LifeRecord<'_>, entry: &Entry, found: &mut Found) {
-    let token = entry.token.as_ref();
-    if !token.is_some_and(|token| record.may_have_moved_by(token, entry.ended)) {
-        found.at(entry, "a cookie that opens nothing was not removed");
-    }
-}
-
-fn check_removal(record: &LifeRecord<'_>, entry: &Entry, found: &mut Found) {
-    let is_forwarded = entry
-        .token
-        .iter()
-        .flat_map(|token| record.cycles_from(token))
-        .all(|cycle| entry.ended.since(cycle.sent) < FORWARDED);
-    if is_forwarded && !record.may_be_over_by(entry.ended) {
-        found.at(entry, "the cookie of a living session was removed");
-    }
-}
-
-/// A cookie that nobody was given opens nothing and is removed.
+/// A cookie that nobody was given opens nothing and stays.
 pub(super) fn check_strangers(entries: &[&Entry], found: &mut Found) {
     for entry in entries {
         let is_right = matches!(
             entry.outcome,
-            Outcome::Nobody(GivenCookie::Removal) | Outcome::InDoubt(_)
+            Outcome::Nobody(GivenCookie::None) | Outcome::InDoubt(_)
         );
         if !is_right {
             found.at(entry, format_args!("a made-up cookie: {:?}", entry.outcome));

@@ -14,7 +14,10 @@ use std::{
     fmt,
 };
 
-use crate::record::{Entry, Expired, Kept, Life, Moment, Outcome, Token};
+use crate::{
+    record::{Entry, Expired, Kept, Life, Moment, Outcome, Token},
+    site::Deed,
+};
 
 pub(crate) use rows::StoredRow;
 
@@ -41,6 +44,31 @@ struct LifeRecord<'a> {
     /// In the order in which they were sent.
     entries: Vec<&'a Entry>,
     expired: Option<Expired>,
+    /// From when on there may be two sessions of this life: a login that meets
+    /// another new id of its token begins one of its own, and a copy of what it
+    /// saw goes on there. Which of the two a later cookie opens nobody knows.
+    split: Option<Moment>,
+}
+
+impl LifeRecord<'_> {
+    fn find_split(&mut self) {
+        let moved = |entry: &&&Entry| entry.cycles() && entry.may_have_happened();
+        let cycles: Vec<_> = self.entries.iter().filter(moved).collect();
+        let splits = cycles.iter().filter(|login| {
+            login.deed == Deed::Login
+                && cycles.iter().any(|other| {
+                    other.number != login.number
+                        && other.token == login.token
+                        && other.sent.is_before(login.ended)
+                })
+        });
+        let first = splits.map(|login| login.sent).min_by_key(|sent| sent.tick);
+        self.split = first;
+    }
+
+    fn may_be_split_by(&self, moment: Moment) -> bool {
+        self.split.is_some_and(|split| split.is_before(moment))
+    }
 }
 
 /// The record, by what the rules ask for.
@@ -72,6 +100,7 @@ impl<'a> Books<'a> {
         for expired in &kept.expired {
             books.lives.entry(expired.life).or_default().expired = Some(*expired);
         }
+        books.lives.values_mut().for_each(LifeRecord::find_split);
         books
     }
 

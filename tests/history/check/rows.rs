@@ -65,6 +65,9 @@ pub(super) fn check(books: &Books<'_>, rows: &[StoredRow], end: Moment, found: &
     }
     for (life, record) in &books.lives {
         let rows = by_life.remove(life).unwrap_or_default();
+        if record.may_be_split_by(end) {
+            continue;
+        }
         check_number(*life, record, &rows, end, found);
         for row in rows {
             let is_held = held.contains(&row.id);
@@ -144,8 +147,7 @@ impl LifeRecord<'_> {
     }
 }
 
-/// The documented form: the digest of the token's octets.
+/// The documented form: the digest of the cookie as a browser sends it.
 fn row_id(token: &str) -> String {
-    let octets = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
-    URL_SAFE_NO_PAD.encode(Sha256::digest(octets))
+    URL_SAFE_NO_PAD.encode(Sha256::digest(format!("__Host-id={token}")))
 }

@@ -55,7 +55,7 @@ impl LifeRecord<'_> {
 
 pub(super) fn check(life: Life, record: &LifeRecord<'_>, found: &mut Found) {
     for entry in &record.entries {
-        if entry.deed == Deed::Begin {
+        if entry.deed == Deed::Begin || record.may_be_split_by(entry.ended) {
             continue;
         }
         match &entry.outcome {

@@ -1,0 +1,287 @@
+//! Writes what a request recorded, when its response is ready or when the
+//! handler calls `save`.
+//!
+//! Both paths take the pending writes from the [state](crate::state), execute
+//! them one after the other (first the rows to delete, then the session's own
+//! row), and settle the outcome in the state. A mutex lets the saves of one
+//! request follow each other, so each starts from the row of the last one. It
+//! also holds the cookie change that the response will carry.
+//!
+//! Dropped futures: [`Session::save`] runs in a task of its own, so a handler
+//! that stops waiting loses no token. A response whose future is dropped (the
+//! client went away) stops waiting for its writes; those that were queued are
+//! still executed, and a new id whose token reached nobody is undone.
+
+use std::sync::Arc;
+
+use tracing::{Instrument as _, Span};
+
+use super::Session;
+use crate::{
+    Error, ErrorKind, FailurePolicy,
+    document::Document,
+    format::{CookieChange, Ticket},
+    id::Token,
+    state::{Origin, PendingWrites, Record, RowToDelete, RowWrite, State, Touch},
+    store::{Row, Saved},
+    telemetry::saving,
+};
+
+/// How the response ends the session's request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closing {
+    pub(crate) keeps_changes: bool,
+    pub(crate) on_failure: FailurePolicy,
+    pub(crate) touch: Touch,
+}
+
+impl Session {
+    pub(super) async fn save_now(&self) -> Result<(), Error> {
+        let mut cookie = self.0.saving.lock().await;
+        if let Err(error) = self.prepare() {
+            self.state().forget_changes();
+            return Err(error);
+        }
+        let writes = self.state().take_writes(self.timeouts(), Touch::Never);
+        let outcome = self.execute(writes, &mut cookie).await;
+        outcome.inspect_err(|error| self.store().meter().failed(error))
+    }
+
+    /// Ends the time for changes, saves them, and returns the change of the
+    /// cookie that the response carries: also if this save failed and an
+    /// earlier one did not.
+    pub(crate) async fn commit(&self, closing: Closing) -> (CookieChange, Result<(), Error>) {
+        let mut cookie = self.0.saving.lock().await;
+        let (writes, prepared) = self.close(closing);
+        let must_hold = closing.on_failure == FailurePolicy::Refuse || writes.end_something();
+        let outcome = self.execute(writes, &mut cookie).await.and(prepared);
+        let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
+        match outcome {
+            Err(error) if !must_hold && error.is_of_the_database() => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    error.type = error.kind().name(),
+                    "a session could not be saved; its changes are lost"
+                );
+                (cookie.clone(), Ok(()))
+            }
+            outcome => (cookie.clone(), outcome),
+        }
+    }
+
+    /// What is owed, and whether the application's hook could prepare it.
+    fn close(&self, closing: Closing) -> (PendingWrites, Result<(), Error>) {
+        if !closing.keeps_changes {
+            self.state().forget_changes();
+        }
+        let prepared = self.prepare();
+        let mut state = self.state();
+        state.close();
+        if prepared.is_err() {
+            state.forget_changes();
+        }
+        (state.take_writes(self.timeouts(), closing.touch), prepared)
+    }
+
+    /// Calls the application's hook, which uses the session, so the state must
+    /// not be locked.
+    fn prepare(&self) -> Result<(), Error> {
+        if !self.state().writes_a_document() {
+            return Ok(());
+        }
+        self.0.config.hooks.before_save(self)
+    }
+
+    async fn execute(&self, writes: PendingWrites, cookie: &mut CookieChange) -> Result<(), Error> {
+        let span = match writes.need_a_statement() {
+            true => saving(),
+            false => Span::none(),
+        };
+        let outcome = self.execute_all(writes, cookie).instrument(span).await;
+        if let Err(error) = &outcome {
+            if error.kind() == ErrorKind::Ended {
+                drop_dead_token(cookie);
+            }
+            self.state().settle_failed(error);
+        }
+        outcome
+    }
+
+    async fn execute_all(
+        &self,
+        writes: PendingWrites,
+        cookie: &mut CookieChange,
+    ) -> Result<(), Error> {
+        if let Some(row) = writes.refused {
+            self.delete_row(row, true).await?;
+        }
+        if let Some(row) = writes.ended {
+            let terms = row.terms();
+            // The token of a session that was to end is not handed out.
+            if let Err(error) = self.delete_row(row, false).await {
+                *cookie = CookieChange::None;
+                return Err(error);
+            }
+            if self.signs_out() {
+                self.store().meter().user_signed_out();
+            }
+            *cookie = CookieChange::Remove(terms);
+        }
+        self.write(writes.write, writes.seen, cookie).await
+    }
+
+    /// If the future is dropped here, the deletion is still executed.
+    async fn delete_row(&self, row: RowToDelete, was_refused: bool) -> Result<(), Error> {
+        let deleted = self.store().destroy_row(row.row.id.clone()).await;
+        if deleted.is_err() {
+            self.state().settle_not_deleted(row, was_refused);
+        }
+        deleted.map(drop)
+    }
+
+    async fn write(
+        &self,
+        write: RowWrite,
+        seen: Arc<Document>,
+        cookie: &mut CookieChange,
+    ) -> Result<(), Error> {
+        let store = self.store();
+        let timeouts = Arc::clone(self.timeouts());
+        match write {
+            RowWrite::None => {}
+            RowWrite::NoTouchYet => store.meter().skipped_a_touch(),
+            RowWrite::Refused(reason, _) => return Err(reason.error()),
+            RowWrite::Touch(row, touch) => self.touch_row(row, touch, cookie).await,
+            RowWrite::Insert(document) => {
+                let (token, row) = store.insert(document, timeouts).await?;
+                *cookie = self.begin(row, token);
+            }
+            RowWrite::NewId(write) => {
+                let (token, row) = store.new_id(write, timeouts).await?;
+                *cookie = self.begin(row, token);
+            }
+            RowWrite::Save(row, record, touch) => {
+                // A touch that was asked for may replace an outdated signature.
+                let lengthens = record.changes.set_terms() || touch == Touch::Always;
+                let before = Arc::clone(&row);
+                match store.save(row, record, timeouts, touch).await? {
+                    Saved::Here(row) => {
+                        let renewed = self.go_on(Arc::clone(&row));
+                        if lengthens || self.outgrows_cookie(&before, &row) {
+                            *cookie = renewed;
+                        }
+                    }
+                    Saved::Untouched(row) => drop(self.go_on(row)),
+                    // The browser has, or is about to get, another cookie.
+                    Saved::Moved => {
+                        drop_dead_token(cookie);
+                        self.state().settle_moved(seen);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A touch that fails only costs the visitor a later expiry.
+    async fn touch_row(&self, row: Arc<Row>, touch: Touch, cookie: &mut CookieChange) {
+        let timeouts = Arc::clone(self.timeouts());
+        let before = Arc::clone(&row);
+        let touched = self
+            .store()
+            .save(row, Record::default(), timeouts, touch)
+            .await;
+        match touched {
+            Ok(Saved::Here(row)) => {
+                let renewed = self.go_on(Arc::clone(&row));
+                if touch == Touch::Always || self.outgrows_cookie(&before, &row) {
+                    *cookie = renewed;
+                }
+            }
+            Ok(Saved::Untouched(row)) => drop(self.go_on(row)),
+            Ok(Saved::Moved) => {
+                drop_dead_token(cookie);
+                tracing::debug!("a session got a new id before it could be touched");
+            }
+            Err(error) if error.kind() == ErrorKind::Ended => {
+                drop_dead_token(cookie);
+                tracing::debug!("a session ended before it could be touched");
+            }
+            Err(error) => {
+                self.store().meter().failed(&error);
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    error.type = error.kind().name(),
+                    "a session could not be touched"
+                );
+            }
+        }
+    }
+
+    fn begin(&self, row: Arc<Row>, token: Token) -> CookieChange {
+        let mut state = self.state();
+        state.settle_stored(row, token);
+        self.cookie_of(&state)
+    }
+
+    fn go_on(&self, row: Arc<Row>) -> CookieChange {
+        let mut state = self.state();
+        state.settle_saved(row);
+        self.cookie_of(&state)
+    }
+
+    fn cookie_of(&self, state: &State) -> CookieChange {
+        let Origin::Stored(row, token) = state.origin() else {
+            return CookieChange::None;
+        };
+        let Some(document) = row.document() else {
+            return CookieChange::None;
+        };
+        let meta = document.meta();
+        CookieChange::Set(Ticket {
+            token: token.clone(),
+            life: self.timeouts().cookie_life(&meta, row.times),
+            lifetime: meta.cookie_lifetime(),
+            now: row.times.now,
+            terms: document.terms(),
+        })
+    }
+
+    /// Whether the session was extended beyond what a cookie can say. One that
+    /// was not extended may have ended or moved, and its cookie must not
+    /// return.
+    fn outgrows_cookie(&self, before: &Row, after: &Row) -> bool {
+        let meta = after.document().map(|document| document.meta());
+        before.times.expires != after.times.expires
+            && meta.is_some_and(|meta| self.timeouts().outlives_cookie(&meta, after.times))
+    }
+
+    /// Whether the handler asked for the end of the session that the request's
+    /// cookie stands for, whether it opened one or not.
+    pub(crate) fn removes_cookie(&self) -> bool {
+        let state = self.state();
+        state.removes_cookie() && matches!(state.origin(), Origin::New)
+    }
+
+    /// Whether the browser should forget more than the cookie.
+    pub(crate) fn signs_out(&self) -> bool {
+        self.state().signs_out()
+    }
+
+    /// For a session that the application does not accept.
+    pub(crate) fn refuse(&self) {
+        self.state().refuse();
+    }
+
+    pub(crate) fn close_for_changes(&self) {
+        self.state().close();
+    }
+}
+
+/// A token that an earlier save of this request was to send opens nothing any
+/// more, and would replace the live one in the browser.
+fn drop_dead_token(cookie: &mut CookieChange) {
+    if matches!(cookie, CookieChange::Set(_)) {
+        *cookie = CookieChange::None;
+    }
+}

@@ -1,0 +1,250 @@
+//! The writes that a request owes its session.
+
+use std::sync::Arc;
+
+use super::{NewId, Origin, Projection, ReadOnlyReason, State};
+use crate::{
+    changes::{Change, Changes},
+    document::{Document, Json},
+    expiry::Timeouts,
+    format::Terms,
+    id::{RowId, Token},
+    login::Login,
+    store::Row,
+};
+
+/// Whether a save extends its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touch {
+    Never,
+    IfDue,
+    Always,
+}
+
+/// The row of a session that was ended and is still there.
+#[derive(Clone, Debug)]
+pub(crate) struct RowToDelete {
+    pub(crate) row: Arc<Row>,
+    pub(super) token: Token,
+}
+
+impl RowToDelete {
+    /// What the session's cookie was set by.
+    pub(crate) fn terms(&self) -> Terms {
+        self.row.document()?.terms()
+    }
+}
+
+/// What has to be done to the session's own row.
+#[derive(Debug)]
+pub(crate) enum RowWrite {
+    None,
+    /// None either, as the last touch is recent.
+    NoTouchYet,
+    Insert(Arc<Document>),
+    Save(Arc<Row>, Record, Touch),
+    Touch(Arc<Row>, Touch),
+    NewId(NewIdWrite),
+    Refused(ReadOnlyReason, NewId),
+}
+
+/// A session that gets a new id.
+#[derive(Debug)]
+pub(crate) struct NewIdWrite {
+    pub(crate) source: Source,
+    pub(crate) changes: Changes,
+    pub(crate) login: Option<Arc<Login>>,
+    /// What the request sees: a login that finds its session under another id
+    /// already begins a separate one from this.
+    pub(crate) seen: Arc<Document>,
+}
+
+/// Where a session with a new id comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// The row that has been its own until now.
+    Row(RowId),
+    /// Nothing is stored yet.
+    Nothing(Arc<Document>),
+}
+
+/// What a request did to a row's document.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) changes: Changes,
+    /// What they make of the row that the request loaded, if that is known.
+    pub(crate) outcome: Option<Arc<Document>>,
+    /// The caller returns what was committed, which only its own row may tell:
+    /// the changes don't follow a session to its new id.
+    pub(crate) is_confirmed: bool,
+}
+
+/// All that a request owes, in the order in which it is executed.
+#[derive(Debug)]
+pub(crate) struct PendingWrites {
+    /// A row that the application's check refused.
+    pub(crate) refused: Option<RowToDelete>,
+    /// The row of the session that the handler ended.
+    pub(crate) ended: Option<RowToDelete>,
+    pub(crate) write: RowWrite,
+    /// The document that the request saw when it took these writes.
+    pub(crate) seen: Arc<Document>,
+}
+
+impl PendingWrites {
+    /// Whether a response without them would conceal that a session or a token
+    /// lives on that was to end.
+    pub(crate) fn end_something(&self) -> bool {
+        let ends_an_id = match &self.write {
+            RowWrite::NewId(_) => true,
+            RowWrite::Refused(_, id) => *id != NewId::None,
+            _ => false,
+        };
+        self.ended.is_some() || self.refused.is_some() || ends_an_id
+    }
+
+    /// Whether the response waits for the database.
+    pub(crate) fn need_a_statement(&self) -> bool {
+        let is_free = matches!(
+            self.write,
+            RowWrite::None | RowWrite::NoTouchYet | RowWrite::Refused(..)
+        );
+        self.ended.is_some() || self.refused.is_some() || !is_free
+    }
+}
+
+impl State {
+    /// Takes what is owed now. Changes that the handler makes before the
+    /// outcome is settled belong to the next save.
+    pub(crate) fn take_writes(&mut self, timeouts: &Timeouts, touch: Touch) -> PendingWrites {
+        let touch = self.touch_instead_of(touch);
+        let ended = self.take_ended();
+        self.complete();
+        let record = Record {
+            outcome: (self.projection == Projection::Exact
+                && matches!(self.origin, Origin::Stored(..)))
+            .then(|| Arc::clone(&self.document)),
+            is_confirmed: std::mem::take(&mut self.is_confirmed),
+            changes: self.changes.take(),
+        };
+        let id = std::mem::replace(&mut self.new_id, NewId::None);
+        self.is_touched = false;
+        PendingWrites {
+            refused: self.refused.take(),
+            ended,
+            write: self.write(record, id, timeouts, touch),
+            seen: Arc::clone(&self.document),
+        }
+    }
+
+    /// From here on the origin is the session that follows the ended one.
+    fn take_ended(&mut self) -> Option<RowToDelete> {
+        if !std::mem::take(&mut self.is_ended) {
+            return None;
+        }
+        match std::mem::replace(&mut self.origin, Origin::New) {
+            Origin::Stored(row, token) | Origin::Moved(row, token) => {
+                Some(RowToDelete { row, token })
+            }
+            origin => {
+                self.origin = origin;
+                None
+            }
+        }
+    }
+
+    fn write(&self, record: Record, id: NewId, timeouts: &Timeouts, touch: Touch) -> RowWrite {
+        let is_changed =
+            !record.changes.is_empty() && (record.is_confirmed || self.base != self.document);
+        match (&self.origin, id) {
+            (Origin::New, NewId::Login(login)) => self.begin(login),
+            (
+                Origin::ReadOnly(ReadOnlyReason::Moved { .. }) | Origin::Moved(..),
+                NewId::Login(login),
+            ) => self.begin(login),
+            (Origin::New, _) if touch == Touch::Always || self.is_worth_a_row(&record) => {
+                RowWrite::Insert(Arc::clone(&self.document))
+            }
+            (Origin::New, _) => RowWrite::None,
+            (Origin::ReadOnly(_), NewId::None) if record.changes.is_empty() => RowWrite::None,
+            (Origin::ReadOnly(reason), id) => RowWrite::Refused(*reason, id),
+            (Origin::Moved(..), id) if id != NewId::None => RowWrite::Refused(
+                ReadOnlyReason::Moved {
+                    retry_after: crate::expiry::MOVED_GRACE,
+                },
+                id,
+            ),
+            (Origin::Moved(row, _), _) if is_changed => {
+                RowWrite::Save(Arc::clone(row), record, Touch::Never)
+            }
+            (Origin::Moved(..), _) => RowWrite::None,
+            (Origin::Stored(row, _), id) if id != NewId::None => RowWrite::NewId(NewIdWrite {
+                source: Source::Row(row.id.clone()),
+                changes: record.changes,
+                login: id.login(),
+                seen: Arc::clone(&self.document),
+            }),
+            (Origin::Stored(row, _), _) if is_changed => {
+                RowWrite::Save(Arc::clone(row), record, touch)
+            }
+            (Origin::Stored(row, _), _) => self.touch_of(row, timeouts, touch),
+        }
+    }
+
+    fn is_worth_a_row(&self, record: &Record) -> bool {
+        !(record.changes.is_empty() || self.document.is_empty())
+    }
+
+    fn touch_of(&self, row: &Arc<Row>, timeouts: &Timeouts, touch: Touch) -> RowWrite {
+        match touch {
+            Touch::Always => RowWrite::Touch(Arc::clone(row), touch),
+            Touch::IfDue if timeouts.is_touch_due(&self.document.meta(), row.times) => {
+                RowWrite::Touch(Arc::clone(row), touch)
+            }
+            Touch::IfDue => RowWrite::NoTouchYet,
+            Touch::Never => RowWrite::None,
+        }
+    }
+
+    /// A session that begins with its login.
+    fn begin(&self, login: Arc<Login>) -> RowWrite {
+        RowWrite::NewId(NewIdWrite {
+            source: Source::Nothing(Arc::clone(&self.document)),
+            changes: Changes::default(),
+            login: Some(login),
+            seen: Arc::clone(&self.document),
+        })
+    }
+
+    fn touch_instead_of(&self, touch: Touch) -> Touch {
+        match touch {
+            _ if self.is_touched => Touch::Always,
+            Touch::IfDue if self.renews_signature => Touch::Always,
+            touch => touch,
+        }
+    }
+
+    /// What is saved has the member of its format, also if another writer left
+    /// it out.
+    fn complete(&mut self) {
+        let Some(key) = self.document.layout().own_key() else {
+            return;
+        };
+        let is_there = self.document.get(key).is_some_and(Json::is_object);
+        if let (false, false, Some(terms)) = (self.changes.is_empty(), is_there, self.blank.terms())
+        {
+            let change = Change::Insert(key.to_owned(), terms);
+            self.apply_unchecked(Change::Terms(Box::new(change)))
+                .expect("an insert that is not measured never fails");
+        }
+    }
+}
+
+impl NewId {
+    fn login(self) -> Option<Arc<Login>> {
+        match self {
+            Self::Login(login) => Some(login),
+            Self::None | Self::Cycle | Self::End => None,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Takes back a new id whose token reached nobody.
+//!
+//! A request that gives up while its new id is being committed (the database
+//! was too slow, or the client went away) leaves two things that nobody can
+//! use: a row whose token was never sent, and an old id that opens nothing any
+//! more. So whoever was to receive the token holds an [`Undelivered`], and
+//! dropping it starts a task that restores the row of the old id as it was
+//! before, and deletes the new one, in one transaction:
+//!
+//! 1. It locks the row of the old id. The transaction of the new id holds that
+//!    lock until its end, so afterwards its outcome is known, also if the
+//!    connection was lost in mid-commit.
+//! 2. If the old row forwards to the new id, and the new row still is what was
+//!    written, the old row gets back its document, expiry and user.
+//! 3. If another request saved into the new row meanwhile, nothing is undone:
+//!    its change was acknowledged.
+//!
+//! Attempts follow each other, one session at a time, until the database
+//! responds.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{Connection as _, PgConnection};
+use tokio::{runtime::Handle, time::Instant};
+
+use crate::{
+    Error,
+    expiry::Extent,
+    format::OldId,
+    id::RowId,
+    store::{
+        copy::{self, delete},
+        reissue::{Plan, lock},
+        row::{Content, Row},
+        table::Table,
+        writer::Writer,
+    },
+    telemetry::Operation,
+};
+
+/// How long the database may be away before a new id is given up on.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a transaction that was sent to be committed did.
+#[derive(Clone, Debug)]
+pub(super) enum Made {
+    /// This row got the new id, under which that one was written.
+    Moved {
+        before: Box<Row>,
+        device: Option<String>,
+        after: Box<Row>,
+    },
+    /// A session began.
+    Begun,
+}
+
+/// What the transaction was about to commit when it was last heard of.
+#[derive(Debug, Default)]
+pub(super) struct Commit(Mutex<Option<Made>>);
+
+impl Commit {
+    pub(super) fn sent(&self, made: Made) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
+    }
+
+    fn made(&self) -> Option<Made> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// A row whose token was not sent yet.
+pub(super) struct Undelivered(Option<Unsent>);
+
+struct Unsent {
+    writer: Arc<Writer>,
+    id: RowId,
+    commit: Arc<Commit>,
+}
+
+impl Undelivered {
+    pub(super) fn new_id(writer: &Arc<Writer>, plan: &Plan) -> Self {
+        Self(Some(Unsent {
+            writer: Arc::clone(writer),
+            id: plan.new_id.clone(),
+            commit: Arc::clone(&plan.commit),
+        }))
+    }
+
+    pub(super) fn row(writer: &Arc<Writer>, id: RowId) -> Self {
+        let commit = Commit::default();
+        commit.sent(Made::Begun);
+        Self(Some(Unsent {
+            writer: Arc::clone(writer),
+            id,
+            commit: Arc::new(commit),
+        }))
+    }
+
+    /// The response will carry the token, or there is none.
+    pub(super) fn delivered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        let Some(unsent) = self.0.take() else {
+            return;
+        };
+        if let (Some(made), Ok(runtime)) = (unsent.commit.made(), Handle::try_current()) {
+            runtime.spawn(async move { unsent.writer.undo(&unsent.id, made).await });
+        }
+    }
+}
+
+impl Writer {
+    async fn undo(&self, new_id: &RowId, made: Made) {
+        let handle = self.set_up.format.handle(new_id);
+        let until = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let attempt = {
+                let _turn = self.undoing.lock().await;
+                let (new_id, made) = (new_id.clone(), made.clone());
+                let deadline = self.set_up.database.deadline();
+                let call = self.set_up.call(Operation::Cycle);
+                let undo = self.set_up.serve(deadline, call, |table, connection| {
+                    Box::pin(undo(table, connection, new_id, made))
+                });
+                undo.await
+            };
+            match attempt {
+                Ok(()) => {
+                    return tracing::debug!(
+                        session.id = %handle,
+                        "a new id that reached nobody was undone"
+                    );
+                }
+                Err(error) if Instant::now() >= until => {
+                    return tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        session.id = %handle,
+                        "a new id that reached nobody could not be undone"
+                    );
+                }
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+async fn undo(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    new_id: RowId,
+    made: Made,
+) -> Result<(), Error> {
+    let mut transaction = connection.begin().await?;
+    match made {
+        Made::Moved {
+            before,
+            device,
+            after,
+        } => {
+            let device = device.as_deref();
+            move_back(&table, &mut transaction, &before, device, &after).await?;
+        }
+        Made::Begun => delete_unsent(&table, &mut transaction, &new_id).await?,
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn move_back(
+    table: &Table,
+    connection: &mut PgConnection,
+    before: &Row,
+    device: Option<&str>,
+    after: &Row,
+) -> Result<(), Error> {
+    if table.old_id == OldId::Forwards {
+        match found(lock(table, connection, &before.id).await)? {
+            // The forwarding expired, or the session was ended by its old id.
+            None => return delete_unsent(table, connection, &after.id).await,
+            Some(old) if old.successor().as_ref() != Some(&after.id) => return Ok(()),
+            Some(_) => {}
+        }
+    }
+    let Some(now) = found(lock(table, connection, &after.id).await)? else {
+        return Ok(());
+    };
+    if now.document() != after.document() {
+        return Ok(());
+    }
+    if table.old_id == OldId::IsDeleted {
+        let content = Content::from(Arc::clone(before.document().ok_or_else(Error::ended)?));
+        let extent = Extent {
+            ttl: f64::INFINITY,
+            until: Some(before.times.expires),
+        };
+        copy::insert(table, connection, &now.id, &before.id, &content, extent).await?;
+    }
+    restore(table, connection, before, device).await?;
+    delete(table, connection, &after.id).await
+}
+
+fn found(locked: Result<Row, Error>) -> Result<Option<Row>, Error> {
+    match locked {
+        Ok(row) => Ok(Some(row)),
+        Err(error) if error.kind() == crate::ErrorKind::Ended => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A parameter for a column that the table lacks is not in the statement.
+async fn restore(
+    table: &Table,
+    connection: &mut PgConnection,
+    row: &Row,
+    device: Option<&str>,
+) -> Result<(), Error> {
+    let mut query = table.reissue.undo.query();
+    query = query
+        .bind(row.id.as_str())
+        .bind(row.text.as_deref())
+        .bind(row.times.expires);
+    if table.columns.has_user_id() || table.columns.has("device") {
+        query = query.bind(row.user.as_deref());
+    }
+    if table.columns.has("device") {
+        query = query.bind(device);
+    }
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// An insert of the same id waits for the end of the one that may still be
+/// committed.
+async fn delete_unsent(
+    table: &Table,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<(), Error> {
+    let insert = table.insert.one.query();
+    insert
+        .bind(id.as_str())
+        .bind("{}")
+        .bind(0.0_f64)
+        .bind(None::<f64>)
+        .fetch_optional(&mut *connection)
+        .await?;
+    delete(table, connection, id).await
+}

@@ -1,0 +1,213 @@
+//! The calls of a program, made on a real session.
+
+use std::time::Duration;
+
+use axum_pg_session::{
+    CookieLifetime, Error, ErrorKind, Expiry, Key, Login, PgSessionLayer, Session, TypedSession,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    program::{BAD, Call, CookieChoice, ExpiryChoice, FAIL},
+    reference::{Seen, key_name, tag_text, user_name},
+};
+
+/// Whether the crate has `take`, `update_now`, `save_if` and a cookie's
+/// lifetime of a session's own.
+pub(crate) const HAS_NEW_CALLS: bool = true;
+
+pub(crate) fn is_there(call: &Call) -> bool {
+    HAS_NEW_CALLS
+        || !matches!(
+            call,
+            Call::Take(_) | Call::UpdateNow(_) | Call::SetCookieLifetime(_)
+        )
+}
+
+pub(crate) fn saves_on_failure(layer: PgSessionLayer) -> PgSessionLayer {
+    layer.save_if(|_, _| true)
+}
+
+const TYPED: [Key<String>; 3] = [Key::new("k0"), Key::new("k1"), Key::new("k2")];
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Shape {
+    k0: Option<String>,
+    k1: Option<String>,
+    k2: Option<String>,
+}
+
+impl Shape {
+    fn member(&mut self, key: u8) -> &mut Option<String> {
+        match key % 3 {
+            0 => &mut self.k0,
+            1 => &mut self.k1,
+            _ => &mut self.k2,
+        }
+    }
+}
+
+pub(crate) fn seen_error(error: &Error) -> Seen {
+    let retry = error.retry_after().map(|after| after.as_secs());
+    Seen::Failed(error.kind(), retry)
+}
+
+fn outcome<T>(outcome: Result<T, Error>, seen: impl FnOnce(T) -> Seen) -> Seen {
+    match outcome {
+        Ok(value) => seen(value),
+        Err(error) => seen_error(&error),
+    }
+}
+
+pub(crate) fn done(result: Result<(), Error>) -> Seen {
+    outcome(result, |()| Seen::Done)
+}
+
+fn text(value: Option<String>) -> Seen {
+    Seen::Value(value.map(Value::from))
+}
+
+fn append(value: Option<String>, tag: &str) -> String {
+    match value {
+        None => tag.to_owned(),
+        Some(value) => format!("{value}+{tag}"),
+    }
+}
+
+fn expiry(choice: ExpiryChoice) -> Expiry {
+    const HOUR: Duration = Duration::from_secs(3600);
+    match choice {
+        ExpiryChoice::Default => Expiry::Default,
+        ExpiryChoice::Idle => Expiry::Idle(HOUR * 10),
+        ExpiryChoice::Timeouts => Expiry::Timeouts {
+            idle: HOUR * 20,
+            absolute: HOUR * 200,
+        },
+    }
+}
+
+fn lifetime(choice: CookieChoice) -> CookieLifetime {
+    match choice {
+        CookieChoice::Browser => CookieLifetime::BrowserSession,
+        CookieChoice::Default | CookieChoice::Session => CookieLifetime::Persistent,
+    }
+}
+
+fn with_lifetime(login: Login, choice: CookieChoice) -> Login {
+    match choice {
+        CookieChoice::Default => login,
+        choice => login.cookie_lifetime(lifetime(choice)),
+    }
+}
+
+/// A call that waits for nothing.
+pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
+    let tag_text = tag_text(tag);
+    match call {
+        Call::Get(key) => outcome(session.get::<Value>(key_name(*key)), Seen::Value),
+        Call::GetAsNumber(key) => outcome(session.get::<u64>(key_name(*key)), |number| {
+            Seen::Value(number.map(Value::from))
+        }),
+        Call::GetByKey(key) => outcome(session.get(TYPED[usize::from(*key % 3)]), text),
+        Call::ContainsKey(key) => Seen::Truth(session.contains_key(key_name(*key))),
+        Call::Keys => {
+            let mut keys = session.keys();
+            keys.sort();
+            Seen::Keys(keys)
+        }
+        Call::IsEmpty => Seen::Truth(session.is_empty()),
+        Call::IsNew => Seen::Truth(session.is_new()),
+        Call::Id => Seen::Handle(session.id().map(|id| id.to_string())),
+        Call::UserId => Seen::User(session.user_id()),
+        Call::AuthenticatedWithin => {
+            Seen::Truth(session.authenticated_within(Duration::from_secs(3600)))
+        }
+        Call::ExpiresAt => Seen::Truth(session.expires_at().is_some()),
+        Call::Insert(key) => done(session.insert(key_name(*key), tag_text)),
+        Call::InsertNumber(key) => done(session.insert(key_name(*key), tag)),
+        Call::InsertByKey(key) => done(session.insert(TYPED[usize::from(*key % 3)], tag_text)),
+        Call::InsertReserved => done(session.insert("_session", tag_text)),
+        Call::InsertBad => done(session.insert(BAD, tag_text)),
+        Call::InsertFail => done(session.insert(FAIL, tag_text)),
+        Call::Update(key) => {
+            let updated = session.update(key_name(*key), move |value: Option<String>| {
+                append(value, &tag_text)
+            });
+            outcome(updated, |value| text(Some(value)))
+        }
+        Call::Remove(key) => outcome(session.remove::<String>(key_name(*key)), text),
+        Call::RemoveBad => outcome(session.remove::<String>(BAD), text),
+        Call::Clear => done(session.clear()),
+        Call::Replace(key) => {
+            let object = Value::from_iter([(key_name(*key).to_owned(), Value::from(tag_text))]);
+            done(session.replace(object))
+        }
+        Call::TypedGet => {
+            let typed: TypedSession<Shape> = session.clone().into();
+            outcome(typed.get(), |shape| {
+                Seen::Shape(vec![shape.k0, shape.k1, shape.k2])
+            })
+        }
+        Call::TypedUpdate(key) => {
+            let key = *key;
+            let typed: TypedSession<Shape> = session.clone().into();
+            let updated = typed.update(move |shape: &mut Shape| {
+                let member = shape.member(key);
+                *member = Some(append(member.take(), &tag_text));
+                member.clone()
+            });
+            outcome(updated, text)
+        }
+        Call::CycleId => done(session.cycle_id()),
+        Call::Login {
+            user,
+            drop_data,
+            expiry: end,
+            cookie,
+        } => {
+            let mut login = Login::new(user_name(*user)).expiry(expiry(*end));
+            if *drop_data {
+                login = login.drop_data();
+            }
+            done(session.login(with_lifetime(login, *cookie)))
+        }
+        Call::Logout => done(session.logout()),
+        Call::Destroy => done(session.destroy()),
+        Call::Discard => done(session.discard()),
+        Call::Touch => done(session.touch()),
+        Call::SetExpiry(end) => done(session.set_expiry(expiry(*end))),
+        Call::SetCookieLifetime(choice) => done(session.set_cookie_lifetime(lifetime(*choice))),
+        Call::Save | Call::Take(_) | Call::UpdateNow(_) => Seen::Failed(ErrorKind::Setup, None),
+    }
+}
+
+/// A call that commits.
+pub(crate) async fn commit(session: &Session, call: &Call, tag: u64) -> Seen {
+    match call {
+        Call::Take(key) => outcome(session.take::<String>(key_name(*key)).await, text),
+        Call::UpdateNow(key) => {
+            let tag = tag_text(tag);
+            let updated = session.update_now(key_name(*key), move |value: Option<String>| {
+                append(value, &tag)
+            });
+            outcome(updated.await, |value| text(Some(value)))
+        }
+        Call::Save => done(session.save().await),
+        _ => Seen::Failed(ErrorKind::Setup, None),
+    }
+}
+
+pub(crate) fn commits(call: &Call) -> bool {
+    matches!(call, Call::Save | Call::Take(_) | Call::UpdateNow(_))
+}
+
+/// Fails for a session that holds [`FAIL`].
+pub(crate) fn refuse(session: &Session) -> Result<(), Error> {
+    session.get::<u64>(FAIL).map(drop)
+}
+
+pub(crate) fn mark(session: &Session) -> Result<(), Error> {
+    session.insert("hook", "h")
+}

@@ -1,0 +1,991 @@
+//! Plays a program on a lane, and compares all that happens with the
+//! reference and the invariants.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    calls,
+    invariants::Invariants,
+    program::{Admin, Call, End, Event, Format, JARS, Program, REQUESTS, Taking},
+    reference::{
+        Age, Cookie, Expected, Failure, Model, Response, RowNo, Seen, State, Token, user_name,
+    },
+    world::{Answer, Lane, Patience, Running, TableRow, cookie_name, handle, row_id},
+};
+
+/// Far more than any step takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A program that took longer says nothing about what happens within five
+/// seconds.
+pub(crate) const TOO_SLOW: Duration = Duration::from_secs(3);
+
+/// What is not as it should be.
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    /// Which rule was broken, in a word.
+    pub(crate) rule: &'static str,
+    pub(crate) what: String,
+    pub(crate) at: usize,
+    pub(crate) took: Duration,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at event {}: {}", self.rule, self.at, self.what)
+    }
+}
+
+type Broken = (&'static str, String);
+
+struct Play<'l> {
+    lane: &'l mut Lane,
+    program: &'l Program,
+    model: Model,
+    invariants: Invariants,
+    running: BTreeMap<u8, Running>,
+    ended: BTreeMap<u8, Running>,
+    /// What each jar really holds, by layer.
+    jars: Vec<Vec<Vec<String>>>,
+    next_tag: u64,
+}
+
+/// Plays the program from an empty table.
+///
+/// # Errors
+///
+/// With the first violation.
+pub(crate) async fn play(lane: &mut Lane, program: &Program) -> Result<(), Violation> {
+    let began = Instant::now();
+    lane.clear(program.options.format).await;
+    let layers = if program.options.two_layers { 2 } else { 1 };
+    let mut play = Play {
+        lane,
+        program,
+        model: Model::new(&program.options, JARS),
+        invariants: Invariants::default(),
+        running: BTreeMap::new(),
+        ended: BTreeMap::new(),
+        jars: vec![vec![Vec::new(); layers]; usize::from(JARS)],
+        next_tag: 1000,
+    };
+    let mut at = 0;
+    let outcome = timeout(PATIENCE, play.all(&mut at)).await;
+    let is_stuck = outcome.is_err();
+    let broken = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(broken)) => Some(broken),
+        Err(_) => Some(("hang", "a step never came to an end".to_owned())),
+    };
+    drop(play);
+    let Some((rule, what)) = broken else {
+        return Ok(());
+    };
+    if is_stuck {
+        lane.renew().await;
+    } else {
+        lane.unlock().await;
+        lane.quiet().await;
+    }
+    Err(Violation {
+        rule,
+        what,
+        at,
+        took: began.elapsed(),
+    })
+}
+
+impl Play<'_> {
+    async fn all(&mut self, at: &mut usize) -> Result<(), Broken> {
+        let program = self.program;
+        for (number, event) in program.events.iter().enumerate() {
+            *at = number;
+            self.event(event).await?;
+        }
+        *at = program.events.len();
+        let open: Vec<_> = self.running.keys().copied().collect();
+        for request in open {
+            self.end(request, End::Ok).await?;
+        }
+        self.probe().await?;
+        self.invariants.at_the_end().map_err(|what| ("reach", what))
+    }
+
+    fn format(&self) -> Format {
+        self.program.options.format
+    }
+
+    async fn event(&mut self, event: &Event) -> Result<(), Broken> {
+        match event {
+            Event::Start {
+                request,
+                jar,
+                store,
+                taking,
+                beside,
+            } => self.start(*request, *jar, *store, *taking, *beside).await,
+            Event::Call {
+                request,
+                layer,
+                call,
+            } => self.call(*request, usize::from(*layer), call).await,
+            Event::SaveInFlight {
+                request,
+                layer,
+                gives_up,
+                meanwhile,
+            } => {
+                self.save_in_flight(*request, usize::from(*layer), *gives_up, meanwhile)
+                    .await
+            }
+            Event::End { request, end } => match self.running.contains_key(request) {
+                true => self.end(*request, *end).await,
+                false => Ok(()),
+            },
+            Event::EndTooLate { request } => self.end_too_late(*request).await,
+            Event::EndTogether { requests } => self.end_together(requests).await,
+            Event::Afterwards {
+                request,
+                layer,
+                call,
+            } => self.afterwards(*request, usize::from(*layer), call).await,
+            Event::Admin(admin) => self.admin(admin).await,
+            Event::Plant { from, to } => {
+                let (from, to) = (usize::from(*from), usize::from(*to));
+                self.jars[to] = self.jars[from].clone();
+                self.model.jars[to] = self.model.jars[from].clone();
+                Ok(())
+            }
+            Event::PlantUnknown { jar, well_formed } => {
+                let jar = usize::from(*jar);
+                let (value, token) = match well_formed {
+                    true => ("A".repeat(43), Token::Unknown),
+                    false => ("no\"token".to_owned(), Token::Malformed),
+                };
+                self.jars[jar][0] = vec![value];
+                self.model.jars[jar][0] = vec![token];
+                Ok(())
+            }
+        }
+    }
+
+    // Requests.
+
+    async fn start(
+        &mut self,
+        request: u8,
+        jar: u8,
+        store: u8,
+        taking: Taking,
+        beside: Option<u8>,
+    ) -> Result<(), Broken> {
+        if self.model.requests.contains_key(&request) {
+            return Ok(());
+        }
+        let options = &self.program.options;
+        let mut cookies = Vec::new();
+        for (layer, values) in self.jars[usize::from(jar)].iter().enumerate() {
+            let more = beside.map(|other| &self.jars[usize::from(other)][layer]);
+            for value in values.iter().chain(more.into_iter().flatten()) {
+                let pair = (cookie_name(options, layer), value.clone());
+                if !cookies.contains(&pair) {
+                    cookies.push(pair);
+                }
+            }
+        }
+        let ids: Vec<_> = cookies
+            .iter()
+            .map(|(name, value)| row_id(options, name, value))
+            .collect();
+        self.invariants.start(request, &ids);
+        let is_late = Event::EndTooLate { request };
+        let patience = match self.program.events.contains(&is_late) {
+            true => Patience::Short,
+            false => Patience::Long,
+        };
+        let store = self.lane.store(options, store, patience).await;
+        let mut running = Running::begin(&store, options, &cookies, taking);
+        self.model.start(request, jar, beside);
+        if taking.is_eager() {
+            self.model.load(request, 0);
+            let seen = running.reply().await;
+            self.running.insert(request, running);
+            return match seen {
+                Some(Seen::Done) => Ok(()),
+                seen => Err(("load", format!("the session was not loaded: {seen:?}"))),
+            };
+        }
+        self.running.insert(request, running);
+        Ok(())
+    }
+
+    fn tag(&mut self) -> u64 {
+        self.next_tag += 1;
+        self.next_tag
+    }
+
+    async fn call(&mut self, request: u8, layer: usize, call: &Call) -> Result<(), Broken> {
+        if !self.running.contains_key(&request)
+            || layer >= self.model.layers()
+            || !calls::is_there(call)
+            || !self.model.knows(request, layer, call)
+        {
+            return Ok(());
+        }
+        self.model.load(request, layer);
+        let tag = self.tag();
+        self.invariants.writes(request, tag);
+        if let Call::Login { user, .. } = call {
+            self.invariants.logs_in(request, &user_name(*user));
+        }
+        let running = self.running.get_mut(&request).expect("open");
+        let seen = running.call(layer, call, tag).await;
+        let seen = seen.ok_or_else(|| ("panic", format!("{call:?} ended the handler")))?;
+        if calls::commits(call) {
+            let rows = self.look(&[request]).await?;
+            self.settle(
+                |model| model.save(request, layer, call, tag),
+                |model, expected| {
+                    check_seen(model, &expected, &seen)
+                        .map_err(|what| ("returned", format!("{call:?} {what}")))?;
+                    match_table(model, &rows)
+                },
+            )?;
+        } else {
+            let expected = self.model.call(request, layer, call, tag);
+            self.check_call(call, &expected, &seen)?;
+        }
+        self.invariants
+            .saw(request, &seen)
+            .map_err(|what| ("flow", format!("by {call:?} {what}")))
+    }
+
+    fn check_call(&self, call: &Call, expected: &Expected, seen: &Seen) -> Result<(), Broken> {
+        let handles = |row: RowNo| {
+            let id = self.model.rows[row.0].id.as_deref();
+            id.map(|id| handle(&self.program.options, id).to_string())
+        };
+        if let (Expected::Handle(row), Seen::Handle(handle)) = (expected, seen) {
+            let expected = row.and_then(handles);
+            return match expected == *handle {
+                true => Ok(()),
+                false => Err((
+                    "returned",
+                    format!("{call:?} returned another session's handle, or none"),
+                )),
+            };
+        }
+        check_seen(&self.model, expected, seen)
+            .map_err(|what| ("returned", format!("{call:?} {what}")))
+    }
+
+    async fn save_in_flight(
+        &mut self,
+        request: u8,
+        layer: usize,
+        gives_up: bool,
+        meanwhile: &[Call],
+    ) -> Result<(), Broken> {
+        if !self.running.contains_key(&request)
+            || layer >= self.model.layers()
+            || !self.model.knows(request, layer, &Call::Save)
+        {
+            return Ok(());
+        }
+        self.model.load(request, layer);
+        let format = self.format();
+        // The load comes first.
+        let running = self.running.get_mut(&request).expect("open");
+        let loaded = running.call(layer, &Call::Keys, 0).await;
+        loaded.ok_or_else(|| ("panic", "a load ended the handler".to_owned()))?;
+        self.lane.lock(format).await;
+        let running = self.running.get_mut(&request).expect("open");
+        running
+            .begin_save(layer)
+            .await
+            .ok_or_else(|| ("panic", "save ended the handler".to_owned()))?;
+        self.lane
+            .blocked(format, self.running.get(&request).expect("open"))
+            .await;
+        let in_flight = self.model.begin_save(request, layer);
+        // One that has nothing to write, or may not, waits for nobody.
+        let is_over = self.running.get(&request).expect("open").is_saved();
+        if is_over {
+            let running = self.running.get_mut(&request).expect("open");
+            let seen = running.await_save().await;
+            self.settle(
+                |model| match &in_flight {
+                    Ok(save) => model.finish_save(request, layer, save.clone()),
+                    Err(failure) => Expected::Failed(failure.clone()),
+                },
+                |model, expected| match &seen {
+                    Some(seen) => check_seen(model, &expected, seen)
+                        .map_err(|what| ("returned", format!("save {what}"))),
+                    None => Ok(()),
+                },
+            )?;
+        }
+        for call in meanwhile {
+            if calls::commits(call) || !calls::is_there(call) {
+                continue;
+            }
+            // What a handle shows in the meantime is not said.
+            if matches!(call, Call::Id | Call::IsNew | Call::ExpiresAt) {
+                continue;
+            }
+            let tag = self.tag();
+            self.invariants.writes(request, tag);
+            if let Call::Login { user, .. } = call {
+                self.invariants.logs_in(request, &user_name(*user));
+            }
+            let running = self.running.get_mut(&request).expect("open");
+            let seen = running.call(layer, call, tag).await;
+            let seen = seen.ok_or_else(|| ("panic", format!("{call:?} ended the handler")))?;
+            let expected = self.model.call(request, layer, call, tag);
+            self.check_call(call, &expected, &seen)?;
+            self.invariants
+                .saw(request, &seen)
+                .map_err(|what| ("flow", format!("by {call:?} {what}")))?;
+        }
+        let running = self.running.get_mut(&request).expect("open");
+        if gives_up {
+            running.give_up_save().await;
+        }
+        self.lane.unlock().await;
+        if is_over {
+            return self.unchanged().await;
+        }
+        let running = self.running.get_mut(&request).expect("open");
+        let seen = match gives_up {
+            true => None,
+            false => running.await_save().await,
+        };
+        let began = Instant::now();
+        loop {
+            if gives_up {
+                self.lane.quiet().await;
+            }
+            let rows = self.look(&[request]).await?;
+            let outcome = self.settle(
+                |model| match &in_flight {
+                    Ok(save) => model.finish_save(request, layer, save.clone()),
+                    Err(failure) => Expected::Failed(failure.clone()),
+                },
+                |model, expected| {
+                    if let Some(seen) = &seen {
+                        check_seen(model, &expected, seen)
+                            .map_err(|what| ("returned", format!("save {what}")))?;
+                    }
+                    match_table(model, &rows)
+                },
+            );
+            match outcome {
+                Err(_) if gives_up && began.elapsed() < Duration::from_millis(500) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn end(&mut self, request: u8, end: End) -> Result<(), Broken> {
+        let mut running = self.running.remove(&request).expect("open");
+        running.let_end(end);
+        let answer = running.answer().await;
+        self.ended.insert(request, running);
+        let rows = self.look(&[request]).await?;
+        if matches!(end, End::PanicOutside | End::CancelOutside) {
+            self.model.vanish(request);
+            self.invariants.unanswered(request);
+            return match answer {
+                Some(_) => Err(("status", "a request that panicked was answered".into())),
+                None => match_table(&mut self.model, &rows),
+            };
+        }
+        let answer = answer.ok_or_else(|| ("panic", format!("no answer to {end:?}")))?;
+        let options = &self.program.options;
+        let mut expected = self.settle(
+            |model| model.end(request, end),
+            |model, expected| {
+                bind(options, model, &expected, &answer);
+                match_table(model, &rows)?;
+                check_response(options, model, &expected, &answer)?;
+                Ok(expected)
+            },
+        )?;
+        self.sent(request, &answer)?;
+        if end != End::Lost {
+            self.deliver(request, &mut expected, &answer);
+        }
+        Ok(())
+    }
+
+    /// What is committed after the store has given up must be as if it was not.
+    async fn end_too_late(&mut self, request: u8) -> Result<(), Broken> {
+        if !self.running.contains_key(&request) || self.program.options.continues_on_failure {
+            return Ok(());
+        }
+        let format = self.format();
+        self.lane.hold_commits(format).await;
+        let mut running = self.running.remove(&request).expect("open");
+        running.let_end(End::Ok);
+        let answer = running.answer().await;
+        self.ended.insert(request, running);
+        self.lane.release_commits(format).await;
+        let answer = answer.ok_or_else(|| ("panic", "no answer".to_owned()))?;
+        let options = &self.program.options;
+        let began = Instant::now();
+        loop {
+            let rows = self.lane.rows(format).await;
+            let outcome = self.settle(
+                |model| model.end_too_late(request),
+                |model, expected| {
+                    bind(options, model, &expected, &answer);
+                    match_table(model, &rows)?;
+                    check_response(options, model, &expected, &answer)?;
+                    Ok(expected)
+                },
+            );
+            match outcome {
+                Err(("table", _)) if began.elapsed() < Duration::from_secs(5) => {
+                    tokio::task::yield_now().await;
+                }
+                Err(broken) => return Err(broken),
+                Ok(mut expected) => {
+                    self.look(&[request]).await?;
+                    self.sent(request, &answer)?;
+                    self.deliver(request, &mut expected, &answer);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn end_together(&mut self, requests: &[u8]) -> Result<(), Broken> {
+        let open: Vec<u8> = requests
+            .iter()
+            .copied()
+            .filter(|request| self.running.contains_key(request))
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let mut all = Vec::new();
+        for request in &open {
+            let running = self.running.remove(request).expect("open");
+            let mut running = running;
+            running.let_end(End::Ok);
+            all.push(running);
+        }
+        let mut answers = Vec::new();
+        for running in &mut all {
+            let answer = running.answer().await;
+            answers.push(answer.ok_or_else(|| ("panic", "no answer".to_owned()))?);
+        }
+        self.ended.extend(open.iter().copied().zip(all));
+        let rows = self.look(&open).await?;
+        let options = &self.program.options;
+        let mut before = self.model.clone();
+        before.is_crowded = open.len() > 1;
+        let mut first = None;
+        let mut found = None;
+        for order in orders(open.len()) {
+            self.model = before.clone();
+            let outcome = self.settle(
+                |model| {
+                    let mut expected = vec![None; open.len()];
+                    for at in &order {
+                        expected[*at] = Some(model.end(open[*at], End::Ok));
+                    }
+                    expected.into_iter().flatten().collect::<Vec<_>>()
+                },
+                |model, expected| {
+                    for (expected, answer) in expected.iter().zip(&answers) {
+                        bind(options, model, expected, answer);
+                    }
+                    match_table(model, &rows)?;
+                    for (expected, answer) in expected.iter().zip(&answers) {
+                        check_response(options, model, expected, answer)?;
+                    }
+                    Ok(expected)
+                },
+            );
+            match outcome {
+                Ok(expected) => {
+                    found = Some(expected);
+                    break;
+                }
+                Err(broken) => {
+                    first.get_or_insert(broken);
+                }
+            }
+        }
+        self.model.is_crowded = false;
+        let Some(mut expected) = found else {
+            let (_, what) = first.expect("at least one order");
+            return Err(("together", format!("no order explains it, such as: {what}")));
+        };
+        for (at, request) in open.iter().enumerate() {
+            self.sent(*request, &answers[at])?;
+            self.deliver(*request, &mut expected[at], &answers[at]);
+        }
+        Ok(())
+    }
+
+    fn sent(&mut self, request: u8, answer: &Answer) -> Result<(), Broken> {
+        for (name, value) in &answer.cookies {
+            if !value.is_empty() {
+                let id = row_id(&self.program.options, name, value);
+                self.invariants
+                    .sent(request, &id)
+                    .map_err(|what| ("flow", what))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, request: u8, expected: &mut Response, answer: &Answer) {
+        let jar = usize::from(self.model.requests[&request].jar);
+        for layer in 0..self.model.layers() {
+            let name = cookie_name(&self.program.options, layer);
+            let value = answer
+                .cookies
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| value.clone());
+            let cookie = &mut expected.cookies[layer];
+            *cookie = match (cookie.clone(), &value) {
+                (Cookie::RemovedOrNot, Some(_)) => Cookie::Removed,
+                (Cookie::SetOrNot(row), Some(_)) => Cookie::Set(row),
+                (Cookie::RemovedOrNot | Cookie::SetOrNot(_), None) => Cookie::AsItIs,
+                (cookie, _) => cookie,
+            };
+            match value {
+                None => {}
+                Some(value) if value.is_empty() => self.jars[jar][layer].clear(),
+                Some(value) => self.jars[jar][layer] = vec![value],
+            }
+        }
+        self.model.deliver(request, &expected.cookies);
+    }
+
+    /// A handle that outlives its response reads, and changes nothing.
+    async fn afterwards(&mut self, request: u8, layer: usize, call: &Call) -> Result<(), Broken> {
+        let Some(running) = self.ended.get(&request) else {
+            return Ok(());
+        };
+        if layer >= self.model.layers()
+            || !calls::is_there(call)
+            || !self.model.is_loaded(request, layer)
+            || !self.model.requests[&request].is_answered
+        {
+            return Ok(());
+        }
+        let session = running.sessions.lock().expect("no panic")[layer].clone();
+        let Some(session) = session else {
+            return Ok(());
+        };
+        let tag = self.tag();
+        self.invariants.writes(request, tag);
+        let (seen, expected) = match calls::commits(call) {
+            true => (
+                calls::commit(&session, call, tag).await,
+                self.model.save(request, layer, call, tag),
+            ),
+            false => (
+                calls::perform(&session, call, tag),
+                self.model.call(request, layer, call, tag),
+            ),
+        };
+        // What a handle reads by then may be older or newer, of its own session.
+        if matches!(expected, Expected::Failed(_)) || matches!(seen, Seen::Failed(..)) {
+            self.check_call(call, &expected, &seen)
+                .map_err(|(_, what)| ("afterwards", what))?;
+        }
+        self.invariants
+            .saw(request, &seen)
+            .map_err(|what| ("flow", format!("after the response, by {call:?} {what}")))
+    }
+
+    // The administration.
+
+    async fn admin(&mut self, admin: &Admin) -> Result<(), Broken> {
+        let options = self.program.options.clone();
+        let format = options.format;
+        let store = self.lane.store(&options, 1, Patience::Long).await;
+        let id_of = |model: &Model, jar: u8| {
+            let row = model.row_of_jar(jar)?;
+            Some((row, model.rows[row.0].id.clone()?))
+        };
+        let number = |outcome: Result<u64, _>| match outcome {
+            Ok(number) => Seen::Number(number),
+            Err(error) => calls::seen_error(&error),
+        };
+        let truth = |outcome: Result<bool, _>| match outcome {
+            Ok(truth) => Seen::Truth(truth),
+            Err(error) => calls::seen_error(&error),
+        };
+        let (seen, predict): (Seen, Prediction) = match admin {
+            Admin::Destroy { jar } => {
+                let Some((row, id)) = id_of(&self.model, *jar) else {
+                    return Ok(());
+                };
+                let seen = truth(store.destroy(&handle(&options, &id)).await);
+                (seen, Box::new(move |model| model.destroy(row)))
+            }
+            Admin::UserDestroy { user, jar } => {
+                let Some((row, id)) = id_of(&self.model, *jar) else {
+                    return Ok(());
+                };
+                let user = user_name(*user);
+                let seen = truth(store.user(&user).destroy(&handle(&options, &id)).await);
+                (seen, Box::new(move |model| model.user_destroy(&user, row)))
+            }
+            Admin::UserDestroyAll { user } => {
+                let user = user_name(*user);
+                let seen = number(store.user(&user).destroy_all().await);
+                (seen, Box::new(move |model| model.user_destroy_all(&user)))
+            }
+            Admin::UserDestroyOthers { user, jar } => {
+                let Some((row, id)) = id_of(&self.model, *jar) else {
+                    return Ok(());
+                };
+                let user = user_name(*user);
+                let others = store.user(&user);
+                let seen = number(others.destroy_others(&handle(&options, &id)).await);
+                (
+                    seen,
+                    Box::new(move |model| model.user_destroy_others(&user, row)),
+                )
+            }
+            Admin::DestroyEveryone => {
+                let seen = number(store.destroy_everyone().await);
+                (seen, Box::new(Model::destroy_everyone))
+            }
+            Admin::Expire { jar } => {
+                let Some((row, id)) = id_of(&self.model, *jar) else {
+                    return Ok(());
+                };
+                if !self.model.expire(row) {
+                    return Ok(());
+                }
+                self.lane.expire(format, &id).await;
+                return self.unchanged().await;
+            }
+            Admin::AgeForwardings => {
+                self.lane.age_forwardings(format, 6).await;
+                self.model.age_forwardings(Age::Stale);
+                return self.unchanged().await;
+            }
+            Admin::EndForwardings => {
+                self.lane.age_forwardings(format, 70).await;
+                self.model.age_forwardings(Age::Expired);
+                return self.unchanged().await;
+            }
+        };
+        let rows = self.look(&[]).await?;
+        self.settle(
+            |model| predict(model),
+            |model, expected| {
+                check_seen(model, &expected, &seen)
+                    .map_err(|what| ("admin", format!("{admin:?} {what}")))?;
+                match_table(model, &rows)
+            },
+        )
+    }
+
+    async fn unchanged(&mut self) -> Result<(), Broken> {
+        let rows = self.look(&[]).await?;
+        match_table(&mut self.model, &rows)
+    }
+
+    // The end.
+
+    /// Once five seconds have passed no jar is locked out.
+    async fn probe(&mut self) -> Result<(), Broken> {
+        self.lane.age_forwardings(self.format(), 6).await;
+        self.model.age_forwardings(Age::Stale);
+        self.unchanged().await?;
+        let used: std::collections::BTreeSet<_> = self
+            .model
+            .requests
+            .values()
+            .map(|request| request.jar)
+            .collect();
+        for jar in used {
+            let request = REQUESTS + jar;
+            self.start(request, jar, 0, Taking::Extracted, None).await?;
+            self.call(request, 0, &Call::Insert(0)).await?;
+            self.end(request, End::Ok)
+                .await
+                .map_err(|(rule, what)| match rule {
+                    "status" => ("lock-out", what),
+                    rule => (rule, what),
+                })?;
+        }
+        Ok(())
+    }
+
+    // Checks.
+
+    /// What is in the table now.
+    async fn look(&mut self, by: &[u8]) -> Result<Vec<TableRow>, Broken> {
+        let rows = self.lane.rows(self.format()).await;
+        self.invariants
+            .look(&rows, by)
+            .map_err(|what| ("revived", what))?;
+        Ok(rows)
+    }
+
+    /// Finds the answers to open questions with which the prediction fits what
+    /// happened, and goes on with them.
+    fn settle<E, T>(
+        &mut self,
+        mut predict: impl FnMut(&mut Model) -> E,
+        mut check: impl FnMut(&mut Model, E) -> Result<T, Broken>,
+    ) -> Result<T, Broken> {
+        let mut first = None;
+        let mut open = vec![Vec::new()];
+        while let Some(choices) = open.pop() {
+            let mut model = self.model.choosing(&choices);
+            let expected = predict(&mut model);
+            match check(&mut model, expected) {
+                Ok(outcome) => {
+                    self.model = model;
+                    return Ok(outcome);
+                }
+                Err(broken) => {
+                    first.get_or_insert(broken);
+                }
+            }
+            for at in choices.len()..model.asked.min(6) {
+                let mut more = choices.clone();
+                more.resize(at, false);
+                more.push(true);
+                open.push(more);
+            }
+        }
+        Err(first.expect("tried once"))
+    }
+}
+
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    match count {
+        1 => vec![vec![0]],
+        2 => vec![vec![0, 1], vec![1, 0]],
+        _ => vec![
+            vec![0, 1, 2],
+            vec![0, 2, 1],
+            vec![1, 0, 2],
+            vec![1, 2, 0],
+            vec![2, 0, 1],
+            vec![2, 1, 0],
+        ],
+    }
+}
+
+fn fits(failure: &Failure, retry: Option<u64>) -> bool {
+    match (failure.retry, retry) {
+        (None, None) => true,
+        (Some((least, most)), Some(retry)) => (least..=most).contains(&retry),
+        _ => false,
+    }
+}
+
+fn check_seen(model: &Model, expected: &Expected, seen: &Seen) -> Result<(), String> {
+    let is_right = match (expected, seen) {
+        (Expected::Anything, _) => true,
+        (Expected::Is(expected), seen) => expected == seen,
+        (Expected::Failed(failure), Seen::Failed(kind, retry)) => {
+            failure.kind == *kind && fits(failure, *retry)
+        }
+        (Expected::Handle(row), Seen::Handle(handle)) => {
+            let id = row.and_then(|row| model.rows[row.0].id.clone());
+            id.is_some() == handle.is_some()
+        }
+        _ => false,
+    };
+    match is_right {
+        true => Ok(()),
+        false => Err(format!("returned {seen:?} instead of {expected:?}")),
+    }
+}
+
+fn check_response(
+    options: &crate::program::Options,
+    model: &Model,
+    expected: &Response,
+    answer: &Answer,
+) -> Result<(), Broken> {
+    if answer.status != expected.status {
+        return Err((
+            "status",
+            format!("status {} instead of {}", answer.status, expected.status),
+        ));
+    }
+    let retry_fits = match (expected.retry, answer.retry) {
+        (None, None) => true,
+        (Some((least, most)), Some(retry)) => (least..=most).contains(&retry),
+        _ => false,
+    };
+    if !retry_fits {
+        return Err((
+            "retry",
+            format!(
+                "Retry-After {:?} instead of {:?}",
+                answer.retry, expected.retry
+            ),
+        ));
+    }
+    for (layer, cookie) in expected.cookies.iter().enumerate() {
+        let name = cookie_name(options, layer);
+        let values: Vec<_> = answer
+            .cookies
+            .iter()
+            .filter(|(known, _)| *known == name)
+            .map(|(_, value)| value.as_str())
+            .collect();
+        let is_right = match (cookie, values.as_slice()) {
+            (Cookie::AsItIs | Cookie::RemovedOrNot | Cookie::SetOrNot(_), []) => true,
+            (Cookie::Removed | Cookie::RemovedOrNot, [""]) => true,
+            (Cookie::Set(row) | Cookie::SetOrNot(row), [value]) if !value.is_empty() => {
+                let id = row_id(options, &name, value);
+                let row = &model.rows[row.0];
+                row.id.as_deref().is_none_or(|known| known == id)
+            }
+            _ => false,
+        };
+        if !is_right {
+            let what = match values.as_slice() {
+                [] => "no cookie",
+                [""] => "a removal",
+                _ => "a token",
+            };
+            return Err(("cookie", format!("{what} instead of {cookie:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// What the reference says that an administrative call returns.
+type Prediction = Box<dyn Fn(&mut Model) -> Expected>;
+
+/// Of several new rows that hold the same, the cookies tell which is which.
+fn bind(
+    options: &crate::program::Options,
+    model: &mut Model,
+    expected: &Response,
+    answer: &Answer,
+) {
+    for (layer, cookie) in expected.cookies.iter().enumerate() {
+        let name = cookie_name(options, layer);
+        let sent = answer.cookies.iter().find(|(known, _)| *known == name);
+        if let (Cookie::Set(row), Some((_, value))) = (cookie, sent)
+            && !value.is_empty()
+        {
+            let id = row_id(options, &name, value);
+            let is_bound = model.rows.iter().any(|row| row.id.as_deref() == Some(&id));
+            if !is_bound {
+                model.rows[row.0].id.get_or_insert(id);
+            }
+        }
+    }
+}
+
+/// Whether the table holds what the model says, and which of its rows is which
+/// of the model's.
+fn match_table(model: &mut Model, rows: &[TableRow]) -> Result<(), Broken> {
+    let mut unknown: Vec<&TableRow> = rows
+        .iter()
+        .filter(|row| {
+            !model
+                .rows
+                .iter()
+                .any(|known| known.id.as_deref() == Some(&row.id))
+        })
+        .collect();
+    for at in 0..model.rows.len() {
+        let row = &model.rows[at];
+        if row.id.is_some() || row.state == State::Deleted {
+            continue;
+        }
+        let twin = unknown
+            .iter()
+            .position(|found| says_the_same(model, at, found));
+        let Some(twin) = twin else {
+            let found: Vec<_> = unknown.iter().map(|row| short(row)).collect();
+            return Err((
+                "table",
+                format!(
+                    "no row {:?} {:?}, but {found:?}",
+                    row.state, row.document.values
+                ),
+            ));
+        };
+        let id = unknown.swap_remove(twin).id.clone();
+        model.rows[at].id = Some(id);
+    }
+    if let Some(row) = unknown.iter().find(|row| row.is_live) {
+        return Err(("table", format!("there should be no row {}", short(row))));
+    }
+    for at in 0..model.rows.len() {
+        let row = &model.rows[at];
+        let Some(id) = &row.id else { continue };
+        let found = rows.iter().find(|found| found.id == *id);
+        let is_right = match (&row.state, found) {
+            (State::Deleted, found) => found.is_none_or(|found| !found.is_live),
+            (
+                State::Expired
+                | State::Forwards {
+                    age: Age::Expired, ..
+                },
+                found,
+            ) => found.is_none_or(|found| !found.is_live),
+            (_, Some(found)) => says_the_same(model, at, found),
+            (_, None) => false,
+        };
+        if !is_right {
+            let found = found.map_or("nothing".to_owned(), short);
+            return Err((
+                "table",
+                format!(
+                    "row {at} should be {:?} {:?} {:?}, and is {found}",
+                    row.state, row.document.values, row.user
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn short(row: &TableRow) -> String {
+    match (&row.successor, row.is_live) {
+        (_, false) => "an expired one".into(),
+        (Some(successor), _) if successor.is_empty() => "a way to nowhere".into(),
+        (Some(_), _) => "a way to another one".into(),
+        (None, _) => format!("{:?} {:?}", row.values, row.user),
+    }
+}
+
+fn says_the_same(model: &Model, at: usize, found: &TableRow) -> bool {
+    let row = &model.rows[at];
+    match &row.state {
+        State::Live => {
+            found.is_live
+                && found.successor.is_none()
+                && found.values == row.document.values
+                && found.user == row.user
+        }
+        State::Forwards { to, .. } => {
+            let leads_right = match (to, &found.successor) {
+                (None, Some(successor)) => successor.is_empty(),
+                (Some(to), Some(successor)) => {
+                    let known = model.rows[to.0].id.as_deref();
+                    !successor.is_empty() && known.is_none_or(|known| known == successor)
+                }
+                (_, None) => false,
+            };
+            found.is_live && leads_right && found.user.is_none()
+        }
+        State::Expired | State::Deleted => !found.is_live,
+    }
+}

@@ -1,0 +1,1567 @@
+//! What the documentation says that each call returns, and what each response
+//! does to a cookie jar, as a state machine without any I/O.
+//!
+//! Where the documentation leaves a choice, [`Model::either`] takes the first
+//! way, or the one that the runner asks for: what happened must be one of them.
+
+use std::collections::BTreeMap;
+
+use axum_pg_session::ErrorKind;
+use serde_json::Value;
+
+use crate::program::{
+    BAD, BeforeSave, Call, CookieChoice, End, ExpiryChoice, FAIL, Format, KEYS, Limit, Options,
+    Taking,
+};
+
+/// A row, numbered by the model as it comes into being.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RowNo(pub(crate) usize);
+
+/// What a handler got from a call.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Seen {
+    Done,
+    Value(Option<Value>),
+    Truth(bool),
+    Keys(Vec<String>),
+    User(Option<String>),
+    Handle(Option<String>),
+    Shape(Vec<Option<String>>),
+    Number(u64),
+    Failed(ErrorKind, Option<u64>),
+}
+
+/// What it should get.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Expected {
+    Anything,
+    Is(Seen),
+    Handle(Option<RowNo>),
+    Failed(Failure),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Failure {
+    pub(crate) kind: ErrorKind,
+    /// The seconds that may be given as `Retry-After`.
+    pub(crate) retry: Option<(u64, u64)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Cookie {
+    AsItIs,
+    Set(RowNo),
+    Removed,
+    /// The documentation does not say.
+    RemovedOrNot,
+    /// The cookie that the browser has may come again, to live longer.
+    SetOrNot(RowNo),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) retry: Option<(u64, u64)>,
+    pub(crate) cookies: Vec<Cookie>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum State {
+    Live,
+    /// Holds nothing but the way to the session under its new id.
+    Forwards {
+        to: Option<RowNo>,
+        age: Age,
+    },
+    Expired,
+    Deleted,
+}
+
+/// Of a forwarding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Age {
+    /// Requests that arrive under it are told to try again.
+    Fresh,
+    /// Requests that arrive under it have no session; late saves follow.
+    Stale,
+    Expired,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Document {
+    pub(crate) values: BTreeMap<String, Value>,
+    pub(crate) expiry: ExpiryChoice,
+    pub(crate) cookie: CookieChoice,
+}
+
+impl Document {
+    fn blank() -> Self {
+        Self {
+            values: BTreeMap::new(),
+            expiry: ExpiryChoice::Default,
+            cookie: CookieChoice::Default,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) state: State,
+    pub(crate) document: Document,
+    pub(crate) user: Option<String>,
+    /// Later ones are greater.
+    created: u64,
+    /// Grows with each commit.
+    version: u64,
+    /// The id in the table, once it was seen there.
+    pub(crate) id: Option<String>,
+}
+
+/// What a jar holds, or a request carries.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Token {
+    Of(RowNo),
+    Unknown,
+    Malformed,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Insert(String, Value),
+    Remove(String),
+    Clear,
+    Take(String),
+    Append(String, String),
+    TypedAppend(String, String),
+    Expiry(ExpiryChoice),
+    Cookie(CookieChoice),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Origin {
+    New,
+    Stored(RowNo),
+    /// The request arrived under a token that was just replaced.
+    Moved(RowNo),
+    Ambiguous,
+    /// The session ended while the request was running.
+    Ended,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Id {
+    Stays,
+    Cycles,
+    LogsIn { user: String, drops: bool },
+    Ends,
+}
+
+/// A session as its request sees it.
+#[derive(Clone, Debug)]
+struct View {
+    origin: Origin,
+    base: Document,
+    document: Document,
+    record: Vec<Change>,
+    id: Id,
+    keep: bool,
+    user: Option<String>,
+    /// Of the row, when it was read or written last.
+    version: u64,
+    /// The row that was the session's last.
+    last: Option<RowNo>,
+    /// To be deleted as the handler said so, and as what it was.
+    doomed: Option<(RowNo, Document, Option<String>)>,
+    /// To be deleted as `valid_if` said so.
+    refused: Option<RowNo>,
+    /// The handler called `destroy` or `logout`.
+    asked: bool,
+    is_closed: bool,
+    cookie: Cookie,
+    had_cookie: bool,
+    in_flight: bool,
+    /// The end also of what the save in flight commits.
+    ends_in_flight: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Debt {
+    origin: Origin,
+    base: Document,
+    document: Document,
+    record: Vec<Change>,
+    id: Id,
+    keep: bool,
+    user: Option<String>,
+    version: u64,
+    doomed: Option<(RowNo, Document, Option<String>)>,
+    refused: Option<RowNo>,
+    /// Its outcome must be known, so it is compared with the row as it is.
+    is_confirmed: bool,
+}
+
+struct Settled {
+    origin: Origin,
+    base: Document,
+    user: Option<String>,
+    version: u64,
+}
+
+/// The outcome of a request's commit that follows `save`.
+enum Now {
+    Nothing,
+    Take(String),
+    Append(String, String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) jar: u8,
+    presented: Vec<Vec<Token>>,
+    views: Vec<Option<View>>,
+    pub(crate) is_open: bool,
+    /// Whether there was a response.
+    pub(crate) is_answered: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    options: Options,
+    pub(crate) rows: Vec<Row>,
+    /// What each jar holds for each layer's name.
+    pub(crate) jars: Vec<Vec<Vec<Token>>>,
+    pub(crate) requests: BTreeMap<u8, Request>,
+    clock: u64,
+    choices: Vec<bool>,
+    pub(crate) asked: usize,
+    /// Whether several requests end at the same moment.
+    pub(crate) is_crowded: bool,
+    /// Whether rows are inserted only after the store has given up.
+    pub(crate) is_late: bool,
+}
+
+fn failure(kind: ErrorKind) -> Failure {
+    let retry = match kind {
+        ErrorKind::Conflict => Some((1, 1)),
+        ErrorKind::Unavailable => Some((5, 5)),
+        _ => None,
+    };
+    Failure { kind, retry }
+}
+
+/// For the rest of the five seconds after a move. The test may be slow.
+fn refused_for_now() -> Failure {
+    Failure {
+        kind: ErrorKind::Ended,
+        retry: Some((1, 5)),
+    }
+}
+
+fn status_of(kind: ErrorKind) -> u16 {
+    match kind {
+        ErrorKind::Ambiguous => 400,
+        ErrorKind::SessionLimit => 403,
+        ErrorKind::TooLarge => 507,
+        _ => 503,
+    }
+}
+
+pub(crate) fn user_name(user: u8) -> String {
+    format!("u{user}")
+}
+
+pub(crate) fn key_name(key: u8) -> &'static str {
+    KEYS[usize::from(key) % KEYS.len()]
+}
+
+fn done() -> Expected {
+    Expected::Is(Seen::Done)
+}
+
+fn failed(kind: ErrorKind) -> Expected {
+    Expected::Failed(failure(kind))
+}
+
+fn appended(value: Option<&Value>, tag: &str) -> Result<Value, ErrorKind> {
+    match value {
+        None => Ok(Value::from(tag)),
+        Some(Value::String(text)) => Ok(Value::from(format!("{text}+{tag}"))),
+        Some(_) => Err(ErrorKind::Deserialize),
+    }
+}
+
+fn shape_of(document: &Document) -> Result<Vec<Option<String>>, ErrorKind> {
+    KEYS.iter()
+        .map(|key| match document.values.get(*key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(ErrorKind::Deserialize),
+        })
+        .collect()
+}
+
+impl Change {
+    fn apply(&self, document: &mut Document) -> Result<(), ErrorKind> {
+        match self {
+            Self::Insert(key, value) => {
+                document.values.insert(key.clone(), value.clone());
+            }
+            Self::Remove(key) => {
+                document.values.remove(key);
+            }
+            Self::Take(key) => {
+                if document
+                    .values
+                    .get(key)
+                    .is_some_and(|value| !value.is_string())
+                {
+                    return Err(ErrorKind::Deserialize);
+                }
+                document.values.remove(key);
+            }
+            Self::Clear => document.values.clear(),
+            Self::Append(key, tag) => {
+                let value = appended(document.values.get(key), tag)?;
+                document.values.insert(key.clone(), value);
+            }
+            Self::TypedAppend(key, tag) => {
+                shape_of(document)?;
+                let value = appended(document.values.get(key), tag)?;
+                document.values.insert(key.clone(), value);
+            }
+            Self::Expiry(expiry) => document.expiry = *expiry,
+            Self::Cookie(cookie) => document.cookie = *cookie,
+        }
+        Ok(())
+    }
+
+    fn is_about_the_cookie(&self) -> bool {
+        matches!(self, Self::Expiry(_) | Self::Cookie(_))
+    }
+}
+
+fn replay(record: &[Change], document: &mut Document) -> Result<(), Failure> {
+    let mut draft = document.clone();
+    for change in record {
+        change.apply(&mut draft).map_err(failure)?;
+    }
+    *document = draft;
+    Ok(())
+}
+
+impl View {
+    fn new(origin: Origin, base: Document, user: Option<String>, had_cookie: bool) -> Self {
+        Self {
+            origin,
+            document: base.clone(),
+            base,
+            record: Vec::new(),
+            id: Id::Stays,
+            keep: false,
+            user,
+            version: 0,
+            last: match origin {
+                Origin::Stored(row) => Some(row),
+                _ => None,
+            },
+            doomed: None,
+            refused: None,
+            asked: false,
+            is_closed: false,
+            cookie: Cookie::AsItIs,
+            had_cookie,
+            in_flight: false,
+            ends_in_flight: false,
+        }
+    }
+
+    fn apply(&mut self, change: Change) -> Result<(), ErrorKind> {
+        change.apply(&mut self.document)?;
+        self.record.push(change);
+        Ok(())
+    }
+
+    fn user(&self) -> Option<String> {
+        match &self.id {
+            Id::LogsIn { user, .. } => Some(user.clone()),
+            _ => self.user.clone(),
+        }
+    }
+
+    fn forget_changes(&mut self) {
+        self.record.clear();
+        self.id = Id::Stays;
+        self.keep = false;
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        self.origin = settled.origin;
+        if let Origin::Stored(row) = self.origin {
+            self.last = Some(row);
+        }
+        self.user = settled.user;
+        self.version = settled.version;
+        self.document = settled.base.clone();
+        self.base = settled.base;
+        // One that does not fit is told when it is saved.
+        let record = self.record.clone();
+        drop(replay(&record, &mut self.document));
+    }
+
+    fn destroy(&mut self) {
+        if let Origin::Stored(row) = self.origin {
+            self.doomed = Some((row, self.base.clone(), self.user.clone()));
+            self.origin = Origin::New;
+            self.user = None;
+        }
+        self.base = Document::blank();
+        self.document = Document::blank();
+        self.forget_changes();
+        if matches!(self.origin, Origin::Moved(_) | Origin::Ambiguous) {
+            self.id = Id::Ends;
+        }
+        if self.in_flight {
+            self.ends_in_flight = true;
+        }
+        self.asked = true;
+    }
+
+    fn discard(&mut self) {
+        self.forget_changes();
+        self.asked = false;
+        self.ends_in_flight = false;
+        if let Some((row, base, user)) = self.doomed.take() {
+            self.origin = Origin::Stored(row);
+            self.base = base;
+            self.user = user;
+        }
+        self.document = self.base.clone();
+    }
+
+    fn owes_a_document(&self, is_confirmed: bool) -> bool {
+        match self.origin {
+            Origin::New => {
+                self.keep
+                    || matches!(self.id, Id::LogsIn { .. })
+                    || !(self.record.is_empty() || self.document.values.is_empty())
+            }
+            Origin::Stored(_) => {
+                self.id != Id::Stays
+                    || (!self.record.is_empty() && (is_confirmed || self.document != self.base))
+            }
+            Origin::Moved(_) | Origin::Ended => matches!(self.id, Id::LogsIn { .. }),
+            Origin::Ambiguous => false,
+        }
+    }
+
+    fn take_debt(&mut self) -> Debt {
+        Debt {
+            origin: self.origin,
+            base: self.base.clone(),
+            document: self.document.clone(),
+            record: std::mem::take(&mut self.record),
+            id: std::mem::replace(&mut self.id, Id::Stays),
+            keep: std::mem::take(&mut self.keep),
+            user: self.user.clone(),
+            version: self.version,
+            doomed: self.doomed.take(),
+            refused: self.refused.take(),
+            is_confirmed: false,
+        }
+    }
+}
+
+impl Model {
+    pub(crate) fn new(options: &Options, jars: u8) -> Self {
+        let layers = if options.two_layers { 2 } else { 1 };
+        Self {
+            options: options.clone(),
+            rows: Vec::new(),
+            jars: vec![vec![Vec::new(); layers]; usize::from(jars)],
+            requests: BTreeMap::new(),
+            clock: 0,
+            choices: Vec::new(),
+            asked: 0,
+            is_crowded: false,
+            is_late: false,
+        }
+    }
+
+    /// The same with answers to the questions that the documentation leaves
+    /// open.
+    pub(crate) fn choosing(&self, choices: &[bool]) -> Self {
+        Self {
+            choices: choices.to_vec(),
+            asked: 0,
+            ..self.clone()
+        }
+    }
+
+    fn either(&mut self) -> bool {
+        let choice = self.choices.get(self.asked).copied().unwrap_or(false);
+        self.asked += 1;
+        choice
+    }
+
+    /// Whether no other id is known for what the browser's cookie opens.
+    fn may_renew(&self, last: Option<RowNo>) -> bool {
+        last.is_some_and(|row| !matches!(self.state(row), State::Forwards { .. }))
+    }
+
+    fn has_users(&self) -> bool {
+        self.options.format != Format::ThreeColumns
+    }
+
+    fn state(&self, row: RowNo) -> &State {
+        &self.rows[row.0].state
+    }
+
+    // Requests.
+
+    pub(crate) fn start(&mut self, request: u8, jar: u8, beside: Option<u8>) {
+        let layers = self.jars[usize::from(jar)].len();
+        let presented = (0..layers).map(|layer| {
+            let mut tokens = self.jars[usize::from(jar)][layer].clone();
+            if let Some(other) = beside {
+                for token in &self.jars[usize::from(other)][layer] {
+                    if !tokens.contains(token) {
+                        tokens.push(token.clone());
+                    }
+                }
+            }
+            tokens
+        });
+        let request_state = Request {
+            jar,
+            presented: presented.collect(),
+            views: vec![None; layers],
+            is_open: true,
+            is_answered: false,
+        };
+        self.requests.insert(request, request_state);
+    }
+
+    pub(crate) fn is_loaded(&self, request: u8, layer: usize) -> bool {
+        self.requests[&request].views[layer].is_some()
+    }
+
+    pub(crate) fn layers(&self) -> usize {
+        self.jars[0].len()
+    }
+
+    /// The session is looked up, where it was not yet.
+    pub(crate) fn load(&mut self, request: u8, layer: usize) {
+        if self.is_loaded(request, layer) {
+            return;
+        }
+        let mut tokens = self.requests[&request].presented[layer].clone();
+        if self.options.format == Format::Koa {
+            // Of several cookies of one name Koa takes the first.
+            tokens.truncate(1);
+        }
+        let (mut live, mut moved) = (Vec::new(), None);
+        for token in &tokens {
+            let Token::Of(row) = token else { continue };
+            match self.state(*row) {
+                State::Live => live.push(*row),
+                State::Forwards {
+                    age: Age::Fresh, ..
+                } => moved = Some(*row),
+                _ => {}
+            }
+        }
+        let had_cookie = !tokens.is_empty();
+        let well_formed = tokens
+            .iter()
+            .filter(|token| **token != Token::Malformed)
+            .count();
+        let mut view = match (live.as_slice(), moved) {
+            _ if well_formed > 4 => {
+                View::new(Origin::Ambiguous, Document::blank(), None, had_cookie)
+            }
+            ([], None) => View::new(Origin::New, Document::blank(), None, had_cookie),
+            ([], Some(row)) => View::new(Origin::Moved(row), Document::blank(), None, had_cookie),
+            ([row], _) => {
+                let stored = &self.rows[row.0];
+                let mut view = View::new(
+                    Origin::Stored(*row),
+                    stored.document.clone(),
+                    stored.user.clone(),
+                    had_cookie,
+                );
+                view.version = stored.version;
+                view
+            }
+            _ => View::new(Origin::Ambiguous, Document::blank(), None, had_cookie),
+        };
+        if view.origin == Origin::New && self.options.allow_empty {
+            view.keep = true;
+        }
+        if let Origin::Stored(row) = view.origin
+            && self.options.valid_if
+            && view.document.values.contains_key(BAD)
+        {
+            view = View::new(Origin::New, Document::blank(), None, had_cookie);
+            view.refused = Some(row);
+        }
+        self.view_place(request, layer).replace(view);
+    }
+
+    fn view_place(&mut self, request: u8, layer: usize) -> &mut Option<View> {
+        &mut self.requests.get_mut(&request).expect("begun").views[layer]
+    }
+
+    fn view(&mut self, request: u8, layer: usize) -> &mut View {
+        self.view_place(request, layer).as_mut().expect("loaded")
+    }
+
+    /// Whether the model knows what this call does in this state.
+    pub(crate) fn knows(&mut self, request: u8, layer: usize, call: &Call) -> bool {
+        if !self.is_loaded(request, layer) {
+            return true;
+        }
+        let view = self.view(request, layer);
+        let is_change = !matches!(
+            call,
+            Call::Get(_)
+                | Call::GetAsNumber(_)
+                | Call::GetByKey(_)
+                | Call::ContainsKey(_)
+                | Call::Keys
+                | Call::IsEmpty
+                | Call::IsNew
+                | Call::Id
+                | Call::UserId
+                | Call::AuthenticatedWithin
+                | Call::ExpiresAt
+                | Call::TypedGet
+                | Call::Insert(_)
+        );
+        view.is_closed || view.origin != Origin::Ended || !is_change
+    }
+
+    /// A call that waits for nothing.
+    pub(crate) fn call(&mut self, request: u8, layer: usize, call: &Call, tag: u64) -> Expected {
+        let has_users = self.has_users();
+        let format = self.options.format;
+        let view = self.view(request, layer);
+        let is_lost = view.origin == Origin::Ended;
+        let expected = view.call(call, tag, has_users, format);
+        match (is_lost, &expected) {
+            // What is seen of a session that ended is not said.
+            (true, Expected::Is(_) | Expected::Handle(_)) => Expected::Anything,
+            _ => expected,
+        }
+    }
+
+    // Commits.
+
+    /// `before_save`, where something is about to be saved.
+    fn prepare(&mut self, request: u8, layer: usize, is_confirmed: bool) -> Result<(), Failure> {
+        let hook = self.options.before_save;
+        let view = self.view(request, layer);
+        if !view.owes_a_document(is_confirmed) {
+            return Ok(());
+        }
+        match hook {
+            BeforeSave::Fails if view.document.values.contains_key(FAIL) => {
+                Err(failure(ErrorKind::Deserialize))
+            }
+            BeforeSave::Writes => view
+                .apply(Change::Insert("hook".into(), Value::from("h")))
+                .map_err(failure),
+            BeforeSave::Fails | BeforeSave::None => Ok(()),
+        }
+    }
+
+    /// `save`, `take` and `update_now`, from call to return.
+    pub(crate) fn save(&mut self, request: u8, layer: usize, call: &Call, tag: u64) -> Expected {
+        let now = match call {
+            Call::Take(key) => Now::Take(key_name(*key).into()),
+            Call::UpdateNow(key) => Now::Append(key_name(*key).into(), tag_text(tag)),
+            _ => Now::Nothing,
+        };
+        if self.view(request, layer).is_closed {
+            return failed(ErrorKind::ResponseStarted);
+        }
+        match self.save_with(request, layer, &now) {
+            Ok(seen) => Expected::Is(seen),
+            Err(failure) => Expected::Failed(failure),
+        }
+    }
+
+    fn save_with(&mut self, request: u8, layer: usize, now: &Now) -> Result<Seen, Failure> {
+        let change = match now {
+            Now::Nothing => None,
+            Now::Take(key) => Some(Change::Take(key.clone())),
+            Now::Append(key, tag) => Some(Change::Append(key.clone(), tag.clone())),
+        };
+        if let Some(change) = change {
+            // An error here leaves all as it was.
+            self.view(request, layer).apply(change).map_err(failure)?;
+        }
+        if let Err(failure) = self.prepare(request, layer, !matches!(now, Now::Nothing)) {
+            self.drop_record(request, layer);
+            return Err(failure);
+        }
+        let seen = match now {
+            Now::Nothing => Seen::Done,
+            Now::Take(key) | Now::Append(key, _) => self.outcome_now(request, layer, now, key)?,
+        };
+        let mut debt = self.view(request, layer).take_debt();
+        debt.is_confirmed = !matches!(now, Now::Nothing);
+        self.pay_and_settle(request, layer, debt)?;
+        Ok(seen)
+    }
+
+    /// What the last change of the record makes of the row as it is.
+    fn outcome_now(
+        &mut self,
+        request: u8,
+        layer: usize,
+        now: &Now,
+        key: &str,
+    ) -> Result<Seen, Failure> {
+        let view = self.view(request, layer).clone();
+        let mut document = match &view.origin {
+            Origin::Stored(row) if *self.state(*row) == State::Live => {
+                self.rows[row.0].document.clone()
+            }
+            Origin::Stored(row) if view.id == Id::Stays => {
+                let failure = self.ended(*row);
+                self.drop_record(request, layer);
+                self.view(request, layer).settle(Settled {
+                    origin: Origin::Ended,
+                    base: Document::blank(),
+                    user: None,
+                    version: 0,
+                });
+                return Err(failure);
+            }
+            _ => view.base.clone(),
+        };
+        let is_last = |change: &Change| match (now, change) {
+            (Now::Take(key), Change::Take(taken)) => key == taken,
+            (Now::Append(key, tag), Change::Append(other, known)) => key == other && tag == known,
+            _ => false,
+        };
+        let mut seen = Seen::Value(None);
+        for change in &view.record {
+            let before = document.values.get(key).cloned();
+            if let Err(kind) = change.apply(&mut document) {
+                self.drop_record(request, layer);
+                return Err(failure(kind));
+            }
+            if is_last(change) {
+                seen = Seen::Value(match now {
+                    Now::Take(_) => before,
+                    _ => document.values.get(key).cloned(),
+                });
+            }
+        }
+        Ok(seen)
+    }
+
+    /// What a save that failed does; a pending end stays.
+    fn drop_record(&mut self, request: u8, layer: usize) {
+        let view = self.view(request, layer);
+        view.forget_changes();
+        view.document = view.base.clone();
+    }
+
+    fn pay_and_settle(&mut self, request: u8, layer: usize, debt: Debt) -> Result<(), Failure> {
+        let mut cookie = self.view(request, layer).cookie.clone();
+        let outcome = self.pay(debt, &mut cookie);
+        let view = self.view(request, layer);
+        view.cookie = cookie;
+        view.in_flight = false;
+        match outcome {
+            Ok(settled) => {
+                let ends = std::mem::take(&mut view.ends_in_flight);
+                if ends && matches!(settled.origin, Origin::New | Origin::Stored(_)) {
+                    if let Origin::Stored(row) = settled.origin {
+                        view.doomed = Some((row, settled.base, settled.user));
+                    }
+                    view.origin = Origin::New;
+                    view.user = None;
+                    view.base = Document::blank();
+                    view.document = Document::blank();
+                    let record = view.record.clone();
+                    drop(replay(&record, &mut view.document));
+                } else if view.doomed.is_none() {
+                    view.settle(settled);
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                let ends = std::mem::take(&mut view.ends_in_flight);
+                if ends && failure.kind == ErrorKind::Ended && self.either() {
+                    let view = self.view(request, layer);
+                    view.origin = Origin::Ended;
+                    view.id = Id::Ends;
+                    return Err(failure);
+                }
+                let view = self.view(request, layer);
+                if view.doomed.is_none() {
+                    let origin = match failure.kind {
+                        ErrorKind::Ended if view.origin != Origin::New => match view.origin {
+                            Origin::Moved(row) => Origin::Moved(row),
+                            _ => Origin::Ended,
+                        },
+                        _ => view.origin,
+                    };
+                    let base = match origin {
+                        Origin::Ended => Document::blank(),
+                        _ => view.base.clone(),
+                    };
+                    let user = view.user.clone();
+                    let version = view.version;
+                    view.settle(Settled {
+                        origin,
+                        base,
+                        user,
+                        version,
+                    });
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// `save` begins while no write of the table gets through.
+    pub(crate) fn begin_save(&mut self, request: u8, layer: usize) -> Result<InFlight, Failure> {
+        if let Err(failure) = self.prepare(request, layer, false) {
+            self.drop_record(request, layer);
+            return Err(failure);
+        }
+        let view = self.view(request, layer);
+        let debt = view.take_debt();
+        view.in_flight = true;
+        Ok(InFlight(debt))
+    }
+
+    pub(crate) fn finish_save(&mut self, request: u8, layer: usize, save: InFlight) -> Expected {
+        match self.pay_and_settle(request, layer, save.0) {
+            Ok(()) => done(),
+            Err(failure) => Expected::Failed(failure),
+        }
+    }
+
+    fn pay(&mut self, debt: Debt, cookie: &mut Cookie) -> Result<Settled, Failure> {
+        if let Some((row, ..)) = &debt.doomed {
+            self.destroy_row(*row);
+            *cookie = Cookie::Removed;
+        }
+        if let Some(row) = debt.refused {
+            self.destroy_row(row);
+        }
+        match debt.origin {
+            Origin::New => self.pay_new(debt, cookie),
+            Origin::Stored(row) => self.pay_stored(row, debt, cookie),
+            Origin::Moved(row) => self.pay_moved(row, debt, cookie),
+            Origin::Ambiguous if debt.record.is_empty() && debt.id == Id::Stays => {
+                Ok(debt.unchanged())
+            }
+            Origin::Ambiguous => Err(failure(ErrorKind::Ambiguous)),
+            Origin::Ended if debt.record.is_empty() && debt.id == Id::Stays => Ok(debt.unchanged()),
+            Origin::Ended if matches!(debt.id, Id::LogsIn { .. }) && self.either() => {
+                self.pay_new(debt, cookie)
+            }
+            Origin::Ended => Err(Failure {
+                kind: ErrorKind::Ended,
+                retry: Some((1, 5)),
+            }),
+        }
+    }
+
+    fn pay_new(&mut self, debt: Debt, cookie: &mut Cookie) -> Result<Settled, Failure> {
+        if let Id::LogsIn { user, .. } = &debt.id {
+            return self.begin_with_login(debt.document, user, cookie);
+        }
+        let is_empty = debt.record.is_empty() || debt.document.values.is_empty();
+        if is_empty && !debt.keep {
+            return Ok(debt.unchanged());
+        }
+        self.in_time()?;
+        let row = self.add_row(debt.document.clone(), None, None);
+        *cookie = Cookie::Set(row);
+        Ok(Settled {
+            origin: Origin::Stored(row),
+            base: debt.document,
+            user: None,
+            version: 0,
+        })
+    }
+
+    fn begin_with_login(
+        &mut self,
+        document: Document,
+        user: &str,
+        cookie: &mut Cookie,
+    ) -> Result<Settled, Failure> {
+        self.check_limit(user, None)?;
+        self.in_time()?;
+        let row = self.add_row(document.clone(), Some(user.to_owned()), None);
+        self.enforce_limit(user, row);
+        *cookie = Cookie::Set(row);
+        Ok(Settled {
+            origin: Origin::Stored(row),
+            base: document,
+            user: Some(user.to_owned()),
+            version: 0,
+        })
+    }
+
+    /// The request arrived under a token that was just replaced.
+    fn pay_moved(
+        &mut self,
+        row: RowNo,
+        debt: Debt,
+        cookie: &mut Cookie,
+    ) -> Result<Settled, Failure> {
+        if matches!(debt.id, Id::LogsIn { .. }) {
+            return self.pay_new(debt, cookie);
+        }
+        let is_fresh = matches!(
+            self.state(row),
+            State::Forwards {
+                age: Age::Fresh,
+                ..
+            }
+        );
+        let writes = !debt.record.is_empty() || debt.id != Id::Stays;
+        if !writes && debt.keep && self.either() {
+            return Err(refused_for_now());
+        }
+        if !writes {
+            return Ok(debt.unchanged());
+        }
+        // It may be told by the time of its load or that of its save.
+        if !is_fresh && self.either() {
+            let mut debt = debt;
+            debt.id = Id::Stays;
+            return self.pay_new(debt, cookie);
+        }
+        if debt.document == Document::blank() && debt.id == Id::Stays && self.either() {
+            return Ok(debt.unchanged());
+        }
+        Err(refused_for_now())
+    }
+
+    fn pay_stored(
+        &mut self,
+        row: RowNo,
+        debt: Debt,
+        cookie: &mut Cookie,
+    ) -> Result<Settled, Failure> {
+        if debt.id != Id::Stays {
+            return self.reissue(row, debt, cookie);
+        }
+        // What was written is as new as the row.
+        self.rows[row.0].version += 1;
+        self.pay_stay(row, debt, cookie)
+    }
+
+    fn pay_stay(
+        &mut self,
+        row: RowNo,
+        debt: Debt,
+        cookie: &mut Cookie,
+    ) -> Result<Settled, Failure> {
+        let is_changed =
+            !debt.record.is_empty() && (debt.is_confirmed || debt.document != debt.base);
+        if !is_changed {
+            if debt.keep && *self.state(row) == State::Live {
+                // Unless another request has extended it.
+                let is_first = self.rows[row.0].version == debt.version + 1 && !self.is_crowded;
+                if *cookie != Cookie::Set(row) {
+                    *cookie = match !is_first {
+                        true => Cookie::SetOrNot(row),
+                        false => Cookie::Set(row),
+                    };
+                }
+            }
+            return Ok(debt.unchanged());
+        }
+        let target = self.follow(row).ok_or_else(|| self.ended(row))?;
+        let mut document = self.rows[target.0].document.clone();
+        replay(&debt.record, &mut document)?;
+        self.rows[target.0].document = document.clone();
+        if target != row {
+            // It goes on with what it loaded, and its own changes.
+            return Ok(debt.unchanged());
+        }
+        if debt.keep || debt.record.iter().any(Change::is_about_the_cookie) {
+            *cookie = Cookie::Set(row);
+        }
+        let version = self.rows[row.0].version;
+        Ok(Settled {
+            origin: Origin::Stored(row),
+            base: document,
+            user: debt.user,
+            version,
+        })
+    }
+
+    fn reissue(&mut self, row: RowNo, debt: Debt, cookie: &mut Cookie) -> Result<Settled, Failure> {
+        let login = match &debt.id {
+            Id::LogsIn { user, drops } => Some((user.clone(), *drops)),
+            _ => None,
+        };
+        match (self.state(row).clone(), login) {
+            (State::Live, login) => {
+                let mut document = self.rows[row.0].document.clone();
+                replay(&debt.record, &mut document)?;
+                let (user, drops, created) = match login {
+                    Some((user, drops)) => {
+                        self.check_limit(&user, Some(row))?;
+                        (Some(user), drops, None)
+                    }
+                    None => (
+                        self.rows[row.0].user.clone(),
+                        false,
+                        Some(self.rows[row.0].created),
+                    ),
+                };
+                self.in_time()?;
+                let new = self.add_row(document.clone(), user.clone(), created);
+                self.move_row(row, (!drops).then_some(new));
+                if created.is_none()
+                    && let Some(user) = &user
+                {
+                    self.enforce_limit(user, new);
+                }
+                *cookie = Cookie::Set(new);
+                Ok(Settled {
+                    origin: Origin::Stored(new),
+                    base: document,
+                    user,
+                    version: 0,
+                })
+            }
+            (
+                State::Forwards {
+                    age: Age::Fresh | Age::Stale,
+                    ..
+                },
+                Some((user, drops)),
+            ) => {
+                match self.fate(row) {
+                    // Nothing of what was ended comes back with a login.
+                    Fate::Ended if !drops || self.either() => return Err(refused_for_now()),
+                    // Nothing follows where the data was dropped; a login may.
+                    Fate::Nowhere if self.either() => return Err(refused_for_now()),
+                    Fate::Ended | Fate::Nowhere | Fate::Lives => {}
+                }
+                self.begin_with_login(debt.document, &user, cookie)
+            }
+            _ => Err(self.ended(row)),
+        }
+    }
+
+    fn move_row(&mut self, row: RowNo, to: Option<RowNo>) {
+        self.rows[row.0].state = match self.options.format {
+            Format::Koa => State::Deleted,
+            Format::Native | Format::ThreeColumns => State::Forwards {
+                to,
+                age: Age::Fresh,
+            },
+        };
+        self.rows[row.0].user = None;
+        self.rows[row.0].document = Document::blank();
+    }
+
+    /// What became of the session that had this id.
+    fn fate(&self, row: RowNo) -> Fate {
+        match self.state(row) {
+            State::Live => Fate::Lives,
+            State::Forwards { to: None, .. } => Fate::Nowhere,
+            State::Forwards {
+                to: Some(to),
+                age: Age::Fresh | Age::Stale,
+            } => self.fate(*to),
+            State::Forwards { .. } | State::Expired | State::Deleted => Fate::Ended,
+        }
+    }
+
+    /// The session is not there any more, at least not under this id.
+    fn ended(&self, row: RowNo) -> Failure {
+        match self.state(row) {
+            State::Forwards { .. } => refused_for_now(),
+            _ => failure(ErrorKind::Ended),
+        }
+    }
+
+    /// Where a late save of this row goes.
+    fn follow(&self, row: RowNo) -> Option<RowNo> {
+        match self.state(row) {
+            State::Live => Some(row),
+            State::Forwards {
+                age: Age::Expired, ..
+            }
+            | State::Expired
+            | State::Deleted => None,
+            State::Forwards { to, .. } => self.follow((*to)?),
+        }
+    }
+
+    /// What is committed too late is taken back.
+    fn in_time(&self) -> Result<(), Failure> {
+        match self.is_late {
+            true => Err(failure(ErrorKind::Unavailable)),
+            false => Ok(()),
+        }
+    }
+
+    fn add_row(&mut self, document: Document, user: Option<String>, created: Option<u64>) -> RowNo {
+        self.clock += 1;
+        self.rows.push(Row {
+            state: State::Live,
+            document,
+            user,
+            created: created.unwrap_or(self.clock),
+            version: 0,
+            id: None,
+        });
+        RowNo(self.rows.len() - 1)
+    }
+
+    /// Whether a live session was ended.
+    fn destroy_row(&mut self, row: RowNo) -> bool {
+        if *self.state(row) == State::Expired && self.either() {
+            // TODO: issue 17, item 11: it should say that there was none.
+            self.rows[row.0].state = State::Deleted;
+            return true;
+        }
+        let state = std::mem::replace(&mut self.rows[row.0].state, State::Deleted);
+        match state {
+            State::Live => true,
+            State::Forwards {
+                to: Some(to),
+                age: Age::Fresh | Age::Stale,
+            } => self.destroy_row(to),
+            State::Forwards {
+                to: Some(to),
+                age: Age::Expired,
+            } if self.either() => self.destroy_row(to),
+            _ => false,
+        }
+    }
+
+    /// The live sessions of the user but for this one, the newest first.
+    fn others(&self, user: &str, but: Option<RowNo>) -> Vec<RowNo> {
+        let mut rows: Vec<_> = (0..self.rows.len())
+            .map(RowNo)
+            .filter(|row| Some(*row) != but && *self.state(*row) == State::Live)
+            .filter(|row| self.rows[row.0].user.as_deref() == Some(user))
+            .collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(self.rows[row.0].created));
+        rows
+    }
+
+    fn check_limit(&self, user: &str, moved: Option<RowNo>) -> Result<(), Failure> {
+        match self.options.limit {
+            Limit::Refuse(limit) if self.others(user, moved).len() >= limit as usize => {
+                Err(failure(ErrorKind::SessionLimit))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn enforce_limit(&mut self, user: &str, new: RowNo) {
+        if let Limit::EndOldest(limit) = self.options.limit {
+            let surplus = self.others(user, Some(new));
+            for row in surplus.into_iter().skip(limit as usize - 1) {
+                self.rows[row.0].state = State::Deleted;
+            }
+        }
+    }
+
+    // Responses.
+
+    /// The request ends without a response.
+    pub(crate) fn vanish(&mut self, request: u8) {
+        self.requests.get_mut(&request).expect("begun").is_open = false;
+    }
+
+    pub(crate) fn end_too_late(&mut self, request: u8) -> Response {
+        self.is_late = true;
+        let response = self.end(request, End::Ok);
+        self.is_late = false;
+        response
+    }
+
+    pub(crate) fn end(&mut self, request: u8, end: End) -> Response {
+        let mut status = match end {
+            End::NotFound => 404,
+            End::ServerError | End::PanicInside => 500,
+            End::Timeout | End::CancelInside => 408,
+            End::Ok | End::Lost | End::PanicOutside | End::CancelOutside => 200,
+        };
+        let mut retry = None;
+        let mut cookies = Vec::new();
+        for layer in 0..self.layers() {
+            let (cookie, outcome) = self.close(request, layer, status);
+            if let Err(failure) = outcome {
+                status = status_of(failure.kind);
+                retry = match status {
+                    503 => failure.retry.or(Some((5, 5))),
+                    _ => None,
+                };
+            }
+            cookies.push(cookie);
+        }
+        let state = self.requests.get_mut(&request).expect("begun");
+        state.is_open = false;
+        state.is_answered = true;
+        Response {
+            status,
+            retry,
+            cookies,
+        }
+    }
+
+    fn close(&mut self, request: u8, layer: usize, status: u16) -> (Cookie, Result<(), Failure>) {
+        if !self.is_loaded(request, layer) {
+            return (Cookie::AsItIs, Ok(()));
+        }
+        let is_failure = status >= 500 || status == 408;
+        if is_failure && !self.options.saves_on_failure {
+            self.drop_record(request, layer);
+        }
+        let prepared = self.prepare(request, layer, false);
+        if prepared.is_err() {
+            self.drop_record(request, layer);
+        }
+        let debt = self.view(request, layer).take_debt();
+        let paid = self.pay_and_settle(request, layer, debt);
+        let outcome = paid.and(prepared);
+        // A cookie that can end before its session is sent with each touch.
+        let touches = self.options.format != Format::Native;
+        let view = self.view(request, layer);
+        view.is_closed = true;
+        let removes = view.asked && view.had_cookie && view.origin == Origin::New;
+        let last = view.last;
+        let view_cookie = view.cookie.clone();
+        let cookie = match (view_cookie, &outcome) {
+            (Cookie::AsItIs, _) if touches && self.may_renew(last) => match last {
+                Some(row) => Cookie::SetOrNot(row),
+                None => Cookie::AsItIs,
+            },
+            // From an earlier save. A token that died since need not be sent.
+            (Cookie::Set(row), _) if *self.state(row) != State::Live => Cookie::SetOrNot(row),
+            (Cookie::AsItIs, Ok(())) if removes && is_failure => Cookie::RemovedOrNot,
+            (Cookie::AsItIs, Ok(())) if removes => Cookie::Removed,
+            (Cookie::AsItIs, Err(_)) if removes => Cookie::RemovedOrNot,
+            (cookie, _) => cookie,
+        };
+        (cookie, outcome)
+    }
+
+    /// What a browser does with the response.
+    pub(crate) fn deliver(&mut self, request: u8, cookies: &[Cookie]) {
+        let jar = usize::from(self.requests[&request].jar);
+        for (layer, cookie) in cookies.iter().enumerate() {
+            match cookie {
+                Cookie::Set(row) => self.jars[jar][layer] = vec![Token::Of(*row)],
+                Cookie::Removed => self.jars[jar][layer].clear(),
+                Cookie::AsItIs | Cookie::RemovedOrNot | Cookie::SetOrNot(_) => {}
+            }
+        }
+    }
+
+    // The administration.
+
+    pub(crate) fn row_of_jar(&self, jar: u8) -> Option<RowNo> {
+        self.jars[usize::from(jar)][0]
+            .iter()
+            .find_map(|token| match token {
+                Token::Of(row) => Some(*row),
+                _ => None,
+            })
+    }
+
+    pub(crate) fn destroy(&mut self, row: RowNo) -> Expected {
+        Expected::Is(Seen::Truth(self.destroy_row(row)))
+    }
+
+    fn without_users(&self) -> Option<Expected> {
+        (!self.has_users()).then(|| failed(ErrorKind::Setup))
+    }
+
+    pub(crate) fn user_destroy(&mut self, user: &str, row: RowNo) -> Expected {
+        if let Some(refused) = self.without_users() {
+            return refused;
+        }
+        let Some(target) = self.follow(row) else {
+            return Expected::Is(Seen::Truth(false));
+        };
+        let is_theirs = self.rows[target.0].user.as_deref() == Some(user);
+        if is_theirs {
+            self.rows[target.0].state = State::Deleted;
+        }
+        Expected::Is(Seen::Truth(is_theirs))
+    }
+
+    pub(crate) fn user_destroy_all(&mut self, user: &str) -> Expected {
+        if let Some(refused) = self.without_users() {
+            return refused;
+        }
+        let ended = self.others(user, None);
+        for row in &ended {
+            self.rows[row.0].state = State::Deleted;
+        }
+        Expected::Is(Seen::Number(ended.len() as u64))
+    }
+
+    pub(crate) fn user_destroy_others(&mut self, user: &str, row: RowNo) -> Expected {
+        if let Some(refused) = self.without_users() {
+            return refused;
+        }
+        let this = self
+            .follow(row)
+            .filter(|this| self.rows[this.0].user.as_deref() == Some(user));
+        let Some(this) = this else {
+            return failed(ErrorKind::Ended);
+        };
+        let ended = self.others(user, Some(this));
+        for row in &ended {
+            self.rows[row.0].state = State::Deleted;
+        }
+        Expected::Is(Seen::Number(ended.len() as u64))
+    }
+
+    pub(crate) fn destroy_everyone(&mut self) -> Expected {
+        let mut ended = 0;
+        for row in &mut self.rows {
+            match row.state {
+                State::Live => {
+                    ended += 1;
+                    row.state = State::Deleted;
+                }
+                State::Forwards {
+                    age: Age::Fresh | Age::Stale,
+                    ..
+                } => row.state = State::Deleted,
+                _ => {}
+            }
+        }
+        Expected::Is(Seen::Number(ended))
+    }
+
+    pub(crate) fn expire(&mut self, row: RowNo) -> bool {
+        let is_live = *self.state(row) == State::Live;
+        if is_live {
+            self.rows[row.0].state = State::Expired;
+        }
+        is_live
+    }
+
+    pub(crate) fn age_forwardings(&mut self, to: Age) {
+        for row in &mut self.rows {
+            if let State::Forwards { age, .. } = &mut row.state
+                && *age != Age::Expired
+            {
+                *age = to;
+            }
+        }
+    }
+}
+
+enum Fate {
+    Lives,
+    Ended,
+    /// Its data was dropped with a new id.
+    Nowhere,
+}
+
+/// A debt that a save has taken, and not paid yet.
+#[derive(Clone, Debug)]
+pub(crate) struct InFlight(Debt);
+
+impl Debt {
+    fn unchanged(self) -> Settled {
+        Settled {
+            origin: self.origin,
+            base: self.document,
+            user: self.user,
+            version: self.version,
+        }
+    }
+}
+
+pub(crate) fn tag_text(tag: u64) -> String {
+    format!("t{tag}")
+}
+
+impl View {
+    fn call(&mut self, call: &Call, tag: u64, has_users: bool, format: Format) -> Expected {
+        use Expected::Is;
+        let text = tag_text(tag);
+        match call {
+            Call::Get(key) | Call::GetByKey(key) => {
+                match self.document.values.get(key_name(*key)) {
+                    Some(value) if matches!(call, Call::GetByKey(_)) && !value.is_string() => {
+                        failed(ErrorKind::Deserialize)
+                    }
+                    value => Is(Seen::Value(value.cloned())),
+                }
+            }
+            Call::GetAsNumber(key) => match self.document.values.get(key_name(*key)) {
+                Some(Value::String(_)) => failed(ErrorKind::Deserialize),
+                value => Is(Seen::Value(value.cloned())),
+            },
+            Call::ContainsKey(key) => Is(Seen::Truth(
+                self.document.values.contains_key(key_name(*key)),
+            )),
+            Call::Keys => Is(Seen::Keys(self.document.values.keys().cloned().collect())),
+            Call::IsEmpty => Is(Seen::Truth(self.document.values.is_empty())),
+            Call::IsNew => Is(Seen::Truth(!matches!(self.origin, Origin::Stored(_)))),
+            Call::ExpiresAt => Is(Seen::Truth(matches!(self.origin, Origin::Stored(_)))),
+            Call::Id => Expected::Handle(match self.origin {
+                Origin::Stored(row) => Some(row),
+                _ => None,
+            }),
+            Call::UserId => Is(Seen::User(self.user())),
+            Call::AuthenticatedWithin => Is(Seen::Truth(self.user().is_some())),
+            Call::TypedGet => match shape_of(&self.document) {
+                Ok(shape) => Is(Seen::Shape(shape)),
+                Err(kind) => failed(kind),
+            },
+            Call::InsertReserved => failed(ErrorKind::ReservedKey),
+            _ if self.is_closed => failed(ErrorKind::ResponseStarted),
+            Call::Insert(key) | Call::InsertByKey(key) => {
+                self.insert(key_name(*key), Value::from(text))
+            }
+            Call::InsertNumber(key) => self.insert(key_name(*key), Value::from(tag)),
+            Call::InsertBad => self.insert(BAD, Value::from(text)),
+            Call::InsertFail => self.insert(FAIL, Value::from(text)),
+            Call::Update(key) => {
+                let key = key_name(*key);
+                match appended(self.document.values.get(key), &text) {
+                    Ok(value) => {
+                        self.document.values.insert(key.into(), value.clone());
+                        self.record.push(Change::Append(key.into(), text));
+                        Is(Seen::Value(Some(value)))
+                    }
+                    Err(kind) => failed(kind),
+                }
+            }
+            Call::Remove(key) => self.remove(key_name(*key)),
+            Call::RemoveBad => self.remove(BAD),
+            Call::Clear => {
+                self.change(Change::Clear);
+                done()
+            }
+            Call::Replace(key) => {
+                self.change(Change::Clear);
+                self.insert(key_name(*key), Value::from(text))
+            }
+            Call::TypedUpdate(key) => {
+                let key = key_name(*key);
+                let change = Change::TypedAppend(key.into(), text);
+                match self.apply(change) {
+                    Ok(()) => Is(Seen::Value(self.document.values.get(key).cloned())),
+                    Err(kind) => failed(kind),
+                }
+            }
+            Call::CycleId => {
+                if self.id == Id::Stays {
+                    self.id = Id::Cycles;
+                }
+                done()
+            }
+            Call::Login {
+                user,
+                drop_data,
+                expiry,
+                cookie,
+            } => self.log_in(*user, *drop_data, *expiry, *cookie, has_users, format),
+            Call::Logout | Call::Destroy => {
+                self.destroy();
+                done()
+            }
+            Call::Discard => {
+                self.discard();
+                done()
+            }
+            Call::Touch => {
+                self.keep = true;
+                done()
+            }
+            Call::SetExpiry(expiry) => match can_keep(*expiry, format) {
+                true => {
+                    self.change(Change::Expiry(*expiry));
+                    done()
+                }
+                false => failed(ErrorKind::Setup),
+            },
+            Call::SetCookieLifetime(cookie) => {
+                // The layer's choice can't be asked for.
+                let cookie = match cookie {
+                    CookieChoice::Default => CookieChoice::Session,
+                    chosen => *chosen,
+                };
+                self.change(Change::Cookie(cookie));
+                done()
+            }
+            Call::Save | Call::Take(_) | Call::UpdateNow(_) => Expected::Anything,
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        self.apply(change).expect("fits any document");
+    }
+
+    fn insert(&mut self, key: &str, value: Value) -> Expected {
+        self.change(Change::Insert(key.into(), value));
+        done()
+    }
+
+    /// As text.
+    fn remove(&mut self, key: &str) -> Expected {
+        match self.document.values.get(key).cloned() {
+            None => Expected::Is(Seen::Value(None)),
+            Some(value) if !value.is_string() => failed(ErrorKind::Deserialize),
+            value => {
+                self.change(Change::Remove(key.into()));
+                Expected::Is(Seen::Value(value))
+            }
+        }
+    }
+
+    fn log_in(
+        &mut self,
+        user: u8,
+        drop_data: bool,
+        expiry: ExpiryChoice,
+        cookie: CookieChoice,
+        has_users: bool,
+        format: Format,
+    ) -> Expected {
+        if !has_users || !can_keep(expiry, format) {
+            return failed(ErrorKind::Setup);
+        }
+        let user = user_name(user);
+        let is_another = self.user().is_some_and(|known| known != user);
+        let drops = drop_data || is_another;
+        if drops {
+            self.change(Change::Clear);
+        }
+        self.change(Change::Expiry(expiry));
+        self.change(Change::Cookie(cookie));
+        self.id = Id::LogsIn { user, drops };
+        done()
+    }
+}
+
+fn can_keep(expiry: ExpiryChoice, format: Format) -> bool {
+    expiry != ExpiryChoice::Timeouts || format == Format::Native
+}
+
+impl Taking {
+    pub(crate) fn is_eager(self) -> bool {
+        self == Self::Extracted
+    }
+}

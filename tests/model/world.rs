@@ -1,0 +1,715 @@
+//! Where programs run: stores on tables of their own, requests whose handlers
+//! do one step at a time, and what is in the table afterwards.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::poll_fn,
+    num::NonZeroU32,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum_pg_session::{
+    AtLimit, FailurePolicy, Koa, LazySession, PgSessionLayer, PgSessionStore, Session, SessionId,
+    SigningKeys,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use cookie::Cookie;
+use http::{Request, Response, StatusCode, header};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::{
+    calls,
+    program::{BAD, BeforeSave, Call, End, Format, Limit, Options, Taking},
+    reference::Seen,
+};
+
+/// How long a store waits for the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Patience {
+    Long,
+    Short,
+}
+
+/// Statements and tables of one lane, where one program runs at a time.
+pub(crate) struct Lane {
+    number: usize,
+    pools: [PgPool; 2],
+    admin: PgConnection,
+    locker: PgConnection,
+    stores: HashMap<(Format, Limit, u8, Patience), PgSessionStore>,
+    options: PgConnectOptions,
+}
+
+/// A row as it is in the table.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TableRow {
+    pub(crate) id: String,
+    pub(crate) values: BTreeMap<String, Value>,
+    /// Empty where the way leads nowhere.
+    pub(crate) successor: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) is_live: bool,
+    pub(crate) seconds_left: f64,
+}
+
+/// What a browser gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) retry: Option<u64>,
+    /// By the cookie's name; empty to remove it.
+    pub(crate) cookies: Vec<(String, String)>,
+}
+
+enum Order {
+    Load(usize),
+    Call(usize, Call, u64),
+    BeginSave(usize),
+    GiveUpSave,
+    AwaitSave,
+    End(End),
+}
+
+type Sessions = Arc<Mutex<Vec<Option<Session>>>>;
+
+/// A request that was begun.
+pub(crate) struct Running {
+    orders: mpsc::UnboundedSender<Order>,
+    replies: mpsc::UnboundedReceiver<Seen>,
+    cancel: Option<oneshot::Sender<StatusCode>>,
+    task: JoinHandle<Response<()>>,
+    pub(crate) sessions: Sessions,
+    is_saved: Arc<AtomicBool>,
+}
+
+async fn execute(connection: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+impl Lane {
+    pub(crate) async fn new(url: &str, number: usize) -> Self {
+        let options: PgConnectOptions = url.parse().expect("a URL");
+        let options = options
+            .application_name(&format!("model {number}"))
+            .statement_cache_capacity(500);
+        let pool = |options: PgConnectOptions| {
+            PgPoolOptions::new()
+                .max_connections(5)
+                .connect_lazy_with(options)
+        };
+        let connect = || PgConnection::connect_with(&options);
+        let admin_options = options.clone().application_name("model admin");
+        let mut lane = Self {
+            number,
+            pools: [pool(options.clone()), pool(options.clone())],
+            admin: PgConnection::connect_with(&admin_options)
+                .await
+                .expect("a connection"),
+            locker: connect().await.expect("a connection"),
+            stores: HashMap::new(),
+            options: options.clone(),
+        };
+        lane.make_tables().await;
+        lane
+    }
+
+    pub(crate) fn table(&self, format: Format) -> String {
+        let letter = match format {
+            Format::Native => 'n',
+            Format::Koa => 'k',
+            Format::ThreeColumns => 't',
+        };
+        format!("model_{letter}_{}", self.number)
+    }
+
+    async fn make_tables(&mut self) {
+        let three = self.table(Format::ThreeColumns);
+        let sql = format!(
+            "CREATE TABLE {three} (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)"
+        );
+        execute(&mut self.admin, &sql).await;
+        for format in [Format::Native, Format::Koa] {
+            let store = self.store_of(format, Limit::None, 0);
+            store.migrate().await.expect("a new table");
+        }
+        for format in [Format::Native, Format::Koa, Format::ThreeColumns] {
+            // What a crash of the server would lose, nobody wants.
+            let sql = format!("ALTER TABLE {} SET UNLOGGED", self.table(format));
+            execute(&mut self.admin, &sql).await;
+        }
+    }
+
+    fn store_of(&self, format: Format, limit: Limit, number: u8) -> PgSessionStore {
+        let pool = self.pools[usize::from(number % 2)].clone();
+        let store = PgSessionStore::new(pool)
+            .table(self.table(format))
+            .create_table(format != Format::ThreeColumns)
+            .timeout(Duration::from_secs(20));
+        let store = match format {
+            Format::Koa => store.koa(Koa::unsigned()),
+            Format::Native | Format::ThreeColumns => store,
+        };
+        let sessions = |n| NonZeroU32::new(n).expect("not zero");
+        match limit {
+            Limit::None => store,
+            Limit::EndOldest(n) => store.max_sessions_per_user(sessions(n), AtLimit::EndOldest),
+            Limit::Refuse(n) => store.max_sessions_per_user(sessions(n), AtLimit::Refuse),
+        }
+    }
+
+    pub(crate) async fn store(
+        &mut self,
+        options: &Options,
+        number: u8,
+        patience: Patience,
+    ) -> PgSessionStore {
+        let key = (options.format, options.limit, number % 2, patience);
+        if let Some(store) = self.stores.get(&key) {
+            return store.clone();
+        }
+        let store = match patience {
+            Patience::Long => self.store_of(key.0, key.1, key.2),
+            Patience::Short => self
+                .store_of(key.0, key.1, key.2)
+                .timeout(Duration::from_millis(400)),
+        };
+        store.check().await.expect("a table");
+        self.stores.insert(key, store.clone());
+        store
+    }
+
+    /// Empties the table of this format.
+    pub(crate) async fn clear(&mut self, format: Format) {
+        let sql = format!("DELETE FROM {}", self.table(format));
+        self.run(&sql).await;
+    }
+
+    pub(crate) async fn vacuum(&mut self) {
+        for format in [Format::Native, Format::Koa, Format::ThreeColumns] {
+            let sql = format!("VACUUM {}", self.table(format));
+            execute(&mut self.admin, &sql).await;
+        }
+    }
+
+    async fn run(&mut self, sql: &str) {
+        sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut self.admin)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    pub(crate) async fn rows(&mut self, format: Format) -> Vec<TableRow> {
+        let user = match format {
+            Format::ThreeColumns => "NULL::text",
+            Format::Native | Format::Koa => "user_id",
+        };
+        let sql = format!(
+            "SELECT id, session::text AS session, {user} AS user_id, expiry > now() AS is_live,
+                    extract(epoch FROM expiry - now())::float8 AS seconds_left FROM {}",
+            self.table(format)
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(&mut self.admin)
+            .await
+            .expect("rows");
+        rows.into_iter()
+            .map(|row| {
+                let text: String = row.get("session");
+                let mut values: BTreeMap<String, Value> =
+                    serde_json::from_str(&text).expect("an object");
+                let own = match format {
+                    Format::Koa => values.remove("cookie"),
+                    Format::Native | Format::ThreeColumns => values.remove("_session"),
+                };
+                let successor = own
+                    .as_ref()
+                    .and_then(|own| own.get("successor"))
+                    .and_then(|successor| successor.as_str());
+                TableRow {
+                    id: row.get("id"),
+                    values,
+                    successor: successor.map(str::to_owned),
+                    user: row.get("user_id"),
+                    is_live: row.get("is_live"),
+                    seconds_left: row.get("seconds_left"),
+                }
+            })
+            .collect()
+    }
+
+    /// The row expires a second ago.
+    pub(crate) async fn expire(&mut self, format: Format, id: &str) {
+        let sql = format!(
+            "UPDATE {} SET expiry = now() - interval '1 second' WHERE id = '{id}'",
+            self.table(format)
+        );
+        self.run(&sql).await;
+    }
+
+    /// Every forwarding is older by so many seconds.
+    pub(crate) async fn age_forwardings(&mut self, format: Format, seconds: u32) {
+        if format == Format::Koa {
+            return;
+        }
+        let sql = format!(
+            "UPDATE {} SET expiry = expiry - interval '{seconds} seconds'
+             WHERE session::jsonb #> '{{_session,successor}}' IS NOT NULL",
+            self.table(format)
+        );
+        self.run(&sql).await;
+    }
+
+    /// From now on every write of the table waits.
+    pub(crate) async fn lock(&mut self, format: Format) {
+        let sql = format!("BEGIN; LOCK TABLE {} IN EXCLUSIVE MODE", self.table(format));
+        execute(&mut self.locker, &sql).await;
+    }
+
+    pub(crate) async fn unlock(&mut self) {
+        execute(&mut self.locker, "COMMIT").await;
+    }
+
+    /// From now on whoever has inserted a row waits before the commit.
+    pub(crate) async fn hold_commits(&mut self, format: Format) {
+        let (table, number) = (self.table(format), self.number);
+        let sql = format!(
+            "CREATE OR REPLACE FUNCTION hold_{number}() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared({number}); RETURN NULL; END $$;
+             DROP TRIGGER IF EXISTS hold ON {table};
+             CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON {table}
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold_{number}()"
+        );
+        execute(&mut self.admin, &sql).await;
+        let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({number})");
+        execute(&mut self.locker, &sql).await;
+    }
+
+    pub(crate) async fn release_commits(&mut self, format: Format) {
+        self.unlock().await;
+        let sql = format!("DROP TRIGGER hold ON {}", self.table(format));
+        execute(&mut self.admin, &sql).await;
+    }
+
+    /// How many statements wait for the table.
+    async fn waiting(&mut self, format: Format) -> i64 {
+        let sql = format!(
+            "SELECT count(*) FROM pg_locks WHERE relation = '{}'::regclass AND NOT granted",
+            self.table(format)
+        );
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(&mut self.admin)
+            .await
+            .expect("a count")
+    }
+
+    /// Returns when a statement waits for the table, or the save is over.
+    pub(crate) async fn blocked(&mut self, format: Format, running: &Running) {
+        while self.waiting(format).await == 0 && !running.is_saved() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns when no store of this lane has a statement under way.
+    pub(crate) async fn quiet(&mut self) {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+                   WHERE application_name = $1 AND state <> 'idle'";
+        let mut times = 0;
+        while times < 3 {
+            let busy: i64 = sqlx::query_scalar(sql)
+                .bind(format!("model {}", self.number))
+                .fetch_one(&mut self.admin)
+                .await
+                .expect("a count");
+            times = if busy == 0 { times + 1 } else { 0 };
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// For a program that was given up: what it left may hold connections.
+    pub(crate) async fn renew(&mut self) {
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                   WHERE application_name = $1";
+        sqlx::query(sql)
+            .bind(format!("model {}", self.number))
+            .execute(&mut self.admin)
+            .await
+            .expect("a count");
+        self.locker = PgConnection::connect_with(&self.options)
+            .await
+            .expect("a connection");
+        self.stores.clear();
+        for pool in &mut self.pools {
+            *pool = PgPoolOptions::new()
+                .max_connections(5)
+                .connect_lazy_with(self.options.clone());
+        }
+    }
+}
+
+pub(crate) fn cookie_name(options: &Options, layer: usize) -> String {
+    match (options.format, layer) {
+        (Format::Koa, _) => "koa.sid".into(),
+        (_, 0) => "__Host-a".into(),
+        _ => "__Host-b".into(),
+    }
+}
+
+/// The id of the row that the cookie opens.
+pub(crate) fn row_id(options: &Options, name: &str, cookie: &str) -> String {
+    if options.format == Format::Koa {
+        return format!("koa:sess:{cookie}");
+    }
+    let token = cookie.split('.').next().unwrap_or_default();
+    URL_SAFE_NO_PAD.encode(Sha256::digest(format!("{name}={token}")))
+}
+
+pub(crate) fn handle(options: &Options, id: &str) -> SessionId {
+    let text = match options.format {
+        Format::Koa => URL_SAFE_NO_PAD.encode(Sha256::digest(id)),
+        Format::Native | Format::ThreeColumns => id.to_owned(),
+    };
+    text.parse().expect("a handle")
+}
+
+fn layer(store: PgSessionStore, options: &Options, number: usize) -> PgSessionLayer {
+    let mut layer = PgSessionLayer::new(store).allow_empty(options.allow_empty);
+    if options.format != Format::Koa {
+        layer = layer.cookie_name(cookie_name(options, number));
+    }
+    if options.touches_always {
+        layer = layer.touch_interval(Duration::ZERO);
+    }
+    if options.valid_if {
+        layer = layer.valid_if(async |session: Session, _| !session.contains_key(BAD));
+    }
+    layer = match options.before_save {
+        BeforeSave::None => layer,
+        BeforeSave::Fails => layer.before_save(calls::refuse),
+        BeforeSave::Writes => layer.before_save(calls::mark),
+    };
+    if options.signed {
+        layer = layer.signing_keys(SigningKeys::new([[7_u8; 32]]));
+    }
+    if options.saves_on_failure {
+        layer = calls::saves_on_failure(layer);
+    }
+    if options.continues_on_failure {
+        layer = layer
+            .on_load_failure(FailurePolicy::Continue)
+            .on_save_failure(FailurePolicy::Continue);
+    }
+    layer
+}
+
+/// What a handler holds.
+struct Handler {
+    lazy: Vec<LazySession>,
+    sessions: Sessions,
+    saving: Option<Pin<Box<dyn Future<Output = Seen> + Send>>>,
+    saved: Option<Seen>,
+    is_saved: Arc<AtomicBool>,
+    replies: mpsc::UnboundedSender<Seen>,
+}
+
+impl Handler {
+    fn session(&self, layer: usize) -> impl Future<Output = Result<Session, Seen>> + Send + use<> {
+        let (sessions, lazy) = (Arc::clone(&self.sessions), self.lazy[layer].clone());
+        async move {
+            let known = sessions.lock().expect("no panic")[layer].clone();
+            if let Some(session) = known {
+                return Ok(session);
+            }
+            let loaded = lazy.load().await;
+            let session = loaded.map_err(|error| calls::seen_error(&error))?;
+            sessions.lock().expect("no panic")[layer] = Some(session.clone());
+            Ok(session)
+        }
+    }
+
+    async fn follow(mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Response<String> {
+        loop {
+            let order = match &mut self.saving {
+                None => orders.recv().await,
+                Some(saving) => tokio::select! {
+                    biased;
+                    seen = saving => {
+                        self.saving = None;
+                        self.saved = Some(seen);
+                        self.is_saved.store(true, Ordering::SeqCst);
+                        continue;
+                    }
+                    order = orders.recv() => order,
+                },
+            };
+            let Some(order) = order else {
+                return answer(500);
+            };
+            let seen = match order {
+                Order::End(end) => return end_with(end),
+                Order::Load(layer) => match self.session(layer).await {
+                    Ok(_) => Seen::Done,
+                    Err(seen) => seen,
+                },
+                Order::Call(layer, call, tag) => match self.session(layer).await {
+                    Ok(session) if calls::commits(&call) => {
+                        calls::commit(&session, &call, tag).await
+                    }
+                    Ok(session) => calls::perform(&session, &call, tag),
+                    Err(seen) => seen,
+                },
+                Order::BeginSave(layer) => match self.session(layer).await {
+                    Ok(session) => {
+                        self.saved = None;
+                        self.is_saved.store(false, Ordering::SeqCst);
+                        self.saving =
+                            Some(Box::pin(async move { calls::done(session.save().await) }));
+                        Seen::Done
+                    }
+                    Err(seen) => seen,
+                },
+                Order::GiveUpSave => {
+                    self.saving = None;
+                    Seen::Done
+                }
+                Order::AwaitSave => match (self.saved.take(), self.saving.take()) {
+                    (Some(seen), _) => seen,
+                    (None, Some(saving)) => saving.await,
+                    (None, None) => Seen::Done,
+                },
+            };
+            if self.replies.send(seen).is_err() {
+                return answer(500);
+            }
+        }
+    }
+}
+
+fn answer(status: u16) -> Response<String> {
+    let mut response = Response::new(String::new());
+    *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+    response
+}
+
+fn end_with(end: End) -> Response<String> {
+    match end {
+        End::Ok | End::Lost | End::CancelInside | End::CancelOutside => answer(200),
+        End::NotFound => answer(404),
+        End::ServerError => answer(500),
+        End::Timeout => answer(408),
+        // Without the words of a panic hook.
+        End::PanicInside => resume_unwind(Box::new(Inside)),
+        End::PanicOutside => resume_unwind(Box::new(Outside)),
+    }
+}
+
+struct Inside;
+struct Outside;
+
+/// Catches what should be caught inside of the session layer, and lets it be
+/// cancelled there.
+async fn guarded(
+    handler: impl Future<Output = Response<String>>,
+    cancel: oneshot::Receiver<StatusCode>,
+) -> Response<String> {
+    let mut handler = Box::pin(handler);
+    let mut cancel = Box::pin(cancel);
+    let response = poll_fn(|context| {
+        use std::task::Poll;
+        if let Poll::Ready(Ok(status)) = cancel.as_mut().poll(context) {
+            return Poll::Ready(answer(status.as_u16()));
+        }
+        match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context))) {
+            Ok(polled) => polled,
+            Err(panic) if panic.is::<Inside>() => Poll::Ready(answer(500)),
+            Err(panic) => resume_unwind(panic),
+        }
+    });
+    let response = response.await;
+    drop(handler);
+    response
+}
+
+impl Running {
+    pub(crate) fn begin(
+        store: &PgSessionStore,
+        options: &Options,
+        cookies: &[(String, String)],
+        taking: Taking,
+    ) -> Self {
+        let (order_sender, orders) = mpsc::unbounded_channel();
+        let (reply_sender, replies) = mpsc::unbounded_channel();
+        let (cancel, cancelled) = oneshot::channel();
+        let layers = if options.two_layers { 2 } else { 1 };
+        let sessions: Sessions = Arc::new(Mutex::new(vec![None; layers]));
+        let is_saved = Arc::new(AtomicBool::new(false));
+        let names: Vec<_> = (0..layers).map(|n| cookie_name(options, n)).collect();
+        let mut parts = Some((
+            orders,
+            reply_sender,
+            cancelled,
+            Arc::clone(&sessions),
+            Arc::clone(&is_saved),
+            names,
+        ));
+        let service = service_fn(move |request: Request<()>| {
+            let (orders, replies, cancelled, sessions, is_saved, names) =
+                parts.take().expect("one request");
+            let lazy: LazySession = request
+                .extensions()
+                .get()
+                .cloned()
+                .expect("put there by the layer");
+            let lazy = names
+                .iter()
+                .map(|name| lazy.named(name).expect("the layer of this name"))
+                .collect();
+            let handler = Handler {
+                lazy,
+                sessions,
+                saving: None,
+                saved: None,
+                is_saved,
+                replies,
+            };
+            async move {
+                let response = guarded(handler.follow(orders), cancelled).await;
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        });
+        let mut request = Request::new(());
+        if !cookies.is_empty() {
+            let pairs: Vec<_> = cookies
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            let header = pairs.join("; ").parse().expect("a header");
+            request.headers_mut().insert(header::COOKIE, header);
+        }
+        let inner = layer(store.clone(), options, 0).layer(service);
+        let task = match options.two_layers {
+            false => tokio::spawn(respond(inner, request)),
+            true => {
+                let outer = layer(store.clone(), options, 1).layer(inner);
+                tokio::spawn(respond(outer, request))
+            }
+        };
+        let running = Self {
+            orders: order_sender,
+            replies,
+            cancel: Some(cancel),
+            task,
+            sessions,
+            is_saved,
+        };
+        if taking.is_eager() {
+            running.order(Order::Load(0));
+        }
+        running
+    }
+
+    fn order(&self, order: Order) {
+        // A handler that is gone is noticed by the missing reply.
+        drop(self.orders.send(order));
+    }
+
+    pub(crate) async fn reply(&mut self) -> Option<Seen> {
+        self.replies.recv().await
+    }
+
+    pub(crate) async fn call(&mut self, layer: usize, call: &Call, tag: u64) -> Option<Seen> {
+        self.order(Order::Call(layer, call.clone(), tag));
+        self.reply().await
+    }
+
+    pub(crate) async fn begin_save(&mut self, layer: usize) -> Option<Seen> {
+        self.order(Order::BeginSave(layer));
+        self.reply().await
+    }
+
+    /// Whether the save that was begun is over.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.is_saved.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn give_up_save(&mut self) -> Option<Seen> {
+        self.order(Order::GiveUpSave);
+        self.reply().await
+    }
+
+    pub(crate) async fn await_save(&mut self) -> Option<Seen> {
+        self.order(Order::AwaitSave);
+        self.reply().await
+    }
+
+    /// Lets the handler return, or takes its future away.
+    pub(crate) fn let_end(&mut self, end: End) {
+        match end {
+            End::CancelInside => {
+                let cancel = self.cancel.take().expect("ends once");
+                let is_sent = cancel.send(StatusCode::REQUEST_TIMEOUT).is_ok();
+                debug_assert!(is_sent, "the handler waits");
+            }
+            End::CancelOutside => self.task.abort(),
+            _ => self.order(Order::End(end)),
+        }
+    }
+
+    /// `None` where there is none.
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+        let response = (&mut self.task).await.ok()?;
+        let retry = response.headers().get(header::RETRY_AFTER);
+        let retry = retry.map(|retry| retry.to_str().expect("ASCII").parse().expect("seconds"));
+        let cookies = response
+            .headers()
+            .get_all(header::SET_COOKIE)
+            .iter()
+            .map(|line| {
+                let cookie = Cookie::parse(line.to_str().expect("ASCII")).expect("a cookie");
+                let is_over =
+                    cookie.expires_datetime() == Some(cookie::time::OffsetDateTime::UNIX_EPOCH);
+                let value = if is_over { "" } else { cookie.value() };
+                (cookie.name().to_owned(), value.to_owned())
+            })
+            .collect();
+        Some(Answer {
+            status: response.status().as_u16(),
+            retry,
+            cookies,
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn respond<S, B>(service: S, request: Request<()>) -> Response<()>
+where
+    S: tower::Service<Request<()>, Response = Response<B>, Error = std::convert::Infallible>,
+{
+    match service.oneshot(request).await {
+        Ok(response) => response.map(drop),
+        Err(never) => match never {},
+    }
+}

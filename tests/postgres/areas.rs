@@ -1,0 +1,282 @@
+//! Several areas of a site on one table, and one area whose cookie had another
+//! scope.
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, header},
+};
+use axum_pg_session::{ErrorKind, Koa, PgSessionLayer, Session};
+
+use crate::support::{Answer, Browser, Site, app, page::app_with, site::pages};
+
+/// Signs in as user 1 and returns the token.
+async fn sign_in(layer: PgSessionLayer) -> Browser {
+    let app = app_with(layer, async |session: Session| session.login("1"));
+    let mut browser = Browser::new(&app);
+    assert_eq!(browser.get("/page").await.status, 200);
+    browser
+}
+
+async fn user_behind(layer: PgSessionLayer, name: &str, token: &str) -> String {
+    let page = async |session: Session| session.user_id().unwrap_or_default();
+    let browser = Browser::new(&app_with(layer, page)).with_cookie(name, token);
+    browser.peek("/page").await.body
+}
+
+#[tokio::test]
+async fn a_token_opens_nothing_in_another_area_whatever_its_cookie_is_called() {
+    let site = Site::new().await;
+    let shop = || site.layer().cookie_name("__Host-shop");
+    let admin = || site.layer().cookie_name("__Host-admin");
+    let customer = sign_in(shop()).await;
+    let token = customer.token();
+    assert_eq!(user_behind(shop(), "__Host-shop", token).await, "1");
+    assert_eq!(user_behind(admin(), "__Host-admin", token).await, "");
+    // Not even under the same name.
+    let realm = PgSessionLayer::new(site.store.clone().realm("admin"));
+    let realm = realm.cookie_name("__Host-shop");
+    assert_eq!(user_behind(realm, "__Host-shop", token).await, "");
+}
+
+#[tokio::test]
+async fn a_user_of_one_realm_is_not_the_same_user_of_another() {
+    let site = Site::new().await;
+    let admin = site.store.clone().realm("admin");
+    let in_shop = sign_in(site.layer()).await;
+    let in_admin = sign_in(PgSessionLayer::new(admin.clone())).await;
+    let user = user_behind(
+        PgSessionLayer::new(admin.clone()),
+        "__Host-id",
+        in_admin.token(),
+    );
+    assert_eq!(user.await, "1");
+    let [ours, theirs] = [&site.store, &admin].map(|store| store.user("1"));
+    let listed = theirs.list().await.expect("a list");
+    assert_eq!((ours.count().await.expect("a count"), listed.len()), (1, 1));
+    // A handle is of its realm, too.
+    let id = listed[0].id();
+    assert!(site.store.load(id).await.expect("an answer").is_none());
+    assert!(!ours.destroy(id).await.expect("an answer"));
+    let stored = admin.load(id).await.expect("an answer").expect("alive");
+    assert_eq!(stored.user_id(), Some("1"));
+    assert_eq!(ours.destroy_all().await.expect("an end"), 1);
+    assert_eq!(theirs.count().await.expect("a count"), 1);
+    assert!(theirs.destroy(id).await.expect("an end"));
+    assert_eq!(
+        user_behind(site.layer(), "__Host-id", in_shop.token()).await,
+        ""
+    );
+}
+
+#[tokio::test]
+async fn a_user_can_not_be_called_as_one_of_another_realm() {
+    let site = Site::new().await;
+    let page = async |session: Session| {
+        let error = session.login("admin\u{1f}1").expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Serialize);
+    };
+    let app = app_with(site.layer(), page);
+    assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+    let admin = PgSessionLayer::new(site.store.clone().realm("admin"));
+    sign_in(admin).await;
+    let theirs = site.store.user("admin\u{1f}1");
+    assert_eq!(theirs.count().await.expect("a count"), 0);
+}
+
+#[tokio::test]
+async fn a_realm_of_koas_or_with_a_bad_name_is_refused_at_set_up() {
+    let site = Site::without_table().await;
+    for store in [
+        site.store.clone().realm("a:b"),
+        site.store.realm("admin").koa(Koa::new(["key"])),
+    ] {
+        let error = PgSessionLayer::new(store).check().expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Setup);
+        assert!(error.to_string().contains("realm"), "{error}");
+    }
+}
+
+/// What the cookies of an answer say of their scopes.
+fn scopes(answer: &Answer) -> Vec<String> {
+    let cookies = answer.set_cookies();
+    let shown = cookies.iter().map(|cookie| {
+        let is_over = cookie.expires_datetime() == Some(cookie::time::OffsetDateTime::UNIX_EPOCH);
+        let what = if is_over { "removes" } else { "sets" };
+        let domain = cookie.domain().unwrap_or("host");
+        format!("{what} {domain}{}", cookie.path().unwrap_or_default())
+    });
+    shown.collect()
+}
+
+/// A visitor whose browser holds a live cookie of either scope.
+async fn torn(formerly: &PgSessionLayer, now: &PgSessionLayer) -> Browser {
+    let mut former = Browser::new(&app(formerly.clone()));
+    let mut browser = Browser::new(&app(now.clone()));
+    former.get("/insert/a/former").await;
+    browser.get("/insert/a/now").await;
+    browser.jar.extend(former.jar);
+    browser
+}
+
+#[tokio::test]
+async fn a_visitor_with_cookies_of_two_scopes_is_served_after_one_page() {
+    let site = Site::new().await;
+    let formerly = site.layer().cookie_name("sid");
+    let now = formerly
+        .clone()
+        .cookie_domain("example.com")
+        .former_cookie_scope(None, "/");
+    for page in ["/keys", "/insert/b/1", "/destroy", "/cycle"] {
+        let mut browser = torn(&formerly, &now).await;
+        let answer = browser.peek(page).await;
+        assert_eq!(scopes(&answer), ["removes host/"], "{page}");
+        assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+        // As a browser does.
+        browser.jar.truncate(1);
+        assert_eq!(browser.get("/get/a").await.body, "\"now\"", "{page}");
+        assert_eq!(browser.peek(page).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_sets_or_removes_the_cookie_removes_that_of_a_former_scope() {
+    let site = Site::new().await;
+    let formerly = site.layer().cookie_name("sid").cookie_path("/shop");
+    let now = site
+        .layer()
+        .cookie_name("sid")
+        .former_cookie_scope(None, "/shop")
+        .former_cookie_scope(Some("example.com"), "/");
+    let mut browser = Browser::new(&app(formerly));
+    browser.get("/insert/a/1").await;
+    let mut browser = browser.at(&app(now));
+    // Nothing to say: whoever has only the former cookie stays signed in.
+    let answer = browser.get("/get/a").await;
+    assert_eq!(
+        (answer.body.as_str(), answer.sets_no_cookie()),
+        ("\"1\"", true)
+    );
+    let former = ["removes host/shop", "removes example.com/"];
+    let cycled = browser.peek("/cycle").await;
+    assert_eq!(scopes(&cycled), [former[0], former[1], "sets host/"]);
+    browser.jar[0].1 = cycled.token().expect("a new one");
+    let ended = browser.get("/destroy").await;
+    assert_eq!(scopes(&ended), [former[0], former[1], "removes host/"]);
+}
+
+#[tokio::test]
+async fn koas_signature_goes_with_the_cookie_of_the_former_scope() {
+    let site = Site::new().await;
+    let store = site.store.clone().koa(Koa::new(["key"]));
+    let layer = PgSessionLayer::new(store)
+        .cookie_domain("example.com")
+        .former_cookie_scope(None, "/");
+    let answer = Browser::new(&app(layer)).get("/insert/a/1").await;
+    assert_eq!(
+        scopes(&answer),
+        [
+            "removes host/",
+            "removes host/",
+            "sets example.com/",
+            "sets example.com/"
+        ]
+    );
+}
+
+/// A form of an identity provider, without the cookie.
+fn form_post(origin: Option<&str>, site: &str) -> Request<Body> {
+    let mut request = Request::get("/insert/state/1").header("sec-fetch-site", site);
+    if let Some(origin) = origin {
+        request = request.header(header::ORIGIN, origin);
+    }
+    request.body(Body::empty()).expect("a request")
+}
+
+#[tokio::test]
+async fn a_cross_site_post_without_the_cookie_replaces_no_session_if_the_layer_says_so() {
+    let site = Site::new().await;
+    let layer = site.layer().begin_on_cross_site_post(false);
+    let browser = Browser::new(&app(layer.clone()));
+    for origin in ["https://appleid.apple.com", "null"] {
+        let answer = browser.send(form_post(Some(origin), "cross-site")).await;
+        assert_eq!(answer.status, 403);
+        assert!(answer.sets_no_cookie());
+    }
+    assert_eq!(site.rows().count().await, 0);
+    // A link, a form of the site's own, and one that brings the cookie.
+    for request in [
+        form_post(None, "cross-site"),
+        form_post(Some("https://example.com"), "same-origin"),
+    ] {
+        assert!(browser.send(request).await.token().is_some());
+    }
+    let mut known = Browser::new(&app(layer));
+    known.get("/insert/a/1").await;
+    let mut request = form_post(Some("null"), "cross-site");
+    let cookie = format!("__Host-id={}", known.token());
+    request
+        .headers_mut()
+        .insert(header::COOKIE, cookie.parse().expect("a cookie"));
+    let answer = known.send(request).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.sets_no_cookie()),
+        (200, true)
+    );
+    // By default it is as any other request.
+    let answer = site
+        .browser()
+        .send(form_post(Some("null"), "cross-site"))
+        .await;
+    assert!(answer.token().is_some());
+}
+
+#[tokio::test]
+async fn a_handler_that_only_looks_is_served_on_a_cross_site_post() {
+    let site = Site::new().await;
+    let layer = site
+        .layer()
+        .begin_on_cross_site_post(false)
+        .allow_empty(true);
+    let app: Router = pages().layer(layer);
+    let mut request = form_post(Some("null"), "cross-site");
+    *request.uri_mut() = "/keys".parse().expect("a path");
+    let answer = Browser::new(&app).send(request).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.sets_no_cookie()),
+        (200, true)
+    );
+}
+
+/// Two developers' sites on two ports, which are one host to a browser.
+#[tokio::test]
+async fn two_sites_on_ports_of_localhost_sign_nobody_out_of_each_other() {
+    let sites = [Site::new().await, Site::new().await];
+    let apps = sites.each_ref().map(|site| app(site.layer().secure(false)));
+    let mut browser = Browser::new(&apps[0]);
+    for app in &apps {
+        browser = browser.at(app);
+        browser.get("/insert/a/1").await;
+    }
+    assert_eq!(browser.jar.len(), 2);
+    for app in &apps {
+        browser = browser.at(app);
+        assert_eq!(browser.get("/get/a").await.body, "\"1\"");
+    }
+    // Another process of the same site knows the cookie.
+    let elsewhere = PgSessionLayer::new(sites[1].elsewhere().await).secure(false);
+    assert_eq!(
+        browser.at(&app(elsewhere)).peek("/get/a").await.body,
+        "\"1\""
+    );
+}
+
+#[tokio::test]
+async fn a_value_of_another_program_under_our_name_is_left_alone() {
+    let site = Site::new().await;
+    let app = app(site.layer().secure(false).cookie_name("id"));
+    for value in ["42", "s%3Aabc.def", "eyJhbGciOiJIUzI1NiJ9.e30.x"] {
+        let browser = Browser::new(&app).with_cookie("id", value);
+        assert!(browser.peek("/keys").await.sets_no_cookie(), "{value}");
+    }
+}

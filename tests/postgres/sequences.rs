@@ -1,0 +1,815 @@
+//! Several calls of one request beside other requests, and calls that are not
+//! waited for: each of these was a way to break a promise.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderName, HeaderValue, StatusCode},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use axum_pg_session::{
+    CookieLifetime, Error, ErrorKind, Key, LazySession, Login, PgSessionLayer, Session,
+};
+use tokio::{sync::Barrier, task::JoinSet};
+
+use crate::support::{
+    Browser, Site, app, execute,
+    page::{Gate, UnderWay, app_with, dropped_after, patiently, until},
+};
+
+#[tokio::test]
+async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
+    let site = Site::new().await;
+    let mut victim = site.browser();
+    victim.get("/insert/basket/pear").await;
+    let attacker = victim.clone();
+    let attack = UnderWay::begin(&attacker, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.insert("planted", 1)?;
+            session.save().await?;
+            session.touch()?;
+            Ok::<_, Error>(format!(
+                "{:?} {:?} {}",
+                session.keys(),
+                session.user_id(),
+                session.authenticated_within(Duration::from_secs(3600))
+            ))
+        })
+    })
+    .await;
+    let mut visitor = victim.at(&site.app_with(async |session: Session| {
+        session.insert("secret", 1)?;
+        session.login("alice")
+    }));
+    visitor.get("/page").await;
+    let answer = attack.finish().await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.body, r#"["basket", "planted"] None false"#);
+    assert!(answer.sets_no_cookie());
+    let mut signed_in = visitor.at(&site.app());
+    assert_eq!(signed_in.get("/keys").await.body, "basket,secret,planted");
+}
+
+#[tokio::test]
+async fn no_token_of_a_session_is_given_to_a_request_under_its_old_id() {
+    let site = Site::new().await;
+    let mut victim = site.browser();
+    victim.get("/insert/basket/pear").await;
+    let attacker = victim.clone();
+    let attack = UnderWay::begin(&attacker, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.insert("planted", 1)?;
+            session.save().await?;
+            session.cycle_id()?;
+            session.save().await
+        })
+    })
+    .await;
+    let mut visitor = victim.at(&site.app_with(async |session: Session| session.login("alice")));
+    visitor.get("/page").await;
+    let answer = attack.finish().await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.headers["retry-after"], "5");
+    assert!(answer.sets_no_cookie());
+    // The victim's token lives.
+    assert_eq!(
+        visitor.at(&site.app()).get("/keys").await.body,
+        "basket,planted"
+    );
+}
+
+#[tokio::test]
+async fn a_body_that_goes_on_reading_sees_nothing_of_the_new_session() {
+    let site = Site::new().await;
+    let kept = Arc::new(std::sync::Mutex::new(None));
+    let mut victim = site.browser();
+    victim.get("/insert/basket/pear").await;
+    let attack = UnderWay::begin(&victim, "/page", |gate| {
+        let kept = Arc::clone(&kept);
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            *kept.lock().expect("no panic") = Some(session.clone());
+            session.insert("planted", 1)
+        })
+    })
+    .await;
+    let mut visitor = victim.at(&site.app_with(async |session: Session| session.login("alice")));
+    visitor.get("/page").await;
+    assert_eq!(attack.finish().await.status, 200);
+    let session = kept.lock().expect("no panic").take().expect("kept");
+    assert_eq!(session.keys(), ["basket", "planted"]);
+    assert_eq!(session.user_id(), None);
+}
+
+#[tokio::test]
+async fn a_touch_after_a_save_that_followed_leaves_the_cookie_of_the_other_tab() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.insert("b", 1)?;
+            session.save().await?;
+            session.set_expiry(axum_pg_session::Expiry::Idle(Duration::from_secs(60)))?;
+            session.touch()
+        })
+    })
+    .await;
+    browser.get("/cycle").await;
+    let answer = late.finish().await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn a_discard_does_not_revive_what_the_check_refused() {
+    let site = Site::new().await;
+    let layer = site
+        .layer()
+        .valid_if(async |session, _| !session.contains_key("banned"));
+    let mut browser = Browser::new(&app(layer.clone()));
+    browser.get("/insert/banned/1").await;
+    let discarding = app_with(layer, async |session: Session| {
+        session.discard()?;
+        Ok::<_, Error>(session.keys().join(","))
+    });
+    let answer = browser.at(&discarding).get("/page").await;
+    assert_eq!((answer.status.as_u16(), &*answer.body), (200, ""));
+    assert_eq!(site.rows().count().await, 0);
+}
+
+/// Signs in by an explicit save that is not waited for, then ends the session.
+async fn gave_up_on_a_login(end: fn(&Session) -> Result<(), Error>, begins: &str) {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    if begins == "stored" {
+        browser.get("/insert/a/1").await;
+    }
+    let held = site.hold_commits().await;
+    let page = site.app_with(async move |session: Session| {
+        session.login(Login::new("alice").drop_data())?;
+        // Enough for the task to begin; the commit is held.
+        assert!(dropped_after(Box::pin(session.save()), 1).await.is_none());
+        end(&session)
+    });
+    let mut browser = browser.at(&page);
+    let answer = tokio::spawn(async move {
+        let answer = browser.get("/page").await;
+        (browser, answer)
+    });
+    patiently(until(|| site.is_blocked())).await;
+    drop(held);
+    let (browser, answer) = answer.await.expect("no panic");
+    assert_eq!(answer.status, 200, "{begins}");
+    assert!(answer.token().is_none(), "{begins}");
+    assert!(browser.jar.is_empty(), "{begins}");
+    assert_eq!(
+        site.store.user("alice").count().await.expect("a count"),
+        0,
+        "{begins}"
+    );
+}
+
+#[tokio::test]
+async fn a_logout_also_ends_what_a_save_in_flight_commits() {
+    for begins in ["new", "stored"] {
+        gave_up_on_a_login(Session::logout, begins).await;
+        gave_up_on_a_login(Session::destroy, begins).await;
+    }
+}
+
+#[tokio::test]
+async fn a_save_that_the_hook_refuses_drops_the_changes() {
+    let site = Site::new().await;
+    let refusals = Arc::new(AtomicUsize::new(1));
+    let layer = site
+        .layer()
+        .before_save(move |_| match refusals.fetch_sub(1, Ordering::Relaxed) {
+            1 => Err(Error::application("not yet")),
+            _ => Ok(()),
+        });
+    let page = app_with(layer, async |session: Session| {
+        session.insert("a", 1)?;
+        session.login("alice")?;
+        let error = session.save().await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Application);
+        assert_eq!((session.keys().len(), session.user_id()), (0, None));
+        session.insert("b", 2)
+    });
+    Browser::new(&page).get("/page").await;
+    assert_eq!(site.rows().text().await, r#"{"b":2}"#);
+}
+
+#[tokio::test]
+async fn a_poll_under_an_expired_token_leaves_the_cookie_of_a_new_sign_in() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    site.rows()
+        .execute("UPDATE TABLE SET expiry = now() - interval '1 s'")
+        .await;
+    // The poll was sent with the old cookie, and its response arrives last.
+    let poll = browser.peek("/keys").await;
+    browser.get("/insert/b/2").await;
+    browser.accept(&poll);
+    assert_eq!(browser.get("/keys").await.body, "b");
+}
+
+#[tokio::test]
+async fn a_login_whose_response_was_lost_can_be_repeated_at_once() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let sign_in = site.app_with(async |session: Session| session.login("alice"));
+    let lost = browser.at(&sign_in).peek("/page").await;
+    assert_eq!(lost.status, 200);
+    let mut browser = browser.at(&sign_in);
+    let again = browser.get("/page").await;
+    assert_eq!(again.status, 200);
+    assert_ne!(again.token(), lost.token());
+    let here =
+        browser.at(&site.app_with(async |session: Session| session.user_id().unwrap_or_default()));
+    let here = here.peek("/page").await;
+    assert_eq!(here.body, "alice");
+}
+
+#[tokio::test]
+async fn of_two_logins_in_flight_each_gets_a_session_with_the_basket() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let login = |gate: Gate| {
+        site.app_with(async move |session: Session| {
+            drop(session.keys());
+            gate.pass().await;
+            session.login("alice")
+        })
+    };
+    let first = UnderWay::begin(&browser, "/page", login).await;
+    let second = UnderWay::begin(&browser, "/page", login).await;
+    for answer in [first.finish().await, second.finish().await] {
+        assert_eq!(answer.status, 200);
+        let mut browser = site.browser();
+        browser.accept(&answer);
+        assert_eq!(browser.get("/keys").await.body, "basket");
+    }
+    assert_eq!(site.store.user("alice").count().await.expect("a count"), 2);
+}
+
+#[tokio::test]
+async fn a_login_in_flight_brings_nothing_back_of_a_session_that_was_ended() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/basket/pear").await;
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            drop(session.keys());
+            gate.pass().await;
+            session.login("alice")
+        })
+    })
+    .await;
+    let mut tab = browser.at(&site.app());
+    tab.get("/cycle").await;
+    tab.get("/cycle").await;
+    tab.get("/destroy").await;
+    let answer = late.finish().await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn a_write_under_an_old_id_is_refused_for_as_long_as_retry_after_says() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    // The response with the new token is lost.
+    browser.peek("/cycle").await;
+    let refused = browser.peek("/insert/b/2").await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.headers["retry-after"], "5");
+    assert!(refused.sets_no_cookie());
+    assert_eq!(browser.peek("/keys").await.body, "");
+    assert_eq!(browser.peek("/destroy").await.status, 503);
+
+    let forwarding = "UPDATE TABLE SET expiry = expiry - interval '3500 ms' WHERE session::text LIKE '%successor%'";
+    site.rows().execute(forwarding).await;
+    let refused = browser.peek("/insert/b/2").await;
+    assert_eq!(refused.headers["retry-after"], "2");
+
+    site.rows().execute(forwarding).await;
+    let begun = browser.get("/insert/b/2").await;
+    assert_eq!(begun.status, 200);
+    assert_eq!(browser.get("/keys").await.body, "b");
+}
+
+#[tokio::test]
+async fn a_new_id_whose_commit_comes_too_late_is_undone() {
+    for act in ["cycle", "login"] {
+        let site = Site::new().await;
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        let before = site.rows().dump().await;
+        let held = site.hold_commits().await;
+        let store = site.elsewhere().await.timeout(Duration::from_millis(300));
+        let page = app_with(PgSessionLayer::new(store), async move |session: Session| {
+            session.insert("b", 2)?;
+            match act {
+                "cycle" => session.cycle_id(),
+                _ => session.login("alice"),
+            }
+        });
+        let answer = browser.at(&page).get("/page").await;
+        assert_eq!(answer.status, 503, "{act}");
+        assert!(answer.sets_no_cookie());
+        drop(held);
+        site.settled().await;
+        patiently(until(async || site.rows().dump().await == before)).await;
+        assert_eq!(browser.get("/keys").await.body, "a", "{act}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_id_whose_request_was_given_up_is_undone() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let before = site.rows().dump().await;
+    let held = site.hold_commits().await;
+    let given_up = {
+        let browser = browser.clone();
+        tokio::spawn(async move { browser.peek("/cycle").await })
+    };
+    until(|| site.is_blocked()).await;
+    given_up.abort();
+    assert!(given_up.await.is_err());
+    drop(held);
+    site.settled().await;
+    patiently(until(async || site.rows().dump().await == before)).await;
+    assert_eq!(browser.get("/keys").await.body, "a");
+}
+
+#[tokio::test]
+async fn a_first_row_whose_request_was_given_up_is_deleted() {
+    let site = Site::new().await;
+    let held = site.hold_commits().await;
+    let browser = site.browser();
+    let given_up = tokio::spawn(async move { browser.peek("/insert/a/1").await });
+    until(|| site.is_blocked()).await;
+    given_up.abort();
+    assert!(given_up.await.is_err());
+    drop(held);
+    site.settled().await;
+    patiently(until(async || site.rows().count().await == 0)).await;
+}
+
+/// As a timeout layer inside of the session layer does.
+async fn times_out(request: axum::extract::Request, next: Next) -> Response {
+    tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = tokio::task::yield_now() => StatusCode::REQUEST_TIMEOUT.into_response(),
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_a_timeout_inside_of_the_layer_cancels_saves_nothing() {
+    let site = Site::new().await;
+    let app = Router::new()
+        .route(
+            "/",
+            get(async |session: Session| {
+                session.insert("half", 1)?;
+                session.login("alice")?;
+                std::future::pending::<()>().await;
+                Ok::<_, Error>(())
+            }),
+        )
+        .layer(from_fn(times_out))
+        .layer(site.layer());
+    let answer = Browser::new(&app).get("/").await;
+    assert_eq!(answer.status, 408);
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn the_application_chooses_which_responses_save() {
+    let site = Site::new().await;
+    let layer = site
+        .layer()
+        .save_if(|request, status| request.uri.path().ends_with("/b/1") && status == 500);
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/insert_and/200/b/1").await;
+    browser.get("/insert_and/500/c/1").await;
+    assert_eq!(site.rows().count().await, 0);
+    browser.get("/insert_and/500/b/1").await;
+    assert_eq!(site.rows().text().await, r#"{"b":"1"}"#);
+}
+
+/// Runs this page for so many requests that have all loaded the session.
+async fn at_once(site: &Site, browser: &Browser, requests: usize, page: Page) -> Vec<String> {
+    let barrier = Arc::new(Barrier::new(requests));
+    let pages = [site.layer(), PgSessionLayer::new(site.elsewhere().await)].map(|layer| {
+        let barrier = Arc::clone(&barrier);
+        app_with(layer, async move |session: Session| {
+            drop(session.keys());
+            barrier.wait().await;
+            page(session).await
+        })
+    });
+    let mut answers = JoinSet::new();
+    for number in 0..requests {
+        let browser = browser.at(&pages[number % 2]);
+        answers.spawn(async move { browser.peek("/page").await });
+    }
+    let answers = answers.join_all().await;
+    answers
+        .into_iter()
+        .map(|answer| {
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            answer.body
+        })
+        .collect()
+}
+
+type Page = fn(Session) -> futures_core::future::BoxFuture<'static, Result<String, Error>>;
+
+#[tokio::test]
+async fn of_twenty_requests_that_take_a_value_one_gets_it() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/nonce/8f3a").await;
+    let taken = at_once(&site, &browser, 20, |session| {
+        Box::pin(async move {
+            let taken: Option<String> = session.take("nonce").await?;
+            Ok(taken.unwrap_or_default())
+        })
+    })
+    .await;
+    assert_eq!(taken.iter().filter(|value| *value == "8f3a").count(), 1);
+    assert_eq!(taken.iter().filter(|value| value.is_empty()).count(), 19);
+}
+
+#[tokio::test]
+async fn of_twenty_attempts_under_a_limit_of_three_three_pass() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let numbers = at_once(&site, &browser, 20, |session| {
+        Box::pin(async move {
+            let number = session
+                .update_now("attempts", |n: Option<u32>| n.unwrap_or(0) + 1)
+                .await?;
+            Ok(number.to_string())
+        })
+    })
+    .await;
+    let passed = numbers
+        .iter()
+        .filter(|n| n.parse::<u32>().expect("a number") <= 3);
+    assert_eq!(passed.count(), 3);
+    let mut numbers: Vec<u32> = numbers
+        .iter()
+        .map(|n| n.parse().expect("a number"))
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_value_of_another_type_is_not_taken() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/nonce/8f3a").await;
+    let page = site.app_with(async |session: Session| {
+        let error = session.take::<u64>("nonce").await.expect_err("text");
+        assert_eq!(error.kind(), ErrorKind::Deserialize);
+        assert_eq!(session.take::<u64>("none").await?, None);
+        Ok::<_, Error>(())
+    });
+    assert_eq!(browser.at(&page).get("/page").await.status, 200);
+    assert_eq!(browser.get("/get/nonce").await.body, "\"8f3a\"");
+}
+
+#[tokio::test]
+async fn nothing_is_taken_from_a_session_under_a_new_id() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/nonce/8f3a").await;
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            let error = session.take::<String>("nonce").await.expect_err("moved");
+            let another = session
+                .update_now("n", |n: Option<u8>| n.unwrap_or(0))
+                .await;
+            let another = another.expect_err("moved");
+            assert_eq!(
+                (error.kind(), another.kind()),
+                (ErrorKind::Ended, ErrorKind::Ended)
+            );
+        })
+    })
+    .await;
+    browser.get("/cycle").await;
+    assert_eq!(late.finish().await.status, 200);
+    assert_eq!(browser.get("/keys").await.body, "nonce");
+}
+
+#[tokio::test]
+async fn what_was_recorded_before_is_committed_with_what_is_taken() {
+    let site = Site::new().await;
+    let page = site.app_with(async |session: Session| {
+        session.insert("a", 1)?;
+        session.insert("nonce", 2)?;
+        assert_eq!(session.take::<u8>("nonce").await?, Some(2));
+        assert_eq!(
+            session
+                .update_now("n", |n: Option<u8>| n.unwrap_or(6) + 1)
+                .await?,
+            7
+        );
+        Ok::<_, Error>(StatusCode::INTERNAL_SERVER_ERROR)
+    });
+    Browser::new(&page).get("/page").await;
+    assert_eq!(site.rows().text().await, r#"{"a":1,"n":7}"#);
+}
+
+#[tokio::test]
+async fn the_age_of_a_login_grows_while_its_request_runs() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    let mut sign_in = browser.at(&site.app_with(async |session: Session| session.login("alice")));
+    sign_in.get("/page").await;
+    browser.jar = sign_in.jar;
+    let page = site.app_with(async |session: Session| {
+        let limit = Duration::from_millis(400);
+        let before = session.authenticated_within(Duration::from_secs(3600));
+        until(async || !session.authenticated_within(limit)).await;
+        (before && !session.authenticated_within(limit)).to_string()
+    });
+    assert_eq!(browser.at(&page).get("/page").await.body, "true");
+}
+
+#[tokio::test]
+async fn a_login_decides_how_long_the_browser_keeps_the_cookie() {
+    let site = Site::new().await;
+    let sign_in = |lifetime: CookieLifetime| {
+        site.app_with(async move |session: Session| {
+            session.login(Login::new("alice").cookie_lifetime(lifetime))
+        })
+    };
+    let browser = site.browser();
+    for (lifetime, is_kept) in [
+        (CookieLifetime::BrowserSession, false),
+        (CookieLifetime::Persistent, true),
+    ] {
+        let mut browser = browser.at(&sign_in(lifetime));
+        let answer = browser.get("/page").await;
+        assert_eq!(answer.set_cookies()[0].max_age().is_some(), is_kept);
+        // Extensions, and a new id, keep the choice, whatever the layer says.
+        let layer = site.layer().cookie_lifetime(match lifetime {
+            CookieLifetime::Persistent => CookieLifetime::BrowserSession,
+            _ => CookieLifetime::Persistent,
+        });
+        let mut later = browser.at(&app(layer.clone()));
+        let cycled = later.get("/cycle").await;
+        assert_eq!(cycled.set_cookies()[0].max_age().is_some(), is_kept);
+        // A login that says nothing takes the layer's.
+        let anew = app_with(layer, async |session: Session| session.login("alice"));
+        let anew = later.at(&anew).get("/page").await;
+        assert_eq!(anew.set_cookies()[0].max_age().is_some(), !is_kept);
+    }
+}
+
+#[tokio::test]
+async fn a_session_decides_how_long_the_browser_keeps_the_cookie() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let page = site.app_with(async |session: Session| {
+        session.set_cookie_lifetime(CookieLifetime::BrowserSession)
+    });
+    let answer = browser.at(&page).get("/page").await;
+    assert_eq!(answer.set_cookies()[0].max_age(), None);
+    assert_eq!(browser.get("/keys").await.body, "a");
+}
+
+#[tokio::test]
+async fn a_lowered_idle_timeout_ends_sessions_that_have_idled_for_longer() {
+    const THREE_COLUMNS: &str = "ALTER TABLE session DROP COLUMN created, DROP COLUMN user_id,
+                                 DROP COLUMN last_seen, DROP COLUMN device";
+    for columns in ["all", "three"] {
+        let site = Site::new().await;
+        if columns == "three" {
+            execute(&site.pool, THREE_COLUMNS).await;
+        }
+        let day = Duration::from_secs(24 * 60 * 60);
+        let store = site.elsewhere().await;
+        let long = PgSessionLayer::new(store.clone()).idle_timeout(30 * day);
+        let mut browser = Browser::new(&app(long.clone()));
+        browser.get("/insert/a/1").await;
+        let ten_days = match columns {
+            "three" => "UPDATE TABLE SET expiry = expiry - interval '10 days'",
+            _ => {
+                "UPDATE TABLE SET expiry = expiry - interval '10 days',
+                                   last_seen = last_seen - interval '10 days'"
+            }
+        };
+        site.rows().execute(ten_days).await;
+        let short = PgSessionLayer::new(store).idle_timeout(Duration::from_secs(15 * 60));
+        assert_eq!(
+            browser.at(&app(short)).get("/keys").await.body,
+            "",
+            "{columns}"
+        );
+        assert_eq!(browser.peek("/keys").await.body, "a", "{columns}");
+    }
+}
+
+#[tokio::test]
+async fn a_closure_that_uses_its_own_session_is_an_error() {
+    let site = Site::new().await;
+    let page = site.app_with(async |session: Session| {
+        let own = session.clone();
+        let kind = session.update("a", move |_: Option<u8>| {
+            let inner = own
+                .insert("b", 1)
+                .expect_err("the session waits for this closure");
+            assert_eq!(inner.kind(), ErrorKind::Reentrant);
+            assert_eq!(
+                own.get::<u8>("b").expect_err("likewise").kind(),
+                ErrorKind::Reentrant
+            );
+            1
+        })?;
+        Ok::<_, Error>(kind.to_string())
+    });
+    let answer = patiently(Browser::new(&page).get("/page")).await;
+    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "1"));
+}
+
+#[tokio::test]
+async fn a_check_that_loads_the_session_that_it_checks_is_an_error() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let shared = Arc::new(std::sync::Mutex::new(None::<LazySession>));
+    let seen = Arc::clone(&shared);
+    let layer = site.layer().valid_if(move |_, _| {
+        let lazy = seen.lock().expect("no panic").clone().expect("kept");
+        async move { lazy.load().await.map(|_| true) }
+    });
+    let page = app_with(layer, async move |lazy: LazySession| {
+        *shared.lock().expect("no panic") = Some(lazy.clone());
+        let error = lazy.load().await.expect_err("it waits for itself");
+        format!("{}", error.kind() == ErrorKind::Reentrant)
+    });
+    let answer = patiently(browser.at(&page).get("/page")).await;
+    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "true"));
+}
+
+#[tokio::test]
+async fn a_check_that_fails_leaves_the_session() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let layer = site
+        .layer()
+        .valid_if(async |_, _| Err::<bool, _>("the list of banned users is away"));
+    let answer = browser.at(&app(layer)).get("/keys").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+    assert_eq!(browser.get("/keys").await.body, "a");
+}
+
+#[tokio::test]
+#[should_panic(expected = "a hook that panics")]
+async fn a_panic_in_a_hook_of_a_save_is_the_handlers() {
+    let site = Site::new().await;
+    let layer = site.layer().before_save(|_| panic!("a hook that panics"));
+    let page = app_with(layer, async |session: Session| {
+        session.insert("a", 1)?;
+        session.save().await
+    });
+    Browser::new(&page).get("/page").await;
+}
+
+#[tokio::test]
+async fn in_a_nested_router_the_hooks_see_the_uri_of_the_client() {
+    let site = Site::new().await;
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = Arc::clone(&seen);
+    let layer = site.layer().touch_if(move |request, _| {
+        noted
+            .lock()
+            .expect("no panic")
+            .push(request.uri.path().to_owned());
+        true
+    });
+    let nested = Router::new().nest("/api", app(layer));
+    Browser::new(&nested).get("/api/keys").await;
+    assert_eq!(*seen.lock().expect("no panic"), ["/api/keys"]);
+}
+
+#[tokio::test]
+async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_application() {
+    const ORIGIN: HeaderName = HeaderName::from_static("access-control-allow-origin");
+    let site = Site::new().await;
+    site.refuse("INSERT").await;
+    let cors = async |request: axum::extract::Request, next: Next| {
+        let mut response = next.run(request).await;
+        response
+            .headers_mut()
+            .insert(ORIGIN, HeaderValue::from_static("*"));
+        response
+    };
+    let own_page = async |response: Response| match response.extensions().get::<Error>() {
+        Some(error) => (
+            response.status(),
+            format!("our page for {:?}", error.kind()),
+        )
+            .into_response(),
+        None => response,
+    };
+    let app = Router::new()
+        .route(
+            "/",
+            get(async |session: Session| {
+                session.insert("a", 1)?;
+                Ok::<_, Error>([("etag", "\"1\""), ("content-type", "text/html")])
+            }),
+        )
+        .layer(from_fn(cors))
+        .layer(site.layer());
+    let answer = Browser::new(&app).get("/").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.headers[ORIGIN], "*");
+    assert!(!answer.headers.contains_key("etag"));
+    assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+    let app = app.layer(axum::middleware::map_response(own_page));
+    let answer = Browser::new(&app).get("/").await;
+    assert_eq!(answer.body, "our page for Database");
+}
+
+#[tokio::test]
+async fn a_typed_key_can_be_taken() {
+    const NONCE: Key<String> = Key::new("nonce");
+    let site = Site::new().await;
+    let page = site.app_with(async |State(()): State<()>, session: Session| {
+        session.insert(NONCE, "8f3a".to_owned())?;
+        Ok::<_, Error>(session.take(NONCE).await?.unwrap_or_default())
+    });
+    assert_eq!(Browser::new(&page).get("/page").await.body, "8f3a");
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_loaded_yet_shows_no_cookie_when_it_is_printed() {
+    let site = Site::new().await;
+    let layer = site.layer().valid_if(async |_, _| true);
+    let page = app_with(layer, async |lazy: LazySession| format!("{lazy:?}"));
+    let browser = Browser::new(&page).with_cookie("__Host-id", &"secret".repeat(8)[..43]);
+    let printed = browser.peek("/page").await.body;
+    assert!(
+        printed.contains("valid_if") && !printed.contains("secret"),
+        "{printed}"
+    );
+}
+
+#[tokio::test]
+async fn of_two_touches_of_a_session_that_was_ended_none_sends_its_token() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let layer = site.layer().touch_interval(Duration::ZERO);
+    let touch = |gate: Gate| {
+        app_with(layer.clone(), async move |session: Session| {
+            gate.pass().await;
+            session.touch()
+        })
+    };
+    let first = UnderWay::begin(&browser, "/page", touch).await;
+    let second = UnderWay::begin(&browser, "/page", touch).await;
+    let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
+    browser.at(&elsewhere).peek("/destroy").await;
+    let held = site.pool.begin().await.expect("a transaction");
+    first.go_on();
+    second.go_on();
+    drop(held);
+    assert!(first.answered().await.sets_no_cookie());
+    assert!(second.answered().await.sets_no_cookie());
+}

@@ -1,0 +1,11 @@
+//! Servers that encrypt, and what is said without a library for TLS.
+
+mod support;
+
+#[cfg(any(feature = "rustls", feature = "aws-lc-rs", feature = "native-tls"))]
+#[path = "../postgres/support/log.rs"]
+mod log;
+#[cfg(any(feature = "rustls", feature = "aws-lc-rs", feature = "native-tls"))]
+mod with;
+#[cfg(not(any(feature = "rustls", feature = "aws-lc-rs", feature = "native-tls")))]
+mod without;
