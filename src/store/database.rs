@@ -258,7 +258,7 @@ impl Limits {
     }
 
     fn begin(self) -> String {
-        let milliseconds = |limit: Duration| limit.as_millis().max(1).to_string();
+        let milliseconds = |limit: Duration| format!("'{}'", limit.as_millis().max(1));
         let limits = include_str!("sql/limits.sql")
             .replace("$1", &milliseconds(self.statement))
             .replace("$2", &milliseconds(self.patience.unwrap_or(self.statement)));

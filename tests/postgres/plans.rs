@@ -116,7 +116,7 @@ const PINNED: &[Pinned] = &[
     },
     Pinned {
         file: "limits.sql",
-        parameters: &["1000", "200"],
+        parameters: &["'1000'", "'200'"],
         shows: "Result",
     },
     Pinned {
