@@ -1206,7 +1206,7 @@ impl Model {
             if let Err(failure) = outcome {
                 status = status_of(failure.kind);
                 retry = match status {
-                    503 => failure.retry.or(Some((5, 5))),
+                    503 => failure.retry,
                     _ => None,
                 };
             }
