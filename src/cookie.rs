@@ -11,7 +11,9 @@ mod response;
 pub(crate) use request::{Cookies, presented};
 #[cfg(feature = "testing")]
 pub(crate) use response::set_by;
-pub(crate) use response::{attach, forbid_shared_caching, is_set, vary_by};
+pub(crate) use response::{
+    attach, forbid_shared_caching, is_set, keep_cookies_of_other_layers, vary_by,
+};
 
 /// RFC 6265bis, section 5.6: longer cookies are dropped by browsers.
 const MAX_NAME_AND_VALUE: usize = 4096;

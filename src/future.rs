@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::{
     Error, ErrorKind, LazySession, ResponseBody,
-    cookie::is_set,
+    cookie::{is_set, keep_cookies_of_other_layers},
     format::CookieChange,
     session::{Closing, Session},
     state::Touch,
@@ -184,7 +184,7 @@ fn ends_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
 
 /// Headers that describe the body that is replaced, or that hand out what a
 /// handler meant for a request that succeeded.
-const OF_THE_BODY: [HeaderName; 15] = [
+const OF_THE_BODY: [HeaderName; 14] = [
     header::ACCEPT_RANGES,
     header::AGE,
     header::CACHE_CONTROL,
@@ -199,7 +199,6 @@ const OF_THE_BODY: [HeaderName; 15] = [
     header::EXPIRES,
     header::LAST_MODIFIED,
     header::LOCATION,
-    header::SET_COOKIE,
 ];
 
 /// The handler's response would claim what was not stored. What other layers
@@ -208,13 +207,10 @@ const OF_THE_BODY: [HeaderName; 15] = [
 fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
     log(error);
     let (mut parts, _) = response.into_parts();
-    let of_other_layers = cookies_of_other_layers(&parts.headers);
     for name in &OF_THE_BODY {
         parts.headers.remove(name);
     }
-    for cookie in of_other_layers {
-        parts.headers.append(header::SET_COOKIE, cookie);
-    }
+    keep_cookies_of_other_layers(&mut parts.headers);
     parts.headers.remove(header::TRANSFER_ENCODING);
     let headers = &mut parts.headers;
     headers.insert(
@@ -226,16 +222,6 @@ fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B
     error.write_retry_after(headers);
     parts.extensions.insert(error.clone());
     Response::from_parts(parts, ResponseBody::sentence(error.sentence()))
-}
-
-/// A session of a layer inside of this one is saved already, and its token is
-/// in this response only. Cookies of a session are marked as sensitive.
-fn cookies_of_other_layers(headers: &HeaderMap) -> Vec<HeaderValue> {
-    let cookies = headers.get_all(header::SET_COOKIE).iter();
-    cookies
-        .filter(|cookie| cookie.is_sensitive())
-        .cloned()
-        .collect()
 }
 
 fn status_of(error: &Error) -> StatusCode {

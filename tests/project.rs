@@ -232,13 +232,16 @@ fn the_dependencies_are_those_that_were_chosen() {
     assert_eq!(
         names,
         [
+            "axum",
             "axum-core",
             "base64",
+            "bytes",
             "cookie",
             "futures-core",
             "getrandom",
             "hmac",
             "http",
+            "http-body",
             "indexmap",
             "metrics",
             "pin-project-lite",

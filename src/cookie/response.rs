@@ -37,6 +37,21 @@ pub(crate) fn set_by(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
     lines.filter_map(|line| Cookie::parse(line.to_str().ok()?).ok())
 }
 
+/// For a response that replaces the handler's. A session of a layer inside of
+/// this one is saved already, and its token is in this response only. Cookies of
+/// a session are marked as sensitive.
+pub(crate) fn keep_cookies_of_other_layers(headers: &mut HeaderMap) {
+    let cookies = headers.get_all(SET_COOKIE).iter();
+    let kept: Vec<_> = cookies
+        .filter(|cookie| cookie.is_sensitive())
+        .cloned()
+        .collect();
+    headers.remove(SET_COOKIE);
+    for cookie in kept {
+        headers.append(SET_COOKIE, cookie);
+    }
+}
+
 fn name_of(set_cookie: &HeaderValue) -> &[u8] {
     let octets = set_cookie.as_bytes();
     let end = octets.iter().position(|octet| b"=;".contains(octet));

@@ -223,7 +223,8 @@ impl Writer {
     /// return what was committed must not learn what the successor holds.
     fn forward(self: &Arc<Self>, successor: &RowId, orders: Vec<SaveOrder>) {
         for mut order in orders {
-            if order.record.is_confirmed {
+            // A login that discards the data leads nowhere.
+            if order.record.is_confirmed || successor.as_str().is_empty() {
                 drop(order.answer.send(Err(Error::moved(MOVED_GRACE))));
                 continue;
             }

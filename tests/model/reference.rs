@@ -180,6 +180,8 @@ struct View {
     is_closed: bool,
     cookie: Cookie,
     had_cookie: bool,
+    /// None of the cookies has the form of ours.
+    is_foreign: bool,
     in_flight: bool,
     /// The end also of what the save in flight commits.
     ends_in_flight: bool,
@@ -371,6 +373,7 @@ impl View {
             is_closed: false,
             cookie: Cookie::AsItIs,
             had_cookie,
+            is_foreign: false,
             in_flight: false,
             ends_in_flight: false,
         }
@@ -595,6 +598,7 @@ impl Model {
             }
             _ => View::new(Origin::Ambiguous, Document::blank(), None, had_cookie),
         };
+        view.is_foreign = well_formed == 0;
         if view.origin == Origin::New && self.options.allow_empty {
             view.keep = true;
         }
@@ -1206,7 +1210,7 @@ impl Model {
             if let Err(failure) = outcome {
                 status = status_of(failure.kind);
                 retry = match status {
-                    503 => failure.retry.or(Some((5, 5))),
+                    503 => failure.retry,
                     _ => None,
                 };
             }
@@ -1242,6 +1246,7 @@ impl Model {
         let view = self.view(request, layer);
         view.is_closed = true;
         let removes = view.asked && view.had_cookie && view.origin == Origin::New;
+        let is_foreign = view.is_foreign;
         let last = view.last;
         let view_cookie = view.cookie.clone();
         let cookie = match (view_cookie, &outcome) {
@@ -1251,6 +1256,8 @@ impl Model {
             },
             // From an earlier save. A token that died since need not be sent.
             (Cookie::Set(row), _) if *self.state(row) != State::Live => Cookie::SetOrNot(row),
+            // What is not of our form may be another program's.
+            (Cookie::AsItIs, Ok(())) if removes && is_foreign => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes && is_failure => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes => Cookie::Removed,
             (Cookie::AsItIs, Err(_)) if removes => Cookie::RemovedOrNot,

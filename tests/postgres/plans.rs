@@ -198,6 +198,11 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "undo.sql",
+        parameters: &["ID", "'{}'", "60", "NULL", "NULL"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "user_count.sql",
         parameters: &["'user 1000'", "''"],
         shows: "session_user_id_idx",
