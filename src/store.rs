@@ -45,6 +45,7 @@ mod limit;
 mod migrate;
 mod needs;
 mod pace;
+mod parts;
 mod pooler;
 mod primary;
 mod reap;
@@ -67,7 +68,7 @@ mod writer;
 #[cfg(feature = "testing")]
 pub(crate) use age::Shift;
 pub use migrate::MIGRATOR;
-pub(crate) use reap::Batch as ReapedBatch;
+pub(crate) use reap::{Batch as ReapedBatch, Skipped};
 pub use report::TableReport;
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
@@ -146,6 +147,13 @@ impl PgSessionStore {
 
     /// A store with a pool of its own, of sqlx's default size.
     ///
+    /// On the server its connections have a `statement_timeout`, a `lock_timeout`
+    /// and an `idle_in_transaction_session_timeout` of one second more than
+    /// [`timeout`](Self::timeout), and a `client_connection_check_interval` of one
+    /// second: they end what a process leaves behind that is killed. Settings of
+    /// the role or the database win, and behind a pooler in transaction mode none
+    /// is set.
+    ///
     /// The URL may name several servers, as libpq's may. The sessions are kept
     /// on the one that takes writes, and follow when another one is promoted.
     ///
@@ -179,7 +187,7 @@ impl PgSessionStore {
             Hosts::Several(servers) => {
                 let servers = servers.into_iter().map(prepared).collect();
                 let primary = Primary::connect(servers).await?;
-                Ok(Self::with_connections(Connections::to(primary)))
+                Ok(Self::with_connections(Connections::to(primary, TIMEOUT)))
             }
         }
     }
@@ -209,7 +217,7 @@ impl PgSessionStore {
             .connect_with(options.clone())
             .await;
         match pool {
-            Ok(pool) => Ok(Self::new(pool)),
+            Ok(pool) => Ok(Self::with_connections(Connections::own(pool, TIMEOUT))),
             Err(error) => Err(why(error, &options).await),
         }
     }
@@ -403,7 +411,11 @@ impl PgSessionStore {
     /// counts as a year.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.with(|set_up| set_up.database.timeout = timeout.min(MAX_TIMEOUT))
+        let timeout = timeout.min(MAX_TIMEOUT);
+        self.with(|set_up| {
+            set_up.database.timeout = timeout;
+            set_up.database.connections.last(timeout);
+        })
     }
 
     /// How many connections of the pool requests may use at once. Default:

@@ -43,9 +43,9 @@ pub(crate) trait Statement: Send + Sync + 'static {
     /// Bytes that the row adds to the statement.
     fn weight(row: &Self::Row) -> usize;
 
-    /// Rows of the next statement at the most.
-    fn most_rows(&self) -> usize {
-        MAX_ROWS
+    /// Rows that may be in flight at once. One always may.
+    fn room(&self) -> usize {
+        usize::MAX
     }
 
     /// How long a row waits for its answer, whatever it waits for.
@@ -156,6 +156,7 @@ impl<S: Statement> Batch<S> {
         let (answer, receipt) = oneshot::channel();
         let deadline = Instant::now() + self.statement.patience();
         let origin = Origin::current();
+        let room = self.statement.room();
         let departs = {
             let mut queue = self.queue();
             queue.waiting.push_back(Waiting {
@@ -164,7 +165,7 @@ impl<S: Statement> Batch<S> {
                 origin,
                 answer,
             });
-            queue.departs()
+            queue.departs(room)
         };
         if departs {
             self.open_lane();
@@ -225,11 +226,11 @@ impl<S: Statement> Lane<S> {
 
     fn take(&mut self) -> Vec<Waiting<S>> {
         let (waiting, another_departs) = {
-            let most_rows = self.batch.statement.most_rows();
+            let room = self.batch.statement.room();
             let mut queue = self.batch.queue();
-            let waiting = queue.take(most_rows);
+            let waiting = queue.take(room);
             self.at = Stage::InFlight(waiting.len());
-            (waiting, queue.departs())
+            (waiting, queue.departs(room))
         };
         if another_departs {
             self.batch.open_lane();
@@ -238,9 +239,10 @@ impl<S: Statement> Lane<S> {
     }
 
     fn arrive(&mut self) {
+        let room = self.batch.statement.room();
         let mut queue = self.batch.queue();
         queue.land(self.at);
-        self.at = match queue.departs() {
+        self.at = match queue.departs(room) {
             true => Stage::Departing,
             false => Stage::Left,
         };
@@ -276,9 +278,10 @@ impl<S: Statement> Batch<S> {
 
 impl<S: Statement> Queue<S> {
     /// Whether the caller is to open a lane, or to go on with its own.
-    fn departs(&mut self) -> bool {
+    fn departs(&mut self, room: usize) -> bool {
         let is_time = self.next == Next::Gathering
             && !self.waiting.is_empty()
+            && (self.rows_in_flight == 0 || self.rows_in_flight < room)
             && self.pace.allows(self.waiting.len(), self.rows_in_flight);
         if is_time {
             self.next = Next::Departing;
@@ -286,8 +289,10 @@ impl<S: Statement> Queue<S> {
         is_time
     }
 
-    fn take(&mut self, most_rows: usize) -> Vec<Waiting<S>> {
+    fn take(&mut self, room: usize) -> Vec<Waiting<S>> {
         self.let_go();
+        let left = room.saturating_sub(self.rows_in_flight);
+        let most_rows = left.clamp(1, MAX_ROWS);
         let waiting = self.take_fitting(most_rows);
         self.next = Next::Gathering;
         self.rows_in_flight += waiting.len();
@@ -384,19 +389,25 @@ mod tests {
         }
     }
 
+    fn waiting(length: usize) -> Waiting<Lengths> {
+        Waiting {
+            row: (RowId::from("id".to_owned()), length),
+            deadline: Instant::now() + Duration::from_secs(60),
+            origin: Origin::current(),
+            answer: oneshot::channel().0,
+        }
+    }
+
     /// Rows of the statements that serve rows of these lengths, one by one.
     fn statements(lengths: &[usize]) -> Vec<usize> {
         let batch = Batch::new(Lengths::default());
         let mut queue = batch.queue();
-        queue.waiting.extend(lengths.iter().map(|length| Waiting {
-            row: (RowId::from("id".to_owned()), *length),
-            deadline: Instant::now() + Duration::from_secs(60),
-            origin: Origin::current(),
-            answer: oneshot::channel().0,
-        }));
+        queue
+            .waiting
+            .extend(lengths.iter().map(|length| waiting(*length)));
         let mut statements = Vec::new();
         while !queue.waiting.is_empty() {
-            statements.push(queue.take(MAX_ROWS).len());
+            statements.push(queue.take(usize::MAX).len());
         }
         statements
     }
@@ -411,6 +422,19 @@ mod tests {
     fn a_statement_carries_no_more_than_it_may() {
         assert_eq!(statements(&[MAX_BYTES / 2; 5]), [2, 2, 1]);
         assert_eq!(statements(&[0; MAX_ROWS + 1]), [MAX_ROWS, 1]);
+    }
+
+    #[test]
+    fn no_statement_departs_beside_as_many_rows_as_there_is_room_for() {
+        let batch = Batch::new(Lengths::default());
+        let mut queue = batch.queue();
+        queue.waiting.extend((0..100).map(|_| waiting(1)));
+        assert_eq!(queue.take(40).len(), 40);
+        assert!(!queue.departs(40));
+        queue.land(Stage::InFlight(30));
+        assert!(queue.departs(40));
+        assert_eq!(queue.take(40).len(), 30);
+        assert_eq!(queue.rows_in_flight, 40);
     }
 
     /// It is moved to where it runs, for each statement of a quiet site.

@@ -268,6 +268,8 @@ fn age_fits_the_table() {
 #[test]
 fn reap_fits_the_table() {
     drop(query_file!("src/store/sql/reap.sql", 1000_i64));
+    drop(query_file!("src/store/sql/reap_find.sql", 1000_i64, &[ID.to_owned()]).map(|row| row.id));
+    drop(query_file!("src/store/sql/reap_some.sql", &[ID.to_owned()]));
     drop(query_file!("src/store/sql/reap_lock.sql", 1_i64).map(|row| row.locked == Some(true)));
 }
 
@@ -291,6 +293,7 @@ fn what_is_asked_of_the_server_fits_any_database() {
         let backend = (row.pid.is_some(), row.started.is_some());
         (backend, row.is_in_a_transaction == Some(true))
     }));
+    drop(query_file!("src/store/sql/probe_own.sql", ID).map(|row| (row.pid, row.started)));
     drop(query_file!("src/store/sql/limits.sql", ID, ID));
     drop(
         query_file!("src/store/sql/end.sql", &[1], &[1], &[1])

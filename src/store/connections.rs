@@ -4,10 +4,7 @@
 use std::{
     fmt,
     num::NonZeroU32,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +16,7 @@ use tokio::{
 };
 
 use crate::store::{
-    acquire::{Backend, Way, give_back, probe},
+    acquire::{Backend, Own, Way, give_back, probe},
     ending::{Endings, Verdict, Watched},
     primary::Primary,
 };
@@ -54,8 +51,6 @@ struct Shared {
     writing: Arc<Semaphore>,
     /// For statements that wait for one locked row.
     waiting: Semaphore,
-    /// Whether each connection has a process of the server to itself.
-    is_direct: AtomicBool,
     endings: Arc<Endings>,
     kept: Mutex<Kept>,
 }
@@ -110,32 +105,47 @@ impl Connections {
     /// the rest whatever the sessions do.
     pub(super) fn most_of(pool: PgPool) -> Self {
         let limit = most_of(&pool);
-        Self::build(pool, None, limit)
+        Self::build(Way::new(pool, None, None), limit)
     }
 
-    pub(super) fn to(primary: Arc<Primary>) -> Self {
+    /// As [`most_of`](Self::most_of), where the pool is the store's own.
+    pub(super) fn own(pool: PgPool, timeout: Duration) -> Self {
+        let limit = most_of(&pool);
+        Self::build(Way::new(pool, None, Some(Own::new(timeout))), limit)
+    }
+
+    pub(super) fn to(primary: Arc<Primary>, timeout: Duration) -> Self {
         let pool = primary.pool().clone();
         let limit = most_of(&pool);
-        Self::build(pool, Some(primary), limit)
+        let own = Own::new(timeout);
+        Self::build(Way::new(pool, Some(primary), Some(own)), limit)
+    }
+
+    /// The server is to leave statements this long.
+    pub(super) fn last(&self, timeout: Duration) {
+        if let Some(own) = &self.0.way.own {
+            own.lasts(timeout);
+        }
     }
 
     /// As many of the same pool, at the most.
     pub(super) fn limited_to(&self, limit: NonZeroU32) -> Self {
-        let Way { pool, primary, .. } = &self.0.way;
+        let Way {
+            pool, primary, own, ..
+        } = &self.0.way;
         let limit = limit.min(of_pool(pool));
-        Self::build(pool.clone(), primary.clone(), limit)
+        Self::build(Way::new(pool.clone(), primary.clone(), own.clone()), limit)
     }
 
-    fn build(pool: PgPool, primary: Option<Arc<Primary>>, limit: NonZeroU32) -> Self {
+    fn build(way: Way, limit: NonZeroU32) -> Self {
         let all = limit.get() as usize;
         Self(Arc::new(Shared {
-            endings: Endings::new(pool.clone()),
-            way: Way::new(pool, primary),
+            endings: Endings::new(way.pool.clone()),
+            way,
             limit,
             permits: Arc::new(Semaphore::new(all)),
             writing: Arc::new(Semaphore::new(writing_of(all))),
             waiting: Semaphore::new((all / 4).max(1)),
-            is_direct: AtomicBool::new(false),
             kept: Mutex::default(),
         }))
     }
@@ -162,7 +172,7 @@ impl Connections {
     /// What was noticed: whether the process that serves a connection stays the
     /// same, so that its statement can be ended by that.
     pub(super) fn are_direct(&self, are: bool) {
-        self.0.is_direct.store(are, Relaxed);
+        self.0.way.set_direct(are);
     }
 
     pub(super) fn limit(&self) -> NonZeroU32 {
@@ -196,7 +206,7 @@ impl Connections {
 
     /// Ends the statement of this backend as soon as it waits for a locked row.
     pub(super) fn watch(&self, backend: Backend) -> Option<Watched> {
-        let is_direct = self.0.is_direct.load(Relaxed);
+        let is_direct = self.0.way.is_direct();
         is_direct.then(|| self.0.endings.watch(backend))
     }
 
@@ -286,7 +296,7 @@ impl Loan<'_> {
 
     /// The connection is lost; its statement may go on without it.
     pub(super) fn lose(self) {
-        if self.shared.is_direct.load(Relaxed) {
+        if self.shared.way.is_direct() {
             self.shared.endings.lose(self.backend);
         }
         self.close();
@@ -303,6 +313,16 @@ impl Lent {
         let lent = self.0.as_mut();
         lent.and_then(|lent| lent.connection.as_deref_mut())
             .expect("taken at the end only")
+    }
+
+    pub(super) fn backend(&self) -> Backend {
+        self.0.as_ref().expect("taken at the end only").backend
+    }
+
+    /// The connection is of no use any more.
+    pub(super) fn close(self) {
+        let mut lent = self;
+        drop(lent.0.take());
     }
 
     pub(super) fn give_back(mut self) {
@@ -359,7 +379,7 @@ impl Ending {
         };
         match end {
             End::Answered => self.put_in_order().await,
-            End::Lost if self.shared.is_direct.load(Relaxed) => {
+            End::Lost if self.shared.way.is_direct() => {
                 self.shared.endings.lose(self.backend);
             }
             End::Lost | End::Unknown => {}
@@ -373,7 +393,7 @@ impl Ending {
         if let Ok(end) = timeout(GRACE, answered(connection)).await {
             return end;
         }
-        if !self.shared.is_direct.load(Relaxed) {
+        if !self.shared.way.is_direct() {
             let end = timeout(LONGEST_UNKNOWN, answered(connection)).await;
             return end.unwrap_or(End::Unknown);
         }

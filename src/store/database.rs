@@ -39,11 +39,27 @@ impl Database {
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        self.heed(self.lend(call, work).await)
+        self.run_patiently(None, call, work).await
+    }
+
+    /// As [`run`](Self::run). With a patience, the statement is ended when it
+    /// waits longer than that for a row which another transaction has locked.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and one that [is held up](Error::is_held_up).
+    pub(crate) async fn run_patiently<T>(
+        &self,
+        patience: Option<Duration>,
+        call: Call<'_>,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        self.heed(self.lend(patience, call, work).await)
     }
 
     async fn lend<T>(
         &self,
+        patience: Option<Duration>,
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
@@ -52,12 +68,19 @@ impl Database {
             .await
             .map_err(|_| self.no_connection())??;
         let running = self.begin(&call);
-        let limits = Limits::until(deadline);
+        let limits = Limits {
+            patience,
+            ..Limits::until(deadline)
+        };
+        let backend = lent.backend();
         let work = running.around(self.carry_out(lent.connection(), limits, work));
-        let outcome = timeout_at(deadline, work).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
+        let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
-        if !outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+        let is_out_of_time = outcome.as_ref().is_err_and(Error::is_out_of_time);
+        if watch == Watch::GoesOn && !is_out_of_time {
+            // It may be told to cancel what comes next on it.
+            lent.close();
+        } else if !outcome.as_ref().is_err_and(Error::spoils_the_connection) {
             lent.give_back();
         }
         outcome
@@ -132,6 +155,8 @@ impl Database {
             // It may be told to cancel what comes next on it.
             Ok(_) if watch == Watch::GoesOn => loan.close(),
             Ok(_) => loan.keep(),
+            // The server has answered, and the next part of it is about to come.
+            Err(error) if error.is_held_up() && self.pooling == Pooling::Own => loan.keep(),
             Err(error) if error.is_out_of_time() => {
                 loan.abandon();
                 self.connections.forget();
@@ -378,6 +403,12 @@ impl Error {
 
     fn is_canceled(&self) -> bool {
         self.sqlstate().is_some_and(|code| code == "57014")
+    }
+
+    /// Whether the statement was ended here, or by the server's `lock_timeout`,
+    /// because it waited for a lock.
+    pub(crate) fn is_of_a_lock(&self) -> bool {
+        self.is_held_up() || self.sqlstate().is_some_and(|code| code == "55P03")
     }
 
     /// Whether the statement was ended because it waited for a locked row. It

@@ -1,12 +1,13 @@
 //! The end of all sessions at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
+use tokio::time::Instant;
 
 use crate::{
     Error, events,
-    store::{PgSessionStore, destroy::successor_of, inspect::now, table::Table},
+    store::{PgSessionStore, destroy::successor_of, inspect::now, parts, table::Table},
 };
 
 /// Rows of one statement, as many as the reaper's.
@@ -21,6 +22,21 @@ struct Page {
     began: f64,
 }
 
+/// What a walk does about rows that another transaction has locked.
+#[derive(Clone, Copy, Debug)]
+enum Locked {
+    AreLeft,
+    AreAwaited,
+}
+
+/// What a walk did with the rows that it found.
+#[derive(Debug, Default)]
+struct Walk {
+    ended: u64,
+    /// Rows that are locked.
+    left: u64,
+}
+
 impl PgSessionStore {
     /// Ends all sessions, the anonymous ones too, and says how many there were
     /// (ASVS 5.0 item 7.4.5): for an emergency, such as keys or backups that
@@ -28,7 +44,8 @@ impl PgSessionStore {
     ///
     /// It takes as long as it takes, in small statements, each with the store's
     /// [`timeout`](Self::timeout). Sessions that begin meanwhile stay, logins
-    /// included. No request that is under way brings an ended one back.
+    /// included. No request that is under way brings an ended one back. A session
+    /// whose row another transaction has locked ends last.
     ///
     /// ```
     /// # use axum_pg_session::PgSessionStore;
@@ -48,18 +65,24 @@ impl PgSessionStore {
             .ask_table(|_, connection| Box::pin(now(connection)))
             .await?;
         let mut ended = 0;
+        let mut locked = Locked::AreLeft;
         // A session that got a new id meanwhile may be where the walk was
         // before, so it walks until it finds no row.
-        while let Some(more) = self.walk(began).await? {
-            ended += more;
+        while let Some(walk) = self.walk(began, locked).await? {
+            ended += walk.ended;
+            // All others have ended by now.
+            locked = match walk.left {
+                0 => Locked::AreLeft,
+                _ => Locked::AreAwaited,
+            };
         }
         events::ended_at_once(self.meter(), ended);
         Ok(ended)
     }
 
-    /// How many sessions a walk through the table ended, if it found any row.
-    async fn walk(&self, began: f64) -> Result<Option<u64>, Error> {
-        let mut ended = None;
+    /// Walks through the table once. `None` if it found no row.
+    async fn walk(&self, began: f64, locked: Locked) -> Result<Option<Walk>, Error> {
+        let mut walk = None;
         let mut page = Page {
             after: String::new(),
             began,
@@ -70,14 +93,44 @@ impl PgSessionStore {
                 .ask_table(move |table, connection| Box::pin(ids(table, connection, next)))
                 .await?;
             let Some(last) = ids.last() else {
-                return Ok(ended);
+                return Ok(walk);
             };
             page.after.clone_from(last);
-            let more = self
-                .ask_table(move |table, connection| Box::pin(end(table, connection, ids)))
-                .await?;
-            ended = Some(ended.unwrap_or(0) + more);
+            let walk = walk.get_or_insert_with(Walk::default);
+            match locked {
+                Locked::AreLeft => self.end_around_locks(ids, walk).await?,
+                Locked::AreAwaited => walk.ended += self.end_rows(ids, None).await?,
+            }
         }
+    }
+
+    /// A row that is locked must not keep the others alive: the statement is cut
+    /// until that row is alone, and it is left to the next walk.
+    async fn end_around_locks(&self, ids: Vec<String>, walk: &mut Walk) -> Result<(), Error> {
+        let deadline = self.set_up().database.deadline();
+        let mut patience = parts::patience_of(self.set_up().database.timeout);
+        let mut pending = vec![ids];
+        while let Some(ids) = pending.pop() {
+            match self.end_rows(ids.clone(), Some(patience)).await {
+                Ok(ended) => walk.ended += ended,
+                Err(error) if error.is_of_a_lock() && Instant::now() < deadline => {
+                    patience = parts::PATIENCE_IN_SEARCH;
+                    match ids.len() {
+                        0 | 1 => walk.left += 1,
+                        _ => pending.extend(parts::cut(&ids)),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_rows(&self, ids: Vec<String>, patience: Option<Duration>) -> Result<u64, Error> {
+        self.ask_table_patiently(patience, |table, connection| {
+            Box::pin(end(table, connection, ids))
+        })
+        .await
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a table must have for what is asked of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
 use sqlx::PgConnection;
@@ -106,11 +106,25 @@ impl PgSessionStore {
         ) -> BoxFuture<'c, Result<T, Error>>
         + Send,
     ) -> Result<T, Error> {
+        self.ask_table_patiently(None, question).await
+    }
+
+    /// As [`ask_table`](Self::ask_table), with a limit to how long the statement
+    /// may wait for a locked row.
+    pub(super) async fn ask_table_patiently<T>(
+        &self,
+        patience: Option<Duration>,
+        question: impl for<'c> FnOnce(
+            Arc<Table>,
+            &'c mut PgConnection,
+        ) -> BoxFuture<'c, Result<T, Error>>
+        + Send,
+    ) -> Result<T, Error> {
         let set_up = self.set_up();
         let table = set_up.table().await?;
         let outcome = set_up
             .database
-            .run(set_up.call(Operation::Manage), |connection| {
+            .run_patiently(patience, set_up.call(Operation::Manage), |connection| {
                 question(table, connection)
             })
             .await;

@@ -22,6 +22,7 @@ use crate::{
     store::{
         batch::{Callers, Statement},
         database::out_of_time,
+        parts::{PARTS, PATIENCE, PATIENCE_IN_SEARCH},
         save::random_fraction,
         set_up::SetUp,
         sql::Sql,
@@ -40,6 +41,9 @@ pub(super) trait Entry: Clone + Send + Sync + 'static {
     /// Whether the statement can be sent again when nobody knows whether it
     /// was carried out.
     const SAFE_TO_REPEAT: bool = false;
+
+    /// Whether the rows that it returns hold documents, of any size.
+    const RETURNS_DOCUMENTS: bool = false;
 
     /// Whether the statement looks for rows by their ids, so that one id may
     /// be named more than once.
@@ -69,6 +73,11 @@ pub(super) trait Entry: Clone + Send + Sync + 'static {
     /// When they are not what the statement says.
     fn answer(&self, row: &PgRow, table: &Table) -> Result<Self::Answer, sqlx::Error>;
 
+    /// Bytes of the document that it returned.
+    fn size(_: &Self::Answer) -> usize {
+        0
+    }
+
     /// The answer for another request that asked for the same row, where they
     /// can share one.
     fn share(_: &Self::Answer) -> Option<Self::Answer> {
@@ -83,18 +92,17 @@ pub(super) type Binding<'q> = Query<'q, Postgres, PgArguments>;
 /// costs more than to carry out a small batch; so no array is shorter.
 const LENGTH_OF_UNKNOWN_ARRAY: usize = 10;
 
-/// How long a statement that writes may wait for a row that another transaction
-/// has locked. It is longer than a commit takes, and what all rows of the
-/// statement wait when one of them is locked.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// The same where one of the rows is known to be locked, and is being found.
-const PATIENCE_IN_SEARCH: Duration = Duration::from_millis(25);
 /// Between two attempts at a row that is locked.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a row that was locked goes alone.
 const REMEMBERING: Duration = Duration::from_secs(10);
-/// Into how many parts a statement is cut that one of its rows is at fault for.
-const PARTS: usize = 4;
+/// Bytes of documents that the loads in flight may bring, as far as it can be
+/// told from those before.
+const MAX_LOADED: f64 = 32.0 * 1024.0 * 1024.0;
+/// Rows of loads in flight before any document was seen.
+const FIRST_ROWS: usize = 64;
+/// How much a row counts against one of the statement before.
+const FORGETTING: f64 = 0.125;
 /// Of a statement that deadlocked, or met a table that was just changed.
 const MAX_ATTEMPTS: u32 = 4;
 
@@ -119,7 +127,38 @@ impl Sizes {
 pub(super) struct Many<E> {
     set_up: SetUp,
     locked: Arc<Locked>,
+    sizes: Arc<Mutex<DocumentSizes>>,
     of: PhantomData<fn(E)>,
+}
+
+/// How large the documents are that statements have returned recently.
+#[derive(Clone, Copy, Debug, Default)]
+struct DocumentSizes {
+    rows: f64,
+    bytes: f64,
+}
+
+impl DocumentSizes {
+    #[expect(clippy::cast_precision_loss, reason = "it is an estimate")]
+    fn observe(&mut self, rows: usize, bytes: usize) {
+        let kept = 1.0 - FORGETTING;
+        self.rows = self.rows * kept + rows as f64;
+        self.bytes = self.bytes * kept + bytes as f64;
+    }
+
+    /// Rows whose documents may be in flight at once.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it saturates"
+    )]
+    fn room(self) -> usize {
+        if self.rows < 1.0 {
+            return FIRST_ROWS;
+        }
+        let of_one = (self.bytes / self.rows).max(1.0);
+        ((MAX_LOADED / of_one) as usize).max(1)
+    }
 }
 
 /// Rows that a statement found locked by another transaction, and when: the next
@@ -166,6 +205,7 @@ impl<E> Clone for Many<E> {
         Self {
             set_up: self.set_up.clone(),
             locked: Arc::clone(&self.locked),
+            sizes: Arc::clone(&self.sizes),
             of: PhantomData,
         }
     }
@@ -176,6 +216,7 @@ impl<E: Entry> Many<E> {
         Self {
             set_up,
             locked: Arc::default(),
+            sizes: Arc::default(),
             of: PhantomData,
         }
     }
@@ -230,6 +271,22 @@ impl<E: Entry> Many<E> {
             .await
     }
 
+    fn sizes(&self) -> MutexGuard<'_, DocumentSizes> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observe_sizes(&self, answers: &Answers<E>) {
+        if E::RETURNS_DOCUMENTS {
+            let found = answers
+                .iter()
+                .filter_map(|answer| answer.as_ref().ok()?.as_ref());
+            let (rows, bytes) = found.fold((0, 0), |(rows, bytes), answer| {
+                (rows + 1, bytes + E::size(answer))
+            });
+            self.sizes().observe(rows, bytes);
+        }
+    }
+
     /// Nobody else's row waits for this one.
     fn wait_apart(&self, part: &Part<E>, callers: &mut Callers<Option<E::Answer>>) {
         let caller = callers.take(part.range.start);
@@ -247,6 +304,8 @@ impl<E: Entry> Many<E> {
             };
             match attempt.await {
                 Err(error) if error.is_held_up() => {
+                    // Until it is free, no statement for many takes it along.
+                    self.locked.found(part.entries()[0].id());
                     tokio::time::sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
                 }
                 outcome => {
@@ -302,6 +361,7 @@ impl<E: Entry> Statement for Many<E> {
                 }
                 Err(error) => rows.for_each(|row| callers.answer(row, Err(error.clone()))),
                 Ok(answers) => {
+                    self.observe_sizes(&answers);
                     for (row, answer) in rows.zip(answers) {
                         callers.answer(row, answer);
                     }
@@ -316,6 +376,13 @@ impl<E: Entry> Statement for Many<E> {
 
     fn weight(entry: &E) -> usize {
         entry.weight()
+    }
+
+    fn room(&self) -> usize {
+        match E::RETURNS_DOCUMENTS {
+            true => self.sizes().room(),
+            false => usize::MAX,
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -472,5 +539,47 @@ impl SetUp {
             })
             .await;
         self.learn_from(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: usize = 1 << 20;
+
+    fn room_after(statements: &[(usize, usize)]) -> usize {
+        let mut sizes = DocumentSizes::default();
+        for (rows, of_one) in statements {
+            sizes.observe(*rows, rows * of_one);
+        }
+        sizes.room()
+    }
+
+    #[test]
+    fn documents_of_a_megabyte_are_loaded_32_at_a_time() {
+        assert_eq!(room_after(&[(64, MB)]), 32);
+        assert_eq!(room_after(&[(1, MB), (32, MB)]), 32);
+    }
+
+    #[test]
+    fn a_document_of_any_size_is_loaded() {
+        assert_eq!(room_after(&[(1, 100 * MB)]), 1);
+    }
+
+    #[test]
+    fn small_documents_share_statements_as_large_as_any() {
+        assert!(room_after(&[(512, 1000)]) > 6 * 512);
+    }
+
+    #[test]
+    fn one_large_document_among_small_ones_narrows_no_statement() {
+        assert!(room_after(&[(100, 1000), (100, 1000), (1, MB)]) > 512);
+    }
+
+    #[test]
+    fn before_any_document_was_seen_a_statement_takes_few() {
+        assert_eq!(room_after(&[]), FIRST_ROWS);
+        assert_eq!(room_after(&[(0, 0)]), FIRST_ROWS);
     }
 }

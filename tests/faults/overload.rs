@@ -16,11 +16,11 @@ use tokio::{
 };
 
 use crate::{
-    settings::text,
+    settings::{text, with_setting},
     support::{
-        Condition, Crowd, Network, Place, Site, Visitor,
-        crowd::Habit,
-        place::{self, connect, start},
+        Condition, Crowd, Network, Place, Site, Visitor, comes_true,
+        crowd::{Habit, PATIENCE},
+        place::{self, connect, execute, start},
         visitor::Answer,
     },
 };
@@ -43,7 +43,7 @@ fn pool_of(options: PgConnectOptions, connections: u32) -> PgPool {
 /// connections.
 struct Two {
     server: Server,
-    _network: Network,
+    network: Network,
     stores: [PgSessionStore; 2],
 }
 
@@ -71,7 +71,7 @@ impl Two {
         }
         Self {
             server,
-            _network: network,
+            network,
             stores: stores.try_into().expect("two"),
         }
     }
@@ -268,6 +268,95 @@ async fn a_cold_start_without_a_table_takes_no_more_connections_than_the_pool_ha
     assert!(most <= bound, "{most} backends");
 }
 
+/// Of two sites at once, on a server that has just enough connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn cold_starts_without_a_table_leave_connections_to_other_programs() {
+    let two = Two::new(None).await;
+    execute(&two.server, "DROP TABLE session").await;
+    let mut visits = JoinSet::new();
+    for _ in 0..2 {
+        let pool = pool_of(two.network.options(), CONNECTIONS);
+        let store = PgSessionStore::new(pool).timeout(TIMEOUT);
+        let site = Site::new(&store, TIMEOUT);
+        for _ in 0..100 {
+            let mut visitor = Visitor::new(&site, String::new());
+            visits.spawn(async move {
+                for _ in 0..10 {
+                    assert!(visitor.status_of("/enter/nobody").await >= 500);
+                }
+            });
+        }
+    }
+    let most = two.most_backends(Duration::from_secs(3)).await;
+    // The stores of before still have a connection each.
+    let bound = i64::from(2 * (CONNECTIONS + 3) + 2);
+    assert!(most <= bound, "{most} backends, {bound} are allowed");
+    visits.join_all().await;
+}
+
+/// The process can't reach the server any more to end what it left there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_ends_what_a_process_left_that_is_out_of_reach() {
+    let Some(place) = with_setting("application_name", "site").await else {
+        return;
+    };
+    let store = PgSessionStore::connect_with(place.network.options())
+        .await
+        .expect("a connection")
+        .timeout(TIMEOUT);
+    let site = Site::new(&store, TIMEOUT);
+    let mut visitor = Visitor::enter(&site, "visitor".into()).await;
+    let locked = lock(
+        &place.server,
+        "BEGIN; LOCK TABLE session IN ACCESS EXCLUSIVE MODE",
+    )
+    .await;
+    let asking = tokio::spawn(async move { visitor.show().await });
+    let waiting = "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let is_waiting = async || text(&place.server, waiting).await != "0";
+    assert!(comes_true(PATIENCE, is_waiting).await, "it waits");
+    place.network.turn(Condition::BlackHole).await;
+    assert_eq!(asking.await.expect("no panic"), Answer::Refused);
+    // Six seconds: one more than the store's default.
+    let has_ended = async || text(&place.server, waiting).await == "0";
+    assert!(
+        comes_true(Duration::from_secs(9), has_ended).await,
+        "it has ended"
+    );
+    release(locked).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_the_role_is_left_alone() {
+    let Some(place) = with_setting("application_name", "site").await else {
+        return;
+    };
+    place
+        .execute("ALTER ROLE postgres SET statement_timeout = '12s'")
+        .await;
+    let store = PgSessionStore::connect_with(place.network.options())
+        .await
+        .expect("a connection");
+    // What a statement of the store runs under, as a trigger of its table sees it.
+    place
+        .execute(
+            "CREATE TABLE seen (limits text);
+             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO seen VALUES (current_setting('statement_timeout') || ' '
+                     || current_setting('lock_timeout') || ' '
+                     || current_setting('idle_in_transaction_session_timeout'));
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER see BEFORE INSERT ON session FOR EACH ROW EXECUTE FUNCTION see()",
+        )
+        .await;
+    Visitor::enter(&Site::new(&store, TIMEOUT), "visitor".into()).await;
+    assert_eq!(
+        text(&place.server, "SELECT limits FROM seen").await,
+        "12s 6s 6s"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_look_at_the_table_ends_with_the_time_of_its_request() {
     let place = Place::new().await;
@@ -410,4 +499,16 @@ async fn locked_rows_leave_a_place_to_others_even_in_a_pool_of_one() {
     locked
         .is_outlived_by_others(12, Duration::from_secs(5))
         .await;
+}
+
+/// The figures of docs/reliability.md.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it takes four minutes"]
+async fn a_busy_site_outlives_a_row_that_is_locked_for_minutes() {
+    for (timeout, long) in [(2, 40), (5, 120)] {
+        let locked = Locked::new(20, Duration::from_secs(timeout)).await;
+        locked
+            .is_outlived_by_others(150, Duration::from_secs(long))
+            .await;
+    }
 }

@@ -163,6 +163,11 @@ const PINNED: &[Pinned] = &[
         shows: "Result",
     },
     Pinned {
+        file: "probe_own.sql",
+        parameters: &["'6000'"],
+        shows: "Result",
+    },
+    Pinned {
         file: "read_only.sql",
         parameters: &[],
         shows: "Result",
@@ -173,9 +178,19 @@ const PINNED: &[Pinned] = &[
         shows: "session_expiry_idx",
     },
     Pinned {
+        file: "reap_find.sql",
+        parameters: &["1000", "IDS"],
+        shows: "session_expiry_idx",
+    },
+    Pinned {
         file: "reap_lock.sql",
         parameters: &["1"],
         shows: "Result",
+    },
+    Pinned {
+        file: "reap_some.sql",
+        parameters: &["IDS"],
+        shows: "Index Scan",
     },
     Pinned {
         file: "save.sql",
