@@ -2,7 +2,6 @@ use std::{
     collections::VecDeque,
     fmt,
     future::Future,
-    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -112,9 +111,13 @@ impl<A> Callers<A> {
         &self.origins
     }
 
-    /// Until when anybody waits for one of these rows.
-    pub(super) fn deadline(&self, rows: Range<usize>) -> Option<Instant> {
-        self.deadlines[rows].iter().copied().max()
+    /// Until when anybody waits for one of the rows.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadlines.iter().copied().max()
+    }
+
+    pub(super) fn fail(&mut self, error: &Error) {
+        (0..self.answers.len()).for_each(|row| self.answer(row, Err(error.clone())));
     }
 
     pub(super) fn answer(&mut self, row: usize, outcome: Result<A, Error>) {
@@ -124,13 +127,15 @@ impl<A> Callers<A> {
         }
     }
 
-    /// The one who waits for this row, for a statement of its own.
-    pub(super) fn take(&mut self, row: usize) -> Self {
-        Self {
-            origins: vec![self.origins[row].clone()],
-            deadlines: vec![self.deadlines[row]],
-            answers: vec![self.answers[row].take()],
+    /// Those who wait for these rows, for a statement of their own.
+    pub(super) fn take(&mut self, rows: impl IntoIterator<Item = usize>) -> Self {
+        let mut taken = Self::with_capacity(1);
+        for row in rows {
+            taken.origins.push(self.origins[row].clone());
+            taken.deadlines.push(self.deadlines[row]);
+            taken.answers.push(self.answers[row].take());
         }
+        taken
     }
 }
 

@@ -14,7 +14,7 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
     query::Query,
 };
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     Error,
@@ -259,7 +259,7 @@ impl<E: Entry> Many<E> {
     ) -> Result<Answers<E>, Error> {
         let call = Call {
             rows: part.len(),
-            origins: Origins::Of(&origins[part.range.clone()]),
+            origins: Origins::Of(origins),
             ..self.set_up.call(E::OPERATION)
         };
         // Who reads waits for no row.
@@ -287,17 +287,58 @@ impl<E: Entry> Many<E> {
         }
     }
 
-    /// Nobody else's row waits for this one.
-    fn wait_apart(&self, part: &Part<E>, callers: &mut Callers<Option<E::Answer>>) {
-        let caller = callers.take(part.range.start);
+    /// No other row waits for this one.
+    fn wait_apart(&self, part: &Part<E>, caller: Callers<Option<E::Answer>>) {
         tokio::spawn(self.clone().wait_for_a_row(part.alone(), caller));
+    }
+
+    /// Where one row can be at fault, parts of the statement are tried on their
+    /// own, so that it fails alone: the failed statement has changed nothing. They
+    /// are tried at the same time, so that no row waits for the search in another
+    /// part. A row that is locked is waited for in a task of its own.
+    fn serve<'s>(
+        &'s self,
+        part: Part<E>,
+        mut callers: Callers<Option<E::Answer>>,
+        patience: Duration,
+    ) -> BoxFuture<'s, ()> {
+        Box::pin(async move {
+            if callers.deadline() <= Some(Instant::now()) {
+                return callers.fail(&out_of_time());
+            }
+            match self.send(&part, callers.origins(), patience).await {
+                Err(error) if error.blames_a_row() && part.len() > 1 => {
+                    let mut parts = JoinSet::new();
+                    for smaller in part.cut() {
+                        let begin = smaller.range.start - part.range.start;
+                        let callers = callers.take(begin..begin + smaller.len());
+                        let many = self.clone();
+                        parts.spawn(async move {
+                            many.serve(smaller, callers, PATIENCE_IN_SEARCH).await;
+                        });
+                    }
+                    while parts.join_next().await.is_some() {}
+                }
+                Err(error) if error.is_held_up() => {
+                    self.locked.found(part.entries()[0].id());
+                    self.wait_apart(&part, callers);
+                }
+                Err(error) => callers.fail(&error),
+                Ok(answers) => {
+                    self.observe_sizes(&answers);
+                    for (row, answer) in answers.into_iter().enumerate() {
+                        callers.answer(row, answer);
+                    }
+                }
+            }
+        })
     }
 
     /// Tries one row that another transaction has locked until its time is up.
     /// Between the attempts the connection is of use to others.
     async fn wait_for_a_row(self, part: Part<E>, mut caller: Callers<Option<E::Answer>>) {
         let connections = &self.set_up.database.connections;
-        while caller.deadline(0..1) > Some(Instant::now()) {
+        while caller.deadline() > Some(Instant::now()) {
             let attempt = async {
                 let _place = connections.wait_for_a_row().await;
                 self.send(&part, caller.origins(), PATIENCE).await
@@ -327,46 +368,25 @@ impl<E: Entry> Statement for Many<E> {
     type Row = E;
     type Answer = Option<E::Answer>;
 
-    /// Where one row can be at fault, parts of the statement are tried on their
-    /// own, so that it fails alone: the failed statement has changed nothing. A
-    /// row that is locked is waited for in a task of its own.
+    /// Rows that were found locked go alone.
     async fn run(&self, entries: Vec<E>, mut callers: Callers<Self::Answer>) {
-        let all = Part::of(entries);
-        let mut pending = Vec::with_capacity(1);
-        let mut end = all.len();
-        for place in self.locked.among(all.entries()).into_iter().rev() {
-            pending.extend(all.part(place + 1..end));
-            let alone = all.part(place..place + 1);
-            alone
-                .into_iter()
-                .for_each(|part| self.wait_apart(&part, &mut callers));
-            end = place;
+        let locked = self.locked.among(&entries);
+        if locked.is_empty() {
+            return self.serve(Part::of(entries), callers, PATIENCE).await;
         }
-        pending.extend(all.part(0..end));
-        let mut patience = PATIENCE;
-        while let Some(part) = pending.pop() {
-            let rows = part.range.clone();
-            if callers.deadline(rows.clone()) <= Some(Instant::now()) {
-                rows.for_each(|row| callers.answer(row, Err(out_of_time())));
-                continue;
-            }
-            match self.send(&part, callers.origins(), patience).await {
-                Err(error) if error.blames_a_row() && part.len() > 1 => {
-                    patience = PATIENCE_IN_SEARCH;
-                    pending.extend(part.cut().into_iter().rev());
-                }
-                Err(error) if error.is_held_up() => {
-                    self.locked.found(part.entries()[0].id());
-                    self.wait_apart(&part, &mut callers);
-                }
-                Err(error) => rows.for_each(|row| callers.answer(row, Err(error.clone()))),
-                Ok(answers) => {
-                    self.observe_sizes(&answers);
-                    for (row, answer) in rows.zip(answers) {
-                        callers.answer(row, answer);
-                    }
-                }
-            }
+        let is_locked = |place: &usize| locked.binary_search(place).is_ok();
+        for place in &locked {
+            let part = Part::of(vec![entries[*place].clone()]);
+            self.wait_apart(&part, callers.take([*place]));
+        }
+        let others: Vec<_> = (0..entries.len())
+            .filter(|place| !is_locked(place))
+            .collect();
+        if !others.is_empty() {
+            let callers = callers.take(others.iter().copied());
+            let entries = others.iter().map(|place| entries[*place].clone());
+            let part = Part::of(entries.collect());
+            self.serve(part, callers, PATIENCE).await;
         }
     }
 
