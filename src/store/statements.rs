@@ -238,7 +238,11 @@ impl<E: Entry> Many<E> {
                 .send_once(part.clone(), origins, deadline, patience)
                 .await;
             match outcome {
-                Err(error) if error.is_of_other_writers() || error.is_of_a_changed_table() => {}
+                Err(error) if error.is_of_other_writers() => {}
+                // A write whose answer can't be read is committed.
+                Err(error)
+                    if error.is_of_a_changed_table()
+                        && (E::SAFE_TO_REPEAT || !error.is_of_another_type()) => {}
                 Err(error) if E::SAFE_TO_REPEAT && error.is_of_the_connection() && !is_lost => {
                     is_lost = true;
                     self.set_up.database.connections.forget();

@@ -408,8 +408,10 @@ async fn large_documents_are_loaded_a_few_at_a_time() {
         .timeout(Duration::from_secs(60));
     store.check().await.expect("a table");
     watched.meters.moved();
+    let first = ids[0].parse().expect("a handle");
+    assert!(store.load(&first).await.expect("a load").is_some());
     let mut loads = JoinSet::new();
-    for id in ids {
+    for id in &ids[1..] {
         let (store, id) = (store.clone(), id.parse().expect("a handle"));
         loads.spawn(async move { store.load(&id).await.map(|session| session.is_some()) });
     }
@@ -425,8 +427,7 @@ async fn large_documents_are_loaded_a_few_at_a_time() {
         .filter_map(|size| size.parse().ok())
         .collect();
     assert_eq!(sizes.iter().sum::<u32>(), 40, "{sizes:?}");
-    // The first one goes alone.
-    assert!(sizes.iter().all(|size| *size <= 33), "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size <= 32), "{sizes:?}");
 }
 
 /// The other one is held in the middle of its batch.
