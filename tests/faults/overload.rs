@@ -379,6 +379,7 @@ async fn the_first_look_at_the_table_ends_with_the_time_of_its_request() {
 struct Locked {
     place: Place,
     site: Site,
+    connections: u32,
     timeout: Duration,
 }
 
@@ -391,6 +392,7 @@ impl Locked {
         Self {
             place,
             site,
+            connections,
             timeout,
         }
     }
@@ -448,8 +450,11 @@ impl Locked {
         );
         assert!(recovery < Duration::from_secs(1), "{recovery:?}");
         assert_eq!(refused, 0, "others were refused");
+        // The only connection of a pool of one waits for the row two thirds of the
+        // time.
+        let slowdown = if self.connections == 1 { 5.0 } else { 2.5 };
         assert!(
-            while_locked > calm / 2.5,
+            while_locked > calm / slowdown,
             "{while_locked} a second, {calm} before"
         );
         crowd
