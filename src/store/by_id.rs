@@ -52,8 +52,8 @@ impl PgSessionStore {
 
     /// Ends the session of this handle, as
     /// [`Session::destroy`](crate::Session::destroy) does, from outside of its
-    /// requests, and answers whether there was one: `false` where it ended
-    /// already, which is as good.
+    /// requests, and returns whether there was one: `false` if it was destroyed
+    /// or expired before, which is as good.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionStore, SessionId};

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{PgConnection, Row as _};
 
 use crate::{
     Error, ErrorKind,
@@ -20,13 +20,14 @@ use crate::{
         copy::{begin, copy, copy_for, delete, forward},
         destroy::successor_of,
         entries::LoadRow,
-        limit,
+        limit::{self, Ended},
         row::{Loaded, Row},
         table::Table,
+        transaction::begin as begin_transaction,
         undo::{Commit, Made, Undelivered},
         writer::{NewIdOrder, Writer},
     },
-    telemetry::{Meter, Operation},
+    telemetry::Operation,
 };
 
 /// Deadlocks and lost connections that a new id outlives.
@@ -42,7 +43,6 @@ pub(super) struct Plan {
     /// What the request sees, see [`begin_separately`].
     seen: Arc<Document>,
     limit: Option<SessionLimit>,
-    meter: Arc<Meter>,
     deadline: tokio::time::Instant,
     /// What may be committed, see [`Undelivered`].
     pub(super) commit: Arc<Commit>,
@@ -58,20 +58,21 @@ impl Writer {
             login: order.write.login,
             seen: order.write.seen,
             limit: self.set_up.limit,
-            meter: Arc::clone(&self.set_up.database.meter),
             deadline: order.deadline,
             commit: Arc::default(),
         });
         let outcome = self.reissue_until_settled(&plan).await;
-        if outcome.is_ok() {
-            self.tell(&plan);
-        }
+        let outcome = outcome.map(|(row, ended)| {
+            self.report(&plan, ended);
+            row
+        });
         let undelivered = Undelivered::new_id(self, &plan);
         // Nobody waits for the answer of a cancelled request.
         drop(order.answer.send(Ok((outcome, undelivered))));
     }
 
-    fn tell(&self, plan: &Plan) {
+    /// Once it is committed.
+    fn report(self: &Arc<Self>, plan: &Plan, ended: Option<Ended>) {
         let (meter, format) = (&self.set_up.database.meter, &self.set_up.format);
         let id = format.handle(&plan.new_id);
         match (&plan.login, &plan.source) {
@@ -79,18 +80,45 @@ impl Writer {
             (Some(_), _) => events::signed_in(meter, &id),
             (None, Source::Nothing(_)) => events::began(meter, &id),
         }
+        if let (Some(ended), Some(limit), Some(user_id)) = (ended, plan.limit, plan.user()) {
+            if ended.sessions > 0 {
+                events::ended_at_the_limit(meter, ended.sessions, limit.sessions);
+            }
+            if ended.is_a_part {
+                self.end_surplus(user_id, limit);
+            }
+        }
     }
 
-    async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<Arc<Row>, Error> {
+    /// Ends what a login left of a user's sessions beyond the limit, in a task
+    /// and in batches. If the process ends before, the user's next login goes on.
+    fn end_surplus(self: &Arc<Self>, user_id: Arc<str>, limit: SessionLimit) {
+        if !self.surplus().insert(Arc::clone(&user_id)) {
+            return;
+        }
+        let surplus = Surplus {
+            writer: Arc::clone(self),
+            user_id,
+            limit,
+        };
+        tokio::spawn(surplus.end());
+    }
+
+    /// What was committed. After a lost connection it isn't known what that
+    /// ended.
+    async fn reissue_until_settled(
+        &self,
+        plan: &Arc<Plan>,
+    ) -> Result<(Arc<Row>, Option<Ended>), Error> {
         let mut doubt = false;
         for attempt in 1.. {
             let error = match self.attempt_reissue(Arc::clone(plan)).await {
-                Ok(row) => return Ok(Arc::new(row)),
-                Err(error) => error,
+                Ok((row, ended)) => return Ok((Arc::new(row), ended)),
+                Err(error) => error.of_a_login(plan.login.is_some()),
             };
             doubt |= error.kind() == ErrorKind::Unavailable;
             if doubt && let Some(row) = self.already_reissued(plan).await {
-                return Ok(row);
+                return Ok((row, None));
             }
             let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable);
             if !may_pass || error.is_out_of_time() || attempt == MAX_ATTEMPTS {
@@ -110,7 +138,7 @@ impl Writer {
             .ok()?
     }
 
-    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Row, Error> {
+    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<(Row, Option<Ended>), Error> {
         self.set_up
             .serve(
                 plan.deadline,
@@ -127,11 +155,11 @@ async fn reissue(
     table: Arc<Table>,
     connection: &mut PgConnection,
     plan: Arc<Plan>,
-) -> Result<Row, Error> {
+) -> Result<(Row, Option<Ended>), Error> {
     if let Some(login) = &plan.login {
         table.columns.check_login(login, &table.name)?;
     }
-    let mut transaction = connection.begin().await?;
+    let mut transaction = begin_transaction(connection).await?;
     let limited = plan.login.as_deref().zip(plan.limit);
     let mut made = Made::Begun;
     if let Some((login, _)) = limited {
@@ -147,15 +175,70 @@ async fn reissue(
         plan.commit.sent(made);
         // Dropped here, the outcome is open, and the new id will be undone.
         transaction.commit().await?;
-        return Ok(row);
+        return Ok((row, None));
     };
     let ended = limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
     plan.commit.sent(made);
     transaction.commit().await?;
-    if ended > 0 {
-        events::ended_at_the_limit(&plan.meter, ended, limit.sessions);
+    Ok((row, Some(ended)))
+}
+
+/// The task that ends what a user has beyond the limit. One at a time in this
+/// process; others may do the same.
+struct Surplus {
+    writer: Arc<Writer>,
+    user_id: Arc<str>,
+    limit: SessionLimit,
+}
+
+impl Surplus {
+    async fn end(self) {
+        loop {
+            match self.end_batch().await {
+                Ok(ended) => {
+                    if ended.sessions > 0 {
+                        let meter = &self.writer.set_up.database.meter;
+                        events::ended_at_the_limit(meter, ended.sessions, self.limit.sessions);
+                    }
+                    if !ended.is_a_part {
+                        return;
+                    }
+                }
+                // It may stay so for long, and the next login goes on.
+                Err(error) => {
+                    return tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the sessions of a user beyond the limit could not be ended"
+                    );
+                }
+            }
+        }
     }
-    Ok(row)
+
+    async fn end_batch(&self) -> Result<Ended, Error> {
+        let set_up = &self.writer.set_up;
+        let mut attempt = 1;
+        loop {
+            let table = set_up.table().await?;
+            let (limit, user_id) = (self.limit, Arc::clone(&self.user_id));
+            let outcome = set_up
+                .database
+                .run(set_up.call(Operation::Manage), |connection| {
+                    Box::pin(limit::end_surplus(table, connection, limit, user_id))
+                })
+                .await;
+            match set_up.learn_from(outcome) {
+                Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Drop for Surplus {
+    fn drop(&mut self) {
+        self.writer.surplus().remove(&self.user_id);
+    }
 }
 
 async fn move_on(

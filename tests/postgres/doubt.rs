@@ -13,7 +13,38 @@ use crate::support::{
     page::{app_with, dropped_after, patiently, until},
     proxy::Proxy,
     texts,
+    timers::site_with_timers,
 };
+
+/// Such a connection is found dead when it is asked whether it is alive.
+#[tokio::test]
+async fn connections_that_the_server_ended_for_idling_cost_no_request() {
+    let short = [("idle_session_timeout", "100ms")];
+    let Some((site, _server)) = site_with_timers(&short).await else {
+        return;
+    };
+    let pool = PgPoolOptions::new()
+        .test_before_acquire(false)
+        .connect(site.database.url())
+        .await
+        .expect("a connection");
+    let store = PgSessionStore::new(pool);
+    let app = app(PgSessionLayer::new(store.clone()));
+    let mut browser = Browser::new(&app);
+    for page in [
+        "/insert/a/1",
+        "/increment/n",
+        "/cycle",
+        "/get/a",
+        "/destroy",
+    ] {
+        assert_eq!(browser.get(page).await.status, 200, "{page}");
+        let backends = "SELECT count(*)::text FROM pg_stat_activity
+                        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        until(async || texts(&site.pool, backends).await == ["0"]).await;
+    }
+    assert_eq!(store.destroy_everyone().await.expect("a new connection"), 0);
+}
 
 /// A site that reaches its database through a proxy, and a visitor of it.
 struct Exposed {
