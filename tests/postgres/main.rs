@@ -22,6 +22,7 @@ mod laziness;
 mod left_open;
 mod limits;
 mod login;
+mod lost_responses;
 mod many_sessions;
 mod many_stores;
 mod metrics;
