@@ -219,23 +219,18 @@ fn login_fits_the_table() {
 #[test]
 fn the_statements_of_a_user_fit_the_table() {
     drop(
-        query_file!(
-            "src/store/sql/user_list.sql",
-            ID,
-            Some(SECONDS) as _,
-            ID,
-            1000_i64
-        )
-        .map(|row| -> Listed {
-            let expires = instant(row.expires).expect("not null");
-            (
-                row.id,
-                expires,
-                instant(row.created),
-                instant(row.seen),
-                row.device,
-            )
-        }),
+        query_file!("src/store/sql/user_list.sql", ID, Some(ID), ID, 1000_i64).map(
+            |row| -> Listed {
+                let expires = instant(row.expires).expect("not null");
+                (
+                    row.id,
+                    expires,
+                    instant(row.created),
+                    instant(row.seen),
+                    row.device,
+                )
+            },
+        ),
     );
     drop(
         query_file!("src/store/sql/user_count.sql", ID, ID)

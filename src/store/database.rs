@@ -306,6 +306,12 @@ impl Error {
         }
     }
 
+    /// Whether the server had ended the connection because it idled, so that the
+    /// statement never arrived.
+    pub(crate) fn is_of_an_idle_connection(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "57P05")
+    }
+
     /// Whether the connection is at fault, and another one may do.
     pub(crate) fn is_of_the_connection(&self) -> bool {
         self.is_unavailable() && !self.is_out_of_time()
@@ -339,5 +345,19 @@ impl Error {
     pub(crate) fn blames_a_row(&self) -> bool {
         self.sqlstate()
             .is_some_and(|code| code.starts_with("22") || code.starts_with("23") || code == "55P03")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_the_server_ended_is_unavailable() {
+        for code in [
+            "57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08006",
+        ] {
+            assert_eq!(of_sqlstate(code).0, ErrorKind::Unavailable, "{code}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use crate::{
     Error, ErrorKind, SessionId, UserSession, UserSessions,
@@ -20,8 +21,8 @@ use crate::{
 /// Sessions of one list, unless it is told otherwise: more than a page shows,
 /// and few enough to be held in memory.
 const LIMIT: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
-/// Later than any session begins, in microseconds since the epoch.
-const THE_END_OF_TIME: f64 = 253_402_300_799e6;
+/// Later than any session begins.
+const INFINITY: &str = "infinity";
 
 /// A list of a user's sessions, from [`UserSessions::list`]: await it.
 ///
@@ -135,11 +136,7 @@ impl ListPosition {
 
     pub(super) fn page(&self, row: &RowId) -> Page {
         Page {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "microseconds of this era are less than 2^53"
-            )]
-            created: self.created.map(|micros| micros as f64),
+            created: self.created.map(text_of),
             row: row.as_str().to_owned(),
         }
     }
@@ -178,18 +175,37 @@ fn no_position() -> Error {
     )
 }
 
+/// An instant as Postgres reads it in every zone. Times that its calendar and
+/// ours don't share are those of no session.
+fn text_of(micros: i64) -> String {
+    match OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000) {
+        Ok(at) if at.year() > 0 => format!(
+            "{:04}-{:02}-{:02} {:02}:{:02}:{:02}.{:06}+00",
+            at.year(),
+            u8::from(at.month()),
+            at.day(),
+            at.hour(),
+            at.minute(),
+            at.second(),
+            at.microsecond()
+        ),
+        _ if micros > 0 => INFINITY.to_owned(),
+        _ => format!("-{INFINITY}"),
+    }
+}
+
 /// Where a page begins: behind this row.
 #[derive(Clone, Debug)]
 pub(super) struct Page {
-    /// In microseconds since the epoch.
-    created: Option<f64>,
+    /// As text, see [`text_of`].
+    created: Option<String>,
     row: String,
 }
 
 impl Page {
     pub(super) fn first() -> Self {
         Self {
-            created: Some(THE_END_OF_TIME),
+            created: Some(INFINITY.to_owned()),
             row: String::new(),
         }
     }
@@ -225,6 +241,17 @@ pub(super) async fn list(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instant_is_written_to_the_microsecond() {
+        assert_eq!(
+            text_of(1_732_781_234_000_456),
+            "2024-11-28 08:07:14.000456+00"
+        );
+        assert_eq!(text_of(-1), "1969-12-31 23:59:59.999999+00");
+        assert_eq!(text_of(i64::MAX), "infinity");
+        assert_eq!(text_of(i64::MIN), "-infinity");
+    }
 
     #[test]
     fn a_position_is_what_its_text_says() {

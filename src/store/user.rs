@@ -409,8 +409,8 @@ async fn count_others(
     Ok(sessions.unsigned_abs())
 }
 
-/// Ends a batch of the user's sessions beside this one. There may be more until
-/// it finds none: a session that gets a new id meanwhile escapes the statement,
+/// Ends a batch of the user's sessions beside this one. It looks again after a
+/// smaller one: a session that gets a new id meanwhile escapes the statement,
 /// which sees its old row only, and the next one finds it.
 async fn end_batch(
     table: &Table,
@@ -418,11 +418,18 @@ async fn end_batch(
     user_id: &str,
     this: &str,
 ) -> Result<Ended, Error> {
-    let ids = limit::batch(table, connection, user_id, this).await?;
-    Ok(Ended {
-        sessions: limit::end(table, connection, user_id, &ids).await?,
-        is_a_part: !ids.is_empty(),
-    })
+    let mut sessions = 0;
+    loop {
+        let ids = limit::batch(table, connection, user_id, this).await?;
+        sessions += limit::end(table, connection, user_id, &ids).await?;
+        let is_a_part = ids.len() >= limit::BATCH as usize;
+        if ids.is_empty() || is_a_part {
+            return Ok(Ended {
+                sessions,
+                is_a_part,
+            });
+        }
+    }
 }
 
 /// This session is locked meanwhile, so that it gets no new id, under which it

@@ -2,7 +2,10 @@
 //! catalog.
 
 use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
-use sqlx::{ConnectOptions as _, PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    ConnectOptions as _, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use crate::support::{Browser, Life, Site, app, execute, page::app_with, site::pool, texts};
 
@@ -97,7 +100,8 @@ async fn functions_that_hide_those_of_the_catalog_are_never_called() {
     }
     let options: PgConnectOptions = site.database.url().parse().expect("a URL");
     let options = options.options([("search_path", "shadow,pg_catalog")]);
-    let hidden = pool(options.to_url_lossy().as_ref(), 5).await;
+    let hidden = PgPoolOptions::new().connect_with(options).await;
+    let hidden = hidden.expect("a connection");
     let path = texts(&hidden, "SELECT pg_catalog.current_setting('search_path')").await;
     assert_eq!(path, ["shadow,pg_catalog"]);
     let store = PgSessionStore::new(hidden);

@@ -174,7 +174,10 @@ async fn a_list_goes_on_behind_a_position() {
                 .expect("a page");
             seen.extend(page.clone());
         }
-        let created: Vec<_> = seen.iter().map(|session| session.created()).collect();
+        let created: Vec<_> = seen
+            .iter()
+            .map(axum_pg_session::UserSession::created)
+            .collect();
         let ordered = created
             .windows(2)
             .all(|two| two[0] >= two[1] || two[0].is_some() && two[1].is_none());

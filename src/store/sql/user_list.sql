@@ -7,10 +7,10 @@ FROM "public"."session" AS t
 WHERE t.user_id = $1
   AND t.expiry > pg_catalog.now()
   AND (
-      t.created < 'epoch'::timestamptz + $2::float8 * interval '1 microsecond'
+      t.created < $2::text::timestamptz
       OR (t.created IS NULL AND $2 IS NOT NULL)
       OR (
-          t.created IS NOT DISTINCT FROM 'epoch'::timestamptz + $2 * interval '1 microsecond'
+          t.created IS NOT DISTINCT FROM $2::text::timestamptz
           AND t.id > $3
       )
   )
