@@ -1,6 +1,6 @@
-//! A new id for a session: copy the row, leave a forwarding under the old id,
-//! in one transaction. Never `UPDATE id`: Citus refuses it. A login is one, and
-//! may begin the session too.
+//! A new id for a session: copy the row and leave a forwarding under the old
+//! id, in one transaction. Never `UPDATE id`: Citus refuses it. A login works
+//! the same way, and can also begin a session.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,10 +29,10 @@ use crate::{
     telemetry::{Meter, Operation},
 };
 
-/// Deadlocks and lost connections that a new id outlives.
+/// Attempts to commit a new id, in spite of deadlocks and lost connections.
 const MAX_ATTEMPTS: usize = 3;
 
-/// What each attempt needs; the record is replayed on the locked row.
+/// The input of each attempt. The changes are replayed on the locked row.
 pub(super) struct Plan {
     source: Source,
     pub(super) new_id: RowId,
@@ -44,7 +44,7 @@ pub(super) struct Plan {
     limit: Option<SessionLimit>,
     meter: Arc<Meter>,
     deadline: tokio::time::Instant,
-    /// What may be committed, see [`Undelivered`].
+    /// What the transaction may have committed, see [`Undelivered`].
     pub(super) commit: Arc<Commit>,
 }
 
@@ -67,7 +67,7 @@ impl Writer {
             self.tell(&plan);
         }
         let undelivered = Undelivered::new_id(self, &plan);
-        // Nobody waits for the answer of a cancelled request.
+        // A cancelled request no longer waits for the result.
         drop(order.answer.send(Ok((outcome, undelivered))));
     }
 
@@ -100,8 +100,9 @@ impl Writer {
         Err(Error::ended())
     }
 
-    /// A connection lost in mid-commit leaves open whether the new id exists;
-    /// nobody else can have made it.
+    /// Loads the row of the new id. If the connection was lost during the
+    /// commit, the row shows whether it succeeded: no other process can have
+    /// made this id.
     async fn already_reissued(&self, plan: &Plan) -> Option<Arc<Row>> {
         self.load
             .submit(LoadRow(plan.new_id.clone()))
@@ -121,8 +122,7 @@ impl Writer {
     }
 }
 
-/// The user's lock comes before the row's, so that two logins of a user can't
-/// wait for each other.
+/// Locks the user before the row, so that two logins of a user can't deadlock.
 async fn reissue(
     table: Arc<Table>,
     connection: &mut PgConnection,
@@ -145,7 +145,8 @@ async fn reissue(
     };
     let Some((login, limit)) = limited else {
         plan.commit.sent(made);
-        // Dropped here, the outcome is open, and the new id will be undone.
+        // If the future is dropped here, the outcome is unknown, and the new id
+        // will be undone.
         transaction.commit().await?;
         return Ok(row);
     };
@@ -186,15 +187,17 @@ async fn move_on(
     Ok(copied)
 }
 
-/// The session got a new id since the request loaded it. The token of that id
-/// is known to another response only, which may be lost: a browser that sends
-/// the form of a login twice drops the first response. So a login begins a
-/// session of its own, from what its request saw. Nothing of a session that
-/// was ended since comes back that way.
+/// Begins a separate session for a login whose session got a new id since the
+/// request loaded it.
+///
+/// Only another response carries the token of that id, and it may be lost: if a
+/// browser submits a login form twice, it drops the first response. So the
+/// login begins a session with what its request saw. It never restores data of
+/// a session that was destroyed since.
 ///
 /// # Errors
 ///
-/// If the request is no login, or the session was ended.
+/// If the request is not a login, or the session was destroyed.
 async fn begin_separately(
     table: &Table,
     connection: &mut PgConnection,
@@ -210,11 +213,11 @@ async fn begin_separately(
     begin(table, connection, plan, Arc::clone(&plan.seen)).await
 }
 
-/// Follows a session from id to id.
+/// Follows a session from id to id, to check that it still exists.
 ///
 /// # Errors
 ///
-/// If it was ended.
+/// If it was destroyed.
 async fn check_alive(
     table: &Table,
     connection: &mut PgConnection,
@@ -231,7 +234,7 @@ async fn check_alive(
     }
 }
 
-/// Waits for whoever writes the row now, and reads what they wrote.
+/// Locks the row and reads it: waits for transactions that are writing it.
 pub(super) async fn lock(
     table: &Table,
     connection: &mut PgConnection,
@@ -241,7 +244,7 @@ pub(super) async fn lock(
     Ok(row)
 }
 
-/// And what is remembered of the device.
+/// Also returns the device that is stored with the row.
 async fn lock_with_device(
     table: &Table,
     connection: &mut PgConnection,
@@ -276,8 +279,9 @@ impl Plan {
         Some(self.login.as_ref()?.user_id().into())
     }
 
-    /// Where late requests of the old id find the session. Not where its data
-    /// was dropped: what they still bring belongs to what was dropped.
+    /// The document that forwards late saves from the old id. If the login
+    /// dropped the data, it forwards nowhere: late changes belong to the
+    /// dropped data.
     pub(super) fn forwarding(&self) -> Document {
         match &self.login {
             Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),
