@@ -181,7 +181,7 @@ fn unchecked(source: BoxError) -> Error {
         Ok(error) => *error,
         Err(source) => Error::caused(
             ErrorKind::Unavailable,
-            "the application's check of the session failed",
+            "the `valid_if` check of the session failed",
             source,
         ),
     }

@@ -55,6 +55,6 @@ impl Session {
 fn no_object(key: &str) -> Error {
     Error::new(
         ErrorKind::ReservedKey,
-        format!("in this format the key {key} always holds an object with the cookie's attributes"),
+        format!("the key {key} holds the cookie's attributes and must stay an object"),
     )
 }
