@@ -42,11 +42,17 @@ pub(crate) use commit::Closing;
 /// The session of a request, as an extractor.
 ///
 /// The first extractor of a request loads the row. After that, all calls except
-/// [`save`](Self::save) are synchronous: they read what was loaded, and record
-/// changes. The layer saves the record after the handler has returned, and
-/// sends the response after the commit. So a success response means that the
-/// changes are committed. A 5xx response drops the record, except a
-/// [`destroy`](Self::destroy).
+/// [`save`](Self::save), [`take`](Self::take) and
+/// [`update_now`](Self::update_now) are synchronous: they read what was loaded,
+/// and record changes. The layer saves the record after the handler has
+/// returned, and sends the response after the commit. So a success response
+/// means that the changes are committed, unless
+/// [`on_save_failure`](crate::PgSessionLayer::on_save_failure) is set to
+/// continue.
+///
+/// A failed response drops the record, except a [`destroy`](Self::destroy). By
+/// default, a 5xx or a 408 is a failed response; see
+/// [`save_if`](crate::PgSessionLayer::save_if).
 ///
 /// A save replays the record on the newest row. So concurrent requests of a
 /// session, in one process or in many, never overwrite each other's changes:
@@ -401,13 +407,14 @@ impl Session {
     /// changes the id.
     ///
     /// The change is one transaction: at every instant the old or the new id
-    /// works. A 5xx response keeps the old id.
+    /// works. A failed response (a 5xx or a 408) keeps the old id.
     ///
     /// A request in flight under the old id keeps what it loaded, and its
     /// changes are saved under the new id. A request that is sent with the old
-    /// id later reads an empty session and can't change it, and the browser's
-    /// cookies stay as they are. If two requests cycle at the same time, the
-    /// second is a 503.
+    /// id later reads an empty session. For 5 seconds it can't change that
+    /// session: a write is a 503, and the browser's cookies stay as they are.
+    /// After that, a write begins a new session. If two requests cycle at the
+    /// same time, the second is a 503.
     ///
     /// # Errors
     ///
@@ -419,15 +426,20 @@ impl Session {
     }
 
     /// Destroys the session: deletes its row and removes the browser's cookie,
-    /// even if the response is a 5xx.
+    /// even if the response is a 5xx or a 408. If there is no response, because
+    /// the handler panics or is cancelled, the session stays.
     ///
     /// A destroyed session stays destroyed: the late changes of other requests
     /// are dropped, and their responses are a 503. What this request inserts
     /// afterwards, such as a farewell message, begins a new session.
     ///
-    /// A request can't destroy a session if its token was replaced, or if its
-    /// cookies open several sessions. Its response must not claim that it did,
-    /// so it is a 503 or a 400.
+    /// If the database does not confirm the deletion, the response is a 503,
+    /// and the browser keeps the cookie. The session may still exist.
+    ///
+    /// A request can't destroy a session if its token was replaced less than 5
+    /// seconds ago, if its cookies open several sessions, or if [another site
+    /// posted it](ErrorKind::CrossSite). Its response must not claim that it
+    /// did, so it is a 503, a 400 or a 403.
     ///
     /// # Errors
     ///
@@ -510,7 +522,8 @@ impl Session {
     /// [`touch_if`](crate::PgSessionLayer::touch_if) are. A new session is
     /// stored even if it is empty.
     ///
-    /// A 5xx response drops the touch, as it drops changes.
+    /// A failed response (a 5xx or a 408) drops this call, as it drops changes.
+    /// The layer may still extend the session by its own rules.
     ///
     /// # Errors
     ///
@@ -543,7 +556,10 @@ impl Session {
     ///
     /// If the changes could not be committed. They are dropped, but a
     /// [`destroy`](Self::destroy) is tried again with the response. Of kind
-    /// [`Ended`](ErrorKind::Ended) if the session was destroyed meanwhile.
+    /// [`Ended`](ErrorKind::Ended) if the session was destroyed meanwhile. If
+    /// the connection was lost during the commit, the kind is
+    /// [`Unavailable`](ErrorKind::Unavailable), and the changes may be
+    /// committed all the same.
     pub async fn save(&self) -> Result<(), Error> {
         self.open_state().map(drop)?;
         let session = self.clone();
@@ -561,7 +577,7 @@ impl Session {
     }
 
     /// Removes `key`, commits the removal now, and returns the value. If
-    /// several requests take it, in one process or in many, exactly one gets
+    /// several requests take it, in one process or in many, at most one gets
     /// it.
     ///
     /// Use this for values that must be used only once, such as the state of an
@@ -603,8 +619,10 @@ impl Session {
     /// Of kind [`Deserialize`](ErrorKind::Deserialize) if the value is not a
     /// `T`, and [`Ended`](ErrorKind::Ended) if the session was destroyed or got
     /// a new id since it was loaded. Also those of [`insert`](Self::insert) and
-    /// [`save`](Self::save). On error, the value stays. The changes recorded
-    /// before are dropped, unless the error came before the save.
+    /// [`save`](Self::save). On error, the value stays, unless the kind is
+    /// [`Unavailable`](ErrorKind::Unavailable): then the removal may be
+    /// committed. The changes recorded before are dropped, unless the error
+    /// came before the save.
     pub async fn take<T>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error>
     where
         T: DeserializeOwned + Send + 'static,
@@ -654,8 +672,10 @@ impl Session {
     ///
     /// Those of [`update`](Self::update) and [`save`](Self::save), and of kind
     /// [`Ended`](ErrorKind::Ended) if the session was destroyed or got a new id
-    /// since it was loaded. On error, the value stays. The changes recorded
-    /// before are dropped, unless the error came before the save.
+    /// since it was loaded. On error, nothing is changed, unless the kind is
+    /// [`Unavailable`](ErrorKind::Unavailable): then the update may be
+    /// committed. The changes recorded before are dropped, unless the error
+    /// came before the save.
     pub async fn update_now<T, U>(
         &self,
         key: impl SessionKey<T> + SessionKey<U>,

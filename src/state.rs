@@ -46,8 +46,8 @@ pub(crate) enum Origin {
     /// This row, which the request's token opened.
     Stored(Arc<Row>, Token),
     /// The row that the request's token opened, but whose session got a new id
-    /// while the request was running. Saves go to the successor row; nothing
-    /// else does.
+    /// while the request was running. Saves and a destroy go to the successor
+    /// row; nothing else does.
     Moved(Arc<Row>, Token),
     /// The session can't be changed, and the browser's cookies must stay as
     /// they are.

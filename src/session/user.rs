@@ -10,7 +10,7 @@ impl Session {
     ///
     /// - The session gets a new id, as by [`cycle_id`](Self::cycle_id). A token
     ///   that an attacker planted or saw before no longer opens it (ASVS 5.0
-    ///   item 7.2.4). A 5xx response keeps the old id.
+    ///   item 7.2.4). A failed response (a 5xx or a 408) keeps the old id.
     /// - The session belongs to the user: [`PgSessionStore::user`] lists and
     ///   destroys it, and [`max_sessions_per_user`] counts it.
     /// - Its clocks restart: the idle timeout, the absolute timeout, and

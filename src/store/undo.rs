@@ -1,4 +1,5 @@
-//! Undoes a new id whose response was not delivered.
+//! Undoes a new id, or the first row of a session, whose response was not
+//! delivered.
 //!
 //! A request can stop waiting while its new id is being committed: the database
 //! is too slow, or the client disconnects. Then the table has a row whose token
@@ -9,13 +10,14 @@
 //! 1. It locks the row of the old id. The transaction of the new id holds that
 //!    lock until its end. So the outcome of that transaction is now known, even
 //!    if the connection was lost during the commit.
-//! 2. If the old row forwards to the new id, and the new row is unchanged, the
-//!    old row gets back its document, expiry and user.
+//! 2. If the old row forwards to the new id, and the document of the new row is
+//!    unchanged, the old row gets back its document, expiry, user and device.
 //! 3. If another request saved a change to the new row meanwhile, nothing is
 //!    undone, because that change was acknowledged.
 //!
-//! The task retries until the database responds. Only one session is undone at
-//! a time.
+//! The task retries until the database responds, for 15 minutes at most. Only
+//! one session is undone at a time. If the process stops before, the new id
+//! stays.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
