@@ -440,6 +440,12 @@ impl State {
         }
     }
 
+    /// Whether the next save begins a session.
+    pub(crate) fn begins_a_session(&self) -> bool {
+        let is_separate = self.is_new() || self.logs_in_separately().is_some();
+        is_separate && self.writes_a_document()
+    }
+
     /// Changes that leave the document as it was are none.
     fn is_changed(&self) -> bool {
         !self.changes.is_empty() && (self.is_confirmed || self.base != self.document)
