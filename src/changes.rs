@@ -197,22 +197,25 @@ impl fmt::Debug for Change {
     }
 }
 
-/// Erases the types of an update, so that it can be replayed.
+/// Erases the types of an update, so that it can be replayed. `keep` gets the
+/// value of each replay.
 pub(crate) fn erased<T, U>(
     key: &str,
     limits: Limits,
     mut update: impl FnMut(Option<T>) -> U + Send + 'static,
+    mut keep: impl FnMut(U) + Send + 'static,
 ) -> Apply
 where
     T: DeserializeOwned,
-    U: Serialize,
+    U: Serialize + 'static,
 {
     let key = key.to_owned();
     Box::new(move |stored| {
-        let value = stored.map_or(Ok(None), |raw| decode(&key, raw))?;
-        let value = encode(&key, &update(value))?;
-        limits.check_depth(&key, &value)?;
-        Ok(value)
+        let value = update(stored.map_or(Ok(None), |raw| decode(&key, raw))?);
+        let json = encode(&key, &value)?;
+        limits.check_depth(&key, &json)?;
+        keep(value);
+        Ok(json)
     })
 }
 

@@ -195,7 +195,7 @@ fn change(line: &str) -> Option<Change> {
         b'-' => Some(Change::Remove(key)),
         b'*' => {
             let grow = |n: Option<u32>| n.unwrap_or(0).wrapping_add(1);
-            let apply = erased(&key, Limits::default(), grow);
+            let apply = erased(&key, Limits::default(), grow, drop);
             Some(Change::Update(key, apply))
         }
         b'!' => Some(Change::Clear),

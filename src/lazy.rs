@@ -315,7 +315,7 @@ impl Lazy {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     error.type = error.kind().name(),
-                    "a session could not be checked; whoever asked for it gets the error"
+                    "a session could not be checked; the caller gets the error"
                 );
                 Err(error)
             }
@@ -349,7 +349,7 @@ impl Lazy {
                 tracing::error!(
                     error = cause,
                     error.type = kind,
-                    "a session could not be loaded; whoever asked for it gets the error"
+                    "a session could not be loaded; the caller gets the error"
                 );
                 Err(error)
             }

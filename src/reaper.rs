@@ -4,7 +4,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     Error, PgSessionStore,
-    store::{ReapedBatch, WeakStore, random_fraction},
+    store::{ReapedBatch, random_fraction},
     telemetry::Run,
 };
 
@@ -107,7 +107,15 @@ impl Reaper {
 
     /// The time between two runs. Default: 45 minutes. Each wait is up to a
     /// tenth longer, so that processes do not keep step.
+    ///
+    /// # Panics
+    ///
+    /// If the interval is zero: the reaper would never pause.
     pub fn interval(mut self, interval: Duration) -> Self {
+        assert!(
+            !interval.is_zero(),
+            "the interval of a reaper can't be zero"
+        );
         self.interval = interval;
         self
     }
@@ -163,8 +171,9 @@ impl Reaper {
     /// Runs soon, and then at every interval, on a task of its own.
     ///
     /// A run that fails is logged, and the next one tries again. The task ends
-    /// with [`ReaperHandle::stop`], or when nobody else holds the store any
-    /// more; dropping the handle does not end it.
+    /// with [`ReaperHandle::stop`], or when the application has dropped the
+    /// store and all that was built from it; dropping the handle does not end
+    /// it. Settings that the store is given afterwards do not reach the reaper.
     ///
     /// # Panics
     ///
@@ -172,16 +181,15 @@ impl Reaper {
     #[must_use = "the handle stops the reaper when the application shuts down"]
     pub fn spawn(self) -> ReaperHandle {
         let (stop, stopped) = watch::channel(());
+        let (store, in_use) = self.store.apart();
         let rounds = Rounds {
-            store: self.store.downgrade(),
-            interval: self.interval,
-            batch_size: self.batch_size,
+            reaper: Self { store, ..self },
+            in_use,
             stopped,
         };
-        drop(self.store);
         ReaperHandle {
             stop,
-            task: tokio::spawn(rounds.go()),
+            task: tokio::spawn(rounds.run()),
         }
     }
 }
@@ -222,44 +230,37 @@ impl ReaperHandle {
     }
 }
 
-/// The spawned task, which must not keep the store alive.
+/// The spawned task.
 struct Rounds {
-    store: WeakStore,
-    interval: Duration,
-    batch_size: NonZeroU32,
+    reaper: Reaper,
+    /// Closed when the application has dropped the store.
+    in_use: watch::Receiver<()>,
     stopped: watch::Receiver<()>,
 }
 
 impl Rounds {
-    async fn go(mut self) {
-        let mut wait = FIRST_WAIT.min(self.interval).mul_f64(random_fraction());
-        while self.waits(wait).await {
-            self.run().await;
-            wait = out_of_step(self.interval);
+    async fn run(mut self) {
+        let interval = self.reaper.interval;
+        let mut wait = FIRST_WAIT.min(interval).mul_f64(random_fraction());
+        while self.is_due_after(wait).await {
+            self.run_once().await;
+            wait = out_of_step(interval);
         }
     }
 
-    /// Whether it is time for a run, rather than for the end.
-    async fn waits(&mut self, wait: Duration) -> bool {
+    /// Whether a run is due, rather than the end of the task.
+    async fn is_due_after(&mut self, wait: Duration) -> bool {
         tokio::select! {
             () = tokio::time::sleep(wait) => true,
             Ok(()) = self.stopped.changed() => false,
-            () = self.store.dropped() => false,
+            Err(_) = self.in_use.changed() => false,
         }
     }
 
-    async fn run(&mut self) {
-        let Some(store) = self.store.upgrade() else {
-            return;
-        };
+    async fn run_once(&mut self) {
         let started = Instant::now();
-        let reaper = Reaper {
-            store,
-            interval: self.interval,
-            batch_size: self.batch_size,
-        };
         let outcome = tokio::select! {
-            outcome = reaper.run_once() => outcome,
+            outcome = self.reaper.run_once() => outcome,
             Ok(()) = self.stopped.changed() => return self.stopped.mark_changed(),
         };
         report(outcome, started.elapsed());

@@ -316,7 +316,7 @@ impl Session {
     ) -> Result<U, Error>
     where
         T: DeserializeOwned,
-        U: Serialize,
+        U: Serialize + 'static,
     {
         let key = AsRef::<str>::as_ref(&key);
         check_key(key)?;
@@ -328,7 +328,7 @@ impl Session {
         let updated = update(current);
         let value = encode(key, &updated)?;
         self.check_value(key, &value)?;
-        let apply = self.checked(key, erased(key, state.limits(), update));
+        let apply = self.checked(key, erased(key, state.limits(), update, drop));
         let update = self.about(key, Change::Update(key.to_owned(), apply));
         state.record(update, key, value)?;
         Ok(updated)
@@ -662,7 +662,7 @@ impl Session {
     pub async fn update_now<T, U>(
         &self,
         key: impl SessionKey<T> + SessionKey<U>,
-        mut update: impl FnMut(Option<T>) -> U + Send + 'static,
+        update: impl FnMut(Option<T>) -> U + Send + 'static,
     ) -> Result<U, Error>
     where
         T: DeserializeOwned,
@@ -673,16 +673,9 @@ impl Session {
         let updated = Arc::new(Mutex::new(None));
         {
             let mut state = self.open_state()?;
-            let (updated, name, limits) = (Arc::clone(&updated), key.to_owned(), state.limits());
-            let apply = move |stored: Option<&Json>| {
-                let value = stored.map_or(Ok(None), |raw| decode(&name, raw))?;
-                let value = update(value);
-                let json = encode(&name, &value)?;
-                limits.check_depth(&name, &json)?;
-                *locked(&updated) = Some(value);
-                Ok(json)
-            };
-            let apply = self.checked(key, Box::new(apply));
+            let updated = Arc::clone(&updated);
+            let keep = move |value| *locked(&updated) = Some(value);
+            let apply = self.checked(key, erased(key, state.limits(), update, keep));
             let change = self.about(key, Change::Update(key.to_owned(), apply));
             state.apply(change)?;
             state.confirm();

@@ -66,7 +66,7 @@ mod writer;
 #[cfg(feature = "testing")]
 pub(crate) use age::Shift;
 pub use migrate::MIGRATOR;
-pub(crate) use reap::{Batch as ReapedBatch, WeakStore};
+pub(crate) use reap::Batch as ReapedBatch;
 pub use report::TableReport;
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
@@ -88,6 +88,8 @@ use writer::Writer;
 /// connection included: long enough for a fail-over to a warm standby to be
 /// noticed, short enough that visitors are still there.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// No clock overflows when it is added to the present.
+const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The table of sessions, in a database of the application's.
 ///
@@ -113,14 +115,15 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct PgSessionStore {
     shared: Arc<Shared>,
     realm: Realm,
+    /// Closed when the application has dropped the last clone of the store, and
+    /// of all stores that were built from it. That ends the reaper.
+    in_use: Arc<watch::Sender<()>>,
 }
 
 struct Shared {
     writer: Arc<Writer>,
     creation: Creation,
     tally: Tally,
-    /// Closed when the last clone is dropped, which ends the reaper.
-    alive: watch::Sender<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -226,9 +229,18 @@ impl PgSessionStore {
                 writer: Writer::new(set_up),
                 creation,
                 tally: Tally::default(),
-                alive: watch::Sender::new(()),
             }),
             realm: Realm::default(),
+            in_use: Arc::new(watch::Sender::new(())),
+        }
+    }
+
+    /// This store with other settings.
+    fn rebuilt(self, set_up: SetUp, creation: Creation) -> Self {
+        Self {
+            realm: self.realm,
+            in_use: self.in_use,
+            ..Self::build(set_up, creation)
         }
     }
 
@@ -256,8 +268,19 @@ impl PgSessionStore {
     }
 
     fn with(self, change: impl FnOnce(&mut SetUp)) -> Self {
-        let store = Self::build(self.set_up().with(change), self.shared.creation);
-        store.within(self.realm)
+        let set_up = self.set_up().with(change);
+        let creation = self.shared.creation;
+        self.rebuilt(set_up, creation)
+    }
+
+    /// A clone that does not count as a use of the store, and what is closed
+    /// when the application no longer uses it.
+    pub(crate) fn apart(&self) -> (Self, watch::Receiver<()>) {
+        let store = Self {
+            in_use: Arc::new(watch::Sender::new(())),
+            ..self.clone()
+        };
+        (store, self.in_use.subscribe())
     }
 
     fn within(self, realm: Realm) -> Self {
@@ -365,7 +388,8 @@ impl PgSessionStore {
             true => Creation::WhenMissing,
             false => Creation::Never,
         };
-        Self::build(self.set_up().clone(), creation).within(self.realm)
+        let set_up = self.set_up().clone();
+        self.rebuilt(set_up, creation)
     }
 
     /// How long the database may take for one statement, the wait for a
@@ -373,10 +397,11 @@ impl PgSessionStore {
     /// 503. Default: 5 seconds.
     ///
     /// A statement that was sent can't be called back, and one that waited for
-    /// a lock may be carried out after its 503, as a whole.
+    /// a lock may be carried out after its 503, as a whole. A timeout of more
+    /// than a year counts as a year.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.with(|set_up| set_up.database.timeout = timeout)
+        self.with(|set_up| set_up.database.timeout = timeout.min(MAX_TIMEOUT))
     }
 
     /// How many connections of the pool requests may use at once. Default:

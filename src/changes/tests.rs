@@ -29,7 +29,7 @@ impl Act {
                 let add = |n: Option<u64>| n.unwrap_or(0) + 1;
                 Change::Update(
                     KEYS[*key].into(),
-                    erased(KEYS[*key], Limits::default(), add),
+                    erased(KEYS[*key], Limits::default(), add, drop),
                 )
             }
         }

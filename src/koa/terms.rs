@@ -50,16 +50,10 @@ impl Layout for KoaLayout {
     }
 
     fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document) {
-        let settings = |document: &Document| -> Option<Document> {
-            Document::parse(&NativeLayout, &document.get(COOKIE)?.get().into()).ok()
-        };
-        let blank = settings(blank).unwrap_or_default();
-        let mut cookie = settings(document).unwrap_or_else(|| blank.clone());
-        cookie.remove("maxage");
-        match expiry {
+        change_cookie(document, blank, |cookie, blank| match expiry {
             Expiry::Default => {
-                copy("maxAge", &blank, &mut cookie);
-                copy("expires", &blank, &mut cookie);
+                copy("maxAge", blank, cookie);
+                copy("expires", blank, cookie);
             }
             Expiry::Idle(idle) | Expiry::Timeouts { idle, .. } => {
                 cookie.insert("maxAge", raw(&milliseconds(idle)));
@@ -69,9 +63,7 @@ impl Layout for KoaLayout {
                 cookie.insert("maxAge", raw(&Value::Null));
                 cookie.insert("expires", raw(&iso_date(instant)));
             }
-        }
-        let cookie = Json::of_object(&cookie);
-        document.insert(COOKIE, cookie);
+        });
     }
 
     /// Koa keeps the life of the session and of its cookie in one setting: a
@@ -82,25 +74,34 @@ impl Layout for KoaLayout {
         document: &mut Document,
         blank: &Document,
     ) {
-        let settings = |document: &Document| -> Option<Document> {
-            Document::parse(&NativeLayout, &document.get(COOKIE)?.get().into()).ok()
-        };
-        let blank = settings(blank).unwrap_or_default();
-        let mut cookie = settings(document).unwrap_or_else(|| blank.clone());
-        cookie.remove("maxage");
-        match lifetime {
+        change_cookie(document, blank, |cookie, blank| match lifetime {
             Some(CookieLifetime::BrowserSession) => {
                 cookie.insert("maxAge", raw(&Value::Null));
                 cookie.remove("expires");
             }
             Some(CookieLifetime::Persistent) | None => {
-                copy("maxAge", &blank, &mut cookie);
-                copy("expires", &blank, &mut cookie);
+                copy("maxAge", blank, cookie);
+                copy("expires", blank, cookie);
             }
-        }
-        let cookie = Json::of_object(&cookie);
-        document.insert(COOKIE, cookie);
+        });
     }
+}
+
+/// Changes the document's settings of its cookie. They are those of the blank
+/// document if it has none.
+fn change_cookie(
+    document: &mut Document,
+    blank: &Document,
+    change: impl FnOnce(&mut Document, &Document),
+) {
+    let settings = |document: &Document| -> Option<Document> {
+        Document::parse(&NativeLayout, &document.get(COOKIE)?.get().into()).ok()
+    };
+    let blank = settings(blank).unwrap_or_default();
+    let mut cookie = settings(document).unwrap_or_else(|| blank.clone());
+    cookie.remove("maxage");
+    change(&mut cookie, &blank);
+    document.insert(COOKIE, Json::of_object(&cookie));
 }
 
 fn copy(key: &str, from: &Document, to: &mut Document) {

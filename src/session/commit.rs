@@ -10,7 +10,7 @@
 //! Dropped futures: [`Session::save`] runs in a task of its own, so a handler
 //! that stops waiting loses no token. A response whose future is dropped (the
 //! client went away) stops waiting for its writes; those that were queued are
-//! still executed, and a new id whose token reached nobody is undone.
+//! still executed, and a new id whose response was not delivered is undone.
 
 use std::sync::Arc;
 

@@ -120,6 +120,7 @@ impl State {
         let touch = self.touch_instead_of(touch);
         let ended = self.take_ended();
         self.complete();
+        let is_changed = self.is_changed();
         let record = Record {
             outcome: (self.projection == Projection::Exact
                 && matches!(self.origin, Origin::Stored(..)))
@@ -132,7 +133,7 @@ impl State {
         PendingWrites {
             refused: self.refused.take(),
             ended,
-            write: self.write(record, id, timeouts, touch),
+            write: self.write(record, is_changed, id, timeouts, touch),
             seen: Arc::clone(&self.document),
         }
     }
@@ -153,13 +154,17 @@ impl State {
         }
     }
 
-    fn write(&self, record: Record, id: NewId, timeouts: &Timeouts, touch: Touch) -> RowWrite {
-        let is_changed =
-            !record.changes.is_empty() && (record.is_confirmed || self.base != self.document);
+    fn write(
+        &self,
+        record: Record,
+        is_changed: bool,
+        id: NewId,
+        timeouts: &Timeouts,
+        touch: Touch,
+    ) -> RowWrite {
         match (&self.origin, id) {
-            (Origin::New, NewId::Login(login)) => self.begin(login),
             (
-                Origin::ReadOnly(ReadOnlyReason::Moved { .. }) | Origin::Moved(..),
+                Origin::New | Origin::Moved(..) | Origin::ReadOnly(ReadOnlyReason::Moved { .. }),
                 NewId::Login(login),
             ) => self.begin(login),
             (Origin::New, _) if touch == Touch::Always || self.is_worth_a_row(&record) => {

@@ -4,7 +4,6 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::{
     Error,
-    realm::Realm,
     store::{PgSessionStore, Shared, table::Table},
     telemetry::Operation,
 };
@@ -21,35 +20,6 @@ impl PgSessionStore {
     /// Deletes the longest expired rows, at most `limit`, in one transaction.
     pub(crate) async fn delete_expired(&self, limit: u32) -> Result<Batch, Error> {
         self.shared.delete_expired(limit).await
-    }
-
-    /// To be used without keeping the store alive.
-    pub(crate) fn downgrade(&self) -> WeakStore {
-        WeakStore {
-            shared: Arc::downgrade(&self.shared),
-            alive: self.shared.alive.subscribe(),
-        }
-    }
-}
-
-/// A store for as long as somebody else uses it.
-#[derive(Debug)]
-pub(crate) struct WeakStore {
-    shared: std::sync::Weak<Shared>,
-    alive: tokio::sync::watch::Receiver<()>,
-}
-
-impl WeakStore {
-    pub(crate) fn upgrade(&self) -> Option<PgSessionStore> {
-        self.shared.upgrade().map(|shared| PgSessionStore {
-            shared,
-            realm: Realm::default(),
-        })
-    }
-
-    /// Returns when the last clone of the store is dropped.
-    pub(crate) async fn dropped(&mut self) {
-        while self.alive.changed().await.is_ok() {}
     }
 }
 

@@ -1,4 +1,4 @@
-//! Takes back a new id whose token reached nobody.
+//! Takes back a new id whose response was not delivered.
 //!
 //! A request that gives up while its new id is being committed (the database
 //! was too slow, or the client went away) leaves two things that nobody can
@@ -140,14 +140,14 @@ impl Writer {
                 Ok(()) => {
                     return tracing::debug!(
                         session.id = %handle,
-                        "a new id that reached nobody was undone"
+                        "a new id whose response was not delivered was undone"
                     );
                 }
                 Err(error) if Instant::now() >= until => {
                     return tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         session.id = %handle,
-                        "a new id that reached nobody could not be undone"
+                        "a new id whose response was not delivered could not be undone"
                     );
                 }
                 Err(_) => tokio::time::sleep(pause).await,

@@ -103,6 +103,9 @@ impl Answer {
     pub(crate) fn outcome(&self, deed: Deed) -> Outcome {
         let read = match (self.status, self.cookie()) {
             (200, Some(cookie)) => self.seen().map(|seen| Outcome::Done(seen, cookie)),
+            (409, Some(cookie)) if deed == Deed::Begin => {
+                self.seen().map(|seen| Outcome::Done(seen, cookie))
+            }
             (500, Some(cookie)) if deed == Deed::Fail => {
                 self.seen().map(|seen| Outcome::Dropped(seen, cookie))
             }

@@ -162,20 +162,28 @@ impl Visitor {
         self.act(Deed::Read).await;
     }
 
-    /// Sometimes a cookie is planted that opens nothing.
+    /// Sometimes with a planted cookie: one that was made up, or one that the
+    /// browser held before. The latter may still open its session, for example
+    /// if a new id was undone because its response was not delivered. Then the
+    /// page begins nothing, and the request is a read of that session.
     async fn begin(&mut self) {
-        let planted = match self.random.below(8) {
-            0 => Some(made_up(&mut self.random)),
-            1 => self.stolen().map(|(token, _)| token),
-            _ => None,
+        let (token, owner) = match self.random.below(8) {
+            0 => (Some(made_up(&mut self.random)), None),
+            1 => self.stolen().unzip(),
+            _ => (None, None),
         };
         let plan = Plan {
             life: Some(self.record.new_life()),
-            token: planted,
+            token,
             deed: Deed::Begin,
         };
-        let entry = self.ask(plan).await;
-        self.browser.accept(&entry);
+        let mut entry = self.ask(plan).await;
+        if entry.seen().is_some_and(|seen| seen.owner.is_some()) {
+            entry.deed = Deed::Read;
+            entry.life = owner;
+        } else {
+            self.browser.accept(&entry);
+        }
         self.record.keep(entry);
     }
 

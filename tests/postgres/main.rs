@@ -18,6 +18,7 @@ mod laziness;
 mod left_open;
 mod limits;
 mod login;
+mod lost_responses;
 mod many_stores;
 mod metrics;
 mod migrations;

@@ -55,6 +55,15 @@ async fn parts_that_lead_nowhere_are_an_error() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
+#[tokio::test]
+async fn the_longest_timeout_is_no_panic() {
+    let site = Site::new().await;
+    let store = site.store.clone().timeout(Duration::MAX);
+    let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
+    browser.get("/insert/a/1").await;
+    assert_eq!(site.rows().count().await, 1);
+}
+
 // Empty sessions.
 
 #[tokio::test]

@@ -332,6 +332,40 @@ async fn a_reaper_that_waits_stops_at_once() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_given_another_setting_keeps_its_reaper() {
+    let site = Site::new().await;
+    let handle = Reaper::new(site.store.clone()).interval(SOON).spawn();
+    let (store, clone) = (site.store.clone(), site.store.clone());
+    drop(site.store);
+    drop(clone);
+    let store = store.timeout(Duration::from_secs(1)).create_table(false);
+    // As the site's method, which needs the store that is gone.
+    let expired = "INSERT INTO session (id, expiry, session)
+                   VALUES ('dead', now() - interval '1 minute', '{}')";
+    sqlx::query(expired)
+        .execute(&site.pool)
+        .await
+        .expect("a row");
+    until(async || {
+        let rows = sqlx::query_scalar("SELECT count(*) FROM session");
+        rows.fetch_one(&site.pool)
+            .await
+            .is_ok_and(|rows: i64| rows == 0)
+    })
+    .await;
+    assert!(!handle.is_finished());
+    drop(store);
+    until(async || handle.is_finished()).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "the interval of a reaper can't be zero")]
+async fn an_interval_of_zero_is_refused() {
+    let site = Site::new().await;
+    drop(Reaper::new(site.store).interval(Duration::ZERO));
+}
+
+#[tokio::test]
 async fn a_reaper_that_is_stopped_reaps_no_more() {
     let site = Site::new().await;
     let (_store, handle) = busy(&site).await;
