@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderName, HeaderValue, Request, StatusCode, header},
     response::Response,
 };
-use axum_pg_session::{sqlx::PgPool, testing::TestVisitor};
+use axum_pg_session::{Session, sqlx::PgPool, testing::TestVisitor};
 use dev_postgres::TestDatabase;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{net::TcpStream, task::JoinHandle};
@@ -261,14 +261,14 @@ async fn a_socket_lives_as_long_as_its_session() -> Outcome {
     let mut socket = connect(&member, &address).await?;
 
     // A new id is no end.
-    member.given(|session| session.cycle_id()).await?;
+    member.given(Session::cycle_id).await?;
     socket.send(Message::text("hello")).await?;
     assert_eq!(
         socket.next().await.ok_or("closed")??,
         Message::text("hello")
     );
 
-    member.given(|session| session.logout()).await?;
+    member.given(Session::logout).await?;
     assert_eq!(close_code(&mut socket).await?, CloseCode::Policy);
     Ok(())
 }
@@ -296,7 +296,7 @@ async fn events_count_the_devices_until_the_user_signs_out() -> Outcome {
     let mut events = events.into_body().into_data_stream();
     let first = events.next().await.ok_or("no event")??;
     assert_eq!(first, "data: 1\n\n");
-    member.given(|session| session.logout()).await?;
+    member.given(Session::logout).await?;
     while events.next().await.transpose()?.is_some() {}
     Ok(())
 }

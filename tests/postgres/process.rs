@@ -164,7 +164,7 @@ async fn a_graceful_shutdown_ends_open_streams_that_watch_for_it() {
     let site = Site::new().await;
     let (ends, ending) = watch::channel(false);
     let events = async move |session: Session| {
-        let id = session.id().map(|id| Event::default().data(id.to_string()));
+        let id = session.id().map(|id| Event::default().data(&id));
         let first = stream::iter(id.map(Ok::<_, Infallible>));
         let mut ending = ending.clone();
         let ended = async move { drop(ending.wait_for(|ended| *ended).await) };
