@@ -118,6 +118,73 @@ impl LazySession {
         session.clone()
     }
 
+    /// Whether the request carries a token of this layer's form, without
+    /// looking whether it opens a session.
+    ///
+    /// `false` means that the visitor has no session. `true` proves nothing: the
+    /// token may be unknown or expired, and unless tokens are
+    /// [signed](crate::PgSessionLayer::signing_keys) it may be invented.
+    ///
+    /// Use this before the handler, for example for a stricter rate limit of
+    /// visitors without a session, or to serve them from a cache. Together with
+    /// [`will_be_created`](Self::will_be_created) it bounds how many anonymous
+    /// sessions are begun:
+    ///
+    /// ```
+    /// use axum::{
+    ///     Router, body::Body, extract::Request, http::StatusCode, middleware::{Next, from_fn},
+    ///     response::{IntoResponse, Response}, routing::get,
+    /// };
+    /// use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
+    /// use tower::ServiceExt;
+    ///
+    /// # fn is_over_its_limit(_: &Request) -> bool { true }
+    /// /// Refuses a client that begins one session after the other.
+    /// async fn limit(session: LazySession, request: Request, next: Next) -> Result<Response, Error> {
+    ///     let is_over = !session.has_token() && is_over_its_limit(&request);
+    ///     let response = next.run(request).await;
+    ///     if is_over && session.will_be_created() {
+    ///         session.load().await?.discard()?;
+    ///         return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
+    ///     }
+    ///     Ok(response)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none")?;
+    /// let app = Router::new()
+    ///     .route("/", get(|| async { "public" }))
+    ///     .route("/cart", get(async |session: Session| session.insert("cart", ["tea"])))
+    ///     .layer(from_fn(limit))
+    ///     .layer(PgSessionLayer::new(PgSessionStore::new(pool)));
+    ///
+    /// let ask = |path| app.clone().oneshot(Request::get(path).body(Body::empty()).expect("a path"));
+    /// assert_eq!(ask("/").await?.status(), StatusCode::OK);
+    /// assert_eq!(ask("/cart").await?.status(), StatusCode::TOO_MANY_REQUESTS);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        !self.0.presented().tokens.is_empty()
+    }
+
+    /// Whether the session was loaded in this request, by a handler, an
+    /// extractor or a middleware. A load that failed counts too.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.looked_at().is_some()
+    }
+
+    /// Whether this request is about to begin a session: nothing is stored yet,
+    /// and what was done so far is worth a row and a cookie. Loads nothing.
+    ///
+    /// Use this after the handler, see the example of
+    /// [`has_token`](Self::has_token).
+    #[must_use]
+    pub fn will_be_created(&self) -> bool {
+        matches!(self.looked_at(), Some(Ok(session)) if session.will_be_created())
+    }
+
     /// Returns the session of the layer with this cookie name: of this layer,
     /// or of an outer one.
     ///
@@ -158,12 +225,6 @@ impl LazySession {
 
     pub(crate) fn line(&self) -> Line {
         self.0.line
-    }
-
-    /// Whether the request carries a token.
-    #[cfg(feature = "testing")]
-    pub(crate) fn has_token(&self) -> bool {
-        !self.0.presented().tokens.is_empty()
     }
 
     /// Whether the request carries a cookie of the layer's name, with any

@@ -467,6 +467,18 @@ impl Session {
         self.state().is_new()
     }
 
+    /// Whether this request is about to begin a session: nothing is stored yet,
+    /// and what the handler did so far is worth a row and a cookie.
+    ///
+    /// Before the handler it is `false`. A session that goes on under a new id
+    /// is no new one. A middleware asks
+    /// [`LazySession::will_be_created`](crate::LazySession::will_be_created),
+    /// which loads nothing.
+    #[must_use]
+    pub fn will_be_created(&self) -> bool {
+        self.state().begins_a_session()
+    }
+
     /// Returns when the session expires if no other request arrives, by the
     /// database's clock.
     ///

@@ -447,6 +447,12 @@ impl State {
         }
     }
 
+    /// Whether the next save begins a session.
+    pub(crate) fn begins_a_session(&self) -> bool {
+        let is_separate = self.is_new() || self.logs_in_separately().is_some();
+        is_separate && self.writes_a_document()
+    }
+
     /// Whether the changes have an effect: those that leave the document as it
     /// was count as none.
     fn is_changed(&self) -> bool {

@@ -24,6 +24,7 @@ use crate::{
         row::{Loaded, Row},
         table::Table,
         undo::{Commit, Made, Undelivered},
+        user,
         writer::{NewIdOrder, Writer},
     },
     telemetry::{Meter, Operation},
@@ -132,9 +133,9 @@ async fn reissue(
         table.columns.check_login(login, &table.name)?;
     }
     let mut transaction = connection.begin().await?;
-    let limited = plan.login.as_deref().zip(plan.limit);
+    let login = plan.login.as_deref();
     let mut made = Made::Begun;
-    if let Some((login, _)) = limited {
+    if let Some(login) = login.filter(|login| plan.limit.is_some() || login.ends_others()) {
         limit::lock(&table, &mut transaction, login.user_id()).await?;
     }
     let row = match &plan.source {
@@ -143,18 +144,30 @@ async fn reissue(
             begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
         }
     };
-    let Some((login, limit)) = limited else {
-        plan.commit.sent(made);
-        // If the future is dropped here, the outcome is unknown, and the new id
-        // will be undone.
-        transaction.commit().await?;
-        return Ok(row);
+    // Before the limit is enforced, which they would count for.
+    let others = match login.filter(|login| login.ends_others()) {
+        Some(login) => {
+            let (user, this) = (login.user_id(), row.id.as_str());
+            user::end_others(&table, &mut transaction, user, this).await?
+        }
+        None => 0,
     };
-    let ended = limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
+    let surplus = match login.zip(plan.limit) {
+        Some((login, limit)) => {
+            let user = login.user_id();
+            limit::enforce(&table, &mut transaction, limit, user, &row.id).await?
+        }
+        None => 0,
+    };
     plan.commit.sent(made);
+    // If the future is dropped here, the outcome is unknown, and the new id
+    // will be undone.
     transaction.commit().await?;
-    if ended > 0 {
-        events::ended_at_the_limit(&plan.meter, ended, limit.sessions);
+    if others > 0 {
+        events::ended_by_a_login(&plan.meter, others);
+    }
+    if let (1.., Some(limit)) = (surplus, plan.limit) {
+        events::ended_at_the_limit(&plan.meter, surplus, limit.sessions);
     }
     Ok(row)
 }
@@ -207,29 +220,27 @@ async fn begin_separately(
     let Some(login) = &plan.login else {
         return Err(Error::moved(MOVED_GRACE));
     };
-    if login.data != Data::IsDropped {
-        check_alive(table, connection, successor.clone()).await?;
+    if login.data != Data::IsDropped && !exists(table, connection, successor.clone()).await? {
+        return Err(Error::moved(MOVED_GRACE));
     }
     begin(table, connection, plan, Arc::clone(&plan.seen)).await
 }
 
-/// Follows a session from id to id, to check that it still exists.
-///
-/// # Errors
-///
-/// If it was destroyed.
-async fn check_alive(
+/// Follows a session from id to id. Returns whether it still exists.
+async fn exists(
     table: &Table,
     connection: &mut PgConnection,
     mut id: RowId,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     loop {
         let query = table.load.one.query().bind(id.as_str());
-        let row = query.fetch_optional(&mut *connection).await?;
-        let text: Option<String> = row.ok_or_else(Error::ended)?.try_get(1)?;
+        let Some(row) = query.fetch_optional(&mut *connection).await? else {
+            return Ok(false);
+        };
+        let text: Option<String> = row.try_get(1)?;
         match text.and_then(|text| successor_of(table.layout, &text)) {
             Some(successor) => id = successor,
-            None => return Ok(()),
+            None => return Ok(true),
         }
     }
 }

@@ -256,7 +256,7 @@ async fn count_others(
 
 /// A session that gets a new id while it is to end escapes the statement, which
 /// sees its old row only; the next one finds it.
-async fn end_others(
+pub(super) async fn end_others(
     table: &Table,
     connection: &mut PgConnection,
     user_id: &str,
