@@ -6,7 +6,7 @@ use tower_layer::Layer;
 
 use crate::{
     CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
-    SiteData, Transport,
+    SessionId, SiteData, Transport,
     config::{Config, CrossSite, Empty},
     cookie::Scope,
     expiry::{Absolute, Timeouts},
@@ -411,6 +411,55 @@ impl PgSessionLayer {
         prepare: impl Fn(&Session) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
         self.with(|config| config.hooks.set_before_save(prepare))
+    }
+
+    /// Keeps the session of this handle alive from outside of a request, such
+    /// as for a visitor who uses only a WebSocket. Returns whether the session is
+    /// alive: `false` if it ended.
+    ///
+    /// It extends the session as a request does: by the layer's timeouts or the
+    /// session's own, never beyond the absolute timeout, and at most once in a
+    /// [`touch_interval`](Self::touch_interval), so it can be called often. It
+    /// never revives an ended session. If the session got a new id, it
+    /// follows, as [`PgSessionStore::load`] does: for one minute, so load the
+    /// session to learn the new handle. It sends no cookie. In this crate's own
+    /// format the cookie lives as long as the session can, whatever extends it;
+    /// in Koa's format the next request renews it.
+    ///
+    /// Call it when the visitor does something, not when a timer fires: a
+    /// session that a timer keeps alive never idles out.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    /// let layer = PgSessionLayer::new(store).idle_timeout(30 * MINUTE);
+    /// let ada = TestVisitor::of(&layer);
+    /// ada.given(|session| session.login("ada")).await?;
+    /// let id = ada.session().await?.id().expect("it is stored");
+    ///
+    /// for _ in 0..3 {
+    ///     ada.idle_for(20 * MINUTE).await?;
+    ///     assert!(layer.touch(&id).await?);
+    /// }
+    /// ada.idle_for(31 * MINUTE).await?;
+    /// assert!(!layer.touch(&id).await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Self::check), and when the database could not be
+    /// asked, or could not extend the session.
+    pub async fn touch(&self, id: &SessionId) -> Result<bool, Error> {
+        self.check()?;
+        let config = &self.config;
+        config.store.touch_by_id(id, &config.timeouts).await
     }
 
     /// Looks for contradictions: between the cookie's attributes, the

@@ -1,6 +1,6 @@
-//! A new id for a session: copy the row, leave a forwarding under the old id,
-//! in one transaction. Never `UPDATE id`: Citus refuses it. A login is one, and
-//! may begin the session too.
+//! A new id for a session: copy the row and leave a forwarding under the old
+//! id, in one transaction. Never `UPDATE id`: Citus refuses it. A login works
+//! the same way, and can also begin a session.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,15 +25,25 @@ use crate::{
         table::Table,
         transaction::begin as begin_transaction,
         undo::{Commit, Made, Undelivered},
+        user,
         writer::{NewIdOrder, Writer},
     },
     telemetry::Operation,
 };
 
-/// Deadlocks and lost connections that a new id outlives.
+/// Attempts to commit a new id, in spite of deadlocks and lost connections.
 const MAX_ATTEMPTS: usize = 3;
 
-/// What each attempt needs; the record is replayed on the locked row.
+/// What a login ended of the user's other sessions.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    /// As it asked for.
+    others: u64,
+    /// Beyond the limit, where there is one.
+    surplus: Option<Ended>,
+}
+
+/// The input of each attempt. The changes are replayed on the locked row.
 pub(super) struct Plan {
     source: Source,
     pub(super) new_id: RowId,
@@ -44,7 +54,7 @@ pub(super) struct Plan {
     seen: Arc<Document>,
     limit: Option<SessionLimit>,
     deadline: tokio::time::Instant,
-    /// What may be committed, see [`Undelivered`].
+    /// What the transaction may have committed, see [`Undelivered`].
     pub(super) commit: Arc<Commit>,
 }
 
@@ -62,17 +72,17 @@ impl Writer {
             commit: Arc::default(),
         });
         let outcome = self.reissue_until_settled(&plan).await;
-        let outcome = outcome.map(|(row, ended)| {
-            self.report(&plan, ended);
+        let outcome = outcome.map(|(row, ends)| {
+            self.report(&plan, ends);
             row
         });
         let undelivered = Undelivered::new_id(self, &plan);
-        // Nobody waits for the answer of a cancelled request.
+        // A cancelled request no longer waits for the result.
         drop(order.answer.send(Ok((outcome, undelivered))));
     }
 
     /// Once it is committed.
-    fn report(self: &Arc<Self>, plan: &Plan, ended: Option<Ended>) {
+    fn report(self: &Arc<Self>, plan: &Plan, ends: Ends) {
         let (meter, format) = (&self.set_up.database.meter, &self.set_up.format);
         let id = format.handle(&plan.new_id);
         match (&plan.login, &plan.source) {
@@ -80,7 +90,10 @@ impl Writer {
             (Some(_), _) => events::signed_in(meter, &id),
             (None, Source::Nothing(_)) => events::began(meter, &id),
         }
-        if let (Some(ended), Some(limit), Some(user_id)) = (ended, plan.limit, plan.user()) {
+        if ends.others > 0 {
+            events::ended_by_a_login(meter, ends.others);
+        }
+        if let (Some(ended), Some(limit), Some(user_id)) = (ends.surplus, plan.limit, plan.user()) {
             if ended.sessions > 0 {
                 events::ended_at_the_limit(meter, ended.sessions, limit.sessions);
             }
@@ -106,19 +119,16 @@ impl Writer {
 
     /// What was committed. After a lost connection it isn't known what that
     /// ended.
-    async fn reissue_until_settled(
-        &self,
-        plan: &Arc<Plan>,
-    ) -> Result<(Arc<Row>, Option<Ended>), Error> {
+    async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<(Arc<Row>, Ends), Error> {
         let mut doubt = false;
         for attempt in 1.. {
             let error = match self.attempt_reissue(Arc::clone(plan)).await {
-                Ok((row, ended)) => return Ok((Arc::new(row), ended)),
+                Ok((row, ends)) => return Ok((Arc::new(row), ends)),
                 Err(error) => error.of_a_login(plan.login.is_some()),
             };
             doubt |= error.kind() == ErrorKind::Unavailable;
             if doubt && let Some(row) = self.already_reissued(plan).await {
-                return Ok((row, None));
+                return Ok((row, Ends::default()));
             }
             let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable);
             if !may_pass || error.is_out_of_time() || attempt == MAX_ATTEMPTS {
@@ -128,8 +138,9 @@ impl Writer {
         Err(Error::ended())
     }
 
-    /// A connection lost in mid-commit leaves open whether the new id exists;
-    /// nobody else can have made it.
+    /// Loads the row of the new id. If the connection was lost during the
+    /// commit, the row shows whether it succeeded: no other process can have
+    /// made this id.
     async fn already_reissued(&self, plan: &Plan) -> Option<Arc<Row>> {
         self.load
             .submit(LoadRow(plan.new_id.clone()))
@@ -138,7 +149,7 @@ impl Writer {
             .ok()?
     }
 
-    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<(Row, Option<Ended>), Error> {
+    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<(Row, Ends), Error> {
         self.set_up
             .serve(
                 plan.deadline,
@@ -149,20 +160,19 @@ impl Writer {
     }
 }
 
-/// The user's lock comes before the row's, so that two logins of a user can't
-/// wait for each other.
+/// Locks the user before the row, so that two logins of a user can't deadlock.
 async fn reissue(
     table: Arc<Table>,
     connection: &mut PgConnection,
     plan: Arc<Plan>,
-) -> Result<(Row, Option<Ended>), Error> {
+) -> Result<(Row, Ends), Error> {
     if let Some(login) = &plan.login {
         table.columns.check_login(login, &table.name)?;
     }
     let mut transaction = begin_transaction(connection).await?;
-    let limited = plan.login.as_deref().zip(plan.limit);
+    let login = plan.login.as_deref();
     let mut made = Made::Begun;
-    if let Some((login, _)) = limited {
+    if let Some(login) = login.filter(|login| plan.limit.is_some() || login.ends_others()) {
         limit::lock(&table, &mut transaction, login.user_id()).await?;
     }
     let row = match &plan.source {
@@ -171,16 +181,26 @@ async fn reissue(
             begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
         }
     };
-    let Some((login, limit)) = limited else {
-        plan.commit.sent(made);
-        // Dropped here, the outcome is open, and the new id will be undone.
-        transaction.commit().await?;
-        return Ok((row, None));
+    // Before the limit is enforced, which they would count for.
+    let others = match login.filter(|login| login.ends_others()) {
+        Some(login) => {
+            let (user, this) = (login.user_id(), row.id.as_str());
+            user::end_others(&table, &mut transaction, user, this).await?
+        }
+        None => 0,
     };
-    let ended = limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
+    let surplus = match login.zip(plan.limit) {
+        Some((login, limit)) => {
+            let user = login.user_id();
+            Some(limit::enforce(&table, &mut transaction, limit, user, &row.id).await?)
+        }
+        None => None,
+    };
     plan.commit.sent(made);
+    // If the future is dropped here, the outcome is unknown, and the new id
+    // will be undone.
     transaction.commit().await?;
-    Ok((row, Some(ended)))
+    Ok((row, Ends { others, surplus }))
 }
 
 /// The task that ends what a user has beyond the limit. One at a time in this
@@ -269,15 +289,17 @@ async fn move_on(
     Ok(copied)
 }
 
-/// The session got a new id since the request loaded it. The token of that id
-/// is known to another response only, which may be lost: a browser that sends
-/// the form of a login twice drops the first response. So a login begins a
-/// session of its own, from what its request saw. Nothing of a session that
-/// was ended since comes back that way.
+/// Begins a separate session for a login whose session got a new id since the
+/// request loaded it.
+///
+/// Only another response carries the token of that id, and it may be lost: if a
+/// browser submits a login form twice, it drops the first response. So the
+/// login begins a session with what its request saw. It never restores data of
+/// a session that was destroyed since.
 ///
 /// # Errors
 ///
-/// If the request is no login, or the session was ended.
+/// If the request is not a login, or the session was destroyed.
 async fn begin_separately(
     table: &Table,
     connection: &mut PgConnection,
@@ -287,34 +309,32 @@ async fn begin_separately(
     let Some(login) = &plan.login else {
         return Err(Error::moved(MOVED_GRACE));
     };
-    if login.data != Data::IsDropped {
-        check_alive(table, connection, successor.clone()).await?;
+    if login.data != Data::IsDropped && !exists(table, connection, successor.clone()).await? {
+        return Err(Error::moved(MOVED_GRACE));
     }
     begin(table, connection, plan, Arc::clone(&plan.seen)).await
 }
 
-/// Follows a session from id to id.
-///
-/// # Errors
-///
-/// If it was ended.
-async fn check_alive(
+/// Follows a session from id to id. Returns whether it still exists.
+async fn exists(
     table: &Table,
     connection: &mut PgConnection,
     mut id: RowId,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     loop {
         let query = table.load.one.query().bind(id.as_str());
-        let row = query.fetch_optional(&mut *connection).await?;
-        let text: Option<String> = row.ok_or_else(Error::ended)?.try_get(1)?;
+        let Some(row) = query.fetch_optional(&mut *connection).await? else {
+            return Ok(false);
+        };
+        let text: Option<String> = row.try_get(1)?;
         match text.and_then(|text| successor_of(table.layout, &text)) {
             Some(successor) => id = successor,
-            None => return Ok(()),
+            None => return Ok(true),
         }
     }
 }
 
-/// Waits for whoever writes the row now, and reads what they wrote.
+/// Locks the row and reads it: waits for transactions that are writing it.
 pub(super) async fn lock(
     table: &Table,
     connection: &mut PgConnection,
@@ -324,7 +344,7 @@ pub(super) async fn lock(
     Ok(row)
 }
 
-/// And what is remembered of the device.
+/// Also returns the device that is stored with the row.
 async fn lock_with_device(
     table: &Table,
     connection: &mut PgConnection,
@@ -359,8 +379,9 @@ impl Plan {
         Some(self.login.as_ref()?.user_id().into())
     }
 
-    /// Where late requests of the old id find the session. Not where its data
-    /// was dropped: what they still bring belongs to what was dropped.
+    /// The document that forwards late saves from the old id. If the login
+    /// dropped the data, it forwards nowhere: late changes belong to the
+    /// dropped data.
     pub(super) fn forwarding(&self) -> Document {
         match &self.login {
             Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),

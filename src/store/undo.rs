@@ -1,22 +1,23 @@
-//! Takes back a new id whose response was not delivered.
+//! Undoes a new id, or the first row of a session, whose response was not
+//! delivered.
 //!
-//! A request that gives up while its new id is being committed (the database
-//! was too slow, or the client went away) leaves two things that nobody can
-//! use: a row whose token was never sent, and an old id that opens nothing any
-//! more. So whoever was to receive the token holds an [`Undelivered`], and
-//! dropping it starts a task that restores the row of the old id as it was
-//! before, and deletes the new one, in one transaction:
+//! A request can stop waiting while its new id is being committed: the database
+//! is too slow, or the client disconnects. Then the table has a row whose token
+//! was never sent, and the old id no longer opens the session. So the receiver
+//! of the token holds an [`Undelivered`]. Dropping it starts a task that
+//! restores the row of the old id and deletes the new one, in one transaction:
 //!
 //! 1. It locks the row of the old id. The transaction of the new id holds that
-//!    lock until its end, so afterwards its outcome is known, also if the
-//!    connection was lost in mid-commit.
-//! 2. If the old row forwards to the new id, and the new row still is what was
-//!    written, the old row gets back its document, expiry and user.
-//! 3. If another request saved into the new row meanwhile, nothing is undone:
-//!    its change was acknowledged.
+//!    lock until its end. So the outcome of that transaction is now known, even
+//!    if the connection was lost during the commit.
+//! 2. If the old row forwards to the new id, and the document of the new row is
+//!    unchanged, the old row gets back its document, expiry, user and device.
+//! 3. If another request saved a change to the new row meanwhile, nothing is
+//!    undone, because that change was acknowledged.
 //!
-//! Attempts follow each other, one session at a time, until the database
-//! responds.
+//! The task retries until the database responds, for 15 minutes at most. Only
+//! one session is undone at a time. If the process stops before, the new id
+//! stays.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -42,14 +43,14 @@ use crate::{
     telemetry::Operation,
 };
 
-/// How long the database may be away before a new id is given up on.
+/// How long the task retries before it gives up.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What a transaction that was sent to be committed did.
+/// The effect of a transaction whose commit was sent.
 #[derive(Clone, Debug)]
 pub(super) enum Made {
-    /// This row got the new id, under which that one was written.
+    /// The row `before` got the new id, and was written as `after`.
     Moved {
         before: Box<Row>,
         device: Option<String>,
@@ -59,7 +60,7 @@ pub(super) enum Made {
     Begun,
 }
 
-/// What the transaction was about to commit when it was last heard of.
+/// The effect of the last commit that was sent; `None` if none was.
 #[derive(Debug, Default)]
 pub(super) struct Commit(Mutex<Option<Made>>);
 
@@ -76,7 +77,7 @@ impl Commit {
     }
 }
 
-/// A row whose token was not sent yet.
+/// A row whose token was not delivered yet.
 pub(super) struct Undelivered(Option<Unsent>);
 
 struct Unsent {
@@ -104,7 +105,7 @@ impl Undelivered {
         }))
     }
 
-    /// The response will carry the token, or there is none.
+    /// The response carries the token, or there is no token.
     pub(super) fn delivered(mut self) {
         self.0 = None;
     }
@@ -189,7 +190,8 @@ async fn move_back(
 ) -> Result<(), Error> {
     if table.old_id == OldId::Forwards {
         match found(lock(table, connection, &before.id).await)? {
-            // The forwarding expired, or the session was ended by its old id.
+            // The forwarding expired, or the session was destroyed by its old
+            // id.
             None => return delete_unsent(table, connection, &after.id).await,
             Some(old) if old.successor().as_ref() != Some(&after.id) => return Ok(()),
             Some(_) => {}
@@ -221,7 +223,8 @@ fn found(locked: Result<Row, Error>) -> Result<Option<Row>, Error> {
     }
 }
 
-/// A parameter for a column that the table lacks is not in the statement.
+/// Restores the row. The statement has no parameters for columns that the table
+/// lacks.
 async fn restore(
     table: &Table,
     connection: &mut PgConnection,
@@ -243,8 +246,8 @@ async fn restore(
     Ok(())
 }
 
-/// An insert of the same id waits for the end of the one that may still be
-/// committed.
+/// Deletes the row, even if the transaction that inserts it may still be
+/// committed: an insert of the same id waits for that transaction to end.
 async fn delete_unsent(
     table: &Table,
     connection: &mut PgConnection,

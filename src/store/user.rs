@@ -447,7 +447,7 @@ async fn end_others_batch(
     Ok(ended)
 }
 
-async fn end_others(
+pub(super) async fn end_others(
     table: &Table,
     connection: &mut PgConnection,
     user_id: &str,

@@ -30,6 +30,7 @@ mod migrations;
 mod model_defects;
 mod nesting;
 mod options;
+mod outside;
 mod parts;
 mod plans;
 mod pooler;

@@ -538,6 +538,132 @@ async fn a_handler_ends_the_other_sessions_of_its_user() {
     until(async || count(&site, "alice").await == 1).await;
 }
 
+/// A page that signs alice in and ends her other sessions.
+fn signs_in_alone(layer: PgSessionLayer) -> Router {
+    app_with(layer, async |session: Session| {
+        session.login(Login::new("alice").end_others())
+    })
+}
+
+#[tokio::test]
+async fn a_login_that_ends_the_others_is_the_only_session_of_its_user() {
+    let site = Site::new().await;
+    let app = signs_in_alone(site.layer());
+    for who in [
+        "a stranger",
+        "with a basket",
+        "signed in",
+        "as another",
+        "moved",
+    ] {
+        let mut this = match who {
+            "signed in" | "moved" => signed_in(&site, "alice").await,
+            "as another" => signed_in(&site, "bob").await,
+            _ => site.browser(),
+        };
+        match who {
+            "with a basket" => drop(this.get("/insert/basket/tea").await),
+            // Its token is replaced, so that its login begins a session of its own.
+            "moved" => drop(this.clone().get("/cycle").await),
+            _ => {}
+        }
+        let other = signed_in(&site, "alice").await;
+        let bob = signed_in(&site, "bob").await;
+        let mut this = this.at(&app);
+        assert_eq!(this.get("/page").await.status, 200, "{who}");
+        assert_eq!(user(&site, &this).await, "alice", "{who}");
+        assert_eq!(user(&site, &other).await, "", "{who}");
+        assert_eq!(user(&site, &bob).await, "bob", "{who}");
+        assert_eq!(count(&site, "alice").await, 1, "{who}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_fails_ends_no_other_session() {
+    let site = Site::new().await;
+    let other = signed_in(&site, "alice").await;
+    let page = async |session: Session| {
+        session.login(Login::new("alice").end_others())?;
+        Ok::<_, Error>(axum::http::StatusCode::INTERNAL_SERVER_ERROR)
+    };
+    let answer = site.browser().at(&site.app_with(page)).get("/page").await;
+    assert_eq!(answer.status, 500);
+    assert_eq!(user(&site, &other).await, "alice");
+
+    // After all statements, by the commit.
+    execute(
+        &site.pool,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+         AS $$ BEGIN RAISE 'refused by the test'; END $$;
+         CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON session
+         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .await;
+    let app = signs_in_alone(site.layer());
+    assert_eq!(site.browser().at(&app).get("/page").await.status, 503);
+    assert_eq!(user(&site, &other).await, "alice");
+}
+
+#[tokio::test]
+async fn of_two_logins_that_end_each_other_one_survives() {
+    let site = Site::new().await;
+    let commits = site.hold_commits().await;
+    let mut logins = Vec::new();
+    for _ in 0..2 {
+        let layer = PgSessionLayer::new(site.elsewhere().await);
+        let browser = Browser::new(&signs_in_alone(layer));
+        logins.push(tokio::spawn(async move { browser.peek("/page").await }));
+    }
+    site.blocked(2).await;
+    commits.commit().await.expect("no changes");
+    for login in logins {
+        assert_eq!(login.await.expect("no panic").status, 200);
+    }
+    assert_eq!(count(&site, "alice").await, 1);
+}
+
+/// The other session gets its new id while the login waits for the row of the
+/// old one.
+#[tokio::test]
+async fn a_new_id_is_no_escape_from_a_login_that_ends_the_others() {
+    let site = Site::new().await;
+    let other = signed_in(&site, "alice").await;
+    let id = handle(&other).await;
+    let late = begin(&site, &other, Session::cycle_id).await;
+    let lock = site.lock_row(&id).await;
+    late.go_on();
+    site.blocked(1).await;
+    let layer = PgSessionLayer::new(site.elsewhere().await);
+    let mut this = Browser::new(&signs_in_alone(layer));
+    let login = tokio::spawn(async move {
+        let answer = this.get("/page").await;
+        (this, answer)
+    });
+    site.blocked(2).await;
+    lock.commit().await.expect("no changes");
+    let answer = late.answered().await;
+    assert_eq!(answer.status, 200);
+    let (this, login) = login.await.expect("no panic");
+    assert_eq!(login.status, 200);
+    let mut other = other;
+    other.accept(&answer);
+    assert_eq!(user(&site, &other).await, "");
+    assert_eq!(user(&site, &this.at(&site.app())).await, "alice");
+    assert_eq!(count(&site, "alice").await, 1);
+}
+
+#[tokio::test]
+async fn a_login_that_ends_the_others_is_not_refused_at_the_limit() {
+    let site = Site::new().await;
+    signed_in(&site, "alice").await;
+    let one = std::num::NonZeroU32::MIN;
+    let store = site.store.clone();
+    let store = store.max_sessions_per_user(one, axum_pg_session::AtLimit::Refuse);
+    let app = signs_in_alone(PgSessionLayer::new(store));
+    assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+    assert_eq!(count(&site, "alice").await, 1);
+}
+
 #[tokio::test]
 async fn what_is_remembered_of_a_device_is_in_no_debug() {
     let site = Site::new().await;
