@@ -232,6 +232,8 @@ fn status_of(error: &Error) -> StatusCode {
     match error.status() {
         status if status.is_client_error() => status,
         StatusCode::INSUFFICIENT_STORAGE => StatusCode::INSUFFICIENT_STORAGE,
+        // Another attempt would be refused as well.
+        status if error.kind() == ErrorKind::Serialize => status,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -72,7 +72,10 @@ pub use crate::{
     session::Session,
     signing::{SigningKeys, Unsigned},
     site_data::SiteData,
-    store::{MIGRATOR, PgSessionStore, TableReport, UserSession, UserSessions},
+    store::{
+        ListPosition, ListSessions, MIGRATOR, PgSessionStore, TableReport, UserSession,
+        UserSessions,
+    },
     stored::StoredSession,
     transport::{HeaderTransport, Transport},
     typed::TypedSession,

@@ -41,6 +41,7 @@ mod hosts;
 mod inspect;
 mod instant;
 mod limit;
+mod list;
 mod migrate;
 mod needs;
 mod pace;
@@ -58,6 +59,7 @@ mod set_up;
 mod sql;
 mod statements;
 mod table;
+mod transaction;
 mod undo;
 mod user;
 mod user_session;
@@ -65,6 +67,7 @@ mod writer;
 
 #[cfg(feature = "testing")]
 pub(crate) use age::Shift;
+pub use list::{ListPosition, ListSessions};
 pub use migrate::MIGRATOR;
 pub(crate) use reap::Batch as ReapedBatch;
 pub use report::TableReport;
@@ -82,6 +85,7 @@ use hosts::Hosts;
 use primary::Primary;
 use set_up::SetUp;
 use sql::Pooling;
+use transaction::Isolation;
 use writer::Writer;
 
 /// How long the database may take for one statement, the wait for a
@@ -218,6 +222,7 @@ impl PgSessionStore {
             connections,
             timeout: TIMEOUT,
             pooling: Pooling::default(),
+            isolation: Isolation::default(),
             meter: Arc::default(),
         };
         Self::build(SetUp::new(database), Creation::WhenMissing)

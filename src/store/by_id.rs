@@ -125,7 +125,8 @@ impl PgSessionStore {
 
     /// Ends the session of this handle, as
     /// [`Session::destroy`](crate::Session::destroy) does, from outside of its
-    /// requests. Returns whether there was one: `false` if it ended already.
+    /// requests. Returns whether there was one: `false` if it was destroyed or
+    /// expired before.
     ///
     /// It follows a session to a new id, as [`load`](Self::load) does.
     ///

@@ -1,12 +1,17 @@
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Error, ErrorKind,
-    store::{connecting, connections::Connections, sql::Pooling},
+    store::{
+        connecting,
+        connections::Connections,
+        sql::Pooling,
+        transaction::{Isolation, begin},
+    },
     telemetry::{Call, Meter, Operation, Origins, Running, Stopwatch},
 };
 
@@ -16,6 +21,7 @@ pub(crate) struct Database {
     pub(crate) connections: Connections,
     pub(crate) timeout: Duration,
     pub(super) pooling: Pooling,
+    pub(super) isolation: Isolation,
     pub(crate) meter: Arc<Meter>,
 }
 
@@ -127,16 +133,19 @@ impl Database {
     }
 
     /// A pooler keeps a connection of the server for one client as long as a
-    /// transaction lasts, and no longer.
+    /// transaction lasts, and no longer. And only a transaction can ask for its
+    /// isolation level.
     async fn carry_out<T>(
         &self,
         connection: &mut PgConnection,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        if self.pooling == Pooling::Own {
-            return work(connection).await;
+        if self.pooling == Pooling::Own && !self.isolation.is_strict() {
+            let outcome = work(connection).await;
+            self.isolation.observe(&outcome);
+            return outcome;
         }
-        let mut transaction = connection.begin().await?;
+        let mut transaction = begin(connection).await?;
         let outcome = work(&mut transaction).await?;
         transaction.commit().await?;
         Ok(outcome)
@@ -233,12 +242,18 @@ fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
     match code {
         "40001" | "40P01" | "55P03" => (ErrorKind::Conflict, "another writer was in the way"),
         "42P01" | "42703" | "42501" | "42P10" | "0A000" | "3D000" | "3F000" | "28000" | "28P01"
-        | "23502" | "22001" | "22P05" | "22P02" => (
+        | "23502" | "22001" | "22P02" => (
             ErrorKind::Setup,
             "the table, its rights or the login do not fit",
         ),
-        "57014" | "57P01" | "57P02" | "57P03" | "25P02" | "25P03" | "25006" | "53100" | "53200"
-        | "53300" => (
+        // Mostly of a character that the encoding of the database lacks.
+        "22P05" | "22021" => (
+            ErrorKind::Serialize,
+            "the database can't store a character of this text; its encoding should be UTF-8, and \
+             its column json rather than jsonb",
+        ),
+        "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P02" | "25P03" | "25P04" | "25006"
+        | "53100" | "53200" | "53300" => (
             ErrorKind::Unavailable,
             "the database can't serve at the moment",
         ),
@@ -254,6 +269,19 @@ impl Error {
         Some(error.as_database_error()?.code()?.into_owned())
     }
 
+    /// Whether others were in the way of the whole statement, or transaction,
+    /// which has changed nothing.
+    pub(crate) fn is_of_other_writers(&self) -> bool {
+        self.sqlstate()
+            .is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
+    }
+
+    /// Whether the server refused to go on under a stricter isolation level than
+    /// READ COMMITTED.
+    pub(super) fn is_of_the_isolation(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "40001")
+    }
+
     pub(crate) fn is_out_of_time(&self) -> bool {
         StdError::source(self).is_some_and(<dyn StdError>::is::<OutOfTime>)
     }
@@ -262,6 +290,26 @@ impl Error {
     /// the statement may still be under way there, and be carried out later.
     pub(crate) fn is_of_the_server(&self) -> bool {
         self.sqlstate().is_some()
+    }
+
+    /// With a foreign key from the column `user_id`, the application's users
+    /// lack the one of this login: deleted meanwhile, or never there.
+    pub(super) fn of_a_login(self, is_login: bool) -> Self {
+        let is_of_a_key = self.sqlstate().is_some_and(|code| code == "23503");
+        match is_login && is_of_a_key {
+            true => Self::caused(
+                ErrorKind::UnknownUser,
+                "a foreign key of the session table refuses this login; was the user deleted?",
+                self,
+            ),
+            false => self,
+        }
+    }
+
+    /// Whether the server had ended the connection because it idled, so that the
+    /// statement never arrived.
+    pub(crate) fn is_of_an_idle_connection(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "57P05")
     }
 
     /// Whether the connection is at fault, and another one may do.
@@ -278,8 +326,7 @@ impl Error {
     /// became a standby stays open, and of no use, as one in a transaction that
     /// somebody else left and that failed.
     fn spoils_the_connection(&self) -> bool {
-        let is_of_use =
-            |code: String| !matches!(code.as_str(), "25006" | "25P02") && !code.starts_with("57P");
+        let is_of_use = |code: String| code == "57014" || code.starts_with("53");
         self.is_unavailable() && !self.sqlstate().is_some_and(is_of_use)
     }
 
@@ -298,5 +345,19 @@ impl Error {
     pub(crate) fn blames_a_row(&self) -> bool {
         self.sqlstate()
             .is_some_and(|code| code.starts_with("22") || code.starts_with("23") || code == "55P03")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_the_server_ended_is_unavailable() {
+        for code in [
+            "57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08006",
+        ] {
+            assert_eq!(of_sqlstate(code).0, ErrorKind::Unavailable, "{code}");
+        }
     }
 }

@@ -6,11 +6,13 @@ use sqlx::PgConnection;
 
 use crate::{
     Error, events,
-    store::{PgSessionStore, destroy::successor_of, inspect::now, table::Table},
+    store::{
+        PgSessionStore, destroy::successor_of, inspect::server, instant::Instant, table::Table,
+    },
 };
 
 /// Rows of one statement, as many as the reaper's.
-const BATCH: i64 = 1000;
+const BATCH: usize = 1000;
 
 /// Where a walk through the table is.
 #[derive(Clone)]
@@ -21,14 +23,34 @@ struct Page {
     began: f64,
 }
 
+/// What there is when the walk begins.
+struct Beginning {
+    /// Seconds since the epoch.
+    now: f64,
+    /// The sessions of which the table does not tell when they began.
+    undated: Vec<String>,
+}
+
+/// What one statement ended.
+struct Ended {
+    sessions: u64,
+    /// Where those went that got a new id before.
+    successors: Vec<String>,
+}
+
 impl PgSessionStore {
-    /// Ends all sessions, the anonymous ones too, and says how many there were
+    /// Ends all sessions, the anonymous ones too, and returns how many there were
     /// (ASVS 5.0 item 7.4.5): for an emergency, such as keys or backups that
     /// got into wrong hands.
     ///
     /// It takes as long as it takes, in small statements, each with the store's
     /// [`timeout`](Self::timeout). Sessions that begin meanwhile stay, logins
-    /// included. No request that is under way brings an ended one back.
+    /// included. No request in flight brings an ended one back.
+    ///
+    /// If the table has no column `created`, or holds NULL there, the ids of
+    /// these sessions are read first and kept in memory, about 100 bytes each. In
+    /// Koa's format, a session of such a table that gets a new id in that moment
+    /// stays.
     ///
     /// ```
     /// # use axum_pg_session::PgSessionStore;
@@ -44,41 +66,73 @@ impl PgSessionStore {
     ///
     /// When a statement failed; what was ended by then stays ended.
     pub async fn destroy_everyone(&self) -> Result<u64, Error> {
-        let began = self
-            .ask_table(|_, connection| Box::pin(now(connection)))
-            .await?;
         let mut ended = 0;
-        // A session that got a new id meanwhile may be where the walk was
-        // before, so it walks until it finds no row.
-        while let Some(more) = self.walk(began).await? {
-            ended += more;
+        let outcome = self.end_everyone(&mut ended).await;
+        if outcome.is_ok() || ended > 0 {
+            events::ended_at_once(self.meter(), ended);
         }
-        events::ended_at_once(self.meter(), ended);
-        Ok(ended)
+        outcome.map(|()| ended)
     }
 
-    /// How many sessions a walk through the table ended, if it found any row.
-    async fn walk(&self, began: f64) -> Result<Option<u64>, Error> {
-        let mut ended = None;
+    async fn end_everyone(&self, ended: &mut u64) -> Result<(), Error> {
+        let beginning = self
+            .ask_again(|table, connection| Box::pin(beginning(table, connection)))
+            .await?;
+        // A session that got a new id meanwhile is found by what its old row
+        // says.
+        let mut undated = beginning.undated;
+        while !undated.is_empty() {
+            let mut successors = Vec::new();
+            for ids in undated.chunks(BATCH) {
+                let more = self.end_rows(ids.to_vec()).await?;
+                *ended += more.sessions;
+                successors.extend(more.successors);
+            }
+            successors.sort_unstable();
+            undated = successors;
+        }
+        // And here it may be where the walk was before, so it walks until it finds
+        // no row. It comes to an end, as none begins in the past.
+        while self.walk(beginning.now, ended).await? {}
+        Ok(())
+    }
+
+    /// Walks through the table once, and returns whether it found any row.
+    async fn walk(&self, began: f64, ended: &mut u64) -> Result<bool, Error> {
+        let mut found = false;
         let mut page = Page {
             after: String::new(),
             began,
         };
         loop {
-            let next = page.clone();
             let ids = self
-                .ask_table(move |table, connection| Box::pin(ids(table, connection, next)))
+                .ask_again(|table, connection| Box::pin(ids(table, connection, page.clone())))
                 .await?;
             let Some(last) = ids.last() else {
-                return Ok(ended);
+                return Ok(found);
             };
+            found = true;
             page.after.clone_from(last);
-            let more = self
-                .ask_table(move |table, connection| Box::pin(end(table, connection, ids)))
-                .await?;
-            ended = Some(ended.unwrap_or(0) + more);
+            *ended += self.end_rows(ids).await?.sessions;
         }
     }
+
+    async fn end_rows(&self, ids: Vec<String>) -> Result<Ended, Error> {
+        self.ask_again(|table, connection| Box::pin(end(table, connection, ids.clone())))
+            .await
+    }
+}
+
+async fn beginning(table: Arc<Table>, connection: &mut PgConnection) -> Result<Beginning, Error> {
+    Ok(Beginning {
+        now: server(&mut *connection).await?.now,
+        undated: table
+            .users
+            .undated
+            .query_scalar()
+            .fetch_all(connection)
+            .await?,
+    })
 }
 
 async fn ids(
@@ -92,7 +146,7 @@ async fn ids(
         .query_scalar()
         .bind(page.after)
         .bind(page.began)
-        .bind(BATCH)
+        .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
         .fetch_all(connection)
         .await?;
     Ok(ids)
@@ -103,17 +157,26 @@ async fn end(
     table: Arc<Table>,
     connection: &mut PgConnection,
     ids: Vec<String>,
-) -> Result<u64, Error> {
-    let deleted: Vec<(String, Option<String>)> = table
+) -> Result<Ended, Error> {
+    let deleted: Vec<(String, Instant, Option<String>)> = table
         .destroy
         .many
         .query_as()
         .bind(ids)
         .fetch_all(connection)
         .await?;
-    let ended = deleted.iter().filter(|(_, text)| {
-        text.as_ref()
-            .is_none_or(|text| successor_of(table.layout, text).is_none())
-    });
-    Ok(u64::try_from(ended.count()).unwrap_or(u64::MAX))
+    let mut ended = Ended {
+        sessions: 0,
+        successors: Vec::new(),
+    };
+    let now = table.clock.now();
+    for (_, expires, text) in deleted {
+        match text.and_then(|text| successor_of(table.layout, &text)) {
+            // Of a login that drops the data it leads nowhere.
+            Some(successor) if successor.as_str().is_empty() => {}
+            Some(successor) => ended.successors.push(successor.as_str().to_owned()),
+            None => ended.sessions += u64::from(expires.0 > now),
+        }
+    }
+    Ok(ended)
 }

@@ -17,6 +17,9 @@ use crate::{
     telemetry::Operation,
 };
 
+/// Deadlocks that a call of the application's outlives.
+const MAX_ATTEMPTS: u32 = 3;
+
 impl Columns {
     pub(super) fn check_users(&self, name: &TableName) -> Result<(), Error> {
         self.need("the sessions of a user need", "user_id", "0002", name)
@@ -97,8 +100,37 @@ impl PgSessionStore {
         found.map_or(Ok(()), |table| check(&table.columns, &table.name))
     }
 
+    /// As [`ask_table`](Self::ask_table), and again if other writers were in the
+    /// way, when nothing has changed. An attempt that was made again is no failure.
+    pub(super) async fn ask_again<T>(
+        &self,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>
+        + Send
+        + Sync,
+    ) -> Result<T, Error> {
+        for _ in 1..MAX_ATTEMPTS {
+            match self.ask_once(&question).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                outcome => return outcome.inspect_err(|error| self.meter().failed(error)),
+            }
+        }
+        self.ask_table(&question).await
+    }
+
     /// Lends the table and a connection that is no request's.
     pub(super) async fn ask_table<T>(
+        &self,
+        question: impl for<'c> FnOnce(
+            Arc<Table>,
+            &'c mut PgConnection,
+        ) -> BoxFuture<'c, Result<T, Error>>
+        + Send,
+    ) -> Result<T, Error> {
+        let outcome = self.ask_once(question).await;
+        outcome.inspect_err(|error| self.meter().failed(error))
+    }
+
+    async fn ask_once<T>(
         &self,
         question: impl for<'c> FnOnce(
             Arc<Table>,
@@ -114,7 +146,6 @@ impl PgSessionStore {
                 question(table, connection)
             })
             .await;
-        let outcome = outcome.inspect_err(|error| self.meter().failed(error));
         set_up.learn_from(outcome)
     }
 }

@@ -1,12 +1,15 @@
 use std::sync::Arc;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 
 use crate::{
     Error,
-    store::{PgSessionStore, Shared, table::Table},
+    store::{PgSessionStore, Shared, table::Table, transaction::begin},
     telemetry::Operation,
 };
+
+/// Of a batch that deadlocked, which has deleted nothing.
+const MAX_ATTEMPTS: u32 = 3;
 
 /// How one batch of the reaper ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,16 @@ impl PgSessionStore {
 
 impl Shared {
     async fn delete_expired(&self, limit: u32) -> Result<Batch, Error> {
+        for _ in 1..MAX_ATTEMPTS {
+            match self.delete_expired_once(limit).await {
+                Err(error) if error.is_of_other_writers() => {}
+                outcome => return outcome,
+            }
+        }
+        self.delete_expired_once(limit).await
+    }
+
+    async fn delete_expired_once(&self, limit: u32) -> Result<Batch, Error> {
         let set_up = &self.writer.set_up;
         let table = set_up.table().await?;
         let outcome = set_up
@@ -42,7 +55,7 @@ async fn delete_expired(
     connection: &mut PgConnection,
     limit: u32,
 ) -> Result<Batch, Error> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = begin(connection).await?;
     let is_ours: bool = table
         .reap_lock
         .query_scalar()

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{PgConnection, Row as _};
 
 use crate::{
     Error, ErrorKind,
@@ -20,14 +20,15 @@ use crate::{
         copy::{begin, copy, copy_for, delete, forward},
         destroy::successor_of,
         entries::LoadRow,
-        limit,
+        limit::{self, Ended},
         row::{Loaded, Row},
         table::Table,
+        transaction::begin as begin_transaction,
         undo::{Commit, Made, Undelivered},
         user,
         writer::{NewIdOrder, Writer},
     },
-    telemetry::{Meter, Operation},
+    telemetry::Operation,
 };
 
 /// Attempts to commit a new id, in spite of deadlocks and lost connections.
@@ -43,10 +44,18 @@ pub(super) struct Plan {
     /// What the request sees, see [`begin_separately`].
     seen: Arc<Document>,
     limit: Option<SessionLimit>,
-    meter: Arc<Meter>,
     deadline: tokio::time::Instant,
     /// What the transaction may have committed, see [`Undelivered`].
     pub(super) commit: Arc<Commit>,
+}
+
+/// The sessions that a login ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    /// Because of [`Login::end_others`].
+    others: u64,
+    /// Because of the limit, if there is one.
+    surplus: Option<Ended>,
 }
 
 impl Writer {
@@ -59,20 +68,21 @@ impl Writer {
             login: order.write.login,
             seen: order.write.seen,
             limit: self.set_up.limit,
-            meter: Arc::clone(&self.set_up.database.meter),
             deadline: order.deadline,
             commit: Arc::default(),
         });
         let outcome = self.reissue_until_settled(&plan).await;
-        if outcome.is_ok() {
-            self.tell(&plan);
-        }
+        let outcome = outcome.map(|(row, ends)| {
+            self.report(&plan, ends);
+            row
+        });
         let undelivered = Undelivered::new_id(self, &plan);
         // A cancelled request no longer waits for the result.
         drop(order.answer.send(Ok((outcome, undelivered))));
     }
 
-    fn tell(&self, plan: &Plan) {
+    /// Once it is committed.
+    fn report(self: &Arc<Self>, plan: &Plan, ends: Ends) {
         let (meter, format) = (&self.set_up.database.meter, &self.set_up.format);
         let id = format.handle(&plan.new_id);
         match (&plan.login, &plan.source) {
@@ -80,18 +90,45 @@ impl Writer {
             (Some(_), _) => events::signed_in(meter, &id),
             (None, Source::Nothing(_)) => events::began(meter, &id),
         }
+        if ends.others > 0 {
+            events::ended_by_a_login(meter, ends.others);
+        }
+        if let (Some(ended), Some(limit), Some(user_id)) = (ends.surplus, plan.limit, plan.user()) {
+            if ended.sessions > 0 {
+                events::ended_at_the_limit(meter, ended.sessions, limit.sessions);
+            }
+            if ended.is_a_part {
+                self.end_surplus(user_id, limit);
+            }
+        }
     }
 
-    async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<Arc<Row>, Error> {
+    /// Ends what a login left of a user's sessions beyond the limit, in a task
+    /// and in batches. If the process ends before, the user's next login goes on.
+    fn end_surplus(self: &Arc<Self>, user_id: Arc<str>, limit: SessionLimit) {
+        if !self.surplus().insert(Arc::clone(&user_id)) {
+            return;
+        }
+        let surplus = Surplus {
+            writer: Arc::clone(self),
+            user_id,
+            limit,
+        };
+        tokio::spawn(surplus.end());
+    }
+
+    /// What was committed. After a lost connection it isn't known what that
+    /// ended.
+    async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<(Arc<Row>, Ends), Error> {
         let mut doubt = false;
         for attempt in 1.. {
             let error = match self.attempt_reissue(Arc::clone(plan)).await {
-                Ok(row) => return Ok(Arc::new(row)),
-                Err(error) => error,
+                Ok((row, ends)) => return Ok((Arc::new(row), ends)),
+                Err(error) => error.of_a_login(plan.login.is_some()),
             };
             doubt |= error.kind() == ErrorKind::Unavailable;
             if doubt && let Some(row) = self.already_reissued(plan).await {
-                return Ok(row);
+                return Ok((row, Ends::default()));
             }
             let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable);
             if !may_pass || error.is_out_of_time() || attempt == MAX_ATTEMPTS {
@@ -112,7 +149,7 @@ impl Writer {
             .ok()?
     }
 
-    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Row, Error> {
+    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<(Row, Ends), Error> {
         self.set_up
             .serve(
                 plan.deadline,
@@ -128,11 +165,11 @@ async fn reissue(
     table: Arc<Table>,
     connection: &mut PgConnection,
     plan: Arc<Plan>,
-) -> Result<Row, Error> {
+) -> Result<(Row, Ends), Error> {
     if let Some(login) = &plan.login {
         table.columns.check_login(login, &table.name)?;
     }
-    let mut transaction = connection.begin().await?;
+    let mut transaction = begin_transaction(connection).await?;
     let login = plan.login.as_deref();
     let mut made = Made::Begun;
     if let Some(login) = login.filter(|login| plan.limit.is_some() || login.ends_others()) {
@@ -144,7 +181,7 @@ async fn reissue(
             begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
         }
     };
-    // Before the limit is enforced, which they would count for.
+    // The others would count for the limit.
     let others = match login.filter(|login| login.ends_others()) {
         Some(login) => {
             let (user, this) = (login.user_id(), row.id.as_str());
@@ -155,21 +192,73 @@ async fn reissue(
     let surplus = match login.zip(plan.limit) {
         Some((login, limit)) => {
             let user = login.user_id();
-            limit::enforce(&table, &mut transaction, limit, user, &row.id).await?
+            Some(limit::enforce(&table, &mut transaction, limit, user, &row.id).await?)
         }
-        None => 0,
+        None => None,
     };
     plan.commit.sent(made);
     // If the future is dropped here, the outcome is unknown, and the new id
     // will be undone.
     transaction.commit().await?;
-    if others > 0 {
-        events::ended_by_a_login(&plan.meter, others);
+    Ok((row, Ends { others, surplus }))
+}
+
+/// The task that ends what a user has beyond the limit. One at a time in this
+/// process; others may do the same.
+struct Surplus {
+    writer: Arc<Writer>,
+    user_id: Arc<str>,
+    limit: SessionLimit,
+}
+
+impl Surplus {
+    async fn end(self) {
+        loop {
+            match self.end_batch().await {
+                Ok(ended) => {
+                    if ended.sessions > 0 {
+                        let meter = &self.writer.set_up.database.meter;
+                        events::ended_at_the_limit(meter, ended.sessions, self.limit.sessions);
+                    }
+                    if !ended.is_a_part {
+                        return;
+                    }
+                }
+                // It may stay so for long, and the next login goes on.
+                Err(error) => {
+                    return tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the sessions of a user beyond the limit could not be ended"
+                    );
+                }
+            }
+        }
     }
-    if let (1.., Some(limit)) = (surplus, plan.limit) {
-        events::ended_at_the_limit(&plan.meter, surplus, limit.sessions);
+
+    async fn end_batch(&self) -> Result<Ended, Error> {
+        let set_up = &self.writer.set_up;
+        let mut attempt = 1;
+        loop {
+            let table = set_up.table().await?;
+            let (limit, user_id) = (self.limit, Arc::clone(&self.user_id));
+            let outcome = set_up
+                .database
+                .run(set_up.call(Operation::Manage), |connection| {
+                    Box::pin(limit::end_surplus(table, connection, limit, user_id))
+                })
+                .await;
+            match set_up.learn_from(outcome) {
+                Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
     }
-    Ok(row)
+}
+
+impl Drop for Surplus {
+    fn drop(&mut self) {
+        self.writer.surplus().remove(&self.user_id);
+    }
 }
 
 async fn move_on(

@@ -70,6 +70,9 @@ pub(super) type Binding<'q> = Query<'q, Postgres, PgArguments>;
 /// costs more than to carry out a small batch; so no array is shorter.
 const LENGTH_OF_UNKNOWN_ARRAY: usize = 10;
 
+/// Of a statement that deadlocked.
+const MAX_ATTEMPTS: u32 = 4;
+
 /// A statement for one row, which is planned once, and for many.
 #[derive(Debug)]
 pub(crate) struct Sizes {
@@ -104,22 +107,27 @@ impl<E: Entry> Many<E> {
         }
     }
 
-    /// Where nothing can be lost by it, a connection that was lost is no
-    /// failure yet: one that was kept may have died before it was asked.
+    /// What failed without an effect, and not for a reason of its rows, is sent
+    /// again. Where nothing can be lost by it, a connection that was lost is no
+    /// failure yet either: one that was kept may have died before it was asked.
     async fn send(
         &self,
         part: Part<E>,
         origins: &[Origin],
         deadline: Instant,
     ) -> Result<Answers<E>, Error> {
-        let outcome = self.send_once(part.clone(), origins, deadline).await;
-        match outcome {
-            Err(error) if E::SAFE_TO_REPEAT && error.is_of_the_connection() => {
-                self.set_up.database.connections.forget();
-                self.send_once(part, origins, deadline).await
+        let mut is_lost = false;
+        for _ in 1..MAX_ATTEMPTS {
+            match self.send_once(part.clone(), origins, deadline).await {
+                Err(error) if error.is_of_other_writers() => {}
+                Err(error) if is_to_repeat::<E>(&error) && !is_lost => {
+                    is_lost = true;
+                    self.set_up.database.connections.forget();
+                }
+                outcome => return outcome,
             }
-            outcome => outcome,
         }
+        self.send_once(part, origins, deadline).await
     }
 
     async fn send_once(
@@ -180,6 +188,12 @@ impl<E: Entry> Statement for Many<E> {
     fn departs(&self, waits: impl Iterator<Item = Duration>) {
         self.set_up.database.meter.departed(E::OPERATION, waits);
     }
+}
+
+/// Whether a lost connection is no failure yet: if nothing can be lost by another
+/// attempt, or the server has ended the connection before it got the statement.
+fn is_to_repeat<E: Entry>(error: &Error) -> bool {
+    error.is_of_an_idle_connection() || E::SAFE_TO_REPEAT && error.is_of_the_connection()
 }
 
 /// Some of the entries of a batch, sorted by id: unsorted statements deadlock.

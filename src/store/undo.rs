@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
         reissue::{Plan, lock},
         row::{Content, Row},
         table::Table,
+        transaction::begin,
         writer::Writer,
     },
     telemetry::Operation,
@@ -164,7 +165,7 @@ async fn undo(
     new_id: RowId,
     made: Made,
 ) -> Result<(), Error> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = begin(connection).await?;
     match made {
         Made::Moved {
             before,

@@ -13,7 +13,40 @@ use crate::support::{
     page::{app_with, dropped_after, patiently, until},
     proxy::Proxy,
     texts,
+    timers::site_with_timers,
 };
+
+/// Also those that the store keeps between two statements.
+#[tokio::test]
+async fn connections_that_the_server_ended_for_idling_cost_no_request() {
+    let short = [("idle_session_timeout", "200ms")];
+    let Some((site, _server)) = site_with_timers(&short).await else {
+        return;
+    };
+    let ended = async || {
+        let backends = "SELECT count(*)::text FROM pg_stat_activity
+                        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        until(async || texts(&site.pool, backends).await == ["0"]).await;
+    };
+    let store = site.elsewhere().await;
+    store.check().await.expect("a table");
+    let mut browser = Browser::new(&app(PgSessionLayer::new(store.clone())));
+    for page in ["/insert/a/1", "/increment/n", "/cycle", "/get/a"] {
+        assert_eq!(browser.get(page).await.status, 200, "{page}");
+        ended().await;
+    }
+    for _ in 0..5 {
+        let mut browser = browser.at(&app(PgSessionLayer::new(store.clone())));
+        browser.jar.clear();
+        let answer = browser.get("/insert/a/1").await;
+        assert_eq!(answer.status, 200, "{:?}", answer.error);
+        let id = browser.get("/id").await.body.parse().expect("a handle");
+        ended().await;
+        assert!(store.destroy(&id).await.expect("another connection"));
+    }
+    ended().await;
+    assert_eq!(store.destroy_everyone().await.expect("a new connection"), 1);
+}
 
 /// A site that reaches its database through a proxy, and a visitor of it.
 struct Exposed {

@@ -95,6 +95,11 @@ const PINNED: &[Pinned] = &[
         shows: "pg_namespace",
     },
     Pinned {
+        file: "has_table.sql",
+        parameters: &["'public'", "'session'"],
+        shows: "pg_class_relname_nsp_index",
+    },
+    Pinned {
         file: "insert.sql",
         parameters: &["IDS", DOCUMENTS, SECONDS, NO_SECONDS],
         shows: "Conflict Resolution: NOTHING",
@@ -138,11 +143,6 @@ const PINNED: &[Pinned] = &[
         shows: "Insert on session",
     },
     Pinned {
-        file: "now.sql",
-        parameters: &[],
-        shows: "Result",
-    },
-    Pinned {
         file: "prepared.sql",
         parameters: &[],
         shows: "pg_prepared_statement",
@@ -173,6 +173,11 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "server.sql",
+        parameters: &[],
+        shows: "Result",
+    },
+    Pinned {
         file: "touch.sql",
         parameters: &["IDS", SECONDS, SECONDS, NO_SECONDS],
         shows: PRIMARY_KEY,
@@ -181,6 +186,12 @@ const PINNED: &[Pinned] = &[
         file: "touch_one.sql",
         parameters: &["ID", "86400", "86400", "NULL"],
         shows: PRIMARY_KEY,
+    },
+    // Once, before all sessions are ended.
+    Pinned {
+        file: "undated.sql",
+        parameters: &[],
+        shows: WHOLE_TABLE,
     },
     Pinned {
         file: "undo.sql",
@@ -198,18 +209,13 @@ const PINNED: &[Pinned] = &[
         shows: "Index Scan",
     },
     Pinned {
-        file: "user_destroy_others.sql",
-        parameters: &["'user 1000'", "''"],
-        shows: "session_user_id_idx",
-    },
-    Pinned {
         file: "user_list.sql",
-        parameters: &["'user 1000'"],
+        parameters: &["'user 8'", "'infinity'", "''", "1000"],
         shows: "session_user_id_idx",
     },
     Pinned {
-        file: "user_oldest.sql",
-        parameters: &["'user 1000'", "''", "4"],
+        file: "user_some.sql",
+        parameters: &["'user 8'", "ID", "1000"],
         shows: "session_user_id_idx",
     },
     Pinned {

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::support::{
     Browser, Site, app, execute,
-    page::{UnderWay, app_with, until},
+    page::{PATIENCE, UnderWay, app_with, until},
     texts, visit,
 };
 
@@ -231,6 +231,106 @@ async fn everyone_is_ended_on_a_table_of_three_columns_too() {
     browser.get("/insert/a/1").await;
     assert_eq!(site.store.destroy_everyone().await.expect("an end"), 1);
     assert_eq!(browser.get("/get/a").await.body, "none");
+}
+
+/// The ways in which a table can't tell when a session began.
+const WITHOUT_BEGINNINGS: [&str; 2] = [
+    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)",
+    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
+         created timestamptz DEFAULT now());
+     CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql
+     AS $$ BEGIN NEW.created = NULL; RETURN NEW; END $$;
+     CREATE TRIGGER forget BEFORE INSERT ON session FOR EACH ROW EXECUTE FUNCTION forget()",
+];
+
+#[tokio::test]
+async fn ending_everyone_spares_sessions_that_begin_meanwhile_on_a_table_without_beginnings() {
+    for table in WITHOUT_BEGINNINGS {
+        let site = Site::without_table().await;
+        execute(&site.pool, table).await;
+        let mut before = site.browser();
+        before.get("/insert/a/1").await;
+        let lock = site.lock_rows().await;
+        let elsewhere = site.elsewhere().await.timeout(PATIENCE);
+        let ending = tokio::spawn(async move { elsewhere.destroy_everyone().await });
+        site.blocked(1).await;
+        // Before and after the others by its id.
+        let mut begun = Vec::new();
+        for _ in 0..10 {
+            let mut browser = site.browser();
+            browser.get("/insert/a/1").await;
+            begun.push(browser);
+        }
+        lock.commit().await.expect("a lock given back");
+        assert_eq!(ending.await.expect("no panic").expect("an end"), 1);
+        assert_eq!(before.peek("/get/a").await.body, "none");
+        for browser in &begun {
+            assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ending_everyone_ends_a_session_that_gets_a_new_id_meanwhile_on_a_table_without_beginnings()
+{
+    for table in WITHOUT_BEGINNINGS {
+        let site = Site::without_table().await;
+        execute(&site.pool, table).await;
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        let lock = site.lock_rows().await;
+        let elsewhere = site.elsewhere().await.timeout(PATIENCE);
+        let mut cycling = browser.clone();
+        let cycle = tokio::spawn(async move {
+            cycling.get("/cycle").await;
+            cycling
+        });
+        site.blocked(1).await;
+        let ending = tokio::spawn(async move { elsewhere.destroy_everyone().await });
+        site.blocked(2).await;
+        lock.commit().await.expect("a lock given back");
+        let cycled = cycle.await.expect("no panic");
+        assert_eq!(ending.await.expect("no panic").expect("an end"), 1);
+        assert_eq!(cycled.peek("/get/a").await.body, "none");
+        assert_eq!(site.rows().count().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn ending_an_expired_session_by_its_handle_reports_that_there_was_none() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let id = handle(&browser).await;
+    site.rows().age(90_000.0).await;
+    assert!(!site.store.destroy(&id).await.expect("an expired row"));
+}
+
+#[tokio::test]
+async fn ending_an_expired_session_among_others_reports_each_as_it_was() {
+    let site = Site::new().await;
+    let mut handles = Vec::new();
+    for _ in 0..20 {
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        handles.push(handle(&browser).await);
+    }
+    for expired in &handles[..10] {
+        let expire =
+            format!("UPDATE session SET expiry = now() - interval '1 hour' WHERE id = '{expired}'");
+        execute(&site.pool, &expire).await;
+    }
+    let ends: Vec<_> = handles
+        .iter()
+        .map(|id| {
+            let (store, id) = (site.store.clone(), id.clone());
+            tokio::spawn(async move { store.destroy(&id).await })
+        })
+        .collect();
+    for (number, end) in ends.into_iter().enumerate() {
+        let ended = end.await.expect("no panic").expect("an end");
+        assert_eq!(ended, number >= 10, "{number}");
+    }
 }
 
 /// A request that does this as soon as it goes on.

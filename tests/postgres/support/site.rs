@@ -7,7 +7,7 @@ use dev_postgres::{Lending, TestDatabase};
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use super::{Browser, Rows};
+use super::{Browser, Rows, execute};
 
 pub(crate) struct Site {
     pub(crate) database: TestDatabase,
@@ -39,6 +39,18 @@ impl Site {
             pool,
             store,
         }
+    }
+
+    /// The isolation level that connections have by default which are opened
+    /// from now on. Those of the site's own pool keep theirs.
+    pub(crate) async fn set_isolation(&self, level: &str) {
+        let sql = format!(
+            "DO $$ BEGIN EXECUTE format(
+                 'ALTER DATABASE %I SET default_transaction_isolation TO %L',
+                 current_database(), '{level}'
+             ); END $$"
+        );
+        execute(&self.pool, &sql).await;
     }
 
     pub(crate) fn layer(&self) -> PgSessionLayer {
