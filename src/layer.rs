@@ -23,7 +23,8 @@ use crate::{
 /// minutes for low, 2 to 5 for high value applications, absolute 4 to 8 hours.
 ///
 /// Two layers with different cookie names can be nested; [`Session`] is then
-/// the inner one's. Of two with the same name the inner one does nothing.
+/// the inner one's. Of two with the same name the inner one does nothing, which
+/// is logged once as a warning.
 ///
 /// ```
 /// use std::time::Duration;
@@ -77,8 +78,8 @@ impl PgSessionLayer {
     /// in a layer with another name. Default: `__Host-id`, or `id` if
     /// [`cookie_path`](Self::cookie_path) or
     /// [`cookie_domain`](Self::cookie_domain) forbid the prefix, or `id-` and
-    /// eight digits, which follow from the names of the database and the table,
-    /// without [`secure`](Self::secure).
+    /// eight hexadecimal digits, which follow from the names of the database and
+    /// the table, without [`secure`](Self::secure).
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         self.with(|config| config.cookie.name = Some(name.into()))
     }
@@ -270,8 +271,8 @@ impl PgSessionLayer {
     /// timeout layer cancelled halfway, leaves the session as it was.
     ///
     /// [`destroy`](crate::Session::destroy) and
-    /// [`logout`](crate::Session::logout) are always executed, and so is what
-    /// the handler [saved](crate::Session::save) itself. If a timeout layer
+    /// [`logout`](crate::Session::logout) are executed with any response, and what
+    /// the handler [saved](crate::Session::save) itself stays saved. If a timeout layer
     /// inside of this one responds with another status, exclude that here, or
     /// put the timeout layer outside: then a handler that is cancelled has no
     /// response, and nothing is saved.
@@ -356,7 +357,8 @@ impl PgSessionLayer {
     /// The check runs once a request, when the session is loaded. If it returns
     /// `false`, the row is deleted with the response, whatever the handler does,
     /// and the handler gets a new session. If it returns an error, because it
-    /// could not find out, the session stays and the request gets a 503.
+    /// could not find out, the session stays and the request gets a 503. An
+    /// [`Error`] keeps its own [status](Error::status).
     ///
     /// It may change the session that it is given. It must not load the session
     /// in another way: that is an error of kind

@@ -167,6 +167,10 @@ impl PgSessionStore {
     /// its certificate. Connections over a network that are not encrypted are
     /// logged as a warning, once for each server.
     ///
+    /// Parts that the URL omits come from the variables of libpq, such as `PGHOST`,
+    /// `PGUSER` and `PGPASSWORD`, and from the password file. Percent-encode `#`,
+    /// `/`, `?` and `@` in a password.
+    ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) when `url` is not a Postgres URL,

@@ -9,6 +9,9 @@
 //! It starts a Postgres of its own. With `DATABASE_URL` set it uses that one;
 //! for one that requires TLS turn on the crate's feature `tls-rustls`. `PORT`
 //! chooses the port; 0 takes any that is free.
+//!
+//! The cookie is `Secure`. Chromium and Firefox keep it on `http://localhost`;
+//! for Safari add `.secure(false)` to the layer in `sessions`.
 
 mod account;
 mod live;

@@ -80,7 +80,10 @@ pub(crate) async fn error_page(response: Response) -> Response {
     };
     let sentence = match error.kind() {
         ErrorKind::Ended => "You were signed out, or this page is out of date. Please reload it.",
-        _ => "The members' area is closed for a moment. Please try again.",
+        ErrorKind::Unavailable | ErrorKind::Conflict => {
+            "The members' area is closed for a moment. Please try again."
+        }
+        _ => "Something went wrong here. Please try again.",
     };
     let content = page(Some(sentence), &html! {});
     let (mut parts, _) = response.into_parts();

@@ -58,6 +58,15 @@ pub(super) struct Plan {
     pub(super) commit: Arc<Commit>,
 }
 
+/// The sessions that a login ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    /// Because of [`Login::end_others`].
+    others: u64,
+    /// Because of the limit, if there is one.
+    surplus: Option<Ended>,
+}
+
 impl Writer {
     pub(super) async fn reissue_row(self: &Arc<Self>, order: NewIdOrder) {
         let plan = Arc::new(Plan {
@@ -181,7 +190,7 @@ async fn reissue(
             begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
         }
     };
-    // Before the limit is enforced, which they would count for.
+    // The others would count for the limit.
     let others = match login.filter(|login| login.ends_others()) {
         Some(login) => {
             let (user, this) = (login.user_id(), row.id.as_str());

@@ -447,6 +447,7 @@ async fn end_others_batch(
     Ok(ended)
 }
 
+/// Ends all of the user's sessions beside this one.
 pub(super) async fn end_others(
     table: &Table,
     connection: &mut PgConnection,
