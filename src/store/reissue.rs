@@ -34,15 +34,6 @@ use crate::{
 /// Attempts to commit a new id, in spite of deadlocks and lost connections.
 const MAX_ATTEMPTS: usize = 3;
 
-/// What a login ended of the user's other sessions.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ends {
-    /// As it asked for.
-    others: u64,
-    /// Beyond the limit, where there is one.
-    surplus: Option<Ended>,
-}
-
 /// The input of each attempt. The changes are replayed on the locked row.
 pub(super) struct Plan {
     source: Source,
