@@ -342,6 +342,14 @@ impl Error {
         )
     }
 
+    /// For `take` and `update_now` beside a `discard` of the same request.
+    pub(crate) fn discarded() -> Self {
+        Self::new(
+            ErrorKind::Conflict,
+            "the same request discarded its changes while this one was being saved",
+        )
+    }
+
     pub(crate) fn abandoned() -> Self {
         Self::new(
             ErrorKind::Unavailable,

@@ -574,10 +574,16 @@ impl Session {
     /// committed all the same.
     pub async fn save(&self) -> Result<(), Error> {
         self.open_state().map(drop)?;
+        self.save_with(None).await
+    }
+
+    /// Saves what was recorded, and then this change, whose closure runs on the
+    /// committed value.
+    async fn save_with(&self, last: Option<Change>) -> Result<(), Error> {
         let session = self.clone();
         // If the handler's future is dropped, a token that is being committed
         // must not be lost: the response has to set its cookie.
-        let saving = async move { session.save_now().await }.in_current_span();
+        let saving = async move { session.save_now(last).await }.in_current_span();
         tokio::spawn(saving).await.unwrap_or_else(|stopped| {
             match stopped.try_into_panic() {
                 // A hook of the application panicked; pass the panic on to its
@@ -642,19 +648,16 @@ impl Session {
         let key = key.as_ref();
         check_key(key)?;
         self.check_removal(key)?;
+        self.open_state().map(drop)?;
         let taken = Arc::new(Mutex::new(None));
-        {
-            let mut state = self.open_state()?;
-            let (taken, name) = (Arc::clone(&taken), key.to_owned());
-            let read = move |stored: Option<&Json>| {
-                let value = stored.map_or(Ok(None), |raw| decode(&name, raw))?;
-                *locked(&taken) = value;
-                Ok(())
-            };
-            state.apply(Change::Take(key.to_owned(), Box::new(read)))?;
-            state.confirm();
-        }
-        self.save().await?;
+        let (keep, name) = (Arc::clone(&taken), key.to_owned());
+        let read = move |stored: Option<&Json>| {
+            let value = stored.map_or(Ok(None), |raw| decode(&name, raw))?;
+            *locked(&keep) = value;
+            Ok(())
+        };
+        let change = Change::Take(key.to_owned(), Box::new(read));
+        self.save_with(Some(change)).await?;
         Ok(locked(&taken).take())
     }
 
@@ -699,17 +702,13 @@ impl Session {
     {
         let key = AsRef::<str>::as_ref(&key);
         check_key(key)?;
+        let limits = self.open_state()?.limits();
         let updated = Arc::new(Mutex::new(None));
-        {
-            let mut state = self.open_state()?;
-            let updated = Arc::clone(&updated);
-            let keep = move |value| *locked(&updated) = Some(value);
-            let apply = self.checked(key, erased(key, state.limits(), update, keep));
-            let change = self.about(key, Change::Update(key.to_owned(), apply));
-            state.apply(change)?;
-            state.confirm();
-        }
-        self.save().await?;
+        let kept = Arc::clone(&updated);
+        let keep = move |value| *locked(&kept) = Some(value);
+        let apply = self.checked(key, erased(key, limits, update, keep));
+        let change = self.about(key, Change::Update(key.to_owned(), apply));
+        self.save_with(Some(change)).await?;
         let updated = locked(&updated).take();
         updated.ok_or_else(Error::abandoned)
     }

@@ -318,10 +318,17 @@ impl State {
         }
     }
 
-    /// Drops the data of another user. The login decides when the session
-    /// expires, and how long the browser keeps the cookie.
+    /// Drops the data of another user: of the row's, and of one whose login is
+    /// pending. The login decides when the session expires, and how long the
+    /// browser keeps the cookie.
     pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
-        if self.user().is_some_and(|user| user != login.user_id()) {
+        let is_dropped = match &self.new_id {
+            NewId::Login(pending) => pending.data == Data::IsDropped,
+            _ => false,
+        };
+        let users = [self.user(), self.row().and_then(|row| row.user.as_deref())];
+        let is_another = |user: &str| user != login.user_id();
+        if is_dropped || users.into_iter().flatten().any(is_another) {
             login.data = Data::IsDropped;
         }
         if login.data == Data::IsDropped {

@@ -19,6 +19,7 @@ use tracing::{Instrument as _, Span};
 use super::Session;
 use crate::{
     Error, ErrorKind, FailurePolicy,
+    changes::Change,
     document::Document,
     format::{CookieChange, Ticket},
     id::Token,
@@ -36,15 +37,29 @@ pub(crate) struct Closing {
 }
 
 impl Session {
-    pub(super) async fn save_now(&self) -> Result<(), Error> {
+    /// Records the last change, if there is one, once the saves before are over:
+    /// it must be part of this save and of no other one, because the caller
+    /// returns what its closure was called with.
+    pub(super) async fn save_now(&self, last: Option<Change>) -> Result<(), Error> {
         let mut cookie = self.0.saving.lock().await;
+        let is_confirmed = last.is_some();
+        if let Some(change) = last {
+            let mut state = self.open_state()?;
+            state.apply(change)?;
+            state.confirm();
+        }
         if let Err(error) = self.prepare() {
             self.state().forget_changes();
             return Err(error);
         }
         let writes = self.state().take_writes(self.timeouts(), Touch::Never);
+        let was_discarded = is_confirmed && !writes.is_confirmed;
         let outcome = self.execute(writes, &mut cookie).await;
-        outcome.inspect_err(|error| self.store().meter().failed(error))
+        outcome.inspect_err(|error| self.store().meter().failed(error))?;
+        match was_discarded {
+            true => Err(Error::discarded()),
+            false => Ok(()),
+        }
     }
 
     /// Closes the session for changes, saves them, and returns the cookie
@@ -53,7 +68,9 @@ impl Session {
     pub(crate) async fn commit(&self, closing: Closing) -> (CookieChange, Result<(), Error>) {
         let mut cookie = self.0.saving.lock().await;
         let (writes, prepared) = self.close(closing);
-        let must_hold = closing.on_failure == FailurePolicy::Refuse || writes.end_something();
+        let must_hold = closing.on_failure == FailurePolicy::Refuse
+            || writes.end_something()
+            || prepared.is_err();
         let outcome = self.execute(writes, &mut cookie).await.and(prepared);
         let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
         match outcome {

@@ -57,6 +57,9 @@ pub(crate) struct NewIdWrite {
     /// What the request sees. If a login finds its session under another id, it
     /// begins a separate session with this document.
     pub(crate) seen: Arc<Document>,
+    /// Whether the caller returns what the changes make of the row, so that
+    /// they can't begin a separate session.
+    pub(crate) is_confirmed: bool,
 }
 
 /// The source of a session with a new id.
@@ -90,6 +93,8 @@ pub(crate) struct PendingWrites {
     pub(crate) write: RowWrite,
     /// The document that the request saw when it took these writes.
     pub(crate) seen: Arc<Document>,
+    /// Whether a caller returns what these writes make of the row.
+    pub(crate) is_confirmed: bool,
 }
 
 impl PendingWrites {
@@ -118,15 +123,16 @@ impl State {
     /// Takes the pending writes. Changes that the handler makes before the
     /// outcome is settled belong to the next save.
     pub(crate) fn take_writes(&mut self, timeouts: &Timeouts, touch: Touch) -> PendingWrites {
-        let touch = self.touch_instead_of(touch);
         let ended = self.take_ended();
+        let touch = self.touch_instead_of(touch);
         self.complete();
         let is_changed = self.is_changed();
+        let is_confirmed = std::mem::take(&mut self.is_confirmed);
         let record = Record {
             outcome: (self.projection == Projection::Exact
                 && matches!(self.origin, Origin::Stored(..)))
             .then(|| Arc::clone(&self.document)),
-            is_confirmed: std::mem::take(&mut self.is_confirmed),
+            is_confirmed,
             changes: self.changes.take(),
         };
         let id = std::mem::replace(&mut self.new_id, NewId::None);
@@ -136,6 +142,7 @@ impl State {
             ended,
             write: self.write(record, is_changed, id, timeouts, touch),
             seen: Arc::clone(&self.document),
+            is_confirmed,
         }
     }
 
@@ -165,6 +172,9 @@ impl State {
         touch: Touch,
     ) -> RowWrite {
         match (&self.origin, id) {
+            (Origin::Moved(..), id) if id != NewId::None && record.is_confirmed => {
+                refused_as_moved(id)
+            }
             (
                 Origin::New | Origin::Moved(..) | Origin::ReadOnly(ReadOnlyReason::Moved { .. }),
                 NewId::Login(login),
@@ -175,12 +185,7 @@ impl State {
             (Origin::New, _) => RowWrite::None,
             (Origin::ReadOnly(_), NewId::None) if record.changes.is_empty() => RowWrite::None,
             (Origin::ReadOnly(reason), id) => RowWrite::Refused(*reason, id),
-            (Origin::Moved(..), id) if id != NewId::None => RowWrite::Refused(
-                ReadOnlyReason::Moved {
-                    retry_after: crate::expiry::MOVED_GRACE,
-                },
-                id,
-            ),
+            (Origin::Moved(..), id) if id != NewId::None => refused_as_moved(id),
             (Origin::Moved(row, _), _) if is_changed => {
                 RowWrite::Save(Arc::clone(row), record, Touch::Never)
             }
@@ -190,6 +195,7 @@ impl State {
                 changes: record.changes,
                 login: id.login(),
                 seen: Arc::clone(&self.document),
+                is_confirmed: record.is_confirmed,
             }),
             (Origin::Stored(row, _), _) if is_changed => {
                 RowWrite::Save(Arc::clone(row), record, touch)
@@ -220,13 +226,14 @@ impl State {
             changes: Changes::default(),
             login: Some(login),
             seen: Arc::clone(&self.document),
+            is_confirmed: false,
         })
     }
 
     fn touch_instead_of(&self, touch: Touch) -> Touch {
         match touch {
             _ if self.is_touched => Touch::Always,
-            Touch::IfDue if self.renews_signature => Touch::Always,
+            Touch::IfDue if self.renews_signature && self.row().is_some() => Touch::Always,
             touch => touch,
         }
     }
@@ -245,6 +252,11 @@ impl State {
                 .expect("an insert that is not measured never fails");
         }
     }
+}
+
+fn refused_as_moved(id: NewId) -> RowWrite {
+    let retry_after = crate::expiry::MOVED_GRACE;
+    RowWrite::Refused(ReadOnlyReason::Moved { retry_after }, id)
 }
 
 impl NewId {

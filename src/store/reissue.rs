@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub(super) login: Option<Arc<Login>>,
     /// What the request sees, see [`begin_separately`].
     seen: Arc<Document>,
+    /// See [`NewIdWrite`](crate::state::NewIdWrite).
+    is_confirmed: bool,
     limit: Option<SessionLimit>,
     deadline: tokio::time::Instant,
     /// What the transaction may have committed, see [`Undelivered`].
@@ -67,6 +69,7 @@ impl Writer {
             changes: Mutex::new(order.write.changes),
             login: order.write.login,
             seen: order.write.seen,
+            is_confirmed: order.write.is_confirmed,
             limit: self.set_up.limit,
             deadline: order.deadline,
             commit: Arc::default(),
@@ -299,14 +302,15 @@ async fn move_on(
 ///
 /// # Errors
 ///
-/// If the request is not a login, or the session was destroyed.
+/// If the request is not a login, if it returns a committed value, or if the
+/// session was destroyed.
 async fn begin_separately(
     table: &Table,
     connection: &mut PgConnection,
     plan: &Plan,
     successor: &RowId,
 ) -> Result<Row, Error> {
-    let Some(login) = &plan.login else {
+    let Some(login) = plan.login.as_ref().filter(|_| !plan.is_confirmed) else {
         return Err(Error::moved(MOVED_GRACE));
     };
     if login.data != Data::IsDropped && !exists(table, connection, successor.clone()).await? {

@@ -7,11 +7,12 @@
 //! of the token holds an [`Undelivered`]. Dropping it starts a task that
 //! restores the row of the old id and deletes the new one, in one transaction:
 //!
-//! 1. It locks the row of the old id. The transaction of the new id holds that
+//! 1. It locks the row of the old id, also if that id is deleted. The transaction of the new id holds that
 //!    lock until its end. So the outcome of that transaction is now known, even
 //!    if the connection was lost during the commit.
 //! 2. If the old row forwards to the new id, and the document of the new row is
 //!    unchanged, the old row gets back its document, expiry, user and device.
+//!    After the 60 seconds of the forwarding, only the new row is deleted.
 //! 3. If another request saved a change to the new row meanwhile, nothing is
 //!    undone, because that change was acknowledged.
 //!
@@ -188,20 +189,28 @@ async fn move_back(
     device: Option<&str>,
     after: &Row,
 ) -> Result<(), Error> {
-    if table.old_id == OldId::Forwards {
-        match found(lock(table, connection, &before.id).await)? {
-            // The forwarding expired, or the session was destroyed by its old
-            // id.
-            None => return delete_unsent(table, connection, &after.id).await,
-            Some(old) if old.successor().as_ref() != Some(&after.id) => return Ok(()),
-            Some(_) => {}
+    let old = found(lock(table, connection, &before.id).await)?;
+    match (table.old_id, &old) {
+        (OldId::Forwards, Some(old)) if old.successor().as_ref() != Some(&after.id) => {
+            return Ok(());
         }
+        // The transaction of the new id was rolled back.
+        (OldId::IsDeleted, Some(_)) => return Ok(()),
+        _ => {}
     }
     let Some(now) = found(lock(table, connection, &after.id).await)? else {
-        return Ok(());
+        // Without a lock on the old row, the commit may still be running.
+        return match old {
+            None => delete_unsent(table, connection, &after.id).await,
+            Some(_) => Ok(()),
+        };
     };
     if now.document() != after.document() {
         return Ok(());
+    }
+    // The forwarding expired, or the session was destroyed by its old id.
+    if table.old_id == OldId::Forwards && old.is_none() {
+        return delete(table, connection, &after.id).await;
     }
     if table.old_id == OldId::IsDeleted {
         let content = Content::from(Arc::clone(before.document().ok_or_else(Error::ended)?));
