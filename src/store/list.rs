@@ -61,6 +61,18 @@ pub struct ListSessions {
 ///
 /// As text, it can be in a link. It holds when the session began and its handle,
 /// so it stays valid when that session ends.
+///
+/// ```
+/// use axum_pg_session::ListPosition;
+///
+/// /// Where the page goes on that a link such as `/devices?after=…` asks for.
+/// fn after(query: Option<&str>) -> Option<ListPosition> {
+///     query?.parse().ok()
+/// }
+///
+/// assert_eq!(after(None), None);
+/// assert_eq!(after(Some("no position")), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListPosition {
     /// In microseconds since the epoch.
