@@ -508,10 +508,10 @@ async fn a_panic_in_a_replayed_update_harms_no_other_request_of_the_same_save() 
     all.expect("never closed").forget();
     lock.rollback().await.expect("a rollback");
     for (page, status) in saves.join_all().await {
-        assert_eq!(status, if page == "/page" { 200 } else { 503 }, "{page}");
+        assert_eq!(status, if page == "/page" { 200 } else { 500 }, "{page}");
     }
     let cycled = go("/replayed_and_cycled", &panics);
-    assert_eq!(cycled.await.1, 503);
+    assert_eq!(cycled.await.1, 500);
     // Neither the queue of the session nor any lock of the process is lost.
     assert_eq!(browser.peek("/page").await.body, "6");
     let expected = serde_json::json!({"n": 6});
