@@ -3,7 +3,7 @@
 //! The rest of the tests runs under one with
 //! `DEV_POSTGRES_SETTINGS=default_transaction_isolation=serializable`.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use axum::Router;
 use axum_pg_session::{AtLimit, Login, PgSessionLayer, PgSessionStore, Reaper, Session};
@@ -40,7 +40,8 @@ impl Under {
             .await
             .expect("a level");
         assert_eq!(found, self.level);
-        PgSessionStore::new(pool)
+        // A busy machine needs a while for so many logins at once.
+        PgSessionStore::new(pool).timeout(Duration::from_secs(25))
     }
 
     async fn app(&self) -> Router {
