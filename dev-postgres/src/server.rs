@@ -261,7 +261,7 @@ pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// As Postgres wants a key: nobody else may read it.
+/// Only its owner may read a key, or Postgres refuses it.
 pub(crate) fn write_for(user: Option<User>, file: &Path, contents: &str) -> io::Result<()> {
     fs::write(file, contents)?;
     fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
