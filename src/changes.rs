@@ -67,7 +67,9 @@ impl Changes {
 
     pub(crate) fn record(&mut self, change: Change) {
         if matches!(change, Change::Clear) {
-            self.list.retain(Change::sets_terms);
+            // The caller of a take returns what it finds in the newest row.
+            let stays = |change: &Change| change.sets_terms() || matches!(change, Change::Take(..));
+            self.list.retain(stays);
         }
         self.list.push(change);
     }
@@ -140,9 +142,14 @@ impl Change {
     fn adds_at_most(&self) -> Option<usize> {
         match self {
             Self::Insert(key, value) => Some(member_at_most(key, value)),
-            Self::Remove(_) | Self::Take(..) | Self::Clear => Some(0),
+            Self::Remove(_) | Self::Clear => Some(0),
             Self::Terms(change) => change.adds_at_most(),
-            Self::Update(..) | Self::Edit(_) | Self::Expiry(..) | Self::CookieLifetime(..) => None,
+            // These may also fail, and then no change is made.
+            Self::Take(..)
+            | Self::Update(..)
+            | Self::Edit(_)
+            | Self::Expiry(..)
+            | Self::CookieLifetime(..) => None,
         }
     }
 

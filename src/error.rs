@@ -86,7 +86,12 @@ pub enum ErrorKind {
     CrossSite,
     /// The user has as many sessions as allowed, so another login is refused.
     SessionLimit,
-    /// A value can't be written as JSON, or a user's id can't be stored.
+    /// There is no such user any more: the session table has a foreign key from
+    /// `user_id` to the application's users, and the login is of a user whom they
+    /// lack.
+    UnknownUser,
+    /// A value can't be written as JSON, or the encoding of the database lacks
+    /// one of its characters, or a user's id can't be stored.
     Serialize,
     /// A stored value is not of the type that was asked for.
     Deserialize,
@@ -108,7 +113,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Unavailable,
         Self::Database,
         Self::Setup,
@@ -117,6 +122,7 @@ impl ErrorKind {
         Self::Ambiguous,
         Self::CrossSite,
         Self::SessionLimit,
+        Self::UnknownUser,
         Self::Serialize,
         Self::Deserialize,
         Self::TooLarge,
@@ -138,6 +144,7 @@ impl ErrorKind {
             Self::Ambiguous => "ambiguous",
             Self::CrossSite => "cross_site",
             Self::SessionLimit => "session_limit",
+            Self::UnknownUser => "unknown_user",
             Self::Serialize => "serialize",
             Self::Deserialize => "deserialize",
             Self::TooLarge => "too_large",
@@ -202,7 +209,8 @@ impl Error {
     /// The status that this error has as a response: 503 for
     /// [`ErrorKind::Unavailable`], [`ErrorKind::Conflict`] and
     /// [`ErrorKind::Ended`], 400 for [`ErrorKind::Ambiguous`], 403 for
-    /// [`ErrorKind::SessionLimit`] and [`ErrorKind::CrossSite`], 507 for [`ErrorKind::TooLarge`], and 500
+    /// [`ErrorKind::SessionLimit`], [`ErrorKind::UnknownUser`] and
+    /// [`ErrorKind::CrossSite`], 507 for [`ErrorKind::TooLarge`], and 500
     /// otherwise.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -214,15 +222,19 @@ impl Error {
             // Not 413: an answer below 500 would keep what the handler did
             // before, and the request itself may be small.
             ErrorKind::TooLarge => StatusCode::INSUFFICIENT_STORAGE,
-            ErrorKind::SessionLimit | ErrorKind::CrossSite => StatusCode::FORBIDDEN,
+            ErrorKind::SessionLimit | ErrorKind::UnknownUser | ErrorKind::CrossSite => {
+                StatusCode::FORBIDDEN
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// After how long the same request may succeed, as the response says by its
     /// `Retry-After` (RFC 9110, section 10.2.3): 5 seconds for
-    /// [`ErrorKind::Unavailable`], 1 second for [`ErrorKind::Conflict`]. `None`
-    /// for errors that no time heals, [`ErrorKind::Ended`] among them.
+    /// [`ErrorKind::Unavailable`], 1 second for [`ErrorKind::Conflict`]. An error
+    /// of kind [`ErrorKind::Ended`] has one only if the request's token was
+    /// replaced less than 5 seconds ago: the rest of that time. `None` for errors
+    /// that no time heals.
     ///
     /// ```
     /// use std::time::Duration;
@@ -272,6 +284,7 @@ impl Error {
             ErrorKind::SessionLimit => {
                 "You are signed in on too many devices. Please sign out on one."
             }
+            ErrorKind::UnknownUser => "This account does not exist any more.",
             ErrorKind::CrossSite => "This request came from another site. Please try again here.",
             ErrorKind::TooLarge => "Your session is full.",
             ErrorKind::Database
@@ -326,6 +339,14 @@ impl Error {
             ErrorKind::Setup,
             "this is not the URL of a Postgres database",
             source,
+        )
+    }
+
+    /// For `take` and `update_now` beside a `discard` of the same request.
+    pub(crate) fn discarded() -> Self {
+        Self::new(
+            ErrorKind::Conflict,
+            "the same request discarded its changes while this one was being saved",
         )
     }
 
@@ -408,10 +429,10 @@ mod tests {
             .filter(|error| error.status() != StatusCode::INTERNAL_SERVER_ERROR)
             .map(Error::sentence)
             .collect();
-        assert_eq!(sentences.len(), 7);
+        assert_eq!(sentences.len(), 8);
         sentences.sort_unstable();
         sentences.dedup();
-        assert_eq!(sentences.len(), 7);
+        assert_eq!(sentences.len(), 8);
         let unavailable = Error::new(ErrorKind::Unavailable, "detail").sentence();
         assert!(unavailable.contains("store is unavailable"));
     }

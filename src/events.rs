@@ -37,6 +37,14 @@ pub(crate) fn ended_at_once(meter: &Meter, sessions: u64) {
     );
 }
 
+pub(crate) fn ended_by_a_login(meter: &Meter, sessions: u64) {
+    meter.sessions_ended(End::Bulk, sessions);
+    tracing::info!(
+        session.count = sessions,
+        "the other sessions of a user were ended by a login"
+    );
+}
+
 pub(crate) fn ended_at_the_limit(meter: &Meter, sessions: u64, limit: NonZeroU32) {
     meter.sessions_ended(End::Limit, sessions);
     tracing::info!(

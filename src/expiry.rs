@@ -4,39 +4,40 @@ use time::OffsetDateTime;
 
 use crate::document::{Meta, Reckoning};
 
-/// A day without a request ends a session.
+/// The default idle timeout: one day.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
-/// A month ends it whatever its activity.
+/// The default absolute timeout: 30 days.
 pub(crate) const ABSOLUTE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
-/// The part of the idle timeout that may pass before the expiry is moved: the
-/// index on `expiry` makes every move dear, so twenty per idle timeout suffice.
+/// Touches per idle timeout, by default. The index on `expiry` makes each touch
+/// expensive, so twenty must suffice.
 pub(crate) const TOUCHES_PER_IDLE_TIMEOUT: u32 = 20;
-/// Seconds by which a fixed end may differ in the table, which holds
-/// microseconds, and which another system writes by its own clock.
+/// Seconds by which a fixed expiry may differ in the table: the table holds
+/// microseconds, and another system writes it by its own clock.
 const ROUNDING: f64 = 1.0;
-/// No cookie may live longer (RFC 6265bis, section 5.5).
+/// The longest lifetime of a cookie (RFC 6265bis, section 5.5).
 pub(crate) const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
-/// Seconds since the epoch that Postgres can keep, with some millennia to
-/// spare: its calendar ends in the year 294276.
+/// The latest time that Postgres can store, in seconds since the epoch, with
+/// some millennia to spare: its calendar ends in the year 294276.
 const CALENDAR: f64 = 4e12;
 
-/// How long the old id of a session tells late saves where the session went.
-/// It opens nothing meanwhile. Longer than any request should run.
+/// How long the old id of a session forwards late saves to the successor row.
+/// It opens no session meanwhile. Longer than any request should run.
 pub(crate) const FORWARDING: Duration = Duration::from_secs(60);
-/// How long a request that arrives with the old token can't change anything:
-/// the response with the new token is still on its way to the browser, and a
-/// second session would replace its cookie. Longer than a response takes on a
-/// slow network; afterwards the response is taken for lost, and the visitor
-/// begins anew.
+/// How long a request that arrives with the old token can't change anything.
+/// The response with the new token is still on its way to the browser, and a
+/// second session would replace its cookie. The time is longer than a response
+/// takes on a slow network. After it, the response counts as lost, and a write
+/// begins a new session.
 pub(crate) const MOVED_GRACE: Duration = Duration::from_secs(5);
 
-/// What is left of [`MOVED_GRACE`] for a row that only forwards.
+/// The rest of [`MOVED_GRACE`] for a row that only forwards.
 pub(crate) fn moved_grace_left(times: Times) -> Option<Duration> {
     let left = times.expires - times.now - (FORWARDING - MOVED_GRACE).as_secs_f64();
     (left > 0.0).then(|| Duration::from_secs_f64(left.min(MOVED_GRACE.as_secs_f64())))
 }
 
-/// When one session ends, for [`Session::set_expiry`](crate::Session::set_expiry).
+/// When a session expires, for
+/// [`Session::set_expiry`](crate::Session::set_expiry).
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,21 +64,21 @@ pub(crate) fn moved_grace_left(times: Times) -> Option<Duration> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Expiry {
-    /// As the layer says: its idle and its absolute timeout.
+    /// By the layer's idle and absolute timeouts.
     Default,
-    /// After this long without a request. The layer's absolute timeout stays.
+    /// After this long without a request. The layer's absolute timeout also
+    /// applies.
     Idle(Duration),
-    /// At this instant, whatever the activity and the layer's timeouts.
+    /// At this instant, whatever the activity and the layer's timeouts are.
     At(OffsetDateTime),
-    /// After this long without a request, and this long after the session
-    /// began, or its user signed in, whatever the activity. The layer's
-    /// timeouts play no part.
+    /// After `idle` without a request, and at the latest `absolute` after the
+    /// session began or its user signed in. The layer's timeouts don't apply.
     ///
-    /// It needs the column `created`. Koa's format can't keep it.
+    /// Needs the column `created`. Koa's format can't store it.
     Timeouts {
-        /// Without a request.
+        /// The longest time without a request.
         idle: Duration,
-        /// Whatever the activity.
+        /// The longest time, whatever the activity.
         absolute: Duration,
     },
 }
@@ -87,31 +88,31 @@ pub(crate) fn epoch_seconds(instant: OffsetDateTime) -> f64 {
     since.as_seconds_f64()
 }
 
-/// The hard limit of a session's life.
+/// The absolute timeout of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Absolute {
-    /// On where the table can tell when a session was created.
+    /// The default limit, if the table knows when a session was created.
     WherePossible,
     Off,
     After(Duration),
 }
 
-/// The layer's choice of timeouts.
+/// The timeouts of a layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Timeouts {
-    /// Where the application chose one.
+    /// `None` if the application did not choose one.
     pub(crate) idle: Option<Duration>,
     pub(crate) absolute: Absolute,
     pub(crate) touch_interval: Option<Duration>,
 }
 
-/// What the database said of a row's times, in seconds since the epoch.
+/// The times of a row by the database's clock, in seconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Times {
     pub(crate) now: f64,
     pub(crate) expires: f64,
     pub(crate) created: Option<f64>,
-    /// By a request that kept the session alive, where the table tells.
+    /// The last request that extended the session, if the table has the column.
     pub(crate) seen: Option<f64>,
 }
 
@@ -144,7 +145,7 @@ impl Timeouts {
         self.idle.unwrap_or(IDLE_TIMEOUT)
     }
 
-    /// The idle timeout and the end that the session itself has.
+    /// The session's own idle timeout and fixed expiry.
     fn own_terms(&self, meta: &Meta) -> (Option<f64>, Option<f64>) {
         match (meta.reckoning, self.idle) {
             (Reckoning::Foreign, Some(idle)) => (Some(idle.as_secs_f64()), None),
@@ -152,7 +153,8 @@ impl Timeouts {
         }
     }
 
-    /// Whether the session has an end of its own, whatever its activity.
+    /// Whether the session has a fixed expiry of its own, whatever its
+    /// activity.
     pub(crate) fn has_own_end(&self, meta: &Meta) -> bool {
         self.own_terms(meta).1.is_some()
     }
@@ -186,9 +188,10 @@ impl Timeouts {
         }
     }
 
-    /// Whether the row is past a limit that its expiry does not know of yet:
-    /// the layer's timeouts may have been lowered since it was written.
-    /// `zone_slack` is how far a stored expiry may seem to be ahead.
+    /// Whether the session has ended by a limit that the stored expiry doesn't
+    /// reflect yet: the layer's timeouts may have been lowered since the row
+    /// was written. `zone_slack` is how far a stored expiry may seem to be
+    /// ahead.
     pub(crate) fn has_ended(&self, meta: &Meta, times: Times, zone_slack: f64) -> bool {
         let is_past_deadline = self
             .deadline(meta, times.created)
@@ -196,10 +199,10 @@ impl Timeouts {
         is_past_deadline || self.has_idled_out(meta, times, zone_slack)
     }
 
-    /// If the table has no `last_seen`, an expiry further ahead than the idle
-    /// timeout reaches was written under a longer one, and nobody knows how long
-    /// the session has idled: it is taken for ended. Another system moves the
-    /// expiry by its own rules, which tells nothing about activity.
+    /// If the table has no `last_seen`, the idle time is unknown. An expiry
+    /// further ahead than the idle timeout was written under a longer timeout,
+    /// so the session counts as ended. Another system moves the expiry by its
+    /// own rules, which say nothing about activity.
     fn has_idled_out(&self, meta: &Meta, times: Times, zone_slack: f64) -> bool {
         let ttl = self.extent(meta, times.created).ttl;
         if meta.reckoning == Reckoning::Foreign || ttl.is_infinite() {
@@ -214,7 +217,8 @@ impl Timeouts {
     pub(crate) fn is_touch_due(&self, meta: &Meta, times: Times) -> bool {
         let extent = self.extent(meta, times.created);
         let moved = (extent.from(times.now) - times.expires).abs();
-        // At its absolute end an expiry moves no more, but its user is seen.
+        // At the absolute timeout the expiry no longer moves, but `last_seen`
+        // does.
         let unseen = times.seen.map_or(0.0, |seen| times.now - seen);
         (moved > 0.0 && moved >= self.precision(extent))
             || (unseen > 0.0 && unseen >= self.precision_of_seen(extent))
@@ -238,26 +242,26 @@ impl Timeouts {
         )
     }
 
-    /// A session that idles for less than the layer's is touched as often in
-    /// its shorter life, or it would never be.
+    /// A session with a shorter idle timeout than the layer's is touched as
+    /// often within it. Otherwise it would never be touched.
     fn share_of_idle(&self, ttl: f64) -> f64 {
         (ttl / self.idle().as_secs_f64()).min(1.0)
     }
 
-    /// How long a browser may have use of the cookie of this session.
+    /// How long a browser can use the cookie of this session.
     pub(crate) fn cookie_life(&self, meta: &Meta, times: Times) -> Duration {
         self.deadline(meta, times.created)
             .map(|deadline| (deadline - times.now).clamp(0.0, COOKIE_LIMIT.as_secs_f64()))
             .map_or(COOKIE_LIMIT, Duration::from_secs_f64)
     }
 
-    /// Whether a cookie sent once can end before its session does.
+    /// Whether a cookie that is set only once can expire before its session.
     pub(crate) fn outlives_cookie(&self, meta: &Meta, times: Times) -> bool {
         meta.reckoning == Reckoning::Foreign || self.cookie_life(meta, times) >= COOKIE_LIMIT
     }
 }
 
-/// What Postgres could not keep as a timestamp is forever, or at once.
+/// A time beyond Postgres's calendar means never; a negative one means now.
 fn in_calendar(seconds: f64) -> f64 {
     match seconds > CALENDAR {
         true => f64::INFINITY,
@@ -396,7 +400,7 @@ mod tests {
         };
         assert!(ended(seen(15.0 * 60.0)));
         assert!(!ended(seen(14.0 * 60.0)));
-        // Without `last_seen` only the expiry tells.
+        // Without `last_seen` only the expiry shows it.
         assert!(ended(times(0.0, 16.0 * 60.0, 0.0)));
         assert!(!ended(times(0.0, 15.0 * 60.0, 0.0)));
     }

@@ -24,9 +24,9 @@ use crate::{Error, LazySession, Session};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SessionRejection {
-    /// No layer has put a session into the request. Answered with 500.
+    /// No layer has put a session into the request. The response is a 500.
     MissingLayer,
-    /// The session could not be loaded. Answered as its [`Error`] is.
+    /// The session could not be loaded. The response is that of the [`Error`].
     NotLoaded(Error),
 }
 

@@ -18,8 +18,9 @@ use crate::{
 };
 
 pin_project! {
-    /// The response of a [`PgSessionService`](crate::PgSessionService): the
-    /// handler's, once what it did to the session is committed.
+    /// The future of a [`PgSessionService`](crate::PgSessionService). It
+    /// resolves to the handler's response after the changes to the session are
+    /// committed.
     ///
     /// ```
     /// use std::{convert::Infallible, future::{Ready, ready}};
@@ -54,7 +55,7 @@ pin_project! {
     }
 }
 
-/// What happens to the cookie, and whether all was saved.
+/// The cookie change, and whether all writes succeeded.
 type Committed = (CookieChange, Result<(), Error>);
 
 impl<F, B> ResponseFuture<F, B> {
@@ -65,7 +66,7 @@ impl<F, B> ResponseFuture<F, B> {
         }
     }
 
-    /// If a layer further out has the session.
+    /// For a request whose session belongs to an outer layer.
     pub(crate) fn passing_on(handler: F) -> Self {
         Self {
             session: None,
@@ -80,8 +81,8 @@ where
 {
     type Output = Result<Response<ResponseBody<B>>, E>;
 
-    /// Dropped while the handler runs, nothing is saved. Dropped while the
-    /// session is saved, what was sent is still committed.
+    /// If the future is dropped while the handler runs, nothing is saved. If it
+    /// is dropped during the commit, writes that were sent are still committed.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
@@ -109,14 +110,14 @@ where
     }
 }
 
-/// The session, if it was asked for before the response started.
+/// Closes the session for changes. Returns it if it was loaded before the
+/// response started.
 fn end_of_changes(session: LazySession) -> Option<LazySession> {
     session.start_response();
     session.looked_at().is_some().then_some(session)
 }
 
-/// What the response's status and the application's choices leave of the
-/// request's record.
+/// Decides what to save, by the response's status and the application's hooks.
 fn closing(session: &LazySession, status: StatusCode) -> Closing {
     let config = session.config();
     Closing {
@@ -129,8 +130,8 @@ fn closing(session: &LazySession, status: StatusCode) -> Closing {
     }
 }
 
-/// A session that could not be loaded owes nothing: its rejection is the
-/// response already.
+/// If the session could not be loaded, nothing is saved: the rejection already
+/// is the response.
 fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committed> {
     Box::pin(async move {
         match session.looked_at() {
@@ -171,19 +172,21 @@ fn opened(session: &LazySession) -> Option<&Session> {
     session.looked_at()?.as_ref().ok()
 }
 
-/// Whether the handler ended a session whose cookie opened nothing. A cookie
-/// that only expired stays: the browser may have got a new one meanwhile, and
-/// RFC 6265 has no way to remove a cookie only if it still has a certain
-/// value. An application behind a proxy that shares the table may have
-/// replaced the cookie already.
+/// Whether the handler destroyed a session whose cookie opened nothing, so the
+/// cookie must be removed.
+///
+/// An expired cookie alone is not removed: the browser may have a new one by
+/// now, and RFC 6265 can't remove a cookie on the condition that it has a
+/// certain value. A cookie that the response already sets is kept: behind a
+/// proxy, another application on the same table may have set it.
 fn ends_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
     session.has_cookie()
         && opened(session).is_some_and(Session::removes_cookie)
         && !is_set(headers, session.config().cookie_name())
 }
 
-/// Headers that describe the body that is replaced, or that hand out what a
-/// handler meant for a request that succeeded.
+/// Headers that describe the replaced body, or that are meant only for a
+/// successful request.
 const OF_THE_BODY: [HeaderName; 14] = [
     header::ACCEPT_RANGES,
     header::AGE,
@@ -201,9 +204,10 @@ const OF_THE_BODY: [HeaderName; 14] = [
     header::LOCATION,
 ];
 
-/// The handler's response would claim what was not stored. What other layers
-/// added to it, such as CORS headers and a request id, stays. The error is in
-/// the response's extensions, for an application that shows its own page.
+/// Replaces the handler's response, which would claim a change that was not
+/// stored. The headers of other layers stay, such as CORS and the request id.
+/// The error is in the response's extensions, for applications that show their
+/// own page.
 fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
     log(error);
     let (mut parts, _) = response.into_parts();
@@ -228,12 +232,14 @@ fn status_of(error: &Error) -> StatusCode {
     match error.status() {
         status if status.is_client_error() => status,
         StatusCode::INSUFFICIENT_STORAGE => StatusCode::INSUFFICIENT_STORAGE,
+        // Another attempt would be refused as well.
+        status if error.kind() == ErrorKind::Serialize => status,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
-/// A user who signs out while another request runs, or a planted cookie, is no
-/// fault of the site's.
+/// Logs the error. A logout during another request, or a planted cookie, is not
+/// a fault of the site, so the level is debug.
 fn log(error: &Error) {
     let (kind, status) = (error.kind(), status_of(error).as_u16());
     let error = error as &dyn std::error::Error;

@@ -1,5 +1,5 @@
-//! The closures by which an application takes part in a session's life, and
-//! the copy of the request's head that they see.
+//! The closures that an application gives to a layer, and the copy of the
+//! request's head that they get.
 
 use std::{error::Error as StdError, fmt, future::Future, sync::Arc};
 
@@ -15,13 +15,13 @@ type ValidIf =
 type BeforeSave = Arc<dyn Fn(&Session) -> Result<(), Error> + Send + Sync>;
 type ByResponse = Arc<dyn Fn(&Parts, StatusCode) -> bool + Send + Sync>;
 
-/// What the check of [`valid_if`](crate::PgSessionLayer::valid_if) may return:
-/// a `bool`, or a `Result<bool, E>` if the check itself can fail.
+/// The return type of a [`valid_if`](crate::PgSessionLayer::valid_if) check: a
+/// `bool`, or a `Result<bool, E>` if the check can fail.
 ///
 /// ```
 /// use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
 ///
-/// /// Asks another service, which may be away.
+/// /// Asks another service, which may be unavailable.
 /// async fn is_banned(user_id: Option<String>) -> Result<bool, std::io::Error> {
 ///     Ok(user_id.as_deref() == Some("mallory"))
 /// }
@@ -69,11 +69,12 @@ pub(crate) struct Hooks {
 }
 
 tokio::task_local! {
-    /// The request whose session is being checked by this task.
+    /// The request whose session this task is checking.
     static CHECKING: usize;
 }
 
-/// Whether `request` waits for a check that is itself asking for the session.
+/// Whether the check for `request` is loading the session that it checks, which
+/// would deadlock.
 pub(crate) fn is_checking(request: usize) -> bool {
     CHECKING.try_with(|checking| *checking == request) == Ok(true)
 }
@@ -111,9 +112,8 @@ impl Hooks {
         self.save_if = Some(Arc::new(predicate));
     }
 
-    /// A copy of the request's head, if a hook will look at it. Its address is
-    /// the one that the client asked for, also if a router has stripped a
-    /// prefix of it.
+    /// A copy of the request's head, if a hook uses it. The URI is the one that
+    /// the client requested, even if a router has stripped a prefix.
     pub(crate) fn head_of<B>(&self, request: &Request<B>) -> Option<Arc<Parts>> {
         if self.valid_if.is_none() && self.touch_if.is_none() && self.save_if.is_none() {
             return None;
@@ -132,7 +132,7 @@ impl Hooks {
 
     /// # Errors
     ///
-    /// When the check fails; then nothing is known about the session.
+    /// If the check fails. Then the validity of the session is unknown.
     pub(crate) async fn is_valid(
         &self,
         session: &Session,
@@ -148,7 +148,7 @@ impl Hooks {
 
     /// # Errors
     ///
-    /// When the application's hook fails.
+    /// If the application's hook fails.
     pub(crate) fn before_save(&self, session: &Session) -> Result<(), Error> {
         match &self.before_save {
             Some(before_save) => before_save(session),
@@ -156,7 +156,7 @@ impl Hooks {
         }
     }
 
-    /// Whether a response with this status keeps the session alive.
+    /// Whether a response with this status extends the session.
     pub(crate) fn touches(&self, head: Option<&Arc<Parts>>, status: StatusCode) -> bool {
         match (&self.touch_if, head) {
             (Some(touch_if), Some(head)) => touch_if(head, status),
@@ -164,9 +164,9 @@ impl Hooks {
         }
     }
 
-    /// Whether a response with this status saves what the handler recorded. A
-    /// timeout inside of the layer responds with 408 for a handler that it
-    /// cancelled halfway.
+    /// Whether a response with this status saves what the handler recorded. The
+    /// default excludes 408: a timeout layer inside this layer sends it for a
+    /// handler that it cancelled halfway.
     pub(crate) fn saves(&self, head: Option<&Arc<Parts>>, status: StatusCode) -> bool {
         match (&self.save_if, head) {
             (Some(save_if), Some(head)) => save_if(head, status),
@@ -175,13 +175,13 @@ impl Hooks {
     }
 }
 
-/// An error of this crate keeps its kind.
+/// Converts the error of a check. An error of this crate keeps its kind.
 fn unchecked(source: BoxError) -> Error {
     match source.downcast::<Error>() {
         Ok(error) => *error,
         Err(source) => Error::caused(
             ErrorKind::Unavailable,
-            "the application's check of the session failed",
+            "the `valid_if` check of the session failed",
             source,
         ),
     }

@@ -6,7 +6,7 @@ use tower_layer::Layer;
 
 use crate::{
     CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
-    SiteData, Transport,
+    SessionId, SiteData, Transport,
     config::{Config, CrossSite, Empty},
     cookie::Scope,
     expiry::{Absolute, Timeouts},
@@ -23,7 +23,8 @@ use crate::{
 /// minutes for low, 2 to 5 for high value applications, absolute 4 to 8 hours.
 ///
 /// Two layers with different cookie names can be nested; [`Session`] is then
-/// the inner one's. Of two with the same name the inner one does nothing.
+/// the inner one's. Of two with the same name the inner one does nothing, which
+/// is logged once as a warning.
 ///
 /// ```
 /// use std::time::Duration;
@@ -77,8 +78,8 @@ impl PgSessionLayer {
     /// in a layer with another name. Default: `__Host-id`, or `id` if
     /// [`cookie_path`](Self::cookie_path) or
     /// [`cookie_domain`](Self::cookie_domain) forbid the prefix, or `id-` and
-    /// eight digits, which follow from the names of the database and the table,
-    /// without [`secure`](Self::secure).
+    /// eight hexadecimal digits, which follow from the names of the database and
+    /// the table, without [`secure`](Self::secure).
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         self.with(|config| config.cookie.name = Some(name.into()))
     }
@@ -270,8 +271,8 @@ impl PgSessionLayer {
     /// timeout layer cancelled halfway, leaves the session as it was.
     ///
     /// [`destroy`](crate::Session::destroy) and
-    /// [`logout`](crate::Session::logout) are always executed, and so is what
-    /// the handler [saved](crate::Session::save) itself. If a timeout layer
+    /// [`logout`](crate::Session::logout) are executed with any response, and what
+    /// the handler [saved](crate::Session::save) itself stays saved. If a timeout layer
     /// inside of this one responds with another status, exclude that here, or
     /// put the timeout layer outside: then a handler that is cancelled has no
     /// response, and nothing is saved.
@@ -356,7 +357,8 @@ impl PgSessionLayer {
     /// The check runs once a request, when the session is loaded. If it returns
     /// `false`, the row is deleted with the response, whatever the handler does,
     /// and the handler gets a new session. If it returns an error, because it
-    /// could not find out, the session stays and the request gets a 503.
+    /// could not find out, the session stays and the request gets a 503. An
+    /// [`Error`] keeps its own [status](Error::status).
     ///
     /// It may change the session that it is given. It must not load the session
     /// in another way: that is an error of kind
@@ -411,6 +413,55 @@ impl PgSessionLayer {
         prepare: impl Fn(&Session) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
         self.with(|config| config.hooks.set_before_save(prepare))
+    }
+
+    /// Keeps the session of this handle alive from outside of a request, such
+    /// as for a visitor who uses only a WebSocket. Returns whether the session is
+    /// alive: `false` if it ended.
+    ///
+    /// It extends the session as a request does: by the layer's timeouts or the
+    /// session's own, never beyond the absolute timeout, and at most once in a
+    /// [`touch_interval`](Self::touch_interval), so it can be called often. It
+    /// never revives an ended session. If the session got a new id, it
+    /// follows, as [`PgSessionStore::load`] does: for one minute, so load the
+    /// session to learn the new handle. It sends no cookie. In this crate's own
+    /// format the cookie lives as long as the session can, whatever extends it;
+    /// in Koa's format the next request renews it.
+    ///
+    /// Call it when the visitor does something, not when a timer fires: a
+    /// session that a timer keeps alive never idles out.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    /// let layer = PgSessionLayer::new(store).idle_timeout(30 * MINUTE);
+    /// let ada = TestVisitor::of(&layer);
+    /// ada.given(|session| session.login("ada")).await?;
+    /// let id = ada.session().await?.id().expect("it is stored");
+    ///
+    /// for _ in 0..3 {
+    ///     ada.idle_for(20 * MINUTE).await?;
+    ///     assert!(layer.touch(&id).await?);
+    /// }
+    /// ada.idle_for(31 * MINUTE).await?;
+    /// assert!(!layer.touch(&id).await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`check`](Self::check), and when the database could not be
+    /// asked, or could not extend the session.
+    pub async fn touch(&self, id: &SessionId) -> Result<bool, Error> {
+        self.check()?;
+        let config = &self.config;
+        config.store.touch_by_id(id, &config.timeouts).await
     }
 
     /// Looks for contradictions: between the cookie's attributes, the

@@ -25,14 +25,14 @@ use crate::{
     telemetry::{Lookup, loading},
 };
 
-/// A session that is loaded when somebody asks for it.
+/// A session that is loaded when it is first used.
 ///
 /// The layer puts it into the request's extensions, for middleware that may
-/// need the session; handlers take [`Session`]. It is an extractor too, one
-/// that costs nothing.
+/// need the session. Handlers take [`Session`]. It is also an extractor, one
+/// that runs no query.
 ///
-/// Where two layers are nested it is the inner one's; [`named`](Self::named)
-/// finds the other.
+/// If two layers are nested, it belongs to the inner one.
+/// [`named`](Self::named) finds the other.
 ///
 /// ```
 /// use axum::{Router, body::Body, extract::Request, middleware::{Next, from_fn}, response::Response};
@@ -47,7 +47,7 @@ use crate::{
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // Nothing listens there: a request that needs no session does not notice.
+/// // No server listens there. Requests that don't use the session still work.
 /// let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none")?;
 /// let app = Router::new()
 ///     .fallback(|| async { "public" })
@@ -65,11 +65,11 @@ struct Lazy {
     config: Arc<Config>,
     cookies: Cookies,
     line: Line,
-    /// What the request says of its session, once somebody asks.
+    /// The request's tokens, parsed at the first use.
     presented: OnceLock<Presented>,
     /// Whether the request can't begin a session.
     is_refused_a_session: bool,
-    /// For the application's check of the session, where it has one.
+    /// For the layer's hooks, if it has any.
     head: Option<Arc<Parts>>,
     session: OnceCell<Result<Session, Error>>,
     response_started: AtomicBool,
@@ -96,20 +96,21 @@ impl LazySession {
         }))
     }
 
-    /// The session, loaded at the first call, whoever makes it.
+    /// Returns the session. The first call loads it.
     ///
     /// # Errors
     ///
-    /// When the row could not be loaded, the same one at each call; and of kind
-    /// [`Reentrant`](crate::ErrorKind::Reentrant) in the check of
-    /// [`valid_if`](crate::PgSessionLayer::valid_if), which is given the session.
+    /// If the row could not be loaded: then each call returns the same error.
+    /// Of kind [`Reentrant`](crate::ErrorKind::Reentrant) if the
+    /// [`valid_if`](crate::PgSessionLayer::valid_if) check calls it, because
+    /// the check already gets the session.
     pub async fn load(&self) -> Result<Session, Error> {
         if is_checking(self.0.number()) {
             return Err(Error::reentrant());
         }
         let session = self.0.session.get_or_init(|| self.0.open()).await;
-        // Against the fence of `start_response`: either the response sees this
-        // session, or this call sees that the response has started.
+        // Pairs with the fence of `start_response`: either the response sees
+        // this session, or this call sees that the response has started.
         fence(Ordering::SeqCst);
         if self.0.response_started.load(Ordering::Relaxed) {
             session.iter().for_each(Session::close_for_changes);
@@ -117,8 +118,75 @@ impl LazySession {
         session.clone()
     }
 
-    /// The session of the layer with this cookie name, this one or one
-    /// further out.
+    /// Whether the request carries a token of this layer's form, without
+    /// looking whether it opens a session.
+    ///
+    /// `false` means that the visitor has no session. `true` proves nothing: the
+    /// token may be unknown or expired, and unless tokens are
+    /// [signed](crate::PgSessionLayer::signing_keys) it may be invented.
+    ///
+    /// Use this before the handler, for example for a stricter rate limit of
+    /// visitors without a session, or to serve them from a cache. Together with
+    /// [`will_be_created`](Self::will_be_created) it bounds how many anonymous
+    /// sessions are begun:
+    ///
+    /// ```
+    /// use axum::{
+    ///     Router, body::Body, extract::Request, http::StatusCode, middleware::{Next, from_fn},
+    ///     response::{IntoResponse, Response}, routing::get,
+    /// };
+    /// use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
+    /// use tower::ServiceExt;
+    ///
+    /// # fn is_over_its_limit(_: &Request) -> bool { true }
+    /// /// Refuses a client that begins one session after the other.
+    /// async fn limit(session: LazySession, request: Request, next: Next) -> Result<Response, Error> {
+    ///     let is_over = !session.has_token() && is_over_its_limit(&request);
+    ///     let response = next.run(request).await;
+    ///     if is_over && session.will_be_created() {
+    ///         session.load().await?.discard()?;
+    ///         return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
+    ///     }
+    ///     Ok(response)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none")?;
+    /// let app = Router::new()
+    ///     .route("/", get(|| async { "public" }))
+    ///     .route("/cart", get(async |session: Session| session.insert("cart", ["tea"])))
+    ///     .layer(from_fn(limit))
+    ///     .layer(PgSessionLayer::new(PgSessionStore::new(pool)));
+    ///
+    /// let ask = |path| app.clone().oneshot(Request::get(path).body(Body::empty()).expect("a path"));
+    /// assert_eq!(ask("/").await?.status(), StatusCode::OK);
+    /// assert_eq!(ask("/cart").await?.status(), StatusCode::TOO_MANY_REQUESTS);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        !self.0.presented().tokens.is_empty()
+    }
+
+    /// Whether the session was loaded in this request, by a handler, an
+    /// extractor or a middleware. A load that failed counts too.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.looked_at().is_some()
+    }
+
+    /// Whether this request is about to begin a session: nothing is stored yet,
+    /// and what was done so far is worth a row and a cookie. Loads nothing.
+    ///
+    /// Use this after the handler, see the example of
+    /// [`has_token`](Self::has_token).
+    #[must_use]
+    pub fn will_be_created(&self) -> bool {
+        matches!(self.looked_at(), Some(Ok(session)) if session.will_be_created())
+    }
+
+    /// Returns the session of the layer with this cookie name: of this layer,
+    /// or of an outer one.
     ///
     /// ```
     /// use axum_pg_session::{LazySession, Session, Error};
@@ -136,7 +204,7 @@ impl LazySession {
         self.0.outer.as_ref()?.named(cookie_name)
     }
 
-    /// The outcome of loading, where anybody asked for it.
+    /// The outcome of the load, if the session was loaded.
     pub(crate) fn looked_at(&self) -> Option<&Result<Session, Error>> {
         self.0.session.get()
     }
@@ -146,7 +214,7 @@ impl LazySession {
         fence(Ordering::SeqCst);
     }
 
-    /// The request's head, if a hook of the layer looks at it.
+    /// The request's head, if a hook of the layer uses it.
     pub(crate) fn head(&self) -> Option<&Arc<Parts>> {
         self.0.head.as_ref()
     }
@@ -159,20 +227,15 @@ impl LazySession {
         self.0.line
     }
 
-    /// Whether the request carries a token.
-    #[cfg(feature = "testing")]
-    pub(crate) fn has_token(&self) -> bool {
-        !self.0.presented().tokens.is_empty()
-    }
-
-    /// Whether the request carries a cookie of our name, of whatever value.
+    /// Whether the request carries a cookie of the layer's name, with any
+    /// value.
     pub(crate) fn has_cookie(&self) -> bool {
         self.0.presented().named
     }
 }
 
 impl fmt::Debug for Lazy {
-    /// Without the request's head, which holds the cookies.
+    /// Omits the request's head, which holds the cookies.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lazy")
             .field("config", &self.config)
@@ -217,7 +280,7 @@ impl Lazy {
                 Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::CrossSite)))
             }
             [] => Ok(self.without_row(Origin::New)),
-            // The one that was cut off may be the live one.
+            // A token that was not looked up may be the live one.
             _ if presented.is_cut => {
                 Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::Ambiguous)))
             }
@@ -234,7 +297,7 @@ impl Lazy {
         }
     }
 
-    /// The application's check of a session that is stored.
+    /// Runs the application's check, if the session is stored.
     async fn check(&self, session: &Session, lookup: Lookup) -> Result<Lookup, Error> {
         let hooks = &self.config.hooks;
         if session.is_new() {
@@ -261,7 +324,7 @@ impl Lazy {
         }
     }
 
-    /// Tells requests apart while they last.
+    /// A number that no other live request has.
     fn number(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
@@ -295,8 +358,9 @@ impl Lazy {
         }
     }
 
-    /// Which session the tokens open. Order proves nothing, so of several
-    /// live ones none is taken; a dead one never ends a live one.
+    /// Finds the session that the tokens open. The order of the tokens proves
+    /// nothing, so if several are live, none is used. A dead token never
+    /// affects a live one.
     fn resolve(&self, ids: &[RowId], rows: Vec<Arc<Row>>) -> State {
         let mut opened = rows.into_iter().map(|row| self.classify(row));
         let mut verdict = Opened::Nothing;
@@ -330,8 +394,7 @@ impl Lazy {
         if meta.successor.is_some() {
             return match moved_grace_left(row.times) {
                 Some(retry_after) => Opened::ReadOnly(ReadOnlyReason::Moved { retry_after }),
-                // The new token must have reached its browser by now, or never
-                // will.
+                // The new token has reached the browser by now, or never will.
                 None => Opened::Nothing,
             };
         }
@@ -343,7 +406,7 @@ impl Lazy {
     }
 }
 
-/// What came of the question, before the application's own check.
+/// The outcome of the lookup, before the application's check.
 fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
     match found.as_ref().map(State::origin) {
         Err(_) | Ok(Origin::ReadOnly(ReadOnlyReason::NotLoaded)) => Lookup::Failed,

@@ -1,6 +1,11 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+/// The blocks of the guide are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/recipes.md")]
+struct Recipes;
+
 mod changes;
 mod config;
 mod cookie;
@@ -67,7 +72,10 @@ pub use crate::{
     session::Session,
     signing::{SigningKeys, Unsigned},
     site_data::SiteData,
-    store::{MIGRATOR, PgSessionStore, TableReport, UserSession, UserSessions},
+    store::{
+        ListPosition, ListSessions, MIGRATOR, PgSessionStore, TableReport, UserSession,
+        UserSessions,
+    },
     stored::StoredSession,
     transport::{HeaderTransport, Transport},
     typed::TypedSession,

@@ -38,6 +38,7 @@ pub struct Login {
     device: Option<Device>,
     expiry: Expiry,
     lifetime: Option<CookieLifetime>,
+    ends_others: bool,
     pub(crate) data: Data,
 }
 
@@ -60,6 +61,7 @@ impl Login {
             device: None,
             expiry: Expiry::Default,
             lifetime: None,
+            ends_others: false,
             data: Data::Stays,
         }
     }
@@ -124,6 +126,53 @@ impl Login {
         }
     }
 
+    /// Ends all other sessions of the user, in the transaction of the login.
+    /// Default: they stay.
+    ///
+    /// Call this when a user signs in after a reset of the password, or proves
+    /// the password again before it is changed (ASVS 5.0 item 7.4.3). When the
+    /// response is sent, the new session is the only one. If the login fails,
+    /// or the response is a 5xx, no session is ended.
+    ///
+    /// A session has a new id after a login, so ending the others separately
+    /// takes two requests: [`UserSessions::destroy_others`] needs the id of a
+    /// session that is stored already.
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, http::Request, routing::post};
+    /// use axum_pg_session::{
+    ///     Error, Login, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor,
+    /// };
+    ///
+    /// async fn reset_password(session: Session) -> Result<(), Error> {
+    ///     // The link from the mail was right, and the new password is stored.
+    ///     session.login(Login::new("ada").end_others())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store);
+    /// let (desk, phone) = (TestVisitor::of(&layer), TestVisitor::of(&layer));
+    /// desk.given(|session| session.login("ada")).await?;
+    ///
+    /// let app = Router::new().route("/reset", post(reset_password)).layer(layer);
+    /// phone.send(&app, Request::post("/reset").body(Body::empty())?).await?;
+    /// assert!(desk.session().await?.is_new());
+    /// assert_eq!(phone.session().await?.user_id().as_deref(), Some("ada"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// [`UserSessions::destroy_others`]: crate::UserSessions::destroy_others
+    #[must_use]
+    pub fn end_others(self) -> Self {
+        Self {
+            ends_others: true,
+            ..self
+        }
+    }
+
     /// Who signs in.
     #[must_use]
     pub fn user_id(&self) -> &str {
@@ -136,6 +185,10 @@ impl Login {
 
     pub(crate) fn lifetime(&self) -> Option<CookieLifetime> {
         self.lifetime
+    }
+
+    pub(crate) fn ends_others(&self) -> bool {
+        self.ends_others
     }
 
     pub(crate) fn has_device(&self) -> bool {
@@ -178,6 +231,7 @@ impl fmt::Debug for Login {
             .field("user_id", &self.user_id)
             .field("expiry", &self.expiry)
             .field("data", &self.data)
+            .field("ends_others", &self.ends_others)
             .finish_non_exhaustive()
     }
 }

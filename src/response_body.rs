@@ -8,10 +8,12 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The body of a response that went through the layer: the handler's own,
-    /// or a sentence in its place when the session could not be saved.
+    /// The body of a response from
+    /// [`PgSessionService`](crate::PgSessionService): the handler's body, or a
+    /// short text in its place if the session could not be saved.
     ///
-    /// axum turns it into its own body, so a router never shows it.
+    /// axum converts it to its own body type, so you only see it outside of a
+    /// router.
     ///
     /// ```
     /// use axum_pg_session::{PgSessionLayer, PgSessionStore};
@@ -53,7 +55,7 @@ impl<B> ResponseBody<B> {
         Self { kind }
     }
 
-    /// The handler's body; `None` if the layer replaced it.
+    /// Returns the handler's body, or `None` if the layer replaced it.
     #[must_use]
     pub fn into_inner(self) -> Option<B> {
         match self.kind {

@@ -41,20 +41,26 @@ pub(crate) use commit::Closing;
 
 /// The session of a request, as an extractor.
 ///
-/// The row is loaded once per request, when the first extractor asks for it;
-/// from then on all calls but [`save`](Self::save) are synchronous. What a
-/// handler does is recorded and saved after it has returned, before the
-/// response is sent: a response that says yes is a change that is committed.
-/// An answer of 5xx drops the record (but not a [`destroy`](Self::destroy)).
+/// The first extractor of a request loads the row. After that, all calls except
+/// [`save`](Self::save), [`take`](Self::take) and
+/// [`update_now`](Self::update_now) are synchronous: they read what was loaded,
+/// and record changes. The layer saves the record after the handler has
+/// returned, and sends the response after the commit. So a success response
+/// means that the changes are committed, unless
+/// [`on_save_failure`](crate::PgSessionLayer::on_save_failure) is set to
+/// continue.
 ///
-/// Saving replays the record on the row as it is by then. So requests of one
-/// session that run at the same moment, in one process or many, do not undo
-/// each other: different keys all survive, [`update`](Self::update) loses
-/// nothing, and of two [`insert`](Self::insert)s of one key the last to be
-/// saved wins.
+/// A failed response drops the record, except a [`destroy`](Self::destroy). By
+/// default, a 5xx or a 408 is a failed response; see
+/// [`save_if`](crate::PgSessionLayer::save_if).
 ///
-/// Clones are handles of the same session. Once the response has started,
-/// reading goes on working and changes are errors.
+/// A save replays the record on the newest row. So concurrent requests of a
+/// session, in one process or in many, never overwrite each other's changes:
+/// different keys are all kept, [`update`](Self::update) loses no change, and
+/// if two requests [`insert`](Self::insert) the same key, the last save wins.
+///
+/// Clones are handles to the same session. After the response has started, you
+/// can still read the session; a change is an error.
 ///
 /// ```
 /// use axum::{Router, body::Body, http::Request, routing::post};
@@ -86,14 +92,15 @@ pub struct Session(Arc<Inner>);
 struct Inner {
     config: Arc<Config>,
     state: Mutex<State>,
-    /// Which thread holds the state's lock, so that a closure that asks for it
-    /// again gets an error instead of waiting for itself.
+    /// The thread that holds the lock on `state`. If a closure locks it again
+    /// on that thread, it gets an error instead of a deadlock.
     holder: AtomicUsize,
-    /// One save at a time, so that each starts from the row of the last.
+    /// Lets the saves of this request follow each other, so each starts from
+    /// the row of the last one. Holds the cookie change of the response.
     saving: tokio::sync::Mutex<CookieChange>,
 }
 
-/// The state, locked.
+/// The locked state.
 struct Locked<'s> {
     state: MutexGuard<'s, State>,
     holder: &'s AtomicUsize,
@@ -156,17 +163,18 @@ impl Session {
 
     /// # Panics
     ///
-    /// Where [`try_state`](Self::try_state) fails.
+    /// If [`try_state`](Self::try_state) fails.
     fn state(&self) -> Locked<'_> {
         self.try_state().unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// # Errors
     ///
-    /// In a closure that changes this session, which holds the lock.
+    /// If a closure that changes this session calls it: the closure runs under
+    /// the lock.
     fn try_state(&self) -> Result<Locked<'_>, Error> {
         let (holder, me) = (&self.0.holder, this_thread());
-        // Only this thread itself stores its own mark.
+        // Only this thread stores its own mark.
         if holder.load(Relaxed) == me {
             return Err(Error::reentrant());
         }
@@ -181,12 +189,13 @@ impl Session {
         Ok(state)
     }
 
-    /// The value of `key`; `None` where there is none or it is JSON's `null`.
+    /// Returns the value of `key`, or `None` if there is none or it is JSON's
+    /// `null`.
     ///
     /// # Errors
     ///
-    /// Of kind [`Deserialize`](ErrorKind::Deserialize) when the value is not
-    /// a `T`. It stays as it is.
+    /// Of kind [`Deserialize`](ErrorKind::Deserialize) if the value is not a
+    /// `T`. The value stays as it is.
     pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_ref();
         if key == RESERVED {
@@ -199,19 +208,21 @@ impl Session {
             .map_or(Ok(None), |raw| decode(key, raw))
     }
 
-    /// Sets `key` to `value`, whatever it was.
+    /// Sets `key` to `value`, replacing the old value.
     ///
-    /// A value equal to the one that was loaded is no change and costs no
-    /// statement.
+    /// A value that equals the loaded one is no change and runs no query.
     ///
     /// # Errors
     ///
-    /// Of kind [`Serialize`](ErrorKind::Serialize) when `value` can't be
-    /// written as JSON or holds a float that JSON can't express, NaN or an
-    /// infinity, [`TooLarge`](ErrorKind::TooLarge) when the session
-    /// would exceed a [limit](crate::PgSessionLayer::max_document_size),
-    /// [`ReservedKey`](ErrorKind::ReservedKey) for `_session`, and
-    /// [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too late.
+    /// Of one of these kinds:
+    ///
+    /// - [`Serialize`](ErrorKind::Serialize) if `value` can't be written as
+    ///   JSON, or holds a float that JSON can't express (NaN or an infinity).
+    /// - [`TooLarge`](ErrorKind::TooLarge) if the session would exceed a
+    ///   [limit](crate::PgSessionLayer::max_document_size).
+    /// - [`ReservedKey`](ErrorKind::ReservedKey) for `_session`.
+    /// - [`ResponseStarted`](ErrorKind::ResponseStarted) if the response has
+    ///   started.
     pub fn insert<T: Serialize>(&self, key: impl SessionKey<T>, value: T) -> Result<(), Error> {
         let key = key.as_ref();
         check_key(key)?;
@@ -221,18 +232,17 @@ impl Session {
         self.open_state()?.apply(insert)
     }
 
-    /// Removes `key` and returns the value that it had.
+    /// Removes `key` and returns its value.
     ///
     /// Use this for values that are read once, such as flash messages. The
-    /// removal is committed after the handler, so of two requests that run at
-    /// the same time both can get the value. A one-time token needs
-    /// [`take`](Self::take).
+    /// removal is committed after the handler, so two concurrent requests can
+    /// both get the value. For a one-time token, use [`take`](Self::take).
     ///
     /// # Errors
     ///
-    /// Of kind [`Deserialize`](ErrorKind::Deserialize) when the value is not a
-    /// `T`; then it stays, until [`delete`](Self::delete). And those of
-    /// [`insert`](Self::insert).
+    /// Of kind [`Deserialize`](ErrorKind::Deserialize) if the value is not a
+    /// `T`. The value then stays; [`delete`](Self::delete) removes it. Also
+    /// those of [`insert`](Self::insert).
     pub fn remove<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_ref();
         check_key(key)?;
@@ -246,9 +256,9 @@ impl Session {
         Ok(value)
     }
 
-    /// Removes `key` without reading its value. Returns whether there was one.
+    /// Removes `key` without reading its value. Returns whether it had one.
     ///
-    /// Use this for a value that can't be read any more, such as one that an
+    /// Use this for a value that can't be deserialized, such as one that an
     /// earlier version of the site stored with another type.
     ///
     /// ```
@@ -282,7 +292,8 @@ impl Session {
     /// # Errors
     ///
     /// Of kind [`ReservedKey`](ErrorKind::ReservedKey) for `_session`, and
-    /// [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too late.
+    /// [`ResponseStarted`](ErrorKind::ResponseStarted) if the response has
+    /// started.
     pub fn delete(&self, key: impl AsRef<str>) -> Result<bool, Error> {
         let key = key.as_ref();
         check_key(key)?;
@@ -295,19 +306,21 @@ impl Session {
         Ok(true)
     }
 
-    /// Sets `key` to what `update` makes of its value, and answers that.
+    /// Sets `key` to the result of `update` on its value, and returns the
+    /// result.
     ///
-    /// Unlike `get` and `insert` it loses nothing when requests run at the
-    /// same moment: if another one was saved first, `update` is called again
-    /// with the newer value. So it should depend on nothing but its argument,
-    /// and what it returned at first may not be what is committed:
-    /// [`update_now`](Self::update_now) returns that. It must not use this
-    /// session itself: calls that return a `Result` fail with
-    /// [`Reentrant`](ErrorKind::Reentrant), the others panic.
+    /// Unlike `get` followed by `insert`, it loses no change if requests are
+    /// concurrent. If another request is saved first, `update` is called again
+    /// with the newer value. So `update` should depend only on its argument,
+    /// and the committed value may differ from the returned one. Call
+    /// [`update_now`](Self::update_now) to get the committed value.
+    ///
+    /// `update` must not use this session: calls that return a `Result` fail
+    /// with [`Reentrant`](ErrorKind::Reentrant), the others panic.
     ///
     /// # Errors
     ///
-    /// Of kind [`Deserialize`](ErrorKind::Deserialize) when the value is not a
+    /// Of kind [`Deserialize`](ErrorKind::Deserialize) if the value is not a
     /// `T`, and those of [`insert`](Self::insert).
     pub fn update<T, U>(
         &self,
@@ -334,17 +347,17 @@ impl Session {
         Ok(updated)
     }
 
-    /// Sets all keys to those of `value`, which must be written as a JSON
-    /// object; keys that it does not have are removed. The session, its id and
-    /// its expiry stay.
+    /// Replaces all keys with the fields of `value`, which must serialize to a
+    /// JSON object. The session, its id and its expiry stay.
     ///
-    /// As [`clear`](Self::clear) and [`insert`](Self::insert)s in one: it beats
-    /// what was there when it is saved.
+    /// It works like [`clear`](Self::clear) followed by an
+    /// [`insert`](Self::insert) of each field: it overwrites what other
+    /// requests saved before it.
     ///
     /// # Errors
     ///
-    /// Of kind [`Serialize`](ErrorKind::Serialize) when `value` is no object,
-    /// and those of [`insert`](Self::insert). Then nothing is changed.
+    /// Of kind [`Serialize`](ErrorKind::Serialize) if `value` is not an object,
+    /// and those of [`insert`](Self::insert). On error, nothing is changed.
     pub fn replace(&self, value: impl Serialize) -> Result<(), Error> {
         let members = Document::of(&value)?;
         let mut changes = vec![Change::Clear];
@@ -360,97 +373,117 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
-    /// late.
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
+    /// has started.
     pub fn clear(&self) -> Result<(), Error> {
         self.open_state()?.apply(Change::Clear)
     }
 
-    /// The keys, in the order in which they were first inserted.
+    /// Returns the keys, in the order in which they were first inserted.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
         self.state().document().keys().map(str::to_owned).collect()
     }
 
-    /// Whether `key` has a value.
+    /// Returns whether `key` has a value.
     #[must_use]
     pub fn contains_key(&self, key: impl AsRef<str>) -> bool {
         let key = key.as_ref();
         key != RESERVED && self.state().document().get(key).is_some()
     }
 
-    /// Whether there are no keys.
+    /// Returns whether the session has no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.state().document().is_empty()
     }
 
-    /// Gives the session a new id when it is saved, with the same data.
+    /// Gives the session a new id when it is saved. The data stays.
     ///
-    /// Do this at every change of privilege (ASVS 5.0 item 7.2.4), such as when
-    /// a user takes up another role, or gives a second factor: a token that
-    /// somebody planted or saw before opens nothing afterwards. Signing in is
-    /// [`login`](Self::login), which does it too. The change is one
-    /// transaction, so at every instant the old or the new id works. An answer
-    /// of 5xx leaves the old one.
+    /// Call it at every change of privilege (ASVS 5.0 item 7.2.4), for example
+    /// when a user switches to another role or confirms a second factor. A
+    /// token that an attacker planted or saw before no longer opens the
+    /// session. To sign a user in, call [`login`](Self::login), which also
+    /// changes the id.
     ///
-    /// A request that is still running under the old id keeps what it loaded,
-    /// and its changes are saved under the new one. A request that is sent
-    /// with the old id later reads an empty session, can't change it, and
-    /// leaves the browser's cookies as they are. Of two requests that cycle
-    /// at the same moment the second is answered with 503.
+    /// The change is one transaction: at every instant the old or the new id
+    /// works. A failed response (a 5xx or a 408) keeps the old id.
+    ///
+    /// A request in flight under the old id keeps what it loaded, and its
+    /// changes are saved under the new id. A request that is sent with the old
+    /// id later reads an empty session. For 5 seconds it can't change that
+    /// session: a write is a 503, and the browser's cookies stay as they are.
+    /// After that, a write begins a new session. If two requests cycle at the
+    /// same time, the second is a 503.
     ///
     /// # Errors
     ///
-    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
-    /// late.
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
+    /// has started.
     pub fn cycle_id(&self) -> Result<(), Error> {
         self.open_state()?.cycle();
         Ok(())
     }
 
-    /// Ends the session: its row is deleted and the browser's cookie removed,
-    /// also when the handler answers with 5xx.
+    /// Destroys the session: deletes its row and removes the browser's cookie,
+    /// even if the response is a 5xx or a 408. If there is no response, because
+    /// the handler panics or is cancelled, the session stays.
     ///
-    /// Nothing brings it back: what other requests of it still save is
-    /// dropped, and they are answered with 503. What this request inserts
-    /// afterwards, such as a farewell, begins a new session.
+    /// A destroyed session stays destroyed: the late changes of other requests
+    /// are dropped, and their responses are a 503. What this request inserts
+    /// afterwards, such as a farewell message, begins a new session.
     ///
-    /// A request whose token was replaced, or that carries several live ones,
-    /// can't end a session, and its answer must not say that it did: it is
-    /// 503 or 400.
+    /// If the database does not confirm the deletion, the response is a 503,
+    /// and the browser keeps the cookie. The session may still exist.
+    ///
+    /// A request can't destroy a session if its token was replaced less than 5
+    /// seconds ago, if its cookies open several sessions, or if [another site
+    /// posted it](ErrorKind::CrossSite). Its response must not claim that it
+    /// did, so it is a 503, a 400 or a 403.
     ///
     /// # Errors
     ///
-    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
-    /// late.
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
+    /// has started.
     pub fn destroy(&self) -> Result<(), Error> {
         self.open_state()?.destroy();
         Ok(())
     }
 
-    /// The public handle of the stored session: safe to show and to log.
+    /// Returns the public handle of the stored session. It is safe to show and
+    /// to log.
     ///
-    /// `None` as long as there is nothing stored. It changes with
-    /// [`cycle_id`](Self::cycle_id) and [`login`](Self::login), once that is
-    /// saved.
+    /// `None` if nothing is stored yet. [`cycle_id`](Self::cycle_id) and
+    /// [`login`](Self::login) change it when they are saved.
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
         let format = self.store().format();
         self.state().row().map(|row| format.handle(&row.id))
     }
 
-    /// Whether nothing is stored for this session yet.
+    /// Returns whether nothing is stored for this session yet.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.state().is_new()
     }
 
-    /// When the session ends if no other request comes, by the database's
-    /// clock.
+    /// Whether this request is about to begin a session: nothing is stored yet,
+    /// and what the handler did so far is worth a row and a cookie.
     ///
-    /// `None` as long as there is nothing stored, and for a row that another
-    /// writer gave an infinite life.
+    /// Before the handler it is `false`. A session that goes on under a new id
+    /// is no new one. A middleware asks
+    /// [`LazySession::will_be_created`](crate::LazySession::will_be_created),
+    /// which loads nothing.
+    #[must_use]
+    pub fn will_be_created(&self) -> bool {
+        self.state().begins_a_session()
+    }
+
+    /// Returns when the session expires if no other request arrives, by the
+    /// database's clock.
+    ///
+    /// `None` if nothing is stored yet, or if another writer set the expiry to
+    /// `infinity`.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         self.state()
@@ -458,19 +491,19 @@ impl Session {
             .and_then(|row| instant(row.times.expires))
     }
 
-    /// Sets when this session ends, instead of the layer's timeouts.
+    /// Sets when this session expires, instead of the layer's timeouts.
     ///
-    /// The choice is stored with the session, so later requests keep to it.
-    /// The browser gets a cookie that lives as long.
+    /// The choice is stored with the session, so it also applies to later
+    /// requests. The browser gets a cookie with the same lifetime.
     ///
-    /// In Koa's format it is stored where Koa looks for it; there an
-    /// [`idle_timeout`](crate::PgSessionLayer::idle_timeout) that the layer was
-    /// told beats it for the row.
+    /// In Koa's format it is stored where Koa reads it. There, an
+    /// [`idle_timeout`](crate::PgSessionLayer::idle_timeout) of the layer takes
+    /// precedence for the row.
     ///
     /// # Errors
     ///
-    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
-    /// late, and [`Setup`](ErrorKind::Setup) where the table or its format
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
+    /// has started, and [`Setup`](ErrorKind::Setup) if the table or its format
     /// can't keep the choice, see [`Expiry::Timeouts`].
     pub fn set_expiry(&self, expiry: Expiry) -> Result<(), Error> {
         let mut state = self.open_state()?;
@@ -480,91 +513,101 @@ impl Session {
     }
 
     /// Sets how long the browser keeps the cookie of this session, instead of
-    /// what the layer's
-    /// [`cookie_lifetime`](crate::PgSessionLayer::cookie_lifetime) says.
+    /// the layer's [`cookie_lifetime`](crate::PgSessionLayer::cookie_lifetime).
     ///
-    /// The choice is stored with the session, and the response carries the
-    /// cookie anew. A later [`login`](Self::login) replaces it by its own.
+    /// The choice is stored with the session, and the response sets the cookie
+    /// again. A later [`login`](Self::login) replaces the choice with its own.
     ///
     /// In Koa's format the choice is the member `maxAge` of the stored cookie,
     /// which is also the session's idle timeout there.
     ///
     /// # Errors
     ///
-    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
-    /// late.
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
+    /// has started.
     pub fn set_cookie_lifetime(&self, lifetime: CookieLifetime) -> Result<(), Error> {
         self.open_state()?.set_cookie_lifetime(Some(lifetime))
     }
 
     /// Extends the session with this request, whatever the layer's
     /// [`touch_interval`](crate::PgSessionLayer::touch_interval) and
-    /// [`touch_if`](crate::PgSessionLayer::touch_if) say. A new session is
-    /// stored, also if nothing is inserted.
+    /// [`touch_if`](crate::PgSessionLayer::touch_if) are. A new session is
+    /// stored even if it is empty.
     ///
-    /// An answer of 5xx drops it, as it drops changes.
+    /// A failed response (a 5xx or a 408) drops this call, as it drops changes.
+    /// The layer may still extend the session by its own rules.
     ///
     /// # Errors
     ///
-    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
-    /// late.
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
+    /// has started.
     pub fn touch(&self) -> Result<(), Error> {
         self.open_state()?.touch();
         Ok(())
     }
 
-    /// Drops what this request did to the session since it was loaded, or
-    /// [saved](Self::save) by hand, a [`destroy`](Self::destroy) included.
+    /// Drops what this request changed since the session was loaded or last
+    /// [saved](Self::save) explicitly, a [`destroy`](Self::destroy) included.
     ///
     /// # Errors
     ///
-    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) when it is too
-    /// late.
+    /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
+    /// has started.
     pub fn discard(&self) -> Result<(), Error> {
         self.open_state()?.discard();
         Ok(())
     }
 
-    /// Saves now what was done so far, instead of after the handler.
+    /// Saves the changes so far now, instead of after the handler.
     ///
-    /// When it returns, the changes are committed, and other requests see
-    /// them, whatever this handler answers. The cookie still travels with the
+    /// When it returns, the changes are committed and visible to other
+    /// requests, whatever the response is. The cookie is still sent with the
     /// response, and only the response extends the session.
     ///
     /// # Errors
     ///
-    /// When the changes could not be committed; they are dropped, but a
+    /// If the changes could not be committed. They are dropped, but a
     /// [`destroy`](Self::destroy) is tried again with the response. Of kind
-    /// [`Ended`](ErrorKind::Ended) when the session was destroyed meanwhile.
+    /// [`Ended`](ErrorKind::Ended) if the session was destroyed meanwhile. If
+    /// the connection was lost during the commit, the kind is
+    /// [`Unavailable`](ErrorKind::Unavailable), and the changes may be
+    /// committed all the same.
     pub async fn save(&self) -> Result<(), Error> {
         self.open_state().map(drop)?;
+        self.save_with(None).await
+    }
+
+    /// Saves what was recorded, and then this change, whose closure runs on the
+    /// committed value.
+    async fn save_with(&self, last: Option<Change>) -> Result<(), Error> {
         let session = self.clone();
-        // A handler that gives up waiting must not lose a token that was
-        // committed meanwhile: the response still owes its cookie.
-        let saving = async move { session.save_now().await }.in_current_span();
+        // If the handler's future is dropped, a token that is being committed
+        // must not be lost: the response has to set its cookie.
+        let saving = async move { session.save_now(last).await }.in_current_span();
         tokio::spawn(saving).await.unwrap_or_else(|stopped| {
             match stopped.try_into_panic() {
-                // A hook of the application; its handler called it.
+                // A hook of the application panicked; pass the panic on to its
+                // handler.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(Error::abandoned()),
             }
         })
     }
 
-    /// Removes `key`, commits that now, and returns the value that was
-    /// removed: of any number of requests that take it, in one process or
-    /// many, exactly one gets it.
+    /// Removes `key`, commits the removal now, and returns the value. If
+    /// several requests take it, in one process or in many, at most one gets
+    /// it.
     ///
-    /// Use this for whatever must be used once, such as the state of an OAuth
-    /// redirect or the token of a form. As [`save`](Self::save), it also
-    /// commits what was recorded before. If the caller stops waiting, the value
-    /// may be removed without anyone getting it.
+    /// Use this for values that must be used only once, such as the state of an
+    /// OAuth redirect or the token of a form. Like [`save`](Self::save), it
+    /// also commits the changes recorded before. If the caller stops waiting,
+    /// the value may be removed without any caller getting it.
     ///
     /// ```
     /// use axum::{Router, body::Body, extract::Path, http::Request, routing::get};
     /// use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
     ///
-    /// /// Only the first of two clicks gets through.
+    /// /// Only the first of two clicks succeeds.
     /// async fn confirm(session: Session) -> Result<&'static str, Error> {
     ///     match session.take::<String>("nonce").await? {
     ///         Some(_) => Ok("confirmed"),
@@ -591,11 +634,13 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Of kind [`Deserialize`](ErrorKind::Deserialize) when the value is not a
-    /// `T`, and [`Ended`](ErrorKind::Ended) when the session was destroyed or
-    /// got a new id since it was loaded. And those of [`insert`](Self::insert)
-    /// and [`save`](Self::save). Then the value stays, and what was recorded
-    /// before is dropped unless the error came before the save.
+    /// Of kind [`Deserialize`](ErrorKind::Deserialize) if the value is not a
+    /// `T`, and [`Ended`](ErrorKind::Ended) if the session was destroyed or got
+    /// a new id since it was loaded. Also those of [`insert`](Self::insert) and
+    /// [`save`](Self::save). On error, the value stays, unless the kind is
+    /// [`Unavailable`](ErrorKind::Unavailable): then the removal may be
+    /// committed. The changes recorded before are dropped, unless the error
+    /// came before the save.
     pub async fn take<T>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error>
     where
         T: DeserializeOwned + Send + 'static,
@@ -603,35 +648,32 @@ impl Session {
         let key = key.as_ref();
         check_key(key)?;
         self.check_removal(key)?;
+        self.open_state().map(drop)?;
         let taken = Arc::new(Mutex::new(None));
-        {
-            let mut state = self.open_state()?;
-            let (taken, name) = (Arc::clone(&taken), key.to_owned());
-            let read = move |stored: Option<&Json>| {
-                let value = stored.map_or(Ok(None), |raw| decode(&name, raw))?;
-                *locked(&taken) = value;
-                Ok(())
-            };
-            state.apply(Change::Take(key.to_owned(), Box::new(read)))?;
-            state.confirm();
-        }
-        self.save().await?;
+        let (keep, name) = (Arc::clone(&taken), key.to_owned());
+        let read = move |stored: Option<&Json>| {
+            let value = stored.map_or(Ok(None), |raw| decode(&name, raw))?;
+            *locked(&keep) = value;
+            Ok(())
+        };
+        let change = Change::Take(key.to_owned(), Box::new(read));
+        self.save_with(Some(change)).await?;
         Ok(locked(&taken).take())
     }
 
-    /// Sets `key` to what `update` makes of its value, commits that now, and
-    /// returns what was committed.
+    /// Sets `key` to the result of `update` on its value, commits that now, and
+    /// returns the committed value.
     ///
-    /// Use this for whatever must not be exceeded, such as the attempts at a
-    /// code or a quota: each of the requests that run at the same time gets
-    /// another number. As [`save`](Self::save), it also commits what was
-    /// recorded before. If other requests were faster, `update` is called
-    /// again with the newer value; the last call counts.
+    /// Use this for limits that must not be exceeded, such as a quota or the
+    /// number of attempts at a code: each concurrent request gets a different
+    /// number. Like [`save`](Self::save), it also commits the changes recorded
+    /// before. If another request is saved first, `update` is called again with
+    /// the newer value; the last call counts.
     ///
     /// ```
     /// use axum_pg_session::{Error, Session};
     ///
-    /// /// Whether the visitor may try once more.
+    /// /// Whether the visitor may try again.
     /// async fn may_try(session: &Session) -> Result<bool, Error> {
     ///     let attempts = session
     ///         .update_now("attempts", |attempts: Option<u32>| attempts.unwrap_or(0) + 1)
@@ -644,9 +686,11 @@ impl Session {
     /// # Errors
     ///
     /// Those of [`update`](Self::update) and [`save`](Self::save), and of kind
-    /// [`Ended`](ErrorKind::Ended) when the session was destroyed or got a new
-    /// id since it was loaded. Then nothing is changed, and what was recorded
-    /// before is dropped unless the error came before the save.
+    /// [`Ended`](ErrorKind::Ended) if the session was destroyed or got a new id
+    /// since it was loaded. On error, nothing is changed, unless the kind is
+    /// [`Unavailable`](ErrorKind::Unavailable): then the update may be
+    /// committed. The changes recorded before are dropped, unless the error
+    /// came before the save.
     pub async fn update_now<T, U>(
         &self,
         key: impl SessionKey<T> + SessionKey<U>,
@@ -658,17 +702,13 @@ impl Session {
     {
         let key = AsRef::<str>::as_ref(&key);
         check_key(key)?;
+        let limits = self.open_state()?.limits();
         let updated = Arc::new(Mutex::new(None));
-        {
-            let mut state = self.open_state()?;
-            let updated = Arc::clone(&updated);
-            let keep = move |value| *locked(&updated) = Some(value);
-            let apply = self.checked(key, erased(key, state.limits(), update, keep));
-            let change = self.about(key, Change::Update(key.to_owned(), apply));
-            state.apply(change)?;
-            state.confirm();
-        }
-        self.save().await?;
+        let kept = Arc::clone(&updated);
+        let keep = move |value| *locked(&kept) = Some(value);
+        let apply = self.checked(key, erased(key, limits, update, keep));
+        let change = self.about(key, Change::Update(key.to_owned(), apply));
+        self.save_with(Some(change)).await?;
         let updated = locked(&updated).take();
         updated.ok_or_else(Error::abandoned)
     }
@@ -679,7 +719,7 @@ fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl fmt::Debug for Session {
-    /// Without the values, which are the visitor's.
+    /// Omits the values, which belong to the visitor.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("id", &self.id())

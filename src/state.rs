@@ -1,23 +1,26 @@
-//! A session as its request sees it: one state machine, without any I/O.
+//! A session as its request sees it: a state machine without any I/O.
 //!
-//! A [`State`] has three parts. The *origin* is the row that the request's own
-//! token opened, as it was loaded or saved last. The *record* is what the
-//! handler did since then: changes of the document, a new id, an end, a touch.
-//! The *document* is what the handler reads: the origin's document with the
-//! record applied to it.
+//! A [`State`] has three parts:
 //!
-//! [`take_writes`](State::take_writes) turns the record into the statements
-//! that the request owes, and empties it. The caller executes them and reports
-//! the outcome by one of the `settle_…` functions. Changes that the handler
-//! makes in between are a new record, which is replayed on the outcome.
+//! - The *origin* is the row that the request's own token opened, as it was
+//!   last loaded or saved.
+//! - The *record* is what the handler did since then: changes of the document,
+//!   a new id, a destroy, a touch.
+//! - The *document* is what the handler reads: the origin's document with the
+//!   record applied.
+//!
+//! [`take_writes`](State::take_writes) turns the record into pending writes,
+//! and empties it. The caller executes them and reports the outcome by one of
+//! the `settle_…` functions. Changes that the handler makes in between start a
+//! new record, which is replayed on the outcome.
 //!
 //! Two rules hold in every state:
 //!
-//! - A request never reads a row that its own token did not open. When the
-//!   session got a new id meanwhile, its saves follow to the successor row, but
-//!   the document stays what this request loaded and changed itself.
-//! - An end is final. [`destroy`](State::destroy) also ends what a save that is
-//!   in flight is about to commit.
+//! - A request never reads a row that its own token did not open. If the
+//!   session got a new id meanwhile, the request's saves go to the successor
+//!   row, but the document stays what the request loaded and changed itself.
+//! - A destroyed session stays destroyed. [`destroy`](State::destroy) also
+//!   deletes what a save in flight is about to commit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,34 +38,38 @@ mod pending;
 
 pub(crate) use pending::{NewIdWrite, PendingWrites, Record, RowToDelete, RowWrite, Source, Touch};
 
-/// Which row a request works on.
+/// The row that a request works on.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
-    /// No row yet; it gets one when there is something to keep.
+    /// No row yet. The first save that has data inserts one.
     New,
     /// This row, which the request's token opened.
     Stored(Arc<Row>, Token),
-    /// The row that the request's token opened got a new id while the request
-    /// was running. Saves follow to the successor row; nothing else does.
+    /// The row that the request's token opened, but whose session got a new id
+    /// while the request was running. Saves and a destroy go to the successor
+    /// row; nothing else does.
     Moved(Arc<Row>, Token),
-    /// Nothing can be saved, and the browser's cookies must stay as they are.
+    /// The session can't be changed, and the browser's cookies must stay as
+    /// they are.
     ReadOnly(ReadOnlyReason),
 }
 
 /// Why a request reads an empty session that it can't change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadOnlyReason {
-    /// The session got a new id a moment ago; the browser is about to hold, or
-    /// holds already, the new token.
+    /// The session got a new id recently. The browser has the new token, or is
+    /// about to get it.
     Moved {
-        /// When a request with the old token may begin a session of its own.
+        /// How long a request with the old token can't begin a session of its
+        /// own.
         retry_after: Duration,
     },
-    /// The cookies open several sessions, or are more than are looked up.
+    /// The cookies open several sessions, or there are more of them than the
+    /// layer looks up.
     Ambiguous,
     /// Another site posted the request, so the browser withheld its cookie.
     CrossSite,
-    /// The row could not be loaded, and the application goes on without it.
+    /// The row could not be loaded, and the layer continues without it.
     NotLoaded,
 }
 
@@ -86,14 +93,14 @@ impl ReadOnlyReason {
     }
 }
 
-/// What the handler asked for concerning the id.
+/// What the handler does to the id of the session.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum NewId {
     None,
     Cycle,
-    /// A new id, and its user is this one from then on.
+    /// A new id and a new user.
     Login(Arc<Login>),
-    /// The end of a session that this request can't end.
+    /// A destroy that this request can't execute.
     End,
 }
 
@@ -104,11 +111,11 @@ enum Phase {
     Closed,
 }
 
-/// Whether the document is what the record makes of the origin's.
+/// Whether the document is the origin's document with the record applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Projection {
     Exact,
-    /// The record did not fit a newer row; the save will report it.
+    /// The record did not fit a newer row. The save will report it.
     Failed,
 }
 
@@ -116,10 +123,10 @@ enum Projection {
 #[derive(Debug)]
 pub(crate) struct State {
     origin: Origin,
-    /// What the record starts from: the origin's document, or what this
+    /// The document that the record is applied to: the origin's, or what this
     /// request saw of a session that moved.
     base: Arc<Document>,
-    /// What the handler reads.
+    /// The document that the handler reads.
     document: Arc<Document>,
     projection: Projection,
     /// The document of a new session.
@@ -130,18 +137,18 @@ pub(crate) struct State {
     is_touched: bool,
     /// The cookie's signature should be replaced with the next touch.
     renews_signature: bool,
-    /// The outcome of the changes must be read from the table, even if they
-    /// change nothing of what was loaded.
+    /// The caller returns the committed value, so the save must read the row
+    /// even if the changes leave the loaded document as it was.
     is_confirmed: bool,
-    /// The handler ended the origin's session. What follows belongs to a new
-    /// one.
+    /// The handler destroyed the origin's session. Later changes belong to a
+    /// new session.
     is_ended: bool,
     /// The response removes the cookie, unless it sets one.
     removes_cookie: bool,
-    /// The user asked for the end.
+    /// The handler signed the user out.
     signs_out: bool,
-    /// A row that the application's check refused. Its deletion does not
-    /// depend on the handler.
+    /// A row that the application's check refused. It is deleted whatever the
+    /// handler does.
     refused: Option<RowToDelete>,
     phase: Phase,
 }
@@ -167,12 +174,13 @@ impl State {
         }
     }
 
-    /// For a request that has no session yet, or one that it can't change.
+    /// Creates the state of a request without a session, or with one that it
+    /// can't change.
     pub(crate) fn without_row(origin: Origin, blank: Arc<Document>) -> Self {
         Self::new(origin, Arc::clone(&blank), blank)
     }
 
-    /// Call it before anything is changed.
+    /// Must be called before the first change.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.changes = Changes::within(limits);
     }
@@ -193,8 +201,8 @@ impl State {
         &self.blank
     }
 
-    /// The row that the request's own token opened, unless the handler ended
-    /// its session.
+    /// The row that the request's own token opened, unless the handler
+    /// destroyed its session.
     pub(crate) fn row(&self) -> Option<&Arc<Row>> {
         match &self.origin {
             Origin::Stored(row, _) | Origin::Moved(row, _) if !self.is_ended => Some(row),
@@ -202,14 +210,14 @@ impl State {
         }
     }
 
-    /// Whether the request works on a session that is not stored yet.
+    /// Whether the session of the request is not stored yet.
     pub(crate) fn is_new(&self) -> bool {
         self.row().is_none()
     }
 
     /// # Errors
     ///
-    /// Once the response has started.
+    /// If the response has started.
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         match self.phase {
             Phase::Open => Ok(()),
@@ -228,7 +236,7 @@ impl State {
 
     /// # Errors
     ///
-    /// When the document would be too large; then nothing is changed.
+    /// If the document would be too large. Then nothing is changed.
     pub(crate) fn apply(&mut self, change: Change) -> Result<(), Error> {
         match &change {
             Change::Insert(key, value) => {
@@ -246,7 +254,7 @@ impl State {
         Ok(())
     }
 
-    /// Applies all of them or none; only the outcome must fit the limits.
+    /// Applies all changes or none. Only the outcome must fit the limits.
     ///
     /// # Errors
     ///
@@ -266,7 +274,7 @@ impl State {
         Ok(())
     }
 
-    /// Records a change that makes `draft` of the document.
+    /// Records a change whose outcome is `draft`.
     ///
     /// # Errors
     ///
@@ -284,7 +292,7 @@ impl State {
         Ok(())
     }
 
-    /// Records a change that makes `value` of the key.
+    /// Records a change that sets the key to `value`.
     ///
     /// # Errors
     ///
@@ -296,8 +304,8 @@ impl State {
         Ok(())
     }
 
-    /// Has the next save read the row even if the changes seem to change
-    /// nothing, because the caller returns what was committed.
+    /// Makes the next save read the row even if the changes seem to have no
+    /// effect, because the caller returns the committed value.
     pub(crate) fn confirm(&mut self) {
         self.is_confirmed = true;
     }
@@ -310,10 +318,17 @@ impl State {
         }
     }
 
-    /// What another user left in the session is discarded. The login decides
-    /// when the session ends, and how long the browser keeps the cookie.
+    /// Drops the data of another user: of the row's, and of one whose login is
+    /// pending. The login decides when the session expires, and how long the
+    /// browser keeps the cookie.
     pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
-        if self.user().is_some_and(|user| user != login.user_id()) {
+        let is_dropped = match &self.new_id {
+            NewId::Login(pending) => pending.data == Data::IsDropped,
+            _ => false,
+        };
+        let users = [self.user(), self.row().and_then(|row| row.user.as_deref())];
+        let is_another = |user: &str| user != login.user_id();
+        if is_dropped || users.into_iter().flatten().any(is_another) {
             login.data = Data::IsDropped;
         }
         if login.data == Data::IsDropped {
@@ -334,7 +349,7 @@ impl State {
         self.apply(Change::CookieLifetime(lifetime, blank))
     }
 
-    /// Who is signed in, or is about to be.
+    /// The user who is signed in, or whose login is pending.
     pub(crate) fn user(&self) -> Option<&str> {
         match &self.new_id {
             NewId::Login(login) => Some(login.user_id()),
@@ -342,8 +357,8 @@ impl State {
         }
     }
 
-    /// Seconds since the user signed in, or signed in again, at the database's
-    /// time `now`.
+    /// Seconds from the last login of the user to `now`, by the database's
+    /// clock.
     pub(crate) fn age_of_login(&self, now: f64) -> Option<f64> {
         if matches!(self.new_id, NewId::Login(_)) {
             return Some(0.0);
@@ -355,9 +370,8 @@ impl State {
 
     // The end.
 
-    /// What the handler does afterwards belongs to a new session. A request
-    /// that can't end its session must not claim that it did, so its response
-    /// is an error.
+    /// Later changes belong to a new session. If the request can't destroy its
+    /// session, the response must not claim that it did, so it is an error.
     pub(crate) fn destroy(&mut self) {
         self.forget_record();
         self.is_ended = true;
@@ -383,8 +397,8 @@ impl State {
         self.removes_cookie
     }
 
-    /// For a row that the application's check refuses: it is deleted whatever
-    /// the handler does, which gets a new session.
+    /// Refuses the row: it is deleted whatever the handler does, and the
+    /// handler gets a new session.
     pub(crate) fn refuse(&mut self) {
         self.forget_record();
         if let Origin::Stored(row, token) = std::mem::replace(&mut self.origin, Origin::New) {
@@ -402,7 +416,7 @@ impl State {
         self.renews_signature = true;
     }
 
-    /// The session is again as it was loaded, or as it was saved last.
+    /// Restores the session as it was last loaded or saved.
     pub(crate) fn discard(&mut self) {
         self.forget_record();
         self.is_ended = false;
@@ -411,7 +425,7 @@ impl State {
         self.rebase();
     }
 
-    /// Drops the record. An end stays.
+    /// Drops the record, but not a destroy.
     pub(crate) fn forget_changes(&mut self) {
         self.forget_record();
         self.document = Arc::clone(&self.base);
@@ -440,13 +454,20 @@ impl State {
         }
     }
 
-    /// Changes that leave the document as it was are none.
+    /// Whether the next save begins a session.
+    pub(crate) fn begins_a_session(&self) -> bool {
+        let is_separate = self.is_new() || self.logs_in_separately().is_some();
+        is_separate && self.writes_a_document()
+    }
+
+    /// Whether the changes have an effect: those that leave the document as it
+    /// was count as none.
     fn is_changed(&self) -> bool {
         !self.changes.is_empty() && (self.is_confirmed || self.base != self.document)
     }
 
-    /// A login under a token whose session has a new id begins a separate
-    /// session: the new token may never have reached the browser.
+    /// A login under a replaced token begins a separate session, because the
+    /// new token may never have reached the browser.
     fn logs_in_separately(&self) -> Option<&Arc<Login>> {
         match (&self.origin, &self.new_id) {
             (
@@ -459,7 +480,7 @@ impl State {
 
     // Outcomes of a save.
 
-    /// The session is stored in this row, which this token opens.
+    /// The session is now stored in `row`, which `token` opens.
     pub(crate) fn settle_stored(&mut self, row: Arc<Row>, token: Token) {
         self.origin = Origin::Stored(row, token);
         self.rebase();
@@ -473,8 +494,8 @@ impl State {
         }
     }
 
-    /// The changes were saved in the successor row of a session that got a new
-    /// id. `seen` is what this request saw when it saved them.
+    /// The changes were saved to the successor row, because the session got a
+    /// new id. `seen` is what this request saw when it saved them.
     pub(crate) fn settle_moved(&mut self, seen: Arc<Document>) {
         if let Origin::Stored(row, token) | Origin::Moved(row, token) = &self.origin {
             self.origin = Origin::Moved(Arc::clone(row), token.clone());
@@ -485,9 +506,9 @@ impl State {
         }
     }
 
-    /// What was taken could not be saved; the session goes on without it. A
-    /// session that ended is not begun anew: the browser may hold its
-    /// successor's token.
+    /// The writes failed, so the state continues without them. A session that
+    /// ended is not replaced by a new one, because the browser may have the new
+    /// token.
     pub(crate) fn settle_failed(&mut self, error: &Error) {
         let has_row = matches!(self.origin, Origin::Stored(..) | Origin::Moved(..));
         if error.kind() == ErrorKind::Ended && has_row && !self.is_ended {
@@ -499,7 +520,7 @@ impl State {
         self.replay();
     }
 
-    /// The row could not be deleted; the end is tried again with the response.
+    /// The row could not be deleted. The response tries it again.
     pub(crate) fn settle_not_deleted(&mut self, row: RowToDelete, was_refused: bool) {
         if was_refused {
             self.refused = Some(row);
@@ -509,13 +530,13 @@ impl State {
         }
     }
 
-    /// The document is what the record makes of the origin's.
+    /// Applies the record to the origin's document.
     fn rebase(&mut self) {
         if self.is_ended {
             return;
         }
         let stored = match &self.origin {
-            // What this request saw of it stays its view.
+            // The request keeps its own view of a session that moved.
             Origin::Moved(..) => return self.replay(),
             Origin::Stored(row, _) => row.document(),
             Origin::New | Origin::ReadOnly(_) => None,
@@ -531,8 +552,7 @@ impl State {
             return;
         }
         let document = Arc::make_mut(&mut self.document);
-        // A change that does not fit the newer document is reported when it is
-        // saved.
+        // If a change does not fit the newer document, the save reports it.
         if self.changes.replay_caught(document).is_err() {
             self.projection = Projection::Failed;
         }

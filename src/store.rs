@@ -42,6 +42,7 @@ mod hosts;
 mod inspect;
 mod instant;
 mod limit;
+mod list;
 mod migrate;
 mod needs;
 mod pace;
@@ -60,6 +61,7 @@ mod set_up;
 mod sql;
 mod statements;
 mod table;
+mod transaction;
 mod undo;
 mod user;
 mod user_session;
@@ -67,6 +69,7 @@ mod writer;
 
 #[cfg(feature = "testing")]
 pub(crate) use age::Shift;
+pub use list::{ListPosition, ListSessions};
 pub use migrate::MIGRATOR;
 pub(crate) use reap::{Batch as ReapedBatch, Skipped};
 pub use report::TableReport;
@@ -84,6 +87,7 @@ use hosts::Hosts;
 use primary::Primary;
 use set_up::SetUp;
 use sql::Pooling;
+use transaction::Isolation;
 use writer::Writer;
 
 /// How long the database may take for one statement, the wait for a
@@ -172,6 +176,10 @@ impl PgSessionStore {
     /// its certificate. Connections over a network that are not encrypted are
     /// logged as a warning, once for each server.
     ///
+    /// Parts that the URL omits come from the variables of libpq, such as `PGHOST`,
+    /// `PGUSER` and `PGPASSWORD`, and from the password file. Percent-encode `#`,
+    /// `/`, `?` and `@` in a password.
+    ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) when `url` is not a Postgres URL,
@@ -227,6 +235,7 @@ impl PgSessionStore {
             connections,
             timeout: TIMEOUT,
             pooling: Pooling::default(),
+            isolation: Isolation::default(),
             meter: Arc::default(),
         };
         Self::build(SetUp::new(database), Creation::WhenMissing)

@@ -80,7 +80,7 @@ fn only_the_store_speaks_sql() {
 }
 
 #[test]
-fn tasks_are_spawned_in_six_places() {
+fn tasks_are_spawned_in_seven_places() {
     assert_eq!(
         users_of("tokio::spawn"),
         [
@@ -89,6 +89,7 @@ fn tasks_are_spawned_in_six_places() {
             "store/batch.rs",
             "store/connections.rs",
             "store/primary.rs",
+            "store/reissue.rs",
             "store/writer.rs"
         ]
     );

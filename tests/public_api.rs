@@ -59,12 +59,10 @@ const CHOSEN: &[&str] = &[
     "http::header::map::HeaderMap",
     "http::header::name::HeaderName",
     "http::header::value::HeaderValue",
-    "http::method::Method",
     "http::request::Parts",
     "http::request::Request",
     "http::response::Response",
     "http::status::StatusCode",
-    "http::uri::Uri",
     // The body of a response.
     "http_body::Body",
     "http_body::frame::Frame",
@@ -83,6 +81,7 @@ const CHOSEN: &[&str] = &[
     "sqlx_core::migrate::error::MigrateError",
     "sqlx_core::migrate::migrator::Migrator",
     "sqlx_postgres::PgPool",
+    "sqlx_postgres::connection::PgConnection",
     "sqlx_postgres::options::PgConnectOptions",
     // Instants. Re-exported.
     "time",

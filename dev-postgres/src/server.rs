@@ -1,5 +1,5 @@
 use std::{
-    fs,
+    env, fs,
     io::{self, BufRead as _, BufReader, Write as _},
     net::TcpListener,
     os::unix::{
@@ -245,13 +245,23 @@ impl Builder {
     }
 }
 
+/// Those of `DEV_POSTGRES_SETTINGS`, such as `work_mem=5MB;fsync=on`.
+fn given_settings() -> Vec<(String, String)> {
+    let given = env::var("DEV_POSTGRES_SETTINGS").unwrap_or_default();
+    given
+        .split(';')
+        .filter_map(|setting| setting.split_once('='))
+        .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
 /// Another process could take it before the server does, which then does not
 /// start.
 pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// As Postgres wants a key: nobody else may read it.
+/// Only its owner may read a key, or Postgres refuses it.
 pub(crate) fn write_for(user: Option<User>, file: &Path, contents: &str) -> io::Result<()> {
     fs::write(file, contents)?;
     fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
@@ -278,7 +288,9 @@ impl Server {
         Self::builder().start()
     }
 
-    /// Begins with the defaults: nothing is flushed to disk, 500 connections.
+    /// Begins with the defaults: nothing is flushed to disk, 500 connections, and
+    /// the settings that the variable `DEV_POSTGRES_SETTINGS` lists, such as
+    /// `default_transaction_isolation=serializable;work_mem=5MB`.
     pub fn builder() -> Builder {
         Builder {
             need: Need {
@@ -286,7 +298,7 @@ impl Server {
                 extensions: Vec::new(),
                 tls: false,
             },
-            settings: Vec::new(),
+            settings: given_settings(),
             files: Vec::new(),
             listens: Listens::OnSocket,
             standby_of: None,

@@ -62,6 +62,13 @@ impl Remember {
     }
 }
 
+/// What a login means for the user's other devices.
+#[derive(Clone, Copy)]
+enum Others {
+    Stay,
+    End,
+}
+
 /// After the password was right. The session goes on under a new id with what
 /// is in the basket, and its token for forms is new as well.
 fn begin(
@@ -69,11 +76,15 @@ fn begin(
     visitor: &Visitor,
     user: String,
     remember: Remember,
+    others: Others,
 ) -> Result<(), PageError> {
     let login = Login::new(user)
         .device(visitor.device())
         .expiry(remember.expiry());
-    session.login(login)?;
+    session.login(match others {
+        Others::Stay => login,
+        Others::End => login.end_others(),
+    })?;
     session.insert(Remember::KEY, remember)?;
     csrf::renew(session)?;
     Ok(())
@@ -100,7 +111,7 @@ pub(crate) async fn sign_up(
         return Ok(refused(pages::sign_up(&frame, Some(refusal.sentence()))));
     }
     flash::show(&session, format!("Welcome, {user}."))?;
-    begin(&session, &visitor, user, Remember::No)?;
+    begin(&session, &visitor, user, Remember::No, Others::Stay)?;
     Ok(Redirect::to("/devices").into_response())
 }
 
@@ -126,7 +137,7 @@ pub(crate) async fn sign_in(
         )));
     }
     flash::show(&session, format!("Welcome back, {user}."))?;
-    begin(&session, &visitor, user, form.remember)?;
+    begin(&session, &visitor, user, form.remember, Others::Stay)?;
     Ok(Redirect::to("/devices").into_response())
 }
 
@@ -156,19 +167,17 @@ pub(crate) async fn confirm(
         return Ok(refused(pages::confirm(&frame, Some("Wrong password."))));
     }
     let remember = session.get(Remember::KEY)?.unwrap_or_default();
-    begin(&session, &visitor, user, remember)?;
+    begin(&session, &visitor, user, remember, Others::Stay)?;
     Ok(Redirect::to("/password").into_response())
 }
 
 /// Whoever knew the old password may be signed in somewhere, so all other
-/// devices are signed out.
+/// devices are signed out, and this one gets a new id: one transaction, with
+/// the response.
 pub(crate) async fn change_password(
     State(site): State<Site>,
-    SignedIn {
-        session,
-        user,
-        this,
-    }: SignedIn,
+    SignedIn { session, user, .. }: SignedIn,
+    visitor: Visitor,
     Form(form): Form<Password>,
 ) -> Result<Response, PageError> {
     if !session.authenticated_within(RECENTLY) {
@@ -181,7 +190,8 @@ pub(crate) async fn change_password(
             Some(refusal.sentence()),
         )));
     }
-    site.store.user(&user).destroy_others(&this).await?;
+    let remember = session.get(Remember::KEY)?.unwrap_or_default();
+    begin(&session, &visitor, user, remember, Others::End)?;
     let message = "Your password is changed, and all other devices are signed out.";
     flash::show(&session, message)?;
     Ok(Redirect::to("/devices").into_response())

@@ -1,10 +1,11 @@
 //! What can go wrong, and the page that says so.
 
 use axum::{
-    http::StatusCode,
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
-use axum_pg_session::SessionRejection;
+use axum_pg_session::{Error, ErrorKind, SessionRejection};
 
 use crate::pages;
 
@@ -19,45 +20,63 @@ pub(crate) enum PageError {
     /// No form of this site.
     BadForm,
     NoSession(SessionRejection),
-    Session(axum_pg_session::Error),
+    Session(Error),
     Failed(Failure),
-}
-
-impl PageError {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::StaleForm => StatusCode::FORBIDDEN,
-            Self::BadForm => StatusCode::BAD_REQUEST,
-            Self::Session(error) => error.status(),
-            Self::SignedOut | Self::NoSession(_) | Self::Failed(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-        }
-    }
-
-    fn sentence(&self) -> &'static str {
-        match self {
-            Self::StaleForm => {
-                "This form is out of date, or your browser keeps no cookies of this site. \
-                 Please go back, reload the page and try again."
-            }
-            Self::BadForm => "This is no form of this site.",
-            _ => "Something went wrong here. Please try again.",
-        }
-    }
 }
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
-        match &self {
+        let (status, sentence) = match self {
             Self::SignedOut => return Redirect::to("/sign-in").into_response(),
-            Self::NoSession(rejection) => return rejection.clone().into_response(),
-            Self::Session(error) if self.status().is_server_error() => eprintln!("{error:?}"),
-            Self::Failed(error) => eprintln!("{error}"),
-            Self::Session(_) | Self::StaleForm | Self::BadForm => {}
-        }
-        (self.status(), pages::failure(self.sentence())).into_response()
+            // With the error in its extensions, of which `session_page` makes a
+            // page.
+            Self::NoSession(rejection) => return rejection.into_response(),
+            Self::Session(error) => return error.into_response(),
+            Self::StaleForm => (
+                StatusCode::FORBIDDEN,
+                "This form is out of date, or your browser keeps no cookies of this site. \
+                 Please go back, reload the page and try again.",
+            ),
+            Self::BadForm => (StatusCode::BAD_REQUEST, "This is no form of this site."),
+            Self::Failed(error) => {
+                eprintln!("{error}");
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "Something went wrong here. Please try again.",
+                )
+            }
+        };
+        (status, pages::failure(sentence)).into_response()
     }
+}
+
+/// The shop's own page for each error of a session: one that could not be
+/// loaded, which a handler passed on, and one that could not be saved, which
+/// only the layer knows. So it stands outside of the layer. Status and headers
+/// stay, as `Retry-After` and `Set-Cookie` are among them.
+pub(crate) async fn session_page(response: Response) -> Response {
+    let Some(error) = response.extensions().get::<Error>() else {
+        return response;
+    };
+    if error.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        eprintln!("{error:?}");
+    }
+    let page = pages::failure(match error.kind() {
+        ErrorKind::Ended => {
+            "You were signed out, or this page is out of date. Please reload it; \
+             nothing was saved."
+        }
+        ErrorKind::Unavailable | ErrorKind::Conflict => {
+            "The shop is busy. Nothing was saved. Please try again."
+        }
+        _ => "Something went wrong here. Please try again.",
+    });
+    let (mut parts, _) = response.into_parts();
+    // Of the body that is replaced.
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    parts.headers.insert(header::CONTENT_TYPE, html);
+    Response::from_parts(parts, Body::from(page.into_string()))
 }
 
 impl From<SessionRejection> for PageError {
@@ -66,8 +85,8 @@ impl From<SessionRejection> for PageError {
     }
 }
 
-impl From<axum_pg_session::Error> for PageError {
-    fn from(error: axum_pg_session::Error) -> Self {
+impl From<Error> for PageError {
+    fn from(error: Error) -> Self {
         Self::Session(error)
     }
 }

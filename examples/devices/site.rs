@@ -10,7 +10,7 @@ use axum::{
 };
 use axum_pg_session::{AtLimit, PgSessionLayer, PgSessionStore, SiteData};
 
-use crate::{account, basket, csrf, devices, security, users::Users};
+use crate::{account, basket, csrf, devices, error, security, users::Users};
 
 /// Who signs in on one more device is signed out on that of the oldest login.
 const MAX_DEVICES: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
@@ -35,6 +35,8 @@ pub(crate) fn app(site: Site) -> Router {
         // Inside of the sessions, as the token is in one.
         .route_layer(from_fn(csrf::guard))
         .layer(sessions)
+        // Outside of them, as it shows what they could not load or save.
+        .layer(map_response(error::session_page))
         // Outside of them, so that these can be cached.
         .merge(files())
         .layer(map_response(security::headers))

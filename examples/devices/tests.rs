@@ -33,6 +33,7 @@ struct Shop {
     app: Router,
     sessions: PgSessionLayer,
     store: PgSessionStore,
+    pool: PgPool,
     _database: TestDatabase,
 }
 
@@ -42,7 +43,7 @@ impl Shop {
         let pool = PgPool::connect(database.url()).await?;
         let store = site::limited(PgSessionStore::new(pool.clone()));
         store.migrate().await?;
-        let users = Users::new(pool).await?;
+        let users = Users::new(pool.clone()).await?;
         let app = site::app(Site {
             store: store.clone(),
             users,
@@ -52,6 +53,7 @@ impl Shop {
             app: app.layer(MockConnectInfo(address)),
             sessions: site::sessions(store.clone()),
             store,
+            pool,
             _database: database,
         })
     }
@@ -236,5 +238,47 @@ async fn nobody_ends_the_session_of_another_user() -> Outcome {
             .await?
             .contains("was signed out already")
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_password_signs_out_all_other_devices_at_once() -> Outcome {
+    let shop = Shop::open().await?;
+    let desk = shop.visitor().await?;
+    shop.post(&desk, "/sign-up", "name=Ada&password=correct+horse")
+        .await?;
+    desk.given(|session| session.insert("csrf", TOKEN)).await?;
+    let (thief, phone) = (desk.copied(), shop.customer("ada").await?);
+
+    let response = shop
+        .post(&desk, "/password", "password=battery+staple")
+        .await?;
+    assert_eq!(leads_to(&response), Some("/devices"));
+    assert_eq!(desk.session().await?.user_id().as_deref(), Some("ada"));
+    assert!(phone.session().await?.is_new());
+    assert!(thief.session().await?.is_new());
+    assert_eq!(shop.store.user("ada").count().await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_loaded_or_not_saved_is_a_page_of_the_shop() -> Outcome {
+    let shop = Shop::open().await?;
+    let (known, unknown) = (shop.visitor().await?, TestVisitor::of(&shop.sessions));
+    shop.pool.close().await;
+    for (visitor, what) in [(known, "not loaded"), (unknown, "not saved")] {
+        let response = shop.get(&visitor, "/").await?;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{what}");
+        let headers = response.headers().clone();
+        assert!(headers.contains_key(header::RETRY_AFTER), "{what}");
+        assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        let body = to_bytes(response.into_body(), 64 * 1024).await?;
+        if let Some(length) = headers.get(header::CONTENT_LENGTH) {
+            assert_eq!(length.to_str()?, body.len().to_string(), "{what}");
+        }
+        let page = String::from_utf8(body.to_vec())?;
+        assert!(page.contains("Corner shop"), "{what}: {page}");
+        assert!(page.contains("Nothing was saved"), "{what}: {page}");
+    }
     Ok(())
 }

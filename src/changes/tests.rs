@@ -107,6 +107,19 @@ fn modelled(acts: &[Act], document: &Document) -> Document {
     .expect("an object")
 }
 
+#[test]
+fn a_take_of_another_type_makes_no_change_at_all() {
+    let mut changes = recorded(&[Act::Insert(0, 1)]);
+    let read =
+        |stored: Option<&Json>| stored.map_or(Ok(()), |raw| decode::<u64>("b", raw).map(drop));
+    changes.record(Change::Take("b".into(), Box::new(read)));
+    let mut document = Document::default();
+    document.insert("b", encode("b", &"text").expect("text"));
+    let before = document.clone();
+    assert!(changes.replay(&mut document).is_err());
+    assert_eq!(document, before);
+}
+
 proptest! {
     #[test]
     fn a_replay_on_the_loaded_document_is_what_the_request_did(acts in acts(), document in documents()) {

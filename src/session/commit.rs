@@ -1,16 +1,16 @@
-//! Writes what a request recorded, when its response is ready or when the
+//! Saves what a request recorded: when its response is ready, or when the
 //! handler calls `save`.
 //!
-//! Both paths take the pending writes from the [state](crate::state), execute
-//! them one after the other (first the rows to delete, then the session's own
-//! row), and settle the outcome in the state. A mutex lets the saves of one
-//! request follow each other, so each starts from the row of the last one. It
-//! also holds the cookie change that the response will carry.
+//! Both paths take the pending writes from the [state](crate::state) and
+//! execute them one after the other: first the rows to delete, then the
+//! session's own row. Then they settle the outcome in the state. A mutex lets
+//! the saves of one request follow each other, so each starts from the row of
+//! the last one. It also holds the cookie change of the response.
 //!
-//! Dropped futures: [`Session::save`] runs in a task of its own, so a handler
-//! that stops waiting loses no token. A response whose future is dropped (the
-//! client went away) stops waiting for its writes; those that were queued are
-//! still executed, and a new id whose response was not delivered is undone.
+//! Dropped futures: [`Session::save`] runs in a task of its own, so a token is
+//! not lost if the handler stops waiting. If the client disconnects, the future
+//! of the response is dropped and stops waiting for its writes. Queued writes
+//! are still executed, and a new id whose response was not delivered is undone.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use tracing::{Instrument as _, Span};
 use super::Session;
 use crate::{
     Error, ErrorKind, FailurePolicy,
+    changes::Change,
     document::Document,
     format::{CookieChange, Ticket},
     id::Token,
@@ -27,7 +28,7 @@ use crate::{
     telemetry::saving,
 };
 
-/// How the response ends the session's request.
+/// What the response means for the session of its request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closing {
     pub(crate) keeps_changes: bool,
@@ -36,24 +37,40 @@ pub(crate) struct Closing {
 }
 
 impl Session {
-    pub(super) async fn save_now(&self) -> Result<(), Error> {
+    /// Records the last change, if there is one, once the saves before are over:
+    /// it must be part of this save and of no other one, because the caller
+    /// returns what its closure was called with.
+    pub(super) async fn save_now(&self, last: Option<Change>) -> Result<(), Error> {
         let mut cookie = self.0.saving.lock().await;
+        let is_confirmed = last.is_some();
+        if let Some(change) = last {
+            let mut state = self.open_state()?;
+            state.apply(change)?;
+            state.confirm();
+        }
         if let Err(error) = self.prepare() {
             self.state().forget_changes();
             return Err(error);
         }
         let writes = self.state().take_writes(self.timeouts(), Touch::Never);
+        let was_discarded = is_confirmed && !writes.is_confirmed;
         let outcome = self.execute(writes, &mut cookie).await;
-        outcome.inspect_err(|error| self.store().meter().failed(error))
+        outcome.inspect_err(|error| self.store().meter().failed(error))?;
+        match was_discarded {
+            true => Err(Error::discarded()),
+            false => Ok(()),
+        }
     }
 
-    /// Ends the time for changes, saves them, and returns the change of the
-    /// cookie that the response carries: also if this save failed and an
-    /// earlier one did not.
+    /// Closes the session for changes, saves them, and returns the cookie
+    /// change of the response. The response carries that change even if this
+    /// save failed, because an earlier save may have succeeded.
     pub(crate) async fn commit(&self, closing: Closing) -> (CookieChange, Result<(), Error>) {
         let mut cookie = self.0.saving.lock().await;
         let (writes, prepared) = self.close(closing);
-        let must_hold = closing.on_failure == FailurePolicy::Refuse || writes.end_something();
+        let must_hold = closing.on_failure == FailurePolicy::Refuse
+            || writes.end_something()
+            || prepared.is_err();
         let outcome = self.execute(writes, &mut cookie).await.and(prepared);
         let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
         match outcome {
@@ -69,7 +86,8 @@ impl Session {
         }
     }
 
-    /// What is owed, and whether the application's hook could prepare it.
+    /// Returns the pending writes, and whether the application's hook
+    /// succeeded.
     fn close(&self, closing: Closing) -> (PendingWrites, Result<(), Error>) {
         if !closing.keeps_changes {
             self.state().forget_changes();
@@ -83,8 +101,8 @@ impl Session {
         (state.take_writes(self.timeouts(), closing.touch), prepared)
     }
 
-    /// Calls the application's hook, which uses the session, so the state must
-    /// not be locked.
+    /// Calls the application's hook. The hook uses the session, so the state
+    /// must not be locked.
     fn prepare(&self) -> Result<(), Error> {
         if !self.state().writes_a_document() {
             return Ok(());
@@ -117,7 +135,8 @@ impl Session {
         }
         if let Some(row) = writes.ended {
             let terms = row.terms();
-            // The token of a session that was to end is not handed out.
+            // The session should have been destroyed, so its token must not be
+            // sent.
             if let Err(error) = self.delete_row(row, false).await {
                 *cookie = CookieChange::None;
                 return Err(error);
@@ -161,7 +180,7 @@ impl Session {
                 *cookie = self.begin(row, token);
             }
             RowWrite::Save(row, record, touch) => {
-                // A touch that was asked for may replace an outdated signature.
+                // An explicit touch may replace an outdated signature.
                 let lengthens = record.changes.set_terms() || touch == Touch::Always;
                 let before = Arc::clone(&row);
                 match store.save(row, record, timeouts, touch).await? {
@@ -172,7 +191,7 @@ impl Session {
                         }
                     }
                     Saved::Untouched(row) => drop(self.go_on(row)),
-                    // The browser has, or is about to get, another cookie.
+                    // The browser has the new cookie, or is about to get it.
                     Saved::Moved => {
                         drop_dead_token(cookie);
                         self.state().settle_moved(seen);
@@ -183,7 +202,8 @@ impl Session {
         Ok(())
     }
 
-    /// A touch that fails only costs the visitor a later expiry.
+    /// A failed touch is not an error for the request: the session only expires
+    /// earlier.
     async fn touch_row(&self, row: Arc<Row>, touch: Touch, cookie: &mut CookieChange) {
         let timeouts = Arc::clone(self.timeouts());
         let before = Arc::clone(&row);
@@ -247,28 +267,28 @@ impl Session {
         })
     }
 
-    /// Whether the session was extended beyond what a cookie can say. One that
-    /// was not extended may have ended or moved, and its cookie must not
-    /// return.
+    /// Whether the session was extended beyond the longest lifetime of a
+    /// cookie. A session that was not extended may have ended or moved, so its
+    /// cookie must not be sent again.
     fn outgrows_cookie(&self, before: &Row, after: &Row) -> bool {
         let meta = after.document().map(|document| document.meta());
         before.times.expires != after.times.expires
             && meta.is_some_and(|meta| self.timeouts().outlives_cookie(&meta, after.times))
     }
 
-    /// Whether the handler asked for the end of the session that the request's
-    /// cookie stands for, whether it opened one or not.
+    /// Whether the handler destroyed the session of the request's cookie, even
+    /// if the cookie opened no session.
     pub(crate) fn removes_cookie(&self) -> bool {
         let state = self.state();
         state.removes_cookie() && matches!(state.origin(), Origin::New)
     }
 
-    /// Whether the browser should forget more than the cookie.
+    /// Whether the browser should clear more than the cookie.
     pub(crate) fn signs_out(&self) -> bool {
         self.state().signs_out()
     }
 
-    /// For a session that the application does not accept.
+    /// Refuses a session that failed the application's check.
     pub(crate) fn refuse(&self) {
         self.state().refuse();
     }
@@ -278,8 +298,8 @@ impl Session {
     }
 }
 
-/// A token that an earlier save of this request was to send opens nothing any
-/// more, and would replace the live one in the browser.
+/// Drops a token that an earlier save of this request has set. It no longer
+/// opens a session, and would replace the live token in the browser.
 fn drop_dead_token(cookie: &mut CookieChange) {
     if matches!(cookie, CookieChange::Set(_)) {
         *cookie = CookieChange::None;

@@ -1,4 +1,4 @@
-//! The member of a session that belongs to its format.
+//! The member of a session that belongs to its format, not to the application.
 
 use super::Session;
 use crate::{
@@ -12,8 +12,9 @@ impl Session {
         self.store().format().layout().own_key() == Some(key)
     }
 
-    /// The change as it is recorded: one of the format's own member is about
-    /// the session's life and cookie.
+    /// The change as it is recorded. A change of the format's own member
+    /// concerns the session's lifetime and cookie, so it is wrapped in
+    /// `Change::Terms`.
     pub(super) fn about(&self, key: &str, change: Change) -> Change {
         match self.is_own(key) {
             true => Change::Terms(Box::new(change)),
@@ -35,7 +36,7 @@ impl Session {
         }
     }
 
-    /// The closure as it is replayed later, with the same check.
+    /// The closure for later replays, with the same check.
     pub(super) fn checked(&self, key: &str, mut apply: Apply) -> Apply {
         if !self.is_own(key) {
             return apply;
@@ -54,6 +55,6 @@ impl Session {
 fn no_object(key: &str) -> Error {
     Error::new(
         ErrorKind::ReservedKey,
-        format!("in this format the key {key} always holds an object with the cookie's attributes"),
+        format!("the key {key} holds the cookie's attributes and must stay an object"),
     )
 }

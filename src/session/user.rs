@@ -1,4 +1,4 @@
-//! Who is signed in to a session.
+//! The user of a session.
 
 use std::time::Duration;
 
@@ -6,22 +6,21 @@ use super::Session;
 use crate::{Error, Expiry, Login};
 
 impl Session {
-    /// Signs a user in: all that a login needs, in one transaction when the
-    /// session is saved.
+    /// Signs a user in, in one transaction when the session is saved.
     ///
-    /// - The session gets a new id, so that a token that somebody planted or
-    ///   saw before opens nothing afterwards (ASVS 5.0 item 7.2.4), as by
-    ///   [`cycle_id`](Self::cycle_id). An answer of 5xx leaves the old one.
-    /// - It belongs to the user: [`PgSessionStore::user`] lists and ends it,
-    ///   and [`max_sessions_per_user`] counts it.
-    /// - Its clocks start anew: idle and absolute timeout, and
+    /// - The session gets a new id, as by [`cycle_id`](Self::cycle_id). A token
+    ///   that an attacker planted or saw before no longer opens it (ASVS 5.0
+    ///   item 7.2.4). A failed response (a 5xx or a 408) keeps the old id.
+    /// - The session belongs to the user: [`PgSessionStore::user`] lists and
+    ///   destroys it, and [`max_sessions_per_user`] counts it.
+    /// - Its clocks restart: the idle timeout, the absolute timeout, and
     ///   [`authenticated_within`](Self::authenticated_within).
-    /// - What an anonymous session holds stays, such as a basket, or goes by
-    ///   [`Login::drop_data`]. What another user left always goes.
+    /// - The data of an anonymous session stays, such as a basket, unless you
+    ///   call [`Login::drop_data`]. The data of another user is always dropped.
     ///
-    /// Call it also when a user signs in again, such as before a sensitive
-    /// step, and [`cycle_id`](Self::cycle_id) at every other change of
-    /// privilege. Checking the password is the application's part.
+    /// Call it also when a user signs in again, for example before a sensitive
+    /// step. Call [`cycle_id`](Self::cycle_id) at every other change of
+    /// privilege. The application checks the password.
     ///
     /// ```
     /// use axum::{Router, body::Body, http::Request, routing::post};
@@ -48,13 +47,18 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](crate::ErrorKind::Setup) where the table lacks a
-    /// column that the login needs, [`Serialize`](crate::ErrorKind::Serialize)
-    /// for a user's id that is empty, too long or holds U+0000 or U+001F, and
-    /// [`ResponseStarted`](crate::ErrorKind::ResponseStarted) when it is too
-    /// late. Where as many sessions as allowed exist, and the choice is to
-    /// [refuse](crate::AtLimit::Refuse), [`save`](Self::save) answers
-    /// [`SessionLimit`](crate::ErrorKind::SessionLimit).
+    /// Of one of these kinds:
+    ///
+    /// - [`Setup`](crate::ErrorKind::Setup) if the table lacks a column that
+    ///   the login needs.
+    /// - [`Serialize`](crate::ErrorKind::Serialize) if the user's id is empty,
+    ///   is too long, or contains U+0000 or U+001F.
+    /// - [`ResponseStarted`](crate::ErrorKind::ResponseStarted) if the response
+    ///   has started.
+    ///
+    /// If the user has as many sessions as allowed, and the store
+    /// [refuses](crate::AtLimit::Refuse) more, [`save`](Self::save) returns an
+    /// error of kind [`SessionLimit`](crate::ErrorKind::SessionLimit).
     ///
     /// [`PgSessionStore::user`]: crate::PgSessionStore::user
     /// [`max_sessions_per_user`]: crate::PgSessionStore::max_sessions_per_user
@@ -67,23 +71,24 @@ impl Session {
         state.log_in(login.in_realm(self.store().own_realm()))
     }
 
-    /// Signs the user out: ends the session as [`destroy`](Self::destroy)
-    /// does, and asks the browser to forget what
+    /// Signs the user out: destroys the session as [`destroy`](Self::destroy)
+    /// does, and asks the browser to clear what
     /// [`clear_site_data`](crate::PgSessionLayer::clear_site_data) names.
     ///
-    /// The response is sent when the row is deleted and committed; if that
-    /// fails it is a 503, whatever the handler answered.
+    /// The response is sent after the deletion of the row is committed. If the
+    /// deletion fails, the response is a 503, whatever the handler returned.
     ///
     /// # Errors
     ///
-    /// Of kind [`ResponseStarted`](crate::ErrorKind::ResponseStarted) when it
-    /// is too late.
+    /// Of kind [`ResponseStarted`](crate::ErrorKind::ResponseStarted) if the
+    /// response has started.
     pub fn logout(&self) -> Result<(), Error> {
         self.open_state()?.log_out();
         Ok(())
     }
 
-    /// Who is signed in, by [`login`](Self::login) in this request or before.
+    /// Returns the id of the user who signed in by [`login`](Self::login), in
+    /// this request or before.
     #[must_use]
     pub fn user_id(&self) -> Option<String> {
         let state = self.state();
@@ -91,14 +96,15 @@ impl Session {
         Some(self.store().own_realm().id_of(user).to_owned())
     }
 
-    /// Whether the user signed in, or signed in again, no longer ago than
-    /// this at the moment of the call; `false` for a session without a user.
+    /// Returns whether the user last signed in within `duration` before the
+    /// call; `false` for a session without a user.
     ///
-    /// Ask it before a sensitive step, such as a change of the password, and
-    /// let the user sign in again if it says no (ASVS 5.0 items 7.5.1 and
-    /// 7.5.3). A session that is used does not make it younger, only
-    /// [`login`](Self::login) does. Where the table lacks the column `created`
-    /// nobody knows, so it is `false`, but for the request of the login.
+    /// Call it before a sensitive step, such as a change of the password. If it
+    /// returns `false`, let the user sign in again (ASVS 5.0 items 7.5.1 and
+    /// 7.5.3). Only [`login`](Self::login) restarts this clock, use of the
+    /// session does not. If the table lacks the column `created`, the time of
+    /// the login is unknown: the result is `false`, except in the request of
+    /// the login.
     ///
     /// ```
     /// use std::time::Duration;

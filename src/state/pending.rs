@@ -1,4 +1,4 @@
-//! The writes that a request owes its session.
+//! The pending writes of a request.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(crate) enum Touch {
     Always,
 }
 
-/// The row of a session that was ended and is still there.
+/// The row of a destroyed session, until it is deleted.
 #[derive(Clone, Debug)]
 pub(crate) struct RowToDelete {
     pub(crate) row: Arc<Row>,
@@ -29,17 +29,17 @@ pub(crate) struct RowToDelete {
 }
 
 impl RowToDelete {
-    /// What the session's cookie was set by.
+    /// The terms under which the session's cookie was set.
     pub(crate) fn terms(&self) -> Terms {
         self.row.document()?.terms()
     }
 }
 
-/// What has to be done to the session's own row.
+/// The pending write to the session's own row.
 #[derive(Debug)]
 pub(crate) enum RowWrite {
     None,
-    /// None either, as the last touch is recent.
+    /// No write, because the last touch is recent.
     NoTouchYet,
     Insert(Arc<Document>),
     Save(Arc<Row>, Record, Touch),
@@ -54,46 +54,52 @@ pub(crate) struct NewIdWrite {
     pub(crate) source: Source,
     pub(crate) changes: Changes,
     pub(crate) login: Option<Arc<Login>>,
-    /// What the request sees: a login that finds its session under another id
-    /// already begins a separate one from this.
+    /// What the request sees. If a login finds its session under another id, it
+    /// begins a separate session with this document.
     pub(crate) seen: Arc<Document>,
+    /// Whether the caller returns what the changes make of the row, so that
+    /// they can't begin a separate session.
+    pub(crate) is_confirmed: bool,
 }
 
-/// Where a session with a new id comes from.
+/// The source of a session with a new id.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
-    /// The row that has been its own until now.
+    /// Its present row.
     Row(RowId),
     /// Nothing is stored yet.
     Nothing(Arc<Document>),
 }
 
-/// What a request did to a row's document.
+/// The changes of a request to a row's document.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) changes: Changes,
-    /// What they make of the row that the request loaded, if that is known.
+    /// The document after these changes, based on the row that the request
+    /// loaded, if that is known.
     pub(crate) outcome: Option<Arc<Document>>,
-    /// The caller returns what was committed, which only its own row may tell:
-    /// the changes don't follow a session to its new id.
+    /// The caller returns the committed value, which only the request's own row
+    /// may reveal. So the changes don't follow a session to its new id.
     pub(crate) is_confirmed: bool,
 }
 
-/// All that a request owes, in the order in which it is executed.
+/// All pending writes of a request, in the order of execution.
 #[derive(Debug)]
 pub(crate) struct PendingWrites {
     /// A row that the application's check refused.
     pub(crate) refused: Option<RowToDelete>,
-    /// The row of the session that the handler ended.
+    /// The row of the session that the handler destroyed.
     pub(crate) ended: Option<RowToDelete>,
     pub(crate) write: RowWrite,
     /// The document that the request saw when it took these writes.
     pub(crate) seen: Arc<Document>,
+    /// Whether a caller returns what these writes make of the row.
+    pub(crate) is_confirmed: bool,
 }
 
 impl PendingWrites {
-    /// Whether a response without them would conceal that a session or a token
-    /// lives on that was to end.
+    /// Whether these writes destroy a session or replace a token. If they fail,
+    /// the response must not conceal that the session or token still works.
     pub(crate) fn end_something(&self) -> bool {
         let ends_an_id = match &self.write {
             RowWrite::NewId(_) => true,
@@ -114,18 +120,19 @@ impl PendingWrites {
 }
 
 impl State {
-    /// Takes what is owed now. Changes that the handler makes before the
+    /// Takes the pending writes. Changes that the handler makes before the
     /// outcome is settled belong to the next save.
     pub(crate) fn take_writes(&mut self, timeouts: &Timeouts, touch: Touch) -> PendingWrites {
-        let touch = self.touch_instead_of(touch);
         let ended = self.take_ended();
+        let touch = self.touch_instead_of(touch);
         self.complete();
         let is_changed = self.is_changed();
+        let is_confirmed = std::mem::take(&mut self.is_confirmed);
         let record = Record {
             outcome: (self.projection == Projection::Exact
                 && matches!(self.origin, Origin::Stored(..)))
             .then(|| Arc::clone(&self.document)),
-            is_confirmed: std::mem::take(&mut self.is_confirmed),
+            is_confirmed,
             changes: self.changes.take(),
         };
         let id = std::mem::replace(&mut self.new_id, NewId::None);
@@ -135,10 +142,12 @@ impl State {
             ended,
             write: self.write(record, is_changed, id, timeouts, touch),
             seen: Arc::clone(&self.document),
+            is_confirmed,
         }
     }
 
-    /// From here on the origin is the session that follows the ended one.
+    /// Takes the row of a destroyed session. From here on, the origin is the
+    /// session that follows it.
     fn take_ended(&mut self) -> Option<RowToDelete> {
         if !std::mem::take(&mut self.is_ended) {
             return None;
@@ -163,6 +172,9 @@ impl State {
         touch: Touch,
     ) -> RowWrite {
         match (&self.origin, id) {
+            (Origin::Moved(..), id) if id != NewId::None && record.is_confirmed => {
+                refused_as_moved(id)
+            }
             (
                 Origin::New | Origin::Moved(..) | Origin::ReadOnly(ReadOnlyReason::Moved { .. }),
                 NewId::Login(login),
@@ -173,12 +185,7 @@ impl State {
             (Origin::New, _) => RowWrite::None,
             (Origin::ReadOnly(_), NewId::None) if record.changes.is_empty() => RowWrite::None,
             (Origin::ReadOnly(reason), id) => RowWrite::Refused(*reason, id),
-            (Origin::Moved(..), id) if id != NewId::None => RowWrite::Refused(
-                ReadOnlyReason::Moved {
-                    retry_after: crate::expiry::MOVED_GRACE,
-                },
-                id,
-            ),
+            (Origin::Moved(..), id) if id != NewId::None => refused_as_moved(id),
             (Origin::Moved(row, _), _) if is_changed => {
                 RowWrite::Save(Arc::clone(row), record, Touch::Never)
             }
@@ -188,6 +195,7 @@ impl State {
                 changes: record.changes,
                 login: id.login(),
                 seen: Arc::clone(&self.document),
+                is_confirmed: record.is_confirmed,
             }),
             (Origin::Stored(row, _), _) if is_changed => {
                 RowWrite::Save(Arc::clone(row), record, touch)
@@ -218,19 +226,20 @@ impl State {
             changes: Changes::default(),
             login: Some(login),
             seen: Arc::clone(&self.document),
+            is_confirmed: false,
         })
     }
 
     fn touch_instead_of(&self, touch: Touch) -> Touch {
         match touch {
             _ if self.is_touched => Touch::Always,
-            Touch::IfDue if self.renews_signature => Touch::Always,
+            Touch::IfDue if self.renews_signature && self.row().is_some() => Touch::Always,
             touch => touch,
         }
     }
 
-    /// What is saved has the member of its format, also if another writer left
-    /// it out.
+    /// Adds the member of the format if another writer left it out, so that
+    /// every saved document has it.
     fn complete(&mut self) {
         let Some(key) = self.document.layout().own_key() else {
             return;
@@ -243,6 +252,11 @@ impl State {
                 .expect("an insert that is not measured never fails");
         }
     }
+}
+
+fn refused_as_moved(id: NewId) -> RowWrite {
+    let retry_after = crate::expiry::MOVED_GRACE;
+    RowWrite::Refused(ReadOnlyReason::Moved { retry_after }, id)
 }
 
 impl NewId {

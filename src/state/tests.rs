@@ -170,3 +170,18 @@ fn a_closed_session_refuses_changes() {
     let error = state.check_open().expect_err("closed");
     assert_eq!(error.kind(), ErrorKind::ResponseStarted);
 }
+
+#[test]
+fn a_login_begins_a_session_under_a_token_that_was_replaced_only() {
+    let mut own = stored();
+    own.log_in(Login::new("ada")).expect("it fits");
+    assert!(!own.begins_a_session());
+
+    let mut moved = stored();
+    let seen = Arc::clone(moved.document());
+    moved.settle_moved(seen);
+    moved.cycle();
+    assert!(!moved.begins_a_session());
+    moved.log_in(Login::new("ada")).expect("it fits");
+    assert!(moved.begins_a_session());
+}

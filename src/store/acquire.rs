@@ -321,7 +321,9 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
     match error {
         sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| code.starts_with("57P") || matches!(&*code, "25P03" | "25P04")),
         _ => false,
     }
 }

@@ -5,55 +5,130 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 
 use crate::{
-    Error, SessionId, StoredSession,
+    Error, ErrorKind, SessionId, StoredSession,
+    expiry::Timeouts,
     id::RowId,
-    store::{PgSessionStore, table::Table},
+    state::{Record, Touch},
+    store::{PgSessionStore, row::Row, table::Table, writer::Saved},
 };
 
 impl PgSessionStore {
     /// The session of this handle as it is stored now, for a socket or a job
-    /// that outlives the session's request. `None` where it ended.
+    /// that outlives the session's request. `None` if it ended.
     ///
-    /// It does not extend the session. In Koa's format a handle that was read
-    /// from text, rather than taken from a session, costs a look at every row.
+    /// If the session got a new id since ([`cycle_id`] or [`login`]), this
+    /// follows it, and [`StoredSession::id`] is the new handle. Keep that one:
+    /// the old id leads to the session for one minute, afterwards it is an ended
+    /// one. A socket or a job that looks more rarely should keep the user's id
+    /// too. A login that discarded the data ([`Login::drop_data`], or another
+    /// user's) ends what the handle stood for.
+    ///
+    /// To follow a handle is safe, because a handle opens nothing: it is a
+    /// digest, no browser can send it as a cookie, and what it leads to is read
+    /// by the application only. A token is never followed, because whoever holds
+    /// an old token, such as one planted before the login, would be signed in.
+    ///
+    /// It doesn't extend the session, see [`PgSessionLayer::touch`], nor run
+    /// the layer's `valid_if`. In Koa's format nothing leads from an old id to
+    /// the new one, and a handle that was read from text, rather than taken from
+    /// a session, reads every row.
     ///
     /// ```
-    /// # use axum_pg_session::{PgSessionStore, SessionId};
+    /// use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, SessionId, testing::TestVisitor};
+    ///
+    /// /// What a socket asks from time to time: whether its user is still signed in.
+    /// async fn is_signed_in(store: &PgSessionStore, id: &mut SessionId) -> Result<bool, Error> {
+    ///     let Some(session) = store.load(id).await? else {
+    ///         return Ok(false);
+    ///     };
+    ///     *id = session.id().clone();
+    ///     Ok(session.user_id().is_some())
+    /// }
+    ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let database = dev_postgres::test_database().await?;
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
-    /// // From `Session::id`, in a request.
-    /// let id: SessionId = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA".parse()?;
-    /// assert!(store.load(&id).await?.is_none());
+    /// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
+    /// ada.given(|session| session.login("ada")).await?;
+    /// let mut id = ada.session().await?.id().expect("it is stored");
+    ///
+    /// ada.given(|session| session.cycle_id()).await?;
+    /// assert!(is_signed_in(&store, &mut id).await?);
+    /// assert_eq!(ada.session().await?.id(), Some(id.clone()));
+    ///
+    /// ada.given(|session| session.logout()).await?;
+    /// assert!(!is_signed_in(&store, &mut id).await?);
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// When the database could not be asked.
+    /// When the database could not be asked. That says nothing about the
+    /// session: a socket should stay open.
+    ///
+    /// [`cycle_id`]: crate::Session::cycle_id
+    /// [`login`]: crate::Session::login
+    /// [`Login::drop_data`]: crate::Login::drop_data
+    /// [`PgSessionLayer::touch`]: crate::PgSessionLayer::touch
     pub async fn load(&self, id: &SessionId) -> Result<Option<StoredSession>, Error> {
-        let Some(id) = self.row_of(id).await? else {
-            return Ok(None);
-        };
-        let rows = self.load_rows(&[id]).await?;
-        let row = rows.into_iter().find(|row| row.successor().is_none());
+        let row = self.row_behind(id).await?;
         Ok(row.and_then(|row| {
             let document = Arc::clone(row.document()?);
             let id = self.format().handle(&row.id);
-            Some(StoredSession::new(
-                id,
-                row,
-                document,
-                self.own_realm().clone(),
-            ))
+            let realm = self.own_realm().clone();
+            Some(StoredSession::new(id, row, document, realm))
         }))
+    }
+
+    /// The live row of this handle, also if it got another id since.
+    async fn row_behind(&self, id: &SessionId) -> Result<Option<Arc<Row>>, Error> {
+        let mut next = self.row_of(id).await?;
+        while let Some(id) = next {
+            let Some(row) = self.load_rows(&[id]).await?.pop() else {
+                return Ok(None);
+            };
+            match row.successor() {
+                Some(successor) => next = Some(successor),
+                None => return Ok(Some(row)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Extends the session of this handle as a request would, and returns
+    /// whether it is alive.
+    pub(crate) async fn touch_by_id(
+        &self,
+        id: &SessionId,
+        timeouts: &Arc<Timeouts>,
+    ) -> Result<bool, Error> {
+        self.check_timeouts(timeouts)?;
+        let Some(row) = self.row_behind(id).await? else {
+            return Ok(false);
+        };
+        let Some(document) = row.document() else {
+            return Ok(false);
+        };
+        if timeouts.has_ended(&document.meta(), row.times, self.zone_slack()) {
+            return Ok(false);
+        }
+        let (record, timeouts) = (Record::default(), Arc::clone(timeouts));
+        match self.save(row, record, timeouts, Touch::IfDue).await {
+            Ok(Saved::Here(_) | Saved::Moved) => Ok(true),
+            // Another request extended it meanwhile, or it ended.
+            Ok(Saved::Untouched(_)) => Ok(self.row_behind(id).await?.is_some()),
+            Err(error) if error.kind() == ErrorKind::Ended => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Ends the session of this handle, as
     /// [`Session::destroy`](crate::Session::destroy) does, from outside of its
-    /// requests, and answers whether there was one: `false` where it ended
-    /// already, which is as good.
+    /// requests. Returns whether there was one: `false` if it was destroyed or
+    /// expired before.
+    ///
+    /// It follows a session to a new id, as [`load`](Self::load) does.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionStore, SessionId};

@@ -30,6 +30,10 @@ pub(crate) struct Columns {
     pub(crate) has_unique_id: bool,
     pub(crate) has_expiry_index: bool,
     pub(crate) has_user_id_index: bool,
+    /// Whether this role may add columns and indexes.
+    pub(crate) may_be_altered: bool,
+    /// Whether the database can store every character.
+    pub(crate) encodes_all_text: bool,
 }
 
 impl Columns {
@@ -68,6 +72,7 @@ impl Columns {
             expiry_index: self.has_expiry_index,
             unique_id: self.has_unique_id,
             zoned_expiry: self.expiry_has_time_zone(),
+            encodes_all_text: self.encodes_all_text,
         }
     }
 }

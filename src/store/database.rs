@@ -14,6 +14,7 @@ use crate::{
         connecting,
         connections::{Connections, Use},
         sql::Pooling,
+        transaction::{Isolation, READ_COMMITTED},
     },
     telemetry::{Call, Meter, Operation, Origins, Running, Stopwatch},
 };
@@ -24,6 +25,7 @@ pub(crate) struct Database {
     pub(crate) connections: Connections,
     pub(crate) timeout: Duration,
     pub(super) pooling: Pooling,
+    pub(super) isolation: Isolation,
     pub(crate) meter: Arc<Meter>,
 }
 
@@ -156,7 +158,7 @@ impl Database {
             Ok(_) if watch == Watch::GoesOn => loan.close(),
             Ok(_) => loan.keep(),
             // The server has answered, and the next part of it is about to come.
-            Err(error) if error.is_held_up() && self.pooling == Pooling::Own => loan.keep(),
+            Err(error) if error.is_held_up() && !self.needs_a_transaction() => loan.keep(),
             Err(error) if error.is_out_of_time() => {
                 loan.abandon();
                 self.connections.forget();
@@ -217,20 +219,27 @@ impl Database {
 
     /// A pooler keeps a connection of the server for one client as long as a
     /// transaction lasts, and no longer. Nothing else can end a statement there
-    /// in time than the server's own limits, which end with the transaction.
+    /// in time than the server's own limits, which end with the transaction. And
+    /// only a transaction can ask for its isolation level.
     async fn carry_out<T>(
         &self,
         connection: &mut PgConnection,
         limits: Limits,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        if self.pooling == Pooling::Own {
-            return work(connection).await;
+        if !self.needs_a_transaction() {
+            let outcome = work(connection).await;
+            self.isolation.observe(&outcome);
+            return outcome;
         }
         let mut transaction = connection.begin_with(AssertSqlSafe(limits.begin())).await?;
         let outcome = work(&mut transaction).await?;
         transaction.commit().await?;
         Ok(outcome)
+    }
+
+    fn needs_a_transaction(&self) -> bool {
+        self.pooling != Pooling::Own || self.isolation.is_strict()
     }
 
     /// What to say where no connection came free in time.
@@ -288,7 +297,7 @@ impl Limits {
             .replace("$1", &milliseconds(self.statement))
             .replace("$2", &milliseconds(self.patience.unwrap_or(self.statement)));
         // In one message, so it is no round trip more than without limits.
-        format!("BEGIN; {limits}")
+        format!("{READ_COMMITTED}; {limits}")
     }
 }
 
@@ -372,12 +381,18 @@ fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
     match code {
         "40001" | "40P01" | "55P03" => (ErrorKind::Conflict, "another writer was in the way"),
         "42P01" | "42703" | "42501" | "42P10" | "0A000" | "3D000" | "3F000" | "28000" | "28P01"
-        | "23502" | "22001" | "22P05" | "22P02" => (
+        | "23502" | "22001" | "22P02" => (
             ErrorKind::Setup,
             "the table, its rights or the login do not fit",
         ),
-        "57014" | "57P01" | "57P02" | "57P03" | "25P02" | "25P03" | "25006" | "53100" | "53200"
-        | "53300" => (
+        // Mostly of a character that the encoding of the database lacks.
+        "22P05" | "22021" => (
+            ErrorKind::Serialize,
+            "the database can't store a character of this text; its encoding should be UTF-8, and \
+             its column json rather than jsonb",
+        ),
+        "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P02" | "25P03" | "25P04" | "25006"
+        | "53100" | "53200" | "53300" => (
             ErrorKind::Unavailable,
             "the database can't serve at the moment",
         ),
@@ -441,15 +456,21 @@ impl Error {
         self.misses_something() || self.is_of_an_old_plan() || self.is_of_another_type()
     }
 
-    /// Whether others were in the way of the whole statement, which has changed
-    /// nothing.
+    fn sqlx_error(&self) -> Option<&sqlx::Error> {
+        StdError::source(self)?.downcast_ref()
+    }
+
+    /// Whether others were in the way of the whole statement, or transaction,
+    /// which has changed nothing.
     pub(crate) fn is_of_other_writers(&self) -> bool {
         self.sqlstate()
             .is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
     }
 
-    fn sqlx_error(&self) -> Option<&sqlx::Error> {
-        StdError::source(self)?.downcast_ref()
+    /// Whether the server refused to go on under a stricter isolation level than
+    /// READ COMMITTED.
+    pub(super) fn is_of_the_isolation(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "40001")
     }
 
     pub(crate) fn is_out_of_time(&self) -> bool {
@@ -460,6 +481,26 @@ impl Error {
     /// the statement may still be under way there, and be carried out later.
     pub(crate) fn is_of_the_server(&self) -> bool {
         self.sqlstate().is_some()
+    }
+
+    /// With a foreign key from the column `user_id`, the application's users
+    /// lack the one of this login: deleted meanwhile, or never there.
+    pub(super) fn of_a_login(self, is_login: bool) -> Self {
+        let is_of_a_key = self.sqlstate().is_some_and(|code| code == "23503");
+        match is_login && is_of_a_key {
+            true => Self::caused(
+                ErrorKind::UnknownUser,
+                "a foreign key of the session table refuses this login; was the user deleted?",
+                self,
+            ),
+            false => self,
+        }
+    }
+
+    /// Whether the server had ended the connection because it idled, so that the
+    /// statement never arrived.
+    pub(crate) fn is_of_an_idle_connection(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "57P05")
     }
 
     /// Whether the connection is at fault, and another one may do.
@@ -476,8 +517,7 @@ impl Error {
     /// became a standby stays open, and of no use, as one in a transaction that
     /// somebody else left and that failed.
     fn spoils_the_connection(&self) -> bool {
-        let is_of_use =
-            |code: String| !matches!(code.as_str(), "25006" | "25P02") && !code.starts_with("57P");
+        let is_of_use = |code: String| code == "57014" || code.starts_with("53");
         self.is_unavailable() && !self.sqlstate().is_some_and(is_of_use)
     }
 
@@ -499,5 +539,19 @@ impl Error {
         let is_of_a_row =
             |code: String| code == "55P03" || CLASSES.iter().any(|class| code.starts_with(class));
         self.is_held_up() || self.sqlstate().is_some_and(is_of_a_row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_the_server_ended_is_unavailable() {
+        for code in [
+            "57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08006",
+        ] {
+            assert_eq!(of_sqlstate(code).0, ErrorKind::Unavailable, "{code}");
+        }
     }
 }

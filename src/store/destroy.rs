@@ -15,9 +15,9 @@ use crate::{
 };
 
 impl Writer {
-    /// Deletes the row, and answers whether there was one. Where it only says
-    /// where the session went, the end goes there too: the visitor meant this
-    /// session, not this id.
+    /// Deletes the row, and returns whether there was a live session. If the row
+    /// is a forwarding, the successor is deleted: the visitor meant this session,
+    /// not this id.
     pub(super) async fn destroy_row(
         self: &Arc<Self>,
         id: &RowId,
@@ -28,19 +28,19 @@ impl Writer {
             Ok(deleted) => deleted,
             Err(error) => return drop(answer.send(Err(error))),
         };
-        let was_there = deleted.is_some();
+        let was_alive = deleted.as_ref().is_some_and(|row| row.was_alive);
         let layout = self.set_up.format.layout();
         let successor = deleted
-            .flatten()
+            .and_then(|row| row.text)
             .and_then(|text| successor_of(layout, &text));
         if let Some(successor) = successor {
             return self.submit(successor, Write::Destroy(answer));
         }
-        if was_there {
+        if was_alive {
             let meter = &self.set_up.database.meter;
             events::ended(meter, &self.set_up.format.handle(id));
         }
-        drop(answer.send(Ok(was_there)));
+        drop(answer.send(Ok(was_alive)));
     }
 }
 

@@ -84,11 +84,19 @@ pub(super) struct TouchRow {
     pub(super) extent: Extent,
 }
 
-/// A row to be deleted; the answer is what a short one held, which may be a
-/// forwarding.
+/// A row to be deleted.
 #[derive(Clone, Debug)]
 pub(super) struct DestroyRow {
     pub(super) id: RowId,
+}
+
+/// A row that was deleted.
+#[derive(Clone, Debug)]
+pub(super) struct Destroyed {
+    /// Whether it had not expired yet.
+    pub(super) was_alive: bool,
+    /// What a short one held, which may be a forwarding.
+    pub(super) text: Option<String>,
 }
 
 impl Entry for LoadRow {
@@ -246,7 +254,7 @@ impl Entry for TouchRow {
 }
 
 impl Entry for DestroyRow {
-    type Answer = Option<String>;
+    type Answer = Destroyed;
 
     const OPERATION: Operation = Operation::Destroy;
 
@@ -266,8 +274,11 @@ impl Entry for DestroyRow {
         query
     }
 
-    fn answer(&self, row: &PgRow, _: &Table) -> Result<Option<String>, sqlx::Error> {
-        row.try_get(1)
+    fn answer(&self, row: &PgRow, table: &Table) -> Result<Destroyed, sqlx::Error> {
+        Ok(Destroyed {
+            was_alive: instant(row, 1)? > table.clock.now(),
+            text: row.try_get(2)?,
+        })
     }
 }
 

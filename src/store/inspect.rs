@@ -12,19 +12,30 @@ use crate::{
     },
 };
 
+/// A table that is neither partitioned nor on another server.
+const PLAIN: &str = "r";
+
 /// One row of `inspect.sql`.
 struct Column {
     name: String,
+    /// Its place in the catalog.
+    number: i16,
     r#type: String,
     is_generated: bool,
     has_default: bool,
-    is_required: bool,
+    is_not_null: bool,
     /// Fewer characters than an id of ours has.
     is_short: bool,
     /// By a key that is checked at once: `ON CONFLICT` refuses others.
     is_unique: bool,
+    /// The places of the columns of each unique index that has this one.
+    unique_keys: Vec<String>,
     is_indexed: bool,
-    is_plain: bool,
+    /// Of what it is a column, as the catalog abbreviates it.
+    kind: String,
+    may_alter: bool,
+    has_row_security: bool,
+    encoding: String,
     may_use_schema: bool,
     may_select: bool,
     may_insert: bool,
@@ -36,14 +47,19 @@ impl FromRow<'_, PgRow> for Column {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             name: row.try_get("name")?,
+            number: row.try_get("number")?,
             r#type: row.try_get("type")?,
             is_generated: row.try_get("is_generated")?,
             has_default: row.try_get("has_default")?,
-            is_required: row.try_get("is_required")?,
+            is_not_null: row.try_get("is_not_null")?,
             is_short: row.try_get("is_short")?,
             is_unique: row.try_get("is_unique")?,
+            unique_keys: row.try_get("unique_keys")?,
             is_indexed: row.try_get("is_indexed")?,
-            is_plain: row.try_get("is_plain")?,
+            kind: row.try_get("kind")?,
+            may_alter: row.try_get("may_alter")?,
+            has_row_security: row.try_get("has_row_security")?,
+            encoding: row.try_get("encoding")?,
             may_use_schema: row.try_get("may_use_schema")?,
             may_select: row.try_get("may_select")?,
             may_insert: row.try_get("may_insert")?,
@@ -79,13 +95,24 @@ pub(crate) async fn inspect(
     Ok(Some(columns))
 }
 
-/// By the database's clock, in seconds since the epoch.
-pub(super) async fn now(connection: &mut PgConnection) -> Result<f64, Error> {
-    let now: instant::Instant = sqlx::query_scalar(include_str!("sql/now.sql"))
-        .persistent(false)
-        .fetch_one(connection)
-        .await?;
-    Ok(now.0)
+/// What is asked of the server beside the table.
+pub(super) struct Server {
+    /// By its clock, in seconds since the epoch.
+    pub(super) now: f64,
+    /// The isolation level that transactions have by default.
+    pub(super) isolation: String,
+}
+
+pub(super) async fn server(connection: &mut PgConnection) -> Result<Server, Error> {
+    let (now, isolation): (instant::Instant, String) =
+        sqlx::query_as(include_str!("sql/server.sql"))
+            .persistent(false)
+            .fetch_one(connection)
+            .await?;
+    Ok(Server {
+        now: now.0,
+        isolation,
+    })
 }
 
 /// Whether the server is a standby, or takes no writes for another reason. Asked
@@ -121,6 +148,10 @@ impl Column {
         self.is_unique && self.has_default
     }
 
+    fn is_required(&self) -> bool {
+        self.is_not_null && !self.has_default
+    }
+
     fn serves_as(&self, optional: &str) -> bool {
         !self.is_generated && types_of(optional).contains(&self.r#type.as_str())
     }
@@ -142,6 +173,8 @@ struct Inspection {
 
 impl Inspection {
     fn columns(&self, zone: &str) -> Result<Columns, Error> {
+        self.check_kind()?;
+        self.check_row_security()?;
         let columns = Columns {
             document: self.document()?,
             expiry: self.expiry(zone)?,
@@ -150,12 +183,17 @@ impl Inspection {
             has_unique_id: self.has_unique_id()?,
             has_expiry_index: self.is_indexed("expiry"),
             has_user_id_index: self.is_indexed("user_id"),
+            may_be_altered: self.columns[0].may_alter,
+            encodes_all_text: matches!(&*self.columns[0].encoding, "UTF8" | "SQL_ASCII"),
         };
         for column in ["created", "user_id"] {
             self.check_optional(column)?;
         }
         self.check_foreign_requirements()?;
-        self.check_rights()?;
+        self.check_default_of_created()?;
+        self.check_nulls()?;
+        self.check_unique_copies(&columns)?;
+        self.check_rights(&columns)?;
         Ok(columns)
     }
 
@@ -192,7 +230,7 @@ impl Inspection {
         if id.is_short {
             return Err(self.refused("has a column id that holds less than 43 characters"));
         }
-        if id.is_plain && !id.is_unique {
+        if id.kind == PLAIN && !id.is_unique {
             return Err(self.refused(
                 "has no primary key or unique index on its column id that is not deferrable",
             ));
@@ -233,11 +271,91 @@ impl Inspection {
         }
     }
 
+    /// Such as a view, in which a new table of the name can't be created either.
+    fn check_kind(&self) -> Result<(), Error> {
+        let what = match &*self.columns[0].kind {
+            PLAIN | "p" | "f" => return Ok(()),
+            "v" => "a view",
+            "m" => "a materialized view",
+            "S" => "a sequence",
+            "i" | "I" => "an index",
+            "c" => "a type",
+            _ => "no table",
+        };
+        Err(self.named(&format!("{} is {what}, and must be a table", self.name)))
+    }
+
+    /// Policies that hide rows from this role would sign visitors out, without
+    /// an error.
+    fn check_row_security(&self) -> Result<(), Error> {
+        match self.columns[0].has_row_security {
+            true => Err(self.refused(
+                "has row level security that applies to this role; connect as the owner of the \
+                 table, use ALTER ROLE … BYPASSRLS, or ALTER TABLE … DISABLE ROW LEVEL SECURITY",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Without one, new rows would have no beginning, and the absolute timeout
+    /// would be off without a word.
+    fn check_default_of_created(&self) -> Result<(), Error> {
+        match self.find("created") {
+            Some(created) if !created.has_default => Err(self.refused(
+                "has a column created without a default; use ALTER TABLE … ALTER COLUMN created \
+                 SET DEFAULT now()",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A session without a user, or without a device, holds NULL there.
+    fn check_nulls(&self) -> Result<(), Error> {
+        for name in ["user_id", "device"] {
+            match self.find(name) {
+                Some(column) if column.serves_as(name) && column.is_not_null => {
+                    return Err(self.refused(format!(
+                        "has a column {name} that is NOT NULL; it holds NULL where nobody is \
+                         signed in"
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// While a session gets a new id, its row is there twice: what is copied
+    /// can't be unique.
+    fn check_unique_copies(&self, columns: &Columns) -> Result<(), Error> {
+        let is_copied = |number: &str| {
+            self.columns.iter().any(|column| {
+                column.number.to_string() == number && columns.carried.contains(&column.name)
+            })
+        };
+        let is_in_the_way = |key: &String| {
+            let mut numbers = key.trim_matches(['{', '}']).split(',');
+            numbers.all(is_copied)
+        };
+        let found = self
+            .columns
+            .iter()
+            .find(|column| column.unique_keys.iter().any(is_in_the_way));
+        match found {
+            Some(column) => Err(self.refused(format!(
+                "has a column {} that is unique, alone or with others; a session that gets a new \
+                 id has two rows for a minute, with the same value in it",
+                column.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// A new session could not be inserted beside such a column.
     fn check_foreign_requirements(&self) -> Result<(), Error> {
         let ours = ["id", "expiry", "session"];
         match self.columns.iter().find(|column| {
-            column.is_required && !column.is_generated && !ours.contains(&column.name.as_str())
+            column.is_required() && !column.is_generated && !ours.contains(&column.name.as_str())
         }) {
             Some(column) => Err(self.refused(format!(
                 "has a column {} that is NOT NULL without a default, so no session can be inserted",
@@ -247,23 +365,54 @@ impl Inspection {
         }
     }
 
-    fn check_rights(&self) -> Result<(), Error> {
-        let column = &self.columns[0];
-        let missing: Vec<_> = [
-            (column.may_use_schema, "USAGE of its schema"),
-            (column.may_select, "SELECT"),
-            (column.may_insert, "INSERT"),
-            (column.may_update, "UPDATE"),
-            (column.may_delete, "DELETE"),
-        ]
-        .iter()
-        .filter(|(is_granted, _)| !is_granted)
-        .map(|(_, right)| *right)
-        .collect();
+    /// Granted for the table, or for each column that a statement names.
+    fn check_rights(&self, columns: &Columns) -> Result<(), Error> {
+        let (first, mut missing) = (&self.columns[0], Vec::new());
+        if !first.may_use_schema {
+            missing.push("USAGE of its schema".to_owned());
+        }
+        let copied: Vec<_> = ["id", "expiry", "session"]
+            .into_iter()
+            .chain(columns.carried.iter().map(String::as_str))
+            .collect();
+        let changed: Vec<_> = ["expiry", "session", "user_id", "last_seen", "device"]
+            .into_iter()
+            .filter(|name| matches!(*name, "expiry" | "session") || columns.has(name))
+            .collect();
+        missing.extend(self.lacking("SELECT", &copied, |column| column.may_select));
+        missing.extend(self.lacking("INSERT", &copied, |column| column.may_insert));
+        missing.extend(self.lacking("UPDATE", &changed, |column| column.may_update));
+        if !first.may_delete {
+            missing.push("DELETE".to_owned());
+        }
         if missing.is_empty() {
             return Ok(());
         }
         Err(self.refused(format!("does not grant this role {}", missing.join(", "))))
+    }
+
+    /// A right that this role lacks for some, or all, of the columns of these
+    /// names.
+    fn lacking(
+        &self,
+        right: &str,
+        names: &[&str],
+        is_granted: impl Fn(&Column) -> bool,
+    ) -> Option<String> {
+        let needed = || {
+            let is_needed = |column: &&Column| names.contains(&column.name.as_str());
+            self.columns.iter().filter(is_needed)
+        };
+        let lacking: Vec<_> = needed()
+            .filter(|column| !is_granted(column))
+            .map(|column| column.name.as_str())
+            .collect();
+        match lacking.len() {
+            0 => None,
+            all if all == needed().count() => Some(right.to_owned()),
+            1 => Some(format!("{right} of the column {}", lacking[0])),
+            _ => Some(format!("{right} of the columns {}", lacking.join(" and "))),
+        }
     }
 
     fn mistyped(&self, column: &str, found: &str, wanted: &str) -> Error {
@@ -273,9 +422,10 @@ impl Inspection {
     }
 
     fn refused(&self, finding: impl fmt::Display) -> Error {
-        Error::new(
-            ErrorKind::Setup,
-            format!("the table {} {finding}", self.name),
-        )
+        self.named(&format!("the table {} {finding}", self.name))
+    }
+
+    fn named(&self, finding: &str) -> Error {
+        Error::new(ErrorKind::Setup, finding.to_owned())
     }
 }

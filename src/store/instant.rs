@@ -38,6 +38,15 @@ impl<'r> Decode<'r, Postgres> for Instant {
 }
 
 impl Instant {
+    /// Microseconds since the epoch of Unix, as the database counts them.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the calendar of Postgres fits, and infinity saturates"
+    )]
+    pub(super) fn micros(self) -> i64 {
+        (self.0 * MICROS).round() as i64
+    }
+
     #[expect(
         clippy::cast_precision_loss,
         reason = "the calendar of Postgres in microseconds keeps its milliseconds"

@@ -1,6 +1,8 @@
 //! At most so many sessions of one user, also where several processes log the
 //! user in at once.
 
+use std::sync::Arc;
+
 use sqlx::PgConnection;
 
 use crate::{
@@ -9,6 +11,9 @@ use crate::{
     login::{AtLimit, SessionLimit},
     store::{instant::Instant, table::Table},
 };
+
+/// The id that no row has.
+pub(super) const NO_ROW: &str = "";
 
 /// One login of a user at a time, until the end of its transaction: each counts
 /// what the earlier ones committed.
@@ -27,47 +32,140 @@ pub(super) async fn lock(
     Ok(())
 }
 
-/// How many sessions it ended.
+/// Rows that one transaction ends at the most: a user can have a million of
+/// them, of a script that signs in for each of its runs.
+pub(super) const BATCH: u32 = 1000;
+
+/// What one transaction ended of a user's sessions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) sessions: u64,
+    /// Whether there may be more.
+    pub(super) is_a_part: bool,
+}
+
+/// Ends what the user has beyond the limit. Not more than a batch of it: the
+/// visitor waits for this.
+///
+/// # Errors
+///
+/// If the login is to be refused.
 pub(super) async fn enforce(
     table: &Table,
     connection: &mut PgConnection,
     limit: SessionLimit,
     user_id: &str,
     new: &RowId,
-) -> Result<u64, Error> {
-    let others = i64::from(limit.sessions.get()) - 1;
+) -> Result<Ended, Error> {
+    let others = limit.sessions.get() - 1;
+    let most = match limit.at_limit {
+        AtLimit::Refuse => 1,
+        AtLimit::EndOldest => BATCH,
+    };
     let mut ended = 0;
     loop {
-        let surplus = oldest(table, connection, user_id, new, others).await?;
-        if surplus.is_empty() {
-            return Ok(ended);
-        }
-        if limit.at_limit == AtLimit::Refuse {
+        let surplus = surplus(table, connection, user_id, new.as_str(), others, most).await?;
+        if !surplus.is_empty() && limit.at_limit == AtLimit::Refuse {
             return Err(refused(limit));
+        }
+        let is_a_part = surplus.len() >= most as usize;
+        if surplus.is_empty() || is_a_part {
+            let last = end(table, connection, user_id, &surplus).await?;
+            return Ok(Ended {
+                sessions: ended + last,
+                is_a_part,
+            });
         }
         // One that got a new id meanwhile is found the next time.
         ended += end(table, connection, user_id, &surplus).await?;
     }
 }
 
-/// The user's live sessions but for the newest ones and this one.
-async fn oldest(
+/// Ends a batch of what the user has beyond the limit, without a login.
+pub(super) async fn end_surplus(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    limit: SessionLimit,
+    user_id: Arc<str>,
+) -> Result<Ended, Error> {
+    let kept = limit.sessions.get();
+    let surplus = surplus(&table, connection, &user_id, NO_ROW, kept, BATCH).await?;
+    Ok(Ended {
+        sessions: end(&table, connection, &user_id, &surplus).await?,
+        is_a_part: surplus.len() >= BATCH as usize,
+    })
+}
+
+/// Some of the user's live sessions beside this one that so many newer ones
+/// remain of, the oldest of those that were looked at.
+///
+/// Not all of a million are looked at, and sorted: of any `kept + most` sessions
+/// those behind the newest `kept` are surplus, whatever others there are. So each
+/// batch reads as many rows as it ends, and those that remain in the end are the
+/// newest of all.
+async fn surplus(
     table: &Table,
     connection: &mut PgConnection,
     user_id: &str,
-    new: &RowId,
-    kept: i64,
+    this: &str,
+    kept: u32,
+    most: u32,
 ) -> Result<Vec<String>, Error> {
-    let ids = table
+    let mut found = some(
+        table,
+        connection,
+        user_id,
+        this,
+        i64::from(kept) + i64::from(most),
+    )
+    .await?;
+    // As they are listed.
+    found.sort_by(|(one, created), (other, later)| {
+        let created = created.map_or(f64::NEG_INFINITY, |at| at.0);
+        let later = later.map_or(f64::NEG_INFINITY, |at| at.0);
+        later.total_cmp(&created).then_with(|| one.cmp(other))
+    });
+    Ok(ids(found.into_iter().skip(kept as usize)))
+}
+
+/// A batch of the user's live sessions beside this one.
+pub(super) async fn batch(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+) -> Result<Vec<String>, Error> {
+    let found = some(table, connection, user_id, this, i64::from(BATCH)).await?;
+    Ok(ids(found.into_iter()))
+}
+
+/// In order, so that two statements which end the same rows can't deadlock.
+fn ids(rows: impl Iterator<Item = Began>) -> Vec<String> {
+    let mut ids: Vec<_> = rows.map(|(id, _)| id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// A row, and when its session began.
+type Began = (String, Option<Instant>);
+
+async fn some(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+    most: i64,
+) -> Result<Vec<Began>, Error> {
+    let found = table
         .users
-        .oldest
-        .query_scalar()
+        .some
+        .query_as()
         .bind(user_id)
-        .bind(new.as_str())
-        .bind(kept)
+        .bind(this)
+        .bind(most)
         .fetch_all(connection)
         .await?;
-    Ok(ids)
+    Ok(found)
 }
 
 /// Ends these sessions where they are the user's, and says how many were alive.
@@ -77,6 +175,9 @@ pub(super) async fn end(
     user_id: &str,
     ids: &[String],
 ) -> Result<u64, Error> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
     let deleted: Vec<Instant> = table
         .users
         .destroy

@@ -1,6 +1,6 @@
 use std::{borrow::Cow, sync::LazyLock};
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr as _};
 use sqlx_core::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use crate::{
@@ -9,8 +9,18 @@ use crate::{
         set_up::SetUp,
         sql::Pooling,
         table::{TableName, quoted},
+        transaction::begin,
     },
 };
+
+/// An index of a large table takes longer than the application's statements
+/// may. And names in the files, such as `now()`, mean those of the catalog.
+const SETTINGS: [(&str, &str); 4] = [
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("search_path", "pg_catalog"),
+    ("default_transaction_isolation", "'read committed'"),
+];
 
 /// The migrations of the default table, `public.session`.
 ///
@@ -88,8 +98,11 @@ fn migrator(name: &TableName) -> Migrator {
 /// A table of notes for each session table: two of them in one schema do not
 /// take each other's migrations for their own.
 fn bookkeeping(name: &TableName) -> String {
-    let table = name.derived("_axum_pg_", "_migrations");
-    format!("{}.{}", quoted(&name.schema), quoted(&table))
+    format!("{}.{}", quoted(&name.schema), quoted(&notes(name)))
+}
+
+fn notes(name: &TableName) -> String {
+    name.derived("_axum_pg_", "_migrations")
 }
 
 fn render(name: &TableName, sql: &str) -> String {
@@ -114,6 +127,7 @@ impl SetUp {
         let pooling = self.database.noticed_pooling().await?;
         match found {
             Some(columns) if columns.are_complete() => {}
+            Some(columns) if !columns.may_be_altered => self.warn_of_an_incomplete_table(),
             Some(_) => self.complete(pooling).await?,
             None => self.create(pooling).await?,
         }
@@ -125,19 +139,47 @@ impl SetUp {
         self.run_migrations(pooling).await
     }
 
-    /// A table with the three columns serves as it is where this role may not
-    /// change it.
+    /// A table with the three columns serves as it is if this role may not
+    /// create what it lacks.
     async fn complete(&self, pooling: Pooling) -> Result<(), Error> {
         match self.run_migrations(pooling).await {
-            Err(error) if error.lacks_a_right() => {
-                tracing::warn!(
-                    db.collection.name = %self.name,
-                    "this role may not complete the session table; it is used as it is"
-                );
-                Ok(())
-            }
+            Err(error) if error.lacks_a_right() => match self.has_notes().await? {
+                true => Err(self.no_right_to_the_notes(error)),
+                false => {
+                    self.warn_of_an_incomplete_table();
+                    Ok(())
+                }
+            },
             outcome => outcome,
         }
+    }
+
+    /// Nothing was tried, so nothing is noted that the owner could not complete.
+    fn warn_of_an_incomplete_table(&self) {
+        tracing::warn!(
+            db.collection.name = %self.name,
+            "this role may not complete the session table; it is used as it is"
+        );
+    }
+
+    async fn has_notes(&self) -> Result<bool, Error> {
+        let (schema, table) = (self.name.schema.clone(), notes(&self.name));
+        self.database
+            .look(|connection| Box::pin(has_table(connection, schema, table)))
+            .await
+    }
+
+    fn no_right_to_the_notes(&self, source: Error) -> Error {
+        let notes = bookkeeping(&self.name);
+        Error::caused(
+            ErrorKind::Setup,
+            format!(
+                "this role may complete the table {}, but not write {notes}, where its migrations \
+                 are noted; grant it that, or drop {notes}, as the migrations can be run again",
+                self.name
+            ),
+            source,
+        )
     }
 
     /// `CREATE SCHEMA IF NOT EXISTS` needs a right on the database even where
@@ -163,23 +205,38 @@ impl SetUp {
             .await
     }
 
-    /// On a connection of its own, closed at the end: sqlx keeps its lock when
-    /// a migration fails or nobody waits for it any more, and then every later
-    /// migration of the database would wait for this connection.
+    /// On a connection that leaves the pool and is closed at the end: sqlx keeps
+    /// its lock when a migration fails or nobody waits for it any more, and then
+    /// every later migration of the database would wait for this connection. It is
+    /// none beside the pool, as the role may have no more than that.
     async fn run_migrations(&self, pooling: Pooling) -> Result<(), Error> {
-        let pool = self.pool_of_one();
+        let mut connection = self.database.pool().acquire().await?.detach();
         let outcome = match pooling {
-            Pooling::Own => migrator(&self.name).run(&pool).await.map_err(Error::from),
-            Pooling::Transaction => self.migrate_in_one_transaction(&pool).await,
+            Pooling::Own => self.migrate_on(&mut connection).await,
+            Pooling::Transaction => self.migrate_in_one_transaction(&mut connection).await,
         };
-        pool.close().await;
+        // It is closed in any case.
+        drop(connection.close().await);
         outcome
+    }
+
+    async fn migrate_on(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        sqlx::raw_sql(AssertSqlSafe(settings("SET")))
+            .execute(&mut *connection)
+            .await?;
+        // What `run` calls; its own bounds do not hold in a task.
+        Ok(migrator(&self.name)
+            .run_direct(None, connection, false)
+            .await?)
     }
 
     /// Under a lock of the transaction: one of the session would stay with the
     /// connection of the server, which is lent to others.
-    async fn migrate_in_one_transaction(&self, pool: &PgPool) -> Result<(), Error> {
-        let mut transaction = pool.begin().await?;
+    async fn migrate_in_one_transaction(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        let mut transaction = begin(connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(settings("SET LOCAL")))
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query(include_str!("sql/advisory_lock.sql"))
             .persistent(false)
             .bind(self.name.lock_key("migrations"))
@@ -187,18 +244,30 @@ impl SetUp {
             .await?;
         let mut migrator = migrator(&self.name);
         migrator.set_locking(false);
-        // What `run` calls; its own bounds do not hold in a task.
         migrator.run_direct(None, &mut *transaction, false).await?;
         // The migrator's are named, and would stay too.
         transaction.clear_cached_statements().await?;
         Ok(transaction.commit().await?)
     }
+}
 
-    fn pool_of_one(&self) -> PgPool {
-        let pool = self.database.pool();
-        let options = pool.options().clone().min_connections(0).max_connections(1);
-        options.connect_lazy_with(pool.connect_options().as_ref().clone())
-    }
+fn settings(set: &str) -> String {
+    let settings = SETTINGS.map(|(name, value)| format!("{set} {name} = {value}"));
+    settings.join("; ")
+}
+
+async fn has_table(
+    connection: &mut PgConnection,
+    schema: String,
+    table: String,
+) -> Result<bool, Error> {
+    let found = sqlx::query_scalar(include_str!("sql/has_table.sql"))
+        .persistent(false)
+        .bind(schema)
+        .bind(table)
+        .fetch_one(connection)
+        .await?;
+    Ok(found)
 }
 
 async fn has_schema(connection: &mut PgConnection, schema: String) -> Result<bool, Error> {

@@ -17,6 +17,9 @@ use crate::{
     telemetry::Operation,
 };
 
+/// Deadlocks that a call of the application's outlives.
+const MAX_ATTEMPTS: u32 = 3;
+
 impl Columns {
     pub(super) fn check_users(&self, name: &TableName) -> Result<(), Error> {
         self.need("the sessions of a user need", "user_id", "0002", name)
@@ -97,6 +100,38 @@ impl PgSessionStore {
         found.map_or(Ok(()), |table| check(&table.columns, &table.name))
     }
 
+    /// As [`ask_table`](Self::ask_table), and again if other writers were in the
+    /// way, when nothing has changed. An attempt that was made again is no failure.
+    pub(super) async fn ask_again<T>(
+        &self,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>
+        + Send
+        + Sync,
+    ) -> Result<T, Error> {
+        self.ask_again_patiently(None, question).await
+    }
+
+    /// As [`ask_again`](Self::ask_again). With a patience, the statement waits no
+    /// longer than that for a locked row, and it is no failure if it did.
+    pub(super) async fn ask_again_patiently<T>(
+        &self,
+        patience: Option<Duration>,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>
+        + Send
+        + Sync,
+    ) -> Result<T, Error> {
+        let mut attempts = 1;
+        loop {
+            match self.ask_once(patience, &question).await {
+                Err(error) if patience.is_some() && error.is_of_a_lock() => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_ATTEMPTS => {
+                    attempts += 1;
+                }
+                outcome => return outcome.inspect_err(|error| self.meter().failed(error)),
+            }
+        }
+    }
+
     /// Lends the table and a connection that is no request's.
     pub(super) async fn ask_table<T>(
         &self,
@@ -106,12 +141,11 @@ impl PgSessionStore {
         ) -> BoxFuture<'c, Result<T, Error>>
         + Send,
     ) -> Result<T, Error> {
-        self.ask_table_patiently(None, question).await
+        let outcome = self.ask_once(None, question).await;
+        outcome.inspect_err(|error| self.meter().failed(error))
     }
 
-    /// As [`ask_table`](Self::ask_table), with a limit to how long the statement
-    /// may wait for a locked row.
-    pub(super) async fn ask_table_patiently<T>(
+    async fn ask_once<T>(
         &self,
         patience: Option<Duration>,
         question: impl for<'c> FnOnce(
@@ -128,7 +162,6 @@ impl PgSessionStore {
                 question(table, connection)
             })
             .await;
-        let outcome = outcome.inspect_err(|error| self.meter().failed(error));
         set_up.learn_from(outcome)
     }
 }

@@ -10,14 +10,17 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use crate::{
     Error,
-    store::{PgSessionStore, Shared, parts, table::Table},
+    store::{PgSessionStore, Shared, parts, table::Table, transaction::begin},
     telemetry::Operation,
 };
+
+/// Of a batch that deadlocked, which has deleted nothing.
+const MAX_ATTEMPTS: u32 = 3;
 
 /// How one batch of the reaper ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +111,18 @@ impl Shared {
         .await
     }
 
-    /// `None` where another reaper is at work.
+    /// `None` if another reaper is at work.
     async fn reap(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
+        for _ in 1..MAX_ATTEMPTS {
+            match self.reap_once(rows.clone(), patience).await {
+                Err(error) if error.is_of_other_writers() => {}
+                outcome => return outcome,
+            }
+        }
+        self.reap_once(rows, patience).await
+    }
+
+    async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
         self.ask_the_table(Some(patience), |table, connection| {
             Box::pin(reap(table, connection, rows))
         })
@@ -137,6 +150,7 @@ impl Shared {
     }
 }
 
+#[derive(Clone, Debug)]
 enum Rows {
     Oldest(u32),
     These(Vec<String>),
@@ -147,7 +161,7 @@ async fn reap(
     connection: &mut PgConnection,
     rows: Rows,
 ) -> Result<Option<u64>, Error> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = begin(connection).await?;
     let is_ours: bool = table
         .reap_lock
         .query_scalar()

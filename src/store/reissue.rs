@@ -1,10 +1,10 @@
-//! A new id for a session: copy the row, leave a forwarding under the old id,
-//! in one transaction. Never `UPDATE id`: Citus refuses it. A login is one, and
-//! may begin the session too.
+//! A new id for a session: copy the row and leave a forwarding under the old
+//! id, in one transaction. Never `UPDATE id`: Citus refuses it. A login works
+//! the same way, and can also begin a session.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::{PgConnection, Row as _};
 
 use crate::{
     Error, ErrorKind,
@@ -20,19 +20,21 @@ use crate::{
         copy::{begin, copy, copy_for, delete, forward},
         destroy::successor_of,
         entries::LoadRow,
-        limit,
+        limit::{self, Ended},
         row::{Loaded, Row},
         table::Table,
+        transaction::begin as begin_transaction,
         undo::{Commit, Made, Undelivered},
+        user,
         writer::{NewIdOrder, Writer},
     },
-    telemetry::{Meter, Operation},
+    telemetry::Operation,
 };
 
-/// Deadlocks and lost connections that a new id outlives.
+/// Attempts to commit a new id, in spite of deadlocks and lost connections.
 const MAX_ATTEMPTS: usize = 3;
 
-/// What each attempt needs; the record is replayed on the locked row.
+/// The input of each attempt. The changes are replayed on the locked row.
 pub(super) struct Plan {
     source: Source,
     pub(super) new_id: RowId,
@@ -41,11 +43,21 @@ pub(super) struct Plan {
     pub(super) login: Option<Arc<Login>>,
     /// What the request sees, see [`begin_separately`].
     seen: Arc<Document>,
+    /// See [`NewIdWrite`](crate::state::NewIdWrite).
+    is_confirmed: bool,
     limit: Option<SessionLimit>,
-    meter: Arc<Meter>,
     deadline: tokio::time::Instant,
-    /// What may be committed, see [`Undelivered`].
+    /// What the transaction may have committed, see [`Undelivered`].
     pub(super) commit: Arc<Commit>,
+}
+
+/// The sessions that a login ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    /// Because of [`Login::end_others`].
+    others: u64,
+    /// Because of the limit, if there is one.
+    surplus: Option<Ended>,
 }
 
 impl Writer {
@@ -57,21 +69,23 @@ impl Writer {
             changes: Mutex::new(order.write.changes),
             login: order.write.login,
             seen: order.write.seen,
+            is_confirmed: order.write.is_confirmed,
             limit: self.set_up.limit,
-            meter: Arc::clone(&self.set_up.database.meter),
             deadline: order.deadline,
             commit: Arc::default(),
         });
         let outcome = self.reissue_until_settled(&plan).await;
-        if outcome.is_ok() {
-            self.tell(&plan);
-        }
+        let outcome = outcome.map(|(row, ends)| {
+            self.report(&plan, ends);
+            row
+        });
         let undelivered = Undelivered::new_id(self, &plan);
-        // Nobody waits for the answer of a cancelled request.
+        // A cancelled request no longer waits for the result.
         drop(order.answer.send(Ok((outcome, undelivered))));
     }
 
-    fn tell(&self, plan: &Plan) {
+    /// Once it is committed.
+    fn report(self: &Arc<Self>, plan: &Plan, ends: Ends) {
         let (meter, format) = (&self.set_up.database.meter, &self.set_up.format);
         let id = format.handle(&plan.new_id);
         match (&plan.login, &plan.source) {
@@ -79,18 +93,45 @@ impl Writer {
             (Some(_), _) => events::signed_in(meter, &id),
             (None, Source::Nothing(_)) => events::began(meter, &id),
         }
+        if ends.others > 0 {
+            events::ended_by_a_login(meter, ends.others);
+        }
+        if let (Some(ended), Some(limit), Some(user_id)) = (ends.surplus, plan.limit, plan.user()) {
+            if ended.sessions > 0 {
+                events::ended_at_the_limit(meter, ended.sessions, limit.sessions);
+            }
+            if ended.is_a_part {
+                self.end_surplus(user_id, limit);
+            }
+        }
     }
 
-    async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<Arc<Row>, Error> {
+    /// Ends what a login left of a user's sessions beyond the limit, in a task
+    /// and in batches. If the process ends before, the user's next login goes on.
+    fn end_surplus(self: &Arc<Self>, user_id: Arc<str>, limit: SessionLimit) {
+        if !self.surplus().insert(Arc::clone(&user_id)) {
+            return;
+        }
+        let surplus = Surplus {
+            writer: Arc::clone(self),
+            user_id,
+            limit,
+        };
+        tokio::spawn(surplus.end());
+    }
+
+    /// What was committed. After a lost connection it isn't known what that
+    /// ended.
+    async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<(Arc<Row>, Ends), Error> {
         let mut doubt = false;
         for attempt in 1.. {
             let error = match self.attempt_reissue(Arc::clone(plan)).await {
-                Ok(row) => return Ok(Arc::new(row)),
-                Err(error) => error,
+                Ok((row, ends)) => return Ok((Arc::new(row), ends)),
+                Err(error) => error.of_a_login(plan.login.is_some()),
             };
             doubt |= error.kind() == ErrorKind::Unavailable;
             if doubt && let Some(row) = self.already_reissued(plan).await {
-                return Ok(row);
+                return Ok((row, Ends::default()));
             }
             let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable)
                 || error.is_of_a_changed_table();
@@ -101,8 +142,9 @@ impl Writer {
         Err(Error::ended())
     }
 
-    /// A connection lost in mid-commit leaves open whether the new id exists;
-    /// nobody else can have made it.
+    /// Loads the row of the new id. If the connection was lost during the
+    /// commit, the row shows whether it succeeded: no other process can have
+    /// made this id.
     async fn already_reissued(&self, plan: &Plan) -> Option<Arc<Row>> {
         self.load
             .submit(LoadRow(plan.new_id.clone()))
@@ -111,7 +153,7 @@ impl Writer {
             .ok()?
     }
 
-    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Row, Error> {
+    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<(Row, Ends), Error> {
         self.set_up
             .serve(
                 plan.deadline,
@@ -122,20 +164,19 @@ impl Writer {
     }
 }
 
-/// The user's lock comes before the row's, so that two logins of a user can't
-/// wait for each other.
+/// Locks the user before the row, so that two logins of a user can't deadlock.
 async fn reissue(
     table: Arc<Table>,
     connection: &mut PgConnection,
     plan: Arc<Plan>,
-) -> Result<Row, Error> {
+) -> Result<(Row, Ends), Error> {
     if let Some(login) = &plan.login {
         table.columns.check_login(login, &table.name)?;
     }
-    let mut transaction = connection.begin().await?;
-    let limited = plan.login.as_deref().zip(plan.limit);
+    let mut transaction = begin_transaction(connection).await?;
+    let login = plan.login.as_deref();
     let mut made = Made::Begun;
-    if let Some((login, _)) = limited {
+    if let Some(login) = login.filter(|login| plan.limit.is_some() || login.ends_others()) {
         limit::lock(&table, &mut transaction, login.user_id()).await?;
     }
     let row = match &plan.source {
@@ -144,19 +185,84 @@ async fn reissue(
             begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
         }
     };
-    let Some((login, limit)) = limited else {
-        plan.commit.sent(made);
-        // Dropped here, the outcome is open, and the new id will be undone.
-        transaction.commit().await?;
-        return Ok(row);
+    // The others would count for the limit.
+    let others = match login.filter(|login| login.ends_others()) {
+        Some(login) => {
+            let (user, this) = (login.user_id(), row.id.as_str());
+            user::end_others(&table, &mut transaction, user, this).await?
+        }
+        None => 0,
     };
-    let ended = limit::enforce(&table, &mut transaction, limit, login.user_id(), &row.id).await?;
+    let surplus = match login.zip(plan.limit) {
+        Some((login, limit)) => {
+            let user = login.user_id();
+            Some(limit::enforce(&table, &mut transaction, limit, user, &row.id).await?)
+        }
+        None => None,
+    };
     plan.commit.sent(made);
+    // If the future is dropped here, the outcome is unknown, and the new id
+    // will be undone.
     transaction.commit().await?;
-    if ended > 0 {
-        events::ended_at_the_limit(&plan.meter, ended, limit.sessions);
+    Ok((row, Ends { others, surplus }))
+}
+
+/// The task that ends what a user has beyond the limit. One at a time in this
+/// process; others may do the same.
+struct Surplus {
+    writer: Arc<Writer>,
+    user_id: Arc<str>,
+    limit: SessionLimit,
+}
+
+impl Surplus {
+    async fn end(self) {
+        loop {
+            match self.end_batch().await {
+                Ok(ended) => {
+                    if ended.sessions > 0 {
+                        let meter = &self.writer.set_up.database.meter;
+                        events::ended_at_the_limit(meter, ended.sessions, self.limit.sessions);
+                    }
+                    if !ended.is_a_part {
+                        return;
+                    }
+                }
+                // It may stay so for long, and the next login goes on.
+                Err(error) => {
+                    return tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the sessions of a user beyond the limit could not be ended"
+                    );
+                }
+            }
+        }
     }
-    Ok(row)
+
+    async fn end_batch(&self) -> Result<Ended, Error> {
+        let set_up = &self.writer.set_up;
+        let mut attempt = 1;
+        loop {
+            let table = set_up.table().await?;
+            let (limit, user_id) = (self.limit, Arc::clone(&self.user_id));
+            let outcome = set_up
+                .database
+                .run(set_up.call(Operation::Manage), |connection| {
+                    Box::pin(limit::end_surplus(table, connection, limit, user_id))
+                })
+                .await;
+            match set_up.learn_from(outcome) {
+                Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Drop for Surplus {
+    fn drop(&mut self) {
+        self.writer.surplus().remove(&self.user_id);
+    }
 }
 
 async fn move_on(
@@ -187,52 +293,53 @@ async fn move_on(
     Ok(copied)
 }
 
-/// The session got a new id since the request loaded it. The token of that id
-/// is known to another response only, which may be lost: a browser that sends
-/// the form of a login twice drops the first response. So a login begins a
-/// session of its own, from what its request saw. Nothing of a session that
-/// was ended since comes back that way.
+/// Begins a separate session for a login whose session got a new id since the
+/// request loaded it.
+///
+/// Only another response carries the token of that id, and it may be lost: if a
+/// browser submits a login form twice, it drops the first response. So the
+/// login begins a session with what its request saw. It never restores data of
+/// a session that was destroyed since.
 ///
 /// # Errors
 ///
-/// If the request is no login, or the session was ended.
+/// If the request is not a login, if it returns a committed value, or if the
+/// session was destroyed.
 async fn begin_separately(
     table: &Table,
     connection: &mut PgConnection,
     plan: &Plan,
     successor: &RowId,
 ) -> Result<Row, Error> {
-    let Some(login) = &plan.login else {
+    let Some(login) = plan.login.as_ref().filter(|_| !plan.is_confirmed) else {
         return Err(Error::moved(MOVED_GRACE));
     };
-    if login.data != Data::IsDropped {
-        check_alive(table, connection, successor.clone()).await?;
+    if login.data != Data::IsDropped && !exists(table, connection, successor.clone()).await? {
+        return Err(Error::moved(MOVED_GRACE));
     }
     begin(table, connection, plan, Arc::clone(&plan.seen)).await
 }
 
-/// Follows a session from id to id.
-///
-/// # Errors
-///
-/// If it was ended.
-async fn check_alive(
+/// Follows a session from id to id. Returns whether it still exists.
+async fn exists(
     table: &Table,
     connection: &mut PgConnection,
     mut id: RowId,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     loop {
         let query = table.load.one.query().bind(id.as_str());
-        let row = query.fetch_optional(&mut *connection).await?;
-        let text: Option<String> = row.ok_or_else(Error::ended)?.try_get(1)?;
+        let Some(row) = query.fetch_optional(&mut *connection).await? else {
+            return Ok(false);
+        };
+        let text: Option<String> = row.try_get(1)?;
         match text.and_then(|text| successor_of(table.layout, &text)) {
             Some(successor) => id = successor,
-            None => return Ok(()),
+            None => return Ok(true),
         }
     }
 }
 
-/// Waits for whoever writes the row now, and reads what they wrote.
+/// Locks the row and reads it: waits for transactions that are writing it.
 pub(super) async fn lock(
     table: &Table,
     connection: &mut PgConnection,
@@ -242,7 +349,7 @@ pub(super) async fn lock(
     Ok(row)
 }
 
-/// And what is remembered of the device.
+/// Also returns the device that is stored with the row.
 async fn lock_with_device(
     table: &Table,
     connection: &mut PgConnection,
@@ -277,8 +384,9 @@ impl Plan {
         Some(self.login.as_ref()?.user_id().into())
     }
 
-    /// Where late requests of the old id find the session. Not where its data
-    /// was dropped: what they still bring belongs to what was dropped.
+    /// The document that forwards late saves from the old id. If the login
+    /// dropped the data, it forwards nowhere: late changes belong to the
+    /// dropped data.
     pub(super) fn forwarding(&self) -> Document {
         match &self.login {
             Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),

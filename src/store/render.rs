@@ -43,7 +43,7 @@ impl Columns {
     fn render_document(&self, sql: &str) -> String {
         match self.document {
             Document::Json => sql.to_owned(),
-            Document::Jsonb => sql.replace("json_send(", "jsonb_send("),
+            Document::Jsonb => sql.replace("pg_catalog.json_send(", "pg_catalog.jsonb_send("),
         }
     }
 
@@ -118,20 +118,25 @@ fn without_assignment(sql: &str, column: &str) -> String {
 fn render_local_expiry(sql: &str, zone: &str) -> String {
     let local = format!(" AT TIME ZONE '{}'", zone.replace('\'', "''"));
     let sql = sql
-        .replace("t.expiry > now()", &format!("(t.expiry{local}) > now()"))
         .replace(
-            "t.expiry <= now()",
-            &format!("t.expiry <= (now(){local}) AND (t.expiry{local}) <= now()"),
+            "t.expiry > pg_catalog.now()",
+            &format!("(t.expiry{local}) > pg_catalog.now()"),
+        )
+        .replace(
+            "t.expiry <= pg_catalog.now()",
+            &format!(
+                "t.expiry <= (pg_catalog.now(){local}) AND (t.expiry{local}) <= pg_catalog.now()"
+            ),
         )
         .replace(
             "t.expiry AS expires",
             &format!("t.expiry{local} AS expires"),
         );
-    let mut parts = sql.split("to_timestamp(");
+    let mut parts = sql.split("pg_catalog.to_timestamp(");
     let mut rendered = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (argument, rest) = part.split_at(end_of_argument(part));
-        rendered += &format!("(to_timestamp({argument}){local}){}", &rest[1..]);
+        rendered += &format!("(pg_catalog.to_timestamp({argument}){local}){}", &rest[1..]);
     }
     rendered
 }
@@ -183,10 +188,10 @@ mod tests {
             include_str!("sql/login_insert.sql"),
             include_str!("sql/user_list.sql"),
             include_str!("sql/user_count.sql"),
-            include_str!("sql/user_oldest.sql"),
+            include_str!("sql/user_some.sql"),
             include_str!("sql/user_destroy.sql"),
-            include_str!("sql/user_destroy_others.sql"),
             include_str!("sql/everyone.sql"),
+            include_str!("sql/undated.sql"),
             include_str!("sql/reap.sql"),
             include_str!("sql/find.sql"),
             include_str!("sql/age.sql"),

@@ -49,6 +49,11 @@ pub struct TableReport {
     ///
     /// [`PgSessionStore::time_zone`]: crate::PgSessionStore::time_zone
     pub zoned_expiry: bool,
+    /// Whether the database can store every character, as it can with the
+    /// encoding UTF-8. Otherwise a value with another one, such as an emoji, is
+    /// an error of kind [`Serialize`](crate::ErrorKind::Serialize) when it is
+    /// saved.
+    pub encodes_all_text: bool,
 }
 
 impl fmt::Display for TableReport {
@@ -78,6 +83,10 @@ impl fmt::Display for TableReport {
             (
                 self.zoned_expiry,
                 "expiry has no time zone, so every writer must keep the clock of PgSessionStore::time_zone",
+            ),
+            (
+                self.encodes_all_text,
+                "the encoding of the database is not UTF-8, so values with other characters are refused",
             ),
         ];
         let off: Vec<_> = findings

@@ -281,6 +281,11 @@ fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Saved, Error>) {
     for order in orders {
         let outcome = match outcome {
             Ok(_) if order.is_forwarded => Ok(Saved::Moved),
+            // A request that is sent again is refused because its token is old,
+            // until that token counts as unknown.
+            Err(error) if order.is_forwarded && error.kind() == ErrorKind::Ended => {
+                Err(Error::moved(MOVED_GRACE))
+            }
             outcome => outcome.clone(),
         };
         // Nobody waits for the answer of a cancelled request.

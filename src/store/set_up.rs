@@ -13,7 +13,7 @@ use crate::{
         clock::Clock,
         columns::Columns,
         database::{Database, out_of_time},
-        inspect::{inspect, is_read_only, now},
+        inspect::{inspect, is_read_only, server},
         report::TableReport,
         table::{Table, TableName},
     },
@@ -162,8 +162,12 @@ impl SetUp {
     async fn look_at_table(&self) -> Result<Arc<Table>, Error> {
         let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
         columns.check_limit(self.limit, &self.name)?;
-        let now = self.database.look(|connection| Box::pin(now(connection)));
-        let clock = Clock::at(now.await?);
+        let server = self
+            .database
+            .look(|connection| Box::pin(server(connection)))
+            .await?;
+        self.database.isolation.found(&server.isolation);
+        let clock = Clock::at(server.now);
         let table = Table::new(
             self.name.clone(),
             columns,

@@ -243,7 +243,7 @@ impl<E: Entry> Many<E> {
                 Err(error)
                     if error.is_of_a_changed_table()
                         && (E::SAFE_TO_REPEAT || !error.is_of_another_type()) => {}
-                Err(error) if E::SAFE_TO_REPEAT && error.is_of_the_connection() && !is_lost => {
+                Err(error) if is_to_repeat::<E>(&error) && !is_lost => {
                     is_lost = true;
                     self.set_up.database.connections.forget();
                 }
@@ -416,6 +416,12 @@ impl<E: Entry> Statement for Many<E> {
     fn departs(&self, waits: impl Iterator<Item = Duration>) {
         self.set_up.database.meter.departed(E::OPERATION, waits);
     }
+}
+
+/// Whether a lost connection is no failure yet: if nothing can be lost by another
+/// attempt, or the server has ended the connection before it got the statement.
+fn is_to_repeat<E: Entry>(error: &Error) -> bool {
+    error.is_of_an_idle_connection() || E::SAFE_TO_REPEAT && error.is_of_the_connection()
 }
 
 /// Some of the entries of a batch, sorted by id: unsorted statements deadlock.

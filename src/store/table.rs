@@ -154,10 +154,10 @@ impl ReissueStatements {
 pub(crate) struct UserStatements {
     pub(crate) list: Sql,
     pub(crate) count: Sql,
-    pub(crate) oldest: Sql,
+    pub(crate) some: Sql,
     pub(crate) destroy: Sql,
-    pub(crate) destroy_others: Sql,
     pub(crate) everyone: Sql,
+    pub(crate) undated: Sql,
 }
 
 impl UserStatements {
@@ -165,10 +165,10 @@ impl UserStatements {
         Self {
             list: statement(include_str!("sql/user_list.sql")),
             count: statement(include_str!("sql/user_count.sql")),
-            oldest: statement(include_str!("sql/user_oldest.sql")),
+            some: statement(include_str!("sql/user_some.sql")),
             destroy: statement(include_str!("sql/user_destroy.sql")),
-            destroy_others: statement(include_str!("sql/user_destroy_others.sql")),
             everyone: statement(include_str!("sql/everyone.sql")),
+            undated: statement(include_str!("sql/undated.sql")),
         }
     }
 }

@@ -1,29 +1,31 @@
-//! Takes back a new id whose response was not delivered.
+//! Undoes a new id, or the first row of a session, whose response was not
+//! delivered.
 //!
-//! A request that gives up while its new id is being committed (the database
-//! was too slow, or the client went away) leaves two things that nobody can
-//! use: a row whose token was never sent, and an old id that opens nothing any
-//! more. So whoever was to receive the token holds an [`Undelivered`], and
-//! dropping it starts a task that restores the row of the old id as it was
-//! before, and deletes the new one, in one transaction:
+//! A request can stop waiting while its new id is being committed: the database
+//! is too slow, or the client disconnects. Then the table has a row whose token
+//! was never sent, and the old id no longer opens the session. So the receiver
+//! of the token holds an [`Undelivered`]. Dropping it starts a task that
+//! restores the row of the old id and deletes the new one, in one transaction:
 //!
-//! 1. It locks the row of the old id. The transaction of the new id holds that
-//!    lock until its end, so afterwards its outcome is known, also if the
-//!    connection was lost in mid-commit.
-//! 2. If the old row forwards to the new id, and the new row still is what was
-//!    written, the old row gets back its document, expiry and user.
-//! 3. If another request saved into the new row meanwhile, nothing is undone:
-//!    its change was acknowledged.
+//! 1. It locks the row of the old id, also if that id is deleted. The transaction of the new id holds that
+//!    lock until its end. So the outcome of that transaction is now known, even
+//!    if the connection was lost during the commit.
+//! 2. If the old row forwards to the new id, and the document of the new row is
+//!    unchanged, the old row gets back its document, expiry, user and device.
+//!    After the 60 seconds of the forwarding, only the new row is deleted.
+//! 3. If another request saved a change to the new row meanwhile, nothing is
+//!    undone, because that change was acknowledged.
 //!
-//! Attempts follow each other, one session at a time, until the database
-//! responds.
+//! The task retries until the database responds, for 15 minutes at most. Only
+//! one session is undone at a time. If the process stops before, the new id
+//! stays.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
@@ -36,19 +38,20 @@ use crate::{
         reissue::{Plan, lock},
         row::{Content, Row},
         table::Table,
+        transaction::begin,
         writer::Writer,
     },
     telemetry::Operation,
 };
 
-/// How long the database may be away before a new id is given up on.
+/// How long the task retries before it gives up.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What a transaction that was sent to be committed did.
+/// The effect of a transaction whose commit was sent.
 #[derive(Clone, Debug)]
 pub(super) enum Made {
-    /// This row got the new id, under which that one was written.
+    /// The row `before` got the new id, and was written as `after`.
     Moved {
         before: Box<Row>,
         device: Option<String>,
@@ -58,7 +61,7 @@ pub(super) enum Made {
     Begun,
 }
 
-/// What the transaction was about to commit when it was last heard of.
+/// The effect of the last commit that was sent; `None` if none was.
 #[derive(Debug, Default)]
 pub(super) struct Commit(Mutex<Option<Made>>);
 
@@ -75,7 +78,7 @@ impl Commit {
     }
 }
 
-/// A row whose token was not sent yet.
+/// A row whose token was not delivered yet.
 pub(super) struct Undelivered(Option<Unsent>);
 
 struct Unsent {
@@ -103,7 +106,7 @@ impl Undelivered {
         }))
     }
 
-    /// The response will carry the token, or there is none.
+    /// The response carries the token, or there is no token.
     pub(super) fn delivered(mut self) {
         self.0 = None;
     }
@@ -163,7 +166,7 @@ async fn undo(
     new_id: RowId,
     made: Made,
 ) -> Result<(), Error> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = begin(connection).await?;
     match made {
         Made::Moved {
             before,
@@ -186,19 +189,28 @@ async fn move_back(
     device: Option<&str>,
     after: &Row,
 ) -> Result<(), Error> {
-    if table.old_id == OldId::Forwards {
-        match found(lock(table, connection, &before.id).await)? {
-            // The forwarding expired, or the session was ended by its old id.
-            None => return delete_unsent(table, connection, &after.id).await,
-            Some(old) if old.successor().as_ref() != Some(&after.id) => return Ok(()),
-            Some(_) => {}
+    let old = found(lock(table, connection, &before.id).await)?;
+    match (table.old_id, &old) {
+        (OldId::Forwards, Some(old)) if old.successor().as_ref() != Some(&after.id) => {
+            return Ok(());
         }
+        // The transaction of the new id was rolled back.
+        (OldId::IsDeleted, Some(_)) => return Ok(()),
+        _ => {}
     }
     let Some(now) = found(lock(table, connection, &after.id).await)? else {
-        return Ok(());
+        // Without a lock on the old row, the commit may still be running.
+        return match old {
+            None => delete_unsent(table, connection, &after.id).await,
+            Some(_) => Ok(()),
+        };
     };
     if now.document() != after.document() {
         return Ok(());
+    }
+    // The forwarding expired, or the session was destroyed by its old id.
+    if table.old_id == OldId::Forwards && old.is_none() {
+        return delete(table, connection, &after.id).await;
     }
     if table.old_id == OldId::IsDeleted {
         let content = Content::from(Arc::clone(before.document().ok_or_else(Error::ended)?));
@@ -220,7 +232,8 @@ fn found(locked: Result<Row, Error>) -> Result<Option<Row>, Error> {
     }
 }
 
-/// A parameter for a column that the table lacks is not in the statement.
+/// Restores the row. The statement has no parameters for columns that the table
+/// lacks.
 async fn restore(
     table: &Table,
     connection: &mut PgConnection,
@@ -242,8 +255,8 @@ async fn restore(
     Ok(())
 }
 
-/// An insert of the same id waits for the end of the one that may still be
-/// committed.
+/// Deletes the row, even if the transaction that inserts it may still be
+/// committed: an insert of the same id waits for that transaction to end.
 async fn delete_unsent(
     table: &Table,
     connection: &mut PgConnection,

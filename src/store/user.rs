@@ -1,21 +1,28 @@
 //! The sessions of one user.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use futures_core::future::BoxFuture;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 
 use crate::{
-    Error, ErrorKind, SessionId, UserSession, events,
+    Error, ListPosition, ListSessions, SessionId, events,
+    format::Format,
     id::RowId,
     store::{
-        PgSessionStore, entries::LoadRow, instant::Instant, limit, reissue, table::Table,
+        PgSessionStore,
+        entries::LoadRow,
+        limit::{self, Ended, NO_ROW},
+        list::{Page, list},
+        reissue,
+        table::Table,
+        transaction::begin,
         user_session::Listed,
     },
 };
 
-/// Deadlocks and pauses of the database that the end of sessions outlives.
-const MAX_ATTEMPTS: usize = 3;
+/// Rows of a page that is looked through for one session.
+const PAGE: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
 impl PgSessionStore {
     /// The sessions that this user is signed in to by
@@ -76,24 +83,40 @@ pub struct UserSessions {
 }
 
 impl UserSessions {
-    /// The live sessions, the one that was signed in last first.
+    /// The live sessions, the one that was signed in last first: await it.
+    ///
+    /// It has 1,000 sessions at the most, or [as many as is
+    /// said](ListSessions::limit), and begins with the first one, or
+    /// [behind a position](ListSessions::after) of an earlier list.
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](crate::ErrorKind::Setup) where the table has no column
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) if the table has no column
     /// `user_id`, and when the database could not be asked.
-    pub async fn list(&self) -> Result<Vec<UserSession>, Error> {
-        let rows = self.rows().await?;
-        let format = self.store.format();
-        Ok(rows
-            .into_iter()
-            .map(|row| UserSession::of(row, format))
-            .collect())
+    pub fn list(&self) -> ListSessions {
+        ListSessions::of(self.clone())
     }
 
-    async fn rows(&self) -> Result<Vec<Listed>, Error> {
-        self.ask(|table, connection, user_id| Box::pin(list(table, connection, user_id)))
-            .await
+    pub(super) async fn rows(&self, page: Page, limit: NonZeroU32) -> Result<Vec<Listed>, Error> {
+        self.ask(|table, connection, user_id| {
+            Box::pin(list(table, connection, user_id, page.clone(), limit))
+        })
+        .await
+    }
+
+    pub(super) fn format(&self) -> &dyn Format {
+        self.store.format()
+    }
+
+    /// The page behind a position. In a format whose ids are secrets the position
+    /// of a session that has ended is that of the moment when it began.
+    pub(super) async fn page_after(&self, position: ListPosition) -> Result<Page, Error> {
+        let row = match position.id().row() {
+            Some(row) => Some(row.clone()),
+            None => self.row_of(position.id()).await?,
+        };
+        let row = row.unwrap_or_else(|| RowId::from(limit::NO_ROW.to_owned()));
+        Ok(position.page(&row))
     }
 
     /// How many live sessions there are.
@@ -103,7 +126,7 @@ impl UserSessions {
     /// As [`list`](Self::list).
     pub async fn count(&self) -> Result<u64, Error> {
         self.ask(|table, connection, user_id| {
-            Box::pin(async move { count_others(&table, connection, &user_id, NOBODY).await })
+            Box::pin(async move { count_others(&table, connection, &user_id, NO_ROW).await })
         })
         .await
     }
@@ -138,8 +161,19 @@ impl UserSessions {
         if let Some(row) = format.row_of(id, self.store.own_realm()) {
             return Ok(Some(row));
         }
-        let ids = self.rows().await?.into_iter().map(|row| RowId::from(row.0));
-        Ok(ids.into_iter().find(|row| format.handle(row) == *id))
+        let mut page = Page::first();
+        loop {
+            let rows = self.rows(page, PAGE).await?;
+            let next = Page::next(&rows);
+            let mut ids = rows.into_iter().map(|row| RowId::from(row.0));
+            if let Some(row) = ids.find(|row| format.handle(row) == *id) {
+                return Ok(Some(row));
+            }
+            match next {
+                Some(next) => page = next,
+                None => return Ok(None),
+            }
+        }
     }
 
     async fn end(&self, row: RowId) -> Result<bool, Error> {
@@ -157,85 +191,206 @@ impl UserSessions {
         Ok(row.and_then(|row| row.successor()))
     }
 
-    /// Ends all sessions of the user, and says how many there were (ASVS 5.0
+    /// Ends all sessions of the user, and returns how many there were (ASVS 5.0
     /// item 7.4.2: where an account is disabled or deleted).
+    ///
+    /// It ends a thousand at a time, each with the store's
+    /// [`timeout`](PgSessionStore::timeout), so that any number can be ended. To
+    /// end them together with a change of your own, use
+    /// [`destroy_all_in`](Self::destroy_all_in).
     ///
     /// # Errors
     ///
-    /// As [`list`](Self::list).
+    /// As [`list`](Self::list); what was ended by then stays ended.
     pub async fn destroy_all(&self) -> Result<u64, Error> {
-        let ended = self
-            .ask(|table, connection, user_id| {
-                Box::pin(async move { end_others(&table, connection, &user_id, NOBODY).await })
-            })
-            .await?;
-        events::ended_at_once(self.store.meter(), ended);
-        Ok(ended)
+        let mut ended = 0;
+        let outcome = self.end_all(&mut ended).await;
+        self.report(outcome, ended)
     }
 
-    /// Ends all sessions of the user but the one of this handle, and says how
+    async fn end_all(&self, ended: &mut u64) -> Result<(), Error> {
+        loop {
+            let batch = self
+                .ask(|table, connection, user_id| {
+                    Box::pin(async move { end_batch(&table, connection, &user_id, NO_ROW).await })
+                })
+                .await?;
+            *ended += batch.sessions;
+            if !batch.is_a_part {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends all sessions of the user but the one of this handle, and returns how
     /// many there were (ASVS 5.0 item 7.4.3: offer it after a change of the
     /// password).
     ///
+    /// It ends a thousand at a time, as [`destroy_all`](Self::destroy_all).
+    ///
     /// # Errors
     ///
-    /// Of kind [`Ended`](crate::ErrorKind::Ended) where the session of this
-    /// handle is not alive, or not the user's; then nothing is ended. And as
-    /// [`list`](Self::list).
+    /// Of kind [`Ended`](crate::ErrorKind::Ended) if the session of this handle is
+    /// not alive, or not the user's; then nothing is ended. And as
+    /// [`list`](Self::list); what was ended by then stays ended.
     pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
         let this = self.row_of(this).await?.ok_or_else(Error::ended)?;
-        let ended = self
-            .ask(move |table, connection, user_id| {
-                let this = this.clone();
-                Box::pin(async move { destroy_others(&table, connection, &user_id, this).await })
-            })
-            .await?;
-        events::ended_at_once(self.store.meter(), ended);
-        Ok(ended)
+        let mut ended = 0;
+        let outcome = self.end_others_of(&this, &mut ended).await;
+        self.report(outcome, ended)
+    }
+
+    async fn end_others_of(&self, this: &RowId, ended: &mut u64) -> Result<(), Error> {
+        loop {
+            let batch = self
+                .ask(|table, connection, user_id| {
+                    let this = this.clone();
+                    Box::pin(end_others_batch(table, connection, user_id, this))
+                })
+                .await?;
+            *ended += batch.sessions;
+            if !batch.is_a_part {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends all sessions of the user in your transaction, and returns how many
+    /// there were: they end if it commits, together with what else it does, such as
+    /// the deletion of the account.
+    ///
+    /// No request brings an ended session back after the commit. Until then requests
+    /// of these sessions wait for your transaction, those that change them, so
+    /// commit soon, and call [`Session::save`](crate::Session::save) of one of them
+    /// only afterwards. A login that is committed at the same time stays; with a
+    /// foreign key to your users it fails once the user is deleted.
+    ///
+    /// Log and metrics don't count these ends, as the store doesn't see the commit.
+    ///
+    /// ```
+    /// use axum_pg_session::PgSessionStore;
+    /// use sqlx::PgPool;
+    ///
+    /// async fn delete_account(
+    ///     pool: &PgPool,
+    ///     store: &PgSessionStore,
+    ///     user: &str,
+    /// ) -> Result<(), axum_pg_session::Error> {
+    ///     let mut transaction = pool.begin().await?;
+    ///     store.user(user).destroy_all_in(&mut transaction).await?;
+    ///     sqlx::query("DELETE FROM account WHERE name = $1")
+    ///         .bind(user)
+    ///         .execute(&mut *transaction)
+    ///         .await?;
+    ///     Ok(transaction.commit().await?)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use axum_pg_session::{PgSessionLayer, testing::TestVisitor};
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let pool = PgPool::connect(database.url()).await?;
+    /// # sqlx::raw_sql("CREATE TABLE account (name text); INSERT INTO account VALUES ('ada')")
+    /// #     .execute(&pool).await?;
+    /// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
+    /// ada.given(|session| session.login("ada")).await?;
+    ///
+    /// delete_account(&pool, &store, "ada").await?;
+    /// assert_eq!(store.user("ada").count().await?, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list). Roll your transaction back then.
+    pub async fn destroy_all_in(&self, transaction: &mut PgConnection) -> Result<u64, Error> {
+        let table = self.table().await?;
+        end_others(&table, transaction, &self.user_id, NO_ROW).await
+    }
+
+    /// Ends all sessions of the user but the one of this handle in your
+    /// transaction, and returns how many there were: they end if it commits,
+    /// together with what else it does, such as a change of the password.
+    ///
+    /// The session of the handle is locked until then: commit before you call its
+    /// [`save`](crate::Session::save). See also
+    /// [`destroy_all_in`](Self::destroy_all_in).
+    ///
+    /// ```
+    /// use axum_pg_session::{Error, PgSessionStore, Session};
+    /// use sqlx::PgPool;
+    ///
+    /// async fn change_password(
+    ///     pool: &PgPool,
+    ///     store: &PgSessionStore,
+    ///     session: &Session,
+    ///     hash: &str,
+    /// ) -> Result<u64, Error> {
+    ///     let (Some(user), Some(this)) = (session.user_id(), session.id()) else {
+    ///         return Ok(0);
+    ///     };
+    ///     let mut transaction = pool.begin().await?;
+    ///     sqlx::query("UPDATE account SET password = $2 WHERE name = $1")
+    ///         .bind(&user)
+    ///         .bind(hash)
+    ///         .execute(&mut *transaction)
+    ///         .await?;
+    ///     let ended = store.user(user).destroy_others_in(&mut transaction, &this).await?;
+    ///     transaction.commit().await?;
+    ///     Ok(ended)
+    /// }
+    /// # let _ = change_password;
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`destroy_others`](Self::destroy_others). Roll your transaction back then.
+    pub async fn destroy_others_in(
+        &self,
+        transaction: &mut PgConnection,
+        this: &SessionId,
+    ) -> Result<u64, Error> {
+        let table = self.table().await?;
+        let this = self.row_of(this).await?.ok_or_else(Error::ended)?;
+        let this = lock_own(&table, transaction, &self.user_id, this).await?;
+        end_others(&table, transaction, &self.user_id, this.as_str()).await
+    }
+
+    /// # Errors
+    ///
+    /// If the table has no users.
+    async fn table(&self) -> Result<Arc<Table>, Error> {
+        let table = self.store.set_up().table().await?;
+        table.columns.check_users(&table.name)?;
+        Ok(table)
+    }
+
+    /// Reports also what was ended before an error.
+    fn report(&self, outcome: Result<(), Error>, ended: u64) -> Result<u64, Error> {
+        if outcome.is_ok() || ended > 0 {
+            events::ended_at_once(self.store.meter(), ended);
+        }
+        outcome.map(|()| ended)
     }
 
     async fn ask<T>(
         &self,
-        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Sync,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
-        let ask_once = || {
-            let user_id = self.user_id.clone();
-            self.store.ask_table(
-                |table, connection| match table.columns.check_users(&table.name) {
+        self.store
+            .ask_again(|table, connection| {
+                let user_id = self.user_id.clone();
+                match table.columns.check_users(&table.name) {
                     Ok(()) => question(table, connection, user_id),
                     Err(error) => Box::pin(async { Err(error) }),
-                },
-            )
-        };
-        for _ in 1..MAX_ATTEMPTS {
-            match ask_once().await {
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                outcome => return outcome,
-            }
-        }
-        ask_once().await
+                }
+            })
+            .await
     }
 }
 
 type Work<'c, T> = BoxFuture<'c, Result<T, Error>>;
-
-/// The id that no row has.
-const NOBODY: &str = "";
-
-async fn list(
-    table: Arc<Table>,
-    connection: &mut PgConnection,
-    user_id: String,
-) -> Result<Vec<Listed>, Error> {
-    let rows = table
-        .users
-        .list
-        .query_as()
-        .bind(user_id)
-        .fetch_all(connection)
-        .await?;
-    Ok(rows)
-}
 
 async fn count_others(
     table: &Table,
@@ -254,9 +409,46 @@ async fn count_others(
     Ok(sessions.unsigned_abs())
 }
 
-/// A session that gets a new id while it is to end escapes the statement, which
-/// sees its old row only; the next one finds it.
-async fn end_others(
+/// Ends a batch of the user's sessions beside this one. It looks again after a
+/// smaller one: a session that gets a new id meanwhile escapes the statement,
+/// which sees its old row only, and the next one finds it.
+async fn end_batch(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+) -> Result<Ended, Error> {
+    let mut sessions = 0;
+    loop {
+        let ids = limit::batch(table, connection, user_id, this).await?;
+        sessions += limit::end(table, connection, user_id, &ids).await?;
+        let is_a_part = ids.len() >= limit::BATCH as usize;
+        if ids.is_empty() || is_a_part {
+            return Ok(Ended {
+                sessions,
+                is_a_part,
+            });
+        }
+    }
+}
+
+/// This session is locked meanwhile, so that it gets no new id, under which it
+/// would be one of the others.
+async fn end_others_batch(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    user_id: String,
+    this: RowId,
+) -> Result<Ended, Error> {
+    let mut transaction = begin(connection).await?;
+    let this = lock_own(&table, &mut transaction, &user_id, this).await?;
+    let ended = end_batch(&table, &mut transaction, &user_id, this.as_str()).await?;
+    transaction.commit().await?;
+    Ok(ended)
+}
+
+/// Ends all of the user's sessions beside this one.
+pub(super) async fn end_others(
     table: &Table,
     connection: &mut PgConnection,
     user_id: &str,
@@ -264,40 +456,33 @@ async fn end_others(
 ) -> Result<u64, Error> {
     let mut ended = 0;
     loop {
-        let deleted: Vec<Instant> = table
-            .users
-            .destroy_others
-            .query_scalar()
-            .bind(user_id)
-            .bind(this)
-            .fetch_all(&mut *connection)
-            .await?;
-        ended += table.live(&deleted);
-        if count_others(table, connection, user_id, this).await? == 0 {
+        let batch = end_batch(table, connection, user_id, this).await?;
+        ended += batch.sessions;
+        if !batch.is_a_part {
             return Ok(ended);
         }
     }
 }
 
-/// This session is locked meanwhile, so that it gets no new id, under which it
-/// would be one of the others.
-async fn destroy_others(
+/// Locks the row of this session, which must be the user's, until the
+/// transaction ends.
+///
+/// # Errors
+///
+/// If it was ended, or is another user's.
+async fn lock_own(
     table: &Table,
     connection: &mut PgConnection,
     user_id: &str,
     mut this: RowId,
-) -> Result<u64, Error> {
-    let mut transaction = connection.begin().await?;
+) -> Result<RowId, Error> {
     loop {
-        let row = reissue::lock(table, &mut transaction, &this).await?;
+        let row = reissue::lock(table, connection, &this).await?;
         if row.user.as_deref() == Some(user_id) {
-            break;
+            return Ok(this);
         }
         this = row.successor().ok_or_else(Error::ended)?;
     }
-    let ended = end_others(table, &mut transaction, user_id, this.as_str()).await?;
-    transaction.commit().await?;
-    Ok(ended)
 }
 
 impl fmt::Debug for UserSessions {

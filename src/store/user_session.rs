@@ -2,7 +2,12 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use crate::{Device, SessionId, expiry, format::Format, id::RowId, store::instant::Instant};
+use crate::{
+    Device, SessionId, expiry,
+    format::Format,
+    id::RowId,
+    store::{instant::Instant, list::ListPosition},
+};
 
 /// One session of a user, as [`UserSessions::list`](crate::UserSessions::list) found it.
 ///
@@ -26,6 +31,7 @@ use crate::{Device, SessionId, expiry, format::Format, id::RowId, store::instant
 #[derive(Clone)]
 pub struct UserSession {
     id: SessionId,
+    position: ListPosition,
     created: Option<OffsetDateTime>,
     last_seen: Option<OffsetDateTime>,
     expires_at: Option<OffsetDateTime>,
@@ -44,8 +50,10 @@ pub(super) type Listed = (
 impl UserSession {
     pub(super) fn of((id, expires, created, seen, device): Listed, format: &dyn Format) -> Self {
         let at = |instant: Option<Instant>| expiry::instant(instant?.0);
+        let id = format.handle(&RowId::from(id));
         Self {
-            id: format.handle(&RowId::from(id)),
+            position: ListPosition::new(created, id.clone()),
+            id,
             created: at(created),
             last_seen: at(seen),
             expires_at: at(Some(expires)),
@@ -58,6 +66,13 @@ impl UserSession {
     #[must_use]
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// Where a list goes on behind this session, for
+    /// [`ListSessions::after`](crate::ListSessions::after).
+    #[must_use]
+    pub fn position(&self) -> ListPosition {
+        self.position.clone()
     }
 
     /// When the user signed in, or signed in again. `None` where the table has

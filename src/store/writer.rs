@@ -2,7 +2,7 @@
 //! order, and what waits meanwhile is saved together.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -36,6 +36,8 @@ pub(crate) struct Writer {
     pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
     /// A session is in here as long as a task works on its row.
     queues: Mutex<HashMap<RowId, Vec<Queued>>>,
+    /// Users whose sessions beyond the limit a task is ending.
+    surplus: Mutex<HashSet<Arc<str>>>,
     /// One new id at a time is undone.
     pub(super) undoing: tokio::sync::Mutex<()>,
 }
@@ -102,6 +104,7 @@ impl Writer {
             destroy: batch(&set_up),
             set_up,
             queues: Mutex::default(),
+            surplus: Mutex::default(),
             undoing: tokio::sync::Mutex::default(),
         })
     }
@@ -128,6 +131,10 @@ impl Writer {
 
     fn queues(&self) -> MutexGuard<'_, HashMap<RowId, Vec<Queued>>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn surplus(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.surplus.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All that waits for this session; with nothing left its queue is closed.

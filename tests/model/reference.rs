@@ -1051,6 +1051,10 @@ impl Model {
                 },
                 Some((user, drops)),
             ) => {
+                // What it would return was committed nowhere.
+                if debt.is_confirmed {
+                    return Err(refused_for_now());
+                }
                 match self.fate(row) {
                     // Nothing of what was ended comes back with a login.
                     Fate::Ended if !drops || self.either() => return Err(refused_for_now()),
@@ -1551,8 +1555,10 @@ impl View {
             return failed(ErrorKind::Setup);
         }
         let user = user_name(user);
-        let is_another = self.user().is_some_and(|known| known != user);
-        let drops = drop_data || is_another;
+        let is_dropped = matches!(self.id, Id::LogsIn { drops: true, .. });
+        let users = [self.user(), self.user.clone()];
+        let is_another = users.into_iter().flatten().any(|known| known != user);
+        let drops = drop_data || is_dropped || is_another;
         if drops {
             self.change(Change::Clear);
         }

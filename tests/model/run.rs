@@ -25,7 +25,7 @@ const SECONDS: u64 = 30;
 /// How often a program that broke a rule is played again to see it twice.
 const TRIES: usize = 5;
 /// Programs between two clean-ups of a lane's tables.
-const VACUUM: u64 = 2_000;
+const VACUUM: u64 = 100;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {

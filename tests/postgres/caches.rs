@@ -43,6 +43,7 @@ impl Cache {
                 status: stored.status,
                 headers: stored.headers,
                 body: stored.body,
+                error: None,
             };
             browser.accept(&answer);
             return (answer, true);

@@ -577,6 +577,25 @@ async fn a_handle_that_was_kept_as_text_leads_to_its_session() {
     assert!(site.store.load(&id).await.expect("a database").is_none());
 }
 
+#[tokio::test]
+async fn a_handle_keeps_a_session_alive_and_ends_with_its_id() {
+    let site = Site::of_koa().await;
+    let mut browser = site.visitor_of_koa().await;
+    let id = browser.get("/id").await.body.parse().expect("a handle");
+    let rows = Rows::new(site.pool.clone(), "public.session");
+    let before = rows.seconds_left().await;
+    rows.age(before / 2.0).await;
+    let document = rows.text().await;
+    assert!(site.layer().touch(&id).await.expect("a touch"));
+    assert!((rows.seconds_left().await - before).abs() < 60.0);
+    assert_eq!(rows.text().await, document);
+
+    // Koa would take a forwarding for a session, so nothing follows.
+    browser.get("/cycle").await;
+    assert!(site.store.load(&id).await.expect("a database").is_none());
+    assert!(!site.layer().touch(&id).await.expect("an answer"));
+}
+
 /// Goes through the life of a session, mistakes included.
 async fn whole_life(site: &Site) -> Vec<String> {
     let page = async |session: Session| {

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use axum::{
     Router,
+    extract::Request,
     http::StatusCode,
+    middleware::{Next, from_fn},
+    response::Response,
     routing::{MethodRouter, get},
 };
 use axum_pg_session::{
@@ -196,4 +199,109 @@ async fn an_answer_that_never_comes_overwrites_nothing() {
     assert_eq!(site.rows().dump().await, before);
     proxy.swallow_answers(false);
     assert_eq!(browser.at(&app).peek("/get/a").await.body, "\"1\"");
+}
+
+/// What a middleware can ask without loading: before the handler and after it.
+async fn questions(lazy: LazySession, request: Request, next: Next) -> Response {
+    let before = [lazy.has_token(), lazy.is_loaded(), lazy.will_be_created()];
+    let mut response = next.run(request).await;
+    let after = [lazy.is_loaded(), lazy.will_be_created()];
+    let text = format!("{before:?} {after:?}");
+    let header = text.parse().expect("a value of a header");
+    response.headers_mut().insert("answers", header);
+    response
+}
+
+fn asking(layer: PgSessionLayer) -> Router {
+    pages()
+        .route("/login", get(async |session: Session| session.login("ada")))
+        .route("/begin_anew", get(begin_anew))
+        .layer(from_fn(questions))
+        .layer(layer)
+}
+
+async fn begin_anew(session: Session) -> Result<(), Error> {
+    session.destroy()?;
+    session.insert("farewell", true)
+}
+
+fn answers(answer: &Answer) -> &str {
+    answer.headers["answers"].to_str().expect("text")
+}
+
+#[tokio::test]
+async fn a_middleware_asks_about_the_session_without_a_database() {
+    let app = asking(layer(NOWHERE));
+    let another_program = Browser::new(&app).with_cookie("__Host-id", "another-program");
+    for (browser, path, expected) in [
+        (
+            stranger(&app),
+            "/plain",
+            "[false, false, false] [false, false]",
+        ),
+        (
+            another_program,
+            "/plain",
+            "[false, false, false] [false, false]",
+        ),
+        (
+            visitor(&app),
+            "/plain",
+            "[true, false, false] [false, false]",
+        ),
+        (
+            stranger(&app),
+            "/keys",
+            "[false, false, false] [true, false]",
+        ),
+        (visitor(&app), "/keys", "[true, false, false] [true, false]"),
+    ] {
+        assert_eq!(answers(&browser.peek(path).await), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_will_be_created_only_by_a_request_that_begins_one() {
+    let site = Site::new().await;
+    let app = asking(site.layer());
+    for path in ["/insert/a/1", "/login"] {
+        let answer = stranger(&app).get(path).await;
+        assert_eq!(
+            answers(&answer),
+            "[false, false, false] [true, true]",
+            "{path}"
+        );
+        assert!(answer.token().is_some());
+    }
+    // The token was replaced; a login begins a session of its own.
+    let mut stored = stranger(&app);
+    stored.get("/insert/a/1").await;
+    let moved = stored.clone();
+    for (path, creates) in [
+        ("/get/a", false),
+        ("/insert/a/2", false),
+        ("/cycle", false),
+        ("/login", false),
+        ("/begin_anew", true),
+    ] {
+        let answer = stored.get(path).await;
+        let expected = format!("[true, false, false] [true, {creates}]");
+        assert_eq!(answers(&answer), expected, "{path}");
+    }
+    for (path, creates) in [("/insert/a/1", false), ("/login", true)] {
+        let answer = moved.peek(path).await;
+        let expected = format!("[true, false, false] [true, {creates}]");
+        assert_eq!(answers(&answer), expected, "moved, {path}");
+    }
+    let unknown = visitor(&app).get("/insert/a/1").await;
+    assert_eq!(answers(&unknown), "[true, false, false] [true, true]");
+}
+
+#[tokio::test]
+async fn an_empty_session_that_is_allowed_will_be_created() {
+    let site = Site::new().await;
+    let app = asking(site.layer().allow_empty(true));
+    let answer = stranger(&app).get("/keys").await;
+    assert_eq!(answers(&answer), "[false, false, false] [true, true]");
+    assert!(answer.token().is_some());
 }

@@ -535,3 +535,37 @@ async fn a_user_signs_in_to_koas_table_too() {
     assert!(alice.destroy(&text).await.expect("an end"));
     assert_eq!(user(&site, &mut browser).await, "");
 }
+
+/// With a foreign key to the application's users, also one that is checked at
+/// the commit.
+#[tokio::test]
+async fn a_login_of_a_user_who_does_not_exist_is_refused() {
+    for check in ["", "DEFERRABLE INITIALLY DEFERRED"] {
+        let site = Site::new().await;
+        execute(
+            &site.pool,
+            &format!(
+                "CREATE TABLE users (id text PRIMARY KEY); INSERT INTO users VALUES ('alice');
+                 ALTER TABLE session ADD FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE
+                 {check}"
+            ),
+        )
+        .await;
+        let page = async |session: Session| session.login("alice");
+        let app = site.app_with(page);
+        let (mut new, mut known) = (Browser::new(&app), site.browser());
+        known.get("/insert/basket/pear").await;
+        let mut known = known.at(&app);
+        assert_eq!(new.get("/page").await.status, 200);
+        execute(&site.pool, "DELETE FROM users").await;
+        assert_eq!(new.get("/keys").await.body, "", "it ended with the user");
+        for browser in [&mut Browser::new(&app), &mut known] {
+            let refused = browser.get("/page").await;
+            assert_eq!(refused.status, 403, "{check}: {:?}", refused.error);
+            assert!(!refused.headers.contains_key("retry-after"));
+            assert!(refused.sets_no_cookie());
+        }
+        assert_eq!(known.get("/keys").await.body, "basket");
+        assert_eq!(site.rows().count().await, 1);
+    }
+}

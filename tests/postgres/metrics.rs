@@ -454,7 +454,7 @@ async fn every_series_is_there_from_the_first_request_on() {
     let watched = Watched::new().await;
     watched.site.browser().get("/keys").await;
     let before = watched.meters.registered();
-    assert_eq!(before.len(), 61, "{before:#?}");
+    assert_eq!(before.len(), 62, "{before:#?}");
     let mut browser = watched.visitor().await;
     for page in ["/keys", "/insert/b/2", "/cycle", "/clear", "/destroy"] {
         browser.get(page).await;
@@ -509,4 +509,30 @@ async fn the_guide_for_operations_lists_what_is_registered() {
         .filter(|line| line.starts_with("| `axum_pg_session."))
         .collect();
     assert_eq!(listed, rows, "{}", rows.join("\n"));
+}
+
+/// As behind a pooler, where the commit is the last of several steps.
+#[tokio::test]
+async fn ends_at_the_limit_are_counted_once_they_are_committed() {
+    for is_behind_a_pooler in [false, true] {
+        let meters = Meters::install();
+        let site = Site::new().await;
+        let store = site.store.clone().transaction_pooler(is_behind_a_pooler);
+        let store = store.max_sessions_per_user(NonZeroU32::MIN, AtLimit::EndOldest);
+        let page = async |session: Session| session.login("alice");
+        let app = app_with(PgSessionLayer::new(store), page);
+        assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+        site.rows()
+            .execute(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN RAISE 'refused by the test'; END $$;
+                 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON TABLE
+                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+            )
+            .await;
+        meters.moved();
+        assert_eq!(Browser::new(&app).get("/page").await.status, 503);
+        assert_eq!(meters.moved_by("sessions.ended{how=limit}"), None);
+        assert_eq!(site.rows().count().await, 1);
+    }
 }

@@ -2,14 +2,17 @@
 
 use std::{borrow::Cow, path::Path};
 
-use axum_pg_session::{ErrorKind, MIGRATOR, PgSessionStore};
+use axum_pg_session::{ErrorKind, MIGRATOR, PgSessionStore, Session};
 use sqlx::{
     AssertSqlSafe, PgPool, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::{sync::Barrier, task::JoinSet};
 
-use crate::support::{Life, Site, execute, quoted, site::pool, texts};
+use crate::support::{
+    Browser, Life, Role, Site, execute, page::app_with, quoted, site::pool, texts,
+};
 
 const NOTES: &str = r#""public"."_axum_pg_session_migrations""#;
 
@@ -415,4 +418,195 @@ async fn copies_of_the_files_run_under_versions_of_the_applications_own() {
     assert_eq!(report.to_string(), "every feature is on");
     site.store.migrate().await.expect("nothing to do");
     migrator.run(&site.pool).await.expect("nothing to do");
+}
+
+const THREE_COLUMNS: &str =
+    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";
+
+/// Its pool may have all of the connections that the role is allowed.
+#[tokio::test]
+async fn a_role_with_as_many_connections_as_its_pool_can_migrate() {
+    for connections in [1, 2, 3] {
+        let site = Site::without_table().await;
+        let role = Role::new(&site.pool).await;
+        execute(&site.pool, "GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC").await;
+        let limited = format!(
+            "ALTER ROLE {0} LOGIN CONNECTION LIMIT {connections}",
+            role.name
+        );
+        execute(&site.pool, &limited).await;
+        let options: PgConnectOptions = site.database.url().parse().expect("a URL");
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .connect_with(options.username(&role.name))
+            .await
+            .expect("a connection");
+        let mut all = Vec::new();
+        for _ in 0..connections {
+            all.push(pool.acquire().await.expect("a connection"));
+        }
+        drop(all);
+        let store = PgSessionStore::new(pool.clone());
+        store.migrate().await.expect("a new table");
+        let report = store.check().await.expect("a table");
+        assert_eq!(report.to_string(), "every feature is on");
+        pool.close().await;
+        role.drop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_owner_completes_a_table_that_another_role_was_to_migrate_first() {
+    let site = Site::without_table().await;
+    execute(&site.pool, "GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC").await;
+    let (owner, other) = (Role::new(&site.pool).await, Role::new(&site.pool).await);
+    execute(&site.pool, THREE_COLUMNS).await;
+    execute(
+        &site.pool,
+        &format!("ALTER TABLE session OWNER TO {}", owner.name),
+    )
+    .await;
+    execute(
+        &site.pool,
+        &format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON session TO {}",
+            other.name
+        ),
+    )
+    .await;
+    let application = other.store(site.database.url()).await;
+    application.migrate().await.expect("a table that serves");
+    assert!(!application.check().await.expect("a table").absolute_timeout);
+    let owners = owner.store(site.database.url()).await;
+    owners.migrate().await.expect("columns to add");
+    let report = owners.check().await.expect("a table");
+    assert_eq!(report.to_string(), "every feature is on");
+    owner.drop().await;
+    other.drop().await;
+}
+
+/// Of an earlier version, or of a program that ran the files itself.
+#[tokio::test]
+async fn an_owner_who_may_not_write_the_notes_is_told_so() {
+    let site = Site::without_table().await;
+    execute(&site.pool, "GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC").await;
+    let owner = Role::new(&site.pool).await;
+    execute(&site.pool, THREE_COLUMNS).await;
+    execute(
+        &site.pool,
+        &format!("ALTER TABLE session OWNER TO {}", owner.name),
+    )
+    .await;
+    execute(
+        &site.pool,
+        &format!(
+            "CREATE TABLE {NOTES} (version bigint PRIMARY KEY, description text NOT NULL,
+             installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL,
+             checksum bytea NOT NULL, execution_time bigint NOT NULL)"
+        ),
+    )
+    .await;
+    let store = owner.store(site.database.url()).await;
+    let error = store.migrate().await.expect_err("no right to the notes");
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    assert!(
+        error.to_string().contains("_axum_pg_session_migrations"),
+        "{error}"
+    );
+    owner.drop().await;
+}
+
+/// What a table must not have, and what is said of it.
+async fn is_refused(table: &str, word: &str) {
+    let site = Site::without_table().await;
+    execute(&site.pool, table).await;
+    let before = shape(&site.pool, "public", "session").await;
+    for outcome in [
+        site.store.check().await.map(drop),
+        site.store.migrate().await,
+    ] {
+        let error = outcome.expect_err(table);
+        assert_eq!(error.kind(), ErrorKind::Setup, "{error:?}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert_eq!(shape(&site.pool, "public", "session").await, before);
+}
+
+#[tokio::test]
+async fn a_relation_that_is_no_table_is_refused_by_what_it_is() {
+    for (view, word) in [
+        ("CREATE VIEW session AS SELECT 'a' AS id", "is a view"),
+        (
+            "CREATE MATERIALIZED VIEW session AS SELECT 'a' AS id",
+            "is a materialized view",
+        ),
+        ("CREATE SEQUENCE session", "is a sequence"),
+        ("CREATE TYPE session AS (id text)", "is a type"),
+    ] {
+        is_refused(view, word).await;
+    }
+}
+
+#[tokio::test]
+async fn a_column_created_without_a_default_is_refused() {
+    is_refused(
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
+                               created timestamptz)",
+        "created without a default",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn columns_of_a_user_that_can_not_be_null_are_refused() {
+    for column in [
+        "user_id text NOT NULL DEFAULT ''",
+        "device json NOT NULL DEFAULT '{}'",
+    ] {
+        let table = format!(
+            "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
+                                   created timestamptz NOT NULL DEFAULT now(),
+                                   last_seen timestamptz NOT NULL DEFAULT now(), {column})"
+        );
+        is_refused(&table, "NOT NULL").await;
+    }
+}
+
+#[tokio::test]
+async fn an_own_column_that_is_unique_is_refused_as_an_id_could_not_change() {
+    for columns in [
+        "email text UNIQUE",
+        "site text, email text, UNIQUE (site, email)",
+        "user_id text UNIQUE",
+    ] {
+        let table = format!(
+            "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
+                                   {columns})"
+        );
+        is_refused(&table, "is unique").await;
+    }
+}
+
+#[tokio::test]
+async fn own_columns_that_an_id_change_can_copy_are_no_obstacle() {
+    let site = Site::without_table().await;
+    execute(
+        &site.pool,
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
+             created timestamptz NOT NULL DEFAULT now(), user_id text,
+             last_seen timestamptz NOT NULL DEFAULT now(), device json,
+             number bigint GENERATED ALWAYS AS IDENTITY UNIQUE, serial serial UNIQUE,
+             tenant text NOT NULL DEFAULT 'a', note text, UNIQUE (id, note),
+             doubled bigint GENERATED ALWAYS AS (length(id)) STORED)",
+    )
+    .await;
+    site.store.migrate().await.expect("indexes to add");
+    Life::of(&site.pool, "session").is_whole(&site.store).await;
+    let page = async |session: Session| session.login("alice");
+    let login = app_with(site.layer(), page);
+    let mut browser = Browser::new(&login);
+    for page in ["/page", "/page", "/cycle", "/insert/a/1", "/page"] {
+        let answer = browser.get(page).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.error);
+    }
 }

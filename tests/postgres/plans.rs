@@ -100,6 +100,11 @@ const PINNED: &[Pinned] = &[
         shows: "pg_namespace",
     },
     Pinned {
+        file: "has_table.sql",
+        parameters: &["'public'", "'session'"],
+        shows: "pg_class_relname_nsp_index",
+    },
+    Pinned {
         file: "insert.sql",
         parameters: &["IDS", DOCUMENTS, SECONDS, NO_SECONDS],
         shows: "Conflict Resolution: NOTHING",
@@ -146,11 +151,6 @@ const PINNED: &[Pinned] = &[
         file: "login_insert.sql",
         parameters: &["'new'", "'{}'", "86400", "NULL", "'user 1000'", "NULL"],
         shows: "Insert on session",
-    },
-    Pinned {
-        file: "now.sql",
-        parameters: &[],
-        shows: "Result",
     },
     Pinned {
         file: "prepared.sql",
@@ -203,6 +203,11 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "server.sql",
+        parameters: &[],
+        shows: "Result",
+    },
+    Pinned {
         file: "touch.sql",
         parameters: &["IDS", SECONDS, SECONDS, NO_SECONDS],
         shows: PRIMARY_KEY,
@@ -211,6 +216,12 @@ const PINNED: &[Pinned] = &[
         file: "touch_one.sql",
         parameters: &["ID", "86400", "86400", "NULL"],
         shows: PRIMARY_KEY,
+    },
+    // Once, before all sessions are ended.
+    Pinned {
+        file: "undated.sql",
+        parameters: &[],
+        shows: WHOLE_TABLE,
     },
     Pinned {
         file: "undo.sql",
@@ -228,18 +239,13 @@ const PINNED: &[Pinned] = &[
         shows: "Index Scan",
     },
     Pinned {
-        file: "user_destroy_others.sql",
-        parameters: &["'user 1000'", "''"],
-        shows: "session_user_id_idx",
-    },
-    Pinned {
         file: "user_list.sql",
-        parameters: &["'user 1000'"],
+        parameters: &["'user 8'", "'infinity'", "''", "1000"],
         shows: "session_user_id_idx",
     },
     Pinned {
-        file: "user_oldest.sql",
-        parameters: &["'user 1000'", "''", "4"],
+        file: "user_some.sql",
+        parameters: &["'user 8'", "ID", "1000"],
         shows: "session_user_id_idx",
     },
     Pinned {

@@ -30,7 +30,10 @@ impl Behind {
     /// `None` where there is no such PgBouncer, which on CI there is but for
     /// the newest.
     async fn new(lending: Lending) -> Option<Self> {
-        let server = Server::start().expect("a server");
+        Self::of(Server::start().expect("a server"), lending).await
+    }
+
+    async fn of(server: Server, lending: Lending) -> Option<Self> {
         let pooler = match Pooler::before(&server, lending, CONNECTIONS) {
             Ok(pooler) => pooler,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -230,9 +233,16 @@ async fn processes_behind_a_transaction_pooler_merge_their_changes() {
 
 #[tokio::test]
 async fn a_limit_of_sessions_holds_behind_a_transaction_pooler() {
-    let Some(behind) = Behind::new(Lending::Transaction).await else {
-        return;
-    };
+    for level in ["read committed", "serializable"] {
+        let server = Server::builder().setting("default_transaction_isolation", level);
+        let server = server.start().expect("a server");
+        if let Some(behind) = Behind::of(server, Lending::Transaction).await {
+            limits_sessions(&behind, level).await;
+        }
+    }
+}
+
+async fn limits_sessions(behind: &Behind, level: &str) {
     let three = 3.try_into().expect("not zero");
     let store = behind
         .migrated()
@@ -247,9 +257,9 @@ async fn a_limit_of_sessions_holds_behind_a_transaction_pooler() {
         let browser = Browser::new(&app);
         logins.spawn(async move { browser.peek("/login").await.status.as_u16() });
     }
-    assert!(logins.join_all().await.iter().all(|status| *status == 200));
+    assert_eq!(logins.join_all().await, [200; 8], "{level}");
     let alice = store.user("alice");
-    assert_eq!(alice.count().await.expect("a count"), 3);
+    assert_eq!(alice.count().await.expect("a count"), 3, "{level}");
     assert_eq!(alice.destroy_all().await.expect("they end"), 3);
 }
 

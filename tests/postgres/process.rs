@@ -1,6 +1,7 @@
 //! What becomes of sessions when their process stops, or a part of it does.
 
 use std::{
+    convert::Infallible,
     future::poll_fn,
     io,
     sync::{Arc, mpsc},
@@ -9,13 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    response::sse::{Event, Sse},
+    routing::get,
+};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
+use futures_util::{StreamExt as _, stream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -150,6 +156,42 @@ async fn a_graceful_shutdown_waits_no_longer_than_the_timeout_of_the_store() {
     let answer = visiting.await.expect("no panic");
     assert_eq!(answer.expect("an answer"), 503);
     lock.rollback().await.expect("a rollback");
+}
+
+/// News that never end by themselves, and a client that goes on reading them.
+#[tokio::test]
+async fn a_graceful_shutdown_ends_open_streams_that_watch_for_it() {
+    let site = Site::new().await;
+    let (ends, ending) = watch::channel(false);
+    let events = async move |session: Session| {
+        let id = session.id().map(|id| Event::default().data(&id));
+        let first = stream::iter(id.map(Ok::<_, Infallible>));
+        let mut ending = ending.clone();
+        let ended = async move { drop(ending.wait_for(|ended| *ended).await) };
+        Sse::new(first.chain(stream::pending()).take_until(ended))
+    };
+    let app = app_with(site.layer(), events);
+    let visitor = visitors(&app, 1).await.remove(0);
+    let serving = Serving::start(app).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", serving.port))
+        .await
+        .expect("it serves");
+    let (name, token) = &visitor.jar[0];
+    let request =
+        format!("GET /page HTTP/1.1\r\nhost: localhost\r\ncookie: {name}={token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("a way");
+    let mut news = String::new();
+    while !news.contains("data: ") {
+        let mut part = [0; 1024];
+        let length = patiently(stream.read(&mut part)).await.expect("news");
+        news.push_str(&String::from_utf8_lossy(&part[..length]));
+    }
+    let stopping = serving.stop().await;
+    ends.send_replace(true);
+    patiently(stopping)
+        .await
+        .expect("no panic")
+        .expect("an end");
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -466,10 +508,10 @@ async fn a_panic_in_a_replayed_update_harms_no_other_request_of_the_same_save() 
     all.expect("never closed").forget();
     lock.rollback().await.expect("a rollback");
     for (page, status) in saves.join_all().await {
-        assert_eq!(status, if page == "/page" { 200 } else { 503 }, "{page}");
+        assert_eq!(status, if page == "/page" { 200 } else { 500 }, "{page}");
     }
     let cycled = go("/replayed_and_cycled", &panics);
-    assert_eq!(cycled.await.1, 503);
+    assert_eq!(cycled.await.1, 500);
     // Neither the queue of the session nor any lock of the process is lost.
     assert_eq!(browser.peek("/page").await.body, "6");
     let expected = serde_json::json!({"n": 6});

@@ -135,3 +135,58 @@ async fn a_migration_that_fails_leaves_no_lock_behind() {
         .expect("a table that serves");
     role.drop().await;
 }
+
+/// As on Supabase, where tables get row level security from the dashboard.
+#[tokio::test]
+async fn row_level_security_that_applies_to_the_role_is_refused_by_name() {
+    let site = Site::new().await;
+    let role = Role::new(&site.pool).await;
+    role.grant(RUN_TIME).await;
+    execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
+    let store = role.store(site.database.url()).await;
+    for outcome in [store.check().await.map(drop), store.migrate().await] {
+        let error = outcome.expect_err("no row can be seen");
+        assert_eq!(error.kind(), ErrorKind::Setup);
+        assert!(error.to_string().contains("row level security"), "{error}");
+    }
+    let page = async |session: Session| session.insert("a", 1);
+    let app = app_with(PgSessionLayer::new(store.clone()), page);
+    assert_eq!(Browser::new(&app).get("/page").await.status, 503);
+    assert!(store.destroy_everyone().await.is_err());
+    // It does not apply to the owner, nor to a role that bypasses it.
+    site.store.check().await.expect("the owner");
+    execute(&site.pool, &format!("ALTER ROLE {} BYPASSRLS", role.name)).await;
+    store.check().await.expect("it bypasses the policies");
+    Life::of(&site.pool, "session").is_whole(&store).await;
+    role.drop().await;
+}
+
+#[tokio::test]
+async fn rights_to_the_columns_suffice() {
+    let site = Site::new().await;
+    let role = Role::new(&site.pool).await;
+    let columns = "id, expiry, session, created, user_id, last_seen, device";
+    role.grant(&format!(
+        "SELECT ({columns}), INSERT ({columns}) ON session"
+    ))
+    .await;
+    role.grant("UPDATE (expiry, session, user_id, last_seen, device), DELETE ON session")
+        .await;
+    let store = role.store(site.database.url()).await;
+    let report = store.check().await.expect("every right");
+    assert_eq!(report.to_string(), "every feature is on");
+    Life::of(&site.pool, "session").is_whole(&store).await;
+    signs_in_and_is_ended(&store).await;
+    for (right, column) in [
+        ("SELECT", "created"),
+        ("INSERT", "device"),
+        ("UPDATE", "expiry"),
+    ] {
+        role.revoke(&format!("{right} ({column}) ON session")).await;
+        let error = store.check().await.expect_err("a right is missing");
+        let named = format!("{right} of the column {column}");
+        assert!(error.to_string().contains(&named), "{error}");
+        role.grant(&format!("{right} ({column}) ON session")).await;
+    }
+    role.drop().await;
+}

@@ -531,6 +531,109 @@ async fn nothing_is_taken_from_a_session_under_a_new_id() {
 }
 
 #[tokio::test]
+async fn of_two_logins_that_take_a_value_one_gets_it() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/nonce/8f3a").await;
+    let sign_in = |gate: Gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.login("alice")?;
+            let taken: Option<String> = session.take("nonce").await?;
+            Ok::<_, Error>(taken.unwrap_or_default())
+        })
+    };
+    let first = UnderWay::begin(&browser, "/page", sign_in).await;
+    let second = UnderWay::begin(&browser, "/page", sign_in).await;
+    let first = first.finish().await;
+    assert_eq!((first.status.as_u16(), first.body.as_str()), (200, "8f3a"));
+    let second = second.finish().await;
+    assert_eq!(second.status, 503);
+    assert!(second.sets_no_cookie());
+}
+
+#[tokio::test]
+async fn a_login_after_a_save_that_followed_takes_nothing() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/nonce/8f3a").await;
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.insert("a", 1)?;
+            session.save().await?;
+            session.login("alice")?;
+            let taken: Option<String> = session.take("nonce").await?;
+            Ok::<_, Error>(taken.unwrap_or_default())
+        })
+    })
+    .await;
+    browser.get("/cycle").await;
+    assert_eq!(late.finish().await.status, 503);
+    assert_eq!(browser.get("/get/nonce").await.body, "\"8f3a\"");
+}
+
+#[tokio::test]
+async fn a_take_beside_one_that_fails_returns_what_it_commits() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/nonce/8f3a").await;
+    let page = site.app_with(async |session: Session| {
+        session.insert("n", "text")?;
+        let (number, taken) =
+            tokio::join!(session.take::<u64>("n"), session.take::<String>("nonce"),);
+        assert_eq!(number.expect_err("text").kind(), ErrorKind::Deserialize);
+        assert_eq!(taken?.as_deref(), Some("8f3a"));
+        Ok::<_, Error>(())
+    });
+    assert_eq!(browser.at(&page).get("/page").await.status, 200);
+    assert_eq!(browser.get("/get/nonce").await.body, "none");
+}
+
+#[tokio::test]
+async fn a_second_login_keeps_the_data_of_the_former_user_apart() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let mut bob = browser.at(&site.app_with(async |session: Session| session.login("bob")));
+    bob.get("/page").await;
+    let late = UnderWay::begin(&bob, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.insert("late", 1)
+        })
+    })
+    .await;
+    let mut alice = bob.at(&site.app_with(async |session: Session| {
+        session.login("alice")?;
+        session.login(Login::new("alice").cookie_lifetime(CookieLifetime::BrowserSession))
+    }));
+    assert_eq!(alice.get("/page").await.status, 200);
+    assert_eq!(late.finish().await.status, 503);
+    assert_eq!(alice.at(&site.app()).get("/keys").await.body, "");
+}
+
+#[tokio::test]
+async fn a_new_id_of_koas_whose_commit_comes_too_late_is_undone() {
+    let site = Site::of_koa().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let held = site.hold_commits().await;
+    let store = site.store.clone().timeout(Duration::from_millis(300));
+    let page = app_with(PgSessionLayer::new(store), async |session: Session| {
+        session.cycle_id()
+    });
+    let answer = browser.at(&page).get("/page").await;
+    assert_eq!(answer.status, 503);
+    drop(held);
+    site.settled().await;
+    patiently(until(async || {
+        browser.peek("/keys").await.body == "a" && site.rows().count().await == 1
+    }))
+    .await;
+}
+
+#[tokio::test]
 async fn what_was_recorded_before_is_committed_with_what_is_taken() {
     let site = Site::new().await;
     let page = site.app_with(async |session: Session| {

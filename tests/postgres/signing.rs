@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderName, HeaderValue},
 };
 use axum_pg_session::{
-    ErrorKind, HeaderTransport, Koa, PgSessionLayer, PgSessionStore, SigningKeys, Unsigned,
+    ErrorKind, HeaderTransport, Koa, PgSessionLayer, PgSessionStore, Session, SigningKeys, Unsigned,
 };
 
 use crate::support::{Answer, Browser, Site, app, browser::send, koa, proxy::Proxy};
@@ -154,6 +154,29 @@ async fn a_save_replaces_an_old_signature_too() {
         is_at_home(&mut browser, &rotated).await;
         is_at_home(&mut browser, &signed(&site, keys(&[NEW]))).await;
     }
+}
+
+#[tokio::test]
+async fn a_logout_under_an_old_signature_begins_no_session() {
+    let site = Site::new().await;
+    let browser = visitor(&signed(&site, keys(&[OLD]))).await;
+    let answer = browser
+        .at(&signed(&site, keys(&[NEW, OLD])))
+        .peek("/destroy")
+        .await;
+    assert!(answer.removes_the_cookie(), "{answer:?}");
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn a_session_that_is_refused_under_an_old_signature_is_not_begun_anew() {
+    let site = Site::new().await;
+    let browser = visitor(&signed(&site, keys(&[OLD]))).await;
+    let layer = site.layer().signing_keys(keys(&[NEW, OLD]));
+    let checked = app(layer.valid_if(async |_: Session, _| false));
+    let answer = browser.at(&checked).peek("/get/a").await;
+    assert!(answer.sets_no_cookie(), "{answer:?}");
+    assert_eq!(site.rows().count().await, 0);
 }
 
 /// It would keep the session alive.

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum_pg_session::{Error, Expiry, MIGRATOR, PgSessionLayer, PgSessionStore, Session};
-use dev_postgres::TestDatabase;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use dev_postgres::{Server, libfaketime};
+use sqlx::postgres::PgPoolOptions;
 use time::OffsetDateTime;
 
-use crate::support::{Browser, Rows, Site, app, page::app_with, proxy::Proxy};
+use crate::support::{
+    Browser, Rows, Site, app, page::app_with, proxy::Proxy, site::pool, skip::or_skip,
+};
 
 const MINUTE: f64 = 60.0;
 const HOUR: f64 = 60.0 * MINUTE;
@@ -435,41 +437,31 @@ async fn a_session_that_expires_while_its_request_runs_is_not_revived() {
     assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
 }
 
-/// A database whose `now()` the test sets.
+const HOURS: i64 = 3600;
+const DAYS: i64 = 24 * HOURS;
+const YEARS: i64 = 365 * DAYS;
+
+/// A server whose clock the test sets.
 struct Clock {
-    /// Kept for as long as the pool is in use.
-    _database: TestDatabase,
+    server: Server,
     pool: sqlx::PgPool,
 }
 
 impl Clock {
-    async fn new(ahead: &str) -> Self {
-        let database = dev_postgres::test_database().await.expect("a database");
-        let options: PgConnectOptions = database.url().parse().expect("a URL");
-        let path = [("search_path", "clock,pg_catalog,public")];
-        let pool = PgPoolOptions::new().connect_lazy_with(options.options(path));
-        let clock = Self {
-            _database: database,
-            pool,
-        };
-        clock.execute("CREATE SCHEMA clock").await;
-        clock.set(ahead).await;
-        MIGRATOR.run(&clock.pool).await.expect("a new table");
-        clock
+    /// With a clock that is this many seconds ahead of the machine's; `None`
+    /// where there can't be one.
+    async fn new(ahead: i64) -> Option<Self> {
+        or_skip(libfaketime())?;
+        let server = Server::builder().own_clock();
+        let server = server.start().expect("a server");
+        server.set_clock(ahead).expect("a server");
+        let pool = pool(&server.url(), 5).await;
+        MIGRATOR.run(&pool).await.expect("a new table");
+        Some(Self { server, pool })
     }
 
-    async fn execute(&self, sql: &str) {
-        let sql = sqlx::AssertSqlSafe(sql.to_owned());
-        let done = sqlx::raw_sql(sql).execute(&self.pool).await;
-        done.expect("a statement");
-    }
-
-    async fn set(&self, ahead: &str) {
-        let sql = format!(
-            "CREATE OR REPLACE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE
-             AS $$ SELECT pg_catalog.now() + interval '{ahead}' $$"
-        );
-        self.execute(&sql).await;
+    fn set(&self, ahead: i64) {
+        self.server.set_clock(ahead).expect("a server");
     }
 
     fn layer(&self) -> PgSessionLayer {
@@ -483,41 +475,47 @@ impl Clock {
 
 #[tokio::test]
 async fn only_the_clock_of_the_database_decides() {
-    for ahead in ["10 years", "-10 years"] {
-        let clock = Clock::new(ahead).await;
+    for ahead in [10 * YEARS, -10 * YEARS] {
+        let Some(clock) = Clock::new(ahead).await else {
+            return;
+        };
         let mut browser = Browser::new(&app(clock.layer()));
         let cookie = browser.get("/insert/a/1").await.set_cookies().remove(0);
         assert_eq!(cookie.max_age(), Some(cookie::time::Duration::days(30)));
         assert!(is_alive(&browser).await);
         let left = clock.rows().seconds_left().await;
         assert!((left - DAY).abs() < MINUTE, "{left} s left, {ahead}");
-        clock.set(&format!("{ahead} 23 hours 59 minutes")).await;
+        clock.set(ahead + 23 * HOURS + 59 * 60);
         assert!(is_alive(&browser).await);
     }
 }
 
 #[tokio::test]
 async fn time_that_passes_in_the_database_ends_a_session() {
-    let clock = Clock::new("0 days").await;
+    let Some(clock) = Clock::new(0).await else {
+        return;
+    };
     let browser = visitor(&app(clock.layer())).await;
-    clock.set("23 hours").await;
+    clock.set(23 * HOURS);
     assert!(is_alive(&browser).await);
-    clock.set("46 hours").await;
+    clock.set(46 * HOURS);
     assert!(is_alive(&browser).await);
-    clock.set("71 hours").await;
+    clock.set(71 * HOURS);
     assert!(!is_alive(&browser).await);
 }
 
 #[tokio::test]
 async fn a_visitor_of_every_day_is_signed_out_after_30() {
-    let clock = Clock::new("0 days").await;
+    let Some(clock) = Clock::new(0).await else {
+        return;
+    };
     let mut browser = visitor(&app(clock.layer())).await;
     for hours in (20..30 * 24).step_by(20) {
-        clock.set(&format!("{hours} hours")).await;
+        clock.set(hours * HOURS);
         browser.get("/cycle").await;
         assert!(is_alive(&browser).await, "after {hours} hours");
     }
-    clock.set("30 days").await;
+    clock.set(30 * DAYS);
     assert!(!is_alive(&browser).await);
 }
 

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::support::{
     Browser, Site, app, execute,
-    page::{UnderWay, app_with, until},
+    page::{PATIENCE, UnderWay, app_with, until},
     texts, visit,
 };
 
@@ -258,6 +258,106 @@ async fn everyone_is_ended_on_a_table_of_three_columns_too() {
     assert_eq!(browser.get("/get/a").await.body, "none");
 }
 
+/// The ways in which a table can't tell when a session began.
+const WITHOUT_BEGINNINGS: [&str; 2] = [
+    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)",
+    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
+         created timestamptz DEFAULT now());
+     CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql
+     AS $$ BEGIN NEW.created = NULL; RETURN NEW; END $$;
+     CREATE TRIGGER forget BEFORE INSERT ON session FOR EACH ROW EXECUTE FUNCTION forget()",
+];
+
+#[tokio::test]
+async fn ending_everyone_spares_sessions_that_begin_meanwhile_on_a_table_without_beginnings() {
+    for table in WITHOUT_BEGINNINGS {
+        let site = Site::without_table().await;
+        execute(&site.pool, table).await;
+        let mut before = site.browser();
+        before.get("/insert/a/1").await;
+        let lock = site.lock_rows().await;
+        let elsewhere = site.elsewhere().await.timeout(PATIENCE);
+        let ending = tokio::spawn(async move { elsewhere.destroy_everyone().await });
+        site.blocked(1).await;
+        // Before and after the others by its id.
+        let mut begun = Vec::new();
+        for _ in 0..10 {
+            let mut browser = site.browser();
+            browser.get("/insert/a/1").await;
+            begun.push(browser);
+        }
+        lock.commit().await.expect("a lock given back");
+        assert_eq!(ending.await.expect("no panic").expect("an end"), 1);
+        assert_eq!(before.peek("/get/a").await.body, "none");
+        for browser in &begun {
+            assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ending_everyone_ends_a_session_that_gets_a_new_id_meanwhile_on_a_table_without_beginnings()
+{
+    for table in WITHOUT_BEGINNINGS {
+        let site = Site::without_table().await;
+        execute(&site.pool, table).await;
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        let lock = site.lock_rows().await;
+        let elsewhere = site.elsewhere().await.timeout(PATIENCE);
+        let mut cycling = browser.clone();
+        let cycle = tokio::spawn(async move {
+            cycling.get("/cycle").await;
+            cycling
+        });
+        site.blocked(1).await;
+        let ending = tokio::spawn(async move { elsewhere.destroy_everyone().await });
+        site.blocked(2).await;
+        lock.commit().await.expect("a lock given back");
+        let cycled = cycle.await.expect("no panic");
+        assert_eq!(ending.await.expect("no panic").expect("an end"), 1);
+        assert_eq!(cycled.peek("/get/a").await.body, "none");
+        assert_eq!(site.rows().count().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn ending_an_expired_session_by_its_handle_reports_that_there_was_none() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let id = handle(&browser).await;
+    site.rows().age(90_000.0).await;
+    assert!(!site.store.destroy(&id).await.expect("an expired row"));
+}
+
+#[tokio::test]
+async fn ending_an_expired_session_among_others_reports_each_as_it_was() {
+    let site = Site::new().await;
+    let mut handles = Vec::new();
+    for _ in 0..20 {
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        handles.push(handle(&browser).await);
+    }
+    for expired in &handles[..10] {
+        let expire =
+            format!("UPDATE session SET expiry = now() - interval '1 hour' WHERE id = '{expired}'");
+        execute(&site.pool, &expire).await;
+    }
+    let ends: Vec<_> = handles
+        .iter()
+        .map(|id| {
+            let (store, id) = (site.store.clone(), id.clone());
+            tokio::spawn(async move { store.destroy(&id).await })
+        })
+        .collect();
+    for (number, end) in ends.into_iter().enumerate() {
+        let ended = end.await.expect("no panic").expect("an end");
+        assert_eq!(ended, number >= 10, "{number}");
+    }
+}
+
 /// A request that does this as soon as it goes on.
 async fn begin(site: &Site, browser: &Browser, act: Act) -> UnderWay {
     let layer = site.layer().touch_interval(Duration::ZERO);
@@ -461,6 +561,132 @@ async fn a_handler_ends_the_other_sessions_of_its_user() {
     assert_eq!(user(&site, &this).await, "alice");
     assert_eq!(user(&site, &other).await, "");
     until(async || count(&site, "alice").await == 1).await;
+}
+
+/// A page that signs alice in and ends her other sessions.
+fn signs_in_alone(layer: PgSessionLayer) -> Router {
+    app_with(layer, async |session: Session| {
+        session.login(Login::new("alice").end_others())
+    })
+}
+
+#[tokio::test]
+async fn a_login_that_ends_the_others_is_the_only_session_of_its_user() {
+    let site = Site::new().await;
+    let app = signs_in_alone(site.layer());
+    for who in [
+        "a stranger",
+        "with a basket",
+        "signed in",
+        "as another",
+        "moved",
+    ] {
+        let mut this = match who {
+            "signed in" | "moved" => signed_in(&site, "alice").await,
+            "as another" => signed_in(&site, "bob").await,
+            _ => site.browser(),
+        };
+        match who {
+            "with a basket" => drop(this.get("/insert/basket/tea").await),
+            // Its token is replaced, so that its login begins a session of its own.
+            "moved" => drop(this.clone().get("/cycle").await),
+            _ => {}
+        }
+        let other = signed_in(&site, "alice").await;
+        let bob = signed_in(&site, "bob").await;
+        let mut this = this.at(&app);
+        assert_eq!(this.get("/page").await.status, 200, "{who}");
+        assert_eq!(user(&site, &this).await, "alice", "{who}");
+        assert_eq!(user(&site, &other).await, "", "{who}");
+        assert_eq!(user(&site, &bob).await, "bob", "{who}");
+        assert_eq!(count(&site, "alice").await, 1, "{who}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_fails_ends_no_other_session() {
+    let site = Site::new().await;
+    let other = signed_in(&site, "alice").await;
+    let page = async |session: Session| {
+        session.login(Login::new("alice").end_others())?;
+        Ok::<_, Error>(axum::http::StatusCode::INTERNAL_SERVER_ERROR)
+    };
+    let answer = site.browser().at(&site.app_with(page)).get("/page").await;
+    assert_eq!(answer.status, 500);
+    assert_eq!(user(&site, &other).await, "alice");
+
+    // After all statements, by the commit.
+    execute(
+        &site.pool,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+         AS $$ BEGIN RAISE 'refused by the test'; END $$;
+         CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON session
+         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .await;
+    let app = signs_in_alone(site.layer());
+    assert_eq!(site.browser().at(&app).get("/page").await.status, 503);
+    assert_eq!(user(&site, &other).await, "alice");
+}
+
+#[tokio::test]
+async fn of_two_logins_that_end_each_other_one_survives() {
+    let site = Site::new().await;
+    let commits = site.hold_commits().await;
+    let mut logins = Vec::new();
+    for _ in 0..2 {
+        let layer = PgSessionLayer::new(site.elsewhere().await);
+        let browser = Browser::new(&signs_in_alone(layer));
+        logins.push(tokio::spawn(async move { browser.peek("/page").await }));
+    }
+    site.blocked(2).await;
+    commits.commit().await.expect("no changes");
+    for login in logins {
+        assert_eq!(login.await.expect("no panic").status, 200);
+    }
+    assert_eq!(count(&site, "alice").await, 1);
+}
+
+/// The other session gets its new id while the login waits for the row of the
+/// old one.
+#[tokio::test]
+async fn a_new_id_is_no_escape_from_a_login_that_ends_the_others() {
+    let site = Site::new().await;
+    let other = signed_in(&site, "alice").await;
+    let id = handle(&other).await;
+    let late = begin(&site, &other, Session::cycle_id).await;
+    let lock = site.lock_row(&id).await;
+    late.go_on();
+    site.blocked(1).await;
+    let layer = PgSessionLayer::new(site.elsewhere().await);
+    let mut this = Browser::new(&signs_in_alone(layer));
+    let login = tokio::spawn(async move {
+        let answer = this.get("/page").await;
+        (this, answer)
+    });
+    site.blocked(2).await;
+    lock.commit().await.expect("no changes");
+    let answer = late.answered().await;
+    assert_eq!(answer.status, 200);
+    let (this, login) = login.await.expect("no panic");
+    assert_eq!(login.status, 200);
+    let mut other = other;
+    other.accept(&answer);
+    assert_eq!(user(&site, &other).await, "");
+    assert_eq!(user(&site, &this.at(&site.app())).await, "alice");
+    assert_eq!(count(&site, "alice").await, 1);
+}
+
+#[tokio::test]
+async fn a_login_that_ends_the_others_is_not_refused_at_the_limit() {
+    let site = Site::new().await;
+    signed_in(&site, "alice").await;
+    let one = std::num::NonZeroU32::MIN;
+    let store = site.store.clone();
+    let store = store.max_sessions_per_user(one, axum_pg_session::AtLimit::Refuse);
+    let app = signs_in_alone(PgSessionLayer::new(store));
+    assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+    assert_eq!(count(&site, "alice").await, 1);
 }
 
 #[tokio::test]

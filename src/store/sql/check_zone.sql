@@ -1,1 +1,1 @@
-SELECT (now() AT TIME ZONE $1)::text AS local
+SELECT (pg_catalog.now() AT TIME ZONE $1)::text AS local

@@ -1,3 +1,3 @@
 DELETE FROM "public"."session" AS t
 WHERE t.id = $1
-RETURNING t.id, CASE WHEN octet_length(t.session::text) < 160 THEN t.session::text END AS session
+RETURNING t.id, t.expiry AS expires, CASE WHEN pg_catalog.octet_length(t.session::text) < 160 THEN t.session::text END AS session

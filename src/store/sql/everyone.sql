@@ -1,7 +1,7 @@
 SELECT t.id
 FROM "public"."session" AS t
 WHERE t.id > $1
-  AND t.expiry > now()
-  AND (date_part('epoch', t.created) <= $2 OR t.created IS NULL)
+  AND t.expiry > pg_catalog.now()
+  AND pg_catalog.date_part('epoch', t.created) <= $2
 ORDER BY t.id
 LIMIT $3

@@ -1,4 +1,4 @@
 SELECT t.id
 FROM "public"."session" AS t
-WHERE sha256(convert_to(t.id, 'UTF8')) = $1
-  AND t.expiry > now()
+WHERE pg_catalog.sha256(pg_catalog.convert_to(t.id, 'UTF8')) = $1
+  AND t.expiry > pg_catalog.now()

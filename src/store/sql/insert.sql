@@ -1,6 +1,6 @@
 INSERT INTO "public"."session" AS t (id, expiry, session)
 SELECT d.id,
-       to_timestamp(LEAST(date_part('epoch', now()) + d.ttl, d.until)),
+       pg_catalog.to_timestamp(LEAST(pg_catalog.date_part('epoch', pg_catalog.now()) + d.ttl, d.until)),
        d.session::json
 FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[]) AS d(id, session, ttl, until)
 ON CONFLICT DO NOTHING

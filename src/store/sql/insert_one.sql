@@ -1,4 +1,4 @@
 INSERT INTO "public"."session" AS t (id, expiry, session)
-VALUES ($1, to_timestamp(LEAST(date_part('epoch', now()) + $3, $4)), $2::json)
+VALUES ($1, pg_catalog.to_timestamp(LEAST(pg_catalog.date_part('epoch', pg_catalog.now()) + $3, $4)), $2::json)
 ON CONFLICT DO NOTHING
 RETURNING t.id, t.expiry AS expires

@@ -1,10 +1,10 @@
 WITH dead AS MATERIALIZED (
     SELECT t.id
     FROM "public"."session" AS t
-    WHERE t.expiry <= now()
+    WHERE t.expiry <= pg_catalog.now()
     ORDER BY t.expiry
     LIMIT $1
 )
 DELETE FROM "public"."session" AS t
 WHERE t.id IN (SELECT dead.id FROM dead)
-  AND t.expiry <= now()
+  AND t.expiry <= pg_catalog.now()

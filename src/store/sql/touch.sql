@@ -1,9 +1,9 @@
 UPDATE "public"."session" AS t
-SET expiry = to_timestamp(LEAST(date_part('epoch', now()) + d.ttl, d.until)),
-    last_seen = now()
+SET expiry = pg_catalog.to_timestamp(LEAST(pg_catalog.date_part('epoch', pg_catalog.now()) + d.ttl, d.until)),
+    last_seen = pg_catalog.now()
 FROM unnest($1::text[], $2::float8[], $3::float8[], $4::float8[]) AS d(id, expires, ttl, until)
 WHERE t.id = d.id
   AND t.id = ANY($1)
-  AND t.expiry = to_timestamp(d.expires)
-  AND t.expiry > now()
+  AND t.expiry = pg_catalog.to_timestamp(d.expires)
+  AND t.expiry > pg_catalog.now()
 RETURNING t.id, t.expiry AS expires

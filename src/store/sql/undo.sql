@@ -1,6 +1,6 @@
 UPDATE "public"."session" AS t
 SET session = $2::json,
-    expiry = to_timestamp($3),
+    expiry = pg_catalog.to_timestamp($3),
     user_id = $4,
     device = $5::json
 WHERE t.id = $1

@@ -1,5 +1,5 @@
-SELECT count(*) AS sessions
+SELECT pg_catalog.count(*) AS sessions
 FROM "public"."session" AS t
 WHERE t.user_id = $1
   AND t.id <> $2
-  AND t.expiry > now()
+  AND t.expiry > pg_catalog.now()

@@ -21,6 +21,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
+    /// What the layer, or a handler, put into the response's extensions.
+    pub(crate) error: Option<axum_pg_session::Error>,
 }
 
 impl Answer {
@@ -140,6 +142,7 @@ pub(crate) async fn send(app: Router, request: Request<Body>) -> Answer {
     let body = to_bytes(body, usize::MAX).await.expect("a whole body");
     Answer {
         status: parts.status,
+        error: parts.extensions.get().cloned(),
         headers: parts.headers,
         body: String::from_utf8(body.to_vec()).expect("text"),
     }

@@ -14,6 +14,7 @@ pub(crate) mod site;
 pub(crate) mod skip;
 pub(crate) mod spans;
 pub(crate) mod table;
+pub(crate) mod timers;
 pub(crate) mod zone;
 
 pub(crate) use browser::{Answer, Browser};

@@ -121,6 +121,13 @@ impl Proxy {
         sent.windows(octets.len()).any(|window| window == octets)
     }
 
+    /// How often these octets were in a message to the server so far.
+    pub(crate) fn times_sent(&self, octets: &[u8]) -> usize {
+        let sent = self.traffic.sent.lock().expect("no panic");
+        let windows = sent.windows(octets.len());
+        windows.filter(|window| *window == octets).count()
+    }
+
     /// From now on the server hears everything and nobody hears the server.
     pub(crate) fn swallow_answers(&self, swallow: bool) {
         self.traffic

@@ -1,13 +1,18 @@
 //! A database with a migrated table, and a site on it whose pages do one
 //! thing to the session each.
 
+use std::time::Duration;
+
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
 use dev_postgres::{Lending, TestDatabase};
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use super::{Browser, Rows};
+use super::{Browser, Rows, execute};
+
+/// Longer than the default, which a busy machine exceeds.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Site {
     pub(crate) database: TestDatabase,
@@ -32,13 +37,25 @@ impl Site {
         let pool = pool(database.url(), 10).await;
         let store = match database.pooled() {
             Some((url, lending)) => behind(url, lending).await,
-            None => PgSessionStore::new(pool.clone()),
+            None => PgSessionStore::new(pool.clone()).timeout(TIMEOUT),
         };
         Self {
             database,
             pool,
             store,
         }
+    }
+
+    /// The isolation level that connections have by default which are opened
+    /// from now on. Those of the site's own pool keep theirs.
+    pub(crate) async fn set_isolation(&self, level: &str) {
+        let sql = format!(
+            "DO $$ BEGIN EXECUTE format(
+                 'ALTER DATABASE %I SET default_transaction_isolation TO %L',
+                 current_database(), '{level}'
+             ); END $$"
+        );
+        execute(&self.pool, &sql).await;
     }
 
     pub(crate) fn layer(&self) -> PgSessionLayer {
@@ -62,7 +79,7 @@ impl Site {
     pub(crate) async fn elsewhere(&self) -> PgSessionStore {
         match self.database.pooled() {
             Some((url, lending)) => behind(url, lending).await,
-            None => PgSessionStore::new(pool(self.database.url(), 10).await),
+            None => PgSessionStore::new(pool(self.database.url(), 10).await).timeout(TIMEOUT),
         }
     }
 }
@@ -70,6 +87,7 @@ impl Site {
 /// A store that reaches its table through a pooler, set up for it.
 pub(crate) async fn behind(url: &str, lending: Lending) -> PgSessionStore {
     let store = PgSessionStore::connect(url).await.expect("a connection");
+    let store = store.timeout(TIMEOUT);
     store.transaction_pooler(lending == Lending::Transaction)
 }
 

@@ -1,0 +1,102 @@
+//! A members' site: a sign-in by password or by an identity provider, messages
+//! that are shown once, a list of devices, server-sent events, a WebSocket, and
+//! an error page of its own.
+//!
+//! Run with `cargo run --example members`, then open <http://localhost:3000> and
+//! sign in as `ada` with the password `correct horse`. The tests have the rest:
+//! `cargo test --example members`.
+//!
+//! It starts a Postgres of its own. With `DATABASE_URL` set it uses that one;
+//! for one that requires TLS turn on the crate's feature `tls-rustls`. `PORT`
+//! chooses the port; 0 takes any that is free.
+//!
+//! The cookie is `Secure`. Chromium and Firefox keep it on `http://localhost`;
+//! for Safari add `.secure(false)` to the layer in `sessions`.
+
+mod account;
+mod live;
+mod pages;
+#[cfg(test)]
+mod tests;
+mod visitor;
+
+use std::{env, error::Error, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    middleware::{from_fn, map_response},
+    routing::{get, post},
+};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper};
+use tokio::{net::TcpListener, signal, sync::watch};
+
+use crate::account::Accounts;
+
+/// What handlers work with.
+#[derive(Clone)]
+struct App {
+    store: PgSessionStore,
+    sessions: PgSessionLayer,
+    accounts: Arc<Accounts>,
+    /// How often a socket looks whether its session still lives.
+    check_every: Duration,
+    /// Turns true when the process is about to end.
+    ending: watch::Receiver<bool>,
+}
+
+fn sessions(store: PgSessionStore) -> PgSessionLayer {
+    PgSessionLayer::new(store)
+        .idle_timeout(Duration::from_secs(2 * 60 * 60))
+        .absolute_timeout(Duration::from_secs(24 * 60 * 60))
+}
+
+fn router(app: App) -> Router {
+    let members = Router::new()
+        .route("/devices", get(account::devices).post(account::end_device))
+        .route("/devices/others", post(account::end_others))
+        .route("/events", get(live::events))
+        .route("/talk", get(live::talk))
+        .route_layer(from_fn(visitor::members_only));
+    Router::new()
+        .route("/", get(account::home))
+        .route("/sign-in", get(account::form).post(account::sign_in))
+        .route("/sign-out", post(account::sign_out))
+        .route("/oauth/start", get(account::oauth_start))
+        .route("/oauth/callback", get(account::oauth_callback))
+        .nest("/members", members)
+        .layer(from_fn(visitor::same_origin))
+        .layer(app.sessions.clone())
+        // Outside of the sessions, so that it sees their errors.
+        .layer(map_response(pages::error_page))
+        .with_state(app)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let store = PgSessionStore::connect(&dev_postgres::database_url()?).await?;
+    store.migrate().await?;
+    let reaper = Reaper::new(store.clone()).spawn();
+
+    let (end, ending) = watch::channel(false);
+    let app = App {
+        sessions: sessions(store.clone()),
+        store,
+        accounts: Arc::new(Accounts::with(&[("ada", "correct horse")])?),
+        check_every: Duration::from_secs(20),
+        ending,
+    };
+    let port = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("http://localhost:{}", listener.local_addr()?.port());
+    axum::serve(listener, router(app))
+        .with_graceful_shutdown(async move {
+            signal::ctrl_c()
+                .await
+                .expect("a signal handler can be installed");
+            // Open streams and sockets would keep the server from ending.
+            end.send_replace(true);
+        })
+        .await?;
+    reaper.stop().await;
+    Ok(())
+}

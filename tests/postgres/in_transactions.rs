@@ -1,0 +1,170 @@
+//! The end of a user's sessions in the application's own transaction.
+
+use axum_pg_session::{ErrorKind, Session, SessionId};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::support::{
+    Browser, Site, execute,
+    page::{PATIENCE, patiently},
+    visit,
+};
+
+async fn signed_in(site: &Site, user: &'static str) -> Browser {
+    let mut browser = site.browser();
+    visit(site, &mut browser, async move |session: Session| {
+        session.login(user)
+    })
+    .await;
+    browser
+}
+
+async fn handle(browser: &Browser) -> SessionId {
+    let id = browser.peek("/id").await.body;
+    id.parse().expect("a handle")
+}
+
+async fn is_signed_in(browser: &Browser) -> bool {
+    browser.peek("/is_new").await.body == "false"
+}
+
+async fn with_accounts() -> Site {
+    let site = Site::new().await;
+    execute(
+        &site.pool,
+        "CREATE TABLE account (name text PRIMARY KEY, password text);
+         INSERT INTO account VALUES ('alice', 'old')",
+    )
+    .await;
+    site
+}
+
+async fn passwords(site: &Site) -> Vec<String> {
+    crate::support::texts(&site.pool, "SELECT password FROM account").await
+}
+
+#[tokio::test]
+async fn a_new_password_and_the_end_of_the_other_sessions_are_committed_together() {
+    for commits in [true, false] {
+        let site = with_accounts().await;
+        let (mut this, other) = (
+            signed_in(&site, "alice").await,
+            signed_in(&site, "alice").await,
+        );
+        let before = handle(&this).await;
+        this.get("/cycle").await;
+        let bob = signed_in(&site, "bob").await;
+        let mut transaction = site.pool.begin().await.expect("a transaction");
+        sqlx::query("UPDATE account SET password = 'new'")
+            .execute(&mut *transaction)
+            .await
+            .expect("an account");
+        let alice = site.store.user("alice");
+        let ended = alice.destroy_others_in(&mut transaction, &before).await;
+        assert_eq!(ended.expect("an end"), 1);
+        assert!(is_signed_in(&other).await, "not yet");
+        match commits {
+            true => transaction.commit().await.expect("a commit"),
+            false => transaction.rollback().await.expect("a rollback"),
+        }
+        assert_eq!(is_signed_in(&other).await, !commits);
+        assert!(is_signed_in(&this).await && is_signed_in(&bob).await);
+        let password = if commits { "new" } else { "old" };
+        assert_eq!(passwords(&site).await, [password]);
+    }
+}
+
+#[tokio::test]
+async fn an_account_and_its_sessions_are_deleted_together() {
+    let site = with_accounts().await;
+    execute(
+        &site.pool,
+        "ALTER TABLE session ADD FOREIGN KEY (user_id) REFERENCES account",
+    )
+    .await;
+    let browsers = [
+        signed_in(&site, "alice").await,
+        signed_in(&site, "alice").await,
+    ];
+    let mut transaction = site.pool.begin().await.expect("a transaction");
+    let alice = site.store.user("alice");
+    let ended = alice.destroy_all_in(&mut transaction);
+    assert_eq!(ended.await.expect("an end"), 2);
+    sqlx::query("DELETE FROM account")
+        .execute(&mut *transaction)
+        .await
+        .expect("nothing refers to it");
+    transaction.commit().await.expect("a commit");
+    for browser in &browsers {
+        assert!(!is_signed_in(browser).await);
+    }
+    assert!(passwords(&site).await.is_empty());
+}
+
+/// Also where the session gets a new id, or a request of it saves, while the
+/// transaction is open.
+#[tokio::test]
+async fn requests_in_flight_bring_no_session_back_that_ends_in_a_transaction() {
+    for page in ["/cycle", "/insert/a/1", "/keys"] {
+        let site = with_accounts().await;
+        let mut browser = signed_in(&site, "alice").await;
+        let mut transaction = site.pool.begin().await.expect("a transaction");
+        let alice = site.store.user("alice");
+        let ended = alice.destroy_all_in(&mut transaction);
+        assert_eq!(ended.await.expect("an end"), 1);
+        let app = crate::support::app(axum_pg_session::PgSessionLayer::new(
+            site.store.clone().timeout(PATIENCE),
+        ));
+        let visitor = browser.at(&app);
+        let visit = tokio::spawn(async move { visitor.peek(page).await });
+        if page != "/keys" {
+            site.blocked(1).await;
+        }
+        transaction.commit().await.expect("a commit");
+        let answer = patiently(visit).await.expect("no panic");
+        browser.accept(&answer);
+        assert!(!is_signed_in(&browser).await, "{page}");
+        assert_eq!(site.rows().count().await, 0, "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_handle_of_another_user_ends_nothing_in_a_transaction() {
+    let site = with_accounts().await;
+    let (alice, bob) = (
+        signed_in(&site, "alice").await,
+        signed_in(&site, "bob").await,
+    );
+    let mut transaction = site.pool.begin().await.expect("a transaction");
+    let refused = site
+        .store
+        .user("bob")
+        .destroy_others_in(&mut transaction, &handle(&alice).await)
+        .await
+        .expect_err("another user's");
+    assert_eq!(refused.kind(), ErrorKind::Ended);
+    transaction.commit().await.expect("a commit");
+    assert!(is_signed_in(&alice).await && is_signed_in(&bob).await);
+}
+
+/// As with a driver of its own, or a pool that the store does not know.
+#[tokio::test]
+async fn a_transaction_of_another_connection_serves_too() {
+    let site = with_accounts().await;
+    let browser = signed_in(&site, "alice").await;
+    let mut connection = PgConnection::connect(site.database.url())
+        .await
+        .expect("a connection");
+    for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        let mut transaction = connection.begin().await.expect("a transaction");
+        let sql = format!("SET TRANSACTION ISOLATION LEVEL {level}");
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .execute(&mut *transaction)
+            .await
+            .expect("a level");
+        let alice = site.store.user("alice");
+        let ended = alice.destroy_all_in(&mut transaction);
+        assert_eq!(ended.await.expect("an end"), 1, "{level}");
+        transaction.rollback().await.expect("a rollback");
+        assert!(is_signed_in(&browser).await, "{level}");
+    }
+}

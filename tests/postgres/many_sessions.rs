@@ -1,0 +1,248 @@
+//! A user with very many sessions, as a script that signs in for every run
+//! leaves them.
+
+use std::num::NonZeroU32;
+
+use axum_pg_session::{AtLimit, PgSessionLayer, PgSessionStore, Session};
+use sqlx::AssertSqlSafe;
+use tokio::time::Instant;
+
+use crate::support::{
+    Browser, Site, execute,
+    page::{app_with, until},
+};
+
+const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
+
+/// The user's sessions, signed in one after the other, the last one a second ago.
+async fn with_sessions(number: u32) -> Site {
+    let site = Site::new().await;
+    let sql = format!(
+        "INSERT INTO session (id, expiry, session, user_id, created)
+         SELECT 'row ' || lpad(n::text, 7, '0'), now() + interval '1 day', '{{}}', 'alice',
+                now() - n * interval '1 second'
+         FROM generate_series(1, {number}) AS n;
+         INSERT INTO session (id, expiry, session, user_id)
+         VALUES ('other', now() + interval '1 day', '{{}}', 'bob')"
+    );
+    execute(&site.pool, &sql).await;
+    execute(&site.pool, "ANALYZE session").await;
+    site
+}
+
+async fn log_in(store: &PgSessionStore) -> Browser {
+    let page = async |session: Session| session.login("alice");
+    let app = app_with(PgSessionLayer::new(store.clone()), page);
+    let mut browser = Browser::new(&app);
+    let answer = browser.get("/page").await;
+    assert_eq!(answer.status, 200, "{:?}", answer.error);
+    browser
+}
+
+async fn count(site: &Site) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM session WHERE user_id = 'alice'")
+        .fetch_one(&site.pool)
+        .await
+        .expect("a count")
+}
+
+/// How many sessions the users of these tests have.
+fn many() -> u32 {
+    std::env::var("MANY_SESSIONS").map_or(30_000, |number| number.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn a_login_of_a_user_with_very_many_sessions_ends_a_bounded_number() {
+    let site = with_sessions(many()).await;
+    // Rows that are ended one by one afterwards wait for this lock.
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    let last = format!(
+        "SELECT FROM session WHERE id > 'row {:07}' FOR UPDATE",
+        many() / 2
+    );
+    sqlx::query(AssertSqlSafe(last))
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    let store = site
+        .store
+        .clone()
+        .max_sessions_per_user(FIVE, AtLimit::EndOldest);
+    let started = Instant::now();
+    let browser = log_in(&store).await;
+    println!(
+        "a login beside {} sessions took {:?}",
+        many(),
+        started.elapsed()
+    );
+    lock.rollback().await.expect("a rollback");
+    let started = Instant::now();
+    until(async || count(&site).await == 5).await;
+    println!("the others had ended {:?} later", started.elapsed());
+    assert_eq!(browser.peek("/is_new").await.body, "false");
+    let kept = "SELECT id FROM session WHERE user_id = 'alice' AND id LIKE 'row %' ORDER BY id";
+    let kept = crate::support::texts(&site.pool, kept).await;
+    assert_eq!(
+        kept,
+        ["row 0000001", "row 0000002", "row 0000003", "row 0000004"]
+    );
+    assert_eq!(site.store.user("bob").count().await.expect("a count"), 1);
+}
+
+#[tokio::test]
+async fn a_login_of_a_user_with_very_many_sessions_is_refused_at_once() {
+    let site = with_sessions(many()).await;
+    let store = site
+        .store
+        .clone()
+        .max_sessions_per_user(FIVE, AtLimit::Refuse);
+    let page = async |session: Session| session.login("alice");
+    let app = app_with(PgSessionLayer::new(store), page);
+    let started = Instant::now();
+    assert_eq!(Browser::new(&app).get("/page").await.status, 403);
+    println!(
+        "a refusal beside {} sessions took {:?}",
+        many(),
+        started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn very_many_sessions_of_a_user_end_in_batches() {
+    let site = with_sessions(many()).await;
+    let mut this = log_in(&site.store).await;
+    let id = this.get("/id").await.body.parse().expect("a handle");
+    let alice = site.store.user("alice");
+    let ended = alice.destroy_others(&id).await.expect("an end");
+    assert_eq!(ended, u64::from(many()));
+    assert_eq!(count(&site).await, 1);
+    assert_eq!(alice.destroy_all().await.expect("an end"), 1);
+    assert_eq!(site.store.user("bob").count().await.expect("a count"), 1);
+}
+
+/// A row that is locked by another transaction is waited for by its own batch
+/// only; what the batches before it ended stays ended.
+#[tokio::test]
+async fn sessions_of_a_user_that_were_ended_stay_ended_when_a_later_batch_fails() {
+    let site = with_sessions(5000).await;
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT FROM session WHERE id = 'row 0004999' FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    let store = site
+        .store
+        .clone()
+        .timeout(std::time::Duration::from_secs(1));
+    store
+        .user("alice")
+        .destroy_all()
+        .await
+        .expect_err("a locked row");
+    lock.rollback().await.expect("a rollback");
+    site.idle().await;
+    assert!(count(&site).await <= 4000);
+}
+
+#[tokio::test]
+async fn a_list_goes_on_behind_a_position() {
+    let site = with_sessions(2500).await;
+    // Two that began at one moment, and some of which nobody knows when.
+    execute(
+        &site.pool,
+        "UPDATE session SET created = now() WHERE id IN ('row 0000001', 'row 0000002');
+         UPDATE session SET created = NULL WHERE id > 'row 0002400' AND user_id = 'alice'",
+    )
+    .await;
+    let alice = site.store.user("alice");
+    assert_eq!(alice.list().await.expect("a list").len(), 1000);
+    for limit in [1, 7, 1000, 5000] {
+        let limit = NonZeroU32::new(limit).expect("not zero");
+        let mut page = alice.list().limit(limit).await.expect("a page");
+        let mut seen = page.clone();
+        while let Some(last) = page.last() {
+            if limit.get() == 1 && seen.len() == 20 {
+                break;
+            }
+            // A session that has ended is a position too.
+            let position = last.position();
+            page = alice
+                .list()
+                .limit(limit)
+                .after(position)
+                .await
+                .expect("a page");
+            seen.extend(page.clone());
+        }
+        let created: Vec<_> = seen
+            .iter()
+            .map(axum_pg_session::UserSession::created)
+            .collect();
+        let ordered = created
+            .windows(2)
+            .all(|two| two[0] >= two[1] || two[0].is_some() && two[1].is_none());
+        assert!(ordered, "the last sign-in first");
+        let mut ids: Vec<_> = seen.iter().map(|session| session.id().clone()).collect();
+        ids.sort();
+        ids.dedup();
+        let expected = if limit.get() == 1 { 20 } else { 2500 };
+        assert_eq!((ids.len(), seen.len()), (expected, expected));
+    }
+}
+
+/// Handles of these rows are none, but those of sessions that began here are.
+#[tokio::test]
+async fn a_position_stays_valid_as_text_and_when_its_session_ends() {
+    let site = Site::new().await;
+    for _ in 0..5 {
+        log_in(&site.store).await;
+        site.rows().age_creation(60.0).await;
+    }
+    let alice = site.store.user("alice");
+    let all = alice.list().await.expect("a list");
+    let text = all[1].position().to_string();
+    assert!(alice.destroy(all[1].id()).await.expect("an end"));
+    let rest = alice
+        .list()
+        .after(text.parse().expect("a position"))
+        .await
+        .expect("a list");
+    let ids = |sessions: &[axum_pg_session::UserSession]| -> Vec<_> {
+        sessions
+            .iter()
+            .map(|session| session.id().clone())
+            .collect()
+    };
+    assert_eq!(ids(&rest), ids(&all[2..]));
+}
+
+#[tokio::test]
+async fn a_list_goes_on_in_the_format_of_koa_too() {
+    let site = Site::new().await;
+    let store = site.store.clone().koa(axum_pg_session::Koa::new(["key"]));
+    for _ in 0..5 {
+        log_in(&store).await;
+    }
+    let alice = store.user("alice");
+    let all = alice.list().await.expect("a list");
+    let two = NonZeroU32::new(2).expect("not zero");
+    let mut seen: Vec<axum_pg_session::UserSession> = Vec::new();
+    loop {
+        let mut page = alice.list().limit(two);
+        if let Some(last) = seen.last() {
+            page = page.after(last.position().to_string().parse().expect("a position"));
+        }
+        let page = page.await.expect("a page");
+        if page.is_empty() {
+            break;
+        }
+        seen.extend(page);
+    }
+    let ids = |sessions: &[axum_pg_session::UserSession]| -> Vec<_> {
+        sessions
+            .iter()
+            .map(|session| session.id().clone())
+            .collect()
+    };
+    assert_eq!(ids(&seen), ids(&all));
+}
