@@ -1028,6 +1028,11 @@ impl Model {
                         Some(self.rows[row.0].created),
                     ),
                 };
+                if self.is_late && self.rows[row.0].user.is_some() && self.rows[row.0].user != user
+                {
+                    // It is not restored for its former user.
+                    self.move_row(row, None);
+                }
                 self.in_time()?;
                 let new = self.add_row(document.clone(), user.clone(), created);
                 self.move_row(row, (!drops).then_some(new));
@@ -1096,7 +1101,11 @@ impl Model {
     /// The session is not there any more, at least not under this id.
     fn ended(&self, row: RowNo) -> Failure {
         match self.state(row) {
-            State::Forwards { .. } => refused_for_now(),
+            State::Forwards {
+                age: Age::Fresh | Age::Stale,
+                ..
+            } => refused_for_now(),
+            // An expired forwarding is an unknown token.
             _ => failure(ErrorKind::Ended),
         }
     }
@@ -1137,11 +1146,6 @@ impl Model {
 
     /// Whether a live session was ended.
     fn destroy_row(&mut self, row: RowNo) -> bool {
-        if *self.state(row) == State::Expired && self.either() {
-            // TODO: issue 17, item 11: it should say that there was none.
-            self.rows[row.0].state = State::Deleted;
-            return true;
-        }
         let state = std::mem::replace(&mut self.rows[row.0].state, State::Deleted);
         match state {
             State::Live => true,
