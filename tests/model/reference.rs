@@ -905,9 +905,10 @@ impl Model {
         cookie: &mut Cookie,
     ) -> Result<Settled, Failure> {
         self.check_limit(user, None)?;
+        self.end_surplus_if_late(user, None);
         self.in_time()?;
         let row = self.add_row(document.clone(), Some(user.to_owned()), None);
-        self.enforce_limit(user, row);
+        self.enforce_limit(user, Some(row));
         *cookie = Cookie::Set(row);
         Ok(Settled {
             origin: Origin::Stored(row),
@@ -1033,13 +1034,16 @@ impl Model {
                     // It is not restored for its former user.
                     self.move_row(row, None);
                 }
+                if let (Some(user), None) = (&user, created) {
+                    self.end_surplus_if_late(user, Some(row));
+                }
                 self.in_time()?;
                 let new = self.add_row(document.clone(), user.clone(), created);
                 self.move_row(row, (!drops).then_some(new));
                 if created.is_none()
                     && let Some(user) = &user
                 {
-                    self.enforce_limit(user, new);
+                    self.enforce_limit(user, Some(new));
                 }
                 *cookie = Cookie::Set(new);
                 Ok(Settled {
@@ -1181,9 +1185,16 @@ impl Model {
         }
     }
 
-    fn enforce_limit(&mut self, user: &str, new: RowNo) {
+    /// What a login that is undone has ended does not come back.
+    fn end_surplus_if_late(&mut self, user: &str, but: Option<RowNo>) {
+        if self.is_late && matches!(self.options.limit, Limit::EndOldest(_)) && self.either() {
+            self.enforce_limit(user, but);
+        }
+    }
+
+    fn enforce_limit(&mut self, user: &str, new: Option<RowNo>) {
         if let Limit::EndOldest(limit) = self.options.limit {
-            let surplus = self.others(user, Some(new));
+            let surplus = self.others(user, new);
             for row in surplus.into_iter().skip(limit as usize - 1) {
                 self.rows[row.0].state = State::Deleted;
             }
