@@ -381,6 +381,12 @@ impl View {
 
     fn apply(&mut self, change: Change) -> Result<(), ErrorKind> {
         change.apply(&mut self.document)?;
+        if matches!(change, Change::Clear) {
+            // What it drops can't fail any more.
+            let stays =
+                |change: &Change| change.is_about_the_cookie() || matches!(change, Change::Take(_));
+            self.record.retain(stays);
+        }
         self.record.push(change);
         Ok(())
     }
