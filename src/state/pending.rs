@@ -109,6 +109,11 @@ impl PendingWrites {
         self.ended.is_some() || self.refused.is_some() || ends_an_id
     }
 
+    /// Whether the outcome shows if the row still has its id.
+    pub(crate) fn save_the_row(&self) -> bool {
+        matches!(self.write, RowWrite::Save(..))
+    }
+
     /// Whether the response waits for the database.
     pub(crate) fn need_a_statement(&self) -> bool {
         let is_free = matches!(

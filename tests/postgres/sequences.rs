@@ -18,8 +18,8 @@ use axum::{
     routing::get,
 };
 use axum_pg_session::{
-    CookieLifetime, Error, ErrorKind, Key, LazySession, Login, PgSessionLayer, PgSessionStore,
-    Session, SessionId,
+    CookieLifetime, Error, ErrorKind, Expiry, Key, LazySession, Login, PgSessionLayer,
+    PgSessionStore, Session, SessionId,
 };
 use sqlx::postgres::PgPoolOptions;
 use tokio::{sync::Barrier, task::JoinSet};
@@ -684,6 +684,32 @@ async fn a_login_of_koas_that_is_undone_keeps_the_age_of_the_session() {
     })
     .await;
     assert_eq!(browser.peek("/keys").await.body, "a");
+}
+
+/// Otherwise the dead token would replace the new one in the browser.
+#[tokio::test]
+async fn a_cookie_that_a_save_renewed_is_not_sent_after_the_session_got_a_new_id() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    for (moves, seconds) in [(false, 900), (true, 800)] {
+        let late = UnderWay::begin(&browser, "/page", |gate| {
+            site.app_with(async move |session: Session| {
+                session.set_expiry(Expiry::Idle(Duration::from_secs(seconds)))?;
+                session.save().await?;
+                gate.pass().await;
+                Ok::<_, Error>(())
+            })
+        })
+        .await;
+        if moves {
+            browser.get("/cycle").await;
+        }
+        let answer = late.finish().await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.sets_no_cookie(), moves);
+    }
+    assert_eq!(browser.get("/keys").await.body, "a");
 }
 
 /// An undone id is not there any more when it is followed.
