@@ -3,5 +3,5 @@ SET session = $2::json,
     expiry = pg_catalog.to_timestamp($3),
     user_id = $4,
     device = $5::json,
-    created = 'epoch'::timestamptz + pg_catalog.make_interval(secs => $6)
+    created = pg_catalog.to_timestamp($6)
 WHERE t.id = $1
