@@ -183,8 +183,9 @@ impl Error {
         }))
     }
 
-    /// An error of the application's own, for
-    /// [`before_save`](crate::PgSessionLayer::before_save).
+    /// An error of the application, for
+    /// [`before_save`](crate::PgSessionLayer::before_save) and
+    /// [`valid_if`](crate::PgSessionLayer::valid_if).
     ///
     /// ```
     /// use axum_pg_session::{Error, ErrorKind};
@@ -195,7 +196,7 @@ impl Error {
     pub fn application(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::caused(
             ErrorKind::Application,
-            "the application refused to save the session",
+            "a hook of the application failed",
             source,
         )
     }

@@ -80,6 +80,10 @@ impl PgSessionLayer {
     /// [`cookie_domain`](Self::cookie_domain) forbid the prefix, or `id-` and
     /// eight hexadecimal digits, which follow from the names of the database and
     /// the table, without [`secure`](Self::secure).
+    ///
+    /// Of two layers with the same name around a handler, the inner one has no
+    /// effect. A layer can't see what it is added to, so this is a warning when
+    /// the first request arrives, and no error at set-up.
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         self.with(|config| config.cookie.name = Some(name.into()))
     }

@@ -133,6 +133,8 @@ pub(crate) struct State {
     blank: Arc<Document>,
     changes: Changes,
     new_id: NewId,
+    /// A save of this request made the token.
+    has_new_token: bool,
     /// The handler called `touch`.
     is_touched: bool,
     /// The cookie's signature should be replaced with the next touch.
@@ -163,6 +165,7 @@ impl State {
             blank,
             changes: Changes::default(),
             new_id: NewId::None,
+            has_new_token: false,
             is_touched: false,
             renews_signature: false,
             is_confirmed: false,
@@ -480,8 +483,17 @@ impl State {
 
     // Outcomes of a save.
 
-    /// The session is now stored in `row`, which `token` opens.
-    pub(crate) fn settle_stored(&mut self, row: Arc<Row>, token: Token) {
+    /// The session is now stored in `row`, which the new token opens.
+    pub(crate) fn settle_begun(&mut self, row: Arc<Row>, token: Token) {
+        self.has_new_token = true;
+        self.settle_stored(row, token);
+    }
+
+    pub(crate) fn has_new_token(&self) -> bool {
+        self.has_new_token
+    }
+
+    fn settle_stored(&mut self, row: Arc<Row>, token: Token) {
         self.origin = Origin::Stored(row, token);
         self.rebase();
     }

@@ -90,13 +90,26 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("http://localhost:{}", listener.local_addr()?.port());
     axum::serve(listener, router(app))
         .with_graceful_shutdown(async move {
-            signal::ctrl_c()
-                .await
-                .expect("a signal handler can be installed");
+            interrupted().await;
             // Open streams and sockets would keep the server from ending.
             end.send_replace(true);
         })
         .await?;
     reaper.stop().await;
     Ok(())
+}
+
+/// By Ctrl-C, or by SIGTERM, which service managers and containers send.
+async fn interrupted() {
+    #[cfg(unix)]
+    let mut terminated = signal::unix::signal(signal::unix::SignalKind::terminate())
+        .expect("a signal handler can be installed");
+    #[cfg(unix)]
+    let terminated = terminated.recv();
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        interrupted = signal::ctrl_c() => interrupted.expect("a signal handler can be installed"),
+        _ = terminated => {}
+    }
 }

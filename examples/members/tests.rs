@@ -25,6 +25,8 @@ struct Site {
     _database: TestDatabase,
 }
 
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 impl Site {
     async fn open() -> Outcome<Self> {
         let database = dev_postgres::test_database().await?;
@@ -48,8 +50,8 @@ impl Site {
     }
 
     fn visitor(&self) -> TestVisitor {
-        let name = HeaderName::from_static("sec-fetch-site");
-        TestVisitor::of(&self.app.sessions).header(name, HeaderValue::from_static("same-origin"))
+        let same_origin = HeaderValue::from_static("same-origin");
+        TestVisitor::of(&self.app.sessions).header(SEC_FETCH_SITE, same_origin)
     }
 
     async fn member(&self) -> Outcome<TestVisitor> {
@@ -144,6 +146,8 @@ async fn a_provider_signs_in_the_visitor_who_began_it_once() -> Outcome {
     );
     assert_eq!(user(&victim).await?, None);
 
+    // The provider's page sends the browser back.
+    let visitor = visitor.header(SEC_FETCH_SITE, HeaderValue::from_static("cross-site"));
     assert_eq!(
         location(&site.get(&visitor, &callback).await?),
         "/members/devices"

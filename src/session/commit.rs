@@ -71,7 +71,11 @@ impl Session {
         let must_hold = closing.on_failure == FailurePolicy::Refuse
             || writes.end_something()
             || prepared.is_err();
+        let is_held = self.holds_a_renewed_cookie(&cookie) && !writes.save_the_row();
         let outcome = self.execute(writes, &mut cookie).await.and(prepared);
+        if is_held {
+            self.drop_if_moved(&mut cookie).await;
+        }
         let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
         match outcome {
             Err(error) if !must_hold && error.is_of_the_database() => {
@@ -83,6 +87,25 @@ impl Session {
                 (cookie.clone(), Ok(()))
             }
             outcome => (cookie.clone(), outcome),
+        }
+    }
+
+    /// Whether an earlier save of this request renewed the cookie under the token
+    /// that the browser has.
+    fn holds_a_renewed_cookie(&self, cookie: &CookieChange) -> bool {
+        matches!(cookie, CookieChange::Set(_)) && !self.state().has_new_token()
+    }
+
+    /// The session may have got a new id since it was saved. Then this cookie would
+    /// replace the new token in the browser.
+    async fn drop_if_moved(&self, cookie: &mut CookieChange) {
+        let id = self.state().row().map(|row| row.id.clone());
+        let is_live = match id {
+            Some(id) => self.store().is_live(id).await,
+            None => false,
+        };
+        if !is_live {
+            drop_dead_token(cookie);
         }
     }
 
@@ -182,11 +205,13 @@ impl Session {
             RowWrite::Save(row, record, touch) => {
                 // An explicit touch may replace an outdated signature.
                 let lengthens = record.changes.set_terms() || touch == Touch::Always;
+                let may_extend = touch != Touch::Never;
                 let before = Arc::clone(&row);
                 match store.save(row, record, timeouts, touch).await? {
                     Saved::Here(row) => {
                         let renewed = self.go_on(Arc::clone(&row));
-                        if lengthens || self.outgrows_cookie(&before, &row) {
+                        let outgrows = may_extend && self.outgrows_cookie(&before, &row);
+                        if lengthens || outgrows {
                             *cookie = renewed;
                         }
                     }
@@ -240,7 +265,7 @@ impl Session {
 
     fn begin(&self, row: Arc<Row>, token: Token) -> CookieChange {
         let mut state = self.state();
-        state.settle_stored(row, token);
+        state.settle_begun(row, token);
         self.cookie_of(&state)
     }
 

@@ -109,6 +109,11 @@ impl PendingWrites {
         self.ended.is_some() || self.refused.is_some() || ends_an_id
     }
 
+    /// Whether the outcome shows if the row still has its id.
+    pub(crate) fn save_the_row(&self) -> bool {
+        matches!(self.write, RowWrite::Save(..))
+    }
+
     /// Whether the response waits for the database.
     pub(crate) fn need_a_statement(&self) -> bool {
         let is_free = matches!(
@@ -172,31 +177,28 @@ impl State {
         touch: Touch,
     ) -> RowWrite {
         match (&self.origin, id) {
-            (Origin::Moved(..), id) if id != NewId::None && record.is_confirmed => {
-                refused_as_moved(id)
+            (Origin::New | Origin::ReadOnly(ReadOnlyReason::Moved { .. }), NewId::Login(login)) => {
+                self.begin(login)
             }
-            (
-                Origin::New | Origin::Moved(..) | Origin::ReadOnly(ReadOnlyReason::Moved { .. }),
-                NewId::Login(login),
-            ) => self.begin(login),
             (Origin::New, _) if touch == Touch::Always || self.is_worth_a_row(&record) => {
                 RowWrite::Insert(Arc::clone(&self.document))
             }
             (Origin::New, _) => RowWrite::None,
             (Origin::ReadOnly(_), NewId::None) if record.changes.is_empty() => RowWrite::None,
             (Origin::ReadOnly(reason), id) => RowWrite::Refused(*reason, id),
-            (Origin::Moved(..), id) if id != NewId::None => refused_as_moved(id),
+            (Origin::Stored(row, _) | Origin::Moved(row, _), id) if id != NewId::None => {
+                RowWrite::NewId(NewIdWrite {
+                    source: Source::Row(row.id.clone()),
+                    changes: record.changes,
+                    login: id.login(),
+                    seen: Arc::clone(&self.document),
+                    is_confirmed: record.is_confirmed,
+                })
+            }
             (Origin::Moved(row, _), _) if is_changed => {
                 RowWrite::Save(Arc::clone(row), record, Touch::Never)
             }
             (Origin::Moved(..), _) => RowWrite::None,
-            (Origin::Stored(row, _), id) if id != NewId::None => RowWrite::NewId(NewIdWrite {
-                source: Source::Row(row.id.clone()),
-                changes: record.changes,
-                login: id.login(),
-                seen: Arc::clone(&self.document),
-                is_confirmed: record.is_confirmed,
-            }),
             (Origin::Stored(row, _), _) if is_changed => {
                 RowWrite::Save(Arc::clone(row), record, touch)
             }
@@ -252,11 +254,6 @@ impl State {
                 .expect("an insert that is not measured never fails");
         }
     }
-}
-
-fn refused_as_moved(id: NewId) -> RowWrite {
-    let retry_after = crate::expiry::MOVED_GRACE;
-    RowWrite::Refused(ReadOnlyReason::Moved { retry_after }, id)
 }
 
 impl NewId {

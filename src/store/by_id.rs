@@ -81,19 +81,27 @@ impl PgSessionStore {
         }))
     }
 
-    /// The live row of this handle, also if it got another id since.
+    /// The live row of this handle, also if it got another id since. That new id
+    /// can be undone while it is looked up; then the first id is live again.
     async fn row_behind(&self, id: &SessionId) -> Result<Option<Arc<Row>>, Error> {
-        let mut next = self.row_of(id).await?;
-        while let Some(id) = next {
-            let Some(row) = self.load_rows(&[id]).await?.pop() else {
-                return Ok(None);
-            };
-            match row.successor() {
-                Some(successor) => next = Some(successor),
-                None => return Ok(Some(row)),
+        let Some(first) = self.row_of(id).await? else {
+            return Ok(None);
+        };
+        let mut next = first.clone();
+        let mut was_undone = false;
+        loop {
+            match self.load_rows(&[next.clone()]).await?.pop() {
+                None if next != first && !was_undone => {
+                    was_undone = true;
+                    next = first.clone();
+                }
+                None => return Ok(None),
+                Some(row) => match row.successor() {
+                    Some(successor) => next = successor,
+                    None => return Ok(Some(row)),
+                },
             }
         }
-        Ok(None)
     }
 
     /// Extends the session of this handle as a request would, and returns

@@ -186,6 +186,7 @@ fn cycle_fits_the_table() {
         SECONDS,
         Some(ID),
         Some(DOCUMENT) as _,
+        Some(SECONDS),
     ));
 }
 

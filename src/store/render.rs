@@ -114,7 +114,8 @@ fn without_assignment(sql: &str, column: &str) -> String {
 /// A `timestamp` holds the clock of `zone`. It is compared as the instant that
 /// it stands for: in the hour that is repeated in autumn a comparison of clocks
 /// would end a session early, and bring it back. The reaper compares the clocks
-/// too, so that an index on the column serves.
+/// too, so that an index on the column serves. The column `created` always has a
+/// time zone.
 fn render_local_expiry(sql: &str, zone: &str) -> String {
     let local = format!(" AT TIME ZONE '{}'", zone.replace('\'', "''"));
     let sql = sql
@@ -135,6 +136,10 @@ fn render_local_expiry(sql: &str, zone: &str) -> String {
     let mut parts = sql.split("pg_catalog.to_timestamp(");
     let mut rendered = parts.next().unwrap_or_default().to_owned();
     for part in parts {
+        if rendered.ends_with("created = ") {
+            rendered += &format!("pg_catalog.to_timestamp({part}");
+            continue;
+        }
         let (argument, rest) = part.split_at(end_of_argument(part));
         rendered += &format!("(pg_catalog.to_timestamp({argument}){local}){}", &rest[1..]);
     }

@@ -10,9 +10,11 @@
 //! 1. It locks the row of the old id, also if that id is deleted. The transaction of the new id holds that
 //!    lock until its end. So the outcome of that transaction is now known, even
 //!    if the connection was lost during the commit.
-//! 2. If the old row forwards to the new id, and the document of the new row is
-//!    unchanged, the old row gets back its document, expiry, user and device.
-//!    After the 60 seconds of the forwarding, only the new row is deleted.
+//! 2. If the old row forwards to the new id (or nowhere, after a login that
+//!    dropped the data), and the document of the new row is unchanged, the old
+//!    row gets back what it held.
+//!    After the 60 seconds of the forwarding, or if the new id belongs to another
+//!    user, only the new row is deleted.
 //! 3. If another request saved a change to the new row meanwhile, nothing is
 //!    undone, because that change was acknowledged.
 //!
@@ -191,9 +193,7 @@ async fn move_back(
 ) -> Result<(), Error> {
     let old = found(lock(table, connection, &before.id).await)?;
     match (table.old_id, &old) {
-        (OldId::Forwards, Some(old)) if old.successor().as_ref() != Some(&after.id) => {
-            return Ok(());
-        }
+        (OldId::Forwards, Some(old)) if !forwards_to(old, &after.id) => return Ok(()),
         // The transaction of the new id was rolled back.
         (OldId::IsDeleted, Some(_)) => return Ok(()),
         _ => {}
@@ -209,7 +209,11 @@ async fn move_back(
         return Ok(());
     }
     // The forwarding expired, or the session was destroyed by its old id.
-    if table.old_id == OldId::Forwards && old.is_none() {
+    let is_ended = table.old_id == OldId::Forwards && old.is_none();
+    // All sessions of the former user may have been destroyed since, when this
+    // one was another user's.
+    let is_another_users = before.user.is_some() && before.user != after.user;
+    if is_ended || is_another_users {
         return delete(table, connection, &after.id).await;
     }
     if table.old_id == OldId::IsDeleted {
@@ -224,6 +228,14 @@ async fn move_back(
     delete(table, connection, &after.id).await
 }
 
+/// Whether the transaction of the new id can have written this row. A login that
+/// drops the data forwards nowhere. If that was another login, there is no row
+/// of the new id.
+fn forwards_to(old: &Row, new_id: &RowId) -> bool {
+    old.successor()
+        .is_some_and(|successor| successor == *new_id || successor.as_str().is_empty())
+}
+
 fn found(locked: Result<Row, Error>) -> Result<Option<Row>, Error> {
     match locked {
         Ok(row) => Ok(Some(row)),
@@ -232,25 +244,24 @@ fn found(locked: Result<Row, Error>) -> Result<Option<Row>, Error> {
     }
 }
 
-/// Restores the row. The statement has no parameters for columns that the table
-/// lacks.
+/// Restores the row. If the table lacks a column, the statement ignores its
+/// parameter.
 async fn restore(
     table: &Table,
     connection: &mut PgConnection,
     row: &Row,
     device: Option<&str>,
 ) -> Result<(), Error> {
-    let mut query = table.reissue.undo.query();
-    query = query
+    let query = table
+        .reissue
+        .undo
+        .query()
         .bind(row.id.as_str())
         .bind(row.text.as_deref())
-        .bind(row.times.expires);
-    if table.columns.has_user_id() || table.columns.has("device") {
-        query = query.bind(row.user.as_deref());
-    }
-    if table.columns.has("device") {
-        query = query.bind(device);
-    }
+        .bind(row.times.expires)
+        .bind(row.user.as_deref())
+        .bind(device)
+        .bind(row.times.created);
     query.execute(connection).await?;
     Ok(())
 }

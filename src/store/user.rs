@@ -141,16 +141,24 @@ impl UserSessions {
     ///
     /// As [`list`](Self::list).
     pub async fn destroy(&self, id: &SessionId) -> Result<bool, Error> {
-        let Some(mut row) = self.row_of(id).await? else {
+        let Some(first) = self.row_of(id).await? else {
             return Ok(false);
         };
+        let mut row = first.clone();
+        let mut was_undone = false;
         loop {
             if self.end(row.clone()).await? {
                 events::ended(self.store.meter(), &self.store.format().handle(&row));
                 return Ok(true);
             }
-            match self.successor(row).await? {
+            match self.successor(row.clone()).await? {
                 Some(successor) => row = successor,
+                // A new id may have been undone in between, so that the first one
+                // is live again.
+                None if !was_undone => {
+                    was_undone = true;
+                    row = first.clone();
+                }
                 None => return Ok(false),
             }
         }

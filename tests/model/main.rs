@@ -24,6 +24,10 @@
 //! MODEL_PROGRAM='{"options":…}' cargo test --test model -- --nocapture
 //! ```
 //!
+//! `DEV_POSTGRES_SETTINGS=default_transaction_isolation=serializable` plays them
+//! under another isolation level, and `DEV_POSTGRES_POOLER=transaction` through a
+//! PgBouncer.
+//!
 //! Other variables: `MODEL_LANES` (programs at a time), `MODEL_SECONDS` (for
 //! how long), and `MODEL_VIOLATIONS` (after how many kinds of violations it
 //! stops; default 1). `planted-bugs` shows that the test finds what it is for.

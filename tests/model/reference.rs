@@ -381,6 +381,12 @@ impl View {
 
     fn apply(&mut self, change: Change) -> Result<(), ErrorKind> {
         change.apply(&mut self.document)?;
+        if matches!(change, Change::Clear) {
+            // What it drops can't fail any more.
+            let stays =
+                |change: &Change| change.is_about_the_cookie() || matches!(change, Change::Take(_));
+            self.record.retain(stays);
+        }
         self.record.push(change);
         Ok(())
     }
@@ -905,9 +911,10 @@ impl Model {
         cookie: &mut Cookie,
     ) -> Result<Settled, Failure> {
         self.check_limit(user, None)?;
+        self.end_surplus_if_late(user, None);
         self.in_time()?;
         let row = self.add_row(document.clone(), Some(user.to_owned()), None);
-        self.enforce_limit(user, row);
+        self.enforce_limit(user, Some(row));
         *cookie = Cookie::Set(row);
         Ok(Settled {
             origin: Origin::Stored(row),
@@ -1028,13 +1035,21 @@ impl Model {
                         Some(self.rows[row.0].created),
                     ),
                 };
+                if self.is_late && self.rows[row.0].user.is_some() && self.rows[row.0].user != user
+                {
+                    // It is not restored for its former user.
+                    self.move_row(row, None);
+                }
+                if let (Some(user), None) = (&user, created) {
+                    self.end_surplus_if_late(user, Some(row));
+                }
                 self.in_time()?;
                 let new = self.add_row(document.clone(), user.clone(), created);
                 self.move_row(row, (!drops).then_some(new));
                 if created.is_none()
                     && let Some(user) = &user
                 {
-                    self.enforce_limit(user, new);
+                    self.enforce_limit(user, Some(new));
                 }
                 *cookie = Cookie::Set(new);
                 Ok(Settled {
@@ -1096,7 +1111,11 @@ impl Model {
     /// The session is not there any more, at least not under this id.
     fn ended(&self, row: RowNo) -> Failure {
         match self.state(row) {
-            State::Forwards { .. } => refused_for_now(),
+            State::Forwards {
+                age: Age::Fresh | Age::Stale,
+                ..
+            } => refused_for_now(),
+            // An expired forwarding is an unknown token.
             _ => failure(ErrorKind::Ended),
         }
     }
@@ -1137,11 +1156,6 @@ impl Model {
 
     /// Whether a live session was ended.
     fn destroy_row(&mut self, row: RowNo) -> bool {
-        if *self.state(row) == State::Expired && self.either() {
-            // TODO: issue 17, item 11: it should say that there was none.
-            self.rows[row.0].state = State::Deleted;
-            return true;
-        }
         let state = std::mem::replace(&mut self.rows[row.0].state, State::Deleted);
         match state {
             State::Live => true,
@@ -1177,9 +1191,16 @@ impl Model {
         }
     }
 
-    fn enforce_limit(&mut self, user: &str, new: RowNo) {
+    /// What a login that is undone has ended does not come back.
+    fn end_surplus_if_late(&mut self, user: &str, but: Option<RowNo>) {
+        if self.is_late && matches!(self.options.limit, Limit::EndOldest(_)) && self.either() {
+            self.enforce_limit(user, but);
+        }
+    }
+
+    fn enforce_limit(&mut self, user: &str, new: Option<RowNo>) {
         if let Limit::EndOldest(limit) = self.options.limit {
-            let surplus = self.others(user, Some(new));
+            let surplus = self.others(user, new);
             for row in surplus.into_iter().skip(limit as usize - 1) {
                 self.rows[row.0].state = State::Deleted;
             }

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dev_postgres::{Lending, Pooler, Server};
+
 use crate::{
     play::{TOO_SLOW, Violation, play},
     program::{Call, End, Event, Program},
@@ -151,15 +153,29 @@ struct Shared {
     report: Mutex<Report>,
 }
 
+/// The transaction pooler that `DEV_POSTGRES_POOLER=transaction` asks for.
+fn pooler(server: &Server) -> Option<Pooler> {
+    match env::var("DEV_POSTGRES_POOLER").as_deref() {
+        Err(_) | Ok("") => None,
+        Ok("transaction") => {
+            let pooler = Pooler::before(server, Lending::Transaction, 200);
+            Some(pooler.expect("a PgBouncer"))
+        }
+        Ok(other) => panic!("DEV_POSTGRES_POOLER is {other}"),
+    }
+}
+
 pub(crate) fn run(settings: &Settings) -> Report {
     tell(&format!("MODEL_SEED={}", settings.seed));
-    let url = dev_postgres::Server::builder()
+    let url = Server::builder()
         .setting("max_connections", "400")
         .setting("autovacuum", "off")
         .setting("synchronous_commit", "off")
         .setting("deadlock_timeout", "50ms")
         .start()
         .expect("a server");
+    let pooler = pooler(&url);
+    let through = pooler.as_ref().map(|pooler| pooler.url_of("postgres"));
     let shared = Arc::new(Shared {
         settings: settings.clone(),
         next: AtomicU64::new(0),
@@ -178,12 +194,13 @@ pub(crate) fn run(settings: &Settings) -> Report {
     let threads: Vec<_> = (0..lanes)
         .map(|number| {
             let (shared, url) = (Arc::clone(&shared), url.url());
+            let through = through.clone();
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()
                     .expect("a runtime");
-                runtime.block_on(shared.lane(number, &url));
+                runtime.block_on(shared.lane(number, &url, through.as_deref()));
             })
         })
         .collect();
@@ -198,8 +215,8 @@ pub(crate) fn run(settings: &Settings) -> Report {
 }
 
 impl Shared {
-    async fn lane(&self, number: usize, url: &str) {
-        let mut lane = Lane::new(url, number).await;
+    async fn lane(&self, number: usize, url: &str, through: Option<&str>) {
+        let mut lane = Lane::new(url, through, number).await;
         if let Some(one) = &self.settings.one {
             return self.one(&mut lane, one).await;
         }

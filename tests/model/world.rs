@@ -54,6 +54,8 @@ pub(crate) struct Lane {
     locker: PgConnection,
     stores: HashMap<(Format, Limit, u8, Patience), PgSessionStore>,
     options: PgConnectOptions,
+    of_stores: PgConnectOptions,
+    has_pooler: bool,
 }
 
 /// A row as it is in the table.
@@ -106,11 +108,16 @@ async fn execute(connection: &mut PgConnection, sql: &str) {
 }
 
 impl Lane {
-    pub(crate) async fn new(url: &str, number: usize) -> Self {
-        let options: PgConnectOptions = url.parse().expect("a URL");
-        let options = options
-            .application_name(&format!("model {number}"))
-            .statement_cache_capacity(500);
+    /// The stores connect `through` a transaction pooler, if there is one.
+    pub(crate) async fn new(url: &str, through: Option<&str>, number: usize) -> Self {
+        let named = |url: &str| {
+            let options: PgConnectOptions = url.parse().expect("a URL");
+            options
+                .application_name(&format!("model {number}"))
+                .statement_cache_capacity(500)
+        };
+        let options = named(url);
+        let of_stores = named(through.unwrap_or(url));
         let pool = |options: PgConnectOptions| {
             PgPoolOptions::new()
                 .max_connections(5)
@@ -120,13 +127,15 @@ impl Lane {
         let admin_options = options.clone().application_name("model admin");
         let mut lane = Self {
             number,
-            pools: [pool(options.clone()), pool(options.clone())],
+            pools: [pool(of_stores.clone()), pool(of_stores.clone())],
             admin: PgConnection::connect_with(&admin_options)
                 .await
                 .expect("a connection"),
             locker: connect().await.expect("a connection"),
             stores: HashMap::new(),
             options: options.clone(),
+            of_stores,
+            has_pooler: through.is_some(),
         };
         lane.make_tables().await;
         lane
@@ -163,6 +172,7 @@ impl Lane {
         let store = PgSessionStore::new(pool)
             .table(self.table(format))
             .create_table(format != Format::ThreeColumns)
+            .transaction_pooler(self.has_pooler)
             .timeout(Duration::from_secs(20));
         let store = match format {
             Format::Koa => store.koa(Koa::unsigned()),
@@ -360,7 +370,7 @@ impl Lane {
         for pool in &mut self.pools {
             *pool = PgPoolOptions::new()
                 .max_connections(5)
-                .connect_lazy_with(self.options.clone());
+                .connect_lazy_with(self.of_stores.clone());
         }
     }
 }

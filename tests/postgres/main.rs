@@ -26,6 +26,7 @@ mod lost_responses;
 mod many_sessions;
 mod many_stores;
 mod metrics;
+mod middleware;
 mod migrations;
 mod model_defects;
 mod nesting;

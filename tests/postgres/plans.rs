@@ -225,7 +225,7 @@ const PINNED: &[Pinned] = &[
     },
     Pinned {
         file: "undo.sql",
-        parameters: &["ID", "'{}'", "60", "NULL", "NULL"],
+        parameters: &["ID", "'{}'", "60", "NULL", "NULL", "60"],
         shows: PRIMARY_KEY,
     },
     Pinned {

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -18,13 +18,16 @@ use axum::{
     routing::get,
 };
 use axum_pg_session::{
-    CookieLifetime, Error, ErrorKind, Key, LazySession, Login, PgSessionLayer, Session,
+    CookieLifetime, Error, ErrorKind, Expiry, Key, LazySession, Login, PgSessionLayer,
+    PgSessionStore, Session, SessionId,
 };
+use sqlx::postgres::PgPoolOptions;
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::support::{
     Browser, Site, app, execute,
     page::{Gate, UnderWay, app_with, dropped_after, patiently, until},
+    texts,
 };
 
 #[tokio::test]
@@ -318,7 +321,7 @@ async fn a_write_under_an_old_id_is_refused_for_as_long_as_retry_after_says() {
 
 #[tokio::test]
 async fn a_new_id_whose_commit_comes_too_late_is_undone() {
-    for act in ["cycle", "login"] {
+    for act in ["cycle", "login", "login that drops the data"] {
         let site = Site::new().await;
         let mut browser = site.browser();
         browser.get("/insert/a/1").await;
@@ -329,7 +332,8 @@ async fn a_new_id_whose_commit_comes_too_late_is_undone() {
             session.insert("b", 2)?;
             match act {
                 "cycle" => session.cycle_id(),
-                _ => session.login("alice"),
+                "login" => session.login("alice"),
+                _ => session.login(Login::new("alice").drop_data()),
             }
         });
         let answer = browser.at(&page).get("/page").await;
@@ -374,6 +378,29 @@ async fn a_first_row_whose_request_was_given_up_is_deleted() {
     drop(held);
     site.settled().await;
     patiently(until(async || site.rows().count().await == 0)).await;
+}
+
+/// All sessions of the former user may have been destroyed while the login of
+/// the other one was being committed, and not found this one.
+#[tokio::test]
+async fn a_login_of_another_user_that_is_undone_ends_the_session_of_the_former_user() {
+    let site = Site::new().await;
+    let mut alice = site.browser();
+    alice.get("/insert/a/1").await;
+    let mut sign_in = alice.at(&site.app_with(async |session: Session| session.login("alice")));
+    sign_in.get("/page").await;
+    let held = site.hold_commits().await;
+    let store = site.elsewhere().await.timeout(Duration::from_millis(300));
+    let page = app_with(PgSessionLayer::new(store), async |session: Session| {
+        session.login("bob")
+    });
+    assert_eq!(sign_in.at(&page).get("/page").await.status, 503);
+    drop(held);
+    let live = "SELECT count(*)::text FROM session WHERE user_id IS NOT NULL";
+    until(async || texts(&site.pool, live).await == ["0"]).await;
+    site.settled().await;
+    assert_eq!(texts(&site.pool, live).await, ["0"]);
+    assert_eq!(sign_in.peek("/keys").await.body, "");
 }
 
 /// As a timeout layer inside of the session layer does.
@@ -631,6 +658,114 @@ async fn a_new_id_of_koas_whose_commit_comes_too_late_is_undone() {
         browser.peek("/keys").await.body == "a" && site.rows().count().await == 1
     }))
     .await;
+}
+
+#[tokio::test]
+async fn a_login_of_koas_that_is_undone_keeps_the_age_of_the_session() {
+    let site = Site::of_koa().await;
+    let columns = "ALTER TABLE session ADD user_id text, ADD created timestamptz DEFAULT now()";
+    execute(&site.pool, columns).await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let an_hour_ago = "UPDATE TABLE SET created = created - interval '1 hour'";
+    site.rows().execute(an_hour_ago).await;
+    let created = "SELECT id || created FROM session";
+    let before = texts(&site.pool, created).await;
+    let held = site.hold_commits().await;
+    let store = site.store.clone().timeout(Duration::from_millis(300));
+    let page = app_with(PgSessionLayer::new(store), async |session: Session| {
+        session.login("alice")
+    });
+    assert_eq!(browser.at(&page).get("/page").await.status, 503);
+    drop(held);
+    until(async || {
+        site.settled().await;
+        texts(&site.pool, created).await == before
+    })
+    .await;
+    assert_eq!(browser.peek("/keys").await.body, "a");
+}
+
+/// Otherwise the dead token would replace the new one in the browser.
+#[tokio::test]
+async fn a_cookie_that_a_save_renewed_is_not_sent_after_the_session_got_a_new_id() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    for (moves, seconds) in [(false, 900), (true, 800)] {
+        let late = UnderWay::begin(&browser, "/page", |gate| {
+            site.app_with(async move |session: Session| {
+                session.set_expiry(Expiry::Idle(Duration::from_secs(seconds)))?;
+                session.save().await?;
+                gate.pass().await;
+                Ok::<_, Error>(())
+            })
+        })
+        .await;
+        if moves {
+            browser.get("/cycle").await;
+        }
+        let answer = late.finish().await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.sets_no_cookie(), moves);
+    }
+    assert_eq!(browser.get("/keys").await.body, "a");
+}
+
+/// An undone id is not there any more when it is followed.
+#[tokio::test]
+async fn a_new_id_that_is_undone_while_it_is_looked_up_leads_back_to_the_session() {
+    let site = Site::new().await;
+    for act in ["load", "touch", "destroy"] {
+        site.rows().execute("DELETE FROM TABLE").await;
+        let mut browser = site.browser();
+        let mut sign_in = browser.at(&site.app_with(async |session: Session| session.login("ada")));
+        sign_in.get("/page").await;
+        let id: SessionId = sign_in
+            .at(&site.app())
+            .get("/id")
+            .await
+            .body
+            .parse()
+            .expect("an id");
+        execute(&site.pool, "CREATE TABLE before AS SELECT * FROM session").await;
+        browser = sign_in.at(&site.app());
+        browser.get("/cycle").await;
+
+        // The new id is undone once the only connection is given back, which is
+        // before the next statement.
+        let is_armed = Arc::new(AtomicBool::new(false));
+        let (armed, undoing) = (Arc::clone(&is_armed), site.pool.clone());
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .after_release(move |_, _| {
+                let is_armed = armed.swap(false, SeqCst);
+                let undoing = undoing.clone();
+                Box::pin(async move {
+                    if is_armed {
+                        let undo = "TRUNCATE session; INSERT INTO session SELECT * FROM before";
+                        sqlx::raw_sql(undo).execute(&undoing).await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect(site.database.url())
+            .await
+            .expect("a connection");
+        let store = PgSessionStore::new(pool.clone());
+        store.check().await.expect("a table");
+        let layer = PgSessionLayer::new(store.clone());
+        until(async || pool.num_idle() == 1).await;
+        is_armed.store(true, SeqCst);
+        let is_found = match act {
+            "load" => store.load(&id).await.expect("no error").is_some(),
+            "touch" => layer.touch(&id).await.expect("no error"),
+            _ => store.user("ada").destroy(&id).await.expect("no error"),
+        };
+        assert!(is_found, "{act}");
+        assert!(!is_armed.load(SeqCst), "{act}");
+        execute(&site.pool, "DROP TABLE before").await;
+    }
 }
 
 #[tokio::test]

@@ -4,21 +4,29 @@ use std::time::{Duration, Instant};
 
 use axum::http::header::RETRY_AFTER;
 use axum_pg_session::{Error, ErrorKind, PgSessionLayer, PgSessionStore, Session};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::task::JoinSet;
 
 use crate::support::{
     Answer, Browser, Site, app,
     page::{app_with, until},
     proxy::Proxy,
-    site::pool,
     texts,
 };
 
 /// Long enough that a busy machine does not come near it by itself.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Under Postgres's own isolation level: under another one each statement is a
+/// transaction, which ends with its connection.
 async fn impatient(site: &Site) -> PgSessionStore {
-    PgSessionStore::new(pool(site.database.url(), 4).await).timeout(TIMEOUT)
+    let options: PgConnectOptions = site.database.url().parse().expect("a URL");
+    let pool = PgPoolOptions::new()
+        .max_connections(4)
+        .connect_with(options.options([("default_transaction_isolation", "read committed")]))
+        .await
+        .expect("a connection");
+    PgSessionStore::new(pool).timeout(TIMEOUT)
 }
 
 /// Four requests of one session, of which the first waits for a lock and the

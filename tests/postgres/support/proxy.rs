@@ -81,9 +81,11 @@ impl Proxy {
         }
     }
 
-    /// How to connect through the proxy.
+    /// How to connect through the proxy. Under another isolation level than this
+    /// one, a statement is a transaction of three.
     pub(crate) fn options(&self) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
+            .options([("default_transaction_isolation", "read committed")])
             .host("127.0.0.1")
             .port(self.port)
             .username(self.options.get_username())
