@@ -292,7 +292,9 @@ impl Limits {
     }
 
     fn begin(self) -> String {
-        let milliseconds = |limit: Duration| format!("'{}'", limit.as_millis().max(1));
+        // The largest that Postgres takes.
+        let longest = i32::MAX.unsigned_abs().into();
+        let milliseconds = |limit: Duration| format!("'{}'", limit.as_millis().clamp(1, longest));
         let limits = include_str!("sql/limits.sql")
             .replace("$1", &milliseconds(self.statement))
             .replace("$2", &milliseconds(self.patience.unwrap_or(self.statement)));
