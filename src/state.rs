@@ -404,8 +404,13 @@ impl State {
     /// handler gets a new session.
     pub(crate) fn refuse(&mut self) {
         self.forget_record();
-        if let Origin::Stored(row, token) = std::mem::replace(&mut self.origin, Origin::New) {
-            self.refused = Some(RowToDelete { row, token });
+        // The check may have saved the session, and found that it moved or ended.
+        match std::mem::replace(&mut self.origin, Origin::New) {
+            Origin::Stored(row, token) | Origin::Moved(row, token) => {
+                self.refused = Some(RowToDelete { row, token });
+            }
+            Origin::ReadOnly(reason) => self.origin = Origin::ReadOnly(reason),
+            Origin::New => {}
         }
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
@@ -422,6 +427,7 @@ impl State {
     /// Restores the session as it was last loaded or saved.
     pub(crate) fn discard(&mut self) {
         self.forget_record();
+        self.new_id = NewId::None;
         self.is_ended = false;
         self.removes_cookie = false;
         self.signs_out = false;
@@ -437,7 +443,9 @@ impl State {
 
     fn forget_record(&mut self) {
         drop(self.changes.take());
-        self.new_id = NewId::None;
+        if self.new_id != NewId::End {
+            self.new_id = NewId::None;
+        }
         self.is_touched = false;
         self.is_confirmed = false;
     }
@@ -464,9 +472,11 @@ impl State {
     }
 
     /// Whether the changes have an effect: those that leave the document as it
-    /// was count as none.
+    /// was count as none. Changes that did not fit a newer row have one: the save
+    /// reports them.
     fn is_changed(&self) -> bool {
-        !self.changes.is_empty() && (self.is_confirmed || self.base != self.document)
+        let differs = self.base != self.document || self.projection == Projection::Failed;
+        !self.changes.is_empty() && (self.is_confirmed || differs)
     }
 
     /// A login under a replaced token begins a separate session, because the

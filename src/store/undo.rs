@@ -32,7 +32,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     Error,
-    expiry::Extent,
+    expiry::{Extent, FORWARDING},
     format::OldId,
     id::RowId,
     store::{
@@ -210,10 +210,11 @@ async fn move_back(
     }
     // The forwarding expired, or the session was destroyed by its old id.
     let is_ended = table.old_id == OldId::Forwards && old.is_none();
+    let is_late = now.times.now - after.times.now > FORWARDING.as_secs_f64();
     // All sessions of the former user may have been destroyed since, when this
     // one was another user's.
     let is_another_users = before.user.is_some() && before.user != after.user;
-    if is_ended || is_another_users {
+    if is_ended || is_late || is_another_users {
         return delete(table, connection, &after.id).await;
     }
     if table.old_id == OldId::IsDeleted {

@@ -712,6 +712,110 @@ async fn a_cookie_that_a_save_renewed_is_not_sent_after_the_session_got_a_new_id
     assert_eq!(browser.get("/keys").await.body, "a");
 }
 
+#[tokio::test]
+async fn a_logout_that_a_request_cannot_execute_is_an_error_whatever_else_it_does() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    browser.peek("/cycle").await;
+    let saves_nothing = site.layer().save_if(|_, _| false);
+    let page = async |session: Session| session.logout();
+    assert_eq!(
+        browser
+            .at(&app_with(saves_nothing, page))
+            .peek("/page")
+            .await
+            .status,
+        503
+    );
+    let page = site.app_with(async |session: Session| {
+        session.logout()?;
+        drop(session.save().await);
+        Ok::<_, Error>(())
+    });
+    let answer = browser.at(&page).peek("/page").await;
+    assert_eq!(answer.status, 503);
+    assert!(!answer.headers.contains_key("clear-site-data"));
+    let page = site.app_with(async |session: Session| {
+        session.logout()?;
+        session.discard()
+    });
+    assert_eq!(browser.at(&page).peek("/page").await.status, 200);
+}
+
+/// It fitted what the request had loaded.
+#[tokio::test]
+async fn a_change_that_does_not_fit_the_row_of_an_earlier_save_is_an_error() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/increment/n").await;
+    let page = site.app_with(async |session: Session| {
+        session.insert("a", 1)?;
+        let saving = session.clone();
+        let save = async move { saving.save().await };
+        let update = async {
+            tokio::task::yield_now().await;
+            session
+                .update("n", |n: Option<u64>| n.unwrap_or(0) + 1)
+                .map(drop)
+        };
+        let (saved, updated) = tokio::join!(save, update);
+        saved.and(updated)
+    });
+    let mut lock = site.lock_rows().await;
+    let late = browser.at(&page);
+    let visit = tokio::spawn(async move { late.peek("/page").await.status });
+    site.blocked(1).await;
+    let other = "UPDATE session SET session = '{\"n\": \"text\"}'";
+    sqlx::query(other).execute(&mut *lock).await.expect("a row");
+    lock.commit().await.expect("a commit");
+    assert_eq!(visit.await.expect("no panic"), 503);
+    assert_eq!(site.rows().document().await["a"], 1);
+}
+
+#[tokio::test]
+async fn what_a_check_saved_is_deleted_when_it_refuses_the_session() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let strict = site.layer().valid_if(async |session, _| {
+        session.cycle_id()?;
+        session.save().await?;
+        Ok::<_, Error>(false)
+    });
+    let page = async |session: Session| session.get::<String>("a").map(Option::unwrap_or_default);
+    let answer = browser.at(&app_with(strict, page)).get("/page").await;
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
+    assert!(answer.sets_no_cookie());
+    let live = "SELECT count(*)::text FROM session WHERE session::text NOT LIKE '%successor%'";
+    assert_eq!(texts(&site.pool, live).await, ["0"]);
+}
+
+#[tokio::test]
+async fn a_check_that_saves_a_session_that_moved_ends_it_when_it_refuses() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        let strict = site.layer().valid_if(move |session, _| {
+            let gate = gate.clone();
+            async move {
+                gate.pass().await;
+                session.insert("checked", true)?;
+                session.save().await?;
+                Ok::<_, Error>(false)
+            }
+        });
+        app_with(strict, async |session: Session| {
+            session.is_new().to_string()
+        })
+    })
+    .await;
+    browser.get("/cycle").await;
+    assert_eq!(late.finish().await.body, "true");
+    assert_eq!(browser.get("/keys").await.body, "");
+}
+
 /// An undone id is not there any more when it is followed.
 #[tokio::test]
 async fn a_new_id_that_is_undone_while_it_is_looked_up_leads_back_to_the_session() {
