@@ -64,6 +64,8 @@ pub(crate) enum ReadOnlyReason {
         /// own.
         retry_after: Duration,
     },
+    /// The session was destroyed while the request was running.
+    Ended,
     /// The cookies open several sessions, or there are more of them than the
     /// layer looks up.
     Ambiguous,
@@ -77,6 +79,7 @@ impl ReadOnlyReason {
     pub(crate) fn error(self) -> Error {
         match self {
             Self::Moved { retry_after } => Error::moved(retry_after),
+            Self::Ended => Error::ended(),
             Self::Ambiguous => Error::new(
                 ErrorKind::Ambiguous,
                 "the request carries cookies of several sessions",
@@ -484,7 +487,8 @@ impl State {
     fn logs_in_separately(&self) -> Option<&Arc<Login>> {
         match (&self.origin, &self.new_id) {
             (
-                Origin::ReadOnly(ReadOnlyReason::Moved { .. }) | Origin::Moved(..),
+                Origin::ReadOnly(ReadOnlyReason::Moved { .. } | ReadOnlyReason::Ended)
+                | Origin::Moved(..),
                 NewId::Login(login),
             ) => Some(login),
             _ => None,
@@ -534,8 +538,9 @@ impl State {
     pub(crate) fn settle_failed(&mut self, error: &Error) {
         let has_row = matches!(self.origin, Origin::Stored(..) | Origin::Moved(..));
         if error.kind() == ErrorKind::Ended && has_row && !self.is_ended {
-            self.origin = Origin::ReadOnly(ReadOnlyReason::Moved {
-                retry_after: error.retry_after().unwrap_or(Duration::from_secs(1)),
+            self.origin = Origin::ReadOnly(match error.retry_after() {
+                Some(retry_after) => ReadOnlyReason::Moved { retry_after },
+                None => ReadOnlyReason::Ended,
             });
             self.base = Arc::clone(&self.blank);
         }

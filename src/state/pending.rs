@@ -176,9 +176,11 @@ impl State {
         touch: Touch,
     ) -> RowWrite {
         match (&self.origin, id) {
-            (Origin::New | Origin::ReadOnly(ReadOnlyReason::Moved { .. }), NewId::Login(login)) => {
-                self.begin(login)
-            }
+            (
+                Origin::New
+                | Origin::ReadOnly(ReadOnlyReason::Moved { .. } | ReadOnlyReason::Ended),
+                NewId::Login(login),
+            ) => self.begin(login),
             (Origin::New, _) if touch == Touch::Always || self.is_worth_a_row(&record) => {
                 RowWrite::Insert(Arc::clone(&self.document))
             }

@@ -891,10 +891,9 @@ impl Model {
             Origin::Ended if matches!(debt.id, Id::LogsIn { .. }) && self.either() => {
                 self.pay_new(debt, cookie)
             }
-            Origin::Ended => Err(Failure {
-                kind: ErrorKind::Ended,
-                retry: Some((1, 5)),
-            }),
+            // Only a new id is worth another attempt.
+            Origin::Ended if self.either() => Err(failure(ErrorKind::Ended)),
+            Origin::Ended => Err(refused_for_now()),
         }
     }
 

@@ -774,6 +774,27 @@ async fn a_change_that_does_not_fit_the_row_of_an_earlier_save_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_second_save_of_a_destroyed_session_is_not_worth_another_attempt() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.insert("b", 1)?;
+            drop(session.save().await);
+            session.insert("c", 1)
+        })
+    })
+    .await;
+    browser.get("/destroy").await;
+    let answer = late.finish().await;
+    assert_eq!(answer.status, 503);
+    assert!(!answer.headers.contains_key("retry-after"));
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
 async fn what_a_check_saved_is_deleted_when_it_refuses_the_session() {
     let site = Site::new().await;
     let mut browser = site.browser();
@@ -1030,13 +1051,18 @@ async fn a_check_that_fails_leaves_the_session() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/a/1").await;
-    let layer = site
-        .layer()
-        .valid_if(async |_, _| Err::<bool, _>("the list of banned users is away"));
-    let answer = browser.at(&app(layer)).get("/keys").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
-    assert_eq!(browser.get("/keys").await.body, "a");
+    let layers = [
+        site.layer()
+            .valid_if(async |_, _| Err::<bool, _>("the list of banned users is away")),
+        site.layer()
+            .valid_if(async |_, _| Err::<bool, _>(Error::application("it is away"))),
+    ];
+    for layer in layers {
+        let answer = browser.at(&app(layer)).get("/keys").await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.sets_no_cookie());
+        assert_eq!(browser.get("/keys").await.body, "a");
+    }
 }
 
 #[tokio::test]
@@ -1093,7 +1119,11 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
             "/",
             get(async |session: Session| {
                 session.insert("a", 1)?;
-                Ok::<_, Error>([("etag", "\"1\""), ("content-type", "text/html")])
+                Ok::<_, Error>([
+                    ("etag", "\"1\""),
+                    ("content-type", "text/html"),
+                    ("hx-redirect", "/welcome"),
+                ])
             }),
         )
         .layer(from_fn(cors))
@@ -1101,7 +1131,9 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
     let answer = Browser::new(&app).get("/").await;
     assert_eq!(answer.status, 503);
     assert_eq!(answer.headers[ORIGIN], "*");
-    assert!(!answer.headers.contains_key("etag"));
+    for header in ["etag", "hx-redirect"] {
+        assert!(!answer.headers.contains_key(header), "{header}");
+    }
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
     let app = app.layer(axum::middleware::map_response(own_page));
     let answer = Browser::new(&app).get("/").await;
