@@ -76,6 +76,12 @@ pub(crate) enum ReadOnlyReason {
 }
 
 impl ReadOnlyReason {
+    /// Whether a login begins a separate session. The new token of a session that
+    /// moved may never have reached the browser.
+    fn allows_a_login(self) -> bool {
+        matches!(self, Self::Moved { .. } | Self::Ended)
+    }
+
     pub(crate) fn error(self) -> Error {
         match self {
             Self::Moved { retry_after } => Error::moved(retry_after),
@@ -482,17 +488,18 @@ impl State {
         !self.changes.is_empty() && (self.is_confirmed || differs)
     }
 
-    /// A login under a replaced token begins a separate session, because the
-    /// new token may never have reached the browser.
+    /// The login that begins a session separate from the one that the request
+    /// loaded.
     fn logs_in_separately(&self) -> Option<&Arc<Login>> {
-        match (&self.origin, &self.new_id) {
-            (
-                Origin::ReadOnly(ReadOnlyReason::Moved { .. } | ReadOnlyReason::Ended)
-                | Origin::Moved(..),
-                NewId::Login(login),
-            ) => Some(login),
-            _ => None,
-        }
+        let NewId::Login(login) = &self.new_id else {
+            return None;
+        };
+        let is_separate = match &self.origin {
+            Origin::Moved(..) => true,
+            Origin::ReadOnly(reason) => reason.allows_a_login(),
+            Origin::New | Origin::Stored(..) => false,
+        };
+        is_separate.then_some(login)
     }
 
     // Outcomes of a save.

@@ -136,7 +136,7 @@ impl State {
             changes: self.changes.take(),
         };
         let id = match &mut self.new_id {
-            // Each response of this request would claim a logout.
+            // It stays, so that no later save or response claims this logout.
             NewId::End => NewId::End,
             id => std::mem::replace(id, NewId::None),
         };
@@ -176,11 +176,10 @@ impl State {
         touch: Touch,
     ) -> RowWrite {
         match (&self.origin, id) {
-            (
-                Origin::New
-                | Origin::ReadOnly(ReadOnlyReason::Moved { .. } | ReadOnlyReason::Ended),
-                NewId::Login(login),
-            ) => self.begin(login),
+            (Origin::New, NewId::Login(login)) => self.begin(login),
+            (Origin::ReadOnly(reason), NewId::Login(login)) if reason.allows_a_login() => {
+                self.begin(login)
+            }
             (Origin::New, _) if touch == Touch::Always || self.is_worth_a_row(&record) => {
                 RowWrite::Insert(Arc::clone(&self.document))
             }
