@@ -206,9 +206,9 @@ const OF_THE_BODY: [HeaderName; 15] = [
 ];
 
 /// Replaces the handler's response, which would claim a change that was not
-/// stored. htmx follows its headers whatever the status is. The headers of other layers stay, such as CORS and the request id.
-/// The error is in the response's extensions, for applications that show their
-/// own page.
+/// stored. htmx follows its headers whatever the status is, so they go too. The
+/// headers of other layers stay, such as CORS and the request id. The error is in
+/// the response's extensions, for applications that show their own page.
 fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
     log(error);
     let (mut parts, _) = response.into_parts();
