@@ -184,8 +184,7 @@ impl Error {
     }
 
     /// An error of the application, for
-    /// [`before_save`](crate::PgSessionLayer::before_save) and
-    /// [`valid_if`](crate::PgSessionLayer::valid_if).
+    /// [`before_save`](crate::PgSessionLayer::before_save).
     ///
     /// ```
     /// use axum_pg_session::{Error, ErrorKind};
@@ -213,6 +212,9 @@ impl Error {
     /// [`ErrorKind::SessionLimit`], [`ErrorKind::UnknownUser`] and
     /// [`ErrorKind::CrossSite`], 507 for [`ErrorKind::TooLarge`], and 500
     /// otherwise.
+    ///
+    /// If a session could not be saved, the layer's response is a 503 in place of
+    /// this 500, except for [`ErrorKind::Serialize`].
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.kind() {

@@ -187,7 +187,7 @@ fn ends_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
 
 /// Headers that describe the replaced body, or that are meant only for a
 /// successful request.
-const OF_THE_BODY: [HeaderName; 14] = [
+const OF_THE_BODY: [HeaderName; 15] = [
     header::ACCEPT_RANGES,
     header::AGE,
     header::CACHE_CONTROL,
@@ -202,16 +202,26 @@ const OF_THE_BODY: [HeaderName; 14] = [
     header::EXPIRES,
     header::LAST_MODIFIED,
     header::LOCATION,
+    header::REFRESH,
 ];
 
 /// Replaces the handler's response, which would claim a change that was not
-/// stored. The headers of other layers stay, such as CORS and the request id.
-/// The error is in the response's extensions, for applications that show their
-/// own page.
+/// stored. htmx follows its headers whatever the status is, so they go too. The
+/// headers of other layers stay, such as CORS and the request id. The error is in
+/// the response's extensions, for applications that show their own page.
 fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
     log(error);
     let (mut parts, _) = response.into_parts();
     for name in &OF_THE_BODY {
+        parts.headers.remove(name);
+    }
+    let of_htmx: Vec<_> = parts
+        .headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("hx-"))
+        .cloned()
+        .collect();
+    for name in of_htmx {
         parts.headers.remove(name);
     }
     keep_cookies_of_other_layers(&mut parts.headers);
@@ -247,7 +257,8 @@ fn log(error: &Error) {
         ErrorKind::Ended
         | ErrorKind::Ambiguous
         | ErrorKind::CrossSite
-        | ErrorKind::SessionLimit => {
+        | ErrorKind::SessionLimit
+        | ErrorKind::UnknownUser => {
             tracing::debug!(
                 error,
                 error.type = kind.name(),
@@ -267,7 +278,7 @@ fn log(error: &Error) {
             error,
             error.type = kind.name(),
             http.response.status_code = status,
-            "a session could not be saved; its request is answered with 503"
+            "a session could not be saved"
         ),
     }
 }

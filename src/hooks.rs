@@ -175,16 +175,19 @@ impl Hooks {
     }
 }
 
-/// Converts the error of a check. An error of this crate keeps its kind.
+/// Converts the error of a check. An error of this crate keeps its kind, unless
+/// it is the application's.
 fn unchecked(source: BoxError) -> Error {
-    match source.downcast::<Error>() {
-        Ok(error) => *error,
-        Err(source) => Error::caused(
-            ErrorKind::Unavailable,
-            "the `valid_if` check of the session failed",
-            source,
-        ),
-    }
+    let source = match source.downcast::<Error>() {
+        Ok(error) if error.kind() != ErrorKind::Application => return *error,
+        Ok(error) => error,
+        Err(source) => source,
+    };
+    Error::caused(
+        ErrorKind::Unavailable,
+        "the `valid_if` check of the session failed",
+        source,
+    )
 }
 
 impl fmt::Debug for Hooks {

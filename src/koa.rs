@@ -49,7 +49,8 @@ const MAX_AGE: Duration = Duration::from_hours(24);
 ///
 /// As in Koa, the id of a row says nothing of the cookie's name: two areas of a
 /// site that share a table and a prefix share their sessions, whatever their
-/// cookies are called. Give each area a [`prefix`](Self::prefix), or a table.
+/// cookies are called. Give each area a [`prefix`](Self::prefix), or a table. The
+/// users of two prefixes are the same: only a table separates them.
 ///
 /// ```
 /// use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};

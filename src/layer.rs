@@ -66,7 +66,10 @@ impl PgSessionLayer {
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
-        change(Arc::make_mut(&mut self.config));
+        let config = Arc::make_mut(&mut self.config);
+        change(config);
+        // A changed clone is another layer.
+        config.is_ignored = Arc::default();
         self
     }
 
@@ -89,6 +92,10 @@ impl PgSessionLayer {
     }
 
     /// The path under which browsers send the cookie. Default: `/`.
+    ///
+    /// A path separates nothing: a client can send the cookie to another path.
+    /// Give areas of different sessions different
+    /// [names](Self::cookie_name).
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
         self.with(|config| config.cookie.path = Some(path.into()))
     }
@@ -177,9 +184,10 @@ impl PgSessionLayer {
     /// takes no `Secure` cookie there, though Chrome and Firefox do.
     ///
     /// Cookies don't know ports: applications on `localhost:3000` and
-    /// `localhost:4000` get each other's cookies. Without `Secure` the default
-    /// name of the cookie therefore says which site it belongs to, see
-    /// [`cookie_name`](Self::cookie_name), so that they don't sign each other out.
+    /// `localhost:4000` get each other's cookies, and sign each other out. Without
+    /// `Secure` the default name of the cookie therefore names the database and
+    /// the table, see [`cookie_name`](Self::cookie_name). Applications that keep
+    /// `Secure`, or whose databases have the same name, need names of their own.
     pub fn secure(self, secure: bool) -> Self {
         self.with(|config| config.cookie.secure = Some(secure))
     }

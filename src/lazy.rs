@@ -125,10 +125,10 @@ impl LazySession {
     /// token may be unknown or expired, and unless tokens are
     /// [signed](crate::PgSessionLayer::signing_keys) it may be invented.
     ///
-    /// Use this before the handler, for example for a stricter rate limit of
-    /// visitors without a session, or to serve them from a cache. Together with
-    /// [`will_be_created`](Self::will_be_created) it bounds how many anonymous
-    /// sessions are begun:
+    /// Use this before the handler, for example to serve visitors without a
+    /// session from a cache. Don't exempt requests with a token from a rate limit,
+    /// because anybody can send one. To bound how many sessions a client begins,
+    /// ask [`will_be_created`](Self::will_be_created) after the handler:
     ///
     /// ```
     /// use axum::{
@@ -141,7 +141,7 @@ impl LazySession {
     /// # fn is_over_its_limit(_: &Request) -> bool { true }
     /// /// Refuses a client that begins one session after the other.
     /// async fn limit(session: LazySession, request: Request, next: Next) -> Result<Response, Error> {
-    ///     let is_over = !session.has_token() && is_over_its_limit(&request);
+    ///     let is_over = is_over_its_limit(&request);
     ///     let response = next.run(request).await;
     ///     if is_over && session.will_be_created() {
     ///         session.load().await?.discard()?;
@@ -411,7 +411,7 @@ fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
     match found.as_ref().map(State::origin) {
         Err(_) | Ok(Origin::ReadOnly(ReadOnlyReason::NotLoaded)) => Lookup::Failed,
         Ok(Origin::Stored(..) | Origin::Moved(..)) => Lookup::Hit,
-        Ok(Origin::ReadOnly(ReadOnlyReason::Moved { .. })) => Lookup::Moved,
+        Ok(Origin::ReadOnly(ReadOnlyReason::Moved { .. } | ReadOnlyReason::Ended)) => Lookup::Moved,
         Ok(Origin::ReadOnly(ReadOnlyReason::Ambiguous)) => Lookup::Ambiguous,
         Ok(Origin::New) if !presented.tokens.is_empty() => Lookup::Miss,
         Ok(Origin::New) if presented.forged > 0 => Lookup::Forged,

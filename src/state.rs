@@ -64,6 +64,8 @@ pub(crate) enum ReadOnlyReason {
         /// own.
         retry_after: Duration,
     },
+    /// The session was destroyed while the request was running.
+    Ended,
     /// The cookies open several sessions, or there are more of them than the
     /// layer looks up.
     Ambiguous,
@@ -74,9 +76,16 @@ pub(crate) enum ReadOnlyReason {
 }
 
 impl ReadOnlyReason {
+    /// Whether a login begins a separate session. The new token of a session that
+    /// moved may never have reached the browser.
+    fn allows_a_login(self) -> bool {
+        matches!(self, Self::Moved { .. } | Self::Ended)
+    }
+
     pub(crate) fn error(self) -> Error {
         match self {
             Self::Moved { retry_after } => Error::moved(retry_after),
+            Self::Ended => Error::ended(),
             Self::Ambiguous => Error::new(
                 ErrorKind::Ambiguous,
                 "the request carries cookies of several sessions",
@@ -404,8 +413,13 @@ impl State {
     /// handler gets a new session.
     pub(crate) fn refuse(&mut self) {
         self.forget_record();
-        if let Origin::Stored(row, token) = std::mem::replace(&mut self.origin, Origin::New) {
-            self.refused = Some(RowToDelete { row, token });
+        // The check may have saved the session, and found that it moved or ended.
+        match std::mem::replace(&mut self.origin, Origin::New) {
+            Origin::Stored(row, token) | Origin::Moved(row, token) => {
+                self.refused = Some(RowToDelete { row, token });
+            }
+            Origin::ReadOnly(reason) => self.origin = Origin::ReadOnly(reason),
+            Origin::New => {}
         }
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
@@ -422,6 +436,7 @@ impl State {
     /// Restores the session as it was last loaded or saved.
     pub(crate) fn discard(&mut self) {
         self.forget_record();
+        self.new_id = NewId::None;
         self.is_ended = false;
         self.removes_cookie = false;
         self.signs_out = false;
@@ -437,7 +452,9 @@ impl State {
 
     fn forget_record(&mut self) {
         drop(self.changes.take());
-        self.new_id = NewId::None;
+        if self.new_id != NewId::End {
+            self.new_id = NewId::None;
+        }
         self.is_touched = false;
         self.is_confirmed = false;
     }
@@ -464,21 +481,25 @@ impl State {
     }
 
     /// Whether the changes have an effect: those that leave the document as it
-    /// was count as none.
+    /// was count as none. Changes that did not fit a newer row have one: the save
+    /// reports them.
     fn is_changed(&self) -> bool {
-        !self.changes.is_empty() && (self.is_confirmed || self.base != self.document)
+        let differs = self.base != self.document || self.projection == Projection::Failed;
+        !self.changes.is_empty() && (self.is_confirmed || differs)
     }
 
-    /// A login under a replaced token begins a separate session, because the
-    /// new token may never have reached the browser.
+    /// The login that begins a session separate from the one that the request
+    /// loaded.
     fn logs_in_separately(&self) -> Option<&Arc<Login>> {
-        match (&self.origin, &self.new_id) {
-            (
-                Origin::ReadOnly(ReadOnlyReason::Moved { .. }) | Origin::Moved(..),
-                NewId::Login(login),
-            ) => Some(login),
-            _ => None,
-        }
+        let NewId::Login(login) = &self.new_id else {
+            return None;
+        };
+        let is_separate = match &self.origin {
+            Origin::Moved(..) => true,
+            Origin::ReadOnly(reason) => reason.allows_a_login(),
+            Origin::New | Origin::Stored(..) => false,
+        };
+        is_separate.then_some(login)
     }
 
     // Outcomes of a save.
@@ -524,8 +545,9 @@ impl State {
     pub(crate) fn settle_failed(&mut self, error: &Error) {
         let has_row = matches!(self.origin, Origin::Stored(..) | Origin::Moved(..));
         if error.kind() == ErrorKind::Ended && has_row && !self.is_ended {
-            self.origin = Origin::ReadOnly(ReadOnlyReason::Moved {
-                retry_after: error.retry_after().unwrap_or(Duration::from_secs(1)),
+            self.origin = Origin::ReadOnly(match error.retry_after() {
+                Some(retry_after) => ReadOnlyReason::Moved { retry_after },
+                None => ReadOnlyReason::Ended,
             });
             self.base = Arc::clone(&self.blank);
         }

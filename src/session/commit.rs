@@ -71,9 +71,9 @@ impl Session {
         let must_hold = closing.on_failure == FailurePolicy::Refuse
             || writes.end_something()
             || prepared.is_err();
-        let is_held = self.holds_a_renewed_cookie(&cookie) && !writes.save_the_row();
+        let was_held = self.holds_a_renewed_cookie(&cookie);
         let outcome = self.execute(writes, &mut cookie).await.and(prepared);
-        if is_held {
+        if was_held && self.holds_a_renewed_cookie(&cookie) {
             self.drop_if_moved(&mut cookie).await;
         }
         let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
@@ -100,11 +100,12 @@ impl Session {
     /// replace the new token in the browser.
     async fn drop_if_moved(&self, cookie: &mut CookieChange) {
         let id = self.state().row().map(|row| row.id.clone());
-        let is_live = match id {
-            Some(id) => self.store().is_live(id).await,
-            None => false,
+        let is_dead = match id {
+            // Without the database's word the cookie keeps what was saved.
+            Some(id) => matches!(self.store().is_live(id).await, Ok(false)),
+            None => true,
         };
-        if !is_live {
+        if is_dead {
             drop_dead_token(cookie);
         }
     }
@@ -155,6 +156,8 @@ impl Session {
     ) -> Result<(), Error> {
         if let Some(row) = writes.refused {
             self.delete_row(row, true).await?;
+            // The application's check may have saved a new id.
+            drop_dead_token(cookie);
         }
         if let Some(row) = writes.ended {
             let terms = row.terms();

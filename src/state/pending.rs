@@ -109,11 +109,6 @@ impl PendingWrites {
         self.ended.is_some() || self.refused.is_some() || ends_an_id
     }
 
-    /// Whether the outcome shows if the row still has its id.
-    pub(crate) fn save_the_row(&self) -> bool {
-        matches!(self.write, RowWrite::Save(..))
-    }
-
     /// Whether the response waits for the database.
     pub(crate) fn need_a_statement(&self) -> bool {
         let is_free = matches!(
@@ -140,7 +135,11 @@ impl State {
             is_confirmed,
             changes: self.changes.take(),
         };
-        let id = std::mem::replace(&mut self.new_id, NewId::None);
+        let id = match &mut self.new_id {
+            // It stays, so that no later save or response claims this logout.
+            NewId::End => NewId::End,
+            id => std::mem::replace(id, NewId::None),
+        };
         self.is_touched = false;
         PendingWrites {
             refused: self.refused.take(),
@@ -177,7 +176,8 @@ impl State {
         touch: Touch,
     ) -> RowWrite {
         match (&self.origin, id) {
-            (Origin::New | Origin::ReadOnly(ReadOnlyReason::Moved { .. }), NewId::Login(login)) => {
+            (Origin::New, NewId::Login(login)) => self.begin(login),
+            (Origin::ReadOnly(reason), NewId::Login(login)) if reason.allows_a_login() => {
                 self.begin(login)
             }
             (Origin::New, _) if touch == Touch::Always || self.is_worth_a_row(&record) => {

@@ -59,10 +59,10 @@ impl PgSessionStore {
         Ok(rows)
     }
 
-    /// Whether the row has a session now. `false` also if the database fails.
-    pub(crate) async fn is_live(&self, id: RowId) -> bool {
-        let rows = self.load_rows(&[id]).await;
-        rows.is_ok_and(|rows| rows.iter().any(|row| row.successor().is_none()))
+    /// Whether the session still has this id.
+    pub(crate) async fn is_live(&self, id: RowId) -> Result<bool, Error> {
+        let rows = self.load_rows(&[id]).await?;
+        Ok(rows.iter().any(|row| row.successor().is_none()))
     }
 
     /// A row for a session that this request began, under a token that was

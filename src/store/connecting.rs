@@ -112,7 +112,8 @@ fn of_refusal(code: &str, text: &str, is_fatal: bool) -> Option<&'static str> {
         "08P01" if text.contains("unsupported startup parameter") => Some(PARAMETER_AT_POOLER),
         "08P01" if text.contains("no such database") => Some(DATABASE),
         "08P01" if text.contains("no such user") => Some(LOGIN),
-        "08P01" if text.contains("password authentication failed") => Some(PASSWORD),
+        // "SASL" with SCRAM, "password" with other methods.
+        "08P01" if text.contains("authentication failed") => Some(PASSWORD),
         _ => None,
     }
 }
@@ -277,6 +278,14 @@ mod tests {
         for code in ["42501", "42704", "22023", "42601", "55P02", "0A000"] {
             assert_eq!(of_refusal(code, "", false), None, "{code}");
             assert!(of_refusal(code, "", true).is_some(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_password_at_a_pooler_is_a_refusal_with_each_method() {
+        for method in ["SASL", "password"] {
+            let text = format!("{method} authentication failed");
+            assert_eq!(of_refusal("08P01", &text, true), Some(PASSWORD), "{text}");
         }
     }
 

@@ -88,6 +88,20 @@ impl Database {
         outcome
     }
 
+    /// As [`run`](Self::run), for one message of the simple protocol, which no
+    /// pooler takes apart, to a server that may not even know our transactions.
+    pub(super) async fn ask_any_server<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let alone = Self {
+            pooling: Pooling::Own,
+            isolation: Isolation::default(),
+            ..self.clone()
+        };
+        alone.run(LOOK, work).await
+    }
+
     /// As [`run`](Self::run), for what is asked before it is known what stands
     /// between this process and Postgres.
     pub(super) async fn look<T>(
@@ -98,13 +112,7 @@ impl Database {
             pooling: Pooling::Transaction,
             ..self.clone()
         };
-        let call = Call {
-            operation: Operation::Inspect,
-            table: None,
-            rows: 1,
-            origins: Origins::Here,
-        };
-        careful.run(call, work).await
+        careful.run(LOOK, work).await
     }
 
     fn begin(&self, call: &Call<'_>) -> Running<'_> {
@@ -270,6 +278,14 @@ enum Watch {
     Over,
     GoesOn,
 }
+
+/// A question about the server or the table.
+const LOOK: Call<'static> = Call {
+    operation: Operation::Inspect,
+    table: None,
+    rows: 1,
+    origins: Origins::Here,
+};
 
 /// How long the server may work on one transaction.
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,7 @@ impl SetUp {
     pub(super) async fn check_engine(&self) -> Result<(), Error> {
         let version = self
             .database
-            .look(|connection| Box::pin(async move { Ok(version(connection).await?) }))
+            .ask_any_server(|connection| Box::pin(async move { Ok(version(connection).await?) }))
             .await?;
         let host = host(&self.database);
         match refusal(&version, &host) {

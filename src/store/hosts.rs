@@ -1,5 +1,7 @@
 //! The servers that a URL names.
 
+use std::env;
+
 use sqlx::postgres::PgConnectOptions;
 
 use crate::{Error, ErrorKind};
@@ -163,8 +165,11 @@ impl<'u> Parts<'u> {
     }
 
     /// At least what the parameter says beside its own: never in the clear.
+    /// `PGSSLMODE` may ask for more, and yields to the URL.
     fn sslmode_for_channel_binding(&self) -> Option<&'static str> {
-        let is_unsaid = self.last(&SSLMODE).is_none();
+        let mode = env::var("PGSSLMODE");
+        let is_strong = mode.is_ok_and(|mode| mode.starts_with("verify-"));
+        let is_unsaid = self.last(&SSLMODE).is_none() && !is_strong;
         (self.requires_channel_binding() && is_unsaid).then_some("require")
     }
 

@@ -7,14 +7,13 @@
 //! of the token holds an [`Undelivered`]. Dropping it starts a task that
 //! restores the row of the old id and deletes the new one, in one transaction:
 //!
-//! 1. It locks the row of the old id, also if that id is deleted. The transaction of the new id holds that
-//!    lock until its end. So the outcome of that transaction is now known, even
-//!    if the connection was lost during the commit.
+//! 1. It locks the row of the old id, also if that id is deleted. The transaction
+//!    of the new id holds that lock until its end. So the outcome of that
+//!    transaction is now known, even if the connection was lost during the commit.
 //! 2. If the old row forwards to the new id (or nowhere, after a login that
 //!    dropped the data), and the document of the new row is unchanged, the old
-//!    row gets back what it held.
-//!    After the 60 seconds of the forwarding, or if the new id belongs to another
-//!    user, only the new row is deleted.
+//!    row gets back what it held. After the 60 seconds of the forwarding, or if
+//!    the new id belongs to another user, only the new row is deleted.
 //! 3. If another request saved a change to the new row meanwhile, nothing is
 //!    undone, because that change was acknowledged.
 //!
@@ -32,7 +31,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     Error,
-    expiry::Extent,
+    expiry::{Extent, FORWARDING},
     format::OldId,
     id::RowId,
     store::{
@@ -210,10 +209,11 @@ async fn move_back(
     }
     // The forwarding expired, or the session was destroyed by its old id.
     let is_ended = table.old_id == OldId::Forwards && old.is_none();
+    let is_late = now.times.now - after.times.now > FORWARDING.as_secs_f64();
     // All sessions of the former user may have been destroyed since, when this
     // one was another user's.
     let is_another_users = before.user.is_some() && before.user != after.user;
-    if is_ended || is_another_users {
+    if is_ended || is_late || is_another_users {
         return delete(table, connection, &after.id).await;
     }
     if table.old_id == OldId::IsDeleted {

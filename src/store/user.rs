@@ -396,25 +396,23 @@ impl UserSessions {
     /// [`destroy_all_in`](Self::destroy_all_in).
     ///
     /// ```
-    /// use axum_pg_session::{Error, PgSessionStore, Session};
+    /// use axum_pg_session::{Error, PgSessionStore, SessionId};
     /// use sqlx::PgPool;
     ///
     /// async fn change_password(
     ///     pool: &PgPool,
     ///     store: &PgSessionStore,
-    ///     session: &Session,
+    ///     user: &str,
+    ///     this: &SessionId,
     ///     hash: &str,
     /// ) -> Result<u64, Error> {
-    ///     let (Some(user), Some(this)) = (session.user_id(), session.id()) else {
-    ///         return Ok(0);
-    ///     };
     ///     let mut transaction = pool.begin().await?;
     ///     sqlx::query("UPDATE account SET password = $2 WHERE name = $1")
-    ///         .bind(&user)
+    ///         .bind(user)
     ///         .bind(hash)
     ///         .execute(&mut *transaction)
     ///         .await?;
-    ///     let ended = store.user(user).destroy_others_in(&mut transaction, &this).await?;
+    ///     let ended = store.user(user).destroy_others_in(&mut transaction, this).await?;
     ///     transaction.commit().await?;
     ///     Ok(ended)
     /// }

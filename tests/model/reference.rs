@@ -185,6 +185,8 @@ struct View {
     in_flight: bool,
     /// The end also of what the save in flight commits.
     ends_in_flight: bool,
+    /// The record does not fit the row that a save has left. The next save tells.
+    is_misfit: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -193,6 +195,7 @@ struct Debt {
     base: Document,
     document: Document,
     record: Vec<Change>,
+    is_misfit: bool,
     id: Id,
     keep: bool,
     user: Option<String>,
@@ -376,6 +379,7 @@ impl View {
             is_foreign: false,
             in_flight: false,
             ends_in_flight: false,
+            is_misfit: false,
         }
     }
 
@@ -400,7 +404,10 @@ impl View {
 
     fn forget_changes(&mut self) {
         self.record.clear();
-        self.id = Id::Stays;
+        self.is_misfit = false;
+        if self.id != Id::Ends {
+            self.id = Id::Stays;
+        }
         self.keep = false;
     }
 
@@ -415,7 +422,7 @@ impl View {
         self.base = settled.base;
         // One that does not fit is told when it is saved.
         let record = self.record.clone();
-        drop(replay(&record, &mut self.document));
+        self.is_misfit = replay(&record, &mut self.document).is_err();
     }
 
     fn destroy(&mut self) {
@@ -438,6 +445,7 @@ impl View {
 
     fn discard(&mut self) {
         self.forget_changes();
+        self.id = Id::Stays;
         self.asked = false;
         self.ends_in_flight = false;
         if let Some((row, base, user)) = self.doomed.take() {
@@ -457,7 +465,8 @@ impl View {
             }
             Origin::Stored(_) => {
                 self.id != Id::Stays
-                    || (!self.record.is_empty() && (is_confirmed || self.document != self.base))
+                    || (!self.record.is_empty()
+                        && (is_confirmed || self.is_misfit || self.document != self.base))
             }
             Origin::Moved(_) | Origin::Ended => matches!(self.id, Id::LogsIn { .. }),
             Origin::Ambiguous => false,
@@ -470,7 +479,11 @@ impl View {
             base: self.base.clone(),
             document: self.document.clone(),
             record: std::mem::take(&mut self.record),
-            id: std::mem::replace(&mut self.id, Id::Stays),
+            is_misfit: std::mem::take(&mut self.is_misfit),
+            id: match &mut self.id {
+                Id::Ends => Id::Ends,
+                id => std::mem::replace(id, Id::Stays),
+            },
             keep: std::mem::take(&mut self.keep),
             user: self.user.clone(),
             version: self.version,
@@ -878,10 +891,9 @@ impl Model {
             Origin::Ended if matches!(debt.id, Id::LogsIn { .. }) && self.either() => {
                 self.pay_new(debt, cookie)
             }
-            Origin::Ended => Err(Failure {
-                kind: ErrorKind::Ended,
-                retry: Some((1, 5)),
-            }),
+            // Only a new id is worth another attempt.
+            Origin::Ended if self.either() => Err(failure(ErrorKind::Ended)),
+            Origin::Ended => Err(refused_for_now()),
         }
     }
 
@@ -980,8 +992,8 @@ impl Model {
         debt: Debt,
         cookie: &mut Cookie,
     ) -> Result<Settled, Failure> {
-        let is_changed =
-            !debt.record.is_empty() && (debt.is_confirmed || debt.document != debt.base);
+        let is_changed = !debt.record.is_empty()
+            && (debt.is_confirmed || debt.is_misfit || debt.document != debt.base);
         if !is_changed {
             if debt.keep && *self.state(row) == State::Live {
                 // Unless another request has extended it.

@@ -167,14 +167,14 @@ fn pooler(server: &Server) -> Option<Pooler> {
 
 pub(crate) fn run(settings: &Settings) -> Report {
     tell(&format!("MODEL_SEED={}", settings.seed));
-    let url = Server::builder()
+    let server = Server::builder()
         .setting("max_connections", "400")
         .setting("autovacuum", "off")
         .setting("synchronous_commit", "off")
         .setting("deadlock_timeout", "50ms")
         .start()
         .expect("a server");
-    let pooler = pooler(&url);
+    let pooler = pooler(&server);
     let through = pooler.as_ref().map(|pooler| pooler.url_of("postgres"));
     let shared = Arc::new(Shared {
         settings: settings.clone(),
@@ -193,7 +193,7 @@ pub(crate) fn run(settings: &Settings) -> Report {
     };
     let threads: Vec<_> = (0..lanes)
         .map(|number| {
-            let (shared, url) = (Arc::clone(&shared), url.url());
+            let (shared, url) = (Arc::clone(&shared), server.url());
             let through = through.clone();
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()

@@ -107,6 +107,13 @@ async fn execute(connection: &mut PgConnection, sql: &str) {
         .unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
+/// Of one process of the application.
+fn pool(options: &PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(5)
+        .connect_lazy_with(options.clone())
+}
+
 impl Lane {
     /// The stores connect `through` a transaction pooler, if there is one.
     pub(crate) async fn new(url: &str, through: Option<&str>, number: usize) -> Self {
@@ -118,16 +125,11 @@ impl Lane {
         };
         let options = named(url);
         let of_stores = named(through.unwrap_or(url));
-        let pool = |options: PgConnectOptions| {
-            PgPoolOptions::new()
-                .max_connections(5)
-                .connect_lazy_with(options)
-        };
         let connect = || PgConnection::connect_with(&options);
         let admin_options = options.clone().application_name("model admin");
         let mut lane = Self {
             number,
-            pools: [pool(of_stores.clone()), pool(of_stores.clone())],
+            pools: [pool(&of_stores), pool(&of_stores)],
             admin: PgConnection::connect_with(&admin_options)
                 .await
                 .expect("a connection"),
@@ -367,11 +369,7 @@ impl Lane {
             .await
             .expect("a connection");
         self.stores.clear();
-        for pool in &mut self.pools {
-            *pool = PgPoolOptions::new()
-                .max_connections(5)
-                .connect_lazy_with(self.of_stores.clone());
-        }
+        self.pools = [pool(&self.of_stores), pool(&self.of_stores)];
     }
 }
 

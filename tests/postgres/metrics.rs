@@ -517,7 +517,7 @@ async fn ends_at_the_limit_are_counted_once_they_are_committed() {
     for is_behind_a_pooler in [false, true] {
         let meters = Meters::install();
         let site = Site::new().await;
-        let store = site.store.clone().transaction_pooler(is_behind_a_pooler);
+        let store = PgSessionStore::new(site.pool.clone()).transaction_pooler(is_behind_a_pooler);
         let store = store.max_sessions_per_user(NonZeroU32::MIN, AtLimit::EndOldest);
         let page = async |session: Session| session.login("alice");
         let app = app_with(PgSessionLayer::new(store), page);

@@ -1,10 +1,12 @@
 //! More than one layer in front of a page, and more than one app on a store.
 
+use std::time::Duration;
+
 use axum::{Router, routing::get};
 use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
 use sqlx::postgres::PgPoolOptions;
 
-use crate::support::{Browser, Rows, Site, app, site::pages};
+use crate::support::{Browser, Rows, Site, app, log::Log, site::pages};
 
 /// `/both/{value}` writes to either session, `/read` answers both, and all
 /// other pages are those of the inner layer.
@@ -207,4 +209,23 @@ async fn of_two_layers_with_one_cookie_the_inner_does_nothing() {
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
     assert_eq!(browser.get("/destroy").await.set_cookies().len(), 1);
     assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn a_layer_that_has_no_effect_is_logged_once() {
+    let site = Site::new().await;
+    let outer = site.layer();
+    let changed = outer.clone().idle_timeout(Duration::from_secs(300));
+    let warnings = async |inner: PgSessionLayer, requests: usize| {
+        let log = Log::keep();
+        let app = pages().layer(inner).layer(outer.clone());
+        for _ in 0..requests {
+            Browser::new(&app).get("/keys").await;
+        }
+        log.text().matches("has no effect").count()
+    };
+    assert_eq!(warnings(site.layer(), 2).await, 1);
+    assert_eq!(warnings(changed, 2).await, 1);
+    // A layer that is added twice is not mistaken for two.
+    assert_eq!(warnings(outer.clone(), 1).await, 0);
 }

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -12,6 +12,7 @@ use std::{
 use axum::{
     Router,
     extract::State,
+    handler::Handler,
     http::{HeaderName, HeaderValue, StatusCode},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
@@ -29,6 +30,29 @@ use crate::support::{
     page::{Gate, UnderWay, app_with, dropped_after, patiently, until},
     texts,
 };
+
+/// A site, and a browser whose session there has the key `a`.
+async fn visited() -> (Site, Browser) {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    (site, browser)
+}
+
+/// Visits a page that gives its session a new id. The commit is held until the
+/// store no longer waits for it.
+async fn commits_too_late<H, T>(site: &Site, store: PgSessionStore, browser: &Browser, page: H)
+where
+    H: Handler<T, ()>,
+    T: 'static,
+{
+    let held = site.hold_commits().await;
+    let layer = PgSessionLayer::new(store.timeout(Duration::from_millis(300)));
+    let answer = browser.at(&app_with(layer, page)).peek("/page").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+    drop(held);
+}
 
 #[tokio::test]
 async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
@@ -118,9 +142,7 @@ async fn a_body_that_goes_on_reading_sees_nothing_of_the_new_session() {
 
 #[tokio::test]
 async fn a_touch_after_a_save_that_followed_leaves_the_cookie_of_the_other_tab() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, mut browser) = visited().await;
     let late = UnderWay::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
@@ -218,9 +240,7 @@ async fn a_save_that_the_hook_refuses_drops_the_changes() {
 
 #[tokio::test]
 async fn a_poll_under_an_expired_token_leaves_the_cookie_of_a_new_sign_in() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, mut browser) = visited().await;
     site.rows()
         .execute("UPDATE TABLE SET expiry = now() - interval '1 s'")
         .await;
@@ -296,9 +316,7 @@ async fn a_login_in_flight_brings_nothing_back_of_a_session_that_was_ended() {
 
 #[tokio::test]
 async fn a_write_under_an_old_id_is_refused_for_as_long_as_retry_after_says() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, mut browser) = visited().await;
     // The response with the new token is lost.
     browser.peek("/cycle").await;
     let refused = browser.peek("/insert/b/2").await;
@@ -326,20 +344,15 @@ async fn a_new_id_whose_commit_comes_too_late_is_undone() {
         let mut browser = site.browser();
         browser.get("/insert/a/1").await;
         let before = site.rows().dump().await;
-        let held = site.hold_commits().await;
-        let store = site.elsewhere().await.timeout(Duration::from_millis(300));
-        let page = app_with(PgSessionLayer::new(store), async move |session: Session| {
+        let page = async move |session: Session| {
             session.insert("b", 2)?;
             match act {
                 "cycle" => session.cycle_id(),
                 "login" => session.login("alice"),
                 _ => session.login(Login::new("alice").drop_data()),
             }
-        });
-        let answer = browser.at(&page).get("/page").await;
-        assert_eq!(answer.status, 503, "{act}");
-        assert!(answer.sets_no_cookie());
-        drop(held);
+        };
+        commits_too_late(&site, site.elsewhere().await, &browser, page).await;
         site.settled().await;
         patiently(until(async || site.rows().dump().await == before)).await;
         assert_eq!(browser.get("/keys").await.body, "a", "{act}");
@@ -348,9 +361,7 @@ async fn a_new_id_whose_commit_comes_too_late_is_undone() {
 
 #[tokio::test]
 async fn a_new_id_whose_request_was_given_up_is_undone() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, mut browser) = visited().await;
     let before = site.rows().dump().await;
     let held = site.hold_commits().await;
     let given_up = {
@@ -389,13 +400,8 @@ async fn a_login_of_another_user_that_is_undone_ends_the_session_of_the_former_u
     alice.get("/insert/a/1").await;
     let mut sign_in = alice.at(&site.app_with(async |session: Session| session.login("alice")));
     sign_in.get("/page").await;
-    let held = site.hold_commits().await;
-    let store = site.elsewhere().await.timeout(Duration::from_millis(300));
-    let page = app_with(PgSessionLayer::new(store), async |session: Session| {
-        session.login("bob")
-    });
-    assert_eq!(sign_in.at(&page).get("/page").await.status, 503);
-    drop(held);
+    let page = async |session: Session| session.login("bob");
+    commits_too_late(&site, site.elsewhere().await, &sign_in, page).await;
     let live = "SELECT count(*)::text FROM session WHERE user_id IS NOT NULL";
     until(async || texts(&site.pool, live).await == ["0"]).await;
     site.settled().await;
@@ -493,9 +499,7 @@ async fn of_twenty_requests_that_take_a_value_one_gets_it() {
 
 #[tokio::test]
 async fn of_twenty_attempts_under_a_limit_of_three_three_pass() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, browser) = visited().await;
     let numbers = at_once(&site, &browser, 20, |session| {
         Box::pin(async move {
             let number = session
@@ -619,9 +623,7 @@ async fn a_take_beside_one_that_fails_returns_what_it_commits() {
 
 #[tokio::test]
 async fn a_second_login_keeps_the_data_of_the_former_user_apart() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, browser) = visited().await;
     let mut bob = browser.at(&site.app_with(async |session: Session| session.login("bob")));
     bob.get("/page").await;
     let late = UnderWay::begin(&bob, "/page", |gate| {
@@ -645,14 +647,8 @@ async fn a_new_id_of_koas_whose_commit_comes_too_late_is_undone() {
     let site = Site::of_koa().await;
     let mut browser = site.browser();
     browser.get("/insert/a/1").await;
-    let held = site.hold_commits().await;
-    let store = site.store.clone().timeout(Duration::from_millis(300));
-    let page = app_with(PgSessionLayer::new(store), async |session: Session| {
-        session.cycle_id()
-    });
-    let answer = browser.at(&page).get("/page").await;
-    assert_eq!(answer.status, 503);
-    drop(held);
+    let page = async |session: Session| session.cycle_id();
+    commits_too_late(&site, site.store.clone(), &browser, page).await;
     site.settled().await;
     patiently(until(async || {
         browser.peek("/keys").await.body == "a" && site.rows().count().await == 1
@@ -671,13 +667,8 @@ async fn a_login_of_koas_that_is_undone_keeps_the_age_of_the_session() {
     site.rows().execute(an_hour_ago).await;
     let created = "SELECT id || created FROM session";
     let before = texts(&site.pool, created).await;
-    let held = site.hold_commits().await;
-    let store = site.store.clone().timeout(Duration::from_millis(300));
-    let page = app_with(PgSessionLayer::new(store), async |session: Session| {
-        session.login("alice")
-    });
-    assert_eq!(browser.at(&page).get("/page").await.status, 503);
-    drop(held);
+    let page = async |session: Session| session.login("alice");
+    commits_too_late(&site, site.store.clone(), &browser, page).await;
     until(async || {
         site.settled().await;
         texts(&site.pool, created).await == before
@@ -689,9 +680,7 @@ async fn a_login_of_koas_that_is_undone_keeps_the_age_of_the_session() {
 /// Otherwise the dead token would replace the new one in the browser.
 #[tokio::test]
 async fn a_cookie_that_a_save_renewed_is_not_sent_after_the_session_got_a_new_id() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, mut browser) = visited().await;
     for (moves, seconds) in [(false, 900), (true, 800)] {
         let late = UnderWay::begin(&browser, "/page", |gate| {
             site.app_with(async move |session: Session| {
@@ -710,6 +699,123 @@ async fn a_cookie_that_a_save_renewed_is_not_sent_after_the_session_got_a_new_id
         assert_eq!(answer.sets_no_cookie(), moves);
     }
     assert_eq!(browser.get("/keys").await.body, "a");
+}
+
+#[tokio::test]
+async fn a_logout_that_a_request_cannot_execute_is_an_error_whatever_else_it_does() {
+    let (site, browser) = visited().await;
+    browser.peek("/cycle").await;
+    let saves_nothing = site.layer().save_if(|_, _| false);
+    let page = async |session: Session| session.logout();
+    assert_eq!(
+        browser
+            .at(&app_with(saves_nothing, page))
+            .peek("/page")
+            .await
+            .status,
+        503
+    );
+    let page = site.app_with(async |session: Session| {
+        session.logout()?;
+        drop(session.save().await);
+        Ok::<_, Error>(())
+    });
+    let answer = browser.at(&page).peek("/page").await;
+    assert_eq!(answer.status, 503);
+    assert!(!answer.headers.contains_key("clear-site-data"));
+    let page = site.app_with(async |session: Session| {
+        session.logout()?;
+        session.discard()
+    });
+    assert_eq!(browser.at(&page).peek("/page").await.status, 200);
+}
+
+/// It fitted what the request had loaded.
+#[tokio::test]
+async fn a_change_that_does_not_fit_the_row_of_an_earlier_save_is_an_error() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/increment/n").await;
+    let page = site.app_with(async |session: Session| {
+        session.insert("a", 1)?;
+        let saving = session.clone();
+        let save = async move { saving.save().await };
+        let update = async {
+            tokio::task::yield_now().await;
+            session
+                .update("n", |n: Option<u64>| n.unwrap_or(0) + 1)
+                .map(drop)
+        };
+        let (saved, updated) = tokio::join!(save, update);
+        saved.and(updated)
+    });
+    let mut lock = site.lock_rows().await;
+    let late = browser.at(&page);
+    let visit = tokio::spawn(async move { late.peek("/page").await.status });
+    site.blocked(1).await;
+    let other = "UPDATE session SET session = '{\"n\": \"text\"}'";
+    sqlx::query(other).execute(&mut *lock).await.expect("a row");
+    lock.commit().await.expect("a commit");
+    assert_eq!(visit.await.expect("no panic"), 503);
+    assert_eq!(site.rows().document().await["a"], 1);
+}
+
+#[tokio::test]
+async fn a_second_save_of_a_destroyed_session_is_not_worth_another_attempt() {
+    let (site, mut browser) = visited().await;
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.insert("b", 1)?;
+            drop(session.save().await);
+            session.insert("c", 1)
+        })
+    })
+    .await;
+    browser.get("/destroy").await;
+    let answer = late.finish().await;
+    assert_eq!(answer.status, 503);
+    assert!(!answer.headers.contains_key("retry-after"));
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn what_a_check_saved_is_deleted_when_it_refuses_the_session() {
+    let (site, browser) = visited().await;
+    let strict = site.layer().valid_if(async |session, _| {
+        session.cycle_id()?;
+        session.save().await?;
+        Ok::<_, Error>(false)
+    });
+    let page = async |session: Session| session.get::<String>("a").map(Option::unwrap_or_default);
+    let answer = browser.at(&app_with(strict, page)).get("/page").await;
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
+    assert!(answer.sets_no_cookie());
+    let live = "SELECT count(*)::text FROM session WHERE session::text NOT LIKE '%successor%'";
+    assert_eq!(texts(&site.pool, live).await, ["0"]);
+}
+
+#[tokio::test]
+async fn a_check_that_saves_a_session_that_moved_ends_it_when_it_refuses() {
+    let (site, mut browser) = visited().await;
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        let strict = site.layer().valid_if(move |session, _| {
+            let gate = gate.clone();
+            async move {
+                gate.pass().await;
+                session.insert("checked", true)?;
+                session.save().await?;
+                Ok::<_, Error>(false)
+            }
+        });
+        app_with(strict, async |session: Session| {
+            session.is_new().to_string()
+        })
+    })
+    .await;
+    browser.get("/cycle").await;
+    assert_eq!(late.finish().await.body, "true");
+    assert_eq!(browser.get("/keys").await.body, "");
 }
 
 /// An undone id is not there any more when it is followed.
@@ -739,7 +845,7 @@ async fn a_new_id_that_is_undone_while_it_is_looked_up_leads_back_to_the_session
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .after_release(move |_, _| {
-                let is_armed = armed.swap(false, SeqCst);
+                let is_armed = armed.swap(false, Ordering::SeqCst);
                 let undoing = undoing.clone();
                 Box::pin(async move {
                     if is_armed {
@@ -756,14 +862,14 @@ async fn a_new_id_that_is_undone_while_it_is_looked_up_leads_back_to_the_session
         store.check().await.expect("a table");
         let layer = PgSessionLayer::new(store.clone());
         until(async || pool.num_idle() == 1).await;
-        is_armed.store(true, SeqCst);
+        is_armed.store(true, Ordering::SeqCst);
         let is_found = match act {
             "load" => store.load(&id).await.expect("no error").is_some(),
             "touch" => layer.touch(&id).await.expect("no error"),
             _ => store.user("ada").destroy(&id).await.expect("no error"),
         };
         assert!(is_found, "{act}");
-        assert!(!is_armed.load(SeqCst), "{act}");
+        assert!(!is_armed.load(Ordering::SeqCst), "{act}");
         execute(&site.pool, "DROP TABLE before").await;
     }
 }
@@ -836,9 +942,7 @@ async fn a_login_decides_how_long_the_browser_keeps_the_cookie() {
 
 #[tokio::test]
 async fn a_session_decides_how_long_the_browser_keeps_the_cookie() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, mut browser) = visited().await;
     let page = site.app_with(async |session: Session| {
         session.set_cookie_lifetime(CookieLifetime::BrowserSession)
     });
@@ -903,9 +1007,7 @@ async fn a_closure_that_uses_its_own_session_is_an_error() {
 
 #[tokio::test]
 async fn a_check_that_loads_the_session_that_it_checks_is_an_error() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, browser) = visited().await;
     let shared = Arc::new(std::sync::Mutex::new(None::<LazySession>));
     let seen = Arc::clone(&shared);
     let layer = site.layer().valid_if(move |_, _| {
@@ -923,16 +1025,19 @@ async fn a_check_that_loads_the_session_that_it_checks_is_an_error() {
 
 #[tokio::test]
 async fn a_check_that_fails_leaves_the_session() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let layer = site
-        .layer()
-        .valid_if(async |_, _| Err::<bool, _>("the list of banned users is away"));
-    let answer = browser.at(&app(layer)).get("/keys").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
-    assert_eq!(browser.get("/keys").await.body, "a");
+    let (site, mut browser) = visited().await;
+    let layers = [
+        site.layer()
+            .valid_if(async |_, _| Err::<bool, _>("the list of banned users is away")),
+        site.layer()
+            .valid_if(async |_, _| Err::<bool, _>(Error::application("it is away"))),
+    ];
+    for layer in layers {
+        let answer = browser.at(&app(layer)).get("/keys").await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.sets_no_cookie());
+        assert_eq!(browser.get("/keys").await.body, "a");
+    }
 }
 
 #[tokio::test]
@@ -989,7 +1094,11 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
             "/",
             get(async |session: Session| {
                 session.insert("a", 1)?;
-                Ok::<_, Error>([("etag", "\"1\""), ("content-type", "text/html")])
+                Ok::<_, Error>([
+                    ("etag", "\"1\""),
+                    ("content-type", "text/html"),
+                    ("hx-redirect", "/welcome"),
+                ])
             }),
         )
         .layer(from_fn(cors))
@@ -997,7 +1106,9 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
     let answer = Browser::new(&app).get("/").await;
     assert_eq!(answer.status, 503);
     assert_eq!(answer.headers[ORIGIN], "*");
-    assert!(!answer.headers.contains_key("etag"));
+    for header in ["etag", "hx-redirect"] {
+        assert!(!answer.headers.contains_key(header), "{header}");
+    }
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
     let app = app.layer(axum::middleware::map_response(own_page));
     let answer = Browser::new(&app).get("/").await;
@@ -1030,9 +1141,7 @@ async fn a_session_that_is_not_loaded_yet_shows_no_cookie_when_it_is_printed() {
 
 #[tokio::test]
 async fn of_two_touches_of_a_session_that_was_ended_none_sends_its_token() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let (site, browser) = visited().await;
     let layer = site.layer().touch_interval(Duration::ZERO);
     let touch = |gate: Gate| {
         app_with(layer.clone(), async move |session: Session| {

@@ -280,7 +280,7 @@ async fn a_pool_without_a_free_connection_is_a_503_within_the_timeout() {
 #[tokio::test]
 async fn the_documented_timeout_is_the_default() {
     let site = Site::without_table().await;
-    let store = PgSessionStore::new(site.pool.clone());
+    let store = PgSessionStore::new(site.pool);
     let default = format!("{store:?}");
     assert!(default.contains("timeout: 5s"), "{default}");
     let changed = format!("{:?}", store.timeout(SHORT));

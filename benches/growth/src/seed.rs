@@ -5,18 +5,16 @@ use sqlx::{AssertSqlSafe, PgPool};
 /// Of a document without its filling, about.
 const FRAME: u64 = 48;
 
-/// The token of the nth visitor. Rows are made by the million in SQL, which
-/// reckons the same: a row's id is the digest of its token.
-fn token(visitor: u64) -> [u8; 32] {
-    Sha256::digest(format!("visitor {visitor}")).into()
-}
-
+/// The cookie of the nth visitor, as the browser sends it.
 pub(crate) fn cookie(visitor: u64) -> String {
-    format!("__Host-id={}", URL_SAFE_NO_PAD.encode(token(visitor)))
+    let token = Sha256::digest(format!("visitor {visitor}"));
+    format!("__Host-id={}", URL_SAFE_NO_PAD.encode(token))
 }
 
+/// The digest of the cookie. [`insert`] computes the same in SQL, as it makes
+/// millions of rows.
 pub(crate) fn row_id(visitor: u64) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(token(visitor)))
+    URL_SAFE_NO_PAD.encode(Sha256::digest(cookie(visitor)))
 }
 
 /// Rows of visitors from `first` on.
@@ -48,16 +46,18 @@ impl Life {
 pub(crate) async fn insert(pool: &PgPool, table: &str, rows: Rows) -> Result<(), sqlx::Error> {
     let sql = format!(
         "INSERT INTO {table} (id, expiry, session)
-         SELECT translate(
-                    rtrim(encode(sha256(sha256(convert_to('visitor ' || n, 'UTF8'))), 'base64'), '='),
-                    '+/', '-_'),
+         SELECT {id},
                 {expiry},
                 json_build_object('visitor', n, 'visits', 0, 'filling', left(
                     (SELECT string_agg(md5(n || ' ' || part), '')
                      FROM generate_series(0, $3::int8 / 32) AS part),
                     $3::int4))
          FROM generate_series($1::int8, $2::int8) AS n",
-        expiry = rows.life.sql()
+        id = base64url(&format!(
+            "sha256(convert_to('__Host-id=' || {token}, 'UTF8'))",
+            token = base64url("sha256(convert_to('visitor ' || n, 'UTF8'))"),
+        )),
+        expiry = rows.life.sql(),
     );
     sqlx::query(AssertSqlSafe(sql))
         .bind(bigint(rows.first))
@@ -66,6 +66,10 @@ pub(crate) async fn insert(pool: &PgPool, table: &str, rows: Rows) -> Result<(),
         .execute(pool)
         .await
         .map(drop)
+}
+
+fn base64url(bytes: &str) -> String {
+    format!("translate(rtrim(encode({bytes}, 'base64'), '='), '+/', '-_')")
 }
 
 /// As autovacuum would, had it the time.

@@ -117,17 +117,16 @@ impl Proxy {
         self.traffic.sent.lock().expect("no panic").len()
     }
 
-    /// Whether these octets were in any message to the server so far.
-    pub(crate) fn has_sent(&self, octets: &[u8]) -> bool {
-        let sent = self.traffic.sent.lock().expect("no panic");
-        sent.windows(octets.len()).any(|window| window == octets)
+    /// Whether these bytes were in any message to the server so far.
+    pub(crate) fn has_sent(&self, bytes: &[u8]) -> bool {
+        self.times_sent(bytes) > 0
     }
 
-    /// How often these octets were in a message to the server so far.
-    pub(crate) fn times_sent(&self, octets: &[u8]) -> usize {
+    /// How often these bytes were in a message to the server so far.
+    pub(crate) fn times_sent(&self, bytes: &[u8]) -> usize {
         let sent = self.traffic.sent.lock().expect("no panic");
-        let windows = sent.windows(octets.len());
-        windows.filter(|window| *window == octets).count()
+        let windows = sent.windows(bytes.len());
+        windows.filter(|window| *window == bytes).count()
     }
 
     /// From now on the server hears everything and nobody hears the server.
