@@ -175,7 +175,15 @@ async fn reap(
         Rows::Oldest(limit) => table.reap.query().bind(i64::from(limit)),
         Rows::These(ids) => table.reap_some.query().bind(ids),
     };
-    let deleted = delete.execute(&mut *transaction).await?.rows_affected();
-    transaction.commit().await?;
-    Ok(Some(deleted))
+    match delete.execute(&mut *transaction).await {
+        Ok(deleted) => {
+            transaction.commit().await?;
+            Ok(Some(deleted.rows_affected()))
+        }
+        // At once: until then the next part of this run would find the lock taken.
+        Err(error) => {
+            drop(transaction.rollback().await);
+            Err(error.into())
+        }
+    }
 }
