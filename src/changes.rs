@@ -28,6 +28,8 @@ pub(crate) enum Change {
     Remove(String),
     Clear,
     Update(String, Apply),
+    /// As `Update`, for a caller that waits for the committed value.
+    UpdateNow(String, Apply),
     Edit(Edit),
     /// With the document of a new session, which has the defaults.
     Expiry(Expiry, Arc<Document>),
@@ -67,9 +69,8 @@ impl Changes {
 
     pub(crate) fn record(&mut self, change: Change) {
         if matches!(change, Change::Clear) {
-            // The caller of a take returns what it finds in the newest row.
-            let stays = |change: &Change| change.sets_terms() || matches!(change, Change::Take(..));
-            self.list.retain(stays);
+            self.list
+                .retain(|change| change.sets_terms() || change.is_awaited());
         }
         self.list.push(change);
     }
@@ -137,6 +138,15 @@ impl Change {
         )
     }
 
+    /// Whether its caller waits for the value that it finds in the newest row.
+    fn is_awaited(&self) -> bool {
+        match self {
+            Self::Take(..) | Self::UpdateNow(..) => true,
+            Self::Terms(change) => change.is_awaited(),
+            _ => false,
+        }
+    }
+
     /// The octets that it adds to a document, where that is known before it
     /// is applied.
     fn adds_at_most(&self) -> Option<usize> {
@@ -147,6 +157,7 @@ impl Change {
             // These may also fail, and then no change is made.
             Self::Take(..)
             | Self::Update(..)
+            | Self::UpdateNow(..)
             | Self::Edit(_)
             | Self::Expiry(..)
             | Self::CookieLifetime(..) => None,
@@ -166,7 +177,7 @@ impl Change {
             Self::Insert(key, value) => document.insert(key, value.clone()),
             Self::Remove(key) => document.remove(key),
             Self::Clear => document.clear(),
-            Self::Update(key, apply) => {
+            Self::Update(key, apply) | Self::UpdateNow(key, apply) => {
                 let value = apply(document.get(key))?;
                 document.insert(key, value);
             }
@@ -193,6 +204,7 @@ impl fmt::Debug for Change {
             Self::Remove(key) => f.debug_tuple("Remove").field(key).finish(),
             Self::Clear => f.write_str("Clear"),
             Self::Update(key, _) => f.debug_tuple("Update").field(key).finish(),
+            Self::UpdateNow(key, _) => f.debug_tuple("UpdateNow").field(key).finish(),
             Self::Edit(_) => f.write_str("Edit"),
             Self::Expiry(expiry, _) => f.debug_tuple("Expiry").field(expiry).finish(),
             Self::CookieLifetime(lifetime, _) => {

@@ -707,7 +707,7 @@ impl Session {
         let kept = Arc::clone(&updated);
         let keep = move |value| *locked(&kept) = Some(value);
         let apply = self.checked(key, erased(key, limits, update, keep));
-        let change = self.about(key, Change::Update(key.to_owned(), apply));
+        let change = self.about(key, Change::UpdateNow(key.to_owned(), apply));
         self.save_with(Some(change)).await?;
         let updated = locked(&updated).take();
         updated.ok_or_else(Error::abandoned)

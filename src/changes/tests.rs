@@ -184,3 +184,22 @@ fn clear_forgets_what_was_recorded_before_it_but_not_the_expiry() {
     assert_eq!(changes.list.len(), 2);
     assert!(changes.set_terms());
 }
+
+#[test]
+fn clear_keeps_changes_whose_callers_wait_for_the_committed_value() {
+    let mut calls = 0;
+    let (tell, called) = std::sync::mpsc::channel();
+    let apply = Box::new(move |_: Option<&Json>| {
+        calls += 1;
+        tell.send(calls).expect("a test that listens");
+        encode("n", &calls)
+    });
+    let mut changes = Changes::default();
+    let change = Change::UpdateNow("n".to_owned(), apply);
+    changes.record(Change::Terms(Box::new(change)));
+    changes.record(Change::Clear);
+    let mut document = Document::default();
+    changes.replay(&mut document).expect("numbers");
+    assert_eq!(called.try_iter().collect::<Vec<_>>(), [1]);
+    assert_eq!(document.get("n").map(Json::get), None);
+}

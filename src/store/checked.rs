@@ -114,7 +114,7 @@ fn one_row_fits_the_table() {
         .map(|row| -> Written { (row.id, row.expires) }),
     );
     drop(
-        query_file!("src/store/sql/destroy_one.sql", ID)
+        query_file!("src/store/sql/destroy_one.sql", ID, false)
             .map(|row| -> Destroyed { (row.id, row.expires, row.session) }),
     );
 }
@@ -151,8 +151,12 @@ fn touch_fits_the_table() {
 #[test]
 fn destroy_fits_the_table() {
     drop(
-        query_file!("src/store/sql/destroy.sql", &[ID.to_owned()])
-            .map(|row| -> Destroyed { (row.id, row.expires, row.session) }),
+        query_file!(
+            "src/store/sql/destroy.sql",
+            &[ID.to_owned()],
+            &[ID.to_owned()]
+        )
+        .map(|row| -> Destroyed { (row.id, row.expires, row.session) }),
     );
 }
 

@@ -134,6 +134,7 @@ pub(super) async fn delete(
         .one
         .query()
         .bind(id.as_str())
+        .bind(true)
         .execute(connection)
         .await?;
     Ok(())

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use sqlx::PgConnection;
 
 use crate::{
     Error,
@@ -9,39 +9,82 @@ use crate::{
     format::Layout,
     id::RowId,
     store::{
-        entries::DestroyRow,
-        writer::{Write, Writer},
+        entries::{DestroyRow, Destroyed},
+        table::Table,
+        transaction::begin,
+        writer::Writer,
     },
+    telemetry::Operation,
 };
+
+/// How often deadlocks and the like are tried again.
+const MAX_ATTEMPTS: u32 = 3;
 
 impl Writer {
     /// Deletes the row, and returns whether there was a live session. If the row
     /// is a forwarding, the successor is deleted: the visitor meant this session,
     /// not this id.
-    pub(super) async fn destroy_row(
-        self: &Arc<Self>,
-        id: &RowId,
-        answer: oneshot::Sender<Result<bool, Error>>,
-    ) {
-        let order = DestroyRow { id: id.clone() };
-        let deleted = match self.destroy.submit(order).outcome().await {
-            Ok(deleted) => deleted,
-            Err(error) => return drop(answer.send(Err(error))),
+    pub(super) async fn destroy_row(self: &Arc<Self>, id: &RowId) -> Result<bool, Error> {
+        let order = DestroyRow {
+            id: id.clone(),
+            even_forwarding: false,
         };
-        let was_alive = deleted.as_ref().is_some_and(|row| row.was_alive);
-        let layout = self.set_up.format.layout();
-        let successor = deleted
-            .and_then(|row| row.text)
-            .and_then(|text| successor_of(layout, &text));
-        if let Some(successor) = successor {
-            return self.submit(successor, Write::Destroy(answer));
-        }
-        if was_alive {
+        let ended = match self.destroy.submit(order).outcome().await? {
+            Some(deleted) => deleted.was_alive.then(|| id.clone()),
+            // There is no row, or one that may be a forwarding.
+            None => self.destroy_where_it_leads(id).await?,
+        };
+        if let Some(ended) = &ended {
             let meter = &self.set_up.database.meter;
-            events::ended(meter, &self.set_up.format.handle(id));
+            events::ended(meter, &self.set_up.format.handle(ended));
         }
-        drop(answer.send(Ok(was_alive)));
+        Ok(ended.is_some())
     }
+
+    /// Returns the id of the live session that ended.
+    async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<RowId>, Error> {
+        let deadline = self.set_up.database.deadline();
+        let mut attempt = 1;
+        loop {
+            let id = id.clone();
+            let call = self.set_up.call(Operation::Destroy);
+            let outcome = self.set_up.serve(deadline, call, |table, connection| {
+                Box::pin(destroy_chain(table, connection, id))
+            });
+            match outcome.await {
+                Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Deletes a forwarding and what it leads to in one transaction. If the
+/// successor could not be deleted without it, nothing would lead there any more,
+/// and the next attempt would miss a session that is alive.
+async fn destroy_chain(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    id: RowId,
+) -> Result<Option<RowId>, Error> {
+    let mut transaction = begin(connection).await?;
+    let mut ended = None;
+    let mut next = Some(id);
+    while let Some(id) = next {
+        let query = table.destroy.one.query().bind(id.as_str()).bind(true);
+        let Some(row) = query.fetch_optional(&mut *transaction).await? else {
+            break;
+        };
+        let deleted = Destroyed::read(&row, &table)?;
+        next = deleted
+            .text
+            .and_then(|text| successor_of(table.layout, &text));
+        if next.is_none() && deleted.was_alive {
+            ended = Some(id);
+        }
+    }
+    transaction.commit().await?;
+    Ok(ended)
 }
 
 /// Where the session went that this short document stands for.

@@ -88,6 +88,8 @@ pub(super) struct TouchRow {
 #[derive(Clone, Debug)]
 pub(super) struct DestroyRow {
     pub(super) id: RowId,
+    /// Whether it is deleted even if it looks like a forwarding.
+    pub(super) even_forwarding: bool,
 }
 
 /// A row that was deleted.
@@ -266,16 +268,27 @@ impl Entry for DestroyRow {
         &table.destroy
     }
 
-    fn bind<'q>(query: Binding<'q>, _: &'q [Self]) -> Binding<'q> {
-        query
+    fn bind<'q>(query: Binding<'q>, entries: &'q [Self]) -> Binding<'q> {
+        let even_forwardings = entries.iter().filter(|entry| entry.even_forwarding);
+        let ids: Vec<_> = even_forwardings.map(|entry| entry.id.as_str()).collect();
+        query.bind(ids)
     }
 
     fn bind_one<'q>(&'q self, query: Binding<'q>) -> Binding<'q> {
-        query
+        query.bind(self.even_forwarding)
     }
 
     fn answer(&self, row: &PgRow, table: &Table) -> Result<Destroyed, sqlx::Error> {
-        Ok(Destroyed {
+        Destroyed::read(row, table)
+    }
+}
+
+impl Destroyed {
+    /// # Errors
+    ///
+    /// If the columns aren't those of the statement.
+    pub(super) fn read(row: &PgRow, table: &Table) -> Result<Self, sqlx::Error> {
+        Ok(Self {
             was_alive: instant(row, 1)? > table.clock.now(),
             text: row.try_get(2)?,
         })

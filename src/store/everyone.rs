@@ -237,7 +237,8 @@ async fn end(
         .destroy
         .many
         .query_as()
-        .bind(ids)
+        .bind(&ids)
+        .bind(&ids)
         .fetch_all(connection)
         .await?;
     let mut ended = Ended::default();

@@ -187,7 +187,9 @@ impl Worker {
         match step {
             Step::Saves(orders) => self.writer.save_all(&self.id, latest, orders).await,
             Step::Destroy(answer) => {
-                self.writer.destroy_row(&self.id, answer).await;
+                let destroyed = Box::pin(self.writer.destroy_row(&self.id)).await;
+                // A cancelled request no longer waits for the result.
+                drop(answer.send(destroyed));
                 None
             }
             Step::NewId(order) => {

@@ -70,13 +70,13 @@ const PINNED: &[Pinned] = &[
     },
     Pinned {
         file: "destroy.sql",
-        parameters: &["IDS"],
+        parameters: &["IDS", "IDS"],
         shows: PRIMARY_KEY,
     },
     // A handle that was kept as text says nothing of where its row is.
     Pinned {
         file: "destroy_one.sql",
-        parameters: &["ID"],
+        parameters: &["ID", "false"],
         shows: PRIMARY_KEY,
     },
     Pinned {

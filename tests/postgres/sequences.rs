@@ -622,6 +622,55 @@ async fn a_take_beside_one_that_fails_returns_what_it_commits() {
 }
 
 #[tokio::test]
+async fn a_hook_that_clears_the_session_leaves_update_now_its_value() {
+    let (site, browser) = visited().await;
+    let layer = site.layer().before_save(|session| session.clear());
+    let page = async |session: Session| {
+        let count = |n: Option<u32>| n.unwrap_or(0) + 1;
+        let counted = session.update_now("n", count).await?;
+        Ok::<_, Error>(counted.to_string())
+    };
+    let answer = browser.at(&app_with(layer, page)).peek("/page").await;
+    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "1"));
+    assert_eq!(browser.peek("/keys").await.body, "");
+}
+
+/// The forwarding was deleted on its own, and then nothing led to the session.
+#[tokio::test]
+async fn a_destroy_under_an_old_id_that_fails_can_be_repeated() {
+    let (site, mut browser) = visited().await;
+    let old_id: SessionId = browser.get("/id").await.body.parse().expect("a handle");
+    browser.get("/cycle").await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF old.session::text LIKE '%successor%' THEN RETURN old; END IF;
+            RAISE EXCEPTION 'not now';
+        END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION refuse()";
+    execute(&site.pool, refuse).await;
+    assert!(site.store.destroy(&old_id).await.is_err());
+    assert_eq!(browser.peek("/keys").await.body, "a");
+    execute(&site.pool, "DROP TRIGGER refuse ON session").await;
+    assert!(site.store.destroy(&old_id).await.expect("a deletion"));
+    assert_eq!(browser.peek("/keys").await.body, "");
+    assert_eq!(site.rows().count().await, 0);
+    assert!(!site.store.destroy(&old_id).await.expect("a deletion"));
+}
+
+/// Its document is short and holds the word by which a forwarding is found.
+#[tokio::test]
+async fn a_session_that_looks_like_a_forwarding_can_be_destroyed() {
+    let site = Site::new().await;
+    for key in ["successor", "_session_successor"] {
+        let mut browser = site.browser();
+        browser.get(&format!("/insert/{key}/successor")).await;
+        assert_eq!(site.rows().count().await, 1);
+        assert_eq!(browser.get("/destroy").await.status, 200);
+        assert_eq!(site.rows().count().await, 0);
+    }
+}
+
+#[tokio::test]
 async fn a_second_login_keeps_the_data_of_the_former_user_apart() {
     let (site, browser) = visited().await;
     let mut bob = browser.at(&site.app_with(async |session: Session| session.login("bob")));
