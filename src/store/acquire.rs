@@ -48,12 +48,16 @@ const PING: Duration = Duration::from_secs(1);
 type Acquired = Result<(PoolConnection<Postgres>, Backend), sqlx::Error>;
 
 /// The server's process behind a connection. Process ids repeat, and the pool
-/// may follow to another server, so it takes the start of the server too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// may follow to another server, so it takes more to know the process again: the
+/// start of the server, and that the process began before it was seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Backend {
     pub(super) pid: i32,
-    /// When the server started, in seconds since the epoch.
+    /// When the server started, in microseconds since the epoch.
     pub(super) started: i64,
+    /// When the process was asked, in seconds since the epoch, by the server's
+    /// clock.
+    pub(super) seen: f64,
 }
 
 /// What the server says of a connection.
@@ -298,8 +302,9 @@ async fn ask(
         backend: Backend {
             pid: row.try_get_unchecked(0)?,
             started: row.try_get_unchecked(1)?,
+            seen: row.try_get_unchecked(2)?,
         },
-        is_in_a_transaction: row.try_get_unchecked(2)?,
+        is_in_a_transaction: row.try_get_unchecked(3)?,
     }))
 }
 

@@ -305,13 +305,13 @@ fn what_is_asked_of_the_server_fits_any_database() {
     drop(query_file!("src/store/sql/read_only.sql").map(|row| row.is_read_only == Some(true)));
     drop(query_file!("src/store/sql/check_zone.sql", ID).map(|row| row.local.is_some()));
     drop(query_file!("src/store/sql/probe.sql").map(|row| {
-        let backend = (row.pid.is_some(), row.started.is_some());
+        let backend = (row.pid.is_some(), row.started.is_some(), row.seen.is_some());
         (backend, row.is_in_a_transaction == Some(true))
     }));
     drop(query_file!("src/store/sql/probe_own.sql", ID).map(|row| (row.pid, row.started)));
     drop(query_file!("src/store/sql/limits.sql", ID, ID));
     drop(
-        query_file!("src/store/sql/end.sql", &[1], &[1], &[1])
+        query_file!("src/store/sql/end.sql", &[1], &[1], &[1], &[1], &[SECONDS])
             .map(|row| (row.pid, row.is_idle, row.is_signaled)),
     );
 }

@@ -210,6 +210,11 @@ impl Connections {
         is_direct.then(|| self.0.endings.watch(backend))
     }
 
+    /// Whether nothing could end a statement in time but the server itself.
+    pub(super) fn can_cancel_nothing(&self) -> bool {
+        self.0.way.is_direct() && self.0.endings.has_no_connection()
+    }
+
     /// Whether others have all connections of the pool.
     pub(super) fn are_exhausted(&self) -> bool {
         let free = self.0.permits.available_permits();
@@ -370,6 +375,15 @@ enum End {
     Unknown,
 }
 
+impl End {
+    fn of_use_if(self, is_settled: bool) -> Self {
+        match self {
+            Self::Answered if !is_settled => Self::Unknown,
+            end => end,
+        }
+    }
+}
+
 impl Ending {
     async fn go(mut self) {
         let closed = self.shared.way.pool.close_event();
@@ -391,7 +405,7 @@ impl Ending {
             return End::Unknown;
         };
         if let Ok(end) = timeout(GRACE, answered(connection)).await {
-            return end;
+            return end.of_use_if(!self.shared.endings.is_unsettled(self.backend));
         }
         if !self.shared.way.is_direct() {
             let end = timeout(LONGEST_UNKNOWN, answered(connection)).await;
@@ -405,10 +419,9 @@ impl Ending {
                 _ => End::Unknown,
             },
         };
-        match given_up.close().await {
-            Ok(_) => end,
-            Err(_) => End::Unknown,
-        }
+        let is_closed = given_up.close().await.is_ok();
+        let is_unsettled = self.shared.endings.is_unsettled(self.backend);
+        end.of_use_if(is_closed && !is_unsettled)
     }
 
     /// Back to the pool, unless it was left in a transaction.

@@ -2,8 +2,9 @@ use std::{error::Error as StdError, fmt, pin::pin, sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
 use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, PgPool, error::DatabaseError,
-    postgres::PgDatabaseError,
+    AssertSqlSafe, Connection as _, PgConnection, PgPool,
+    error::DatabaseError,
+    postgres::{PgDatabaseError, PgSeverity},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -79,6 +80,7 @@ impl Database {
         let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
         let is_out_of_time = outcome.as_ref().is_err_and(Error::is_out_of_time);
+        let outcome = self.held_up_by_a_lock(patience, outcome);
         if watch == Watch::GoesOn && !is_out_of_time {
             // It may be told to cancel what comes next on it.
             lent.close();
@@ -161,16 +163,17 @@ impl Database {
         let work = running.around(self.carry_out(&mut loan.connection, limits, work));
         let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
+        let outcome = self.held_up_by_a_lock(patience, outcome);
         match &outcome {
-            // It may be told to cancel what comes next on it.
-            Ok(_) if watch == Watch::GoesOn => loan.close(),
-            Ok(_) => loan.keep(),
-            // The server has answered, and the next part of it is about to come.
-            Err(error) if error.is_held_up() && !self.needs_a_transaction() => loan.keep(),
             Err(error) if error.is_out_of_time() => {
                 loan.abandon();
                 self.connections.forget();
             }
+            // It may be told to cancel what comes next on it.
+            _ if watch == Watch::GoesOn => loan.close(),
+            Ok(_) => loan.keep(),
+            // The server has answered, and the next part of it is about to come.
+            Err(error) if error.is_held_up() && !self.needs_a_transaction() => loan.keep(),
             Err(error) if error.spoils_the_connection() => {
                 match error.is_of_the_server() {
                     true => loan.close(),
@@ -214,7 +217,23 @@ impl Database {
         match (watched.close().await, outcome) {
             (Ok(true), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::Over),
             (Ok(_), outcome) => (outcome, Watch::Over),
+            // Nobody but the look can have canceled it by now.
+            (Err(_), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::GoesOn),
             (Err(_), outcome) => (outcome, Watch::GoesOn),
+        }
+    }
+
+    /// In a transaction the server's `lock_timeout` ends the wait for a row.
+    fn held_up_by_a_lock<T>(
+        &self,
+        patience: Option<Duration>,
+        outcome: Result<T, Error>,
+    ) -> Result<T, Error> {
+        match outcome {
+            Err(error) if patience.is_some() && error.is_of_a_lock() && !error.is_held_up() => {
+                Err(held_up(error))
+            }
+            outcome => outcome,
         }
     }
 
@@ -247,7 +266,9 @@ impl Database {
     }
 
     fn needs_a_transaction(&self) -> bool {
-        self.pooling != Pooling::Own || self.isolation.is_strict()
+        self.pooling != Pooling::Own
+            || self.isolation.is_strict()
+            || self.connections.can_cancel_nothing()
     }
 
     /// What to say where no connection came free in time.
@@ -552,11 +573,25 @@ impl Error {
     /// Whether one row of a statement can be at fault for all of it: data
     /// exceptions, violated constraints, triggers, limits, damaged values and
     /// pages, and locks that were not granted.
+    ///
+    /// An error that ends the connection, such as those that a pooler sends, says
+    /// nothing about the outcome of the statement.
     pub(crate) fn blames_a_row(&self) -> bool {
-        const CLASSES: [&str; 7] = ["22", "23", "44", "54", "58", "P0", "XX"];
-        let is_of_a_row =
-            |code: String| code == "55P03" || CLASSES.iter().any(|class| code.starts_with(class));
-        self.is_held_up() || self.sqlstate().is_some_and(is_of_a_row)
+        const CLASSES: [&str; 6] = ["22", "23", "44", "54", "P0", "XX"];
+        let is_of_a_row = |code: String| {
+            matches!(code.as_str(), "55P03" | "58030" | "58P01")
+                || CLASSES.iter().any(|class| code.starts_with(class))
+        };
+        let has_failed = || self.ended_the_statement_only();
+        self.is_held_up() || self.sqlstate().is_some_and(is_of_a_row) && has_failed()
+    }
+
+    /// Whether the server reports that it rolled the statement back, and goes on.
+    fn ended_the_statement_only(&self) -> bool {
+        self.sqlx_error()
+            .and_then(sqlx::Error::as_database_error)
+            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+            .is_some_and(|error| matches!(error.severity(), PgSeverity::Error))
     }
 }
 

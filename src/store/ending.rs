@@ -19,7 +19,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -48,6 +51,9 @@ const TO_LOOK: Duration = Duration::from_secs(2);
 /// long: there may be no server any more that could say that they ended.
 const MOST_LOST: usize = 512;
 const LONGEST_LOST: Duration = Duration::from_secs(600);
+/// Connections that may still be told to cancel something, and were not closed
+/// for that yet.
+const MOST_UNSETTLED: usize = 512;
 
 /// The statements of one store that are to end.
 pub(super) struct Endings {
@@ -57,11 +63,17 @@ pub(super) struct Endings {
     looking: tokio::sync::Mutex<()>,
     /// Wakes the task for a new case.
     news: Notify,
+    /// Whether neither the server nor the pool has a connection left to cancel
+    /// statements over.
+    has_no_connection: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     cases: HashMap<u64, Arc<Case>>,
+    /// Backends whose cases were dropped while a look knew of them: it may cancel
+    /// what they do next.
+    unsettled: Vec<(i32, i64)>,
     next: u64,
     task: Task,
 }
@@ -80,6 +92,9 @@ struct Case {
     since: Instant,
     /// When its backend was first seen idle.
     idle: OnceLock<Instant>,
+    /// Whether a look may still do something to its backend: a look that was given
+    /// up may reach the server later.
+    is_looked_at: AtomicBool,
     verdict: watch::Sender<Verdict>,
 }
 
@@ -143,17 +158,28 @@ impl Watched {
     /// of no use any more.
     pub(super) async fn close(self) -> Result<bool, StillLooking> {
         self.endings.state().cases.remove(&self.number);
-        // A look that has begun knows of the case.
-        match timeout(TO_LOOK, self.endings.looking.lock()).await {
-            Ok(_) => Ok(*self.case.verdict.borrow() == Verdict::Canceled),
-            Err(_) => Err(StillLooking),
+        if self.case.is_looked_at.load(Relaxed) {
+            drop(timeout(TO_LOOK, self.endings.looking.lock()).await);
+        }
+        match self.case.is_looked_at.load(Relaxed) {
+            false => Ok(*self.case.verdict.borrow() == Verdict::Canceled),
+            true => Err(StillLooking),
         }
     }
 }
 
 impl Drop for Watched {
+    /// Without [`close`](Self::close), or if that can't say anything, the
+    /// connection must not be used again.
     fn drop(&mut self) {
-        self.endings.state().cases.remove(&self.number);
+        let mut state = self.endings.state();
+        state.cases.remove(&self.number);
+        if self.case.is_looked_at.load(Relaxed) {
+            let Backend { pid, started, .. } = self.case.backend;
+            let surplus = state.unsettled.len().saturating_sub(MOST_UNSETTLED);
+            drop(state.unsettled.drain(..surplus));
+            state.unsettled.push((pid, started));
+        }
     }
 }
 
@@ -164,7 +190,22 @@ impl Endings {
             state: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             news: Notify::new(),
+            has_no_connection: AtomicBool::new(false),
         })
+    }
+
+    /// Whether no statement can be canceled at the moment.
+    pub(super) fn has_no_connection(&self) -> bool {
+        self.has_no_connection.load(Relaxed)
+    }
+
+    /// Whether a look that was not waited for may still cancel what this backend
+    /// does next. Its connection is to be closed.
+    pub(super) fn is_unsettled(&self, backend: Backend) -> bool {
+        let known = (backend.pid, backend.started);
+        let unsettled = &mut self.state().unsettled;
+        let place = unsettled.iter().position(|backend| *backend == known);
+        place.map(|place| unsettled.swap_remove(place)).is_some()
     }
 
     /// Cancels the statement of this backend until it ends.
@@ -200,6 +241,7 @@ impl Endings {
             why,
             since: Instant::now(),
             idle: OnceLock::new(),
+            is_looked_at: AtomicBool::new(false),
             verdict: watch::Sender::new(Verdict::Open),
         });
         let mut state = self.state();
@@ -231,6 +273,7 @@ impl Endings {
             .retain(|_, case| case.why != Why::Lost || case.since.elapsed() < LONGEST_LOST);
         if state.cases.is_empty() {
             state.task = Task::Off;
+            self.has_no_connection.store(false, Relaxed);
             return false;
         }
         true
@@ -244,11 +287,24 @@ impl Endings {
     }
 
     fn snapshot(&self) -> Vec<(u64, Arc<Case>)> {
-        let state = self.state();
+        Self::cases(&self.state())
+    }
+
+    fn cases(state: &State) -> Vec<(u64, Arc<Case>)> {
         let cases = state.cases.iter();
         cases
             .map(|(number, case)| (*number, Arc::clone(case)))
             .collect()
+    }
+
+    /// The cases of a look. Each of them that is closed later sees that.
+    fn begin_look(&self) -> Vec<(u64, Arc<Case>)> {
+        let state = self.state();
+        let cases = Self::cases(&state);
+        for (_, case) in &cases {
+            case.is_looked_at.store(true, Relaxed);
+        }
+        cases
     }
 
     fn are_out_of_reach(&self) {
@@ -332,13 +388,16 @@ impl Round {
         if spare.is_none() {
             *spare = in_time(TO_CONNECT, self.connect()).await?;
         }
-        match spare {
+        let looked = match spare {
             Some(spare) => {
                 let look = self.look(&mut spare.connection, spare.started);
                 in_time(TO_LOOK, look).await
             }
             None => in_time(TO_LOOK, self.borrow()).await,
-        }
+        };
+        let is_refused = matches!(looked, Err(Failure::Refused));
+        self.endings.has_no_connection.store(is_refused, Relaxed);
+        looked
     }
 
     /// `None` where the server has no connection left: then the pool may.
@@ -367,19 +426,29 @@ impl Round {
 
     async fn look(&self, connection: &mut PgConnection, started: i64) -> Result<(), Failure> {
         let _looking = self.endings.looking.lock().await;
-        let cases = self.endings.snapshot();
-        let of = |which: &dyn Fn(&Case) -> bool| -> Vec<i32> {
+        let cases = self.endings.begin_look();
+        let here = || {
             let here = cases.iter().map(|(_, case)| case);
-            let here = here.filter(|case| case.backend.started == started && which(case));
+            here.filter(|case| case.backend.started == started)
+        };
+        let of = |which: &dyn Fn(&Case) -> bool| -> Vec<i32> {
+            let here = here().filter(|case| which(case));
             here.map(|case| case.backend.pid).collect()
         };
+        let seen: Vec<f64> = here().map(|case| case.backend.seen).collect();
         let rows = sqlx::query(include_str!("sql/end.sql"))
             .persistent(false)
             .bind(of(&|case| case.why == Why::GivenUp && !case.is_silent()))
             .bind(of(&|case| case.why == Why::Slow))
             .bind(of(&|case| case.why == Why::Lost || case.is_silent()))
+            .bind(of(&|_| true))
+            .bind(seen)
             .fetch_all(connection)
             .await?;
+        // The server has done what it was told to.
+        for (_, case) in &cases {
+            case.is_looked_at.store(false, Relaxed);
+        }
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
             let is_idle: Option<bool> = row.try_get(1)?;

@@ -184,11 +184,12 @@ impl PgSessionStore {
                     all.sessions += more.sessions;
                     all.successors.extend(more.successors);
                 }
-                Err(error) if error.is_of_a_lock() && Instant::now() < deadline => {
+                Err(error) if error.is_of_a_lock() => {
                     patience = parts::PATIENCE_IN_SEARCH;
-                    match ids.len() {
-                        0 | 1 => all.left.extend(ids),
-                        _ => pending.extend(parts::cut(&ids)),
+                    // Too many are locked to find each of them.
+                    match ids.len() > 1 && Instant::now() < deadline {
+                        true => pending.extend(parts::cut(&ids)),
+                        false => all.left.extend(ids),
                     }
                 }
                 Err(error) => return Err(error),

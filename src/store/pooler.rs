@@ -19,7 +19,7 @@ use crate::{
 const ROUNDS: usize = 7;
 /// A pooler that lends its only connection for a session lets the second one
 /// wait until the first has left.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// What sqlx calls the statements that it prepares.
 const NAMES_OF_SQLX: &str = "sqlx_s_";
 
@@ -42,8 +42,10 @@ impl Database {
             return Ok(Pooling::Transaction);
         }
         let found = timeout(PATIENCE, compare(options)).await;
-        self.connections
-            .are_direct(matches!(found, Ok(Ok(Found::Nothing))));
+        // Without a second connection nothing new is known.
+        if let Ok(Ok(found)) = &found {
+            self.connections.are_direct(matches!(found, Found::Nothing));
+        }
         match found {
             Ok(Ok(Found::MixedUp)) => Err(Error::new(
                 ErrorKind::Setup,

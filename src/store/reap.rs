@@ -82,10 +82,11 @@ impl Shared {
                 Ok(None) if rows == 0 => return Ok(Batch::Locked),
                 // It began when this one was between two parts.
                 Ok(None) => break,
-                Err(error) if error.is_of_a_lock() && Instant::now() < deadline => {
-                    match ids.len() {
-                        0 | 1 => skipped.0.extend(ids),
-                        _ => pending.extend(parts::cut(&ids)),
+                Err(error) if error.is_of_a_lock() => {
+                    // Too many are locked to find each of them.
+                    match ids.len() > 1 && Instant::now() < deadline {
+                        true => pending.extend(parts::cut(&ids)),
+                        false => skipped.0.extend(ids),
                     }
                 }
                 Err(error) => {

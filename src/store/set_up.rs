@@ -14,6 +14,7 @@ use crate::{
         columns::Columns,
         database::{Database, out_of_time},
         inspect::{inspect, is_read_only, server},
+        pooler,
         report::TableReport,
         table::{Table, TableName},
     },
@@ -101,7 +102,9 @@ impl SetUp {
         let (tell, hear) = watch::channel(None);
         let set_up = self.clone();
         tokio::spawn(async move {
-            let deadline = set_up.database.deadline();
+            // Whoever waits for it waits no longer than the timeout, but a look that
+            // ends before it can know of a pooler would never find the table.
+            let deadline = set_up.database.deadline() + pooler::PATIENCE;
             let found = timeout_at(deadline, set_up.look()).await;
             tell.send_replace(Some(found.unwrap_or_else(|_| Err(out_of_time()))));
         });

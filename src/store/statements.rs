@@ -14,7 +14,10 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
     query::Query,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     Error,
@@ -230,8 +233,10 @@ impl<E: Entry> Many<E> {
         part: &Part<E>,
         origins: &[Origin],
         patience: Duration,
+        until: Option<Instant>,
     ) -> Result<Answers<E>, Error> {
         let deadline = self.set_up.database.deadline();
+        let deadline = until.map_or(deadline, |until| deadline.min(until));
         let mut is_lost = false;
         for _ in 1..MAX_ATTEMPTS {
             let outcome = self
@@ -310,7 +315,7 @@ impl<E: Entry> Many<E> {
             if callers.deadline() <= Some(Instant::now()) {
                 return callers.fail(&out_of_time());
             }
-            match self.send(&part, callers.origins(), patience).await {
+            match self.send(&part, callers.origins(), patience, None).await {
                 Err(error) if error.blames_a_row() && part.len() > 1 => {
                     let mut parts = JoinSet::new();
                     for smaller in part.cut() {
@@ -342,12 +347,16 @@ impl<E: Entry> Many<E> {
     /// Between the attempts the connection is of use to others.
     async fn wait_for_a_row(self, part: Part<E>, mut caller: Callers<Option<E::Answer>>) {
         let connections = &self.set_up.database.connections;
-        while caller.deadline() > Some(Instant::now()) {
-            let attempt = async {
-                let _place = connections.wait_for_a_row().await;
-                self.send(&part, caller.origins(), PATIENCE).await
+        while let Some(deadline) = caller.deadline().filter(|until| *until > Instant::now()) {
+            // A statement that is sent later would change a session whose visitor
+            // was told that it could not be saved.
+            let Ok(place) = timeout_at(deadline, connections.wait_for_a_row()).await else {
+                break;
             };
-            match attempt.await {
+            let until = Some(deadline);
+            let attempt = self.send(&part, caller.origins(), PATIENCE, until).await;
+            drop(place);
+            match attempt {
                 Err(error) if error.is_held_up() => {
                     // Until it is free, no statement for many takes it along.
                     self.locked.found(part.entries()[0].id());

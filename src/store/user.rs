@@ -264,10 +264,11 @@ impl UserSessions {
                     // It is this session, with a new id.
                     Ok(batch) if !batch.is_a_part => left.extend(ids),
                     Ok(batch) => *ended += batch.sessions,
-                    Err(error) if error.is_of_a_lock() && Instant::now() < deadline => {
-                        match ids.len() {
-                            0 | 1 => left.extend(ids),
-                            _ => pending.extend(parts::cut(&ids)),
+                    Err(error) if error.is_of_a_lock() => {
+                        // Too many are locked to find each of them.
+                        match ids.len() > 1 && Instant::now() < deadline {
+                            true => pending.extend(parts::cut(&ids)),
+                            false => left.extend(ids),
                         }
                     }
                     Err(error) => return Err(error),

@@ -81,7 +81,7 @@ const PINNED: &[Pinned] = &[
     },
     Pinned {
         file: "end.sql",
-        parameters: &["'{1}'", "'{2}'", "'{3}'"],
+        parameters: &["'{1}'", "'{2}'", "'{3}'", "'{1,2,3}'", "'{0,0,0}'"],
         shows: "pg_stat_get_activity",
     },
     Pinned {

@@ -10,6 +10,5 @@ SELECT a.pid AS pid,
            ELSE false
        END AS is_signaled
 FROM pg_catalog.pg_stat_activity AS a
-WHERE a.pid = ANY($1)
-   OR a.pid = ANY($2)
-   OR a.pid = ANY($3)
+WHERE a.pid = ANY($4)
+  AND pg_catalog.date_part('epoch', a.backend_start) <= ($5::double precision[])[pg_catalog.array_position($4, a.pid)]
