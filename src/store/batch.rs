@@ -158,8 +158,16 @@ impl<S: Statement> Batch<S> {
     /// out also when nobody waits for the answer any more, unless its time is
     /// up before it is sent.
     pub(crate) fn submit(self: &Arc<Self>, row: S::Row) -> Receipt<S::Answer> {
+        self.submit_until(Instant::now() + self.statement.patience(), row)
+    }
+
+    /// As [`submit`](Self::submit), for a request that waits until then.
+    pub(crate) fn submit_until(
+        self: &Arc<Self>,
+        deadline: Instant,
+        row: S::Row,
+    ) -> Receipt<S::Answer> {
         let (answer, receipt) = oneshot::channel();
-        let deadline = Instant::now() + self.statement.patience();
         let origin = Origin::current();
         let room = self.statement.room();
         let departs = {

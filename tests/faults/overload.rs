@@ -379,7 +379,6 @@ async fn the_first_look_at_the_table_ends_with_the_time_of_its_request() {
 struct Locked {
     place: Place,
     site: Site,
-    connections: u32,
     timeout: Duration,
 }
 
@@ -392,7 +391,6 @@ impl Locked {
         Self {
             place,
             site,
-            connections,
             timeout,
         }
     }

@@ -11,4 +11,4 @@ SELECT a.pid AS pid,
        END AS is_signaled
 FROM pg_catalog.pg_stat_activity AS a
 WHERE a.pid = ANY($4)
-  AND pg_catalog.date_part('epoch', a.backend_start) <= ($5::double precision[])[pg_catalog.array_position($4, a.pid)]
+  AND ($5::double precision[])[pg_catalog.array_position($4, a.pid)] >= pg_catalog.date_part('epoch', a.backend_start)
