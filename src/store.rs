@@ -502,7 +502,9 @@ impl PgSessionStore {
     /// statement is sent unnamed and in a transaction, which the pooler keeps
     /// together; that costs two round trips more for each. It is not needed where the
     /// pooler keeps track of prepared statements (PgBouncer 1.21 and later with
-    /// `max_prepared_statements` above 0) or lends connections for a session.
+    /// `max_prepared_statements` above 0) or lends connections for a session. Set
+    /// it anyway if other programs lock rows of the table for long: behind a pooler,
+    /// only a transaction can bound the wait for a lock.
     ///
     /// Whoever first looks at the table ([`migrate`](Self::migrate),
     /// [`check`](Self::check), or the first statement) refuses to go on where such
