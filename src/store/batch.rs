@@ -84,6 +84,7 @@ enum Next {
 
 struct Waiting<S: Statement> {
     row: S::Row,
+    since: Instant,
     /// Nobody waits for it any longer than this, so no later statement takes it.
     deadline: Instant,
     origin: Origin,
@@ -174,6 +175,7 @@ impl<S: Statement> Batch<S> {
             let mut queue = self.queue();
             queue.waiting.push_back(Waiting {
                 row,
+                since: Instant::now(),
                 deadline,
                 origin,
                 answer,
@@ -225,10 +227,7 @@ impl<S: Statement> Lane<S> {
             let waiting = self.take();
             if !waiting.is_empty() {
                 let departed = Instant::now();
-                let patience = self.batch.statement.patience();
-                let waits = waiting
-                    .iter()
-                    .map(|row| patience.saturating_sub(row.deadline - departed));
+                let waits = waiting.iter().map(|row| departed - row.since);
                 self.batch.statement.departs(waits);
                 self.batch.send(waiting).await;
                 self.batch.queue().pace.learn(departed.elapsed());
@@ -331,11 +330,18 @@ impl<S: Statement> Queue<S> {
         }
     }
 
-    /// Drops those whose time is up, which are the first ones.
+    /// Drops those whose time is up.
     fn let_go(&mut self) {
         let now = Instant::now();
-        while let Some(waiting) = self.waiting.pop_front_if(|row| row.deadline <= now) {
-            drop(waiting.answer.send(Err(out_of_time())));
+        if self.waiting.iter().all(|row| row.deadline > now) {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for row in waiting {
+            match row.deadline > now {
+                true => self.waiting.push_back(row),
+                false => drop(row.answer.send(Err(out_of_time()))),
+            }
         }
     }
 
@@ -404,6 +410,7 @@ mod tests {
 
     fn waiting(length: usize) -> Waiting<Lengths> {
         Waiting {
+            since: Instant::now(),
             row: (RowId::from("id".to_owned()), length),
             deadline: Instant::now() + Duration::from_secs(60),
             origin: Origin::current(),

@@ -212,7 +212,7 @@ impl Connections {
 
     /// Whether nothing could end a statement in time but the server itself.
     pub(super) fn can_cancel_nothing(&self) -> bool {
-        self.0.way.is_direct() && self.0.endings.has_no_connection()
+        self.0.way.is_direct() && self.0.endings.had_no_connection()
     }
 
     /// Whether others have all connections of the pool.

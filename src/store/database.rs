@@ -79,12 +79,13 @@ impl Database {
         let work = running.around(self.carry_out(lent.connection(), limits, work));
         let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
-        let is_out_of_time = outcome.as_ref().is_err_and(Error::is_out_of_time);
         let outcome = self.held_up_by_a_lock(patience, outcome);
-        if watch == Watch::GoesOn && !is_out_of_time {
+        if outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+            drop(lent);
+        } else if watch == Watch::GoesOn {
             // It may be told to cancel what comes next on it.
             lent.close();
-        } else if !outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+        } else {
             lent.give_back();
         }
         outcome
@@ -169,11 +170,6 @@ impl Database {
                 loan.abandon();
                 self.connections.forget();
             }
-            // It may be told to cancel what comes next on it.
-            _ if watch == Watch::GoesOn => loan.close(),
-            Ok(_) => loan.keep(),
-            // The server has answered, and the next part of it is about to come.
-            Err(error) if error.is_held_up() && !self.needs_a_transaction() => loan.keep(),
             Err(error) if error.spoils_the_connection() => {
                 match error.is_of_the_server() {
                     true => loan.close(),
@@ -181,6 +177,11 @@ impl Database {
                 }
                 self.connections.forget();
             }
+            // It may be told to cancel what comes next on it.
+            _ if watch == Watch::GoesOn => loan.close(),
+            Ok(_) => loan.keep(),
+            // The server has answered, and the next part of it is about to come.
+            Err(error) if error.is_held_up() && !self.needs_a_transaction() => loan.keep(),
             Err(error) if error.is_of_an_old_plan() => {
                 drop(timeout_at(deadline, loan.connection.clear_cached_statements()).await);
                 drop(loan);
@@ -517,9 +518,10 @@ impl Error {
     }
 
     /// Whether the server itself said that the statement failed. Without that
-    /// the statement may still be under way there, and be carried out later.
+    /// the statement may still be under way there, and be carried out later. A
+    /// pooler reports the loss of the server's connection in class 08.
     pub(crate) fn is_of_the_server(&self) -> bool {
-        self.sqlstate().is_some()
+        self.sqlstate().is_some_and(|code| !code.starts_with("08"))
     }
 
     /// With a foreign key from the column `user_id`, the application's users

@@ -21,7 +21,10 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicU32,
+            Ordering::{AcqRel, Acquire},
+        },
     },
     time::Duration,
 };
@@ -41,6 +44,8 @@ const PAUSE: Duration = Duration::from_millis(40);
 const LINGERING: Duration = Duration::from_millis(500);
 /// After the server refused a connection for that.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(250);
+/// How long it is remembered that there was no connection for a look.
+const REMEMBERING: Duration = Duration::from_secs(10);
 /// For how long a backend may be idle before its answer counts as lost.
 const ANSWER: Duration = Duration::from_millis(250);
 /// For a new connection, and for one look over it: a server that is busy is not
@@ -63,9 +68,9 @@ pub(super) struct Endings {
     looking: tokio::sync::Mutex<()>,
     /// Wakes the task for a new case.
     news: Notify,
-    /// Whether neither the server nor the pool has a connection left to cancel
+    /// When neither the server nor the pool had a connection left to cancel
     /// statements over.
-    has_no_connection: AtomicBool,
+    refused: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -92,13 +97,17 @@ struct Case {
     since: Instant,
     /// When its backend was first seen idle.
     idle: OnceLock<Instant>,
-    /// Whether a look may still do something to its backend: a look that was given
-    /// up may reach the server later.
-    is_looked_at: AtomicBool,
+    /// Looks that may still do something to its backend. One that was given up
+    /// stays: it may reach the server later.
+    looks: AtomicU32,
     verdict: watch::Sender<Verdict>,
 }
 
 impl Case {
+    fn is_looked_at(&self) -> bool {
+        self.looks.load(Acquire) > 0
+    }
+
     /// Whether its statement ended, and the answer does not come.
     fn is_silent(&self) -> bool {
         self.idle
@@ -158,10 +167,10 @@ impl Watched {
     /// of no use any more.
     pub(super) async fn close(self) -> Result<bool, StillLooking> {
         self.endings.state().cases.remove(&self.number);
-        if self.case.is_looked_at.load(Relaxed) {
+        if self.case.is_looked_at() {
             drop(timeout(TO_LOOK, self.endings.looking.lock()).await);
         }
-        match self.case.is_looked_at.load(Relaxed) {
+        match self.case.is_looked_at() {
             false => Ok(*self.case.verdict.borrow() == Verdict::Canceled),
             true => Err(StillLooking),
         }
@@ -174,7 +183,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let mut state = self.endings.state();
         state.cases.remove(&self.number);
-        if self.case.is_looked_at.load(Relaxed) {
+        if self.case.is_looked_at() {
             let Backend { pid, started, .. } = self.case.backend;
             let surplus = state.unsettled.len().saturating_sub(MOST_UNSETTLED);
             drop(state.unsettled.drain(..surplus));
@@ -190,13 +199,18 @@ impl Endings {
             state: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             news: Notify::new(),
-            has_no_connection: AtomicBool::new(false),
+            refused: Mutex::default(),
         })
     }
 
-    /// Whether no statement can be canceled at the moment.
-    pub(super) fn has_no_connection(&self) -> bool {
-        self.has_no_connection.load(Relaxed)
+    /// Whether no statement could be canceled a moment ago.
+    pub(super) fn had_no_connection(&self) -> bool {
+        let refused = *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.is_some_and(|since| since.elapsed() < REMEMBERING)
+    }
+
+    fn is_refused(&self, since: Option<Instant>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Whether a look that was not waited for may still cancel what this backend
@@ -241,7 +255,7 @@ impl Endings {
             why,
             since: Instant::now(),
             idle: OnceLock::new(),
-            is_looked_at: AtomicBool::new(false),
+            looks: AtomicU32::new(0),
             verdict: watch::Sender::new(Verdict::Open),
         });
         let mut state = self.state();
@@ -273,7 +287,6 @@ impl Endings {
             .retain(|_, case| case.why != Why::Lost || case.since.elapsed() < LONGEST_LOST);
         if state.cases.is_empty() {
             state.task = Task::Off;
-            self.has_no_connection.store(false, Relaxed);
             return false;
         }
         true
@@ -302,7 +315,7 @@ impl Endings {
         let state = self.state();
         let cases = Self::cases(&state);
         for (_, case) in &cases {
-            case.is_looked_at.store(true, Relaxed);
+            case.looks.fetch_add(1, AcqRel);
         }
         cases
     }
@@ -395,8 +408,11 @@ impl Round {
             }
             None => in_time(TO_LOOK, self.borrow()).await,
         };
-        let is_refused = matches!(looked, Err(Failure::Refused));
-        self.endings.has_no_connection.store(is_refused, Relaxed);
+        match looked {
+            Ok(()) => self.endings.is_refused(None),
+            Err(Failure::Refused) => self.endings.is_refused(Some(Instant::now())),
+            Err(Failure::OutOfReach) => {}
+        }
         looked
     }
 
@@ -427,6 +443,23 @@ impl Round {
     async fn look(&self, connection: &mut PgConnection, started: i64) -> Result<(), Failure> {
         let _looking = self.endings.looking.lock().await;
         let cases = self.endings.begin_look();
+        // Dropped here, the look may still reach the server, and counts for good.
+        let looked = self.signal(connection, started, &cases).await;
+        if !matches!(looked, Err(Failure::OutOfReach)) {
+            for (_, case) in &cases {
+                case.looks.fetch_sub(1, AcqRel);
+            }
+        }
+        looked
+    }
+
+    /// Has the server end statements, and notes what it did to each.
+    async fn signal(
+        &self,
+        connection: &mut PgConnection,
+        started: i64,
+        cases: &[(u64, Arc<Case>)],
+    ) -> Result<(), Failure> {
         let here = || {
             let here = cases.iter().map(|(_, case)| case);
             here.filter(|case| case.backend.started == started)
@@ -445,10 +478,6 @@ impl Round {
             .bind(seen)
             .fetch_all(connection)
             .await?;
-        // The server has done what it was told to.
-        for (_, case) in &cases {
-            case.is_looked_at.store(false, Relaxed);
-        }
         let mut found = HashMap::with_capacity(rows.len());
         for row in &rows {
             let is_idle: Option<bool> = row.try_get(1)?;
@@ -456,7 +485,7 @@ impl Round {
             let pid: i32 = row.try_get(0)?;
             found.insert(pid, (is_idle == Some(true), is_signaled == Some(true)));
         }
-        for (number, case) in &cases {
+        for (number, case) in cases {
             let is_here = case.backend.started == started;
             match found.get(&case.backend.pid).filter(|_| is_here) {
                 None => self.is_gone(*number, case),

@@ -315,7 +315,8 @@ impl<E: Entry> Many<E> {
             if callers.deadline() <= Some(Instant::now()) {
                 return callers.fail(&out_of_time());
             }
-            match self.send(&part, callers.origins(), patience, None).await {
+            let until = callers.deadline();
+            match self.send(&part, callers.origins(), patience, until).await {
                 Err(error) if error.blames_a_row() && part.len() > 1 => {
                     let mut parts = JoinSet::new();
                     for smaller in part.cut() {

@@ -150,9 +150,9 @@ async fn a_visitor_is_served_after_the_table_was_altered_on_a_pool_of_one() {
     let place = Place::new().await;
     let _held = hold_all_but_one(&place.pool).await;
     let mut visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
-    for r#type in ["varchar(100)", "text"] {
+    for new_type in ["varchar(100)", "text"] {
         place
-            .execute(&format!("ALTER TABLE session ALTER id TYPE {}", r#type))
+            .execute(&format!("ALTER TABLE session ALTER id TYPE {new_type}"))
             .await;
         assert_eq!(visitor.show().await, Answer::Served);
         assert_eq!(visitor.add().await, Answer::Served);
