@@ -624,7 +624,7 @@ async fn a_take_beside_one_that_fails_returns_what_it_commits() {
 #[tokio::test]
 async fn a_hook_that_clears_the_session_leaves_update_now_its_value() {
     let (site, browser) = visited().await;
-    let layer = site.layer().before_save(|session| session.clear());
+    let layer = site.layer().before_save(Session::clear);
     let page = async |session: Session| {
         let count = |n: Option<u32>| n.unwrap_or(0) + 1;
         let counted = session.update_now("n", count).await?;
