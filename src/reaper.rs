@@ -4,7 +4,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     Error, PgSessionStore,
-    store::{ReapedBatch, random_fraction},
+    store::{ReapedBatch, Skipped, random_fraction},
     telemetry::Run,
 };
 
@@ -89,7 +89,8 @@ pub struct Reaped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ending {
-    /// No more expired rows than a batch holds were left, and they are gone.
+    /// All expired rows were deleted, but for those that another transaction has
+    /// locked: the next run deletes them.
     Drained,
     /// Another reaper is at work on the table.
     OtherReaper,
@@ -126,7 +127,8 @@ impl Reaper {
         self
     }
 
-    /// Deletes all rows that are expired now, and says how many.
+    /// Deletes all rows that are expired now, and returns how many. Rows that
+    /// another transaction has locked are left to the next run.
     ///
     /// # Errors
     ///
@@ -145,9 +147,11 @@ impl Reaper {
 
     async fn drain(&self) -> Result<Reaped, Error> {
         let (mut deleted, mut batches) = (0, 0);
+        let mut skipped = Skipped::default();
         loop {
-            let batch = self.store.delete_expired(self.batch_size.get()).await?;
-            let ReapedBatch::Deleted(rows) = batch else {
+            let limit = self.batch_size.get();
+            let batch = self.store.delete_expired(limit, &mut skipped).await?;
+            let ReapedBatch::Deleted { rows, is_last } = batch else {
                 return Ok(Reaped {
                     deleted,
                     batches,
@@ -157,7 +161,7 @@ impl Reaper {
             self.store.meter().reaped(rows);
             deleted += rows;
             batches += u32::from(rows > 0);
-            if rows < u64::from(self.batch_size.get()) {
+            if is_last {
                 return Ok(Reaped {
                     deleted,
                     batches,

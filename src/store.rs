@@ -34,6 +34,7 @@ mod database;
 mod destroy;
 mod draft;
 mod encryption;
+mod ending;
 mod engine;
 mod entries;
 mod everyone;
@@ -45,6 +46,7 @@ mod list;
 mod migrate;
 mod needs;
 mod pace;
+mod parts;
 mod pooler;
 mod primary;
 mod reap;
@@ -69,7 +71,7 @@ mod writer;
 pub(crate) use age::Shift;
 pub use list::{ListPosition, ListSessions};
 pub use migrate::MIGRATOR;
-pub(crate) use reap::Batch as ReapedBatch;
+pub(crate) use reap::{Batch as ReapedBatch, Skipped};
 pub use report::TableReport;
 pub(crate) use row::Row;
 pub(crate) use save::random_fraction;
@@ -149,6 +151,13 @@ impl PgSessionStore {
 
     /// A store with a pool of its own, of sqlx's default size.
     ///
+    /// On the server its connections have a `statement_timeout`, a `lock_timeout`
+    /// and an `idle_in_transaction_session_timeout` of one second more than
+    /// [`timeout`](Self::timeout), and a `client_connection_check_interval` of one
+    /// second: they end what a process leaves behind that is killed. Settings of
+    /// the role or the database win, and behind a pooler in transaction mode none
+    /// is set.
+    ///
     /// The URL may name several servers, as libpq's may. The sessions are kept
     /// on the one that takes writes, and follow when another one is promoted.
     ///
@@ -186,7 +195,7 @@ impl PgSessionStore {
             Hosts::Several(servers) => {
                 let servers = servers.into_iter().map(prepared).collect();
                 let primary = Primary::connect(servers).await?;
-                Ok(Self::with_connections(Connections::to(primary)))
+                Ok(Self::with_connections(Connections::to(primary, TIMEOUT)))
             }
         }
     }
@@ -216,7 +225,7 @@ impl PgSessionStore {
             .connect_with(options.clone())
             .await;
         match pool {
-            Ok(pool) => Ok(Self::new(pool)),
+            Ok(pool) => Ok(Self::with_connections(Connections::own(pool, TIMEOUT))),
             Err(error) => Err(why(error, &options).await),
         }
     }
@@ -405,12 +414,17 @@ impl PgSessionStore {
     /// connection of the pool included, before a request is answered with
     /// 503. Default: 5 seconds.
     ///
-    /// A statement that was sent can't be called back, and one that waited for
-    /// a lock may be carried out after its 503, as a whole. A timeout of more
-    /// than a year counts as a year.
+    /// The store cancels a statement that is still running by then. The server
+    /// may carry it out all the same, as a whole: if it is about to commit, or
+    /// if a transaction pooler is in between. A timeout of more than a year
+    /// counts as a year.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.with(|set_up| set_up.database.timeout = timeout.min(MAX_TIMEOUT))
+        let timeout = timeout.min(MAX_TIMEOUT);
+        self.with(|set_up| {
+            set_up.database.timeout = timeout;
+            set_up.database.connections.last(timeout);
+        })
     }
 
     /// How many connections of the pool requests may use at once. Default:
@@ -488,7 +502,9 @@ impl PgSessionStore {
     /// statement is sent unnamed and in a transaction, which the pooler keeps
     /// together; that costs two round trips more for each. It is not needed where the
     /// pooler keeps track of prepared statements (PgBouncer 1.21 and later with
-    /// `max_prepared_statements` above 0) or lends connections for a session.
+    /// `max_prepared_statements` above 0) or lends connections for a session. Set
+    /// it anyway if other programs lock rows of the table for long: behind a pooler,
+    /// only a transaction can bound the wait for a lock.
     ///
     /// Whoever first looks at the table ([`migrate`](Self::migrate),
     /// [`check`](Self::check), or the first statement) refuses to go on where such

@@ -116,7 +116,17 @@ impl Pooler {
     /// Of kind `NotFound` where there is no PgBouncer that can do this, and when
     /// it does not start.
     pub fn before(server: &Server, lending: Lending, connections: u32) -> io::Result<Self> {
-        Self::start(server, lending, connections, None)
+        Self::start(server, lending, connections, None, "")
+    }
+
+    /// As [`before`](Self::before), with the server's connections lent in turn.
+    ///
+    /// # Errors
+    ///
+    /// As [`before`](Self::before).
+    pub fn in_turn(server: &Server, lending: Lending, connections: u32) -> io::Result<Self> {
+        let in_turn = "server_round_robin = 1\n";
+        Self::start(server, lending, connections, None, in_turn)
     }
 
     fn start(
@@ -124,12 +134,14 @@ impl Pooler {
         lending: Lending,
         connections: u32,
         tls: Option<&Tls<'_>>,
+        more: &str,
     ) -> io::Result<Self> {
         let program = Program::find()?;
         program.check(lending)?;
         let folder = private_folder()?;
         let user = User::instead_of_root(&folder)?;
         let mut configuration = program.configuration(server, lending, connections, &folder);
+        configuration += more;
         let mut port = PORT;
         if let Some(tls) = tls {
             port = free_port()?;
@@ -165,7 +177,7 @@ impl Pooler {
     ///
     /// As [`before`](Self::before).
     pub fn encrypted(server: &Server, lending: Lending, tls: &Tls<'_>) -> io::Result<Self> {
-        Self::start(server, lending, 10, Some(tls))
+        Self::start(server, lending, 10, Some(tls), "")
     }
 
     /// The port of an [`encrypted`](Self::encrypted) one.

@@ -1,9 +1,20 @@
 //! Getting a connection of the pool, and giving it back, while the way to the
 //! server fails.
 
-use std::{future::pending, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Row as _, SqlSafeStr,
+    pool::PoolConnection,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -34,23 +45,101 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// For the answer to an empty question.
 const PING: Duration = Duration::from_secs(1);
 
-type Acquired = Result<PoolConnection<Postgres>, sqlx::Error>;
+type Acquired = Result<(PoolConnection<Postgres>, Backend), sqlx::Error>;
+
+/// The server's process behind a connection. Process ids repeat, and the pool
+/// may follow to another server, so it takes more to know the process again: the
+/// start of the server, and that the process began before it was seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Backend {
+    pub(super) pid: i32,
+    /// When the server started, in microseconds since the epoch.
+    pub(super) started: i64,
+    /// When the process was asked, in seconds since the epoch, by the server's
+    /// clock.
+    pub(super) seen: f64,
+}
+
+/// What the server says of a connection.
+pub(super) struct Probe {
+    pub(super) backend: Backend,
+    pub(super) is_in_a_transaction: bool,
+}
 
 /// The pool, and what is known of the server behind it.
 pub(super) struct Way {
     pub(super) pool: PgPool,
     /// Where the pool is ours and has several servers to choose from.
     pub(super) primary: Option<Arc<Primary>>,
+    /// Where the pool is the store's own.
+    pub(super) own: Option<Arc<Own>>,
+    /// Whether each connection has a process of the server to itself.
+    is_direct: AtomicBool,
     round_trip: RoundTrip,
 }
 
+/// The limits that the server keeps for connections of a pool of our own:
+/// `statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout`
+/// and `client_connection_check_interval`. They end what a process left behind
+/// that was killed, or that the network keeps from ending it.
+///
+/// They are set together with the [`probe`], which costs no round trip, rather
+/// than as startup parameters, which a pooler refuses and which would win over
+/// what is set for the role. A limit that is set already is left alone, as are
+/// all behind a pooler, whose connections are lent to other clients.
+pub(super) struct Own {
+    /// The longest timeout of the stores that share the pool, in milliseconds.
+    longest: AtomicU64,
+    /// Some systems have no `client_connection_check_interval`.
+    are_refused: AtomicBool,
+}
+
+/// The server's limits come after the deadline here, which says more.
+const AFTER_THE_DEADLINE: Duration = Duration::from_secs(1);
+
+impl Own {
+    pub(super) fn new(timeout: Duration) -> Arc<Self> {
+        let own = Self {
+            longest: AtomicU64::new(0),
+            are_refused: AtomicBool::new(false),
+        };
+        own.lasts(timeout);
+        Arc::new(own)
+    }
+
+    /// Leaves statements this long, at least.
+    pub(super) fn lasts(&self, timeout: Duration) {
+        let limit = (timeout + AFTER_THE_DEADLINE).as_millis();
+        // The largest that Postgres takes.
+        let limit = limit.min(i32::MAX.unsigned_abs().into());
+        self.longest
+            .fetch_max(u64::try_from(limit).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn probe(&self) -> String {
+        let limit = format!("'{}'", self.longest.load(Relaxed));
+        include_str!("sql/probe_own.sql").replace("$1", &limit)
+    }
+}
+
 impl Way {
-    pub(super) fn new(pool: PgPool, primary: Option<Arc<Primary>>) -> Self {
+    pub(super) fn new(pool: PgPool, primary: Option<Arc<Primary>>, own: Option<Arc<Own>>) -> Self {
         Self {
             pool,
             primary,
+            own,
+            is_direct: AtomicBool::new(false),
             round_trip: RoundTrip::default(),
         }
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        self.is_direct.load(Relaxed)
+    }
+
+    /// What was noticed.
+    pub(super) fn set_direct(&self, is_direct: bool) {
+        self.is_direct.store(is_direct, Relaxed);
     }
 
     /// Tries for as long as the caller waits, so that a server that comes back in
@@ -115,9 +204,12 @@ impl Way {
             let mut connection =
                 acquired.map_err(|error| explained(error, &self.pool.connect_options()))?;
             let asked = Instant::now();
-            if !is_in_a_transaction(&mut connection).await? {
-                self.round_trip.learn(asked.elapsed());
-                return Ok(connection);
+            match self.probe(&mut connection).await? {
+                Some(probe) if !probe.is_in_a_transaction => {
+                    self.round_trip.learn(asked.elapsed());
+                    return Ok((connection, probe.backend));
+                }
+                _ => {}
             }
             tracing::warn!(
                 "a connection came out of the pool in an open transaction, and was closed: \
@@ -127,7 +219,28 @@ impl Way {
         }
     }
 
-    fn is_exhausted(&self) -> bool {
+    /// Also sets the limits of a connection of our own.
+    async fn probe(&self, connection: &mut PgConnection) -> Result<Option<Probe>, sqlx::Error> {
+        let own = self.own.as_ref().filter(|_| self.is_direct());
+        let Some(own) = own.filter(|own| !own.are_refused.load(Relaxed)) else {
+            return probe(connection).await;
+        };
+        match ask(connection, AssertSqlSafe(own.probe())).await {
+            // Of a value or a name, rather than of a server that stops.
+            Err(sqlx::Error::Database(error))
+                if error
+                    .code()
+                    .is_some_and(|code| code.starts_with("22") || code.starts_with("42")) =>
+            {
+                tracing::debug!(%error, "the server does not limit the statements of this pool");
+                own.are_refused.store(true, Relaxed);
+                probe(connection).await
+            }
+            asked => asked,
+        }
+    }
+
+    pub(super) fn is_exhausted(&self) -> bool {
         let all = self.pool.options().get_max_connections();
         self.pool.size() >= all && self.pool.num_idle() == 0
     }
@@ -158,17 +271,41 @@ enum Attempt {
     Hangs,
 }
 
+/// Asks a connection which process serves it, and whether it is in a
+/// transaction. `None` in a transaction that failed.
+///
 /// What is saved in a transaction that somebody else began is answered as
 /// committed, and is not. sqlx 0.9.0 forgets a `BEGIN` whose future is dropped,
 /// and the pool lends that connection to the next. sqlx keeps what the server
-/// says of it to itself, but for whether something began a transaction: here
-/// an empty message, which is a round trip and no statement.
-async fn is_in_a_transaction(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    match connection.begin_with("").await {
-        Ok(_) => Ok(true),
-        Err(sqlx::Error::BeginFailed) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// says of it to itself, so it takes a message of its own, which no pooler
+/// tears apart.
+///
+/// # Errors
+///
+/// When the connection does not answer.
+pub(super) async fn probe(connection: &mut PgConnection) -> Result<Option<Probe>, sqlx::Error> {
+    ask(connection, include_str!("sql/probe.sql")).await
+}
+
+async fn ask(
+    connection: &mut PgConnection,
+    sql: impl SqlSafeStr,
+) -> Result<Option<Probe>, sqlx::Error> {
+    let asked = sqlx::raw_sql(sql).fetch_one(connection).await;
+    let row = match asked {
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("25P02") => {
+            return Ok(None);
+        }
+        asked => asked?,
+    };
+    Ok(Some(Probe {
+        backend: Backend {
+            pid: row.try_get_unchecked(0)?,
+            started: row.try_get_unchecked(1)?,
+            seen: row.try_get_unchecked(2)?,
+        },
+        is_in_a_transaction: row.try_get_unchecked(3)?,
+    }))
 }
 
 async fn moved(moves: Option<&mut watch::Receiver<Instant>>) {

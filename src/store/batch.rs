@@ -17,7 +17,7 @@ use crate::{
 
 /// Rows of one statement at the most; Postgres plans thousands as well as
 /// hundreds, but one statement's locks and memory should stay small.
-const MAX_ROWS: usize = 512;
+pub(super) const MAX_ROWS: usize = 512;
 /// Bytes that one statement carries at the most, so that a large document
 /// does not hold up a batch of small ones. One row may exceed it, alone.
 const MAX_BYTES: usize = 256 * 1024;
@@ -30,17 +30,22 @@ pub(crate) trait Statement: Send + Sync + 'static {
     type Answer: Send + 'static;
 
     /// Runs the statement for rows that are sorted by their ids, and answers
-    /// each, in the order given. The origins say who asked for each.
+    /// each of those who wait, who are in the same order.
     fn run(
         &self,
         rows: Vec<Self::Row>,
-        origins: Vec<Origin>,
-    ) -> impl Future<Output = Vec<Result<Self::Answer, Error>>> + Send;
+        waiting: Callers<Self::Answer>,
+    ) -> impl Future<Output = ()> + Send;
 
     fn id(row: &Self::Row) -> &RowId;
 
     /// Bytes that the row adds to the statement.
     fn weight(row: &Self::Row) -> usize;
+
+    /// Rows that may be in flight at once. One always may.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
 
     /// How long a row waits for its answer, whatever it waits for.
     fn patience(&self) -> Duration;
@@ -79,10 +84,60 @@ enum Next {
 
 struct Waiting<S: Statement> {
     row: S::Row,
+    since: Instant,
     /// Nobody waits for it any longer than this, so no later statement takes it.
     deadline: Instant,
     origin: Origin,
     answer: oneshot::Sender<Result<S::Answer, Error>>,
+}
+
+/// Those who wait for the rows of one statement, in the order of the rows.
+pub(crate) struct Callers<A> {
+    origins: Vec<Origin>,
+    deadlines: Vec<Instant>,
+    /// None where the answer was given.
+    answers: Vec<Option<oneshot::Sender<Result<A, Error>>>>,
+}
+
+impl<A> Callers<A> {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            origins: Vec::with_capacity(rows),
+            deadlines: Vec::with_capacity(rows),
+            answers: Vec::with_capacity(rows),
+        }
+    }
+
+    pub(super) fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// Until when anybody waits for one of the rows.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadlines.iter().copied().max()
+    }
+
+    pub(super) fn fail(&mut self, error: &Error) {
+        (0..self.answers.len()).for_each(|row| self.answer(row, Err(error.clone())));
+    }
+
+    pub(super) fn answer(&mut self, row: usize, outcome: Result<A, Error>) {
+        if let Some(answer) = self.answers[row].take() {
+            // Nobody waits for the answer of a cancelled request.
+            drop(answer.send(outcome));
+        }
+    }
+
+    /// Those who wait for these rows, for a statement of their own.
+    pub(super) fn take(&mut self, rows: impl IntoIterator<Item = usize>) -> Self {
+        let mut taken = Self::with_capacity(1);
+        for row in rows {
+            taken.origins.push(self.origins[row].clone());
+            taken.deadlines.push(self.deadlines[row]);
+            taken.answers.push(self.answers[row].take());
+        }
+        taken
+    }
 }
 
 impl<S: Statement> Batch<S> {
@@ -104,18 +159,28 @@ impl<S: Statement> Batch<S> {
     /// out also when nobody waits for the answer any more, unless its time is
     /// up before it is sent.
     pub(crate) fn submit(self: &Arc<Self>, row: S::Row) -> Receipt<S::Answer> {
+        self.submit_until(Instant::now() + self.statement.patience(), row)
+    }
+
+    /// As [`submit`](Self::submit), for a request that waits until then.
+    pub(crate) fn submit_until(
+        self: &Arc<Self>,
+        deadline: Instant,
+        row: S::Row,
+    ) -> Receipt<S::Answer> {
         let (answer, receipt) = oneshot::channel();
-        let deadline = Instant::now() + self.statement.patience();
         let origin = Origin::current();
+        let room = self.statement.room();
         let departs = {
             let mut queue = self.queue();
             queue.waiting.push_back(Waiting {
                 row,
+                since: Instant::now(),
                 deadline,
                 origin,
                 answer,
             });
-            queue.departs()
+            queue.departs(room)
         };
         if departs {
             self.open_lane();
@@ -162,10 +227,7 @@ impl<S: Statement> Lane<S> {
             let waiting = self.take();
             if !waiting.is_empty() {
                 let departed = Instant::now();
-                let patience = self.batch.statement.patience();
-                let waits = waiting
-                    .iter()
-                    .map(|row| patience.saturating_sub(row.deadline - departed));
+                let waits = waiting.iter().map(|row| departed - row.since);
                 self.batch.statement.departs(waits);
                 self.batch.send(waiting).await;
                 self.batch.queue().pace.learn(departed.elapsed());
@@ -176,10 +238,11 @@ impl<S: Statement> Lane<S> {
 
     fn take(&mut self) -> Vec<Waiting<S>> {
         let (waiting, another_departs) = {
+            let room = self.batch.statement.room();
             let mut queue = self.batch.queue();
-            let waiting = queue.take();
+            let waiting = queue.take(room);
             self.at = Stage::InFlight(waiting.len());
-            (waiting, queue.departs())
+            (waiting, queue.departs(room))
         };
         if another_departs {
             self.batch.open_lane();
@@ -188,9 +251,10 @@ impl<S: Statement> Lane<S> {
     }
 
     fn arrive(&mut self) {
+        let room = self.batch.statement.room();
         let mut queue = self.batch.queue();
         queue.land(self.at);
-        self.at = match queue.departs() {
+        self.at = match queue.departs(room) {
             true => Stage::Departing,
             false => Stage::Left,
         };
@@ -213,26 +277,23 @@ impl<S: Statement> Batch<S> {
     async fn send(&self, mut waiting: Vec<Waiting<S>>) {
         waiting.sort_by(|a, b| S::id(&a.row).cmp(S::id(&b.row)));
         let mut rows = Vec::with_capacity(waiting.len());
-        let mut origins = Vec::with_capacity(waiting.len());
-        let mut answers = Vec::with_capacity(waiting.len());
+        let mut callers = Callers::with_capacity(waiting.len());
         for waiting in waiting {
             rows.push(waiting.row);
-            origins.push(waiting.origin);
-            answers.push(waiting.answer);
+            callers.origins.push(waiting.origin);
+            callers.deadlines.push(waiting.deadline);
+            callers.answers.push(Some(waiting.answer));
         }
-        let outcomes = self.statement.run(rows, origins).await;
-        for (answer, outcome) in answers.into_iter().zip(outcomes) {
-            // Nobody waits for the answer of a cancelled request.
-            drop(answer.send(outcome));
-        }
+        self.statement.run(rows, callers).await;
     }
 }
 
 impl<S: Statement> Queue<S> {
     /// Whether the caller is to open a lane, or to go on with its own.
-    fn departs(&mut self) -> bool {
+    fn departs(&mut self, room: usize) -> bool {
         let is_time = self.next == Next::Gathering
             && !self.waiting.is_empty()
+            && (self.rows_in_flight == 0 || self.rows_in_flight < room)
             && self.pace.allows(self.waiting.len(), self.rows_in_flight);
         if is_time {
             self.next = Next::Departing;
@@ -240,9 +301,11 @@ impl<S: Statement> Queue<S> {
         is_time
     }
 
-    fn take(&mut self) -> Vec<Waiting<S>> {
+    fn take(&mut self, room: usize) -> Vec<Waiting<S>> {
         self.let_go();
-        let waiting = self.take_fitting();
+        let left = room.saturating_sub(self.rows_in_flight);
+        let most_rows = left.clamp(1, MAX_ROWS);
+        let waiting = self.take_fitting(most_rows);
         self.next = Next::Gathering;
         self.rows_in_flight += waiting.len();
         self.statements_in_flight += 1;
@@ -267,20 +330,27 @@ impl<S: Statement> Queue<S> {
         }
     }
 
-    /// Drops those whose time is up, which are the first ones.
+    /// Drops those whose time is up.
     fn let_go(&mut self) {
         let now = Instant::now();
-        while let Some(waiting) = self.waiting.pop_front_if(|row| row.deadline <= now) {
-            drop(waiting.answer.send(Err(out_of_time())));
+        if self.waiting.iter().all(|row| row.deadline > now) {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for row in waiting {
+            match row.deadline > now {
+                true => self.waiting.push_back(row),
+                false => drop(row.answer.send(Err(out_of_time()))),
+            }
         }
     }
 
-    fn take_fitting(&mut self) -> Vec<Waiting<S>> {
+    fn take_fitting(&mut self, most_rows: usize) -> Vec<Waiting<S>> {
         let mut bytes = 0;
         let fitting = self
             .waiting
             .iter()
-            .take(MAX_ROWS)
+            .take(most_rows)
             .take_while(|waiting| {
                 let first = bytes == 0;
                 bytes += S::weight(&waiting.row).max(1);
@@ -317,8 +387,8 @@ mod tests {
         type Row = (RowId, usize);
         type Answer = ();
 
-        async fn run(&self, rows: Vec<Self::Row>, _: Vec<Origin>) -> Vec<Result<(), Error>> {
-            rows.iter().map(|_| Ok(())).collect()
+        async fn run(&self, rows: Vec<Self::Row>, mut callers: Callers<()>) {
+            (0..rows.len()).for_each(|row| callers.answer(row, Ok(())));
         }
 
         fn id(row: &Self::Row) -> &RowId {
@@ -338,19 +408,26 @@ mod tests {
         }
     }
 
+    fn waiting(length: usize) -> Waiting<Lengths> {
+        Waiting {
+            since: Instant::now(),
+            row: (RowId::from("id".to_owned()), length),
+            deadline: Instant::now() + Duration::from_secs(60),
+            origin: Origin::current(),
+            answer: oneshot::channel().0,
+        }
+    }
+
     /// Rows of the statements that serve rows of these lengths, one by one.
     fn statements(lengths: &[usize]) -> Vec<usize> {
         let batch = Batch::new(Lengths::default());
         let mut queue = batch.queue();
-        queue.waiting.extend(lengths.iter().map(|length| Waiting {
-            row: (RowId::from("id".to_owned()), *length),
-            deadline: Instant::now() + Duration::from_secs(60),
-            origin: Origin::current(),
-            answer: oneshot::channel().0,
-        }));
+        queue
+            .waiting
+            .extend(lengths.iter().map(|length| waiting(*length)));
         let mut statements = Vec::new();
         while !queue.waiting.is_empty() {
-            statements.push(queue.take().len());
+            statements.push(queue.take(usize::MAX).len());
         }
         statements
     }
@@ -365,6 +442,19 @@ mod tests {
     fn a_statement_carries_no_more_than_it_may() {
         assert_eq!(statements(&[MAX_BYTES / 2; 5]), [2, 2, 1]);
         assert_eq!(statements(&[0; MAX_ROWS + 1]), [MAX_ROWS, 1]);
+    }
+
+    #[test]
+    fn no_statement_departs_beside_as_many_rows_as_there_is_room_for() {
+        let batch = Batch::new(Lengths::default());
+        let mut queue = batch.queue();
+        queue.waiting.extend((0..100).map(|_| waiting(1)));
+        assert_eq!(queue.take(40).len(), 40);
+        assert!(!queue.departs(40));
+        queue.land(Stage::InFlight(30));
+        assert!(queue.departs(40));
+        assert_eq!(queue.take(40).len(), 30);
+        assert_eq!(queue.rows_in_flight, 40);
     }
 
     /// It is moved to where it runs, for each statement of a quiet site.

@@ -275,6 +275,8 @@ fn age_fits_the_table() {
 #[test]
 fn reap_fits_the_table() {
     drop(query_file!("src/store/sql/reap.sql", 1000_i64));
+    drop(query_file!("src/store/sql/reap_find.sql", 1000_i64, &[ID.to_owned()]).map(|row| row.id));
+    drop(query_file!("src/store/sql/reap_some.sql", &[ID.to_owned()]));
     drop(query_file!("src/store/sql/reap_lock.sql", 1_i64).map(|row| row.locked == Some(true)));
 }
 
@@ -302,6 +304,16 @@ fn what_is_asked_of_the_server_fits_any_database() {
     drop(query_file!("src/store/sql/prepared.sql").map(|row| row.name.is_some()));
     drop(query_file!("src/store/sql/read_only.sql").map(|row| row.is_read_only == Some(true)));
     drop(query_file!("src/store/sql/check_zone.sql", ID).map(|row| row.local.is_some()));
+    drop(query_file!("src/store/sql/probe.sql").map(|row| {
+        let backend = (row.pid.is_some(), row.started.is_some(), row.seen.is_some());
+        (backend, row.is_in_a_transaction == Some(true))
+    }));
+    drop(query_file!("src/store/sql/probe_own.sql", ID).map(|row| (row.pid, row.started)));
+    drop(query_file!("src/store/sql/limits.sql", ID, ID));
+    drop(
+        query_file!("src/store/sql/end.sql", &[1], &[1], &[1], &[1], &[SECONDS])
+            .map(|row| (row.pid, row.is_idle, row.is_signaled)),
+    );
 }
 
 fn files(folder: &str, extension: &str) -> Vec<String> {
@@ -319,9 +331,9 @@ fn files(folder: &str, extension: &str) -> Vec<String> {
 #[test]
 fn every_function_is_called_by_its_schema() {
     // Of several arrays, `unnest` is a word of the grammar too.
-    const WORDS: [&str; 17] = [
-        "any", "as", "array", "and", "d", "exists", "extract", "from", "greatest", "in", "least",
-        "null", "or", "values", "where", "cast", "unnest",
+    const WORDS: [&str; 18] = [
+        "all", "any", "as", "array", "and", "d", "exists", "extract", "from", "greatest", "in",
+        "least", "null", "or", "values", "where", "cast", "unnest",
     ];
     for sql in files("src/store/sql", "sql") {
         for (at, _) in sql.match_indices('(') {

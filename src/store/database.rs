@@ -1,16 +1,21 @@
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, pin::pin, sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection, PgPool,
+    error::DatabaseError,
+    postgres::{PgDatabaseError, PgSeverity},
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Error, ErrorKind,
     store::{
+        acquire::Backend,
         connecting,
-        connections::Connections,
+        connections::{Connections, Use},
         sql::Pooling,
-        transaction::{Isolation, begin},
+        transaction::{Isolation, READ_COMMITTED},
     },
     telemetry::{Call, Meter, Operation, Origins, Running, Stopwatch},
 };
@@ -37,25 +42,50 @@ impl Database {
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        self.heed(self.lend(call, work).await)
+        self.run_patiently(None, call, work).await
+    }
+
+    /// As [`run`](Self::run). With a patience, the statement is ended when it
+    /// waits longer than that for a row which another transaction has locked.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and one that [is held up](Error::is_held_up).
+    pub(crate) async fn run_patiently<T>(
+        &self,
+        patience: Option<Duration>,
+        call: Call<'_>,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        self.heed(self.lend(patience, call, work).await)
     }
 
     async fn lend<T>(
         &self,
+        patience: Option<Duration>,
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let deadline = self.deadline();
-        let connection = timeout_at(deadline, Box::pin(self.connections.lend()))
+        let mut lent = timeout_at(deadline, Box::pin(self.connections.lend()))
             .await
-            .map_err(|_| out_of_time())??;
-        let mut lent = Lent(Some(connection));
+            .map_err(|_| self.no_connection())??;
         let running = self.begin(&call);
-        let work = running.around(self.carry_out(lent.connection(), work));
-        let outcome = timeout_at(deadline, work).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
+        let limits = Limits {
+            patience,
+            ..Limits::until(deadline)
+        };
+        let backend = lent.backend();
+        let work = running.around(self.carry_out(lent.connection(), limits, work));
+        let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
-        if !outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+        let outcome = self.held_up_by_a_lock(patience, outcome);
+        if outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+            drop(lent);
+        } else if watch == Watch::GoesOn {
+            // It may be told to cancel what comes next on it.
+            lent.close();
+        } else {
             lent.give_back();
         }
         outcome
@@ -92,45 +122,120 @@ impl Database {
         Running::begin(call, &self.meter, self.pool())
     }
 
-    /// Lends one of the connections for requests to `work`.
+    /// Lends one of the connections for requests to `work`. With a patience, the
+    /// statement is ended when it waits longer than that for a row which another
+    /// transaction has locked.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), and one that [is held up](Error::is_held_up).
     pub(crate) async fn serve<T>(
         &self,
         deadline: Instant,
+        patience: Option<Duration>,
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        self.heed(self.lend_until(deadline, call, work).await)
+        let outcome = self.lend_until(deadline, patience, call, work).await;
+        self.heed(outcome)
     }
 
     async fn lend_until<T>(
         &self,
         deadline: Instant,
+        patience: Option<Duration>,
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
+        let purpose = match call.operation {
+            Operation::Load => Use::Reading,
+            _ => Use::Writing,
+        };
         let since = Stopwatch::start();
-        let borrowed = timeout_at(deadline, self.connections.borrow()).await;
+        let borrowed = timeout_at(deadline, self.connections.borrow(purpose)).await;
         self.meter.waited_for_a_connection(since);
-        let mut loan = borrowed.map_err(|_| out_of_time())??;
+        let mut loan = borrowed.map_err(|_| self.no_connection())??;
         let running = self.begin(&call);
-        let work = running.around(self.carry_out(&mut loan.connection, work));
-        let outcome = timeout_at(deadline, work).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
+        let limits = Limits {
+            patience,
+            ..Limits::until(deadline)
+        };
+        let backend = loan.backend;
+        let work = running.around(self.carry_out(&mut loan.connection, limits, work));
+        let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
+        let outcome = self.held_up_by_a_lock(patience, outcome);
         match &outcome {
-            Ok(_) => loan.keep(),
-            Err(error) if error.spoils_the_connection() => {
-                abandon(loan.connection);
+            Err(error) if error.is_out_of_time() => {
+                loan.abandon();
                 self.connections.forget();
             }
-            // The pool looks whether the connection is still of use.
+            Err(error) if error.spoils_the_connection() => {
+                match error.is_of_the_server() {
+                    true => loan.close(),
+                    false => loan.lose(),
+                }
+                self.connections.forget();
+            }
+            // It may be told to cancel what comes next on it.
+            _ if watch == Watch::GoesOn => loan.close(),
+            Ok(_) => loan.keep(),
+            // The server has answered, and the next part of it is about to come.
+            Err(error) if error.is_held_up() && !self.needs_a_transaction() => loan.keep(),
+            Err(error) if error.is_of_an_old_plan() => {
+                drop(timeout_at(deadline, loan.connection.clear_cached_statements()).await);
+                drop(loan);
+                self.connections.clear_statements().await;
+            }
             Err(_) => drop(loan),
         }
         outcome
+    }
+
+    /// Has the statement canceled when it waits for too long for a locked row.
+    async fn wait<T>(
+        &self,
+        deadline: Instant,
+        patience: Option<Duration>,
+        backend: Backend,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> (Result<T, Error>, Watch) {
+        let mut work = pin!(work);
+        let Some(patience) = patience else {
+            let outcome = timeout_at(deadline, work).await;
+            return (outcome.unwrap_or_else(|_| Err(out_of_time())), Watch::Over);
+        };
+        let soon = deadline.min(Instant::now() + patience);
+        if let Ok(outcome) = timeout_at(soon, &mut work).await {
+            return (outcome, Watch::Over);
+        }
+        let watched = self.connections.watch(backend);
+        let outcome = timeout_at(deadline, work).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
+        let Some(watched) = watched else {
+            return (outcome, Watch::Over);
+        };
+        match (watched.close().await, outcome) {
+            (Ok(true), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::Over),
+            (Ok(_), outcome) => (outcome, Watch::Over),
+            // Nobody but the look can have canceled it by now.
+            (Err(_), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::GoesOn),
+            (Err(_), outcome) => (outcome, Watch::GoesOn),
+        }
+    }
+
+    /// In a transaction the server's `lock_timeout` ends the wait for a row.
+    fn held_up_by_a_lock<T>(
+        &self,
+        patience: Option<Duration>,
+        outcome: Result<T, Error>,
+    ) -> Result<T, Error> {
+        match outcome {
+            Err(error) if patience.is_some() && error.is_of_a_lock() && !error.is_held_up() => {
+                Err(held_up(error))
+            }
+            outcome => outcome,
+        }
     }
 
     fn heed<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
@@ -141,22 +246,43 @@ impl Database {
     }
 
     /// A pooler keeps a connection of the server for one client as long as a
-    /// transaction lasts, and no longer. And only a transaction can ask for its
-    /// isolation level.
+    /// transaction lasts, and no longer. Nothing else can end a statement there
+    /// in time than the server's own limits, which end with the transaction. And
+    /// only a transaction can ask for its isolation level.
     async fn carry_out<T>(
         &self,
         connection: &mut PgConnection,
+        limits: Limits,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        if self.pooling == Pooling::Own && !self.isolation.is_strict() {
+        if !self.needs_a_transaction() {
             let outcome = work(connection).await;
             self.isolation.observe(&outcome);
             return outcome;
         }
-        let mut transaction = begin(connection).await?;
+        let mut transaction = connection.begin_with(AssertSqlSafe(limits.begin())).await?;
         let outcome = work(&mut transaction).await?;
         transaction.commit().await?;
         Ok(outcome)
+    }
+
+    fn needs_a_transaction(&self) -> bool {
+        self.pooling != Pooling::Own
+            || self.isolation.is_strict()
+            || self.connections.can_cancel_nothing()
+    }
+
+    /// What to say where no connection came free in time.
+    fn no_connection(&self) -> Error {
+        match self.connections.are_exhausted() {
+            true => Error::caused(
+                ErrorKind::Unavailable,
+                "the application has all connections of the pool; where it keeps one for a whole \
+                 request, give the store a pool of its own",
+                OutOfTime,
+            ),
+            false => out_of_time(),
+        }
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -168,6 +294,13 @@ impl Database {
     }
 }
 
+/// Whether the backend of a statement may still be told to cancel something.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Watch {
+    Over,
+    GoesOn,
+}
+
 /// A question about the server or the table.
 const LOOK: Call<'static> = Call {
     operation: Operation::Inspect,
@@ -176,34 +309,61 @@ const LOOK: Call<'static> = Call {
     origins: Origins::Here,
 };
 
-/// A connection for work that may be dropped at any moment. Only after its end
-/// it goes back to the pool: sqlx forgets a `BEGIN` whose answer nobody waited
-/// for, and whoever took the connection next would be in that transaction.
-struct Lent(Option<PoolConnection<Postgres>>);
+/// How long the server may work on one transaction.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    statement: Duration,
+    /// For a locked row, where that is shorter.
+    patience: Option<Duration>,
+}
 
-impl Lent {
-    fn connection(&mut self) -> &mut PgConnection {
-        self.0.as_mut().expect("taken at the end only")
+/// The server's limit comes after the deadline here, which is told in more
+/// detail.
+const AFTER_THE_DEADLINE: Duration = Duration::from_millis(250);
+
+impl Limits {
+    fn until(deadline: Instant) -> Self {
+        Self {
+            statement: deadline.saturating_duration_since(Instant::now()) + AFTER_THE_DEADLINE,
+            patience: None,
+        }
     }
 
-    fn give_back(mut self) {
-        if let Some(connection) = self.0.take() {
-            Connections::take_back(connection);
-        }
+    fn begin(self) -> String {
+        // The largest that Postgres takes.
+        let longest = i32::MAX.unsigned_abs().into();
+        let milliseconds = |limit: Duration| format!("'{}'", limit.as_millis().clamp(1, longest));
+        let limits = include_str!("sql/limits.sql")
+            .replace("$1", &milliseconds(self.statement))
+            .replace("$2", &milliseconds(self.patience.unwrap_or(self.statement)));
+        // In one message, so it is no round trip more than without limits.
+        format!("{READ_COMMITTED}; {limits}")
     }
 }
 
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            abandon(connection);
-        }
+fn held_up(error: Error) -> Error {
+    Error::caused(
+        ErrorKind::Conflict,
+        "another transaction has locked a row of this statement",
+        HeldUp(error),
+    )
+}
+
+/// Marks the errors of statements that were ended because they waited for a
+/// locked row.
+#[derive(Debug)]
+struct HeldUp(Error);
+
+impl fmt::Display for HeldUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
-/// A connection that must not go back to the pool.
-fn abandon(connection: PoolConnection<Postgres>) {
-    drop(connection.detach());
+impl StdError for HeldUp {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
 }
 
 pub(super) fn out_of_time() -> Error {
@@ -232,6 +392,9 @@ impl From<sqlx::Error> for Error {
             return Self::caused(ErrorKind::Setup, message, source);
         }
         let (kind, message) = match &source {
+            sqlx::Error::Database(error) if is_of_an_old_plan(&**error) => {
+                (ErrorKind::Conflict, "the table was changed")
+            }
             sqlx::Error::Database(error) => {
                 of_sqlstate(error.code().as_deref().unwrap_or_default())
             }
@@ -278,11 +441,63 @@ fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
     }
 }
 
+/// What a prepared statement answers would be of another type by now. Postgres
+/// has no code of its own for it, and translates the message.
+fn is_of_an_old_plan(error: &dyn DatabaseError) -> bool {
+    let routine = error
+        .try_downcast_ref::<PgDatabaseError>()
+        .and_then(PgDatabaseError::routine);
+    error.code().as_deref() == Some("0A000")
+        && routine.is_some_and(|routine| routine.starts_with("RevalidateCached"))
+}
+
 impl Error {
     pub(crate) fn sqlstate(&self) -> Option<String> {
-        let source = StdError::source(self)?;
-        let error = source.downcast_ref::<sqlx::Error>()?;
-        Some(error.as_database_error()?.code()?.into_owned())
+        Some(self.sqlx_error()?.as_database_error()?.code()?.into_owned())
+    }
+
+    fn is_canceled(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "57014")
+    }
+
+    /// Whether the statement was ended here, or by the server's `lock_timeout`,
+    /// because it waited for a lock.
+    pub(crate) fn is_of_a_lock(&self) -> bool {
+        self.is_held_up() || self.sqlstate().is_some_and(|code| code == "55P03")
+    }
+
+    /// Whether the statement was ended because it waited for a locked row. It
+    /// has changed nothing.
+    pub(crate) fn is_held_up(&self) -> bool {
+        StdError::source(self).is_some_and(<dyn StdError>::is::<HeldUp>)
+    }
+
+    /// Whether the connection has prepared its statements for a table that was
+    /// changed since.
+    pub(crate) fn is_of_an_old_plan(&self) -> bool {
+        self.sqlx_error()
+            .and_then(sqlx::Error::as_database_error)
+            .is_some_and(is_of_an_old_plan)
+    }
+
+    /// Whether a column is of another type than it was when the table was
+    /// looked at.
+    pub(crate) fn is_of_another_type(&self) -> bool {
+        match self.sqlx_error() {
+            Some(sqlx::Error::ColumnDecode { source, .. }) => {
+                source.to_string().starts_with("mismatched types")
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the table is not as it was found, and is to be looked at again.
+    pub(crate) fn is_of_a_changed_table(&self) -> bool {
+        self.misses_something() || self.is_of_an_old_plan() || self.is_of_another_type()
+    }
+
+    fn sqlx_error(&self) -> Option<&sqlx::Error> {
+        StdError::source(self)?.downcast_ref()
     }
 
     /// Whether others were in the way of the whole statement, or transaction,
@@ -303,9 +518,10 @@ impl Error {
     }
 
     /// Whether the server itself said that the statement failed. Without that
-    /// the statement may still be under way there, and be carried out later.
+    /// the statement may still be under way there, and be carried out later. A
+    /// pooler reports the loss of the server's connection in class 08.
     pub(crate) fn is_of_the_server(&self) -> bool {
-        self.sqlstate().is_some()
+        self.sqlstate().is_some_and(|code| !code.starts_with("08"))
     }
 
     /// With a foreign key from the column `user_id`, the application's users
@@ -357,10 +573,27 @@ impl Error {
     }
 
     /// Whether one row of a statement can be at fault for all of it: data
-    /// exceptions, violated constraints, and locks that were not granted.
+    /// exceptions, violated constraints, triggers, limits, damaged values and
+    /// pages, and locks that were not granted.
+    ///
+    /// An error that ends the connection, such as those that a pooler sends, says
+    /// nothing about the outcome of the statement.
     pub(crate) fn blames_a_row(&self) -> bool {
-        self.sqlstate()
-            .is_some_and(|code| code.starts_with("22") || code.starts_with("23") || code == "55P03")
+        const CLASSES: [&str; 6] = ["22", "23", "44", "54", "P0", "XX"];
+        let is_of_a_row = |code: String| {
+            matches!(code.as_str(), "55P03" | "58030" | "58P01")
+                || CLASSES.iter().any(|class| code.starts_with(class))
+        };
+        let has_failed = || self.ended_the_statement_only();
+        self.is_held_up() || self.sqlstate().is_some_and(is_of_a_row) && has_failed()
+    }
+
+    /// Whether the server reports that it rolled the statement back, and goes on.
+    fn ended_the_statement_only(&self) -> bool {
+        self.sqlx_error()
+            .and_then(sqlx::Error::as_database_error)
+            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+            .is_some_and(|error| matches!(error.severity(), PgSeverity::Error))
     }
 }
 

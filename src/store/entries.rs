@@ -106,6 +106,7 @@ impl Entry for LoadRow {
 
     const OPERATION: Operation = Operation::Load;
     const SAFE_TO_REPEAT: bool = true;
+    const RETURNS_DOCUMENTS: bool = true;
 
     fn id(&self) -> &RowId {
         &self.0
@@ -136,6 +137,10 @@ impl Entry for LoadRow {
         let id = self.0.clone();
         let row = Row::new(id, text.map(Arc::from), times, table.layout);
         Ok(Arc::new(row.of(user.map(Arc::from))))
+    }
+
+    fn size(answer: &Arc<Row>) -> usize {
+        answer.text.as_ref().map_or(0, |text| text.len())
     }
 
     fn share(answer: &Arc<Row>) -> Option<Arc<Row>> {

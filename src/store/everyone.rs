@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use sqlx::PgConnection;
+use tokio::time::Instant;
 
 use crate::{
     Error, events,
-    store::{
-        PgSessionStore, destroy::successor_of, inspect::server, instant::Instant, table::Table,
-    },
+    store::{PgSessionStore, destroy::successor_of, inspect::server, instant, parts, table::Table},
 };
 
 /// Rows of one statement, as many as the reaper's.
@@ -23,6 +22,13 @@ struct Page {
     began: f64,
 }
 
+/// What becomes of rows that another transaction has locked.
+#[derive(Clone, Copy, Debug)]
+enum Locked {
+    AreLeft,
+    AreAwaited,
+}
+
 /// What there is when the walk begins.
 struct Beginning {
     /// Seconds since the epoch.
@@ -31,11 +37,14 @@ struct Beginning {
     undated: Vec<String>,
 }
 
-/// What one statement ended.
+/// What statements ended.
+#[derive(Default)]
 struct Ended {
     sessions: u64,
     /// Where those went that got a new id before.
     successors: Vec<String>,
+    /// Rows that are locked.
+    left: Vec<String>,
 }
 
 impl PgSessionStore {
@@ -45,7 +54,8 @@ impl PgSessionStore {
     ///
     /// It takes as long as it takes, in small statements, each with the store's
     /// [`timeout`](Self::timeout). Sessions that begin meanwhile stay, logins
-    /// included. No request in flight brings an ended one back.
+    /// included. No request in flight brings an ended one back. Sessions whose
+    /// rows another transaction has locked end last.
     ///
     /// If the table has no column `created`, or holds NULL there, the ids of
     /// these sessions are read first and kept in memory, about 100 bytes each. In
@@ -78,28 +88,56 @@ impl PgSessionStore {
         let beginning = self
             .ask_again(|table, connection| Box::pin(beginning(table, connection)))
             .await?;
-        // A session that got a new id meanwhile is found by what its old row
-        // says.
-        let mut undated = beginning.undated;
-        while !undated.is_empty() {
-            let mut successors = Vec::new();
-            for ids in undated.chunks(BATCH) {
-                let more = self.end_rows(ids.to_vec()).await?;
-                *ended += more.sessions;
-                successors.extend(more.successors);
-            }
-            successors.sort_unstable();
-            undated = successors;
+        let undated = beginning.undated;
+        let locked = self.end_these(undated, Locked::AreLeft, ended).await?;
+        // A session that got a new id meanwhile may be where the walk was before,
+        // so it walks until it finds no row. It comes to an end, as none begins
+        // in the past.
+        let mut about_locked = Locked::AreLeft;
+        while let Some(left) = self.walk(beginning.now, about_locked, ended).await? {
+            // All others have ended by now.
+            about_locked = match left {
+                0 => Locked::AreLeft,
+                _ => Locked::AreAwaited,
+            };
         }
-        // And here it may be where the walk was before, so it walks until it finds
-        // no row. It comes to an end, as none begins in the past.
-        while self.walk(beginning.now, ended).await? {}
+        self.end_these(locked, Locked::AreAwaited, ended).await?;
         Ok(())
     }
 
-    /// Walks through the table once, and returns whether it found any row.
-    async fn walk(&self, began: f64, ended: &mut u64) -> Result<bool, Error> {
-        let mut found = false;
+    /// Ends these sessions, and returns those that are locked. A session that got
+    /// a new id meanwhile is found by what its old row says.
+    async fn end_these(
+        &self,
+        mut ids: Vec<String>,
+        about_locked: Locked,
+        ended: &mut u64,
+    ) -> Result<Vec<String>, Error> {
+        let mut left = Vec::new();
+        while !ids.is_empty() {
+            let mut successors = Vec::new();
+            for ids in ids.chunks(BATCH) {
+                let more = self.end_rows(ids.to_vec(), about_locked).await?;
+                *ended += more.sessions;
+                successors.extend(more.successors);
+                left.extend(more.left);
+            }
+            successors.sort_unstable();
+            ids = successors;
+        }
+        left.sort_unstable();
+        Ok(left)
+    }
+
+    /// Walks through the table once, and returns how many of the rows that it
+    /// found are locked. `None` if it found no row.
+    async fn walk(
+        &self,
+        began: f64,
+        about_locked: Locked,
+        ended: &mut u64,
+    ) -> Result<Option<usize>, Error> {
+        let mut left = None;
         let mut page = Page {
             after: String::new(),
             began,
@@ -109,17 +147,55 @@ impl PgSessionStore {
                 .ask_again(|table, connection| Box::pin(ids(table, connection, page.clone())))
                 .await?;
             let Some(last) = ids.last() else {
-                return Ok(found);
+                return Ok(left);
             };
-            found = true;
             page.after.clone_from(last);
-            *ended += self.end_rows(ids).await?.sessions;
+            let more = self.end_rows(ids, about_locked).await?;
+            *ended += more.sessions;
+            *left.get_or_insert(0) += more.left.len();
         }
     }
 
-    async fn end_rows(&self, ids: Vec<String>) -> Result<Ended, Error> {
-        self.ask_again(|table, connection| Box::pin(end(table, connection, ids.clone())))
-            .await
+    async fn end_rows(&self, ids: Vec<String>, about_locked: Locked) -> Result<Ended, Error> {
+        match about_locked {
+            Locked::AreLeft => self.end_around_locks(ids).await,
+            Locked::AreAwaited => {
+                self.ask_again(|table, connection| Box::pin(end(table, connection, ids.clone())))
+                    .await
+            }
+        }
+    }
+
+    /// A row that is locked must not keep the others alive: the statement is cut
+    /// until that row is alone, and it is left for later.
+    async fn end_around_locks(&self, ids: Vec<String>) -> Result<Ended, Error> {
+        let deadline = self.set_up().database.deadline();
+        let mut patience = parts::patience_of(self.set_up().database.timeout);
+        let mut all = Ended::default();
+        let mut pending = vec![ids];
+        while let Some(ids) = pending.pop() {
+            let outcome = self
+                .ask_again_patiently(Some(patience), |table, connection| {
+                    Box::pin(end(table, connection, ids.clone()))
+                })
+                .await;
+            match outcome {
+                Ok(more) => {
+                    all.sessions += more.sessions;
+                    all.successors.extend(more.successors);
+                }
+                Err(error) if error.is_of_a_lock() => {
+                    patience = parts::PATIENCE_IN_SEARCH;
+                    // Too many are locked to find each of them.
+                    match ids.len() > 1 && Instant::now() < deadline {
+                        true => pending.extend(parts::cut(&ids)),
+                        false => all.left.extend(ids),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -158,7 +234,7 @@ async fn end(
     connection: &mut PgConnection,
     ids: Vec<String>,
 ) -> Result<Ended, Error> {
-    let deleted: Vec<(String, Instant, Option<String>)> = table
+    let deleted: Vec<(String, instant::Instant, Option<String>)> = table
         .destroy
         .many
         .query_as()
@@ -166,10 +242,7 @@ async fn end(
         .bind(&ids)
         .fetch_all(connection)
         .await?;
-    let mut ended = Ended {
-        sessions: 0,
-        successors: Vec::new(),
-    };
+    let mut ended = Ended::default();
     let now = table.clock.now();
     for (_, expires, text) in deleted {
         match text.and_then(|text| successor_of(table.layout, &text)) {

@@ -128,14 +128,16 @@ async fn surplus(
     Ok(ids(found.into_iter().skip(kept as usize)))
 }
 
-/// A batch of the user's live sessions beside this one.
+/// So many of the user's live sessions beside this one.
 pub(super) async fn batch(
     table: &Table,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
+    most: usize,
 ) -> Result<Vec<String>, Error> {
-    let found = some(table, connection, user_id, this, i64::from(BATCH)).await?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let found = some(table, connection, user_id, this, most).await?;
     Ok(ids(found.into_iter()))
 }
 

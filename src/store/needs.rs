@@ -1,6 +1,6 @@
 //! What a table must have for what is asked of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
 use sqlx::PgConnection;
@@ -108,13 +108,28 @@ impl PgSessionStore {
         + Send
         + Sync,
     ) -> Result<T, Error> {
-        for _ in 1..MAX_ATTEMPTS {
-            match self.ask_once(&question).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
+        self.ask_again_patiently(None, question).await
+    }
+
+    /// As [`ask_again`](Self::ask_again). With a patience, the statement waits no
+    /// longer than that for a locked row, and it is no failure if it did.
+    pub(super) async fn ask_again_patiently<T>(
+        &self,
+        patience: Option<Duration>,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>
+        + Send
+        + Sync,
+    ) -> Result<T, Error> {
+        let mut attempts = 1;
+        loop {
+            match self.ask_once(patience, &question).await {
+                Err(error) if patience.is_some() && error.is_of_a_lock() => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_ATTEMPTS => {
+                    attempts += 1;
+                }
                 outcome => return outcome.inspect_err(|error| self.meter().failed(error)),
             }
         }
-        self.ask_table(&question).await
     }
 
     /// Lends the table and a connection that is no request's.
@@ -126,12 +141,13 @@ impl PgSessionStore {
         ) -> BoxFuture<'c, Result<T, Error>>
         + Send,
     ) -> Result<T, Error> {
-        let outcome = self.ask_once(question).await;
+        let outcome = self.ask_once(None, question).await;
         outcome.inspect_err(|error| self.meter().failed(error))
     }
 
     async fn ask_once<T>(
         &self,
+        patience: Option<Duration>,
         question: impl for<'c> FnOnce(
             Arc<Table>,
             &'c mut PgConnection,
@@ -142,7 +158,7 @@ impl PgSessionStore {
         let table = set_up.table().await?;
         let outcome = set_up
             .database
-            .run(set_up.call(Operation::Manage), |connection| {
+            .run_patiently(patience, set_up.call(Operation::Manage), |connection| {
                 question(table, connection)
             })
             .await;

@@ -13,11 +13,13 @@ use crate::{
     store::{database::Database, encryption::warn_where_there_is_none, sql::Pooling},
 };
 
-/// How often two connections are compared: others may come between in step.
-const ROUNDS: usize = 10;
+/// How often two connections are compared: others may come between in step. One
+/// of them is asked twice in a row, so that a pooler that lends the server's
+/// connections in turn shows at the first round, whatever their number.
+const ROUNDS: usize = 7;
 /// A pooler that lends its only connection for a session lets the second one
 /// wait until the first has left.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// What sqlx calls the statements that it prepares.
 const NAMES_OF_SQLX: &str = "sqlx_s_";
 
@@ -39,7 +41,12 @@ impl Database {
         if self.pooling == Pooling::Transaction {
             return Ok(Pooling::Transaction);
         }
-        match timeout(PATIENCE, compare(options)).await {
+        let found = timeout(PATIENCE, compare(options)).await;
+        // Without a second connection nothing new is known.
+        if let Ok(Ok(found)) = &found {
+            self.connections.are_direct(matches!(found, Found::Nothing));
+        }
+        match found {
             Ok(Ok(Found::MixedUp)) => Err(Error::new(
                 ErrorKind::Setup,
                 "a pooler in transaction mode stands before Postgres and does not keep track of \
@@ -82,7 +89,9 @@ async fn are_lent(one: &mut PgConnection, other: &mut PgConnection) -> Result<bo
         if are_lent {
             break;
         }
-        are_lent = (backend(one).await?, backend(other).await?) != first;
+        are_lent = backend(one).await? != first.0
+            || backend(one).await? != first.0
+            || backend(other).await? != first.1;
     }
     Ok(are_lent)
 }

@@ -133,7 +133,8 @@ impl Writer {
             if doubt && let Some(row) = self.already_reissued(plan).await {
                 return Ok((row, Ends::default()));
             }
-            let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable);
+            let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable)
+                || error.is_of_a_changed_table();
             if !may_pass || error.is_out_of_time() || attempt == MAX_ATTEMPTS {
                 return Err(error);
             }

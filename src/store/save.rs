@@ -102,7 +102,8 @@ impl Writer {
             if age == Age::Remembered && draft.is_undone() {
                 continue;
             }
-            match (self.attempt(&row, draft).await, doubt.take()) {
+            let until = until(orders);
+            match (self.attempt(&row, draft, until).await, doubt.take()) {
                 (Attempt::Written(row), _) => return Ok(Place::Here(row)),
                 (Attempt::Untouched(row), _) => return Ok(Place::Untouched(row)),
                 (Attempt::Failed(error), _)
@@ -158,10 +159,10 @@ impl Writer {
         }
     }
 
-    async fn attempt(&self, row: &Row, draft: Draft) -> Attempt {
+    async fn attempt(&self, row: &Row, draft: Draft, until: Instant) -> Attempt {
         let outcome = match (draft.is_changed, draft.extent) {
-            (true, extent) => self.write(row, &draft.content.text, extent).await,
-            (false, Some(extent)) => return self.move_expiry(row, extent).await,
+            (true, extent) => self.write(row, &draft.content.text, extent, until).await,
+            (false, Some(extent)) => return self.move_expiry(row, extent, until).await,
             (false, None) => return Attempt::Written(Arc::new(row.clone())),
         };
         match outcome {
@@ -183,6 +184,7 @@ impl Writer {
         row: &Row,
         text: &Arc<str>,
         extent: Option<Extent>,
+        until: Instant,
     ) -> Result<Option<Written>, Error> {
         let table = self.set_up.table().await?;
         let order = SaveRow {
@@ -191,18 +193,18 @@ impl Writer {
             text: Arc::clone(text),
             extent,
         };
-        self.save.submit(order).outcome().await
+        self.save.submit_until(until, order).outcome().await
     }
 
     /// A touch that lost has nothing to repeat: whoever moved the expiry
     /// meanwhile did it by newer knowledge.
-    async fn move_expiry(&self, row: &Row, extent: Extent) -> Attempt {
+    async fn move_expiry(&self, row: &Row, extent: Extent, until: Instant) -> Attempt {
         let order = TouchRow {
             id: row.id.clone(),
             expires: row.times.expires,
             extent,
         };
-        match self.touch.submit(order).outcome().await {
+        match self.touch.submit_until(until, order).outcome().await {
             Ok(Some(written)) => {
                 let mut row = row.clone();
                 row.times = row.times.moved(written);
@@ -249,6 +251,13 @@ fn let_go(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
         true => Err(out_of_time()),
         false => Ok(()),
     }
+}
+
+/// Until when a request waits for one of these orders. What is sent later would
+/// change a session whose visitor was told that it could not be saved.
+fn until(orders: &[SaveOrder]) -> Instant {
+    let latest = orders.iter().map(|order| order.deadline).max();
+    latest.unwrap_or_else(Instant::now)
 }
 
 /// Whether everybody's time is up before another attempt could be through.

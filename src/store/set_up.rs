@@ -1,4 +1,9 @@
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     Error, ErrorKind,
@@ -7,8 +12,9 @@ use crate::{
     store::{
         clock::Clock,
         columns::Columns,
-        database::Database,
+        database::{Database, out_of_time},
         inspect::{inspect, is_read_only, server},
+        pooler,
         report::TableReport,
         table::{Table, TableName},
     },
@@ -24,7 +30,13 @@ pub(crate) struct SetUp {
     pub(super) format: Arc<dyn Format>,
     pub(super) limit: Option<SessionLimit>,
     found: Arc<RwLock<Option<Arc<Table>>>>,
+    /// The look that is under way, which everybody waits for who needs the
+    /// table.
+    looking: Arc<Mutex<Option<Looking>>>,
 }
+
+/// What a look at the table finds, once it has.
+type Looking = watch::Receiver<Option<Result<Arc<Table>, Error>>>;
 
 impl SetUp {
     pub(super) fn new(database: Database) -> Self {
@@ -35,6 +47,7 @@ impl SetUp {
             format: Native::shared(),
             limit: None,
             found: Arc::default(),
+            looking: Arc::default(),
         }
     }
 
@@ -42,6 +55,7 @@ impl SetUp {
     pub(super) fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
         let mut changed = Self {
             found: Arc::default(),
+            looking: Arc::default(),
             ..self.clone()
         };
         change(&mut changed);
@@ -50,11 +64,51 @@ impl SetUp {
 
     /// The table, looked at once: at set-up, or else when first used.
     pub(super) async fn table(&self) -> Result<Arc<Table>, Error> {
+        self.table_until(self.database.deadline()).await
+    }
+
+    /// As [`table`](Self::table), for a request that waits no longer than this.
+    pub(super) async fn table_until(&self, deadline: Instant) -> Result<Arc<Table>, Error> {
         match self.found() {
             Some(table) => Ok(table),
             // Boxed, so that not every request carries room for it.
-            None => Box::pin(self.look()).await,
+            None => timeout_at(deadline, Box::pin(self.await_look()))
+                .await
+                .unwrap_or_else(|_| Err(out_of_time())),
         }
+    }
+
+    /// Waits for the one look that is under way. It goes on without those who
+    /// wait, so that the next one finds what it found.
+    async fn await_look(&self) -> Result<Arc<Table>, Error> {
+        loop {
+            let mut looking = self.looking();
+            let found = looking.wait_for(Option::is_some).await;
+            // Without an answer its runtime has stopped.
+            if let Ok(Some(found)) = found.map(|found| found.clone()) {
+                return found;
+            }
+        }
+    }
+
+    fn looking(&self) -> Looking {
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(looking) = looking.as_ref()
+            && looking.borrow().is_none()
+            && looking.has_changed().is_ok()
+        {
+            return looking.clone();
+        }
+        let (tell, hear) = watch::channel(None);
+        let set_up = self.clone();
+        tokio::spawn(async move {
+            // Whoever waits for it waits no longer than the timeout, but a look that
+            // ends before it can know of a pooler would never find the table.
+            let deadline = set_up.database.deadline() + pooler::PATIENCE;
+            let found = timeout_at(deadline, set_up.look()).await;
+            tell.send_replace(Some(found.unwrap_or_else(|_| Err(out_of_time()))));
+        });
+        looking.insert(hear).clone()
     }
 
     /// The table, if it was looked at already.
@@ -78,7 +132,7 @@ impl SetUp {
     /// Looks again before the next statement where this one missed something:
     /// an application may change its table while its processes run.
     pub(super) fn learn_from<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
-        if outcome.as_ref().is_err_and(Error::misses_something) {
+        if outcome.as_ref().is_err_and(Error::is_of_a_changed_table) {
             *self.found.write().unwrap_or_else(PoisonError::into_inner) = None;
         }
         outcome

@@ -115,7 +115,9 @@ pub(crate) struct Table {
     pub(crate) reissue: ReissueStatements,
     pub(crate) users: UserStatements,
     pub(crate) reap: Sql,
+    pub(crate) reap_find: Sql,
     pub(crate) reap_lock: Sql,
+    pub(crate) reap_some: Sql,
     pub(crate) find: Sql,
     #[cfg(feature = "testing")]
     pub(crate) age: Sql,
@@ -207,7 +209,9 @@ impl Table {
             reissue: ReissueStatements::new(statement),
             users: UserStatements::new(statement),
             reap: statement(include_str!("sql/reap.sql")),
+            reap_find: statement(include_str!("sql/reap_find.sql")),
             reap_lock: statement(include_str!("sql/reap_lock.sql")),
+            reap_some: statement(include_str!("sql/reap_some.sql")),
             find: statement(include_str!("sql/find.sql")),
             #[cfg(feature = "testing")]
             age: statement(include_str!("sql/age.sql")),

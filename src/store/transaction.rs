@@ -21,7 +21,7 @@ use sqlx::{Connection as _, PgConnection, PgTransaction};
 
 use crate::Error;
 
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+pub(super) const READ_COMMITTED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// A transaction under READ COMMITTED, or a part of the one that the connection
 /// is in.
@@ -32,7 +32,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 pub(super) async fn begin(connection: &mut PgConnection) -> Result<PgTransaction<'_>, sqlx::Error> {
     match connection.is_in_transaction() {
         true => connection.begin().await,
-        false => connection.begin_with(BEGIN).await,
+        false => connection.begin_with(READ_COMMITTED).await,
     }
 }
 

@@ -1,9 +1,10 @@
 //! The sessions of one user.
 
-use std::{fmt, num::NonZeroU32, sync::Arc};
+use std::{collections::HashSet, fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
 use sqlx::PgConnection;
+use tokio::time::Instant;
 
 use crate::{
     Error, ListPosition, ListSessions, SessionId, events,
@@ -14,7 +15,7 @@ use crate::{
         entries::LoadRow,
         limit::{self, Ended, NO_ROW},
         list::{Page, list},
-        reissue,
+        parts, reissue,
         table::Table,
         transaction::begin,
         user_session::Listed,
@@ -203,7 +204,8 @@ impl UserSessions {
     /// item 7.4.2: where an account is disabled or deleted).
     ///
     /// It ends a thousand at a time, each with the store's
-    /// [`timeout`](PgSessionStore::timeout), so that any number can be ended. To
+    /// [`timeout`](PgSessionStore::timeout), so that any number can be ended.
+    /// Sessions whose rows another transaction has locked end last. To
     /// end them together with a change of your own, use
     /// [`destroy_all_in`](Self::destroy_all_in).
     ///
@@ -212,22 +214,106 @@ impl UserSessions {
     /// As [`list`](Self::list); what was ended by then stays ended.
     pub async fn destroy_all(&self) -> Result<u64, Error> {
         let mut ended = 0;
-        let outcome = self.end_all(&mut ended).await;
+        let outcome = self.end_all_but(None, &mut ended).await;
         self.report(outcome, ended)
     }
 
-    async fn end_all(&self, ended: &mut u64) -> Result<(), Error> {
+    /// Ends batches until there is no other session. Those that another
+    /// transaction has locked end last.
+    async fn end_all_but(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
+        let patience = parts::patience_of(self.store.set_up().database.timeout);
+        match self.end_batches(Some(patience), this, ended).await {
+            Err(error) if error.is_of_a_lock() => {
+                self.end_around_locks(this, ended).await?;
+                // All others have ended by now.
+                self.end_batches(None, this, ended).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn end_batches(
+        &self,
+        patience: Option<Duration>,
+        this: Option<&RowId>,
+        ended: &mut u64,
+    ) -> Result<(), Error> {
         loop {
-            let batch = self
-                .ask(|table, connection, user_id| {
-                    Box::pin(async move { end_batch(&table, connection, &user_id, NO_ROW).await })
-                })
-                .await?;
+            let batch = self.end_some(patience, this, Rows::Any).await?;
             *ended += batch.sessions;
             if !batch.is_a_part {
                 return Ok(());
             }
         }
+    }
+
+    /// A row that is locked must not keep the others alive: the batch is cut until
+    /// that row is alone, and it is left for later.
+    async fn end_around_locks(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
+        let mut left = HashSet::new();
+        loop {
+            let deadline = self.store.set_up().database.deadline();
+            let mut pending = vec![self.rows_beside(this, &left).await?];
+            if pending[0].is_empty() {
+                return Ok(());
+            }
+            while let Some(ids) = pending.pop() {
+                let rows = Rows::These(ids.clone());
+                let patience = Some(parts::PATIENCE_IN_SEARCH);
+                match self.end_some(patience, this, rows).await {
+                    // It is this session, with a new id.
+                    Ok(batch) if !batch.is_a_part => left.extend(ids),
+                    Ok(batch) => *ended += batch.sessions,
+                    Err(error) if error.is_of_a_lock() => {
+                        // Too many are locked to find each of them.
+                        match ids.len() > 1 && Instant::now() < deadline {
+                            true => pending.extend(parts::cut(&ids)),
+                            false => left.extend(ids),
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// A batch of the user's sessions that were not dealt with.
+    async fn rows_beside(
+        &self,
+        this: Option<&RowId>,
+        left: &HashSet<String>,
+    ) -> Result<Vec<String>, Error> {
+        let this = this.map_or(NO_ROW, RowId::as_str);
+        let ids = self
+            .ask(|table, connection, user_id| {
+                let this = this.to_owned();
+                let most = limit::BATCH as usize + left.len();
+                Box::pin(
+                    async move { limit::batch(&table, connection, &user_id, &this, most).await },
+                )
+            })
+            .await?;
+        Ok(ids.into_iter().filter(|id| !left.contains(id)).collect())
+    }
+
+    async fn end_some(
+        &self,
+        patience: Option<Duration>,
+        this: Option<&RowId>,
+        rows: Rows,
+    ) -> Result<Ended, Error> {
+        self.ask_patiently(patience, |table, connection, user_id| {
+            let rows = rows.clone();
+            match this.cloned() {
+                Some(this) => Box::pin(end_some_beside(table, connection, user_id, this, rows)),
+                None => {
+                    Box::pin(
+                        async move { end_some(&table, connection, &user_id, NO_ROW, rows).await },
+                    )
+                }
+            }
+        })
+        .await
     }
 
     /// Ends all sessions of the user but the one of this handle, and returns how
@@ -244,23 +330,8 @@ impl UserSessions {
     pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
         let this = self.row_of(this).await?.ok_or_else(Error::ended)?;
         let mut ended = 0;
-        let outcome = self.end_others_of(&this, &mut ended).await;
+        let outcome = self.end_all_but(Some(&this), &mut ended).await;
         self.report(outcome, ended)
-    }
-
-    async fn end_others_of(&self, this: &RowId, ended: &mut u64) -> Result<(), Error> {
-        loop {
-            let batch = self
-                .ask(|table, connection, user_id| {
-                    let this = this.clone();
-                    Box::pin(end_others_batch(table, connection, user_id, this))
-                })
-                .await?;
-            *ended += batch.sessions;
-            if !batch.is_a_part {
-                return Ok(());
-            }
-        }
     }
 
     /// Ends all sessions of the user in your transaction, and returns how many
@@ -384,8 +455,16 @@ impl UserSessions {
         &self,
         question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
+        self.ask_patiently(None, question).await
+    }
+
+    async fn ask_patiently<T>(
+        &self,
+        patience: Option<Duration>,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
+    ) -> Result<T, Error> {
         self.store
-            .ask_again(|table, connection| {
+            .ask_again_patiently(patience, |table, connection| {
                 let user_id = self.user_id.clone();
                 match table.columns.check_users(&table.name) {
                     Ok(()) => question(table, connection, user_id),
@@ -426,7 +505,7 @@ async fn end_batch(
 ) -> Result<Ended, Error> {
     let mut sessions = 0;
     loop {
-        let ids = limit::batch(table, connection, user_id, this).await?;
+        let ids = limit::batch(table, connection, user_id, this, limit::BATCH as usize).await?;
         sessions += limit::end(table, connection, user_id, &ids).await?;
         let is_a_part = ids.len() >= limit::BATCH as usize;
         if ids.is_empty() || is_a_part {
@@ -438,17 +517,43 @@ async fn end_batch(
     }
 }
 
+/// Which of a user's sessions one transaction ends.
+#[derive(Clone, Debug)]
+enum Rows {
+    /// A batch.
+    Any,
+    These(Vec<String>),
+}
+
+async fn end_some(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+    rows: Rows,
+) -> Result<Ended, Error> {
+    let ids: Vec<_> = match rows {
+        Rows::Any => return end_batch(table, connection, user_id, this).await,
+        Rows::These(ids) => ids.into_iter().filter(|id| id != this).collect(),
+    };
+    Ok(Ended {
+        sessions: limit::end(table, connection, user_id, &ids).await?,
+        is_a_part: !ids.is_empty(),
+    })
+}
+
 /// This session is locked meanwhile, so that it gets no new id, under which it
 /// would be one of the others.
-async fn end_others_batch(
+async fn end_some_beside(
     table: Arc<Table>,
     connection: &mut PgConnection,
     user_id: String,
     this: RowId,
+    rows: Rows,
 ) -> Result<Ended, Error> {
     let mut transaction = begin(connection).await?;
     let this = lock_own(&table, &mut transaction, &user_id, this).await?;
-    let ended = end_batch(&table, &mut transaction, &user_id, this.as_str()).await?;
+    let ended = end_some(&table, &mut transaction, &user_id, this.as_str(), rows).await?;
     transaction.commit().await?;
     Ok(ended)
 }

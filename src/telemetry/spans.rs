@@ -4,7 +4,7 @@
 use tracing::{Level, Span, debug_span, span::Id};
 
 /// Who asked for something that another task carries out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Origin(Span);
 
 impl Origin {

@@ -3,8 +3,10 @@
 //! `cargo test --test faults -- --nocapture` tells for each fault how long it
 //! took from its end until a session was served.
 
+mod changes;
 mod failover;
 mod network;
+mod overload;
 mod server;
 mod settings;
 mod support;

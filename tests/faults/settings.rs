@@ -23,7 +23,7 @@ use crate::support::{
 /// # Panics
 ///
 /// In the same place, where `CI` is set: there it is to be had.
-async fn with_setting(setting: &str, value: &str) -> Option<Place> {
+pub(crate) async fn with_setting(setting: &str, value: &str) -> Option<Place> {
     let whole = Server::builder().extension("postgres_fdw");
     let settings = [(setting, value)];
     let place = Place::with(whole, |options| options.options(settings)).await;

@@ -6,12 +6,14 @@ use axum::Router;
 use axum_pg_session::{
     AtLimit, FailurePolicy, PgSessionLayer, PgSessionStore, Reaper, Session, SigningKeys,
 };
+use tokio::task::JoinSet;
 
 use crate::support::{
     Browser, Meters, Site, app, execute,
     meters::Registered,
     page::{UnderWay, app_with, until},
-    visit,
+    site::pool,
+    texts, visit,
 };
 
 const HOUR: f64 = 3600.0;
@@ -390,6 +392,42 @@ async fn runs_of_the_reaper_are_counted_by_their_ending() {
         "operation.duration{operation=reap,error.type=setup} ×1",
         "reaper.runs{outcome=failed} +1",
     ]);
+}
+
+/// A thousand bytes or a million: the store knows from the loads before.
+#[tokio::test]
+async fn large_documents_are_loaded_a_few_at_a_time() {
+    let watched = Watched::new().await;
+    let rows = "INSERT INTO session (id, expiry, session)
+        SELECT left(translate(encode(sha256(n::text::bytea), 'base64'), '+/', '-_'), 43),
+               now() + interval '1 day', json_build_object('a', repeat('x', 1000000))
+        FROM generate_series(1, 80) AS n";
+    execute(&watched.site.pool, rows).await;
+    let ids = texts(&watched.site.pool, "SELECT id FROM session").await;
+    let store = PgSessionStore::new(pool(watched.site.database.url(), 1).await)
+        .timeout(Duration::from_secs(60));
+    store.check().await.expect("a table");
+    watched.meters.moved();
+    let first = ids[0].parse().expect("a handle");
+    assert!(store.load(&first).await.expect("a load").is_some());
+    let mut loads = JoinSet::new();
+    for id in &ids[1..] {
+        let (store, id) = (store.clone(), id.parse().expect("a handle"));
+        loads.spawn(async move { store.load(&id).await.map(|session| session.is_some()) });
+    }
+    for found in loads.join_all().await {
+        assert!(found.expect("a load"), "a session");
+    }
+    let sizes = watched
+        .meters
+        .moved_by("operation.batch_size{operation=load}")
+        .expect("loads");
+    let sizes: Vec<u32> = sizes
+        .split(|other: char| !other.is_ascii_digit())
+        .filter_map(|size| size.parse().ok())
+        .collect();
+    assert_eq!(sizes.iter().sum::<u32>(), 80, "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size <= 33), "{sizes:?}");
 }
 
 /// The other one is held in the middle of its batch.

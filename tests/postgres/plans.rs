@@ -80,6 +80,11 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "end.sql",
+        parameters: &["'{1}'", "'{2}'", "'{3}'", "'{1,2,3}'", "'{0,0,0}'"],
+        shows: "pg_stat_get_activity",
+    },
+    Pinned {
         file: "everyone.sql",
         parameters: &["''", "0", "1000"],
         shows: PRIMARY_KEY,
@@ -115,6 +120,11 @@ const PINNED: &[Pinned] = &[
         shows: "pg_attribute_relid_attnum_index",
     },
     Pinned {
+        file: "limits.sql",
+        parameters: &["'1000'", "'200'"],
+        shows: "Result",
+    },
+    Pinned {
         file: "load.sql",
         parameters: &["IDS"],
         shows: PRIMARY_KEY,
@@ -148,6 +158,16 @@ const PINNED: &[Pinned] = &[
         shows: "pg_prepared_statement",
     },
     Pinned {
+        file: "probe.sql",
+        parameters: &[],
+        shows: "Result",
+    },
+    Pinned {
+        file: "probe_own.sql",
+        parameters: &["'6000'"],
+        shows: "Result",
+    },
+    Pinned {
         file: "read_only.sql",
         parameters: &[],
         shows: "Result",
@@ -158,9 +178,19 @@ const PINNED: &[Pinned] = &[
         shows: "session_expiry_idx",
     },
     Pinned {
+        file: "reap_find.sql",
+        parameters: &["1000", "IDS"],
+        shows: "session_expiry_idx",
+    },
+    Pinned {
         file: "reap_lock.sql",
         parameters: &["1"],
         shows: "Result",
+    },
+    Pinned {
+        file: "reap_some.sql",
+        parameters: &["IDS"],
+        shows: "Index Scan",
     },
     Pinned {
         file: "save.sql",

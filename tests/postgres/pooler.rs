@@ -107,6 +107,31 @@ async fn a_transaction_pooler_without_the_setting_is_refused_before_anything_is_
     assert_eq!(texts(&behind.direct, left).await, [""; 0]);
 }
 
+/// Two clients who ask by turns get the same one of an even number each time.
+#[tokio::test]
+async fn a_transaction_pooler_that_lends_its_connections_in_turn_is_noticed() {
+    let server = Server::start().expect("a server");
+    let pooler = match Pooler::in_turn(&server, Lending::Transaction, 2) {
+        Ok(pooler) => pooler,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && env::var_os("CI").is_none() => {
+            eprintln!("skipped: {error}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let url = pooler.url_of("postgres");
+    let clients = behind(&url, Lending::Transaction).await;
+    clients.migrate().await.expect("a new table");
+    let both = pool(&url, 2).await;
+    let one = both.begin().await.expect("a transaction");
+    let other = both.begin().await.expect("another one");
+    one.rollback().await.expect("a rollback");
+    other.rollback().await.expect("a rollback");
+    let store = PgSessionStore::connect(&url).await.expect("a connection");
+    let error = store.check().await.expect_err("a pooler");
+    assert!(error.to_string().contains("transaction_pooler"), "{error}");
+}
+
 #[tokio::test]
 async fn a_transaction_pooler_with_the_setting_is_accepted() {
     let Some(behind) = Behind::new(Lending::Transaction).await else {

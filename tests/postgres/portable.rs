@@ -21,7 +21,7 @@ const STATEMENTS: [Rule; 19] = [
     Rule {
         why: "Citus, 0A000: STABLE functions can't be called with column references",
         forbids: |sql| {
-            let reckons = sql.contains("interval") || sql.contains("now() +");
+            let reckons = sql.contains("interval '") || sql.contains("now() +");
             reckons || (is_written(sql) && has(sql, &["extract(epoch from t.", "'epoch', t."]))
         },
         example: "update s as t set expiry = now() + d.ttl * interval '1 s'",

@@ -241,7 +241,7 @@ async fn a_serial_number_of_the_application_is_no_hindrance() {
 }
 
 #[tokio::test]
-async fn a_column_that_is_dropped_costs_one_request() {
+async fn a_column_that_is_dropped_costs_no_request() {
     for column in ["note", "created", "user_id"] {
         let site = Site::new().await;
         execute(&site.pool, "ALTER TABLE session ADD note text").await;
@@ -250,7 +250,6 @@ async fn a_column_that_is_dropped_costs_one_request() {
         browser.get("/insert/a/1").await;
         let sql = format!("ALTER TABLE session DROP COLUMN {column}");
         execute(&site.pool, &sql).await;
-        assert!(browser.peek("/cycle").await.status.is_server_error());
         assert_eq!(browser.get("/cycle").await.status, 200, "{column}");
         execute(&site.pool, "TRUNCATE session").await;
         Life::of(&site.pool, "session").is_whole(&site.store).await;
@@ -258,12 +257,11 @@ async fn a_column_that_is_dropped_costs_one_request() {
 }
 
 #[tokio::test]
-async fn a_table_that_becomes_jsonb_costs_one_request() {
+async fn a_table_that_becomes_jsonb_costs_no_request() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/increment/n").await;
     execute(&site.pool, "ALTER TABLE session ALTER session TYPE jsonb").await;
-    assert_eq!(browser.get("/increment/n").await.status, 503);
     assert_eq!(browser.get("/increment/n").await.body, "2");
 }
 

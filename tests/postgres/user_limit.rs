@@ -42,10 +42,12 @@ async fn full(site: &Site) -> PgSessionStore {
 async fn processes(site: &Site, at_limit: AtLimit) -> Vec<PgSessionStore> {
     let mut stores = Vec::new();
     for _ in 0..4 {
-        let store = PgSessionStore::new(pool(site.database.url(), 6).await);
+        let store = PgSessionStore::new(pool(site.database.url(), 7).await);
+        // One of the six connections is for loads alone.
+        let six = FIVE.saturating_add(1);
         stores.push(
             store
-                .max_connections(FIVE)
+                .max_connections(six)
                 .max_sessions_per_user(FIVE, at_limit),
         );
     }

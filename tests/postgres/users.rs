@@ -221,6 +221,61 @@ async fn ending_everyone_leaves_no_live_session() {
     assert_eq!(site.store.destroy_everyone().await.expect("an end"), 0);
 }
 
+/// It ends last, when it is free; until then it costs an error.
+#[tokio::test]
+async fn a_row_that_is_locked_keeps_no_other_session_alive_when_everyone_is_ended() {
+    let site = Site::new().await;
+    let rows = "INSERT INTO session (id, expiry, session)
+                SELECT 'row ' || n, now() + interval '1 day', '{}' FROM generate_series(1, 1500) AS n";
+    execute(&site.pool, rows).await;
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT FROM session WHERE id = 'row 77' FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    let store = site.elsewhere().await.timeout(Duration::from_secs(2));
+    let error = store.destroy_everyone().await.expect_err("a locked row");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        texts(&site.pool, "SELECT id FROM session").await,
+        ["row 77"]
+    );
+    // What was given up is canceled.
+    until(async || !site.is_blocked().await).await;
+    lock.rollback().await.expect("a rollback");
+    assert_eq!(store.destroy_everyone().await.expect("an end"), 1);
+}
+
+#[tokio::test]
+async fn a_row_that_is_locked_keeps_no_other_session_of_its_user_alive() {
+    let site = Site::new().await;
+    let rows = "INSERT INTO session (id, expiry, session, user_id)
+                SELECT 'row ' || n, now() + interval '1 day', '{}', 'ada'
+                FROM generate_series(1, 1500) AS n";
+    execute(&site.pool, rows).await;
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT FROM session WHERE id = 'row 77' FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    let store = site.elsewhere().await.timeout(Duration::from_secs(2));
+    let ada = store.user("ada");
+    let listed = ada.list().await.expect("a list");
+    let this = listed[0].id().clone();
+    let error = ada.destroy_others(&this).await.expect_err("a locked row");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(ada.count().await.expect("a number"), 2);
+    let error = ada.destroy_all().await.expect_err("a locked row");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        texts(&site.pool, "SELECT id FROM session").await,
+        ["row 77"]
+    );
+    until(async || !site.is_blocked().await).await;
+    lock.rollback().await.expect("a rollback");
+    assert_eq!(ada.destroy_all().await.expect("an end"), 1);
+}
+
 #[tokio::test]
 async fn everyone_is_ended_on_a_table_of_three_columns_too() {
     let site = Site::without_table().await;

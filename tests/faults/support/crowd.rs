@@ -88,6 +88,11 @@ impl Crowd {
             .await;
     }
 
+    /// Requests that were refused and served so far.
+    pub(crate) fn so_far(&self) -> (u64, u64) {
+        (*self.news.refused.borrow(), *self.news.served.borrow())
+    }
+
     async fn rises(&self, count: &watch::Sender<u64>, more: u64, otherwise: &str) {
         let mut count = count.subscribe();
         let goal = *count.borrow() + more;
@@ -97,7 +102,18 @@ impl Crowd {
 
     /// The fault is over: whoever asks from now on is served. Checks that,
     /// tells how long it took, and checks what is stored.
-    pub(crate) async fn recovers(mut self, fault: &str, server: &Server) {
+    pub(crate) async fn recovers(self, fault: &str, server: &Server) {
+        let strangers = self.recovers_among_others(fault, server).await;
+        assert!(strangers.is_empty(), "nobody's: {strangers:?}");
+    }
+
+    /// As [`recovers`](Self::recovers), on a server that others use too. Returns
+    /// what is stored of them.
+    pub(crate) async fn recovers_among_others(
+        mut self,
+        fault: &str,
+        server: &Server,
+    ) -> Vec<(String, i64)> {
         let recovered = Instant::now();
         self.news.recovered.send_replace(Some(recovered));
         let visitors = tokio::time::timeout(PATIENCE, visitors_of(&mut self.coming));
@@ -115,7 +131,7 @@ impl Crowd {
         let refused = self.news.refused.borrow();
         let summary = format!("recovery | {fault} | {took} ms | {} refused", *refused);
         writeln!(stderr(), "{summary}").expect("somebody reads");
-        check(&visitors, server).await;
+        check(&visitors, server).await
     }
 }
 
@@ -169,8 +185,9 @@ async fn look(mut visitor: Visitor) {
     }
 }
 
-/// Each visitor has one session, with what the ledger says.
-async fn check(visitors: &[Visitor], server: &Server) {
+/// Each visitor has one session, with what the ledger says. Returns what else
+/// is stored.
+async fn check(visitors: &[Visitor], server: &Server) -> Vec<(String, i64)> {
     let sql = "SELECT session ->> 'name', (session ->> 'count')::bigint \
                FROM session WHERE session ->> 'name' IS NOT NULL";
     let rows = sqlx::query(sql).fetch_all(&mut connect(server).await).await;
@@ -184,5 +201,5 @@ async fn check(visitors: &[Visitor], server: &Server) {
         let (_, count) = stored.swap_remove(place.expect("a session for everybody"));
         visitor.check(count.try_into().expect("it counts from 0"));
     }
-    assert!(stored.is_empty(), "nobody's: {stored:?}");
+    stored
 }

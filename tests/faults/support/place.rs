@@ -68,6 +68,12 @@ impl Place {
         }
     }
 
+    /// The same server, and a site in another database of it.
+    pub(crate) async fn in_database(self, name: &str) -> Self {
+        let options = self.network.options().database(name);
+        Self::of(self.server, self.network, options).await
+    }
+
     pub(crate) fn app(&self) -> Site {
         Site::new(&self.store, TIMEOUT)
     }

@@ -29,14 +29,24 @@ pub(crate) enum Answer {
 }
 
 impl Visitor {
-    pub(crate) async fn enter(site: &Site, name: String) -> Self {
-        let mut visitor = Self {
+    /// One without a session.
+    pub(crate) fn new(site: &Site, name: String) -> Self {
+        Self {
             site: site.clone(),
             cookie: String::new(),
             acknowledged: 0,
             doubtful: 0,
             name,
-        };
+        }
+    }
+
+    /// Asks for a page that may be refused in any way.
+    pub(crate) async fn status_of(&mut self, path: &str) -> u16 {
+        self.ask(path).await.0.status().as_u16()
+    }
+
+    pub(crate) async fn enter(site: &Site, name: String) -> Self {
+        let mut visitor = Self::new(site, name);
         let path = format!("/enter/{}", visitor.name);
         let (response, _) = visitor.ask(&path).await;
         assert_eq!(response.status(), StatusCode::OK, "{}", visitor.name);

@@ -310,7 +310,8 @@ impl Statements {
         match kind {
             b'Q' => {
                 let text = text(body.split(|octet| *octet == 0).next()?);
-                (!text.is_empty()).then_some(text)
+                // A connection that comes out of the pool is asked how it is.
+                (!text.starts_with("SELECT pg_catalog.pg_backend_pid()")).then_some(text)
             }
             b'P' => {
                 let mut parts = body.split(|octet| *octet == 0);
