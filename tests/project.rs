@@ -80,7 +80,7 @@ fn only_the_store_speaks_sql() {
 }
 
 #[test]
-fn tasks_are_spawned_in_seven_places() {
+fn tasks_are_spawned_in_ten_places() {
     assert_eq!(
         users_of("tokio::spawn"),
         [
@@ -88,8 +88,11 @@ fn tasks_are_spawned_in_seven_places() {
             "session.rs",
             "store/batch.rs",
             "store/connections.rs",
+            "store/ending.rs",
             "store/primary.rs",
             "store/reissue.rs",
+            "store/set_up.rs",
+            "store/statements.rs",
             "store/writer.rs"
         ]
     );
