@@ -79,7 +79,7 @@ impl Database {
         let work = running.around(self.carry_out(lent.connection(), limits, work));
         let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
-        let outcome = self.held_up_by_a_lock(patience, outcome);
+        let outcome = held_up_by_a_lock(patience, outcome);
         if outcome.as_ref().is_err_and(Error::spoils_the_connection) {
             drop(lent);
         } else if watch == Watch::GoesOn {
@@ -164,7 +164,7 @@ impl Database {
         let work = running.around(self.carry_out(&mut loan.connection, limits, work));
         let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
-        let outcome = self.held_up_by_a_lock(patience, outcome);
+        let outcome = held_up_by_a_lock(patience, outcome);
         match &outcome {
             Err(error) if error.is_out_of_time() => {
                 loan.abandon();
@@ -221,20 +221,6 @@ impl Database {
             // Nobody but the look can have canceled it by now.
             (Err(_), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::GoesOn),
             (Err(_), outcome) => (outcome, Watch::GoesOn),
-        }
-    }
-
-    /// In a transaction the server's `lock_timeout` ends the wait for a row.
-    fn held_up_by_a_lock<T>(
-        &self,
-        patience: Option<Duration>,
-        outcome: Result<T, Error>,
-    ) -> Result<T, Error> {
-        match outcome {
-            Err(error) if patience.is_some() && error.is_of_a_lock() && !error.is_held_up() => {
-                Err(held_up(error))
-            }
-            outcome => outcome,
         }
     }
 
@@ -338,6 +324,16 @@ impl Limits {
             .replace("$2", &milliseconds(self.patience.unwrap_or(self.statement)));
         // In one message, so it is no round trip more than without limits.
         format!("{READ_COMMITTED}; {limits}")
+    }
+}
+
+/// In a transaction the server's `lock_timeout` ends the wait for a row.
+fn held_up_by_a_lock<T>(patience: Option<Duration>, outcome: Result<T, Error>) -> Result<T, Error> {
+    match outcome {
+        Err(error) if patience.is_some() && error.is_of_a_lock() && !error.is_held_up() => {
+            Err(held_up(error))
+        }
+        outcome => outcome,
     }
 }
 

@@ -9,9 +9,7 @@ use crate::{
     format::Layout,
     id::RowId,
     store::{
-        entries::{DestroyRow, Destroyed},
-        table::Table,
-        transaction::begin,
+        entries::DestroyRow, statements::Entry as _, table::Table, transaction::begin,
         writer::Writer,
     },
     telemetry::Operation,
@@ -71,16 +69,21 @@ async fn destroy_chain(
     let mut ended = None;
     let mut next = Some(id);
     while let Some(id) = next {
-        let query = table.destroy.one.query().bind(id.as_str()).bind(true);
+        let order = DestroyRow {
+            id,
+            even_forwarding: true,
+        };
+        let query = table.destroy.one.query().bind(order.id.as_str());
+        let query = order.bind_one(query);
         let Some(row) = query.fetch_optional(&mut *transaction).await? else {
             break;
         };
-        let deleted = Destroyed::read(&row, &table)?;
+        let deleted = order.answer(&row, &table)?;
         next = deleted
             .text
             .and_then(|text| successor_of(table.layout, &text));
         if next.is_none() && deleted.was_alive {
-            ended = Some(id);
+            ended = Some(order.id);
         }
     }
     transaction.commit().await?;

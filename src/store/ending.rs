@@ -299,29 +299,18 @@ impl Endings {
         drop(timeout(longest, self.news.notified()).await);
     }
 
-    fn snapshot(&self) -> Vec<(u64, Arc<Case>)> {
-        Self::cases(&self.state())
-    }
-
-    fn cases(state: &State) -> Vec<(u64, Arc<Case>)> {
-        let cases = state.cases.iter();
-        cases
-            .map(|(number, case)| (*number, Arc::clone(case)))
-            .collect()
-    }
-
     /// The cases of a look. Each of them that is closed later sees that.
     fn begin_look(&self) -> Vec<(u64, Arc<Case>)> {
         let state = self.state();
-        let cases = Self::cases(&state);
-        for (_, case) in &cases {
+        let cases = state.cases.iter().map(|(number, case)| {
             case.looks.fetch_add(1, AcqRel);
-        }
-        cases
+            (*number, Arc::clone(case))
+        });
+        cases.collect()
     }
 
     fn are_out_of_reach(&self) {
-        for (_, case) in self.snapshot() {
+        for case in self.state().cases.values() {
             if case.why == Why::GivenUp {
                 case.verdict.send_replace(Verdict::OutOfReach);
             }

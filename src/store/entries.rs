@@ -279,16 +279,7 @@ impl Entry for DestroyRow {
     }
 
     fn answer(&self, row: &PgRow, table: &Table) -> Result<Destroyed, sqlx::Error> {
-        Destroyed::read(row, table)
-    }
-}
-
-impl Destroyed {
-    /// # Errors
-    ///
-    /// If the columns aren't those of the statement.
-    pub(super) fn read(row: &PgRow, table: &Table) -> Result<Self, sqlx::Error> {
-        Ok(Self {
+        Ok(Destroyed {
             was_alive: instant(row, 1)? > table.clock.now(),
             text: row.try_get(2)?,
         })

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use sqlx::PgConnection;
-use tokio::time::Instant;
 
 use crate::{
     Error, events,
-    store::{PgSessionStore, destroy::successor_of, inspect::server, instant, parts, table::Table},
+    store::{
+        PgSessionStore, destroy::successor_of, inspect::server, instant::Instant, parts,
+        table::Table,
+    },
 };
 
 /// Rows of one statement, as many as the reaper's.
@@ -172,8 +174,8 @@ impl PgSessionStore {
         let deadline = self.set_up().database.deadline();
         let mut patience = parts::patience_of(self.set_up().database.timeout);
         let mut all = Ended::default();
-        let mut pending = vec![ids];
-        while let Some(ids) = pending.pop() {
+        let mut search = parts::Search::among(ids, deadline);
+        while let Some(ids) = search.next() {
             let outcome = self
                 .ask_again_patiently(Some(patience), |table, connection| {
                     Box::pin(end(table, connection, ids.clone()))
@@ -186,15 +188,12 @@ impl PgSessionStore {
                 }
                 Err(error) if error.is_of_a_lock() => {
                     patience = parts::PATIENCE_IN_SEARCH;
-                    // Too many are locked to find each of them.
-                    match ids.len() > 1 && Instant::now() < deadline {
-                        true => pending.extend(parts::cut(&ids)),
-                        false => all.left.extend(ids),
-                    }
+                    search.met_a_lock(ids);
                 }
                 Err(error) => return Err(error),
             }
         }
+        all.left = search.locked();
         Ok(all)
     }
 }
@@ -234,7 +233,7 @@ async fn end(
     connection: &mut PgConnection,
     ids: Vec<String>,
 ) -> Result<Ended, Error> {
-    let deleted: Vec<(String, instant::Instant, Option<String>)> = table
+    let deleted: Vec<(String, Instant, Option<String>)> = table
         .destroy
         .many
         .query_as()

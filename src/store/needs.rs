@@ -122,7 +122,11 @@ impl PgSessionStore {
     ) -> Result<T, Error> {
         let mut attempts = 1;
         loop {
-            match self.ask_once(patience, &question).await {
+            match self
+                .set_up()
+                .ask(patience, Operation::Manage, &question)
+                .await
+            {
                 Err(error) if patience.is_some() && error.is_of_a_lock() => return Err(error),
                 Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_ATTEMPTS => {
                     attempts += 1;
@@ -141,27 +145,7 @@ impl PgSessionStore {
         ) -> BoxFuture<'c, Result<T, Error>>
         + Send,
     ) -> Result<T, Error> {
-        let outcome = self.ask_once(None, question).await;
+        let outcome = self.set_up().ask(None, Operation::Manage, question).await;
         outcome.inspect_err(|error| self.meter().failed(error))
-    }
-
-    async fn ask_once<T>(
-        &self,
-        patience: Option<Duration>,
-        question: impl for<'c> FnOnce(
-            Arc<Table>,
-            &'c mut PgConnection,
-        ) -> BoxFuture<'c, Result<T, Error>>
-        + Send,
-    ) -> Result<T, Error> {
-        let set_up = self.set_up();
-        let table = set_up.table().await?;
-        let outcome = set_up
-            .database
-            .run_patiently(patience, set_up.call(Operation::Manage), |connection| {
-                question(table, connection)
-            })
-            .await;
-        set_up.learn_from(outcome)
     }
 }

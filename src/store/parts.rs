@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// How long a statement of requests waits for a locked row. It is longer than a
 /// commit takes.
 pub(super) const PATIENCE: Duration = Duration::from_millis(200);
@@ -16,8 +18,44 @@ pub(super) fn patience_of(timeout: Duration) -> Duration {
     Duration::from_secs(1).min(timeout / 4)
 }
 
-/// The ids in parts, of which the last is the first to be taken.
-pub(super) fn cut(ids: &[String]) -> impl Iterator<Item = Vec<String>> {
-    let length = ids.len().div_ceil(PARTS).max(1);
-    ids.chunks(length).rev().map(<[String]>::to_vec)
+/// The search for the rows of a statement that another transaction has locked, so
+/// that these don't keep the others waiting: the statement is cut until such a row
+/// is alone. After the deadline it is not cut any more.
+pub(super) struct Search {
+    pending: Vec<Vec<String>>,
+    locked: Vec<String>,
+    deadline: Instant,
+}
+
+impl Search {
+    pub(super) fn among(ids: Vec<String>, deadline: Instant) -> Self {
+        Self {
+            pending: vec![ids],
+            locked: Vec::new(),
+            deadline,
+        }
+    }
+
+    /// The ids of the next statement.
+    pub(super) fn next(&mut self) -> Option<Vec<String>> {
+        self.pending.pop()
+    }
+
+    /// That statement met a lock.
+    pub(super) fn met_a_lock(&mut self, ids: Vec<String>) {
+        match ids.len() > 1 && Instant::now() < self.deadline {
+            true => {
+                let length = ids.len().div_ceil(PARTS);
+                let parts = ids.chunks(length).rev().map(<[String]>::to_vec);
+                self.pending.extend(parts);
+            }
+            false => self.locked.extend(ids),
+        }
+    }
+
+    /// The ids that are left for later. After the deadline, others may be among
+    /// them.
+    pub(super) fn locked(self) -> Vec<String> {
+        self.locked
+    }
 }

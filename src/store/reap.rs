@@ -9,9 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_core::future::BoxFuture;
 use sqlx::PgConnection;
-use tokio::time::Instant;
 
 use crate::{
     Error,
@@ -74,27 +72,23 @@ impl Shared {
         let deadline = self.writer.set_up.database.deadline();
         let ids = self.expired(limit, skipped.0.clone()).await?;
         let is_last = ids.len() < limit as usize;
-        let (mut rows, mut pending) = (0, vec![ids]);
-        while let Some(ids) = pending.pop() {
+        let mut rows = 0;
+        let mut search = parts::Search::among(ids, deadline);
+        while let Some(ids) = search.next() {
             let part = Rows::These(ids.clone());
             match self.reap(part, parts::PATIENCE_IN_SEARCH).await {
                 Ok(Some(more)) => rows += more,
                 Ok(None) if rows == 0 => return Ok(Batch::Locked),
                 // It began when this one was between two parts.
                 Ok(None) => break,
-                Err(error) if error.is_of_a_lock() => {
-                    // Too many are locked to find each of them.
-                    match ids.len() > 1 && Instant::now() < deadline {
-                        true => pending.extend(parts::cut(&ids)),
-                        false => skipped.0.extend(ids),
-                    }
-                }
+                Err(error) if error.is_of_a_lock() => search.met_a_lock(ids),
                 Err(error) => {
                     self.writer.set_up.database.meter.reaped(rows);
                     return Err(error);
                 }
             }
         }
+        skipped.0.extend(search.locked());
         tracing::debug!(
             reaper.locked = skipped.0.len(),
             "locked rows are left to the next run"
@@ -103,13 +97,14 @@ impl Shared {
     }
 
     async fn expired(&self, limit: u32, skipped: Vec<String>) -> Result<Vec<String>, Error> {
-        self.ask_the_table(None, |table, connection| {
+        let set_up = &self.writer.set_up;
+        let question = set_up.ask(None, Operation::Reap, |table, connection| {
             Box::pin(async move {
                 let ids = table.reap_find.query_scalar().bind(i64::from(limit));
                 Ok(ids.bind(skipped).fetch_all(connection).await?)
             })
-        })
-        .await
+        });
+        question.await
     }
 
     /// `None` if another reaper is at work.
@@ -124,30 +119,11 @@ impl Shared {
     }
 
     async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
-        self.ask_the_table(Some(patience), |table, connection| {
-            Box::pin(reap(table, connection, rows))
-        })
-        .await
-    }
-
-    async fn ask_the_table<T>(
-        &self,
-        patience: Option<Duration>,
-        question: impl for<'c> FnOnce(
-            Arc<Table>,
-            &'c mut PgConnection,
-        ) -> BoxFuture<'c, Result<T, Error>>
-        + Send,
-    ) -> Result<T, Error> {
         let set_up = &self.writer.set_up;
-        let table = set_up.table().await?;
-        let outcome = set_up
-            .database
-            .run_patiently(patience, set_up.call(Operation::Reap), |connection| {
-                question(table, connection)
-            })
-            .await;
-        set_up.learn_from(outcome)
+        let question = set_up.ask(Some(patience), Operation::Reap, |table, connection| {
+            Box::pin(reap(table, connection, rows))
+        });
+        question.await
     }
 }
 

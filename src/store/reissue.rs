@@ -243,15 +243,11 @@ impl Surplus {
         let set_up = &self.writer.set_up;
         let mut attempt = 1;
         loop {
-            let table = set_up.table().await?;
             let (limit, user_id) = (self.limit, Arc::clone(&self.user_id));
-            let outcome = set_up
-                .database
-                .run(set_up.call(Operation::Manage), |connection| {
-                    Box::pin(limit::end_surplus(table, connection, limit, user_id))
-                })
-                .await;
-            match set_up.learn_from(outcome) {
+            let batch = set_up.ask(None, Operation::Manage, |table, connection| {
+                Box::pin(limit::end_surplus(table, connection, limit, user_id))
+            });
+            match batch.await {
                 Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
                 outcome => return outcome,
             }

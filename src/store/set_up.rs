@@ -1,5 +1,10 @@
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
 
+use futures_core::future::BoxFuture;
+use sqlx::PgConnection;
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -127,6 +132,27 @@ impl SetUp {
             rows: 1,
             origins: Origins::Here,
         }
+    }
+
+    /// Lends the table and a connection that is no request's. With a patience, the
+    /// statement waits no longer than that for a locked row.
+    pub(super) async fn ask<T>(
+        &self,
+        patience: Option<Duration>,
+        operation: Operation,
+        question: impl for<'c> FnOnce(
+            Arc<Table>,
+            &'c mut PgConnection,
+        ) -> BoxFuture<'c, Result<T, Error>>
+        + Send,
+    ) -> Result<T, Error> {
+        let table = self.table().await?;
+        let work = self
+            .database
+            .run_patiently(patience, self.call(operation), |connection| {
+                question(table, connection)
+            });
+        self.learn_from(work.await)
     }
 
     /// Looks again before the next statement where this one missed something:

@@ -4,7 +4,6 @@ use std::{collections::HashSet, fmt, num::NonZeroU32, sync::Arc, time::Duration}
 
 use futures_core::future::BoxFuture;
 use sqlx::PgConnection;
-use tokio::time::Instant;
 
 use crate::{
     Error, ListPosition, ListSessions, SessionId, events,
@@ -253,27 +252,23 @@ impl UserSessions {
         let mut left = HashSet::new();
         loop {
             let deadline = self.store.set_up().database.deadline();
-            let mut pending = vec![self.rows_beside(this, &left).await?];
-            if pending[0].is_empty() {
+            let ids = self.rows_beside(this, &left).await?;
+            if ids.is_empty() {
                 return Ok(());
             }
-            while let Some(ids) = pending.pop() {
+            let mut search = parts::Search::among(ids, deadline);
+            while let Some(ids) = search.next() {
                 let rows = Rows::These(ids.clone());
                 let patience = Some(parts::PATIENCE_IN_SEARCH);
                 match self.end_some(patience, this, rows).await {
                     // It is this session, with a new id.
                     Ok(batch) if !batch.is_a_part => left.extend(ids),
                     Ok(batch) => *ended += batch.sessions,
-                    Err(error) if error.is_of_a_lock() => {
-                        // Too many are locked to find each of them.
-                        match ids.len() > 1 && Instant::now() < deadline {
-                            true => pending.extend(parts::cut(&ids)),
-                            false => left.extend(ids),
-                        }
-                    }
+                    Err(error) if error.is_of_a_lock() => search.met_a_lock(ids),
                     Err(error) => return Err(error),
                 }
             }
+            left.extend(search.locked());
         }
     }
 
