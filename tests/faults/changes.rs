@@ -72,20 +72,30 @@ async fn a_damaged_document_fails_only_the_requests_of_its_session() {
     place.stop(Shutdown::Fast);
     overwrite_with_zeros(&toast);
     place.start_again();
+    let (crowd, _together) = fails_alone(&place, &mut unlucky).await;
+    let first = "DELETE FROM session WHERE id = (SELECT id FROM session ORDER BY created LIMIT 1)";
+    place.execute(first).await;
+    crowd.recovers("damaged document", &place.server).await;
+}
+
+/// Sees that the requests of others succeed, which share statements with those of
+/// this visitor as long as the connections are held.
+async fn fails_alone(
+    place: &Place,
+    unlucky: &mut Visitor,
+) -> (Crowd, Vec<PoolConnection<Postgres>>) {
     let mut others = Vec::new();
     for number in 0..12 {
         others.push(Visitor::enter(&place.app(), format!("visitor-{number}")).await);
     }
-    let _together = hold_all_but_one(&place.pool).await;
+    let together = hold_all_but_one(&place.pool).await;
     let crowd = Crowd::of(others, Habit::Count);
     for _ in 0..20 {
         assert_eq!(unlucky.status_of("/show").await, 500);
     }
     assert_eq!(crowd.so_far().0, 0, "others were refused");
     crowd.served(10).await;
-    let first = "DELETE FROM session WHERE id = (SELECT id FROM session ORDER BY created LIMIT 1)";
-    place.execute(first).await;
-    crowd.recovers("damaged document", &place.server).await;
+    (crowd, together)
 }
 
 /// So that the visitors share statements.
@@ -132,17 +142,7 @@ async fn bytes_that_are_no_text_fail_only_the_requests_of_their_session() {
         .execute(&mut writing)
         .await
         .expect("a row");
-    let mut others = Vec::new();
-    for number in 0..12 {
-        others.push(Visitor::enter(&place.app(), format!("visitor-{number}")).await);
-    }
-    let _together = hold_all_but_one(&place.pool).await;
-    let crowd = Crowd::of(others, Habit::Count);
-    for _ in 0..20 {
-        assert_eq!(unlucky.status_of("/show").await, 500);
-    }
-    assert_eq!(crowd.so_far().0, 0, "others were refused");
-    crowd.served(10).await;
+    fails_alone(&place, &mut unlucky).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

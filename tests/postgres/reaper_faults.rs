@@ -76,17 +76,6 @@ impl Site {
         until(async || !texts(&self.pool, sleeping).await.is_empty()).await;
     }
 
-    /// Holds a row as another transaction does.
-    async fn hold(&self, row: &str) -> Transaction<'static, Postgres> {
-        let mut transaction = self.pool.begin().await.expect("a transaction");
-        sqlx::query("SELECT FROM session WHERE id = $1 FOR UPDATE")
-            .bind(row)
-            .execute(&mut *transaction)
-            .await
-            .expect("a lock");
-        transaction
-    }
-
     async fn lock_table(&self) -> Transaction<'static, Postgres> {
         let mut transaction = self.pool.begin().await.expect("a transaction");
         sqlx::query("LOCK TABLE session IN ACCESS EXCLUSIVE MODE")
@@ -249,7 +238,10 @@ async fn a_locked_table_costs_the_reaper_its_runs_and_requests_no_connection() {
 async fn a_row_that_is_locked_keeps_no_other_from_being_reaped() {
     let site = Site::new().await;
     site.cemetery(100).await;
-    let rows = [site.hold("dead100").await, site.hold("dead30").await];
+    let rows = [
+        site.lock_row("dead100").await,
+        site.lock_row("dead30").await,
+    ];
     let reaper = Reaper::new(site.elsewhere().await).batch_size(BATCH);
     let reaped = patiently(reaper.run_once()).await.expect("a run");
     assert_eq!((reaped.deleted, reaped.ending), (98, Ending::Drained));

@@ -228,11 +228,7 @@ async fn a_row_that_is_locked_keeps_no_other_session_alive_when_everyone_is_ende
     let rows = "INSERT INTO session (id, expiry, session)
                 SELECT 'row ' || n, now() + interval '1 day', '{}' FROM generate_series(1, 1500) AS n";
     execute(&site.pool, rows).await;
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT FROM session WHERE id = 'row 77' FOR UPDATE")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let lock = site.lock_row("row 77").await;
     let store = site.elsewhere().await.timeout(Duration::from_secs(2));
     let error = store.destroy_everyone().await.expect_err("a locked row");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -253,11 +249,7 @@ async fn a_row_that_is_locked_keeps_no_other_session_of_its_user_alive() {
                 SELECT 'row ' || n, now() + interval '1 day', '{}', 'ada'
                 FROM generate_series(1, 1500) AS n";
     execute(&site.pool, rows).await;
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT FROM session WHERE id = 'row 77' FOR UPDATE")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let lock = site.lock_row("row 77").await;
     let store = site.elsewhere().await.timeout(Duration::from_secs(2));
     let ada = store.user("ada");
     let listed = ada.list().await.expect("a list");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{Router, handler::Handler, routing::get};
-use axum_pg_session::{PgSessionLayer, SessionId};
+use axum_pg_session::PgSessionLayer;
 use sqlx::{Postgres, Transaction};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
@@ -67,11 +67,11 @@ impl Site {
         self.backends("wait_event_type = 'Lock'").await > 0
     }
 
-    /// Locks the row of this session until the transaction ends.
-    pub(crate) async fn lock_row(&self, id: &SessionId) -> Transaction<'static, Postgres> {
+    /// Locks the row of this id until the transaction ends.
+    pub(crate) async fn lock_row(&self, id: impl ToString) -> Transaction<'static, Postgres> {
         let mut transaction = self.pool.begin().await.expect("a transaction");
         sqlx::query("SELECT id FROM public.session WHERE id = $1 FOR UPDATE")
-            .bind(id.as_str())
+            .bind(id.to_string())
             .execute(&mut *transaction)
             .await
             .expect("a lock");
