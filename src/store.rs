@@ -151,12 +151,13 @@ impl PgSessionStore {
 
     /// A store with a pool of its own, of sqlx's default size.
     ///
-    /// On the server its connections have a `statement_timeout`, a `lock_timeout`
-    /// and an `idle_in_transaction_session_timeout` of one second more than
-    /// [`timeout`](Self::timeout), and a `client_connection_check_interval` of one
-    /// second: they end what a process leaves behind that is killed. Settings of
-    /// the role or the database win, and behind a pooler in transaction mode none
-    /// is set.
+    /// The store sets a `statement_timeout`, a `lock_timeout` and an
+    /// `idle_in_transaction_session_timeout` on its connections: one second more
+    /// than [`timeout`](Self::timeout), and at least 6 seconds. It also sets a
+    /// `client_connection_check_interval` of one second. With these limits the
+    /// server ends the statements of a killed process. Limits that are already set
+    /// on the server, the database or the role take precedence. Behind a pooler in
+    /// transaction mode, the store sets none.
     ///
     /// The URL may name several servers, as libpq's may. The sessions are kept
     /// on the one that takes writes, and follow when another one is promoted.
@@ -414,10 +415,10 @@ impl PgSessionStore {
     /// connection of the pool included, before a request is answered with
     /// 503. Default: 5 seconds.
     ///
-    /// The store cancels a statement that is still running by then. The server
-    /// may carry it out all the same, as a whole: if it is about to commit, or
-    /// if a transaction pooler is in between. A timeout of more than a year
-    /// counts as a year.
+    /// On a direct connection, the store cancels a statement that is still running
+    /// by then. The statement may still commit, as a whole, if the cancel comes too
+    /// late. Behind a transaction pooler the store can't cancel it. A timeout of
+    /// more than a year counts as a year.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         let timeout = timeout.min(MAX_TIMEOUT);
