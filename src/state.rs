@@ -36,7 +36,9 @@ use crate::{
 
 mod pending;
 
-pub(crate) use pending::{NewIdWrite, PendingWrites, Record, RowToDelete, RowWrite, Source, Touch};
+pub(crate) use pending::{
+    Deletions, NewIdWrite, PendingWrites, Record, RowToDelete, RowWrite, Source, Touch,
+};
 
 /// The row that a request works on.
 #[derive(Clone, Debug)]
@@ -128,6 +130,15 @@ enum Projection {
     Failed,
 }
 
+/// What a destroyed session means for the response.
+#[derive(Clone, Copy, Debug, Default)]
+struct Farewell {
+    /// It removes the cookie, unless it sets one.
+    removes_cookie: bool,
+    /// The handler signed the user out.
+    signs_out: bool,
+}
+
 /// The session of one request.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -142,6 +153,8 @@ pub(crate) struct State {
     blank: Arc<Document>,
     changes: Changes,
     new_id: NewId,
+    /// The login that a save of this request is committing.
+    login_in_flight: Option<Arc<Login>>,
     /// A save of this request made the token.
     has_new_token: bool,
     /// The handler called `touch`.
@@ -154,13 +167,15 @@ pub(crate) struct State {
     /// The handler destroyed the origin's session. Later changes belong to a
     /// new session.
     is_ended: bool,
-    /// The response removes the cookie, unless it sets one.
-    removes_cookie: bool,
-    /// The handler signed the user out.
-    signs_out: bool,
+    farewell: Farewell,
+    /// What of it was saved, so that a discard can't take it back.
+    saved_farewell: Farewell,
     /// A row that the application's check refused. It is deleted whatever the
     /// handler does.
     refused: Option<RowToDelete>,
+    /// The row that the request's token opened before the session became read-only.
+    /// A destroy still ends that session.
+    lost: Option<RowToDelete>,
     phase: Phase,
 }
 
@@ -174,14 +189,16 @@ impl State {
             blank,
             changes: Changes::default(),
             new_id: NewId::None,
+            login_in_flight: None,
             has_new_token: false,
             is_touched: false,
             renews_signature: false,
             is_confirmed: false,
             is_ended: false,
-            removes_cookie: false,
-            signs_out: false,
+            farewell: Farewell::default(),
+            saved_farewell: Farewell::default(),
             refused: None,
+            lost: None,
             phase: Phase::Open,
         }
     }
@@ -332,7 +349,8 @@ impl State {
 
     /// Drops the data of another user: of the row's, and of one whose login is
     /// pending. The login decides when the session expires, and how long the
-    /// browser keeps the cookie.
+    /// browser keeps the cookie. After a destroy that can't be executed the login
+    /// can't be executed either, since its response would hide that.
     pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
         let is_dropped = match &self.new_id {
             NewId::Login(pending) => pending.data == Data::IsDropped,
@@ -349,7 +367,9 @@ impl State {
         self.set_cookie_lifetime(login.lifetime())?;
         let blank = Arc::clone(&self.blank);
         self.apply(Change::Expiry(login.end(), blank))?;
-        self.new_id = NewId::Login(Arc::new(login));
+        if self.new_id != NewId::End {
+            self.new_id = NewId::Login(Arc::new(login));
+        }
         Ok(())
     }
 
@@ -363,16 +383,24 @@ impl State {
 
     /// The user who is signed in, or whose login is pending.
     pub(crate) fn user(&self) -> Option<&str> {
+        match self.pending_login() {
+            Some(login) => Some(login.user_id()),
+            None => self.row()?.user.as_deref(),
+        }
+    }
+
+    fn pending_login(&self) -> Option<&Login> {
         match &self.new_id {
-            NewId::Login(login) => Some(login.user_id()),
-            _ => self.row()?.user.as_deref(),
+            NewId::Login(login) => Some(login),
+            _ if self.is_ended => None,
+            _ => self.login_in_flight.as_deref(),
         }
     }
 
     /// Seconds from the last login of the user to `now`, by the database's
     /// clock.
     pub(crate) fn age_of_login(&self, now: f64) -> Option<f64> {
-        if matches!(self.new_id, NewId::Login(_)) {
+        if self.pending_login().is_some() {
             return Some(0.0);
         }
         let row = self.row()?;
@@ -387,26 +415,32 @@ impl State {
     pub(crate) fn destroy(&mut self) {
         self.forget_record();
         self.is_ended = true;
-        self.removes_cookie = true;
+        self.farewell.removes_cookie = true;
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
         self.projection = Projection::Exact;
-        if matches!(self.origin, Origin::ReadOnly(_)) {
+        if self.is_read_only() {
             self.new_id = NewId::End;
         }
     }
 
+    /// Whether neither a change nor a destroy of the session can be executed.
+    fn is_read_only(&self) -> bool {
+        let is_left = self.is_ended && self.lost.is_some();
+        matches!(self.origin, Origin::ReadOnly(_)) && !is_left
+    }
+
     pub(crate) fn log_out(&mut self) {
         self.destroy();
-        self.signs_out = true;
+        self.farewell.signs_out = true;
     }
 
     pub(crate) fn signs_out(&self) -> bool {
-        self.signs_out
+        self.farewell.signs_out
     }
 
     pub(crate) fn removes_cookie(&self) -> bool {
-        self.removes_cookie
+        self.farewell.removes_cookie
     }
 
     /// Refuses the row: it is deleted whatever the handler does, and the
@@ -418,7 +452,10 @@ impl State {
             Origin::Stored(row, token) | Origin::Moved(row, token) => {
                 self.refused = Some(RowToDelete { row, token });
             }
-            Origin::ReadOnly(reason) => self.origin = Origin::ReadOnly(reason),
+            Origin::ReadOnly(reason) => match self.lost.take() {
+                Some(row) => self.refused = Some(row),
+                None => self.origin = Origin::ReadOnly(reason),
+            },
             Origin::New => {}
         }
         self.base = Arc::clone(&self.blank);
@@ -438,8 +475,7 @@ impl State {
         self.forget_record();
         self.new_id = NewId::None;
         self.is_ended = false;
-        self.removes_cookie = false;
-        self.signs_out = false;
+        self.farewell = self.saved_farewell;
         self.rebase();
     }
 
@@ -462,7 +498,7 @@ impl State {
     /// Whether the next save writes a document.
     pub(crate) fn writes_a_document(&self) -> bool {
         match &self.origin {
-            Origin::ReadOnly(_) => self.logs_in_separately().is_some(),
+            Origin::ReadOnly(_) if self.is_read_only() => self.logs_in_separately().is_some(),
             Origin::Stored(..) | Origin::Moved(..) if !self.is_ended => {
                 self.new_id != NewId::None || self.is_changed()
             }
@@ -506,6 +542,7 @@ impl State {
 
     /// The session is now stored in `row`, which the new token opens.
     pub(crate) fn settle_begun(&mut self, row: Arc<Row>, token: Token) {
+        self.login_in_flight = None;
         self.has_new_token = true;
         self.settle_stored(row, token);
     }
@@ -543,24 +580,37 @@ impl State {
     /// ended is not replaced by a new one, because the browser may have the new
     /// token.
     pub(crate) fn settle_failed(&mut self, error: &Error) {
-        let has_row = matches!(self.origin, Origin::Stored(..) | Origin::Moved(..));
-        if error.kind() == ErrorKind::Ended && has_row && !self.is_ended {
-            self.origin = Origin::ReadOnly(match error.retry_after() {
+        self.login_in_flight = None;
+        if error.kind() == ErrorKind::Ended && !self.is_ended {
+            self.become_read_only(match error.retry_after() {
                 Some(retry_after) => ReadOnlyReason::Moved { retry_after },
                 None => ReadOnlyReason::Ended,
             });
-            self.base = Arc::clone(&self.blank);
         }
         self.replay();
     }
 
-    /// The row could not be deleted. The response tries it again.
-    pub(crate) fn settle_not_deleted(&mut self, row: RowToDelete, was_refused: bool) {
-        if was_refused {
-            self.refused = Some(row);
-        } else if matches!(self.origin, Origin::New) {
+    fn become_read_only(&mut self, reason: ReadOnlyReason) {
+        match std::mem::replace(&mut self.origin, Origin::ReadOnly(reason)) {
+            Origin::Stored(row, token) | Origin::Moved(row, token) => {
+                self.lost = Some(RowToDelete { row, token });
+                self.base = Arc::clone(&self.blank);
+            }
+            origin => self.origin = origin,
+        }
+    }
+
+    /// The refused row could not be deleted. The response tries it again.
+    pub(crate) fn settle_not_refused(&mut self, row: RowToDelete) {
+        self.refused = Some(row);
+    }
+
+    /// The session's row could not be deleted. The response tries it again.
+    pub(crate) fn settle_not_ended(&mut self, row: RowToDelete) {
+        if matches!(self.origin, Origin::New) {
             self.origin = Origin::Stored(row.row, row.token);
             self.is_ended = true;
+            self.saved_farewell = Farewell::default();
         }
     }
 

@@ -11,9 +11,13 @@
 //! not lost if the handler stops waiting. If the client disconnects, the future
 //! of the response is dropped and stops waiting for its writes. Queued writes
 //! are still executed, and a new id whose response was not delivered is undone.
+//! The deletions of a handler that has returned are always executed: they are
+//! queued before the first wait, and if the future is dropped while it waits for
+//! an earlier save, a task queues them after that save.
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tracing::{Instrument as _, Span};
 
 use super::Session;
@@ -23,7 +27,7 @@ use crate::{
     document::Document,
     format::{CookieChange, Ticket},
     id::Token,
-    state::{Origin, PendingWrites, Record, RowToDelete, RowWrite, State, Touch},
+    state::{Deletions, Origin, PendingWrites, Record, RowToDelete, RowWrite, State, Touch},
     store::{Row, Saved},
     telemetry::saving,
 };
@@ -66,7 +70,9 @@ impl Session {
     /// change of the response. The response carries that change even if this
     /// save failed, because an earlier save may have succeeded.
     pub(crate) async fn commit(&self, closing: Closing) -> (CookieChange, Result<(), Error>) {
+        let waiting = Waiting(Some(self));
         let mut cookie = self.0.saving.lock().await;
+        waiting.is_over();
         let (writes, prepared) = self.close(closing);
         let must_hold = closing.on_failure == FailurePolicy::Refuse
             || writes.end_something()
@@ -154,34 +160,47 @@ impl Session {
         writes: PendingWrites,
         cookie: &mut CookieChange,
     ) -> Result<(), Error> {
-        if let Some(row) = writes.refused {
-            self.delete_row(row, true).await?;
-            // The application's check may have saved a new id.
-            drop_dead_token(cookie);
-        }
-        if let Some(row) = writes.ended {
-            let terms = row.terms();
-            // The session should have been destroyed, so its token must not be
-            // sent.
-            if let Err(error) = self.delete_row(row, false).await {
-                *cookie = CookieChange::None;
-                return Err(error);
-            }
-            if self.signs_out() {
-                self.store().meter().user_signed_out();
-            }
-            *cookie = CookieChange::Remove(terms);
-        }
+        self.delete_rows(writes.deletions, cookie).await?;
         self.write(writes.write, writes.seen, cookie).await
     }
 
-    /// If the future is dropped here, the deletion is still executed.
-    async fn delete_row(&self, row: RowToDelete, was_refused: bool) -> Result<(), Error> {
-        let deleted = self.store().destroy_row(row.row.id.clone()).await;
-        if deleted.is_err() {
-            self.state().settle_not_deleted(row, was_refused);
+    /// Queues all deletions before it waits for one. If the future is dropped
+    /// while it waits, they are still executed.
+    async fn delete_rows(&self, rows: Deletions, cookie: &mut CookieChange) -> Result<(), Error> {
+        let queue = |row: RowToDelete| {
+            let deletion = self.store().destroy_row(row.row.id.clone());
+            (row, deletion)
+        };
+        let (refused, ended) = (rows.refused.map(queue), rows.ended.map(queue));
+        let mut outcome = Ok(());
+        if let Some((row, deletion)) = refused {
+            match deletion.await {
+                // The application's check may have saved a new id.
+                Ok(_) => drop_dead_token(cookie),
+                Err(error) => {
+                    self.state().settle_not_refused(row);
+                    outcome = Err(error);
+                }
+            }
         }
-        deleted.map(drop)
+        if let Some((row, deletion)) = ended {
+            match deletion.await {
+                Ok(_) => {
+                    if self.signs_out() {
+                        self.store().meter().user_signed_out();
+                    }
+                    *cookie = CookieChange::Remove(row.terms());
+                }
+                Err(error) => {
+                    // The session should have been destroyed, so its token must
+                    // not be sent.
+                    *cookie = CookieChange::None;
+                    self.state().settle_not_ended(row);
+                    outcome = Err(error);
+                }
+            }
+        }
+        outcome
     }
 
     async fn write(
@@ -323,6 +342,36 @@ impl Session {
 
     pub(crate) fn close_for_changes(&self) {
         self.state().close();
+    }
+}
+
+/// A response that waits until an earlier save of its request is over, because
+/// the handler gave up waiting for that save. If the future is dropped
+/// meanwhile, the session must end nevertheless.
+struct Waiting<'s>(Option<&'s Session>);
+
+impl Waiting<'_> {
+    fn is_over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Some(session) = self.0 else {
+            return;
+        };
+        if let (true, Ok(runtime)) = (session.state().has_deletions(), Handle::try_current()) {
+            let session = session.clone();
+            runtime.spawn(async move {
+                let mut cookie = session.0.saving.lock().await;
+                let deletions = session.state().take_deletions();
+                let outcome = session.delete_rows(deletions, &mut cookie).await;
+                if let Err(error) = outcome {
+                    session.store().meter().failed(&error);
+                }
+            });
+        }
     }
 }
 

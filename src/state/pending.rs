@@ -83,13 +83,25 @@ pub(crate) struct Record {
     pub(crate) is_confirmed: bool,
 }
 
-/// All pending writes of a request, in the order of execution.
-#[derive(Debug)]
-pub(crate) struct PendingWrites {
+/// The rows that a request deletes.
+#[derive(Debug, Default)]
+pub(crate) struct Deletions {
     /// A row that the application's check refused.
     pub(crate) refused: Option<RowToDelete>,
     /// The row of the session that the handler destroyed.
     pub(crate) ended: Option<RowToDelete>,
+}
+
+impl Deletions {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.refused.is_none() && self.ended.is_none()
+    }
+}
+
+/// All pending writes of a request, in the order of execution.
+#[derive(Debug)]
+pub(crate) struct PendingWrites {
+    pub(crate) deletions: Deletions,
     pub(crate) write: RowWrite,
     /// The document that the request saw when it took these writes.
     pub(crate) seen: Arc<Document>,
@@ -106,7 +118,7 @@ impl PendingWrites {
             RowWrite::Refused(_, id) => *id != NewId::None,
             _ => false,
         };
-        self.ended.is_some() || self.refused.is_some() || ends_an_id
+        !self.deletions.is_empty() || ends_an_id
     }
 
     /// Whether the response waits for the database.
@@ -115,7 +127,7 @@ impl PendingWrites {
             self.write,
             RowWrite::None | RowWrite::NoTouchYet | RowWrite::Refused(..)
         );
-        self.ended.is_some() || self.refused.is_some() || !is_free
+        !self.deletions.is_empty() || !is_free
     }
 }
 
@@ -123,7 +135,7 @@ impl State {
     /// Takes the pending writes. Changes that the handler makes before the
     /// outcome is settled belong to the next save.
     pub(crate) fn take_writes(&mut self, timeouts: &Timeouts, touch: Touch) -> PendingWrites {
-        let ended = self.take_ended();
+        let deletions = self.take_deletions();
         let touch = self.touch_instead_of(touch);
         self.complete();
         let is_changed = self.is_changed();
@@ -140,13 +152,27 @@ impl State {
             NewId::End => NewId::End,
             id => std::mem::replace(id, NewId::None),
         };
+        if let NewId::Login(login) = &id {
+            self.login_in_flight = Some(Arc::clone(login));
+        }
         self.is_touched = false;
         PendingWrites {
-            refused: self.refused.take(),
-            ended,
+            deletions,
             write: self.write(record, is_changed, id, timeouts, touch),
             seen: Arc::clone(&self.document),
             is_confirmed,
+        }
+    }
+
+    pub(crate) fn has_deletions(&self) -> bool {
+        self.refused.is_some() || self.is_ended
+    }
+
+    /// Takes the rows to delete, and nothing else.
+    pub(crate) fn take_deletions(&mut self) -> Deletions {
+        Deletions {
+            refused: self.refused.take(),
+            ended: self.take_ended(),
         }
     }
 
@@ -156,10 +182,14 @@ impl State {
         if !std::mem::take(&mut self.is_ended) {
             return None;
         }
+        if self.new_id != NewId::End {
+            self.saved_farewell = self.farewell;
+        }
         match std::mem::replace(&mut self.origin, Origin::New) {
             Origin::Stored(row, token) | Origin::Moved(row, token) => {
                 Some(RowToDelete { row, token })
             }
+            Origin::ReadOnly(_) if self.lost.is_some() => self.lost.take(),
             origin => {
                 self.origin = origin;
                 None

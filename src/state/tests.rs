@@ -86,7 +86,7 @@ proptest! {
         perform(&mut state, &acts);
         let is_empty = state.document().is_empty();
         let writes = taken(&mut state);
-        prop_assert!(writes.ended.is_none());
+        prop_assert!(writes.deletions.ended.is_none());
         match writes.write {
             RowWrite::None => prop_assert!(is_empty),
             RowWrite::Insert(document) => prop_assert!(!document.is_empty()),
@@ -101,7 +101,7 @@ proptest! {
             let mut state = read_only(reason);
             perform(&mut state, &acts);
             let writes = taken(&mut state);
-            prop_assert!(writes.ended.is_none());
+            prop_assert!(writes.deletions.ended.is_none());
             prop_assert!(matches!(writes.write, RowWrite::None | RowWrite::Refused(..)));
         }
     }
@@ -113,7 +113,7 @@ proptest! {
         state.destroy();
         perform(&mut state, &rest);
         let writes = taken(&mut state);
-        let ended = writes.ended.map(|ended| ended.row.id.clone());
+        let ended = writes.deletions.ended.map(|ended| ended.row.id.clone());
         prop_assert_eq!(ended, Some(RowId::from("row".to_owned())));
         prop_assert!(matches!(writes.write, RowWrite::None | RowWrite::Insert(_)));
     }
@@ -139,7 +139,7 @@ proptest! {
         perform(&mut state, &acts);
         state.forget_changes();
         let writes = taken(&mut state);
-        prop_assert_eq!(writes.ended.is_some(), destroys(&acts));
+        prop_assert_eq!(writes.deletions.ended.is_some(), destroys(&acts));
         prop_assert!(matches!(writes.write, RowWrite::None | RowWrite::NoTouchYet));
     }
 

@@ -196,11 +196,15 @@ impl PgSessionStore {
         Ok((token, row))
     }
 
-    /// Deletes the row, and answers whether there was one; none is as good.
-    pub(crate) async fn destroy_row(&self, id: RowId) -> Result<bool, Error> {
+    /// Deletes the row, and answers whether there was one; none is as good. The
+    /// deletion is queued before this returns.
+    pub(crate) fn destroy_row(
+        &self,
+        id: RowId,
+    ) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
         let (answer, receipt) = self.receipt();
         self.shared.writer.submit(id, Write::Destroy(answer));
-        receipt.answer().await
+        receipt.answer()
     }
 
     /// For what is answered within the timeout, whatever it waits for.

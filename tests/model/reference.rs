@@ -177,12 +177,18 @@ struct View {
     refused: Option<RowNo>,
     /// The handler called `destroy` or `logout`.
     asked: bool,
+    /// And that was saved.
+    has_ended: bool,
     is_closed: bool,
     cookie: Cookie,
     had_cookie: bool,
     /// None of the cookies has the form of ours.
     is_foreign: bool,
     in_flight: bool,
+    /// The user whose login the save in flight commits.
+    user_in_flight: Option<String>,
+    /// The session had ended before the handler destroyed it.
+    was_lost: bool,
     /// The end also of what the save in flight commits.
     ends_in_flight: bool,
     /// The record does not fit the row that a save has left. The next save tells.
@@ -373,11 +379,14 @@ impl View {
             doomed: None,
             refused: None,
             asked: false,
+            has_ended: false,
             is_closed: false,
             cookie: Cookie::AsItIs,
             had_cookie,
             is_foreign: false,
             in_flight: false,
+            user_in_flight: None,
+            was_lost: false,
             ends_in_flight: false,
             is_misfit: false,
         }
@@ -398,6 +407,9 @@ impl View {
     fn user(&self) -> Option<String> {
         match &self.id {
             Id::LogsIn { user, .. } => Some(user.clone()),
+            _ if self.user_in_flight.is_some() && !self.ends_in_flight => {
+                self.user_in_flight.clone()
+            }
             _ => self.user.clone(),
         }
     }
@@ -426,7 +438,16 @@ impl View {
     }
 
     fn destroy(&mut self) {
+        if self.origin == Origin::Ended
+            && let Some(row) = self.last
+        {
+            self.was_lost = true;
+            self.doomed = Some((row, Document::blank(), None));
+            self.origin = Origin::New;
+            self.user = None;
+        }
         if let Origin::Stored(row) = self.origin {
+            self.was_lost = false;
             self.doomed = Some((row, self.base.clone(), self.user.clone()));
             self.origin = Origin::New;
             self.user = None;
@@ -446,10 +467,13 @@ impl View {
     fn discard(&mut self) {
         self.forget_changes();
         self.id = Id::Stays;
-        self.asked = false;
+        self.asked = self.has_ended;
         self.ends_in_flight = false;
         if let Some((row, base, user)) = self.doomed.take() {
-            self.origin = Origin::Stored(row);
+            self.origin = match self.was_lost {
+                true => Origin::Ended,
+                false => Origin::Stored(row),
+            };
             self.base = base;
             self.user = user;
         }
@@ -474,15 +498,25 @@ impl View {
     }
 
     fn take_debt(&mut self) -> Debt {
+        if self.asked && self.id != Id::Ends {
+            self.has_ended = true;
+        }
         Debt {
             origin: self.origin,
             base: self.base.clone(),
             document: self.document.clone(),
             record: std::mem::take(&mut self.record),
             is_misfit: std::mem::take(&mut self.is_misfit),
-            id: match &mut self.id {
-                Id::Ends => Id::Ends,
-                id => std::mem::replace(id, Id::Stays),
+            id: {
+                let id = match &mut self.id {
+                    Id::Ends => Id::Ends,
+                    id => std::mem::replace(id, Id::Stays),
+                };
+                self.user_in_flight = match &id {
+                    Id::LogsIn { user, .. } => Some(user.clone()),
+                    _ => None,
+                };
+                id
             },
             keep: std::mem::take(&mut self.keep),
             user: self.user.clone(),
@@ -661,7 +695,8 @@ impl Model {
                 | Call::TypedGet
                 | Call::Insert(_)
         );
-        view.is_closed || view.origin != Origin::Ended || !is_change
+        let ends = matches!(call, Call::Logout | Call::Destroy) && view.last.is_some();
+        view.is_closed || view.origin != Origin::Ended || !is_change || ends
     }
 
     /// A call that waits for nothing.
@@ -799,6 +834,7 @@ impl Model {
         let view = self.view(request, layer);
         view.cookie = cookie;
         view.in_flight = false;
+        view.user_in_flight = None;
         match outcome {
             Ok(settled) => {
                 let ends = std::mem::take(&mut view.ends_in_flight);
@@ -1590,6 +1626,7 @@ impl View {
         let user = user_name(user);
         let is_dropped = matches!(self.id, Id::LogsIn { drops: true, .. });
         let users = [self.user(), self.user.clone()];
+        let may_log_in = self.id != Id::Ends;
         let is_another = users.into_iter().flatten().any(|known| known != user);
         let drops = drop_data || is_dropped || is_another;
         if drops {
@@ -1597,7 +1634,10 @@ impl View {
         }
         self.change(Change::Expiry(expiry));
         self.change(Change::Cookie(cookie));
-        self.id = Id::LogsIn { user, drops };
+        // The logout that this request can't execute stays.
+        if may_log_in {
+            self.id = Id::LogsIn { user, drops };
+        }
         done()
     }
 }

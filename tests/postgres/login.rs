@@ -463,6 +463,26 @@ async fn a_logout_ends_the_session_and_clears_what_the_layer_names() {
 }
 
 #[tokio::test]
+async fn a_logout_that_was_saved_clears_site_data_in_spite_of_a_discard() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    sign_in(&site, &mut browser, "alice").await;
+    let logout = async |session: Session| {
+        session.logout()?;
+        session.save().await?;
+        session.discard()?;
+        session.destroy()?;
+        session.discard()
+    };
+    let answer = browser
+        .at(&app_with(with_site_data(&site), logout))
+        .get("/page")
+        .await;
+    assert!(answer.removes_the_cookie());
+    assert_eq!(answer.headers["clear-site-data"], r#""cache", "storage""#);
+}
+
+#[tokio::test]
 async fn only_a_logout_clears_site_data() {
     let site = Site::new().await;
     let clears = async |handler: fn(&Session) -> Result<(), Error>| {

@@ -22,12 +22,15 @@ use axum_pg_session::{
     CookieLifetime, Error, ErrorKind, Expiry, Key, LazySession, Login, PgSessionLayer,
     PgSessionStore, Session, SessionId,
 };
-use sqlx::postgres::PgPoolOptions;
-use tokio::{sync::Barrier, task::JoinSet};
+use sqlx::{Postgres, Transaction, postgres::PgPoolOptions};
+use tokio::{
+    sync::{Barrier, Semaphore},
+    task::JoinSet,
+};
 
 use crate::support::{
-    Browser, Site, app, execute,
-    page::{Gate, UnderWay, app_with, dropped_after, patiently, until},
+    Answer, Browser, Site, app, execute,
+    page::{Gate, UnderWay, app_with, patiently, polled_once, until},
     texts,
 };
 
@@ -176,43 +179,104 @@ async fn a_discard_does_not_revive_what_the_check_refused() {
     assert_eq!(site.rows().count().await, 0);
 }
 
-/// Signs in by an explicit save that is not waited for, then ends the session.
-async fn gave_up_on_a_login(end: fn(&Session) -> Result<(), Error>, begins: &str) {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    if begins == "stored" {
-        browser.get("/insert/a/1").await;
+/// A page that begins to save its session, gives that up, and goes on while the
+/// commit is held.
+struct GaveUp {
+    visit: UnderWay,
+    held: Transaction<'static, Postgres>,
+}
+
+impl GaveUp {
+    async fn on_a_save(
+        site: &Site,
+        browser: &Browser,
+        before: fn(&Session) -> Result<(), Error>,
+        after: fn(&Session) -> Result<(), Error>,
+    ) -> Self {
+        let held = site.hold_commits().await;
+        let has_returned = Arc::new(Semaphore::new(0));
+        let returns = Arc::clone(&has_returned);
+        let visit = UnderWay::begin(browser, "/page", |gate| {
+            site.app_with(async move |session: Session| {
+                before(&session)?;
+                assert!(polled_once(session.save()).await.is_none());
+                gate.pass().await;
+                let outcome = after(&session);
+                // The response begins to wait for the save in the same poll.
+                returns.add_permits(1);
+                outcome
+            })
+        })
+        .await;
+        patiently(until(|| site.is_blocked())).await;
+        visit.go_on();
+        drop(patiently(has_returned.acquire()).await.expect("open"));
+        Self { visit, held }
     }
-    let held = site.hold_commits().await;
-    let page = site.app_with(async move |session: Session| {
-        session.login(Login::new("alice").drop_data())?;
-        // Enough for the task to begin; the commit is held.
-        assert!(dropped_after(Box::pin(session.save()), 1).await.is_none());
-        end(&session)
-    });
-    let mut browser = browser.at(&page);
-    let answer = tokio::spawn(async move {
-        let answer = browser.get("/page").await;
-        (browser, answer)
-    });
-    patiently(until(|| site.is_blocked())).await;
-    drop(held);
-    let (browser, answer) = answer.await.expect("no panic");
-    assert_eq!(answer.status, 200, "{begins}");
-    assert!(answer.token().is_none(), "{begins}");
-    assert!(browser.jar.is_empty(), "{begins}");
-    assert_eq!(
-        site.store.user("alice").count().await.expect("a count"),
-        0,
-        "{begins}"
-    );
+
+    async fn is_answered(self) -> Answer {
+        drop(self.held);
+        self.visit.answered().await
+    }
+
+    async fn is_left(self) {
+        self.visit.answer.abort();
+        assert!(self.visit.answer.await.is_err());
+        drop(self.held);
+    }
+}
+
+fn sign_in(session: &Session) -> Result<(), Error> {
+    session.insert("secret", "alice's")?;
+    session.login(Login::new("alice"))
+}
+
+/// Whose session is new, or was stored before.
+async fn with_and_without_a_row() -> [(Site, Browser); 2] {
+    let site = Site::new().await;
+    let browser = site.browser();
+    [(site, browser), visited().await]
 }
 
 #[tokio::test]
 async fn a_logout_also_ends_what_a_save_in_flight_commits() {
-    for begins in ["new", "stored"] {
-        gave_up_on_a_login(Session::logout, begins).await;
-        gave_up_on_a_login(Session::destroy, begins).await;
+    for end in [Session::logout, Session::destroy] {
+        for (site, mut browser) in with_and_without_a_row().await {
+            let given_up = GaveUp::on_a_save(&site, &browser, sign_in, end).await;
+            let answer = given_up.is_answered().await;
+            browser.accept(&answer);
+            assert_eq!(answer.status, 200);
+            assert!(answer.token().is_none());
+            assert!(browser.jar.is_empty());
+            assert_eq!(site.store.user("alice").count().await.expect("a count"), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_logout_whose_visitor_leaves_ends_what_a_save_in_flight_commits() {
+    for (site, browser) in with_and_without_a_row().await {
+        let given_up = GaveUp::on_a_save(&site, &browser, sign_in, Session::logout).await;
+        given_up.is_left().await;
+        patiently(until(async || site.rows().count().await == 0)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_login_beside_a_save_of_the_first_drops_the_data_of_the_first_user() {
+    for (site, mut browser) in with_and_without_a_row().await {
+        let given_up = GaveUp::on_a_save(&site, &browser, sign_in, |session| {
+            assert_eq!(session.user_id().as_deref(), Some("alice"));
+            session.login("bob")?;
+            session.insert("note", "bob's")
+        })
+        .await;
+        let answer = given_up.is_answered().await;
+        assert_eq!(answer.status, 200);
+        browser.accept(&answer);
+        let here = async |session: Session| format!("{:?} {:?}", session.user_id(), session.keys());
+        let answer = browser.at(&site.app_with(here)).peek("/page").await;
+        assert_eq!(answer.body, r#"Some("bob") ["note"]"#);
     }
 }
 
@@ -562,6 +626,37 @@ async fn nothing_is_taken_from_a_session_under_a_new_id() {
 }
 
 #[tokio::test]
+async fn a_logout_after_a_failed_take_ends_the_session_under_its_new_id() {
+    for moves in [true, false] {
+        let site = Site::new().await;
+        let mut browser = site.browser();
+        browser.get("/insert/nonce/8f3a").await;
+        let late = UnderWay::begin(&browser, "/page", |gate| {
+            site.app_with(async move |session: Session| {
+                gate.pass().await;
+                let error = session.take::<String>("nonce").await.expect_err("ended");
+                assert_eq!(error.kind(), ErrorKind::Ended);
+                session.logout()?;
+                session.discard()?;
+                assert!(session.insert("b", 1).is_ok() && session.save().await.is_err());
+                session.logout()?;
+                assert!(session.is_new() && session.is_empty());
+                session.insert("c", 1)
+            })
+        })
+        .await;
+        browser.get(if moves { "/cycle" } else { "/destroy" }).await;
+        let answer = late.finish().await;
+        assert_eq!(answer.status, 200, "{moves}");
+        assert_eq!(browser.peek("/keys").await.body, "", "{moves}");
+        browser.accept(&answer);
+        assert_eq!(browser.get("/keys").await.body, "c", "{moves}");
+        let nonce = "SELECT count(*)::text FROM session WHERE session::text LIKE '%8f3a%'";
+        assert_eq!(texts(&site.pool, nonce).await, ["0"], "{moves}");
+    }
+}
+
+#[tokio::test]
 async fn of_two_logins_that_take_a_value_one_gets_it() {
     let site = Site::new().await;
     let mut browser = site.browser();
@@ -772,6 +867,13 @@ async fn a_logout_that_a_request_cannot_execute_is_an_error_whatever_else_it_doe
     let answer = browser.at(&page).peek("/page").await;
     assert_eq!(answer.status, 503);
     assert!(!answer.headers.contains_key("clear-site-data"));
+    let page = site.app_with(async |session: Session| {
+        session.logout()?;
+        session.login("alice")
+    });
+    let answer = browser.at(&page).peek("/page").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
     let page = site.app_with(async |session: Session| {
         session.logout()?;
         session.discard()

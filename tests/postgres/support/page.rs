@@ -197,7 +197,17 @@ impl UnderWay {
     }
 }
 
-/// Polls a future so often, then drops it.
+/// Polls a future once, and drops it unless it is ready.
+pub(crate) async fn polled_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Polls a future so often, and drops it when it would be polled once more.
 pub(crate) async fn dropped_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut polled = 0;
