@@ -50,6 +50,10 @@ pub(crate) struct Meta {
     /// Where the session went when it got a new id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) successor: Option<String>,
+    /// Whether it got another user with that id. Then what was known of it before
+    /// must not lead a reader to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) login: bool,
     /// How long the browser keeps the cookie: `persistent` or `browser`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cookie: Option<String>,
@@ -269,14 +273,16 @@ impl Document {
 
     /// What is left under the id of a session whose data nobody may follow.
     pub(crate) fn forwarding_nowhere() -> Self {
-        Self::forwarding_to(NOWHERE)
+        Self::forwarding_to(NOWHERE, false)
     }
 
-    /// The row that a session leaves under its old id when it gets a new one.
-    pub(crate) fn forwarding_to(successor: &str) -> Self {
+    /// The row that a session leaves under its old id when it gets a new one, and
+    /// perhaps another user.
+    pub(crate) fn forwarding_to(successor: &str, login: bool) -> Self {
         let mut document = Self::default();
         document.set_meta(&Meta {
             successor: Some(successor.to_owned()),
+            login,
             ..Meta::default()
         });
         document

@@ -105,8 +105,8 @@ pub enum ErrorKind {
     /// The system's generator of random numbers failed.
     Random,
     /// A closure of [`Session::update`](crate::Session::update) used its own
-    /// session, or [`valid_if`](crate::PgSessionLayer::valid_if) loaded the
-    /// session that it checks.
+    /// session, or [`valid_if`](crate::PgSessionLayer::valid_if) loaded
+    /// or saved the session that it checks.
     Reentrant,
     /// An error of the application's own, see [`Error::application`].
     Application,
@@ -327,6 +327,22 @@ impl Error {
             source: None,
             retry_after: Some(retry_after),
         }))
+    }
+
+    /// For a change that comes too late.
+    pub(crate) fn response_started() -> Self {
+        Self::new(
+            ErrorKind::ResponseStarted,
+            "the response has started, so this change to the session would be lost",
+        )
+    }
+
+    /// For `valid_if`.
+    pub(crate) fn saved_by_its_check() -> Self {
+        Self::new(
+            ErrorKind::Reentrant,
+            "valid_if can't save the session that it checks; what it changes is saved with the response",
+        )
     }
 
     /// For what a closure of a session asks of that same session.

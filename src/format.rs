@@ -153,6 +153,16 @@ pub(crate) enum CookieChange {
     Remove(Terms),
 }
 
+impl CookieChange {
+    /// Whether both send the same token.
+    pub(crate) fn sets_the_token_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Set(this), Self::Set(other)) => this.token == other.token,
+            _ => false,
+        }
+    }
+}
+
 /// Whether the visitor's connection is known to be encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Line {

@@ -146,7 +146,6 @@ fn finish<B>(
     response: Response<B>,
     (cookie, outcome): Committed,
 ) -> Response<ResponseBody<B>> {
-    let is_saved = outcome.is_ok();
     let (mut response, cookie) = match outcome {
         Ok(()) => {
             let cookie = match cookie {
@@ -161,7 +160,7 @@ fn finish<B>(
     };
     let config = session.config();
     config.write_cookie(&cookie, session.line(), response.headers_mut());
-    if is_saved && opened(session).is_some_and(Session::signs_out) {
+    if opened(session).is_some_and(Session::has_signed_out) {
         config.clear_site_data(&cookie, response.headers_mut());
     }
     config.vary(response.headers_mut());

@@ -372,9 +372,9 @@ impl PgSessionLayer {
     /// could not find out, the session stays and the request gets a 503. An
     /// [`Error`] keeps its own [status](Error::status).
     ///
-    /// It may change the session that it is given. It must not load the session
-    /// in another way: that is an error of kind
-    /// [`Reentrant`](ErrorKind::Reentrant).
+    /// It may change the session that it is given; the changes are saved with the
+    /// response. To save that session, or to load it in another way, is an error
+    /// of kind [`Reentrant`](ErrorKind::Reentrant).
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};

@@ -303,9 +303,8 @@ impl Lazy {
         if session.is_new() {
             return Ok(lookup);
         }
-        let is_valid = hooks
-            .is_valid(session, self.head.as_ref(), self.number())
-            .await;
+        let check = hooks.is_valid(session, self.head.as_ref(), self.number());
+        let is_valid = session.under_check(check).await;
         match is_valid {
             Ok(true) => Ok(lookup),
             Ok(false) => {

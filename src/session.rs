@@ -8,7 +8,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -38,6 +38,7 @@ mod terms;
 mod user;
 
 pub(crate) use commit::Closing;
+use commit::{Caller, Saving};
 
 /// The session of a request, as an extractor.
 ///
@@ -96,8 +97,10 @@ struct Inner {
     /// on that thread, it gets an error instead of a deadlock.
     holder: AtomicUsize,
     /// Lets the saves of this request follow each other, so each starts from
-    /// the row of the last one. Holds the cookie change of the response.
-    saving: tokio::sync::Mutex<CookieChange>,
+    /// the row of the last one.
+    saving: tokio::sync::Mutex<Saving>,
+    /// While `valid_if` checks the session.
+    is_checked: AtomicBool,
 }
 
 /// The locked state.
@@ -144,7 +147,8 @@ impl Session {
             config,
             state: Mutex::new(state),
             holder: AtomicUsize::new(0),
-            saving: tokio::sync::Mutex::new(cookie),
+            saving: tokio::sync::Mutex::new(Saving::new(cookie)),
+            is_checked: AtomicBool::new(false),
         }))
     }
 
@@ -571,7 +575,13 @@ impl Session {
     /// [`Ended`](ErrorKind::Ended) if the session was destroyed meanwhile. If
     /// the connection was lost during the commit, the kind is
     /// [`Unavailable`](ErrorKind::Unavailable), and the changes may be
-    /// committed all the same.
+    /// committed all the same. Of kind [`Reentrant`](ErrorKind::Reentrant) in
+    /// [`valid_if`](crate::PgSessionLayer::valid_if): what the check changes is
+    /// saved with the response.
+    ///
+    /// If the caller stops waiting, the save goes on. If it fails then, the next
+    /// save or the response fails with the same error, so that no change is lost
+    /// without an error.
     pub async fn save(&self) -> Result<(), Error> {
         self.open_state().map(drop)?;
         self.save_with(None).await
@@ -580,11 +590,19 @@ impl Session {
     /// Saves what was recorded, and then this change, whose closure runs on the
     /// committed value.
     async fn save_with(&self, last: Option<Change>) -> Result<(), Error> {
-        let session = self.clone();
+        if self.0.is_checked.load(Relaxed) {
+            return Err(Error::saved_by_its_check());
+        }
+        let (session, caller) = (self.clone(), Caller::default());
+        let waiting = caller.waits();
         // If the handler's future is dropped, a token that is being committed
         // must not be lost: the response has to set its cookie.
-        let saving = async move { session.save_now(last).await }.in_current_span();
-        tokio::spawn(saving).await.unwrap_or_else(|stopped| {
+        let saving = async move { session.save_now(last, caller).await }.in_current_span();
+        let outcome = tokio::spawn(saving).await;
+        // Not reached if the handler's future is dropped: then the next save, or
+        // the response, reports the error.
+        waiting.has_heard();
+        outcome.unwrap_or_else(|stopped| {
             match stopped.try_into_panic() {
                 // A hook of the application panicked; pass the panic on to its
                 // handler.
@@ -592,6 +610,16 @@ impl Session {
                 Err(_) => Err(Error::abandoned()),
             }
         })
+    }
+
+    /// Runs the application's check of this session. A save in it could give the
+    /// session a new token that is lost if the check fails, and could be in flight
+    /// when it refuses the session.
+    pub(crate) async fn under_check<T>(&self, check: impl Future<Output = T>) -> T {
+        self.0.is_checked.store(true, Relaxed);
+        let outcome = check.await;
+        self.0.is_checked.store(false, Relaxed);
+        outcome
     }
 
     /// Removes `key`, commits the removal now, and returns the value. If

@@ -123,11 +123,11 @@ enum Phase {
 }
 
 /// Whether the document is the origin's document with the record applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Projection {
     Exact,
     /// The record did not fit a newer row. The save will report it.
-    Failed,
+    Failed(Error),
 }
 
 /// What a destroyed session means for the response.
@@ -149,14 +149,14 @@ pub(crate) struct State {
     /// The document that the handler reads.
     document: Arc<Document>,
     projection: Projection,
+    /// Whether a save in doubt may have changed the row since the base was read.
+    is_base_in_doubt: bool,
     /// The document of a new session.
     blank: Arc<Document>,
     changes: Changes,
     new_id: NewId,
     /// The login that a save of this request is committing.
     login_in_flight: Option<Arc<Login>>,
-    /// A save of this request made the token.
-    has_new_token: bool,
     /// The handler called `touch`.
     is_touched: bool,
     /// The cookie's signature should be replaced with the next touch.
@@ -186,11 +186,11 @@ impl State {
             base: Arc::clone(&document),
             document,
             projection: Projection::Exact,
+            is_base_in_doubt: false,
             blank,
             changes: Changes::default(),
             new_id: NewId::None,
             login_in_flight: None,
-            has_new_token: false,
             is_touched: false,
             renews_signature: false,
             is_confirmed: false,
@@ -250,10 +250,7 @@ impl State {
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         match self.phase {
             Phase::Open => Ok(()),
-            Phase::Closed => Err(Error::new(
-                ErrorKind::ResponseStarted,
-                "the response has started, so this change to the session would be lost",
-            )),
+            Phase::Closed => Err(Error::response_started()),
         }
     }
 
@@ -439,6 +436,11 @@ impl State {
         self.farewell.signs_out
     }
 
+    /// Whether that was saved, too.
+    pub(crate) fn has_signed_out(&self) -> bool {
+        self.saved_farewell.signs_out
+    }
+
     pub(crate) fn removes_cookie(&self) -> bool {
         self.farewell.removes_cookie
     }
@@ -447,16 +449,9 @@ impl State {
     /// handler gets a new session.
     pub(crate) fn refuse(&mut self) {
         self.forget_record();
-        // The check may have saved the session, and found that it moved or ended.
-        match std::mem::replace(&mut self.origin, Origin::New) {
-            Origin::Stored(row, token) | Origin::Moved(row, token) => {
-                self.refused = Some(RowToDelete { row, token });
-            }
-            Origin::ReadOnly(reason) => match self.lost.take() {
-                Some(row) => self.refused = Some(row),
-                None => self.origin = Origin::ReadOnly(reason),
-            },
-            Origin::New => {}
+        let origin = std::mem::replace(&mut self.origin, Origin::New);
+        if let Origin::Stored(row, token) | Origin::Moved(row, token) = origin {
+            self.refused = Some(RowToDelete { row, token });
         }
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
@@ -517,11 +512,20 @@ impl State {
     }
 
     /// Whether the changes have an effect: those that leave the document as it
-    /// was count as none. Changes that did not fit a newer row have one: the save
-    /// reports them.
+    /// was count as none, unless the row may hold something else. Changes that did
+    /// not fit a newer row have one: the save reports them.
     fn is_changed(&self) -> bool {
-        let differs = self.base != self.document || self.projection == Projection::Failed;
-        !self.changes.is_empty() && (self.is_confirmed || differs)
+        let is_uncertain = self.is_confirmed || self.is_base_in_doubt;
+        let differs = || self.base != self.document || self.misfit().is_some();
+        !self.changes.is_empty() && (is_uncertain || differs())
+    }
+
+    /// Why the record does not fit the document that it is based on now.
+    fn misfit(&self) -> Option<&Error> {
+        match &self.projection {
+            Projection::Exact => None,
+            Projection::Failed(error) => Some(error),
+        }
     }
 
     /// The login that begins a session separate from the one that the request
@@ -543,15 +547,11 @@ impl State {
     /// The session is now stored in `row`, which the new token opens.
     pub(crate) fn settle_begun(&mut self, row: Arc<Row>, token: Token) {
         self.login_in_flight = None;
-        self.has_new_token = true;
         self.settle_stored(row, token);
     }
 
-    pub(crate) fn has_new_token(&self) -> bool {
-        self.has_new_token
-    }
-
     fn settle_stored(&mut self, row: Arc<Row>, token: Token) {
+        self.is_base_in_doubt = false;
         self.origin = Origin::Stored(row, token);
         self.rebase();
     }
@@ -581,6 +581,7 @@ impl State {
     /// token.
     pub(crate) fn settle_failed(&mut self, error: &Error) {
         self.login_in_flight = None;
+        self.is_base_in_doubt |= error.kind() == ErrorKind::Unavailable;
         if error.kind() == ErrorKind::Ended && !self.is_ended {
             self.become_read_only(match error.retry_after() {
                 Some(retry_after) => ReadOnlyReason::Moved { retry_after },
@@ -637,8 +638,8 @@ impl State {
         }
         let document = Arc::make_mut(&mut self.document);
         // If a change does not fit the newer document, the save reports it.
-        if self.changes.replay_caught(document).is_err() {
-            self.projection = Projection::Failed;
+        if let Err(error) = self.changes.replay_caught(document) {
+            self.projection = Projection::Failed(error);
         }
     }
 }

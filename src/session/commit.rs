@@ -15,7 +15,10 @@
 //! queued before the first wait, and if the future is dropped while it waits for
 //! an earlier save, a task queues them after that save.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::runtime::Handle;
 use tracing::{Instrument as _, Span};
@@ -32,6 +35,91 @@ use crate::{
     telemetry::saving,
 };
 
+/// What the saves of one request leave for the next one, and for the response.
+#[derive(Debug)]
+pub(super) struct Saving {
+    /// The cookie change of the response.
+    cookie: CookieChange,
+    failed: Vec<Failed>,
+    /// The outcome of the response's save.
+    closed: Option<Result<(), Error>>,
+}
+
+/// A save that failed.
+#[derive(Debug)]
+struct Failed {
+    error: Error,
+    caller: Caller,
+    /// See [`PendingWrites::end_something`].
+    ends_something: bool,
+}
+
+/// Who waits for a save. A handler can stop waiting, for example because of a
+/// timeout of its own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Caller {
+    has_left: Arc<AtomicBool>,
+}
+
+impl Caller {
+    /// The caller has left if this is dropped.
+    pub(super) fn waits(&self) -> WaitingCaller {
+        WaitingCaller(Some(self.clone()))
+    }
+
+    fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Relaxed)
+    }
+}
+
+pub(super) struct WaitingCaller(Option<Caller>);
+
+impl WaitingCaller {
+    pub(super) fn has_heard(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for WaitingCaller {
+    fn drop(&mut self) {
+        if let Some(caller) = &self.0 {
+            caller.has_left.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Saving {
+    pub(super) fn new(cookie: CookieChange) -> Self {
+        Self {
+            cookie,
+            failed: Vec::new(),
+            closed: None,
+        }
+    }
+
+    /// The first save that failed without anybody waiting for it any more.
+    fn take_unheard(&mut self) -> Option<Failed> {
+        let is_unheard = |save: &Failed| save.caller.has_left();
+        let at = self.failed.iter().position(is_unheard)?;
+        let first = self.failed.swap_remove(at);
+        self.failed.retain(|save| !is_unheard(save));
+        Some(first)
+    }
+
+    /// # Errors
+    ///
+    /// If changes that the caller counts on were lost before its turn. A change
+    /// that comes too late is reported by itself.
+    fn earlier_error(&mut self, has_a_change: bool) -> Result<(), Error> {
+        let unheard = self.take_unheard();
+        match (&self.closed, unheard) {
+            (Some(outcome), _) if !has_a_change => outcome.clone(),
+            (_, Some(save)) => Err(save.error),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What the response means for the session of its request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closing {
@@ -44,8 +132,35 @@ impl Session {
     /// Records the last change, if there is one, once the saves before are over:
     /// it must be part of this save and of no other one, because the caller
     /// returns what its closure was called with.
-    pub(super) async fn save_now(&self, last: Option<Change>) -> Result<(), Error> {
-        let mut cookie = self.0.saving.lock().await;
+    pub(super) async fn save_now(&self, last: Option<Change>, caller: Caller) -> Result<(), Error> {
+        let mut saving = self.0.saving.lock().await;
+        let mut ends_something = false;
+        let outcome = match saving.earlier_error(last.is_some()) {
+            Ok(()) => {
+                let cookie = &mut saving.cookie;
+                self.save_in_turn(last, cookie, &mut ends_something).await
+            }
+            Err(error) => {
+                self.state().forget_changes();
+                Err(error)
+            }
+        };
+        if let Err(error) = &outcome {
+            saving.failed.push(Failed {
+                error: error.clone(),
+                caller,
+                ends_something,
+            });
+        }
+        outcome
+    }
+
+    async fn save_in_turn(
+        &self,
+        last: Option<Change>,
+        cookie: &mut CookieChange,
+        ends_something: &mut bool,
+    ) -> Result<(), Error> {
         let is_confirmed = last.is_some();
         if let Some(change) = last {
             let mut state = self.open_state()?;
@@ -57,8 +172,9 @@ impl Session {
             return Err(error);
         }
         let writes = self.state().take_writes(self.timeouts(), Touch::Never);
+        *ends_something = writes.end_something();
         let was_discarded = is_confirmed && !writes.is_confirmed;
-        let outcome = self.execute(writes, &mut cookie).await;
+        let outcome = self.execute(writes, cookie).await;
         outcome.inspect_err(|error| self.store().meter().failed(error))?;
         match was_discarded {
             true => Err(Error::discarded()),
@@ -71,18 +187,31 @@ impl Session {
     /// save failed, because an earlier save may have succeeded.
     pub(crate) async fn commit(&self, closing: Closing) -> (CookieChange, Result<(), Error>) {
         let waiting = Waiting(Some(self));
-        let mut cookie = self.0.saving.lock().await;
+        let mut saving = self.0.saving.lock().await;
         waiting.is_over();
-        let (writes, prepared) = self.close(closing);
+        let unheard = saving.take_unheard();
+        let (writes, prepared) = self.close(closing, unheard.is_some());
         let must_hold = closing.on_failure == FailurePolicy::Refuse
             || writes.end_something()
-            || prepared.is_err();
-        let was_held = self.holds_a_renewed_cookie(&cookie);
-        let outcome = self.execute(writes, &mut cookie).await.and(prepared);
-        if was_held && self.holds_a_renewed_cookie(&cookie) {
-            self.drop_if_moved(&mut cookie).await;
+            || prepared.is_err()
+            || unheard.as_ref().is_some_and(|save| save.ends_something);
+        let cookie = &mut saving.cookie;
+        let earlier = cookie.clone();
+        let outcome = self.execute(writes, cookie).await.and(prepared);
+        if cookie.sets_the_token_of(&earlier) {
+            self.drop_if_moved(cookie).await;
         }
+        let cookie = cookie.clone();
         let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
+        let outcome = match unheard {
+            // It was counted when it happened.
+            Some(save) => outcome.and(Err(save.error)),
+            None => outcome,
+        };
+        saving.closed = Some(match closing.keeps_changes {
+            true => outcome.clone(),
+            false => Err(Error::response_started()),
+        });
         match outcome {
             Err(error) if !must_hold && error.is_of_the_database() => {
                 tracing::error!(
@@ -90,20 +219,14 @@ impl Session {
                     error.type = error.kind().name(),
                     "a session could not be saved; its changes are lost"
                 );
-                (cookie.clone(), Ok(()))
+                (cookie, Ok(()))
             }
-            outcome => (cookie.clone(), outcome),
+            outcome => (cookie, outcome),
         }
     }
 
-    /// Whether an earlier save of this request renewed the cookie under the token
-    /// that the browser has.
-    fn holds_a_renewed_cookie(&self, cookie: &CookieChange) -> bool {
-        matches!(cookie, CookieChange::Set(_)) && !self.state().has_new_token()
-    }
-
-    /// The session may have got a new id since it was saved. Then this cookie would
-    /// replace the new token in the browser.
+    /// The session may have ended or got a new id since it was saved. Then this
+    /// cookie would replace a live token in the browser.
     async fn drop_if_moved(&self, cookie: &mut CookieChange) {
         let id = self.state().row().map(|row| row.id.clone());
         let is_dead = match id {
@@ -118,14 +241,16 @@ impl Session {
 
     /// Returns the pending writes, and whether the application's hook
     /// succeeded.
-    fn close(&self, closing: Closing) -> (PendingWrites, Result<(), Error>) {
-        if !closing.keeps_changes {
+    fn close(&self, closing: Closing, has_failed: bool) -> (PendingWrites, Result<(), Error>) {
+        let keeps_changes = closing.keeps_changes && !has_failed;
+        if !keeps_changes {
             self.state().forget_changes();
         }
         let prepared = self.prepare();
         let mut state = self.state();
         state.close();
-        if prepared.is_err() {
+        // Another task may have changed the session since.
+        if prepared.is_err() || !keeps_changes {
             state.forget_changes();
         }
         (state.take_writes(self.timeouts(), closing.touch), prepared)
@@ -215,6 +340,7 @@ impl Session {
             RowWrite::None => {}
             RowWrite::NoTouchYet => store.meter().skipped_a_touch(),
             RowWrite::Refused(reason, _) => return Err(reason.error()),
+            RowWrite::Misfit(error, _) => return Err(error),
             RowWrite::Touch(row, touch) => self.touch_row(row, touch, cookie).await,
             RowWrite::Insert(document) => {
                 let (token, row) = store.insert(document, timeouts).await?;
@@ -330,9 +456,15 @@ impl Session {
         state.removes_cookie() && matches!(state.origin(), Origin::New)
     }
 
-    /// Whether the browser should clear more than the cookie.
-    pub(crate) fn signs_out(&self) -> bool {
+    /// Whether the handler signed the user out.
+    fn signs_out(&self) -> bool {
         self.state().signs_out()
+    }
+
+    /// Whether the user is signed out, so that the browser should clear more than
+    /// the cookie.
+    pub(crate) fn has_signed_out(&self) -> bool {
+        self.state().has_signed_out()
     }
 
     /// Refuses a session that failed the application's check.
@@ -364,9 +496,9 @@ impl Drop for Waiting<'_> {
         if let (true, Ok(runtime)) = (session.state().has_deletions(), Handle::try_current()) {
             let session = session.clone();
             runtime.spawn(async move {
-                let mut cookie = session.0.saving.lock().await;
+                let mut saving = session.0.saving.lock().await;
                 let deletions = session.state().take_deletions();
-                let outcome = session.delete_rows(deletions, &mut cookie).await;
+                let outcome = session.delete_rows(deletions, &mut saving.cookie).await;
                 if let Err(error) = outcome {
                     session.store().meter().failed(&error);
                 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{NewId, Origin, Projection, ReadOnlyReason, State};
+use super::{NewId, Origin, ReadOnlyReason, State};
 use crate::{
+    Error,
     changes::{Change, Changes},
     document::{Document, Json},
     expiry::Timeouts,
@@ -46,6 +47,8 @@ pub(crate) enum RowWrite {
     Touch(Arc<Row>, Touch),
     NewId(NewIdWrite),
     Refused(ReadOnlyReason, NewId),
+    /// The changes do not fit the session that would begin with them.
+    Misfit(Error, NewId),
 }
 
 /// A session that gets a new id.
@@ -57,9 +60,9 @@ pub(crate) struct NewIdWrite {
     /// What the request sees. If a login finds its session under another id, it
     /// begins a separate session with this document.
     pub(crate) seen: Arc<Document>,
-    /// Whether the caller returns what the changes make of the row, so that
-    /// they can't begin a separate session.
-    pub(crate) is_confirmed: bool,
+    /// Not if the caller returns what the changes make of the row, or if they
+    /// fit that row alone.
+    pub(crate) may_begin_separately: bool,
 }
 
 /// The source of a session with a new id.
@@ -115,7 +118,7 @@ impl PendingWrites {
     pub(crate) fn end_something(&self) -> bool {
         let ends_an_id = match &self.write {
             RowWrite::NewId(_) => true,
-            RowWrite::Refused(_, id) => *id != NewId::None,
+            RowWrite::Refused(_, id) | RowWrite::Misfit(_, id) => *id != NewId::None,
             _ => false,
         };
         !self.deletions.is_empty() || ends_an_id
@@ -125,7 +128,7 @@ impl PendingWrites {
     pub(crate) fn need_a_statement(&self) -> bool {
         let is_free = matches!(
             self.write,
-            RowWrite::None | RowWrite::NoTouchYet | RowWrite::Refused(..)
+            RowWrite::None | RowWrite::NoTouchYet | RowWrite::Refused(..) | RowWrite::Misfit(..)
         );
         !self.deletions.is_empty() || !is_free
     }
@@ -141,9 +144,8 @@ impl State {
         let is_changed = self.is_changed();
         let is_confirmed = std::mem::take(&mut self.is_confirmed);
         let record = Record {
-            outcome: (self.projection == Projection::Exact
-                && matches!(self.origin, Origin::Stored(..)))
-            .then(|| Arc::clone(&self.document)),
+            outcome: (self.misfit().is_none() && matches!(self.origin, Origin::Stored(..)))
+                .then(|| Arc::clone(&self.document)),
             is_confirmed,
             changes: self.changes.take(),
         };
@@ -205,6 +207,14 @@ impl State {
         timeouts: &Timeouts,
         touch: Touch,
     ) -> RowWrite {
+        let misfit = match &self.origin {
+            Origin::New => self.misfit(),
+            Origin::ReadOnly(reason) if reason.allows_a_login() => self.misfit(),
+            _ => None,
+        };
+        if let (Some(error), false) = (misfit, record.changes.is_empty()) {
+            return RowWrite::Misfit(error.clone(), id);
+        }
         match (&self.origin, id) {
             (Origin::New, NewId::Login(login)) => self.begin(login),
             (Origin::ReadOnly(reason), NewId::Login(login)) if reason.allows_a_login() => {
@@ -222,7 +232,7 @@ impl State {
                     changes: record.changes,
                     login: id.login(),
                     seen: Arc::clone(&self.document),
-                    is_confirmed: record.is_confirmed,
+                    may_begin_separately: !record.is_confirmed && self.misfit().is_none(),
                 })
             }
             (Origin::Moved(row, _), _) if is_changed => {
@@ -258,7 +268,7 @@ impl State {
             changes: Changes::default(),
             login: Some(login),
             seen: Arc::clone(&self.document),
-            is_confirmed: false,
+            may_begin_separately: true,
         })
     }
 

@@ -159,7 +159,7 @@ impl PgSessionStore {
             record,
             touch,
             timeouts,
-            is_forwarded: false,
+            forwarded: None,
             deadline: receipt.deadline(),
             answer,
         };

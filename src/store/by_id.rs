@@ -16,17 +16,19 @@ impl PgSessionStore {
     /// The session of this handle as it is stored now, for a socket or a job
     /// that outlives the session's request. `None` if it ended.
     ///
-    /// If the session got a new id since ([`cycle_id`] or [`login`]), this
-    /// follows it, and [`StoredSession::id`] is the new handle. Keep that one:
-    /// the old id leads to the session for one minute, afterwards it is an ended
-    /// one. A socket or a job that looks more rarely should keep the user's id
-    /// too. A login that discarded the data ([`Login::drop_data`], or another
-    /// user's) ends what the handle stood for.
+    /// If the session got a new id since ([`cycle_id`], or a [`login`] of the same
+    /// user), this follows it, and [`StoredSession::id`] is the new handle. Keep
+    /// that one: the old id leads to the session for one minute, afterwards it
+    /// is an ended one. A socket or a job that looks more rarely should keep the
+    /// user's id too.
     ///
-    /// To follow a handle is safe, because a handle opens nothing: it is a
-    /// digest, no browser can send it as a cookie, and what it leads to is read
-    /// by the application only. A token is never followed, because whoever holds
-    /// an old token, such as one planted before the login, would be signed in.
+    /// A login of another user ends what the handle stood for, also the first
+    /// login of an anonymous session, and so does [`Login::drop_data`]. The
+    /// application reads the session for whoever opened the socket, and that can
+    /// be an attacker who planted the token before the login.
+    ///
+    /// Otherwise it is safe to follow a handle, because it opens nothing: it is
+    /// a digest, and no browser can send it as a cookie.
     ///
     /// It doesn't extend the session, see [`PgSessionLayer::touch`], nor run
     /// the layer's `valid_if`. In Koa's format nothing leads from an old id to
@@ -81,8 +83,9 @@ impl PgSessionStore {
         }))
     }
 
-    /// The live row of this handle, also if it got another id since. That new id
-    /// can be undone while it is looked up; then the first id is live again.
+    /// The live row of this handle, also if it got another id since, but not if it
+    /// got another user: whoever held the handle did not hold that session. The
+    /// new id can be undone while it is looked up; then the first id is live again.
     async fn row_behind(&self, id: &SessionId) -> Result<Option<Arc<Row>>, Error> {
         let Some(first) = self.row_of(id).await? else {
             return Ok(None);
@@ -97,6 +100,7 @@ impl PgSessionStore {
                 }
                 None => return Ok(None),
                 Some(row) => match row.successor() {
+                    Some(_) if row.has_another_user() => return Ok(None),
                     Some(successor) => next = successor,
                     None => return Ok(Some(row)),
                 },

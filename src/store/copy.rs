@@ -144,14 +144,14 @@ pub(super) async fn forward(
     table: &Table,
     connection: &mut PgConnection,
     plan: &Plan,
-    id: &RowId,
+    row: &Row,
 ) -> Result<(), Error> {
     table
         .reissue
         .forward
         .query()
-        .bind(id.as_str())
-        .bind(plan.forwarding().to_text())
+        .bind(row.id.as_str())
+        .bind(plan.forwarding(row).to_text())
         .bind(FORWARDING.as_secs_f64())
         .execute(connection)
         .await?;

@@ -78,7 +78,7 @@ fn replay_all(mut document: Document, orders: &mut Vec<SaveOrder>) -> Arc<Docume
         }
     }
     for (order, error) in failures {
-        drop(order.answer.send(Err(error)));
+        order.answer(Err(error));
     }
     Arc::new(document)
 }

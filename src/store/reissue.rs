@@ -11,7 +11,7 @@ use crate::{
     changes::Changes,
     document::Document,
     events,
-    expiry::{MOVED_GRACE, Timeouts},
+    expiry::{Timeouts, Times, moved_grace_left},
     format::OldId,
     id::RowId,
     login::{Data, Login, SessionLimit},
@@ -44,7 +44,7 @@ pub(super) struct Plan {
     /// What the request sees, see [`begin_separately`].
     seen: Arc<Document>,
     /// See [`NewIdWrite`](crate::state::NewIdWrite).
-    is_confirmed: bool,
+    may_begin_separately: bool,
     limit: Option<SessionLimit>,
     deadline: tokio::time::Instant,
     /// What the transaction may have committed, see [`Undelivered`].
@@ -69,7 +69,7 @@ impl Writer {
             changes: Mutex::new(order.write.changes),
             login: order.write.login,
             seen: order.write.seen,
-            is_confirmed: order.write.is_confirmed,
+            may_begin_separately: order.write.may_begin_separately,
             limit: self.set_up.limit,
             deadline: order.deadline,
             commit: Arc::default(),
@@ -269,16 +269,20 @@ async fn move_on(
     made: &mut Made,
 ) -> Result<Row, Error> {
     let (row, device) = lock_with_device(table, connection, id).await?;
-    if let Some(successor) = row.successor() {
-        return begin_separately(table, connection, plan, &successor).await;
+    if row.successor().is_some() {
+        return begin_separately(table, connection, plan, &row).await;
     }
     let document = plan.replay(&row)?;
     let copied = match &plan.login {
         None => copy(table, connection, plan, &row, document).await?,
+        // What the application keeps in columns of its own is data, too.
+        Some(login) if login.data == Data::IsDropped => {
+            begin(table, connection, plan, Arc::new(document)).await?
+        }
         Some(login) => copy_for(login, table, connection, plan, &row, document).await?,
     };
     match table.old_id {
-        OldId::Forwards => forward(table, connection, plan, id).await?,
+        OldId::Forwards => forward(table, connection, plan, &row).await?,
         OldId::IsDeleted => delete(table, connection, id).await?,
     }
     *made = Made::Moved {
@@ -299,21 +303,28 @@ async fn move_on(
 ///
 /// # Errors
 ///
-/// If the request is not a login, if it returns a committed value, or if the
-/// session was destroyed.
+/// If the request is not a login, if its changes fit the row alone or it returns
+/// what they make of it, or if the session was destroyed.
 async fn begin_separately(
     table: &Table,
     connection: &mut PgConnection,
     plan: &Plan,
-    successor: &RowId,
+    old: &Row,
 ) -> Result<Row, Error> {
-    let Some(login) = plan.login.as_ref().filter(|_| !plan.is_confirmed) else {
-        return Err(Error::moved(MOVED_GRACE));
+    let Some(login) = plan.login.as_ref().filter(|_| plan.may_begin_separately) else {
+        return Err(moved(old.times));
     };
-    if login.data != Data::IsDropped && !exists(table, connection, successor.clone()).await? {
-        return Err(Error::moved(MOVED_GRACE));
+    let successor = old.successor().ok_or_else(Error::ended)?;
+    if login.data != Data::IsDropped && !exists(table, connection, successor).await? {
+        return Err(moved(old.times));
     }
     begin(table, connection, plan, Arc::clone(&plan.seen)).await
+}
+
+/// For a request under an id that only forwards. Another attempt is worth it as
+/// soon as that id counts as unknown.
+pub(super) fn moved(old: Times) -> Error {
+    moved_grace_left(old).map_or_else(Error::ended, Error::moved)
 }
 
 /// Follows a session from id to id. Returns whether it still exists.
@@ -383,10 +394,14 @@ impl Plan {
     /// The document that forwards late saves from the old id. If the login
     /// dropped the data, it forwards nowhere: late changes belong to the
     /// dropped data.
-    pub(super) fn forwarding(&self) -> Document {
+    pub(super) fn forwarding(&self, old: &Row) -> Document {
         match &self.login {
             Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),
-            _ => Document::forwarding_to(self.new_id.as_str()),
+            login => {
+                let is_another = |login: &Arc<Login>| old.user.as_deref() != Some(login.user_id());
+                let gets_another = login.as_ref().is_some_and(is_another);
+                Document::forwarding_to(self.new_id.as_str(), gets_another)
+            }
         }
     }
 }

@@ -79,6 +79,12 @@ impl Row {
         self.document()?.meta().successor.map(RowId::from)
     }
 
+    /// Whether the successor belongs to another user.
+    pub(super) fn has_another_user(&self) -> bool {
+        self.document()
+            .is_some_and(|document| document.meta().login)
+    }
+
     /// The row after a write.
     pub(super) fn written(id: RowId, content: Content, times: Times) -> Self {
         Self {

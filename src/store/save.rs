@@ -11,12 +11,13 @@ use tokio::time::Instant;
 
 use crate::{
     Error, ErrorKind,
-    expiry::{Extent, MOVED_GRACE},
+    expiry::Extent,
     id::RowId,
     store::{
         database::out_of_time,
         draft::{Draft, compose},
         entries::{LoadRow, SaveRow, TouchRow, Written},
+        reissue::moved,
         row::Row,
         writer::{SaveOrder, Saved, Write, Writer},
     },
@@ -68,8 +69,8 @@ impl Writer {
                 answer_all(orders, &Ok(Saved::Untouched(row)));
                 None
             }
-            Ok(Place::Successor(successor)) => {
-                self.forward(&successor, orders);
+            Ok(Place::Forwarded(row)) => {
+                self.forward(&row, orders);
                 None
             }
             Err(error) => {
@@ -93,8 +94,8 @@ impl Writer {
                 None => (self.reload(id).await?, Age::Fresh),
             };
             row.document().ok_or_else(unreadable)?;
-            if let Some(successor) = row.successor() {
-                return Ok(Place::Successor(successor));
+            if row.successor().is_some() {
+                return Ok(Place::Forwarded(row));
             }
             let Some(draft) = compose(&row, orders, self.meter()) else {
                 return Ok(Place::Here(row));
@@ -223,15 +224,18 @@ impl Writer {
     /// The session got a new id while these requests were running. Their
     /// changes follow it; their cookies stay as they are. A request that would
     /// return what was committed must not learn what the successor holds.
-    fn forward(self: &Arc<Self>, successor: &RowId, orders: Vec<SaveOrder>) {
+    fn forward(self: &Arc<Self>, old: &Row, orders: Vec<SaveOrder>) {
         for mut order in orders {
             // A login that discards the data leads nowhere.
-            if order.record.is_confirmed || successor.as_str().is_empty() {
-                drop(order.answer.send(Err(Error::moved(MOVED_GRACE))));
-                continue;
+            let successor = old.successor().filter(|id| !id.as_str().is_empty());
+            match successor {
+                Some(successor) if !order.record.is_confirmed => {
+                    // Another attempt depends on the id that the request has.
+                    order.forwarded.get_or_insert_with(|| moved(old.times));
+                    self.submit(successor, Write::Save(order));
+                }
+                _ => order.answer(Err(moved(old.times))),
             }
-            order.is_forwarded = true;
-            self.submit(successor.clone(), Write::Save(order));
         }
     }
 }
@@ -245,7 +249,7 @@ impl Writer {
 fn let_go(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
     let now = Instant::now();
     for order in orders.extract_if(.., |order| order.deadline <= now) {
-        drop(order.answer.send(Err(out_of_time())));
+        order.answer(Err(out_of_time()));
     }
     match orders.is_empty() {
         true => Err(out_of_time()),
@@ -271,7 +275,7 @@ enum Place {
     Here(Arc<Row>),
     /// The same, but not written.
     Untouched(Arc<Row>),
-    Successor(RowId),
+    Forwarded(Arc<Row>),
 }
 
 /// Of the row that was written last and those that the requests loaded, the
@@ -285,20 +289,9 @@ fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<
         .max_by(|a, b| a.times.now.total_cmp(&b.times.now))
 }
 
-/// A request whose token does not open the row is not shown it.
 fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Saved, Error>) {
     for order in orders {
-        let outcome = match outcome {
-            Ok(_) if order.is_forwarded => Ok(Saved::Moved),
-            // A request that is sent again is refused because its token is old,
-            // until that token counts as unknown.
-            Err(error) if order.is_forwarded && error.kind() == ErrorKind::Ended => {
-                Err(Error::moved(MOVED_GRACE))
-            }
-            outcome => outcome.clone(),
-        };
-        // Nobody waits for the answer of a cancelled request.
-        drop(order.answer.send(outcome));
+        order.answer(outcome.clone());
     }
 }
 

@@ -60,10 +60,26 @@ pub(super) struct SaveOrder {
     pub(super) timeouts: Arc<Timeouts>,
     /// Until when the request waits.
     pub(super) deadline: Instant,
-    /// Whether the session got a new id since the request loaded it, so that
-    /// the order is carried out on a row that the request must not see.
-    pub(super) is_forwarded: bool,
+    /// If the session got a new id since the request loaded it, so that the order
+    /// is carried out on a row that the request must not see: what the request
+    /// is told if that fails.
+    pub(super) forwarded: Option<Error>,
     pub(super) answer: oneshot::Sender<Result<Saved, Error>>,
+}
+
+impl SaveOrder {
+    /// A request whose token does not open the row learns nothing of it, not even
+    /// why its changes do not fit.
+    pub(super) fn answer(self, outcome: Result<Saved, Error>) {
+        let outcome = match (self.forwarded, outcome) {
+            (None, outcome) => outcome,
+            (Some(_), Ok(_)) => Ok(Saved::Moved),
+            (Some(_), Err(error)) if error.is_of_the_database() => Err(error),
+            (Some(moved), Err(_)) => Err(moved),
+        };
+        // Nobody waits for the answer of a cancelled request.
+        drop(self.answer.send(outcome));
+    }
 }
 
 /// Where the changes of a request were saved.

@@ -316,7 +316,7 @@ impl Play<'_> {
             let seen = running.await_save().await;
             self.settle(
                 |model| match &in_flight {
-                    Ok(save) => model.finish_save(request, layer, save.clone()),
+                    Ok(save) => model.finish_save(request, layer, save.clone(), false),
                     Err(failure) => Expected::Failed(failure.clone()),
                 },
                 |model, expected| match &seen {
@@ -369,7 +369,7 @@ impl Play<'_> {
             let rows = self.look(&[request]).await?;
             let outcome = self.settle(
                 |model| match &in_flight {
-                    Ok(save) => model.finish_save(request, layer, save.clone()),
+                    Ok(save) => model.finish_save(request, layer, save.clone(), gives_up),
                     Err(failure) => Expected::Failed(failure.clone()),
                 },
                 |model, expected| {

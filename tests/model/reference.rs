@@ -187,6 +187,8 @@ struct View {
     in_flight: bool,
     /// The user whose login the save in flight commits.
     user_in_flight: Option<String>,
+    /// Why a save failed whose caller did not wait for it.
+    unheard: Option<Failure>,
     /// The session had ended before the handler destroyed it.
     was_lost: bool,
     /// The end also of what the save in flight commits.
@@ -386,6 +388,7 @@ impl View {
             is_foreign: false,
             in_flight: false,
             user_in_flight: None,
+            unheard: None,
             was_lost: false,
             ends_in_flight: false,
             is_misfit: false,
@@ -755,6 +758,10 @@ impl Model {
             Now::Take(key) => Some(Change::Take(key.clone())),
             Now::Append(key, tag) => Some(Change::Append(key.clone(), tag.clone())),
         };
+        if let Some(failure) = self.view(request, layer).unheard.take() {
+            self.drop_record(request, layer);
+            return Err(failure);
+        }
         if let Some(change) = change {
             // An error here leaves all as it was.
             self.view(request, layer).apply(change).map_err(failure)?;
@@ -900,10 +907,21 @@ impl Model {
         Ok(InFlight(debt))
     }
 
-    pub(crate) fn finish_save(&mut self, request: u8, layer: usize, save: InFlight) -> Expected {
+    pub(crate) fn finish_save(
+        &mut self,
+        request: u8,
+        layer: usize,
+        save: InFlight,
+        gives_up: bool,
+    ) -> Expected {
         match self.pay_and_settle(request, layer, save.0) {
             Ok(()) => done(),
-            Err(failure) => Expected::Failed(failure),
+            Err(failure) => {
+                if gives_up {
+                    self.view(request, layer).unheard = Some(failure.clone());
+                }
+                Expected::Failed(failure)
+            }
         }
     }
 
@@ -1045,7 +1063,12 @@ impl Model {
         }
         let target = self.follow(row).ok_or_else(|| self.ended(row))?;
         let mut document = self.rows[target.0].document.clone();
-        replay(&debt.record, &mut document)?;
+        let replayed = replay(&debt.record, &mut document);
+        // Why it does not fit a session that the request does not hold, is not said.
+        replayed.map_err(|failure| match target == row {
+            true => failure,
+            false => self.ended(row),
+        })?;
         self.rows[target.0].document = document.clone();
         if target != row {
             // It goes on with what it loaded, and its own changes.
@@ -1116,13 +1139,13 @@ impl Model {
             ) => {
                 // What it would return was committed nowhere.
                 if debt.is_confirmed {
-                    return Err(refused_for_now());
+                    return Err(self.ended(row));
                 }
                 match self.fate(row) {
                     // Nothing of what was ended comes back with a login.
-                    Fate::Ended if !drops || self.either() => return Err(refused_for_now()),
+                    Fate::Ended if !drops || self.either() => return Err(self.ended(row)),
                     // Nothing follows where the data was dropped; a login may.
-                    Fate::Nowhere if self.either() => return Err(refused_for_now()),
+                    Fate::Nowhere if self.either() => return Err(self.ended(row)),
                     Fate::Ended | Fate::Nowhere | Fate::Lives => {}
                 }
                 self.begin_with_login(debt.document, &user, cookie)
@@ -1160,10 +1183,9 @@ impl Model {
     fn ended(&self, row: RowNo) -> Failure {
         match self.state(row) {
             State::Forwards {
-                age: Age::Fresh | Age::Stale,
-                ..
+                age: Age::Fresh, ..
             } => refused_for_now(),
-            // An expired forwarding is an unknown token.
+            // A forwarding that is older is an unknown token.
             _ => failure(ErrorKind::Ended),
         }
     }
@@ -1304,7 +1326,8 @@ impl Model {
             return (Cookie::AsItIs, Ok(()));
         }
         let is_failure = status >= 500 || status == 408;
-        if is_failure && !self.options.saves_on_failure {
+        let unheard = self.view(request, layer).unheard.take();
+        if unheard.is_some() || (is_failure && !self.options.saves_on_failure) {
             self.drop_record(request, layer);
         }
         let prepared = self.prepare(request, layer, false);
@@ -1313,7 +1336,7 @@ impl Model {
         }
         let debt = self.view(request, layer).take_debt();
         let paid = self.pay_and_settle(request, layer, debt);
-        let outcome = paid.and(prepared);
+        let outcome = paid.and(prepared).and(unheard.map_or(Ok(()), Err));
         // A cookie that can end before its session is sent with each touch.
         let touches = self.options.format != Format::Native;
         let view = self.view(request, layer);
@@ -1327,8 +1350,11 @@ impl Model {
                 Some(row) => Cookie::SetOrNot(row),
                 None => Cookie::AsItIs,
             },
-            // From an earlier save. A token that died since need not be sent.
-            (Cookie::Set(row), _) if *self.state(row) != State::Live => Cookie::SetOrNot(row),
+            // From an earlier save. A token that died since must not replace another.
+            (Cookie::Set(row), _) if *self.state(row) != State::Live => match self.is_crowded {
+                true => Cookie::SetOrNot(row),
+                false => Cookie::AsItIs,
+            },
             // What is not of our form may be another program's.
             (Cookie::AsItIs, Ok(())) if removes && is_foreign => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes && is_failure => Cookie::RemovedOrNot,

@@ -4,13 +4,13 @@
 use std::{cell::Cell, sync::Arc};
 
 use axum::Router;
-use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
+use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, Session};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::Notify;
 
 use crate::support::{
     Browser, Site, app,
-    page::{app_with, dropped_after, patiently, until},
+    page::{UnderWay, app_with, dropped_after, patiently, until},
     proxy::Proxy,
     texts,
 };
@@ -84,6 +84,32 @@ async fn a_change_whose_connection_was_cut_is_not_sent_again() {
     assert_eq!(exposed.visit_and_cut("/increment/n").await, 503);
     lock.commit().await.expect("a lock given back");
     until(async || exposed.n().await == 2).await;
+}
+
+/// The row holds the change by then.
+#[tokio::test]
+async fn a_change_in_doubt_that_is_taken_back_is_written() {
+    let exposed = Exposed::new().await;
+    let lock = exposed.site.lock_rows().await;
+    let visit = UnderWay::begin(&exposed.browser, "/page", |gate| {
+        let layer = PgSessionLayer::new(exposed.store.clone());
+        app_with(layer, async move |session: Session| {
+            session.insert("n", 2)?;
+            let saving = async {
+                let error = session.save().await.expect_err("cut");
+                assert_eq!(error.kind(), ErrorKind::Unavailable);
+            };
+            tokio::join!(saving, gate.pass());
+            session.insert("n", 1)
+        })
+    })
+    .await;
+    exposed.site.blocked(1).await;
+    exposed.proxy.cut();
+    lock.commit().await.expect("a lock given back");
+    until(async || exposed.n().await == 2).await;
+    assert_eq!(visit.finish().await.status, 200);
+    assert_eq!(exposed.n().await, 1);
 }
 
 /// Carried out a second time, it would bring a session back that had ended.

@@ -483,6 +483,45 @@ async fn a_logout_that_was_saved_clears_site_data_in_spite_of_a_discard() {
 }
 
 #[tokio::test]
+async fn a_login_that_drops_the_data_leaves_the_applications_own_columns_behind() {
+    for next in [Login::new("bob"), Login::new("alice").drop_data()] {
+        let site = Site::new().await;
+        let mut browser = site.browser();
+        let sql = "ALTER TABLE session ADD COLUMN team int DEFAULT 7";
+        execute(&site.pool, sql).await;
+        // One that knows the column.
+        let store = site.elsewhere().await;
+        let site = Site { store, ..site };
+        sign_in(&site, &mut browser, "alice").await;
+        execute(&site.pool, "UPDATE session SET team = 8").await;
+        sign_in(&site, &mut browser, "alice").await;
+        let teams = "SELECT team::text FROM session WHERE user_id IS NOT NULL";
+        assert_eq!(texts(&site.pool, teams).await, ["8"]);
+        sign_in(&site, &mut browser, next).await;
+        assert_eq!(texts(&site.pool, teams).await, ["7"]);
+    }
+}
+
+#[tokio::test]
+async fn a_logout_clears_site_data_even_if_the_next_session_cannot_begin() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    sign_in(&site, &mut browser, "alice").await;
+    site.refuse("INSERT").await;
+    let logout = async |session: Session| {
+        session.logout()?;
+        session.insert("message", "good-bye")
+    };
+    let answer = browser
+        .at(&app_with(with_site_data(&site), logout))
+        .get("/page")
+        .await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.removes_the_cookie());
+    assert_eq!(answer.headers["clear-site-data"], r#""cache", "storage""#);
+}
+
+#[tokio::test]
 async fn only_a_logout_clears_site_data() {
     let site = Site::new().await;
     let clears = async |handler: fn(&Session) -> Result<(), Error>| {

@@ -52,7 +52,11 @@ async fn a_handle_follows_its_session_to_new_ids() {
     ];
     for (number, moves) in moves.into_iter().enumerate() {
         let site = Site::new().await;
-        let (mut browser, id) = visitor(&site).await;
+        let (mut browser, mut id) = visitor(&site).await;
+        if number > 0 {
+            act(&site, &mut browser, |session| session.login("alice")).await;
+            id = handle(&browser).await;
+        }
         for step in moves {
             act(&site, &mut browser, *step).await;
         }
@@ -71,6 +75,20 @@ async fn a_handle_follows_its_session_to_new_ids() {
             assert!(loaded.is_none(), "{number}");
         }
     }
+}
+
+/// Somebody else may hold it, who planted the token on the user.
+#[tokio::test]
+async fn a_handle_of_before_a_login_does_not_read_the_session_of_the_user() {
+    let site = Site::new().await;
+    let (mut browser, id) = visitor(&site).await;
+    act(&site, &mut browser, Session::cycle_id).await;
+    act(&site, &mut browser, |session| session.login("alice")).await;
+    assert!(site.store.load(&id).await.expect("a database").is_none());
+    assert!(!touch(&site, &id).await);
+    // It opens nothing, and still ends the session.
+    assert!(site.store.destroy(&id).await.expect("a database"));
+    assert_eq!(browser.get("/keys").await.body, "");
 }
 
 #[tokio::test]

@@ -930,43 +930,206 @@ async fn a_second_save_of_a_destroyed_session_is_not_worth_another_attempt() {
     assert_eq!(site.rows().count().await, 0);
 }
 
+/// A new id that it saved would be lost if it then failed, and one in flight when
+/// it refuses the session would show that session to the handler.
 #[tokio::test]
-async fn what_a_check_saved_is_deleted_when_it_refuses_the_session() {
-    let (site, browser) = visited().await;
-    let strict = site.layer().valid_if(async |session, _| {
+async fn a_check_cannot_save_the_session_that_it_checks() {
+    let (site, mut browser) = visited().await;
+    let before = site.rows().dump().await;
+    let checking = site.layer().valid_if(async |session, _| {
         session.cycle_id()?;
-        session.save().await?;
-        Ok::<_, Error>(false)
+        let saved = session.save().await.expect_err("a check");
+        let taken = session.take::<String>("a").await.expect_err("a check");
+        assert_eq!(
+            (saved.kind(), taken.kind()),
+            (ErrorKind::Reentrant, ErrorKind::Reentrant)
+        );
+        Err::<bool, _>(saved)
     });
-    let page = async |session: Session| session.get::<String>("a").map(Option::unwrap_or_default);
-    let answer = browser.at(&app_with(strict, page)).get("/page").await;
-    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
-    assert!(answer.sets_no_cookie());
-    let live = "SELECT count(*)::text FROM session WHERE session::text NOT LIKE '%successor%'";
-    assert_eq!(texts(&site.pool, live).await, ["0"]);
+    let page = async |session: Session| session.get::<String>("a").map(drop);
+    let answer = browser.at(&app_with(checking, page)).peek("/page").await;
+    assert_eq!(answer.status, 500);
+    assert_eq!(site.rows().dump().await, before);
+
+    let marking = site.layer().valid_if(async |session, _| {
+        session.insert("checked", true)?;
+        Ok::<_, Error>(true)
+    });
+    let page = async |session: Session| session.save().await;
+    let answer = browser.at(&app_with(marking, page)).get("/page").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(browser.get("/keys").await.body, "a,checked");
 }
 
-#[tokio::test]
-async fn a_check_that_saves_a_session_that_moved_ends_it_when_it_refuses() {
-    let (site, mut browser) = visited().await;
-    let late = UnderWay::begin(&browser, "/page", |gate| {
-        let strict = site.layer().valid_if(move |session, _| {
-            let gate = gate.clone();
-            async move {
-                gate.pass().await;
-                session.insert("checked", true)?;
-                session.save().await?;
-                Ok::<_, Error>(false)
-            }
-        });
-        app_with(strict, async |session: Session| {
-            session.is_new().to_string()
+/// A page that gives up on a save, which then fails because its session ended.
+async fn gave_up_on_a_save_that_fails<H, Fut>(go_on: H) -> Answer
+where
+    H: Fn(Session) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send,
+{
+    let (site, browser) = visited().await;
+    let mut lock = site.lock_rows().await;
+    let visit = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            session.insert("paid", true)?;
+            assert!(polled_once(session.save()).await.is_none());
+            gate.pass().await;
+            go_on(session).await
         })
     })
     .await;
-    browser.get("/cycle").await;
-    assert_eq!(late.finish().await.body, "true");
-    assert_eq!(browser.get("/keys").await.body, "");
+    patiently(until(|| site.is_blocked())).await;
+    let destroy = "DELETE FROM public.session";
+    sqlx::query(destroy)
+        .execute(&mut *lock)
+        .await
+        .expect("rows");
+    lock.commit().await.expect("a commit");
+    site.settled().await;
+    let answer = visit.finish().await;
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().count().await, 0);
+    answer
+}
+
+#[tokio::test]
+async fn a_save_that_fails_after_the_handler_gave_up_on_it_fails_the_response() {
+    let answer = gave_up_on_a_save_that_fails(async |_| Ok(())).await;
+    assert_eq!(answer.status, 503);
+    // What is changed since is not saved without it.
+    let answer = gave_up_on_a_save_that_fails(async |session| session.insert("b", 1)).await;
+    assert_eq!(answer.status, 503);
+}
+
+#[tokio::test]
+async fn a_save_that_fails_after_the_handler_gave_up_on_it_fails_the_next_save() {
+    let answer = gave_up_on_a_save_that_fails(async |session| {
+        let error = session.save().await.expect_err("the change is lost");
+        assert_eq!(error.kind(), ErrorKind::Ended);
+        // It is told once.
+        session.save().await
+    })
+    .await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn a_save_that_comes_after_a_failed_response_is_an_error() {
+    let (site, browser) = visited().await;
+    let (sender, sessions) = tokio::sync::oneshot::channel();
+    let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
+    let lock = site.lock_rows().await;
+    let visit = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            session.insert("b", 1)?;
+            assert!(polled_once(session.save()).await.is_none());
+            let sender = sender.lock().expect("no panic").take();
+            drop(sender.map(|sender| sender.send(session)));
+            gate.pass().await;
+            Ok::<_, Error>(StatusCode::INTERNAL_SERVER_ERROR)
+        })
+    })
+    .await;
+    patiently(until(|| site.is_blocked())).await;
+    // The response waits for the first save, and the second save for the response.
+    visit.go_on();
+    tokio::task::yield_now().await;
+    let session = sessions.await.expect("sent");
+    session.insert("c", 1).expect("still open");
+    let late = tokio::spawn(async move { session.save().await });
+    tokio::task::yield_now().await;
+    lock.commit().await.expect("a commit");
+    assert_eq!(visit.answered().await.status, 500);
+    let error = late.await.expect("no panic").expect_err("dropped");
+    assert_eq!(error.kind(), ErrorKind::ResponseStarted);
+    assert_eq!(site.rows().text().await, r#"{"a":"1","b":1}"#);
+}
+
+#[tokio::test]
+async fn a_token_that_died_after_its_save_is_not_sent() {
+    let (site, browser) = visited().await;
+    let first = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            session.login(Login::new("alice").end_others())?;
+            session.save().await?;
+            gate.pass().await;
+            Ok::<_, Error>(())
+        })
+    })
+    .await;
+    // The second click.
+    let page = async |session: Session| session.login(Login::new("alice").end_others());
+    let mut browser = browser.at(&site.app_with(page));
+    browser.get("/page").await;
+    let answer = first.finish().await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.sets_no_cookie());
+    browser.accept(&answer);
+    let here = async |session: Session| session.user_id().unwrap_or_default();
+    let here = browser.at(&site.app_with(here));
+    assert_eq!(here.peek("/page").await.body, "alice");
+}
+
+/// It fits the document that the save was to insert.
+#[tokio::test]
+async fn a_change_that_does_not_fit_a_new_session_is_an_error() {
+    let site = Site::new().await;
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    let sql = "LOCK TABLE public.session IN SHARE ROW EXCLUSIVE MODE";
+    sqlx::query(sql).execute(&mut *lock).await.expect("a lock");
+    let visit = UnderWay::begin(&site.browser(), "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            session.insert("n", 5)?;
+            let update = async {
+                gate.pass().await;
+                session.update("n", |n: Option<u32>| n.expect("a number") + 1)
+            };
+            let (saved, updated) = tokio::join!(session.save(), update);
+            assert!(saved.is_err());
+            updated.map(drop)
+        })
+    })
+    .await;
+    patiently(until(|| site.is_blocked())).await;
+    visit.go_on();
+    let refuse = "
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE 'refused by the test'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON public.session
+        FOR EACH ROW EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(refuse)
+        .execute(&mut *lock)
+        .await
+        .expect("a trigger");
+    lock.commit().await.expect("a commit");
+    assert_eq!(visit.answered().await.status, 500);
+}
+
+#[tokio::test]
+async fn a_change_that_does_not_fit_the_new_session_says_nothing_about_it() {
+    for is_late in [false, true] {
+        let (site, mut browser) = visited().await;
+        let late = UnderWay::begin(&browser, "/page", |gate| {
+            site.app_with(async move |session: Session| {
+                gate.pass().await;
+                session.update("a", |a: Option<String>| a.unwrap_or_default() + "1")?;
+                let error = session.save().await.expect_err("it does not fit");
+                Ok::<_, Error>(format!("{:?} {:?}", error.kind(), error.retry_after()))
+            })
+        })
+        .await;
+        browser.get("/cycle").await;
+        let page = async |session: Session| session.insert("a", 1);
+        browser.at(&site.app_with(page)).get("/page").await;
+        if is_late {
+            site.rows().execute("UPDATE TABLE SET expiry = expiry - interval '6 s' WHERE session::text LIKE '%successor%'").await;
+        }
+        let body = late.finish().await.body;
+        match is_late {
+            true => assert_eq!(body, "Ended None"),
+            false => assert!(body.starts_with("Ended Some("), "{body}"),
+        }
+    }
 }
 
 /// An undone id is not there any more when it is followed.
