@@ -311,6 +311,7 @@ impl Program {
              listen_port = {PORT}\n\
              unix_socket_dir = {folder}\n\
              auth_type = any\n\
+             admin_users = postgres\n\
              pool_mode = {mode}\n\
              default_pool_size = {connections}\n\
              max_client_conn = 1000\n\
