@@ -494,6 +494,28 @@ async fn a_change_whose_server_crashed_behind_a_pooler_is_not_sent_again() {
     }
 }
 
+/// PgBouncer refuses connections for as long as it can't log in to the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_restarts_in_time_behind_a_pooler_costs_no_request() {
+    for lending in [Lending::Session, Lending::Transaction] {
+        let Some(behind) = Behind::new(lending).await else {
+            return;
+        };
+        let browser = behind.visitor().await;
+        let impatient = behind.store().await.timeout(Duration::from_millis(500));
+        let impatient = browser.at(&app(PgSessionLayer::new(impatient)));
+        behind.order("SET server_login_retry = 1").await;
+        behind.server.stop(Shutdown::Fast).expect("it runs");
+        assert_eq!(impatient.peek("/get/n").await.status, 503);
+        let visitor = browser.clone();
+        let visit = tokio::spawn(async move { visitor.peek("/increment/n").await.body });
+        behind.server.start_again().expect("it starts");
+        let counted = patiently(visit).await.expect("no panic");
+        assert_eq!(counted, "2", "{lending:?}");
+        assert_eq!(browser.peek("/increment/n").await.body, "3");
+    }
+}
+
 /// PgBouncer lets nobody wait for a connection of the server any longer.
 #[tokio::test]
 async fn where_others_have_all_connections_of_the_pooler_visitors_wait_in_time() {
