@@ -7,11 +7,14 @@ use std::{
 
 use axum_pg_session::{AtLimit, ErrorKind, PgSessionLayer, PgSessionStore, SessionId};
 use dev_postgres::{Lending, Pooler, Server, Shutdown};
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{
+    Connection as _, PgConnection, PgPool, Postgres, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{
-    Browser, Life, app,
+    Browser, Life, app, execute,
     page::{PATIENCE, patiently, until},
     site::{behind, pool},
     texts,
@@ -542,4 +545,40 @@ async fn where_others_have_all_connections_of_the_pooler_visitors_wait_in_time()
         transaction.rollback().await.expect("a rollback");
     }
     assert_eq!(browser.peek("/increment/n").await.body, "3");
+}
+
+/// Without a second connection nobody knows whether a pooler stands between, and
+/// behind one the process id would be another client's.
+#[tokio::test]
+async fn a_store_that_could_not_look_for_a_pooler_cancels_no_statement() {
+    let server = Server::start().expect("a server");
+    let direct = pool(&server.url(), 3).await;
+    PgSessionStore::new(direct.clone())
+        .migrate()
+        .await
+        .expect("a table");
+    execute(&direct, "CREATE ROLE site LOGIN CONNECTION LIMIT 1").await;
+    execute(&direct, "GRANT ALL ON session TO site").await;
+    let options: PgConnectOptions = server.url().parse().expect("a URL");
+    let own = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with(options.username("site"))
+        .await
+        .expect("the only connection");
+    let store = PgSessionStore::new(own.clone()).timeout(Duration::from_secs(1));
+    let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
+    assert_eq!(browser.get("/increment/n").await.body, "1");
+    execute(&direct, "ALTER ROLE site CONNECTION LIMIT -1").await;
+    let mut lock = direct.begin().await.expect("a transaction");
+    sqlx::query("SELECT id FROM session FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    assert_eq!(browser.get("/increment/n").await.status, 503);
+    until(async || own.num_idle() == own.size() as usize).await;
+    let waiting = "SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    assert_eq!(texts(&direct, waiting).await.len(), 1, "it still waits");
+    lock.rollback().await.expect("a lock released");
+    until(async || texts(&direct, waiting).await.is_empty()).await;
+    assert_eq!(browser.get("/increment/n").await.body, "3");
 }
