@@ -116,7 +116,7 @@ impl Pooler {
     /// Of kind `NotFound` where there is no PgBouncer that can do this, and when
     /// it does not start.
     pub fn before(server: &Server, lending: Lending, connections: u32) -> io::Result<Self> {
-        Self::start(server, lending, connections, None, "")
+        Self::start(server, lending, connections, None, &[], "")
     }
 
     /// As [`before`](Self::before), with the server's connections lent in turn.
@@ -126,7 +126,22 @@ impl Pooler {
     /// As [`before`](Self::before).
     pub fn in_turn(server: &Server, lending: Lending, connections: u32) -> io::Result<Self> {
         let in_turn = "server_round_robin = 1\n";
-        Self::start(server, lending, connections, None, in_turn)
+        Self::start(server, lending, connections, None, &[], in_turn)
+    }
+
+    /// As [`before`](Self::before), for these users alone, each with the password
+    /// beside the name, which it asks for by SCRAM.
+    ///
+    /// # Errors
+    ///
+    /// As [`before`](Self::before).
+    pub fn with_passwords(
+        server: &Server,
+        lending: Lending,
+        connections: u32,
+        users: &[(&str, &str)],
+    ) -> io::Result<Self> {
+        Self::start(server, lending, connections, None, users, "")
     }
 
     fn start(
@@ -134,6 +149,7 @@ impl Pooler {
         lending: Lending,
         connections: u32,
         tls: Option<&Tls<'_>>,
+        users: &[(&str, &str)],
         more: &str,
     ) -> io::Result<Self> {
         let program = Program::find()?;
@@ -147,6 +163,19 @@ impl Pooler {
             port = free_port()?;
             configuration = tls.configuration(server, port, &configuration, &folder);
             tls.write(user, &folder)?;
+        }
+        if !users.is_empty() {
+            let file = folder.join("users");
+            let asks = format!(
+                "auth_type = scram-sha-256\nauth_file = {}\n",
+                file.display()
+            );
+            configuration = configuration.replace("auth_type = any\n", &asks);
+            let lines: String = users
+                .iter()
+                .map(|(name, password)| format!("\"{name}\" \"{password}\"\n"))
+                .collect();
+            write_for(user, &file, &lines)?;
         }
         fs::write(folder.join("pgbouncer.ini"), configuration)?;
         if let Some(user) = user {
@@ -177,7 +206,7 @@ impl Pooler {
     ///
     /// As [`before`](Self::before).
     pub fn encrypted(server: &Server, lending: Lending, tls: &Tls<'_>) -> io::Result<Self> {
-        Self::start(server, lending, 10, Some(tls), "")
+        Self::start(server, lending, 10, Some(tls), &[], "")
     }
 
     /// The port of an [`encrypted`](Self::encrypted) one.
@@ -186,7 +215,8 @@ impl Pooler {
         self.port
     }
 
-    /// The URL of a database behind it. Its name must need no escape in a URL.
+    /// The URL of a database behind it, or of its console, which is the database
+    /// `pgbouncer`. Its name must need no escape in a URL.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
         format!(
@@ -311,6 +341,7 @@ impl Program {
              listen_port = {PORT}\n\
              unix_socket_dir = {folder}\n\
              auth_type = any\n\
+             admin_users = postgres\n\
              pool_mode = {mode}\n\
              default_pool_size = {connections}\n\
              max_client_conn = 1000\n\

@@ -326,9 +326,10 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
     match error {
         sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| code.starts_with("57P") || matches!(&*code, "25P03" | "25P04")),
+        // A pooler reports in class 08 that it can't reach the server.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.starts_with("57P") || code.starts_with("08") || matches!(&*code, "25P03" | "25P04")
+        }),
         _ => false,
     }
 }

@@ -514,3 +514,241 @@ impl fmt::Debug for Endings {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dev_postgres::{Server, TestDatabase};
+    use sqlx::{AssertSqlSafe, postgres::PgPoolOptions};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// On a machine that is busy.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct Place {
+        database: TestDatabase,
+        pool: PgPool,
+        endings: Arc<Endings>,
+    }
+
+    impl Place {
+        async fn new() -> Self {
+            Self::on(dev_postgres::test_database().await.expect("a database")).await
+        }
+
+        async fn on(database: TestDatabase) -> Self {
+            let pool = PgPool::connect(database.url()).await.expect("a pool");
+            execute(&pool, "CREATE TABLE t (n int); INSERT INTO t VALUES (0)").await;
+            let endings = Endings::new(pool.clone());
+            Self {
+                database,
+                pool,
+                endings,
+            }
+        }
+
+        /// A connection with the row locked.
+        async fn lock(&self) -> PgConnection {
+            let mut connection = self.connect().await;
+            sqlx::raw_sql("BEGIN; SELECT FROM t FOR UPDATE")
+                .execute(&mut connection)
+                .await
+                .expect("a lock");
+            connection
+        }
+
+        async fn connect(&self) -> PgConnection {
+            PgConnection::connect(self.database.url())
+                .await
+                .expect("a connection")
+        }
+
+        /// A statement that waits for the row.
+        async fn waiting(&self) -> Waiting {
+            let mut connection = self.connect().await;
+            let probe = probe(&mut connection).await.expect("an answer");
+            let backend = probe.expect("no transaction").backend;
+            let statement = tokio::spawn(async move {
+                sqlx::raw_sql("UPDATE t SET n = n + 1")
+                    .execute(&mut connection)
+                    .await
+                    .map(drop)
+            });
+            self.waits(backend.pid).await;
+            Waiting { backend, statement }
+        }
+
+        async fn waits(&self, pid: i32) {
+            let waits = format!(
+                "SELECT count(*) FROM pg_stat_activity \
+                 WHERE pid = {pid} AND wait_event = 'transactionid'"
+            );
+            until(async || count(&self.pool, &waits).await == 1).await;
+        }
+    }
+
+    /// A statement, and the process that serves it.
+    struct Waiting {
+        backend: Backend,
+        statement: JoinHandle<Result<(), sqlx::Error>>,
+    }
+
+    impl Waiting {
+        async fn ends(self) -> Result<(), sqlx::Error> {
+            self.statement.await.expect("no panic")
+        }
+    }
+
+    async fn execute(pool: &PgPool, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(pool)
+            .await
+            .expect("a statement");
+    }
+
+    async fn count(pool: &PgPool, sql: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(pool)
+            .await
+            .expect("a count")
+    }
+
+    async fn until<F: Future<Output = bool>>(is_so: impl Fn() -> F) {
+        let asking = async {
+            while !is_so().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("it comes to an end");
+    }
+
+    async fn release(mut lock: PgConnection) {
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut lock)
+            .await
+            .expect("no lock");
+    }
+
+    #[tokio::test]
+    async fn the_statement_of_a_backend_is_ended() {
+        let place = Place::new().await;
+        let _lock = place.lock().await;
+        let given_up = place.waiting().await;
+        let _given_up = place.endings.give_up(given_up.backend);
+        let slow = place.waiting().await;
+        let _slow = place.endings.watch(slow.backend);
+        let lost = place.waiting().await;
+        place.endings.lose(lost.backend);
+        for (waiting, code) in [(given_up, "57014"), (slow, "57014"), (lost, "57P01")] {
+            let error = waiting.ends().await.expect_err("it was ended");
+            let error = error.into_database_error().expect("the server says so");
+            assert_eq!(error.code().as_deref(), Some(code));
+        }
+    }
+
+    /// Process ids repeat, after a while, after a restart, and on another server.
+    #[tokio::test]
+    async fn the_statement_of_another_backend_with_the_same_process_id_is_left_alone() {
+        let place = Place::new().await;
+        let lock = place.lock().await;
+        let stranger = place.waiting().await;
+        let before_it_began = Backend {
+            seen: stranger.backend.seen - 60.0,
+            ..stranger.backend
+        };
+        let of_another_server = Backend {
+            started: stranger.backend.started + 1,
+            ..stranger.backend
+        };
+        for backend in [before_it_began, of_another_server] {
+            let given_up = place.endings.give_up(backend);
+            let slow = place.endings.watch(backend);
+            place.endings.lose(backend);
+            for watched in [given_up, slow] {
+                let settled = timeout(PATIENCE, watched.settled()).await;
+                assert_eq!(settled, Ok(Verdict::Gone), "{backend:?}");
+                let closed = watched.close().await;
+                assert!(matches!(closed, Ok(false)), "{backend:?}");
+            }
+            until(async || place.endings.state().cases.is_empty()).await;
+        }
+        place.waits(stranger.backend.pid).await;
+        release(lock).await;
+        stranger.ends().await.expect("nobody ended it");
+    }
+
+    /// The server shows a role neither what others do nor since when.
+    #[tokio::test]
+    async fn a_look_that_may_see_nothing_ends_nothing() {
+        let server = Server::start().expect("a server");
+        let place = Place::on(server.test_database().await.expect("a database")).await;
+        execute(&place.pool, "CREATE ROLE weak LOGIN").await;
+        let options = place.pool.connect_options();
+        let weak = (*options).clone().username("weak");
+        let endings = Endings::new(PgPoolOptions::new().connect_lazy_with(weak));
+        let lock = place.lock().await;
+        let stranger = place.waiting().await;
+        let given_up = endings.give_up(stranger.backend);
+        let settled = timeout(PATIENCE, given_up.settled()).await;
+        assert_eq!(settled, Ok(Verdict::Gone));
+        assert!(matches!(given_up.close().await, Ok(false)));
+        place.waits(stranger.backend.pid).await;
+        release(lock).await;
+        stranger.ends().await.expect("nobody ended it");
+    }
+
+    #[tokio::test]
+    async fn without_a_connection_to_look_over_nothing_is_ended() {
+        let server = Server::start().expect("a server");
+        let place = Place::on(server.test_database().await.expect("a database")).await;
+        execute(&place.pool, "CREATE ROLE barred LOGIN CONNECTION LIMIT 0").await;
+        let options = place.pool.connect_options();
+        let barred = (*options).clone().username("barred");
+        let endings = Endings::new(PgPoolOptions::new().connect_lazy_with(barred));
+        let lock = place.lock().await;
+        let waiting = place.waiting().await;
+        let given_up = endings.give_up(waiting.backend);
+        until(async || endings.had_no_connection()).await;
+        assert!(matches!(given_up.close().await, Ok(false)));
+        assert!(!endings.is_unsettled(waiting.backend));
+        place.waits(waiting.backend.pid).await;
+        release(lock).await;
+        waiting.ends().await.expect("nobody ended it");
+    }
+
+    /// The look may reach the server later, and cancel what the connection does
+    /// then.
+    #[tokio::test]
+    async fn after_a_look_without_an_answer_a_connection_serves_nothing() {
+        let server = Server::start().expect("a server");
+        let place = Place::on(server.test_database().await.expect("a database")).await;
+        let mut connection = place.connect().await;
+        let probe = probe(&mut connection).await.expect("an answer");
+        let backend = probe.expect("no transaction").backend;
+        let mut catalog = place.connect().await;
+        let answered = place.endings.watch(backend);
+        let unanswered = place.endings.watch(backend);
+        let looks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT a.pid AS pid%'";
+        until(async || count(&place.pool, looks).await == 1).await;
+        assert!(matches!(answered.close().await, Ok(false)));
+        assert!(!place.endings.is_unsettled(backend));
+        sqlx::raw_sql("BEGIN; LOCK TABLE pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE")
+            .execute(&mut catalog)
+            .await
+            .expect("a lock");
+        loop {
+            let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            let waits: i64 = sqlx::query_scalar(waits)
+                .fetch_one(&mut catalog)
+                .await
+                .expect("a count");
+            if waits == 1 {
+                break;
+            }
+        }
+        assert!(unanswered.close().await.is_err());
+        assert!(place.endings.is_unsettled(backend));
+        release(catalog).await;
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum_pg_session::PgSessionStore;
+use axum_pg_session::{ErrorKind, PgSessionStore};
 use dev_postgres::Server;
 use sqlx::{
     Connection as _, PgConnection, PgPool,
@@ -373,6 +373,82 @@ async fn the_first_look_at_the_table_ends_with_the_time_of_its_request() {
     );
     let took = asked.elapsed();
     assert!(took < Duration::from_millis(1200), "{took:?}");
+}
+
+/// Visits a new site, again and again, while another transaction holds this lock.
+/// Returns the most backends that waited for it.
+async fn cold_start_behind(sql: &'static str) -> i64 {
+    const SHORT: Duration = Duration::from_millis(200);
+    let place = Place::new().await;
+    let pool = pool_of(place.network.options(), CONNECTIONS);
+    let store = PgSessionStore::new(pool).timeout(SHORT);
+    let site = Site::new(&store, SHORT);
+    let known = Visitor::enter(&place.app(), "visitor".into())
+        .await
+        .at(&site);
+    let mut lock = lock(&place.server, sql).await;
+    let began = Instant::now();
+    let mut most = 0;
+    while began.elapsed() < 2 * LONGEST_LOOK {
+        let asked = Instant::now();
+        let mut visits = JoinSet::new();
+        for path in ["/enter/nobody", "/show", "/enter/nobody", "/show"] {
+            let mut visitor = match path {
+                "/show" => known.clone(),
+                _ => Visitor::new(&site, String::new()),
+            };
+            visits.spawn(async move { visitor.status_of(path).await });
+        }
+        let count = store.user("nobody").count().await;
+        let error = count.expect_err("what it needs is locked");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{sql}: {error:?}");
+        assert_eq!(visits.join_all().await, [503; 4], "{sql}");
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(3), "{sql}: {took:?}");
+        most = most.max(waiting(&mut lock).await);
+    }
+    release(lock).await;
+    let released = Instant::now();
+    let is_served = async || {
+        let mut visitor = Visitor::new(&site, String::new());
+        visitor.status_of("/enter/somebody").await == 200
+    };
+    assert!(comes_true(PATIENCE, is_served).await, "{sql}");
+    let recovery = released.elapsed();
+    eprintln!("cold start | {sql} | {most} backends waited | recovery {recovery:?}");
+    assert!(recovery < Duration::from_secs(3), "{sql}: {recovery:?}");
+    most
+}
+
+/// The backends that wait for a lock, those that are still logging in included.
+/// Over the connection that holds the lock, as a new one could wait for it, too.
+async fn waiting(connection: &mut PgConnection) -> i64 {
+    let count = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted";
+    let waiting = sqlx::query_scalar(count).fetch_one(connection).await;
+    waiting.expect("a number")
+}
+
+/// The store's timeout, and what a look adds to it for a pooler.
+const LONGEST_LOOK: Duration = Duration::from_millis(4200);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_start_with_a_locked_table_refuses_requests_in_time() {
+    let most = cold_start_behind("BEGIN; LOCK TABLE session IN ACCESS EXCLUSIVE MODE").await;
+    assert!(most <= i64::from(CONNECTIONS), "{most} backends");
+}
+
+/// The lock stops logins, and the statements of a connection that is new. What
+/// waits there can't be ended over another such connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_look_that_waits_for_a_lock_ends_with_the_time_of_its_request() {
+    for sql in [
+        "BEGIN; LOCK TABLE pg_catalog.pg_class IN ACCESS EXCLUSIVE MODE",
+        "BEGIN; LOCK TABLE pg_catalog.pg_namespace IN ACCESS EXCLUSIVE MODE",
+    ] {
+        // Of each look the comparison with a second connection, and the look itself.
+        let most = cold_start_behind(sql).await;
+        assert!(most <= 2 * 3, "{sql}: {most} backends");
+    }
 }
 
 /// A row that somebody else has locked, and the visitors of the others.

@@ -136,6 +136,24 @@ async fn a_startup_parameter_that_the_pooler_refuses_is_told_at_once() {
     is_set_up_and_says(&refusal_of_a_pool(&url).await, "extra_float_digits(None)");
 }
 
+/// PgBouncer has an error of its own for it, and the same one for what may heal.
+#[tokio::test]
+async fn a_wrong_password_at_the_pooler_is_told_at_once() {
+    let server = Server::start().expect("a server");
+    let users = [("alice", "right")];
+    let pooler = Pooler::with_passwords(&server, Lending::Session, 2, &users);
+    let Some(pooler) = or_skip(pooler) else {
+        return;
+    };
+    let url = |login: &str| pooler.url_of("postgres").replace("user=postgres", login);
+    connects(&url("user=alice&password=right")).await;
+    for login in ["user=alice&password=wrong", "user=bob&password=right"] {
+        let words = "check the user and the password";
+        is_set_up_and_says(&refusal(&url(login)).await, words);
+        is_set_up_and_says(&refusal_of_a_pool(&url(login)).await, words);
+    }
+}
+
 /// It says so in the way of every server that wants TLS, with TLS or without.
 #[tokio::test]
 async fn a_server_that_takes_nobody_in_the_clear_is_told_at_once() {

@@ -1,15 +1,21 @@
 //! PgBouncer between the store and Postgres.
 
-use std::{env, io};
+use std::{
+    env, io,
+    time::{Duration, Instant},
+};
 
 use axum_pg_session::{AtLimit, ErrorKind, PgSessionLayer, PgSessionStore, SessionId};
-use dev_postgres::{Lending, Pooler, Server};
-use sqlx::PgPool;
-use tokio::task::JoinSet;
+use dev_postgres::{Lending, Pooler, Server, Shutdown};
+use sqlx::{
+    Connection as _, PgConnection, PgPool, Postgres, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{
-    Browser, Life, app,
-    page::PATIENCE,
+    Browser, Life, app, execute,
+    page::{PATIENCE, patiently, until},
     site::{behind, pool},
     texts,
 };
@@ -23,7 +29,7 @@ struct Behind {
     pooler: Pooler,
     lending: Lending,
     direct: PgPool,
-    _server: Server,
+    server: Server,
 }
 
 impl Behind {
@@ -49,7 +55,7 @@ impl Behind {
             pooler,
             lending,
             direct,
-            _server: server,
+            server,
         })
     }
 
@@ -368,4 +374,211 @@ async fn without_the_setting_nothing_is_served() {
         let error = store.load(id).await.expect_err("a pooler");
         assert_eq!(error.kind(), ErrorKind::Setup);
     }
+}
+
+// The connection between the pooler and the server.
+
+impl Behind {
+    /// A visitor who has counted to one.
+    async fn visitor(&self) -> Browser {
+        let mut browser = Browser::new(&app(PgSessionLayer::new(self.migrated().await)));
+        assert_eq!(browser.get("/increment/n").await.body, "1");
+        browser
+    }
+
+    /// Locks the rows, and has the visitor count on. Returns once the statement
+    /// waits.
+    async fn counts_behind_a_lock(
+        &self,
+        browser: &Browser,
+    ) -> (Transaction<'static, Postgres>, JoinHandle<u16>) {
+        let mut lock = self.direct.begin().await.expect("a transaction");
+        sqlx::query("SELECT id FROM session FOR UPDATE")
+            .execute(&mut *lock)
+            .await
+            .expect("a lock");
+        let browser = browser.clone();
+        let visit = tokio::spawn(async move { browser.peek("/increment/n").await.status.as_u16() });
+        self.waits(1).await;
+        (lock, visit)
+    }
+
+    /// Until so many statements wait for a lock.
+    async fn waits(&self, statements: usize) {
+        let waiting = "SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        until(async || texts(&self.direct, waiting).await.len() == statements).await;
+    }
+
+    async fn n(&self) -> String {
+        texts(&self.direct, "SELECT session ->> 'n' FROM session")
+            .await
+            .remove(0)
+    }
+
+    /// On the console of PgBouncer, which everybody may use where nobody needs a
+    /// password.
+    async fn order(&self, command: &'static str) {
+        let mut console = PgConnection::connect(&self.pooler.url_of("pgbouncer"))
+            .await
+            .expect("a console");
+        sqlx::raw_sql(command)
+            .execute(&mut console)
+            .await
+            .expect(command);
+        console.close().await.expect("an end");
+    }
+}
+
+/// PgBouncer passes on what the server says before it ends a connection.
+#[tokio::test]
+async fn a_change_whose_backend_was_terminated_behind_a_pooler_is_made_once() {
+    for lending in [Lending::Session, Lending::Transaction] {
+        let Some(behind) = Behind::new(lending).await else {
+            return;
+        };
+        let browser = behind.visitor().await;
+        let (lock, visit) = behind.counts_behind_a_lock(&browser).await;
+        let terminated = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity \
+                          WHERE wait_event_type = 'Lock'";
+        assert_eq!(texts(&behind.direct, terminated).await, ["true"]);
+        behind.waits(1).await;
+        lock.commit().await.expect("a lock released");
+        assert_eq!(patiently(visit).await.expect("no panic"), 200);
+        assert_eq!(behind.n().await, "2", "{lending:?}");
+        assert_eq!(browser.peek("/increment/n").await.body, "3");
+    }
+}
+
+/// The server goes on with the statement, and commits it if it is a transaction of
+/// its own.
+#[tokio::test]
+async fn a_change_whose_connection_the_pooler_closed_is_not_sent_again() {
+    for lending in [Lending::Session, Lending::Transaction] {
+        let Some(behind) = Behind::new(lending).await else {
+            return;
+        };
+        let browser = behind.visitor().await;
+        let (lock, visit) = behind.counts_behind_a_lock(&browser).await;
+        behind.order("KILL postgres").await;
+        behind.order("RESUME postgres").await;
+        let status = tokio::select! {
+            status = visit => status.expect("no panic"),
+            () = behind.waits(2) => panic!("it was sent again"),
+        };
+        assert_eq!(status, 503, "{lending:?}");
+        lock.commit().await.expect("a lock released");
+        behind.waits(0).await;
+        let n: u64 = behind.n().await.parse().expect("a number");
+        assert!(n <= 2, "{lending:?}: {n}");
+        let next = browser.peek("/increment/n").await.body;
+        assert_eq!(next, (n + 1).to_string(), "{lending:?}");
+    }
+}
+
+/// PgBouncer says no more than that the server's connection is lost.
+#[tokio::test]
+async fn a_change_whose_server_crashed_behind_a_pooler_is_not_sent_again() {
+    for how in [Shutdown::Immediate, Shutdown::Killed] {
+        for lending in [Lending::Session, Lending::Transaction] {
+            let Some(behind) = Behind::new(lending).await else {
+                return;
+            };
+            let browser = behind.visitor().await;
+            behind.order("SET server_login_retry = 1").await;
+            let (_lock, visit) = behind.counts_behind_a_lock(&browser).await;
+            behind.server.stop(how).expect("it runs");
+            behind.server.start_again().expect("it starts");
+            let status = patiently(visit).await.expect("no panic");
+            assert_eq!(status, 503, "{how:?}, {lending:?}");
+            until(async || browser.peek("/get/n").await.status == 200).await;
+            let next = browser.peek("/increment/n").await.body;
+            assert_eq!(next, "2", "{how:?}, {lending:?}");
+        }
+    }
+}
+
+/// PgBouncer refuses connections for as long as it can't log in to the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_restarts_in_time_behind_a_pooler_costs_no_request() {
+    for lending in [Lending::Session, Lending::Transaction] {
+        let Some(behind) = Behind::new(lending).await else {
+            return;
+        };
+        let browser = behind.visitor().await;
+        let impatient = behind.store().await.timeout(Duration::from_millis(500));
+        let impatient = browser.at(&app(PgSessionLayer::new(impatient)));
+        behind.order("SET server_login_retry = 1").await;
+        behind.server.stop(Shutdown::Fast).expect("it runs");
+        assert_eq!(impatient.peek("/get/n").await.status, 503);
+        let visitor = browser.clone();
+        let visit = tokio::spawn(async move { visitor.peek("/increment/n").await.body });
+        behind.server.start_again().expect("it starts");
+        let counted = patiently(visit).await.expect("no panic");
+        assert_eq!(counted, "2", "{lending:?}");
+        assert_eq!(browser.peek("/increment/n").await.body, "3");
+    }
+}
+
+/// PgBouncer lets nobody wait for a connection of the server any longer.
+#[tokio::test]
+async fn where_others_have_all_connections_of_the_pooler_visitors_wait_in_time() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let Some(behind) = Behind::new(Lending::Transaction).await else {
+        return;
+    };
+    let browser = behind.visitor().await;
+    let store = behind.store().await.timeout(TIMEOUT);
+    let browser = browser.at(&app(PgSessionLayer::new(store)));
+    assert_eq!(browser.peek("/increment/n").await.body, "2");
+    let others = pool(&behind.url(), CONNECTIONS).await;
+    let mut transactions = Vec::new();
+    for _ in 0..CONNECTIONS {
+        transactions.push(others.begin().await.expect("a transaction"));
+    }
+    behind.order("SET query_wait_timeout = 1").await;
+    for _ in 0..3 {
+        let asked = Instant::now();
+        assert_eq!(browser.peek("/increment/n").await.status, 503);
+        assert!(asked.elapsed() < 2 * TIMEOUT, "{:?}", asked.elapsed());
+    }
+    for transaction in transactions {
+        transaction.rollback().await.expect("a rollback");
+    }
+    assert_eq!(browser.peek("/increment/n").await.body, "3");
+}
+
+/// Without a second connection nobody knows whether a pooler stands between, and
+/// behind one the process id would be another client's.
+#[tokio::test]
+async fn a_store_that_could_not_look_for_a_pooler_cancels_no_statement() {
+    let server = Server::start().expect("a server");
+    let direct = pool(&server.url(), 3).await;
+    PgSessionStore::new(direct.clone())
+        .migrate()
+        .await
+        .expect("a table");
+    execute(&direct, "CREATE ROLE site LOGIN CONNECTION LIMIT 1").await;
+    execute(&direct, "GRANT ALL ON session TO site").await;
+    let options: PgConnectOptions = server.url().parse().expect("a URL");
+    let own = PgPoolOptions::new()
+        .max_connections(1)
+        .connect_with(options.username("site"))
+        .await
+        .expect("the only connection");
+    let store = PgSessionStore::new(own.clone()).timeout(Duration::from_secs(1));
+    let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
+    assert_eq!(browser.get("/increment/n").await.body, "1");
+    execute(&direct, "ALTER ROLE site CONNECTION LIMIT -1").await;
+    let mut lock = direct.begin().await.expect("a transaction");
+    sqlx::query("SELECT id FROM session FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    assert_eq!(browser.get("/increment/n").await.status, 503);
+    until(async || own.num_idle() == own.size() as usize).await;
+    let waiting = "SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    assert_eq!(texts(&direct, waiting).await.len(), 1, "it still waits");
+    lock.rollback().await.expect("a lock released");
+    until(async || texts(&direct, waiting).await.is_empty()).await;
+    assert_eq!(browser.get("/increment/n").await.body, "3");
 }

@@ -1,9 +1,11 @@
 //! With a library for TLS, which one ever.
 
 use std::{
+    env,
     error::Error as _,
     io::{Read as _, Write as _},
     net::{TcpListener, UdpSocket},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -59,6 +61,67 @@ async fn every_mode_of_tls_connects() {
         ("[::1]", "sslmode=verify-full&sslrootcert=$authority.crt"),
     ] {
         connects(&server.url("postgres", host, parameters)).await;
+    }
+}
+
+const BY_ENVIRONMENT: &str = "CONNECTS_BY_ITS_ENVIRONMENT";
+
+/// What the next test runs in a process of its own.
+#[tokio::test]
+async fn a_child_connects_by_its_environment() {
+    let Ok(url) = env::var(BY_ENVIRONMENT) else {
+        return;
+    };
+    match PgSessionStore::connect(&url).await {
+        Ok(store) => {
+            serves(&store).await;
+            println!("it connects");
+        }
+        Err(error) => println!("{:?}: {error}", error.kind()),
+    }
+}
+
+#[tokio::test]
+async fn the_variables_of_libpq_choose_how_a_certificate_is_verified() {
+    let server = encrypting();
+    for (host, mode, authority, expected) in [
+        ("127.0.0.1", "verify-ca", "authority.crt", "it connects"),
+        ("localhost", "verify-full", "authority.crt", "it connects"),
+        (
+            "127.0.0.1",
+            "verify-full",
+            "authority.crt",
+            "Setup: the server's certificate is for another host name",
+        ),
+        (
+            "127.0.0.1",
+            "verify-ca",
+            "stranger.crt",
+            "Setup: the server's certificate is from an unknown authority",
+        ),
+        (
+            "localhost",
+            "verify-full",
+            "stranger.crt",
+            "Setup: the server's certificate is from an unknown authority",
+        ),
+        (
+            "localhost",
+            "disable",
+            "authority.crt",
+            "Setup: the server refused a connection without TLS",
+        ),
+    ] {
+        let output = Command::new(env::current_exe().expect("this program"))
+            .args(["--exact", "with::a_child_connects_by_its_environment"])
+            .arg("--nocapture")
+            .env(BY_ENVIRONMENT, server.url("postgres", host, ""))
+            .env("PGSSLMODE", mode)
+            .env("PGSSLROOTCERT", server.file(authority))
+            .output()
+            .expect("this program can be run again");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(expected), "{host}, {mode}: {said}");
     }
 }
 
@@ -176,7 +239,7 @@ async fn a_pooler_with_tls_on_both_sides_connects() {
         let pooler = match Pooler::encrypted(&server.server, lending, &tls) {
             Ok(pooler) => pooler,
             Err(error) => {
-                assert!(std::env::var_os("CI").is_none(), "{error}");
+                assert!(env::var_os("CI").is_none(), "{error}");
                 eprintln!("skipped: {error}");
                 return;
             }

@@ -40,6 +40,14 @@ impl Visitor {
         }
     }
 
+    /// The same one at another site on the same table.
+    pub(crate) fn at(&self, site: &Site) -> Self {
+        Self {
+            site: site.clone(),
+            ..self.clone()
+        }
+    }
+
     /// Asks for a page that may be refused in any way.
     pub(crate) async fn status_of(&mut self, path: &str) -> u16 {
         self.ask(path).await.0.status().as_u16()
