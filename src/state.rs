@@ -146,6 +146,8 @@ pub(crate) struct State {
     /// The document that the record is applied to: the origin's, or what this
     /// request saw of a session that moved.
     base: Arc<Document>,
+    /// The base of a session that moved, while the handler has destroyed it.
+    seen: Arc<Document>,
     /// The document that the handler reads.
     document: Arc<Document>,
     projection: Projection,
@@ -184,6 +186,7 @@ impl State {
         Self {
             origin,
             base: Arc::clone(&document),
+            seen: Arc::clone(&document),
             document,
             projection: Projection::Exact,
             is_base_in_doubt: false,
@@ -569,6 +572,7 @@ impl State {
     pub(crate) fn settle_moved(&mut self, seen: Arc<Document>) {
         if let Origin::Stored(row, token) | Origin::Moved(row, token) = &self.origin {
             self.origin = Origin::Moved(Arc::clone(row), token.clone());
+            self.seen = Arc::clone(&seen);
             if !self.is_ended {
                 self.base = seen;
                 self.replay();
@@ -622,7 +626,7 @@ impl State {
         }
         let stored = match &self.origin {
             // The request keeps its own view of a session that moved.
-            Origin::Moved(..) => return self.replay(),
+            Origin::Moved(..) => Some(&self.seen),
             Origin::Stored(row, _) => row.document(),
             Origin::New | Origin::ReadOnly(_) => None,
         };

@@ -897,6 +897,10 @@ impl Model {
 
     /// `save` begins while no write of the table gets through.
     pub(crate) fn begin_save(&mut self, request: u8, layer: usize) -> Result<InFlight, Failure> {
+        if let Some(failure) = self.view(request, layer).unheard.take() {
+            self.drop_record(request, layer);
+            return Err(failure);
+        }
         if let Err(failure) = self.prepare(request, layer, false) {
             self.drop_record(request, layer);
             return Err(failure);
@@ -1335,6 +1339,7 @@ impl Model {
             self.drop_record(request, layer);
         }
         let debt = self.view(request, layer).take_debt();
+        let earlier = self.view(request, layer).cookie.clone();
         let paid = self.pay_and_settle(request, layer, debt);
         let outcome = paid.and(prepared).and(unheard.map_or(Ok(()), Err));
         // A cookie that can end before its session is sent with each touch.
@@ -1350,11 +1355,12 @@ impl Model {
                 Some(row) => Cookie::SetOrNot(row),
                 None => Cookie::AsItIs,
             },
-            // From an earlier save. A token that died since must not replace another.
-            (Cookie::Set(row), _) if *self.state(row) != State::Live => match self.is_crowded {
-                true => Cookie::SetOrNot(row),
-                false => Cookie::AsItIs,
-            },
+            // From an earlier save. A token that died since must not replace another,
+            // and it may die after this commit, before the response looks.
+            (Cookie::Set(row), _) if self.is_crowded && earlier == Cookie::Set(row) => {
+                Cookie::SetOrNot(row)
+            }
+            (Cookie::Set(row), _) if *self.state(row) != State::Live => Cookie::AsItIs,
             // What is not of our form may be another program's.
             (Cookie::AsItIs, Ok(())) if removes && is_foreign => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes && is_failure => Cookie::RemovedOrNot,

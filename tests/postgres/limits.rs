@@ -171,8 +171,11 @@ async fn a_merge_that_would_be_too_large_fails_the_later_request_alone() {
             let (one, two) = (format!("/fill/{one}"), format!("/fill/{two}"));
             let (left, right) = tokio::join!(first.get(&one), second.get(&two));
             let mut statuses = [left.status.as_u16(), right.status.as_u16()];
+            let has_moved = two.ends_with("cycle") && right.status == 200;
             statuses.sort_unstable();
-            assert_eq!(statuses, [200, 507], "{one} and {two}");
+            // What does not fit under the new id is not said under the old one.
+            let refused = if has_moved { 503 } else { 507 };
+            assert_eq!(statuses, [200, refused], "{one} and {two}");
             let saved = if left.status == 200 { first } else { second };
             let keys = saved.at(&site.app()).get("/keys").await.body;
             assert_eq!(keys.split(',').count(), 2, "{keys}");

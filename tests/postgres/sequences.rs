@@ -92,6 +92,24 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
 }
 
 #[tokio::test]
+async fn a_discard_after_a_save_that_followed_shows_again_what_the_request_saw() {
+    let (site, mut browser) = visited().await;
+    let late = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.insert("b", 1)?;
+            session.save().await?;
+            session.destroy()?;
+            session.discard()?;
+            Ok::<_, Error>(session.keys().join(","))
+        })
+    })
+    .await;
+    browser.get("/cycle").await;
+    assert_eq!(late.finish().await.body, "a,b");
+}
+
+#[tokio::test]
 async fn no_token_of_a_session_is_given_to_a_request_under_its_old_id() {
     let site = Site::new().await;
     let mut victim = site.browser();
