@@ -1063,9 +1063,16 @@ impl Model {
                     };
                 }
             }
-            return Ok(debt.unchanged());
+            let mut settled = debt.unchanged();
+            // A touch that is sent with a save of the session shows what it saved.
+            if self.is_crowded && *self.state(row) == State::Live && self.either() {
+                settled.base = self.rows[row.0].document.clone();
+            }
+            return Ok(settled);
         }
-        let target = self.follow(row).ok_or_else(|| self.ended(row))?;
+        let Some(target) = self.follow(row) else {
+            return Err(self.ended(row));
+        };
         let mut document = self.rows[target.0].document.clone();
         let replayed = replay(&debt.record, &mut document);
         // Why it does not fit a session that the request does not hold, is not said.
@@ -1184,7 +1191,11 @@ impl Model {
     }
 
     /// The session is not there any more, at least not under this id.
-    fn ended(&self, row: RowNo) -> Failure {
+    fn ended(&mut self, row: RowNo) -> Failure {
+        // The forwarding that led there may be gone at the same moment.
+        if self.is_crowded && self.either() {
+            return refused_for_now();
+        }
         match self.state(row) {
             State::Forwards {
                 age: Age::Fresh, ..
@@ -1256,7 +1267,12 @@ impl Model {
         rows
     }
 
-    fn check_limit(&self, user: &str, moved: Option<RowNo>) -> Result<(), Failure> {
+    fn check_limit(&mut self, user: &str, moved: Option<RowNo>) -> Result<(), Failure> {
+        // Another login can come between a refused row's end and this login.
+        let is_crossed = self.is_crowded && self.options.valid_if;
+        if is_crossed && matches!(self.options.limit, Limit::Refuse(_)) && self.either() {
+            return Err(failure(ErrorKind::SessionLimit));
+        }
         match self.options.limit {
             Limit::Refuse(limit) if self.others(user, moved).len() >= limit as usize => {
                 Err(failure(ErrorKind::SessionLimit))
