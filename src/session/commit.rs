@@ -188,7 +188,7 @@ impl Session {
     pub(crate) async fn commit(&self, closing: Closing) -> (CookieChange, Result<(), Error>) {
         let waiting = Waiting(Some(self));
         let mut saving = self.0.saving.lock().await;
-        waiting.is_over();
+        waiting.end();
         let unheard = saving.take_unheard();
         let (writes, prepared) = self.close(closing, unheard.is_some());
         let must_hold = closing.on_failure == FailurePolicy::Refuse
@@ -483,7 +483,7 @@ impl Session {
 struct Waiting<'s>(Option<&'s Session>);
 
 impl Waiting<'_> {
-    fn is_over(mut self) {
+    fn end(mut self) {
         self.0 = None;
     }
 }

@@ -232,12 +232,12 @@ impl GaveUp {
         Self { visit, held }
     }
 
-    async fn is_answered(self) -> Answer {
+    async fn answered(self) -> Answer {
         drop(self.held);
         self.visit.answered().await
     }
 
-    async fn is_left(self) {
+    async fn visitor_leaves(self) {
         self.visit.answer.abort();
         assert!(self.visit.answer.await.is_err());
         drop(self.held);
@@ -261,7 +261,7 @@ async fn a_logout_also_ends_what_a_save_in_flight_commits() {
     for end in [Session::logout, Session::destroy] {
         for (site, mut browser) in with_and_without_a_row().await {
             let given_up = GaveUp::on_a_save(&site, &browser, sign_in, end).await;
-            let answer = given_up.is_answered().await;
+            let answer = given_up.answered().await;
             browser.accept(&answer);
             assert_eq!(answer.status, 200);
             assert!(answer.token().is_none());
@@ -275,7 +275,7 @@ async fn a_logout_also_ends_what_a_save_in_flight_commits() {
 async fn a_logout_whose_visitor_leaves_ends_what_a_save_in_flight_commits() {
     for (site, browser) in with_and_without_a_row().await {
         let given_up = GaveUp::on_a_save(&site, &browser, sign_in, Session::logout).await;
-        given_up.is_left().await;
+        given_up.visitor_leaves().await;
         patiently(until(async || site.rows().count().await == 0)).await;
     }
 }
@@ -289,7 +289,7 @@ async fn a_second_login_beside_a_save_of_the_first_drops_the_data_of_the_first_u
             session.insert("note", "bob's")
         })
         .await;
-        let answer = given_up.is_answered().await;
+        let answer = given_up.answered().await;
         assert_eq!(answer.status, 200);
         browser.accept(&answer);
         let here = async |session: Session| format!("{:?} {:?}", session.user_id(), session.keys());
