@@ -5,11 +5,13 @@
 
 use std::{
     fmt,
+    future::{Future as _, poll_fn},
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -595,13 +597,19 @@ impl Session {
         }
         let (session, caller) = (self.clone(), Caller::default());
         let waiting = caller.waits();
-        // If the handler's future is dropped, a token that is being committed
-        // must not be lost: the response has to set its cookie.
         let saving = async move { session.save_now(last, caller).await }.in_current_span();
-        let outcome = tokio::spawn(saving).await;
+        let mut saving = Box::pin(saving);
+        // The save takes its turn in this poll, before the response can.
+        let first = poll_fn(|context| Poll::Ready(saving.as_mut().poll(context))).await;
+        let outcome = match first {
+            Poll::Ready(outcome) => Ok(outcome),
+            // If the handler's future is dropped, a token that is being committed
+            // must not be lost: the response has to set its cookie.
+            Poll::Pending => tokio::spawn(saving).await,
+        };
         // Not reached if the handler's future is dropped: then the next save, or
         // the response, reports the error.
-        waiting.has_heard();
+        waiting.got_the_outcome();
         outcome.unwrap_or_else(|stopped| {
             match stopped.try_into_panic() {
                 // A hook of the application panicked; pass the panic on to its

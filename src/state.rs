@@ -132,7 +132,7 @@ enum Projection {
 
 /// What a destroyed session means for the response.
 #[derive(Clone, Copy, Debug, Default)]
-struct Farewell {
+pub(crate) struct Farewell {
     /// It removes the cookie, unless it sets one.
     removes_cookie: bool,
     /// The handler signed the user out.
@@ -170,8 +170,8 @@ pub(crate) struct State {
     /// new session.
     is_ended: bool,
     farewell: Farewell,
-    /// What of it was saved, so that a discard can't take it back.
-    saved_farewell: Farewell,
+    /// What of it was executed, so that a discard can't take it back.
+    executed_farewell: Farewell,
     /// A row that the application's check refused. It is deleted whatever the
     /// handler does.
     refused: Option<RowToDelete>,
@@ -199,7 +199,7 @@ impl State {
             is_confirmed: false,
             is_ended: false,
             farewell: Farewell::default(),
-            saved_farewell: Farewell::default(),
+            executed_farewell: Farewell::default(),
             refused: None,
             lost: None,
             phase: Phase::Open,
@@ -439,9 +439,9 @@ impl State {
         self.farewell.signs_out
     }
 
-    /// Whether that was saved, too.
+    /// Whether that was executed, too.
     pub(crate) fn has_signed_out(&self) -> bool {
-        self.saved_farewell.signs_out
+        self.executed_farewell.signs_out
     }
 
     pub(crate) fn removes_cookie(&self) -> bool {
@@ -473,7 +473,7 @@ impl State {
         self.forget_record();
         self.new_id = NewId::None;
         self.is_ended = false;
-        self.farewell = self.saved_farewell;
+        self.farewell = self.executed_farewell;
         self.rebase();
     }
 
@@ -550,11 +550,11 @@ impl State {
     /// The session is now stored in `row`, which the new token opens.
     pub(crate) fn settle_begun(&mut self, row: Arc<Row>, token: Token) {
         self.login_in_flight = None;
+        self.settle_doubt();
         self.settle_stored(row, token);
     }
 
     fn settle_stored(&mut self, row: Arc<Row>, token: Token) {
-        self.is_base_in_doubt = false;
         self.origin = Origin::Stored(row, token);
         self.rebase();
     }
@@ -605,17 +605,24 @@ impl State {
         }
     }
 
-    /// The refused row could not be deleted. The response tries it again.
-    pub(crate) fn settle_not_refused(&mut self, row: RowToDelete) {
-        self.refused = Some(row);
+    /// A save compared its changes with what the row holds. A mere touch does not.
+    pub(crate) fn settle_doubt(&mut self) {
+        self.is_base_in_doubt = false;
     }
 
-    /// The session's row could not be deleted. The response tries it again.
-    pub(crate) fn settle_not_ended(&mut self, row: RowToDelete) {
-        if matches!(self.origin, Origin::New) {
-            self.origin = Origin::Stored(row.row, row.token);
-            self.is_ended = true;
-            self.saved_farewell = Farewell::default();
+    pub(crate) fn settle_deleted(&mut self, farewell: Option<Farewell>) {
+        self.executed_farewell = farewell.unwrap_or(self.executed_farewell);
+    }
+
+    /// These rows could not be deleted. The response tries it again.
+    pub(crate) fn settle_not_deleted(&mut self, left: Deletions) {
+        self.refused = left.refused;
+        if !matches!(self.origin, Origin::New) {
+            return;
+        }
+        self.is_ended |= left.farewell.is_some();
+        if let Some(ended) = left.ended {
+            self.origin = Origin::Stored(ended.row, ended.token);
         }
     }
 

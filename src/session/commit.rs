@@ -11,9 +11,9 @@
 //! not lost if the handler stops waiting. If the client disconnects, the future
 //! of the response is dropped and stops waiting for its writes. Queued writes
 //! are still executed, and a new id whose response was not delivered is undone.
-//! The deletions of a handler that has returned are always executed: they are
-//! queued before the first wait, and if the future is dropped while it waits for
-//! an earlier save, a task queues them after that save.
+//! Once the response has reached the layer, its deletions are always executed:
+//! they are queued before the first wait, and if the future is dropped while it
+//! waits for an earlier save, a task queues them after that save.
 
 use std::sync::{
     Arc,
@@ -50,7 +50,7 @@ pub(super) struct Saving {
 struct Failed {
     error: Error,
     caller: Caller,
-    /// See [`PendingWrites::end_something`].
+    /// See [`State::ends_something`].
     ends_something: bool,
 }
 
@@ -75,7 +75,7 @@ impl Caller {
 pub(super) struct WaitingCaller(Option<Caller>);
 
 impl WaitingCaller {
-    pub(super) fn has_heard(mut self) {
+    pub(super) fn got_the_outcome(mut self) {
         self.0 = None;
     }
 }
@@ -97,26 +97,13 @@ impl Saving {
         }
     }
 
-    /// The first save that failed without anybody waiting for it any more.
-    fn take_unheard(&mut self) -> Option<Failed> {
-        let is_unheard = |save: &Failed| save.caller.has_left();
-        let at = self.failed.iter().position(is_unheard)?;
-        let first = self.failed.swap_remove(at);
-        self.failed.retain(|save| !is_unheard(save));
+    /// The first save that failed after its caller had left. It stands for all of
+    /// them.
+    fn take_unreported(&mut self) -> Option<Failed> {
+        let mut unreported = self.failed.extract_if(.., |save| save.caller.has_left());
+        let mut first = unreported.next()?;
+        first.ends_something |= unreported.fold(false, |ends, save| ends | save.ends_something);
         Some(first)
-    }
-
-    /// # Errors
-    ///
-    /// If changes that the caller counts on were lost before its turn. A change
-    /// that comes too late is reported by itself.
-    fn earlier_error(&mut self, has_a_change: bool) -> Result<(), Error> {
-        let unheard = self.take_unheard();
-        match (&self.closed, unheard) {
-            (Some(outcome), _) if !has_a_change => outcome.clone(),
-            (_, Some(save)) => Err(save.error),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -134,14 +121,35 @@ impl Session {
     /// returns what its closure was called with.
     pub(super) async fn save_now(&self, last: Option<Change>, caller: Caller) -> Result<(), Error> {
         let mut saving = self.0.saving.lock().await;
-        let mut ends_something = false;
-        let outcome = match saving.earlier_error(last.is_some()) {
+        let is_confirmed = last.is_some();
+        // The response took the changes that this save was to save.
+        if let (Some(outcome), None) = (&saving.closed, &last) {
+            return outcome.clone();
+        }
+        let (mut ends_something, prepared) = match saving.take_unreported() {
+            Some(save) => (save.ends_something, Err(save.error)),
+            None => {
+                if let Some(change) = last {
+                    let mut state = self.open_state()?;
+                    state.apply(change)?;
+                    state.confirm();
+                }
+                (false, self.prepare())
+            }
+        };
+        let mut was_discarded = false;
+        let outcome = match prepared {
             Ok(()) => {
-                let cookie = &mut saving.cookie;
-                self.save_in_turn(last, cookie, &mut ends_something).await
+                let writes = self.state().take_writes(self.timeouts(), Touch::Never);
+                ends_something = writes.ends_something;
+                was_discarded = is_confirmed && !writes.is_confirmed;
+                let outcome = self.execute(writes, &mut saving.cookie).await;
+                outcome.inspect_err(|error| self.store().meter().failed(error))
             }
             Err(error) => {
-                self.state().forget_changes();
+                let mut state = self.state();
+                ends_something |= state.ends_something();
+                state.forget_changes();
                 Err(error)
             }
         };
@@ -152,33 +160,9 @@ impl Session {
                 ends_something,
             });
         }
-        outcome
-    }
-
-    async fn save_in_turn(
-        &self,
-        last: Option<Change>,
-        cookie: &mut CookieChange,
-        ends_something: &mut bool,
-    ) -> Result<(), Error> {
-        let is_confirmed = last.is_some();
-        if let Some(change) = last {
-            let mut state = self.open_state()?;
-            state.apply(change)?;
-            state.confirm();
-        }
-        if let Err(error) = self.prepare() {
-            self.state().forget_changes();
-            return Err(error);
-        }
-        let writes = self.state().take_writes(self.timeouts(), Touch::Never);
-        *ends_something = writes.end_something();
-        let was_discarded = is_confirmed && !writes.is_confirmed;
-        let outcome = self.execute(writes, cookie).await;
-        outcome.inspect_err(|error| self.store().meter().failed(error))?;
         match was_discarded {
-            true => Err(Error::discarded()),
-            false => Ok(()),
+            true => outcome.and(Err(Error::discarded())),
+            false => outcome,
         }
     }
 
@@ -189,12 +173,25 @@ impl Session {
         let waiting = Waiting(Some(self));
         let mut saving = self.0.saving.lock().await;
         waiting.end();
-        let unheard = saving.take_unheard();
-        let (writes, prepared) = self.close(closing, unheard.is_some());
-        let must_hold = closing.on_failure == FailurePolicy::Refuse
-            || writes.end_something()
-            || prepared.is_err()
-            || unheard.as_ref().is_some_and(|save| save.ends_something);
+        let may_fail = |error: &Error, ends_something: bool| {
+            closing.on_failure == FailurePolicy::Continue
+                && !ends_something
+                && error.is_of_the_database()
+        };
+        let unreported = match saving.take_unreported() {
+            // A response that drops its changes reports no change.
+            Some(save) if !closing.keeps_changes && !save.ends_something => None,
+            Some(save) if may_fail(&save.error, save.ends_something) => {
+                log_lost_changes(&save.error);
+                None
+            }
+            save => save,
+        };
+        let (writes, prepared) = self.close(closing, unreported.is_some());
+        // Until the outcome is known. If the future is dropped, it stays unknown.
+        saving.closed = Some(Err(Error::abandoned()));
+        let must_hold = prepared.is_err() || unreported.is_some();
+        let ends_something = writes.ends_something;
         let cookie = &mut saving.cookie;
         let earlier = cookie.clone();
         let outcome = self.execute(writes, cookie).await.and(prepared);
@@ -203,7 +200,7 @@ impl Session {
         }
         let cookie = cookie.clone();
         let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
-        let outcome = match unheard {
+        let outcome = match unreported {
             // It was counted when it happened.
             Some(save) => outcome.and(Err(save.error)),
             None => outcome,
@@ -213,12 +210,8 @@ impl Session {
             false => Err(Error::response_started()),
         });
         match outcome {
-            Err(error) if !must_hold && error.is_of_the_database() => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    error.type = error.kind().name(),
-                    "a session could not be saved; its changes are lost"
-                );
+            Err(error) if !must_hold && may_fail(&error, ends_something) => {
+                log_lost_changes(&error);
                 (cookie, Ok(()))
             }
             outcome => (cookie, outcome),
@@ -297,16 +290,16 @@ impl Session {
             (row, deletion)
         };
         let (refused, ended) = (rows.refused.map(queue), rows.ended.map(queue));
+        let mut left = Deletions {
+            farewell: rows.farewell,
+            ..Deletions::default()
+        };
         let mut outcome = Ok(());
-        if let Some((row, deletion)) = refused {
-            match deletion.await {
-                // The application's check may have saved a new id.
-                Ok(_) => drop_dead_token(cookie),
-                Err(error) => {
-                    self.state().settle_not_refused(row);
-                    outcome = Err(error);
-                }
-            }
+        if let Some((row, deletion)) = refused
+            && let Err(error) = deletion.await
+        {
+            left.refused = Some(row);
+            outcome = Err(error);
         }
         if let Some((row, deletion)) = ended {
             match deletion.await {
@@ -320,10 +313,14 @@ impl Session {
                     // The session should have been destroyed, so its token must
                     // not be sent.
                     *cookie = CookieChange::None;
-                    self.state().settle_not_ended(row);
+                    left.ended = Some(row);
                     outcome = Err(error);
                 }
             }
+        }
+        match outcome {
+            Ok(()) => self.state().settle_deleted(rows.farewell),
+            Err(_) => self.state().settle_not_deleted(left),
         }
         outcome
     }
@@ -339,8 +336,7 @@ impl Session {
         match write {
             RowWrite::None => {}
             RowWrite::NoTouchYet => store.meter().skipped_a_touch(),
-            RowWrite::Refused(reason, _) => return Err(reason.error()),
-            RowWrite::Misfit(error, _) => return Err(error),
+            RowWrite::Refused(error) => return Err(error),
             RowWrite::Touch(row, touch) => self.touch_row(row, touch, cookie).await,
             RowWrite::Insert(document) => {
                 let (token, row) = store.insert(document, timeouts).await?;
@@ -358,6 +354,7 @@ impl Session {
                 match store.save(row, record, timeouts, touch).await? {
                     Saved::Here(row) => {
                         let renewed = self.go_on(Arc::clone(&row));
+                        self.state().settle_doubt();
                         let outgrows = may_extend && self.outgrows_cookie(&before, &row);
                         if lengthens || outgrows {
                             *cookie = renewed;
@@ -505,6 +502,15 @@ impl Drop for Waiting<'_> {
             });
         }
     }
+}
+
+/// For [`FailurePolicy::Continue`].
+fn log_lost_changes(error: &Error) {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        error.type = error.kind().name(),
+        "a session could not be saved; its changes are lost"
+    );
 }
 
 /// Drops a token that an earlier save of this request has set. It no longer

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{NewId, Origin, ReadOnlyReason, State};
+use super::{Farewell, NewId, Origin, State};
 use crate::{
     Error,
     changes::{Change, Changes},
@@ -46,9 +46,9 @@ pub(crate) enum RowWrite {
     Save(Arc<Row>, Record, Touch),
     Touch(Arc<Row>, Touch),
     NewId(NewIdWrite),
-    Refused(ReadOnlyReason, NewId),
-    /// The changes do not fit the session that would begin with them.
-    Misfit(Error, NewId),
+    /// The session can't be changed, or the changes do not fit the session that
+    /// would begin with them.
+    Refused(Error),
 }
 
 /// A session that gets a new id.
@@ -93,6 +93,8 @@ pub(crate) struct Deletions {
     pub(crate) refused: Option<RowToDelete>,
     /// The row of the session that the handler destroyed.
     pub(crate) ended: Option<RowToDelete>,
+    /// If the handler destroyed a session, even without a row.
+    pub(crate) farewell: Option<Farewell>,
 }
 
 impl Deletions {
@@ -105,6 +107,8 @@ impl Deletions {
 #[derive(Debug)]
 pub(crate) struct PendingWrites {
     pub(crate) deletions: Deletions,
+    /// See [`State::ends_something`].
+    pub(crate) ends_something: bool,
     pub(crate) write: RowWrite,
     /// The document that the request saw when it took these writes.
     pub(crate) seen: Arc<Document>,
@@ -113,22 +117,11 @@ pub(crate) struct PendingWrites {
 }
 
 impl PendingWrites {
-    /// Whether these writes destroy a session or replace a token. If they fail,
-    /// the response must not conceal that the session or token still works.
-    pub(crate) fn end_something(&self) -> bool {
-        let ends_an_id = match &self.write {
-            RowWrite::NewId(_) => true,
-            RowWrite::Refused(_, id) | RowWrite::Misfit(_, id) => *id != NewId::None,
-            _ => false,
-        };
-        !self.deletions.is_empty() || ends_an_id
-    }
-
     /// Whether the response waits for the database.
     pub(crate) fn need_a_statement(&self) -> bool {
         let is_free = matches!(
             self.write,
-            RowWrite::None | RowWrite::NoTouchYet | RowWrite::Refused(..) | RowWrite::Misfit(..)
+            RowWrite::None | RowWrite::NoTouchYet | RowWrite::Refused(_)
         );
         !self.deletions.is_empty() || !is_free
     }
@@ -138,6 +131,7 @@ impl State {
     /// Takes the pending writes. Changes that the handler makes before the
     /// outcome is settled belong to the next save.
     pub(crate) fn take_writes(&mut self, timeouts: &Timeouts, touch: Touch) -> PendingWrites {
+        let ends_something = self.ends_something();
         let deletions = self.take_deletions();
         let touch = self.touch_instead_of(touch);
         self.complete();
@@ -160,6 +154,7 @@ impl State {
         self.is_touched = false;
         PendingWrites {
             deletions,
+            ends_something,
             write: self.write(record, is_changed, id, timeouts, touch),
             seen: Arc::clone(&self.document),
             is_confirmed,
@@ -170,10 +165,23 @@ impl State {
         self.refused.is_some() || self.is_ended
     }
 
+    /// Whether the pending writes destroy a session or replace a token. If they
+    /// fail, the response must not conceal that the session or token still works.
+    pub(crate) fn ends_something(&self) -> bool {
+        let has_row = match &self.origin {
+            Origin::Stored(..) | Origin::Moved(..) => true,
+            Origin::ReadOnly(_) => self.lost.is_some(),
+            Origin::New => false,
+        };
+        self.refused.is_some() || (self.is_ended && has_row) || self.new_id != NewId::None
+    }
+
     /// Takes the rows to delete, and nothing else.
     pub(crate) fn take_deletions(&mut self) -> Deletions {
+        let is_executed = self.is_ended && self.new_id != NewId::End;
         Deletions {
             refused: self.refused.take(),
+            farewell: is_executed.then_some(self.farewell),
             ended: self.take_ended(),
         }
     }
@@ -183,9 +191,6 @@ impl State {
     fn take_ended(&mut self) -> Option<RowToDelete> {
         if !std::mem::take(&mut self.is_ended) {
             return None;
-        }
-        if self.new_id != NewId::End {
-            self.saved_farewell = self.farewell;
         }
         match std::mem::replace(&mut self.origin, Origin::New) {
             Origin::Stored(row, token) | Origin::Moved(row, token) => {
@@ -213,7 +218,7 @@ impl State {
             _ => None,
         };
         if let (Some(error), false) = (misfit, record.changes.is_empty()) {
-            return RowWrite::Misfit(error.clone(), id);
+            return RowWrite::Refused(error.clone());
         }
         match (&self.origin, id) {
             (Origin::New, NewId::Login(login)) => self.begin(login),
@@ -225,7 +230,7 @@ impl State {
             }
             (Origin::New, _) => RowWrite::None,
             (Origin::ReadOnly(_), NewId::None) if record.changes.is_empty() => RowWrite::None,
-            (Origin::ReadOnly(reason), id) => RowWrite::Refused(*reason, id),
+            (Origin::ReadOnly(reason), _) => RowWrite::Refused(reason.error()),
             (Origin::Stored(row, _) | Origin::Moved(row, _), id) if id != NewId::None => {
                 RowWrite::NewId(NewIdWrite {
                     source: Source::Row(row.id.clone()),

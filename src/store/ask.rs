@@ -196,8 +196,8 @@ impl PgSessionStore {
         Ok((token, row))
     }
 
-    /// Deletes the row, and answers whether there was one; none is as good. The
-    /// deletion is queued before this returns.
+    /// Deletes the row, and returns whether there was one. That there was none is no
+    /// error. The deletion is queued before this returns.
     pub(crate) fn destroy_row(
         &self,
         id: RowId,

@@ -24,8 +24,8 @@ impl PgSessionStore {
     ///
     /// A login of another user ends what the handle stood for, also the first
     /// login of an anonymous session, and so does [`Login::drop_data`]. The
-    /// application reads the session for whoever opened the socket, and that can
-    /// be an attacker who planted the token before the login.
+    /// application reads the session for the client that opened the socket. That
+    /// can be an attacker who planted the token before the login.
     ///
     /// Otherwise it is safe to follow a handle, because it opens nothing: it is
     /// a digest, and no browser can send it as a cookie.
@@ -84,8 +84,8 @@ impl PgSessionStore {
     }
 
     /// The live row of this handle, also if it got another id since, but not if it
-    /// got another user: whoever held the handle did not hold that session. The
-    /// new id can be undone while it is looked up; then the first id is live again.
+    /// got another user: that session was never the handle's. The new id can be
+    /// undone while it is looked up; then the first id is live again.
     async fn row_behind(&self, id: &SessionId) -> Result<Option<Arc<Row>>, Error> {
         let Some(first) = self.row_of(id).await? else {
             return Ok(None);
@@ -140,7 +140,8 @@ impl PgSessionStore {
     /// requests. Returns whether there was one: `false` if it was destroyed or
     /// expired before.
     ///
-    /// It follows a session to a new id, as [`load`](Self::load) does.
+    /// It follows a session to a new id for one minute, also to another user's. It
+    /// shows nothing of that session.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionStore, SessionId};

@@ -537,6 +537,20 @@ mod tests {
             Self::on(dev_postgres::test_database().await.expect("a database")).await
         }
 
+        /// On a server that no other test uses.
+        async fn alone() -> (Server, Self) {
+            let server = Server::start().expect("a server");
+            let database = server.test_database().await.expect("a database");
+            (server, Self::on(database).await)
+        }
+
+        /// What ends statements over connections of this new role.
+        async fn endings_of(&self, role: &str, rights: &str) -> Arc<Endings> {
+            execute(&self.pool, &format!("CREATE ROLE {role} {rights}")).await;
+            let options = (*self.pool.connect_options()).clone().username(role);
+            Endings::new(PgPoolOptions::new().connect_lazy_with(options))
+        }
+
         async fn on(database: TestDatabase) -> Self {
             let pool = PgPool::connect(database.url()).await.expect("a pool");
             execute(&pool, "CREATE TABLE t (n int); INSERT INTO t VALUES (0)").await;
@@ -675,18 +689,14 @@ mod tests {
         }
         place.waits(stranger.backend.pid).await;
         release(lock).await;
-        stranger.ends().await.expect("nobody ended it");
+        stranger.ends().await.expect("it was left alone");
     }
 
     /// The server shows a role neither what others do nor since when.
     #[tokio::test]
     async fn a_look_that_may_see_nothing_ends_nothing() {
-        let server = Server::start().expect("a server");
-        let place = Place::on(server.test_database().await.expect("a database")).await;
-        execute(&place.pool, "CREATE ROLE weak LOGIN").await;
-        let options = place.pool.connect_options();
-        let weak = (*options).clone().username("weak");
-        let endings = Endings::new(PgPoolOptions::new().connect_lazy_with(weak));
+        let (_server, place) = Place::alone().await;
+        let endings = place.endings_of("weak", "LOGIN").await;
         let lock = place.lock().await;
         let stranger = place.waiting().await;
         let given_up = endings.give_up(stranger.backend);
@@ -695,17 +705,14 @@ mod tests {
         assert!(matches!(given_up.close().await, Ok(false)));
         place.waits(stranger.backend.pid).await;
         release(lock).await;
-        stranger.ends().await.expect("nobody ended it");
+        stranger.ends().await.expect("it was left alone");
     }
 
     #[tokio::test]
     async fn without_a_connection_to_look_over_nothing_is_ended() {
-        let server = Server::start().expect("a server");
-        let place = Place::on(server.test_database().await.expect("a database")).await;
-        execute(&place.pool, "CREATE ROLE barred LOGIN CONNECTION LIMIT 0").await;
-        let options = place.pool.connect_options();
-        let barred = (*options).clone().username("barred");
-        let endings = Endings::new(PgPoolOptions::new().connect_lazy_with(barred));
+        let (_server, place) = Place::alone().await;
+        let rights = "LOGIN CONNECTION LIMIT 0";
+        let endings = place.endings_of("barred", rights).await;
         let lock = place.lock().await;
         let waiting = place.waiting().await;
         let given_up = endings.give_up(waiting.backend);
@@ -714,15 +721,14 @@ mod tests {
         assert!(!endings.is_unsettled(waiting.backend));
         place.waits(waiting.backend.pid).await;
         release(lock).await;
-        waiting.ends().await.expect("nobody ended it");
+        waiting.ends().await.expect("it was left alone");
     }
 
     /// The look may reach the server later, and cancel what the connection does
     /// then.
     #[tokio::test]
     async fn after_a_look_without_an_answer_a_connection_serves_nothing() {
-        let server = Server::start().expect("a server");
-        let place = Place::on(server.test_database().await.expect("a database")).await;
+        let (_server, place) = Place::alone().await;
         let mut connection = place.connect().await;
         let probe = probe(&mut connection).await.expect("an answer");
         let backend = probe.expect("no transaction").backend;

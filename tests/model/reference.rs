@@ -189,8 +189,9 @@ struct View {
     user_in_flight: Option<String>,
     /// A touch that is sent with the save of another request shows what that saved.
     may_be_newer: bool,
-    /// Why a save failed whose caller did not wait for it.
-    unheard: Option<Failure>,
+    /// Why a save failed whose caller did not wait for it, and whether it was to
+    /// end a session or an id.
+    unheard: Option<(Failure, bool)>,
     /// The session had ended before the handler destroyed it.
     was_lost: bool,
     /// The end also of what the save in flight commits.
@@ -765,7 +766,7 @@ impl Model {
             Now::Take(key) => Some(Change::Take(key.clone())),
             Now::Append(key, tag) => Some(Change::Append(key.clone(), tag.clone())),
         };
-        if let Some(failure) = self.view(request, layer).unheard.take() {
+        if let Some((failure, _)) = self.view(request, layer).unheard.take() {
             self.drop_record(request, layer);
             return Err(failure);
         }
@@ -904,7 +905,7 @@ impl Model {
 
     /// `save` begins while no write of the table gets through.
     pub(crate) fn begin_save(&mut self, request: u8, layer: usize) -> Result<InFlight, Failure> {
-        if let Some(failure) = self.view(request, layer).unheard.take() {
+        if let Some((failure, _)) = self.view(request, layer).unheard.take() {
             self.drop_record(request, layer);
             return Err(failure);
         }
@@ -925,11 +926,12 @@ impl Model {
         save: InFlight,
         gives_up: bool,
     ) -> Expected {
+        let ends_something = save.0.ends_something();
         match self.pay_and_settle(request, layer, save.0) {
             Ok(()) => done(),
             Err(failure) => {
                 if gives_up {
-                    self.view(request, layer).unheard = Some(failure.clone());
+                    self.view(request, layer).unheard = Some((failure.clone(), ends_something));
                 }
                 Expected::Failed(failure)
             }
@@ -1348,8 +1350,12 @@ impl Model {
             return (Cookie::AsItIs, Ok(()));
         }
         let is_failure = status >= 500 || status == 408;
+        let drops = is_failure && !self.options.saves_on_failure;
         let unheard = self.view(request, layer).unheard.take();
-        if unheard.is_some() || (is_failure && !self.options.saves_on_failure) {
+        // A response that drops its changes reports no change.
+        let unheard = unheard.filter(|(_, ends_something)| !drops || *ends_something);
+        let unheard = unheard.map(|(failure, _)| failure);
+        if unheard.is_some() || drops {
             self.drop_record(request, layer);
         }
         let prepared = self.prepare(request, layer, false);
@@ -1515,6 +1521,10 @@ enum Fate {
 pub(crate) struct InFlight(Debt);
 
 impl Debt {
+    fn ends_something(&self) -> bool {
+        self.id != Id::Stays || self.doomed.is_some() || self.refused.is_some()
+    }
+
     fn unchanged(self) -> Settled {
         Settled {
             origin: self.origin,

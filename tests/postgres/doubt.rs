@@ -89,6 +89,13 @@ async fn a_change_whose_connection_was_cut_is_not_sent_again() {
 /// The row holds the change by then.
 #[tokio::test]
 async fn a_change_in_doubt_that_is_taken_back_is_written() {
+    for touches in [false, true] {
+        taken_back_in_doubt(touches).await;
+    }
+}
+
+/// A touch looks at the expiry alone.
+async fn taken_back_in_doubt(touches: bool) {
     let exposed = Exposed::new().await;
     let lock = exposed.site.lock_rows().await;
     let visit = UnderWay::begin(&exposed.browser, "/page", |gate| {
@@ -100,6 +107,10 @@ async fn a_change_in_doubt_that_is_taken_back_is_written() {
                 assert_eq!(error.kind(), ErrorKind::Unavailable);
             };
             tokio::join!(saving, gate.pass());
+            if touches {
+                session.touch()?;
+                session.save().await?;
+            }
             session.insert("n", 1)
         })
     })

@@ -522,6 +522,27 @@ async fn a_logout_clears_site_data_even_if_the_next_session_cannot_begin() {
 }
 
 #[tokio::test]
+async fn a_logout_whose_refused_row_stays_clears_no_site_data() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    sign_in(&site, &mut browser, "alice").await;
+    site.refuse("DELETE").await;
+    let layer = with_site_data(&site).valid_if(async |_, _| false);
+    for page in [
+        app_with(layer.clone(), async |session: Session| session.logout()),
+        app_with(layer, async |session: Session| {
+            session.logout()?;
+            session.save().await.expect_err("refused");
+            session.discard()
+        }),
+    ] {
+        let answer = browser.at(&page).peek("/page").await;
+        assert_eq!(answer.status, 503);
+        assert!(!answer.headers.contains_key("clear-site-data"));
+    }
+}
+
+#[tokio::test]
 async fn only_a_logout_clears_site_data() {
     let site = Site::new().await;
     let clears = async |handler: fn(&Session) -> Result<(), Error>| {

@@ -2,6 +2,7 @@
 //! waited for: each of these was a way to break a promise.
 
 use std::{
+    future::ready,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,13 +20,13 @@ use axum::{
     routing::get,
 };
 use axum_pg_session::{
-    CookieLifetime, Error, ErrorKind, Expiry, Key, LazySession, Login, PgSessionLayer,
-    PgSessionStore, Session, SessionId,
+    CookieLifetime, Error, ErrorKind, Expiry, FailurePolicy, Key, LazySession, Login,
+    PgSessionLayer, PgSessionStore, Session, SessionId,
 };
-use sqlx::{Postgres, Transaction, postgres::PgPoolOptions};
+use sqlx::{AssertSqlSafe, Postgres, Transaction, postgres::PgPoolOptions};
 use tokio::{
     sync::{Barrier, Semaphore},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 
 use crate::support::{
@@ -197,36 +198,54 @@ async fn a_discard_does_not_revive_what_the_check_refused() {
     assert_eq!(site.rows().count().await, 0);
 }
 
-/// A page that begins to save its session, gives that up, and goes on while the
-/// commit is held.
+/// A page that does `before`, and gives up on a save that something blocks. When
+/// the gate opens, it does `go_on`. Also returns its session.
+async fn gives_up_on_a_save<H, Fut>(
+    site: &Site,
+    browser: &Browser,
+    layer: PgSessionLayer,
+    before: Act,
+    go_on: H,
+) -> (UnderWay, Session)
+where
+    H: Fn(Session) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output: IntoResponse> + Send,
+{
+    let place = Arc::new(std::sync::Mutex::new(None));
+    let kept = Arc::clone(&place);
+    let visit = UnderWay::begin(browser, "/page", |gate| {
+        app_with(layer, async move |session: Session| {
+            before(&session)?;
+            assert!(polled_once(session.save()).await.is_none());
+            *kept.lock().expect("no panic") = Some(session.clone());
+            gate.pass().await;
+            Ok::<_, Error>(go_on(session).await)
+        })
+    })
+    .await;
+    patiently(until(|| site.is_blocked())).await;
+    let session = place.lock().expect("no panic").take();
+    (visit, session.expect("kept"))
+}
+
+/// A page that gave up on a save, and has returned while the commit is held.
 struct GaveUp {
     visit: UnderWay,
     held: Transaction<'static, Postgres>,
 }
 
 impl GaveUp {
-    async fn on_a_save(
-        site: &Site,
-        browser: &Browser,
-        before: fn(&Session) -> Result<(), Error>,
-        after: fn(&Session) -> Result<(), Error>,
-    ) -> Self {
+    async fn on_a_save(site: &Site, browser: &Browser, before: Act, after: Act) -> Self {
         let held = site.hold_commits().await;
         let has_returned = Arc::new(Semaphore::new(0));
         let returns = Arc::clone(&has_returned);
-        let visit = UnderWay::begin(browser, "/page", |gate| {
-            site.app_with(async move |session: Session| {
-                before(&session)?;
-                assert!(polled_once(session.save()).await.is_none());
-                gate.pass().await;
-                let outcome = after(&session);
-                // The response begins to wait for the save in the same poll.
-                returns.add_permits(1);
-                outcome
-            })
-        })
-        .await;
-        patiently(until(|| site.is_blocked())).await;
+        let go_on = move |session: Session| {
+            let outcome = after(&session);
+            // The response begins to wait for the save in the same poll.
+            returns.add_permits(1);
+            ready(outcome)
+        };
+        let (visit, _) = gives_up_on_a_save(site, browser, site.layer(), before, go_on).await;
         visit.go_on();
         drop(patiently(has_returned.acquire()).await.expect("open"));
         Self { visit, held }
@@ -243,6 +262,8 @@ impl GaveUp {
         drop(self.held);
     }
 }
+
+type Act = fn(&Session) -> Result<(), Error>;
 
 fn sign_in(session: &Session) -> Result<(), Error> {
     session.insert("secret", "alice's")?;
@@ -983,20 +1004,12 @@ async fn a_check_cannot_save_the_session_that_it_checks() {
 async fn gave_up_on_a_save_that_fails<H, Fut>(go_on: H) -> Answer
 where
     H: Fn(Session) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), Error>> + Send,
+    Fut: Future<Output: IntoResponse> + Send,
 {
     let (site, browser) = visited().await;
     let mut lock = site.lock_rows().await;
-    let visit = UnderWay::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            session.insert("paid", true)?;
-            assert!(polled_once(session.save()).await.is_none());
-            gate.pass().await;
-            go_on(session).await
-        })
-    })
-    .await;
-    patiently(until(|| site.is_blocked())).await;
+    let pays: Act = |session| session.insert("paid", true);
+    let (visit, _) = gives_up_on_a_save(&site, &browser, site.layer(), pays, go_on).await;
     let destroy = "DELETE FROM public.session";
     sqlx::query(destroy)
         .execute(&mut *lock)
@@ -1012,7 +1025,7 @@ where
 
 #[tokio::test]
 async fn a_save_that_fails_after_the_handler_gave_up_on_it_fails_the_response() {
-    let answer = gave_up_on_a_save_that_fails(async |_| Ok(())).await;
+    let answer = gave_up_on_a_save_that_fails(async |_| ()).await;
     assert_eq!(answer.status, 503);
     // What is changed since is not saved without it.
     let answer = gave_up_on_a_save_that_fails(async |session| session.insert("b", 1)).await;
@@ -1024,7 +1037,7 @@ async fn a_save_that_fails_after_the_handler_gave_up_on_it_fails_the_next_save()
     let answer = gave_up_on_a_save_that_fails(async |session| {
         let error = session.save().await.expect_err("the change is lost");
         assert_eq!(error.kind(), ErrorKind::Ended);
-        // It is told once.
+        // It is reported once.
         session.save().await
     })
     .await;
@@ -1032,35 +1045,122 @@ async fn a_save_that_fails_after_the_handler_gave_up_on_it_fails_the_next_save()
 }
 
 #[tokio::test]
-async fn a_save_that_comes_after_a_failed_response_is_an_error() {
+async fn an_error_page_of_the_handlers_own_reports_a_save_that_it_gave_up_on() {
+    let own = async |_| (StatusCode::GATEWAY_TIMEOUT, "try again later");
+    let answer = gave_up_on_a_save_that_fails(own).await;
+    assert_eq!(
+        (answer.status.as_u16(), &*answer.body),
+        (504, "try again later")
+    );
+}
+
+/// A page that gives up on a save of what `before` does, which the database then
+/// refuses, because `refused` is a part of the row. The response may conceal that.
+async fn gave_up_on_what_is_refused(refused: &str, before: Act, after: Act) -> (Site, Answer) {
     let (site, browser) = visited().await;
-    let (sender, sessions) = tokio::sync::oneshot::channel();
-    let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    let sql = "LOCK TABLE public.session IN SHARE ROW EXCLUSIVE MODE";
+    sqlx::query(sql).execute(&mut *lock).await.expect("a lock");
+    let layer = site.layer().on_save_failure(FailurePolicy::Continue);
+    let go_on = move |session: Session| ready(after(&session));
+    let (visit, _) = gives_up_on_a_save(&site, &browser, layer, before, go_on).await;
+    let refuse = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF NEW::text LIKE '%{refused}%' THEN RAISE 'refused by the test'; END IF;
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON public.session
+         FOR EACH ROW EXECUTE FUNCTION refuse()"
+    );
+    sqlx::raw_sql(AssertSqlSafe(refuse))
+        .execute(&mut *lock)
+        .await
+        .expect("a trigger");
+    lock.commit().await.expect("a commit");
+    site.settled().await;
+    let answer = visit.finish().await;
+    (site, answer)
+}
+
+#[tokio::test]
+async fn a_login_after_a_save_that_was_given_up_on_and_failed_is_made() {
+    let change: Act = |session| session.insert("paid", true);
+    let login: Act = |session| session.login("alice");
+    let (site, answer) = gave_up_on_what_is_refused("paid", change, login).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.token().is_some());
+    assert_eq!(site.store.user("alice").count().await.expect("a count"), 1);
+}
+
+#[tokio::test]
+async fn a_login_that_was_given_up_on_and_failed_is_never_concealed() {
+    let login: Act = |session| session.login("alice");
+    let change: Act = |session| session.insert("note", 1);
+    let (site, answer) = gave_up_on_what_is_refused("alice", login, change).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+    assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
+}
+
+#[tokio::test]
+async fn what_a_handler_gives_up_on_at_once_is_committed_before_its_response() {
+    let (site, mut browser) = visited().await;
+    let page = site.app_with(async |session: Session| {
+        let count = |n: Option<u8>| n.unwrap_or(0) + 1;
+        assert!(polled_once(session.update_now("n", count)).await.is_none());
+    });
+    assert_eq!(browser.at(&page).get("/page").await.status, 200);
+    assert_eq!(browser.get("/get/n").await.body, "1");
+}
+
+/// A save that waits for the response, which waits for a save that the handler gave
+/// up on. That one is through when this returns.
+async fn saves_behind_the_response<R>(
+    site: &Site,
+    browser: &Browser,
+    end: fn(&Session) -> R,
+) -> (UnderWay, JoinHandle<Result<(), Error>>)
+where
+    R: IntoResponse + Send + 'static,
+{
     let lock = site.lock_rows().await;
-    let visit = UnderWay::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            session.insert("b", 1)?;
-            assert!(polled_once(session.save()).await.is_none());
-            let sender = sender.lock().expect("no panic").take();
-            drop(sender.map(|sender| sender.send(session)));
-            gate.pass().await;
-            Ok::<_, Error>(StatusCode::INTERNAL_SERVER_ERROR)
-        })
-    })
-    .await;
-    patiently(until(|| site.is_blocked())).await;
-    // The response waits for the first save, and the second save for the response.
+    let change: Act = |session| session.insert("b", 1);
+    let go_on = move |session: Session| ready(end(&session));
+    let (visit, session) = gives_up_on_a_save(site, browser, site.layer(), change, go_on).await;
     visit.go_on();
     tokio::task::yield_now().await;
-    let session = sessions.await.expect("sent");
     session.insert("c", 1).expect("still open");
     let late = tokio::spawn(async move { session.save().await });
     tokio::task::yield_now().await;
     lock.commit().await.expect("a commit");
+    (visit, late)
+}
+
+#[tokio::test]
+async fn a_save_that_comes_after_a_failed_response_is_an_error() {
+    let (site, browser) = visited().await;
+    let fails = |_: &Session| StatusCode::INTERNAL_SERVER_ERROR;
+    let (visit, late) = saves_behind_the_response(&site, &browser, fails).await;
     assert_eq!(visit.answered().await.status, 500);
     let error = late.await.expect("no panic").expect_err("dropped");
     assert_eq!(error.kind(), ErrorKind::ResponseStarted);
     assert_eq!(site.rows().text().await, r#"{"a":"1","b":1}"#);
+}
+
+#[tokio::test]
+async fn a_save_behind_a_response_that_was_given_up_is_an_error() {
+    let (site, browser) = visited().await;
+    let held = site.hold_commits().await;
+    let signs_in = |session: &Session| session.login("alice");
+    let (visit, late) = saves_behind_the_response(&site, &browser, signs_in).await;
+    let waits = "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    patiently(until(async || texts(&site.pool, waits).await == ["1"])).await;
+    visit.answer.abort();
+    assert!(visit.answer.await.is_err());
+    drop(held);
+    late.await.expect("no panic").expect_err("undone");
+    let before = r#"{"a":"1","b":1}"#;
+    patiently(until(async || site.rows().text().await == before)).await;
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::support::{Browser, Rows, Site};
+use crate::support::{Browser, Rows, Site, page::polled_once};
 
 type Outcome = Result<(), Error>;
 
@@ -1023,9 +1023,7 @@ async fn a_save_that_the_handler_gave_up_on_still_gives_its_cookie() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| -> Outcome {
         session.insert("a", 1)?;
-        let save = std::pin::pin!(session.save());
-        let waker = Context::from_waker(std::task::Waker::noop());
-        assert!(save.poll(&mut { waker }).is_pending());
+        assert!(polled_once(session.save()).await.is_none());
         Ok(())
     });
     let mut browser = Browser::new(&app);
