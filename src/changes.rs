@@ -109,12 +109,7 @@ impl Changes {
     /// Those of the replay, and if a closure panics.
     pub(crate) fn replay_caught(&mut self, document: &mut Document) -> Result<(), Error> {
         let replayed = catch_unwind(AssertUnwindSafe(|| self.replay(document)));
-        replayed.unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Serialize,
-                "a closure given to Session::update panicked when it was replayed",
-            ))
-        })
+        replayed.unwrap_or_else(|_| Err(Error::panicked()))
     }
 
     fn fits_for_sure(&self, document: &Document) -> bool {

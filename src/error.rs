@@ -369,6 +369,13 @@ impl Error {
         )
     }
 
+    pub(crate) fn panicked() -> Self {
+        Self::new(
+            ErrorKind::Serialize,
+            "a closure that changes the session panicked",
+        )
+    }
+
     pub(crate) fn abandoned() -> Self {
         Self::new(
             ErrorKind::Unavailable,

@@ -113,8 +113,7 @@ where
 /// Closes the session for changes. Returns it if it was loaded before the
 /// response started.
 fn end_of_changes(session: LazySession) -> Option<LazySession> {
-    session.start_response();
-    session.looked_at().is_some().then_some(session)
+    session.start_response().then_some(session)
 }
 
 /// Decides what to save, by the response's status and the application's hooks.
@@ -122,6 +121,7 @@ fn closing(session: &LazySession, status: StatusCode) -> Closing {
     let config = session.config();
     Closing {
         keeps_changes: config.hooks.saves(session.head(), status),
+        is_failure: status.is_client_error() || status.is_server_error(),
         on_failure: config.on_save_failure,
         touch: match config.hooks.touches(session.head(), status) {
             true => Touch::IfDue,

@@ -73,6 +73,8 @@ struct Lazy {
     head: Option<Arc<Parts>>,
     session: OnceCell<Result<Session, Error>>,
     response_started: AtomicBool,
+    /// Whether the response saves the session, and closes it.
+    is_closed_by_response: AtomicBool,
     outer: Option<LazySession>,
 }
 
@@ -92,6 +94,7 @@ impl LazySession {
             head,
             session: OnceCell::new(),
             response_started: AtomicBool::new(false),
+            is_closed_by_response: AtomicBool::new(false),
             outer,
         }))
     }
@@ -112,7 +115,8 @@ impl LazySession {
         // Pairs with the fence of `start_response`: either the response sees
         // this session, or this call sees that the response has started.
         fence(Ordering::SeqCst);
-        if self.0.response_started.load(Ordering::Relaxed) {
+        let is_late = self.0.response_started.load(Ordering::Relaxed);
+        if is_late && !self.0.is_closed_by_response.load(Ordering::Relaxed) {
             session.iter().for_each(Session::close_for_changes);
         }
         session.clone()
@@ -209,9 +213,16 @@ impl LazySession {
         self.0.session.get()
     }
 
-    pub(crate) fn start_response(&self) {
+    /// Returns whether the session was loaded before, so that the response saves
+    /// it.
+    pub(crate) fn start_response(&self) -> bool {
         self.0.response_started.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
+        let is_loaded = self.looked_at().is_some();
+        self.0
+            .is_closed_by_response
+            .store(is_loaded, Ordering::Relaxed);
+        is_loaded
     }
 
     /// The request's head, if a hook of the layer uses it.

@@ -16,6 +16,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
+use tokio::task::unconstrained;
 use tracing::Instrument as _;
 
 use crate::{
@@ -598,8 +599,9 @@ impl Session {
         let (session, caller) = (self.clone(), Caller::default());
         let waiting = caller.waits();
         let saving = async move { session.save_now(last, caller).await }.in_current_span();
-        let mut saving = Box::pin(saving);
-        // The save takes its turn in this poll, before the response can.
+        // The save takes its turn in this poll, before the response can, even if the
+        // handler's task has used up its budget.
+        let mut saving = Box::pin(unconstrained(saving));
         let first = poll_fn(|context| Poll::Ready(saving.as_mut().poll(context))).await;
         let outcome = match first {
             Poll::Ready(outcome) => Ok(outcome),

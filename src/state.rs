@@ -159,6 +159,12 @@ pub(crate) struct State {
     new_id: NewId,
     /// The login that a save of this request is committing.
     login_in_flight: Option<Arc<Login>>,
+    /// Whether a save of this request is committing a new id of the origin's row.
+    is_new_id_in_flight: bool,
+    /// Whether such a commit may have succeeded without an answer. It is being
+    /// undone, which a change under the new id would prevent, and nobody has its
+    /// token.
+    is_new_id_in_doubt: bool,
     /// The handler called `touch`.
     is_touched: bool,
     /// The cookie's signature should be replaced with the next touch.
@@ -194,6 +200,8 @@ impl State {
             changes: Changes::default(),
             new_id: NewId::None,
             login_in_flight: None,
+            is_new_id_in_flight: false,
+            is_new_id_in_doubt: false,
             is_touched: false,
             renews_signature: false,
             is_confirmed: false,
@@ -439,6 +447,11 @@ impl State {
         self.farewell.signs_out
     }
 
+    /// Whether the handler destroyed the session, and it lives.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
     /// Whether that was executed, too.
     pub(crate) fn has_signed_out(&self) -> bool {
         self.executed_farewell.signs_out
@@ -453,8 +466,8 @@ impl State {
     pub(crate) fn refuse(&mut self) {
         self.forget_record();
         let origin = std::mem::replace(&mut self.origin, Origin::New);
-        if let Origin::Stored(row, token) | Origin::Moved(row, token) = origin {
-            self.refused = Some(RowToDelete { row, token });
+        if let Origin::Stored(row, _) | Origin::Moved(row, _) = origin {
+            self.refused = Some(RowToDelete { row });
         }
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
@@ -550,6 +563,8 @@ impl State {
     /// The session is now stored in `row`, which the new token opens.
     pub(crate) fn settle_begun(&mut self, row: Arc<Row>, token: Token) {
         self.login_in_flight = None;
+        self.is_new_id_in_flight = false;
+        self.is_new_id_in_doubt = false;
         self.settle_doubt();
         self.settle_stored(row, token);
     }
@@ -585,7 +600,10 @@ impl State {
     /// token.
     pub(crate) fn settle_failed(&mut self, error: &Error) {
         self.login_in_flight = None;
-        self.is_base_in_doubt |= error.kind() == ErrorKind::Unavailable;
+        let is_in_doubt = error.kind() == ErrorKind::Unavailable;
+        self.is_base_in_doubt |= is_in_doubt;
+        self.is_new_id_in_doubt |= is_in_doubt && self.is_new_id_in_flight;
+        self.is_new_id_in_flight = false;
         if error.kind() == ErrorKind::Ended && !self.is_ended {
             self.become_read_only(match error.retry_after() {
                 Some(retry_after) => ReadOnlyReason::Moved { retry_after },
@@ -597,8 +615,8 @@ impl State {
 
     fn become_read_only(&mut self, reason: ReadOnlyReason) {
         match std::mem::replace(&mut self.origin, Origin::ReadOnly(reason)) {
-            Origin::Stored(row, token) | Origin::Moved(row, token) => {
-                self.lost = Some(RowToDelete { row, token });
+            Origin::Stored(row, _) | Origin::Moved(row, _) => {
+                self.lost = Some(RowToDelete { row });
                 self.base = Arc::clone(&self.blank);
             }
             origin => self.origin = origin,
@@ -611,7 +629,13 @@ impl State {
     }
 
     pub(crate) fn settle_deleted(&mut self, farewell: Option<Farewell>) {
-        self.executed_farewell = farewell.unwrap_or(self.executed_farewell);
+        let Some(farewell) = farewell else {
+            return;
+        };
+        self.executed_farewell = farewell;
+        // The handler may have discarded it in the meantime.
+        self.farewell.removes_cookie |= farewell.removes_cookie;
+        self.farewell.signs_out |= farewell.signs_out;
     }
 
     /// These rows could not be deleted. The response tries it again.
@@ -621,8 +645,11 @@ impl State {
             return;
         }
         self.is_ended |= left.farewell.is_some();
-        if let Some(ended) = left.ended {
-            self.origin = Origin::Stored(ended.row, ended.token);
+        if let (Some(ended), Some(former)) = (left.ended, left.former) {
+            if matches!(former, Origin::ReadOnly(_)) {
+                self.lost = Some(ended);
+            }
+            self.origin = former;
         }
     }
 

@@ -15,9 +15,12 @@
 //! they are queued before the first wait, and if the future is dropped while it
 //! waits for an earlier save, a task queues them after that save.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::runtime::Handle;
@@ -97,13 +100,22 @@ impl Saving {
         }
     }
 
-    /// The first save that failed after its caller had left. It stands for all of
-    /// them.
+    /// A save that failed after its caller had left. It stands for all of them, so
+    /// it is one that no failure policy covers, if there is any.
     fn take_unreported(&mut self) -> Option<Failed> {
-        let mut unreported = self.failed.extract_if(.., |save| save.caller.has_left());
-        let mut first = unreported.next()?;
-        first.ends_something |= unreported.fold(false, |ends, save| ends | save.ends_something);
-        Some(first)
+        let unreported = self.failed.extract_if(.., |save| save.caller.has_left());
+        unreported.reduce(|one, other| {
+            let ends_something = one.ends_something || other.ends_something;
+            let is_covered = one.error.is_of_the_database();
+            Failed {
+                ends_something,
+                ..if is_covered && !other.error.is_of_the_database() {
+                    other
+                } else {
+                    one
+                }
+            }
+        })
     }
 }
 
@@ -111,6 +123,8 @@ impl Saving {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closing {
     pub(crate) keeps_changes: bool,
+    /// Whether it tells the client that the request failed.
+    pub(crate) is_failure: bool,
     pub(crate) on_failure: FailurePolicy,
     pub(crate) touch: Touch,
 }
@@ -130,9 +144,7 @@ impl Session {
             Some(save) => (save.ends_something, Err(save.error)),
             None => {
                 if let Some(change) = last {
-                    let mut state = self.open_state()?;
-                    state.apply(change)?;
-                    state.confirm();
+                    self.record_last(change, &caller, &mut saving)?;
                 }
                 (false, self.prepare())
             }
@@ -166,6 +178,36 @@ impl Session {
         }
     }
 
+    /// The changes that were recorded before stay if this one fails. A value that
+    /// is not taken is not lost, so nobody but the caller needs to know.
+    fn record_last(
+        &self,
+        change: Change,
+        caller: &Caller,
+        saving: &mut Saving,
+    ) -> Result<(), Error> {
+        let may_be_lost = !matches!(change, Change::Take(..));
+        let recorded = catch_unwind(AssertUnwindSafe(|| {
+            let mut state = self.open_state()?;
+            state.apply(change)?;
+            state.confirm();
+            Ok(())
+        }));
+        let error = match &recorded {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => Error::clone(error),
+            Err(_) => Error::panicked(),
+        };
+        if may_be_lost {
+            saving.failed.push(Failed {
+                error,
+                caller: caller.clone(),
+                ends_something: false,
+            });
+        }
+        recorded.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
     /// Closes the session for changes, saves them, and returns the cookie
     /// change of the response. The response carries that change even if this
     /// save failed, because an earlier save may have succeeded.
@@ -179,8 +221,10 @@ impl Session {
                 && error.is_of_the_database()
         };
         let unreported = match saving.take_unreported() {
-            // A response that drops its changes reports no change.
-            Some(save) if !closing.keeps_changes && !save.ends_something => None,
+            // The client learns that the request failed, and expects no change.
+            Some(save) if closing.is_failure && !closing.keeps_changes && !save.ends_something => {
+                None
+            }
             Some(save) if may_fail(&save.error, save.ends_something) => {
                 log_lost_changes(&save.error);
                 None
@@ -198,7 +242,11 @@ impl Session {
         if cookie.sets_the_token_of(&earlier) {
             self.drop_if_moved(cookie).await;
         }
-        let cookie = cookie.clone();
+        // The session should have been destroyed, so its token must not be sent.
+        let cookie = match self.state().is_ended() {
+            true => CookieChange::None,
+            false => cookie.clone(),
+        };
         let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
         let outcome = match unreported {
             // It was counted when it happened.
@@ -291,6 +339,7 @@ impl Session {
         };
         let (refused, ended) = (rows.refused.map(queue), rows.ended.map(queue));
         let mut left = Deletions {
+            former: rows.former,
             farewell: rows.farewell,
             ..Deletions::default()
         };
@@ -310,9 +359,6 @@ impl Session {
                     *cookie = CookieChange::Remove(row.terms());
                 }
                 Err(error) => {
-                    // The session should have been destroyed, so its token must
-                    // not be sent.
-                    *cookie = CookieChange::None;
                     left.ended = Some(row);
                     outcome = Err(error);
                 }

@@ -9,7 +9,7 @@ use crate::{
     document::{Document, Json},
     expiry::Timeouts,
     format::Terms,
-    id::{RowId, Token},
+    id::RowId,
     login::Login,
     store::Row,
 };
@@ -26,7 +26,6 @@ pub(crate) enum Touch {
 #[derive(Clone, Debug)]
 pub(crate) struct RowToDelete {
     pub(crate) row: Arc<Row>,
-    pub(super) token: Token,
 }
 
 impl RowToDelete {
@@ -82,8 +81,17 @@ pub(crate) struct Record {
     /// loaded, if that is known.
     pub(crate) outcome: Option<Arc<Document>>,
     /// The caller returns the committed value, which only the request's own row
-    /// may reveal. So the changes don't follow a session to its new id.
+    /// may reveal.
     pub(crate) is_confirmed: bool,
+    /// The request gave the row a new id, and does not know whether it succeeded.
+    pub(crate) is_new_id_in_doubt: bool,
+}
+
+impl Record {
+    /// Whether the changes may follow the session to its new id.
+    pub(crate) fn may_follow(&self) -> bool {
+        !self.is_confirmed && !self.is_new_id_in_doubt
+    }
 }
 
 /// The rows that a request deletes.
@@ -93,6 +101,8 @@ pub(crate) struct Deletions {
     pub(crate) refused: Option<RowToDelete>,
     /// The row of the session that the handler destroyed.
     pub(crate) ended: Option<RowToDelete>,
+    /// The origin before it was destroyed.
+    pub(crate) former: Option<Origin>,
     /// If the handler destroyed a session, even without a row.
     pub(crate) farewell: Option<Farewell>,
 }
@@ -141,6 +151,7 @@ impl State {
             outcome: (self.misfit().is_none() && matches!(self.origin, Origin::Stored(..)))
                 .then(|| Arc::clone(&self.document)),
             is_confirmed,
+            is_new_id_in_doubt: self.is_new_id_in_doubt,
             changes: self.changes.take(),
         };
         let id = match &mut self.new_id {
@@ -151,6 +162,8 @@ impl State {
         if let NewId::Login(login) = &id {
             self.login_in_flight = Some(Arc::clone(login));
         }
+        self.is_new_id_in_flight = matches!(id, NewId::Login(_) | NewId::Cycle)
+            && matches!(self.origin, Origin::Stored(..));
         self.is_touched = false;
         PendingWrites {
             deletions,
@@ -179,9 +192,11 @@ impl State {
     /// Takes the rows to delete, and nothing else.
     pub(crate) fn take_deletions(&mut self) -> Deletions {
         let is_executed = self.is_ended && self.new_id != NewId::End;
+        let former = self.is_ended.then(|| self.origin.clone());
         Deletions {
             refused: self.refused.take(),
             farewell: is_executed.then_some(self.farewell),
+            former,
             ended: self.take_ended(),
         }
     }
@@ -193,9 +208,7 @@ impl State {
             return None;
         }
         match std::mem::replace(&mut self.origin, Origin::New) {
-            Origin::Stored(row, token) | Origin::Moved(row, token) => {
-                Some(RowToDelete { row, token })
-            }
+            Origin::Stored(row, _) | Origin::Moved(row, _) => Some(RowToDelete { row }),
             Origin::ReadOnly(_) if self.lost.is_some() => self.lost.take(),
             origin => {
                 self.origin = origin;

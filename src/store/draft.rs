@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    Error,
     document::Document,
     expiry::Extent,
     state::Touch,
@@ -29,19 +30,51 @@ impl Draft {
     }
 }
 
-/// What the orders, replayed one after the other, make of the row. `None` when
-/// no order is left.
-pub(super) fn compose(row: &Arc<Row>, orders: &mut Vec<SaveOrder>, meter: &Meter) -> Option<Draft> {
-    let loaded = row.document()?;
+/// Whether a row was read while the requests were waiting for their save.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Age {
+    Fresh,
+    /// Another process may have written it since.
+    Remembered,
+}
+
+/// What became of the orders.
+pub(super) enum Composed {
+    Draft(Draft),
+    /// All of them were refused.
+    Nothing,
+    /// The remembered row does not fit them, and a fresh one may.
+    Misfit,
+}
+
+/// What the orders, replayed one after the other, make of the row. An order that
+/// does not fit it is answered and leaves no trace.
+pub(super) fn compose(
+    row: &Arc<Row>,
+    age: Age,
+    orders: &mut Vec<SaveOrder>,
+    meter: &Meter,
+) -> Composed {
+    let Some(loaded) = row.document() else {
+        return Composed::Nothing;
+    };
     let document = match known_outcome(row, orders) {
         Some(outcome) => outcome,
         None => {
             meter.replayed(replays(row, orders));
-            replay_all(Document::clone(loaded), orders)
+            let (document, misfits) = replay_all(Document::clone(loaded), orders);
+            if age == Age::Remembered && !misfits.is_empty() {
+                return Composed::Misfit;
+            }
+            refuse(orders, misfits);
+            Arc::new(document)
         }
     };
+    if orders.is_empty() {
+        return Composed::Nothing;
+    }
     let extent = extent(row, &document, orders);
-    (!orders.is_empty()).then(|| Draft {
+    Composed::Draft(Draft {
         is_changed: document != *loaded,
         has_changes: orders.iter().any(|order| !order.record.changes.is_empty()),
         content: document.into(),
@@ -67,20 +100,21 @@ fn replays(row: &Arc<Row>, orders: &[SaveOrder]) -> usize {
     orders.count()
 }
 
-/// One that fails is answered and leaves no trace.
-fn replay_all(mut document: Document, orders: &mut Vec<SaveOrder>) -> Arc<Document> {
-    let mut failures = Vec::new();
-    let mut index = 0;
-    while index < orders.len() {
-        match orders[index].record.changes.replay_caught(&mut document) {
-            Ok(()) => index += 1,
-            Err(error) => failures.push((orders.remove(index), error)),
+/// Also returns the places of the orders that do not fit, with the reasons.
+fn replay_all(mut document: Document, orders: &mut [SaveOrder]) -> (Document, Vec<(usize, Error)>) {
+    let mut misfits = Vec::new();
+    for (place, order) in orders.iter_mut().enumerate() {
+        if let Err(error) = order.record.changes.replay_caught(&mut document) {
+            misfits.push((place, error));
         }
     }
-    for (order, error) in failures {
-        order.answer(Err(error));
+    (document, misfits)
+}
+
+fn refuse(orders: &mut Vec<SaveOrder>, misfits: Vec<(usize, Error)>) {
+    for (place, error) in misfits.into_iter().rev() {
+        orders.remove(place).answer(Err(error));
     }
-    Arc::new(document)
 }
 
 fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent> {

@@ -15,7 +15,7 @@ use crate::{
     id::RowId,
     store::{
         database::out_of_time,
-        draft::{Draft, compose},
+        draft::{Age, Composed, Draft, compose},
         entries::{LoadRow, SaveRow, TouchRow, Written},
         reissue::moved,
         row::Row,
@@ -40,14 +40,6 @@ enum Attempt {
     /// The connection was lost before the answer.
     InDoubt(Error),
     Failed(Error),
-}
-
-/// Whether a row was read while the requests were waiting for their save.
-#[derive(PartialEq)]
-enum Age {
-    Fresh,
-    /// Another process may have written it since.
-    Remembered,
 }
 
 impl Writer {
@@ -97,8 +89,10 @@ impl Writer {
             if row.successor().is_some() {
                 return Ok(Place::Forwarded(row));
             }
-            let Some(draft) = compose(&row, orders, self.meter()) else {
-                return Ok(Place::Here(row));
+            let draft = match compose(&row, age, orders, self.meter()) {
+                Composed::Draft(draft) => draft,
+                Composed::Nothing => return Ok(Place::Here(row)),
+                Composed::Misfit => continue,
             };
             if age == Age::Remembered && draft.is_undone() {
                 continue;
@@ -229,7 +223,7 @@ impl Writer {
             // A login that discards the data leads nowhere.
             let successor = old.successor().filter(|id| !id.as_str().is_empty());
             match successor {
-                Some(successor) if !order.record.is_confirmed => {
+                Some(successor) if order.record.may_follow() => {
                     // Another attempt depends on the id that the request has.
                     order.forwarded.get_or_insert_with(|| moved(old.times));
                     self.submit(successor, Write::Save(order));

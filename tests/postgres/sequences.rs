@@ -21,9 +21,9 @@ use axum::{
 };
 use axum_pg_session::{
     CookieLifetime, Error, ErrorKind, Expiry, FailurePolicy, Key, LazySession, Login,
-    PgSessionLayer, PgSessionStore, Session, SessionId,
+    PgSessionLayer, PgSessionStore, Session, SessionId, SiteData,
 };
-use sqlx::{AssertSqlSafe, Postgres, Transaction, postgres::PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction, postgres::PgPoolOptions};
 use tokio::{
     sync::{Barrier, Semaphore},
     task::{JoinHandle, JoinSet},
@@ -1054,28 +1054,38 @@ async fn an_error_page_of_the_handlers_own_reports_a_save_that_it_gave_up_on() {
     );
 }
 
-/// A page that gives up on a save of what `before` does, which the database then
-/// refuses, because `refused` is a part of the row. The response may conceal that.
-async fn gave_up_on_what_is_refused(refused: &str, before: Act, after: Act) -> (Site, Answer) {
-    let (site, browser) = visited().await;
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    let sql = "LOCK TABLE public.session IN SHARE ROW EXCLUSIVE MODE";
-    sqlx::query(sql).execute(&mut *lock).await.expect("a lock");
-    let layer = site.layer().on_save_failure(FailurePolicy::Continue);
-    let go_on = move |session: Session| ready(after(&session));
-    let (visit, _) = gives_up_on_a_save(&site, &browser, layer, before, go_on).await;
+async fn lock_table(transaction: &mut PgConnection) {
+    sqlx::query("LOCK TABLE public.session IN SHARE ROW EXCLUSIVE MODE")
+        .execute(transaction)
+        .await
+        .expect("a lock");
+}
+
+async fn refuse_rows_with(transaction: &mut PgConnection, word: &str) {
     let refuse = format!(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             IF NEW::text LIKE '%{refused}%' THEN RAISE 'refused by the test'; END IF;
+             IF NEW::text LIKE '%{word}%' THEN RAISE 'refused by the test'; END IF;
              RETURN NEW;
          END $$;
          CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON public.session
          FOR EACH ROW EXECUTE FUNCTION refuse()"
     );
     sqlx::raw_sql(AssertSqlSafe(refuse))
-        .execute(&mut *lock)
+        .execute(transaction)
         .await
         .expect("a trigger");
+}
+
+/// A page that gives up on a save of what `before` does, which the database then
+/// refuses, because `refused` is a part of the row. The response may conceal that.
+async fn gave_up_on_what_is_refused(refused: &str, before: Act, after: Act) -> (Site, Answer) {
+    let (site, browser) = visited().await;
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    lock_table(&mut lock).await;
+    let layer = site.layer().on_save_failure(FailurePolicy::Continue);
+    let go_on = move |session: Session| ready(after(&session));
+    let (visit, _) = gives_up_on_a_save(&site, &browser, layer, before, go_on).await;
+    refuse_rows_with(&mut lock, refused).await;
     lock.commit().await.expect("a commit");
     site.settled().await;
     let answer = visit.finish().await;
@@ -1591,4 +1601,255 @@ async fn of_two_touches_of_a_session_that_was_ended_none_sends_its_token() {
     drop(held);
     assert!(first.answered().await.sets_no_cookie());
     assert!(second.answered().await.sets_no_cookie());
+}
+
+/// Visits a page while a trigger refuses to delete rows.
+async fn while_nothing_is_deleted<H, T>(site: &Site, browser: &Browser, page: H) -> Answer
+where
+    H: Handler<T, ()>,
+    T: 'static,
+{
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'not now'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION refuse()";
+    execute(&site.pool, refuse).await;
+    let answer = browser.at(&site.app_with(page)).peek("/page").await;
+    execute(&site.pool, "DROP TRIGGER refuse ON session").await;
+    answer
+}
+
+#[tokio::test]
+async fn a_destroy_that_failed_and_is_discarded_leaves_the_cookie_of_an_earlier_save() {
+    for (site, mut browser) in with_and_without_a_row().await {
+        let page = async |session: Session| {
+            session.login("alice")?;
+            session.save().await?;
+            session.destroy()?;
+            session.save().await.expect_err("refused");
+            session.discard()
+        };
+        let answer = while_nothing_is_deleted(&site, &browser, page).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.token().is_some());
+        browser.accept(&answer);
+        let page = async |session: Session| session.user_id().unwrap_or_default();
+        let answer = browser.at(&site.app_with(page)).get("/page").await;
+        assert_eq!(answer.body, "alice");
+    }
+}
+
+#[tokio::test]
+async fn a_destroy_that_failed_sends_no_cookie_of_an_earlier_save() {
+    for (site, browser) in with_and_without_a_row().await {
+        let page = async |session: Session| {
+            session.login("alice")?;
+            session.save().await?;
+            session.destroy()
+        };
+        let answer = while_nothing_is_deleted(&site, &browser, page).await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.sets_no_cookie());
+    }
+}
+
+#[tokio::test]
+async fn a_destroy_under_an_old_id_that_failed_and_is_discarded_leaves_what_was_saved() {
+    let (site, browser) = visited().await;
+    let other_tab = (browser.clone(), site.app());
+    let page = move |session: Session| {
+        let (browser, app) = other_tab.clone();
+        async move {
+            browser.at(&app).get("/cycle").await;
+            session.insert("a", 2)?;
+            session.save().await?;
+            session.destroy()?;
+            session.save().await.expect_err("refused");
+            session.discard()?;
+            assert_eq!(session.get::<u8>("a")?, Some(2));
+            session.insert("a", 1)
+        }
+    };
+    let answer = while_nothing_is_deleted(&site, &browser, page).await;
+    assert_eq!(answer.status, 200);
+    let live = "SELECT session->>'a' FROM session WHERE session->>'a' IS NOT NULL";
+    assert_eq!(texts(&site.pool, live).await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_destroy_that_was_executed_before_it_is_discarded_removes_the_cookie() {
+    let (site, mut browser) = visited().await;
+    let lock = site.lock_rows().await;
+    let ends: Act = |session| session.logout();
+    let discards = |session: Session| ready(session.discard());
+    let layer = site.layer().clear_site_data([SiteData::Storage]);
+    let (visit, session) = gives_up_on_a_save(&site, &browser, layer, ends, discards).await;
+    session.discard().expect("open");
+    lock.commit().await.expect("a commit");
+    site.settled().await;
+    let answer = visit.finish().await;
+    assert_eq!(answer.status, 200);
+    browser.accept(&answer);
+    assert!(browser.jar.is_empty());
+    assert!(answer.headers.contains_key("clear-site-data"));
+}
+
+/// Its turn comes after that of a save, and then it does not fit.
+#[tokio::test]
+async fn an_update_that_was_given_up_on_and_refused_fails_the_response() {
+    for panics in [false, true] {
+        let (site, browser) = visited().await;
+        let lock = site.lock_rows().await;
+        let pays: Act = |session| session.insert("paid", true);
+        let (visit, session) =
+            gives_up_on_a_save(&site, &browser, site.layer(), pays, async |_| ()).await;
+        let add = move |n: Option<u8>| {
+            assert!(!panics, "of the test");
+            n.unwrap_or(0) + 1
+        };
+        let key = if panics { "n" } else { "a" };
+        assert!(polled_once(session.update_now(key, add)).await.is_none());
+        lock.commit().await.expect("a commit");
+        site.settled().await;
+        assert!(visit.finish().await.status.is_server_error());
+        assert_eq!(site.rows().text().await, r#"{"a":"1","paid":true}"#);
+    }
+}
+
+/// No token opens the new id, so that a change there would be lost, and keep the
+/// new id.
+#[tokio::test]
+async fn after_a_new_id_in_doubt_no_change_follows_to_it() {
+    for login in [false, true] {
+        let (site, mut browser) = visited().await;
+        let before = site.rows().dump().await;
+        let held = site.hold_commits().await;
+        let store = site.elsewhere().await.timeout(Duration::from_millis(300));
+        let visit = UnderWay::begin(&browser, "/page", |gate| {
+            app_with(PgSessionLayer::new(store), async move |session: Session| {
+                match login {
+                    true => session.login("alice")?,
+                    false => session.cycle_id()?,
+                }
+                session.save().await.expect_err("too late");
+                gate.pass().await;
+                session.insert("flash", 1)
+            })
+        })
+        .await;
+        drop(held);
+        let answer = visit.finish().await;
+        site.settled().await;
+        patiently(until(async || {
+            let now = site.rows().dump().await;
+            now == before || answer.status == 200
+        }))
+        .await;
+        // Before it was undone, or after it.
+        match answer.status.as_u16() {
+            503 => assert_eq!(browser.get("/keys").await.body, "a"),
+            _ => assert_eq!(browser.get("/keys").await.body, "a,flash"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_load_in_the_background_leaves_the_session_open_for_the_hook_of_its_response() {
+    let (site, mut browser) = visited().await;
+    let lock = site.lock_rows().await;
+    let layer = site
+        .layer()
+        .before_save(|session| session.insert("saved", true));
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let visit = UnderWay::begin(&browser, "/page", |gate| {
+        app_with(layer, async move |lazy: LazySession| {
+            let session = lazy.load().await?;
+            session.insert("b", 1)?;
+            assert!(polled_once(session.save()).await.is_none());
+            sender.send(lazy).expect("open");
+            gate.pass().await;
+            session.insert("c", 1)
+        })
+    })
+    .await;
+    let lazy = receiver.recv().await.expect("sent");
+    patiently(until(|| site.is_blocked())).await;
+    visit.go_on();
+    tokio::task::yield_now().await;
+    lazy.load().await.expect("loaded");
+    lock.commit().await.expect("a commit");
+    assert_eq!(visit.answered().await.status, 200);
+    assert_eq!(browser.get("/keys").await.body, "a,b,saved,c");
+}
+
+/// Also where the application says that this response saves nothing.
+#[tokio::test]
+async fn a_page_that_saves_nothing_reports_a_save_that_its_handler_gave_up_on() {
+    let (site, browser) = visited().await;
+    let mut lock = site.lock_rows().await;
+    let pays: Act = |session| session.insert("paid", true);
+    let layer = site.layer().save_if(|_, _| false);
+    let (visit, _) = gives_up_on_a_save(&site, &browser, layer, pays, async |_| ()).await;
+    sqlx::query("DELETE FROM public.session")
+        .execute(&mut *lock)
+        .await
+        .expect("rows");
+    lock.commit().await.expect("a commit");
+    site.settled().await;
+    assert_eq!(visit.finish().await.status, 503);
+}
+
+/// A failure of the database may be concealed, and a refusal by the application not.
+#[tokio::test]
+async fn of_two_saves_that_were_given_up_on_the_refused_one_is_reported() {
+    let (site, browser) = visited().await;
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    lock_table(&mut lock).await;
+    let layer = site
+        .layer()
+        .on_save_failure(FailurePolicy::Continue)
+        .before_save(|session| match session.contains_key("bad") {
+            true => Err(Error::application("bad")),
+            false => Ok(()),
+        });
+    let visit = UnderWay::begin(&browser, "/page", |gate| {
+        app_with(layer, async move |session: Session| {
+            session.insert("paid", true)?;
+            let mut save = Box::pin(session.save());
+            assert!(polled_once(&mut save).await.is_none());
+            let mut update = Box::pin(session.update_now("bad", |_: Option<u8>| 1));
+            assert!(polled_once(&mut update).await.is_none());
+            gate.pass().await;
+            Ok::<_, Error>(())
+        })
+    })
+    .await;
+    patiently(until(|| site.is_blocked())).await;
+    refuse_rows_with(&mut lock, "paid").await;
+    lock.commit().await.expect("a commit");
+    site.settled().await;
+    assert_eq!(visit.finish().await.status, 503);
+    assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
+}
+
+/// What the process remembers of the row may be older than the row.
+#[tokio::test]
+async fn a_change_that_only_an_older_row_refuses_is_made() {
+    let (site, browser) = visited().await;
+    let visit = UnderWay::begin(&browser, "/page", |gate| {
+        app_with(site.layer(), async move |session: Session| {
+            session.update("n", |n: Option<u8>| n.unwrap_or(0) + 1)?;
+            gate.pass().await;
+            Ok::<_, Error>(())
+        })
+    })
+    .await;
+    let other = site.app_with(async |session: Session| session.insert("n", "text"));
+    browser.at(&other).peek("/page").await;
+    execute(
+        &site.pool,
+        r#"UPDATE session SET session = '{"a":"1","n":7}'"#,
+    )
+    .await;
+    assert_eq!(visit.finish().await.status, 200);
+    assert_eq!(site.rows().text().await, r#"{"a":"1","n":8}"#);
 }
