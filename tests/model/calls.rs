@@ -10,8 +10,11 @@ use serde_json::Value;
 
 use crate::{
     program::{BAD, Call, CookieChoice, ExpiryChoice, FAIL},
-    reference::{Seen, key_name, tag_text, user_name},
+    reference::{Seen, key_name, own_timeouts, tag_text, user_name},
 };
+
+/// More than any login of a program is ago, in seconds.
+const EVER: f64 = 1e9;
 
 /// Whether the crate has `take`, `update_now`, `save_if` and a cookie's
 /// lifetime of a session's own.
@@ -77,14 +80,14 @@ fn append(value: Option<String>, tag: &str) -> String {
 }
 
 fn expiry(choice: ExpiryChoice) -> Expiry {
-    const HOUR: Duration = Duration::from_secs(3600);
-    match choice {
-        ExpiryChoice::Default => Expiry::Default,
-        ExpiryChoice::Idle => Expiry::Idle(HOUR * 10),
-        ExpiryChoice::Timeouts => Expiry::Timeouts {
-            idle: HOUR * 20,
-            absolute: HOUR * 200,
+    let (idle, absolute) = own_timeouts(choice);
+    match (idle, absolute) {
+        (Some(idle), Some(absolute)) => Expiry::Timeouts {
+            idle: Duration::from_secs_f64(idle),
+            absolute: Duration::from_secs_f64(absolute),
         },
+        (Some(idle), None) => Expiry::Idle(Duration::from_secs_f64(idle)),
+        (None, _) => Expiry::Default,
     }
 }
 
@@ -100,6 +103,26 @@ fn with_lifetime(login: Login, choice: CookieChoice) -> Login {
         CookieChoice::Default => login,
         choice => login.cookie_lifetime(lifetime(choice)),
     }
+}
+
+/// Seconds since the login, as `authenticated_within` tells of all durations.
+fn age_of_login(session: &Session) -> Option<f64> {
+    let is_within = |seconds| session.authenticated_within(Duration::from_secs_f64(seconds));
+    if !is_within(EVER) {
+        return None;
+    }
+    let (mut less, mut enough) = (0.0, EVER);
+    if is_within(less) {
+        return Some(less);
+    }
+    while enough - less > 1e-4 {
+        let middle = f64::midpoint(less, enough);
+        match is_within(middle) {
+            true => enough = middle,
+            false => less = middle,
+        }
+    }
+    Some(enough)
 }
 
 /// A call that waits for nothing.
@@ -121,9 +144,7 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
         Call::IsNew => Seen::Truth(session.is_new()),
         Call::Id => Seen::Handle(session.id().map(|id| id.to_string())),
         Call::UserId => Seen::User(session.user_id()),
-        Call::AuthenticatedWithin => {
-            Seen::Truth(session.authenticated_within(Duration::from_secs(3600)))
-        }
+        Call::AuthenticatedWithin => Seen::Age(age_of_login(session)),
         Call::ExpiresAt => Seen::Truth(session.expires_at().is_some()),
         Call::Insert(key) => done(session.insert(key_name(*key), tag_text)),
         Call::InsertNumber(key) => done(session.insert(key_name(*key), tag)),

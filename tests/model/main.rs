@@ -3,7 +3,8 @@
 //!
 //! A program is what two to five requests of up to three cookie jars do to
 //! their sessions, one step after the other: any calls of the public API, the
-//! ways in which a handler can end, and what an administrator does in between
+//! ways in which a handler can end, and what an administrator does in between.
+//! Hours pass between two requests, and another deployment has other timeouts
 //! ([`program`]). Each step is played on a real table through the real layer
 //! ([`world`], [`play`]), and predicted by a state machine that does no I/O
 //! ([`reference`]). What does not come true is a violation, and so is what

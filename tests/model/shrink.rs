@@ -2,7 +2,9 @@
 
 use crate::{
     play::{Violation, play},
-    program::{BeforeSave, Call, End, Event, Format, Limit, Options, Program, Taking},
+    program::{
+        BeforeSave, Break, Call, Deployment, End, Event, Format, Limit, Options, Program, Taking,
+    },
     world::Lane,
 };
 
@@ -79,7 +81,7 @@ impl Shrinking<'_> {
     }
 
     async fn simplify_options(&mut self) {
-        let simpler: [fn(&mut Options); 10] = [
+        let simpler: [fn(&mut Options); 12] = [
             |options| *options = Options::default(),
             |options| options.format = Format::Native,
             |options| options.limit = Limit::None,
@@ -93,6 +95,8 @@ impl Shrinking<'_> {
             },
             |options| options.saves_on_failure = false,
             |options| options.two_layers = false,
+            |options| options.browser_cookies = false,
+            |options| options.deployment = Deployment::Default,
         ];
         for change in simpler {
             let mut candidate = self.best.clone();
@@ -175,6 +179,9 @@ fn simpler(event: &Event) -> Vec<Event> {
             request: *request,
             end: End::Ok,
         }],
+        Event::TimePasses(time) if *time != Break::TwentyMinutes => {
+            vec![Event::TimePasses(Break::TwentyMinutes)]
+        }
         Event::Call {
             request,
             layer,
