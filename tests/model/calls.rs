@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     program::{BAD, Call, CookieChoice, ExpiryChoice, FAIL},
-    reference::{Seen, key_name, own_timeouts, tag_text, user_name},
+    reference::{Seen, key_name, own_timeouts, tag_float, tag_text, user_name},
 };
 
 /// More than any login of a program is ago, in seconds.
@@ -148,6 +148,7 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
         Call::ExpiresAt => Seen::Truth(session.expires_at().is_some()),
         Call::Insert(key) => done(session.insert(key_name(*key), tag_text)),
         Call::InsertNumber(key) => done(session.insert(key_name(*key), tag)),
+        Call::InsertFloat(key) => done(session.insert(key_name(*key), tag_float(tag))),
         Call::InsertByKey(key) => done(session.insert(TYPED[usize::from(*key % 3)], tag_text)),
         Call::InsertReserved => done(session.insert("_session", tag_text)),
         Call::InsertBad => done(session.insert(BAD, tag_text)),

@@ -212,6 +212,8 @@ pub(crate) enum Call {
     ExpiresAt,
     Insert(u8),
     InsertNumber(u8),
+    /// A number with as many digits as a float has.
+    InsertFloat(u8),
     InsertByKey(u8),
     InsertReserved,
     InsertBad,
@@ -709,7 +711,10 @@ impl Draft<'_> {
             5 => Call::Id,
             6 => Call::ContainsKey(key),
             7 => Call::Insert(key),
-            8 => Call::InsertNumber(key),
+            8 => match self.random.one_in(2) {
+                true => Call::InsertNumber(key),
+                false => Call::InsertFloat(key),
+            },
             9 => Call::Update(key),
             10 => Call::Remove(key),
             11 => Call::Clear,

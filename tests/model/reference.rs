@@ -1721,6 +1721,14 @@ pub(crate) fn tag_text(tag: u64) -> String {
     format!("t{tag}")
 }
 
+/// The tag with a fraction that takes all digits of a float.
+pub(crate) fn tag_float(tag: u64) -> f64 {
+    let scrambled = tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let whole = u32::try_from(tag).expect("there are few tags");
+    let fraction = u32::try_from(scrambled).expect("32 bits");
+    f64::from(whole) + f64::from(fraction) / f64::from(u32::MAX)
+}
+
 impl View {
     fn call(&mut self, call: &Call, tag: u64, has_users: bool, format: Format) -> Expected {
         use Expected::Is;
@@ -1735,7 +1743,7 @@ impl View {
                 }
             }
             Call::GetAsNumber(key) => match self.document.values.get(key_name(*key)) {
-                Some(Value::String(_)) => failed(ErrorKind::Deserialize),
+                Some(value) if !value.is_u64() => failed(ErrorKind::Deserialize),
                 value => Is(Seen::Value(value.cloned())),
             },
             Call::ContainsKey(key) => Is(Seen::Truth(
@@ -1760,6 +1768,7 @@ impl View {
                 self.insert(key_name(*key), Value::from(text))
             }
             Call::InsertNumber(key) => self.insert(key_name(*key), Value::from(tag)),
+            Call::InsertFloat(key) => self.insert(key_name(*key), Value::from(tag_float(tag))),
             Call::InsertBad => self.insert(BAD, Value::from(text)),
             Call::InsertFail => self.insert(FAIL, Value::from(text)),
             Call::Update(key) => {

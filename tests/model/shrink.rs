@@ -234,6 +234,7 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
         }
         Call::InsertByKey(key)
         | Call::InsertNumber(key)
+        | Call::InsertFloat(key)
         | Call::Update(key)
         | Call::TypedUpdate(key)
         | Call::Replace(key) => vec![Call::Insert(*key)],
