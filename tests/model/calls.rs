@@ -1,9 +1,14 @@
 //! The calls of a program, made on a real session.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use axum_pg_session::{
-    CookieLifetime, Error, ErrorKind, Expiry, Key, Login, PgSessionLayer, Session, TypedSession,
+    CookieLifetime, Error, ErrorKind, Expiry, Key, LazySession, Login, PgSessionLayer, Session,
+    TypedSession,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +18,8 @@ use crate::{
     reference::{Seen, key_name, own_timeouts, tag_float, tag_text, user_name},
 };
 
+/// Far more than a call takes that waits for nothing.
+const STUCK: Duration = Duration::from_secs(1);
 /// More than any login of a program is ago, in seconds.
 const EVER: f64 = 1e9;
 
@@ -125,6 +132,48 @@ fn age_of_login(session: &Session) -> Option<f64> {
     Some(enough)
 }
 
+/// An update whose closure uses its own session, which must be an error there.
+fn update_inside(session: &Session, key: &'static str, tag: String) -> Seen {
+    let (session, inside) = (session.clone(), Arc::new(Mutex::new(None)));
+    let found = Arc::clone(&inside);
+    let (sender, receiver) = mpsc::channel();
+    // A call that waits for itself would take its thread along.
+    thread::spawn(move || {
+        let mut own = Some(session.clone());
+        let updated = session.update(key, move |value: Option<String>| {
+            if let Some(own) = own.take() {
+                let used = own.insert(key, "inside").err().map(|error| error.kind());
+                found.lock().expect("no panic").replace(used);
+            }
+            append(value, &tag)
+        });
+        drop(sender.send(outcome(updated, |value| text(Some(value)))));
+    });
+    let Ok(seen) = receiver.recv_timeout(STUCK) else {
+        return Seen::Stuck;
+    };
+    let inside = inside.lock().expect("no panic").take();
+    match inside {
+        None | Some(Some(ErrorKind::Reentrant)) => seen,
+        Some(Some(kind)) => Seen::Failed(kind, None),
+        Some(None) => Seen::Done,
+    }
+}
+
+/// Whether a check of `valid_if` may neither save its session nor load it.
+pub(crate) async fn refuses_its_check(session: &Session, lazy: Option<LazySession>) -> bool {
+    let is_refused =
+        |outcome: Result<(), Error>| outcome.is_err_and(|e| e.kind() == ErrorKind::Reentrant);
+    let loads = async move {
+        match lazy {
+            Some(lazy) => is_refused(lazy.load().await.map(drop)),
+            None => true,
+        }
+    };
+    let loads = tokio::time::timeout(STUCK, loads).await;
+    is_refused(session.save().await) && loads.unwrap_or(false)
+}
+
 /// A call that waits for nothing.
 pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
     let tag_text = tag_text(tag);
@@ -159,6 +208,7 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
             });
             outcome(updated, |value| text(Some(value)))
         }
+        Call::UpdateInside(key) => update_inside(session, key_name(*key), tag_text),
         Call::Remove(key) => outcome(session.remove::<String>(key_name(*key)), text),
         Call::RemoveBad => outcome(session.remove::<String>(BAD), text),
         Call::Clear => done(session.clear()),

@@ -219,6 +219,8 @@ pub(crate) enum Call {
     InsertBad,
     InsertFail,
     Update(u8),
+    /// By a closure that uses its own session.
+    UpdateInside(u8),
     Remove(u8),
     RemoveBad,
     Clear,
@@ -715,7 +717,10 @@ impl Draft<'_> {
                 true => Call::InsertNumber(key),
                 false => Call::InsertFloat(key),
             },
-            9 => Call::Update(key),
+            9 => match self.random.one_in(16) {
+                true => Call::UpdateInside(key),
+                false => Call::Update(key),
+            },
             10 => Call::Remove(key),
             11 => Call::Clear,
             12 => Call::Replace(key),

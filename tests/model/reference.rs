@@ -35,6 +35,8 @@ pub(crate) enum Seen {
     /// Seconds since the login, as far as `authenticated_within` tells.
     Age(Option<f64>),
     Failed(ErrorKind, Option<u64>),
+    /// The call waits for itself.
+    Stuck,
 }
 
 /// What it should get.
@@ -1771,7 +1773,7 @@ impl View {
             Call::InsertFloat(key) => self.insert(key_name(*key), Value::from(tag_float(tag))),
             Call::InsertBad => self.insert(BAD, Value::from(text)),
             Call::InsertFail => self.insert(FAIL, Value::from(text)),
-            Call::Update(key) => {
+            Call::Update(key) | Call::UpdateInside(key) => {
                 let key = key_name(*key);
                 match appended(self.document.values.get(key), &text) {
                     Ok(value) => {

@@ -10,12 +10,15 @@ use crate::{
 
 /// Plays of one program, at the most.
 const MAX_PLAYS: usize = 600;
+/// The same if each of them waits until it is given up.
+const MAX_HANGS: usize = 12;
 
 struct Shrinking<'l> {
     lane: &'l mut Lane,
     best: Program,
     violation: Violation,
     plays: usize,
+    most: usize,
 }
 
 /// A smaller program that breaks the same rule, and how.
@@ -29,6 +32,10 @@ pub(crate) async fn shrink(
         best: program.clone(),
         violation: violation.clone(),
         plays: 0,
+        most: match violation.rule {
+            "hang" => MAX_HANGS,
+            _ => MAX_PLAYS,
+        },
     };
     // What comes after the violation plays no part.
     let mut cut = program.clone();
@@ -39,7 +46,7 @@ pub(crate) async fn shrink(
         shrinking.drop_events().await;
         shrinking.simplify_options().await;
         shrinking.simplify_events().await;
-        if shrinking.best == before || shrinking.plays >= MAX_PLAYS {
+        if shrinking.best == before || shrinking.plays >= shrinking.most {
             return (shrinking.best, shrinking.violation);
         }
     }
@@ -47,7 +54,7 @@ pub(crate) async fn shrink(
 
 impl Shrinking<'_> {
     async fn try_this(&mut self, candidate: Program) -> bool {
-        if candidate == self.best || self.plays >= MAX_PLAYS {
+        if candidate == self.best || self.plays >= self.most {
             return false;
         }
         self.plays += 1;
@@ -238,6 +245,7 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
         | Call::Update(key)
         | Call::TypedUpdate(key)
         | Call::Replace(key) => vec![Call::Insert(*key)],
+        Call::UpdateInside(key) => vec![Call::Update(*key)],
         Call::Insert(key) if *key != 0 => vec![Call::Insert(0)],
         Call::GetByKey(key) | Call::GetAsNumber(key) => vec![Call::Get(*key)],
         Call::Get(key) if *key != 0 => vec![Call::Get(0)],

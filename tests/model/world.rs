@@ -122,6 +122,7 @@ pub(crate) struct Running {
     cancel: Option<oneshot::Sender<StatusCode>>,
     task: JoinHandle<Response<()>>,
     pub(crate) sessions: Sessions,
+    own: OwnSessions,
     is_saved: Arc<AtomicBool>,
 }
 
@@ -468,11 +469,15 @@ fn terms(own: Option<&Value>) -> Option<(ExpiryChoice, CookieChoice)> {
     Some((expiry, cookie))
 }
 
+/// The sessions of a request, for the check of a layer.
+type OwnSessions = Arc<Mutex<Vec<LazySession>>>;
+
 fn layer(
     store: PgSessionStore,
     options: &Options,
     deployment: Deployment,
     number: usize,
+    own: &OwnSessions,
 ) -> PgSessionLayer {
     let mut layer = PgSessionLayer::new(store).allow_empty(options.allow_empty);
     if options.format != Format::Koa {
@@ -493,7 +498,14 @@ fn layer(
         layer = layer.absolute_timeout(Duration::from_secs_f64(absolute));
     }
     if options.valid_if {
-        layer = layer.valid_if(async |session: Session, _| !session.contains_key(BAD));
+        let own = Arc::clone(own);
+        layer =
+            layer.valid_if(move |session: Session, _| {
+                let lazy = own.lock().expect("no panic").get(number).cloned();
+                async move {
+                    calls::refuses_its_check(&session, lazy).await && !session.contains_key(BAD)
+                }
+            });
     }
     layer = match options.before_save {
         BeforeSave::None => layer,
@@ -656,6 +668,7 @@ impl Running {
         let layers = if options.two_layers { 2 } else { 1 };
         let sessions: Sessions = Arc::new(Mutex::new(vec![None; layers]));
         let is_saved = Arc::new(AtomicBool::new(false));
+        let own = OwnSessions::default();
         let names: Vec<_> = (0..layers).map(|n| cookie_name(options, n)).collect();
         let mut parts = Some((
             orders,
@@ -663,20 +676,22 @@ impl Running {
             cancelled,
             Arc::clone(&sessions),
             Arc::clone(&is_saved),
+            Arc::clone(&own),
             names,
         ));
         let service = service_fn(move |request: Request<()>| {
-            let (orders, replies, cancelled, sessions, is_saved, names) =
+            let (orders, replies, cancelled, sessions, is_saved, own, names) =
                 parts.take().expect("one request");
             let lazy: LazySession = request
                 .extensions()
                 .get()
                 .cloned()
                 .expect("put there by the layer");
-            let lazy = names
+            let lazy: Vec<_> = names
                 .iter()
                 .map(|name| lazy.named(name).expect("the layer of this name"))
                 .collect();
+            own.lock().expect("no panic").clone_from(&lazy);
             let handler = Handler {
                 lazy,
                 sessions,
@@ -699,7 +714,7 @@ impl Running {
             let header = pairs.join("; ").parse().expect("a header");
             request.headers_mut().insert(header::COOKIE, header);
         }
-        let of = |number| layer(store.clone(), options, deployment, number);
+        let of = |number| layer(store.clone(), options, deployment, number, &own);
         let inner = of(0).layer(service);
         let task = match options.two_layers {
             false => tokio::spawn(respond(inner, request)),
@@ -714,6 +729,7 @@ impl Running {
             cancel: Some(cancel),
             task,
             sessions,
+            own,
             is_saved,
         };
         if taking.is_eager() {
@@ -800,6 +816,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // The layer's check holds them, and they hold the layer.
+        self.own.lock().expect("no panic").clear();
         self.task.abort();
     }
 }
