@@ -1,17 +1,27 @@
 //! The calls of a program, made on a real session.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use axum_pg_session::{
-    CookieLifetime, Error, ErrorKind, Expiry, Key, Login, PgSessionLayer, Session, TypedSession,
+    CookieLifetime, Error, ErrorKind, Expiry, Key, LazySession, Login, PgSessionLayer, Session,
+    TypedSession,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     program::{BAD, Call, CookieChoice, ExpiryChoice, FAIL},
-    reference::{Seen, key_name, tag_text, user_name},
+    reference::{Seen, key_name, own_timeouts, tag_float, tag_text, user_name},
 };
+
+/// Far more than a call takes that waits for nothing.
+const STUCK: Duration = Duration::from_secs(1);
+/// More than any login of a program is ago, in seconds.
+const EVER: f64 = 1e9;
 
 /// Whether the crate has `take`, `update_now`, `save_if` and a cookie's
 /// lifetime of a session's own.
@@ -77,14 +87,14 @@ fn append(value: Option<String>, tag: &str) -> String {
 }
 
 fn expiry(choice: ExpiryChoice) -> Expiry {
-    const HOUR: Duration = Duration::from_secs(3600);
-    match choice {
-        ExpiryChoice::Default => Expiry::Default,
-        ExpiryChoice::Idle => Expiry::Idle(HOUR * 10),
-        ExpiryChoice::Timeouts => Expiry::Timeouts {
-            idle: HOUR * 20,
-            absolute: HOUR * 200,
+    let (idle, absolute) = own_timeouts(choice);
+    match (idle, absolute) {
+        (Some(idle), Some(absolute)) => Expiry::Timeouts {
+            idle: Duration::from_secs_f64(idle),
+            absolute: Duration::from_secs_f64(absolute),
         },
+        (Some(idle), None) => Expiry::Idle(Duration::from_secs_f64(idle)),
+        (None, _) => Expiry::Default,
     }
 }
 
@@ -100,6 +110,68 @@ fn with_lifetime(login: Login, choice: CookieChoice) -> Login {
         CookieChoice::Default => login,
         choice => login.cookie_lifetime(lifetime(choice)),
     }
+}
+
+/// Seconds since the login, as `authenticated_within` tells of all durations.
+fn age_of_login(session: &Session) -> Option<f64> {
+    let is_within = |seconds| session.authenticated_within(Duration::from_secs_f64(seconds));
+    if !is_within(EVER) {
+        return None;
+    }
+    let (mut less, mut enough) = (0.0, EVER);
+    if is_within(less) {
+        return Some(less);
+    }
+    while enough - less > 1e-4 {
+        let middle = f64::midpoint(less, enough);
+        match is_within(middle) {
+            true => enough = middle,
+            false => less = middle,
+        }
+    }
+    Some(enough)
+}
+
+/// An update whose closure uses its own session, which must be an error there.
+fn update_inside(session: &Session, key: &'static str, tag: String) -> Seen {
+    let (session, inside) = (session.clone(), Arc::new(Mutex::new(None)));
+    let found = Arc::clone(&inside);
+    let (sender, receiver) = mpsc::channel();
+    // A call that waits for itself would take its thread along.
+    thread::spawn(move || {
+        let mut own = Some(session.clone());
+        let updated = session.update(key, move |value: Option<String>| {
+            if let Some(own) = own.take() {
+                let used = own.insert(key, "inside").err().map(|error| error.kind());
+                found.lock().expect("no panic").replace(used);
+            }
+            append(value, &tag)
+        });
+        drop(sender.send(outcome(updated, |value| text(Some(value)))));
+    });
+    let Ok(seen) = receiver.recv_timeout(STUCK) else {
+        return Seen::Stuck;
+    };
+    let inside = inside.lock().expect("no panic").take();
+    match inside {
+        None | Some(Some(ErrorKind::Reentrant)) => seen,
+        Some(Some(kind)) => Seen::Failed(kind, None),
+        Some(None) => Seen::Done,
+    }
+}
+
+/// Whether a check of `valid_if` may neither save its session nor load it.
+pub(crate) async fn refuses_its_check(session: &Session, lazy: Option<LazySession>) -> bool {
+    let is_refused =
+        |outcome: Result<(), Error>| outcome.is_err_and(|e| e.kind() == ErrorKind::Reentrant);
+    let loads = async move {
+        match lazy {
+            Some(lazy) => is_refused(lazy.load().await.map(drop)),
+            None => true,
+        }
+    };
+    let loads = tokio::time::timeout(STUCK, loads).await;
+    is_refused(session.save().await) && loads.unwrap_or(false)
 }
 
 /// A call that waits for nothing.
@@ -121,12 +193,11 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
         Call::IsNew => Seen::Truth(session.is_new()),
         Call::Id => Seen::Handle(session.id().map(|id| id.to_string())),
         Call::UserId => Seen::User(session.user_id()),
-        Call::AuthenticatedWithin => {
-            Seen::Truth(session.authenticated_within(Duration::from_secs(3600)))
-        }
+        Call::AuthenticatedWithin => Seen::Age(age_of_login(session)),
         Call::ExpiresAt => Seen::Truth(session.expires_at().is_some()),
         Call::Insert(key) => done(session.insert(key_name(*key), tag_text)),
         Call::InsertNumber(key) => done(session.insert(key_name(*key), tag)),
+        Call::InsertFloat(key) => done(session.insert(key_name(*key), tag_float(tag))),
         Call::InsertByKey(key) => done(session.insert(TYPED[usize::from(*key % 3)], tag_text)),
         Call::InsertReserved => done(session.insert("_session", tag_text)),
         Call::InsertBad => done(session.insert(BAD, tag_text)),
@@ -137,6 +208,7 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
             });
             outcome(updated, |value| text(Some(value)))
         }
+        Call::UpdateInside(key) => update_inside(session, key_name(*key), tag_text),
         Call::Remove(key) => outcome(session.remove::<String>(key_name(*key)), text),
         Call::RemoveBad => outcome(session.remove::<String>(BAD), text),
         Call::Clear => done(session.clear()),

@@ -47,7 +47,12 @@ fn tags(value: &Value) -> Vec<String> {
             .filter(|tag| tag.starts_with('t'))
             .map(str::to_owned)
             .collect(),
-        Value::Number(number) => vec![format!("t{number}")],
+        // A float has its tag before the point.
+        Value::Number(number) => {
+            let digits = number.to_string();
+            let whole = digits.split('.').next().unwrap_or_default();
+            vec![format!("t{whole}")]
+        }
         _ => Vec::new(),
     }
 }

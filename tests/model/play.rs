@@ -8,11 +8,12 @@ use tokio::time::{Instant, timeout};
 use crate::{
     calls,
     invariants::Invariants,
-    program::{Admin, Call, End, Event, Format, JARS, Program, REQUESTS, Taking},
+    program::{Admin, Break, Call, End, Event, Format, JARS, Program, REQUESTS, Taking},
     reference::{
-        Age, Cookie, Expected, Failure, Model, Response, RowNo, Seen, State, Token, user_name,
+        Age, Cookie, Expected, Failure, Lasting, Model, Moment, Response, RowNo, Seen, State,
+        Token, user_name,
     },
-    world::{Answer, Lane, Patience, Running, TableRow, cookie_name, handle, row_id},
+    world::{Answer, Lane, Patience, Running, SetCookie, TableRow, cookie_name, handle, row_id},
 };
 
 /// Far more than any step takes.
@@ -20,6 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A program that took longer says nothing about what happens within five
 /// seconds.
 pub(crate) const TOO_SLOW: Duration = Duration::from_secs(3);
+/// How long an event [`Event::Wait`] takes.
+const WAIT: Duration = Duration::from_millis(40);
+/// Seconds by which clocks may differ that go equally fast.
+const PRECISION: f64 = 0.005;
 
 /// What is not as it should be.
 #[derive(Clone, Debug)]
@@ -49,6 +54,10 @@ struct Play<'l> {
     /// What each jar really holds, by layer.
     jars: Vec<Vec<Vec<String>>>,
     next_tag: u64,
+    began: Instant,
+    /// The longest time that an event of each request took, in seconds. Its
+    /// store's knowledge of the database's time lags behind by less.
+    slowest: BTreeMap<u8, f64>,
 }
 
 /// Plays the program from an empty table.
@@ -69,6 +78,8 @@ pub(crate) async fn play(lane: &mut Lane, program: &Program) -> Result<(), Viola
         ended: BTreeMap::new(),
         jars: vec![vec![Vec::new(); layers]; usize::from(JARS)],
         next_tag: 1000,
+        began,
+        slowest: BTreeMap::new(),
     };
     let mut at = 0;
     let outcome = timeout(PATIENCE, play.all(&mut at)).await;
@@ -157,6 +168,15 @@ impl Play<'_> {
                 self.model.jars[to] = self.model.jars[from].clone();
                 Ok(())
             }
+            Event::Deploy(deployment) => {
+                self.model.deployment = *deployment;
+                Ok(())
+            }
+            Event::TimePasses(time) => self.time_passes(*time).await,
+            Event::Wait => {
+                tokio::time::sleep(WAIT).await;
+                Ok(())
+            }
             Event::PlantUnknown { jar, well_formed } => {
                 let jar = usize::from(*jar);
                 let (value, token) = match well_formed {
@@ -168,6 +188,31 @@ impl Play<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Nobody sends a request for a while.
+    async fn time_passes(&mut self, time: Break) -> Result<(), Broken> {
+        if !self.running.is_empty() {
+            return Ok(());
+        }
+        self.lane.time_passes(self.format(), time.seconds()).await;
+        let rows = self.look(&[]).await?;
+        let is_live = |id: &str| rows.iter().any(|row| row.id == id && row.is_live);
+        self.model.time_passes(f64::from(time.seconds()), is_live);
+        match_table(&mut self.model, &rows)
+    }
+
+    /// Seconds since the program began.
+    fn now(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    /// What is predicted next has happened since then, for this request.
+    fn since(&mut self, from: f64, request: u8) {
+        let until = self.now();
+        self.model.moment = Moment { from, until };
+        let slowest = self.slowest.entry(request).or_default();
+        *slowest = slowest.max(until - from);
     }
 
     // Requests.
@@ -204,13 +249,16 @@ impl Play<'_> {
             true => Patience::Short,
             false => Patience::Long,
         };
+        let from = self.now();
         let store = self.lane.store(options, store, patience).await;
-        let mut running = Running::begin(&store, options, &cookies, taking);
+        let deployment = self.model.deployment;
+        let mut running = Running::begin(&store, options, deployment, &cookies, taking);
         self.model.start(request, jar, beside);
         if taking.is_eager() {
             self.model.load(request, 0);
             let seen = running.reply().await;
             self.running.insert(request, running);
+            self.since(from, request);
             return match seen {
                 Some(Seen::Done) => Ok(()),
                 seen => Err(("load", format!("the session was not loaded: {seen:?}"))),
@@ -239,9 +287,11 @@ impl Play<'_> {
         if let Call::Login { user, .. } = call {
             self.invariants.logs_in(request, &user_name(*user));
         }
+        let from = self.now();
         let running = self.running.get_mut(&request).expect("open");
         let seen = running.call(layer, call, tag).await;
         let seen = seen.ok_or_else(|| ("panic", format!("{call:?} ended the handler")))?;
+        self.since(from, request);
         if calls::commits(call) {
             let rows = self.look(&[request]).await?;
             self.settle(
@@ -254,11 +304,23 @@ impl Play<'_> {
             )?;
         } else {
             let expected = self.model.call(request, layer, call, tag);
+            let expected = self.with_slack(request, expected);
             self.check_call(call, &expected, &seen)?;
         }
         self.invariants
             .saw(request, &seen)
             .map_err(|what| ("flow", format!("by {call:?} {what}")))
+    }
+
+    /// A store knows the database's time from the answers to its requests.
+    fn with_slack(&self, request: u8, expected: Expected) -> Expected {
+        let slack = self.slowest.get(&request).copied().unwrap_or_default();
+        match expected {
+            Expected::Age(least, most) if most > 0.0 => {
+                Expected::Age(least - slack - PRECISION, most + PRECISION)
+            }
+            expected => expected,
+        }
     }
 
     fn check_call(&self, call: &Call, expected: &Expected, seen: &Seen) -> Result<(), Broken> {
@@ -295,10 +357,12 @@ impl Play<'_> {
         }
         self.model.load(request, layer);
         let format = self.format();
+        let began_save = self.now();
         // The load comes first.
         let running = self.running.get_mut(&request).expect("open");
         let loaded = running.call(layer, &Call::Keys, 0).await;
         loaded.ok_or_else(|| ("panic", "a load ended the handler".to_owned()))?;
+        self.since(began_save, request);
         self.lane.lock(format).await;
         let running = self.running.get_mut(&request).expect("open");
         running
@@ -314,6 +378,7 @@ impl Play<'_> {
         if is_over {
             let running = self.running.get_mut(&request).expect("open");
             let seen = running.await_save().await;
+            self.since(began_save, request);
             self.settle(
                 |model| match &in_flight {
                     Ok(save) => model.finish_save(request, layer, save.clone(), false),
@@ -339,10 +404,13 @@ impl Play<'_> {
             if let Call::Login { user, .. } = call {
                 self.invariants.logs_in(request, &user_name(*user));
             }
+            let from = self.now();
             let running = self.running.get_mut(&request).expect("open");
             let seen = running.call(layer, call, tag).await;
             let seen = seen.ok_or_else(|| ("panic", format!("{call:?} ended the handler")))?;
+            self.since(from, request);
             let expected = self.model.call(request, layer, call, tag);
+            let expected = self.with_slack(request, expected);
             self.check_call(call, &expected, &seen)?;
             self.invariants
                 .saw(request, &seen)
@@ -366,6 +434,7 @@ impl Play<'_> {
             if gives_up {
                 self.lane.quiet().await;
             }
+            self.since(began_save, request);
             let rows = self.look(&[request]).await?;
             let outcome = self.settle(
                 |model| match &in_flight {
@@ -388,10 +457,12 @@ impl Play<'_> {
     }
 
     async fn end(&mut self, request: u8, end: End) -> Result<(), Broken> {
+        let from = self.now();
         let mut running = self.running.remove(&request).expect("open");
         running.let_end(end);
         let answer = running.answer().await;
         self.ended.insert(request, running);
+        self.since(from, request);
         let rows = self.look(&[request]).await?;
         if matches!(end, End::PanicOutside | End::CancelOutside) {
             self.model.vanish(request);
@@ -469,6 +540,7 @@ impl Play<'_> {
         if open.is_empty() {
             return Ok(());
         }
+        let from = self.now();
         let mut all = Vec::new();
         for request in &open {
             let running = self.running.remove(request).expect("open");
@@ -482,6 +554,9 @@ impl Play<'_> {
             answers.push(answer.ok_or_else(|| ("panic", "no answer".to_owned()))?);
         }
         self.ended.extend(open.iter().copied().zip(all));
+        for request in &open {
+            self.since(from, *request);
+        }
         let rows = self.look(&open).await?;
         let options = &self.program.options;
         let mut before = self.model.clone();
@@ -532,9 +607,9 @@ impl Play<'_> {
     }
 
     fn sent(&mut self, request: u8, answer: &Answer) -> Result<(), Broken> {
-        for (name, value) in &answer.cookies {
-            if !value.is_empty() {
-                let id = row_id(&self.program.options, name, value);
+        for cookie in &answer.cookies {
+            if !cookie.value.is_empty() {
+                let id = row_id(&self.program.options, &cookie.name, &cookie.value);
                 self.invariants
                     .sent(request, &id)
                     .map_err(|what| ("flow", what))?;
@@ -550,13 +625,13 @@ impl Play<'_> {
             let value = answer
                 .cookies
                 .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| value.clone());
+                .find(|cookie| cookie.name == name)
+                .map(|cookie| cookie.value.clone());
             let cookie = &mut expected.cookies[layer];
             *cookie = match (cookie.clone(), &value) {
                 (Cookie::RemovedOrNot, Some(_)) => Cookie::Removed,
-                (Cookie::SetOrNot(row), Some(_)) => Cookie::Set(row),
-                (Cookie::RemovedOrNot | Cookie::SetOrNot(_), None) => Cookie::AsItIs,
+                (Cookie::SetOrNot(row, lasting), Some(_)) => Cookie::Set(row, lasting),
+                (Cookie::RemovedOrNot | Cookie::SetOrNot(..), None) => Cookie::AsItIs,
                 (cookie, _) => cookie,
             };
             match value {
@@ -795,6 +870,7 @@ fn check_seen(model: &Model, expected: &Expected, seen: &Seen) -> Result<(), Str
     let is_right = match (expected, seen) {
         (Expected::Anything, _) => true,
         (Expected::Is(expected), seen) => expected == seen,
+        (Expected::Age(least, most), Seen::Age(Some(age))) => (*least..=*most).contains(age),
         (Expected::Failed(failure), Seen::Failed(kind, retry)) => {
             failure.kind == *kind && fits(failure, *retry)
         }
@@ -838,32 +914,42 @@ fn check_response(
     }
     for (layer, cookie) in expected.cookies.iter().enumerate() {
         let name = cookie_name(options, layer);
-        let values: Vec<_> = answer
+        let sent: Vec<_> = answer
             .cookies
             .iter()
-            .filter(|(known, _)| *known == name)
-            .map(|(_, value)| value.as_str())
+            .filter(|cookie| cookie.name == name)
             .collect();
-        let is_right = match (cookie, values.as_slice()) {
-            (Cookie::AsItIs | Cookie::RemovedOrNot | Cookie::SetOrNot(_), []) => true,
-            (Cookie::Removed | Cookie::RemovedOrNot, [""]) => true,
-            (Cookie::Set(row) | Cookie::SetOrNot(row), [value]) if !value.is_empty() => {
-                let id = row_id(options, &name, value);
+        let is_right = match (cookie, sent.as_slice()) {
+            (Cookie::AsItIs | Cookie::RemovedOrNot | Cookie::SetOrNot(..), []) => true,
+            (Cookie::Removed | Cookie::RemovedOrNot, [sent]) => sent.value.is_empty(),
+            (Cookie::Set(row, lasting) | Cookie::SetOrNot(row, lasting), [sent])
+                if !sent.value.is_empty() =>
+            {
+                let id = row_id(options, &name, &sent.value);
                 let row = &model.rows[row.0];
-                row.id.as_deref().is_none_or(|known| known == id)
+                row.id.as_deref().is_none_or(|known| known == id) && lasts(sent, *lasting)
             }
             _ => false,
         };
         if !is_right {
-            let what = match values.as_slice() {
+            let what = match sent.as_slice() {
                 [] => "no cookie",
-                [""] => "a removal",
+                [sent] if sent.value.is_empty() => "a removal",
+                [sent] if sent.is_kept => "a persistent token",
                 _ => "a token",
             };
             return Err(("cookie", format!("{what} instead of {cookie:?}")));
         }
     }
     Ok(())
+}
+
+fn lasts(cookie: &SetCookie, lasting: Lasting) -> bool {
+    match lasting {
+        Lasting::Persistent => cookie.is_kept,
+        Lasting::UntilTheBrowserCloses => !cookie.is_kept,
+        Lasting::Unsaid => true,
+    }
 }
 
 /// What the reference says that an administrative call returns.
@@ -878,11 +964,11 @@ fn bind(
 ) {
     for (layer, cookie) in expected.cookies.iter().enumerate() {
         let name = cookie_name(options, layer);
-        let sent = answer.cookies.iter().find(|(known, _)| *known == name);
-        if let (Cookie::Set(row), Some((_, value))) = (cookie, sent)
-            && !value.is_empty()
+        let sent = answer.cookies.iter().find(|cookie| cookie.name == name);
+        if let (Cookie::Set(row, _), Some(sent)) = (cookie, sent)
+            && !sent.value.is_empty()
         {
-            let id = row_id(options, &name, value);
+            let id = row_id(options, &name, &sent.value);
             let is_bound = model.rows.iter().any(|row| row.id.as_deref() == Some(&id));
             if !is_bound {
                 model.rows[row.0].id.get_or_insert(id);
@@ -915,10 +1001,7 @@ fn match_table(model: &mut Model, rows: &[TableRow]) -> Result<(), Broken> {
             let found: Vec<_> = unknown.iter().map(|row| short(row)).collect();
             return Err((
                 "table",
-                format!(
-                    "no row {:?} {:?}, but {found:?}",
-                    row.state, row.document.values
-                ),
+                format!("no row {:?} {:?}, but {found:?}", row.state, row.document),
             ));
         };
         let id = unknown.swap_remove(twin).id.clone();
@@ -931,6 +1014,7 @@ fn match_table(model: &mut Model, rows: &[TableRow]) -> Result<(), Broken> {
         let row = &model.rows[at];
         let Some(id) = &row.id else { continue };
         let found = rows.iter().find(|found| found.id == *id);
+        let times = found.map(|found| found.times);
         let is_right = match (&row.state, found) {
             (State::Deleted, found) => found.is_none_or(|found| !found.is_live),
             (
@@ -949,10 +1033,11 @@ fn match_table(model: &mut Model, rows: &[TableRow]) -> Result<(), Broken> {
                 "table",
                 format!(
                     "row {at} should be {:?} {:?} {:?}, and is {found}",
-                    row.state, row.document.values, row.user
+                    row.state, row.document, row.user
                 ),
             ));
         }
+        model.rows[at].times = times;
     }
     Ok(())
 }
@@ -962,15 +1047,17 @@ fn short(row: &TableRow) -> String {
         (_, false) => "an expired one".into(),
         (Some(successor), _) if successor.is_empty() => "a way to nowhere".into(),
         (Some(_), _) => "a way to another one".into(),
-        (None, _) => format!("{:?} {:?}", row.values, row.user),
+        (None, _) => format!("{:?} {:?} {:?}", row.values, row.terms, row.user),
     }
 }
 
 fn says_the_same(model: &Model, at: usize, found: &TableRow) -> bool {
     let row = &model.rows[at];
+    let terms = (row.document.expiry, row.document.cookie);
     match &row.state {
         State::Live => {
             found.is_live
+                && (model.has_one_setting() || found.terms == Some(terms))
                 && found.successor.is_none()
                 && found.values == row.document.values
                 && found.user == row.user

@@ -15,6 +15,8 @@ use crate::random::Random;
 pub(crate) const REQUESTS: u8 = 5;
 /// Cookie jars of a program: a victim, an attacker, a second visitor.
 pub(crate) const JARS: u8 = 3;
+/// Breaks of a program, at the most.
+const BREAKS: u32 = 3;
 /// Keys that handlers use freely.
 pub(crate) const KEYS: [&str; 3] = ["k0", "k1", "k2"];
 /// A session that holds it is refused by `valid_if`, where the layer has one.
@@ -52,7 +54,38 @@ pub(crate) enum BeforeSave {
     Writes,
 }
 
+/// The timeouts that a deployment sets in its layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Deployment {
+    Default,
+    /// An idle timeout of a quarter of an hour.
+    ShortIdle,
+    /// An idle timeout of 30 days, and an absolute one of a year.
+    Long,
+    /// An absolute timeout of six hours.
+    ShortAbsolute,
+}
+
+/// How long nobody sends a request. No sum of these comes near a timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Break {
+    TwentyMinutes,
+    SevenHours,
+    FiveDays,
+}
+
+impl Break {
+    pub(crate) fn seconds(self) -> u32 {
+        match self {
+            Self::TwentyMinutes => 20 * 60,
+            Self::SevenHours => 7 * 3600,
+            Self::FiveDays => 5 * 24 * 3600,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Options {
     pub(crate) format: Format,
     pub(crate) limit: Limit,
@@ -67,6 +100,10 @@ pub(crate) struct Options {
     pub(crate) continues_on_failure: bool,
     /// A second layer around the first one, with another cookie.
     pub(crate) two_layers: bool,
+    /// Cookies go with the browser, unless a session has another choice.
+    pub(crate) browser_cookies: bool,
+    /// What is deployed when the program begins.
+    pub(crate) deployment: Deployment,
 }
 
 impl Default for Options {
@@ -82,6 +119,8 @@ impl Default for Options {
             saves_on_failure: false,
             continues_on_failure: false,
             two_layers: false,
+            browser_cookies: false,
+            deployment: Deployment::Default,
         }
     }
 }
@@ -150,6 +189,12 @@ pub(crate) enum Event {
         jar: u8,
         well_formed: bool,
     },
+    /// Requests that begin from now on are those of this deployment.
+    Deploy(Deployment),
+    /// While no request runs.
+    TimePasses(Break),
+    /// A moment of the real time, in which requests hold their sessions.
+    Wait,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -167,11 +212,15 @@ pub(crate) enum Call {
     ExpiresAt,
     Insert(u8),
     InsertNumber(u8),
+    /// A number with as many digits as a float has.
+    InsertFloat(u8),
     InsertByKey(u8),
     InsertReserved,
     InsertBad,
     InsertFail,
     Update(u8),
+    /// By a closure that uses its own session.
+    UpdateInside(u8),
     Remove(u8),
     RemoveBad,
     Clear,
@@ -285,6 +334,7 @@ struct Draft<'r> {
     next: u8,
     open: Vec<u8>,
     ended: Vec<u8>,
+    breaks: u32,
     layers: u64,
     options: Options,
 }
@@ -299,6 +349,7 @@ impl Program {
             next: 0,
             open: Vec::new(),
             ended: Vec::new(),
+            breaks: 0,
             layers: if options.two_layers { 2 } else { 1 },
             options: options.clone(),
         };
@@ -337,6 +388,11 @@ fn options(random: &mut Random) -> Options {
         saves_on_failure: rare(16),
         continues_on_failure: rare(16),
         two_layers: rare(12) && format != Format::Koa,
+        browser_cookies: rare(8) && format != Format::Koa,
+        deployment: match rare(6) && format != Format::Koa {
+            true => Deployment::Long,
+            false => Deployment::Default,
+        },
         limit: match (rare(8), rare(8)) {
             _ if format == Format::ThreeColumns => Limit::None,
             (true, _) => Limit::EndOldest(1 + u32::from(rare(2))),
@@ -371,6 +427,38 @@ impl Draft<'_> {
         if self.random.one_in(2) {
             self.events.push(Event::Plant { from: 0, to: 1 });
         }
+        if self.random.one_in(8) {
+            self.time_passes();
+        }
+    }
+
+    /// Often another deployment is there afterwards.
+    fn time_passes(&mut self) {
+        if self.breaks == BREAKS {
+            return;
+        }
+        self.breaks += 1;
+        let time = self.random.weighted(&[
+            (4, Break::TwentyMinutes),
+            (3, Break::SevenHours),
+            (1, Break::FiveDays),
+        ]);
+        self.events.push(Event::TimePasses(time));
+        if self.random.one_in(2) {
+            self.deploy();
+        }
+    }
+
+    fn deploy(&mut self) {
+        if self.options.format != Format::Koa {
+            let deployment = self.random.weighted(&[
+                (1, Deployment::Default),
+                (2, Deployment::ShortIdle),
+                (1, Deployment::Long),
+                (2, Deployment::ShortAbsolute),
+            ]);
+            self.events.push(Event::Deploy(deployment));
+        }
     }
 
     fn step(&mut self) {
@@ -386,6 +474,9 @@ impl Draft<'_> {
             (2, 5),
             (u64::from(self.open.len() > 1), 6),
             (1, 7),
+            (u64::from(!has_open), 8),
+            (u64::from(self.random.one_in(8)), 9),
+            (u64::from(has_open && self.random.one_in(4)), 10),
         ];
         match self.random.weighted(&choices) {
             0 => {
@@ -434,6 +525,13 @@ impl Draft<'_> {
                     self.forget(*request);
                 }
                 self.events.push(Event::EndTogether { requests });
+            }
+            8 => self.time_passes(),
+            9 => self.deploy(),
+            10 => {
+                self.events.push(Event::Wait);
+                let request = self.an_open_one();
+                self.call(request, Call::AuthenticatedWithin);
             }
             _ => {
                 let (from, to) = (self.jar(), self.jar());
@@ -615,8 +713,14 @@ impl Draft<'_> {
             5 => Call::Id,
             6 => Call::ContainsKey(key),
             7 => Call::Insert(key),
-            8 => Call::InsertNumber(key),
-            9 => Call::Update(key),
+            8 => match self.random.one_in(2) {
+                true => Call::InsertNumber(key),
+                false => Call::InsertFloat(key),
+            },
+            9 => match self.random.one_in(16) {
+                true => Call::UpdateInside(key),
+                false => Call::Update(key),
+            },
             10 => Call::Remove(key),
             11 => Call::Clear,
             12 => Call::Replace(key),

@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use axum_pg_session::ErrorKind;
 use serde_json::Value;
 
-use crate::program::{
-    BAD, BeforeSave, Call, CookieChoice, End, ExpiryChoice, FAIL, Format, KEYS, Limit, Options,
-    Taking,
+use crate::{
+    program::{
+        BAD, BeforeSave, Call, CookieChoice, Deployment, End, ExpiryChoice, FAIL, Format, KEYS,
+        Limit, Options, Taking,
+    },
+    world::Times,
 };
 
 /// A row, numbered by the model as it comes into being.
@@ -29,7 +32,11 @@ pub(crate) enum Seen {
     Handle(Option<String>),
     Shape(Vec<Option<String>>),
     Number(u64),
+    /// Seconds since the login, as far as `authenticated_within` tells.
+    Age(Option<f64>),
     Failed(ErrorKind, Option<u64>),
+    /// The call waits for itself.
+    Stuck,
 }
 
 /// What it should get.
@@ -38,7 +45,17 @@ pub(crate) enum Expected {
     Anything,
     Is(Seen),
     Handle(Option<RowNo>),
+    /// Seconds since the login, at least and at the most.
+    Age(f64, f64),
     Failed(Failure),
+}
+
+/// When something happens, in seconds since the program began: not before, and
+/// not after.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Moment {
+    pub(crate) from: f64,
+    pub(crate) until: f64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -51,12 +68,27 @@ pub(crate) struct Failure {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Cookie {
     AsItIs,
-    Set(RowNo),
+    Set(RowNo, Lasting),
     Removed,
     /// The documentation does not say.
     RemovedOrNot,
     /// The cookie that the browser has may come again, to live longer.
-    SetOrNot(RowNo),
+    SetOrNot(RowNo, Lasting),
+}
+
+/// How long the browser keeps a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lasting {
+    Persistent,
+    UntilTheBrowserCloses,
+    /// The documentation does not say.
+    Unsaid,
+}
+
+impl Cookie {
+    fn sets(&self, row: RowNo) -> bool {
+        matches!(self, Self::Set(known, _) if *known == row)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -114,6 +146,10 @@ pub(crate) struct Row {
     created: u64,
     /// Grows with each commit.
     version: u64,
+    /// When its user signed in.
+    signed_in: Moment,
+    /// As they were in the table when it was looked at last.
+    pub(crate) times: Option<Times>,
     /// The id in the table, once it was seen there.
     pub(crate) id: Option<String>,
 }
@@ -234,6 +270,7 @@ enum Now {
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) jar: u8,
+    pub(crate) deployment: Deployment,
     presented: Vec<Vec<Token>>,
     views: Vec<Option<View>>,
     pub(crate) is_open: bool,
@@ -249,6 +286,10 @@ pub(crate) struct Model {
     pub(crate) jars: Vec<Vec<Vec<Token>>>,
     pub(crate) requests: BTreeMap<u8, Request>,
     clock: u64,
+    /// What requests are of that begin now.
+    pub(crate) deployment: Deployment,
+    /// When what is predicted happens.
+    pub(crate) moment: Moment,
     choices: Vec<bool>,
     pub(crate) asked: usize,
     /// Whether several requests end at the same moment.
@@ -280,6 +321,55 @@ fn status_of(kind: ErrorKind) -> u16 {
         ErrorKind::SessionLimit => 403,
         ErrorKind::TooLarge => 507,
         _ => 503,
+    }
+}
+
+/// The idle timeout that a deployment sets, in seconds.
+pub(crate) fn idle_timeout(deployment: Deployment) -> Option<f64> {
+    match deployment {
+        Deployment::Default | Deployment::ShortAbsolute => None,
+        Deployment::ShortIdle => Some(15.0 * 60.0),
+        Deployment::Long => Some(30.0 * DAY),
+    }
+}
+
+/// The absolute timeout that a deployment sets.
+pub(crate) fn absolute_timeout(deployment: Deployment) -> Option<f64> {
+    match deployment {
+        Deployment::Default | Deployment::ShortIdle => None,
+        Deployment::ShortAbsolute => Some(6.0 * HOUR),
+        Deployment::Long => Some(365.0 * DAY),
+    }
+}
+
+/// The idle and the absolute timeout of a session's own choice.
+pub(crate) fn own_timeouts(choice: ExpiryChoice) -> (Option<f64>, Option<f64>) {
+    match choice {
+        ExpiryChoice::Default => (None, None),
+        ExpiryChoice::Idle => (Some(10.0 * HOUR), None),
+        ExpiryChoice::Timeouts => (Some(20.0 * HOUR), Some(200.0 * HOUR)),
+    }
+}
+
+const HOUR: f64 = 3600.0;
+const DAY: f64 = 24.0 * HOUR;
+
+/// Whether the layer's timeouts, or the session's own, have ended a session that
+/// the table still has.
+fn has_timed_out(document: &Document, times: Times, format: Format, layer: Deployment) -> bool {
+    let (own_idle, own_absolute) = own_timeouts(document.expiry);
+    let idle = own_idle.or(idle_timeout(layer)).unwrap_or(DAY);
+    let absolute = own_absolute
+        .or(absolute_timeout(layer))
+        .unwrap_or(30.0 * DAY);
+    match format {
+        Format::Native => {
+            times.age.is_some_and(|age| age >= absolute)
+                || times.unseen.is_some_and(|unseen| unseen >= idle)
+        }
+        Format::ThreeColumns => times.left > idle + 1.0,
+        // The stored session says.
+        Format::Koa => false,
     }
 }
 
@@ -421,6 +511,12 @@ impl View {
         }
     }
 
+    /// Whether a login of this request is not committed yet.
+    fn logs_in(&self) -> bool {
+        matches!(self.id, Id::LogsIn { .. })
+            || (self.user_in_flight.is_some() && !self.ends_in_flight)
+    }
+
     fn forget_changes(&mut self) {
         self.record.clear();
         self.is_misfit = false;
@@ -484,6 +580,15 @@ impl View {
             self.base = base;
             self.user = user;
         }
+        self.go_back();
+    }
+
+    /// To what is stored. A save without data stored nothing, so the choices that
+    /// it was to save are those of this request alone.
+    fn go_back(&mut self) {
+        if self.origin == Origin::New {
+            self.base = Document::blank();
+        }
         self.document = self.base.clone();
     }
 
@@ -544,6 +649,8 @@ impl Model {
             jars: vec![vec![Vec::new(); layers]; usize::from(jars)],
             requests: BTreeMap::new(),
             clock: 0,
+            deployment: options.deployment,
+            moment: Moment::default(),
             choices: Vec::new(),
             asked: 0,
             is_crowded: false,
@@ -572,6 +679,31 @@ impl Model {
         last.is_some_and(|row| !matches!(self.state(row), State::Forwards { .. }))
     }
 
+    /// The cookie of what was saved.
+    fn set_cookie(&self, row: RowNo) -> Cookie {
+        Cookie::Set(row, self.lasting_of(row))
+    }
+
+    fn lasting_of(&self, row: RowNo) -> Lasting {
+        let document = &self.rows[row.0].document;
+        let defaults = (ExpiryChoice::Default, CookieChoice::Default);
+        let has_choice = (document.expiry, document.cookie) != defaults;
+        match document.cookie {
+            // What is saved at the same moment counts already.
+            _ if self.is_crowded => Lasting::Unsaid,
+            // The last choice of either kind is the only one.
+            _ if self.has_one_setting() && has_choice => Lasting::Unsaid,
+            CookieChoice::Default if self.options.browser_cookies => Lasting::UntilTheBrowserCloses,
+            CookieChoice::Browser => Lasting::UntilTheBrowserCloses,
+            CookieChoice::Default | CookieChoice::Session => Lasting::Persistent,
+        }
+    }
+
+    /// Whether a session's life and its cookie's are one setting.
+    pub(crate) fn has_one_setting(&self) -> bool {
+        self.options.format == Format::Koa
+    }
+
     fn has_users(&self) -> bool {
         self.options.format != Format::ThreeColumns
     }
@@ -597,6 +729,7 @@ impl Model {
         });
         let request_state = Request {
             jar,
+            deployment: self.deployment,
             presented: presented.collect(),
             views: vec![None; layers],
             is_open: true,
@@ -627,6 +760,7 @@ impl Model {
         for token in &tokens {
             let Token::Of(row) = token else { continue };
             match self.state(*row) {
+                State::Live if self.has_timed_out(*row, request) => {}
                 State::Live => live.push(*row),
                 State::Forwards {
                     age: Age::Fresh, ..
@@ -672,6 +806,13 @@ impl Model {
         self.view_place(request, layer).replace(view);
     }
 
+    fn has_timed_out(&self, row: RowNo, request: u8) -> bool {
+        let row = &self.rows[row.0];
+        let layer = self.requests[&request].deployment;
+        let has_timed_out = |times| has_timed_out(&row.document, times, self.options.format, layer);
+        row.times.is_some_and(has_timed_out)
+    }
+
     fn view_place(&mut self, request: u8, layer: usize) -> &mut Option<View> {
         &mut self.requests.get_mut(&request).expect("begun").views[layer]
     }
@@ -713,14 +854,36 @@ impl Model {
         let view = self.view(request, layer);
         let is_lost = view.origin == Origin::Ended;
         let is_newer = view.is_closed && view.may_be_newer;
-        let expected = view.call(call, tag, has_users, format);
+        let expected = match call {
+            Call::AuthenticatedWithin => {
+                let view = view.clone();
+                self.age_of_login(&view)
+            }
+            call => view.call(call, tag, has_users, format),
+        };
         match (is_lost || is_newer, &expected) {
             // What is seen of a session that ended is not said.
-            (true, Expected::Is(_) | Expected::Handle(_)) => Expected::Anything,
+            (true, Expected::Is(_) | Expected::Handle(_) | Expected::Age(..)) => Expected::Anything,
             (true, Expected::Failed(failure)) if failure.kind == ErrorKind::Deserialize => {
                 Expected::Anything
             }
             _ => expected,
+        }
+    }
+
+    /// At the moment of the call.
+    fn age_of_login(&self, view: &View) -> Expected {
+        match (view.user(), view.origin) {
+            (None, _) => Expected::Is(Seen::Age(None)),
+            (Some(_), _) if view.logs_in() => Expected::Age(0.0, 0.0),
+            (Some(_), Origin::Stored(row)) => {
+                let signed_in = self.rows[row.0].signed_in;
+                Expected::Age(
+                    self.moment.from - signed_in.until,
+                    self.moment.until - signed_in.from,
+                )
+            }
+            _ => Expected::Anything,
         }
     }
 
@@ -840,7 +1003,7 @@ impl Model {
     fn drop_record(&mut self, request: u8, layer: usize) {
         let view = self.view(request, layer);
         view.forget_changes();
-        view.document = view.base.clone();
+        view.go_back();
     }
 
     fn pay_and_settle(&mut self, request: u8, layer: usize, debt: Debt) -> Result<(), Failure> {
@@ -886,7 +1049,7 @@ impl Model {
                         _ => view.origin,
                     };
                     let base = match origin {
-                        Origin::Ended => Document::blank(),
+                        Origin::Ended | Origin::New => Document::blank(),
                         _ => view.base.clone(),
                     };
                     let user = view.user.clone();
@@ -974,7 +1137,7 @@ impl Model {
         }
         self.in_time()?;
         let row = self.add_row(debt.document.clone(), None, None);
-        *cookie = Cookie::Set(row);
+        *cookie = self.set_cookie(row);
         Ok(Settled {
             origin: Origin::Stored(row),
             base: debt.document,
@@ -994,7 +1157,7 @@ impl Model {
         self.in_time()?;
         let row = self.add_row(document.clone(), Some(user.to_owned()), None);
         self.enforce_limit(user, Some(row));
-        *cookie = Cookie::Set(row);
+        *cookie = self.set_cookie(row);
         Ok(Settled {
             origin: Origin::Stored(row),
             base: document,
@@ -1065,12 +1228,11 @@ impl Model {
             if debt.keep && *self.state(row) == State::Live {
                 // Unless another request has extended it.
                 let is_first = self.rows[row.0].version == debt.version + 1 && !self.is_crowded;
-                if *cookie != Cookie::Set(row) {
-                    *cookie = match !is_first {
-                        true => Cookie::SetOrNot(row),
-                        false => Cookie::Set(row),
-                    };
-                }
+                let lasting = self.lasting_of(row);
+                *cookie = match is_first || cookie.sets(row) {
+                    true => Cookie::Set(row, lasting),
+                    false => Cookie::SetOrNot(row, lasting),
+                };
             }
             return Ok(debt.unchanged());
         }
@@ -1090,7 +1252,7 @@ impl Model {
             return Ok(debt.unchanged());
         }
         if debt.keep || debt.record.iter().any(Change::is_about_the_cookie) {
-            *cookie = Cookie::Set(row);
+            *cookie = self.set_cookie(row);
         }
         let version = self.rows[row.0].version;
         Ok(Settled {
@@ -1131,13 +1293,16 @@ impl Model {
                 }
                 self.in_time()?;
                 let new = self.add_row(document.clone(), user.clone(), created);
+                if created.is_some() {
+                    self.rows[new.0].signed_in = self.rows[row.0].signed_in;
+                }
                 self.move_row(row, (!drops).then_some(new));
                 if created.is_none()
                     && let Some(user) = &user
                 {
                     self.enforce_limit(user, Some(new));
                 }
-                *cookie = Cookie::Set(new);
+                *cookie = self.set_cookie(new);
                 Ok(Settled {
                     origin: Origin::Stored(new),
                     base: document,
@@ -1238,6 +1403,8 @@ impl Model {
             user,
             created: created.unwrap_or(self.clock),
             version: 0,
+            signed_in: self.moment,
+            times: None,
             id: None,
         });
         RowNo(self.rows.len() - 1)
@@ -1378,17 +1545,21 @@ impl Model {
         let view_cookie = view.cookie.clone();
         let cookie = match (view_cookie, &outcome) {
             (Cookie::AsItIs, _) if touches && self.may_renew(last) => match last {
-                Some(row) => Cookie::SetOrNot(row),
+                Some(row) => Cookie::SetOrNot(row, self.lasting_of(row)),
                 None => Cookie::AsItIs,
             },
             // From an earlier save. A token that died since must not replace another,
             // and it may die after this commit, before the response looks.
-            (Cookie::Set(row), _)
-                if (self.is_crowded || self.is_late) && earlier == Cookie::Set(row) =>
+            (Cookie::Set(row, lasting), _)
+                if (self.is_crowded || self.is_late) && earlier.sets(row) =>
             {
-                Cookie::SetOrNot(row)
+                Cookie::SetOrNot(row, lasting)
             }
-            (Cookie::Set(row), _) if *self.state(row) != State::Live => Cookie::AsItIs,
+            (Cookie::Set(row, _), _) if *self.state(row) != State::Live => Cookie::AsItIs,
+            // The touch may set it again.
+            (Cookie::Set(row, lasting), _) if touches && self.lasting_of(row) != lasting => {
+                Cookie::Set(row, Lasting::Unsaid)
+            }
             // What is not of our form may be another program's.
             (Cookie::AsItIs, Ok(())) if removes && is_foreign => Cookie::RemovedOrNot,
             (Cookie::AsItIs, Ok(())) if removes && is_failure => Cookie::RemovedOrNot,
@@ -1404,9 +1575,9 @@ impl Model {
         let jar = usize::from(self.requests[&request].jar);
         for (layer, cookie) in cookies.iter().enumerate() {
             match cookie {
-                Cookie::Set(row) => self.jars[jar][layer] = vec![Token::Of(*row)],
+                Cookie::Set(row, _) => self.jars[jar][layer] = vec![Token::Of(*row)],
                 Cookie::Removed => self.jars[jar][layer].clear(),
-                Cookie::AsItIs | Cookie::RemovedOrNot | Cookie::SetOrNot(_) => {}
+                Cookie::AsItIs | Cookie::RemovedOrNot | Cookie::SetOrNot(..) => {}
             }
         }
     }
@@ -1498,6 +1669,19 @@ impl Model {
         is_live
     }
 
+    /// So many seconds pass. What has expired by then, the table says.
+    pub(crate) fn time_passes(&mut self, seconds: f64, is_live: impl Fn(&str) -> bool) {
+        self.age_forwardings(Age::Expired);
+        for row in &mut self.rows {
+            row.signed_in.from -= seconds;
+            row.signed_in.until -= seconds;
+            let has_expired = row.id.as_deref().is_some_and(|id| !is_live(id));
+            if row.state == State::Live && has_expired {
+                row.state = State::Expired;
+            }
+        }
+    }
+
     pub(crate) fn age_forwardings(&mut self, to: Age) {
         for row in &mut self.rows {
             if let State::Forwards { age, .. } = &mut row.state
@@ -1539,6 +1723,14 @@ pub(crate) fn tag_text(tag: u64) -> String {
     format!("t{tag}")
 }
 
+/// The tag with a fraction that takes all digits of a float.
+pub(crate) fn tag_float(tag: u64) -> f64 {
+    let scrambled = tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let whole = u32::try_from(tag).expect("there are few tags");
+    let fraction = u32::try_from(scrambled).expect("32 bits");
+    f64::from(whole) + f64::from(fraction) / f64::from(u32::MAX)
+}
+
 impl View {
     fn call(&mut self, call: &Call, tag: u64, has_users: bool, format: Format) -> Expected {
         use Expected::Is;
@@ -1553,7 +1745,7 @@ impl View {
                 }
             }
             Call::GetAsNumber(key) => match self.document.values.get(key_name(*key)) {
-                Some(Value::String(_)) => failed(ErrorKind::Deserialize),
+                Some(value) if !value.is_u64() => failed(ErrorKind::Deserialize),
                 value => Is(Seen::Value(value.cloned())),
             },
             Call::ContainsKey(key) => Is(Seen::Truth(
@@ -1568,7 +1760,6 @@ impl View {
                 _ => None,
             }),
             Call::UserId => Is(Seen::User(self.user())),
-            Call::AuthenticatedWithin => Is(Seen::Truth(self.user().is_some())),
             Call::TypedGet => match shape_of(&self.document) {
                 Ok(shape) => Is(Seen::Shape(shape)),
                 Err(kind) => failed(kind),
@@ -1579,9 +1770,10 @@ impl View {
                 self.insert(key_name(*key), Value::from(text))
             }
             Call::InsertNumber(key) => self.insert(key_name(*key), Value::from(tag)),
+            Call::InsertFloat(key) => self.insert(key_name(*key), Value::from(tag_float(tag))),
             Call::InsertBad => self.insert(BAD, Value::from(text)),
             Call::InsertFail => self.insert(FAIL, Value::from(text)),
-            Call::Update(key) => {
+            Call::Update(key) | Call::UpdateInside(key) => {
                 let key = key_name(*key);
                 match appended(self.document.values.get(key), &text) {
                     Ok(value) => {
@@ -1650,7 +1842,9 @@ impl View {
                 self.change(Change::Cookie(cookie));
                 done()
             }
-            Call::Save | Call::Take(_) | Call::UpdateNow(_) => Expected::Anything,
+            Call::AuthenticatedWithin | Call::Save | Call::Take(_) | Call::UpdateNow(_) => {
+                Expected::Anything
+            }
         }
     }
 

@@ -347,6 +347,9 @@ fn kind_of(program: &Program, violation: &Violation) -> String {
             Event::PlantUnknown { .. } => {
                 words.insert("PlantUnknown".into());
             }
+            Event::Deploy(_) | Event::TimePasses(_) | Event::Wait => {
+                words.extend(first_word(&format!("{event:?}")));
+            }
             Event::Start {
                 beside: Some(_), ..
             } => {

@@ -2,18 +2,23 @@
 
 use crate::{
     play::{Violation, play},
-    program::{BeforeSave, Call, End, Event, Format, Limit, Options, Program, Taking},
+    program::{
+        BeforeSave, Break, Call, Deployment, End, Event, Format, Limit, Options, Program, Taking,
+    },
     world::Lane,
 };
 
 /// Plays of one program, at the most.
 const MAX_PLAYS: usize = 600;
+/// The same if each of them waits until it is given up.
+const MAX_HANGS: usize = 12;
 
 struct Shrinking<'l> {
     lane: &'l mut Lane,
     best: Program,
     violation: Violation,
     plays: usize,
+    most: usize,
 }
 
 /// A smaller program that breaks the same rule, and how.
@@ -27,6 +32,10 @@ pub(crate) async fn shrink(
         best: program.clone(),
         violation: violation.clone(),
         plays: 0,
+        most: match violation.rule {
+            "hang" => MAX_HANGS,
+            _ => MAX_PLAYS,
+        },
     };
     // What comes after the violation plays no part.
     let mut cut = program.clone();
@@ -37,7 +46,7 @@ pub(crate) async fn shrink(
         shrinking.drop_events().await;
         shrinking.simplify_options().await;
         shrinking.simplify_events().await;
-        if shrinking.best == before || shrinking.plays >= MAX_PLAYS {
+        if shrinking.best == before || shrinking.plays >= shrinking.most {
             return (shrinking.best, shrinking.violation);
         }
     }
@@ -45,7 +54,7 @@ pub(crate) async fn shrink(
 
 impl Shrinking<'_> {
     async fn try_this(&mut self, candidate: Program) -> bool {
-        if candidate == self.best || self.plays >= MAX_PLAYS {
+        if candidate == self.best || self.plays >= self.most {
             return false;
         }
         self.plays += 1;
@@ -79,7 +88,7 @@ impl Shrinking<'_> {
     }
 
     async fn simplify_options(&mut self) {
-        let simpler: [fn(&mut Options); 10] = [
+        let simpler: [fn(&mut Options); 12] = [
             |options| *options = Options::default(),
             |options| options.format = Format::Native,
             |options| options.limit = Limit::None,
@@ -93,6 +102,8 @@ impl Shrinking<'_> {
             },
             |options| options.saves_on_failure = false,
             |options| options.two_layers = false,
+            |options| options.browser_cookies = false,
+            |options| options.deployment = Deployment::Default,
         ];
         for change in simpler {
             let mut candidate = self.best.clone();
@@ -175,6 +186,9 @@ fn simpler(event: &Event) -> Vec<Event> {
             request: *request,
             end: End::Ok,
         }],
+        Event::TimePasses(time) if *time != Break::TwentyMinutes => {
+            vec![Event::TimePasses(Break::TwentyMinutes)]
+        }
         Event::Call {
             request,
             layer,
@@ -227,9 +241,11 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
         }
         Call::InsertByKey(key)
         | Call::InsertNumber(key)
+        | Call::InsertFloat(key)
         | Call::Update(key)
         | Call::TypedUpdate(key)
         | Call::Replace(key) => vec![Call::Insert(*key)],
+        Call::UpdateInside(key) => vec![Call::Update(*key)],
         Call::Insert(key) if *key != 0 => vec![Call::Insert(0)],
         Call::GetByKey(key) | Call::GetAsNumber(key) => vec![Call::Get(*key)],
         Call::Get(key) if *key != 0 => vec![Call::Get(0)],

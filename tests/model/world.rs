@@ -15,8 +15,8 @@ use std::{
 };
 
 use axum_pg_session::{
-    AtLimit, FailurePolicy, Koa, LazySession, PgSessionLayer, PgSessionStore, Session, SessionId,
-    SigningKeys,
+    AtLimit, CookieLifetime, FailurePolicy, Koa, LazySession, PgSessionLayer, PgSessionStore,
+    Session, SessionId, SigningKeys,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cookie::Cookie;
@@ -35,8 +35,11 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::{
     calls,
-    program::{BAD, BeforeSave, Call, End, Format, Limit, Options, Taking},
-    reference::Seen,
+    program::{
+        BAD, BeforeSave, Call, CookieChoice, Deployment, End, ExpiryChoice, Format, Limit, Options,
+        Taking,
+    },
+    reference::{Seen, absolute_timeout, idle_timeout, own_timeouts},
 };
 
 /// How long a store waits for the database.
@@ -67,7 +70,30 @@ pub(crate) struct TableRow {
     pub(crate) successor: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) is_live: bool,
-    pub(crate) seconds_left: f64,
+    pub(crate) times: Times,
+    /// When it expires and how long its cookie lives, by its own choice. `None`
+    /// in Koa's format, and for what no program chooses.
+    pub(crate) terms: Option<(ExpiryChoice, CookieChoice)>,
+}
+
+/// The times of a row, in seconds from now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Times {
+    pub(crate) left: f64,
+    /// Since it began, if the table tells.
+    pub(crate) age: Option<f64>,
+    /// Since it was extended, if the table tells.
+    pub(crate) unseen: Option<f64>,
+}
+
+/// A cookie of a response.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SetCookie {
+    pub(crate) name: String,
+    /// Empty to remove it.
+    pub(crate) value: String,
+    /// Whether the browser keeps it when it is closed.
+    pub(crate) is_kept: bool,
 }
 
 /// What a browser gets.
@@ -75,8 +101,7 @@ pub(crate) struct TableRow {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry: Option<u64>,
-    /// By the cookie's name; empty to remove it.
-    pub(crate) cookies: Vec<(String, String)>,
+    pub(crate) cookies: Vec<SetCookie>,
 }
 
 enum Order {
@@ -97,6 +122,7 @@ pub(crate) struct Running {
     cancel: Option<oneshot::Sender<StatusCode>>,
     task: JoinHandle<Response<()>>,
     pub(crate) sessions: Sessions,
+    own: OwnSessions,
     is_saved: Arc<AtomicBool>,
 }
 
@@ -230,13 +256,15 @@ impl Lane {
     }
 
     pub(crate) async fn rows(&mut self, format: Format) -> Vec<TableRow> {
-        let user = match format {
-            Format::ThreeColumns => "NULL::text",
-            Format::Native | Format::Koa => "user_id",
+        let (user, created, seen) = match format {
+            Format::ThreeColumns => ("NULL::text", "NULL::timestamptz", "NULL::timestamptz"),
+            Format::Native | Format::Koa => ("user_id", "created", "last_seen"),
         };
         let sql = format!(
             "SELECT id, session::text AS session, {user} AS user_id, expiry > now() AS is_live,
-                    extract(epoch FROM expiry - now())::float8 AS seconds_left FROM {}",
+                    extract(epoch FROM expiry - now())::float8 AS seconds_left,
+                    extract(epoch FROM now() - {created})::float8 AS age,
+                    extract(epoch FROM now() - {seen})::float8 AS unseen FROM {}",
             self.table(format)
         );
         let rows = sqlx::query(AssertSqlSafe(sql))
@@ -262,7 +290,15 @@ impl Lane {
                     successor: successor.map(str::to_owned),
                     user: row.get("user_id"),
                     is_live: row.get("is_live"),
-                    seconds_left: row.get("seconds_left"),
+                    times: Times {
+                        left: row.get("seconds_left"),
+                        age: row.get("age"),
+                        unseen: row.get("unseen"),
+                    },
+                    terms: match format {
+                        Format::Koa => None,
+                        Format::Native | Format::ThreeColumns => terms(own.as_ref()),
+                    },
                 }
             })
             .collect()
@@ -274,6 +310,20 @@ impl Lane {
             "UPDATE {} SET expiry = now() - interval '1 second' WHERE id = '{id}'",
             self.table(format)
         );
+        self.run(&sql).await;
+    }
+
+    /// So many seconds pass for all rows.
+    pub(crate) async fn time_passes(&mut self, format: Format, seconds: u32) {
+        let columns: &[&str] = match format {
+            Format::ThreeColumns => &["expiry"],
+            Format::Native | Format::Koa => &["expiry", "created", "last_seen"],
+        };
+        let changes: Vec<_> = columns
+            .iter()
+            .map(|column| format!("{column} = {column} - interval '{seconds} seconds'"))
+            .collect();
+        let sql = format!("UPDATE {} SET {}", self.table(format), changes.join(", "));
         self.run(&sql).await;
     }
 
@@ -398,7 +448,37 @@ pub(crate) fn handle(options: &Options, id: &str) -> SessionId {
     text.parse().expect("a handle")
 }
 
-fn layer(store: PgSessionStore, options: &Options, number: usize) -> PgSessionLayer {
+/// What the member of the crate says of the session's own choices.
+fn terms(own: Option<&Value>) -> Option<(ExpiryChoice, CookieChoice)> {
+    let member = |name| own.and_then(|own| own.get(name));
+    let seconds = |name| member(name).and_then(Value::as_f64);
+    let chosen = (seconds("idle"), seconds("absolute"));
+    let expiry = [
+        ExpiryChoice::Default,
+        ExpiryChoice::Idle,
+        ExpiryChoice::Timeouts,
+    ]
+    .into_iter()
+    .find(|choice| own_timeouts(*choice) == chosen)?;
+    let cookie = match member("cookie").map(Value::as_str) {
+        None => CookieChoice::Default,
+        Some(Some("browser")) => CookieChoice::Browser,
+        Some(Some("persistent")) => CookieChoice::Session,
+        Some(_) => return None,
+    };
+    Some((expiry, cookie))
+}
+
+/// The sessions of a request, for the check of a layer.
+type OwnSessions = Arc<Mutex<Vec<LazySession>>>;
+
+fn layer(
+    store: PgSessionStore,
+    options: &Options,
+    deployment: Deployment,
+    number: usize,
+    own: &OwnSessions,
+) -> PgSessionLayer {
     let mut layer = PgSessionLayer::new(store).allow_empty(options.allow_empty);
     if options.format != Format::Koa {
         layer = layer.cookie_name(cookie_name(options, number));
@@ -406,8 +486,26 @@ fn layer(store: PgSessionStore, options: &Options, number: usize) -> PgSessionLa
     if options.touches_always {
         layer = layer.touch_interval(Duration::ZERO);
     }
+    if options.browser_cookies {
+        layer = layer.cookie_lifetime(CookieLifetime::BrowserSession);
+    }
+    if let Some(idle) = idle_timeout(deployment) {
+        layer = layer.idle_timeout(Duration::from_secs_f64(idle));
+    }
+    if let Some(absolute) = absolute_timeout(deployment)
+        && options.format != Format::ThreeColumns
+    {
+        layer = layer.absolute_timeout(Duration::from_secs_f64(absolute));
+    }
     if options.valid_if {
-        layer = layer.valid_if(async |session: Session, _| !session.contains_key(BAD));
+        let own = Arc::clone(own);
+        layer =
+            layer.valid_if(move |session: Session, _| {
+                let lazy = own.lock().expect("no panic").get(number).cloned();
+                async move {
+                    calls::refuses_its_check(&session, lazy).await && !session.contains_key(BAD)
+                }
+            });
     }
     layer = match options.before_save {
         BeforeSave::None => layer,
@@ -560,6 +658,7 @@ impl Running {
     pub(crate) fn begin(
         store: &PgSessionStore,
         options: &Options,
+        deployment: Deployment,
         cookies: &[(String, String)],
         taking: Taking,
     ) -> Self {
@@ -569,6 +668,7 @@ impl Running {
         let layers = if options.two_layers { 2 } else { 1 };
         let sessions: Sessions = Arc::new(Mutex::new(vec![None; layers]));
         let is_saved = Arc::new(AtomicBool::new(false));
+        let own = OwnSessions::default();
         let names: Vec<_> = (0..layers).map(|n| cookie_name(options, n)).collect();
         let mut parts = Some((
             orders,
@@ -576,20 +676,22 @@ impl Running {
             cancelled,
             Arc::clone(&sessions),
             Arc::clone(&is_saved),
+            Arc::clone(&own),
             names,
         ));
         let service = service_fn(move |request: Request<()>| {
-            let (orders, replies, cancelled, sessions, is_saved, names) =
+            let (orders, replies, cancelled, sessions, is_saved, own, names) =
                 parts.take().expect("one request");
             let lazy: LazySession = request
                 .extensions()
                 .get()
                 .cloned()
                 .expect("put there by the layer");
-            let lazy = names
+            let lazy: Vec<_> = names
                 .iter()
                 .map(|name| lazy.named(name).expect("the layer of this name"))
                 .collect();
+            own.lock().expect("no panic").clone_from(&lazy);
             let handler = Handler {
                 lazy,
                 sessions,
@@ -612,11 +714,12 @@ impl Running {
             let header = pairs.join("; ").parse().expect("a header");
             request.headers_mut().insert(header::COOKIE, header);
         }
-        let inner = layer(store.clone(), options, 0).layer(service);
+        let of = |number| layer(store.clone(), options, deployment, number, &own);
+        let inner = of(0).layer(service);
         let task = match options.two_layers {
             false => tokio::spawn(respond(inner, request)),
             true => {
-                let outer = layer(store.clone(), options, 1).layer(inner);
+                let outer = of(1).layer(inner);
                 tokio::spawn(respond(outer, request))
             }
         };
@@ -626,6 +729,7 @@ impl Running {
             cancel: Some(cancel),
             task,
             sessions,
+            own,
             is_saved,
         };
         if taking.is_eager() {
@@ -692,10 +796,14 @@ impl Running {
             .iter()
             .map(|line| {
                 let cookie = Cookie::parse(line.to_str().expect("ASCII")).expect("a cookie");
-                let is_over =
-                    cookie.expires_datetime() == Some(cookie::time::OffsetDateTime::UNIX_EPOCH);
+                let expires = cookie.expires_datetime();
+                let is_over = expires == Some(cookie::time::OffsetDateTime::UNIX_EPOCH);
                 let value = if is_over { "" } else { cookie.value() };
-                (cookie.name().to_owned(), value.to_owned())
+                SetCookie {
+                    name: cookie.name().to_owned(),
+                    value: value.to_owned(),
+                    is_kept: cookie.max_age().is_some() || expires.is_some(),
+                }
             })
             .collect();
         Some(Answer {
@@ -708,6 +816,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // The layer's check holds them, and they hold the layer.
+        self.own.lock().expect("no panic").clear();
         self.task.abort();
     }
 }
