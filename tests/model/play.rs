@@ -1011,10 +1011,17 @@ fn match_table(model: &mut Model, rows: &[TableRow]) -> Result<(), Broken> {
         return Err(("table", format!("there should be no row {}", short(row))));
     }
     for at in 0..model.rows.len() {
-        let row = &model.rows[at];
-        let Some(id) = &row.id else { continue };
+        let Some(id) = &model.rows[at].id else {
+            continue;
+        };
         let found = rows.iter().find(|found| found.id == *id);
         let times = found.map(|found| found.times);
+        // A save can set an end that has passed.
+        let is_over = |found: &TableRow| !found.is_live && model.is_too_old(at, found.times);
+        if model.rows[at].state == State::Live && found.is_some_and(is_over) {
+            model.rows[at].state = State::Expired;
+        }
+        let row = &model.rows[at];
         let is_right = match (&row.state, found) {
             (State::Deleted, found) => found.is_none_or(|found| !found.is_live),
             (

@@ -813,6 +813,18 @@ impl Model {
         row.times.is_some_and(has_timed_out)
     }
 
+    /// Whether a save with the timeouts that a layer of this program had ends this
+    /// session.
+    pub(crate) fn is_too_old(&self, row: usize, times: Times) -> bool {
+        let (_, own) = own_timeouts(self.rows[row].document.expiry);
+        let deployments = self.requests.values().map(|request| request.deployment);
+        let mut longest = deployments.map(|deployment| own.or(absolute_timeout(deployment)));
+        longest.any(|longest| {
+            let longest = longest.unwrap_or(30.0 * DAY);
+            times.age.is_some_and(|age| age >= longest)
+        })
+    }
+
     fn view_place(&mut self, request: u8, layer: usize) -> &mut Option<View> {
         &mut self.requests.get_mut(&request).expect("begun").views[layer]
     }
