@@ -3,10 +3,11 @@ use std::{sync::Arc, time::Duration};
 use cookie::{Cookie, SameSite};
 use http::HeaderValue;
 
-use crate::{Error, ErrorKind, SigningKeys, id::Token, signing::SIGNED_CHARS};
+use crate::{Error, ErrorKind, SigningKeys, cookie::signing::SIGNED_CHARS, id::Token};
 
 mod request;
 mod response;
+pub(crate) mod signing;
 
 pub(crate) use request::{Cookies, presented};
 #[cfg(feature = "testing")]

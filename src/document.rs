@@ -1,18 +1,20 @@
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Serialize;
 
 use crate::{
     CookieLifetime, Error, ErrorKind,
-    format::{Layout, NativeLayout, Terms},
+    expiry::{Expiry, Meta, epoch_seconds},
 };
 
 mod compare;
 mod encode;
 mod json;
+pub(crate) mod key;
+pub(crate) mod limits;
 
 pub(crate) use json::Json;
+
 use json::{Key, Members, Piece, members_of};
 
 /// The member of the stored object that belongs to this crate.
@@ -34,83 +36,6 @@ pub(crate) struct Document {
 
 /// The successor that no row has as its id.
 const NOWHERE: &str = "";
-
-/// What the row remembers of its own life, beside the application's values.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub(crate) struct Meta {
-    /// Seconds of inactivity after which this session ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) idle: Option<f64>,
-    /// Seconds after its beginning at which this session ends at the latest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) absolute: Option<f64>,
-    /// Seconds since the epoch at which this session ends at the latest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) until: Option<f64>,
-    /// Where the session went when it got a new id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) successor: Option<String>,
-    /// Whether it got another user with that id. Then what was known of it before
-    /// must not lead a reader to it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) login: bool,
-    /// How long the browser keeps the cookie: `persistent` or `browser`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cookie: Option<String>,
-    /// Whose rules these are.
-    #[serde(skip)]
-    pub(crate) reckoning: Reckoning,
-    /// Members of a later version of this crate.
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
-/// Whose rules say how long a session lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Reckoning {
-    #[default]
-    Ours,
-    /// Those of another system: an idle timeout that the layer sets beats the
-    /// session's own, nothing ends a session that is used unless the layer
-    /// says so, and a cookie lives no longer than its session idles.
-    Foreign,
-}
-
-impl Meta {
-    /// The terms of another system's session.
-    pub(crate) fn foreign(idle: Option<f64>, until: Option<f64>) -> Self {
-        Self {
-            idle,
-            until,
-            reckoning: Reckoning::Foreign,
-            ..Self::default()
-        }
-    }
-}
-
-const PERSISTENT: &str = "persistent";
-const BROWSER_SESSION: &str = "browser";
-
-impl Meta {
-    /// A choice of a later version of this crate counts as none.
-    pub(crate) fn cookie_lifetime(&self) -> Option<CookieLifetime> {
-        match self.cookie.as_deref()? {
-            PERSISTENT => Some(CookieLifetime::Persistent),
-            BROWSER_SESSION => Some(CookieLifetime::BrowserSession),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn set_cookie_lifetime(&mut self, lifetime: Option<CookieLifetime>) {
-        self.cookie = lifetime.map(|lifetime| {
-            let name = match lifetime {
-                CookieLifetime::Persistent => PERSISTENT,
-                CookieLifetime::BrowserSession => BROWSER_SESSION,
-            };
-            name.to_owned()
-        });
-    }
-}
 
 impl Default for Document {
     fn default() -> Self {
@@ -176,6 +101,11 @@ impl Document {
         }
         text.push('}');
         text
+    }
+
+    /// As a value of another document.
+    pub(crate) fn to_json(&self) -> Json {
+        Json::spelled(self.to_text())
     }
 
     /// As text, without the reserved member.
@@ -280,11 +210,7 @@ impl Document {
     /// perhaps another user.
     pub(crate) fn forwarding_to(successor: &str, login: bool) -> Self {
         let mut document = Self::default();
-        document.set_meta(&Meta {
-            successor: Some(successor.to_owned()),
-            login,
-            ..Meta::default()
-        });
+        document.set_meta(&Meta::forwarding_to(successor, login));
         document
     }
 }
@@ -312,6 +238,82 @@ const BRACES: usize = 2;
 /// What a member adds to the text, if every octet of its name needs an escape.
 pub(crate) fn member_at_most(key: &str, value: &Json) -> usize {
     key.len() * 6 + value.get().len() + 4
+}
+
+/// What of a document belongs to its format. Documents carry it along, so it
+/// knows nothing of an application's configuration.
+pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
+    /// The member of the format that the application may look at.
+    fn own_key(&self) -> Option<&'static str>;
+
+    /// What the session knows of its own life.
+    fn meta(&self, document: &Document) -> Meta;
+
+    /// # Errors
+    ///
+    /// When a document of this format can't keep such an expiry.
+    fn check(&self, expiry: Expiry) -> Result<(), Error>;
+
+    /// Writes the choice into the document; `blank` has the defaults.
+    fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document);
+
+    /// Writes how long the browser keeps the cookie into the document; `None`
+    /// means as `blank` and the layer say.
+    fn remember_cookie_lifetime(
+        &self,
+        lifetime: Option<CookieLifetime>,
+        document: &mut Document,
+        blank: &Document,
+    );
+}
+
+/// The member of a document that belongs to its format.
+pub(crate) type Terms = Option<Json>;
+
+/// All that belongs to the crate is in one reserved member.
+#[derive(Debug)]
+pub(crate) struct NativeLayout;
+
+impl Layout for NativeLayout {
+    fn own_key(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// An unreadable member counts as none: it is a foreign writer's.
+    fn meta(&self, document: &Document) -> Meta {
+        document
+            .get(RESERVED)
+            .and_then(|raw| serde_json::from_str(raw.get()).ok())
+            .unwrap_or_default()
+    }
+
+    fn check(&self, _: Expiry) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn remember(&self, expiry: Expiry, document: &mut Document, _: &Document) {
+        let mut meta = self.meta(document);
+        (meta.idle, meta.absolute, meta.until) = match expiry {
+            Expiry::Default => (None, None, None),
+            Expiry::Idle(idle) => (Some(idle.as_secs_f64()), None, None),
+            Expiry::At(instant) => (None, None, Some(epoch_seconds(instant))),
+            Expiry::Timeouts { idle, absolute } => {
+                (Some(idle.as_secs_f64()), Some(absolute.as_secs_f64()), None)
+            }
+        };
+        document.set_meta(&meta);
+    }
+
+    fn remember_cookie_lifetime(
+        &self,
+        lifetime: Option<CookieLifetime>,
+        document: &mut Document,
+        _: &Document,
+    ) {
+        let mut meta = self.meta(document);
+        meta.set_cookie_lifetime(lifetime);
+        document.set_meta(&meta);
+    }
 }
 
 #[cfg(test)]

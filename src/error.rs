@@ -391,6 +391,10 @@ impl Error {
              is a transaction pooler between this process and Postgres?",
         )
     }
+
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        StdError::source(self).is_some_and(<dyn StdError>::is::<OutOfTime>)
+    }
 }
 
 impl fmt::Debug for Error {
@@ -427,6 +431,26 @@ impl IntoResponse for Error {
         response
     }
 }
+
+pub(crate) fn out_of_time() -> Error {
+    Error::caused(
+        ErrorKind::Unavailable,
+        "the database did not answer in time",
+        OutOfTime,
+    )
+}
+
+/// Marks the errors of our own deadline, after which nothing is tried again.
+#[derive(Debug)]
+pub(crate) struct OutOfTime;
+
+impl fmt::Display for OutOfTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the time for one statement is up")
+    }
+}
+
+impl StdError for OutOfTime {}
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,10 @@
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
-use crate::document::{Meta, Reckoning};
+use crate::{CookieLifetime, Error, ErrorKind};
 
 /// The default idle timeout: one day.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
@@ -259,6 +261,41 @@ impl Timeouts {
     pub(crate) fn outlives_cookie(&self, meta: &Meta, times: Times) -> bool {
         meta.reckoning == Reckoning::Foreign || self.cookie_life(meta, times) >= COOKIE_LIMIT
     }
+
+    /// # Errors
+    ///
+    /// Where they contradict each other.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.idle().is_zero() || self.absolute == Absolute::After(Duration::ZERO) {
+            return Err(Error::new(
+                ErrorKind::Setup,
+                "a timeout of zero ends every session at once",
+            ));
+        }
+        if self
+            .touch_interval
+            .is_some_and(|interval| interval >= self.idle())
+        {
+            return Err(Error::new(
+                ErrorKind::Setup,
+                "with a touch interval as long as the idle timeout no session is ever extended",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A row that is not there yet has no times to reckon from, so the earlier
+    /// timeout wins in seconds from now.
+    pub(crate) fn extent_of_new(&self, meta: &Meta, has_created: bool) -> Extent {
+        let from_now = self.extent(meta, has_created.then_some(0.0));
+        match self.has_own_end(meta) {
+            true => from_now,
+            false => Extent {
+                ttl: from_now.from(0.0),
+                until: None,
+            },
+        }
+    }
 }
 
 /// A time beyond Postgres's calendar means never; a negative one means now.
@@ -276,6 +313,132 @@ pub(crate) fn instant(epoch_seconds: f64) -> Option<OffsetDateTime> {
     }
     let since = time::Duration::checked_seconds_f64(epoch_seconds)?;
     OffsetDateTime::UNIX_EPOCH.checked_add(since)
+}
+
+/// What the row remembers of its own life, beside the application's values.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Meta {
+    /// Seconds of inactivity after which this session ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) idle: Option<f64>,
+    /// Seconds after its beginning at which this session ends at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) absolute: Option<f64>,
+    /// Seconds since the epoch at which this session ends at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<f64>,
+    /// Where the session went when it got a new id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) successor: Option<String>,
+    /// Whether it got another user with that id. Then what was known of it before
+    /// must not lead a reader to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) login: bool,
+    /// How long the browser keeps the cookie: `persistent` or `browser`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cookie: Option<String>,
+    /// Whose rules these are.
+    #[serde(skip)]
+    pub(crate) reckoning: Reckoning,
+    /// Members of a later version of this crate.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// Whose rules say how long a session lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reckoning {
+    #[default]
+    Ours,
+    /// Those of another system: an idle timeout that the layer sets beats the
+    /// session's own, nothing ends a session that is used unless the layer
+    /// says so, and a cookie lives no longer than its session idles.
+    Foreign,
+}
+
+impl Meta {
+    /// Of the row that a session leaves under its old id.
+    pub(crate) fn forwarding_to(successor: &str, login: bool) -> Self {
+        Self {
+            successor: Some(successor.to_owned()),
+            login,
+            ..Self::default()
+        }
+    }
+
+    /// The terms of another system's session.
+    pub(crate) fn foreign(idle: Option<f64>, until: Option<f64>) -> Self {
+        Self {
+            idle,
+            until,
+            reckoning: Reckoning::Foreign,
+            ..Self::default()
+        }
+    }
+
+    /// A choice of a later version of this crate counts as none.
+    pub(crate) fn cookie_lifetime(&self) -> Option<CookieLifetime> {
+        match self.cookie.as_deref()? {
+            PERSISTENT => Some(CookieLifetime::Persistent),
+            BROWSER_SESSION => Some(CookieLifetime::BrowserSession),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn set_cookie_lifetime(&mut self, lifetime: Option<CookieLifetime>) {
+        self.cookie = lifetime.map(|lifetime| {
+            let name = match lifetime {
+                CookieLifetime::Persistent => PERSISTENT,
+                CookieLifetime::BrowserSession => BROWSER_SESSION,
+            };
+            name.to_owned()
+        });
+    }
+}
+
+const PERSISTENT: &str = "persistent";
+
+const BROWSER_SESSION: &str = "browser";
+
+/// A row that was written: when, and when it expires.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    pub(crate) now: f64,
+    pub(crate) expires: f64,
+}
+
+impl Written {
+    pub(crate) fn of(times: Times) -> Self {
+        let Times { now, expires, .. } = times;
+        Self { now, expires }
+    }
+
+    /// By an extent that was reckoned with at this moment.
+    pub(crate) fn at(now: f64, extent: Extent) -> Self {
+        let expires = extent.from(now);
+        Self { now, expires }
+    }
+}
+
+impl Times {
+    /// Those after a write that moved the expiry.
+    pub(crate) fn moved(self, written: Written) -> Self {
+        let seen = self.seen.map(|_| written.now);
+        Self {
+            seen,
+            ..self.kept(written)
+        }
+    }
+
+    /// Those after a write that left it as it was.
+    pub(crate) fn kept(self, written: Written) -> Self {
+        let Written { now, expires } = written;
+        Self {
+            now,
+            expires,
+            ..self
+        }
+    }
 }
 
 #[cfg(test)]

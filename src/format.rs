@@ -8,16 +8,16 @@ use http::{HeaderMap, HeaderValue, Uri};
 use crate::{
     CookieLifetime, Error,
     cookie::{CookieConfig, Cookies},
-    document::{Document, Json, Meta},
-    expiry::Expiry,
+    credentials::{Presented, Reading},
+    document::{Document, Layout, Terms},
     id::{RowId, SessionId, Token},
-    presented::{Presented, Reading},
     realm::Realm,
 };
 
+pub(crate) mod koa;
 mod native;
 
-pub(crate) use native::{Native, NativeLayout};
+pub(crate) use native::Native;
 
 /// How one kind of application keeps its sessions.
 pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
@@ -72,33 +72,6 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     fn removal(&self, terms: &Terms, config: &CookieConfig, line: Line) -> Vec<HeaderValue>;
 }
 
-/// What of a document belongs to its format. Documents carry it along, so it
-/// knows nothing of an application's configuration.
-pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
-    /// The member of the format that the application may look at.
-    fn own_key(&self) -> Option<&'static str>;
-
-    /// What the session knows of its own life.
-    fn meta(&self, document: &Document) -> Meta;
-
-    /// # Errors
-    ///
-    /// When a document of this format can't keep such an expiry.
-    fn check(&self, expiry: Expiry) -> Result<(), Error>;
-
-    /// Writes the choice into the document; `blank` has the defaults.
-    fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document);
-
-    /// Writes how long the browser keeps the cookie into the document; `None`
-    /// means as `blank` and the layer say.
-    fn remember_cookie_lifetime(
-        &self,
-        lifetime: Option<CookieLifetime>,
-        document: &mut Document,
-        blank: &Document,
-    );
-}
-
 /// The columns that every statement names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ColumnNames {
@@ -124,9 +97,6 @@ pub(crate) enum OldId {
     /// Nothing: another application would take it for a session.
     IsDeleted,
 }
-
-/// The member of a document that belongs to its format.
-pub(crate) type Terms = Option<Json>;
 
 /// What a response tells the browser of its session.
 #[derive(Clone, Debug)]

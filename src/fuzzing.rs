@@ -8,14 +8,13 @@ use serde_json::value::RawValue;
 
 use crate::{
     Koa, SigningKeys,
-    changes::{Change, Changes, erased},
     cookie::{CookieConfig, Cookies},
-    document::{Document, Json},
-    format::{Format, Native, NativeLayout},
+    credentials::{Presented, Reading},
+    document::{Document, Json, NativeLayout, limits::Limits},
+    format::{Format, Native},
     id::Token,
-    limits::Limits,
-    presented::{Presented, Reading},
     realm::Realm,
+    state::changes::{Change, Changes, erased},
 };
 
 const KEYS: [[u8; 32]; 2] = [[1; 32], [2; 32]];

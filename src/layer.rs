@@ -5,15 +5,26 @@ use http::{StatusCode, request::Parts};
 use tower_layer::Layer;
 
 use crate::{
-    CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore, Session,
-    SessionId, SiteData, Transport,
-    config::{Config, CrossSite, Empty},
+    CookieLifetime, CookiePriority, Error, FailurePolicy, PgSessionStore, Session, SessionId,
+    SigningKeys, SiteData, Transport,
     cookie::Scope,
     expiry::{Absolute, Timeouts},
-    hooks::Validity,
-    service::PgSessionService,
-    site_data::header_value,
+    layer::{service::PgSessionService, site_data::header_value},
+    request::{
+        config::{Config, CrossSite, Empty},
+        hooks::Validity,
+    },
+    session::Settings,
 };
+
+#[cfg(doc)]
+use crate::ErrorKind;
+
+pub(crate) mod future;
+pub(crate) mod response_body;
+mod response_headers;
+pub(crate) mod service;
+pub(crate) mod site_data;
 
 /// Adds a session to the requests of the services under it.
 ///
@@ -501,28 +512,76 @@ impl PgSessionLayer {
         Self::name_cookie(&mut config);
         config.blank = Arc::new(config.store.format().blank(&config.cookie));
         config.store = config.store.clone().for_cookie(config.cookie_name());
+        config.session = Arc::new(Settings {
+            store: config.store.clone(),
+            timeouts: Arc::clone(&config.timeouts),
+            before_save: config.hooks.before_save(),
+        });
         Arc::new(config)
     }
-}
 
-impl Timeouts {
-    fn check(&self) -> Result<(), Error> {
-        if self.idle().is_zero() || self.absolute == Absolute::After(Duration::ZERO) {
-            return Err(Error::new(
-                ErrorKind::Setup,
-                "a timeout of zero ends every session at once",
-            ));
-        }
-        if self
-            .touch_interval
-            .is_some_and(|interval| interval >= self.idle())
-        {
-            return Err(Error::new(
-                ErrorKind::Setup,
-                "with a touch interval as long as the idle timeout no session is ever extended",
-            ));
-        }
-        Ok(())
+    /// How many octets a session's document may have as JSON. Default:
+    /// 1,048,576, a mebibyte.
+    ///
+    /// A change that would make it larger is an error of kind
+    /// [`TooLarge`](ErrorKind::TooLarge), of the call or, where another
+    /// request filled the session meanwhile, of the save; the stored session
+    /// stays as it was. What the crate itself keeps in the document does not
+    /// count, and a session that is too large already can be read, and shrink.
+    ///
+    /// ```
+    /// # use axum::{Router, body::Body, http::Request, routing::get};
+    /// # use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, Session};
+    /// # use tower::ServiceExt;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// async fn note(session: Session) {
+    ///     let error = session.insert("note", "x".repeat(100)).unwrap_err();
+    ///     assert_eq!(error.kind(), ErrorKind::TooLarge);
+    ///     assert!(session.is_empty());
+    /// }
+    /// let layer = PgSessionLayer::new(store).max_document_size(100);
+    /// let app = Router::new().route("/", get(note)).layer(layer);
+    /// assert!(app.oneshot(Request::new(Body::empty())).await?.status().is_success());
+    /// # Ok(()) }
+    /// ```
+    pub fn max_document_size(self, octets: usize) -> Self {
+        self.with(|config| config.limits.size = octets)
+    }
+
+    /// How many keys a session may have; `None` for no limit. Default: `None`,
+    /// because [`max_document_size`](Self::max_document_size) bounds them too,
+    /// and many keys cost no more than one long value.
+    ///
+    /// Set it where visitors choose the keys. It is kept as that size is.
+    pub fn max_keys(self, keys: impl Into<Option<usize>>) -> Self {
+        self.with(|config| config.limits.keys = keys.into())
+    }
+
+    /// How deep the arrays and objects of a value may be nested; a number or a
+    /// text has the depth 0, and `[]` has 1. Default: 64.
+    ///
+    /// A deeper value is an error of kind [`TooLarge`](ErrorKind::TooLarge).
+    /// What another writer nested deeper stays as it is. More than 126 levels
+    /// are not read by serde_json.
+    pub fn max_depth(self, levels: usize) -> Self {
+        self.with(|config| config.limits.depth = levels)
+    }
+
+    /// Signs the token, in the cookie or wherever the
+    /// [transport](Self::transport) carries it. Default: no signature.
+    ///
+    /// A token needs none to be safe: it has 256 random bits, and the table
+    /// alone says which are alive. A signature spares the database those that
+    /// somebody made up: they cost no statement. A signature by a later key
+    /// opens the session, and is replaced when the session is extended, which
+    /// it is at once, so a rotation of the keys signs nobody out.
+    ///
+    /// The keys are the layer's rather than the store's, because the cookie
+    /// is, whose name they sign. Koa's format has its own: see
+    /// [`Koa::new`](crate::Koa::new).
+    pub fn signing_keys(self, keys: SigningKeys) -> Self {
+        self.with(|config| config.cookie.signing = Some(Arc::new(keys)))
     }
 }
 

@@ -6,77 +6,62 @@
 #[doc = include_str!("../docs/recipes.md")]
 struct Recipes;
 
-mod changes;
-mod config;
 mod cookie;
-mod counters;
+mod credentials;
 mod document;
 mod error;
-mod events;
 mod expiry;
-mod extract;
-mod failure;
 mod format;
-mod future;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-mod hooks;
 mod id;
-mod key;
-mod koa;
+mod jitter;
 mod layer;
-mod lazy;
-mod limits;
 mod login;
-mod presented;
 mod realm;
-mod reaper;
-mod response_body;
-mod service;
+mod request;
+mod row;
 mod session;
-mod shape;
-mod signing;
-mod site_data;
 mod state;
 mod store;
-mod stored;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod transport;
-mod typed;
 
 #[doc(no_inline)]
 pub use ::{http, sqlx, time};
 pub use ::cookie::SameSite;
 
 pub use crate::{
-    cookie::{CookieLifetime, CookiePriority},
-    counters::Counters,
+    cookie::{
+        CookieLifetime, CookiePriority,
+        signing::{SigningKeys, Unsigned},
+    },
+    document::key::{Key, SessionKey},
     error::{Error, ErrorKind},
     expiry::Expiry,
-    extract::SessionRejection,
-    failure::FailurePolicy,
-    future::ResponseFuture,
-    hooks::Validity,
+    format::koa::{KeygripDigest, Koa},
     id::SessionId,
-    key::{Key, SessionKey},
-    koa::{KeygripDigest, Koa},
-    layer::PgSessionLayer,
-    lazy::LazySession,
+    layer::{
+        PgSessionLayer, future::ResponseFuture, response_body::ResponseBody,
+        service::PgSessionService, site_data::SiteData,
+    },
     login::{AtLimit, Device, Login},
-    reaper::{Ending, Reaped, Reaper, ReaperHandle},
-    response_body::ResponseBody,
-    service::PgSessionService,
-    session::Session,
-    signing::{SigningKeys, Unsigned},
-    site_data::SiteData,
+    request::{
+        extract::SessionRejection,
+        hooks::Validity,
+        lazy::LazySession,
+        transport::{HeaderTransport, Transport},
+    },
+    session::{Session, failure::FailurePolicy, typed::TypedSession},
     store::{
         ListPosition, ListSessions, MIGRATOR, PgSessionStore, TableReport, UserSession,
         UserSessions,
+        admin::{
+            reaper::{Ending, Reaped, Reaper, ReaperHandle},
+            stored::StoredSession,
+        },
     },
-    stored::StoredSession,
-    transport::{HeaderTransport, Transport},
-    typed::TypedSession,
+    telemetry::counters::Counters,
 };

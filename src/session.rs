@@ -20,28 +20,29 @@ use tokio::task::unconstrained;
 use tracing::Instrument as _;
 
 use crate::{
-    CookieLifetime, Error, Expiry,
-    changes::{Change, decode, encode, erased},
-    config::Config,
-    document::{Document, Json, RESERVED, check_key},
+    CookieLifetime, Error, ErrorKind, Expiry,
+    document::{Document, Json, RESERVED, check_key, key::SessionKey},
     expiry::{Timeouts, instant},
     format::CookieChange,
     id::SessionId,
-    key::SessionKey,
-    state::{Origin, ReadOnlyReason, State},
+    state::{
+        Origin, ReadOnlyReason, State,
+        changes::{Apply, Change, decode, encode, erased},
+    },
     store::PgSessionStore,
 };
 
-#[cfg(doc)]
-use crate::ErrorKind;
-
 mod commit;
-mod shaped;
-mod terms;
+pub(crate) mod failure;
+mod saving;
+mod shape;
+pub(crate) mod typed;
 mod user;
 
 pub(crate) use commit::Closing;
-use commit::{Caller, Saving};
+use saving::{Caller, Saving};
+
+pub(crate) type BeforeSave = Arc<dyn Fn(&Session) -> Result<(), Error> + Send + Sync>;
 
 /// The session of a request, as an extractor.
 ///
@@ -93,8 +94,17 @@ use commit::{Caller, Saving};
 #[derive(Clone)]
 pub struct Session(Arc<Inner>);
 
+/// What a session needs of its layer.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) store: PgSessionStore,
+    pub(crate) timeouts: Arc<Timeouts>,
+    /// What the application adds to a save.
+    pub(crate) before_save: Option<BeforeSave>,
+}
+
 struct Inner {
-    config: Arc<Config>,
+    settings: Arc<Settings>,
     state: Mutex<State>,
     /// The thread that holds the lock on `state`. If a closure locks it again
     /// on that thread, it gets an error instead of a deadlock.
@@ -141,13 +151,13 @@ fn this_thread() -> usize {
 }
 
 impl Session {
-    pub(crate) fn new(config: Arc<Config>, state: State) -> Self {
+    pub(crate) fn new(settings: Arc<Settings>, state: State) -> Self {
         let cookie = match state.origin() {
             Origin::ReadOnly(ReadOnlyReason::Ambiguous) => CookieChange::RemoveFormer,
             _ => CookieChange::None,
         };
         Self(Arc::new(Inner {
-            config,
+            settings,
             state: Mutex::new(state),
             holder: AtomicUsize::new(0),
             saving: tokio::sync::Mutex::new(Saving::new(cookie)),
@@ -156,16 +166,16 @@ impl Session {
     }
 
     fn store(&self) -> &PgSessionStore {
-        &self.0.config.store
+        &self.0.settings.store
     }
 
     #[cfg(feature = "testing")]
-    pub(crate) fn row(&self) -> Option<Arc<crate::store::Row>> {
+    pub(crate) fn row(&self) -> Option<Arc<crate::row::Row>> {
         self.state().row().cloned()
     }
 
     fn timeouts(&self) -> &Arc<Timeouts> {
-        &self.0.config.timeouts
+        &self.0.settings.timeouts
     }
 
     /// # Panics
@@ -750,6 +760,49 @@ impl Session {
         let updated = locked(&updated).take();
         updated.ok_or_else(Error::abandoned)
     }
+
+    fn is_own(&self, key: &str) -> bool {
+        self.store().format().layout().own_key() == Some(key)
+    }
+
+    /// The change as it is recorded. A change of the format's own member
+    /// concerns the session's lifetime and cookie, so it is wrapped in
+    /// `Change::Terms`.
+    fn about(&self, key: &str, change: Change) -> Change {
+        match self.is_own(key) {
+            true => Change::Terms(Box::new(change)),
+            false => change,
+        }
+    }
+
+    fn check_value(&self, key: &str, value: &Json) -> Result<(), Error> {
+        match self.is_own(key) && !value.is_object() {
+            true => Err(no_object(key)),
+            false => Ok(()),
+        }
+    }
+
+    fn check_removal(&self, key: &str) -> Result<(), Error> {
+        match self.is_own(key) {
+            true => Err(no_object(key)),
+            false => Ok(()),
+        }
+    }
+
+    /// The closure for later replays, with the same check.
+    fn checked(&self, key: &str, mut apply: Apply) -> Apply {
+        if !self.is_own(key) {
+            return apply;
+        }
+        let key = key.to_owned();
+        Box::new(move |stored| {
+            let value = apply(stored)?;
+            match value.is_object() {
+                true => Ok(value),
+                false => Err(no_object(&key)),
+            }
+        })
+    }
 }
 
 fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -763,4 +816,11 @@ impl fmt::Debug for Session {
             .field("id", &self.id())
             .finish_non_exhaustive()
     }
+}
+
+fn no_object(key: &str) -> Error {
+    Error::new(
+        ErrorKind::ReservedKey,
+        format!("the key {key} holds the cookie's attributes and must stay an object"),
+    )
 }

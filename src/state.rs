@@ -22,98 +22,25 @@
 //! - A destroyed session stays destroyed. [`destroy`](State::destroy) also
 //!   deletes what a save in flight is about to commit.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crate::{
     CookieLifetime, Error, ErrorKind,
-    changes::{Change, Changes},
-    document::{Document, Json},
+    document::{Document, Json, limits::Limits},
+    expiry::Timeouts,
     id::Token,
-    limits::Limits,
     login::{Data, Login},
-    store::Row,
+    row::Row,
+    state::changes::{Change, Changes},
 };
 
+pub(crate) mod changes;
 mod pending;
 
 pub(crate) use pending::{
-    Deletions, NewIdWrite, PendingWrites, Record, RowToDelete, RowWrite, Source, Touch,
+    Deletions, Farewell, NewId, NewIdWrite, Origin, PendingWrites, ReadOnlyReason, Record,
+    RowToDelete, RowWrite, Saved, Source, Touch,
 };
-
-/// The row that a request works on.
-#[derive(Clone, Debug)]
-pub(crate) enum Origin {
-    /// No row yet. The first save that has data inserts one.
-    New,
-    /// This row, which the request's token opened.
-    Stored(Arc<Row>, Token),
-    /// The row that the request's token opened, but whose session got a new id
-    /// while the request was running. Saves and a destroy go to the successor
-    /// row; nothing else does.
-    Moved(Arc<Row>, Token),
-    /// The session can't be changed, and the browser's cookies must stay as
-    /// they are.
-    ReadOnly(ReadOnlyReason),
-}
-
-/// Why a request reads an empty session that it can't change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReadOnlyReason {
-    /// The session got a new id recently. The browser has the new token, or is
-    /// about to get it.
-    Moved {
-        /// How long a request with the old token can't begin a session of its
-        /// own.
-        retry_after: Duration,
-    },
-    /// The session was destroyed while the request was running.
-    Ended,
-    /// The cookies open several sessions, or there are more of them than the
-    /// layer looks up.
-    Ambiguous,
-    /// Another site posted the request, so the browser withheld its cookie.
-    CrossSite,
-    /// The row could not be loaded, and the layer continues without it.
-    NotLoaded,
-}
-
-impl ReadOnlyReason {
-    /// Whether a login begins a separate session. The new token of a session that
-    /// moved may never have reached the browser.
-    fn allows_a_login(self) -> bool {
-        matches!(self, Self::Moved { .. } | Self::Ended)
-    }
-
-    pub(crate) fn error(self) -> Error {
-        match self {
-            Self::Moved { retry_after } => Error::moved(retry_after),
-            Self::Ended => Error::ended(),
-            Self::Ambiguous => Error::new(
-                ErrorKind::Ambiguous,
-                "the request carries cookies of several sessions",
-            ),
-            Self::CrossSite => Error::new(
-                ErrorKind::CrossSite,
-                "another site posted this request, without the cookie, so it can't begin a session",
-            ),
-            Self::NotLoaded => Error::new(
-                ErrorKind::Unavailable,
-                "the session could not be loaded, so it can't be changed",
-            ),
-        }
-    }
-}
-
-/// What the handler does to the id of the session.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum NewId {
-    None,
-    Cycle,
-    /// A new id and a new user.
-    Login(Arc<Login>),
-    /// A destroy that this request can't execute.
-    End,
-}
 
 /// Whether the response has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,15 +55,6 @@ enum Projection {
     Exact,
     /// The record did not fit a newer row. The save will report it.
     Failed(Error),
-}
-
-/// What a destroyed session means for the response.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Farewell {
-    /// It removes the cookie, unless it sets one.
-    removes_cookie: bool,
-    /// The handler signed the user out.
-    signs_out: bool,
 }
 
 /// The session of one request.
@@ -678,6 +596,181 @@ impl State {
         // If a change does not fit the newer document, the save reports it.
         if let Err(error) = self.changes.replay_caught(document) {
             self.projection = Projection::Failed(error);
+        }
+    }
+
+    /// Takes the pending writes. Changes that the handler makes before the
+    /// outcome is settled belong to the next save.
+    pub(crate) fn take_writes(&mut self, timeouts: &Timeouts, touch: Touch) -> PendingWrites {
+        let ends_something = self.ends_something();
+        let deletions = self.take_deletions();
+        let touch = self.touch_instead_of(touch);
+        self.complete();
+        let is_changed = self.is_changed();
+        let is_confirmed = std::mem::take(&mut self.is_confirmed);
+        let record = Record {
+            outcome: (self.misfit().is_none() && matches!(self.origin, Origin::Stored(..)))
+                .then(|| Arc::clone(&self.document)),
+            is_confirmed,
+            is_new_id_in_doubt: self.is_new_id_in_doubt,
+            changes: self.changes.take(),
+        };
+        let id = match &mut self.new_id {
+            // It stays, so that no later save or response claims this logout.
+            NewId::End => NewId::End,
+            id => std::mem::replace(id, NewId::None),
+        };
+        if let NewId::Login(login) = &id {
+            self.login_in_flight = Some(Arc::clone(login));
+        }
+        self.is_new_id_in_flight = matches!(id, NewId::Login(_) | NewId::Cycle)
+            && matches!(self.origin, Origin::Stored(..));
+        self.is_touched = false;
+        PendingWrites {
+            deletions,
+            ends_something,
+            write: self.write(record, is_changed, id, timeouts, touch),
+            seen: Arc::clone(&self.document),
+            is_confirmed,
+        }
+    }
+
+    pub(crate) fn has_deletions(&self) -> bool {
+        self.refused.is_some() || self.is_ended
+    }
+
+    /// Whether the pending writes destroy a session or replace a token. If they
+    /// fail, the response must not conceal that the session or token still works.
+    pub(crate) fn ends_something(&self) -> bool {
+        let has_row = match &self.origin {
+            Origin::Stored(..) | Origin::Moved(..) => true,
+            Origin::ReadOnly(_) => self.lost.is_some(),
+            Origin::New => false,
+        };
+        self.refused.is_some() || (self.is_ended && has_row) || self.new_id != NewId::None
+    }
+
+    /// Takes the rows to delete, and nothing else.
+    pub(crate) fn take_deletions(&mut self) -> Deletions {
+        let is_executed = self.is_ended && self.new_id != NewId::End;
+        let former = self.is_ended.then(|| self.origin.clone());
+        Deletions {
+            refused: self.refused.take(),
+            farewell: is_executed.then_some(self.farewell),
+            former,
+            ended: self.take_ended(),
+        }
+    }
+
+    /// Takes the row of a destroyed session. From here on, the origin is the
+    /// session that follows it.
+    fn take_ended(&mut self) -> Option<RowToDelete> {
+        if !std::mem::take(&mut self.is_ended) {
+            return None;
+        }
+        match std::mem::replace(&mut self.origin, Origin::New) {
+            Origin::Stored(row, _) | Origin::Moved(row, _) => Some(RowToDelete { row }),
+            Origin::ReadOnly(_) if self.lost.is_some() => self.lost.take(),
+            origin => {
+                self.origin = origin;
+                None
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        record: Record,
+        is_changed: bool,
+        id: NewId,
+        timeouts: &Timeouts,
+        touch: Touch,
+    ) -> RowWrite {
+        let misfit = match &self.origin {
+            Origin::New => self.misfit(),
+            Origin::ReadOnly(reason) if reason.allows_a_login() => self.misfit(),
+            _ => None,
+        };
+        if let (Some(error), false) = (misfit, record.changes.is_empty()) {
+            return RowWrite::Refused(error.clone());
+        }
+        match (&self.origin, id) {
+            (Origin::New, NewId::Login(login)) => self.begin(login),
+            (Origin::ReadOnly(reason), NewId::Login(login)) if reason.allows_a_login() => {
+                self.begin(login)
+            }
+            (Origin::New, _) if touch == Touch::Always || self.is_worth_a_row(&record) => {
+                RowWrite::Insert(Arc::clone(&self.document))
+            }
+            (Origin::New, _) => RowWrite::None,
+            (Origin::ReadOnly(_), NewId::None) if record.changes.is_empty() => RowWrite::None,
+            (Origin::ReadOnly(reason), _) => RowWrite::Refused(reason.error()),
+            (Origin::Stored(row, _) | Origin::Moved(row, _), id) if id != NewId::None => {
+                RowWrite::NewId(NewIdWrite {
+                    source: Source::Row(row.id.clone()),
+                    changes: record.changes,
+                    login: id.login(),
+                    seen: Arc::clone(&self.document),
+                    may_begin_separately: !record.is_confirmed && self.misfit().is_none(),
+                })
+            }
+            (Origin::Moved(row, _), _) if is_changed => {
+                RowWrite::Save(Arc::clone(row), record, Touch::Never)
+            }
+            (Origin::Moved(..), _) => RowWrite::None,
+            (Origin::Stored(row, _), _) if is_changed => {
+                RowWrite::Save(Arc::clone(row), record, touch)
+            }
+            (Origin::Stored(row, _), _) => self.touch_of(row, timeouts, touch),
+        }
+    }
+
+    fn is_worth_a_row(&self, record: &Record) -> bool {
+        !(record.changes.is_empty() || self.document.is_empty())
+    }
+
+    fn touch_of(&self, row: &Arc<Row>, timeouts: &Timeouts, touch: Touch) -> RowWrite {
+        match touch {
+            Touch::Always => RowWrite::Touch(Arc::clone(row), touch),
+            Touch::IfDue if timeouts.is_touch_due(&self.document.meta(), row.times) => {
+                RowWrite::Touch(Arc::clone(row), touch)
+            }
+            Touch::IfDue => RowWrite::NoTouchYet,
+            Touch::Never => RowWrite::None,
+        }
+    }
+
+    /// A session that begins with its login.
+    fn begin(&self, login: Arc<Login>) -> RowWrite {
+        RowWrite::NewId(NewIdWrite {
+            source: Source::Nothing(Arc::clone(&self.document)),
+            changes: Changes::default(),
+            login: Some(login),
+            seen: Arc::clone(&self.document),
+            may_begin_separately: true,
+        })
+    }
+
+    fn touch_instead_of(&self, touch: Touch) -> Touch {
+        match touch {
+            _ if self.is_touched => Touch::Always,
+            Touch::IfDue if self.renews_signature && self.row().is_some() => Touch::Always,
+            touch => touch,
+        }
+    }
+
+    /// Adds the member of the format if another writer left it out, so that
+    /// every saved document has it.
+    fn complete(&mut self) {
+        let Some(key) = self.document.layout().own_key() else {
+            return;
+        };
+        let is_there = self.document.get(key).is_some_and(Json::is_object);
+        if let (false, false, Some(terms)) = (self.changes.is_empty(), is_there, self.blank.terms())
+        {
+            let change = Change::Insert(key.to_owned(), terms);
+            self.apply_unchecked(Change::Terms(Box::new(change)))
+                .expect("an insert that is not measured never fails");
         }
     }
 }

@@ -8,94 +8,42 @@ use tokio::sync::watch;
 
 use crate::{
     AtLimit, Counters, Error,
-    counters::Tally,
-    format::Format,
+    format::{Format, koa::Koa},
     id::{RowId, Token},
-    koa::Koa,
     login::SessionLimit,
     realm::Realm,
-    telemetry::Meter,
+    store::connection::{MAX_TIMEOUT, TIMEOUT},
+    telemetry::{Meter, counters::Tally},
 };
 
-mod acquire;
-#[cfg(feature = "testing")]
-mod age;
-mod ask;
+pub(crate) mod admin;
 mod batch;
-mod by_id;
-#[cfg(test)]
-mod checked;
-mod clock;
-mod columns;
-mod connecting;
-mod connections;
-mod copy;
-mod database;
-mod destroy;
-mod draft;
-mod encryption;
-mod ending;
-mod engine;
-mod entries;
-mod everyone;
-mod hosts;
-mod inspect;
-mod instant;
-mod limit;
-mod list;
-mod migrate;
-mod needs;
-mod pace;
-mod parts;
-mod pooler;
-mod primary;
-mod reap;
-mod receipt;
-mod reissue;
-mod render;
-mod report;
-mod round_trip;
-mod row;
-mod save;
-mod set_up;
+mod connection;
+mod requests;
+mod rows;
 mod sql;
-mod statements;
 mod table;
-mod transaction;
-mod undo;
-mod user;
-mod user_session;
-mod writer;
 
 #[cfg(feature = "testing")]
-pub(crate) use age::Shift;
-pub use list::{ListPosition, ListSessions};
-pub use migrate::MIGRATOR;
-pub(crate) use reap::{Batch as ReapedBatch, Skipped};
-pub use report::TableReport;
-pub(crate) use row::Row;
-pub(crate) use save::random_fraction;
-pub(crate) use table::TableName;
-pub use user::UserSessions;
-pub use user_session::UserSession;
-pub(crate) use writer::Saved;
+pub(crate) use admin::time_travel::Shift;
+pub use admin::{
+    page::ListPosition,
+    users::{ListSessions, UserSession, UserSessions},
+};
+pub use table::migrate::MIGRATOR;
+pub use table::report::TableReport;
 
-use connecting::{prepared, why};
-use connections::Connections;
-use database::Database;
-use hosts::Hosts;
-use primary::Primary;
-use set_up::SetUp;
+use connection::{
+    connecting::{prepared, why},
+    executor::Database,
+    pool::Connections,
+    primary::Primary,
+    transaction::Isolation,
+    url::Hosts,
+};
+use rows::{Writer, queue::SessionQueues};
 use sql::Pooling;
-use transaction::Isolation;
-use writer::Writer;
-
-/// How long the database may take for one statement, the wait for a
-/// connection included: long enough for a fail-over to a warm standby to be
-/// noticed, short enough that visitors are still there.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// No clock overflows when it is added to the present.
-const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+use table::handle::SetUp;
 
 /// The table of sessions, in a database of the application's.
 ///
@@ -128,6 +76,7 @@ pub struct PgSessionStore {
 
 struct Shared {
     writer: Arc<Writer>,
+    queues: Arc<SessionQueues>,
     creation: Creation,
     tally: Tally,
 }
@@ -243,9 +192,11 @@ impl PgSessionStore {
     }
 
     fn build(set_up: SetUp, creation: Creation) -> Self {
+        let writer = Writer::new(set_up);
         Self {
             shared: Arc::new(Shared {
-                writer: Writer::new(set_up),
+                queues: SessionQueues::new(Arc::clone(&writer)),
+                writer,
                 creation,
                 tally: Tally::default(),
             }),

@@ -1,7 +1,9 @@
 //! What the crate tells of its work, for who watches a site: metrics and spans.
 
+pub(crate) mod counters;
+pub(crate) mod events;
 #[cfg_attr(feature = "metrics", path = "telemetry/facade.rs")]
-#[cfg_attr(not(feature = "metrics"), path = "telemetry/nothing.rs")]
+#[cfg_attr(not(feature = "metrics"), path = "telemetry/noop.rs")]
 mod facade;
 mod meter;
 #[cfg_attr(

@@ -79,8 +79,9 @@ use tower_service::Service;
 
 use crate::{
     Error, ErrorKind, LazySession, PgSessionLayer, PgSessionService, Session,
-    config::Config,
-    store::{Row, Shift},
+    request::{config::Config, lazy::Unread},
+    row::Row,
+    store::Shift,
 };
 
 mod act;
@@ -476,7 +477,7 @@ impl TestVisitor {
     /// What the layer would put into the next request.
     fn lazy(&self) -> LazySession {
         let request = self.request();
-        let unread = self.config.unread(request.uri(), request.headers());
+        let unread = Unread::of(&self.config, request.uri(), request.headers());
         let head = self.config.hooks.head_of(&request);
         LazySession::new(Arc::clone(&self.config), unread, head, None)
     }

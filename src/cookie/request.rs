@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderValue, header::COOKIE};
 
-use crate::presented::{Presented, Reading};
+use crate::credentials::{Presented, Reading};
 
 /// The `Cookie` headers of a request, unread: most requests of most sites need
 /// no session.

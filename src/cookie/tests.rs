@@ -4,8 +4,8 @@ use http::{
 };
 
 use super::*;
+use crate::credentials::Presented;
 use crate::format::{Format as _, Native};
-use crate::presented::Presented;
 
 fn token() -> Token {
     Native.new_token().expect("random")

@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Document, encode::to_text};
+use super::encode::to_text;
 
 /// Of an object, in their order.
 pub(super) type Members = IndexMap<Key, Json>;
@@ -125,8 +125,9 @@ impl Json {
         Ok(Self(Piece::whole(to_text(value)?)))
     }
 
-    pub(crate) fn of_object(object: &Document) -> Self {
-        Self(Piece::whole(object.to_text()))
+    /// Of a text that is JSON.
+    pub(super) fn spelled(text: String) -> Self {
+        Self(Piece::whole(text))
     }
 
     pub(crate) fn get(&self) -> &str {

@@ -38,10 +38,8 @@ fn clear_keeps_what_the_row_knows_of_its_own_life() {
 #[test]
 fn unknown_members_of_the_reserved_part_survive() {
     let mut document = parse(r#"{"_session":{"later":[1]}}"#).expect("object");
-    let meta = Meta {
-        idle: Some(1.0),
-        ..document.meta()
-    };
+    let mut meta = document.meta();
+    meta.idle = Some(1.0);
     document.set_meta(&meta);
     assert_eq!(
         document.to_text(),

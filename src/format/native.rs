@@ -5,13 +5,12 @@ use http::{HeaderMap, HeaderValue, Uri};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    CookieLifetime, Error, Expiry,
+    Error,
     cookie::{CookieConfig, Cookies, presented},
-    document::{Document, Meta, RESERVED},
-    expiry::epoch_seconds,
-    format::{ColumnNames, Format, Layout, Line, OldId, Terms, Ticket},
+    credentials::{Presented, Reading, Signature},
+    document::{Document, Layout, NativeLayout, Terms},
+    format::{ColumnNames, Format, Line, OldId, Ticket},
     id::{RowId, SessionId, Token, random},
-    presented::{Presented, Reading, Signature},
     realm::Realm,
 };
 
@@ -130,52 +129,6 @@ fn octets(value: &[u8]) -> Option<[u8; TOKEN_OCTETS]> {
     let mut octets = [0; TOKEN_OCTETS];
     URL_SAFE_NO_PAD.decode_slice(value, &mut octets).ok()?;
     Some(octets)
-}
-
-/// All that belongs to the crate is in one reserved member.
-#[derive(Debug)]
-pub(crate) struct NativeLayout;
-
-impl Layout for NativeLayout {
-    fn own_key(&self) -> Option<&'static str> {
-        None
-    }
-
-    /// An unreadable member counts as none: it is a foreign writer's.
-    fn meta(&self, document: &Document) -> Meta {
-        document
-            .get(RESERVED)
-            .and_then(|raw| serde_json::from_str(raw.get()).ok())
-            .unwrap_or_default()
-    }
-
-    fn check(&self, _: Expiry) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn remember(&self, expiry: Expiry, document: &mut Document, _: &Document) {
-        let mut meta = self.meta(document);
-        (meta.idle, meta.absolute, meta.until) = match expiry {
-            Expiry::Default => (None, None, None),
-            Expiry::Idle(idle) => (Some(idle.as_secs_f64()), None, None),
-            Expiry::At(instant) => (None, None, Some(epoch_seconds(instant))),
-            Expiry::Timeouts { idle, absolute } => {
-                (Some(idle.as_secs_f64()), Some(absolute.as_secs_f64()), None)
-            }
-        };
-        document.set_meta(&meta);
-    }
-
-    fn remember_cookie_lifetime(
-        &self,
-        lifetime: Option<CookieLifetime>,
-        document: &mut Document,
-        _: &Document,
-    ) {
-        let mut meta = self.meta(document);
-        meta.set_cookie_lifetime(lifetime);
-        document.set_meta(&meta);
-    }
 }
 
 #[cfg(test)]

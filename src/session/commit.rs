@@ -17,10 +17,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use tokio::runtime::Handle;
@@ -29,95 +26,17 @@ use tracing::{Instrument as _, Span};
 use super::Session;
 use crate::{
     Error, ErrorKind, FailurePolicy,
-    changes::Change,
     document::Document,
     format::{CookieChange, Ticket},
     id::Token,
-    state::{Deletions, Origin, PendingWrites, Record, RowToDelete, RowWrite, State, Touch},
-    store::{Row, Saved},
+    row::Row,
+    session::saving::{Caller, Failed, Saving},
+    state::{
+        Deletions, Origin, PendingWrites, Record, RowToDelete, RowWrite, Saved, State, Touch,
+        changes::Change,
+    },
     telemetry::saving,
 };
-
-/// What the saves of one request leave for the next one, and for the response.
-#[derive(Debug)]
-pub(super) struct Saving {
-    /// The cookie change of the response.
-    cookie: CookieChange,
-    failed: Vec<Failed>,
-    /// The outcome of the response's save.
-    closed: Option<Result<(), Error>>,
-}
-
-/// A save that failed.
-#[derive(Debug)]
-struct Failed {
-    error: Error,
-    caller: Caller,
-    /// See [`State::ends_something`].
-    ends_something: bool,
-}
-
-/// Who waits for a save. A handler can stop waiting, for example because of a
-/// timeout of its own.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Caller {
-    has_left: Arc<AtomicBool>,
-}
-
-impl Caller {
-    /// The caller has left if this is dropped.
-    pub(super) fn waits(&self) -> WaitingCaller {
-        WaitingCaller(Some(self.clone()))
-    }
-
-    fn has_left(&self) -> bool {
-        self.has_left.load(Ordering::Relaxed)
-    }
-}
-
-pub(super) struct WaitingCaller(Option<Caller>);
-
-impl WaitingCaller {
-    pub(super) fn got_the_outcome(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for WaitingCaller {
-    fn drop(&mut self) {
-        if let Some(caller) = &self.0 {
-            caller.has_left.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Saving {
-    pub(super) fn new(cookie: CookieChange) -> Self {
-        Self {
-            cookie,
-            failed: Vec::new(),
-            closed: None,
-        }
-    }
-
-    /// A save that failed after its caller had left. It stands for all of them, so
-    /// it is one that no failure policy covers, if there is any.
-    fn take_unreported(&mut self) -> Option<Failed> {
-        let unreported = self.failed.extract_if(.., |save| save.caller.has_left());
-        unreported.reduce(|one, other| {
-            let ends_something = one.ends_something || other.ends_something;
-            let is_covered = one.error.is_of_the_database();
-            Failed {
-                ends_something,
-                ..if is_covered && !other.error.is_of_the_database() {
-                    other
-                } else {
-                    one
-                }
-            }
-        })
-    }
-}
 
 /// What the response means for the session of its request.
 #[derive(Clone, Copy, Debug)]
@@ -303,7 +222,10 @@ impl Session {
         if !self.state().writes_a_document() {
             return Ok(());
         }
-        self.0.config.hooks.before_save(self)
+        match &self.0.settings.before_save {
+            Some(before_save) => before_save(self),
+            None => Ok(()),
+        }
     }
 
     async fn execute(&self, writes: PendingWrites, cookie: &mut CookieChange) -> Result<(), Error> {

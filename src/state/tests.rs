@@ -1,11 +1,13 @@
+use std::time::Duration;
+
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    changes::encode,
+    document::NativeLayout,
     expiry::{Timeouts, Times},
-    format::NativeLayout,
     id::RowId,
+    state::changes::encode,
 };
 
 #[derive(Clone, Debug)]

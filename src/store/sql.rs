@@ -54,3 +54,13 @@ impl Sql {
         self.pooling == Pooling::Own
     }
 }
+
+/// A statement for one row, which is planned once, and for many.
+#[derive(Debug)]
+pub(crate) struct Sizes {
+    pub(super) one: Sql,
+    pub(super) many: Sql,
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,13 +10,13 @@ use super::{
     Meter, Operation, Origin, Stopwatch,
     spans::{follow, parent},
 };
-use crate::{Error, store::TableName};
+use crate::Error;
 
 /// What is about to be sent.
 pub(crate) struct Call<'c> {
     pub(crate) operation: Operation,
-    /// Where it is about one.
-    pub(crate) table: Option<&'c TableName>,
+    /// The schema and the name of its table, where it is about one.
+    pub(crate) table: Option<(&'c str, &'c str)>,
     pub(crate) rows: usize,
     pub(crate) origins: Origins<'c>,
 }
@@ -84,8 +84,8 @@ impl Call<'_> {
             db.query.summary = %self,
             db.operation.name = command.map(|command| display(Batched(is_batch, command))),
             db.operation.batch.size = is_batch.then_some(self.rows),
-            db.collection.name = self.table.map(|table| display(Collection(table))),
-            db.namespace = %Namespace(&pool.connect_options(), self.table),
+            db.collection.name = self.table.map(|(schema, table)| display(Collection(schema, table))),
+            db.namespace = %Namespace(&pool.connect_options(), self.table.map(|(schema, _)| schema)),
             server.address = %Address(&pool.connect_options()),
             server.port = pool.connect_options().get_port(),
             db.response.status_code = Empty,
@@ -101,7 +101,7 @@ impl fmt::Display for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Batched(self.rows > 1, self.operation.name()).fmt(f)?;
         match self.table {
-            Some(table) => write!(f, " {}", table.table),
+            Some((_, table)) => write!(f, " {table}"),
             None => Ok(()),
         }
     }
@@ -119,22 +119,21 @@ impl fmt::Display for Batched {
     }
 }
 
-struct Collection<'c>(&'c TableName);
+struct Collection<'c>(&'c str, &'c str);
 
 impl fmt::Display for Collection<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0.schema, self.0.table)
+        write!(f, "{}.{}", self.0, self.1)
     }
 }
 
 /// The database, and the schema of the table rather than that of the
 /// connection, which is not asked for.
-struct Namespace<'n>(&'n PgConnectOptions, Option<&'n TableName>);
+struct Namespace<'n>(&'n PgConnectOptions, Option<&'n str>);
 
 impl fmt::Display for Namespace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let schema = self.1.map(|table| table.schema.as_str());
-        match (self.0.get_database(), schema) {
+        match (self.0.get_database(), self.1) {
             (Some(database), Some(schema)) => write!(f, "{database}|{schema}"),
             (name, other) => f.write_str(name.or(other).unwrap_or_default()),
         }

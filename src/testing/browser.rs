@@ -9,7 +9,7 @@ use http::{
 };
 
 use super::carrier::{self, Carry};
-use crate::{config::Config, cookie::set_by, id::sensitive, testing::carrier::Told};
+use crate::{cookie::set_by, id::sensitive, request::config::Config, testing::carrier::Told};
 
 /// A browser of one host, whose connection is encrypted.
 #[derive(Clone)]

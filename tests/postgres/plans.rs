@@ -266,6 +266,7 @@ fn statements() -> Vec<(String, String)> {
     let files = fs::read_dir(folder).expect("the folder of statements");
     let mut statements: Vec<_> = files
         .map(|file| file.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
         .map(|path| {
             let name = path.file_name().expect("a name").to_string_lossy().into();
             (name, fs::read_to_string(path).expect("text"))

@@ -1,0 +1,235 @@
+//! The signature that a token can carry in this crate's own format.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use crate::{
+    Error, ErrorKind,
+    credentials::{Reading, Signature},
+    id::Token,
+};
+
+/// Octets of a key: as long as the digest (RFC 2104, section 3).
+const MIN_KEY: usize = 32;
+/// What no other use of the same key signs.
+const PURPOSE: &[u8] = b"axum-pg-session cookie\0";
+const SEPARATOR: char = '.';
+/// An HMAC-SHA-256 as base64url without padding.
+const SIGNATURE_CHARS: usize = 43;
+/// What a signature adds to a token.
+pub(crate) const SIGNED_CHARS: usize = 1 + SIGNATURE_CHARS;
+
+/// Keys that sign the token, for
+/// [`PgSessionLayer::signing_keys`](crate::PgSessionLayer::signing_keys): the
+/// first one signs, all of them verify.
+///
+/// The signature is an HMAC-SHA-256 of the cookie's name and the token, so it
+/// is worth nothing under another name. The keys are not kept, only what HMAC
+/// makes of them, and that is wiped from memory with the last layer that uses
+/// it.
+///
+/// To rotate, put the new key at the end everywhere, then at the front, and
+/// take the old one out when the longest
+/// [idle timeout](crate::PgSessionLayer::idle_timeout) has passed: a session
+/// that somebody uses is signed anew by then, so nobody is signed out.
+///
+/// ```
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, SigningKeys};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// // From the environment, in earnest: `openssl rand 32`.
+/// let (new, old) = ([7; 32], [3; 32]);
+/// let layer = PgSessionLayer::new(store.clone()).signing_keys(SigningKeys::new([new, old]));
+/// assert!(layer.check().is_ok());
+///
+/// let layer = PgSessionLayer::new(store).signing_keys(SigningKeys::new(["too short"]));
+/// assert!(layer.check().is_err());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "keys sign nothing until a layer has them"]
+pub struct SigningKeys {
+    keys: Vec<Hmac<Sha256>>,
+    /// The length of the shortest key, none without a key.
+    shortest: Option<usize>,
+    unsigned: Unsigned,
+}
+
+/// What becomes of tokens without a signature where there are
+/// [keys](SigningKeys).
+///
+/// A site that runs already switches signing on in three steps: `Issued` on
+/// all processes, so that each of them reads the signed cookies of the others;
+/// `Accepted` on all, which signs the cookie of every visitor who comes; and
+/// `Refused` after the longest idle timeout. A site that was signed from its
+/// first day, or may sign everybody out, needs none of it.
+///
+/// ```
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, SigningKeys, Unsigned};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let keys = SigningKeys::new([[7; 32]]).unsigned(Unsigned::Accepted);
+/// assert!(PgSessionLayer::new(store).signing_keys(keys).check().is_ok());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unsigned {
+    /// They open nothing and cost no statement. The default.
+    Refused,
+    /// They open their sessions, and are replaced with signed ones when the
+    /// session is extended. Tokens that somebody made up cost a look into the
+    /// table, as without keys.
+    Accepted,
+    /// They open their sessions, and new cookies have no signature either.
+    /// Signed ones open their sessions too.
+    Issued,
+}
+
+impl SigningKeys {
+    /// Of 32 octets at least each, from a generator, not from a person.
+    ///
+    /// Without a key, or with a shorter one,
+    /// [`PgSessionLayer::check`](crate::PgSessionLayer::check) is an error.
+    pub fn new<K: AsRef<[u8]>>(keys: impl IntoIterator<Item = K>) -> Self {
+        let mut signing = Self {
+            keys: Vec::new(),
+            shortest: None,
+            unsigned: Unsigned::Refused,
+        };
+        for key in keys {
+            signing.add(key.as_ref());
+        }
+        signing
+    }
+
+    fn add(&mut self, key: &[u8]) {
+        let mut mac = Hmac::new_from_slice(key).expect("HMAC takes keys of any length");
+        mac.update(PURPOSE);
+        self.keys.push(mac);
+        let shortest = self
+            .shortest
+            .map_or(key.len(), |known| known.min(key.len()));
+        self.shortest = Some(shortest);
+    }
+
+    /// What becomes of tokens without a signature. Default:
+    /// [`Unsigned::Refused`].
+    pub fn unsigned(self, unsigned: Unsigned) -> Self {
+        Self { unsigned, ..self }
+    }
+
+    /// # Errors
+    ///
+    /// Where a key is missing or could be guessed.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self.shortest {
+            Some(MIN_KEY..) => Ok(()),
+            Some(_) => Err(refused("a signing key has fewer than 32 octets")),
+            None => Err(refused("there is no signing key")),
+        }
+    }
+
+    /// What a cookie of this name carries for the token.
+    pub(crate) fn spell(&self, name: &str, token: &Token) -> String {
+        let token = token.as_str();
+        match (self.unsigned, self.keys.first()) {
+            (Unsigned::Issued, _) | (_, None) => token.to_owned(),
+            (Unsigned::Refused | Unsigned::Accepted, Some(key)) => {
+                let mac = over(key, name, token.as_bytes()).finalize().into_bytes();
+                format!("{token}{SEPARATOR}{}", URL_SAFE_NO_PAD.encode(mac))
+            }
+        }
+    }
+
+    pub(crate) fn read(
+        &self,
+        name: &str,
+        value: &[u8],
+        token: impl Fn(&[u8]) -> Option<Token>,
+    ) -> Reading {
+        match Signed::parse(value) {
+            Some(signed) => match token(signed.token) {
+                Some(token) => self.verified(name, token, &signed.signature),
+                None => Reading::Malformed,
+            },
+            None => token(value).map_or(Reading::Malformed, |token| self.bare(token)),
+        }
+    }
+
+    fn bare(&self, token: Token) -> Reading {
+        match self.unsigned {
+            Unsigned::Refused => Reading::Forged,
+            Unsigned::Accepted => Reading::Token(token, Signature::Outdated),
+            Unsigned::Issued => Reading::Token(token, Signature::UpToDate),
+        }
+    }
+
+    /// All keys are tried, each in constant time, so that the answer's time
+    /// tells nothing of them.
+    fn verified(&self, name: &str, token: Token, signature: &[u8]) -> Reading {
+        let signed: Vec<_> = self
+            .keys
+            .iter()
+            .map(|key| {
+                let mac = over(key, name, token.as_str().as_bytes());
+                mac.verify_slice(signature).is_ok()
+            })
+            .collect();
+        match signed.iter().position(|is_signed| *is_signed) {
+            Some(0) => Reading::Token(token, Signature::UpToDate),
+            Some(_) => Reading::Token(token, Signature::Outdated),
+            None => Reading::Forged,
+        }
+    }
+}
+
+/// A name has no `=`, so no two cookies are signed alike.
+fn over(key: &Hmac<Sha256>, name: &str, token: &[u8]) -> Hmac<Sha256> {
+    let mut mac = key.clone();
+    mac.update(name.as_bytes());
+    mac.update(b"=");
+    mac.update(token);
+    mac
+}
+
+struct Signed<'v> {
+    token: &'v [u8],
+    signature: [u8; 32],
+}
+
+impl<'v> Signed<'v> {
+    fn parse(value: &'v [u8]) -> Option<Self> {
+        let (token, rest) = value.split_at_checked(value.len().checked_sub(SIGNED_CHARS)?)?;
+        let (separator, signature) = rest.split_first()?;
+        let mut octets = [0; 32];
+        let is_decoded = *separator == SEPARATOR as u8
+            && URL_SAFE_NO_PAD.decode_slice(signature, &mut octets) == Ok(octets.len());
+        is_decoded.then_some(Self {
+            token,
+            signature: octets,
+        })
+    }
+}
+
+fn refused(message: &'static str) -> Error {
+    Error::new(ErrorKind::Setup, message)
+}
+
+impl fmt::Debug for SigningKeys {
+    /// Without the keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKeys")
+            .field("keys", &self.keys.len())
+            .field("unsigned", &self.unsigned)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! Sessions as koa-generic-session and koa-pg-session keep them.
+//!
+//! Everything that is Koa's is in this module, behind the crate's one seam for
+//! formats.
+
+mod header;
+mod keygrip;
+mod terms;
+
+use std::{fmt, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, Uri};
+
+use crate::{
+    CookieLifetime, Error, ErrorKind,
+    cookie::{CookieConfig, Cookies},
+    credentials::{Presented, Reading, Signature},
+    document::{Document, Layout, Terms},
+    format::{
+        ColumnNames, Format, Line, OldId, Ticket,
+        koa::{
+            header::{Attributes, first, forwarded_over_tls},
+            keygrip::Keygrip,
+            terms::KoaLayout,
+        },
+    },
+    id::{RowId, SessionId, Token, random},
+    realm::Realm,
+};
+
+pub use keygrip::KeygripDigest;
+
+/// The bytes of koa-generic-session's `genSid`.
+const SID_OCTETS: usize = 24;
+/// What an application's own `genSid` may need; more is no sid.
+const MAX_SID: usize = 255;
+/// A day, as in koa-generic-session.
+const MAX_AGE: Duration = Duration::from_hours(24);
+
+/// One table with a site on Koa: the format of koa-generic-session and
+/// koa-pg-session, for [`PgSessionStore::koa`](crate::PgSessionStore::koa).
+///
+/// Both sites then read and write the same rows, and a visitor keeps one
+/// session. The row's id is the prefix and the token itself, the cookie is
+/// `koa.sid` with its signature `koa.sid.sig`, and the member `cookie` of the
+/// stored object says how long the session lives and which attributes its
+/// cookie has: those that the layer had when the session began. What the layer
+/// is not told is as in Koa: no `SameSite`, `secure` only where the connection
+/// is known to be encrypted, no absolute timeout.
+///
+/// As in Koa, the id of a row says nothing of the cookie's name: two areas of a
+/// site that share a table and a prefix share their sessions, whatever their
+/// cookies are called. Give each area a [`prefix`](Self::prefix), or a table. The
+/// users of two prefixes are the same: only a table separates them.
+///
+/// ```
+/// use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pool = sqlx::PgPool::connect_lazy("postgres:///")?;
+/// // As `app.keys = ['new key', 'old key']` in Koa.
+/// let koa = Koa::new(["new key", "old key"]);
+/// let layer = PgSessionLayer::new(PgSessionStore::new(pool).koa(koa));
+/// assert!(layer.check().is_ok());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "a format does nothing until a store keeps to it"]
+pub struct Koa {
+    /// None where cookies need no signature.
+    keygrip: Option<Keygrip>,
+    prefix: String,
+    max_age: Option<Duration>,
+    proxy: Proxy,
+}
+
+/// Whether a proxy's word on the visitor's connection counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proxy {
+    Trusted,
+    Ignored,
+}
+
+impl Koa {
+    /// Signed cookies, as with `app.keys` in Koa: the first key signs, all of
+    /// them verify. A cookie that a later key verified is signed anew.
+    ///
+    /// Without a key, or with an empty one,
+    /// [`PgSessionLayer::check`](crate::PgSessionLayer::check) is an error.
+    pub fn new<K: Into<Vec<u8>>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self {
+            keygrip: Some(Keygrip::new(keys.into_iter().map(Into::into).collect())),
+            ..Self::unsigned()
+        }
+    }
+
+    /// Cookies without a signature, as with `signed: false` in Koa. Whoever
+    /// reads the table can then open its sessions.
+    pub fn unsigned() -> Self {
+        Self {
+            keygrip: None,
+            prefix: "koa:sess:".into(),
+            max_age: Some(MAX_AGE),
+            proxy: Proxy::Ignored,
+        }
+    }
+
+    /// What precedes the token in the row's id. Default: `koa:sess:`.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// The digest of the signatures, the second argument of Keygrip. Default:
+    /// [`KeygripDigest::Sha1`].
+    pub fn digest(mut self, digest: KeygripDigest) -> Self {
+        self.keygrip = self.keygrip.map(|keygrip| keygrip.with(digest));
+        self
+    }
+
+    /// How long a new session's cookie lives, and its row with it, since it
+    /// was set last. Default: 1 day. With `None` the cookie goes with the
+    /// browser and the row lives for 45 minutes, as in Koa.
+    ///
+    /// Each session remembers its own, so a change is none for those that are
+    /// stored. [`Session::set_expiry`](crate::Session::set_expiry) changes one
+    /// session's.
+    pub fn max_age(mut self, max_age: impl Into<Option<Duration>>) -> Self {
+        self.max_age = max_age.into();
+        self
+    }
+
+    /// Whether `X-Forwarded-Proto: https` makes the cookie `secure`, as
+    /// `app.proxy` does in Koa. Default: `false`.
+    ///
+    /// It only matters where neither
+    /// [`PgSessionLayer::secure`](crate::PgSessionLayer::secure) nor the stored
+    /// session says.
+    pub fn trust_proxy(mut self, trust: bool) -> Self {
+        self.proxy = match trust {
+            true => Proxy::Trusted,
+            false => Proxy::Ignored,
+        };
+        self
+    }
+}
+
+impl Koa {
+    /// How the cookie is signed, or none where the signature is none of ours.
+    fn verified(&self, name: &str, value: &[u8], cookies: &Cookies) -> Option<Signature> {
+        let Some(keygrip) = &self.keygrip else {
+            return Some(Signature::UpToDate);
+        };
+        let signature = first(cookies, &format!("{name}.sig"))?;
+        match keygrip.verify(&header::pair(name, value), signature)? {
+            0 => Some(Signature::UpToDate),
+            _ => Some(Signature::Outdated),
+        }
+    }
+
+    /// Any sid that a cookie can carry: the application on Koa may make its
+    /// own.
+    pub(crate) fn token(&self, value: &[u8]) -> Option<Token> {
+        let is_sid = (1..=MAX_SID).contains(&value.len()) && value.iter().all(is_cookie_octet);
+        let text = std::str::from_utf8(value).ok().filter(|_| is_sid)?;
+        Some(Token::new(text))
+    }
+
+    /// The cookie and, where cookies are signed, its signature.
+    fn cookies(&self, name: &str, value: &str, attributes: &str) -> Vec<HeaderValue> {
+        let mut cookies = vec![format!("{name}={value}{attributes}")];
+        if let Some(keygrip) = &self.keygrip {
+            let signature = keygrip.sign(&header::pair(name, value.as_bytes()));
+            cookies.push(format!("{name}.sig={signature}{attributes}"));
+        }
+        let values = cookies.into_iter().map(HeaderValue::try_from);
+        values.filter_map(Result::ok).collect()
+    }
+
+    /// The stored attributes, or those of a new session.
+    fn attributes(&self, terms: &Terms, config: &CookieConfig) -> Attributes {
+        let stored = terms.as_ref().and_then(Attributes::parse);
+        let blank = || Attributes::parse(self.blank(config).terms().as_ref()?);
+        stored.or_else(blank).unwrap_or_default()
+    }
+
+    fn check_keys(&self) -> Result<(), Error> {
+        match &self.keygrip {
+            Some(keygrip) if !keygrip.has_keys() => Err(Error::new(
+                ErrorKind::Setup,
+                "Koa's format needs a key that is not empty, or Koa::unsigned",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Format for Koa {
+    fn new_token(&self) -> Result<Token, Error> {
+        Ok(Token::new(URL_SAFE_NO_PAD.encode(random::<SID_OCTETS>()?)))
+    }
+
+    /// Koa signs cookies only.
+    fn read(&self, value: &[u8], _: &CookieConfig) -> Reading {
+        self.token(value).map_or(Reading::Malformed, |token| {
+            Reading::Token(token, Signature::UpToDate)
+        })
+    }
+
+    fn spell(&self, token: &Token, _: &CookieConfig) -> String {
+        token.as_str().to_owned()
+    }
+
+    /// Koa's own: the cookie's name is no part of it.
+    fn row_id(&self, token: &Token, _: &Realm) -> RowId {
+        RowId::from(format!("{}{}", self.prefix, token.as_str()))
+    }
+
+    fn handle(&self, id: &RowId) -> SessionId {
+        SessionId::digest_of(id)
+    }
+
+    fn row_of(&self, handle: &SessionId, _: &Realm) -> Option<RowId> {
+        handle.row().cloned()
+    }
+
+    fn check_realm(&self, realm: &Realm) -> Result<(), Error> {
+        match realm.name {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                ErrorKind::Setup,
+                "Koa's format has no realms, as the id of a row is Koa's; \
+                 give each area a prefix (Koa::prefix) or a table of its own",
+            )),
+        }
+    }
+
+    fn columns(&self) -> ColumnNames {
+        ColumnNames::OURS
+    }
+
+    /// A forwarding would be a session without cookie settings to Koa, which
+    /// could write it back as a live one; and it would hold the new token.
+    fn old_id(&self) -> OldId {
+        OldId::IsDeleted
+    }
+
+    fn layout(&self) -> &'static dyn Layout {
+        &KoaLayout
+    }
+
+    fn blank(&self, config: &CookieConfig) -> Document {
+        let lifetime = config.lifetime;
+        let max_age = self
+            .max_age
+            .filter(|_| lifetime != Some(CookieLifetime::BrowserSession));
+        terms::blank(config, max_age, self.keygrip.is_some())
+    }
+
+    fn check(&self, config: &CookieConfig) -> Result<(), Error> {
+        self.check_keys()?;
+        if config.signing.is_some() {
+            return Err(Error::new(
+                ErrorKind::Setup,
+                "Koa's format signs with the keys of Koa::new; signing_keys is for this crate's own",
+            ));
+        }
+        let resolved = CookieConfig {
+            name: Some(format!("{}.sig", self.cookie_name(config))),
+            secure: Some(config.secure != Some(false)),
+            ..config.clone()
+        };
+        resolved.check(MAX_SID)
+    }
+
+    fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str {
+        config.name.as_deref().unwrap_or("koa.sid")
+    }
+
+    fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line {
+        let is_forwarded = self.proxy == Proxy::Trusted && forwarded_over_tls(headers);
+        match is_forwarded || uri.scheme_str() == Some("https") {
+            true => Line::Encrypted,
+            false => Line::Unknown,
+        }
+    }
+
+    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> Presented {
+        let name = self.cookie_name(config);
+        let mut presented = Presented::default();
+        if let Some(value) = first(cookies, name) {
+            presented.add(match self.token(value) {
+                Some(token) => self
+                    .verified(name, value, cookies)
+                    .map_or(Reading::Forged, |signature| {
+                        Reading::Token(token, signature)
+                    }),
+                None => Reading::Malformed,
+            });
+        }
+        presented
+    }
+
+    fn set(&self, ticket: &Ticket, config: &CookieConfig, line: Line) -> Vec<HeaderValue> {
+        let attributes = self.attributes(&ticket.terms, config);
+        let expires = attributes.expiry_after(ticket.now);
+        self.cookies(
+            self.cookie_name(config),
+            ticket.token.as_str(),
+            &attributes.spelled(expires, line),
+        )
+    }
+
+    fn removal(&self, terms: &Terms, config: &CookieConfig, line: Line) -> Vec<HeaderValue> {
+        let attributes = self.attributes(terms, config).spelled(Some(0.0), line);
+        self.cookies(self.cookie_name(config), "", &attributes)
+    }
+}
+
+/// `cookie-octet` of RFC 6265bis, section 4.1.1.
+fn is_cookie_octet(octet: &u8) -> bool {
+    (0x21..0x7f).contains(octet) && !b"\",;\\".contains(octet)
+}
+
+impl fmt::Debug for Koa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Koa")
+            .field("keygrip", &self.keygrip)
+            .field("prefix", &self.prefix)
+            .field("max_age", &self.max_age)
+            .field("proxy", &self.proxy)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

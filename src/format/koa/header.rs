@@ -1,0 +1,201 @@
+//! Koa's cookies, octet by octet as the package `cookies` reads and writes
+//! them.
+
+use http::{HeaderMap, HeaderName};
+use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    cookie::{Cookies, is_attribute_octet},
+    document::{Document, Json, NativeLayout},
+    expiry::{COOKIE_LIMIT, epoch_seconds, instant},
+    format::Line,
+};
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The value of the first cookie of this name, without quotes around it.
+pub(super) fn first<'c>(cookies: &'c Cookies, name: &str) -> Option<&'c [u8]> {
+    let value = cookies
+        .values()
+        .iter()
+        .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
+        .find_map(|pair| value_of(pair, name.as_bytes()))?;
+    match value.split_first() {
+        Some((b'"', rest)) => Some(&rest[..rest.len().saturating_sub(1)]),
+        _ => Some(value),
+    }
+}
+
+fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let blanks = pair.iter().take_while(|octet| **octet == b' ').count();
+    pair[blanks..].strip_prefix(name)?.strip_prefix(b"=")
+}
+
+/// What is signed of a cookie.
+pub(super) fn pair(name: &str, value: &[u8]) -> Vec<u8> {
+    [name.as_bytes(), b"=", value].concat()
+}
+
+/// Whether the nearest proxy says so; it puts its own word first.
+pub(super) fn forwarded_over_tls(headers: &HeaderMap) -> bool {
+    headers.get(FORWARDED_PROTO).is_some_and(|value| {
+        let first = value.as_bytes().split(|octet| *octet == b',').next();
+        first.is_some_and(|first| first.trim_ascii() == b"https")
+    })
+}
+
+/// What the stored object says of its cookie, by the rules of JavaScript.
+#[derive(Clone, Debug)]
+pub(super) struct Attributes {
+    path: Option<String>,
+    /// Seconds since the epoch.
+    pub(super) expires: Option<f64>,
+    /// Seconds.
+    pub(super) max_age: Option<f64>,
+    domain: Option<String>,
+    priority: Option<&'static str>,
+    same_site: Option<&'static str>,
+    secure: Option<bool>,
+    http_only: bool,
+    partitioned: bool,
+}
+
+impl Default for Attributes {
+    /// Those of a cookie for which nothing is said.
+    fn default() -> Self {
+        Self {
+            path: Some("/".into()),
+            expires: None,
+            max_age: None,
+            domain: None,
+            priority: None,
+            same_site: None,
+            secure: None,
+            http_only: true,
+            partitioned: false,
+        }
+    }
+}
+
+impl Attributes {
+    /// `None` where the value is no object.
+    pub(super) fn parse(stored: &Json) -> Option<Self> {
+        let object = Document::parse(&NativeLayout, &stored.get().into()).ok()?;
+        let value = |key| -> Option<Value> { serde_json::from_str(object.get(key)?.get()).ok() };
+        let default = Self::default();
+        Some(Self {
+            path: value("path").map_or(default.path, attribute),
+            expires: value("expires").as_ref().and_then(date),
+            max_age: [value("maxage"), value("maxAge")]
+                .iter()
+                .flatten()
+                .find_map(milliseconds),
+            domain: value("domain").and_then(attribute),
+            priority: value("priority").and_then(|value| one_of(&value, &PRIORITIES)),
+            same_site: value("sameSite").and_then(|value| same_site(&value)),
+            secure: value("secure").as_ref().map(is_truthy),
+            http_only: value("httpOnly").as_ref().is_none_or(is_truthy),
+            partitioned: value("partitioned").as_ref().is_some_and(is_truthy),
+        })
+    }
+
+    /// When a cookie that is sent at `now` ends; `None` with the browser.
+    pub(super) fn expiry_after(&self, now: f64) -> Option<f64> {
+        let own = self.max_age.map(|seconds| now + seconds).or(self.expires)?;
+        Some(own.min(now + COOKIE_LIMIT.as_secs_f64()))
+    }
+
+    /// As they follow the value.
+    pub(super) fn spelled(&self, expires: Option<f64>, line: Line) -> String {
+        let secure = self.secure.unwrap_or(line == Line::Encrypted);
+        let texts = [
+            ("path", self.path.clone()),
+            ("expires", expires.and_then(http_date)),
+            ("domain", self.domain.clone()),
+            ("priority", self.priority.map(str::to_owned)),
+            ("samesite", self.same_site.map(str::to_owned)),
+        ];
+        let flags = [
+            ("secure", secure),
+            ("httponly", self.http_only),
+            ("partitioned", self.partitioned),
+        ];
+        let mut spelled = String::new();
+        for (name, text) in texts {
+            if let Some(text) = text {
+                spelled.extend(["; ", name, "=", &text]);
+            }
+        }
+        for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
+            spelled.extend(["; ", name]);
+        }
+        spelled
+    }
+}
+
+const PRIORITIES: [&str; 3] = ["low", "medium", "high"];
+const SAME_SITES: [&str; 3] = ["lax", "none", "strict"];
+
+/// A text that can't end the attribute and begin another.
+fn attribute(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() && text.bytes().all(is_attribute_octet) => {
+            Some(text)
+        }
+        _ => None,
+    }
+}
+
+fn one_of(value: &Value, known: &[&'static str; 3]) -> Option<&'static str> {
+    let text = value.as_str()?;
+    known
+        .iter()
+        .copied()
+        .find(|known| known.eq_ignore_ascii_case(text))
+}
+
+fn same_site(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::Bool(true) => Some("strict"),
+        value => one_of(value, &SAME_SITES),
+    }
+}
+
+fn is_truthy(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(is_true) => *is_true,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(_) | Value::Object(_) => true,
+    }
+}
+
+/// As seconds; nothing where JavaScript takes the number for false.
+fn milliseconds(value: &Value) -> Option<f64> {
+    let milliseconds = value.as_f64().filter(|number| *number != 0.0)?;
+    Some(milliseconds / 1000.0)
+}
+
+/// A `Date` as JSON spells it.
+fn date(value: &Value) -> Option<f64> {
+    let date = OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()?;
+    Some(epoch_seconds(date))
+}
+
+/// As `toUTCString` writes it.
+fn http_date(seconds: f64) -> Option<String> {
+    let date = instant(seconds)?;
+    let (weekday, month) = (date.weekday().to_string(), date.month().to_string());
+    Some(format!(
+        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+        &weekday[..3],
+        date.day(),
+        &month[..3],
+        date.year(),
+        date.hour(),
+        date.minute(),
+        date.second()
+    ))
+}

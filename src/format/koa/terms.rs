@@ -1,0 +1,189 @@
+//! The member `cookie` of a stored session: how long it lives, and which
+//! attributes its cookie has.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::{
+    CookieLifetime, Error, ErrorKind, Expiry, SameSite,
+    cookie::CookieConfig,
+    document::{Document, Json, Layout, NativeLayout},
+    expiry::Meta,
+    format::koa::header::Attributes,
+};
+
+const COOKIE: &str = "cookie";
+/// Where the cookie's settings name no life.
+const FALLBACK: Duration = Duration::from_mins(45);
+/// Half of the time that a `Date` of JavaScript can tell.
+const MAX_MILLISECONDS: u128 = 4_000_000_000_000_000;
+
+/// A document of koa-generic-session.
+#[derive(Debug)]
+pub(super) struct KoaLayout;
+
+impl Layout for KoaLayout {
+    fn own_key(&self) -> Option<&'static str> {
+        Some(COOKIE)
+    }
+
+    /// The row prefers `expires`, as koa-generic-session does.
+    fn meta(&self, document: &Document) -> Meta {
+        let stored = document.get(COOKIE).and_then(Attributes::parse);
+        let attributes = stored.unwrap_or_default();
+        let idle = attributes.max_age.unwrap_or(FALLBACK.as_secs_f64());
+        let idle = attributes.expires.is_none().then_some(idle);
+        Meta::foreign(idle, attributes.expires)
+    }
+
+    fn check(&self, expiry: Expiry) -> Result<(), Error> {
+        match expiry {
+            Expiry::Timeouts { .. } => Err(Error::new(
+                ErrorKind::Setup,
+                "Koa's format keeps no absolute timeout of one session; \
+                 Expiry::Idle and Expiry::At it keeps",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document) {
+        change_cookie(document, blank, |cookie, blank| match expiry {
+            Expiry::Default => {
+                copy("maxAge", blank, cookie);
+                copy("expires", blank, cookie);
+            }
+            Expiry::Idle(idle) | Expiry::Timeouts { idle, .. } => {
+                cookie.insert("maxAge", raw(&milliseconds(idle)));
+                cookie.remove("expires");
+            }
+            Expiry::At(instant) => {
+                cookie.insert("maxAge", raw(&Value::Null));
+                cookie.insert("expires", raw(&iso_date(instant)));
+            }
+        });
+    }
+
+    /// Koa keeps the life of the session and of its cookie in one setting: a
+    /// cookie without `maxAge` and `expires` goes with the browser.
+    fn remember_cookie_lifetime(
+        &self,
+        lifetime: Option<CookieLifetime>,
+        document: &mut Document,
+        blank: &Document,
+    ) {
+        change_cookie(document, blank, |cookie, blank| match lifetime {
+            Some(CookieLifetime::BrowserSession) => {
+                cookie.insert("maxAge", raw(&Value::Null));
+                cookie.remove("expires");
+            }
+            Some(CookieLifetime::Persistent) | None => {
+                copy("maxAge", blank, cookie);
+                copy("expires", blank, cookie);
+            }
+        });
+    }
+}
+
+/// Changes the document's settings of its cookie. They are those of the blank
+/// document if it has none.
+fn change_cookie(
+    document: &mut Document,
+    blank: &Document,
+    change: impl FnOnce(&mut Document, &Document),
+) {
+    let settings = |document: &Document| -> Option<Document> {
+        Document::parse(&NativeLayout, &document.get(COOKIE)?.get().into()).ok()
+    };
+    let blank = settings(blank).unwrap_or_default();
+    let mut cookie = settings(document).unwrap_or_else(|| blank.clone());
+    cookie.remove("maxage");
+    change(&mut cookie, &blank);
+    document.insert(COOKIE, cookie.to_json());
+}
+
+fn copy(key: &str, from: &Document, to: &mut Document) {
+    match from.get(key) {
+        Some(value) => to.insert(key, value.clone()),
+        None => to.remove(key),
+    }
+}
+
+/// What a new session holds: the application's own choices come first, as in
+/// koa-generic-session.
+pub(super) fn blank(config: &CookieConfig, max_age: Option<Duration>, is_signed: bool) -> Document {
+    let mut cookie = Document::default();
+    for (key, value) in chosen(config) {
+        cookie.insert(key, raw(&value));
+    }
+    let defaults = [
+        ("httpOnly", json!(true)),
+        ("path", json!("/")),
+        ("overwrite", json!(true)),
+        ("signed", json!(is_signed)),
+        (
+            "maxAge",
+            max_age.map_or(Value::Null, |max_age| json!(milliseconds(max_age))),
+        ),
+    ];
+    for (key, value) in defaults {
+        if cookie.get(key).is_none() {
+            cookie.insert(key, raw(&value));
+        }
+    }
+    let cookie = cookie.to_json();
+    let mut document = Document::new(&KoaLayout);
+    document.insert(COOKIE, cookie);
+    document
+}
+
+fn chosen(config: &CookieConfig) -> impl Iterator<Item = (&'static str, Value)> {
+    let same_site = config.same_site.map(|same_site| match same_site {
+        SameSite::Strict => "strict",
+        SameSite::Lax => "lax",
+        SameSite::None => "none",
+    });
+    [
+        ("path", config.path.as_ref().map(|path| json!(path))),
+        ("domain", config.domain.as_ref().map(|domain| json!(domain))),
+        (
+            "priority",
+            config.priority.map(|priority| json!(priority.as_str())),
+        ),
+        ("sameSite", same_site.map(|same_site| json!(same_site))),
+        ("secure", config.secure.map(|secure| json!(secure))),
+        (
+            "httpOnly",
+            config.http_only.map(|http_only| json!(http_only)),
+        ),
+        ("partitioned", config.partitioned.then_some(json!(true))),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key, value?)))
+}
+
+fn raw(value: &impl serde::Serialize) -> Json {
+    Json::of(value).expect("numbers and text are JSON")
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    let milliseconds = duration.as_millis().min(MAX_MILLISECONDS);
+    u64::try_from(milliseconds).expect("it is less")
+}
+
+/// As `toISOString` writes it.
+fn iso_date(instant: OffsetDateTime) -> String {
+    let utc = instant.to_offset(time::UtcOffset::UTC);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        utc.year(),
+        u8::from(utc.month()),
+        utc.day(),
+        utc.hour(),
+        utc.minute(),
+        utc.second(),
+        utc.millisecond()
+    )
+}

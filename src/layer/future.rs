@@ -1,0 +1,290 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures_core::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use pin_project_lite::pin_project;
+
+use crate::{
+    Error, ErrorKind, LazySession, ResponseBody,
+    cookie::{is_set, keep_cookies_of_other_layers},
+    format::CookieChange,
+    layer::response_headers::{clear_site_data, vary, write_cookie},
+    session::{Closing, Session},
+    state::Touch,
+};
+
+pin_project! {
+    /// The future of a [`PgSessionService`](crate::PgSessionService). It
+    /// resolves to the handler's response after the changes to the session are
+    /// committed.
+    ///
+    /// ```
+    /// use std::{convert::Infallible, future::{Ready, ready}};
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, ResponseFuture};
+    /// use http::{Request, Response};
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// let pages = service_fn(|_| ready(Ok::<_, Infallible>(Response::new("a page"))));
+    /// let mut service = PgSessionLayer::new(store).layer(pages);
+    /// let response: ResponseFuture<Ready<_>, _> = service.call(Request::new(()));
+    /// let body = response.await?.into_body();
+    /// assert_eq!(body.into_inner(), Some("a page"));
+    /// # Ok(()) }
+    /// ```
+    pub struct ResponseFuture<F, B> {
+        session: Option<LazySession>,
+        #[pin]
+        stage: Stage<F, B>,
+    }
+}
+
+pin_project! {
+    #[project = StageProjection]
+    enum Stage<F, B> {
+        Handle { #[pin] handler: F },
+        Commit {
+            response: Option<(LazySession, Response<B>)>,
+            commit: BoxFuture<'static, Committed>,
+        },
+    }
+}
+
+/// The cookie change, and whether all writes succeeded.
+type Committed = (CookieChange, Result<(), Error>);
+
+impl<F, B> ResponseFuture<F, B> {
+    pub(crate) fn new(handler: F, session: LazySession) -> Self {
+        Self {
+            session: Some(session),
+            stage: Stage::Handle { handler },
+        }
+    }
+
+    /// For a request whose session belongs to an outer layer.
+    pub(crate) fn passing_on(handler: F) -> Self {
+        Self {
+            session: None,
+            stage: Stage::Handle { handler },
+        }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<ResponseBody<B>>, E>;
+
+    /// If the future is dropped while the handler runs, nothing is saved. If it
+    /// is dropped during the commit, writes that were sent are still committed.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.stage.as_mut().project() {
+                StageProjection::Handle { handler } => {
+                    let response = ready!(handler.poll(cx))?;
+                    let Some(session) = this.session.take().and_then(end_of_changes) else {
+                        return Poll::Ready(Ok(response.map(ResponseBody::inner)));
+                    };
+                    let closing = closing(&session, response.status());
+                    let commit = commit(session.clone(), closing);
+                    let stage = Stage::Commit {
+                        response: Some((session, response)),
+                        commit,
+                    };
+                    this.stage.set(stage);
+                }
+                StageProjection::Commit { response, commit } => {
+                    let committed = ready!(commit.as_mut().poll(cx));
+                    let (session, response) = response.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(finish(&session, response, committed)));
+                }
+            }
+        }
+    }
+}
+
+/// Closes the session for changes. Returns it if it was loaded before the
+/// response started.
+fn end_of_changes(session: LazySession) -> Option<LazySession> {
+    session.start_response().then_some(session)
+}
+
+/// Decides what to save, by the response's status and the application's hooks.
+fn closing(session: &LazySession, status: StatusCode) -> Closing {
+    let config = session.config();
+    Closing {
+        keeps_changes: config.hooks.saves(session.head(), status),
+        is_failure: status.is_client_error() || status.is_server_error(),
+        on_failure: config.on_save_failure,
+        touch: match config.hooks.touches(session.head(), status) {
+            true => Touch::IfDue,
+            false => Touch::Never,
+        },
+    }
+}
+
+/// If the session could not be loaded, nothing is saved: the rejection already
+/// is the response.
+fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committed> {
+    Box::pin(async move {
+        match session.looked_at() {
+            Some(Ok(session)) => session.commit(closing).await,
+            Some(Err(_)) | None => (CookieChange::None, Ok(())),
+        }
+    })
+}
+
+fn finish<B>(
+    session: &LazySession,
+    response: Response<B>,
+    (cookie, outcome): Committed,
+) -> Response<ResponseBody<B>> {
+    let (mut response, cookie) = match outcome {
+        Ok(()) => {
+            let cookie = match cookie {
+                CookieChange::None if ends_a_dead_cookie(session, response.headers()) => {
+                    CookieChange::Remove(None)
+                }
+                cookie => cookie,
+            };
+            (response.map(ResponseBody::inner), cookie)
+        }
+        Err(error) => (not_saved(response, &error), cookie),
+    };
+    let config = session.config();
+    write_cookie(config, &cookie, session.line(), response.headers_mut());
+    if opened(session).is_some_and(Session::has_signed_out) {
+        clear_site_data(config, &cookie, response.headers_mut());
+    }
+    vary(config, response.headers_mut());
+    response
+}
+
+fn opened(session: &LazySession) -> Option<&Session> {
+    session.looked_at()?.as_ref().ok()
+}
+
+/// Whether the handler destroyed a session whose cookie opened nothing, so the
+/// cookie must be removed.
+///
+/// An expired cookie alone is not removed: the browser may have a new one by
+/// now, and RFC 6265 can't remove a cookie on the condition that it has a
+/// certain value. A cookie that the response already sets is kept: behind a
+/// proxy, another application on the same table may have set it.
+fn ends_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
+    session.has_cookie()
+        && opened(session).is_some_and(Session::removes_cookie)
+        && !is_set(headers, session.config().cookie_name())
+}
+
+/// Headers that describe the replaced body, or that are meant only for a
+/// successful request.
+const OF_THE_BODY: [HeaderName; 15] = [
+    header::ACCEPT_RANGES,
+    header::AGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_DISPOSITION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_LOCATION,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::ETAG,
+    header::EXPIRES,
+    header::LAST_MODIFIED,
+    header::LOCATION,
+    header::REFRESH,
+];
+
+/// Replaces the handler's response, which would claim a change that was not
+/// stored. htmx follows its headers whatever the status is, so they go too. The
+/// headers of other layers stay, such as CORS and the request id. The error is in
+/// the response's extensions, for applications that show their own page.
+fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
+    log(error);
+    let (mut parts, _) = response.into_parts();
+    for name in &OF_THE_BODY {
+        parts.headers.remove(name);
+    }
+    let of_htmx: Vec<_> = parts
+        .headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("hx-"))
+        .cloned()
+        .collect();
+    for name in of_htmx {
+        parts.headers.remove(name);
+    }
+    keep_cookies_of_other_layers(&mut parts.headers);
+    parts.headers.remove(header::TRANSFER_ENCODING);
+    let headers = &mut parts.headers;
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    parts.status = status_of(error);
+    error.write_retry_after(headers);
+    parts.extensions.insert(error.clone());
+    Response::from_parts(parts, ResponseBody::sentence(error.sentence()))
+}
+
+fn status_of(error: &Error) -> StatusCode {
+    match error.status() {
+        status if status.is_client_error() => status,
+        StatusCode::INSUFFICIENT_STORAGE => StatusCode::INSUFFICIENT_STORAGE,
+        // Another attempt would be refused as well.
+        status if error.kind() == ErrorKind::Serialize => status,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// Logs the error. A logout during another request, or a planted cookie, is not
+/// a fault of the site, so the level is debug.
+fn log(error: &Error) {
+    let (kind, status) = (error.kind(), status_of(error).as_u16());
+    let error = error as &dyn std::error::Error;
+    match kind {
+        ErrorKind::Ended
+        | ErrorKind::Ambiguous
+        | ErrorKind::CrossSite
+        | ErrorKind::SessionLimit
+        | ErrorKind::UnknownUser => {
+            tracing::debug!(
+                error,
+                error.type = kind.name(),
+                http.response.status_code = status,
+                "a change to a session was refused"
+            );
+        }
+        ErrorKind::TooLarge => {
+            tracing::warn!(
+                error,
+                error.type = kind.name(),
+                http.response.status_code = status,
+                "a session would be too large to be saved"
+            );
+        }
+        _ => tracing::error!(
+            error,
+            error.type = kind.name(),
+            http.response.status_code = status,
+            "a session could not be saved"
+        ),
+    }
+}
+
+impl<F, B> fmt::Debug for ResponseFuture<F, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

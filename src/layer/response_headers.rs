@@ -1,0 +1,76 @@
+//! What a response says of its session, by its headers.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
+
+use crate::{
+    cookie::{attach, forbid_shared_caching, vary_by},
+    format::{CookieChange, Line},
+    id::sensitive,
+    request::config::Config,
+};
+
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+
+/// Gives the browser its cookie, or removes it.
+pub(super) fn write_cookie(
+    config: &Config,
+    change: &CookieChange,
+    line: Line,
+    headers: &mut HeaderMap,
+) {
+    let format = config.store.format();
+    match (change, &config.transport) {
+        (CookieChange::None, _) | (CookieChange::RemoveFormer, Some(_)) => {}
+        (CookieChange::RemoveFormer, None) => {
+            let former = removal_of_former(config, line);
+            if !former.is_empty() {
+                attach(headers, former);
+            }
+        }
+        (CookieChange::Set(ticket), None) => {
+            let mut cookies = removal_of_former(config, line);
+            cookies.extend(format.set(ticket, &config.cookie, line));
+            attach(headers, cookies);
+        }
+        (CookieChange::Remove(terms), None) => {
+            let mut cookies = removal_of_former(config, line);
+            cookies.extend(format.removal(terms, &config.cookie, line));
+            attach(headers, cookies);
+        }
+        (CookieChange::Set(ticket), Some(transport)) => {
+            let token = format.spell(&ticket.token, &config.cookie);
+            transport.write(&sensitive(&token), headers);
+            forbid_shared_caching(headers);
+        }
+        (CookieChange::Remove(_), Some(transport)) => {
+            transport.remove(headers);
+            forbid_shared_caching(headers);
+        }
+    }
+}
+
+/// A cookie that the layer set under a former configuration would stay
+/// beside the present one, as no response for another scope replaces it.
+fn removal_of_former(config: &Config, line: Line) -> Vec<HeaderValue> {
+    let format = config.store.format();
+    let former = config.cookie.former();
+    former
+        .flat_map(|cookie| format.removal(&None, &cookie, line))
+        .collect()
+}
+
+/// A new session's cookie must not be forgotten with the old one's.
+pub(super) fn clear_site_data(config: &Config, change: &CookieChange, headers: &mut HeaderMap) {
+    if let (Some(data), CookieChange::None | CookieChange::Remove(_)) =
+        (&config.clear_site_data, change)
+    {
+        headers.insert(CLEAR_SITE_DATA, data.clone());
+    }
+}
+
+pub(super) fn vary(config: &Config, headers: &mut HeaderMap) {
+    match &config.transport {
+        Some(transport) => vary_by(&transport.varies_by(), headers),
+        None => vary_by(&COOKIE, headers),
+    }
+}

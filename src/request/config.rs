@@ -1,0 +1,118 @@
+//! What an application chose for its sessions, and what follows for the headers
+//! of a request and its response.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use http::HeaderValue;
+
+use crate::{
+    FailurePolicy, PgSessionStore, Transport,
+    cookie::CookieConfig,
+    document::{Document, limits::Limits},
+    expiry::Timeouts,
+    request::hooks::Hooks,
+    session::Settings,
+};
+
+/// What the layer, its services and its sessions share.
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) store: PgSessionStore,
+    /// What of this each session needs.
+    pub(crate) session: Arc<Settings>,
+    pub(crate) cookie: CookieConfig,
+    /// Where the token does not travel as a cookie.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What a new session holds before anybody inserts anything.
+    pub(crate) blank: Arc<Document>,
+    pub(crate) timeouts: Arc<Timeouts>,
+    pub(crate) empty: Empty,
+    pub(crate) cross_site: CrossSite,
+    pub(crate) on_load_failure: FailurePolicy,
+    pub(crate) on_save_failure: FailurePolicy,
+    pub(crate) clear_site_data: Option<HeaderValue>,
+    pub(crate) hooks: Hooks,
+    pub(crate) limits: Limits,
+    /// Whether a layer further out was found to have the same cookie name.
+    pub(crate) is_ignored: Arc<AtomicBool>,
+}
+
+/// Whether a form that another site posts without our cookie begins a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CrossSite {
+    Begins,
+    IsRefused,
+}
+
+/// What becomes of a new session that holds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Empty {
+    IsNone,
+    IsStored,
+}
+
+impl Config {
+    pub(crate) fn new(store: PgSessionStore) -> Self {
+        Self {
+            session: Arc::new(Settings {
+                store: store.clone(),
+                timeouts: Arc::default(),
+                before_save: None,
+            }),
+            store,
+            cookie: CookieConfig::default(),
+            transport: None,
+            blank: Arc::default(),
+            timeouts: Arc::default(),
+            empty: Empty::IsNone,
+            cross_site: CrossSite::Begins,
+            on_load_failure: FailurePolicy::Refuse,
+            on_save_failure: FailurePolicy::Refuse,
+            clear_site_data: None,
+            hooks: Hooks::default(),
+            limits: Limits::default(),
+            is_ignored: Arc::default(),
+        }
+    }
+
+    pub(crate) fn cookie_name(&self) -> &str {
+        self.store.format().cookie_name(&self.cookie)
+    }
+
+    /// Warns once of a layer whose options have no effect, because `outer` has
+    /// the same cookie name and sees each request first.
+    pub(crate) fn warn_of_a_layer_that_is_ignored(&self, outer: &Self) {
+        let is_copy = Arc::ptr_eq(&self.is_ignored, &outer.is_ignored);
+        if !is_copy && !self.is_ignored.swap(true, Relaxed) {
+            tracing::warn!(
+                cookie.name = self.cookie_name(),
+                "a session layer inside of another one with the same cookie name has no effect; \
+                 give it another cookie name"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("store", &self.store)
+            .field("cookie", &self.cookie)
+            .field("transport", &self.transport)
+            .field("timeouts", &self.timeouts)
+            .field("empty", &self.empty)
+            .field("cross_site", &self.cross_site)
+            .field("on_load_failure", &self.on_load_failure)
+            .field("on_save_failure", &self.on_save_failure)
+            .field("clear_site_data", &self.clear_site_data)
+            .field("hooks", &self.hooks)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

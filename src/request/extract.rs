@@ -1,0 +1,135 @@
+use std::{convert::Infallible, fmt};
+
+use axum_core::{
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, request::Parts};
+
+use crate::{Error, LazySession, Session, TypedSession};
+
+/// Why a handler did not get its [`Session`].
+///
+/// ```
+/// use axum::{body::Body, extract::FromRequestParts, http::Request};
+/// use axum_pg_session::{Session, SessionRejection};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // No layer has seen this one.
+/// let (mut parts, _) = Request::new(Body::empty()).into_parts();
+/// let rejection = Session::from_request_parts(&mut parts, &()).await.unwrap_err();
+/// assert!(matches!(rejection, SessionRejection::MissingLayer));
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum SessionRejection {
+    /// No layer has put a session into the request. The response is a 500.
+    MissingLayer,
+    /// The session could not be loaded. The response is that of the [`Error`].
+    NotLoaded(Error),
+}
+
+impl fmt::Display for SessionRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingLayer => f.write_str(
+                "no session layer was found. Perhaps you forgot `.layer(PgSessionLayer::new(store))`, \
+                 or added it before this route?",
+            ),
+            Self::NotLoaded(error) => write!(f, "the session could not be loaded: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SessionRejection {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::MissingLayer => None,
+            Self::NotLoaded(error) => Some(error),
+        }
+    }
+}
+
+impl IntoResponse for SessionRejection {
+    fn into_response(self) -> Response {
+        match self {
+            Self::MissingLayer => {
+                tracing::error!("{self}");
+                (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+            }
+            Self::NotLoaded(error) => error.into_response(),
+        }
+    }
+}
+
+impl From<Error> for SessionRejection {
+    fn from(error: Error) -> Self {
+        Self::NotLoaded(error)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Session {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let lazy = lazy(parts).ok_or(SessionRejection::MissingLayer)?;
+        Ok(lazy.load().await?)
+    }
+}
+
+/// `None` only where the layer is missing: a session that can't be loaded is
+/// still a rejection, never an absent one.
+impl<S: Sync> OptionalFromRequestParts<S> for Session {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
+        match lazy(parts) {
+            Some(lazy) => Ok(Some(lazy.load().await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for LazySession {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        lazy(parts).ok_or(SessionRejection::MissingLayer)
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for LazySession {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
+        Ok(lazy(parts))
+    }
+}
+
+fn lazy(parts: &Parts) -> Option<LazySession> {
+    parts.extensions.get::<LazySession>().cloned()
+}
+
+impl<S: Sync, T> FromRequestParts<S> for TypedSession<T> {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let session = <Session as FromRequestParts<S>>::from_request_parts(parts, state).await?;
+        Ok(session.into())
+    }
+}
+
+/// As that of [`Session`].
+impl<S: Sync, T> OptionalFromRequestParts<S> for TypedSession<T> {
+    type Rejection = SessionRejection;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &S,
+    ) -> Result<Option<Self>, Self::Rejection> {
+        let session =
+            <Session as OptionalFromRequestParts<S>>::from_request_parts(parts, state).await?;
+        Ok(session.map(Into::into))
+    }
+}

@@ -1,0 +1,504 @@
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+};
+
+use http::{HeaderMap, HeaderName, Uri, header::ORIGIN, request::Parts};
+use tokio::sync::OnceCell;
+use tracing::Instrument as _;
+
+use crate::{
+    Error, FailurePolicy, Session, Transport,
+    cookie::Cookies,
+    credentials::Presented,
+    document::Document,
+    expiry::moved_grace_left,
+    format::Line,
+    id::RowId,
+    request::{
+        config::{Config, CrossSite, Empty},
+        hooks::is_checking,
+    },
+    row::Row,
+    state::{Origin, ReadOnlyReason, State},
+    telemetry::{Lookup, loading},
+};
+
+/// A session that is loaded when it is first used.
+///
+/// The layer puts it into the request's extensions, for middleware that may
+/// need the session. Handlers take [`Session`]. It is also an extractor, one
+/// that runs no query.
+///
+/// If two layers are nested, it belongs to the inner one.
+/// [`named`](Self::named) finds the other.
+///
+/// ```
+/// use axum::{Router, body::Body, extract::Request, middleware::{Next, from_fn}, response::Response};
+/// use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore};
+/// use tower::ServiceExt;
+///
+/// async fn greet(session: LazySession, request: Request, next: Next) -> Result<Response, Error> {
+///     if request.uri().path().starts_with("/private") {
+///         session.load().await?.insert("seen", true)?;
+///     }
+///     Ok(next.run(request).await)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // No server listens there. Requests that don't use the session still work.
+/// let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none")?;
+/// let app = Router::new()
+///     .fallback(|| async { "public" })
+///     .layer(from_fn(greet))
+///     .layer(PgSessionLayer::new(PgSessionStore::new(pool)));
+///
+/// let response = app.oneshot(Request::new(Body::empty())).await?;
+/// assert!(response.status().is_success());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LazySession(Arc<Lazy>);
+
+struct Lazy {
+    config: Arc<Config>,
+    cookies: Cookies,
+    line: Line,
+    /// The request's tokens, parsed at the first use.
+    presented: OnceLock<Presented>,
+    /// Whether the request can't begin a session.
+    is_refused_a_session: bool,
+    /// For the layer's hooks, if it has any.
+    head: Option<Arc<Parts>>,
+    session: OnceCell<Result<Session, Error>>,
+    response_started: AtomicBool,
+    /// Whether the response saves the session, and closes it.
+    is_closed_by_response: AtomicBool,
+    outer: Option<LazySession>,
+}
+
+impl LazySession {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        unread: Unread,
+        head: Option<Arc<Parts>>,
+        outer: Option<Self>,
+    ) -> Self {
+        Self(Arc::new(Lazy {
+            config,
+            cookies: unread.cookies,
+            line: unread.line,
+            presented: unread.presented,
+            is_refused_a_session: unread.is_refused_a_session,
+            head,
+            session: OnceCell::new(),
+            response_started: AtomicBool::new(false),
+            is_closed_by_response: AtomicBool::new(false),
+            outer,
+        }))
+    }
+
+    /// Returns the session. The first call loads it.
+    ///
+    /// # Errors
+    ///
+    /// If the row could not be loaded: then each call returns the same error.
+    /// Of kind [`Reentrant`](crate::ErrorKind::Reentrant) if the
+    /// [`valid_if`](crate::PgSessionLayer::valid_if) check calls it, because
+    /// the check already gets the session.
+    pub async fn load(&self) -> Result<Session, Error> {
+        if is_checking(self.0.number()) {
+            return Err(Error::reentrant());
+        }
+        let session = self.0.session.get_or_init(|| self.0.open()).await;
+        // Pairs with the fence of `start_response`: either the response sees
+        // this session, or this call sees that the response has started.
+        fence(Ordering::SeqCst);
+        let is_late = self.0.response_started.load(Ordering::Relaxed);
+        if is_late && !self.0.is_closed_by_response.load(Ordering::Relaxed) {
+            session.iter().for_each(Session::close_for_changes);
+        }
+        session.clone()
+    }
+
+    /// Whether the request carries a token of this layer's form, without
+    /// looking whether it opens a session.
+    ///
+    /// `false` means that the visitor has no session. `true` proves nothing: the
+    /// token may be unknown or expired, and unless tokens are
+    /// [signed](crate::PgSessionLayer::signing_keys) it may be invented.
+    ///
+    /// Use this before the handler, for example to serve visitors without a
+    /// session from a cache. Don't exempt requests with a token from a rate limit,
+    /// because anybody can send one. To bound how many sessions a client begins,
+    /// ask [`will_be_created`](Self::will_be_created) after the handler:
+    ///
+    /// ```
+    /// use axum::{
+    ///     Router, body::Body, extract::Request, http::StatusCode, middleware::{Next, from_fn},
+    ///     response::{IntoResponse, Response}, routing::get,
+    /// };
+    /// use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
+    /// use tower::ServiceExt;
+    ///
+    /// # fn is_over_its_limit(_: &Request) -> bool { true }
+    /// /// Refuses a client that begins one session after the other.
+    /// async fn limit(session: LazySession, request: Request, next: Next) -> Result<Response, Error> {
+    ///     let is_over = is_over_its_limit(&request);
+    ///     let response = next.run(request).await;
+    ///     if is_over && session.will_be_created() {
+    ///         session.load().await?.discard()?;
+    ///         return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
+    ///     }
+    ///     Ok(response)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none")?;
+    /// let app = Router::new()
+    ///     .route("/", get(|| async { "public" }))
+    ///     .route("/cart", get(async |session: Session| session.insert("cart", ["tea"])))
+    ///     .layer(from_fn(limit))
+    ///     .layer(PgSessionLayer::new(PgSessionStore::new(pool)));
+    ///
+    /// let ask = |path| app.clone().oneshot(Request::get(path).body(Body::empty()).expect("a path"));
+    /// assert_eq!(ask("/").await?.status(), StatusCode::OK);
+    /// assert_eq!(ask("/cart").await?.status(), StatusCode::TOO_MANY_REQUESTS);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        !self.0.presented().tokens.is_empty()
+    }
+
+    /// Whether the session was loaded in this request, by a handler, an
+    /// extractor or a middleware. A load that failed counts too.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.looked_at().is_some()
+    }
+
+    /// Whether this request is about to begin a session: nothing is stored yet,
+    /// and what was done so far is worth a row and a cookie. Loads nothing.
+    ///
+    /// Use this after the handler, see the example of
+    /// [`has_token`](Self::has_token).
+    #[must_use]
+    pub fn will_be_created(&self) -> bool {
+        matches!(self.looked_at(), Some(Ok(session)) if session.will_be_created())
+    }
+
+    /// Returns the session of the layer with this cookie name: of this layer,
+    /// or of an outer one.
+    ///
+    /// ```
+    /// use axum_pg_session::{LazySession, Session, Error};
+    ///
+    /// async fn audit(sessions: LazySession) -> Result<String, Error> {
+    ///     let admin = sessions.named("__Host-admin").expect("its layer is set up");
+    ///     Ok(admin.load().await?.get("name")?.unwrap_or_default())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn named(&self, cookie_name: &str) -> Option<Self> {
+        if self.0.config.cookie_name() == cookie_name {
+            return Some(self.clone());
+        }
+        self.0.outer.as_ref()?.named(cookie_name)
+    }
+
+    /// The outcome of the load, if the session was loaded.
+    pub(crate) fn looked_at(&self) -> Option<&Result<Session, Error>> {
+        self.0.session.get()
+    }
+
+    /// Returns whether the session was loaded before, so that the response saves
+    /// it.
+    pub(crate) fn start_response(&self) -> bool {
+        self.0.response_started.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let is_loaded = self.looked_at().is_some();
+        self.0
+            .is_closed_by_response
+            .store(is_loaded, Ordering::Relaxed);
+        is_loaded
+    }
+
+    /// The request's head, if a hook of the layer uses it.
+    pub(crate) fn head(&self) -> Option<&Arc<Parts>> {
+        self.0.head.as_ref()
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn line(&self) -> Line {
+        self.0.line
+    }
+
+    /// Whether the request carries a cookie of the layer's name, with any
+    /// value.
+    pub(crate) fn has_cookie(&self) -> bool {
+        self.0.presented().named
+    }
+}
+
+impl fmt::Debug for Lazy {
+    /// Omits the request's head, which holds the cookies.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lazy")
+            .field("config", &self.config)
+            .field("session", &self.session)
+            .field("outer", &self.outer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lazy {
+    fn presented(&self) -> &Presented {
+        let format = self.config.store.format();
+        self.presented
+            .get_or_init(|| format.presented(&self.cookies, &self.config.cookie))
+    }
+
+    async fn open(&self) -> Result<Session, Error> {
+        let (store, presented) = (&self.config.store, self.presented());
+        store.tally().presented(presented, store.meter());
+        let state = self.find().await;
+        let lookup = lookup(presented, &state);
+        let mut state = state.inspect_err(|_| store.meter().looked_up(lookup))?;
+        state.set_limits(self.config.limits);
+        match state.origin() {
+            Origin::ReadOnly(ReadOnlyReason::Ambiguous) => store.tally().ambiguous(),
+            Origin::New if self.config.empty == Empty::IsStored => state.touch(),
+            Origin::Stored(_, token) if presented.is_outdated(token) => state.renew_signature(),
+            _ => {}
+        }
+        let session = Session::new(Arc::clone(&self.config.session), state);
+        let checked = self.check(&session, lookup).await;
+        store
+            .meter()
+            .looked_up(*checked.as_ref().unwrap_or(&Lookup::Failed));
+        checked.map(|_| session)
+    }
+
+    async fn find(&self) -> Result<State, Error> {
+        let (store, presented) = (&self.config.store, self.presented());
+        match presented.tokens.as_slice() {
+            [] if self.is_refused_a_session => {
+                Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::CrossSite)))
+            }
+            [] => Ok(self.without_row(Origin::New)),
+            // A token that was not looked up may be the live one.
+            _ if presented.is_cut => {
+                Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::Ambiguous)))
+            }
+            tokens => {
+                let ids: Vec<_> = tokens.iter().map(|token| store.row_id(token)).collect();
+                match store.load_rows(&ids).instrument(loading()).await {
+                    Ok(rows) => {
+                        store.tally().unknown(ids.len() - rows.len(), store.meter());
+                        Ok(self.resolve(&ids, rows))
+                    }
+                    Err(error) => self.not_loaded(error),
+                }
+            }
+        }
+    }
+
+    /// Runs the application's check, if the session is stored.
+    async fn check(&self, session: &Session, lookup: Lookup) -> Result<Lookup, Error> {
+        let hooks = &self.config.hooks;
+        if session.is_new() {
+            return Ok(lookup);
+        }
+        let check = hooks.is_valid(session, self.head.as_ref(), self.number());
+        let is_valid = session.under_check(check).await;
+        match is_valid {
+            Ok(true) => Ok(lookup),
+            Ok(false) => {
+                session.refuse();
+                Ok(Lookup::Refused)
+            }
+            Err(error) => {
+                self.config.store.meter().failed(&error);
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    error.type = error.kind().name(),
+                    "a session could not be checked; the caller gets the error"
+                );
+                Err(error)
+            }
+        }
+    }
+
+    /// A number that no other live request has.
+    fn number(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    fn without_row(&self, origin: Origin) -> State {
+        State::without_row(origin, Arc::clone(&self.config.blank))
+    }
+
+    fn not_loaded(&self, error: Error) -> Result<State, Error> {
+        let store = &self.config.store;
+        store.meter().failed(&error);
+        let kind = error.kind().name();
+        let cause = &error as &dyn std::error::Error;
+        match self.config.on_load_failure {
+            FailurePolicy::Continue if error.is_of_the_database() => {
+                tracing::error!(
+                    error = cause,
+                    error.type = kind,
+                    "a session could not be loaded; its request goes on without it"
+                );
+                Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::NotLoaded)))
+            }
+            _ => {
+                tracing::error!(
+                    error = cause,
+                    error.type = kind,
+                    "a session could not be loaded; the caller gets the error"
+                );
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the session that the tokens open. The order of the tokens proves
+    /// nothing, so if several are live, none is used. A dead token never
+    /// affects a live one.
+    fn resolve(&self, ids: &[RowId], rows: Vec<Arc<Row>>) -> State {
+        let mut opened = rows.into_iter().map(|row| self.classify(row));
+        let mut verdict = Opened::Nothing;
+        for next in &mut opened {
+            verdict = verdict.beside(next);
+        }
+        match verdict {
+            Opened::Nothing => self.without_row(Origin::New),
+            Opened::ReadOnly(reason) => self.without_row(Origin::ReadOnly(reason)),
+            Opened::Live(row, document) => {
+                let token = ids
+                    .iter()
+                    .position(|id| *id == row.id)
+                    .map(|at| self.presented().tokens[at].clone());
+                let token = token.expect("every row was asked for");
+                let blank = Arc::clone(&self.config.blank);
+                State::new(Origin::Stored(row, token), document, blank)
+            }
+        }
+    }
+
+    fn classify(&self, row: Arc<Row>) -> Opened {
+        let Some(document) = row.document().cloned() else {
+            tracing::warn!(
+                session.id = %self.config.store.format().handle(&row.id),
+                "a session row holds no JSON object; its visitor gets a new session, the row stays"
+            );
+            return Opened::Nothing;
+        };
+        let meta = document.meta();
+        if meta.successor.is_some() {
+            return match moved_grace_left(row.times) {
+                Some(retry_after) => Opened::ReadOnly(ReadOnlyReason::Moved { retry_after }),
+                // The new token has reached the browser by now, or never will.
+                None => Opened::Nothing,
+            };
+        }
+        let slack = self.config.store.zone_slack();
+        match self.config.timeouts.has_ended(&meta, row.times, slack) {
+            true => Opened::Nothing,
+            false => Opened::Live(row, document),
+        }
+    }
+}
+
+/// The outcome of the lookup, before the application's check.
+fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
+    match found.as_ref().map(State::origin) {
+        Err(_) | Ok(Origin::ReadOnly(ReadOnlyReason::NotLoaded)) => Lookup::Failed,
+        Ok(Origin::Stored(..) | Origin::Moved(..)) => Lookup::Hit,
+        Ok(Origin::ReadOnly(ReadOnlyReason::Moved { .. } | ReadOnlyReason::Ended)) => Lookup::Moved,
+        Ok(Origin::ReadOnly(ReadOnlyReason::Ambiguous)) => Lookup::Ambiguous,
+        Ok(Origin::New) if !presented.tokens.is_empty() => Lookup::Miss,
+        Ok(Origin::New) if presented.forged > 0 => Lookup::Forged,
+        Ok(Origin::New) if presented.malformed > 0 => Lookup::Malformed,
+        Ok(Origin::New | Origin::ReadOnly(ReadOnlyReason::CrossSite)) => Lookup::Anonymous,
+    }
+}
+
+enum Opened {
+    Nothing,
+    Live(Arc<Row>, Arc<Document>),
+    ReadOnly(ReadOnlyReason),
+}
+
+impl Opened {
+    fn beside(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, other) | (other, Self::Nothing) => other,
+            (Self::Live(..), Self::Live(..)) => Self::ReadOnly(ReadOnlyReason::Ambiguous),
+            (Self::ReadOnly(ReadOnlyReason::Moved { .. }), other)
+            | (other, Self::ReadOnly(ReadOnlyReason::Moved { .. })) => other,
+            (ambiguous @ Self::ReadOnly(_), _) | (_, ambiguous) => ambiguous,
+        }
+    }
+}
+
+/// What a request says of its session, where that is not read before somebody
+/// asks.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) cookies: Cookies,
+    pub(crate) line: Line,
+    pub(crate) presented: OnceLock<Presented>,
+    /// Whether the request can't begin a session.
+    pub(crate) is_refused_a_session: bool,
+}
+
+impl Unread {
+    /// What the request says of its session.
+    pub(crate) fn of(config: &Config, uri: &Uri, headers: &HeaderMap) -> Self {
+        match &config.transport {
+            None => Self {
+                cookies: Cookies::of(headers),
+                line: config.store.format().line(uri, headers),
+                presented: OnceLock::new(),
+                is_refused_a_session: config.cross_site == CrossSite::IsRefused
+                    && is_cross_site_post(headers),
+            },
+            Some(transport) => Self {
+                cookies: Cookies::None,
+                line: Line::Unknown,
+                presented: OnceLock::from(Self::carried(config, &**transport, headers)),
+                is_refused_a_session: false,
+            },
+        }
+    }
+
+    fn carried(config: &Config, transport: &dyn Transport, headers: &HeaderMap) -> Presented {
+        let value = transport.read(headers).filter(|value| !value.is_empty());
+        let mut presented = Presented::default();
+        if let Some(value) = value {
+            presented.add(config.store.format().read(value, &config.cookie));
+            // The header is the application's choice, so no other program's.
+            presented.named = true;
+        }
+        presented
+    }
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A link from another site has no `Origin`, and brings a `Lax` cookie.
+fn is_cross_site_post(headers: &HeaderMap) -> bool {
+    headers
+        .get(SEC_FETCH_SITE)
+        .is_some_and(|site| site.as_bytes() == b"cross-site")
+        && headers.contains_key(ORIGIN)
+}

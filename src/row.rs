@@ -1,0 +1,97 @@
+use std::sync::{Arc, OnceLock};
+
+use crate::{
+    document::{Document, Layout},
+    expiry::Times,
+    id::RowId,
+};
+
+/// A row as the database last answered it.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) id: RowId,
+    pub(crate) text: Option<Arc<str>>,
+    pub(crate) times: Times,
+    /// Who is signed in.
+    pub(crate) user: Option<Arc<str>>,
+    layout: &'static dyn Layout,
+    /// The text, parsed when somebody first looks; none where it is no object.
+    document: OnceLock<Option<Arc<Document>>>,
+}
+
+impl Row {
+    /// The row of a session that nobody is signed in to.
+    pub(crate) fn new(
+        id: RowId,
+        text: Option<Arc<str>>,
+        times: Times,
+        layout: &'static dyn Layout,
+    ) -> Self {
+        Self {
+            id,
+            text,
+            times,
+            user: None,
+            layout,
+            document: OnceLock::new(),
+        }
+    }
+
+    /// `None` where the row holds no JSON object.
+    pub(crate) fn document(&self) -> Option<&Arc<Document>> {
+        let parsed = self.document.get_or_init(|| {
+            let document = Document::parse(self.layout, self.text.as_ref()?).ok()?;
+            Some(Arc::new(document))
+        });
+        parsed.as_ref()
+    }
+
+    /// Where the session went, where this row only says so.
+    pub(crate) fn successor(&self) -> Option<RowId> {
+        self.document()?.meta().successor.map(RowId::from)
+    }
+
+    /// Whether the successor belongs to another user.
+    pub(crate) fn has_another_user(&self) -> bool {
+        self.document()
+            .is_some_and(|document| document.meta().login)
+    }
+
+    /// The row after a write.
+    pub(crate) fn written(id: RowId, content: Content, times: Times) -> Self {
+        Self {
+            id,
+            text: Some(content.text),
+            times,
+            user: None,
+            layout: content.document.layout(),
+            document: OnceLock::from(Some(content.document)),
+        }
+    }
+
+    pub(crate) fn of(self, user: Option<Arc<str>>) -> Self {
+        Self { user, ..self }
+    }
+}
+
+/// A document and its text.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    pub(crate) text: Arc<str>,
+    pub(crate) document: Arc<Document>,
+}
+
+impl From<Arc<Document>> for Content {
+    fn from(document: Arc<Document>) -> Self {
+        Self {
+            text: document.to_text().into(),
+            document,
+        }
+    }
+}
+
+/// Where the session went that this short document stands for.
+pub(crate) fn successor_of(layout: &'static dyn Layout, text: &str) -> Option<RowId> {
+    let document = Document::parse(layout, &text.into()).ok()?;
+    document.meta().successor.map(RowId::from)
+}

@@ -1,0 +1,138 @@
+use std::{fmt, marker::PhantomData};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Error, Session, document::Document, session::shape, state::changes::Change};
+
+/// The session of a request as one struct, as an extractor.
+///
+/// Its fields are the keys of the [`Session`]. [`update`](Self::update) saves
+/// only the fields that it changed, so requests that change different fields
+/// at the same moment do not undo each other, and neither do they lose keys
+/// that the struct does not have, such as those of another part of the site.
+///
+/// The struct may change from one version of the site to the next:
+///
+/// - A field that is not stored yet is as in `T::default()`. Nothing is stored
+///   until it changes.
+/// - A stored key that the struct no longer has stays as it is, also for a
+///   version that still has it, which may be running at the same time.
+/// - A field with a `#[serde(alias = "former name")]` is read from the former
+///   name, and moved when the field changes.
+/// - A stored value that is no longer of its field's type is an error that
+///   names the field; nothing is changed. A new type takes a new name, or a
+///   `#[serde(deserialize_with = "…")]` that reads both.
+///
+/// ```
+/// use axum::{Router, body::Body, http::Request, routing::post};
+/// use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, TypedSession};
+/// use serde::{Deserialize, Serialize};
+/// use tower::ServiceExt;
+///
+/// #[derive(Default, Deserialize, Serialize)]
+/// struct Visitor {
+///     name: Option<String>,
+///     basket: Vec<u32>,
+/// }
+///
+/// async fn add(visitor: TypedSession<Visitor>) -> Result<String, Error> {
+///     let articles = visitor.update(|visitor| {
+///         visitor.basket.push(7);
+///         visitor.basket.len()
+///     })?;
+///     let name = visitor.get()?.name.unwrap_or("you".into());
+///     Ok(format!("{articles} for {name}"))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// let store = PgSessionStore::connect(database.url()).await?;
+/// store.migrate().await?;
+/// let app = Router::new().route("/", post(add)).layer(PgSessionLayer::new(store));
+///
+/// let response = app.oneshot(Request::post("/").body(Body::empty())?).await?;
+/// let body = axum::body::to_bytes(response.into_body(), 100).await?;
+/// assert_eq!(body, "1 for you");
+/// # Ok(()) }
+/// ```
+pub struct TypedSession<T> {
+    session: Session,
+    shape: PhantomData<fn() -> T>,
+}
+
+impl<T> TypedSession<T> {
+    /// The session itself, to sign in, to end it, or for keys that the struct
+    /// does not have.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl<T> TypedSession<T>
+where
+    T: Default + Serialize + DeserializeOwned + 'static,
+{
+    /// The session as it is now. A later change shows only when it is asked
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) when the value of
+    /// a key is not of its field's type. It stays as it is.
+    pub fn get(&self) -> Result<T, Error> {
+        shape::read(self.session.try_state()?.document())
+    }
+
+    /// Changes the session, and answers what `update` does.
+    ///
+    /// As [`Session::update`] it loses nothing when requests run at the same
+    /// moment: if another one was saved first, `update` is called again with
+    /// the newer session, and only the fields that it changes are saved. So it
+    /// should depend on nothing but its argument, and must not use this session
+    /// itself. Where nothing is changed nothing is saved.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) as
+    /// [`get`](Self::get), and where the changed session could not be read as a
+    /// `T` any more; [`Serialize`](crate::ErrorKind::Serialize) when `T` is not
+    /// written as a JSON object; and those of [`Session::insert`]. Then nothing
+    /// is changed.
+    pub fn update<R>(
+        &self,
+        mut update: impl FnMut(&mut T) -> R + Send + 'static,
+    ) -> Result<R, Error> {
+        let mut state = self.session.open_state()?;
+        let limits = state.limits();
+        let mut draft = Document::clone(state.document());
+        let outcome = shape::edit(&mut draft, limits, &mut update)?;
+        let again =
+            move |document: &mut Document| shape::edit(document, limits, &mut update).map(drop);
+        state.record_edit(Change::Edit(Box::new(again)), draft)?;
+        Ok(outcome)
+    }
+}
+
+impl<T> From<Session> for TypedSession<T> {
+    fn from(session: Session) -> Self {
+        Self {
+            session,
+            shape: PhantomData,
+        }
+    }
+}
+
+impl<T> Clone for TypedSession<T> {
+    /// Another handle of the same session.
+    fn clone(&self) -> Self {
+        self.session.clone().into()
+    }
+}
+
+impl<T> fmt::Debug for TypedSession<T> {
+    /// Without the values, which are the visitor's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TypedSession").field(&self.session).finish()
+    }
+}

@@ -1,0 +1,76 @@
+//! What an application asks outside of requests.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::PgConnection;
+
+use futures_core::future::BoxFuture;
+
+use crate::{
+    Error, ErrorKind,
+    store::{PgSessionStore, table::statements::Table},
+    telemetry::Operation,
+};
+
+mod by_id;
+mod everyone;
+pub(super) mod page;
+pub(crate) mod reaper;
+pub(crate) mod stored;
+#[cfg(feature = "testing")]
+pub(super) mod time_travel;
+pub(super) mod users;
+
+/// Deadlocks that a call of the application's outlives.
+const MAX_ATTEMPTS: u32 = 3;
+
+impl PgSessionStore {
+    /// As [`ask_table`](Self::ask_table), and again if other writers were in the
+    /// way, when nothing has changed. An attempt that was made again is no failure.
+    pub(super) async fn ask_again<T>(
+        &self,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>
+        + Send
+        + Sync,
+    ) -> Result<T, Error> {
+        self.ask_again_patiently(None, question).await
+    }
+
+    /// As [`ask_again`](Self::ask_again). With a patience, the statement waits no
+    /// longer than that for a locked row, and it is no failure if it did.
+    pub(super) async fn ask_again_patiently<T>(
+        &self,
+        patience: Option<Duration>,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>
+        + Send
+        + Sync,
+    ) -> Result<T, Error> {
+        let mut attempts = 1;
+        loop {
+            match self
+                .set_up()
+                .ask(patience, Operation::Manage, &question)
+                .await
+            {
+                Err(error) if patience.is_some() && error.is_of_a_lock() => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_ATTEMPTS => {
+                    attempts += 1;
+                }
+                outcome => return outcome.inspect_err(|error| self.meter().failed(error)),
+            }
+        }
+    }
+
+    /// Lends the table and a connection that is no request's.
+    pub(super) async fn ask_table<T>(
+        &self,
+        question: impl for<'c> FnOnce(
+            Arc<Table>,
+            &'c mut PgConnection,
+        ) -> BoxFuture<'c, Result<T, Error>>
+        + Send,
+    ) -> Result<T, Error> {
+        let outcome = self.set_up().ask(None, Operation::Manage, question).await;
+        outcome.inspect_err(|error| self.meter().failed(error))
+    }
+}

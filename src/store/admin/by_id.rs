@@ -1,0 +1,193 @@
+//! What an application asks of one session outside of its requests.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+
+use crate::{
+    Error, ErrorKind, SessionId, StoredSession,
+    expiry::Timeouts,
+    id::RowId,
+    row::Row,
+    state::{Record, Saved, Touch},
+    store::{PgSessionStore, table::statements::Table},
+};
+
+impl PgSessionStore {
+    /// The session of this handle as it is stored now, for a socket or a job
+    /// that outlives the session's request. `None` if it ended.
+    ///
+    /// If the session got a new id since ([`cycle_id`], or a [`login`] of the same
+    /// user), this follows it, and [`StoredSession::id`] is the new handle. Keep
+    /// that one: the old id leads to the session for one minute, afterwards it
+    /// is an ended one. A socket or a job that looks more rarely should keep the
+    /// user's id too.
+    ///
+    /// A login of another user ends what the handle stood for, also the first
+    /// login of an anonymous session, and so does [`Login::drop_data`]. The
+    /// application reads the session for the client that opened the socket. That
+    /// can be an attacker who planted the token before the login.
+    ///
+    /// Otherwise it is safe to follow a handle, because it opens nothing: it is
+    /// a digest, and no browser can send it as a cookie.
+    ///
+    /// It doesn't extend the session, see [`PgSessionLayer::touch`], nor run
+    /// the layer's `valid_if`. In Koa's format nothing leads from an old id to
+    /// the new one, and a handle that was read from text, rather than taken from
+    /// a session, reads every row.
+    ///
+    /// ```
+    /// use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, SessionId, testing::TestVisitor};
+    ///
+    /// /// What a socket asks from time to time: whether its user is still signed in.
+    /// async fn is_signed_in(store: &PgSessionStore, id: &mut SessionId) -> Result<bool, Error> {
+    ///     let Some(session) = store.load(id).await? else {
+    ///         return Ok(false);
+    ///     };
+    ///     *id = session.id().clone();
+    ///     Ok(session.user_id().is_some())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
+    /// ada.given(|session| session.login("ada")).await?;
+    /// let mut id = ada.session().await?.id().expect("it is stored");
+    ///
+    /// ada.given(|session| session.cycle_id()).await?;
+    /// assert!(is_signed_in(&store, &mut id).await?);
+    /// assert_eq!(ada.session().await?.id(), Some(id.clone()));
+    ///
+    /// ada.given(|session| session.logout()).await?;
+    /// assert!(!is_signed_in(&store, &mut id).await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked. That says nothing about the
+    /// session: a socket should stay open.
+    ///
+    /// [`cycle_id`]: crate::Session::cycle_id
+    /// [`login`]: crate::Session::login
+    /// [`Login::drop_data`]: crate::Login::drop_data
+    /// [`PgSessionLayer::touch`]: crate::PgSessionLayer::touch
+    pub async fn load(&self, id: &SessionId) -> Result<Option<StoredSession>, Error> {
+        let row = self.row_behind(id).await?;
+        Ok(row.and_then(|row| {
+            let document = Arc::clone(row.document()?);
+            let id = self.format().handle(&row.id);
+            let realm = self.own_realm().clone();
+            Some(StoredSession::new(id, row, document, realm))
+        }))
+    }
+
+    /// The live row of this handle, also if it got another id since, but not if it
+    /// got another user: that session was never the handle's. The new id can be
+    /// undone while it is looked up; then the first id is live again.
+    async fn row_behind(&self, id: &SessionId) -> Result<Option<Arc<Row>>, Error> {
+        let Some(first) = self.row_of(id).await? else {
+            return Ok(None);
+        };
+        let mut next = first.clone();
+        let mut was_undone = false;
+        loop {
+            match self.load_rows(&[next.clone()]).await?.pop() {
+                None if next != first && !was_undone => {
+                    was_undone = true;
+                    next = first.clone();
+                }
+                None => return Ok(None),
+                Some(row) => match row.successor() {
+                    Some(_) if row.has_another_user() => return Ok(None),
+                    Some(successor) => next = successor,
+                    None => return Ok(Some(row)),
+                },
+            }
+        }
+    }
+
+    /// Extends the session of this handle as a request would, and returns
+    /// whether it is alive.
+    pub(crate) async fn touch_by_id(
+        &self,
+        id: &SessionId,
+        timeouts: &Arc<Timeouts>,
+    ) -> Result<bool, Error> {
+        self.check_timeouts(timeouts)?;
+        let Some(row) = self.row_behind(id).await? else {
+            return Ok(false);
+        };
+        let Some(document) = row.document() else {
+            return Ok(false);
+        };
+        if timeouts.has_ended(&document.meta(), row.times, self.zone_slack()) {
+            return Ok(false);
+        }
+        let (record, timeouts) = (Record::default(), Arc::clone(timeouts));
+        match self.save(row, record, timeouts, Touch::IfDue).await {
+            Ok(Saved::Here(_) | Saved::Moved) => Ok(true),
+            // Another request extended it meanwhile, or it ended.
+            Ok(Saved::Untouched(_)) => Ok(self.row_behind(id).await?.is_some()),
+            Err(error) if error.kind() == ErrorKind::Ended => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends the session of this handle, as
+    /// [`Session::destroy`](crate::Session::destroy) does, from outside of its
+    /// requests. Returns whether there was one: `false` if it was destroyed or
+    /// expired before.
+    ///
+    /// It follows a session to a new id for one minute, also to another user's. It
+    /// shows nothing of that session.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionStore, SessionId};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let id: SessionId = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA".parse()?;
+    /// assert!(!store.destroy(&id).await?);
+    /// assert!(store.load(&id).await?.is_none());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the row could not be deleted.
+    pub async fn destroy(&self, id: &SessionId) -> Result<bool, Error> {
+        match self.row_of(id).await? {
+            Some(id) => self.destroy_row(id).await,
+            None => Ok(false),
+        }
+    }
+
+    /// A handle that was kept as text does not tell the row where the row's id
+    /// is a secret; then every row is asked.
+    async fn row_of(&self, id: &SessionId) -> Result<Option<RowId>, Error> {
+        if let Some(row) = self.format().row_of(id, self.own_realm()) {
+            return Ok(Some(row));
+        }
+        let digest = id.digest()?;
+        self.ask_table(move |table, connection| Box::pin(find(table, connection, digest)))
+            .await
+    }
+}
+
+async fn find(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    digest: [u8; 32],
+) -> Result<Option<RowId>, Error> {
+    let id: Option<String> = table
+        .find
+        .query_scalar()
+        .bind(digest.as_slice())
+        .fetch_optional(connection)
+        .await?;
+    Ok(id.map(RowId::from))
+}

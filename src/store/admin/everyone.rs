@@ -1,0 +1,258 @@
+//! The end of all sessions at once.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+
+use crate::{
+    Error,
+    row::successor_of,
+    store::{
+        PgSessionStore,
+        batch::parts,
+        table::{inspect::server, statements::Table, timestamp::Instant},
+    },
+    telemetry::events,
+};
+
+/// Rows of one statement, as many as the reaper's.
+const BATCH: usize = 1000;
+
+/// Where a walk through the table is.
+#[derive(Clone)]
+struct Page {
+    /// The last id of the page before.
+    after: String,
+    /// Seconds since the epoch; sessions that began later are none of ours.
+    began: f64,
+}
+
+/// What becomes of rows that another transaction has locked.
+#[derive(Clone, Copy, Debug)]
+enum Locked {
+    AreLeft,
+    AreAwaited,
+}
+
+/// What there is when the walk begins.
+struct Beginning {
+    /// Seconds since the epoch.
+    now: f64,
+    /// The sessions of which the table does not tell when they began.
+    undated: Vec<String>,
+}
+
+/// What statements ended.
+#[derive(Default)]
+struct Ended {
+    sessions: u64,
+    /// Where those went that got a new id before.
+    successors: Vec<String>,
+    /// Rows that are locked.
+    left: Vec<String>,
+}
+
+impl PgSessionStore {
+    /// Ends all sessions, the anonymous ones too, and returns how many there were
+    /// (ASVS 5.0 item 7.4.5): for an emergency, such as keys or backups that
+    /// got into wrong hands.
+    ///
+    /// It takes as long as it takes, in small statements, each with the store's
+    /// [`timeout`](Self::timeout). Sessions that begin meanwhile stay, logins
+    /// included. No request in flight brings an ended one back. Sessions whose
+    /// rows another transaction has locked end last.
+    ///
+    /// If the table has no column `created`, or holds NULL there, the ids of
+    /// these sessions are read first and kept in memory, about 100 bytes each. In
+    /// Koa's format, a session of such a table that gets a new id in that moment
+    /// stays.
+    ///
+    /// ```
+    /// # use axum_pg_session::PgSessionStore;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// assert_eq!(store.destroy_everyone().await?, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a statement failed; what was ended by then stays ended.
+    pub async fn destroy_everyone(&self) -> Result<u64, Error> {
+        let mut ended = 0;
+        let outcome = self.end_everyone(&mut ended).await;
+        if outcome.is_ok() || ended > 0 {
+            events::ended_at_once(self.meter(), ended);
+        }
+        outcome.map(|()| ended)
+    }
+
+    async fn end_everyone(&self, ended: &mut u64) -> Result<(), Error> {
+        let beginning = self
+            .ask_again(|table, connection| Box::pin(beginning(table, connection)))
+            .await?;
+        let undated = beginning.undated;
+        let locked = self.end_these(undated, Locked::AreLeft, ended).await?;
+        // A session that got a new id meanwhile may be where the walk was before,
+        // so it walks until it finds no row. It comes to an end, as none begins
+        // in the past.
+        let mut about_locked = Locked::AreLeft;
+        while let Some(left) = self.walk(beginning.now, about_locked, ended).await? {
+            // All others have ended by now.
+            about_locked = match left {
+                0 => Locked::AreLeft,
+                _ => Locked::AreAwaited,
+            };
+        }
+        self.end_these(locked, Locked::AreAwaited, ended).await?;
+        Ok(())
+    }
+
+    /// Ends these sessions, and returns those that are locked. A session that got
+    /// a new id meanwhile is found by what its old row says.
+    async fn end_these(
+        &self,
+        mut ids: Vec<String>,
+        about_locked: Locked,
+        ended: &mut u64,
+    ) -> Result<Vec<String>, Error> {
+        let mut left = Vec::new();
+        while !ids.is_empty() {
+            let mut successors = Vec::new();
+            for ids in ids.chunks(BATCH) {
+                let more = self.end_rows(ids.to_vec(), about_locked).await?;
+                *ended += more.sessions;
+                successors.extend(more.successors);
+                left.extend(more.left);
+            }
+            successors.sort_unstable();
+            ids = successors;
+        }
+        left.sort_unstable();
+        Ok(left)
+    }
+
+    /// Walks through the table once, and returns how many of the rows that it
+    /// found are locked. `None` if it found no row.
+    async fn walk(
+        &self,
+        began: f64,
+        about_locked: Locked,
+        ended: &mut u64,
+    ) -> Result<Option<usize>, Error> {
+        let mut left = None;
+        let mut page = Page {
+            after: String::new(),
+            began,
+        };
+        loop {
+            let ids = self
+                .ask_again(|table, connection| Box::pin(ids(table, connection, page.clone())))
+                .await?;
+            let Some(last) = ids.last() else {
+                return Ok(left);
+            };
+            page.after.clone_from(last);
+            let more = self.end_rows(ids, about_locked).await?;
+            *ended += more.sessions;
+            *left.get_or_insert(0) += more.left.len();
+        }
+    }
+
+    async fn end_rows(&self, ids: Vec<String>, about_locked: Locked) -> Result<Ended, Error> {
+        match about_locked {
+            Locked::AreLeft => self.end_around_locks(ids).await,
+            Locked::AreAwaited => {
+                self.ask_again(|table, connection| Box::pin(end(table, connection, ids.clone())))
+                    .await
+            }
+        }
+    }
+
+    /// A row that is locked must not keep the others alive: the statement is cut
+    /// until that row is alone, and it is left for later.
+    async fn end_around_locks(&self, ids: Vec<String>) -> Result<Ended, Error> {
+        let deadline = self.set_up().database.deadline();
+        let mut patience = parts::patience_of(self.set_up().database.timeout);
+        let mut all = Ended::default();
+        let mut search = parts::Search::among(ids, deadline);
+        while let Some(ids) = search.next() {
+            let outcome = self
+                .ask_again_patiently(Some(patience), |table, connection| {
+                    Box::pin(end(table, connection, ids.clone()))
+                })
+                .await;
+            match outcome {
+                Ok(more) => {
+                    all.sessions += more.sessions;
+                    all.successors.extend(more.successors);
+                }
+                Err(error) if error.is_of_a_lock() => {
+                    patience = parts::PATIENCE_IN_SEARCH;
+                    search.met_a_lock(ids);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        all.left = search.locked();
+        Ok(all)
+    }
+}
+
+async fn beginning(table: Arc<Table>, connection: &mut PgConnection) -> Result<Beginning, Error> {
+    Ok(Beginning {
+        now: server(&mut *connection).await?.now,
+        undated: table
+            .users
+            .undated
+            .query_scalar()
+            .fetch_all(connection)
+            .await?,
+    })
+}
+
+async fn ids(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    page: Page,
+) -> Result<Vec<String>, Error> {
+    let ids = table
+        .users
+        .everyone
+        .query_scalar()
+        .bind(page.after)
+        .bind(page.began)
+        .bind(i64::try_from(BATCH).unwrap_or(i64::MAX))
+        .fetch_all(connection)
+        .await?;
+    Ok(ids)
+}
+
+/// A forwarding is no session of its own.
+async fn end(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    ids: Vec<String>,
+) -> Result<Ended, Error> {
+    let deleted: Vec<(String, Instant, Option<String>)> = table
+        .destroy
+        .many
+        .query_as()
+        .bind(&ids)
+        .bind(&ids)
+        .fetch_all(connection)
+        .await?;
+    let mut ended = Ended::default();
+    let now = table.clock.now();
+    for (_, expires, text) in deleted {
+        match text.and_then(|text| successor_of(table.layout, &text)) {
+            // Of a login that drops the data it leads nowhere.
+            Some(successor) if successor.as_str().is_empty() => {}
+            Some(successor) => ended.successors.push(successor.as_str().to_owned()),
+            None => ended.sessions += u64::from(expires.0 > now),
+        }
+    }
+    Ok(ended)
+}

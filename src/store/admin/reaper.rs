@@ -1,0 +1,483 @@
+//! The end of expired rows, in batches: a task that ends them from time to time.
+//!
+//! A batch is one statement that finds the longest expired rows and deletes
+//! them. If it waits for a locked row it is canceled after a moment. Then the
+//! ids of the batch are read, and parts of it are deleted in transactions of
+//! their own, smaller and smaller around the row that is locked. That row is
+//! left to the next run, and this run goes on behind it. `SKIP LOCKED` would do
+//! the same in one statement, but Citus refuses it.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use sqlx::PgConnection;
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use crate::{
+    Error, PgSessionStore,
+    jitter::random_fraction,
+    store::{Shared, batch::parts, connection::transaction::begin, table::statements::Table},
+    telemetry::{Operation, Run},
+};
+
+/// As in the model system, whose documentation says 45 minutes.
+const INTERVAL: Duration = Duration::from_mins(45);
+/// Rows of one transaction: short enough that it holds nobody up, and a
+/// hundred thousand rows are gone within seconds.
+const BATCH_SIZE: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+/// Between two batches, so that the other statements get their turn.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The longest wait before the first run: processes that start together need
+/// not reap together.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+
+/// Deletes expired rows, a batch at a time, oldest first.
+///
+/// An expired session is dead before it is reaped: loading tests the expiry.
+/// Of any number of reapers on one table one is at work at a time.
+///
+/// ```
+/// use axum_pg_session::{PgSessionStore, Reaper};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// let store = PgSessionStore::connect(database.url()).await?;
+/// store.migrate().await?;
+///
+/// let reaper = Reaper::new(store.clone()).spawn();
+/// // … serve …
+/// reaper.stop().await;
+///
+/// assert_eq!(Reaper::new(store).run_once().await?.deleted, 0);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a reaper does nothing until it is spawned or run"]
+pub struct Reaper {
+    store: PgSessionStore,
+    interval: Duration,
+    batch_size: NonZeroU32,
+}
+
+/// What one run of the reaper did.
+///
+/// ```
+/// use axum_pg_session::{Ending, PgSessionStore, Reaper};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let reaped = Reaper::new(store).run_once().await?;
+/// assert_eq!((reaped.deleted, reaped.batches), (0, 0));
+/// assert_eq!(reaped.ending, Ending::Drained);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Reaped {
+    /// Rows deleted.
+    pub deleted: u64,
+    /// Transactions that deleted something.
+    pub batches: u32,
+    /// Why the run ended.
+    pub ending: Ending,
+}
+
+/// Why a run of the reaper ended.
+///
+/// ```
+/// use axum_pg_session::{Ending, Reaped};
+///
+/// /// For the log of a job that runs the reaper itself.
+/// fn sentence(reaped: Reaped) -> String {
+///     match reaped.ending {
+///         Ending::OtherReaper => "another reaper was at work".to_owned(),
+///         _ => format!("{} rows are gone", reaped.deleted),
+///     }
+/// }
+/// # let _ = sentence;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ending {
+    /// All expired rows were deleted, but for those that another transaction has
+    /// locked: the next run deletes them.
+    Drained,
+    /// Another reaper is at work on the table.
+    OtherReaper,
+}
+
+impl Reaper {
+    /// A reaper with the defaults.
+    pub fn new(store: PgSessionStore) -> Self {
+        Self {
+            store,
+            interval: INTERVAL,
+            batch_size: BATCH_SIZE,
+        }
+    }
+
+    /// The time between two runs. Default: 45 minutes. Each wait is up to a
+    /// tenth longer, so that processes do not keep step.
+    ///
+    /// # Panics
+    ///
+    /// If the interval is zero: the reaper would never pause.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        assert!(
+            !interval.is_zero(),
+            "the interval of a reaper can't be zero"
+        );
+        self.interval = interval;
+        self
+    }
+
+    /// How many rows one transaction deletes at the most. Default: 1,000.
+    pub fn batch_size(mut self, batch_size: NonZeroU32) -> Self {
+        self.batch_size = batch_size;
+        self
+    }
+
+    /// Deletes all rows that are expired now, and returns how many. Rows that
+    /// another transaction has locked are left to the next run.
+    ///
+    /// # Errors
+    ///
+    /// When a batch failed. What the batches before it deleted is deleted.
+    pub async fn run_once(&self) -> Result<Reaped, Error> {
+        let outcome = self.drain().await;
+        let meter = self.store.meter();
+        let run = match &outcome {
+            Ok(reaped) if reaped.ending == Ending::OtherReaper => Run::OtherReaper,
+            Ok(_) => Run::Drained,
+            Err(_) => Run::Failed,
+        };
+        meter.reaper_ran(run);
+        outcome.inspect_err(|error| meter.failed(error))
+    }
+
+    async fn drain(&self) -> Result<Reaped, Error> {
+        let (mut deleted, mut batches) = (0, 0);
+        let mut skipped = Skipped::default();
+        loop {
+            let limit = self.batch_size.get();
+            let batch = self.store.delete_expired(limit, &mut skipped).await?;
+            let ReapedBatch::Deleted { rows, is_last } = batch else {
+                return Ok(Reaped {
+                    deleted,
+                    batches,
+                    ending: Ending::OtherReaper,
+                });
+            };
+            self.store.meter().reaped(rows);
+            deleted += rows;
+            batches += u32::from(rows > 0);
+            if is_last {
+                return Ok(Reaped {
+                    deleted,
+                    batches,
+                    ending: Ending::Drained,
+                });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Runs soon, and then at every interval, on a task of its own.
+    ///
+    /// A run that fails is logged, and the next one tries again. The task ends
+    /// with [`ReaperHandle::stop`], or when the application has dropped the
+    /// store and all that was built from it; dropping the handle does not end
+    /// it. Settings that the store is given afterwards do not reach the reaper.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    #[must_use = "the handle stops the reaper when the application shuts down"]
+    pub fn spawn(self) -> ReaperHandle {
+        let (stop, stopped) = watch::channel(());
+        let (store, in_use) = self.store.apart();
+        let rounds = Rounds {
+            reaper: Self { store, ..self },
+            in_use,
+            stopped,
+        };
+        ReaperHandle {
+            stop,
+            task: tokio::spawn(rounds.run()),
+        }
+    }
+}
+
+/// Stops a spawned [`Reaper`].
+///
+/// ```
+/// use axum_pg_session::{PgSessionStore, Reaper};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let reaper = Reaper::new(store.clone()).spawn();
+/// assert!(!reaper.is_finished());
+/// reaper.stop().await; // at the end of the process, so that no run is cut off
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct ReaperHandle {
+    stop: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl ReaperHandle {
+    /// Returns when the reaper has ended: at once, or after the batch that it
+    /// is at.
+    pub async fn stop(self) {
+        self.stop.send_replace(());
+        // It can only fail with its runtime, and then it has ended too.
+        drop(self.task.await);
+    }
+
+    /// Whether the reaper has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+/// The spawned task.
+struct Rounds {
+    reaper: Reaper,
+    /// Closed when the application has dropped the store.
+    in_use: watch::Receiver<()>,
+    stopped: watch::Receiver<()>,
+}
+
+impl Rounds {
+    async fn run(mut self) {
+        let interval = self.reaper.interval;
+        let mut wait = FIRST_WAIT.min(interval).mul_f64(random_fraction());
+        while self.is_due_after(wait).await {
+            self.run_once().await;
+            wait = out_of_step(interval);
+        }
+    }
+
+    /// Whether a run is due, rather than the end of the task.
+    async fn is_due_after(&mut self, wait: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            Ok(()) = self.stopped.changed() => false,
+            Err(_) = self.in_use.changed() => false,
+        }
+    }
+
+    async fn run_once(&mut self) {
+        let started = Instant::now();
+        let outcome = tokio::select! {
+            outcome = self.reaper.run_once() => outcome,
+            Ok(()) = self.stopped.changed() => return self.stopped.mark_changed(),
+        };
+        report(outcome, started.elapsed());
+    }
+}
+
+/// Up to a tenth more, without regard for how long that is.
+fn out_of_step(interval: Duration) -> Duration {
+    interval.saturating_add((interval / 10).mul_f64(random_fraction()))
+}
+
+fn report(outcome: Result<Reaped, Error>, took: Duration) {
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    match outcome {
+        Ok(reaped) => tracing::info!(
+            reaper.deleted = reaped.deleted,
+            reaper.batches = reaped.batches,
+            duration_ms,
+            "expired sessions deleted"
+        ),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            error.type = error.kind().name(),
+            duration_ms,
+            "expired sessions could not be deleted; the next run tries again"
+        ),
+    }
+}
+
+/// Of a batch that deadlocked, which has deleted nothing.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// How one batch of the reaper ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReapedBatch {
+    Deleted {
+        rows: u64,
+        /// No row is left, but for those that are locked.
+        is_last: bool,
+    },
+    /// Another reaper is at work on this table.
+    Locked,
+}
+
+/// Rows that another transaction has locked, which a run leaves to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Skipped(Vec<String>);
+
+impl PgSessionStore {
+    /// Deletes the longest expired rows, at most `limit`, but for those that are
+    /// locked.
+    pub(crate) async fn delete_expired(
+        &self,
+        limit: u32,
+        skipped: &mut Skipped,
+    ) -> Result<ReapedBatch, Error> {
+        self.shared.delete_expired(limit, skipped).await
+    }
+}
+
+impl Shared {
+    async fn delete_expired(
+        &self,
+        limit: u32,
+        skipped: &mut Skipped,
+    ) -> Result<ReapedBatch, Error> {
+        if skipped.0.is_empty() {
+            let oldest = Rows::Oldest(limit);
+            let timeout = self.writer.set_up.database.timeout;
+            match self.reap(oldest, parts::patience_of(timeout)).await {
+                Err(error) if error.is_of_a_lock() => {}
+                Err(error) => return Err(error),
+                Ok(None) => return Ok(ReapedBatch::Locked),
+                Ok(Some(rows)) => {
+                    return Ok(ReapedBatch::Deleted {
+                        rows,
+                        is_last: rows < u64::from(limit),
+                    });
+                }
+            }
+        }
+        self.delete_around_locks(limit, skipped).await
+    }
+
+    async fn delete_around_locks(
+        &self,
+        limit: u32,
+        skipped: &mut Skipped,
+    ) -> Result<ReapedBatch, Error> {
+        let deadline = self.writer.set_up.database.deadline();
+        let ids = self.expired(limit, skipped.0.clone()).await?;
+        let is_last = ids.len() < limit as usize;
+        let mut rows = 0;
+        let mut search = parts::Search::among(ids, deadline);
+        while let Some(ids) = search.next() {
+            let part = Rows::These(ids.clone());
+            match self.reap(part, parts::PATIENCE_IN_SEARCH).await {
+                Ok(Some(more)) => rows += more,
+                Ok(None) if rows == 0 => return Ok(ReapedBatch::Locked),
+                // It began when this one was between two parts.
+                Ok(None) => break,
+                Err(error) if error.is_of_a_lock() => search.met_a_lock(ids),
+                Err(error) => {
+                    self.writer.set_up.database.meter.reaped(rows);
+                    return Err(error);
+                }
+            }
+        }
+        skipped.0.extend(search.locked());
+        tracing::debug!(
+            reaper.locked = skipped.0.len(),
+            "locked rows are left to the next run"
+        );
+        Ok(ReapedBatch::Deleted { rows, is_last })
+    }
+
+    async fn expired(&self, limit: u32, skipped: Vec<String>) -> Result<Vec<String>, Error> {
+        let set_up = &self.writer.set_up;
+        let question = set_up.ask(None, Operation::Reap, |table, connection| {
+            Box::pin(async move {
+                let ids = table.reap_find.query_scalar().bind(i64::from(limit));
+                Ok(ids.bind(skipped).fetch_all(connection).await?)
+            })
+        });
+        question.await
+    }
+
+    /// `None` if another reaper is at work.
+    async fn reap(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
+        for _ in 1..MAX_ATTEMPTS {
+            match self.reap_once(rows.clone(), patience).await {
+                Err(error) if error.is_of_other_writers() => {}
+                outcome => return outcome,
+            }
+        }
+        self.reap_once(rows, patience).await
+    }
+
+    async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
+        let set_up = &self.writer.set_up;
+        let question = set_up.ask(Some(patience), Operation::Reap, |table, connection| {
+            Box::pin(reap(table, connection, rows))
+        });
+        question.await
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Rows {
+    Oldest(u32),
+    These(Vec<String>),
+}
+
+async fn reap(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    rows: Rows,
+) -> Result<Option<u64>, Error> {
+    let mut transaction = begin(connection).await?;
+    let is_ours: bool = table
+        .reap_lock
+        .query_scalar()
+        .bind(table.name.lock_key("reaper"))
+        .fetch_one(&mut *transaction)
+        .await?;
+    if !is_ours {
+        return Ok(None);
+    }
+    let delete = match rows {
+        Rows::Oldest(limit) => table.reap.query().bind(i64::from(limit)),
+        Rows::These(ids) => table.reap_some.query().bind(ids),
+    };
+    match delete.execute(&mut *transaction).await {
+        Ok(deleted) => {
+            transaction.commit().await?;
+            Ok(Some(deleted.rows_affected()))
+        }
+        // At once: until then the next part of this run would find the lock taken.
+        Err(error) => {
+            drop(transaction.rollback().await);
+            Err(error.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wait_is_up_to_a_tenth_longer() {
+        for _ in 0..1000 {
+            let wait = out_of_step(INTERVAL);
+            assert!(
+                wait >= INTERVAL && wait <= INTERVAL.mul_f64(1.1),
+                "{wait:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_longest_interval_is_no_panic() {
+        assert_eq!(out_of_step(Duration::MAX), Duration::MAX);
+    }
+}

@@ -1,0 +1,109 @@
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "a key is text or a `Key`, which are handles"
+)]
+
+use std::{fmt, sync::Arc};
+
+use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+
+use crate::{
+    Error, SessionId,
+    document::{Document, RESERVED, key::SessionKey},
+    expiry::instant,
+    realm::Realm,
+    row::Row,
+    state::changes::decode,
+};
+
+/// A session as it was stored when somebody looked, outside of its requests:
+/// what [`PgSessionStore::load`](crate::PgSessionStore::load) answers.
+///
+/// It can be read only. A change belongs into a request of the session, where
+/// it is merged with those of other requests.
+///
+/// ```
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let layer = PgSessionLayer::new(store.clone());
+/// let ada = TestVisitor::of(&layer);
+/// ada.given(|session| session.insert("name", "Ada")).await?;
+///
+/// // What a job keeps, or a socket.
+/// let id = ada.session().await?.id().expect("it is stored");
+/// let stored = store.load(&id).await?.expect("it has not ended");
+/// assert_eq!(stored.get("name")?, Some("Ada".to_owned()));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct StoredSession {
+    id: SessionId,
+    row: Arc<Row>,
+    document: Arc<Document>,
+    realm: Realm,
+}
+
+impl StoredSession {
+    pub(crate) fn new(id: SessionId, row: Arc<Row>, document: Arc<Document>, realm: Realm) -> Self {
+        Self {
+            id,
+            row,
+            document,
+            realm,
+        }
+    }
+
+    /// The public handle.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// The value of `key`; `None` where there is none or it is JSON's `null`.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) when the value
+    /// is not a `T`.
+    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
+        let key = key.as_ref();
+        match self.document.get(key) {
+            Some(raw) if key != RESERVED => decode(key, raw),
+            _ => Ok(None),
+        }
+    }
+
+    /// The keys, in the order in which they were first inserted.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.document.keys().map(str::to_owned).collect()
+    }
+
+    /// Who was signed in by [`Session::login`](crate::Session::login), if
+    /// anybody.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.row.user.as_deref().map(|user| self.realm.id_of(user))
+    }
+
+    /// When the session ends if no request comes, by the database's clock.
+    /// `None` for an infinite life.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<OffsetDateTime> {
+        instant(self.row.times.expires)
+    }
+}
+
+impl fmt::Debug for StoredSession {
+    /// Without the values, which are the visitor's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredSession")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,76 @@
+//! Moving a session's times, instead of waiting in a test.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+
+use crate::{
+    Error,
+    id::RowId,
+    row::Row,
+    store::{
+        PgSessionStore,
+        table::{name::TableName, statements::Table},
+    },
+};
+
+/// Where the times of a row go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shift {
+    /// Seconds since the epoch.
+    expires: f64,
+    /// Seconds by which the session becomes older.
+    older: f64,
+    /// Seconds by which the last request becomes longer ago.
+    unseen: f64,
+}
+
+impl Shift {
+    /// As if so many seconds had passed without a request.
+    pub(crate) fn by(row: &Row, seconds: f64) -> Self {
+        Self {
+            expires: row.times.expires - seconds,
+            older: seconds,
+            unseen: seconds,
+        }
+    }
+
+    /// As if the session had begun so many seconds ago and been used since;
+    /// `None` where the table does not tell when it began.
+    pub(crate) fn to_age(row: &Row, seconds: f64) -> Option<Self> {
+        let age = row.times.now - row.times.created?;
+        Some(Self {
+            expires: row.times.expires,
+            older: seconds - age,
+            unseen: 0.0,
+        })
+    }
+}
+
+impl PgSessionStore {
+    pub(crate) fn table_name(&self) -> &TableName {
+        &self.set_up().name
+    }
+
+    pub(crate) async fn shift(&self, id: RowId, shift: Shift) -> Result<(), Error> {
+        self.ask_table(move |table, connection| Box::pin(move_times(table, connection, id, shift)))
+            .await
+    }
+}
+
+async fn move_times(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    id: RowId,
+    shift: Shift,
+) -> Result<(), Error> {
+    let query = table.age.query().bind(id.as_str().to_owned());
+    let query = query
+        .bind(shift.expires)
+        .bind(shift.older)
+        .bind(shift.unseen);
+    match query.execute(connection).await?.rows_affected() {
+        0 => Err(Error::ended()),
+        _ => Ok(()),
+    }
+}

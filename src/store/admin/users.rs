@@ -1,0 +1,769 @@
+//! The sessions of one user.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    future::{Future, IntoFuture},
+    num::NonZeroU32,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_core::future::BoxFuture;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::{
+    Device, Error, ListPosition, SessionId, expiry,
+    format::Format,
+    id::RowId,
+    store::{
+        PgSessionStore,
+        admin::page::{Listed, Page, list},
+        batch::{parts, statements::LoadRow},
+        connection::transaction::begin,
+        rows::{
+            steps,
+            user_limit::{self, Ended, NO_ROW, end_batch, end_others},
+        },
+        table::{statements::Table, timestamp::Instant},
+    },
+    telemetry::events,
+};
+
+/// Rows of a page that is looked through for one session.
+const PAGE: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+
+impl PgSessionStore {
+    /// The sessions that this user is signed in to by
+    /// [`Session::login`](crate::Session::login), on all devices.
+    ///
+    /// Nothing is asked of the database yet. All that is asked then needs the
+    /// column `user_id` (migration 0002), and an index on it to be quick
+    /// (migration 0004).
+    pub fn user(&self, user_id: impl Into<String>) -> UserSessions {
+        UserSessions {
+            store: self.clone(),
+            user_id: self.own_realm().user(&user_id.into()),
+        }
+    }
+}
+
+/// The sessions of one user: "where am I signed in", "sign out everywhere
+/// else". From [`PgSessionStore::user`].
+///
+/// What is ended here is ended for every process when the call returns, and no
+/// request that is under way brings it back: what such a request still saves is
+/// dropped, and it is answered with 503.
+///
+/// Ask with the id of the user who is signed in, never with one that a visitor
+/// sent: a handle of another user's session is refused by that.
+///
+/// ```
+/// use axum::{Router, extract::State, routing::post};
+/// use axum_pg_session::{Error, PgSessionStore, Session};
+///
+/// /// Ends the user's other sessions, such as after a change of the password.
+/// async fn sign_out_elsewhere(
+///     State(store): State<PgSessionStore>,
+///     session: Session,
+/// ) -> Result<String, Error> {
+///     let (Some(user), Some(this)) = (session.user_id(), session.id()) else {
+///         return Ok("You are not signed in.".into());
+///     };
+///     let ended = store.user(user).destroy_others(&this).await?;
+///     Ok(format!("{ended} other devices were signed out."))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let alice = store.user("alice");
+/// assert!(alice.list().await?.is_empty());
+/// assert_eq!(alice.destroy_all().await?, 0);
+/// # let _: Router<PgSessionStore> = Router::new().route("/", post(sign_out_elsewhere));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is asked yet"]
+pub struct UserSessions {
+    store: PgSessionStore,
+    user_id: String,
+}
+
+impl UserSessions {
+    /// The live sessions, the one that was signed in last first: await it.
+    ///
+    /// It has 1,000 sessions at the most, or [as many as is
+    /// said](ListSessions::limit), and begins with the first one, or
+    /// [behind a position](ListSessions::after) of an earlier list.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) if the table has no column
+    /// `user_id`, and when the database could not be asked.
+    pub fn list(&self) -> ListSessions {
+        ListSessions::of(self.clone())
+    }
+
+    pub(in crate::store) async fn rows(
+        &self,
+        page: Page,
+        limit: NonZeroU32,
+    ) -> Result<Vec<Listed>, Error> {
+        self.ask(|table, connection, user_id| {
+            Box::pin(list(table, connection, user_id, page.clone(), limit))
+        })
+        .await
+    }
+
+    pub(in crate::store) fn format(&self) -> &dyn Format {
+        self.store.format()
+    }
+
+    /// The page behind a position. In a format whose ids are secrets the position
+    /// of a session that has ended is that of the moment when it began.
+    pub(in crate::store) async fn page_after(&self, position: ListPosition) -> Result<Page, Error> {
+        let row = match position.id().row() {
+            Some(row) => Some(row.clone()),
+            None => self.row_of(position.id()).await?,
+        };
+        let row = row.unwrap_or_else(|| RowId::from(user_limit::NO_ROW.to_owned()));
+        Ok(position.page(&row))
+    }
+
+    /// How many live sessions there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    pub async fn count(&self) -> Result<u64, Error> {
+        self.ask(|table, connection, user_id| {
+            Box::pin(async move { count_others(&table, connection, &user_id, NO_ROW).await })
+        })
+        .await
+    }
+
+    /// Ends the session of this handle, and says whether it did: not where it
+    /// ended already, and not where it is another user's.
+    ///
+    /// A session that got a new id since the handle was listed ends too.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    pub async fn destroy(&self, id: &SessionId) -> Result<bool, Error> {
+        let Some(first) = self.row_of(id).await? else {
+            return Ok(false);
+        };
+        let mut row = first.clone();
+        let mut was_undone = false;
+        loop {
+            if self.end(row.clone()).await? {
+                events::ended(self.store.meter(), &self.store.format().handle(&row));
+                return Ok(true);
+            }
+            match self.successor(row.clone()).await? {
+                Some(successor) => row = successor,
+                // A new id may have been undone in between, so that the first one
+                // is live again.
+                None if !was_undone => {
+                    was_undone = true;
+                    row = first.clone();
+                }
+                None => return Ok(false),
+            }
+        }
+    }
+
+    /// In a format whose ids are secrets only the user's own are looked at.
+    async fn row_of(&self, id: &SessionId) -> Result<Option<RowId>, Error> {
+        let format = self.store.format();
+        if let Some(row) = format.row_of(id, self.store.own_realm()) {
+            return Ok(Some(row));
+        }
+        let mut page = Page::first();
+        loop {
+            let rows = self.rows(page, PAGE).await?;
+            let next = Page::next(&rows);
+            let mut ids = rows.into_iter().map(|row| RowId::from(row.0));
+            if let Some(row) = ids.find(|row| format.handle(row) == *id) {
+                return Ok(Some(row));
+            }
+            match next {
+                Some(next) => page = next,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    async fn end(&self, row: RowId) -> Result<bool, Error> {
+        let ids = [row.as_str().to_owned()];
+        self.ask(|table, connection, user_id| {
+            let ids = ids.clone();
+            Box::pin(
+                async move { Ok(user_limit::end(&table, connection, &user_id, &ids).await? == 1) },
+            )
+        })
+        .await
+    }
+
+    async fn successor(&self, row: RowId) -> Result<Option<RowId>, Error> {
+        let load = &self.store.shared.writer.load;
+        let row = load.submit(LoadRow(row)).answer().await?;
+        Ok(row.and_then(|row| row.successor()))
+    }
+
+    /// Ends all sessions of the user, and returns how many there were (ASVS 5.0
+    /// item 7.4.2: where an account is disabled or deleted).
+    ///
+    /// It ends a thousand at a time, each with the store's
+    /// [`timeout`](PgSessionStore::timeout), so that any number can be ended.
+    /// Sessions whose rows another transaction has locked end last. To
+    /// end them together with a change of your own, use
+    /// [`destroy_all_in`](Self::destroy_all_in).
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list); what was ended by then stays ended.
+    pub async fn destroy_all(&self) -> Result<u64, Error> {
+        let mut ended = 0;
+        let outcome = self.end_all_but(None, &mut ended).await;
+        self.report(outcome, ended)
+    }
+
+    /// Ends batches until there is no other session. Those that another
+    /// transaction has locked end last.
+    async fn end_all_but(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
+        let patience = parts::patience_of(self.store.set_up().database.timeout);
+        match self.end_batches(Some(patience), this, ended).await {
+            Err(error) if error.is_of_a_lock() => {
+                self.end_around_locks(this, ended).await?;
+                // All others have ended by now.
+                self.end_batches(None, this, ended).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn end_batches(
+        &self,
+        patience: Option<Duration>,
+        this: Option<&RowId>,
+        ended: &mut u64,
+    ) -> Result<(), Error> {
+        loop {
+            let batch = self.end_some(patience, this, Rows::Any).await?;
+            *ended += batch.sessions;
+            if !batch.is_a_part {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A row that is locked must not keep the others alive: the batch is cut until
+    /// that row is alone, and it is left for later.
+    async fn end_around_locks(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
+        let mut left = HashSet::new();
+        loop {
+            let deadline = self.store.set_up().database.deadline();
+            let ids = self.rows_beside(this, &left).await?;
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let mut search = parts::Search::among(ids, deadline);
+            while let Some(ids) = search.next() {
+                let rows = Rows::These(ids.clone());
+                let patience = Some(parts::PATIENCE_IN_SEARCH);
+                match self.end_some(patience, this, rows).await {
+                    // It is this session, with a new id.
+                    Ok(batch) if !batch.is_a_part => left.extend(ids),
+                    Ok(batch) => *ended += batch.sessions,
+                    Err(error) if error.is_of_a_lock() => search.met_a_lock(ids),
+                    Err(error) => return Err(error),
+                }
+            }
+            left.extend(search.locked());
+        }
+    }
+
+    /// A batch of the user's sessions that were not dealt with.
+    async fn rows_beside(
+        &self,
+        this: Option<&RowId>,
+        left: &HashSet<String>,
+    ) -> Result<Vec<String>, Error> {
+        let this = this.map_or(NO_ROW, RowId::as_str);
+        let ids = self
+            .ask(|table, connection, user_id| {
+                let this = this.to_owned();
+                let most = user_limit::BATCH as usize + left.len();
+                Box::pin(async move {
+                    user_limit::batch(&table, connection, &user_id, &this, most).await
+                })
+            })
+            .await?;
+        Ok(ids.into_iter().filter(|id| !left.contains(id)).collect())
+    }
+
+    async fn end_some(
+        &self,
+        patience: Option<Duration>,
+        this: Option<&RowId>,
+        rows: Rows,
+    ) -> Result<Ended, Error> {
+        self.ask_patiently(patience, |table, connection, user_id| {
+            let rows = rows.clone();
+            match this.cloned() {
+                Some(this) => Box::pin(end_some_beside(table, connection, user_id, this, rows)),
+                None => {
+                    Box::pin(
+                        async move { end_some(&table, connection, &user_id, NO_ROW, rows).await },
+                    )
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ends all sessions of the user but the one of this handle, and returns how
+    /// many there were (ASVS 5.0 item 7.4.3: offer it after a change of the
+    /// password).
+    ///
+    /// It ends a thousand at a time, as [`destroy_all`](Self::destroy_all).
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`Ended`](crate::ErrorKind::Ended) if the session of this handle is
+    /// not alive, or not the user's; then nothing is ended. And as
+    /// [`list`](Self::list); what was ended by then stays ended.
+    pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
+        let this = self.row_of(this).await?.ok_or_else(Error::ended)?;
+        let mut ended = 0;
+        let outcome = self.end_all_but(Some(&this), &mut ended).await;
+        self.report(outcome, ended)
+    }
+
+    /// Ends all sessions of the user in your transaction, and returns how many
+    /// there were: they end if it commits, together with what else it does, such as
+    /// the deletion of the account.
+    ///
+    /// No request brings an ended session back after the commit. Until then requests
+    /// of these sessions wait for your transaction, those that change them, so
+    /// commit soon, and call [`Session::save`](crate::Session::save) of one of them
+    /// only afterwards. A login that is committed at the same time stays; with a
+    /// foreign key to your users it fails once the user is deleted.
+    ///
+    /// Log and metrics don't count these ends, as the store doesn't see the commit.
+    ///
+    /// ```
+    /// use axum_pg_session::PgSessionStore;
+    /// use sqlx::PgPool;
+    ///
+    /// async fn delete_account(
+    ///     pool: &PgPool,
+    ///     store: &PgSessionStore,
+    ///     user: &str,
+    /// ) -> Result<(), axum_pg_session::Error> {
+    ///     let mut transaction = pool.begin().await?;
+    ///     store.user(user).destroy_all_in(&mut transaction).await?;
+    ///     sqlx::query("DELETE FROM account WHERE name = $1")
+    ///         .bind(user)
+    ///         .execute(&mut *transaction)
+    ///         .await?;
+    ///     Ok(transaction.commit().await?)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use axum_pg_session::{PgSessionLayer, testing::TestVisitor};
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let pool = PgPool::connect(database.url()).await?;
+    /// # sqlx::raw_sql("CREATE TABLE account (name text); INSERT INTO account VALUES ('ada')")
+    /// #     .execute(&pool).await?;
+    /// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
+    /// ada.given(|session| session.login("ada")).await?;
+    ///
+    /// delete_account(&pool, &store, "ada").await?;
+    /// assert_eq!(store.user("ada").count().await?, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list). Roll your transaction back then.
+    pub async fn destroy_all_in(&self, transaction: &mut PgConnection) -> Result<u64, Error> {
+        let table = self.table().await?;
+        end_others(&table, transaction, &self.user_id, NO_ROW).await
+    }
+
+    /// Ends all sessions of the user but the one of this handle in your
+    /// transaction, and returns how many there were: they end if it commits,
+    /// together with what else it does, such as a change of the password.
+    ///
+    /// The session of the handle is locked until then: commit before you call its
+    /// [`save`](crate::Session::save). See also
+    /// [`destroy_all_in`](Self::destroy_all_in).
+    ///
+    /// ```
+    /// use axum_pg_session::{Error, PgSessionStore, SessionId};
+    /// use sqlx::PgPool;
+    ///
+    /// async fn change_password(
+    ///     pool: &PgPool,
+    ///     store: &PgSessionStore,
+    ///     user: &str,
+    ///     this: &SessionId,
+    ///     hash: &str,
+    /// ) -> Result<u64, Error> {
+    ///     let mut transaction = pool.begin().await?;
+    ///     sqlx::query("UPDATE account SET password = $2 WHERE name = $1")
+    ///         .bind(user)
+    ///         .bind(hash)
+    ///         .execute(&mut *transaction)
+    ///         .await?;
+    ///     let ended = store.user(user).destroy_others_in(&mut transaction, this).await?;
+    ///     transaction.commit().await?;
+    ///     Ok(ended)
+    /// }
+    /// # let _ = change_password;
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`destroy_others`](Self::destroy_others). Roll your transaction back then.
+    pub async fn destroy_others_in(
+        &self,
+        transaction: &mut PgConnection,
+        this: &SessionId,
+    ) -> Result<u64, Error> {
+        let table = self.table().await?;
+        let this = self.row_of(this).await?.ok_or_else(Error::ended)?;
+        let this = lock_own(&table, transaction, &self.user_id, this).await?;
+        end_others(&table, transaction, &self.user_id, this.as_str()).await
+    }
+
+    /// # Errors
+    ///
+    /// If the table has no users.
+    async fn table(&self) -> Result<Arc<Table>, Error> {
+        let table = self.store.set_up().table().await?;
+        table.columns.check_users(&table.name)?;
+        Ok(table)
+    }
+
+    /// Reports also what was ended before an error.
+    fn report(&self, outcome: Result<(), Error>, ended: u64) -> Result<u64, Error> {
+        if outcome.is_ok() || ended > 0 {
+            events::ended_at_once(self.store.meter(), ended);
+        }
+        outcome.map(|()| ended)
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
+    ) -> Result<T, Error> {
+        self.ask_patiently(None, question).await
+    }
+
+    async fn ask_patiently<T>(
+        &self,
+        patience: Option<Duration>,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
+    ) -> Result<T, Error> {
+        self.store
+            .ask_again_patiently(patience, |table, connection| {
+                let user_id = self.user_id.clone();
+                match table.columns.check_users(&table.name) {
+                    Ok(()) => question(table, connection, user_id),
+                    Err(error) => Box::pin(async { Err(error) }),
+                }
+            })
+            .await
+    }
+}
+
+type Work<'c, T> = BoxFuture<'c, Result<T, Error>>;
+
+async fn count_others(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+) -> Result<u64, Error> {
+    let sessions: i64 = table
+        .users
+        .count
+        .query_scalar()
+        .bind(user_id)
+        .bind(this)
+        .fetch_one(connection)
+        .await?;
+    Ok(sessions.unsigned_abs())
+}
+
+/// Which of a user's sessions one transaction ends.
+#[derive(Clone, Debug)]
+enum Rows {
+    /// A batch.
+    Any,
+    These(Vec<String>),
+}
+
+async fn end_some(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+    rows: Rows,
+) -> Result<Ended, Error> {
+    let ids: Vec<_> = match rows {
+        Rows::Any => return end_batch(table, connection, user_id, this).await,
+        Rows::These(ids) => ids.into_iter().filter(|id| id != this).collect(),
+    };
+    Ok(Ended {
+        sessions: user_limit::end(table, connection, user_id, &ids).await?,
+        is_a_part: !ids.is_empty(),
+    })
+}
+
+/// This session is locked meanwhile, so that it gets no new id, under which it
+/// would be one of the others.
+async fn end_some_beside(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    user_id: String,
+    this: RowId,
+    rows: Rows,
+) -> Result<Ended, Error> {
+    let mut transaction = begin(connection).await?;
+    let this = lock_own(&table, &mut transaction, &user_id, this).await?;
+    let ended = end_some(&table, &mut transaction, &user_id, this.as_str(), rows).await?;
+    transaction.commit().await?;
+    Ok(ended)
+}
+
+/// Locks the row of this session, which must be the user's, until the
+/// transaction ends.
+///
+/// # Errors
+///
+/// If it was ended, or is another user's.
+async fn lock_own(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    mut this: RowId,
+) -> Result<RowId, Error> {
+    loop {
+        let row = steps::lock(table, connection, &this).await?;
+        if row.user.as_deref() == Some(user_id) {
+            return Ok(this);
+        }
+        this = row.successor().ok_or_else(Error::ended)?;
+    }
+}
+
+impl fmt::Debug for UserSessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserSessions")
+            .field("user_id", &self.user_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One session of a user, as [`UserSessions::list`](crate::UserSessions::list) found it.
+///
+/// ```
+/// use axum_pg_session::{Device, Login, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
+/// let device = Device::new().label("my phone");
+/// ada.given(|session| session.login(Login::new("ada").device(device))).await?;
+///
+/// let listed = store.user("ada").list().await?;
+/// let labels: Vec<_> = listed.iter().filter_map(|session| session.device()?.get_label()).collect();
+/// assert_eq!(labels, ["my phone"]);
+/// assert_eq!(Some(listed[0].id()), ada.session().await?.id().as_ref());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct UserSession {
+    id: SessionId,
+    position: ListPosition,
+    created: Option<OffsetDateTime>,
+    last_seen: Option<OffsetDateTime>,
+    expires_at: Option<OffsetDateTime>,
+    device: Option<Device>,
+}
+
+impl UserSession {
+    pub(in crate::store) fn of(
+        (id, expires, created, seen, device): Listed,
+        format: &dyn Format,
+    ) -> Self {
+        let at = |instant: Option<Instant>| expiry::instant(instant?.0);
+        let id = format.handle(&RowId::from(id));
+        Self {
+            position: ListPosition::new(created, id.clone()),
+            id,
+            created: at(created),
+            last_seen: at(seen),
+            expires_at: at(Some(expires)),
+            device: device.and_then(|text| serde_json::from_str(&text).ok()),
+        }
+    }
+
+    /// The public handle, for [`UserSessions::destroy`](crate::UserSessions::destroy). It opens nothing, so
+    /// it can be in a page or an address.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// Where a list goes on behind this session, for
+    /// [`ListSessions::after`](crate::ListSessions::after).
+    #[must_use]
+    pub fn position(&self) -> ListPosition {
+        self.position.clone()
+    }
+
+    /// When the user signed in, or signed in again. `None` where the table has
+    /// no column `created`.
+    #[must_use]
+    pub fn created(&self) -> Option<OffsetDateTime> {
+        self.created
+    }
+
+    /// When a request last kept the session alive, as precise as the layer's
+    /// [`touch_interval`](crate::PgSessionLayer::touch_interval): it may have
+    /// been seen that much later. `None` where the table has no column
+    /// `last_seen` (migration 0005).
+    #[must_use]
+    pub fn last_seen(&self) -> Option<OffsetDateTime> {
+        self.last_seen
+    }
+
+    /// When it ends if no request comes. `None` for an infinite life.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<OffsetDateTime> {
+        self.expires_at
+    }
+
+    /// What the [`login`](crate::Login::device) remembered, if anything.
+    #[must_use]
+    pub fn device(&self) -> Option<&Device> {
+        self.device.as_ref()
+    }
+}
+
+impl fmt::Debug for UserSession {
+    /// Without what is remembered of the device, which is personal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserSession")
+            .field("id", &self.id)
+            .field("created", &self.created)
+            .field("last_seen", &self.last_seen)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sessions of one list, unless it is told otherwise: more than a page shows,
+/// and few enough to be held in memory.
+const LIMIT: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+
+/// A list of a user's sessions, from [`UserSessions::list`]: await it.
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use axum_pg_session::{ListPosition, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// # let store = PgSessionStore::connect(database.url()).await?;
+/// # store.migrate().await?;
+/// for _ in 0..3 {
+///     let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
+///     ada.given(|session| session.login("ada")).await?;
+/// }
+/// let ada = store.user("ada");
+/// let two = NonZeroU32::new(2).expect("not zero");
+///
+/// let first_page = ada.list().limit(two).await?;
+/// assert_eq!(first_page.len(), 2);
+/// // As in a link to the next page.
+/// let position = first_page[1].position().to_string();
+/// let next_page = ada.list().limit(two).after(position.parse()?).await?;
+/// assert_eq!(next_page.len(), 1);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is asked until it is awaited"]
+pub struct ListSessions {
+    sessions: UserSessions,
+    limit: NonZeroU32,
+    after: Option<ListPosition>,
+}
+
+impl ListSessions {
+    pub(in crate::store) fn of(sessions: UserSessions) -> Self {
+        Self {
+            sessions,
+            limit: LIMIT,
+            after: None,
+        }
+    }
+
+    /// How many sessions the list has at the most. Default: 1,000.
+    pub fn limit(self, sessions: NonZeroU32) -> Self {
+        Self {
+            limit: sessions,
+            ..self
+        }
+    }
+
+    /// Begins behind the last session of an earlier list. Default: with the one
+    /// that was signed in last.
+    pub fn after(self, position: ListPosition) -> Self {
+        Self {
+            after: Some(position),
+            ..self
+        }
+    }
+
+    async fn load(self) -> Result<Vec<UserSession>, Error> {
+        let Self {
+            sessions,
+            limit,
+            after,
+        } = self;
+        let after = match after {
+            Some(position) => sessions.page_after(position).await?,
+            None => Page::first(),
+        };
+        let rows = sessions.rows(after, limit).await?;
+        let format = sessions.format();
+        Ok(rows
+            .into_iter()
+            .map(|row| UserSession::of(row, format))
+            .collect())
+    }
+}
+
+impl IntoFuture for ListSessions {
+    type Output = Result<Vec<UserSession>, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.load())
+    }
+}

@@ -1,0 +1,584 @@
+//! One statement for many rows, and an answer for each of them.
+
+use std::{
+    collections::HashMap,
+    marker::PhantomData,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_core::future::BoxFuture;
+use sqlx::{
+    PgConnection, Postgres, Row as _,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    Error,
+    error::out_of_time,
+    id::RowId,
+    jitter::random_fraction,
+    store::{
+        batch::{
+            parts::{PARTS, PATIENCE, PATIENCE_IN_SEARCH},
+            queue::{Callers, Statement},
+        },
+        sql::Sizes,
+        table::{handle::SetUp, statements::Table},
+    },
+    telemetry::{Call, Operation, Origin, Origins},
+};
+
+/// What one request adds to a statement.
+pub(in crate::store) trait Entry: Clone + Send + Sync + 'static {
+    /// What the statement answers for its row, if there is one.
+    type Answer: Send + 'static;
+
+    const OPERATION: Operation;
+
+    /// Whether the statement can be sent again when nobody knows whether it
+    /// was carried out.
+    const SAFE_TO_REPEAT: bool = false;
+
+    /// Whether the rows that it returns hold documents, of any size.
+    const RETURNS_DOCUMENTS: bool = false;
+
+    /// Whether the statement looks for rows by their ids, so that one id may
+    /// be named more than once.
+    const LOOKS_FOR_ROWS: bool = true;
+
+    fn id(&self) -> &RowId;
+
+    /// Bytes that it adds to the statement.
+    fn weight(&self) -> usize {
+        self.id().as_str().len()
+    }
+
+    fn statement(table: &Table) -> &Sizes;
+
+    /// Binds all after the ids.
+    fn bind<'q>(query: Binding<'q>, entries: &'q [Self]) -> Binding<'q>
+    where
+        Self: Sized;
+
+    /// Binds all after the id.
+    fn bind_one<'q>(&'q self, query: Binding<'q>) -> Binding<'q>;
+
+    /// Reads the columns after the id.
+    ///
+    /// # Errors
+    ///
+    /// When they are not what the statement says.
+    fn answer(&self, row: &PgRow, table: &Table) -> Result<Self::Answer, sqlx::Error>;
+
+    /// Bytes of the document that it returned.
+    fn size(_: &Self::Answer) -> usize {
+        0
+    }
+
+    /// The answer for another request that asked for the same row, where they
+    /// can share one.
+    fn share(_: &Self::Answer) -> Option<Self::Answer> {
+        None
+    }
+}
+
+pub(in crate::store) type Binding<'q> = Query<'q, Postgres, PgArguments>;
+
+/// What Postgres takes an array for that it does not know. It goes over to a
+/// plan for all arrays when those for known ones look no cheaper, and to plan
+/// costs more than to carry out a small batch; so no array is shorter.
+const LENGTH_OF_UNKNOWN_ARRAY: usize = 10;
+
+/// Between two attempts at a row that is locked.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a row that was locked goes alone.
+const REMEMBERING: Duration = Duration::from_secs(10);
+/// Bytes of documents that the loads in flight may bring, as far as it can be
+/// told from those before.
+const MAX_LOADED: f64 = 32.0 * 1024.0 * 1024.0;
+/// Rows of loads in flight before any document was seen.
+const FIRST_ROWS: usize = 64;
+/// How much a row counts against one of the statement before.
+const FORGETTING: f64 = 0.125;
+/// Of a statement that deadlocked, or met a table that was just changed.
+const MAX_ATTEMPTS: u32 = 4;
+
+fn bound<'q, E: Entry>(sizes: &Sizes, entries: &'q [E], ids: &'q [&str]) -> Binding<'q> {
+    match entries {
+        [entry] => entry.bind_one(sizes.one.query().bind(ids[0])),
+        _ => E::bind(sizes.many.query().bind(ids), entries),
+    }
+}
+
+/// The statement that serves entries of one kind.
+#[derive(Debug)]
+pub(in crate::store) struct Many<E> {
+    set_up: SetUp,
+    locked: Arc<Locked>,
+    sizes: Arc<Mutex<DocumentSizes>>,
+    of: PhantomData<fn(E)>,
+}
+
+/// How large the documents are that statements have returned recently.
+#[derive(Clone, Copy, Debug, Default)]
+struct DocumentSizes {
+    rows: f64,
+    bytes: f64,
+}
+
+impl DocumentSizes {
+    #[expect(clippy::cast_precision_loss, reason = "it is an estimate")]
+    fn observe(&mut self, rows: usize, bytes: usize) {
+        let kept = 1.0 - FORGETTING;
+        self.rows = self.rows * kept + rows as f64;
+        self.bytes = self.bytes * kept + bytes as f64;
+    }
+
+    /// Rows whose documents may be in flight at once.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it saturates"
+    )]
+    fn room(self) -> usize {
+        if self.rows < 1.0 {
+            return FIRST_ROWS;
+        }
+        let of_one = (self.bytes / self.rows).max(1.0);
+        ((MAX_LOADED / of_one) as usize).max(1)
+    }
+}
+
+/// Rows that a statement found locked by another transaction, and when: the next
+/// one does not take them along.
+#[derive(Debug, Default)]
+struct Locked(Mutex<HashMap<RowId, Instant>>);
+
+impl Locked {
+    fn rows(&self) -> MutexGuard<'_, HashMap<RowId, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self, id: &RowId) {
+        let mut rows = self.rows();
+        rows.retain(|_, since| since.elapsed() < REMEMBERING);
+        rows.insert(id.clone(), Instant::now());
+    }
+
+    fn is_free(&self, id: &RowId) {
+        self.rows().remove(id);
+    }
+
+    /// The places of those among the entries that were found locked.
+    fn among<E: Entry>(&self, entries: &[E]) -> Vec<usize> {
+        let rows = self.rows();
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let is_locked = |id| {
+            rows.get(id)
+                .is_some_and(|since| since.elapsed() < REMEMBERING)
+        };
+        (0..entries.len())
+            .filter(|place| is_locked(entries[*place].id()))
+            .collect()
+    }
+}
+
+/// The answers of a part of the entries, each at the place of its entry.
+type Answers<E> = Vec<Result<Option<<E as Entry>::Answer>, Error>>;
+
+impl<E> Clone for Many<E> {
+    fn clone(&self) -> Self {
+        Self {
+            set_up: self.set_up.clone(),
+            locked: Arc::clone(&self.locked),
+            sizes: Arc::clone(&self.sizes),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<E: Entry> Many<E> {
+    pub(in crate::store) fn new(set_up: SetUp) -> Self {
+        Self {
+            set_up,
+            locked: Arc::default(),
+            sizes: Arc::default(),
+            of: PhantomData,
+        }
+    }
+
+    /// What failed without an effect, and not for a reason of its rows, is sent
+    /// again: a deadlock, or a table that was changed since it was looked at.
+    /// Where nothing can be lost by it, a connection that was lost is no
+    /// failure yet either: one that was kept may have died before it was asked.
+    async fn send(
+        &self,
+        part: &Part<E>,
+        origins: &[Origin],
+        patience: Duration,
+        until: Option<Instant>,
+    ) -> Result<Answers<E>, Error> {
+        let deadline = self.set_up.database.deadline();
+        let deadline = until.map_or(deadline, |until| deadline.min(until));
+        let mut is_lost = false;
+        for _ in 1..MAX_ATTEMPTS {
+            let outcome = self
+                .send_once(part.clone(), origins, deadline, patience)
+                .await;
+            match outcome {
+                Err(error) if error.is_of_other_writers() => {}
+                // A write whose answer can't be read is committed.
+                Err(error)
+                    if error.is_of_a_changed_table()
+                        && (E::SAFE_TO_REPEAT || !error.is_of_another_type()) => {}
+                Err(error) if is_to_repeat::<E>(&error) && !is_lost => {
+                    is_lost = true;
+                    self.set_up.database.connections.forget();
+                }
+                outcome => return outcome,
+            }
+        }
+        self.send_once(part.clone(), origins, deadline, patience)
+            .await
+    }
+
+    async fn send_once(
+        &self,
+        part: Part<E>,
+        origins: &[Origin],
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<Answers<E>, Error> {
+        let call = Call {
+            rows: part.len(),
+            origins: Origins::Of(origins),
+            ..self.set_up.call(E::OPERATION)
+        };
+        // Who reads waits for no row.
+        let patience = (!E::SAFE_TO_REPEAT).then_some(patience);
+        self.set_up
+            .serve_patiently(deadline, patience, call, |table, connection| {
+                Box::pin(ask(table, connection, part))
+            })
+            .await
+    }
+
+    fn sizes(&self) -> MutexGuard<'_, DocumentSizes> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observe_sizes(&self, answers: &Answers<E>) {
+        if E::RETURNS_DOCUMENTS {
+            let found = answers
+                .iter()
+                .filter_map(|answer| answer.as_ref().ok()?.as_ref());
+            let (rows, bytes) = found.fold((0, 0), |(rows, bytes), answer| {
+                (rows + 1, bytes + E::size(answer))
+            });
+            self.sizes().observe(rows, bytes);
+        }
+    }
+
+    /// No other row waits for this one.
+    fn wait_apart(&self, part: &Part<E>, caller: Callers<Option<E::Answer>>) {
+        tokio::spawn(self.clone().wait_for_a_row(part.alone(), caller));
+    }
+
+    /// Where one row can be at fault, parts of the statement are tried on their
+    /// own, so that it fails alone: the failed statement has changed nothing. They
+    /// are tried at the same time, so that no row waits for the search in another
+    /// part. A row that is locked is waited for in a task of its own.
+    fn serve<'s>(
+        &'s self,
+        part: Part<E>,
+        mut callers: Callers<Option<E::Answer>>,
+        patience: Duration,
+    ) -> BoxFuture<'s, ()> {
+        Box::pin(async move {
+            if callers.deadline() <= Some(Instant::now()) {
+                return callers.fail(&out_of_time());
+            }
+            let until = callers.deadline();
+            match self.send(&part, callers.origins(), patience, until).await {
+                Err(error) if error.blames_a_row() && part.len() > 1 => {
+                    let mut parts = JoinSet::new();
+                    for smaller in part.cut() {
+                        let begin = smaller.range.start - part.range.start;
+                        let callers = callers.take(begin..begin + smaller.len());
+                        let many = self.clone();
+                        parts.spawn(async move {
+                            many.serve(smaller, callers, PATIENCE_IN_SEARCH).await;
+                        });
+                    }
+                    while parts.join_next().await.is_some() {}
+                }
+                Err(error) if error.is_held_up() => {
+                    self.locked.found(part.entries()[0].id());
+                    self.wait_apart(&part, callers);
+                }
+                Err(error) => callers.fail(&error),
+                Ok(answers) => {
+                    self.observe_sizes(&answers);
+                    for (row, answer) in answers.into_iter().enumerate() {
+                        callers.answer(row, answer);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Tries one row that another transaction has locked until its time is up.
+    /// Between the attempts the connection is of use to others.
+    async fn wait_for_a_row(self, part: Part<E>, mut caller: Callers<Option<E::Answer>>) {
+        let connections = &self.set_up.database.connections;
+        while let Some(deadline) = caller.deadline().filter(|until| *until > Instant::now()) {
+            // A statement that is sent later would change a session whose visitor
+            // was told that it could not be saved.
+            let Ok(place) = timeout_at(deadline, connections.wait_for_a_row()).await else {
+                break;
+            };
+            let until = Some(deadline);
+            let attempt = self.send(&part, caller.origins(), PATIENCE, until).await;
+            drop(place);
+            match attempt {
+                Err(error) if error.is_held_up() => {
+                    // Until it is free, no statement for many takes it along.
+                    self.locked.found(part.entries()[0].id());
+                    tokio::time::sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
+                }
+                outcome => {
+                    self.locked.is_free(part.entries()[0].id());
+                    return caller.answer(0, outcome.and_then(only));
+                }
+            }
+        }
+        caller.answer(0, Err(out_of_time()));
+    }
+}
+
+/// The answer of a statement for one row.
+fn only<A>(answers: Vec<Result<Option<A>, Error>>) -> Result<Option<A>, Error> {
+    answers.into_iter().next().unwrap_or(Ok(None))
+}
+
+impl<E: Entry> Statement for Many<E> {
+    type Row = E;
+    type Answer = Option<E::Answer>;
+
+    /// Rows that were found locked go alone.
+    async fn run(&self, entries: Vec<E>, mut callers: Callers<Self::Answer>) {
+        let locked = self.locked.among(&entries);
+        if locked.is_empty() {
+            return self.serve(Part::of(entries), callers, PATIENCE).await;
+        }
+        let is_locked = |place: &usize| locked.binary_search(place).is_ok();
+        for place in &locked {
+            let part = Part::of(vec![entries[*place].clone()]);
+            self.wait_apart(&part, callers.take([*place]));
+        }
+        let others: Vec<_> = (0..entries.len())
+            .filter(|place| !is_locked(place))
+            .collect();
+        if !others.is_empty() {
+            let callers = callers.take(others.iter().copied());
+            let entries = others.iter().map(|place| entries[*place].clone());
+            let part = Part::of(entries.collect());
+            self.serve(part, callers, PATIENCE).await;
+        }
+    }
+
+    fn id(entry: &E) -> &RowId {
+        entry.id()
+    }
+
+    fn weight(entry: &E) -> usize {
+        entry.weight()
+    }
+
+    fn room(&self) -> usize {
+        match E::RETURNS_DOCUMENTS {
+            true => self.sizes().room(),
+            false => usize::MAX,
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.set_up.database.timeout
+    }
+
+    fn departs(&self, waits: impl Iterator<Item = Duration>) {
+        self.set_up.database.meter.departed(E::OPERATION, waits);
+    }
+}
+
+/// Whether a lost connection is no failure yet: if nothing can be lost by another
+/// attempt, or the server has ended the connection before it got the statement.
+fn is_to_repeat<E: Entry>(error: &Error) -> bool {
+    error.is_of_an_idle_connection() || E::SAFE_TO_REPEAT && error.is_of_the_connection()
+}
+
+/// Some of the entries of a batch, sorted by id: unsorted statements deadlock.
+struct Part<E> {
+    all: Arc<[E]>,
+    range: Range<usize>,
+}
+
+impl<E> Clone for Part<E> {
+    fn clone(&self) -> Self {
+        Self {
+            all: Arc::clone(&self.all),
+            range: self.range.clone(),
+        }
+    }
+}
+
+impl<E: Entry> Part<E> {
+    fn of(entries: Vec<E>) -> Self {
+        Self {
+            range: 0..entries.len(),
+            all: entries.into(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    fn entries(&self) -> &[E] {
+        &self.all[self.range.clone()]
+    }
+
+    /// The same entries, and no others beside them.
+    fn alone(&self) -> Self {
+        Self::of(self.entries().to_vec())
+    }
+
+    /// `None` without an entry.
+    fn part(&self, range: Range<usize>) -> Option<Self> {
+        (!range.is_empty()).then(|| Self {
+            all: Arc::clone(&self.all),
+            range,
+        })
+    }
+
+    /// In order.
+    fn cut(&self) -> Vec<Self> {
+        let Range { start, end } = self.range;
+        let length = self.len().div_ceil(PARTS);
+        let starts = (start..end).step_by(length);
+        starts
+            .filter_map(|start| self.part(start..end.min(start + length)))
+            .collect()
+    }
+}
+
+async fn ask<E: Entry>(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    part: Part<E>,
+) -> Result<Answers<E>, Error> {
+    let entries = part.entries();
+    let ids = ids(entries);
+    let query = bound(E::statement(&table), entries, &ids);
+    let rows = query.fetch_all(connection).await?;
+    if rows.len() > entries.len() {
+        return Err(Error::not_asked_for());
+    }
+    let mut answers: Answers<E> = entries.iter().map(|_| Ok(None)).collect();
+    for row in &rows {
+        let place = place_of(row.try_get(0)?, &ids).ok_or_else(Error::not_asked_for)?;
+        // A row that can't be read is the fault of nobody else's.
+        answers[place] = match entries[place].answer(row, &table).map_err(Error::from) {
+            Err(error) if error.is_of_another_type() => return Err(error),
+            answer => answer.map(Some),
+        };
+    }
+    share(entries, &mut answers);
+    Ok(answers)
+}
+
+/// The ids, in order. The last one is repeated where that makes a plan last;
+/// the other parameters are none there, which no row equals.
+fn ids<E: Entry>(entries: &[E]) -> Vec<&str> {
+    let mut ids: Vec<_> = entries.iter().map(|entry| entry.id().as_str()).collect();
+    if let (Some(last), true) = (ids.last().copied(), E::LOOKS_FOR_ROWS) {
+        ids.resize(ids.len().max(LENGTH_OF_UNKNOWN_ARRAY), last);
+    }
+    ids
+}
+
+/// The first place of the id among those that were asked for. Behind a
+/// transaction pooler one statement's rows can reach another: better an error
+/// for all than one visitor's session for another.
+fn place_of(id: &str, ids: &[&str]) -> Option<usize> {
+    let place = ids.partition_point(|asked| *asked < id);
+    (ids.get(place) == Some(&id)).then_some(place)
+}
+
+/// Requests for the same row stand beside each other.
+fn share<E: Entry>(entries: &[E], answers: &mut Answers<E>) {
+    for place in 1..entries.len() {
+        if entries[place].id() == entries[place - 1].id() {
+            answers[place] = match &answers[place - 1] {
+                Ok(answer) => Ok(answer.as_ref().and_then(E::share)),
+                Err(error) => Err(error.clone()),
+            };
+        }
+    }
+}
+
+/// One parameter of a statement: the same member of every entry.
+pub(in crate::store) fn column<'e, E, T>(entries: &'e [E], member: impl Fn(&'e E) -> T) -> Vec<T> {
+    entries.iter().map(member).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: usize = 1 << 20;
+
+    fn room_after(statements: &[(usize, usize)]) -> usize {
+        let mut sizes = DocumentSizes::default();
+        for (rows, of_one) in statements {
+            sizes.observe(*rows, rows * of_one);
+        }
+        sizes.room()
+    }
+
+    #[test]
+    fn documents_of_a_megabyte_are_loaded_32_at_a_time() {
+        assert_eq!(room_after(&[(64, MB)]), 32);
+        assert_eq!(room_after(&[(1, MB), (32, MB)]), 32);
+    }
+
+    #[test]
+    fn a_document_of_any_size_is_loaded() {
+        assert_eq!(room_after(&[(1, 100 * MB)]), 1);
+    }
+
+    #[test]
+    fn small_documents_share_statements_as_large_as_any() {
+        assert!(room_after(&[(512, 1000)]) > 6 * 512);
+    }
+
+    #[test]
+    fn one_large_document_among_small_ones_narrows_no_statement() {
+        assert!(room_after(&[(100, 1000), (100, 1000), (1, MB)]) > 512);
+    }
+
+    #[test]
+    fn before_any_document_was_seen_a_statement_takes_few() {
+        assert_eq!(room_after(&[]), FIRST_ROWS);
+        assert_eq!(room_after(&[(0, 0)]), FIRST_ROWS);
+    }
+}

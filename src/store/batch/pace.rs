@@ -1,0 +1,121 @@
+//! When another statement goes beside those in flight.
+
+use std::time::Duration;
+
+/// What a statement costs both sides whatever it serves, in seconds: a trip
+/// through two schedulers, and the commit's part of a flush. An order of
+/// magnitude is enough, and this one was measured between two that are
+/// clearly too small and too large.
+const OVERHEAD: f64 = 0.55e-3;
+/// More statements at once than this allows are emptier and no sooner back.
+const MOST: f64 = 6.0;
+/// How much a slower statement counts against the quickest of late.
+const FORGETTING: f64 = 1.0 / 32.0;
+
+/// How quick the statements of one kind are, and what follows from that.
+///
+/// To wait costs every waiting row the time that a statement takes; to go at
+/// once costs every row under way the overhead of one more. So another one
+/// goes when what waits, times the time, outweighs what is in flight, times
+/// the overhead: one waiting row for as many in flight as the overhead fits
+/// into the time. The rows in flight bound the statements, at every load: few
+/// requests go at once, and of many each statement takes a good part.
+///
+/// The quickest statement of late tells the time that is spent waiting, for
+/// the disk or the network. The others also waited for processors, of which
+/// more statements would take more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::store) struct Pace {
+    quickest: f64,
+}
+
+impl Pace {
+    pub(in crate::store) fn learn(&mut self, took: Duration) {
+        let took = took.as_secs_f64();
+        match took < self.quickest {
+            true => self.quickest = took,
+            false => self.quickest += (took - self.quickest) * FORGETTING,
+        }
+    }
+
+    pub(in crate::store) fn allows(self, waiting: usize, in_flight: usize) -> bool {
+        waiting * self.in_flight_for_each() >= in_flight
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is between one and six"
+    )]
+    fn in_flight_for_each(self) -> usize {
+        (self.quickest / OVERHEAD).clamp(1.0, MOST) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(took: Duration) -> Pace {
+        let mut pace = Pace::default();
+        (0..1000).for_each(|_| pace.learn(took));
+        pace
+    }
+
+    /// Rows of the statements in flight when one row after the other comes.
+    fn departures(pace: Pace, rows: usize) -> Vec<usize> {
+        let (mut waiting, mut in_flight, mut statements) = (0, 0, Vec::new());
+        for _ in 0..rows {
+            waiting += 1;
+            if pace.allows(waiting, in_flight) {
+                statements.push(waiting);
+                in_flight += waiting;
+                waiting = 0;
+            }
+        }
+        statements
+    }
+
+    #[test]
+    fn whoever_comes_first_goes_at_once() {
+        for took in [Duration::ZERO, Duration::from_millis(50)] {
+            assert!(at(took).allows(1, 0));
+        }
+    }
+
+    #[test]
+    fn where_commits_are_quick_another_statement_is_as_full_as_all_in_flight() {
+        let pace = at(Duration::from_micros(300));
+        assert_eq!(departures(pace, 64), [1, 1, 2, 4, 8, 16, 32]);
+    }
+
+    #[test]
+    fn where_commits_are_slow_a_few_requests_go_at_once() {
+        let pace = at(Duration::from_millis(4));
+        assert_eq!(departures(pace, 8), [1, 1, 1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn where_commits_are_slow_many_requests_share_few_statements() {
+        let pace = at(Duration::from_secs(1));
+        assert!(departures(pace, 256).len() < 32);
+        assert!(departures(pace, 100_000).len() < 80);
+    }
+
+    #[test]
+    fn a_busy_processor_is_not_taken_for_a_slow_disk() {
+        let mut pace = at(Duration::from_micros(300));
+        for _ in 0..1000 {
+            pace.learn(Duration::from_millis(5));
+            pace.learn(Duration::from_micros(300));
+        }
+        assert!(!pace.allows(9, 10));
+    }
+
+    #[test]
+    fn a_disk_that_becomes_slow_is_noticed() {
+        let mut pace = at(Duration::from_micros(300));
+        (0..64).for_each(|_| pace.learn(Duration::from_millis(4)));
+        assert!(pace.allows(1, 4));
+    }
+}

@@ -1,0 +1,543 @@
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use crate::{Error, error::out_of_time, id::RowId, store::batch::pace::Pace, telemetry::Origin};
+
+/// Rows of one statement at the most; Postgres plans thousands as well as
+/// hundreds, but one statement's locks and memory should stay small.
+pub(in crate::store) const MAX_ROWS: usize = 512;
+/// Bytes that one statement carries at the most, so that a large document
+/// does not hold up a batch of small ones. One row may exceed it, alone.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// A statement that serves many rows at once.
+pub(crate) trait Statement: Send + Sync + 'static {
+    /// What one request adds to the statement.
+    type Row: Send + 'static;
+    /// What the request gets back.
+    type Answer: Send + 'static;
+
+    /// Runs the statement for rows that are sorted by their ids, and answers
+    /// each of those who wait, who are in the same order.
+    fn run(
+        &self,
+        rows: Vec<Self::Row>,
+        waiting: Callers<Self::Answer>,
+    ) -> impl Future<Output = ()> + Send;
+
+    fn id(row: &Self::Row) -> &RowId;
+
+    /// Bytes that the row adds to the statement.
+    fn weight(row: &Self::Row) -> usize;
+
+    /// Rows that may be in flight at once. One always may.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    /// How long a row waits for its answer, whatever it waits for.
+    fn patience(&self) -> Duration;
+
+    /// Rows that waited so long are about to be sent.
+    fn departs(&self, waits: impl Iterator<Item = Duration>);
+}
+
+/// Gathers what waits while earlier statements are in flight.
+///
+/// There is no timer: whoever comes first goes at once, and whoever comes
+/// while statements are in flight shares the next one. When that one goes is
+/// what the [`Pace`] says.
+pub(crate) struct Batch<S: Statement> {
+    statement: S,
+    queue: Mutex<Queue<S>>,
+}
+
+struct Queue<S: Statement> {
+    waiting: VecDeque<Waiting<S>>,
+    rows_in_flight: usize,
+    statements_in_flight: usize,
+    next: Next,
+    /// Whether the last statement served several, so that others are likely
+    /// to be about to ask. To give way to them costs a lone request time.
+    expects_company: bool,
+    pace: Pace,
+}
+
+/// Whether a lane is about to take what waits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Next {
+    Gathering,
+    Departing,
+}
+
+struct Waiting<S: Statement> {
+    row: S::Row,
+    since: Instant,
+    /// Nobody waits for it any longer than this, so no later statement takes it.
+    deadline: Instant,
+    origin: Origin,
+    answer: oneshot::Sender<Result<S::Answer, Error>>,
+}
+
+/// Those who wait for the rows of one statement, in the order of the rows.
+pub(crate) struct Callers<A> {
+    origins: Vec<Origin>,
+    deadlines: Vec<Instant>,
+    /// None where the answer was given.
+    answers: Vec<Option<oneshot::Sender<Result<A, Error>>>>,
+}
+
+impl<A> Callers<A> {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            origins: Vec::with_capacity(rows),
+            deadlines: Vec::with_capacity(rows),
+            answers: Vec::with_capacity(rows),
+        }
+    }
+
+    pub(in crate::store) fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// Until when anybody waits for one of the rows.
+    pub(in crate::store) fn deadline(&self) -> Option<Instant> {
+        self.deadlines.iter().copied().max()
+    }
+
+    pub(in crate::store) fn fail(&mut self, error: &Error) {
+        (0..self.answers.len()).for_each(|row| self.answer(row, Err(error.clone())));
+    }
+
+    pub(in crate::store) fn answer(&mut self, row: usize, outcome: Result<A, Error>) {
+        if let Some(answer) = self.answers[row].take() {
+            // Nobody waits for the answer of a cancelled request.
+            drop(answer.send(outcome));
+        }
+    }
+
+    /// Those who wait for these rows, for a statement of their own.
+    pub(in crate::store) fn take(&mut self, rows: impl IntoIterator<Item = usize>) -> Self {
+        let mut taken = Self::with_capacity(1);
+        for row in rows {
+            taken.origins.push(self.origins[row].clone());
+            taken.deadlines.push(self.deadlines[row]);
+            taken.answers.push(self.answers[row].take());
+        }
+        taken
+    }
+}
+
+impl<S: Statement> Batch<S> {
+    pub(crate) fn new(statement: S) -> Arc<Self> {
+        Arc::new(Self {
+            statement,
+            queue: Mutex::new(Queue {
+                waiting: VecDeque::new(),
+                rows_in_flight: 0,
+                statements_in_flight: 0,
+                next: Next::Gathering,
+                expects_company: false,
+                pace: Pace::default(),
+            }),
+        })
+    }
+
+    /// Puts the row into the next statement. What was submitted is carried
+    /// out also when nobody waits for the answer any more, unless its time is
+    /// up before it is sent.
+    pub(crate) fn submit(self: &Arc<Self>, row: S::Row) -> Receipt<S::Answer> {
+        self.submit_until(Instant::now() + self.statement.patience(), row)
+    }
+
+    /// As [`submit`](Self::submit), for a request that waits until then.
+    pub(crate) fn submit_until(
+        self: &Arc<Self>,
+        deadline: Instant,
+        row: S::Row,
+    ) -> Receipt<S::Answer> {
+        let (answer, receipt) = oneshot::channel();
+        let origin = Origin::current();
+        let room = self.statement.room();
+        let departs = {
+            let mut queue = self.queue();
+            queue.waiting.push_back(Waiting {
+                row,
+                since: Instant::now(),
+                deadline,
+                origin,
+                answer,
+            });
+            queue.departs(room)
+        };
+        if departs {
+            self.open_lane();
+        }
+        Receipt::new(receipt, deadline)
+    }
+
+    fn open_lane(self: &Arc<Self>) {
+        tokio::spawn(Lane::new(Arc::clone(self)).drain());
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<S>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that sends statements for as long as it is time for the next.
+struct Lane<S: Statement> {
+    batch: Arc<Batch<S>>,
+    /// What it holds up, if its runtime stops.
+    at: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Departing,
+    InFlight(usize),
+    Left,
+}
+
+impl<S: Statement> Lane<S> {
+    fn new(batch: Arc<Batch<S>>) -> Self {
+        Self {
+            batch,
+            at: Stage::Departing,
+        }
+    }
+
+    async fn drain(mut self) {
+        while self.at == Stage::Departing {
+            if self.batch.queue().expects_company {
+                tokio::task::yield_now().await;
+            }
+            let waiting = self.take();
+            if !waiting.is_empty() {
+                let departed = Instant::now();
+                let waits = waiting.iter().map(|row| departed - row.since);
+                self.batch.statement.departs(waits);
+                self.batch.send(waiting).await;
+                self.batch.queue().pace.learn(departed.elapsed());
+            }
+            self.arrive();
+        }
+    }
+
+    fn take(&mut self) -> Vec<Waiting<S>> {
+        let (waiting, another_departs) = {
+            let room = self.batch.statement.room();
+            let mut queue = self.batch.queue();
+            let waiting = queue.take(room);
+            self.at = Stage::InFlight(waiting.len());
+            (waiting, queue.departs(room))
+        };
+        if another_departs {
+            self.batch.open_lane();
+        }
+        waiting
+    }
+
+    fn arrive(&mut self) {
+        let room = self.batch.statement.room();
+        let mut queue = self.batch.queue();
+        queue.land(self.at);
+        self.at = match queue.departs(room) {
+            true => Stage::Departing,
+            false => Stage::Left,
+        };
+    }
+}
+
+impl<S: Statement> Drop for Lane<S> {
+    /// A runtime that stops drops lanes in mid-flight; what nobody will send
+    /// any more gets its answer.
+    fn drop(&mut self) {
+        if self.at != Stage::Left {
+            let mut queue = self.batch.queue();
+            queue.land(self.at);
+            queue.abandon();
+        }
+    }
+}
+
+impl<S: Statement> Batch<S> {
+    async fn send(&self, mut waiting: Vec<Waiting<S>>) {
+        waiting.sort_by(|a, b| S::id(&a.row).cmp(S::id(&b.row)));
+        let mut rows = Vec::with_capacity(waiting.len());
+        let mut callers = Callers::with_capacity(waiting.len());
+        for waiting in waiting {
+            rows.push(waiting.row);
+            callers.origins.push(waiting.origin);
+            callers.deadlines.push(waiting.deadline);
+            callers.answers.push(Some(waiting.answer));
+        }
+        self.statement.run(rows, callers).await;
+    }
+}
+
+impl<S: Statement> Queue<S> {
+    /// Whether the caller is to open a lane, or to go on with its own.
+    fn departs(&mut self, room: usize) -> bool {
+        let is_time = self.next == Next::Gathering
+            && !self.waiting.is_empty()
+            && (self.rows_in_flight == 0 || self.rows_in_flight < room)
+            && self.pace.allows(self.waiting.len(), self.rows_in_flight);
+        if is_time {
+            self.next = Next::Departing;
+        }
+        is_time
+    }
+
+    fn take(&mut self, room: usize) -> Vec<Waiting<S>> {
+        self.let_go();
+        let left = room.saturating_sub(self.rows_in_flight);
+        let most_rows = left.clamp(1, MAX_ROWS);
+        let waiting = self.take_fitting(most_rows);
+        self.next = Next::Gathering;
+        self.rows_in_flight += waiting.len();
+        self.statements_in_flight += 1;
+        self.expects_company = waiting.len() > 1;
+        waiting
+    }
+
+    fn land(&mut self, stage: Stage) {
+        match stage {
+            Stage::Departing => self.next = Next::Gathering,
+            Stage::InFlight(rows) => {
+                self.rows_in_flight -= rows;
+                self.statements_in_flight -= 1;
+            }
+            Stage::Left => {}
+        }
+    }
+
+    fn abandon(&mut self) {
+        if self.statements_in_flight == 0 && self.next == Next::Gathering {
+            self.waiting.clear();
+        }
+    }
+
+    /// Drops those whose time is up.
+    fn let_go(&mut self) {
+        let now = Instant::now();
+        if self.waiting.iter().all(|row| row.deadline > now) {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for row in waiting {
+            match row.deadline > now {
+                true => self.waiting.push_back(row),
+                false => drop(row.answer.send(Err(out_of_time()))),
+            }
+        }
+    }
+
+    fn take_fitting(&mut self, most_rows: usize) -> Vec<Waiting<S>> {
+        let mut bytes = 0;
+        let fitting = self
+            .waiting
+            .iter()
+            .take(most_rows)
+            .take_while(|waiting| {
+                let first = bytes == 0;
+                bytes += S::weight(&waiting.row).max(1);
+                first || bytes <= MAX_BYTES
+            })
+            .count();
+        self.waiting.drain(..fitting).collect()
+    }
+}
+
+impl<S: Statement> fmt::Debug for Batch<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = self.queue();
+        f.debug_struct("Batch")
+            .field("pace", &queue.pace)
+            .field("statements_in_flight", &queue.statements_in_flight)
+            .field("rows_in_flight", &queue.rows_in_flight)
+            .field("waiting", &queue.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer to one row, when its statement is through.
+pub(crate) struct Receipt<T> {
+    answer: oneshot::Receiver<Result<T, Error>>,
+    deadline: Instant,
+}
+
+impl<T> Receipt<T> {
+    pub(in crate::store) fn new(
+        answer: oneshot::Receiver<Result<T, Error>>,
+        deadline: Instant,
+    ) -> Self {
+        Self { answer, deadline }
+    }
+
+    pub(in crate::store) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// # Errors
+    ///
+    /// Those of the statement, and `Unavailable` when the time is up; then the
+    /// statement may still be carried out.
+    pub(crate) async fn answer(self) -> Result<T, Error> {
+        timeout_at(self.deadline, self.outcome())
+            .await
+            .unwrap_or_else(|_| Err(out_of_time()))
+    }
+
+    /// As [`answer`](Self::answer) without a timer of its own, for a part of
+    /// what a request waits for: the request has one, and so has the statement.
+    ///
+    /// # Errors
+    ///
+    /// Those of the statement.
+    pub(crate) async fn outcome(self) -> Result<T, Error> {
+        self.answer
+            .await
+            .unwrap_or_else(|_| Err(Error::abandoned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of which only the id and the length matter.
+    #[derive(Default)]
+    struct Lengths {
+        waits: Mutex<Vec<Duration>>,
+    }
+
+    impl Statement for Lengths {
+        type Row = (RowId, usize);
+        type Answer = ();
+
+        async fn run(&self, rows: Vec<Self::Row>, mut callers: Callers<()>) {
+            (0..rows.len()).for_each(|row| callers.answer(row, Ok(())));
+        }
+
+        fn id(row: &Self::Row) -> &RowId {
+            &row.0
+        }
+
+        fn weight(row: &Self::Row) -> usize {
+            row.1
+        }
+
+        fn patience(&self) -> Duration {
+            Duration::from_secs(60)
+        }
+
+        fn departs(&self, waits: impl Iterator<Item = Duration>) {
+            self.waits.lock().expect("no panic").extend(waits);
+        }
+    }
+
+    fn waiting(length: usize) -> Waiting<Lengths> {
+        Waiting {
+            since: Instant::now(),
+            row: (RowId::from("id".to_owned()), length),
+            deadline: Instant::now() + Duration::from_secs(60),
+            origin: Origin::current(),
+            answer: oneshot::channel().0,
+        }
+    }
+
+    /// Rows of the statements that serve rows of these lengths, one by one.
+    fn statements(lengths: &[usize]) -> Vec<usize> {
+        let batch = Batch::new(Lengths::default());
+        let mut queue = batch.queue();
+        queue
+            .waiting
+            .extend(lengths.iter().map(|length| waiting(*length)));
+        let mut statements = Vec::new();
+        while !queue.waiting.is_empty() {
+            statements.push(queue.take(usize::MAX).len());
+        }
+        statements
+    }
+
+    #[test]
+    fn a_large_document_goes_alone() {
+        assert_eq!(statements(&[10, 10, 1 << 20, 10, 10]), [2, 1, 2]);
+        assert_eq!(statements(&[1 << 20, 1 << 20]), [1, 1]);
+    }
+
+    #[test]
+    fn a_statement_carries_no_more_than_it_may() {
+        assert_eq!(statements(&[MAX_BYTES / 2; 5]), [2, 2, 1]);
+        assert_eq!(statements(&[0; MAX_ROWS + 1]), [MAX_ROWS, 1]);
+    }
+
+    #[test]
+    fn no_statement_departs_beside_as_many_rows_as_there_is_room_for() {
+        let batch = Batch::new(Lengths::default());
+        let mut queue = batch.queue();
+        queue.waiting.extend((0..100).map(|_| waiting(1)));
+        assert_eq!(queue.take(40).len(), 40);
+        assert!(!queue.departs(40));
+        queue.land(Stage::InFlight(30));
+        assert!(queue.departs(40));
+        assert_eq!(queue.take(40).len(), 30);
+        assert_eq!(queue.rows_in_flight, 40);
+    }
+
+    /// It is moved to where it runs, for each statement of a quiet site.
+    #[tokio::test]
+    async fn the_task_that_sends_statements_is_small() {
+        let pool = sqlx::PgPool::connect_lazy("postgres:///").expect("a URL");
+        let store = crate::PgSessionStore::new(pool);
+        let lane = Lane::new(Arc::clone(&store.shared.writer.save));
+        let octets = size_of_val(&lane.drain());
+        assert!(octets < 4096, "{octets} octets");
+    }
+
+    #[tokio::test]
+    async fn every_row_gets_its_answer_whatever_its_length() {
+        let batch = Batch::new(Lengths::default());
+        let lengths = (0..2000_usize).map(|n| (n % 7) << (n % 20));
+        let receipts: Vec<_> = lengths
+            .map(|length| batch.submit((RowId::from("id".to_owned()), length)))
+            .collect();
+        for receipt in receipts {
+            assert!(receipt.answer().await.is_ok());
+        }
+        assert_eq!(batch.queue().statements_in_flight, 0);
+        assert_eq!(batch.queue().rows_in_flight, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_has_waited_from_its_submission_until_its_statement_departs() {
+        let batch = Batch::new(Lengths::default());
+        let receipts = [0, 3].map(|later| {
+            let batch = Arc::clone(&batch);
+            async move {
+                tokio::time::sleep(Duration::from_secs(later)).await;
+                batch.queue().next = Next::Departing;
+                batch.submit((RowId::from(later.to_string()), 1))
+            }
+        });
+        for receipt in receipts {
+            drop(receipt.await);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Lane::new(Arc::clone(&batch)).drain().await;
+        let mut waits = batch.statement.waits.lock().expect("no panic").clone();
+        waits.sort();
+        assert_eq!(waits, [2, 5].map(Duration::from_secs));
+    }
+}

@@ -1,0 +1,324 @@
+//! Getting a connection of the pool, and giving it back, while the way to the
+//! server fails.
+
+use std::{
+    future::pending,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::store::connection::{
+    connecting::{explained, fault},
+    primary::Primary,
+    probe::{Backend, Probe, ask, probe},
+    round_trip::RoundTrip,
+};
+
+/// How long at least a connection of the pool may take to tell that it is alive.
+const TO_ANSWER: Duration = Duration::from_millis(250);
+/// The pool asks, and so do we; each answer may take twice as long as of late.
+const ROUND_TRIPS_TO_ANSWER: u32 = 4;
+/// How long at least a new connection may take before another attempt is made.
+/// It doubles, so that a server that is slow to connect is reached as well, and
+/// one that is overloaded is not asked for more and more.
+const TO_CONNECT: Duration = Duration::from_millis(500);
+/// TCP, TLS, the password and our question.
+const ROUND_TRIPS_TO_CONNECT: u32 = 8;
+/// A way that was slow may be dead by now.
+const LONGEST_ATTEMPT: Duration = Duration::from_secs(2);
+/// After the first attempt to connect that failed; it doubles, too.
+const PAUSE: Duration = Duration::from_millis(10);
+/// A server that is back should not wait for long to be noticed.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// For the answer to an empty question.
+const PING: Duration = Duration::from_secs(1);
+
+type Acquired = Result<(PoolConnection<Postgres>, Backend), sqlx::Error>;
+
+/// The pool, and what is known of the server behind it.
+pub(in crate::store) struct Way {
+    pub(in crate::store) pool: PgPool,
+    /// Where the pool is ours and has several servers to choose from.
+    pub(in crate::store) primary: Option<Arc<Primary>>,
+    /// Where the pool is the store's own.
+    pub(in crate::store) own: Option<Arc<Own>>,
+    /// Whether each connection has a process of the server to itself.
+    is_direct: AtomicBool,
+    round_trip: RoundTrip,
+}
+
+/// The limits that the server keeps for connections of a pool of our own:
+/// `statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout`
+/// and `client_connection_check_interval`. They end what a process left behind
+/// that was killed, or that the network keeps from ending it.
+///
+/// They are set together with the [`probe`], which costs no round trip, rather
+/// than as startup parameters, which a pooler refuses and which would win over
+/// what is set for the role. A limit that is set already is left alone, as are
+/// all behind a pooler, whose connections are lent to other clients.
+pub(in crate::store) struct Own {
+    /// The longest timeout of the stores that share the pool, in milliseconds.
+    longest: AtomicU64,
+    /// Some systems have no `client_connection_check_interval`.
+    are_refused: AtomicBool,
+}
+
+/// The server's limits come after the deadline here, which says more.
+const AFTER_THE_DEADLINE: Duration = Duration::from_secs(1);
+
+impl Own {
+    pub(in crate::store) fn new(timeout: Duration) -> Arc<Self> {
+        let own = Self {
+            longest: AtomicU64::new(0),
+            are_refused: AtomicBool::new(false),
+        };
+        own.lasts(timeout);
+        Arc::new(own)
+    }
+
+    /// Leaves statements this long, at least.
+    pub(in crate::store) fn lasts(&self, timeout: Duration) {
+        let limit = (timeout + AFTER_THE_DEADLINE).as_millis();
+        // The largest that Postgres takes.
+        let limit = limit.min(i32::MAX.unsigned_abs().into());
+        self.longest
+            .fetch_max(u64::try_from(limit).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn probe(&self) -> String {
+        let limit = format!("'{}'", self.longest.load(Relaxed));
+        include_str!("../sql/probe_own.sql").replace("$1", &limit)
+    }
+}
+
+impl Way {
+    pub(in crate::store) fn new(
+        pool: PgPool,
+        primary: Option<Arc<Primary>>,
+        own: Option<Arc<Own>>,
+    ) -> Self {
+        Self {
+            pool,
+            primary,
+            own,
+            is_direct: AtomicBool::new(false),
+            round_trip: RoundTrip::default(),
+        }
+    }
+
+    pub(in crate::store) fn is_direct(&self) -> bool {
+        self.is_direct.load(Relaxed)
+    }
+
+    /// What was noticed.
+    pub(in crate::store) fn set_direct(&self, is_direct: bool) {
+        self.is_direct.store(is_direct, Relaxed);
+    }
+
+    /// Tries for as long as the caller waits, so that a server that comes back in
+    /// time costs no request. The pool does so only where connections are refused,
+    /// and waits for a connection whose other end is gone as long as the system.
+    ///
+    /// # Errors
+    ///
+    /// When there is no use in trying again.
+    pub(in crate::store) async fn acquire(&self) -> Acquired {
+        let mut moves = self.primary.as_ref().map(|primary| primary.moves());
+        let to_answer = patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, &self.round_trip);
+        let mut to_connect = patience(TO_CONNECT, ROUND_TRIPS_TO_CONNECT, &self.round_trip);
+        let mut pause = PAUSE;
+        loop {
+            let has_idle = self.pool.num_idle() > 0;
+            let patience = if has_idle { to_answer } else { to_connect };
+            let attempt = tokio::select! {
+                attempt = self.attempt(patience) => attempt,
+                () = moved(moves.as_mut()) => continue,
+            };
+            match attempt {
+                Attempt::Ended(Err(error)) if may_pass(&error) => {
+                    tracing::debug!(%error, "connecting failed, and is tried again");
+                    self.doubt();
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = moved(moves.as_mut()) => {}
+                    }
+                    pause = LONGEST_PAUSE.min(2 * pause);
+                }
+                Attempt::Ended(acquired) => return acquired,
+                Attempt::Hangs if has_idle => self.give_up_idle(),
+                Attempt::Hangs => to_connect *= 2,
+            }
+        }
+    }
+
+    /// Where others have all connections, the place in the queue is kept.
+    async fn attempt(&self, patience: Duration) -> Attempt {
+        let mut acquired = pin!(self.lend());
+        let began = Instant::now();
+        loop {
+            if let Ok(acquired) = timeout(TO_ANSWER, &mut acquired).await {
+                return Attempt::Ended(acquired);
+            }
+            self.doubt();
+            if began.elapsed() >= patience && !self.is_exhausted() {
+                return Attempt::Hangs;
+            }
+        }
+    }
+
+    /// A connection that nobody left in a transaction.
+    ///
+    /// # Errors
+    ///
+    /// Those of the pool, and of asking the connection.
+    pub(in crate::store) async fn lend(&self) -> Acquired {
+        loop {
+            let acquired = self.pool.acquire().await;
+            let mut connection =
+                acquired.map_err(|error| explained(error, &self.pool.connect_options()))?;
+            let asked = Instant::now();
+            match self.probe(&mut connection).await? {
+                Some(probe) if !probe.is_in_a_transaction => {
+                    self.round_trip.learn(asked.elapsed());
+                    return Ok((connection, probe.backend));
+                }
+                _ => {}
+            }
+            tracing::warn!(
+                "a connection came out of the pool in an open transaction, and was closed: \
+                 perhaps a future of `begin` was dropped before its end"
+            );
+            drop(connection.detach());
+        }
+    }
+
+    /// Also sets the limits of a connection of our own.
+    async fn probe(&self, connection: &mut PgConnection) -> Result<Option<Probe>, sqlx::Error> {
+        let own = self.own.as_ref().filter(|_| self.is_direct());
+        let Some(own) = own.filter(|own| !own.are_refused.load(Relaxed)) else {
+            return probe(connection).await;
+        };
+        match ask(connection, AssertSqlSafe(own.probe())).await {
+            // Of a value or a name, rather than of a server that stops.
+            Err(sqlx::Error::Database(error))
+                if error
+                    .code()
+                    .is_some_and(|code| code.starts_with("22") || code.starts_with("42")) =>
+            {
+                tracing::debug!(%error, "the server does not limit the statements of this pool");
+                own.are_refused.store(true, Relaxed);
+                probe(connection).await
+            }
+            asked => asked,
+        }
+    }
+
+    pub(in crate::store) fn is_exhausted(&self) -> bool {
+        let all = self.pool.options().get_max_connections();
+        self.pool.size() >= all && self.pool.num_idle() == 0
+    }
+
+    /// The pool asks them one by one whether they still are of use, each for as
+    /// long as it takes.
+    fn give_up_idle(&self) {
+        while let Some(connection) = self.pool.try_acquire() {
+            drop(connection.detach());
+        }
+    }
+
+    /// Where there are several servers, another one may take the writes by now.
+    pub(in crate::store) fn doubt(&self) {
+        if let Some(primary) = &self.primary {
+            primary.seek();
+        }
+    }
+}
+
+fn patience(least: Duration, round_trips: u32, round_trip: &RoundTrip) -> Duration {
+    let enough = round_trip.of_late().saturating_mul(round_trips);
+    enough.clamp(least, LONGEST_ATTEMPT)
+}
+
+enum Attempt {
+    Ended(Acquired),
+    Hangs,
+}
+
+async fn moved(moves: Option<&mut watch::Receiver<Instant>>) {
+    let has_moved = match moves {
+        Some(moves) => moves.changed().await.is_ok(),
+        None => false,
+    };
+    if !has_moved {
+        pending::<()>().await;
+    }
+}
+
+/// Whether there may be a server to connect to in a moment: also where
+/// something else listens in its place meanwhile.
+fn may_pass(error: &sqlx::Error) -> bool {
+    if fault(error).is_some() {
+        return false;
+    }
+    match error {
+        sqlx::Error::Io(_) => true,
+        // A pooler reports in class 08 that it can't reach the server.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.starts_with("57P") || code.starts_with("08") || matches!(&*code, "25P03" | "25P04")
+        }),
+        _ => false,
+    }
+}
+
+/// The pool would ask a connection whose other end is gone for as long as the
+/// system does, and have one less meanwhile.
+pub(in crate::store) async fn give_back(mut connection: PoolConnection<Postgres>) {
+    match timeout(PING, connection.ping()).await {
+        Ok(Ok(())) => drop(connection),
+        Ok(Err(_)) | Err(_) => drop(connection.detach()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patience_where_answers_take(took: Duration) -> [Duration; 2] {
+        let round_trip = RoundTrip::default();
+        round_trip.learn(took);
+        [
+            patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, &round_trip),
+            patience(TO_CONNECT, ROUND_TRIPS_TO_CONNECT, &round_trip),
+        ]
+    }
+
+    #[test]
+    fn a_server_nearby_has_a_quarter_and_half_a_second() {
+        for took in [Duration::ZERO, Duration::from_millis(60)] {
+            let [to_answer, to_connect] = patience_where_answers_take(took);
+            assert_eq!((to_answer, to_connect), (TO_ANSWER, TO_CONNECT));
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_far_has_as_many_round_trips_as_it_needs() {
+        let far = Duration::from_millis(150);
+        assert_eq!(patience_where_answers_take(far), [4 * far, 8 * far]);
+    }
+
+    #[test]
+    fn nothing_that_was_slow_once_is_waited_for_longer_than_two_seconds() {
+        let stopped = Duration::from_secs(3600);
+        assert_eq!(patience_where_answers_take(stopped), [LONGEST_ATTEMPT; 2]);
+    }
+}

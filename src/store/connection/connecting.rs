@@ -1,0 +1,351 @@
+//! Why a connection could not be opened, where time does not heal it, and what
+//! to do.
+//!
+//! Each sentence goes with the kind `Setup`, so nothing is tried again and no
+//! visitor is asked to come back. Whatever is not known here may heal.
+
+use std::{error::Error as StdError, io, path::Path, time::Duration};
+
+use sqlx::{
+    ConnectOptions as _,
+    error::DatabaseError,
+    postgres::{PgConnectOptions, PgDatabaseError, PgSeverity, PgSslMode},
+};
+use tokio::time::timeout;
+
+use crate::Error;
+
+/// For the one more attempt that says why the others failed.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const PASSWORD: &str = "the server refused the password; check the user and the password";
+const LOGIN: &str = "the server refused the login; check the user, the server's pg_hba.conf, and \
+                     whether the server wants TLS or a client certificate";
+const METHOD: &str = "the server asks for a login that sqlx does not support; use a password with \
+                      scram-sha-256, or a client certificate";
+const DATABASE: &str = "the database does not exist; create it, or correct its name";
+const CONNECT: &str = "the role may not connect to the database, or may not set a startup \
+                       parameter; grant CONNECT, or remove the parameter";
+const CLOSED: &str = "the database takes no connections; see ALLOW_CONNECTIONS of ALTER DATABASE";
+const PARAMETER: &str =
+    "the server refused a startup parameter; correct `options` of the URL or of PgConnectOptions";
+const PARAMETER_AT_POOLER: &str = "the pooler refused a startup parameter; set `.extra_float_digits(None)` and no `.options(..)` \
+     in the pool's options, or add the parameter to PgBouncer's ignore_startup_parameters";
+
+/// With a feature of this crate TLS is there. Without one an application may
+/// still have turned on sqlx's own.
+const HAS_TLS: bool = cfg!(any(
+    feature = "tls-rustls-ring",
+    feature = "tls-rustls-aws-lc-rs",
+    feature = "tls-native-tls"
+));
+const NO_TLS: &str = "this program is built without TLS; enable the feature `tls-rustls` of \
+                      axum-pg-session, or `tls-native-tls`";
+/// An entry of pg_hba.conf can be missing for other reasons, which the server keeps
+/// to itself.
+const WANTS_TLS: &str = match HAS_TLS {
+    true => {
+        "the server refused a connection without TLS; set `sslmode=verify-full`, or correct its \
+         pg_hba.conf if it is to accept one"
+    }
+    false => {
+        "the server refused a connection without TLS; enable the feature `tls-rustls` of \
+         axum-pg-session, or `tls-native-tls`, or correct its pg_hba.conf if it is to accept one"
+    }
+};
+const OFFERS_NO_TLS: &str = "the server does not offer TLS; turn on `ssl` there, or set \
+                             `sslmode=disable` if the network is your own";
+const AUTHORITY: &str = "the server's certificate is from an unknown authority; name the \
+                         authority's certificate in `sslrootcert`";
+const HOST_NAME: &str = "the server's certificate is for another host name; connect by a name \
+                         that the certificate has";
+const VALIDITY: &str = "the server's certificate has expired or is not valid yet; renew it";
+const HANDSHAKE: &str = "the TLS handshake failed; check sslmode, sslrootcert, sslcert and sslkey, \
+                         and the server's certificate";
+const FILES: &str = "a file of sslrootcert, sslcert or sslkey does not exist";
+const FORBIDDEN: &str =
+    "this process may not open the server's socket, or a file of sslrootcert, sslcert or sslkey";
+
+/// What to do about an error of connecting, if it stays until it is done.
+pub(in crate::store) fn fault(error: &sqlx::Error) -> Option<&'static str> {
+    match error {
+        sqlx::Error::Database(error) => of_the_server(&**error),
+        sqlx::Error::Tls(error) => of_tls(&**error),
+        sqlx::Error::Io(error) => of_io(error),
+        sqlx::Error::Protocol(text) if text.contains("unsupported authentication method") => {
+            Some(METHOD)
+        }
+        sqlx::Error::Protocol(text) if text.contains("unsupported SASL") => Some(METHOD),
+        sqlx::Error::Configuration(error) if error.to_string() == FILES => Some(FILES),
+        _ => None,
+    }
+}
+
+fn of_the_server(error: &(dyn DatabaseError + 'static)) -> Option<&'static str> {
+    let code = error.code().unwrap_or_default();
+    of_refusal(&code, error.message(), is_fatal(error))
+}
+
+/// Only a refused connection is `FATAL` with the codes that are asked here; to
+/// a statement they mean something else.
+fn is_fatal(error: &(dyn DatabaseError + 'static)) -> bool {
+    error
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
+
+fn of_refusal(code: &str, text: &str, is_fatal: bool) -> Option<&'static str> {
+    match code {
+        // Postgres, and before 14.
+        "28000" if text.contains("no encryption") || text.contains("SSL off") => Some(WANTS_TLS),
+        // Neon's proxy, and Azure's.
+        _ if text.contains("connection is insecure") => Some(WANTS_TLS),
+        _ if text.contains("SSL connection is required") => Some(WANTS_TLS),
+        "28P01" => Some(PASSWORD),
+        "28000" => Some(LOGIN),
+        "3D000" => Some(DATABASE),
+        "42501" if is_fatal => Some(CONNECT),
+        "55000" if is_fatal => Some(CLOSED),
+        "42704" | "22023" | "42601" | "55P02" | "0A000" if is_fatal => Some(PARAMETER),
+        // PgBouncer has one code for all that it refuses, and for what passes.
+        "08P01" if text.contains("SSL required") => Some(WANTS_TLS),
+        "08P01" if text.contains("unsupported startup parameter") => Some(PARAMETER_AT_POOLER),
+        "08P01" if text.contains("no such database") => Some(DATABASE),
+        "08P01" if text.contains("no such user") => Some(LOGIN),
+        // "SASL" with SCRAM, "password" with other methods.
+        "08P01" if text.contains("authentication failed") => Some(PASSWORD),
+        _ => None,
+    }
+}
+
+/// sqlx's own refusals, a file that holds no certificate, and all that the
+/// system's library says of a handshake, a lost connection included.
+fn of_tls(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let text = in_full(error);
+    if text.contains("without TLS support") {
+        return Some(NO_TLS);
+    }
+    if text.contains("does not support TLS") {
+        return Some(OFFERS_NO_TLS);
+    }
+    match was_interrupted(error, &text) {
+        true => None,
+        false => Some(of_handshake(&text).unwrap_or(HANDSHAKE)),
+    }
+}
+
+/// rustls' errors come as invalid data; of those a damaged stream may heal.
+fn of_io(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::InvalidData => of_handshake(&in_full(error)),
+        io::ErrorKind::PermissionDenied => Some(FORBIDDEN),
+        _ => None,
+    }
+}
+
+fn of_handshake(text: &str) -> Option<&'static str> {
+    let text = text.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(&["not valid for", "hostname mismatch", "ip address mismatch"]) {
+        return Some(HOST_NAME);
+    }
+    if has(&[
+        "unknownissuer",
+        "self-signed",
+        "self signed",
+        "issuer certificate",
+    ]) {
+        return Some(AUTHORITY);
+    }
+    if has(&[
+        "certificate expired",
+        "certificate has expired",
+        "not yet valid",
+    ]) {
+        return Some(VALIDITY);
+    }
+    has(&["certificate", "fatal alert", "incompatible"]).then_some(HANDSHAKE)
+}
+
+fn was_interrupted(error: &(dyn StdError + 'static), text: &str) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    text.contains("EOF") || text.contains("closed")
+}
+
+fn in_full(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += ": ";
+        text += &error.to_string();
+        cause = error.source();
+    }
+    text
+}
+
+/// An error of connecting with these options. Over TCP the only file that can
+/// be missing is one of the certificates; a socket may be there in a moment.
+pub(in crate::store) fn explained(error: sqlx::Error, options: &PgConnectOptions) -> sqlx::Error {
+    match error {
+        sqlx::Error::Io(error)
+            if error.kind() == io::ErrorKind::NotFound && socket(options).is_none() =>
+        {
+            sqlx::Error::Configuration(FILES.into())
+        }
+        error => error,
+    }
+}
+
+/// The error of a pool that could not open its first connection. The pool tries
+/// until its time is up and then says no more than that.
+pub(in crate::store) async fn why(error: sqlx::Error, options: &PgConnectOptions) -> Error {
+    let error = match error {
+        sqlx::Error::PoolTimedOut => match timeout(PATIENCE, options.connect()).await {
+            Ok(Err(cause)) => cause,
+            Ok(Ok(_)) | Err(_) => error,
+        },
+        error => error,
+    };
+    explained(error, options).into()
+}
+
+/// The folder of a socket, if the connection is not over TCP.
+pub(in crate::store) fn socket(options: &PgConnectOptions) -> Option<&Path> {
+    let host = Path::new(options.get_host());
+    match options.get_socket() {
+        Some(socket) => Some(socket),
+        None => host.has_root().then_some(host),
+    }
+}
+
+/// Options as libpq reads them, for a pool that is ours.
+pub(in crate::store) fn prepared(options: PgConnectOptions) -> PgConnectOptions {
+    // Numbers travel as they are, so how text is written need not be agreed on,
+    // which some poolers refuse.
+    let options = options.extra_float_digits(None);
+    // A URL has brackets around an IPv6 address, which sqlx would look up as a
+    // name, and compare with the certificate.
+    let bare = options.get_host().strip_prefix('[');
+    let bare = bare.and_then(|host| host.strip_suffix(']'));
+    let options = match bare.map(str::to_owned) {
+        Some(host) => options.host(&host),
+        None => options,
+    };
+    // Which a server never offers there.
+    match socket(&options).is_some() {
+        true => options.ssl_mode(PgSslMode::Disable),
+        false => options,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_wants_tls_is_known_by_what_servers_and_poolers_say() {
+        for (code, text) in [
+            (
+                "28000",
+                "no pg_hba.conf entry for host \"::1\", user \"u\", database \"d\", no encryption",
+            ),
+            (
+                "28000",
+                "no pg_hba.conf entry for host \"::1\", user \"u\", database \"d\", SSL off",
+            ),
+            ("08P01", "SSL required"),
+            (
+                "XX000",
+                "connection is insecure (try using `sslmode=require`)",
+            ),
+            (
+                "28000",
+                "SSL connection is required. Please specify SSL options and retry.",
+            ),
+        ] {
+            assert_eq!(of_refusal(code, text, true), Some(WANTS_TLS), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_a_statement_can_have_is_a_refusal_only_if_it_is_fatal() {
+        for code in ["42501", "42704", "22023", "42601", "55P02", "0A000"] {
+            assert_eq!(of_refusal(code, "", false), None, "{code}");
+            assert!(of_refusal(code, "", true).is_some(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_password_at_a_pooler_is_a_refusal_with_each_method() {
+        for method in ["SASL", "password"] {
+            let text = format!("{method} authentication failed");
+            assert_eq!(of_refusal("08P01", &text, true), Some(PASSWORD), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_may_heal_is_no_fault() {
+        for code in ["57P03", "53300", "08006", "08P01", "57P01", "40001"] {
+            assert_eq!(of_refusal(code, "server closed", true), None, "{code}");
+        }
+        for kind in [
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::UnexpectedEof,
+            io::ErrorKind::NotFound,
+            io::ErrorKind::InvalidData,
+        ] {
+            assert_eq!(fault(&sqlx::Error::Io(kind.into())), None, "{kind}");
+        }
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(fault(&sqlx::Error::Tls(reset.into())), None);
+    }
+
+    #[test]
+    fn the_libraries_of_tls_say_the_same_in_other_words() {
+        for (text, expected) in [
+            ("invalid peer certificate: UnknownIssuer", AUTHORITY),
+            (
+                "error:0A000086: certificate verify failed: (self-signed certificate in chain)",
+                AUTHORITY,
+            ),
+            (
+                "certificate verify failed: (unable to get local issuer certificate)",
+                AUTHORITY,
+            ),
+            (
+                "invalid peer certificate: certificate not valid for name \"db\"",
+                HOST_NAME,
+            ),
+            ("certificate verify failed: (Hostname mismatch)", HOST_NAME),
+            (
+                "certificate verify failed: (IP address mismatch)",
+                HOST_NAME,
+            ),
+            (
+                "invalid peer certificate: certificate expired: verification time …",
+                VALIDITY,
+            ),
+            (
+                "certificate verify failed: (certificate has expired)",
+                VALIDITY,
+            ),
+            ("received fatal alert: UnknownCA", HANDSHAKE),
+        ] {
+            assert_eq!(of_handshake(text), Some(expected), "{text}");
+        }
+        assert_eq!(of_handshake("received corrupt message"), None);
+    }
+
+    #[test]
+    fn brackets_are_no_part_of_an_address() {
+        let options = PgConnectOptions::new_without_pgpass().host("[::1]");
+        assert_eq!(prepared(options).get_host(), "::1");
+    }
+}

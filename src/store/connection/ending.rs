@@ -1,0 +1,760 @@
+//! Ends on the server what this process does not wait for any more.
+//!
+//! To close a socket ends no statement: the server notices only when it next
+//! writes to it, which a statement that waits for a lock does not. So a
+//! connection whose statement was given up stays in the pool, with its place
+//! among those of the store, until the server has answered. One task for each
+//! store meanwhile looks at those statements in `pg_stat_activity` over a
+//! connection of its own, and cancels them. The same task cancels statements
+//! for many rows that wait for one that another transaction has locked, so
+//! that the rows can be tried on their own.
+//!
+//! - A statement that has committed and waits for a standby is left alone: to
+//!   cancel the wait would show others what a fail-over may still lose.
+//! - A backend that is idle while its answer is awaited is terminated: the
+//!   connection is dead on the way.
+//! - Behind a transaction pooler nobody knows which backend serves a statement,
+//!   so none is ended by its process id.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{
+            AtomicU32,
+            Ordering::{AcqRel, Acquire},
+        },
+    },
+    time::Duration,
+};
+
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool, Row as _};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::store::connection::probe::{Backend, probe};
+
+/// Between two looks at the statements.
+const PAUSE: Duration = Duration::from_millis(40);
+/// How long the task keeps its connection when nothing is left to end: more is
+/// likely to follow.
+const LINGERING: Duration = Duration::from_millis(500);
+/// After the server refused a connection for that.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(250);
+/// How long it is remembered that there was no connection for a look.
+const REMEMBERING: Duration = Duration::from_secs(10);
+/// For how long a backend may be idle before its answer counts as lost.
+const ANSWER: Duration = Duration::from_millis(250);
+/// For a new connection, and for one look over it: a server that is busy is not
+/// out of reach.
+const TO_CONNECT: Duration = Duration::from_secs(1);
+const TO_LOOK: Duration = Duration::from_secs(2);
+/// Backends of lost connections that are looked after at once, and for how
+/// long: there may be no server any more that could say that they ended.
+const MOST_LOST: usize = 512;
+const LONGEST_LOST: Duration = Duration::from_secs(600);
+/// Connections that may still be told to cancel something, and were not closed
+/// for that yet.
+const MOST_UNSETTLED: usize = 512;
+
+/// The statements of one store that are to end.
+pub(in crate::store) struct Endings {
+    pool: PgPool,
+    state: Mutex<State>,
+    /// Held while statements are looked at, and perhaps canceled.
+    looking: tokio::sync::Mutex<()>,
+    /// Wakes the task for a new case.
+    news: Notify,
+    /// When neither the server nor the pool had a connection left to cancel
+    /// statements over.
+    refused: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct State {
+    cases: HashMap<u64, Arc<Case>>,
+    /// Backends whose cases were dropped while a look knew of them: it may cancel
+    /// what they do next.
+    unsettled: Vec<(i32, i64)>,
+    next: u64,
+    task: Task,
+}
+
+/// Whether the task is there that ends them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Task {
+    #[default]
+    Off,
+    On,
+}
+
+struct Case {
+    backend: Backend,
+    why: Why,
+    since: Instant,
+    /// When its backend was first seen idle.
+    idle: OnceLock<Instant>,
+    /// Looks that may still do something to its backend. One that was given up
+    /// stays: it may reach the server later.
+    looks: AtomicU32,
+    verdict: watch::Sender<Verdict>,
+}
+
+impl Case {
+    fn is_looked_at(&self) -> bool {
+        self.looks.load(Acquire) > 0
+    }
+
+    /// Whether its statement ended, and the answer does not come.
+    fn is_silent(&self) -> bool {
+        self.idle
+            .get()
+            .is_some_and(|since| since.elapsed() >= ANSWER)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Why {
+    /// Nobody waits for its answer.
+    GivenUp,
+    /// Its connection is lost.
+    Lost,
+    /// It may wait for a row that another transaction has locked.
+    Slow,
+}
+
+/// What became of a statement, as far as the server could be asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::store) enum Verdict {
+    Open,
+    /// The server was told to end it.
+    Canceled,
+    /// The server has no such process any more.
+    Gone,
+    /// No connection to the server can be made, so there will be no second
+    /// statement beside this one either.
+    OutOfReach,
+}
+
+/// A look at the statements that takes too long may still cancel one.
+#[derive(Debug)]
+pub(in crate::store) struct StillLooking;
+
+/// A statement that is looked after for as long as this lives.
+pub(in crate::store) struct Watched {
+    number: u64,
+    case: Arc<Case>,
+    endings: Arc<Endings>,
+}
+
+impl Watched {
+    /// Returns when the statement can't run any more, or nobody can tell.
+    pub(in crate::store) async fn settled(&self) -> Verdict {
+        let mut verdict = self.case.verdict.subscribe();
+        let settled =
+            verdict.wait_for(|verdict| matches!(verdict, Verdict::Gone | Verdict::OutOfReach));
+        settled
+            .await
+            .map_or(Verdict::OutOfReach, |verdict| *verdict)
+    }
+
+    /// Ends the case: from then on nothing is done to its backend, so that the
+    /// connection can serve the next statement. Returns whether its statement was
+    /// canceled here; an error where that can't be said, and the connection is
+    /// of no use any more.
+    pub(in crate::store) async fn close(self) -> Result<bool, StillLooking> {
+        self.endings.state().cases.remove(&self.number);
+        if self.case.is_looked_at() {
+            drop(timeout(TO_LOOK, self.endings.looking.lock()).await);
+        }
+        match self.case.is_looked_at() {
+            false => Ok(*self.case.verdict.borrow() == Verdict::Canceled),
+            true => Err(StillLooking),
+        }
+    }
+}
+
+impl Drop for Watched {
+    /// Without [`close`](Self::close), or if that can't say anything, the
+    /// connection must not be used again.
+    fn drop(&mut self) {
+        let mut state = self.endings.state();
+        state.cases.remove(&self.number);
+        if self.case.is_looked_at() {
+            let Backend { pid, started, .. } = self.case.backend;
+            let surplus = state.unsettled.len().saturating_sub(MOST_UNSETTLED);
+            drop(state.unsettled.drain(..surplus));
+            state.unsettled.push((pid, started));
+        }
+    }
+}
+
+impl Endings {
+    pub(in crate::store) fn new(pool: PgPool) -> Arc<Self> {
+        Arc::new(Self {
+            pool,
+            state: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+            news: Notify::new(),
+            refused: Mutex::default(),
+        })
+    }
+
+    /// Whether no statement could be canceled a moment ago.
+    pub(in crate::store) fn had_no_connection(&self) -> bool {
+        let refused = *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.is_some_and(|since| since.elapsed() < REMEMBERING)
+    }
+
+    fn is_refused(&self, since: Option<Instant>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// Whether a look that was not waited for may still cancel what this backend
+    /// does next. Its connection is to be closed.
+    pub(in crate::store) fn is_unsettled(&self, backend: Backend) -> bool {
+        let known = (backend.pid, backend.started);
+        let unsettled = &mut self.state().unsettled;
+        let place = unsettled.iter().position(|backend| *backend == known);
+        place.map(|place| unsettled.swap_remove(place)).is_some()
+    }
+
+    /// Cancels the statement of this backend until it ends.
+    pub(in crate::store) fn give_up(self: &Arc<Self>, backend: Backend) -> Watched {
+        self.open(backend, Why::GivenUp)
+    }
+
+    /// Cancels the statement of this backend when it waits for a row that is
+    /// locked.
+    pub(in crate::store) fn watch(self: &Arc<Self>, backend: Backend) -> Watched {
+        self.open(backend, Why::Slow)
+    }
+
+    /// Terminates this backend, whose connection is lost.
+    pub(in crate::store) fn lose(self: &Arc<Self>, backend: Backend) {
+        if self.state().cases.len() < MOST_LOST {
+            self.add(backend, Why::Lost);
+        }
+    }
+
+    fn open(self: &Arc<Self>, backend: Backend, why: Why) -> Watched {
+        let (number, case) = self.add(backend, why);
+        Watched {
+            number,
+            case,
+            endings: Arc::clone(self),
+        }
+    }
+
+    fn add(self: &Arc<Self>, backend: Backend, why: Why) -> (u64, Arc<Case>) {
+        let case = Arc::new(Case {
+            backend,
+            why,
+            since: Instant::now(),
+            idle: OnceLock::new(),
+            looks: AtomicU32::new(0),
+            verdict: watch::Sender::new(Verdict::Open),
+        });
+        let mut state = self.state();
+        let number = state.next;
+        state.next += 1;
+        state.cases.insert(number, Arc::clone(&case));
+        self.news.notify_one();
+        if state.task == Task::Off {
+            state.task = Task::On;
+            drop(state);
+            let round = Round {
+                endings: Arc::clone(self),
+                is_over: false,
+            };
+            tokio::spawn(round.go());
+        }
+        (number, case)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With none left the task ends.
+    fn has_cases(&self) -> bool {
+        let mut state = self.state();
+        state
+            .cases
+            .retain(|_, case| case.why != Why::Lost || case.since.elapsed() < LONGEST_LOST);
+        if state.cases.is_empty() {
+            state.task = Task::Off;
+            return false;
+        }
+        true
+    }
+
+    /// Until the next look: at once for a new case, and later without any.
+    async fn pause(&self) {
+        let has_none = self.state().cases.is_empty();
+        let longest = if has_none { LINGERING } else { PAUSE };
+        drop(timeout(longest, self.news.notified()).await);
+    }
+
+    /// The cases of a look. Each of them that is closed later sees that.
+    fn begin_look(&self) -> Vec<(u64, Arc<Case>)> {
+        let state = self.state();
+        let cases = state.cases.iter().map(|(number, case)| {
+            case.looks.fetch_add(1, AcqRel);
+            (*number, Arc::clone(case))
+        });
+        cases.collect()
+    }
+
+    fn are_out_of_reach(&self) {
+        for case in self.state().cases.values() {
+            if case.why == Why::GivenUp {
+                case.verdict.send_replace(Verdict::OutOfReach);
+            }
+        }
+    }
+}
+
+/// Why the server could not be asked.
+enum Failure {
+    /// It refused a connection, or an answer.
+    Refused,
+    OutOfReach,
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(_) => Self::Refused,
+            _ => Self::OutOfReach,
+        }
+    }
+}
+
+async fn in_time<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let outcome = timeout(patience, work).await;
+    outcome.unwrap_or(Err(Failure::OutOfReach))
+}
+
+/// The connection of the task, and when the server behind it started.
+struct Spare {
+    connection: PgConnection,
+    started: i64,
+}
+
+/// The task that ends statements. It ends when there are none, and with its
+/// runtime.
+struct Round {
+    endings: Arc<Endings>,
+    /// Whether another one may have begun since this one found no case.
+    is_over: bool,
+}
+
+impl Round {
+    async fn go(mut self) {
+        let mut spare = None;
+        let closed = self.endings.pool.close_event();
+        tokio::select! {
+            () = closed => {}
+            () = self.until_all_have_ended(&mut spare) => {}
+        }
+        if let Some(Spare { connection, .. }) = spare {
+            // The server notices the end of the socket as well.
+            drop(timeout(TO_CONNECT, connection.close()).await);
+        }
+    }
+
+    async fn until_all_have_ended(&mut self, spare: &mut Option<Spare>) {
+        while self.endings.has_cases() {
+            match self.round(spare).await {
+                Ok(()) => self.endings.pause().await,
+                Err(failure) => {
+                    *spare = None;
+                    if matches!(failure, Failure::OutOfReach) {
+                        self.endings.are_out_of_reach();
+                    }
+                    sleep(PAUSE_AFTER_REFUSAL).await;
+                }
+            }
+        }
+        self.is_over = true;
+    }
+
+    async fn round(&self, spare: &mut Option<Spare>) -> Result<(), Failure> {
+        if spare.is_none() {
+            *spare = in_time(TO_CONNECT, self.connect()).await?;
+        }
+        let looked = match spare {
+            Some(spare) => {
+                let look = self.look(&mut spare.connection, spare.started);
+                in_time(TO_LOOK, look).await
+            }
+            None => in_time(TO_LOOK, self.borrow()).await,
+        };
+        match looked {
+            Ok(()) => self.endings.is_refused(None),
+            Err(Failure::Refused) => self.endings.is_refused(Some(Instant::now())),
+            Err(Failure::OutOfReach) => {}
+        }
+        looked
+    }
+
+    /// `None` where the server has no connection left: then the pool may.
+    async fn connect(&self) -> Result<Option<Spare>, Failure> {
+        let connected = self.endings.pool.connect_options().connect().await;
+        let mut connection = match connected {
+            Err(sqlx::Error::Database(_)) => return Ok(None),
+            connected => connected?,
+        };
+        let probe = probe(&mut connection).await?.ok_or(Failure::Refused)?;
+        Ok(Some(Spare {
+            connection,
+            started: probe.backend.started,
+        }))
+    }
+
+    async fn borrow(&self) -> Result<(), Failure> {
+        let mut connection = self.endings.pool.try_acquire().ok_or(Failure::Refused)?;
+        match probe(&mut connection).await? {
+            Some(probe) if !probe.is_in_a_transaction => {
+                self.look(&mut connection, probe.backend.started).await
+            }
+            _ => Err(Failure::Refused),
+        }
+    }
+
+    async fn look(&self, connection: &mut PgConnection, started: i64) -> Result<(), Failure> {
+        let _looking = self.endings.looking.lock().await;
+        let cases = self.endings.begin_look();
+        // Dropped here, the look may still reach the server, and counts for good.
+        let looked = self.signal(connection, started, &cases).await;
+        if !matches!(looked, Err(Failure::OutOfReach)) {
+            for (_, case) in &cases {
+                case.looks.fetch_sub(1, AcqRel);
+            }
+        }
+        looked
+    }
+
+    /// Has the server end statements, and notes what it did to each.
+    async fn signal(
+        &self,
+        connection: &mut PgConnection,
+        started: i64,
+        cases: &[(u64, Arc<Case>)],
+    ) -> Result<(), Failure> {
+        let here = || {
+            let here = cases.iter().map(|(_, case)| case);
+            here.filter(|case| case.backend.started == started)
+        };
+        let of = |which: &dyn Fn(&Case) -> bool| -> Vec<i32> {
+            let here = here().filter(|case| which(case));
+            here.map(|case| case.backend.pid).collect()
+        };
+        let seen: Vec<f64> = here().map(|case| case.backend.seen).collect();
+        let rows = sqlx::query(include_str!("../sql/end.sql"))
+            .persistent(false)
+            .bind(of(&|case| case.why == Why::GivenUp && !case.is_silent()))
+            .bind(of(&|case| case.why == Why::Slow))
+            .bind(of(&|case| case.why == Why::Lost || case.is_silent()))
+            .bind(of(&|_| true))
+            .bind(seen)
+            .fetch_all(connection)
+            .await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let is_idle: Option<bool> = row.try_get(1)?;
+            let is_signaled: Option<bool> = row.try_get(2)?;
+            let pid: i32 = row.try_get(0)?;
+            found.insert(pid, (is_idle == Some(true), is_signaled == Some(true)));
+        }
+        for (number, case) in cases {
+            let is_here = case.backend.started == started;
+            match found.get(&case.backend.pid).filter(|_| is_here) {
+                None => self.is_gone(*number, case),
+                Some((true, _)) if case.why == Why::GivenUp => {
+                    case.idle.get_or_init(Instant::now);
+                }
+                Some((_, true)) if case.why == Why::Slow => {
+                    case.verdict.send_replace(Verdict::Canceled);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_gone(&self, number: u64, case: &Case) {
+        case.verdict.send_replace(Verdict::Gone);
+        if case.why == Why::Lost {
+            self.endings.state().cases.remove(&number);
+        }
+    }
+}
+
+impl Drop for Round {
+    /// A runtime that stops drops the task: the next case begins another one.
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.endings.state().task = Task::Off;
+        }
+    }
+}
+
+impl fmt::Debug for Endings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endings")
+            .field("cases", &self.state().cases.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dev_postgres::{Server, TestDatabase};
+    use sqlx::{AssertSqlSafe, postgres::PgPoolOptions};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// On a machine that is busy.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct Place {
+        database: TestDatabase,
+        pool: PgPool,
+        endings: Arc<Endings>,
+    }
+
+    impl Place {
+        async fn new() -> Self {
+            Self::on(dev_postgres::test_database().await.expect("a database")).await
+        }
+
+        /// On a server that no other test uses.
+        async fn alone() -> (Server, Self) {
+            let server = Server::start().expect("a server");
+            let database = server.test_database().await.expect("a database");
+            (server, Self::on(database).await)
+        }
+
+        /// What ends statements over connections of this new role.
+        async fn endings_of(&self, role: &str, rights: &str) -> Arc<Endings> {
+            execute(&self.pool, &format!("CREATE ROLE {role} {rights}")).await;
+            let options = (*self.pool.connect_options()).clone().username(role);
+            Endings::new(PgPoolOptions::new().connect_lazy_with(options))
+        }
+
+        async fn on(database: TestDatabase) -> Self {
+            let pool = PgPool::connect(database.url()).await.expect("a pool");
+            execute(&pool, "CREATE TABLE t (n int); INSERT INTO t VALUES (0)").await;
+            let endings = Endings::new(pool.clone());
+            Self {
+                database,
+                pool,
+                endings,
+            }
+        }
+
+        /// A connection with the row locked.
+        async fn lock(&self) -> PgConnection {
+            let mut connection = self.connect().await;
+            sqlx::raw_sql("BEGIN; SELECT FROM t FOR UPDATE")
+                .execute(&mut connection)
+                .await
+                .expect("a lock");
+            connection
+        }
+
+        async fn connect(&self) -> PgConnection {
+            PgConnection::connect(self.database.url())
+                .await
+                .expect("a connection")
+        }
+
+        /// A statement that waits for the row.
+        async fn waiting(&self) -> Waiting {
+            let mut connection = self.connect().await;
+            let probe = probe(&mut connection).await.expect("an answer");
+            let backend = probe.expect("no transaction").backend;
+            let statement = tokio::spawn(async move {
+                sqlx::raw_sql("UPDATE t SET n = n + 1")
+                    .execute(&mut connection)
+                    .await
+                    .map(drop)
+            });
+            self.waits(backend.pid).await;
+            Waiting { backend, statement }
+        }
+
+        async fn waits(&self, pid: i32) {
+            let waits = format!(
+                "SELECT count(*) FROM pg_stat_activity \
+                 WHERE pid = {pid} AND wait_event = 'transactionid'"
+            );
+            until(async || count(&self.pool, &waits).await == 1).await;
+        }
+    }
+
+    /// A statement, and the process that serves it.
+    struct Waiting {
+        backend: Backend,
+        statement: JoinHandle<Result<(), sqlx::Error>>,
+    }
+
+    impl Waiting {
+        async fn ends(self) -> Result<(), sqlx::Error> {
+            self.statement.await.expect("no panic")
+        }
+    }
+
+    async fn execute(pool: &PgPool, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(pool)
+            .await
+            .expect("a statement");
+    }
+
+    async fn count(pool: &PgPool, sql: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(sql))
+            .fetch_one(pool)
+            .await
+            .expect("a count")
+    }
+
+    async fn until<F: Future<Output = bool>>(is_so: impl Fn() -> F) {
+        let asking = async {
+            while !is_so().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("it comes to an end");
+    }
+
+    async fn release(mut lock: PgConnection) {
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut lock)
+            .await
+            .expect("no lock");
+    }
+
+    #[tokio::test]
+    async fn the_statement_of_a_backend_is_ended() {
+        let place = Place::new().await;
+        let _lock = place.lock().await;
+        let given_up = place.waiting().await;
+        let _given_up = place.endings.give_up(given_up.backend);
+        let slow = place.waiting().await;
+        let _slow = place.endings.watch(slow.backend);
+        let lost = place.waiting().await;
+        place.endings.lose(lost.backend);
+        for (waiting, code) in [(given_up, "57014"), (slow, "57014"), (lost, "57P01")] {
+            let error = waiting.ends().await.expect_err("it was ended");
+            let error = error.into_database_error().expect("the server says so");
+            assert_eq!(error.code().as_deref(), Some(code));
+        }
+    }
+
+    /// Process ids repeat, after a while, after a restart, and on another server.
+    #[tokio::test]
+    async fn the_statement_of_another_backend_with_the_same_process_id_is_left_alone() {
+        let place = Place::new().await;
+        let lock = place.lock().await;
+        let stranger = place.waiting().await;
+        let before_it_began = Backend {
+            seen: stranger.backend.seen - 60.0,
+            ..stranger.backend
+        };
+        let of_another_server = Backend {
+            started: stranger.backend.started + 1,
+            ..stranger.backend
+        };
+        for backend in [before_it_began, of_another_server] {
+            let given_up = place.endings.give_up(backend);
+            let slow = place.endings.watch(backend);
+            place.endings.lose(backend);
+            for watched in [given_up, slow] {
+                let settled = timeout(PATIENCE, watched.settled()).await;
+                assert_eq!(settled, Ok(Verdict::Gone), "{backend:?}");
+                let closed = watched.close().await;
+                assert!(matches!(closed, Ok(false)), "{backend:?}");
+            }
+            until(async || place.endings.state().cases.is_empty()).await;
+        }
+        place.waits(stranger.backend.pid).await;
+        release(lock).await;
+        stranger.ends().await.expect("it was left alone");
+    }
+
+    /// The server shows a role neither what others do nor since when.
+    #[tokio::test]
+    async fn a_look_that_may_see_nothing_ends_nothing() {
+        let (_server, place) = Place::alone().await;
+        let endings = place.endings_of("weak", "LOGIN").await;
+        let lock = place.lock().await;
+        let stranger = place.waiting().await;
+        let given_up = endings.give_up(stranger.backend);
+        let settled = timeout(PATIENCE, given_up.settled()).await;
+        assert_eq!(settled, Ok(Verdict::Gone));
+        assert!(matches!(given_up.close().await, Ok(false)));
+        place.waits(stranger.backend.pid).await;
+        release(lock).await;
+        stranger.ends().await.expect("it was left alone");
+    }
+
+    #[tokio::test]
+    async fn without_a_connection_to_look_over_nothing_is_ended() {
+        let (_server, place) = Place::alone().await;
+        let rights = "LOGIN CONNECTION LIMIT 0";
+        let endings = place.endings_of("barred", rights).await;
+        let lock = place.lock().await;
+        let waiting = place.waiting().await;
+        let given_up = endings.give_up(waiting.backend);
+        until(async || endings.had_no_connection()).await;
+        assert!(matches!(given_up.close().await, Ok(false)));
+        assert!(!endings.is_unsettled(waiting.backend));
+        place.waits(waiting.backend.pid).await;
+        release(lock).await;
+        waiting.ends().await.expect("it was left alone");
+    }
+
+    /// The look may reach the server later, and cancel what the connection does
+    /// then.
+    #[tokio::test]
+    async fn after_a_look_without_an_answer_a_connection_serves_nothing() {
+        let (_server, place) = Place::alone().await;
+        let mut connection = place.connect().await;
+        let probe = probe(&mut connection).await.expect("an answer");
+        let backend = probe.expect("no transaction").backend;
+        let mut catalog = place.connect().await;
+        let answered = place.endings.watch(backend);
+        let unanswered = place.endings.watch(backend);
+        let looks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT a.pid AS pid%'";
+        until(async || count(&place.pool, looks).await == 1).await;
+        assert!(matches!(answered.close().await, Ok(false)));
+        assert!(!place.endings.is_unsettled(backend));
+        sqlx::raw_sql("BEGIN; LOCK TABLE pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE")
+            .execute(&mut catalog)
+            .await
+            .expect("a lock");
+        loop {
+            let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            let waits: i64 = sqlx::query_scalar(waits)
+                .fetch_one(&mut catalog)
+                .await
+                .expect("a count");
+            if waits == 1 {
+                break;
+            }
+        }
+        assert!(unanswered.close().await.is_err());
+        assert!(place.endings.is_unsettled(backend));
+        release(catalog).await;
+    }
+}

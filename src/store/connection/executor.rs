@@ -1,0 +1,337 @@
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use futures_core::future::BoxFuture;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    Error, ErrorKind,
+    error::{OutOfTime, out_of_time},
+    store::{
+        connection::{
+            pool::{Connections, Use},
+            probe::Backend,
+            sqlstate::held_up,
+            transaction::{Isolation, READ_COMMITTED},
+        },
+        sql::Pooling,
+    },
+    telemetry::{Call, Meter, Operation, Origins, Running, Stopwatch},
+};
+
+/// The pool, and how long one piece of work with it may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    pub(crate) connections: Connections,
+    pub(crate) timeout: Duration,
+    pub(in crate::store) pooling: Pooling,
+    pub(in crate::store) isolation: Isolation,
+    pub(crate) meter: Arc<Meter>,
+}
+
+impl Database {
+    /// Lends a connection of the pool to `work`, which is no request's; both
+    /// waits share one deadline.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and `Unavailable` when the time is up.
+    pub(crate) async fn run<T>(
+        &self,
+        call: Call<'_>,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        self.run_patiently(None, call, work).await
+    }
+
+    /// As [`run`](Self::run). With a patience, the statement is ended when it
+    /// waits longer than that for a row which another transaction has locked.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and one that [is held up](Error::is_held_up).
+    pub(crate) async fn run_patiently<T>(
+        &self,
+        patience: Option<Duration>,
+        call: Call<'_>,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        self.heed(self.lend(patience, call, work).await)
+    }
+
+    async fn lend<T>(
+        &self,
+        patience: Option<Duration>,
+        call: Call<'_>,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let deadline = self.deadline();
+        let mut lent = timeout_at(deadline, Box::pin(self.connections.lend()))
+            .await
+            .map_err(|_| self.no_connection())??;
+        let running = self.begin(&call);
+        let limits = Limits {
+            patience,
+            ..Limits::until(deadline)
+        };
+        let backend = lent.backend();
+        let work = running.around(self.carry_out(lent.connection(), limits, work));
+        let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
+        running.ended(&outcome);
+        let outcome = held_up_by_a_lock(patience, outcome);
+        if outcome.as_ref().is_err_and(Error::spoils_the_connection) {
+            drop(lent);
+        } else if watch == Watch::GoesOn {
+            // It may be told to cancel what comes next on it.
+            lent.close();
+        } else {
+            lent.give_back();
+        }
+        outcome
+    }
+
+    /// As [`run`](Self::run), for one message of the simple protocol, which no
+    /// pooler takes apart, to a server that may not even know our transactions.
+    pub(in crate::store) async fn ask_any_server<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let alone = Self {
+            pooling: Pooling::Own,
+            isolation: Isolation::default(),
+            ..self.clone()
+        };
+        alone.run(LOOK, work).await
+    }
+
+    /// As [`run`](Self::run), for what is asked before it is known what stands
+    /// between this process and Postgres.
+    pub(in crate::store) async fn look<T>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let careful = Self {
+            pooling: Pooling::Transaction,
+            ..self.clone()
+        };
+        careful.run(LOOK, work).await
+    }
+
+    fn begin(&self, call: &Call<'_>) -> Running<'_> {
+        Running::begin(call, &self.meter, self.pool())
+    }
+
+    /// Lends one of the connections for requests to `work`. With a patience, the
+    /// statement is ended when it waits longer than that for a row which another
+    /// transaction has locked.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and one that [is held up](Error::is_held_up).
+    pub(crate) async fn serve<T>(
+        &self,
+        deadline: Instant,
+        patience: Option<Duration>,
+        call: Call<'_>,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let outcome = self.lend_until(deadline, patience, call, work).await;
+        self.heed(outcome)
+    }
+
+    async fn lend_until<T>(
+        &self,
+        deadline: Instant,
+        patience: Option<Duration>,
+        call: Call<'_>,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let purpose = match call.operation {
+            Operation::Load => Use::Reading,
+            _ => Use::Writing,
+        };
+        let since = Stopwatch::start();
+        let borrowed = timeout_at(deadline, self.connections.borrow(purpose)).await;
+        self.meter.waited_for_a_connection(since);
+        let mut loan = borrowed.map_err(|_| self.no_connection())??;
+        let running = self.begin(&call);
+        let limits = Limits {
+            patience,
+            ..Limits::until(deadline)
+        };
+        let backend = loan.backend;
+        let work = running.around(self.carry_out(&mut loan.connection, limits, work));
+        let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
+        running.ended(&outcome);
+        let outcome = held_up_by_a_lock(patience, outcome);
+        match &outcome {
+            Err(error) if error.is_out_of_time() => {
+                loan.abandon();
+                self.connections.forget();
+            }
+            Err(error) if error.spoils_the_connection() => {
+                match error.is_of_the_server() {
+                    true => loan.close(),
+                    false => loan.lose(),
+                }
+                self.connections.forget();
+            }
+            // It may be told to cancel what comes next on it.
+            _ if watch == Watch::GoesOn => loan.close(),
+            Ok(_) => loan.keep(),
+            // The server has answered, and the next part of it is about to come.
+            Err(error) if error.is_held_up() && !self.needs_a_transaction() => loan.keep(),
+            Err(error) if error.is_of_an_old_plan() => {
+                drop(timeout_at(deadline, loan.connection.clear_cached_statements()).await);
+                drop(loan);
+                self.connections.clear_statements().await;
+            }
+            Err(_) => drop(loan),
+        }
+        outcome
+    }
+
+    /// Has the statement canceled when it waits for too long for a locked row.
+    async fn wait<T>(
+        &self,
+        deadline: Instant,
+        patience: Option<Duration>,
+        backend: Backend,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> (Result<T, Error>, Watch) {
+        let mut work = pin!(work);
+        let Some(patience) = patience else {
+            let outcome = timeout_at(deadline, work).await;
+            return (outcome.unwrap_or_else(|_| Err(out_of_time())), Watch::Over);
+        };
+        let soon = deadline.min(Instant::now() + patience);
+        if let Ok(outcome) = timeout_at(soon, &mut work).await {
+            return (outcome, Watch::Over);
+        }
+        let watched = self.connections.watch(backend);
+        let outcome = timeout_at(deadline, work).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(out_of_time()));
+        let Some(watched) = watched else {
+            return (outcome, Watch::Over);
+        };
+        match (watched.close().await, outcome) {
+            (Ok(true), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::Over),
+            (Ok(_), outcome) => (outcome, Watch::Over),
+            // Nobody but the look can have canceled it by now.
+            (Err(_), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::GoesOn),
+            (Err(_), outcome) => (outcome, Watch::GoesOn),
+        }
+    }
+
+    fn heed<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if outcome.as_ref().is_err_and(Error::is_unavailable) {
+            self.connections.doubt();
+        }
+        outcome
+    }
+
+    /// A pooler keeps a connection of the server for one client as long as a
+    /// transaction lasts, and no longer. Nothing else can end a statement there
+    /// in time than the server's own limits, which end with the transaction. And
+    /// only a transaction can ask for its isolation level.
+    async fn carry_out<T>(
+        &self,
+        connection: &mut PgConnection,
+        limits: Limits,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        if !self.needs_a_transaction() {
+            let outcome = work(connection).await;
+            self.isolation.observe(&outcome);
+            return outcome;
+        }
+        let mut transaction = connection.begin_with(AssertSqlSafe(limits.begin())).await?;
+        let outcome = work(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(outcome)
+    }
+
+    fn needs_a_transaction(&self) -> bool {
+        self.pooling != Pooling::Own
+            || self.isolation.is_strict()
+            || self.connections.can_cancel_nothing()
+    }
+
+    /// What to say where no connection came free in time.
+    fn no_connection(&self) -> Error {
+        match self.connections.are_exhausted() {
+            true => Error::caused(
+                ErrorKind::Unavailable,
+                "the application has all connections of the pool; where it keeps one for a whole \
+                 request, give the store a pool of its own",
+                OutOfTime,
+            ),
+            false => out_of_time(),
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        self.connections.pool()
+    }
+}
+
+/// Whether the backend of a statement may still be told to cancel something.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Watch {
+    Over,
+    GoesOn,
+}
+
+/// A question about the server or the table.
+const LOOK: Call<'static> = Call {
+    operation: Operation::Inspect,
+    table: None,
+    rows: 1,
+    origins: Origins::Here,
+};
+
+/// How long the server may work on one transaction.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    statement: Duration,
+    /// For a locked row, where that is shorter.
+    patience: Option<Duration>,
+}
+
+/// The server's limit comes after the deadline here, which is told in more
+/// detail.
+const AFTER_THE_DEADLINE: Duration = Duration::from_millis(250);
+
+impl Limits {
+    fn until(deadline: Instant) -> Self {
+        Self {
+            statement: deadline.saturating_duration_since(Instant::now()) + AFTER_THE_DEADLINE,
+            patience: None,
+        }
+    }
+
+    fn begin(self) -> String {
+        // The largest that Postgres takes.
+        let longest = i32::MAX.unsigned_abs().into();
+        let milliseconds = |limit: Duration| format!("'{}'", limit.as_millis().clamp(1, longest));
+        let limits = include_str!("../sql/limits.sql")
+            .replace("$1", &milliseconds(self.statement))
+            .replace("$2", &milliseconds(self.patience.unwrap_or(self.statement)));
+        // In one message, so it is no round trip more than without limits.
+        format!("{READ_COMMITTED}; {limits}")
+    }
+}
+
+/// In a transaction the server's `lock_timeout` ends the wait for a row.
+fn held_up_by_a_lock<T>(patience: Option<Duration>, outcome: Result<T, Error>) -> Result<T, Error> {
+    match outcome {
+        Err(error) if patience.is_some() && error.is_of_a_lock() && !error.is_held_up() => {
+            Err(held_up(error))
+        }
+        outcome => outcome,
+    }
+}

@@ -1,0 +1,559 @@
+//! The connections that statements of requests borrow from the application's
+//! pool.
+
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::{Instant, timeout},
+};
+
+use crate::store::connection::{
+    acquire::{Own, Way, give_back},
+    ending::{Endings, Verdict, Watched},
+    primary::Primary,
+    probe::{Backend, probe},
+};
+
+/// How long a connection is kept after its last statement. Borrowing one costs
+/// three round trips, which a busy store saves in this way; a quiet one gives
+/// everything back.
+const KEEPING: Duration = Duration::from_millis(250);
+/// How long a busy store goes without giving a connection back: the pool
+/// closes only what it has when it is too old.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long the answer to a statement that was given up may take before the
+/// server is told to end it.
+const GRACE: Duration = Duration::from_millis(20);
+/// How long a statement that was given up keeps its connection where nobody
+/// can tell whether it has ended.
+const LONGEST_UNKNOWN: Duration = Duration::from_secs(2);
+/// For one answer of a connection that is put in order.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// At most a part of the pool, lent in the order of asking.
+#[derive(Clone)]
+pub(crate) struct Connections(Arc<Shared>);
+
+struct Shared {
+    way: Way,
+    limit: NonZeroU32,
+    permits: Arc<Semaphore>,
+    /// Of five or more one less, so that changes that all wait for something
+    /// leave a place for loads.
+    writing: Arc<Semaphore>,
+    /// For statements that wait for one locked row.
+    waiting: Semaphore,
+    endings: Arc<Endings>,
+    kept: Mutex<Kept>,
+}
+
+/// Connections between two statements, the last used last.
+#[derive(Default)]
+struct Kept {
+    connections: Vec<Borrowed>,
+    janitor: Janitor,
+}
+
+struct Borrowed {
+    connection: PoolConnection<Postgres>,
+    backend: Backend,
+    since: Instant,
+    last_used: Instant,
+}
+
+/// Whether a task is there that gives back what is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Janitor {
+    #[default]
+    Off,
+    On,
+}
+
+/// What a connection is borrowed for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::store) enum Use {
+    Reading,
+    Writing,
+}
+
+/// A part of what the store may use of the pool.
+struct Places {
+    _any: OwnedSemaphorePermit,
+    _writing: Option<OwnedSemaphorePermit>,
+}
+
+/// A connection on loan; it goes back to the pool unless it is
+/// [kept](Self::keep).
+pub(in crate::store) struct Loan<'s> {
+    pub(in crate::store) connection: PoolConnection<Postgres>,
+    pub(in crate::store) backend: Backend,
+    since: Instant,
+    shared: &'s Arc<Shared>,
+    places: Places,
+}
+
+impl Connections {
+    /// Three quarters of the pool, so that the application's own queries find
+    /// the rest whatever the sessions do.
+    pub(in crate::store) fn most_of(pool: PgPool) -> Self {
+        let limit = most_of(&pool);
+        Self::build(Way::new(pool, None, None), limit)
+    }
+
+    /// As [`most_of`](Self::most_of), where the pool is the store's own.
+    pub(in crate::store) fn own(pool: PgPool, timeout: Duration) -> Self {
+        let limit = most_of(&pool);
+        Self::build(Way::new(pool, None, Some(Own::new(timeout))), limit)
+    }
+
+    pub(in crate::store) fn to(primary: Arc<Primary>, timeout: Duration) -> Self {
+        let pool = primary.pool().clone();
+        let limit = most_of(&pool);
+        let own = Own::new(timeout);
+        Self::build(Way::new(pool, Some(primary), Some(own)), limit)
+    }
+
+    /// The server is to leave statements this long.
+    pub(in crate::store) fn last(&self, timeout: Duration) {
+        if let Some(own) = &self.0.way.own {
+            own.lasts(timeout);
+        }
+    }
+
+    /// As many of the same pool, at the most.
+    pub(in crate::store) fn limited_to(&self, limit: NonZeroU32) -> Self {
+        let Way {
+            pool, primary, own, ..
+        } = &self.0.way;
+        let limit = limit.min(of_pool(pool));
+        Self::build(Way::new(pool.clone(), primary.clone(), own.clone()), limit)
+    }
+
+    fn build(way: Way, limit: NonZeroU32) -> Self {
+        let all = limit.get() as usize;
+        Self(Arc::new(Shared {
+            endings: Endings::new(way.pool.clone()),
+            way,
+            limit,
+            permits: Arc::new(Semaphore::new(all)),
+            writing: Arc::new(Semaphore::new(writing_of(all))),
+            waiting: Semaphore::new((all / 4).max(1)),
+            kept: Mutex::default(),
+        }))
+    }
+
+    pub(in crate::store) fn pool(&self) -> &PgPool {
+        &self.0.way.pool
+    }
+
+    /// For work that is no request's.
+    ///
+    /// # Errors
+    ///
+    /// Those of the pool, and of asking the connection.
+    pub(in crate::store) async fn lend(&self) -> Result<Lent, sqlx::Error> {
+        let (connection, backend) = self.0.way.lend().await?;
+        Ok(Lent(Some(Ending {
+            connection: Some(connection),
+            backend,
+            shared: Arc::clone(&self.0),
+            _places: None,
+        })))
+    }
+
+    /// What was noticed: whether the process that serves a connection stays the
+    /// same, so that its statement can be ended by that.
+    pub(in crate::store) fn are_direct(&self, are: bool) {
+        self.0.way.set_direct(are);
+    }
+
+    pub(in crate::store) fn limit(&self) -> NonZeroU32 {
+        self.0.limit
+    }
+
+    pub(in crate::store) async fn borrow(&self, purpose: Use) -> Result<Loan<'_>, sqlx::Error> {
+        let places = self.0.places(purpose).await?;
+        let (connection, backend, since) = match self.0.take_kept() {
+            Some(kept) => (kept.connection, kept.backend, kept.since),
+            None => {
+                // Boxed, so that not every statement carries room for it.
+                let (connection, backend) = Box::pin(self.0.way.acquire()).await?;
+                (connection, backend, Instant::now())
+            }
+        };
+        Ok(Loan {
+            connection,
+            backend,
+            since,
+            shared: &self.0,
+            places,
+        })
+    }
+
+    /// A place for a statement that waits for a locked row: many of those must
+    /// not keep the others waiting.
+    pub(in crate::store) async fn wait_for_a_row(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.waiting.acquire().await.ok()
+    }
+
+    /// Ends the statement of this backend as soon as it waits for a locked row.
+    pub(in crate::store) fn watch(&self, backend: Backend) -> Option<Watched> {
+        let is_direct = self.0.way.is_direct();
+        is_direct.then(|| self.0.endings.watch(backend))
+    }
+
+    /// Whether nothing could end a statement in time but the server itself.
+    pub(in crate::store) fn can_cancel_nothing(&self) -> bool {
+        self.0.way.is_direct() && self.0.endings.had_no_connection()
+    }
+
+    /// Whether others have all connections of the pool.
+    pub(in crate::store) fn are_exhausted(&self) -> bool {
+        let free = self.0.permits.available_permits();
+        free > 0 && self.0.way.is_exhausted()
+    }
+
+    /// Makes all connections that are not in use prepare their statements anew.
+    pub(in crate::store) async fn clear_statements(&self) {
+        let mut idle = Vec::new();
+        let kept = std::mem::take(&mut self.0.kept().connections);
+        idle.extend(kept.into_iter().map(|kept| kept.connection));
+        while let Some(connection) = self.0.way.pool.try_acquire() {
+            idle.push(connection);
+        }
+        for mut connection in idle {
+            match timeout(PATIENCE, connection.clear_cached_statements()).await {
+                Ok(Ok(())) => drop(connection),
+                Ok(Err(_)) | Err(_) => drop(connection.detach()),
+            }
+        }
+    }
+
+    /// The server that it has asked may not take the writes any more.
+    pub(in crate::store) fn doubt(&self) {
+        self.0.way.doubt();
+    }
+
+    /// Gives back all that is kept: what happened to one may have happened to
+    /// the others.
+    pub(in crate::store) fn forget(&self) {
+        self.0.give_back(|_| true);
+    }
+}
+
+fn writing_of(all: usize) -> usize {
+    if all < 5 { all } else { all - 1 }
+}
+
+fn most_of(pool: &PgPool) -> NonZeroU32 {
+    let all = of_pool(pool).get();
+    NonZeroU32::new(all - all / 4).unwrap_or(NonZeroU32::MIN)
+}
+
+fn of_pool(pool: &PgPool) -> NonZeroU32 {
+    NonZeroU32::new(pool.options().get_max_connections()).unwrap_or(NonZeroU32::MIN)
+}
+
+impl Loan<'_> {
+    /// For the next statement, which is likely to come at once. Never where
+    /// that would leave the application, or another store, without a
+    /// connection.
+    pub(in crate::store) fn keep(self) {
+        let pool = &self.shared.way.pool;
+        let last_used = Instant::now();
+        let is_young = last_used - self.since < LONGEST;
+        if self.shared.spares_one() && is_young && !pool.is_closed() {
+            self.shared.keep(Borrowed {
+                connection: self.connection,
+                backend: self.backend,
+                since: self.since,
+                last_used,
+            });
+        } else {
+            tokio::spawn(give_back(self.connection));
+        }
+    }
+
+    /// Its statement was given up: the server is to end it, and until it has,
+    /// the connection keeps its place.
+    pub(in crate::store) fn abandon(self) {
+        let ending = Ending {
+            connection: Some(self.connection),
+            backend: self.backend,
+            shared: Arc::clone(self.shared),
+            _places: Some(self.places),
+        };
+        tokio::spawn(ending.go());
+    }
+
+    /// The connection is of no use any more.
+    pub(in crate::store) fn close(self) {
+        drop(self.connection.detach());
+    }
+
+    /// The connection is lost; its statement may go on without it.
+    pub(in crate::store) fn lose(self) {
+        if self.shared.way.is_direct() {
+            self.shared.endings.lose(self.backend);
+        }
+        self.close();
+    }
+}
+
+/// A connection for work that may be dropped at any moment. Only after its end
+/// it goes back to the pool: sqlx forgets a `BEGIN` whose answer nobody waited
+/// for, and whoever took the connection next would be in that transaction.
+pub(in crate::store) struct Lent(Option<Ending>);
+
+impl Lent {
+    pub(in crate::store) fn connection(&mut self) -> &mut PgConnection {
+        let lent = self.0.as_mut();
+        lent.and_then(|lent| lent.connection.as_deref_mut())
+            .expect("taken at the end only")
+    }
+
+    pub(in crate::store) fn backend(&self) -> Backend {
+        self.0.as_ref().expect("taken at the end only").backend
+    }
+
+    /// The connection is of no use any more.
+    pub(in crate::store) fn close(self) {
+        let mut lent = self;
+        drop(lent.0.take());
+    }
+
+    pub(in crate::store) fn give_back(mut self) {
+        let connection = self.0.take().and_then(|mut lent| lent.connection.take());
+        if let Some(connection) = connection {
+            tokio::spawn(give_back(connection));
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(ending), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(ending.go());
+        }
+    }
+}
+
+/// A connection whose statement nobody waits for any more, and the task that
+/// waits for the end of that. The connection is of use again when the server
+/// has answered; dropped without that, it is closed.
+struct Ending {
+    connection: Option<PoolConnection<Postgres>>,
+    backend: Backend,
+    shared: Arc<Shared>,
+    _places: Option<Places>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+/// How the wait for an abandoned statement ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    /// The server has answered, and the connection can be used.
+    Answered,
+    /// The connection is lost, and the statement may go on.
+    Lost,
+    /// It can't go on, or nobody can tell.
+    Unknown,
+}
+
+impl End {
+    fn of_use_if(self, is_settled: bool) -> Self {
+        match self {
+            Self::Answered if !is_settled => Self::Unknown,
+            end => end,
+        }
+    }
+}
+
+impl Ending {
+    async fn go(mut self) {
+        let closed = self.shared.way.pool.close_event();
+        let end = tokio::select! {
+            () = closed => End::Unknown,
+            end = self.end() => end,
+        };
+        match end {
+            End::Answered => self.put_in_order().await,
+            End::Lost if self.shared.way.is_direct() => {
+                self.shared.endings.lose(self.backend);
+            }
+            End::Lost | End::Unknown => {}
+        }
+    }
+
+    async fn end(&mut self) -> End {
+        let Some(connection) = self.connection.as_deref_mut() else {
+            return End::Unknown;
+        };
+        if let Ok(end) = timeout(GRACE, answered(connection)).await {
+            return end.of_use_if(!self.shared.endings.is_unsettled(self.backend));
+        }
+        if !self.shared.way.is_direct() {
+            let end = timeout(LONGEST_UNKNOWN, answered(connection)).await;
+            return end.unwrap_or(End::Unknown);
+        }
+        let given_up = self.shared.endings.give_up(self.backend);
+        let end = tokio::select! {
+            end = answered(connection) => end,
+            verdict = given_up.settled() => match verdict {
+                Verdict::OutOfReach => End::Lost,
+                _ => End::Unknown,
+            },
+        };
+        let is_closed = given_up.close().await.is_ok();
+        let is_unsettled = self.shared.endings.is_unsettled(self.backend);
+        end.of_use_if(is_closed && !is_unsettled)
+    }
+
+    /// Back to the pool, unless it was left in a transaction.
+    async fn put_in_order(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        match timeout(PATIENCE, probe(&mut connection)).await {
+            Ok(Ok(Some(probe))) if !probe.is_in_a_transaction => drop(connection),
+            Ok(Ok(_)) => drop(timeout(PATIENCE, connection.close()).await),
+            Ok(Err(_)) | Err(_) => drop(connection.detach()),
+        }
+    }
+}
+
+/// Waits for what the server still has to say.
+async fn answered(connection: &mut PgConnection) -> End {
+    loop {
+        match connection.ping().await {
+            Ok(()) => return End::Answered,
+            // That of the statement, or of what follows in its transaction.
+            Err(sqlx::Error::Database(_)) => {}
+            Err(_) => return End::Lost,
+        }
+    }
+}
+
+impl Shared {
+    /// Those who wait for a place are served in the order of asking.
+    async fn places(&self, purpose: Use) -> Result<Places, sqlx::Error> {
+        let take = async |places: &Arc<Semaphore>| {
+            let place = Arc::clone(places).acquire_owned().await;
+            place.map_err(|_| sqlx::Error::PoolClosed)
+        };
+        let writing = match purpose {
+            Use::Reading => None,
+            Use::Writing => Some(take(&self.writing).await?),
+        };
+        Ok(Places {
+            _any: take(&self.permits).await?,
+            _writing: writing,
+        })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the pool can lend another one while all that are lent now are
+    /// kept.
+    fn spares_one(&self) -> bool {
+        let pool = &self.way.pool;
+        let all = of_pool(pool);
+        let lent = (pool.size() as usize).saturating_sub(pool.num_idle());
+        self.limit < all && lent < all.get() as usize
+    }
+
+    fn take_kept(&self) -> Option<Borrowed> {
+        if self.way.pool.is_closed() {
+            return None;
+        }
+        let kept = self.kept().connections.pop()?;
+        match &self.way.primary {
+            Some(primary) if !primary.was_known(kept.since) => None,
+            _ => Some(kept),
+        }
+    }
+
+    fn keep(self: &Arc<Self>, borrowed: Borrowed) {
+        let mut kept = self.kept();
+        kept.connections.push(borrowed);
+        if kept.janitor == Janitor::Off {
+            kept.janitor = Janitor::On;
+            drop(kept);
+            tokio::spawn(Round(Arc::clone(self)).go());
+        }
+    }
+
+    /// Where a runtime is at hand, which the pool needs to take something back.
+    fn give_back(&self, which: impl Fn(Instant) -> bool) {
+        let given: Vec<_> = self
+            .kept()
+            .connections
+            .extract_if(.., |borrowed| which(borrowed.last_used))
+            .collect();
+        for borrowed in given {
+            tokio::spawn(give_back(borrowed.connection));
+        }
+    }
+}
+
+/// The task that gives back what was not used for a while. It ends when
+/// nothing is left, and with its runtime, to which the connections belong.
+struct Round(Arc<Shared>);
+
+impl Round {
+    async fn go(self) {
+        let closed = self.0.way.pool.close_event();
+        tokio::select! {
+            () = closed => {}
+            () = self.until_nothing_is_kept() => {}
+        }
+    }
+
+    async fn until_nothing_is_kept(&self) {
+        loop {
+            tokio::time::sleep(KEEPING).await;
+            let now = Instant::now();
+            self.0.give_back(|last_used| now - last_used >= KEEPING);
+            let mut kept = self.0.kept();
+            if kept.connections.is_empty() {
+                kept.janitor = Janitor::Off;
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Round {
+    /// In one step, or a connection could be kept with nobody to give it back.
+    fn drop(&mut self) {
+        let kept = std::mem::take(&mut *self.0.kept());
+        drop(kept);
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("limit", &self.0.limit)
+            .field("kept", &self.0.kept().connections.len())
+            .finish_non_exhaustive()
+    }
+}

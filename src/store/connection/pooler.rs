@@ -1,0 +1,121 @@
+//! Whether a pooler stands before Postgres that the statements are not written
+//! for.
+
+use std::time::Duration;
+
+use sqlx::{
+    ConnectOptions as _, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions,
+};
+use tokio::time::timeout;
+
+use crate::{
+    Error, ErrorKind,
+    store::{
+        connection::{encryption::warn_where_there_is_none, executor::Database},
+        sql::Pooling,
+    },
+};
+
+/// How often two connections are compared: others may come between in step. One
+/// of them is asked twice in a row, so that a pooler that lends the server's
+/// connections in turn shows at the first round, whatever their number.
+const ROUNDS: usize = 7;
+/// A pooler that lends its only connection for a session lets the second one
+/// wait until the first has left.
+pub(in crate::store) const PATIENCE: Duration = Duration::from_secs(4);
+/// What sqlx calls the statements that it prepares.
+const NAMES_OF_SQLX: &str = "sqlx_s_";
+
+impl Database {
+    /// What stands between, as it was told of or is noticed.
+    ///
+    /// # Errors
+    ///
+    /// Where it is certain that a pooler gives the server's connections to
+    /// others between two statements, and neither looks after the prepared ones
+    /// nor was told of.
+    pub(in crate::store) async fn noticed_pooling(&self) -> Result<Pooling, Error> {
+        let options = self.pool().connect_options();
+        let warned = timeout(PATIENCE, warn_where_there_is_none(&options));
+        tokio::join!(self.pooling_before(&options), warned).0
+    }
+
+    async fn pooling_before(&self, options: &PgConnectOptions) -> Result<Pooling, Error> {
+        if self.pooling == Pooling::Transaction {
+            return Ok(Pooling::Transaction);
+        }
+        let found = timeout(PATIENCE, compare(options)).await;
+        // Without a second connection nothing new is known.
+        if let Ok(Ok(found)) = &found {
+            self.connections.are_direct(matches!(found, Found::Nothing));
+        }
+        match found {
+            Ok(Ok(Found::MixedUp)) => Err(Error::new(
+                ErrorKind::Setup,
+                "a pooler in transaction mode stands before Postgres and does not keep track of \
+                 prepared statements; set PgSessionStore::transaction_pooler",
+            )),
+            Ok(Ok(Found::KeptApart)) => Ok(Pooling::Transaction),
+            // Or no second connection is to be had, so nothing can be told.
+            Ok(Ok(Found::Nothing)) | Ok(Err(_)) | Err(_) => Ok(Pooling::Own),
+        }
+    }
+}
+
+/// A pooler that lends for a transaction, by what it does with what its clients
+/// have prepared.
+enum Found {
+    Nothing,
+    KeptApart,
+    MixedUp,
+}
+
+async fn compare(options: &PgConnectOptions) -> Result<Found, sqlx::Error> {
+    let mut one = options.connect().await?;
+    let mut other = options.connect().await?;
+    let found = match are_lent(&mut one, &mut other).await? {
+        false => Found::Nothing,
+        true if has_our_names(&mut one).await? => Found::MixedUp,
+        true => Found::KeptApart,
+    };
+    one.close().await?;
+    other.close().await?;
+    Ok(found)
+}
+
+/// Whether two open connections are one to the server, or one of them is a new
+/// one each time, as other clients of the pooler come between.
+async fn are_lent(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let first = (backend(one).await?, backend(other).await?);
+    let mut are_lent = first.0 == first.1;
+    for _ in 1..ROUNDS {
+        if are_lent {
+            break;
+        }
+        are_lent = backend(one).await? != first.0
+            || backend(one).await? != first.0
+            || backend(other).await? != first.1;
+    }
+    Ok(are_lent)
+}
+
+/// By its process and when that began, as processes of two servers can have
+/// one number. In a single message, which no pooler tears apart.
+async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    let row = sqlx::raw_sql(include_str!("../sql/backend.sql"))
+        .fetch_one(connection)
+        .await?;
+    row.try_get_unchecked(0)
+}
+
+/// A pooler that keeps track of prepared statements has names of its own for
+/// them.
+async fn has_our_names(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let names: Vec<String> = sqlx::query_scalar(include_str!("../sql/prepared.sql"))
+        .fetch_all(&mut *transaction)
+        .await?;
+    transaction.clear_cached_statements().await?;
+    transaction.commit().await?;
+    Ok(names.iter().any(|name| name.starts_with(NAMES_OF_SQLX)))
+}

@@ -1,0 +1,58 @@
+//! How long the server takes to answer an empty message.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// A slower answer counts at once, a quicker one by this part: to close a
+/// connection that is merely slow costs more than to wait for one that is
+/// dead.
+const FORGETTING: u64 = 8;
+
+/// In microseconds, of late; zero before the first answer.
+#[derive(Debug, Default)]
+pub(in crate::store) struct RoundTrip(AtomicU64);
+
+impl RoundTrip {
+    pub(in crate::store) fn learn(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let learnt = |before: u64| Some(took.max(before - before.div_ceil(FORGETTING)));
+        // The closure always has an answer.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, learnt);
+    }
+
+    pub(in crate::store) fn of_late(&self) -> Duration {
+        Duration::from_micros(self.0.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(answers: impl IntoIterator<Item = u64>) -> Duration {
+        let round_trip = RoundTrip::default();
+        for millis in answers {
+            round_trip.learn(Duration::from_millis(millis));
+        }
+        round_trip.of_late()
+    }
+
+    #[test]
+    fn a_slow_answer_counts_at_once() {
+        assert_eq!(after([1, 1, 300]), Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_quick_answer_after_a_slow_one_changes_little() {
+        let after = after([300, 1]);
+        assert!(after > Duration::from_millis(250), "{after:?}");
+    }
+
+    #[test]
+    fn a_way_that_is_quick_again_is_noticed() {
+        let after = after([300].into_iter().chain([1; 60]));
+        assert_eq!(after, Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,257 @@
+//! What an error of the database means: which kind it is, what may pass, what was carried out,
+//! and whether the connection can be used again.
+
+use std::{error::Error as StdError, fmt};
+
+use sqlx::{
+    error::DatabaseError,
+    postgres::{PgDatabaseError, PgSeverity},
+};
+
+use crate::{Error, ErrorKind, store::connection::connecting};
+
+pub(super) fn held_up(error: Error) -> Error {
+    Error::caused(
+        ErrorKind::Conflict,
+        "another transaction has locked a row of this statement",
+        HeldUp(error),
+    )
+}
+
+/// Marks the errors of statements that were ended because they waited for a
+/// locked row.
+#[derive(Debug)]
+struct HeldUp(Error);
+
+impl fmt::Display for HeldUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for HeldUp {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(source: sqlx::Error) -> Self {
+        if let Some(message) = connecting::fault(&source) {
+            return Self::caused(ErrorKind::Setup, message, source);
+        }
+        let (kind, message) = match &source {
+            sqlx::Error::Database(error) if is_of_an_old_plan(&**error) => {
+                (ErrorKind::Conflict, "the table was changed")
+            }
+            sqlx::Error::Database(error) => {
+                of_sqlstate(error.code().as_deref().unwrap_or_default())
+            }
+            sqlx::Error::Configuration(_) => (ErrorKind::Setup, "the connection is misconfigured"),
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => {
+                (ErrorKind::Unavailable, "the database can't be reached")
+            }
+            _ => (
+                ErrorKind::Database,
+                "the database answered with something unexpected",
+            ),
+        };
+        Self::caused(kind, message, source)
+    }
+}
+
+/// The classes that this crate acts on; POSTGRES documentation, appendix A.
+fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
+    match code {
+        "40001" | "40P01" | "55P03" => (ErrorKind::Conflict, "another writer was in the way"),
+        "42P01" | "42703" | "42501" | "42P10" | "0A000" | "3D000" | "3F000" | "28000" | "28P01"
+        | "23502" | "22001" | "22P02" => (
+            ErrorKind::Setup,
+            "the table, its rights or the login do not fit",
+        ),
+        // Mostly of a character that the encoding of the database lacks.
+        "22P05" | "22021" => (
+            ErrorKind::Serialize,
+            "the database can't store a character of this text; its encoding should be UTF-8, and \
+             its column json rather than jsonb",
+        ),
+        "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P02" | "25P03" | "25P04" | "25006"
+        | "53100" | "53200" | "53300" => (
+            ErrorKind::Unavailable,
+            "the database can't serve at the moment",
+        ),
+        _ if code.starts_with("08") => (ErrorKind::Unavailable, "the connection was lost"),
+        _ => (ErrorKind::Database, "the database refused a statement"),
+    }
+}
+
+/// What a prepared statement answers would be of another type by now. Postgres
+/// has no code of its own for it, and translates the message.
+fn is_of_an_old_plan(error: &dyn DatabaseError) -> bool {
+    let routine = error
+        .try_downcast_ref::<PgDatabaseError>()
+        .and_then(PgDatabaseError::routine);
+    error.code().as_deref() == Some("0A000")
+        && routine.is_some_and(|routine| routine.starts_with("RevalidateCached"))
+}
+
+impl Error {
+    pub(crate) fn sqlstate(&self) -> Option<String> {
+        Some(self.sqlx_error()?.as_database_error()?.code()?.into_owned())
+    }
+
+    pub(super) fn is_canceled(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "57014")
+    }
+
+    /// Whether the statement was ended here, or by the server's `lock_timeout`,
+    /// because it waited for a lock.
+    pub(crate) fn is_of_a_lock(&self) -> bool {
+        self.is_held_up() || self.sqlstate().is_some_and(|code| code == "55P03")
+    }
+
+    /// Whether the statement was ended because it waited for a locked row. It
+    /// has changed nothing.
+    pub(crate) fn is_held_up(&self) -> bool {
+        StdError::source(self).is_some_and(<dyn StdError>::is::<HeldUp>)
+    }
+
+    /// Whether the connection has prepared its statements for a table that was
+    /// changed since.
+    pub(crate) fn is_of_an_old_plan(&self) -> bool {
+        self.sqlx_error()
+            .and_then(sqlx::Error::as_database_error)
+            .is_some_and(is_of_an_old_plan)
+    }
+
+    /// Whether a column is of another type than it was when the table was
+    /// looked at.
+    pub(crate) fn is_of_another_type(&self) -> bool {
+        match self.sqlx_error() {
+            Some(sqlx::Error::ColumnDecode { source, .. }) => {
+                source.to_string().starts_with("mismatched types")
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the table is not as it was found, and is to be looked at again.
+    pub(crate) fn is_of_a_changed_table(&self) -> bool {
+        self.misses_something() || self.is_of_an_old_plan() || self.is_of_another_type()
+    }
+
+    fn sqlx_error(&self) -> Option<&sqlx::Error> {
+        StdError::source(self)?.downcast_ref()
+    }
+
+    /// Whether others were in the way of the whole statement, or transaction,
+    /// which has changed nothing.
+    pub(crate) fn is_of_other_writers(&self) -> bool {
+        self.sqlstate()
+            .is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
+    }
+
+    /// Whether the server refused to go on under a stricter isolation level than
+    /// READ COMMITTED.
+    pub(in crate::store) fn is_of_the_isolation(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "40001")
+    }
+
+    /// Whether the server itself said that the statement failed. Without that
+    /// the statement may still be under way there, and be carried out later. A
+    /// pooler reports the loss of the server's connection in class 08.
+    pub(crate) fn is_of_the_server(&self) -> bool {
+        self.sqlstate().is_some_and(|code| !code.starts_with("08"))
+    }
+
+    /// With a foreign key from the column `user_id`, the application's users
+    /// lack the one of this login: deleted meanwhile, or never there.
+    pub(in crate::store) fn of_a_login(self, is_login: bool) -> Self {
+        let is_of_a_key = self.sqlstate().is_some_and(|code| code == "23503");
+        match is_login && is_of_a_key {
+            true => Self::caused(
+                ErrorKind::UnknownUser,
+                "a foreign key of the session table refuses this login; was the user deleted?",
+                self,
+            ),
+            false => self,
+        }
+    }
+
+    /// Whether the server had ended the connection because it idled, so that the
+    /// statement never arrived.
+    pub(crate) fn is_of_an_idle_connection(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "57P05")
+    }
+
+    /// Whether the connection is at fault, and another one may do.
+    pub(crate) fn is_of_the_connection(&self) -> bool {
+        self.is_unavailable() && !self.is_out_of_time()
+    }
+
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.kind() == ErrorKind::Unavailable
+    }
+
+    /// In the middle of a statement, whoever took the connection next would
+    /// wait for the rest of the answer, or for ever. And one to a primary that
+    /// became a standby stays open, and of no use, as one in a transaction that
+    /// somebody else left and that failed.
+    pub(super) fn spoils_the_connection(&self) -> bool {
+        let is_of_use = |code: String| code == "57014" || code.starts_with("53");
+        self.is_unavailable() && !self.sqlstate().is_some_and(is_of_use)
+    }
+
+    pub(crate) fn lacks_a_right(&self) -> bool {
+        self.sqlstate().is_some_and(|code| code == "42501")
+    }
+
+    /// Whether the table, a column, or a function for its type is not there.
+    pub(crate) fn misses_something(&self) -> bool {
+        self.sqlstate()
+            .is_some_and(|code| matches!(code.as_str(), "42P01" | "42703" | "42883" | "42804"))
+    }
+
+    /// Whether one row of a statement can be at fault for all of it: data
+    /// exceptions, violated constraints, triggers, limits, damaged values and
+    /// pages, and locks that were not granted.
+    ///
+    /// An error that ends the connection, such as those that a pooler sends, says
+    /// nothing about the outcome of the statement.
+    pub(crate) fn blames_a_row(&self) -> bool {
+        const CLASSES: [&str; 6] = ["22", "23", "44", "54", "P0", "XX"];
+        let is_of_a_row = |code: String| {
+            matches!(code.as_str(), "55P03" | "58030" | "58P01")
+                || CLASSES.iter().any(|class| code.starts_with(class))
+        };
+        let has_failed = || self.ended_the_statement_only();
+        self.is_held_up() || self.sqlstate().is_some_and(is_of_a_row) && has_failed()
+    }
+
+    /// Whether the server reports that it rolled the statement back, and goes on.
+    fn ended_the_statement_only(&self) -> bool {
+        self.sqlx_error()
+            .and_then(sqlx::Error::as_database_error)
+            .and_then(|error| error.try_downcast_ref::<PgDatabaseError>())
+            .is_some_and(|error| matches!(error.severity(), PgSeverity::Error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_the_server_ended_is_unavailable() {
+        for code in [
+            "57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "08006",
+        ] {
+            assert_eq!(of_sqlstate(code).0, ErrorKind::Unavailable, "{code}");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! What sessions ask of the store.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures_core::future::BoxFuture;
+use tokio::{runtime::Handle, sync::oneshot, time::timeout_at};
+
+use crate::{
+    Error, ErrorKind, Expiry, Login,
+    document::Document,
+    error::out_of_time,
+    expiry::{Absolute, Timeouts, Written},
+    id::{RowId, Token},
+    row::{Content, Row},
+    state::{NewIdWrite, Record, Saved, Source, Touch},
+    store::{
+        PgSessionStore,
+        batch::{
+            queue::Receipt,
+            statements::{InsertRow, LoadRow},
+        },
+        rows::{
+            orders::{NewIdOrder, SaveOrder, Write},
+            undo::Undelivered,
+        },
+        table::{columns::Columns, name::TableName},
+    },
+    telemetry::events,
+};
+
+impl PgSessionStore {
+    /// The database's time, as far as this process knows it: seconds since the
+    /// epoch, or minus infinity before it looked at the table.
+    pub(crate) fn now(&self) -> f64 {
+        let table = self.set_up().found();
+        table.map_or(f64::NEG_INFINITY, |table| table.clock.now())
+    }
+
+    /// Seconds by which an expiry may seem to be ahead: in a column without a
+    /// zone, the second of the two hours that clocks show twice in autumn.
+    pub(crate) fn zone_slack(&self) -> f64 {
+        let table = self.set_up().found();
+        match table.is_some_and(|table| !table.columns.expiry_has_time_zone()) {
+            true => 3600.0,
+            false => 0.0,
+        }
+    }
+
+    /// The live rows among these.
+    pub(crate) async fn load_rows(&self, ids: &[RowId]) -> Result<Vec<Arc<Row>>, Error> {
+        let receipts: Vec<_> = ids
+            .iter()
+            .map(|id| self.shared.writer.load.submit(LoadRow(id.clone())))
+            .collect();
+        let mut rows = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            rows.extend(receipt.answer().await?);
+        }
+        Ok(rows)
+    }
+
+    /// Whether the session still has this id.
+    pub(crate) async fn is_live(&self, id: RowId) -> Result<bool, Error> {
+        let rows = self.load_rows(&[id]).await?;
+        Ok(rows.iter().any(|row| row.successor().is_none()))
+    }
+
+    /// A row for a session that this request began, under a token that was
+    /// never used before.
+    ///
+    /// If the future is dropped, or the time is up, the row is deleted again
+    /// once its insert is through: nobody has its token.
+    pub(crate) async fn insert(
+        &self,
+        document: Arc<Document>,
+        timeouts: Arc<Timeouts>,
+    ) -> Result<(Token, Arc<Row>), Error> {
+        let token = self.format().new_token()?;
+        let id = self.row_id(&token);
+        let insert = UnsentRow {
+            insert: Some(Box::pin(self.clone().insert_new(
+                id.clone(),
+                document,
+                timeouts,
+            ))),
+            undelivered: Some(Undelivered::row(&self.shared.writer, id)),
+        };
+        let deadline = self.set_up().database.deadline();
+        let row = timeout_at(deadline, insert)
+            .await
+            .unwrap_or_else(|_| Err(out_of_time()))?;
+        Ok((token, row))
+    }
+
+    async fn insert_new(
+        self,
+        id: RowId,
+        document: Arc<Document>,
+        timeouts: Arc<Timeouts>,
+    ) -> Result<Arc<Row>, Error> {
+        let table = self.set_up().table().await?;
+        self.check_timeouts(&timeouts)?;
+        let has_created = table.columns.has_created();
+        let extent = timeouts.extent_of_new(&document.meta(), has_created);
+        let content = Content::from(document);
+        let order = InsertRow {
+            id: id.clone(),
+            text: Arc::clone(&content.text),
+            extent,
+        };
+        let written = self.insert_row(order).await?;
+        events::began(self.meter(), &self.format().handle(&id));
+        let times = table.columns.times_of_new(written);
+        Ok(Arc::new(Row::written(id, content, times)))
+    }
+
+    /// Sent once more when the server ended the connection: the id is nobody
+    /// else's, so a row that is there by then is ours. Not without the server's
+    /// word: an insert that is still under way could bring the session back
+    /// after its end.
+    async fn insert_row(&self, order: InsertRow) -> Result<Written, Error> {
+        let insert = &self.shared.writer.insert;
+        let first = insert.submit(order.clone()).outcome().await;
+        match first {
+            Ok(written) => written.ok_or_else(id_exists),
+            Err(error) if error.kind() == ErrorKind::Unavailable && error.is_of_the_server() => {
+                self.insert_again(order).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn insert_again(&self, order: InsertRow) -> Result<Written, Error> {
+        let id = order.id.clone();
+        match self.shared.writer.insert.submit(order).outcome().await? {
+            Some(written) => Ok(written),
+            None => self
+                .load_rows(&[id])
+                .await?
+                .first()
+                .map(|row| Written::of(row.times))
+                .ok_or_else(Error::ended),
+        }
+    }
+
+    /// Saves what a request did, or only moves the expiry where it did
+    /// nothing.
+    pub(crate) async fn save(
+        &self,
+        base: Arc<Row>,
+        record: Record,
+        timeouts: Arc<Timeouts>,
+        touch: Touch,
+    ) -> Result<Saved, Error> {
+        let (answer, receipt) = self.receipt();
+        let id = base.id.clone();
+        let order = SaveOrder {
+            base,
+            record,
+            touch,
+            timeouts,
+            forwarded: None,
+            deadline: receipt.deadline(),
+            answer,
+        };
+        self.shared.queues.submit(id, Write::Save(order));
+        receipt.answer().await
+    }
+
+    /// Gives the session a new token; the old one opens nothing any more.
+    pub(crate) async fn new_id(
+        &self,
+        write: NewIdWrite,
+        timeouts: Arc<Timeouts>,
+    ) -> Result<(Token, Arc<Row>), Error> {
+        let token = self.format().new_token()?;
+        let new_id = self.row_id(&token);
+        // In order with what else is done to the row that there is.
+        let queue = match &write.source {
+            Source::Row(id) => id.clone(),
+            Source::Nothing(_) => new_id.clone(),
+        };
+        let (answer, receipt) = self.receipt();
+        let order = NewIdOrder {
+            write,
+            timeouts,
+            new_id,
+            deadline: receipt.deadline(),
+            answer,
+        };
+        self.shared.queues.submit(queue, Write::NewId(order));
+        // Dropped here, or too late, the new id is undone.
+        let (outcome, undelivered) = receipt.answer().await?;
+        let row = outcome?;
+        undelivered.delivered();
+        Ok((token, row))
+    }
+
+    /// Deletes the row, and returns whether there was one. That there was none is no
+    /// error. The deletion is queued before this returns.
+    pub(crate) fn destroy_row(
+        &self,
+        id: RowId,
+    ) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
+        let (answer, receipt) = self.receipt();
+        self.shared.queues.submit(id, Write::Destroy(answer));
+        receipt.answer()
+    }
+
+    /// For what is answered within the timeout, whatever it waits for.
+    fn receipt<T>(&self) -> (oneshot::Sender<Result<T, Error>>, Receipt<T>) {
+        let (answer, receipt) = oneshot::channel();
+        (
+            answer,
+            Receipt::new(receipt, self.set_up().database.deadline()),
+        )
+    }
+
+    pub(crate) fn check_timeouts(&self, timeouts: &Timeouts) -> Result<(), Error> {
+        match timeouts.absolute {
+            Absolute::After(_) => self.check_found(Columns::check_created),
+            Absolute::WherePossible | Absolute::Off => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_login(&self, login: &Login) -> Result<(), Error> {
+        self.check_found(|columns, name| columns.check_login(login, name))
+    }
+
+    pub(crate) fn check_expiry(&self, expiry: Expiry) -> Result<(), Error> {
+        self.check_found(|columns, name| columns.check_expiry(expiry, name))
+    }
+
+    fn check_found(
+        &self,
+        check: impl FnOnce(&Columns, &TableName) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let found = self.set_up().found();
+        found.map_or(Ok(()), |table| check(&table.columns, &table.name))
+    }
+}
+
+/// An insert that goes on in a task of its own if it is dropped.
+struct UnsentRow {
+    insert: Option<BoxFuture<'static, Result<Arc<Row>, Error>>>,
+    undelivered: Option<Undelivered>,
+}
+
+impl Future for UnsentRow {
+    type Output = Result<Arc<Row>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let insert = self.insert.as_mut().expect("not polled after it was ready");
+        let outcome = ready!(insert.as_mut().poll(cx));
+        self.insert = None;
+        let is_open = outcome
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Unavailable);
+        if let (false, Some(undelivered)) = (is_open, self.undelivered.take()) {
+            undelivered.delivered();
+        }
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for UnsentRow {
+    fn drop(&mut self) {
+        let (insert, undelivered) = (self.insert.take(), self.undelivered.take());
+        if let (Some(insert), Some(undelivered), Ok(runtime)) =
+            (insert, undelivered, Handle::try_current())
+        {
+            runtime.spawn(async move {
+                drop(insert.await);
+                drop(undelivered);
+            });
+        }
+    }
+}
+
+fn id_exists() -> Error {
+    Error::new(
+        ErrorKind::Database,
+        "a row with the id of a fresh token exists already",
+    )
+}

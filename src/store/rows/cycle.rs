@@ -1,0 +1,464 @@
+//! A new id for a session: copy the row and leave a forwarding under the old
+//! id, in one transaction. Never `UPDATE id`: Citus refuses it. A login works
+//! the same way, and can also begin a session.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::{PgConnection, Row as _};
+
+use crate::{
+    Error, ErrorKind,
+    document::Document,
+    expiry::{FORWARDING, Timeouts, Times, Written, moved_grace_left},
+    format::OldId,
+    id::RowId,
+    login::{Data, Login, SessionLimit},
+    row::{Content, Row, successor_of},
+    state::{Source, changes::Changes},
+    store::{
+        batch::statements::LoadRow,
+        connection::transaction::begin as begin_transaction,
+        rows::{
+            Writer,
+            orders::NewIdOrder,
+            steps::{delete, insert, lock_with_device, of_row},
+            undo::{Commit, Made, Undelivered},
+            user_limit::{self, Ended},
+        },
+        table::{statements::Table, timestamp::Instant},
+    },
+    telemetry::{Operation, events},
+};
+
+/// Attempts to commit a new id, in spite of deadlocks and lost connections.
+const MAX_ATTEMPTS: usize = 3;
+
+/// The input of each attempt. The changes are replayed on the locked row.
+pub(in crate::store) struct Plan {
+    source: Source,
+    pub(in crate::store) new_id: RowId,
+    pub(in crate::store) timeouts: Arc<Timeouts>,
+    changes: Mutex<Changes>,
+    pub(in crate::store) login: Option<Arc<Login>>,
+    /// What the request sees, see [`begin_separately`].
+    seen: Arc<Document>,
+    /// See [`NewIdWrite`](crate::state::NewIdWrite).
+    may_begin_separately: bool,
+    limit: Option<SessionLimit>,
+    deadline: tokio::time::Instant,
+    /// What the transaction may have committed, see [`Undelivered`].
+    pub(in crate::store) commit: Arc<Commit>,
+}
+
+/// The sessions that a login ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    /// Because of [`Login::end_others`].
+    others: u64,
+    /// Because of the limit, if there is one.
+    surplus: Option<Ended>,
+}
+
+impl Writer {
+    pub(in crate::store) async fn reissue_row(self: &Arc<Self>, order: NewIdOrder) {
+        let plan = Arc::new(Plan {
+            source: order.write.source,
+            new_id: order.new_id,
+            timeouts: order.timeouts,
+            changes: Mutex::new(order.write.changes),
+            login: order.write.login,
+            seen: order.write.seen,
+            may_begin_separately: order.write.may_begin_separately,
+            limit: self.set_up.limit,
+            deadline: order.deadline,
+            commit: Arc::default(),
+        });
+        let outcome = self.reissue_until_settled(&plan).await;
+        let outcome = outcome.map(|(row, ends)| {
+            self.report(&plan, ends);
+            row
+        });
+        let undelivered = Undelivered::new_id(self, plan.new_id.clone(), Arc::clone(&plan.commit));
+        // A cancelled request no longer waits for the result.
+        drop(order.answer.send(Ok((outcome, undelivered))));
+    }
+
+    /// Once it is committed.
+    fn report(self: &Arc<Self>, plan: &Plan, ends: Ends) {
+        let (meter, format) = (&self.set_up.database.meter, &self.set_up.format);
+        let id = format.handle(&plan.new_id);
+        match (&plan.login, &plan.source) {
+            (None, Source::Row(old)) => events::got_a_new_id(meter, &format.handle(old), &id),
+            (Some(_), _) => events::signed_in(meter, &id),
+            (None, Source::Nothing(_)) => events::began(meter, &id),
+        }
+        if ends.others > 0 {
+            events::ended_by_a_login(meter, ends.others);
+        }
+        if let (Some(ended), Some(limit), Some(user_id)) = (ends.surplus, plan.limit, plan.user()) {
+            if ended.sessions > 0 {
+                events::ended_at_the_limit(meter, ended.sessions, limit.sessions);
+            }
+            if ended.is_a_part {
+                self.end_surplus(user_id, limit);
+            }
+        }
+    }
+
+    /// Ends what a login left of a user's sessions beyond the limit, in a task
+    /// and in batches. If the process ends before, the user's next login goes on.
+    fn end_surplus(self: &Arc<Self>, user_id: Arc<str>, limit: SessionLimit) {
+        if !self.surplus().insert(Arc::clone(&user_id)) {
+            return;
+        }
+        let surplus = Surplus {
+            writer: Arc::clone(self),
+            user_id,
+            limit,
+        };
+        tokio::spawn(surplus.end());
+    }
+
+    /// What was committed. After a lost connection it isn't known what that
+    /// ended.
+    async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<(Arc<Row>, Ends), Error> {
+        let mut doubt = false;
+        for attempt in 1.. {
+            let error = match self.attempt_reissue(Arc::clone(plan)).await {
+                Ok((row, ends)) => return Ok((Arc::new(row), ends)),
+                Err(error) => error.of_a_login(plan.login.is_some()),
+            };
+            doubt |= error.kind() == ErrorKind::Unavailable;
+            if doubt && let Some(row) = self.already_reissued(plan).await {
+                return Ok((row, Ends::default()));
+            }
+            let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable)
+                || error.is_of_a_changed_table();
+            if !may_pass || error.is_out_of_time() || attempt == MAX_ATTEMPTS {
+                return Err(error);
+            }
+        }
+        Err(Error::ended())
+    }
+
+    /// Loads the row of the new id. If the connection was lost during the
+    /// commit, the row shows whether it succeeded: no other process can have
+    /// made this id.
+    async fn already_reissued(&self, plan: &Plan) -> Option<Arc<Row>> {
+        self.load
+            .submit(LoadRow(plan.new_id.clone()))
+            .outcome()
+            .await
+            .ok()?
+    }
+
+    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<(Row, Ends), Error> {
+        self.set_up
+            .serve(
+                plan.deadline,
+                self.set_up.call(Operation::Cycle),
+                |table, connection| Box::pin(reissue(table, connection, plan)),
+            )
+            .await
+    }
+}
+
+/// Locks the user before the row, so that two logins of a user can't deadlock.
+async fn reissue(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    plan: Arc<Plan>,
+) -> Result<(Row, Ends), Error> {
+    if let Some(login) = &plan.login {
+        table.columns.check_login(login, &table.name)?;
+    }
+    let mut transaction = begin_transaction(connection).await?;
+    let login = plan.login.as_deref();
+    let mut made = Made::Begun;
+    if let Some(login) = login.filter(|login| plan.limit.is_some() || login.ends_others()) {
+        user_limit::lock(&table, &mut transaction, login.user_id()).await?;
+    }
+    let row = match &plan.source {
+        Source::Row(id) => move_on(&table, &mut transaction, &plan, id, &mut made).await?,
+        Source::Nothing(document) => {
+            begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
+        }
+    };
+    // The others would count for the limit.
+    let others = match login.filter(|login| login.ends_others()) {
+        Some(login) => {
+            let (user, this) = (login.user_id(), row.id.as_str());
+            user_limit::end_others(&table, &mut transaction, user, this).await?
+        }
+        None => 0,
+    };
+    let surplus = match login.zip(plan.limit) {
+        Some((login, limit)) => {
+            let user = login.user_id();
+            Some(user_limit::enforce(&table, &mut transaction, limit, user, &row.id).await?)
+        }
+        None => None,
+    };
+    plan.commit.sent(made);
+    // If the future is dropped here, the outcome is unknown, and the new id
+    // will be undone.
+    transaction.commit().await?;
+    Ok((row, Ends { others, surplus }))
+}
+
+/// The task that ends what a user has beyond the limit. One at a time in this
+/// process; others may do the same.
+struct Surplus {
+    writer: Arc<Writer>,
+    user_id: Arc<str>,
+    limit: SessionLimit,
+}
+
+impl Surplus {
+    async fn end(self) {
+        loop {
+            match self.end_batch().await {
+                Ok(ended) => {
+                    if ended.sessions > 0 {
+                        let meter = &self.writer.set_up.database.meter;
+                        events::ended_at_the_limit(meter, ended.sessions, self.limit.sessions);
+                    }
+                    if !ended.is_a_part {
+                        return;
+                    }
+                }
+                // It may stay so for long, and the next login goes on.
+                Err(error) => {
+                    return tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the sessions of a user beyond the limit could not be ended"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn end_batch(&self) -> Result<Ended, Error> {
+        let set_up = &self.writer.set_up;
+        let mut attempt = 1;
+        loop {
+            let (limit, user_id) = (self.limit, Arc::clone(&self.user_id));
+            let batch = set_up.ask(None, Operation::Manage, |table, connection| {
+                Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
+            });
+            match batch.await {
+                Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Drop for Surplus {
+    fn drop(&mut self) {
+        self.writer.surplus().remove(&self.user_id);
+    }
+}
+
+async fn move_on(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    id: &RowId,
+    made: &mut Made,
+) -> Result<Row, Error> {
+    let (row, device) = lock_with_device(table, connection, id).await?;
+    if row.successor().is_some() {
+        return begin_separately(table, connection, plan, &row).await;
+    }
+    let document = plan.replay(&row)?;
+    let copied = match &plan.login {
+        None => copy(table, connection, plan, &row, document).await?,
+        // What the application keeps in columns of its own is data, too.
+        Some(login) if login.data == Data::IsDropped => {
+            begin(table, connection, plan, Arc::new(document)).await?
+        }
+        Some(login) => copy_for(login, table, connection, plan, &row, document).await?,
+    };
+    match table.old_id {
+        OldId::Forwards => forward(table, connection, plan, &row).await?,
+        OldId::IsDeleted => delete(table, connection, id).await?,
+    }
+    *made = Made::Moved {
+        before: Box::new(row),
+        device,
+        after: Box::new(copied.clone()),
+    };
+    Ok(copied)
+}
+
+/// Begins a separate session for a login whose session got a new id since the
+/// request loaded it.
+///
+/// Only another response carries the token of that id, and it may be lost: if a
+/// browser submits a login form twice, it drops the first response. So the
+/// login begins a session with what its request saw. It never restores data of
+/// a session that was destroyed since.
+///
+/// # Errors
+///
+/// If the request is not a login, if its changes fit the row alone or it returns
+/// what they make of it, or if the session was destroyed.
+async fn begin_separately(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    old: &Row,
+) -> Result<Row, Error> {
+    let Some(login) = plan.login.as_ref().filter(|_| plan.may_begin_separately) else {
+        return Err(moved(old.times));
+    };
+    let successor = old.successor().ok_or_else(Error::ended)?;
+    if login.data != Data::IsDropped && !exists(table, connection, successor).await? {
+        return Err(moved(old.times));
+    }
+    begin(table, connection, plan, Arc::clone(&plan.seen)).await
+}
+
+/// For a request under an id that only forwards. Another attempt is worth it as
+/// soon as that id counts as unknown.
+pub(in crate::store) fn moved(old: Times) -> Error {
+    moved_grace_left(old).map_or_else(Error::ended, Error::moved)
+}
+
+/// Follows a session from id to id. Returns whether it still exists.
+async fn exists(
+    table: &Table,
+    connection: &mut PgConnection,
+    mut id: RowId,
+) -> Result<bool, Error> {
+    loop {
+        let query = table.load.one.query().bind(id.as_str());
+        let Some(row) = query.fetch_optional(&mut *connection).await? else {
+            return Ok(false);
+        };
+        let text: Option<String> = row.try_get(1)?;
+        match text.and_then(|text| successor_of(table.layout, &text)) {
+            Some(successor) => id = successor,
+            None => return Ok(true),
+        }
+    }
+}
+
+impl Plan {
+    fn replay(&self, row: &Row) -> Result<Document, Error> {
+        let mut document = Document::clone(row.document().ok_or_else(Error::ended)?);
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.replay_caught(&mut document)?;
+        Ok(document)
+    }
+
+    pub(in crate::store) fn user(&self) -> Option<Arc<str>> {
+        Some(self.login.as_ref()?.user_id().into())
+    }
+
+    /// The document that forwards late saves from the old id. If the login
+    /// dropped the data, it forwards nowhere: late changes belong to the
+    /// dropped data.
+    pub(in crate::store) fn forwarding(&self, old: &Row) -> Document {
+        match &self.login {
+            Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),
+            login => {
+                let is_another = |login: &Arc<Login>| old.user.as_deref() != Some(login.user_id());
+                let gets_another = login.as_ref().is_some_and(is_another);
+                Document::forwarding_to(self.new_id.as_str(), gets_another)
+            }
+        }
+    }
+}
+
+pub(in crate::store) async fn copy(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    row: &Row,
+    document: Document,
+) -> Result<Row, Error> {
+    let extent = plan.timeouts.extent(&document.meta(), row.times.created);
+    let content = Content::from(Arc::new(document));
+    insert(table, connection, &row.id, &plan.new_id, &content, extent).await?;
+    let times = row.times.moved(Written::at(row.times.now, extent));
+    Ok(Row::written(plan.new_id.clone(), content, times).of(row.user.clone()))
+}
+
+/// The session begins anew, but for what it holds.
+pub(in crate::store) async fn copy_for(
+    login: &Login,
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    row: &Row,
+    document: Document,
+) -> Result<Row, Error> {
+    let now = row.times.now;
+    let created = table.columns.has_created().then_some(now);
+    let extent = plan.timeouts.extent(&document.meta(), created);
+    let content = Content::from(Arc::new(document));
+    of_row(
+        &table.reissue.login_copy,
+        &row.id,
+        &plan.new_id,
+        &content,
+        extent,
+    )
+    .bind(login.user_id())
+    .bind(login.device_text())
+    .execute(connection)
+    .await?;
+    let times = table.columns.times_of_new(Written::at(now, extent));
+    Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
+}
+
+/// A session that begins with its login.
+pub(in crate::store) async fn begin(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    document: Arc<Document>,
+) -> Result<Row, Error> {
+    let login = plan.login.as_deref().ok_or_else(Error::ended)?;
+    let has_created = table.columns.has_created();
+    let extent = plan.timeouts.extent_of_new(&document.meta(), has_created);
+    let content = Content::from(document);
+    let expires: Instant = table
+        .reissue
+        .login_insert
+        .query_scalar()
+        .bind(plan.new_id.as_str())
+        .bind(&*content.text)
+        .bind(extent.ttl)
+        .bind(extent.until)
+        .bind(login.user_id())
+        .bind(login.device_text())
+        .fetch_one(connection)
+        .await?;
+    let written = Written {
+        now: table.clock.now(),
+        expires: expires.0,
+    };
+    let times = table.columns.times_of_new(written);
+    Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
+}
+
+pub(in crate::store) async fn forward(
+    table: &Table,
+    connection: &mut PgConnection,
+    plan: &Plan,
+    row: &Row,
+) -> Result<(), Error> {
+    table
+        .reissue
+        .forward
+        .query()
+        .bind(row.id.as_str())
+        .bind(plan.forwarding(row).to_text())
+        .bind(FORWARDING.as_secs_f64())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

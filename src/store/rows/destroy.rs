@@ -1,0 +1,91 @@
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+
+use crate::{
+    Error,
+    id::RowId,
+    row::successor_of,
+    store::{
+        batch::{execute::Entry as _, statements::DestroyRow},
+        connection::transaction::begin,
+        rows::Writer,
+        table::statements::Table,
+    },
+    telemetry::{Operation, events},
+};
+
+/// How often deadlocks and the like are tried again.
+const MAX_ATTEMPTS: u32 = 3;
+
+impl Writer {
+    /// Deletes the row, and returns whether there was a live session. If the row
+    /// is a forwarding, the successor is deleted: the visitor meant this session,
+    /// not this id.
+    pub(in crate::store) async fn destroy_row(self: &Arc<Self>, id: &RowId) -> Result<bool, Error> {
+        let order = DestroyRow {
+            id: id.clone(),
+            even_forwarding: false,
+        };
+        let ended = match self.destroy.submit(order).outcome().await? {
+            Some(deleted) => deleted.was_alive.then(|| id.clone()),
+            // There is no row, or one that may be a forwarding.
+            None => self.destroy_where_it_leads(id).await?,
+        };
+        if let Some(ended) = &ended {
+            let meter = &self.set_up.database.meter;
+            events::ended(meter, &self.set_up.format.handle(ended));
+        }
+        Ok(ended.is_some())
+    }
+
+    /// Returns the id of the live session that ended.
+    async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<RowId>, Error> {
+        let deadline = self.set_up.database.deadline();
+        let mut attempt = 1;
+        loop {
+            let id = id.clone();
+            let call = self.set_up.call(Operation::Destroy);
+            let outcome = self.set_up.serve(deadline, call, |table, connection| {
+                Box::pin(destroy_chain(table, connection, id))
+            });
+            match outcome.await {
+                Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Deletes a forwarding and what it leads to in one transaction. If the
+/// successor could not be deleted without it, nothing would lead there any more,
+/// and the next attempt would miss a session that is alive.
+async fn destroy_chain(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    id: RowId,
+) -> Result<Option<RowId>, Error> {
+    let mut transaction = begin(connection).await?;
+    let mut ended = None;
+    let mut next = Some(id);
+    while let Some(id) = next {
+        let order = DestroyRow {
+            id,
+            even_forwarding: true,
+        };
+        let query = table.destroy.one.query().bind(order.id.as_str());
+        let query = order.bind_one(query);
+        let Some(row) = query.fetch_optional(&mut *transaction).await? else {
+            break;
+        };
+        let deleted = order.answer(&row, &table)?;
+        next = deleted
+            .text
+            .and_then(|text| successor_of(table.layout, &text));
+        if next.is_none() && deleted.was_alive {
+            ended = Some(order.id);
+        }
+    }
+    transaction.commit().await?;
+    Ok(ended)
+}

@@ -1,0 +1,190 @@
+//! The queue of each session: what one process does to one row happens in
+//! order, and what waits meanwhile is saved together.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+use tracing::Instrument as _;
+
+use crate::{
+    Error,
+    id::RowId,
+    row::Row,
+    store::rows::{
+        Writer,
+        orders::{NewIdOrder, SaveOrder, Write},
+    },
+    telemetry::{Origin, writing},
+};
+
+type Queued = (Write, Origin);
+
+/// The queues of the sessions whose rows are written, shared by all clones of a
+/// store.
+pub(crate) struct SessionQueues {
+    pub(in crate::store) writer: Arc<Writer>,
+    /// A session is in here as long as a task works on its row.
+    open: Mutex<HashMap<RowId, Vec<Queued>>>,
+}
+
+impl SessionQueues {
+    pub(in crate::store) fn new(writer: Arc<Writer>) -> Arc<Self> {
+        Arc::new(Self {
+            writer,
+            open: Mutex::default(),
+        })
+    }
+
+    /// Queues the write behind the earlier ones of its session. It is carried
+    /// out also when nobody waits for the answer any more.
+    pub(in crate::store) fn submit(self: &Arc<Self>, id: RowId, write: Write) {
+        let starts = {
+            let mut queues = self.open();
+            let starts = !queues.contains_key(&id);
+            let queue = queues.entry(id.clone()).or_default();
+            queue.push((write, Origin::current()));
+            starts
+        };
+        if starts {
+            let worker = Worker {
+                queues: Arc::clone(self),
+                id,
+                queue: QueueState::Open,
+            };
+            tokio::spawn(worker.work());
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<RowId, Vec<Queued>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that waits for this session; with nothing left its queue is closed.
+    fn take(&self, id: &RowId) -> Option<Vec<Queued>> {
+        let mut queues = self.open();
+        let waiting = std::mem::take(queues.get_mut(id)?);
+        if waiting.is_empty() {
+            queues.remove(id);
+            return None;
+        }
+        Some(waiting)
+    }
+}
+
+/// The one task that works on a session's row, until its queue is closed.
+struct Worker {
+    queues: Arc<SessionQueues>,
+    id: RowId,
+    queue: QueueState,
+}
+
+#[derive(PartialEq)]
+enum QueueState {
+    Open,
+    /// Another task may have opened it anew.
+    Closed,
+}
+
+impl Worker {
+    async fn work(mut self) {
+        let mut latest = None;
+        while let Some(writes) = self.take() {
+            for (step, origins) in steps(writes) {
+                let span = writing(&origins);
+                latest = self.take_step(step, latest).instrument(span).await;
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Vec<Queued>> {
+        let writes = self.queues.take(&self.id);
+        if writes.is_none() {
+            self.queue = QueueState::Closed;
+        }
+        writes
+    }
+
+    /// Answers with the row as it is now, where that is known.
+    async fn take_step(&self, step: Step, latest: Option<Arc<Row>>) -> Option<Arc<Row>> {
+        let writer = &self.queues.writer;
+        match step {
+            Step::Saves(orders) => {
+                let (latest, forwarded) = writer.save_all(&self.id, latest, orders).await;
+                for (successor, order) in forwarded {
+                    self.queues.submit(successor, Write::Save(order));
+                }
+                latest
+            }
+            Step::Destroy(answer) => {
+                let destroyed = Box::pin(writer.destroy_row(&self.id)).await;
+                // A cancelled request no longer waits for the result.
+                drop(answer.send(destroyed));
+                None
+            }
+            Step::NewId(order) => {
+                writer.reissue_row(order).await;
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// When a runtime stops the task, those who wait get their answer by the
+    /// drop of their queue.
+    fn drop(&mut self) {
+        if self.queue == QueueState::Open {
+            self.queues.open().remove(&self.id);
+        }
+    }
+}
+
+/// What can be done with one statement, or one transaction.
+enum Step {
+    Saves(Vec<SaveOrder>),
+    Destroy(oneshot::Sender<Result<bool, Error>>),
+    NewId(NewIdOrder),
+}
+
+/// Each with those who wait for it.
+fn steps(writes: Vec<Queued>) -> Vec<(Step, Vec<Origin>)> {
+    let mut steps: Vec<(Step, Vec<Origin>)> = Vec::new();
+    for (write, origin) in writes {
+        let step = match (write, steps.last_mut()) {
+            (Write::Save(order), Some((Step::Saves(orders), origins))) => {
+                orders.push(order);
+                origins.push(origin);
+                continue;
+            }
+            (Write::Save(order), _) => Step::Saves(vec![order]),
+            (Write::Destroy(answer), _) => Step::Destroy(answer),
+            (Write::NewId(order), _) => Step::NewId(order),
+        };
+        steps.push((step, vec![origin]));
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::PgPool;
+
+    use super::*;
+    use crate::PgSessionStore;
+
+    /// It is moved to where it runs, for each save.
+    #[tokio::test]
+    async fn the_task_of_a_save_is_small() {
+        let pool = PgPool::connect_lazy("postgres:///").expect("a URL");
+        let worker = Worker {
+            queues: Arc::clone(&PgSessionStore::new(pool).shared.queues),
+            id: RowId::from("id".to_owned()),
+            queue: QueueState::Closed,
+        };
+        let octets = size_of_val(&worker.work());
+        assert!(octets < 4096, "{octets} octets");
+    }
+}

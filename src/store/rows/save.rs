@@ -1,0 +1,433 @@
+//! Saving: replay on the newest row, compare and swap, and again if another
+//! writer was faster.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    Error, ErrorKind,
+    document::Document,
+    error::out_of_time,
+    expiry::{Extent, Written},
+    id::RowId,
+    jitter::random_fraction,
+    row::{Content, Row},
+    state::{Saved, Touch},
+    store::{
+        batch::statements::{LoadRow, SaveRow, TouchRow},
+        rows::{Writer, cycle::moved, orders::SaveOrder},
+    },
+    telemetry::Meter,
+};
+
+/// Attempts that follow each other at once; later ones pause, so that writers
+/// in several processes do not keep step.
+const EAGER_ATTEMPTS: u32 = 2;
+const MAX_PAUSE: Duration = Duration::from_millis(20);
+
+/// How an attempt to write the row ended.
+enum Attempt {
+    Written(Arc<Row>),
+    /// Another writer moved the expiry, or ended the session; this is what was
+    /// known of the row before.
+    Untouched(Arc<Row>),
+    /// The row is not what was compared with.
+    Lost,
+    /// The connection was lost before the answer.
+    InDoubt(Error),
+    Failed(Error),
+}
+
+impl Writer {
+    /// Saves all orders with one statement and answers each. Returns the row as it
+    /// is now, where that is known, and the orders that follow the session to its
+    /// new id, for that one's queue.
+    pub(in crate::store) async fn save_all(
+        &self,
+        id: &RowId,
+        latest: Option<Arc<Row>>,
+        mut orders: Vec<SaveOrder>,
+    ) -> (Option<Arc<Row>>, Vec<(RowId, SaveOrder)>) {
+        let base = newest(id, latest, &orders);
+        let outcome = self.save_until_won(id, base, &mut orders).await;
+        match outcome {
+            Ok(Place::Here(row)) => {
+                answer_all(orders, &Ok(Saved::Here(Arc::clone(&row))));
+                (self.remember(row), Vec::new())
+            }
+            Ok(Place::Untouched(row)) => {
+                answer_all(orders, &Ok(Saved::Untouched(row)));
+                (None, Vec::new())
+            }
+            Ok(Place::Forwarded(row)) => (None, forwarded(&row, orders)),
+            Err(error) => {
+                answer_all(orders, &Err(error));
+                (None, Vec::new())
+            }
+        }
+    }
+
+    async fn save_until_won(
+        &self,
+        id: &RowId,
+        mut base: Option<Arc<Row>>,
+        orders: &mut Vec<SaveOrder>,
+    ) -> Result<Place, Error> {
+        let mut doubt = None;
+        for lost in 1.. {
+            let_go(orders)?;
+            let (row, age) = match base.take() {
+                Some(row) => (row, Age::Remembered),
+                None => (self.reload(id).await?, Age::Fresh),
+            };
+            row.document().ok_or_else(unreadable)?;
+            if row.successor().is_some() {
+                return Ok(Place::Forwarded(row));
+            }
+            let draft = match compose(&row, age, orders, self.meter()) {
+                Composed::Draft(draft) => draft,
+                Composed::Nothing => return Ok(Place::Here(row)),
+                Composed::Misfit => continue,
+            };
+            if age == Age::Remembered && draft.is_undone() {
+                continue;
+            }
+            let until = until(orders);
+            match (self.attempt(&row, draft, until).await, doubt.take()) {
+                (Attempt::Written(row), _) => return Ok(Place::Here(row)),
+                (Attempt::Untouched(row), _) => return Ok(Place::Untouched(row)),
+                (Attempt::Failed(error), _)
+                | (Attempt::Lost, Some(error))
+                | (Attempt::InDoubt(error), Some(_)) => return Err(error),
+                (Attempt::InDoubt(error), None) => {
+                    base = Some(self.settle(&row, &error).await?);
+                    doubt = Some(error);
+                }
+                (Attempt::Lost, None) => {
+                    self.try_again(orders)?;
+                    pause(lost).await;
+                }
+            }
+        }
+        Err(lost_too_often())
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.set_up.database.meter
+    }
+
+    /// # Errors
+    ///
+    /// When nobody waits for another attempt.
+    fn try_again(&self, orders: &[SaveOrder]) -> Result<(), Error> {
+        self.meter().lost_to_another_writer();
+        match is_the_last(orders) {
+            true => Err(lost_too_often()),
+            false => Ok(()),
+        }
+    }
+
+    async fn reload(&self, id: &RowId) -> Result<Arc<Row>, Error> {
+        let row = self.load.submit(LoadRow(id.clone())).outcome().await?;
+        row.ok_or_else(Error::ended)
+    }
+
+    /// Where the server said that the statement failed, and the row still is
+    /// what was compared with, the statement can be sent again, once. Without the
+    /// server's word the first one may still wait there for a lock: it could
+    /// be carried out a second time as soon as the row holds the same text
+    /// again, and bring back what others had removed meanwhile. Anything else
+    /// that the row holds stays in doubt: also the new text, which may be the
+    /// equal change of another request.
+    async fn settle(&self, row: &Row, error: &Error) -> Result<Arc<Row>, Error> {
+        if !error.is_of_the_server() {
+            return Err(error.clone());
+        }
+        match self.load.submit(LoadRow(row.id.clone())).outcome().await {
+            Ok(Some(now)) if now.text == row.text => Ok(now),
+            _ => Err(error.clone()),
+        }
+    }
+
+    async fn attempt(&self, row: &Row, draft: Draft, until: Instant) -> Attempt {
+        let outcome = match (draft.is_changed, draft.extent) {
+            (true, extent) => self.write(row, &draft.content.text, extent, until).await,
+            (false, Some(extent)) => return self.move_expiry(row, extent, until).await,
+            (false, None) => return Attempt::Written(Arc::new(row.clone())),
+        };
+        match outcome {
+            Ok(Some(written)) => {
+                let times = match draft.extent {
+                    Some(_) => row.times.moved(written),
+                    None => row.times.kept(written),
+                };
+                let written = Row::written(row.id.clone(), draft.content, times);
+                Attempt::Written(Arc::new(written.of(row.user.clone())))
+            }
+            Ok(None) => Attempt::Lost,
+            Err(error) => failed(error),
+        }
+    }
+
+    async fn write(
+        &self,
+        row: &Row,
+        text: &Arc<str>,
+        extent: Option<Extent>,
+        until: Instant,
+    ) -> Result<Option<Written>, Error> {
+        let table = self.set_up.table().await?;
+        let order = SaveRow {
+            id: row.id.clone(),
+            digest: table.digest(row.text.as_deref().unwrap_or_default()),
+            text: Arc::clone(text),
+            extent,
+        };
+        self.save.submit_until(until, order).outcome().await
+    }
+
+    /// A touch that lost has nothing to repeat: whoever moved the expiry
+    /// meanwhile did it by newer knowledge.
+    async fn move_expiry(&self, row: &Row, extent: Extent, until: Instant) -> Attempt {
+        let order = TouchRow {
+            id: row.id.clone(),
+            expires: row.times.expires,
+            extent,
+        };
+        match self.touch.submit_until(until, order).outcome().await {
+            Ok(Some(written)) => {
+                let mut row = row.clone();
+                row.times = row.times.moved(written);
+                Attempt::Written(Arc::new(row))
+            }
+            Ok(None) => Attempt::Untouched(Arc::new(row.clone())),
+            Err(error) => Attempt::Failed(error),
+        }
+    }
+
+    /// The base for what is saved next, where the table keeps our spelling.
+    fn remember(&self, row: Arc<Row>) -> Option<Arc<Row>> {
+        self.set_up.found()?.keeps_spelling().then_some(row)
+    }
+}
+
+/// The session got a new id while these requests were running. Their
+/// changes follow it; their cookies stay as they are. A request that would
+/// return what was committed must not learn what the successor holds.
+fn forwarded(old: &Row, orders: Vec<SaveOrder>) -> Vec<(RowId, SaveOrder)> {
+    let mut forwarded = Vec::with_capacity(orders.len());
+    for mut order in orders {
+        // A login that discards the data leads nowhere.
+        let successor = old.successor().filter(|id| !id.as_str().is_empty());
+        match successor {
+            Some(successor) if order.record.may_follow() => {
+                // Another attempt depends on the id that the request has.
+                order.forwarded.get_or_insert_with(|| moved(old.times));
+                forwarded.push((successor, order));
+            }
+            _ => order.answer(Err(moved(old.times))),
+        }
+    }
+    forwarded
+}
+
+/// Answers the requests that wait no longer; what they wanted is not sent any
+/// more.
+///
+/// # Errors
+///
+/// When no request is left.
+fn let_go(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
+    let now = Instant::now();
+    for order in orders.extract_if(.., |order| order.deadline <= now) {
+        order.answer(Err(out_of_time()));
+    }
+    match orders.is_empty() {
+        true => Err(out_of_time()),
+        false => Ok(()),
+    }
+}
+
+/// Until when a request waits for one of these orders. What is sent later would
+/// change a session whose visitor was told that it could not be saved.
+fn until(orders: &[SaveOrder]) -> Instant {
+    let latest = orders.iter().map(|order| order.deadline).max();
+    latest.unwrap_or_else(Instant::now)
+}
+
+/// Whether everybody's time is up before another attempt could be through.
+fn is_the_last(orders: &[SaveOrder]) -> bool {
+    let latest = orders.iter().map(|order| order.deadline).max();
+    latest.is_none_or(|deadline| deadline <= Instant::now() + MAX_PAUSE)
+}
+
+/// Which row takes the orders.
+enum Place {
+    Here(Arc<Row>),
+    /// The same, but not written.
+    Untouched(Arc<Row>),
+    Forwarded(Arc<Row>),
+}
+
+/// Of the row that was written last and those that the requests loaded, the
+/// one that the database answered last. Rows of an earlier id are no base for
+/// this one.
+fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<Arc<Row>> {
+    let loaded = orders.iter().map(|order| Arc::clone(&order.base));
+    loaded
+        .chain(latest)
+        .filter(|row| row.id == *id)
+        .max_by(|a, b| a.times.now.total_cmp(&b.times.now))
+}
+
+fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Saved, Error>) {
+    for order in orders {
+        order.answer(outcome.clone());
+    }
+}
+
+fn failed(error: Error) -> Attempt {
+    match error.kind() {
+        ErrorKind::Conflict => Attempt::Lost,
+        ErrorKind::Unavailable => Attempt::InDoubt(error),
+        _ => Attempt::Failed(error),
+    }
+}
+
+fn lost_too_often() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "other writers of this session were faster until the time was up",
+    )
+}
+
+fn unreadable() -> Error {
+    Error::new(
+        ErrorKind::Database,
+        "the row of this session no longer holds a JSON object",
+    )
+}
+
+async fn pause(lost: u32) {
+    if lost > EAGER_ATTEMPTS {
+        let longest = Duration::from_millis(1 << lost.min(10)).min(MAX_PAUSE);
+        tokio::time::sleep(longest.mul_f64(random_fraction())).await;
+    }
+}
+
+/// What the orders make of a row.
+pub(in crate::store) struct Draft {
+    pub(in crate::store) content: Content,
+    pub(in crate::store) is_changed: bool,
+    pub(in crate::store) has_changes: bool,
+    pub(in crate::store) extent: Option<Extent>,
+}
+
+impl Draft {
+    /// Changes that leave the row as it is write nothing, so no comparison
+    /// tells whether it still is so: that takes a row that was read just now.
+    pub(in crate::store) fn is_undone(&self) -> bool {
+        self.has_changes && !self.is_changed
+    }
+}
+
+/// Whether a row was read while the requests were waiting for their save.
+#[derive(Clone, Copy, PartialEq)]
+pub(in crate::store) enum Age {
+    Fresh,
+    /// Another process may have written it since.
+    Remembered,
+}
+
+/// What became of the orders.
+pub(in crate::store) enum Composed {
+    Draft(Draft),
+    /// All of them were refused.
+    Nothing,
+    /// The remembered row does not fit them, and a fresh one may.
+    Misfit,
+}
+
+/// What the orders, replayed one after the other, make of the row. An order that
+/// does not fit it is answered and leaves no trace.
+pub(in crate::store) fn compose(
+    row: &Arc<Row>,
+    age: Age,
+    orders: &mut Vec<SaveOrder>,
+    meter: &Meter,
+) -> Composed {
+    let Some(loaded) = row.document() else {
+        return Composed::Nothing;
+    };
+    let document = match known_outcome(row, orders) {
+        Some(outcome) => outcome,
+        None => {
+            meter.replayed(replays(row, orders));
+            let (document, misfits) = replay_all(Document::clone(loaded), orders);
+            if age == Age::Remembered && !misfits.is_empty() {
+                return Composed::Misfit;
+            }
+            refuse(orders, misfits);
+            Arc::new(document)
+        }
+    };
+    if orders.is_empty() {
+        return Composed::Nothing;
+    }
+    let extent = extent(row, &document, orders);
+    Composed::Draft(Draft {
+        is_changed: document != *loaded,
+        has_changes: orders.iter().any(|order| !order.record.changes.is_empty()),
+        content: document.into(),
+        extent,
+    })
+}
+
+/// A request that is alone with the row that it loaded has replayed its record
+/// on it already.
+fn known_outcome(row: &Arc<Row>, orders: &[SaveOrder]) -> Option<Arc<Document>> {
+    let [order] = orders else {
+        return None;
+    };
+    let outcome = order.record.outcome.as_ref()?;
+    Arc::ptr_eq(row, &order.base).then(|| Arc::clone(outcome))
+}
+
+/// How many of the records are replayed on another row than they were made of.
+fn replays(row: &Arc<Row>, orders: &[SaveOrder]) -> usize {
+    let orders = orders
+        .iter()
+        .filter(|order| !order.record.changes.is_empty() && !Arc::ptr_eq(row, &order.base));
+    orders.count()
+}
+
+/// Also returns the places of the orders that do not fit, with the reasons.
+fn replay_all(mut document: Document, orders: &mut [SaveOrder]) -> (Document, Vec<(usize, Error)>) {
+    let mut misfits = Vec::new();
+    for (place, order) in orders.iter_mut().enumerate() {
+        if let Err(error) = order.record.changes.replay_caught(&mut document) {
+            misfits.push((place, error));
+        }
+    }
+    (document, misfits)
+}
+
+fn refuse(orders: &mut Vec<SaveOrder>, misfits: Vec<(usize, Error)>) {
+    for (place, error) in misfits.into_iter().rev() {
+        orders.remove(place).answer(Err(error));
+    }
+}
+
+fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent> {
+    let meta = document.meta();
+    orders
+        .iter()
+        .rev()
+        .find(|order| {
+            order.record.changes.set_terms()
+                || order.touch == Touch::Always
+                || (order.touch == Touch::IfDue && order.timeouts.is_touch_due(&meta, row.times))
+        })
+        .map(|order| order.timeouts.extent(&meta, row.times.created))
+}

@@ -1,0 +1,120 @@
+//! The steps of a transaction on one row.
+
+use std::sync::Arc;
+
+use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::Query};
+
+use crate::{
+    Error,
+    document::Layout,
+    expiry::{Extent, Times},
+    id::RowId,
+    row::{Content, Row},
+    store::{
+        sql::Sql,
+        table::{statements::Table, timestamp::Instant},
+    },
+};
+
+/// The columns of `cycle_lock.sql`.
+pub(in crate::store) type Loaded = (
+    String,
+    Option<String>,
+    Instant,
+    Option<Instant>,
+    Instant,
+    Option<Instant>,
+    Option<String>,
+    Option<String>,
+);
+
+fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Row {
+    let (id, text, expires, created, now, seen, user, _) = loaded;
+    let times = Times {
+        now: now.0,
+        expires: expires.0,
+        created: created.map(|created| created.0),
+        seen: seen.map(|seen| seen.0),
+    };
+    Row::new(id.into(), text.map(Arc::from), times, layout).of(user.map(Arc::from))
+}
+
+/// Copies the row under another id, with another document and expiry.
+pub(in crate::store) async fn insert(
+    table: &Table,
+    connection: &mut PgConnection,
+    from: &RowId,
+    to: &RowId,
+    content: &Content,
+    extent: Extent,
+) -> Result<(), Error> {
+    of_row(&table.reissue.copy, from, to, content, extent)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// What both statements that copy a row begin with.
+pub(super) fn of_row(
+    copy: &Sql,
+    from: &RowId,
+    to: &RowId,
+    content: &Content,
+    extent: Extent,
+) -> Query<'static, Postgres, PgArguments> {
+    copy.query()
+        .bind(from.as_str())
+        .bind(to.as_str())
+        .bind(&*content.text)
+        .bind(extent.ttl)
+        .bind(extent.until)
+}
+
+pub(in crate::store) async fn delete(
+    table: &Table,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<(), Error> {
+    table
+        .destroy
+        .one
+        .query()
+        .bind(id.as_str())
+        .bind(true)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Locks the row and reads it: waits for transactions that are writing it.
+pub(in crate::store) async fn lock(
+    table: &Table,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<Row, Error> {
+    let (row, _) = lock_with_device(table, connection, id).await?;
+    Ok(row)
+}
+
+/// Also returns the device that is stored with the row.
+pub(super) async fn lock_with_device(
+    table: &Table,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<(Row, Option<String>), Error> {
+    let row: Option<Loaded> = table
+        .reissue
+        .lock
+        .query_as()
+        .bind(id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    match row {
+        Some(mut row) if row.0 == id.as_str() => {
+            let device = row.7.take();
+            Ok((loaded(row, table.layout), device))
+        }
+        Some(_) => Err(Error::not_asked_for()),
+        None => Err(Error::ended()),
+    }
+}

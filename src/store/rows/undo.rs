@@ -1,0 +1,286 @@
+//! Undoes a new id, or the first row of a session, whose response was not
+//! delivered.
+//!
+//! A request can stop waiting while its new id is being committed: the database
+//! is too slow, or the client disconnects. Then the table has a row whose token
+//! was never sent, and the old id no longer opens the session. So the receiver
+//! of the token holds an [`Undelivered`]. Dropping it starts a task that
+//! restores the row of the old id and deletes the new one, in one transaction:
+//!
+//! 1. It locks the row of the old id, also if that id is deleted. The transaction
+//!    of the new id holds that lock until its end. So the outcome of that
+//!    transaction is now known, even if the connection was lost during the commit.
+//! 2. If the old row forwards to the new id (or nowhere, after a login that
+//!    dropped the data), and the document of the new row is unchanged, the old
+//!    row gets back what it held. After the 60 seconds of the forwarding, or if
+//!    the new id belongs to another user, only the new row is deleted.
+//! 3. If another request saved a change to the new row meanwhile, nothing is
+//!    undone, because that change was acknowledged.
+//!
+//! The task retries until the database responds, for 15 minutes at most. Only
+//! one session is undone at a time. If the process stops before, the new id
+//! stays.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::PgConnection;
+use tokio::{runtime::Handle, time::Instant};
+
+use crate::{
+    Error,
+    expiry::{Extent, FORWARDING},
+    format::OldId,
+    id::RowId,
+    row::{Content, Row},
+    store::{
+        connection::transaction::begin,
+        rows::{
+            Writer,
+            steps::{self, delete, lock},
+        },
+        table::statements::Table,
+    },
+    telemetry::Operation,
+};
+
+/// How long the task retries before it gives up.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The effect of a transaction whose commit was sent.
+#[derive(Clone, Debug)]
+pub(in crate::store) enum Made {
+    /// The row `before` got the new id, and was written as `after`.
+    Moved {
+        before: Box<Row>,
+        device: Option<String>,
+        after: Box<Row>,
+    },
+    /// A session began.
+    Begun,
+}
+
+/// The effect of the last commit that was sent; `None` if none was.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Commit(Mutex<Option<Made>>);
+
+impl Commit {
+    pub(in crate::store) fn sent(&self, made: Made) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
+    }
+
+    fn made(&self) -> Option<Made> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// A row whose token was not delivered yet.
+pub(in crate::store) struct Undelivered(Option<Unsent>);
+
+struct Unsent {
+    writer: Arc<Writer>,
+    id: RowId,
+    commit: Arc<Commit>,
+}
+
+impl Undelivered {
+    pub(in crate::store) fn new_id(writer: &Arc<Writer>, id: RowId, commit: Arc<Commit>) -> Self {
+        Self(Some(Unsent {
+            writer: Arc::clone(writer),
+            id,
+            commit,
+        }))
+    }
+
+    pub(in crate::store) fn row(writer: &Arc<Writer>, id: RowId) -> Self {
+        let commit = Commit::default();
+        commit.sent(Made::Begun);
+        Self(Some(Unsent {
+            writer: Arc::clone(writer),
+            id,
+            commit: Arc::new(commit),
+        }))
+    }
+
+    /// The response carries the token, or there is no token.
+    pub(in crate::store) fn delivered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        let Some(unsent) = self.0.take() else {
+            return;
+        };
+        if let (Some(made), Ok(runtime)) = (unsent.commit.made(), Handle::try_current()) {
+            runtime.spawn(async move { unsent.writer.undo(&unsent.id, made).await });
+        }
+    }
+}
+
+impl Writer {
+    async fn undo(&self, new_id: &RowId, made: Made) {
+        let handle = self.set_up.format.handle(new_id);
+        let until = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let attempt = {
+                let _turn = self.undoing.lock().await;
+                let (new_id, made) = (new_id.clone(), made.clone());
+                let deadline = self.set_up.database.deadline();
+                let call = self.set_up.call(Operation::Cycle);
+                let undo = self.set_up.serve(deadline, call, |table, connection| {
+                    Box::pin(undo(table, connection, new_id, made))
+                });
+                undo.await
+            };
+            match attempt {
+                Ok(()) => {
+                    return tracing::debug!(
+                        session.id = %handle,
+                        "a new id whose response was not delivered was undone"
+                    );
+                }
+                Err(error) if Instant::now() >= until => {
+                    return tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        session.id = %handle,
+                        "a new id whose response was not delivered could not be undone"
+                    );
+                }
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+async fn undo(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    new_id: RowId,
+    made: Made,
+) -> Result<(), Error> {
+    let mut transaction = begin(connection).await?;
+    match made {
+        Made::Moved {
+            before,
+            device,
+            after,
+        } => {
+            let device = device.as_deref();
+            move_back(&table, &mut transaction, &before, device, &after).await?;
+        }
+        Made::Begun => delete_unsent(&table, &mut transaction, &new_id).await?,
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn move_back(
+    table: &Table,
+    connection: &mut PgConnection,
+    before: &Row,
+    device: Option<&str>,
+    after: &Row,
+) -> Result<(), Error> {
+    let old = found(lock(table, connection, &before.id).await)?;
+    match (table.old_id, &old) {
+        (OldId::Forwards, Some(old)) if !forwards_to(old, &after.id) => return Ok(()),
+        // The transaction of the new id was rolled back.
+        (OldId::IsDeleted, Some(_)) => return Ok(()),
+        _ => {}
+    }
+    let Some(now) = found(lock(table, connection, &after.id).await)? else {
+        // Without a lock on the old row, the commit may still be running.
+        return match old {
+            None => delete_unsent(table, connection, &after.id).await,
+            Some(_) => Ok(()),
+        };
+    };
+    if now.document() != after.document() {
+        return Ok(());
+    }
+    // The forwarding expired, or the session was destroyed by its old id.
+    let is_ended = table.old_id == OldId::Forwards && old.is_none();
+    let is_late = now.times.now - after.times.now > FORWARDING.as_secs_f64();
+    // All sessions of the former user may have been destroyed since, when this
+    // one was another user's.
+    let is_another_users = before.user.is_some() && before.user != after.user;
+    if is_ended || is_late || is_another_users {
+        return delete(table, connection, &after.id).await;
+    }
+    if table.old_id == OldId::IsDeleted {
+        let content = Content::from(Arc::clone(before.document().ok_or_else(Error::ended)?));
+        let extent = Extent {
+            ttl: f64::INFINITY,
+            until: Some(before.times.expires),
+        };
+        steps::insert(table, connection, &now.id, &before.id, &content, extent).await?;
+    }
+    restore(table, connection, before, device).await?;
+    delete(table, connection, &after.id).await
+}
+
+/// Whether the transaction of the new id can have written this row. A login that
+/// drops the data forwards nowhere. If that was another login, there is no row
+/// of the new id.
+fn forwards_to(old: &Row, new_id: &RowId) -> bool {
+    old.successor()
+        .is_some_and(|successor| successor == *new_id || successor.as_str().is_empty())
+}
+
+fn found(locked: Result<Row, Error>) -> Result<Option<Row>, Error> {
+    match locked {
+        Ok(row) => Ok(Some(row)),
+        Err(error) if error.kind() == crate::ErrorKind::Ended => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Restores the row. If the table lacks a column, the statement ignores its
+/// parameter.
+async fn restore(
+    table: &Table,
+    connection: &mut PgConnection,
+    row: &Row,
+    device: Option<&str>,
+) -> Result<(), Error> {
+    let query = table
+        .reissue
+        .undo
+        .query()
+        .bind(row.id.as_str())
+        .bind(row.text.as_deref())
+        .bind(row.times.expires)
+        .bind(row.user.as_deref())
+        .bind(device)
+        .bind(row.times.created);
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Deletes the row, even if the transaction that inserts it may still be
+/// committed: an insert of the same id waits for that transaction to end.
+async fn delete_unsent(
+    table: &Table,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<(), Error> {
+    let insert = table.insert.one.query();
+    insert
+        .bind(id.as_str())
+        .bind("{}")
+        .bind(0.0_f64)
+        .bind(None::<f64>)
+        .fetch_optional(&mut *connection)
+        .await?;
+    delete(table, connection, id).await
+}

@@ -1,0 +1,242 @@
+//! At most so many sessions of one user, also where several processes log the
+//! user in at once.
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+
+use crate::{
+    Error, ErrorKind,
+    id::RowId,
+    login::{AtLimit, SessionLimit},
+    store::table::{statements::Table, timestamp::Instant},
+};
+
+/// The id that no row has.
+pub(in crate::store) const NO_ROW: &str = "";
+
+/// One login of a user at a time, until the end of its transaction: each counts
+/// what the earlier ones committed.
+pub(in crate::store) async fn lock(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+) -> Result<(), Error> {
+    table
+        .reissue
+        .login_lock
+        .query()
+        .bind(table.name.lock_key(&format!("user {user_id}")))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Rows that one transaction ends at the most: a user can have a million of
+/// them, of a script that signs in for each of its runs.
+pub(in crate::store) const BATCH: u32 = 1000;
+
+/// What one transaction ended of a user's sessions.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Ended {
+    pub(in crate::store) sessions: u64,
+    /// Whether there may be more.
+    pub(in crate::store) is_a_part: bool,
+}
+
+/// Ends what the user has beyond the limit. Not more than a batch of it: the
+/// visitor waits for this.
+///
+/// # Errors
+///
+/// If the login is to be refused.
+pub(in crate::store) async fn enforce(
+    table: &Table,
+    connection: &mut PgConnection,
+    limit: SessionLimit,
+    user_id: &str,
+    new: &RowId,
+) -> Result<Ended, Error> {
+    let others = limit.sessions.get() - 1;
+    let most = match limit.at_limit {
+        AtLimit::Refuse => 1,
+        AtLimit::EndOldest => BATCH,
+    };
+    let mut ended = 0;
+    loop {
+        let surplus = surplus(table, connection, user_id, new.as_str(), others, most).await?;
+        if !surplus.is_empty() && limit.at_limit == AtLimit::Refuse {
+            return Err(refused(limit));
+        }
+        let is_a_part = surplus.len() >= most as usize;
+        if surplus.is_empty() || is_a_part {
+            let last = end(table, connection, user_id, &surplus).await?;
+            return Ok(Ended {
+                sessions: ended + last,
+                is_a_part,
+            });
+        }
+        // One that got a new id meanwhile is found the next time.
+        ended += end(table, connection, user_id, &surplus).await?;
+    }
+}
+
+/// Ends a batch of what the user has beyond the limit, without a login.
+pub(in crate::store) async fn end_surplus(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    limit: SessionLimit,
+    user_id: Arc<str>,
+) -> Result<Ended, Error> {
+    let kept = limit.sessions.get();
+    let surplus = surplus(&table, connection, &user_id, NO_ROW, kept, BATCH).await?;
+    Ok(Ended {
+        sessions: end(&table, connection, &user_id, &surplus).await?,
+        is_a_part: surplus.len() >= BATCH as usize,
+    })
+}
+
+/// Some of the user's live sessions beside this one that so many newer ones
+/// remain of, the oldest of those that were looked at.
+///
+/// Not all of a million are looked at, and sorted: of any `kept + most` sessions
+/// those behind the newest `kept` are surplus, whatever others there are. So each
+/// batch reads as many rows as it ends, and those that remain in the end are the
+/// newest of all.
+async fn surplus(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+    kept: u32,
+    most: u32,
+) -> Result<Vec<String>, Error> {
+    let mut found = some(
+        table,
+        connection,
+        user_id,
+        this,
+        i64::from(kept) + i64::from(most),
+    )
+    .await?;
+    // As they are listed.
+    found.sort_by(|(one, created), (other, later)| {
+        let created = created.map_or(f64::NEG_INFINITY, |at| at.0);
+        let later = later.map_or(f64::NEG_INFINITY, |at| at.0);
+        later.total_cmp(&created).then_with(|| one.cmp(other))
+    });
+    Ok(ids(found.into_iter().skip(kept as usize)))
+}
+
+/// So many of the user's live sessions beside this one.
+pub(in crate::store) async fn batch(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+    most: usize,
+) -> Result<Vec<String>, Error> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let found = some(table, connection, user_id, this, most).await?;
+    Ok(ids(found.into_iter()))
+}
+
+/// In order, so that two statements which end the same rows can't deadlock.
+fn ids(rows: impl Iterator<Item = Began>) -> Vec<String> {
+    let mut ids: Vec<_> = rows.map(|(id, _)| id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// A row, and when its session began.
+type Began = (String, Option<Instant>);
+
+async fn some(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+    most: i64,
+) -> Result<Vec<Began>, Error> {
+    let found = table
+        .users
+        .some
+        .query_as()
+        .bind(user_id)
+        .bind(this)
+        .bind(most)
+        .fetch_all(connection)
+        .await?;
+    Ok(found)
+}
+
+/// Ends these sessions where they are the user's, and says how many were alive.
+pub(in crate::store) async fn end(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    ids: &[String],
+) -> Result<u64, Error> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let deleted: Vec<Instant> = table
+        .users
+        .destroy
+        .query_scalar()
+        .bind(user_id)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(table.live(&deleted))
+}
+
+fn refused(limit: SessionLimit) -> Error {
+    Error::new(
+        ErrorKind::SessionLimit,
+        format!(
+            "the user has {} sessions already, as many as allowed; this login is refused",
+            limit.sessions
+        ),
+    )
+}
+
+/// Ends a batch of the user's sessions beside this one. It looks again after a
+/// smaller one: a session that gets a new id meanwhile escapes the statement,
+/// which sees its old row only, and the next one finds it.
+pub(in crate::store) async fn end_batch(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+) -> Result<Ended, Error> {
+    let mut sessions = 0;
+    loop {
+        let ids = batch(table, connection, user_id, this, BATCH as usize).await?;
+        sessions += end(table, connection, user_id, &ids).await?;
+        let is_a_part = ids.len() >= BATCH as usize;
+        if ids.is_empty() || is_a_part {
+            return Ok(Ended {
+                sessions,
+                is_a_part,
+            });
+        }
+    }
+}
+
+/// Ends all of the user's sessions beside this one.
+pub(in crate::store) async fn end_others(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+) -> Result<u64, Error> {
+    let mut ended = 0;
+    loop {
+        let batch = end_batch(table, connection, user_id, this).await?;
+        ended += batch.sessions;
+        if !batch.is_a_part {
+            return Ok(ended);
+        }
+    }
+}

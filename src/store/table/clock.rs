@@ -1,0 +1,80 @@
+//! The database's clock, as far as this process knows it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tokio::time::Instant;
+
+/// Seconds by which the database can't be behind what it said before, but by a
+/// clock that was set, or another server's.
+const STEP: f64 = 1.0;
+
+/// What the database said of its time, carried on by the time that passes
+/// here. A statement that writes is not asked for the time, because Citus
+/// refuses that; and what is reckoned with it needs no more than this.
+#[derive(Debug)]
+pub(in crate::store) struct Clock {
+    start: Instant,
+    /// Seconds since the epoch at `start`, as the bits of a number.
+    epoch: AtomicU64,
+}
+
+impl Clock {
+    pub(in crate::store) fn at(now: f64) -> Self {
+        Self {
+            start: Instant::now(),
+            epoch: AtomicU64::new(now.to_bits()),
+        }
+    }
+
+    /// An answer takes a while to arrive, so the latest epoch is the best.
+    pub(in crate::store) fn hear(&self, now: f64) {
+        let heard = now - self.passed();
+        let known = self.epoch();
+        if heard > known || heard < known - STEP {
+            self.epoch.store(heard.to_bits(), Relaxed);
+        }
+    }
+
+    /// Not before anything that was heard.
+    pub(in crate::store) fn now(&self) -> f64 {
+        self.epoch() + self.passed()
+    }
+
+    fn epoch(&self) -> f64 {
+        f64::from_bits(self.epoch.load(Relaxed))
+    }
+
+    fn passed(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_passes_here_as_it_does_there() {
+        let clock = Clock::at(1000.0);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(clock.now(), 1005.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_took_long_does_not_put_the_clock_back() {
+        let clock = Clock::at(1000.0);
+        clock.hear(999.5);
+        assert_eq!(clock.now(), 1000.0);
+        clock.hear(1000.5);
+        assert_eq!(clock.now(), 1000.5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_was_set_back_is_followed() {
+        let clock = Clock::at(1000.0);
+        clock.hear(900.0);
+        assert_eq!(clock.now(), 900.0);
+    }
+}

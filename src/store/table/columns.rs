@@ -1,0 +1,101 @@
+//! What a table has.
+
+use crate::{
+    expiry::{Times, Written},
+    store::TableReport,
+};
+
+/// How the column `session` is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Document {
+    Json,
+    Jsonb,
+}
+
+/// How the column `expiry` is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Instant {
+    /// `timestamptz`
+    Zoned,
+    /// `timestamp`, on the clock of this zone
+    Local(String),
+}
+
+/// What a table has that the statements depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Columns {
+    pub(crate) document: Document,
+    pub(crate) expiry: Instant,
+    /// All but `id`, `expiry` and `session` that go along to a new id.
+    pub(crate) carried: Vec<String>,
+    /// Those of [`OPTIONAL`] that serve.
+    pub(crate) optional: Vec<&'static str>,
+    pub(crate) has_unique_id: bool,
+    pub(crate) has_expiry_index: bool,
+    pub(crate) has_user_id_index: bool,
+    /// Whether this role may add columns and indexes.
+    pub(crate) may_be_altered: bool,
+    /// Whether the database can store every character.
+    pub(crate) encodes_all_text: bool,
+}
+
+impl Columns {
+    pub(crate) fn expiry_has_time_zone(&self) -> bool {
+        self.expiry == Instant::Zoned
+    }
+
+    pub(crate) fn has_created(&self) -> bool {
+        self.has("created")
+    }
+
+    pub(crate) fn has_user_id(&self) -> bool {
+        self.has("user_id")
+    }
+
+    pub(crate) fn has_last_seen(&self) -> bool {
+        self.has("last_seen")
+    }
+
+    /// The times of a row that was inserted.
+    pub(in crate::store) fn times_of_new(&self, written: Written) -> Times {
+        let Written { now, expires } = written;
+        Times {
+            now,
+            expires,
+            created: self.has_created().then_some(now),
+            seen: self.has_last_seen().then_some(now),
+        }
+    }
+
+    pub(crate) fn has(&self, optional: &str) -> bool {
+        self.optional.contains(&optional)
+    }
+
+    /// Whether every migration's result is there already.
+    pub(crate) fn are_complete(&self) -> bool {
+        let has_columns = OPTIONAL.iter().all(|(column, _)| self.has(column));
+        has_columns && self.has_expiry_index && self.has_user_id_index
+    }
+
+    pub(crate) fn report(&self) -> TableReport {
+        TableReport {
+            absolute_timeout: self.has_created(),
+            sessions_of_a_user: self.has_user_id(),
+            last_seen: self.has_last_seen(),
+            device: self.has("device"),
+            expiry_index: self.has_expiry_index,
+            unique_id: self.has_unique_id,
+            zoned_expiry: self.expiry_has_time_zone(),
+            encodes_all_text: self.encodes_all_text,
+        }
+    }
+}
+
+/// The columns that a table may lack, in the order in which statements name
+/// them.
+pub(in crate::store) const OPTIONAL: [(&str, &str); 4] = [
+    ("created", "timestamptz"),
+    ("user_id", "text"),
+    ("last_seen", "timestamptz"),
+    ("device", "json"),
+];

@@ -1,0 +1,101 @@
+//! Servers that speak Postgres's protocol and are another database.
+
+use sqlx::{PgConnection, Row as _};
+
+use crate::{Error, ErrorKind, store::connection::executor::Database};
+
+/// What the end of a host name is at Aurora DSQL.
+const HOSTS_OF_DSQL: &str = ".on.aws";
+
+/// # Errors
+///
+/// Of kind `Setup` where the server is no Postgres, with the reason why it
+/// can't keep sessions.
+pub(super) async fn check_engine(database: &Database) -> Result<(), Error> {
+    let version = database
+        .ask_any_server(|connection| Box::pin(async move { Ok(version(connection).await?) }))
+        .await?;
+    let host = host(database);
+    match refusal(&version, &host) {
+        Some(reason) => Err(Error::new(ErrorKind::Setup, reason)),
+        None => Ok(()),
+    }
+}
+
+fn host(database: &Database) -> String {
+    database.pool().connect_options().get_host().to_owned()
+}
+
+/// As text, and letter by letter as the adapter of Spanner knows it.
+async fn version(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    let row = sqlx::raw_sql(include_str!("../sql/version.sql").trim_end())
+        .fetch_one(connection)
+        .await?;
+    row.try_get_unchecked(0)
+}
+
+/// Why a server can't keep sessions, by what it says of itself. YugabyteDB runs
+/// Postgres's own code, and is expected to work, not tested.
+fn refusal(version: &str, host: &str) -> Option<&'static str> {
+    if version.contains("CockroachDB") {
+        return Some(
+            "CockroachDB can't keep sessions: its advisory locks lock nothing, and logins of one \
+             user and runs of the reaper exclude each other by them; use PostgreSQL",
+        );
+    }
+    if version.contains("DSQL") || host.contains(".dsql.") && host.ends_with(HOSTS_OF_DSQL) {
+        return Some(
+            "Aurora DSQL can't keep sessions: it has no advisory locks, and of two writers of one \
+             session the second fails at its commit instead of waiting; use PostgreSQL",
+        );
+    }
+    if version.contains("Spanner") {
+        return Some(
+            "Cloud Spanner can't keep sessions: it has no advisory locks, by which logins of one \
+             user and runs of the reaper exclude each other; use PostgreSQL",
+        );
+    }
+    // `PostgreSQL 16`, without the machine that it was built for, which Postgres
+    // and all that are made of it name.
+    let names_no_build = version.starts_with("PostgreSQL ") && !version.contains(" on ");
+    names_no_build.then_some(
+        "the server speaks the protocol of PostgreSQL and is another database, as Aurora DSQL and \
+         Cloud Spanner are, which can't keep sessions; use PostgreSQL",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn postgres_and_what_is_made_of_it_are_taken() {
+        for version in [
+            "PostgreSQL 15.14 (Debian 15.14-0+deb12u1) on x86_64-pc-linux-gnu, compiled by gcc \
+             (Debian 12.2.0-14) 12.2.0, 64-bit",
+            "PostgreSQL 17.5 on aarch64-apple-darwin24.4.0, compiled by Apple clang, 64-bit",
+            "PostgreSQL 11.2-YB-2.20.1.0-b0 on x86_64-pc-linux-gnu, compiled by clang, 64-bit",
+            "PostgreSQL 16.4 (EnterpriseDB Advanced Server 16.4.1) on x86_64-pc-linux-gnu",
+        ] {
+            assert_eq!(refusal(version, "db.example"), None, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_database_that_only_speaks_the_protocol_is_refused_by_name() {
+        let dsql = "abc.dsql.us-east-1.on.aws";
+        for (version, host, name) in [
+            (
+                "CockroachDB CCL v24.1.0 (x86_64-pc-linux-gnu, built 2024/05/15)",
+                "db",
+                "CockroachDB",
+            ),
+            ("PostgreSQL 16", dsql, "Aurora DSQL"),
+            ("PostgreSQL 16", "db", "Aurora DSQL"),
+            ("PostgreSQL 14.1", "localhost", "Cloud Spanner"),
+        ] {
+            let reason = refusal(version, host).expect(version);
+            assert!(reason.contains(name), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use futures_core::future::BoxFuture;
+use sqlx::PgConnection;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    Error, ErrorKind,
+    error::out_of_time,
+    format::{Format, Native},
+    login::SessionLimit,
+    store::{
+        connection::{executor::Database, pooler, probe::is_read_only},
+        table::{
+            clock::Clock,
+            columns::Columns,
+            engine::check_engine,
+            inspect::{inspect, server},
+            name::TableName,
+            report::TableReport,
+            statements::Table,
+        },
+    },
+    telemetry::{Call, Operation, Origins},
+};
+
+/// The table by name, and as it was found when it was looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct SetUp {
+    pub(in crate::store) database: Database,
+    pub(in crate::store) name: TableName,
+    pub(in crate::store) time_zone: String,
+    pub(in crate::store) format: Arc<dyn Format>,
+    pub(in crate::store) limit: Option<SessionLimit>,
+    found: Arc<RwLock<Option<Arc<Table>>>>,
+    /// The look that is under way, which everybody waits for who needs the
+    /// table.
+    looking: Arc<Mutex<Option<Looking>>>,
+}
+
+/// What a look at the table finds, once it has.
+type Looking = watch::Receiver<Option<Result<Arc<Table>, Error>>>;
+
+impl SetUp {
+    pub(in crate::store) fn new(database: Database) -> Self {
+        Self {
+            database,
+            name: TableName::default(),
+            time_zone: "UTC".into(),
+            format: Native::shared(),
+            limit: None,
+            found: Arc::default(),
+            looking: Arc::default(),
+        }
+    }
+
+    /// Another configuration, for which the table was not looked at yet.
+    pub(in crate::store) fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut changed = Self {
+            found: Arc::default(),
+            looking: Arc::default(),
+            ..self.clone()
+        };
+        change(&mut changed);
+        changed
+    }
+
+    /// The table, looked at once: at set-up, or else when first used.
+    pub(in crate::store) async fn table(&self) -> Result<Arc<Table>, Error> {
+        self.table_until(self.database.deadline()).await
+    }
+
+    /// As [`table`](Self::table), for a request that waits no longer than this.
+    pub(in crate::store) async fn table_until(
+        &self,
+        deadline: Instant,
+    ) -> Result<Arc<Table>, Error> {
+        match self.found() {
+            Some(table) => Ok(table),
+            // Boxed, so that not every request carries room for it.
+            None => timeout_at(deadline, Box::pin(self.await_look()))
+                .await
+                .unwrap_or_else(|_| Err(out_of_time())),
+        }
+    }
+
+    /// Waits for the one look that is under way. It goes on without those who
+    /// wait, so that the next one finds what it found.
+    async fn await_look(&self) -> Result<Arc<Table>, Error> {
+        loop {
+            let mut looking = self.looking();
+            let found = looking.wait_for(Option::is_some).await;
+            // Without an answer its runtime has stopped.
+            if let Ok(Some(found)) = found.map(|found| found.clone()) {
+                return found;
+            }
+        }
+    }
+
+    fn looking(&self) -> Looking {
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(looking) = looking.as_ref()
+            && looking.borrow().is_none()
+            && looking.has_changed().is_ok()
+        {
+            return looking.clone();
+        }
+        let (tell, hear) = watch::channel(None);
+        let set_up = self.clone();
+        tokio::spawn(async move {
+            // Whoever waits for it waits no longer than the timeout, but a look that
+            // ends before it can know of a pooler would never find the table.
+            let deadline = set_up.database.deadline() + pooler::PATIENCE;
+            let found = timeout_at(deadline, set_up.look()).await;
+            tell.send_replace(Some(found.unwrap_or_else(|_| Err(out_of_time()))));
+        });
+        looking.insert(hear).clone()
+    }
+
+    /// The table, if it was looked at already.
+    pub(crate) fn found(&self) -> Option<Arc<Table>> {
+        self.found
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What a task is about to ask of the table on its own.
+    pub(in crate::store) fn call(&self, operation: Operation) -> Call<'_> {
+        Call {
+            operation,
+            table: Some((&self.name.schema, &self.name.table)),
+            rows: 1,
+            origins: Origins::Here,
+        }
+    }
+
+    /// Lends the table and a connection that is no request's. With a patience, the
+    /// statement waits no longer than that for a locked row.
+    pub(in crate::store) async fn ask<T>(
+        &self,
+        patience: Option<Duration>,
+        operation: Operation,
+        question: impl for<'c> FnOnce(
+            Arc<Table>,
+            &'c mut PgConnection,
+        ) -> BoxFuture<'c, Result<T, Error>>
+        + Send,
+    ) -> Result<T, Error> {
+        let table = self.table().await?;
+        let work = self
+            .database
+            .run_patiently(patience, self.call(operation), |connection| {
+                question(table, connection)
+            });
+        self.learn_from(work.await)
+    }
+
+    /// Looks again before the next statement where this one missed something:
+    /// an application may change its table while its processes run.
+    pub(in crate::store) fn learn_from<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if outcome.as_ref().is_err_and(Error::is_of_a_changed_table) {
+            *self.found.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        outcome
+    }
+
+    pub(in crate::store) async fn check(&self) -> Result<TableReport, Error> {
+        check_engine(&self.database).await?;
+        self.database.noticed_pooling().await?;
+        self.check_table().await
+    }
+
+    /// For whoever has looked for a pooler.
+    pub(in crate::store) async fn check_table(&self) -> Result<TableReport, Error> {
+        let report = self.look_at_table().await?.columns.report();
+        match self
+            .database
+            .look(|connection| Box::pin(async move { Ok(is_read_only(connection).await?) }))
+            .await?
+        {
+            true => Err(takes_no_writes()),
+            false => Ok(report),
+        }
+    }
+
+    async fn look(&self) -> Result<Arc<Table>, Error> {
+        self.database.noticed_pooling().await?;
+        self.look_at_table().await
+    }
+
+    async fn look_at_table(&self) -> Result<Arc<Table>, Error> {
+        let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
+        columns.check_limit(self.limit, &self.name)?;
+        let server = self
+            .database
+            .look(|connection| Box::pin(server(connection)))
+            .await?;
+        self.database.isolation.found(&server.isolation);
+        let clock = Clock::at(server.now);
+        let table = Table::new(
+            self.name.clone(),
+            columns,
+            clock,
+            &*self.format,
+            self.database.pooling,
+        );
+        let table = Arc::new(table);
+        *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&table));
+        Ok(table)
+    }
+
+    /// # Errors
+    ///
+    /// When the table is there but can't serve.
+    pub(in crate::store) async fn columns(&self) -> Result<Option<Columns>, Error> {
+        self.name.check()?;
+        let (name, time_zone) = (self.name.clone(), self.time_zone.clone());
+        self.database
+            .look(|connection| Box::pin(inspect(connection, name, time_zone)))
+            .await
+    }
+
+    fn no_table(&self) -> Error {
+        Error::new(
+            ErrorKind::Setup,
+            format!(
+                "there is no table {}; perhaps you forgot to call PgSessionStore::migrate",
+                self.name
+            ),
+        )
+    }
+
+    /// Lends the table and a connection to one statement.
+    pub(in crate::store) async fn serve<T>(
+        &self,
+        deadline: Instant,
+        call: Call<'_>,
+        statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
+    ) -> Result<T, Error> {
+        self.serve_patiently(deadline, None, call, statement).await
+    }
+
+    /// As [`serve`](Self::serve), with a limit to how long the statement may
+    /// wait for a locked row.
+    pub(in crate::store) async fn serve_patiently<T>(
+        &self,
+        deadline: Instant,
+        patience: Option<Duration>,
+        call: Call<'_>,
+        statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
+    ) -> Result<T, Error> {
+        let table = self.table_until(deadline).await?;
+        let outcome = self
+            .database
+            .serve(deadline, patience, call, |connection| {
+                statement(table, connection)
+            })
+            .await;
+        self.learn_from(outcome)
+    }
+}
+
+fn takes_no_writes() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the server takes no writes; is it a standby, or is default_transaction_read_only set?",
+    )
+}
+
+pub(in crate::store) type Work<'c, T> = BoxFuture<'c, Result<T, Error>>;

@@ -1,0 +1,421 @@
+use std::fmt;
+
+use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
+
+use crate::{
+    Error, ErrorKind,
+    store::table::{
+        columns::{Columns, Document, Instant, OPTIONAL},
+        name::TableName,
+        timestamp,
+    },
+};
+
+/// A table that is neither partitioned nor on another server.
+const PLAIN: &str = "r";
+
+/// One row of `inspect.sql`.
+struct Column {
+    name: String,
+    /// Its place in the catalog.
+    number: i16,
+    r#type: String,
+    is_generated: bool,
+    has_default: bool,
+    is_not_null: bool,
+    /// Fewer characters than an id of ours has.
+    is_short: bool,
+    /// By a key that is checked at once: `ON CONFLICT` refuses others.
+    is_unique: bool,
+    /// The places of the columns of each unique index that has this one.
+    unique_keys: Vec<String>,
+    is_indexed: bool,
+    /// Of what it is a column, as the catalog abbreviates it.
+    kind: String,
+    may_alter: bool,
+    has_row_security: bool,
+    encoding: String,
+    may_use_schema: bool,
+    may_select: bool,
+    may_insert: bool,
+    may_update: bool,
+    may_delete: bool,
+}
+
+impl FromRow<'_, PgRow> for Column {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            name: row.try_get("name")?,
+            number: row.try_get("number")?,
+            r#type: row.try_get("type")?,
+            is_generated: row.try_get("is_generated")?,
+            has_default: row.try_get("has_default")?,
+            is_not_null: row.try_get("is_not_null")?,
+            is_short: row.try_get("is_short")?,
+            is_unique: row.try_get("is_unique")?,
+            unique_keys: row.try_get("unique_keys")?,
+            is_indexed: row.try_get("is_indexed")?,
+            kind: row.try_get("kind")?,
+            may_alter: row.try_get("may_alter")?,
+            has_row_security: row.try_get("has_row_security")?,
+            encoding: row.try_get("encoding")?,
+            may_use_schema: row.try_get("may_use_schema")?,
+            may_select: row.try_get("may_select")?,
+            may_insert: row.try_get("may_insert")?,
+            may_update: row.try_get("may_update")?,
+            may_delete: row.try_get("may_delete")?,
+        })
+    }
+}
+
+/// Looks at the table; `None` if there is none.
+///
+/// # Errors
+///
+/// Of kind `Setup`, naming the column or the right that is missing.
+pub(crate) async fn inspect(
+    connection: &mut PgConnection,
+    name: TableName,
+    zone: String,
+) -> Result<Option<Columns>, Error> {
+    let columns: Vec<Column> = sqlx::query_as(include_str!("../sql/inspect.sql"))
+        .persistent(false)
+        .bind(&name.schema)
+        .bind(&name.table)
+        .fetch_all(&mut *connection)
+        .await?;
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    let columns = Inspection { name, columns }.columns(&zone)?;
+    if let Instant::Local(zone) = &columns.expiry {
+        check_zone(connection, zone).await?;
+    }
+    Ok(Some(columns))
+}
+
+/// What is asked of the server beside the table.
+pub(in crate::store) struct Server {
+    /// By its clock, in seconds since the epoch.
+    pub(in crate::store) now: f64,
+    /// The isolation level that transactions have by default.
+    pub(in crate::store) isolation: String,
+}
+
+pub(in crate::store) async fn server(connection: &mut PgConnection) -> Result<Server, Error> {
+    let (now, isolation): (timestamp::Instant, String) =
+        sqlx::query_as(include_str!("../sql/server.sql"))
+            .persistent(false)
+            .fetch_one(connection)
+            .await?;
+    Ok(Server {
+        now: now.0,
+        isolation,
+    })
+}
+
+/// A zone that Postgres does not know would be an error of every statement.
+async fn check_zone(connection: &mut PgConnection, zone: &str) -> Result<(), Error> {
+    let known = sqlx::query(include_str!("../sql/check_zone.sql"))
+        .persistent(false)
+        .bind(zone)
+        .execute(connection)
+        .await;
+    match known {
+        Err(source @ sqlx::Error::Database(_)) => Err(Error::caused(
+            ErrorKind::Setup,
+            format!("{zone:?} is no time zone that Postgres knows"),
+            source,
+        )),
+        outcome => Ok(outcome.map(drop)?),
+    }
+}
+
+impl Column {
+    /// Such as a serial number, which two rows can't share while a session
+    /// gets a new id.
+    fn is_a_number_of_its_row(&self) -> bool {
+        self.is_unique && self.has_default
+    }
+
+    fn is_required(&self) -> bool {
+        self.is_not_null && !self.has_default
+    }
+
+    fn serves_as(&self, optional: &str) -> bool {
+        !self.is_generated && types_of(optional).contains(&self.r#type.as_str())
+    }
+}
+
+/// Of a column that a table may lack, the first one as we create it.
+fn types_of(optional: &str) -> &'static [&'static str] {
+    match optional {
+        "user_id" => &["text", "character varying"],
+        "device" => &["json", "jsonb"],
+        _ => &["timestamp with time zone"],
+    }
+}
+
+struct Inspection {
+    name: TableName,
+    columns: Vec<Column>,
+}
+
+impl Inspection {
+    fn columns(&self, zone: &str) -> Result<Columns, Error> {
+        self.check_kind()?;
+        self.check_row_security()?;
+        let columns = Columns {
+            document: self.document()?,
+            expiry: self.expiry(zone)?,
+            carried: self.carried(),
+            optional: self.optional(),
+            has_unique_id: self.has_unique_id()?,
+            has_expiry_index: self.is_indexed("expiry"),
+            has_user_id_index: self.is_indexed("user_id"),
+            may_be_altered: self.columns[0].may_alter,
+            encodes_all_text: matches!(&*self.columns[0].encoding, "UTF8" | "SQL_ASCII"),
+        };
+        for column in ["created", "user_id"] {
+            self.check_optional(column)?;
+        }
+        self.check_foreign_requirements()?;
+        self.check_default_of_created()?;
+        self.check_nulls()?;
+        self.check_unique_copies(&columns)?;
+        self.check_rights(&columns)?;
+        Ok(columns)
+    }
+
+    fn find(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    fn required(&self, name: &str) -> Result<&Column, Error> {
+        self.find(name)
+            .ok_or_else(|| self.refused(format!("has no column {name}")))
+    }
+
+    fn document(&self) -> Result<Document, Error> {
+        match self.required("session")?.r#type.as_str() {
+            "json" => Ok(Document::Json),
+            "jsonb" => Ok(Document::Jsonb),
+            found => Err(self.mistyped("session", found, "json or jsonb")),
+        }
+    }
+
+    fn expiry(&self, zone: &str) -> Result<Instant, Error> {
+        match self.required("expiry")?.r#type.as_str() {
+            "timestamp with time zone" => Ok(Instant::Zoned),
+            "timestamp without time zone" => Ok(Instant::Local(zone.to_owned())),
+            found => Err(self.mistyped("expiry", found, "timestamptz or timestamp")),
+        }
+    }
+
+    fn has_unique_id(&self) -> Result<bool, Error> {
+        let id = self.required("id")?;
+        if !matches!(id.r#type.as_str(), "text" | "character varying") {
+            return Err(self.mistyped("id", &id.r#type, "text"));
+        }
+        if id.is_short {
+            return Err(self.refused("has a column id that holds less than 43 characters"));
+        }
+        if id.kind == PLAIN && !id.is_unique {
+            return Err(self.refused(
+                "has no primary key or unique index on its column id that is not deferrable",
+            ));
+        }
+        Ok(id.is_unique)
+    }
+
+    fn carried(&self) -> Vec<String> {
+        self.columns
+            .iter()
+            .filter(|column| !column.is_generated && !column.is_a_number_of_its_row())
+            .map(|column| column.name.clone())
+            .filter(|name| !matches!(name.as_str(), "id" | "expiry" | "session"))
+            .collect()
+    }
+
+    fn is_indexed(&self, name: &str) -> bool {
+        self.find(name).is_some_and(|column| column.is_indexed)
+    }
+
+    /// A column of another type is the application's own, whatever its name.
+    fn optional(&self) -> Vec<&'static str> {
+        let serves = |name: &str| self.find(name).is_some_and(|column| column.serves_as(name));
+        OPTIONAL
+            .map(|(name, _)| name)
+            .into_iter()
+            .filter(|name| serves(name))
+            .collect()
+    }
+
+    /// For a column whose name was taken for ours from the beginning.
+    fn check_optional(&self, name: &str) -> Result<(), Error> {
+        match self.find(name) {
+            Some(column) if !types_of(name).contains(&column.r#type.as_str()) => {
+                Err(self.mistyped(name, &column.r#type, types_of(name)[0]))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Such as a view, in which a new table of the name can't be created either.
+    fn check_kind(&self) -> Result<(), Error> {
+        let what = match &*self.columns[0].kind {
+            PLAIN | "p" | "f" => return Ok(()),
+            "v" => "a view",
+            "m" => "a materialized view",
+            "S" => "a sequence",
+            "i" | "I" => "an index",
+            "c" => "a type",
+            _ => "no table",
+        };
+        Err(self.named(&format!("{} is {what}, and must be a table", self.name)))
+    }
+
+    /// Policies that hide rows from this role would sign visitors out, without
+    /// an error.
+    fn check_row_security(&self) -> Result<(), Error> {
+        match self.columns[0].has_row_security {
+            true => Err(self.refused(
+                "has row level security that applies to this role; connect as the owner of the \
+                 table, use ALTER ROLE … BYPASSRLS, or ALTER TABLE … DISABLE ROW LEVEL SECURITY",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Without one, new rows would have no beginning, and the absolute timeout
+    /// would be off without a word.
+    fn check_default_of_created(&self) -> Result<(), Error> {
+        match self.find("created") {
+            Some(created) if !created.has_default => Err(self.refused(
+                "has a column created without a default; use ALTER TABLE … ALTER COLUMN created \
+                 SET DEFAULT now()",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A session without a user, or without a device, holds NULL there.
+    fn check_nulls(&self) -> Result<(), Error> {
+        for name in ["user_id", "device"] {
+            match self.find(name) {
+                Some(column) if column.serves_as(name) && column.is_not_null => {
+                    return Err(self.refused(format!(
+                        "has a column {name} that is NOT NULL; it holds NULL where nobody is \
+                         signed in"
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// While a session gets a new id, its row is there twice: what is copied
+    /// can't be unique.
+    fn check_unique_copies(&self, columns: &Columns) -> Result<(), Error> {
+        let is_copied = |number: &str| {
+            self.columns.iter().any(|column| {
+                column.number.to_string() == number && columns.carried.contains(&column.name)
+            })
+        };
+        let is_in_the_way = |key: &String| {
+            let mut numbers = key.trim_matches(['{', '}']).split(',');
+            numbers.all(is_copied)
+        };
+        let found = self
+            .columns
+            .iter()
+            .find(|column| column.unique_keys.iter().any(is_in_the_way));
+        match found {
+            Some(column) => Err(self.refused(format!(
+                "has a column {} that is unique, alone or with others; a session that gets a new \
+                 id has two rows for a minute, with the same value in it",
+                column.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// A new session could not be inserted beside such a column.
+    fn check_foreign_requirements(&self) -> Result<(), Error> {
+        let ours = ["id", "expiry", "session"];
+        match self.columns.iter().find(|column| {
+            column.is_required() && !column.is_generated && !ours.contains(&column.name.as_str())
+        }) {
+            Some(column) => Err(self.refused(format!(
+                "has a column {} that is NOT NULL without a default, so no session can be inserted",
+                column.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Granted for the table, or for each column that a statement names.
+    fn check_rights(&self, columns: &Columns) -> Result<(), Error> {
+        let (first, mut missing) = (&self.columns[0], Vec::new());
+        if !first.may_use_schema {
+            missing.push("USAGE of its schema".to_owned());
+        }
+        let copied: Vec<_> = ["id", "expiry", "session"]
+            .into_iter()
+            .chain(columns.carried.iter().map(String::as_str))
+            .collect();
+        let changed: Vec<_> = ["expiry", "session", "user_id", "last_seen", "device"]
+            .into_iter()
+            .filter(|name| matches!(*name, "expiry" | "session") || columns.has(name))
+            .collect();
+        missing.extend(self.lacking("SELECT", &copied, |column| column.may_select));
+        missing.extend(self.lacking("INSERT", &copied, |column| column.may_insert));
+        missing.extend(self.lacking("UPDATE", &changed, |column| column.may_update));
+        if !first.may_delete {
+            missing.push("DELETE".to_owned());
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(self.refused(format!("does not grant this role {}", missing.join(", "))))
+    }
+
+    /// A right that this role lacks for some, or all, of the columns of these
+    /// names.
+    fn lacking(
+        &self,
+        right: &str,
+        names: &[&str],
+        is_granted: impl Fn(&Column) -> bool,
+    ) -> Option<String> {
+        let needed = || {
+            let is_needed = |column: &&Column| names.contains(&column.name.as_str());
+            self.columns.iter().filter(is_needed)
+        };
+        let lacking: Vec<_> = needed()
+            .filter(|column| !is_granted(column))
+            .map(|column| column.name.as_str())
+            .collect();
+        match lacking.len() {
+            0 => None,
+            all if all == needed().count() => Some(right.to_owned()),
+            1 => Some(format!("{right} of the column {}", lacking[0])),
+            _ => Some(format!("{right} of the columns {}", lacking.join(" and "))),
+        }
+    }
+
+    fn mistyped(&self, column: &str, found: &str, wanted: &str) -> Error {
+        self.refused(format!(
+            "has a column {column} of type {found}; it must be {wanted}"
+        ))
+    }
+
+    fn refused(&self, finding: impl fmt::Display) -> Error {
+        self.named(&format!("the table {} {finding}", self.name))
+    }
+
+    fn named(&self, finding: &str) -> Error {
+        Error::new(ErrorKind::Setup, finding.to_owned())
+    }
+}

@@ -1,0 +1,336 @@
+use std::{borrow::Cow, sync::LazyLock};
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr as _};
+use sqlx_core::migrate::{MigrateError, Migration, MigrationType, Migrator};
+
+use crate::{
+    Error, ErrorKind,
+    store::{
+        connection::transaction::begin,
+        sql::Pooling,
+        table::{
+            engine::check_engine,
+            handle::SetUp,
+            name::{TableName, quoted},
+        },
+    },
+};
+
+/// An index of a large table takes longer than the application's statements
+/// may. And names in the files, such as `now()`, mean those of the catalog.
+const SETTINGS: [(&str, &str); 4] = [
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("search_path", "pg_catalog"),
+    ("default_transaction_isolation", "'read committed'"),
+];
+
+/// The migrations of the default table, `public.session`.
+///
+/// They are noted in a table of their own, `_axum_pg_session_migrations`, so
+/// that they run beside the migrations of a host application.
+/// [`PgSessionStore::migrate`] does the same, also for other tables, and needs
+/// no right to create anything once all is there. Behind a pooler in transaction
+/// mode it is the way to run them: this has a lock of the session, which a pooler
+/// leaves with a connection that others get.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let database = dev_postgres::test_database().await?;
+/// let pool = sqlx::PgPool::connect(database.url()).await?;
+/// axum_pg_session::MIGRATOR.run(&pool).await?;
+///
+/// let report = axum_pg_session::PgSessionStore::new(pool).check().await?;
+/// assert!(report.absolute_timeout);
+/// # Ok(()) }
+/// ```
+///
+/// [`PgSessionStore::migrate`]: crate::PgSessionStore::migrate
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| migrator(&TableName::default()));
+
+/// Version, description, and the statement as it is written for the default
+/// table.
+const MIGRATIONS: [(i64, &str, &str); 5] = [
+    (
+        1,
+        "session",
+        include_str!("../../../migrations/0001_session.sql"),
+    ),
+    (
+        2,
+        "created and user id",
+        include_str!("../../../migrations/0002_created_and_user_id.sql"),
+    ),
+    (
+        3,
+        "expiry index",
+        include_str!("../../../migrations/0003_expiry_index.sql"),
+    ),
+    (
+        4,
+        "user id index",
+        include_str!("../../../migrations/0004_user_id_index.sql"),
+    ),
+    (
+        5,
+        "last seen and device",
+        include_str!("../../../migrations/0005_last_seen_and_device.sql"),
+    ),
+];
+
+fn migrator(name: &TableName) -> Migrator {
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(version, description, sql)| {
+            Migration::new(
+                *version,
+                Cow::Borrowed(description),
+                MigrationType::Simple,
+                AssertSqlSafe(render(name, sql)).into_sql_str(),
+                false,
+            )
+        })
+        .collect();
+    let mut migrator = Migrator::with_migrations(migrations);
+    migrator.dangerous_set_table_name(bookkeeping(name));
+    // A rolling deployment may meet the notes of a later version.
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+/// A table of notes for each session table: two of them in one schema do not
+/// take each other's migrations for their own.
+fn bookkeeping(name: &TableName) -> String {
+    format!("{}.{}", quoted(&name.schema), quoted(&notes(name)))
+}
+
+fn notes(name: &TableName) -> String {
+    name.derived("_axum_pg_", "_migrations")
+}
+
+fn render(name: &TableName, sql: &str) -> String {
+    let indexed = ["_expiry_idx", "_user_id_idx"]
+        .iter()
+        .fold(sql.to_owned(), |sql, suffix| {
+            let index = quoted(&name.derived("", suffix));
+            sql.replace(&format!("\"session{suffix}\""), &index)
+        });
+    // Last, because a table can be named as our indexes are.
+    name.render(&indexed)
+}
+
+impl SetUp {
+    /// Looks first and creates only what is missing, so that a role without
+    /// CREATE rights can call it on a finished table, and so that many
+    /// processes can call it at once.
+    pub(in crate::store) async fn migrate(&self) -> Result<(), Error> {
+        check_engine(&self.database).await?;
+        let found = self.columns().await?;
+        // Before anything is created.
+        let pooling = self.database.noticed_pooling().await?;
+        match found {
+            Some(columns) if columns.are_complete() => {}
+            Some(columns) if !columns.may_be_altered => self.warn_of_an_incomplete_table(),
+            Some(_) => self.complete(pooling).await?,
+            None => self.create(pooling).await?,
+        }
+        self.check_table().await.map(drop)
+    }
+
+    async fn create(&self, pooling: Pooling) -> Result<(), Error> {
+        self.create_schema().await?;
+        self.run_migrations(pooling).await
+    }
+
+    /// A table with the three columns serves as it is if this role may not
+    /// create what it lacks.
+    async fn complete(&self, pooling: Pooling) -> Result<(), Error> {
+        match self.run_migrations(pooling).await {
+            Err(error) if error.lacks_a_right() => match self.has_notes().await? {
+                true => Err(self.no_right_to_the_notes(error)),
+                false => {
+                    self.warn_of_an_incomplete_table();
+                    Ok(())
+                }
+            },
+            outcome => outcome,
+        }
+    }
+
+    /// Nothing was tried, so nothing is noted that the owner could not complete.
+    fn warn_of_an_incomplete_table(&self) {
+        tracing::warn!(
+            db.collection.name = %self.name,
+            "this role may not complete the session table; it is used as it is"
+        );
+    }
+
+    async fn has_notes(&self) -> Result<bool, Error> {
+        let (schema, table) = (self.name.schema.clone(), notes(&self.name));
+        self.database
+            .look(|connection| Box::pin(has_table(connection, schema, table)))
+            .await
+    }
+
+    fn no_right_to_the_notes(&self, source: Error) -> Error {
+        let notes = bookkeeping(&self.name);
+        Error::caused(
+            ErrorKind::Setup,
+            format!(
+                "this role may complete the table {}, but not write {notes}, where its migrations \
+                 are noted; grant it that, or drop {notes}, as the migrations can be run again",
+                self.name
+            ),
+            source,
+        )
+    }
+
+    /// `CREATE SCHEMA IF NOT EXISTS` needs a right on the database even where
+    /// the schema exists, and fails where two sessions create it at once.
+    async fn create_schema(&self) -> Result<(), Error> {
+        if self.has_schema().await? {
+            return Ok(());
+        }
+        let sql = format!("CREATE SCHEMA {}", quoted(&self.name.schema));
+        let created = sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(self.database.pool())
+            .await;
+        match created {
+            Err(_) if self.has_schema().await? => Ok(()),
+            outcome => Ok(outcome.map(drop)?),
+        }
+    }
+
+    async fn has_schema(&self) -> Result<bool, Error> {
+        let schema = self.name.schema.clone();
+        self.database
+            .look(|connection| Box::pin(has_schema(connection, schema)))
+            .await
+    }
+
+    /// On a connection that leaves the pool and is closed at the end: sqlx keeps
+    /// its lock when a migration fails or nobody waits for it any more, and then
+    /// every later migration of the database would wait for this connection. It is
+    /// none beside the pool, as the role may have no more than that.
+    async fn run_migrations(&self, pooling: Pooling) -> Result<(), Error> {
+        let mut connection = self.database.pool().acquire().await?.detach();
+        let outcome = match pooling {
+            Pooling::Own => self.migrate_on(&mut connection).await,
+            Pooling::Transaction => self.migrate_in_one_transaction(&mut connection).await,
+        };
+        // It is closed in any case.
+        drop(connection.close().await);
+        outcome
+    }
+
+    async fn migrate_on(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        sqlx::raw_sql(AssertSqlSafe(settings("SET")))
+            .execute(&mut *connection)
+            .await?;
+        // What `run` calls; its own bounds do not hold in a task.
+        Ok(migrator(&self.name)
+            .run_direct(None, connection, false)
+            .await?)
+    }
+
+    /// Under a lock of the transaction: one of the session would stay with the
+    /// connection of the server, which is lent to others.
+    async fn migrate_in_one_transaction(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        let mut transaction = begin(connection).await?;
+        sqlx::raw_sql(AssertSqlSafe(settings("SET LOCAL")))
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(include_str!("../sql/advisory_lock.sql"))
+            .persistent(false)
+            .bind(self.name.lock_key("migrations"))
+            .execute(&mut *transaction)
+            .await?;
+        let mut migrator = migrator(&self.name);
+        migrator.set_locking(false);
+        migrator.run_direct(None, &mut *transaction, false).await?;
+        // The migrator's are named, and would stay too.
+        transaction.clear_cached_statements().await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+fn settings(set: &str) -> String {
+    let settings = SETTINGS.map(|(name, value)| format!("{set} {name} = {value}"));
+    settings.join("; ")
+}
+
+async fn has_table(
+    connection: &mut PgConnection,
+    schema: String,
+    table: String,
+) -> Result<bool, Error> {
+    let found = sqlx::query_scalar(include_str!("../sql/has_table.sql"))
+        .persistent(false)
+        .bind(schema)
+        .bind(table)
+        .fetch_one(connection)
+        .await?;
+    Ok(found)
+}
+
+async fn has_schema(connection: &mut PgConnection, schema: String) -> Result<bool, Error> {
+    let found = sqlx::query_scalar(include_str!("../sql/has_schema.sql"))
+        .persistent(false)
+        .bind(schema)
+        .fetch_one(connection)
+        .await?;
+    Ok(found)
+}
+
+impl From<MigrateError> for Error {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                source.into()
+            }
+            other => Self::caused(
+                ErrorKind::Setup,
+                "the migrations of the session table could not be run",
+                other,
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_migrations_of_two_tables_share_no_name() {
+        let other = TableName {
+            schema: "app".into(),
+            table: "a\"b".into(),
+        };
+        let rendered: Vec<_> = MIGRATIONS
+            .iter()
+            .map(|(_, _, sql)| render(&other, sql))
+            .collect();
+        assert!(rendered[2].contains(r#""a""b_expiry_idx" ON "app"."a""b""#));
+        assert!(rendered[3].contains(r#""a""b_user_id_idx" ON "app"."a""b""#));
+        assert!(rendered.iter().all(|sql| !sql.contains("\"session")));
+        assert_eq!(bookkeeping(&other), r#""app"."_axum_pg_a""b_migrations""#);
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_a_migration() {
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
+            .expect("the folder")
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .path()
+                    .extension()
+                    .map(|extension| extension == "sql")
+            })
+            .filter(|is_sql| *is_sql)
+            .count();
+        assert_eq!(files, MIGRATIONS.len());
+        assert_eq!(MIGRATOR.iter().count(), files);
+    }
+}

@@ -1,0 +1,173 @@
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
+
+use crate::{
+    document::Layout,
+    format::{Format, OldId},
+    store::{
+        sql::{Pooling, Sizes, Sql},
+        table::{
+            clock::Clock,
+            columns::{Columns, Document},
+            name::TableName,
+            timestamp::Instant,
+        },
+    },
+};
+
+/// A table that was looked at, and the statements for it.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) name: TableName,
+    pub(crate) columns: Columns,
+    pub(in crate::store) clock: Clock,
+    pub(crate) layout: &'static dyn Layout,
+    pub(crate) old_id: OldId,
+    pub(crate) load: Sizes,
+    pub(crate) insert: Sizes,
+    pub(crate) save: Sizes,
+    pub(crate) touch: Sizes,
+    pub(crate) destroy: Sizes,
+    pub(crate) reissue: ReissueStatements,
+    pub(crate) users: UserStatements,
+    pub(crate) reap: Sql,
+    pub(crate) reap_find: Sql,
+    pub(crate) reap_lock: Sql,
+    pub(crate) reap_some: Sql,
+    pub(crate) find: Sql,
+    #[cfg(feature = "testing")]
+    pub(crate) age: Sql,
+}
+
+/// Those of a session that gets a new id.
+#[derive(Debug)]
+pub(crate) struct ReissueStatements {
+    pub(crate) lock: Sql,
+    pub(crate) copy: Sql,
+    pub(crate) forward: Sql,
+    pub(crate) undo: Sql,
+    pub(crate) login_lock: Sql,
+    pub(crate) login_copy: Sql,
+    pub(crate) login_insert: Sql,
+}
+
+impl ReissueStatements {
+    fn new(statement: impl Fn(&str) -> Sql) -> Self {
+        Self {
+            lock: statement(include_str!("../sql/cycle_lock.sql")),
+            copy: statement(include_str!("../sql/cycle_copy.sql")),
+            forward: statement(include_str!("../sql/cycle_forward.sql")),
+            undo: statement(include_str!("../sql/undo.sql")),
+            login_lock: statement(include_str!("../sql/advisory_lock.sql")),
+            login_copy: statement(include_str!("../sql/login_copy.sql")),
+            login_insert: statement(include_str!("../sql/login_insert.sql")),
+        }
+    }
+}
+
+/// Those of the sessions of a user, and of everyone.
+#[derive(Debug)]
+pub(crate) struct UserStatements {
+    pub(crate) list: Sql,
+    pub(crate) count: Sql,
+    pub(crate) some: Sql,
+    pub(crate) destroy: Sql,
+    pub(crate) everyone: Sql,
+    pub(crate) undated: Sql,
+}
+
+impl UserStatements {
+    fn new(statement: impl Fn(&str) -> Sql) -> Self {
+        Self {
+            list: statement(include_str!("../sql/user_list.sql")),
+            count: statement(include_str!("../sql/user_count.sql")),
+            some: statement(include_str!("../sql/user_some.sql")),
+            destroy: statement(include_str!("../sql/user_destroy.sql")),
+            everyone: statement(include_str!("../sql/everyone.sql")),
+            undated: statement(include_str!("../sql/undated.sql")),
+        }
+    }
+}
+
+/// The statements for one row and for many.
+macro_rules! both {
+    ($sizes:ident, $name:literal) => {
+        $sizes(
+            include_str!(concat!("../sql/", $name, "_one.sql")),
+            include_str!(concat!("../sql/", $name, ".sql")),
+        )
+    };
+}
+
+impl Table {
+    pub(in crate::store) fn new(
+        name: TableName,
+        columns: Columns,
+        clock: Clock,
+        format: &dyn Format,
+        pooling: Pooling,
+    ) -> Self {
+        // The name comes last, because it can read like a part of a statement.
+        let statement = |sql: &str| {
+            let sql = format.columns().render(&columns.render(sql));
+            Sql::new(safe(name.render(&sql)), pooling)
+        };
+        let sizes = |one, many| Sizes {
+            one: statement(one),
+            many: statement(many),
+        };
+        Self {
+            load: both!(sizes, "load"),
+            insert: both!(sizes, "insert"),
+            save: both!(sizes, "save"),
+            touch: both!(sizes, "touch"),
+            destroy: both!(sizes, "destroy"),
+            reissue: ReissueStatements::new(statement),
+            users: UserStatements::new(statement),
+            reap: statement(include_str!("../sql/reap.sql")),
+            reap_find: statement(include_str!("../sql/reap_find.sql")),
+            reap_lock: statement(include_str!("../sql/reap_lock.sql")),
+            reap_some: statement(include_str!("../sql/reap_some.sql")),
+            find: statement(include_str!("../sql/find.sql")),
+            #[cfg(feature = "testing")]
+            age: statement(include_str!("../sql/age.sql")),
+            layout: format.layout(),
+            old_id: format.old_id(),
+            name,
+            columns,
+            clock,
+        }
+    }
+
+    /// What `sha256(json_send(session))` answers for this text.
+    pub(crate) fn digest(&self, text: &str) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        if self.columns.document == Document::Jsonb {
+            // jsonb_send puts its version before the text.
+            digest.update([1]);
+        }
+        digest.update(text);
+        digest.finalize().into()
+    }
+
+    /// Whether the table stores a document letter by letter as it was sent.
+    pub(crate) fn keeps_spelling(&self) -> bool {
+        self.columns.document == Document::Json
+    }
+
+    /// How many of these have not expired yet.
+    pub(in crate::store) fn live(&self, expiries: &[Instant]) -> u64 {
+        let now = self.clock.now();
+        expiries
+            .iter()
+            .map(|expiry| u64::from(expiry.0 > now))
+            .sum()
+    }
+}
+
+/// Identifiers are quoted and values are bound, so no visitor's string gets in.
+fn safe(sql: String) -> SqlStr {
+    AssertSqlSafe(Arc::<str>::from(sql)).into_sql_str()
+}

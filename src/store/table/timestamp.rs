@@ -1,0 +1,79 @@
+//! A `timestamptz` as the crate reckons with it.
+
+use sqlx::{
+    Decode, Postgres, Type,
+    error::BoxDynError,
+    postgres::{PgTypeInfo, PgValueRef, types::Oid},
+};
+
+/// `timestamptz` in the catalog of every Postgres.
+const TIMESTAMPTZ: Oid = Oid(1184);
+/// From the epoch of Unix to that of Postgres, the beginning of 2000.
+const POSTGRES_EPOCH: f64 = 946_684_800.0;
+const MICROS: f64 = 1e6;
+
+/// Seconds since the epoch of Unix; infinite where the database says so.
+///
+/// Decoded here because arithmetic on each row's numbers is dearer on the
+/// server than all else of a load, and because the field's types for instants
+/// know no infinity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::store) struct Instant(pub(in crate::store) f64);
+
+impl Type<Postgres> for Instant {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(TIMESTAMPTZ)
+    }
+
+    fn compatible(found: &PgTypeInfo) -> bool {
+        found.oid() == Some(TIMESTAMPTZ)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Instant {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let micros = <i64 as Decode<Postgres>>::decode(value)?;
+        Ok(Self::from_micros(micros))
+    }
+}
+
+impl Instant {
+    /// Microseconds since the epoch of Unix, as the database counts them.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the calendar of Postgres fits, and infinity saturates"
+    )]
+    pub(in crate::store) fn micros(self) -> i64 {
+        (self.0 * MICROS).round() as i64
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the calendar of Postgres in microseconds keeps its milliseconds"
+    )]
+    fn from_micros(micros: i64) -> Self {
+        Self(match micros {
+            i64::MAX => f64::INFINITY,
+            i64::MIN => f64::NEG_INFINITY,
+            _ => micros as f64 / MICROS + POSTGRES_EPOCH,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_counts_from_the_epoch_of_unix() {
+        assert_eq!(Instant::from_micros(0).0, POSTGRES_EPOCH);
+        assert_eq!(Instant::from_micros(-946_684_800_000_000).0, 0.0);
+        assert_eq!(Instant::from_micros(1_500_000).0, POSTGRES_EPOCH + 1.5);
+    }
+
+    #[test]
+    fn infinity_stays_infinite() {
+        assert_eq!(Instant::from_micros(i64::MAX).0, f64::INFINITY);
+        assert_eq!(Instant::from_micros(i64::MIN).0, f64::NEG_INFINITY);
+    }
+}
