@@ -21,10 +21,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A program that took longer says nothing about what happens within five
 /// seconds.
 pub(crate) const TOO_SLOW: Duration = Duration::from_secs(3);
+/// The rule that a step comes to an end.
+pub(crate) const HANG: &str = "hang";
+/// The rule that what was committed too late is undone.
+pub(crate) const LATE: &str = "late";
 /// How long an event [`Event::Wait`] takes.
 const WAIT: Duration = Duration::from_millis(40);
 /// Seconds by which clocks may differ that go equally fast.
 const PRECISION: f64 = 0.005;
+
+/// Whether breaking this rule takes long.
+pub(crate) fn is_slow_to_break(rule: &str) -> bool {
+    matches!(rule, HANG | LATE)
+}
 
 /// What is not as it should be.
 #[derive(Clone, Debug)]
@@ -87,7 +96,7 @@ pub(crate) async fn play(lane: &mut Lane, program: &Program) -> Result<(), Viola
     let broken = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(broken)) => Some(broken),
-        Err(_) => Some(("hang", "a step never came to an end".to_owned())),
+        Err(_) => Some((HANG, "a step never came to an end".to_owned())),
     };
     drop(play);
     let Some((rule, what)) = broken else {
@@ -520,6 +529,7 @@ impl Play<'_> {
                 Err(("table", _)) if began.elapsed() < Duration::from_secs(5) => {
                     tokio::task::yield_now().await;
                 }
+                Err(("table", what)) => return Err((LATE, what)),
                 Err(broken) => return Err(broken),
                 Ok(mut expected) => {
                     self.look(&[request]).await?;

@@ -14,7 +14,7 @@ use std::{
 use dev_postgres::{Lending, Pooler, Server};
 
 use crate::{
-    play::{TOO_SLOW, Violation, play},
+    play::{TOO_SLOW, Violation, is_slow_to_break, play},
     program::{Call, End, Event, Program},
     random::fresh_seed,
     shrink::shrink,
@@ -280,7 +280,7 @@ impl Shared {
         let mut again = None;
         for _ in 0..TRIES {
             if let Err(second) = play(lane, program).await
-                && (second.took < TOO_SLOW || second.rule == "hang")
+                && (second.took < TOO_SLOW || is_slow_to_break(second.rule))
             {
                 again = Some(second);
                 break;

@@ -1,7 +1,7 @@
 //! Makes a program that breaks a rule as small as it can be.
 
 use crate::{
-    play::{Violation, play},
+    play::{Violation, is_slow_to_break, play},
     program::{
         BeforeSave, Break, Call, Deployment, End, Event, Format, Limit, Options, Program, Taking,
     },
@@ -10,8 +10,8 @@ use crate::{
 
 /// Plays of one program, at the most.
 const MAX_PLAYS: usize = 600;
-/// The same if each of them waits until it is given up.
-const MAX_HANGS: usize = 12;
+/// The same if each of them takes long.
+const MAX_SLOW_PLAYS: usize = 12;
 
 struct Shrinking<'l> {
     lane: &'l mut Lane,
@@ -32,9 +32,9 @@ pub(crate) async fn shrink(
         best: program.clone(),
         violation: violation.clone(),
         plays: 0,
-        most: match violation.rule {
-            "hang" => MAX_HANGS,
-            _ => MAX_PLAYS,
+        most: match is_slow_to_break(violation.rule) {
+            true => MAX_SLOW_PLAYS,
+            false => MAX_PLAYS,
         },
     };
     // What comes after the violation plays no part.
