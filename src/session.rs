@@ -536,7 +536,9 @@ impl Session {
     /// again. A later [`login`](Self::login) replaces the choice with its own.
     ///
     /// In Koa's format the choice is the member `maxAge` of the stored cookie,
-    /// which is also the session's idle timeout there.
+    /// which is also the session's idle timeout there. If neither the session nor
+    /// the layer has one, `Persistent` sets 45 minutes, the idle timeout that
+    /// Koa gives such a session.
     ///
     /// # Errors
     ///

@@ -290,9 +290,13 @@ impl State {
         if login.data == Data::IsDropped {
             self.apply(Change::Clear)?;
         }
-        self.set_cookie_lifetime(login.lifetime())?;
+        // Where a format keeps both in one setting, what the login says counts.
+        self.set_cookie_lifetime(None)?;
         let blank = Arc::clone(&self.blank);
         self.apply(Change::Expiry(login.end(), blank))?;
+        if let Some(lifetime) = login.lifetime() {
+            self.set_cookie_lifetime(Some(lifetime))?;
+        }
         if self.new_id != NewId::End {
             self.new_id = NewId::Login(Arc::new(login));
         }

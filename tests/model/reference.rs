@@ -170,8 +170,8 @@ enum Change {
     Take(String),
     Append(String, String),
     TypedAppend(String, String),
-    Expiry(ExpiryChoice),
-    Cookie(CookieChoice),
+    Expiry(ExpiryChoice, Format),
+    Cookie(CookieChoice, Format),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -436,14 +436,29 @@ impl Change {
                 let value = appended(document.values.get(key), tag)?;
                 document.values.insert(key.clone(), value);
             }
-            Self::Expiry(expiry) => document.expiry = *expiry,
-            Self::Cookie(cookie) => document.cookie = *cookie,
+            // The life of a session and of its cookie are one setting, so that the
+            // last choice of either kind is the only one.
+            Self::Expiry(expiry, Format::Koa) => {
+                document.expiry = *expiry;
+                document.cookie = CookieChoice::Default;
+            }
+            Self::Cookie(CookieChoice::Session, Format::Koa)
+                if document.cookie != CookieChoice::Browser => {}
+            Self::Cookie(cookie, Format::Koa) => {
+                document.expiry = ExpiryChoice::Default;
+                document.cookie = match cookie {
+                    CookieChoice::Browser => CookieChoice::Browser,
+                    CookieChoice::Session | CookieChoice::Default => CookieChoice::Default,
+                };
+            }
+            Self::Expiry(expiry, _) => document.expiry = *expiry,
+            Self::Cookie(cookie, _) => document.cookie = *cookie,
         }
         Ok(())
     }
 
     fn is_about_the_cookie(&self) -> bool {
-        matches!(self, Self::Expiry(_) | Self::Cookie(_))
+        matches!(self, Self::Expiry(..) | Self::Cookie(..))
     }
 }
 
@@ -686,13 +701,9 @@ impl Model {
 
     fn lasting_of(&self, row: RowNo) -> Lasting {
         let document = &self.rows[row.0].document;
-        let defaults = (ExpiryChoice::Default, CookieChoice::Default);
-        let has_choice = (document.expiry, document.cookie) != defaults;
         match document.cookie {
             // What is saved at the same moment counts already.
             _ if self.is_crowded => Lasting::Unsaid,
-            // The last choice of either kind is the only one.
-            _ if self.has_one_setting() && has_choice => Lasting::Unsaid,
             CookieChoice::Default if self.options.browser_cookies => Lasting::UntilTheBrowserCloses,
             CookieChoice::Browser => Lasting::UntilTheBrowserCloses,
             CookieChoice::Default | CookieChoice::Session => Lasting::Persistent,
@@ -1840,7 +1851,7 @@ impl View {
             }
             Call::SetExpiry(expiry) => match can_keep(*expiry, format) {
                 true => {
-                    self.change(Change::Expiry(*expiry));
+                    self.change(Change::Expiry(*expiry, format));
                     done()
                 }
                 false => failed(ErrorKind::Setup),
@@ -1851,7 +1862,7 @@ impl View {
                     CookieChoice::Default => CookieChoice::Session,
                     chosen => *chosen,
                 };
-                self.change(Change::Cookie(cookie));
+                self.change(Change::Cookie(cookie, format));
                 done()
             }
             Call::AuthenticatedWithin | Call::Save | Call::Take(_) | Call::UpdateNow(_) => {
@@ -1902,8 +1913,11 @@ impl View {
         if drops {
             self.change(Change::Clear);
         }
-        self.change(Change::Expiry(expiry));
-        self.change(Change::Cookie(cookie));
+        self.change(Change::Cookie(CookieChoice::Default, format));
+        self.change(Change::Expiry(expiry, format));
+        if cookie != CookieChoice::Default {
+            self.change(Change::Cookie(cookie, format));
+        }
         // The logout that this request can't execute stays.
         if may_log_in {
             self.id = Id::LogsIn { user, drops };

@@ -1383,6 +1383,44 @@ async fn a_login_decides_how_long_the_browser_keeps_the_cookie() {
 }
 
 #[tokio::test]
+async fn a_login_in_koas_format_decides_how_long_the_browser_keeps_the_cookie() {
+    let two_hours = Expiry::Idle(Duration::from_secs(7200));
+    for layers in [CookieLifetime::Persistent, CookieLifetime::BrowserSession] {
+        for expiry in [Expiry::Default, two_hours] {
+            for (lifetime, is_kept) in [
+                (CookieLifetime::BrowserSession, false),
+                (CookieLifetime::Persistent, true),
+            ] {
+                let site = Site::of_koa().await;
+                let columns =
+                    "ALTER TABLE session ADD user_id text, ADD created timestamptz DEFAULT now()";
+                execute(&site.pool, columns).await;
+                let login = Login::new("alice").expiry(expiry).cookie_lifetime(lifetime);
+                let page = app_with(
+                    site.layer().cookie_lifetime(layers),
+                    async move |session: Session| session.login(login),
+                );
+                let answer = site.browser().at(&page).peek("/page").await;
+                assert_eq!(answer.status, 200);
+                let cookie = &answer.set_cookies()[0];
+                assert_eq!(
+                    cookie.expires().is_some(),
+                    is_kept,
+                    "{layers:?} {lifetime:?}"
+                );
+                if is_kept && expiry == two_hours {
+                    let maximum = texts(
+                        &site.pool,
+                        "SELECT session #>> '{cookie,maxAge}' FROM session",
+                    );
+                    assert_eq!(maximum.await, ["7200000"]);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_session_decides_how_long_the_browser_keeps_the_cookie() {
     let (site, mut browser) = visited().await;
     let page = site.app_with(async |session: Session| {

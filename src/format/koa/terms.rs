@@ -79,7 +79,15 @@ impl Layout for KoaLayout {
                 cookie.insert("maxAge", raw(&Value::Null));
                 cookie.remove("expires");
             }
-            Some(CookieLifetime::Persistent) | None => {
+            Some(CookieLifetime::Persistent) if has_a_life(cookie) => {}
+            Some(CookieLifetime::Persistent) => {
+                copy("maxAge", blank, cookie);
+                copy("expires", blank, cookie);
+                if !has_a_life(cookie) {
+                    cookie.insert("maxAge", raw(&milliseconds(FALLBACK)));
+                }
+            }
+            None => {
                 copy("maxAge", blank, cookie);
                 copy("expires", blank, cookie);
             }
@@ -102,6 +110,16 @@ fn change_cookie(
     cookie.remove("maxage");
     change(&mut cookie, &blank);
     document.insert(COOKIE, cookie.to_json());
+}
+
+/// Whether the browser keeps the cookie.
+fn has_a_life(cookie: &Document) -> bool {
+    let is_set = |key| {
+        cookie
+            .get(key)
+            .is_some_and(|value| value.get() != Value::Null.to_string())
+    };
+    is_set("maxAge") || is_set("expires")
 }
 
 fn copy(key: &str, from: &Document, to: &mut Document) {
