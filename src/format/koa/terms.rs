@@ -114,11 +114,7 @@ fn change_cookie(
 
 /// Whether the browser keeps the cookie.
 fn has_a_life(cookie: &Document) -> bool {
-    let is_set = |key| {
-        cookie
-            .get(key)
-            .is_some_and(|value| value.get() != Value::Null.to_string())
-    };
+    let is_set = |key| cookie.get(key).is_some_and(|value| value.get() != "null");
     is_set("maxAge") || is_set("expires")
 }
 
