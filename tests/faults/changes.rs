@@ -44,6 +44,24 @@ async fn a_changed_type_of_the_expiry_costs_no_request() {
     outlived(change).await;
 }
 
+/// Nothing was written yet on the only connection, so the statement that saves
+/// is first prepared for the changed table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_changes_before_the_first_save_costs_nothing() {
+    let change = "ALTER TABLE session ALTER expiry TYPE timestamp USING expiry AT TIME ZONE 'UTC'";
+    for path in ["/enter/visitor-0", "/add", "/cycle"] {
+        let place = Place::new().await;
+        let visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
+        // Connections that have prepared nothing.
+        place.stop(Shutdown::Fast);
+        place.start_again();
+        let _held = hold_all_but_one(&place.pool).await;
+        let mut during = visitor.at(&place.app_with(change));
+        assert_eq!(during.status_of(path).await, 200, "{path}");
+        assert_eq!(during.at(&place.app()).status_of("/show").await, 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_type_of_the_user_costs_no_new_id() {
     let place = Place::new().await;

@@ -20,10 +20,13 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(in crate::store) struct LoadRow(pub(in crate::store) RowId);
 
+/// What was written is committed, so the answer counts even if the column has
+/// become a `timestamp` since the table was looked at. The next load finds that
+/// out.
 fn written(row: &PgRow, table: &Table) -> Result<Written, sqlx::Error> {
     Ok(Written {
         now: table.clock.now(),
-        expires: instant(row, 1)?,
+        expires: row.try_get_unchecked::<Instant, _>(1)?.0,
     })
 }
 

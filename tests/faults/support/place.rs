@@ -5,7 +5,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::Path, routing::get};
+use axum::{
+    Router,
+    extract::{Path, Request},
+    middleware::{Next, from_fn},
+    routing::get,
+};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
 use dev_postgres::{Builder, Server, Shutdown};
 use sqlx::{
@@ -76,6 +81,25 @@ impl Place {
 
     pub(crate) fn app(&self) -> Site {
         Site::new(&self.store, TIMEOUT)
+    }
+
+    /// The same site, which carries out `sql` after the handler and before
+    /// anything is saved.
+    pub(crate) fn app_with(&self, sql: &'static str) -> Site {
+        let url = self.server.url();
+        let pages = pages().layer(from_fn(move |request: Request, next: Next| {
+            let url = url.clone();
+            async move {
+                let response = next.run(request).await;
+                let mut connection = PgConnection::connect(&url).await.expect("a connection");
+                let done = sqlx::raw_sql(sql).execute(&mut connection).await;
+                done.expect("a statement");
+                response
+            }
+        }));
+        let app = pages.layer(PgSessionLayer::new(self.store.clone()));
+        let timeout = TIMEOUT;
+        Site { app, timeout }
     }
 
     /// By way of nothing that fails.
