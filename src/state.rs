@@ -38,8 +38,8 @@ pub(crate) mod changes;
 mod pending;
 
 pub(crate) use pending::{
-    Deletions, Farewell, NewId, NewIdWrite, Origin, PendingWrites, ReadOnlyReason, Record,
-    RowToDelete, RowWrite, Saved, Source, Touch,
+    Deletions, EndedRow, Farewell, NewId, NewIdWrite, Origin, PendingWrites, ReadOnlyReason,
+    Record, RowWrite, Saved, Source, Touch,
 };
 
 /// Whether the response has started.
@@ -77,11 +77,9 @@ pub(crate) struct State {
     new_id: NewId,
     /// The login that a save of this request is committing.
     login_in_flight: Option<Arc<Login>>,
-    /// Whether a save of this request is committing a new id of the origin's row.
-    is_new_id_in_flight: bool,
-    /// Whether such a commit may have succeeded without an answer. It is being
-    /// undone, which a change under the new id would prevent, and nobody has its
-    /// token.
+    /// Whether a save may have given the origin's row a new id without an answer.
+    /// It is being undone, which a change under the new id would prevent, and
+    /// nobody has its token.
     is_new_id_in_doubt: bool,
     /// The handler called `touch`.
     is_touched: bool,
@@ -98,10 +96,10 @@ pub(crate) struct State {
     executed_farewell: Farewell,
     /// A row that the application's check refused. It is deleted whatever the
     /// handler does.
-    refused: Option<RowToDelete>,
+    refused: Option<Arc<Row>>,
     /// The row that the request's token opened before the session became read-only.
     /// A destroy still ends that session.
-    lost: Option<RowToDelete>,
+    lost: Option<Arc<Row>>,
     phase: Phase,
 }
 
@@ -118,7 +116,6 @@ impl State {
             changes: Changes::default(),
             new_id: NewId::None,
             login_in_flight: None,
-            is_new_id_in_flight: false,
             is_new_id_in_doubt: false,
             is_touched: false,
             renews_signature: false,
@@ -389,7 +386,7 @@ impl State {
         self.forget_record();
         let origin = std::mem::replace(&mut self.origin, Origin::New);
         if let Origin::Stored(row, _) | Origin::Moved(row, _) = origin {
-            self.refused = Some(RowToDelete { row });
+            self.refused = Some(row);
         }
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
@@ -485,7 +482,6 @@ impl State {
     /// The session is now stored in `row`, which the new token opens.
     pub(crate) fn settle_begun(&mut self, row: Arc<Row>, token: Token) {
         self.login_in_flight = None;
-        self.is_new_id_in_flight = false;
         self.is_new_id_in_doubt = false;
         self.settle_doubt();
         self.settle_stored(row, token);
@@ -517,15 +513,15 @@ impl State {
         }
     }
 
-    /// The writes failed, so the state continues without them. A session that
-    /// ended is not replaced by a new one, because the browser may have the new
-    /// token.
-    pub(crate) fn settle_failed(&mut self, error: &Error) {
+    /// The writes failed, so the state continues without them. `replaces_id` says
+    /// whether they were to give the row a new id. A session that ended is not
+    /// replaced by a new one, because the browser may have the new token.
+    pub(crate) fn settle_failed(&mut self, error: &Error, replaces_id: bool) {
         self.login_in_flight = None;
         let is_in_doubt = error.kind() == ErrorKind::Unavailable;
         self.is_base_in_doubt |= is_in_doubt;
-        self.is_new_id_in_doubt |= is_in_doubt && self.is_new_id_in_flight;
-        self.is_new_id_in_flight = false;
+        let replaces_id = replaces_id && matches!(self.origin, Origin::Stored(..));
+        self.is_new_id_in_doubt |= is_in_doubt && replaces_id;
         if error.kind() == ErrorKind::Ended && !self.is_ended {
             self.become_read_only(match error.retry_after() {
                 Some(retry_after) => ReadOnlyReason::Moved { retry_after },
@@ -538,7 +534,7 @@ impl State {
     fn become_read_only(&mut self, reason: ReadOnlyReason) {
         match std::mem::replace(&mut self.origin, Origin::ReadOnly(reason)) {
             Origin::Stored(row, _) | Origin::Moved(row, _) => {
-                self.lost = Some(RowToDelete { row });
+                self.lost = Some(row);
                 self.base = Arc::clone(&self.blank);
             }
             origin => self.origin = origin,
@@ -567,9 +563,9 @@ impl State {
             return;
         }
         self.is_ended |= left.farewell.is_some();
-        if let (Some(ended), Some(former)) = (left.ended, left.former) {
+        if let Some(EndedRow { row, former }) = left.ended {
             if matches!(former, Origin::ReadOnly(_)) {
-                self.lost = Some(ended);
+                self.lost = Some(row);
             }
             self.origin = former;
         }
@@ -627,8 +623,6 @@ impl State {
         if let NewId::Login(login) = &id {
             self.login_in_flight = Some(Arc::clone(login));
         }
-        self.is_new_id_in_flight = matches!(id, NewId::Login(_) | NewId::Cycle)
-            && matches!(self.origin, Origin::Stored(..));
         self.is_touched = false;
         PendingWrites {
             deletions,
@@ -657,29 +651,26 @@ impl State {
     /// Takes the rows to delete, and nothing else.
     pub(crate) fn take_deletions(&mut self) -> Deletions {
         let is_executed = self.is_ended && self.new_id != NewId::End;
-        let former = self.is_ended.then(|| self.origin.clone());
         Deletions {
             refused: self.refused.take(),
             farewell: is_executed.then_some(self.farewell),
-            former,
             ended: self.take_ended(),
         }
     }
 
     /// Takes the row of a destroyed session. From here on, the origin is the
     /// session that follows it.
-    fn take_ended(&mut self) -> Option<RowToDelete> {
+    fn take_ended(&mut self) -> Option<EndedRow> {
         if !std::mem::take(&mut self.is_ended) {
             return None;
         }
-        match std::mem::replace(&mut self.origin, Origin::New) {
-            Origin::Stored(row, _) | Origin::Moved(row, _) => Some(RowToDelete { row }),
-            Origin::ReadOnly(_) if self.lost.is_some() => self.lost.take(),
-            origin => {
-                self.origin = origin;
-                None
-            }
-        }
+        let row = match &self.origin {
+            Origin::Stored(row, _) | Origin::Moved(row, _) => Arc::clone(row),
+            Origin::ReadOnly(_) => self.lost.take()?,
+            Origin::New => return None,
+        };
+        let former = std::mem::replace(&mut self.origin, Origin::New);
+        Some(EndedRow { row, former })
     }
 
     fn write(

@@ -32,8 +32,7 @@ use crate::{
     row::Row,
     session::saving::{Caller, Failed, Saving},
     state::{
-        Deletions, Origin, PendingWrites, Record, RowToDelete, RowWrite, Saved, State, Touch,
-        changes::Change,
+        Deletions, Origin, PendingWrites, Record, RowWrite, Saved, State, Touch, changes::Change,
     },
     telemetry::saving,
 };
@@ -233,12 +232,13 @@ impl Session {
             true => saving(),
             false => Span::none(),
         };
+        let replaces_id = writes.replace_an_id();
         let outcome = self.execute_all(writes, cookie).instrument(span).await;
         if let Err(error) = &outcome {
             if error.kind() == ErrorKind::Ended {
                 drop_dead_token(cookie);
             }
-            self.state().settle_failed(error);
+            self.state().settle_failed(error, replaces_id);
         }
         outcome
     }
@@ -255,24 +255,21 @@ impl Session {
     /// Queues all deletions before it waits for one. If the future is dropped
     /// while it waits, they are still executed.
     async fn delete_rows(&self, rows: Deletions, cookie: &mut CookieChange) -> Result<(), Error> {
-        let queue = |row: RowToDelete| {
-            let deletion = self.store().destroy_row(row.row.id.clone());
-            (row, deletion)
-        };
-        let (refused, ended) = (rows.refused.map(queue), rows.ended.map(queue));
+        let queue = |row: &Row| self.store().destroy_row(row.id.clone());
+        let refused = rows.refused.map(|row| (queue(&row), row));
+        let ended = rows.ended.map(|ended| (queue(&ended.row), ended));
         let mut left = Deletions {
-            former: rows.former,
             farewell: rows.farewell,
             ..Deletions::default()
         };
         let mut outcome = Ok(());
-        if let Some((row, deletion)) = refused
+        if let Some((deletion, row)) = refused
             && let Err(error) = deletion.await
         {
             left.refused = Some(row);
             outcome = Err(error);
         }
-        if let Some((row, deletion)) = ended {
+        if let Some((deletion, row)) = ended {
             match deletion.await {
                 Ok(_) => {
                     if self.signs_out() {

@@ -73,16 +73,16 @@ impl Saving {
     /// it is one that no failure policy covers, if there is any.
     pub(super) fn take_unreported(&mut self) -> Option<Failed> {
         let unreported = self.failed.extract_if(.., |save| save.caller.has_left());
-        unreported.reduce(|one, other| {
-            let ends_something = one.ends_something || other.ends_something;
-            let is_covered = one.error.is_of_the_database();
+        unreported.reduce(|first, next| {
+            let ends_something = first.ends_something || next.ends_something;
+            let is_covered = |save: &Failed| save.error.is_of_the_database();
+            let save = match is_covered(&first) && !is_covered(&next) {
+                true => next,
+                false => first,
+            };
             Failed {
                 ends_something,
-                ..if is_covered && !other.error.is_of_the_database() {
-                    other
-                } else {
-                    one
-                }
+                ..save
             }
         })
     }

@@ -20,12 +20,14 @@ pub(crate) enum Touch {
 }
 
 /// The row of a destroyed session, until it is deleted.
-#[derive(Clone, Debug)]
-pub(crate) struct RowToDelete {
+#[derive(Debug)]
+pub(crate) struct EndedRow {
     pub(crate) row: Arc<Row>,
+    /// The origin before the session was destroyed.
+    pub(super) former: Origin,
 }
 
-impl RowToDelete {
+impl EndedRow {
     /// The terms under which the session's cookie was set.
     pub(crate) fn terms(&self) -> Terms {
         self.row.document()?.terms()
@@ -95,11 +97,8 @@ impl Record {
 #[derive(Debug, Default)]
 pub(crate) struct Deletions {
     /// A row that the application's check refused.
-    pub(crate) refused: Option<RowToDelete>,
-    /// The row of the session that the handler destroyed.
-    pub(crate) ended: Option<RowToDelete>,
-    /// The origin before it was destroyed.
-    pub(crate) former: Option<Origin>,
+    pub(crate) refused: Option<Arc<Row>>,
+    pub(crate) ended: Option<EndedRow>,
     /// If the handler destroyed a session, even without a row.
     pub(crate) farewell: Option<Farewell>,
 }
@@ -124,6 +123,17 @@ pub(crate) struct PendingWrites {
 }
 
 impl PendingWrites {
+    /// Whether the session's row gets a new id.
+    pub(crate) fn replace_an_id(&self) -> bool {
+        matches!(
+            self.write,
+            RowWrite::NewId(NewIdWrite {
+                source: Source::Row(_),
+                ..
+            })
+        )
+    }
+
     /// Whether the response waits for the database.
     pub(crate) fn need_a_statement(&self) -> bool {
         let is_free = matches!(

@@ -2,9 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::PgConnection;
-
 use futures_core::future::BoxFuture;
+use sqlx::PgConnection;
 
 use crate::{
     Error, ErrorKind,

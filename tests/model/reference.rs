@@ -357,20 +357,22 @@ const DAY: f64 = 24.0 * HOUR;
 /// Whether the layer's timeouts, or the session's own, have ended a session that
 /// the table still has.
 fn has_timed_out(document: &Document, times: Times, format: Format, layer: Deployment) -> bool {
-    let (own_idle, own_absolute) = own_timeouts(document.expiry);
+    let (own_idle, _) = own_timeouts(document.expiry);
     let idle = own_idle.or(idle_timeout(layer)).unwrap_or(DAY);
-    let absolute = own_absolute
-        .or(absolute_timeout(layer))
-        .unwrap_or(30.0 * DAY);
     match format {
         Format::Native => {
-            times.age.is_some_and(|age| age >= absolute)
-                || times.unseen.is_some_and(|unseen| unseen >= idle)
+            is_too_old(document, times, layer) || times.unseen.is_some_and(|unseen| unseen >= idle)
         }
         Format::ThreeColumns => times.left > idle + 1.0,
         // The stored session says.
         Format::Koa => false,
     }
+}
+
+fn is_too_old(document: &Document, times: Times, layer: Deployment) -> bool {
+    let (_, own) = own_timeouts(document.expiry);
+    let absolute = own.or(absolute_timeout(layer)).unwrap_or(30.0 * DAY);
+    times.age.is_some_and(|age| age >= absolute)
 }
 
 pub(crate) fn user_name(user: u8) -> String {
@@ -827,13 +829,9 @@ impl Model {
     /// Whether a save with the timeouts that a layer of this program had ends this
     /// session.
     pub(crate) fn is_too_old(&self, row: usize, times: Times) -> bool {
-        let (_, own) = own_timeouts(self.rows[row].document.expiry);
-        let deployments = self.requests.values().map(|request| request.deployment);
-        let mut longest = deployments.map(|deployment| own.or(absolute_timeout(deployment)));
-        longest.any(|longest| {
-            let longest = longest.unwrap_or(30.0 * DAY);
-            times.age.is_some_and(|age| age >= longest)
-        })
+        let document = &self.rows[row].document;
+        let mut requests = self.requests.values();
+        requests.any(|request| is_too_old(document, times, request.deployment))
     }
 
     fn view_place(&mut self, request: u8, layer: usize) -> &mut Option<View> {

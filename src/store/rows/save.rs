@@ -317,31 +317,31 @@ async fn pause(lost: u32) {
 }
 
 /// What the orders make of a row.
-pub(in crate::store) struct Draft {
-    pub(in crate::store) content: Content,
-    pub(in crate::store) is_changed: bool,
-    pub(in crate::store) has_changes: bool,
-    pub(in crate::store) extent: Option<Extent>,
+struct Draft {
+    content: Content,
+    is_changed: bool,
+    has_changes: bool,
+    extent: Option<Extent>,
 }
 
 impl Draft {
     /// Changes that leave the row as it is write nothing, so no comparison
     /// tells whether it still is so: that takes a row that was read just now.
-    pub(in crate::store) fn is_undone(&self) -> bool {
+    fn is_undone(&self) -> bool {
         self.has_changes && !self.is_changed
     }
 }
 
 /// Whether a row was read while the requests were waiting for their save.
 #[derive(Clone, Copy, PartialEq)]
-pub(in crate::store) enum Age {
+enum Age {
     Fresh,
     /// Another process may have written it since.
     Remembered,
 }
 
 /// What became of the orders.
-pub(in crate::store) enum Composed {
+enum Composed {
     Draft(Draft),
     /// All of them were refused.
     Nothing,
@@ -351,12 +351,7 @@ pub(in crate::store) enum Composed {
 
 /// What the orders, replayed one after the other, make of the row. An order that
 /// does not fit it is answered and leaves no trace.
-pub(in crate::store) fn compose(
-    row: &Arc<Row>,
-    age: Age,
-    orders: &mut Vec<SaveOrder>,
-    meter: &Meter,
-) -> Composed {
+fn compose(row: &Arc<Row>, age: Age, orders: &mut Vec<SaveOrder>, meter: &Meter) -> Composed {
     let Some(loaded) = row.document() else {
         return Composed::Nothing;
     };
