@@ -185,9 +185,9 @@ fn ends_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
         && !is_set(headers, session.config().cookie_name())
 }
 
-/// Headers that describe the replaced body, or that are meant only for a
+/// Headers that describe or replace the body, or that are meant only for a
 /// successful request.
-const OF_THE_BODY: [HeaderName; 15] = [
+const OF_THE_BODY: [HeaderName; 19] = [
     header::ACCEPT_RANGES,
     header::AGE,
     header::CACHE_CONTROL,
@@ -203,6 +203,12 @@ const OF_THE_BODY: [HeaderName; 15] = [
     header::LAST_MODIFIED,
     header::LOCATION,
     header::REFRESH,
+    // RFC 9530.
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    // A proxy would send the file that they name in place of the body.
+    HeaderName::from_static("x-accel-redirect"),
+    HeaderName::from_static("x-sendfile"),
 ];
 
 /// Replaces the handler's response, which would claim a change that was not

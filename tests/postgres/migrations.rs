@@ -578,6 +578,8 @@ async fn an_own_column_that_is_unique_is_refused_as_an_id_could_not_change() {
         "email text UNIQUE",
         "site text, email text, UNIQUE (site, email)",
         "user_id text UNIQUE",
+        "email text, EXCLUDE USING hash (email WITH =)",
+        "email text, EXCLUDE USING hash (lower(email) WITH =)",
     ] {
         let table = format!(
             "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
@@ -585,6 +587,11 @@ async fn an_own_column_that_is_unique_is_refused_as_an_id_could_not_change() {
         );
         is_refused(&table, "is unique").await;
     }
+    let table =
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
+                                       site text, email text);
+                 CREATE UNIQUE INDEX ON session (site, lower(email))";
+    is_refused(table, "is unique").await;
 }
 
 #[tokio::test]

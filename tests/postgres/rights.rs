@@ -2,7 +2,10 @@
 
 use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, Session};
 
-use crate::support::{Browser, Life, Role, Site, execute, page::app_with};
+use crate::support::{
+    Browser, Life, Role, Site, execute,
+    page::{app_with, patiently, until},
+};
 
 const THREE_COLUMNS: &str =
     "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";
@@ -161,6 +164,29 @@ async fn row_level_security_that_applies_to_the_role_is_refused_by_name() {
     role.drop().await;
 }
 
+/// A visitor who gave up waiting for a new id keeps the session.
+async fn undoes_a_new_id(site: &Site, role: &Role) {
+    let store = role.store(site.database.url()).await;
+    let layer = PgSessionLayer::new(store);
+    let mut browser = Browser::new(&app_with(layer.clone(), async |session: Session| {
+        session.insert("a", 1)
+    }));
+    browser.get("/page").await;
+    let before = site.rows().dump().await;
+    let held = site.hold_commits().await;
+    let given_up = {
+        let login = app_with(layer, async |session: Session| session.login("ann"));
+        let browser = browser.at(&login);
+        tokio::spawn(async move { browser.peek("/page").await })
+    };
+    until(|| site.is_blocked()).await;
+    given_up.abort();
+    assert!(given_up.await.is_err());
+    drop(held);
+    site.settled().await;
+    patiently(until(async || site.rows().dump().await == before)).await;
+}
+
 #[tokio::test]
 async fn rights_to_the_columns_suffice() {
     let site = Site::new().await;
@@ -170,17 +196,21 @@ async fn rights_to_the_columns_suffice() {
         "SELECT ({columns}), INSERT ({columns}) ON session"
     ))
     .await;
-    role.grant("UPDATE (expiry, session, user_id, last_seen, device), DELETE ON session")
+    let changed = "expiry, session, created, user_id, last_seen, device";
+    role.grant(&format!("UPDATE ({changed}), DELETE ON session"))
         .await;
     let store = role.store(site.database.url()).await;
     let report = store.check().await.expect("every right");
     assert_eq!(report.to_string(), "every feature is on");
     Life::of(&site.pool, "session").is_whole(&store).await;
     signs_in_and_is_ended(&store).await;
+    undoes_a_new_id(&site, &role).await;
     for (right, column) in [
         ("SELECT", "created"),
         ("INSERT", "device"),
         ("UPDATE", "expiry"),
+        // A new id that is undone gives the row its former beginning.
+        ("UPDATE", "created"),
     ] {
         role.revoke(&format!("{right} ({column}) ON session")).await;
         let error = store.check().await.expect_err("a right is missing");
@@ -188,5 +218,24 @@ async fn rights_to_the_columns_suffice() {
         assert!(error.to_string().contains(&named), "{error}");
         role.grant(&format!("{right} ({column}) ON session")).await;
     }
+    role.drop().await;
+}
+
+/// It hides all rows and says nothing, so visitors with live sessions would seem
+/// to be signed out.
+#[tokio::test]
+async fn row_level_security_that_is_enabled_while_a_site_runs_is_noticed() {
+    let site = Site::new().await;
+    let role = Role::new(&site.pool).await;
+    role.grant(RUN_TIME).await;
+    let layer = PgSessionLayer::new(role.store(site.database.url()).await);
+    let app = app_with(layer, async |session: Session| session.insert("a", 1));
+    let mut visitor = Browser::new(&app);
+    visitor.get("/page").await;
+    execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
+    assert_eq!(Browser::new(&app).get("/page").await.status, 503);
+    let answer = visitor.get("/page").await;
+    let error = answer.error.expect("no row can be seen");
+    assert!(error.to_string().contains("row level security"), "{error}");
     role.drop().await;
 }

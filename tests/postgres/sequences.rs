@@ -1578,6 +1578,8 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
                     ("etag", "\"1\""),
                     ("content-type", "text/html"),
                     ("hx-redirect", "/welcome"),
+                    ("x-accel-redirect", "/files/1"),
+                    ("content-digest", "sha-256=:AAAA:"),
                 ])
             }),
         )
@@ -1586,7 +1588,7 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
     let answer = Browser::new(&app).get("/").await;
     assert_eq!(answer.status, 503);
     assert_eq!(answer.headers[ORIGIN], "*");
-    for header in ["etag", "hx-redirect"] {
+    for header in ["etag", "hx-redirect", "x-accel-redirect", "content-digest"] {
         assert!(!answer.headers.contains_key(header), "{header}");
     }
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");

@@ -213,8 +213,12 @@ impl Error {
 
     /// Whether the table, a column, or a function for its type is not there.
     pub(crate) fn misses_something(&self) -> bool {
-        self.sqlstate()
-            .is_some_and(|code| matches!(code.as_str(), "42P01" | "42703" | "42883" | "42804"))
+        self.sqlstate().is_some_and(|code| {
+            matches!(
+                code.as_str(),
+                "42P01" | "42703" | "42883" | "42804" | "42501"
+            )
+        })
     }
 
     /// Whether one row of a statement can be at fault for all of it: data
@@ -231,6 +235,12 @@ impl Error {
         };
         let has_failed = || self.ended_the_statement_only();
         self.is_held_up() || self.sqlstate().is_some_and(is_of_a_row) && has_failed()
+    }
+
+    /// Whether a row may be at fault because its document is damaged, or is no
+    /// text of the connection's encoding.
+    pub(crate) fn may_be_of_the_document(&self) -> bool {
+        self.blames_a_row() && !self.is_of_a_lock()
     }
 
     /// Whether the server reports that it rolled the statement back, and goes on.

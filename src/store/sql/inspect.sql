@@ -16,11 +16,27 @@ SELECT a.attname::text AS name,
              AND i.indkey[0] = a.attnum
        ) AS is_unique,
        ARRAY(
-           SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1]::text
+           SELECT k.numbers::text
            FROM pg_catalog.pg_index AS i
+           CROSS JOIN LATERAL (
+               SELECT ARRAY(
+                   SELECT d.number
+                   FROM pg_catalog.unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS d(number)
+                   WHERE d.number <> 0
+                   UNION
+                   SELECT d.refobjsubid
+                   FROM pg_catalog.pg_depend AS d
+                   WHERE i.indexprs IS NOT NULL
+                     AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                     AND d.objid = i.indexrelid
+                     AND d.refclassid = d.classid
+                     AND d.refobjid = c.oid
+                     AND d.refobjsubid > 0
+               ) AS numbers
+           ) AS k
            WHERE i.indrelid = c.oid
-             AND i.indisunique
-             AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
+             AND (i.indisunique OR i.indisexclusion)
+             AND a.attnum = ANY(k.numbers)
        ) AS unique_keys,
        EXISTS (
            SELECT FROM pg_catalog.pg_index AS i

@@ -27,7 +27,8 @@ struct Column {
     is_short: bool,
     /// By a key that is checked at once: `ON CONFLICT` refuses others.
     is_unique: bool,
-    /// The places of the columns of each unique index that has this one.
+    /// The places of the columns of each unique index or exclusion constraint
+    /// that has this one, by itself or in an expression.
     unique_keys: Vec<String>,
     is_indexed: bool,
     /// Of what it is a column, as the catalog abbreviates it.
@@ -365,9 +366,10 @@ impl Inspection {
             .into_iter()
             .chain(columns.carried.iter().map(String::as_str))
             .collect();
-        let changed: Vec<_> = ["expiry", "session", "user_id", "last_seen", "device"]
+        let optional = OPTIONAL.map(|(name, _)| name);
+        let changed: Vec<_> = ["expiry", "session"]
             .into_iter()
-            .filter(|name| matches!(*name, "expiry" | "session") || columns.has(name))
+            .chain(optional.into_iter().filter(|name| columns.has(name)))
             .collect();
         missing.extend(self.lacking("SELECT", &copied, |column| column.may_select));
         missing.extend(self.lacking("INSERT", &copied, |column| column.may_insert));
