@@ -16,7 +16,7 @@ use crate::store::{
 };
 
 mod cycle;
-mod destroy;
+pub(in crate::store) mod destroy;
 pub(super) mod orders;
 pub(super) mod queue;
 mod save;

@@ -91,9 +91,30 @@ async fn a_damaged_document_fails_only_the_requests_of_its_session() {
     overwrite_with_zeros(&toast);
     place.start_again();
     let (crowd, _together) = fails_alone(&place, &mut unlucky).await;
-    let first = "DELETE FROM session WHERE id = (SELECT id FROM session ORDER BY created LIMIT 1)";
-    place.execute(first).await;
+    let id = text(
+        &place.server,
+        "SELECT id FROM session ORDER BY created LIMIT 1",
+    )
+    .await;
+    let id = id.parse().expect("a handle");
+    assert!(place.store.destroy(&id).await.expect("an end"));
     crowd.recovers("damaged document", &place.server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_document_keeps_nobody_signed_in() {
+    let place = Place::new().await;
+    let mut unlucky = Visitor::enter(&place.app(), "unlucky".into()).await;
+    unlucky.carry_much().await;
+    for number in 0..12 {
+        Visitor::enter(&place.app(), format!("visitor-{number}")).await;
+    }
+    let toast = toast_of_sessions(&place.server).await;
+    execute(&place.server, "CHECKPOINT").await;
+    place.stop(Shutdown::Fast);
+    overwrite_with_zeros(&toast);
+    place.start_again();
+    assert_eq!(place.store.destroy_everyone().await.expect("an end"), 13);
 }
 
 /// Sees that the requests of others succeed, which share statements with those of

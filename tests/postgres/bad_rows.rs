@@ -330,3 +330,25 @@ async fn a_corrupt_row_harms_no_one_else() {
         }
     }
 }
+
+/// Such as an application's table that references the session of an order.
+#[tokio::test]
+async fn a_row_that_can_not_be_deleted_keeps_nobody_else_signed_in() {
+    let site = Site::new().await;
+    for _ in 0..20 {
+        site.browser().get("/insert/a/1").await;
+    }
+    execute(
+        &site.pool,
+        "CREATE TABLE orders (session_id text REFERENCES session);
+         INSERT INTO orders SELECT id FROM session LIMIT 1",
+    )
+    .await;
+    site.store
+        .destroy_everyone()
+        .await
+        .expect_err("a row is left");
+    assert_eq!(site.rows().count().await, 1);
+    execute(&site.pool, "DROP TABLE orders").await;
+    assert_eq!(site.store.destroy_everyone().await.expect("an end"), 1);
+}

@@ -80,6 +80,11 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "destroy_unread.sql",
+        parameters: &["ID"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "end.sql",
         parameters: &["'{1}'", "'{2}'", "'{3}'", "'{1,2,3}'", "'{0,0,0}'"],
         shows: "pg_stat_get_activity",

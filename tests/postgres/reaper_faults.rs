@@ -251,3 +251,27 @@ async fn a_row_that_is_locked_keeps_no_other_from_being_reaped() {
     assert_eq!(reaper.run_once().await.expect("a run").deleted, 2);
     site.assert_all_died_once(100).await;
 }
+
+/// Such as an application's table that references the session of an order.
+#[tokio::test]
+async fn rows_that_can_not_be_deleted_keep_no_other_from_being_reaped() {
+    let site = Site::new().await;
+    site.cemetery(100).await;
+    execute(
+        &site.pool,
+        "CREATE TABLE orders (session_id text REFERENCES session);
+         INSERT INTO orders VALUES ('dead1'), ('dead30'), ('dead100')",
+    )
+    .await;
+    let reaper = Reaper::new(site.elsewhere().await).batch_size(BATCH);
+    let error = reaper.run_once().await.expect_err("three rows are left");
+    assert!(error.to_string().contains("can't be deleted"), "{error}");
+    let left = texts(
+        &site.pool,
+        "SELECT id FROM session WHERE id LIKE 'dead%' ORDER BY id",
+    )
+    .await;
+    assert_eq!(left, ["dead1", "dead100", "dead30"]);
+    execute(&site.pool, "DROP TABLE orders").await;
+    assert_eq!(reaper.run_once().await.expect("a run").deleted, 3);
+}

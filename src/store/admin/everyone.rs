@@ -10,6 +10,7 @@ use crate::{
     store::{
         PgSessionStore,
         batch::parts,
+        rows::destroy::destroy_unread,
         table::{inspect::server, statements::Table, timestamp::Instant},
     },
     telemetry::events,
@@ -48,8 +49,34 @@ struct Ended {
     sessions: u64,
     /// Where those went that got a new id before.
     successors: Vec<String>,
-    /// Rows that are locked.
+    /// Rows that are locked, or could not be deleted.
     left: Vec<String>,
+    /// Why the first of them could not be.
+    error: Option<Error>,
+}
+
+impl Ended {
+    fn add(&mut self, more: Self) {
+        self.sessions += more.sessions;
+        self.successors.extend(more.successors);
+        self.left.extend(more.left);
+        self.error = self.error.take().or(more.error);
+    }
+
+    fn leave(&mut self, ids: Vec<String>, error: Error) {
+        self.left.extend(ids);
+        self.error.get_or_insert(error);
+    }
+
+    /// # Errors
+    ///
+    /// If the rows that are left were awaited.
+    fn check(&mut self, about_locked: Locked) -> Result<(), Error> {
+        match (about_locked, self.error.take()) {
+            (Locked::AreAwaited, Some(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl PgSessionStore {
@@ -79,7 +106,9 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// When a statement failed; what was ended by then stays ended.
+    /// When a statement failed; what was ended by then stays ended. If rows can't
+    /// be deleted, such as those that another table references, all others have
+    /// ended.
     pub async fn destroy_everyone(&self) -> Result<u64, Error> {
         let mut ended = 0;
         let outcome = self.end_everyone(&mut ended).await;
@@ -118,31 +147,30 @@ impl PgSessionStore {
         about_locked: Locked,
         ended: &mut u64,
     ) -> Result<Vec<String>, Error> {
-        let mut left = Vec::new();
+        let mut all = Ended::default();
         while !ids.is_empty() {
-            let mut successors = Vec::new();
             for ids in ids.chunks(BATCH) {
                 let more = self.end_rows(ids.to_vec(), about_locked).await?;
                 *ended += more.sessions;
-                successors.extend(more.successors);
-                left.extend(more.left);
+                all.add(more);
             }
-            successors.sort_unstable();
-            ids = successors;
+            ids = std::mem::take(&mut all.successors);
+            ids.sort_unstable();
         }
-        left.sort_unstable();
-        Ok(left)
+        all.check(about_locked)?;
+        all.left.sort_unstable();
+        Ok(all.left)
     }
 
     /// Walks through the table once, and returns how many of the rows that it
-    /// found are locked. `None` if it found no row.
+    /// found are left. `None` if it found no row.
     async fn walk(
         &self,
         began: f64,
         about_locked: Locked,
         ended: &mut u64,
     ) -> Result<Option<usize>, Error> {
-        let mut left = None;
+        let (mut left, mut all) = (None, Ended::default());
         let mut page = Page {
             after: String::new(),
             began,
@@ -152,52 +180,65 @@ impl PgSessionStore {
                 .ask_again(|table, connection| Box::pin(ids(table, connection, page.clone())))
                 .await?;
             let Some(last) = ids.last() else {
+                all.check(about_locked)?;
                 return Ok(left);
             };
             page.after.clone_from(last);
             let more = self.end_rows(ids, about_locked).await?;
             *ended += more.sessions;
             *left.get_or_insert(0) += more.left.len();
+            all.error = all.error.or(more.error);
         }
     }
 
+    /// A row that is locked, or can't be deleted, must not keep the others alive:
+    /// the statement is cut until that row is alone, and it is left for later.
     async fn end_rows(&self, ids: Vec<String>, about_locked: Locked) -> Result<Ended, Error> {
-        match about_locked {
-            Locked::AreLeft => self.end_around_locks(ids).await,
-            Locked::AreAwaited => {
-                self.ask_again(|table, connection| Box::pin(end(table, connection, ids.clone())))
-                    .await
-            }
-        }
-    }
-
-    /// A row that is locked must not keep the others alive: the statement is cut
-    /// until that row is alone, and it is left for later.
-    async fn end_around_locks(&self, ids: Vec<String>) -> Result<Ended, Error> {
-        let deadline = self.set_up().database.deadline();
-        let mut patience = parts::patience_of(self.set_up().database.timeout);
+        let database = &self.set_up().database;
+        let mut patience = match about_locked {
+            Locked::AreLeft => Some(parts::patience_of(database.timeout)),
+            Locked::AreAwaited => None,
+        };
         let mut all = Ended::default();
-        let mut search = parts::Search::among(ids, deadline);
+        let mut search = parts::Search::among(ids, database.deadline());
         while let Some(ids) = search.next() {
             let outcome = self
-                .ask_again_patiently(Some(patience), |table, connection| {
+                .ask_again_patiently(patience, |table, connection| {
                     Box::pin(end(table, connection, ids.clone()))
                 })
                 .await;
-            match outcome {
+            let error = match outcome {
                 Ok(more) => {
-                    all.sessions += more.sessions;
-                    all.successors.extend(more.successors);
+                    all.add(more);
+                    continue;
                 }
-                Err(error) if error.is_of_a_lock() => {
-                    patience = parts::PATIENCE_IN_SEARCH;
-                    search.met_a_lock(ids);
-                }
+                Err(error) if error.blames_a_row() => error,
                 Err(error) => return Err(error),
+            };
+            patience = patience.map(|_| parts::PATIENCE_IN_SEARCH);
+            match &*ids {
+                [id] if error.may_be_of_the_document() => match self.end_unread(id).await {
+                    Ok(sessions) => all.sessions += sessions,
+                    Err(error) => all.leave(ids, error),
+                },
+                _ => {
+                    if !search.cut(ids) {
+                        all.error.get_or_insert(error);
+                    }
+                }
             }
         }
-        all.left = search.locked();
+        all.left.extend(search.left());
         Ok(all)
+    }
+
+    async fn end_unread(&self, id: &str) -> Result<u64, Error> {
+        let outcome = self
+            .ask_again(|table, connection| {
+                Box::pin(destroy_unread(table, connection, id.to_owned()))
+            })
+            .await;
+        outcome.map(u64::from)
     }
 }
 

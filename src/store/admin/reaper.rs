@@ -5,7 +5,8 @@
 //! ids of the batch are read, and parts of it are deleted in transactions of
 //! their own, smaller and smaller around the row that is locked. That row is
 //! left to the next run, and this run goes on behind it. `SKIP LOCKED` would do
-//! the same in one statement, but Citus refuses it.
+//! the same in one statement, but Citus refuses it. A row that can't be deleted
+//! is found in the same way, and the run fails when all others are gone.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -143,7 +144,9 @@ impl Reaper {
     ///
     /// # Errors
     ///
-    /// When a batch failed. What the batches before it deleted is deleted.
+    /// When a batch failed. What the batches before it deleted is deleted. If rows
+    /// can't be deleted, such as those that another table references, all others
+    /// are deleted.
     pub async fn run_once(&self) -> Result<Reaped, Error> {
         let outcome = self.drain().await;
         let meter = self.store.meter();
@@ -173,6 +176,7 @@ impl Reaper {
             deleted += rows;
             batches += u32::from(rows > 0);
             if is_last {
+                skipped.check()?;
                 return Ok(Reaped {
                     deleted,
                     batches,
@@ -313,20 +317,37 @@ const MAX_ATTEMPTS: u32 = 3;
 pub(crate) enum ReapedBatch {
     Deleted {
         rows: u64,
-        /// No row is left, but for those that are locked.
+        /// No row is left, but for the skipped ones.
         is_last: bool,
     },
     /// Another reaper is at work on this table.
     Locked,
 }
 
-/// Rows that another transaction has locked, which a run leaves to the next.
+/// Rows that a run leaves to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Skipped(Vec<String>);
+pub(crate) struct Skipped {
+    ids: Vec<String>,
+    /// Why the first of those that are not locked could not be deleted.
+    error: Option<Error>,
+}
+
+impl Skipped {
+    fn check(&mut self) -> Result<(), Error> {
+        match self.error.take() {
+            Some(error) => Err(Error::caused(
+                error.kind(),
+                "an expired row can't be deleted; those that can be are gone",
+                error,
+            )),
+            None => Ok(()),
+        }
+    }
+}
 
 impl PgSessionStore {
     /// Deletes the longest expired rows, at most `limit`, but for those that are
-    /// locked.
+    /// locked or can't be deleted.
     pub(crate) async fn delete_expired(
         &self,
         limit: u32,
@@ -342,11 +363,11 @@ impl Shared {
         limit: u32,
         skipped: &mut Skipped,
     ) -> Result<ReapedBatch, Error> {
-        if skipped.0.is_empty() {
+        if skipped.ids.is_empty() {
             let oldest = Rows::Oldest(limit);
             let timeout = self.writer.set_up.database.timeout;
             match self.reap(oldest, parts::patience_of(timeout)).await {
-                Err(error) if error.is_of_a_lock() => {}
+                Err(error) if error.blames_a_row() => {}
                 Err(error) => return Err(error),
                 Ok(None) => return Ok(ReapedBatch::Locked),
                 Ok(Some(rows)) => {
@@ -357,16 +378,13 @@ impl Shared {
                 }
             }
         }
-        self.delete_around_locks(limit, skipped).await
+        self.delete_around(limit, skipped).await
     }
 
-    async fn delete_around_locks(
-        &self,
-        limit: u32,
-        skipped: &mut Skipped,
-    ) -> Result<ReapedBatch, Error> {
+    /// Deletes a batch but for the rows that are locked, or can't be deleted.
+    async fn delete_around(&self, limit: u32, skipped: &mut Skipped) -> Result<ReapedBatch, Error> {
         let deadline = self.writer.set_up.database.deadline();
-        let ids = self.expired(limit, skipped.0.clone()).await?;
+        let ids = self.expired(limit, skipped.ids.clone()).await?;
         let is_last = ids.len() < limit as usize;
         let mut rows = 0;
         let mut search = parts::Search::among(ids, deadline);
@@ -377,17 +395,21 @@ impl Shared {
                 Ok(None) if rows == 0 => return Ok(ReapedBatch::Locked),
                 // It began when this one was between two parts.
                 Ok(None) => break,
-                Err(error) if error.is_of_a_lock() => search.met_a_lock(ids),
+                Err(error) if error.blames_a_row() => {
+                    if !search.cut(ids) && !error.is_of_a_lock() {
+                        skipped.error.get_or_insert(error);
+                    }
+                }
                 Err(error) => {
                     self.writer.set_up.database.meter.reaped(rows);
                     return Err(error);
                 }
             }
         }
-        skipped.0.extend(search.locked());
+        skipped.ids.extend(search.left());
         tracing::debug!(
-            reaper.locked = skipped.0.len(),
-            "locked rows are left to the next run"
+            reaper.skipped = skipped.ids.len(),
+            "rows are left to the next run"
         );
         Ok(ReapedBatch::Deleted { rows, is_last })
     }

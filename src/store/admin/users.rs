@@ -281,11 +281,11 @@ impl UserSessions {
                     // It is this session, with a new id.
                     Ok(batch) if !batch.is_a_part => left.extend(ids),
                     Ok(batch) => *ended += batch.sessions,
-                    Err(error) if error.is_of_a_lock() => search.met_a_lock(ids),
+                    Err(error) if error.is_of_a_lock() => drop(search.cut(ids)),
                     Err(error) => return Err(error),
                 }
             }
-            left.extend(search.locked());
+            left.extend(search.left());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Work on many rows of which another transaction may have locked one.
+//! Work on many rows of which one may be locked or damaged.
 
 use std::time::Duration;
 
@@ -18,12 +18,13 @@ pub(in crate::store) fn patience_of(timeout: Duration) -> Duration {
     Duration::from_secs(1).min(timeout / 4)
 }
 
-/// The search for the rows of a statement that another transaction has locked, so
-/// that these don't keep the others waiting: the statement is cut until such a row
-/// is alone. After the deadline it is not cut any more.
+/// The search for the rows that a statement fails for, because another transaction
+/// has locked them or because they are damaged, so that the others don't fail with
+/// them: the statement is cut until such a row is alone. After the deadline it is
+/// not cut any more.
 pub(in crate::store) struct Search {
     pending: Vec<Vec<String>>,
-    locked: Vec<String>,
+    left: Vec<String>,
     deadline: Instant,
 }
 
@@ -31,7 +32,7 @@ impl Search {
     pub(in crate::store) fn among(ids: Vec<String>, deadline: Instant) -> Self {
         Self {
             pending: vec![ids],
-            locked: Vec::new(),
+            left: Vec::new(),
             deadline,
         }
     }
@@ -41,21 +42,24 @@ impl Search {
         self.pending.pop()
     }
 
-    /// That statement met a lock.
-    pub(in crate::store) fn met_a_lock(&mut self, ids: Vec<String>) {
-        match ids.len() > 1 && Instant::now() < self.deadline {
+    /// The statement for these ids failed, so it is cut. Returns whether it was:
+    /// otherwise they are left for later.
+    pub(in crate::store) fn cut(&mut self, ids: Vec<String>) -> bool {
+        let is_to_cut = ids.len() > 1 && Instant::now() < self.deadline;
+        match is_to_cut {
             true => {
                 let length = ids.len().div_ceil(PARTS);
                 let parts = ids.chunks(length).rev().map(<[String]>::to_vec);
                 self.pending.extend(parts);
             }
-            false => self.locked.extend(ids),
+            false => self.left.extend(ids),
         }
+        is_to_cut
     }
 
     /// The ids that are left for later. After the deadline, others may be among
     /// them.
-    pub(in crate::store) fn locked(self) -> Vec<String> {
-        self.locked
+    pub(in crate::store) fn left(self) -> Vec<String> {
+        self.left
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         batch::{execute::Entry as _, statements::DestroyRow},
         connection::transaction::begin,
         rows::Writer,
-        table::statements::Table,
+        table::{statements::Table, timestamp::Instant},
     },
     telemetry::{Operation, events},
 };
@@ -27,16 +27,28 @@ impl Writer {
             id: id.clone(),
             even_forwarding: false,
         };
-        let ended = match self.destroy.submit(order).outcome().await? {
-            Some(deleted) => deleted.was_alive.then(|| id.clone()),
+        let ended = match self.destroy.submit(order).outcome().await {
+            Ok(Some(deleted)) => deleted.was_alive.then(|| id.clone()),
             // There is no row, or one that may be a forwarding.
-            None => self.destroy_where_it_leads(id).await?,
+            Ok(None) => self.destroy_where_it_leads(id).await?,
+            Err(error) if error.may_be_of_the_document() => self.destroy_unread(id).await?,
+            Err(error) => return Err(error),
         };
         if let Some(ended) = &ended {
             let meter = &self.set_up.database.meter;
             events::ended(meter, &self.set_up.format.handle(ended));
         }
         Ok(ended.is_some())
+    }
+
+    async fn destroy_unread(&self, id: &RowId) -> Result<Option<RowId>, Error> {
+        let was_alive = self
+            .set_up
+            .ask(None, Operation::Destroy, |table, connection| {
+                Box::pin(destroy_unread(table, connection, id.as_str().to_owned()))
+            })
+            .await?;
+        Ok(was_alive.then(|| id.clone()))
     }
 
     /// Returns the id of the live session that ended.
@@ -88,4 +100,20 @@ async fn destroy_chain(
     }
     transaction.commit().await?;
     Ok(ended)
+}
+
+/// Deletes a row whose document can't be read, and returns whether the session was
+/// alive. A forwarding is never such a row: it is short, and of one encoding.
+pub(in crate::store) async fn destroy_unread(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    id: String,
+) -> Result<bool, Error> {
+    let deleted: Vec<Instant> = table
+        .destroy_unread
+        .query_scalar()
+        .bind(id)
+        .fetch_all(connection)
+        .await?;
+    Ok(table.live(&deleted) > 0)
 }

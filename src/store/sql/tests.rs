@@ -281,6 +281,11 @@ fn reap_fits_the_table() {
 }
 
 #[test]
+fn destroy_unread_fits_the_table() {
+    drop(query_file!("src/store/sql/destroy_unread.sql", ID).map(|row| row.expires));
+}
+
+#[test]
 fn inspect_fits_the_catalog() {
     drop(query_file!("src/store/sql/has_schema.sql", ID as _).map(|row| row.exists == Some(true)));
     drop(

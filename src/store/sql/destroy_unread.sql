@@ -1,0 +1,3 @@
+DELETE FROM "public"."session" AS t
+WHERE t.id = $1
+RETURNING t.expiry AS expires
