@@ -1,9 +1,9 @@
 //! A user with very many sessions, as a script that signs in for every run
 //! leaves them.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
-use axum_pg_session::{AtLimit, PgSessionLayer, PgSessionStore, Session};
+use axum_pg_session::{AtLimit, Login, PgSessionLayer, PgSessionStore, Session};
 use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
 
@@ -130,10 +130,7 @@ async fn sessions_of_a_user_that_were_ended_stay_ended_when_a_later_batch_fails(
         .execute(&mut *lock)
         .await
         .expect("a lock");
-    let store = site
-        .store
-        .clone()
-        .timeout(std::time::Duration::from_secs(1));
+    let store = site.store.clone().timeout(Duration::from_secs(1));
     store
         .user("alice")
         .destroy_all()
@@ -245,4 +242,26 @@ async fn a_list_goes_on_in_the_format_of_koa_too() {
             .collect()
     };
     assert_eq!(ids(&seen), ids(&all));
+}
+
+/// The login fails for a locked row, and what was ended by then is less to do for
+/// the next one.
+#[tokio::test]
+async fn a_login_ends_very_many_others_in_batches_of_their_own() {
+    let site = with_sessions(5000).await;
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT FROM session WHERE id = 'row 0004999' FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    let store = site.store.clone().timeout(Duration::from_secs(2));
+    let page = async |session: Session| session.login(Login::new("alice").end_others());
+    let app = app_with(PgSessionLayer::new(store), page);
+    assert_eq!(Browser::new(&app).get("/page").await.status, 503);
+    site.idle().await;
+    assert!(count(&site).await <= 4000, "nothing was ended");
+    lock.rollback().await.expect("a rollback");
+    let mut browser = Browser::new(&app);
+    assert_eq!(browser.get("/page").await.status, 200);
+    assert_eq!(count(&site).await, 1);
 }

@@ -23,7 +23,7 @@ use crate::{
             orders::NewIdOrder,
             steps::{delete, insert, lock_with_device, of_row},
             undo::{Commit, Made, Undelivered},
-            user_limit::{self, Ended},
+            user_limit::{self, Ended, NO_ROW, end_batch},
         },
         table::{statements::Table, timestamp::Instant},
     },
@@ -57,6 +57,13 @@ struct Ends {
     others: u64,
     /// Because of the limit, if there is one.
     surplus: Option<Ended>,
+}
+
+/// What an attempt did.
+enum Reissued {
+    Committed(Row, Ends),
+    /// Nothing: the login is to end more sessions than one transaction should.
+    TooManyOthers,
 }
 
 impl Writer {
@@ -125,7 +132,11 @@ impl Writer {
         let mut doubt = false;
         for attempt in 1.. {
             let error = match self.attempt_reissue(Arc::clone(plan)).await {
-                Ok((row, ends)) => return Ok((Arc::new(row), ends)),
+                Ok(Reissued::Committed(row, ends)) => return Ok((Arc::new(row), ends)),
+                Ok(Reissued::TooManyOthers) => match self.end_most_others(plan).await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
                 Err(error) => error.of_a_login(plan.login.is_some()),
             };
             doubt |= error.kind() == ErrorKind::Unavailable;
@@ -152,7 +163,34 @@ impl Writer {
             .ok()?
     }
 
-    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<(Row, Ends), Error> {
+    /// Ends what one transaction should not, a batch at a time. If the login fails
+    /// after that, these sessions stay ended, so that the next one finds less to
+    /// do.
+    async fn end_most_others(&self, plan: &Plan) -> Result<(), Error> {
+        let Some(user_id) = plan.user() else {
+            return Ok(());
+        };
+        let this = match &plan.source {
+            Source::Row(id) => id.as_str().to_owned(),
+            Source::Nothing(_) => NO_ROW.to_owned(),
+        };
+        loop {
+            let (user_id, this) = (Arc::clone(&user_id), this.clone());
+            let call = self.set_up.call(Operation::Cycle);
+            let batch = self.set_up.serve(plan.deadline, call, |table, connection| {
+                Box::pin(async move { end_batch(&table, connection, &user_id, &this).await })
+            });
+            let ended = batch.await?;
+            if ended.sessions > 0 {
+                events::ended_by_a_login(&self.set_up.database.meter, ended.sessions);
+            }
+            if !ended.is_a_part {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Reissued, Error> {
         self.set_up
             .serve(
                 plan.deadline,
@@ -168,7 +206,7 @@ async fn reissue(
     table: Arc<Table>,
     connection: &mut PgConnection,
     plan: Arc<Plan>,
-) -> Result<(Row, Ends), Error> {
+) -> Result<Reissued, Error> {
     if let Some(login) = &plan.login {
         table.columns.check_login(login, &table.name)?;
     }
@@ -188,7 +226,12 @@ async fn reissue(
     let others = match login.filter(|login| login.ends_others()) {
         Some(login) => {
             let (user, this) = (login.user_id(), row.id.as_str());
-            user_limit::end_others(&table, &mut transaction, user, this).await?
+            let ended = end_batch(&table, &mut transaction, user, this).await?;
+            if ended.is_a_part {
+                transaction.rollback().await?;
+                return Ok(Reissued::TooManyOthers);
+            }
+            ended.sessions
         }
         None => 0,
     };
@@ -203,7 +246,7 @@ async fn reissue(
     // If the future is dropped here, the outcome is unknown, and the new id
     // will be undone.
     transaction.commit().await?;
-    Ok((row, Ends { others, surplus }))
+    Ok(Reissued::Committed(row, Ends { others, surplus }))
 }
 
 /// The task that ends what a user has beyond the limit. One at a time in this
