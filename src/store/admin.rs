@@ -7,7 +7,11 @@ use sqlx::PgConnection;
 
 use crate::{
     Error, ErrorKind,
-    store::{PgSessionStore, table::statements::Table},
+    store::{
+        PgSessionStore,
+        batch::{lone::serve_until_free, parts::patience_of},
+        table::statements::Table,
+    },
     telemetry::Operation,
 };
 
@@ -36,7 +40,8 @@ impl PgSessionStore {
     }
 
     /// As [`ask_again`](Self::ask_again). With a patience, the statement waits no
-    /// longer than that for a locked row, and it is no failure if it did.
+    /// longer than that for a locked row, and it is no failure if it did. Without
+    /// one it waits until the row is free, or the time is up.
     pub(super) async fn ask_again_patiently<T>(
         &self,
         patience: Option<Duration>,
@@ -44,13 +49,22 @@ impl PgSessionStore {
         + Send
         + Sync,
     ) -> Result<T, Error> {
+        let (set_up, deadline) = (self.set_up(), self.set_up().database.deadline());
         let mut attempts = 1;
         loop {
-            match self
-                .set_up()
-                .ask(patience, Operation::Manage, &question)
-                .await
-            {
+            let call = set_up.call(Operation::Manage);
+            let outcome = match patience {
+                Some(patience) => {
+                    set_up
+                        .serve_patiently(deadline, Some(patience), call, &question)
+                        .await
+                }
+                None => {
+                    let patience = patience_of(set_up.database.timeout);
+                    serve_until_free(set_up, deadline, patience, Operation::Manage, &question).await
+                }
+            };
+            match outcome {
                 Err(error) if patience.is_some() && error.is_of_a_lock() => return Err(error),
                 Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_ATTEMPTS => {
                     attempts += 1;
@@ -60,7 +74,7 @@ impl PgSessionStore {
         }
     }
 
-    /// Lends the table and a connection that is no request's.
+    /// Lends the table and a connection to one question.
     pub(super) async fn ask_table<T>(
         &self,
         question: impl for<'c> FnOnce(
@@ -69,7 +83,9 @@ impl PgSessionStore {
         ) -> BoxFuture<'c, Result<T, Error>>
         + Send,
     ) -> Result<T, Error> {
-        let outcome = self.set_up().ask(None, Operation::Manage, question).await;
+        let set_up = self.set_up();
+        let (deadline, call) = (set_up.database.deadline(), set_up.call(Operation::Manage));
+        let outcome = set_up.serve(deadline, call, question).await;
         outcome.inspect_err(|error| self.meter().failed(error))
     }
 }

@@ -1,6 +1,7 @@
 //! One statement for many rows. Knows no session: neither what is saved, nor why.
 
 pub(super) mod execute;
+pub(super) mod lone;
 mod pace;
 pub(super) mod parts;
 pub(super) mod queue;

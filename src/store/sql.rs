@@ -49,6 +49,14 @@ impl Sql {
         sqlx::query_scalar(self.text.clone()).persistent(self.is_kept())
     }
 
+    /// The same for a connection of the application's, which may be a pooler's.
+    pub(super) fn for_others(&self) -> Self {
+        Self {
+            pooling: Pooling::Transaction,
+            ..self.clone()
+        }
+    }
+
     /// By a name, so that it need not be parsed again.
     fn is_kept(&self) -> bool {
         self.pooling == Pooling::Own
@@ -56,7 +64,7 @@ impl Sql {
 }
 
 /// A statement for one row, which is planned once, and for many.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sizes {
     pub(super) one: Sql,
     pub(super) many: Sql,

@@ -352,3 +352,21 @@ async fn a_row_that_can_not_be_deleted_keeps_nobody_else_signed_in() {
     execute(&site.pool, "DROP TABLE orders").await;
     assert_eq!(site.store.destroy_everyone().await.expect("an end"), 1);
 }
+
+#[tokio::test]
+async fn a_row_that_can_not_be_deleted_keeps_no_other_of_the_user_signed_in() {
+    let site = Site::new().await;
+    let page = async |session: Session| session.login("alice");
+    for _ in 0..20 {
+        visit(&site, &mut site.browser(), page).await;
+    }
+    execute(
+        &site.pool,
+        "CREATE TABLE orders (session_id text REFERENCES session);
+         INSERT INTO orders SELECT id FROM session LIMIT 1",
+    )
+    .await;
+    let alice = site.store.user("alice");
+    alice.destroy_all().await.expect_err("a row is left");
+    assert_eq!(site.rows().count().await, 1);
+}

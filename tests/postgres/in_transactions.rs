@@ -168,3 +168,42 @@ async fn a_transaction_of_another_connection_serves_too() {
         assert!(is_signed_in(&browser).await, "{level}");
     }
 }
+
+/// The application's connection may be a pooler's, which does not keep what was
+/// prepared.
+#[tokio::test]
+async fn nothing_is_prepared_on_the_connection_of_the_application() {
+    let site = Site::new().await;
+    let this = signed_in(&site, "alice").await;
+    let this = handle(&this).await;
+    let mut connection = PgConnection::connect(site.database.url())
+        .await
+        .expect("a connection");
+    let alice = site.store.user("alice");
+    let mut transaction = connection.begin().await.expect("a transaction");
+    let ended = alice.destroy_others_in(&mut transaction, &this).await;
+    assert_eq!(ended.expect("an end"), 0);
+    let ended = alice.destroy_all_in(&mut transaction).await;
+    assert_eq!(ended.expect("an end"), 1);
+    let prepared: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements")
+        .persistent(false)
+        .fetch_one(&mut *transaction)
+        .await
+        .expect("a count");
+    assert_eq!(prepared, 0);
+}
+
+#[tokio::test]
+async fn a_changed_table_fails_one_transaction_of_the_application() {
+    let site = Site::new().await;
+    signed_in(&site, "alice").await;
+    let alice = site.store.user("alice");
+    execute(&site.pool, "ALTER TABLE session DROP COLUMN created").await;
+    let mut transaction = site.pool.begin().await.expect("a transaction");
+    let outcome = alice.destroy_all_in(&mut transaction).await;
+    outcome.expect_err("the column is gone");
+    drop(transaction);
+    let mut transaction = site.pool.begin().await.expect("a transaction");
+    let outcome = alice.destroy_all_in(&mut transaction).await;
+    assert_eq!(outcome.expect("an end"), 1);
+}

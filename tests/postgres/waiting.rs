@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::http::header::RETRY_AFTER;
-use axum_pg_session::{Error, ErrorKind, PgSessionLayer, PgSessionStore, Session};
+use axum_pg_session::{Error, ErrorKind, PgSessionLayer, PgSessionStore, Session, SessionId};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::task::JoinSet;
 
@@ -11,7 +11,7 @@ use crate::support::{
     Answer, Browser, Site, app,
     page::{app_with, until},
     proxy::Proxy,
-    texts,
+    texts, visit,
 };
 
 /// Long enough that a busy machine does not come near it by itself.
@@ -163,4 +163,96 @@ async fn a_server_that_takes_no_writes_is_not_asked_again_and_again() {
     let writes = texts.iter().filter(|text| text.starts_with("UPDATE"));
     assert_eq!(writes.count(), 2, "{texts:?}");
     assert_eq!(here.peek("/get/n").await.body, "1");
+}
+
+/// What many visitors ask for at once while another transaction has locked the
+/// rows of all of them.
+enum Asked {
+    Cycle,
+    Login,
+    /// By the old id, which leads to the locked row.
+    Destroy,
+    /// From outside of a request.
+    EndForUser,
+}
+
+async fn locked_rows_of(asked: Asked) {
+    let site = Site::new().await;
+    let pool = crate::support::site::pool(site.database.url(), 8).await;
+    let store = PgSessionStore::new(pool).timeout(Duration::from_secs(6));
+    let app = app_with(
+        PgSessionLayer::new(store.clone().timeout(Duration::from_secs(3))),
+        async |session: Session| session.insert("a", 1),
+    );
+    let (mut browsers, mut ids) = (Vec::new(), Vec::new());
+    for _ in 0..40 {
+        let mut browser = site.browser();
+        visit(&site, &mut browser, async |session: Session| {
+            session.login("alice")
+        })
+        .await;
+        let id = browser.peek("/id").await.body.parse::<SessionId>();
+        ids.push(id.expect("a handle"));
+        if matches!(asked, Asked::Destroy) {
+            browser.get("/cycle").await;
+        }
+        browsers.push(browser);
+    }
+    let lock = site.lock_rows().await;
+    let layer = PgSessionLayer::new(store.clone());
+    let mut asking = JoinSet::new();
+    for (browser, id) in browsers.into_iter().zip(ids) {
+        let browser = match asked {
+            Asked::Cycle => Some(
+                browser.at(&app_with(layer.clone(), async |session: Session| {
+                    session.cycle_id()
+                })),
+            ),
+            Asked::Login => Some(
+                browser.at(&app_with(layer.clone(), async |session: Session| {
+                    session.login("bob")
+                })),
+            ),
+            Asked::Destroy | Asked::EndForUser => None,
+        };
+        let (store, is_for_user) = (store.clone(), matches!(asked, Asked::EndForUser));
+        asking.spawn(async move {
+            match browser {
+                Some(browser) => drop(browser.peek("/page").await),
+                None if is_for_user => drop(store.user("alice").destroy(&id).await),
+                None => drop(store.destroy(&id).await),
+            }
+        });
+    }
+    until(|| site.is_blocked()).await;
+    let mut others = JoinSet::new();
+    for _ in 0..16 {
+        let app = app.clone();
+        others.spawn(async move { Browser::new(&app).get("/page").await.status });
+    }
+    for status in others.join_all().await {
+        assert_eq!(status, 200);
+    }
+    asking.abort_all();
+    lock.rollback().await.expect("a lock given back");
+}
+
+#[tokio::test]
+async fn new_ids_of_locked_rows_leave_a_place_to_others() {
+    locked_rows_of(Asked::Cycle).await;
+}
+
+#[tokio::test]
+async fn logins_under_locked_rows_leave_a_place_to_others() {
+    locked_rows_of(Asked::Login).await;
+}
+
+#[tokio::test]
+async fn deletions_of_locked_rows_leave_a_place_to_others() {
+    locked_rows_of(Asked::Destroy).await;
+}
+
+#[tokio::test]
+async fn ends_of_a_users_locked_sessions_leave_a_place_to_others() {
+    locked_rows_of(Asked::EndForUser).await;
 }

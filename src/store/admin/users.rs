@@ -239,8 +239,8 @@ impl UserSessions {
     async fn end_all_but(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
         let patience = parts::patience_of(self.store.set_up().database.timeout);
         match self.end_batches(Some(patience), this, ended).await {
-            Err(error) if error.is_of_a_lock() => {
-                self.end_around_locks(this, ended).await?;
+            Err(error) if error.blames_a_row() => {
+                self.end_around(this, ended).await?;
                 // All others have ended by now.
                 self.end_batches(None, this, ended).await
             }
@@ -263,9 +263,9 @@ impl UserSessions {
         }
     }
 
-    /// A row that is locked must not keep the others alive: the batch is cut until
-    /// that row is alone, and it is left for later.
-    async fn end_around_locks(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
+    /// A row that is locked, or can't be deleted, must not keep the others alive:
+    /// the batch is cut until that row is alone, and it is left for later.
+    async fn end_around(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
         let mut left = HashSet::new();
         loop {
             let deadline = self.store.set_up().database.deadline();
@@ -281,7 +281,9 @@ impl UserSessions {
                     // It is this session, with a new id.
                     Ok(batch) if !batch.is_a_part => left.extend(ids),
                     Ok(batch) => *ended += batch.sessions,
-                    Err(error) if error.is_of_a_lock() => drop(search.cut(ids)),
+                    Err(error) if error.blames_a_row() => {
+                        search.cut(ids);
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -396,8 +398,9 @@ impl UserSessions {
     ///
     /// As [`list`](Self::list). Roll your transaction back then.
     pub async fn destroy_all_in(&self, transaction: &mut PgConnection) -> Result<u64, Error> {
-        let table = self.table().await?;
-        end_others(&table, transaction, &self.user_id, NO_ROW).await
+        let table = self.table().await?.for_others();
+        let outcome = end_others(&table, transaction, &self.user_id, NO_ROW).await;
+        self.store.set_up().learn_from(outcome)
     }
 
     /// Ends all sessions of the user but the one of this handle in your
@@ -405,7 +408,8 @@ impl UserSessions {
     /// together with what else it does, such as a change of the password.
     ///
     /// The session of the handle is locked until then: commit before you call its
-    /// [`save`](crate::Session::save). See also
+    /// [`save`](crate::Session::save). In Koa's format, a handle that was read from
+    /// text is looked up over a connection of the store's pool. See also
     /// [`destroy_all_in`](Self::destroy_all_in).
     ///
     /// ```
@@ -440,10 +444,13 @@ impl UserSessions {
         transaction: &mut PgConnection,
         this: &SessionId,
     ) -> Result<u64, Error> {
-        let table = self.table().await?;
+        let table = self.table().await?.for_others();
         let this = self.row_of(this).await?.ok_or_else(Error::ended)?;
-        let this = lock_own(&table, transaction, &self.user_id, this).await?;
-        end_others(&table, transaction, &self.user_id, this.as_str()).await
+        let ending = async {
+            let this = lock_own(&table, transaction, &self.user_id, this).await?;
+            end_others(&table, transaction, &self.user_id, this.as_str()).await
+        };
+        self.store.set_up().learn_from(ending.await)
     }
 
     /// # Errors

@@ -26,6 +26,7 @@ use crate::{
     jitter::random_fraction,
     store::{
         batch::{
+            lone,
             parts::{PARTS, PATIENCE, PATIENCE_IN_SEARCH},
             queue::{Callers, Statement},
         },
@@ -96,8 +97,6 @@ pub(in crate::store) type Binding<'q> = Query<'q, Postgres, PgArguments>;
 /// costs more than to carry out a small batch; so no array is shorter.
 const LENGTH_OF_UNKNOWN_ARRAY: usize = 10;
 
-/// Between two attempts at a row that is locked.
-const PAUSE: Duration = Duration::from_millis(100);
 /// How long a row that was locked goes alone.
 const REMEMBERING: Duration = Duration::from_secs(10);
 /// Bytes of documents that the loads in flight may bring, as far as it can be
@@ -353,7 +352,7 @@ impl<E: Entry> Many<E> {
                 Err(error) if error.is_held_up() => {
                     // Until it is free, no statement for many takes it along.
                     self.locked.found(part.entries()[0].id());
-                    tokio::time::sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
+                    tokio::time::sleep(lone::PAUSE.mul_f64(0.5 + random_fraction())).await;
                 }
                 outcome => {
                     self.locked.is_free(part.entries()[0].id());

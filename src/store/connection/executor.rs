@@ -148,6 +148,7 @@ impl Database {
     ) -> Result<T, Error> {
         let purpose = match call.operation {
             Operation::Load => Use::Reading,
+            Operation::Manage => Use::Managing,
             _ => Use::Writing,
         };
         let since = Stopwatch::start();

@@ -52,6 +52,8 @@ struct Shared {
     writing: Arc<Semaphore>,
     /// For statements that wait for one locked row.
     waiting: Semaphore,
+    /// For what an application asks outside of requests, a part of the writing.
+    managing: Arc<Semaphore>,
     endings: Arc<Endings>,
     kept: Mutex<Kept>,
 }
@@ -83,12 +85,14 @@ enum Janitor {
 pub(in crate::store) enum Use {
     Reading,
     Writing,
+    Managing,
 }
 
 /// A part of what the store may use of the pool.
 struct Places {
     _any: OwnedSemaphorePermit,
     _writing: Option<OwnedSemaphorePermit>,
+    _managing: Option<OwnedSemaphorePermit>,
 }
 
 /// A connection on loan; it goes back to the pool unless it is
@@ -147,6 +151,7 @@ impl Connections {
             permits: Arc::new(Semaphore::new(all)),
             writing: Arc::new(Semaphore::new(writing_of(all))),
             waiting: Semaphore::new((all / 4).max(1)),
+            managing: Arc::new(Semaphore::new((all / 4).max(1))),
             kept: Mutex::default(),
         }))
     }
@@ -457,13 +462,18 @@ impl Shared {
             let place = Arc::clone(places).acquire_owned().await;
             place.map_err(|_| sqlx::Error::PoolClosed)
         };
+        let managing = match purpose {
+            Use::Reading | Use::Writing => None,
+            Use::Managing => Some(take(&self.managing).await?),
+        };
         let writing = match purpose {
             Use::Reading => None,
-            Use::Writing => Some(take(&self.writing).await?),
+            Use::Writing | Use::Managing => Some(take(&self.writing).await?),
         };
         Ok(Places {
             _any: take(&self.permits).await?,
             _writing: writing,
+            _managing: managing,
         })
     }
 

@@ -16,7 +16,11 @@ use crate::{
     row::{Content, Row, successor_of},
     state::{Source, changes::Changes},
     store::{
-        batch::statements::LoadRow,
+        batch::{
+            lone::serve_until_free,
+            parts::{PATIENCE, patience_of},
+            statements::LoadRow,
+        },
         connection::transaction::begin as begin_transaction,
         rows::{
             Writer,
@@ -175,11 +179,16 @@ impl Writer {
             Source::Nothing(_) => NO_ROW.to_owned(),
         };
         loop {
-            let (user_id, this) = (Arc::clone(&user_id), this.clone());
-            let call = self.set_up.call(Operation::Cycle);
-            let batch = self.set_up.serve(plan.deadline, call, |table, connection| {
-                Box::pin(async move { end_batch(&table, connection, &user_id, &this).await })
-            });
+            let batch = serve_until_free(
+                &self.set_up,
+                plan.deadline,
+                PATIENCE,
+                Operation::Cycle,
+                |table, connection| {
+                    let (user_id, this) = (Arc::clone(&user_id), this.clone());
+                    Box::pin(async move { end_batch(&table, connection, &user_id, &this).await })
+                },
+            );
             let ended = batch.await?;
             if ended.sessions > 0 {
                 events::ended_by_a_login(&self.set_up.database.meter, ended.sessions);
@@ -191,17 +200,17 @@ impl Writer {
     }
 
     async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Reissued, Error> {
-        self.set_up
-            .serve(
-                plan.deadline,
-                self.set_up.call(Operation::Cycle),
-                |table, connection| Box::pin(reissue(table, connection, plan)),
-            )
-            .await
+        serve_until_free(
+            &self.set_up,
+            plan.deadline,
+            PATIENCE,
+            Operation::Cycle,
+            |table, connection| Box::pin(reissue(table, connection, Arc::clone(&plan))),
+        )
+        .await
     }
 }
 
-/// Locks the user before the row, so that two logins of a user can't deadlock.
 async fn reissue(
     table: Arc<Table>,
     connection: &mut PgConnection,
@@ -211,24 +220,43 @@ async fn reissue(
         table.columns.check_login(login, &table.name)?;
     }
     let mut transaction = begin_transaction(connection).await?;
+    match reissue_in(&table, &mut transaction, &plan).await {
+        Ok(reissued @ Reissued::Committed(..)) => {
+            // If the future is dropped here, the outcome is unknown, and the new
+            // id will be undone.
+            transaction.commit().await?;
+            Ok(reissued)
+        }
+        // At once: until then its locks would hold up others.
+        outcome => {
+            drop(transaction.rollback().await);
+            outcome
+        }
+    }
+}
+
+/// What is to be committed. Locks the user before the row, so that two logins of a
+/// user can't deadlock.
+async fn reissue_in(
+    table: &Table,
+    transaction: &mut PgConnection,
+    plan: &Plan,
+) -> Result<Reissued, Error> {
     let login = plan.login.as_deref();
     let mut made = Made::Begun;
     if let Some(login) = login.filter(|login| plan.limit.is_some() || login.ends_others()) {
-        user_limit::lock(&table, &mut transaction, login.user_id()).await?;
+        user_limit::lock(table, transaction, login.user_id()).await?;
     }
     let row = match &plan.source {
-        Source::Row(id) => move_on(&table, &mut transaction, &plan, id, &mut made).await?,
-        Source::Nothing(document) => {
-            begin(&table, &mut transaction, &plan, Arc::clone(document)).await?
-        }
+        Source::Row(id) => move_on(table, transaction, plan, id, &mut made).await?,
+        Source::Nothing(document) => begin(table, transaction, plan, Arc::clone(document)).await?,
     };
     // The others would count for the limit.
     let others = match login.filter(|login| login.ends_others()) {
         Some(login) => {
             let (user, this) = (login.user_id(), row.id.as_str());
-            let ended = end_batch(&table, &mut transaction, user, this).await?;
+            let ended = end_batch(table, transaction, user, this).await?;
             if ended.is_a_part {
-                transaction.rollback().await?;
                 return Ok(Reissued::TooManyOthers);
             }
             ended.sessions
@@ -238,14 +266,11 @@ async fn reissue(
     let surplus = match login.zip(plan.limit) {
         Some((login, limit)) => {
             let user = login.user_id();
-            Some(user_limit::enforce(&table, &mut transaction, limit, user, &row.id).await?)
+            Some(user_limit::enforce(table, transaction, limit, user, &row.id).await?)
         }
         None => None,
     };
     plan.commit.sent(made);
-    // If the future is dropped here, the outcome is unknown, and the new id
-    // will be undone.
-    transaction.commit().await?;
     Ok(Reissued::Committed(row, Ends { others, surplus }))
 }
 
@@ -283,12 +308,21 @@ impl Surplus {
 
     async fn end_batch(&self) -> Result<Ended, Error> {
         let set_up = &self.writer.set_up;
+        let database = &set_up.database;
         let mut attempt = 1;
         loop {
-            let (limit, user_id) = (self.limit, Arc::clone(&self.user_id));
-            let batch = set_up.ask(None, Operation::Manage, |table, connection| {
-                Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
-            });
+            let (limit, user_id) = (self.limit, &self.user_id);
+            let (deadline, patience) = (database.deadline(), patience_of(database.timeout));
+            let batch = serve_until_free(
+                set_up,
+                deadline,
+                patience,
+                Operation::Manage,
+                |table, connection| {
+                    let user_id = Arc::clone(user_id);
+                    Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
+                },
+            );
             match batch.await {
                 Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
                 outcome => return outcome,

@@ -7,10 +7,12 @@ use crate::{
     id::RowId,
     row::successor_of,
     store::{
-        batch::{execute::Entry as _, statements::DestroyRow},
+        batch::{
+            execute::Entry as _, lone::serve_until_free, parts::PATIENCE, statements::DestroyRow,
+        },
         connection::transaction::begin,
         rows::Writer,
-        table::{statements::Table, timestamp::Instant},
+        table::{statements::Table, timestamp},
     },
     telemetry::{Operation, events},
 };
@@ -42,12 +44,15 @@ impl Writer {
     }
 
     async fn destroy_unread(&self, id: &RowId) -> Result<Option<RowId>, Error> {
-        let was_alive = self
-            .set_up
-            .ask(None, Operation::Destroy, |table, connection| {
-                Box::pin(destroy_unread(table, connection, id.as_str().to_owned()))
-            })
-            .await?;
+        let deadline = self.set_up.database.deadline();
+        let was_alive = serve_until_free(
+            &self.set_up,
+            deadline,
+            PATIENCE,
+            Operation::Destroy,
+            |table, connection| Box::pin(destroy_unread(table, connection, id.as_str().to_owned())),
+        )
+        .await?;
         Ok(was_alive.then(|| id.clone()))
     }
 
@@ -56,11 +61,13 @@ impl Writer {
         let deadline = self.set_up.database.deadline();
         let mut attempt = 1;
         loop {
-            let id = id.clone();
-            let call = self.set_up.call(Operation::Destroy);
-            let outcome = self.set_up.serve(deadline, call, |table, connection| {
-                Box::pin(destroy_chain(table, connection, id))
-            });
+            let outcome = serve_until_free(
+                &self.set_up,
+                deadline,
+                PATIENCE,
+                Operation::Destroy,
+                |table, connection| Box::pin(destroy_chain(table, connection, id.clone())),
+            );
             match outcome.await {
                 Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
                 outcome => return outcome,
@@ -78,6 +85,24 @@ async fn destroy_chain(
     id: RowId,
 ) -> Result<Option<RowId>, Error> {
     let mut transaction = begin(connection).await?;
+    match destroy_chain_in(&table, &mut transaction, id).await {
+        Ok(ended) => {
+            transaction.commit().await?;
+            Ok(ended)
+        }
+        // At once: until then its locks would hold up others.
+        Err(error) => {
+            drop(transaction.rollback().await);
+            Err(error)
+        }
+    }
+}
+
+async fn destroy_chain_in(
+    table: &Table,
+    transaction: &mut PgConnection,
+    id: RowId,
+) -> Result<Option<RowId>, Error> {
     let mut ended = None;
     let mut next = Some(id);
     while let Some(id) = next {
@@ -90,7 +115,7 @@ async fn destroy_chain(
         let Some(row) = query.fetch_optional(&mut *transaction).await? else {
             break;
         };
-        let deleted = order.answer(&row, &table)?;
+        let deleted = order.answer(&row, table)?;
         next = deleted
             .text
             .and_then(|text| successor_of(table.layout, &text));
@@ -98,7 +123,6 @@ async fn destroy_chain(
             ended = Some(order.id);
         }
     }
-    transaction.commit().await?;
     Ok(ended)
 }
 
@@ -109,7 +133,7 @@ pub(in crate::store) async fn destroy_unread(
     connection: &mut PgConnection,
     id: String,
 ) -> Result<bool, Error> {
-    let deleted: Vec<Instant> = table
+    let deleted: Vec<timestamp::Instant> = table
         .destroy_unread
         .query_scalar()
         .bind(id)

@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// A table that was looked at, and the statements for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub(crate) name: TableName,
     pub(crate) columns: Columns,
-    pub(in crate::store) clock: Clock,
+    pub(in crate::store) clock: Arc<Clock>,
     pub(crate) layout: &'static dyn Layout,
     pub(crate) old_id: OldId,
     pub(crate) load: Sizes,
@@ -43,7 +43,7 @@ pub(crate) struct Table {
 }
 
 /// Those of a session that gets a new id.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ReissueStatements {
     pub(crate) lock: Sql,
     pub(crate) copy: Sql,
@@ -69,7 +69,7 @@ impl ReissueStatements {
 }
 
 /// Those of the sessions of a user, and of everyone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct UserStatements {
     pub(crate) list: Sql,
     pub(crate) count: Sql,
@@ -139,8 +139,18 @@ impl Table {
             old_id: format.old_id(),
             name,
             columns,
-            clock,
+            clock: Arc::new(clock),
         }
+    }
+
+    /// The same for a transaction of the application's.
+    pub(in crate::store) fn for_others(&self) -> Self {
+        let mut table = self.clone();
+        let (users, reissue) = (&mut table.users, &mut table.reissue);
+        for sql in [&mut users.some, &mut users.destroy, &mut reissue.lock] {
+            *sql = sql.for_others();
+        }
+        table
     }
 
     /// What `sha256(json_send(session))` answers for this text.
