@@ -362,6 +362,7 @@ async fn logins_and_logouts_are_counted_and_what_ended_by_how() {
     let ended = watched.site.store.user("ann").destroy_all().await;
     assert_eq!(ended.expect("a database"), 1);
     watched.meters.have_moved(&[
+        "connection.wait_time ×1",
         "operation.duration{operation=manage} ×1",
         "sessions.ended{how=bulk} +1",
     ]);

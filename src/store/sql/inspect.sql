@@ -20,9 +20,11 @@ SELECT a.attname::text AS name,
            FROM pg_catalog.pg_index AS i
            CROSS JOIN LATERAL (
                SELECT ARRAY(
-                   SELECT d.number
-                   FROM pg_catalog.unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS d(number)
-                   WHERE d.number <> 0
+                   SELECT k.attnum
+                   FROM pg_catalog.pg_attribute AS k
+                   WHERE k.attrelid = c.oid
+                     AND k.attnum > 0
+                     AND k.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
                    UNION
                    SELECT d.refobjsubid
                    FROM pg_catalog.pg_depend AS d
