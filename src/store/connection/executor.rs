@@ -9,7 +9,7 @@ use crate::{
     error::{OutOfTime, out_of_time},
     store::{
         connection::{
-            pool::{Connections, Use},
+            pool::{Connections, Loan, Purpose},
             probe::Backend,
             sqlstate::held_up,
             transaction::{Isolation, READ_COMMITTED},
@@ -31,63 +31,21 @@ pub(crate) struct Database {
 
 impl Database {
     /// Lends a connection of the pool to `work`, which is no request's; both
-    /// waits share one deadline.
-    ///
-    /// # Errors
-    ///
-    /// Those of `work`, and `Unavailable` when the time is up.
-    pub(crate) async fn run<T>(
-        &self,
-        call: Call<'_>,
-        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
-    ) -> Result<T, Error> {
-        self.run_patiently(None, call, work).await
-    }
-
-    /// As [`run`](Self::run). With a patience, the statement is ended when it
+    /// waits share one deadline. With a patience, the statement is ended when it
     /// waits longer than that for a row which another transaction has locked.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run), and one that [is held up](Error::is_held_up).
-    pub(crate) async fn run_patiently<T>(
+    /// Those of `work`, `Unavailable` when the time is up, and one that
+    /// [is held up](Error::is_held_up).
+    pub(crate) async fn run<T>(
         &self,
         patience: Option<Duration>,
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        self.heed(self.lend(patience, call, work).await)
-    }
-
-    async fn lend<T>(
-        &self,
-        patience: Option<Duration>,
-        call: Call<'_>,
-        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
-    ) -> Result<T, Error> {
-        let deadline = self.deadline();
-        let mut lent = timeout_at(deadline, Box::pin(self.connections.lend()))
+        self.with_connection(Purpose::Own, self.deadline(), patience, call, work)
             .await
-            .map_err(|_| self.no_connection())??;
-        let running = self.begin(&call);
-        let limits = Limits {
-            patience,
-            ..Limits::until(deadline)
-        };
-        let backend = lent.backend();
-        let work = running.around(self.carry_out(lent.connection(), limits, work));
-        let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
-        running.ended(&outcome);
-        let outcome = held_up_by_a_lock(patience, outcome);
-        if outcome.as_ref().is_err_and(Error::spoils_the_connection) {
-            drop(lent);
-        } else if watch == Watch::GoesOn {
-            // It may be told to cancel what comes next on it.
-            lent.close();
-        } else {
-            lent.give_back();
-        }
-        outcome
     }
 
     /// As [`run`](Self::run), for one message of the simple protocol, which no
@@ -101,7 +59,7 @@ impl Database {
             isolation: Isolation::default(),
             ..self.clone()
         };
-        alone.run(LOOK, work).await
+        alone.run(None, LOOK, work).await
     }
 
     /// As [`run`](Self::run), for what is asked before it is known what stands
@@ -114,20 +72,18 @@ impl Database {
             pooling: Pooling::Transaction,
             ..self.clone()
         };
-        careful.run(LOOK, work).await
+        careful.run(None, LOOK, work).await
     }
 
     fn begin(&self, call: &Call<'_>) -> Running<'_> {
         Running::begin(call, &self.meter, self.pool())
     }
 
-    /// Lends one of the connections for requests to `work`. With a patience, the
-    /// statement is ended when it waits longer than that for a row which another
-    /// transaction has locked.
+    /// As [`run`](Self::run), with one of the connections for requests.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run), and one that [is held up](Error::is_held_up).
+    /// As [`run`](Self::run).
     pub(crate) async fn serve<T>(
         &self,
         deadline: Instant,
@@ -135,42 +91,64 @@ impl Database {
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let outcome = self.lend_until(deadline, patience, call, work).await;
-        self.heed(outcome)
+        let purpose = match call.operation {
+            Operation::Load => Purpose::Reading,
+            Operation::Manage => Purpose::Managing,
+            _ => Purpose::Writing,
+        };
+        self.with_connection(purpose, deadline, patience, call, work)
+            .await
     }
 
-    async fn lend_until<T>(
+    /// If the future is dropped, the server is to end the statement, see [`Loan`].
+    async fn with_connection<T>(
         &self,
+        purpose: Purpose,
         deadline: Instant,
         patience: Option<Duration>,
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let purpose = match call.operation {
-            Operation::Load => Use::Reading,
-            Operation::Manage => Use::Managing,
-            _ => Use::Writing,
-        };
         let since = Stopwatch::start();
-        let borrowed = timeout_at(deadline, self.connections.borrow(purpose)).await;
-        self.meter.waited_for_a_connection(since);
-        let mut loan = borrowed.map_err(|_| self.no_connection())??;
+        let acquired = timeout_at(deadline, self.connections.acquire(purpose)).await;
+        if purpose != Purpose::Own {
+            self.meter.waited_for_a_connection(since);
+        }
+        let mut loan = acquired.map_err(|_| self.no_connection())??;
         let running = self.begin(&call);
         let limits = Limits {
             patience,
             ..Limits::until(deadline)
         };
-        let backend = loan.backend;
-        let work = running.around(self.carry_out(&mut loan.connection, limits, work));
+        let backend = loan.backend();
+        let work = running.around(self.carry_out(loan.connection(), limits, work));
         let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
         let outcome = held_up_by_a_lock(patience, outcome);
-        match &outcome {
-            Err(error) if error.is_out_of_time() => {
-                loan.abandon();
+        let error = outcome.as_ref().err();
+        self.end(loan, purpose, deadline, error, watch).await;
+        if outcome.as_ref().is_err_and(Error::is_unavailable) {
+            self.connections.doubt();
+        }
+        outcome
+    }
+
+    /// Decides what becomes of a connection after its statement.
+    async fn end(
+        &self,
+        mut loan: Loan,
+        purpose: Purpose,
+        deadline: Instant,
+        error: Option<&Error>,
+        watch: Watch,
+    ) {
+        let may_be_kept = purpose != Purpose::Own;
+        match error {
+            Some(error) if error.is_out_of_time() => {
+                drop(loan);
                 self.connections.forget();
             }
-            Err(error) if error.spoils_the_connection() => {
+            Some(error) if error.spoils_the_connection() => {
                 match error.is_of_the_server() {
                     true => loan.close(),
                     false => loan.lose(),
@@ -179,17 +157,19 @@ impl Database {
             }
             // It may be told to cancel what comes next on it.
             _ if watch == Watch::GoesOn => loan.close(),
-            Ok(_) => loan.keep(),
+            None if may_be_kept => loan.keep(),
             // The server has answered, and the next part of it is about to come.
-            Err(error) if error.is_held_up() && !self.needs_a_transaction() => loan.keep(),
-            Err(error) if error.is_of_an_old_plan() => {
-                drop(timeout_at(deadline, loan.connection.clear_cached_statements()).await);
-                drop(loan);
+            Some(error) if error.is_held_up() && may_be_kept && !self.needs_a_transaction() => {
+                loan.keep();
+            }
+            Some(error) if error.is_of_an_old_plan() => {
+                let clearing = loan.connection().clear_cached_statements();
+                drop(timeout_at(deadline, clearing).await);
+                loan.release();
                 self.connections.clear_statements().await;
             }
-            Err(_) => drop(loan),
+            _ => loan.release(),
         }
-        outcome
     }
 
     /// Has the statement canceled when it waits for too long for a locked row.
@@ -222,13 +202,6 @@ impl Database {
             (Err(_), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::GoesOn),
             (Err(_), outcome) => (outcome, Watch::GoesOn),
         }
-    }
-
-    fn heed<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
-        if outcome.as_ref().is_err_and(Error::is_unavailable) {
-            self.connections.doubt();
-        }
-        outcome
     }
 
     /// A pooler keeps a connection of the server for one client as long as a

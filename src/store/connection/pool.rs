@@ -80,29 +80,23 @@ enum Janitor {
     On,
 }
 
-/// What a connection is borrowed for.
+/// What a connection is acquired for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::store) enum Use {
+pub(in crate::store) enum Purpose {
     Reading,
     Writing,
+    /// What an application asks outside of requests.
     Managing,
+    /// Work of the store itself, such as a look at the table, which takes no place
+    /// of requests.
+    Own,
 }
 
 /// A part of what the store may use of the pool.
 struct Places {
-    _any: OwnedSemaphorePermit,
+    _any: Option<OwnedSemaphorePermit>,
     _writing: Option<OwnedSemaphorePermit>,
     _managing: Option<OwnedSemaphorePermit>,
-}
-
-/// A connection on loan; it goes back to the pool unless it is
-/// [kept](Self::keep).
-pub(in crate::store) struct Loan<'s> {
-    pub(in crate::store) connection: PoolConnection<Postgres>,
-    pub(in crate::store) backend: Backend,
-    since: Instant,
-    shared: &'s Arc<Shared>,
-    places: Places,
 }
 
 impl Connections {
@@ -160,21 +154,6 @@ impl Connections {
         &self.0.way.pool
     }
 
-    /// For work that is no request's.
-    ///
-    /// # Errors
-    ///
-    /// Those of the pool, and of asking the connection.
-    pub(in crate::store) async fn lend(&self) -> Result<Lent, sqlx::Error> {
-        let (connection, backend) = self.0.way.lend().await?;
-        Ok(Lent(Some(Ending {
-            connection: Some(connection),
-            backend,
-            shared: Arc::clone(&self.0),
-            _places: None,
-        })))
-    }
-
     /// What was noticed: whether the process that serves a connection stays the
     /// same, so that its statement can be ended by that.
     pub(in crate::store) fn are_direct(&self, are: bool) {
@@ -185,23 +164,31 @@ impl Connections {
         self.0.limit
     }
 
-    pub(in crate::store) async fn borrow(&self, purpose: Use) -> Result<Loan<'_>, sqlx::Error> {
+    /// A connection, as soon as its purpose has a place and the pool has one. If
+    /// the future is dropped, nothing is taken.
+    ///
+    /// # Errors
+    ///
+    /// Those of the pool, and of asking the connection. Requests wait while the
+    /// server can't be reached.
+    pub(in crate::store) async fn acquire(&self, purpose: Purpose) -> Result<Loan, sqlx::Error> {
         let places = self.0.places(purpose).await?;
-        let (connection, backend, since) = match self.0.take_kept() {
-            Some(kept) => (kept.connection, kept.backend, kept.since),
-            None => {
-                // Boxed, so that not every statement carries room for it.
-                let (connection, backend) = Box::pin(self.0.way.acquire()).await?;
-                (connection, backend, Instant::now())
-            }
+        let kept = match purpose {
+            Purpose::Own => None,
+            _ => self.0.take_kept(),
         };
-        Ok(Loan {
-            connection,
+        let (connection, backend, since) = match kept {
+            Some(kept) => (kept.connection, kept.backend, kept.since),
+            // Boxed, so that not every statement carries room for it.
+            None => Box::pin(self.0.acquire(purpose)).await?,
+        };
+        Ok(Loan(Some(Ending {
+            connection: Some(connection),
             backend,
             since,
-            shared: &self.0,
-            places,
-        })
+            shared: Arc::clone(&self.0),
+            _places: places,
+        })))
     }
 
     /// A place for a statement that waits for a locked row: many of those must
@@ -268,58 +255,16 @@ fn of_pool(pool: &PgPool) -> NonZeroU32 {
     NonZeroU32::new(pool.options().get_max_connections()).unwrap_or(NonZeroU32::MIN)
 }
 
-impl Loan<'_> {
-    /// For the next statement, which is likely to come at once. Never where
-    /// that would leave the application, or another store, without a
-    /// connection.
-    pub(in crate::store) fn keep(self) {
-        let pool = &self.shared.way.pool;
-        let last_used = Instant::now();
-        let is_young = last_used - self.since < LONGEST;
-        if self.shared.spares_one() && is_young && !pool.is_closed() {
-            self.shared.keep(Borrowed {
-                connection: self.connection,
-                backend: self.backend,
-                since: self.since,
-                last_used,
-            });
-        } else {
-            tokio::spawn(give_back(self.connection));
-        }
-    }
+/// A connection on loan. Its future may be dropped at any moment, and only after
+/// the end of its statement it goes back to the pool: sqlx forgets a `BEGIN` whose
+/// answer nobody waited for, and whoever took the connection next would be in that
+/// transaction.
+///
+/// When it is dropped, the server is to end its statement, and until it has, the
+/// connection keeps its place.
+pub(in crate::store) struct Loan(Option<Ending>);
 
-    /// Its statement was given up: the server is to end it, and until it has,
-    /// the connection keeps its place.
-    pub(in crate::store) fn abandon(self) {
-        let ending = Ending {
-            connection: Some(self.connection),
-            backend: self.backend,
-            shared: Arc::clone(self.shared),
-            _places: Some(self.places),
-        };
-        tokio::spawn(ending.go());
-    }
-
-    /// The connection is of no use any more.
-    pub(in crate::store) fn close(self) {
-        drop(self.connection.detach());
-    }
-
-    /// The connection is lost; its statement may go on without it.
-    pub(in crate::store) fn lose(self) {
-        if self.shared.way.is_direct() {
-            self.shared.endings.lose(self.backend);
-        }
-        self.close();
-    }
-}
-
-/// A connection for work that may be dropped at any moment. Only after its end
-/// it goes back to the pool: sqlx forgets a `BEGIN` whose answer nobody waited
-/// for, and whoever took the connection next would be in that transaction.
-pub(in crate::store) struct Lent(Option<Ending>);
-
-impl Lent {
+impl Loan {
     pub(in crate::store) fn connection(&mut self) -> &mut PgConnection {
         let lent = self.0.as_mut();
         lent.and_then(|lent| lent.connection.as_deref_mut())
@@ -330,21 +275,54 @@ impl Lent {
         self.0.as_ref().expect("taken at the end only").backend
     }
 
-    /// The connection is of no use any more.
-    pub(in crate::store) fn close(self) {
-        let mut lent = self;
-        drop(lent.0.take());
+    /// For the next statement, which is likely to come at once. Never where
+    /// that would leave the application, or another store, without a
+    /// connection.
+    pub(in crate::store) fn keep(mut self) {
+        let Some(mut lent) = self.0.take() else {
+            return;
+        };
+        let Some(connection) = lent.connection.take() else {
+            return;
+        };
+        let pool = &lent.shared.way.pool;
+        let last_used = Instant::now();
+        let is_young = last_used - lent.since < LONGEST;
+        if lent.shared.spares_one() && is_young && !pool.is_closed() {
+            lent.shared.keep(Borrowed {
+                connection,
+                backend: lent.backend,
+                since: lent.since,
+                last_used,
+            });
+        } else {
+            tokio::spawn(give_back(connection));
+        }
     }
 
-    pub(in crate::store) fn give_back(mut self) {
+    pub(in crate::store) fn release(mut self) {
         let connection = self.0.take().and_then(|mut lent| lent.connection.take());
         if let Some(connection) = connection {
             tokio::spawn(give_back(connection));
         }
     }
+
+    /// The connection is of no use any more.
+    pub(in crate::store) fn close(mut self) {
+        drop(self.0.take());
+    }
+
+    /// The connection is lost; its statement may go on without it.
+    pub(in crate::store) fn lose(mut self) {
+        if let Some(lent) = self.0.take()
+            && lent.shared.way.is_direct()
+        {
+            lent.shared.endings.lose(lent.backend);
+        }
+    }
 }
 
-impl Drop for Lent {
+impl Drop for Loan {
     fn drop(&mut self) {
         if let (Some(ending), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(ending.go());
@@ -358,8 +336,9 @@ impl Drop for Lent {
 struct Ending {
     connection: Option<PoolConnection<Postgres>>,
     backend: Backend,
+    since: Instant,
     shared: Arc<Shared>,
-    _places: Option<Places>,
+    _places: Places,
 }
 
 impl Drop for Ending {
@@ -456,22 +435,32 @@ async fn answered(connection: &mut PgConnection) -> End {
 }
 
 impl Shared {
+    async fn acquire(
+        &self,
+        purpose: Purpose,
+    ) -> Result<(PoolConnection<Postgres>, Backend, Instant), sqlx::Error> {
+        let (connection, backend) = match purpose {
+            Purpose::Own => self.way.lend().await?,
+            _ => self.way.acquire().await?,
+        };
+        Ok((connection, backend, Instant::now()))
+    }
+
     /// Those who wait for a place are served in the order of asking.
-    async fn places(&self, purpose: Use) -> Result<Places, sqlx::Error> {
-        let take = async |places: &Arc<Semaphore>| {
+    async fn places(&self, purpose: Purpose) -> Result<Places, sqlx::Error> {
+        let take = async |places: &Arc<Semaphore>, is_needed: bool| {
+            if !is_needed {
+                return Ok(None);
+            }
             let place = Arc::clone(places).acquire_owned().await;
-            place.map_err(|_| sqlx::Error::PoolClosed)
+            place.map(Some).map_err(|_| sqlx::Error::PoolClosed)
         };
-        let managing = match purpose {
-            Use::Reading | Use::Writing => None,
-            Use::Managing => Some(take(&self.managing).await?),
-        };
-        let writing = match purpose {
-            Use::Reading => None,
-            Use::Writing | Use::Managing => Some(take(&self.writing).await?),
-        };
+        let manages = purpose == Purpose::Managing;
+        // The scarcest first, so that nobody has a place and waits for long.
+        let managing = take(&self.managing, manages).await?;
+        let writing = take(&self.writing, manages || purpose == Purpose::Writing).await?;
         Ok(Places {
-            _any: take(&self.permits).await?,
+            _any: take(&self.permits, purpose != Purpose::Own).await?,
             _writing: writing,
             _managing: managing,
         })

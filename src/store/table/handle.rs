@@ -156,7 +156,7 @@ impl SetUp {
         let table = self.table().await?;
         let work = self
             .database
-            .run_patiently(patience, self.call(operation), |connection| {
+            .run(patience, self.call(operation), |connection| {
                 question(table, connection)
             });
         self.learn_from(work.await)
