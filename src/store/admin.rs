@@ -2,15 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_core::future::BoxFuture;
 use sqlx::PgConnection;
 
 use crate::{
     Error, ErrorKind,
     store::{
         PgSessionStore,
-        batch::{lone::serve_until_free, parts::patience_of},
-        table::statements::Table,
+        batch::lone::serve_until_free,
+        table::{handle::Work, statements::Table},
     },
     telemetry::Operation,
 };
@@ -28,44 +27,18 @@ pub(super) mod users;
 const MAX_ATTEMPTS: u32 = 3;
 
 impl PgSessionStore {
-    /// As [`ask_table`](Self::ask_table), and again if other writers were in the
-    /// way, when nothing has changed. An attempt that was made again is no failure.
-    pub(super) async fn ask_again<T>(
+    /// Lends the table and a connection to a change, which waits until the rows
+    /// are free or the time is up. If other writers were in the way, nothing has
+    /// changed, and it is made again; such an attempt is no failure.
+    pub(super) async fn change<T>(
         &self,
-        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>
-        + Send
-        + Sync,
+        work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
-        self.ask_again_patiently(None, question).await
-    }
-
-    /// As [`ask_again`](Self::ask_again). With a patience, the statement waits no
-    /// longer than that for a locked row, and it is no failure if it did. Without
-    /// one it waits until the row is free, or the time is up.
-    pub(super) async fn ask_again_patiently<T>(
-        &self,
-        patience: Option<Duration>,
-        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>>
-        + Send
-        + Sync,
-    ) -> Result<T, Error> {
-        let (set_up, deadline) = (self.set_up(), self.set_up().database.deadline());
+        let set_up = self.set_up();
+        let deadline = set_up.database.deadline();
         let mut attempts = 1;
         loop {
-            let call = set_up.call(Operation::Manage);
-            let outcome = match patience {
-                Some(patience) => {
-                    set_up
-                        .serve_patiently(deadline, Some(patience), call, &question)
-                        .await
-                }
-                None => {
-                    let patience = patience_of(set_up.database.timeout);
-                    serve_until_free(set_up, deadline, patience, Operation::Manage, &question).await
-                }
-            };
-            match outcome {
-                Err(error) if patience.is_some() && error.is_of_a_lock() => return Err(error),
+            match serve_until_free(set_up, deadline, Operation::Manage, &work).await {
                 Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_ATTEMPTS => {
                     attempts += 1;
                 }
@@ -74,18 +47,37 @@ impl PgSessionStore {
         }
     }
 
-    /// Lends the table and a connection to one question.
-    pub(super) async fn ask_table<T>(
+    /// As [`change`](Self::change), but it waits no longer than this for a locked
+    /// row, and it is no failure if it did.
+    pub(super) async fn change_patiently<T>(
         &self,
-        question: impl for<'c> FnOnce(
-            Arc<Table>,
-            &'c mut PgConnection,
-        ) -> BoxFuture<'c, Result<T, Error>>
-        + Send,
+        patience: Duration,
+        work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
+    ) -> Result<T, Error> {
+        let set_up = self.set_up();
+        let deadline = set_up.database.deadline();
+        let mut attempts = 1;
+        loop {
+            let call = set_up.call(Operation::Manage);
+            let outcome = set_up.serve(deadline, Some(patience), call, &work);
+            match outcome.await {
+                Err(error) if error.is_of_a_lock() => return Err(error),
+                Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_ATTEMPTS => {
+                    attempts += 1;
+                }
+                outcome => return outcome.inspect_err(|error| self.meter().failed(error)),
+            }
+        }
+    }
+
+    /// Lends the table and a connection to a question.
+    pub(super) async fn ask<T>(
+        &self,
+        question: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
         let set_up = self.set_up();
         let (deadline, call) = (set_up.database.deadline(), set_up.call(Operation::Manage));
-        let outcome = set_up.serve(deadline, call, question).await;
+        let outcome = set_up.ask(deadline, call, question).await;
         outcome.inspect_err(|error| self.meter().failed(error))
     }
 }

@@ -63,6 +63,31 @@ async fn a_type_that_changes_before_the_first_save_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_changes_before_the_first_end_hides_no_end() {
+    for how in ["one", "of the user", "everyone"] {
+        let place = Place::new().await;
+        Visitor::enter(&place.app(), "visitor-0".into()).await;
+        place.execute("UPDATE session SET user_id = 'ann'").await;
+        place
+            .execute(
+                "ALTER TABLE session ALTER expiry TYPE timestamp USING expiry AT TIME ZONE 'UTC'",
+            )
+            .await;
+        let id = text(&place.server, "SELECT id FROM session").await;
+        let ended = match how {
+            "one" => place
+                .store
+                .destroy(&id.parse().expect("a handle"))
+                .await
+                .map(u64::from),
+            "of the user" => place.store.user("ann").destroy_all().await,
+            _ => place.store.destroy_everyone().await,
+        };
+        assert_eq!(ended.expect("an end"), 1, "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_type_of_the_user_costs_no_new_id() {
     let place = Place::new().await;
     let crowd = Crowd::with_habit(&place.app(), Habit::Cycle).await;

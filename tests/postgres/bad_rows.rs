@@ -1,12 +1,16 @@
 //! Rows that other writers left, readable or not.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
-use axum_pg_session::{Error, Expiry, Session};
+use axum_pg_session::{AtLimit, Error, ErrorKind, Expiry, PgSessionLayer, Session};
 use serde_json::{Value, value::RawValue};
 use tokio::task::JoinSet;
 
-use crate::support::{Browser, Site, execute, texts, visit};
+use crate::support::{
+    Browser, Site, execute,
+    page::{app_with, patiently, until},
+    texts, visit,
+};
 
 const JSONB: &str =
     "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session jsonb)";
@@ -369,4 +373,84 @@ async fn a_row_that_can_not_be_deleted_keeps_no_other_of_the_user_signed_in() {
     let alice = site.store.user("alice");
     alice.destroy_all().await.expect_err("a row is left");
     assert_eq!(site.rows().count().await, 1);
+}
+
+/// One session is locked for a moment, and a row of another can't be deleted.
+#[tokio::test]
+async fn a_session_that_was_locked_ends_beside_one_that_can_not_be_deleted() {
+    for of_the_user in [true, false] {
+        let site = Site::new().await;
+        let page = async |session: Session| session.login("alice");
+        let mut browsers = [site.browser(), site.browser()];
+        for browser in &mut browsers {
+            visit(&site, browser, page).await;
+        }
+        let [locked, referenced] = [
+            browsers[0].peek("/id").await.body,
+            browsers[1].peek("/id").await.body,
+        ];
+        execute(
+            &site.pool,
+            &format!(
+                "CREATE TABLE orders (session_id text REFERENCES session);
+                 INSERT INTO orders VALUES ('{referenced}')"
+            ),
+        )
+        .await;
+        let lock = site.lock_row(&locked).await;
+        let store = site.elsewhere().await;
+        let ending = tokio::spawn(async move {
+            match of_the_user {
+                true => store.user("alice").destroy_all().await,
+                false => store.destroy_everyone().await,
+            }
+        });
+        until(|| site.is_blocked()).await;
+        lock.rollback().await.expect("a rollback");
+        ending
+            .await
+            .expect("no panic")
+            .expect_err("a row can't be deleted");
+        let left = texts(&site.pool, "SELECT id FROM session").await;
+        assert_eq!(left, [referenced], "of the user: {of_the_user}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_ends_a_session_which_can_not_be_deleted_names_no_user() {
+    let site = Site::new().await;
+    let store = site
+        .store
+        .clone()
+        .max_sessions_per_user(NonZeroU32::MIN, AtLimit::EndOldest);
+    let app = app_with(PgSessionLayer::new(store), async |session: Session| {
+        session.login("alice")
+    });
+    assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+    execute(
+        &site.pool,
+        "CREATE TABLE orders (session_id text REFERENCES session);
+         INSERT INTO orders SELECT id FROM session",
+    )
+    .await;
+    let answer = Browser::new(&app).get("/page").await;
+    assert_eq!(answer.status, 503);
+    let error = answer.error.expect("an error");
+    assert_eq!(error.kind(), ErrorKind::Database);
+    assert!(error.to_string().contains("can't be deleted"), "{error}");
+}
+
+/// It has a reason of its own, and tells nobody.
+#[tokio::test]
+async fn a_trigger_that_spares_rows_keeps_no_call_from_its_end() {
+    let site = Site::new().await;
+    site.browser().get("/insert/a/1").await;
+    execute(
+        &site.pool,
+        "CREATE FUNCTION spare() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+         CREATE TRIGGER spare BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION spare()",
+    )
+    .await;
+    let ended = patiently(site.store.destroy_everyone()).await;
+    assert_eq!(ended.expect("a database"), 0);
 }

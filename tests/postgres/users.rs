@@ -447,13 +447,13 @@ async fn a_new_id_is_no_escape_from_the_end() {
             let browser = signed_in(&site, "alice").await;
             let id = handle(&browser).await;
             let late = begin(&site, &browser, act).await;
-            let lock = site.lock_rows().await;
+            let held = site.hold_commits().await;
             late.go_on();
             site.blocked(1).await;
             let elsewhere = site.elsewhere().await;
             let ending = tokio::spawn(async move { end(how, &elsewhere, &id).await });
             site.blocked(2).await;
-            lock.commit().await.expect("no changes");
+            held.commit().await.expect("no changes");
             let answer = late.answered().await;
             assert_eq!(answer.status, 200, "{how}, {what}");
             let ended = ending.await.expect("no panic");

@@ -230,6 +230,8 @@ async fn locked_rows_of(asked: Asked) {
         let app = app.clone();
         others.spawn(async move { Browser::new(&app).get("/page").await.status });
     }
+    let bob = store.clone().timeout(Duration::from_secs(3)).user("bob");
+    assert_eq!(bob.count().await.expect("no row is waited for"), 0);
     for status in others.join_all().await {
         assert_eq!(status, 200);
     }

@@ -173,7 +173,7 @@ impl PgSessionStore {
             return Ok(Some(row));
         }
         let digest = id.digest()?;
-        self.ask_table(move |table, connection| Box::pin(find(table, connection, digest)))
+        self.ask(move |table, connection| Box::pin(find(table, connection, digest)))
             .await
     }
 }

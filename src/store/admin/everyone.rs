@@ -2,22 +2,26 @@
 
 use std::sync::Arc;
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row as _};
 
 use crate::{
     Error,
     row::successor_of,
     store::{
         PgSessionStore,
-        batch::parts,
+        batch::parts::{self, Left},
         rows::destroy::destroy_unread,
-        table::{inspect::server, statements::Table, timestamp::Instant},
+        table::{inspect::server, statements::Table, timestamp::written},
     },
     telemetry::events,
 };
 
 /// Rows of one statement, as many as the reaper's.
 const BATCH: usize = 1000;
+
+/// Walks that find rows and end nothing: a trigger of the application's can spare
+/// rows without an error.
+const FRUITLESS: u32 = 3;
 
 /// Where a walk through the table is.
 #[derive(Clone)]
@@ -26,13 +30,6 @@ struct Page {
     after: String,
     /// Seconds since the epoch; sessions that began later are none of ours.
     began: f64,
-}
-
-/// What becomes of rows that another transaction has locked.
-#[derive(Clone, Copy, Debug)]
-enum Locked {
-    AreLeft,
-    AreAwaited,
 }
 
 /// What there is when the walk begins.
@@ -49,33 +46,14 @@ struct Ended {
     sessions: u64,
     /// Where those went that got a new id before.
     successors: Vec<String>,
-    /// Rows that are locked, or could not be deleted.
-    left: Vec<String>,
-    /// Why the first of them could not be.
-    error: Option<Error>,
+    left: Left,
 }
 
 impl Ended {
     fn add(&mut self, more: Self) {
         self.sessions += more.sessions;
         self.successors.extend(more.successors);
-        self.left.extend(more.left);
-        self.error = self.error.take().or(more.error);
-    }
-
-    fn leave(&mut self, ids: Vec<String>, error: Error) {
-        self.left.extend(ids);
-        self.error.get_or_insert(error);
-    }
-
-    /// # Errors
-    ///
-    /// If the rows that are left were awaited.
-    fn check(&mut self, about_locked: Locked) -> Result<(), Error> {
-        match (about_locked, self.error.take()) {
-            (Locked::AreAwaited, Some(error)) => Err(error),
-            _ => Ok(()),
-        }
+        self.left.add(more.left);
     }
 }
 
@@ -120,121 +98,111 @@ impl PgSessionStore {
 
     async fn end_everyone(&self, ended: &mut u64) -> Result<(), Error> {
         let beginning = self
-            .ask_again(|table, connection| Box::pin(beginning(table, connection)))
+            .ask(|table, connection| Box::pin(beginning(table, connection)))
             .await?;
-        let undated = beginning.undated;
-        let locked = self.end_these(undated, Locked::AreLeft, ended).await?;
+        let mut undated = self.end_these(beginning.undated, ended).await?;
         // A session that got a new id meanwhile may be where the walk was before,
         // so it walks until it finds no row. It comes to an end, as none begins
         // in the past.
-        let mut about_locked = Locked::AreLeft;
-        while let Some(left) = self.walk(beginning.now, about_locked, ended).await? {
+        let mut deadline = None;
+        let mut fruitless = 0;
+        while fruitless < FRUITLESS
+            && let Some(more) = self.walk(beginning.now, ended).await?
+        {
+            fruitless = if more.sessions == 0 { fruitless + 1 } else { 0 };
+            if more.left.ids.is_empty() {
+                continue;
+            }
             // All others have ended by now.
-            about_locked = match left {
-                0 => Locked::AreLeft,
-                _ => Locked::AreAwaited,
-            };
+            let deadline = *deadline.get_or_insert_with(|| self.set_up().database.deadline());
+            fruitless = 0;
+            more.left.wait(deadline).await?;
         }
-        self.end_these(locked, Locked::AreAwaited, ended).await?;
+        let deadline = deadline.unwrap_or_else(|| self.set_up().database.deadline());
+        while !undated.ids.is_empty() {
+            let ids = undated.ids.clone();
+            undated.wait(deadline).await?;
+            undated = self.end_these(ids, ended).await?;
+        }
         Ok(())
     }
 
-    /// Ends these sessions, and returns those that are locked. A session that got
+    /// Ends these sessions, and returns those that are left. A session that got
     /// a new id meanwhile is found by what its old row says.
-    async fn end_these(
-        &self,
-        mut ids: Vec<String>,
-        about_locked: Locked,
-        ended: &mut u64,
-    ) -> Result<Vec<String>, Error> {
+    async fn end_these(&self, mut ids: Vec<String>, ended: &mut u64) -> Result<Left, Error> {
         let mut all = Ended::default();
         while !ids.is_empty() {
             for ids in ids.chunks(BATCH) {
-                let more = self.end_rows(ids.to_vec(), about_locked).await?;
+                let more = self.end_rows(ids.to_vec()).await?;
                 *ended += more.sessions;
                 all.add(more);
             }
             ids = std::mem::take(&mut all.successors);
             ids.sort_unstable();
         }
-        all.check(about_locked)?;
-        all.left.sort_unstable();
+        all.left.ids.sort_unstable();
         Ok(all.left)
     }
 
-    /// Walks through the table once, and returns how many of the rows that it
-    /// found are left. `None` if it found no row.
-    async fn walk(
-        &self,
-        began: f64,
-        about_locked: Locked,
-        ended: &mut u64,
-    ) -> Result<Option<usize>, Error> {
-        let (mut left, mut all) = (None, Ended::default());
+    /// Walks through the table once. `None` if it found no row.
+    async fn walk(&self, began: f64, ended: &mut u64) -> Result<Option<Ended>, Error> {
+        let mut all = None;
         let mut page = Page {
             after: String::new(),
             began,
         };
         loop {
+            let next = page.clone();
             let ids = self
-                .ask_again(|table, connection| Box::pin(ids(table, connection, page.clone())))
+                .ask(|table, connection| Box::pin(ids(table, connection, next)))
                 .await?;
             let Some(last) = ids.last() else {
-                all.check(about_locked)?;
-                return Ok(left);
+                return Ok(all);
             };
             page.after.clone_from(last);
-            let more = self.end_rows(ids, about_locked).await?;
+            let more = self.end_rows(ids).await?;
             *ended += more.sessions;
-            *left.get_or_insert(0) += more.left.len();
-            all.error = all.error.or(more.error);
+            let all = all.get_or_insert_with(Ended::default);
+            all.add(more);
+            all.successors.clear();
         }
     }
 
     /// A row that is locked, or can't be deleted, must not keep the others alive:
     /// the statement is cut until that row is alone, and it is left for later.
-    async fn end_rows(&self, ids: Vec<String>, about_locked: Locked) -> Result<Ended, Error> {
+    async fn end_rows(&self, ids: Vec<String>) -> Result<Ended, Error> {
         let database = &self.set_up().database;
-        let mut patience = match about_locked {
-            Locked::AreLeft => Some(parts::patience_of(database.timeout)),
-            Locked::AreAwaited => None,
-        };
+        let mut patience = parts::patience_of(database.timeout);
         let mut all = Ended::default();
         let mut search = parts::Search::among(ids, database.deadline());
         while let Some(ids) = search.next() {
             let outcome = self
-                .ask_again_patiently(patience, |table, connection| {
+                .change_patiently(patience, |table, connection| {
                     Box::pin(end(table, connection, ids.clone()))
                 })
                 .await;
-            let error = match outcome {
-                Ok(more) => {
-                    all.add(more);
-                    continue;
-                }
-                Err(error) if error.blames_a_row() => error,
-                Err(error) => return Err(error),
-            };
-            patience = patience.map(|_| parts::PATIENCE_IN_SEARCH);
-            match &*ids {
-                [id] if error.may_be_of_the_document() => match self.end_unread(id).await {
-                    Ok(sessions) => all.sessions += sessions,
-                    Err(error) => all.leave(ids, error),
-                },
-                _ => {
-                    if !search.cut(ids) {
-                        all.error.get_or_insert(error);
+            match outcome {
+                Ok(more) => all.add(more),
+                Err(error) if error.blames_a_row() => {
+                    patience = parts::PATIENCE_IN_SEARCH;
+                    match &*ids {
+                        [id] if error.may_be_of_the_document() => match self.end_unread(id).await {
+                            Ok(sessions) => all.sessions += sessions,
+                            Err(error) => search.failed(ids, error),
+                        },
+                        _ => search.failed(ids, error),
                     }
                 }
+                Err(error) => return Err(error),
             }
         }
-        all.left.extend(search.left());
+        all.left.add(search.left());
         Ok(all)
     }
 
     async fn end_unread(&self, id: &str) -> Result<u64, Error> {
         let outcome = self
-            .ask_again(|table, connection| {
+            .change_patiently(parts::PATIENCE_IN_SEARCH, |table, connection| {
                 Box::pin(destroy_unread(table, connection, id.to_owned()))
             })
             .await;
@@ -277,17 +245,11 @@ async fn end(
     connection: &mut PgConnection,
     ids: Vec<String>,
 ) -> Result<Ended, Error> {
-    let deleted: Vec<(String, Instant, Option<String>)> = table
-        .destroy
-        .many
-        .query_as()
-        .bind(&ids)
-        .bind(&ids)
-        .fetch_all(connection)
-        .await?;
+    let deleted = table.destroy.many.query().bind(&ids).bind(&ids);
     let mut ended = Ended::default();
     let now = table.clock.now();
-    for (_, expires, text) in deleted {
+    for row in deleted.fetch_all(connection).await? {
+        let (expires, text): (_, Option<String>) = (written(&row, 1)?, row.try_get(2)?);
         match text.and_then(|text| successor_of(table.layout, &text)) {
             // Of a login that drops the data it leads nowhere.
             Some(successor) if successor.as_str().is_empty() => {}

@@ -391,22 +391,27 @@ impl Shared {
         while let Some(ids) = search.next() {
             let part = Rows::These(ids.clone());
             match self.reap(part, parts::PATIENCE_IN_SEARCH).await {
-                Ok(Some(more)) => rows += more,
+                Ok(Some(more)) => {
+                    rows += more;
+                    // A trigger of the application's can spare rows without an error.
+                    if more < ids.len() as u64 {
+                        skipped.ids.extend(ids);
+                    }
+                }
                 Ok(None) if rows == 0 => return Ok(ReapedBatch::Locked),
                 // It began when this one was between two parts.
                 Ok(None) => break,
-                Err(error) if error.blames_a_row() => {
-                    if !search.cut(ids) && !error.is_of_a_lock() {
-                        skipped.error.get_or_insert(error);
-                    }
-                }
+                Err(error) if error.blames_a_row() => search.failed(ids, error),
                 Err(error) => {
                     self.writer.set_up.database.meter.reaped(rows);
                     return Err(error);
                 }
             }
         }
-        skipped.ids.extend(search.left());
+        let left = search.left();
+        skipped.ids.extend(left.ids);
+        let error = left.error.filter(|error| !error.is_of_a_lock());
+        skipped.error = skipped.error.take().or(error);
         tracing::debug!(
             reaper.skipped = skipped.ids.len(),
             "rows are left to the next run"
@@ -416,7 +421,7 @@ impl Shared {
 
     async fn expired(&self, limit: u32, skipped: Vec<String>) -> Result<Vec<String>, Error> {
         let set_up = &self.writer.set_up;
-        let question = set_up.ask(None, Operation::Reap, |table, connection| {
+        let question = set_up.run(None, Operation::Reap, |table, connection| {
             Box::pin(async move {
                 let ids = table.reap_find.query_scalar().bind(i64::from(limit));
                 Ok(ids.bind(skipped).fetch_all(connection).await?)
@@ -438,7 +443,7 @@ impl Shared {
 
     async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
         let set_up = &self.writer.set_up;
-        let question = set_up.ask(Some(patience), Operation::Reap, |table, connection| {
+        let question = set_up.run(Some(patience), Operation::Reap, |table, connection| {
             Box::pin(reap(table, connection, rows))
         });
         question.await

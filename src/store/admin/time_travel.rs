@@ -53,8 +53,10 @@ impl PgSessionStore {
     }
 
     pub(crate) async fn shift(&self, id: RowId, shift: Shift) -> Result<(), Error> {
-        self.ask_table(move |table, connection| Box::pin(move_times(table, connection, id, shift)))
-            .await
+        self.change(move |table, connection| {
+            Box::pin(move_times(table, connection, id.clone(), shift))
+        })
+        .await
     }
 }
 

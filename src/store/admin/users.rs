@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use futures_core::future::BoxFuture;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -21,13 +20,16 @@ use crate::{
     store::{
         PgSessionStore,
         admin::page::{Listed, Page, list},
-        batch::{parts, statements::LoadRow},
+        batch::{
+            parts::{self, Left, PATIENCE_IN_SEARCH},
+            statements::LoadRow,
+        },
         connection::transaction::begin,
         rows::{
             steps,
             user_limit::{self, Ended, NO_ROW, end_batch, end_others},
         },
-        table::{statements::Table, timestamp::Instant},
+        table::{handle::Work, statements::Table, timestamp::Instant},
     },
     telemetry::events,
 };
@@ -201,7 +203,7 @@ impl UserSessions {
 
     async fn end(&self, row: RowId) -> Result<bool, Error> {
         let ids = [row.as_str().to_owned()];
-        self.ask(|table, connection, user_id| {
+        self.change(|table, connection, user_id| {
             let ids = ids.clone();
             Box::pin(
                 async move { Ok(user_limit::end(&table, connection, &user_id, &ids).await? == 1) },
@@ -237,27 +239,27 @@ impl UserSessions {
     /// Ends batches until there is no other session. Those that another
     /// transaction has locked end last.
     async fn end_all_but(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
-        let patience = parts::patience_of(self.store.set_up().database.timeout);
-        match self.end_batches(Some(patience), this, ended).await {
-            Err(error) if error.blames_a_row() => {
-                self.end_around(this, ended).await?;
-                // All others have ended by now.
-                self.end_batches(None, this, ended).await
-            }
-            outcome => outcome,
+        match self.end_batches(this, ended).await {
+            Err(error) if error.blames_a_row() => {}
+            outcome => return outcome,
         }
+        let mut left = self.end_around(this, ended).await?;
+        let deadline = self.store.set_up().database.deadline();
+        // All others have ended by now.
+        while !left.ids.is_empty() {
+            left.wait(deadline).await?;
+            left = self.end_around(this, ended).await?;
+        }
+        Ok(())
     }
 
-    async fn end_batches(
-        &self,
-        patience: Option<Duration>,
-        this: Option<&RowId>,
-        ended: &mut u64,
-    ) -> Result<(), Error> {
+    async fn end_batches(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
+        let patience = parts::patience_of(self.store.set_up().database.timeout);
         loop {
             let batch = self.end_some(patience, this, Rows::Any).await?;
             *ended += batch.sessions;
-            if !batch.is_a_part {
+            // A trigger of the application's can spare rows without an error.
+            if !batch.is_a_part || batch.sessions == 0 {
                 return Ok(());
             }
         }
@@ -265,29 +267,25 @@ impl UserSessions {
 
     /// A row that is locked, or can't be deleted, must not keep the others alive:
     /// the batch is cut until that row is alone, and it is left for later.
-    async fn end_around(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
-        let mut left = HashSet::new();
+    async fn end_around(&self, this: Option<&RowId>, ended: &mut u64) -> Result<Left, Error> {
+        let (mut left, mut seen) = (Left::default(), HashSet::new());
         loop {
             let deadline = self.store.set_up().database.deadline();
-            let ids = self.rows_beside(this, &left).await?;
+            let ids = self.rows_beside(this, &seen).await?;
             if ids.is_empty() {
-                return Ok(());
+                return Ok(left);
             }
+            seen.extend(ids.iter().cloned());
             let mut search = parts::Search::among(ids, deadline);
             while let Some(ids) = search.next() {
                 let rows = Rows::These(ids.clone());
-                let patience = Some(parts::PATIENCE_IN_SEARCH);
-                match self.end_some(patience, this, rows).await {
-                    // It is this session, with a new id.
-                    Ok(batch) if !batch.is_a_part => left.extend(ids),
+                match self.end_some(PATIENCE_IN_SEARCH, this, rows).await {
                     Ok(batch) => *ended += batch.sessions,
-                    Err(error) if error.blames_a_row() => {
-                        search.cut(ids);
-                    }
+                    Err(error) if error.blames_a_row() => search.failed(ids, error),
                     Err(error) => return Err(error),
                 }
             }
-            left.extend(search.left());
+            left.add(search.left());
         }
     }
 
@@ -295,28 +293,28 @@ impl UserSessions {
     async fn rows_beside(
         &self,
         this: Option<&RowId>,
-        left: &HashSet<String>,
+        seen: &HashSet<String>,
     ) -> Result<Vec<String>, Error> {
         let this = this.map_or(NO_ROW, RowId::as_str);
         let ids = self
             .ask(|table, connection, user_id| {
                 let this = this.to_owned();
-                let most = user_limit::BATCH as usize + left.len();
+                let most = user_limit::BATCH as usize + seen.len();
                 Box::pin(async move {
                     user_limit::batch(&table, connection, &user_id, &this, most).await
                 })
             })
             .await?;
-        Ok(ids.into_iter().filter(|id| !left.contains(id)).collect())
+        Ok(ids.into_iter().filter(|id| !seen.contains(id)).collect())
     }
 
     async fn end_some(
         &self,
-        patience: Option<Duration>,
+        patience: Duration,
         this: Option<&RowId>,
         rows: Rows,
     ) -> Result<Ended, Error> {
-        self.ask_patiently(patience, |table, connection, user_id| {
+        self.change_patiently(patience, |table, connection, user_id| {
             let rows = rows.clone();
             match this.cloned() {
                 Some(this) => Box::pin(end_some_beside(table, connection, user_id, this, rows)),
@@ -470,31 +468,51 @@ impl UserSessions {
         outcome.map(|()| ended)
     }
 
-    async fn ask<T>(
+    async fn ask<T: Send + 'static>(
         &self,
-        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
-    ) -> Result<T, Error> {
-        self.ask_patiently(None, question).await
-    }
-
-    async fn ask_patiently<T>(
-        &self,
-        patience: Option<Duration>,
-        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
+        question: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
         self.store
-            .ask_again_patiently(patience, |table, connection| {
-                let user_id = self.user_id.clone();
-                match table.columns.check_users(&table.name) {
-                    Ok(()) => question(table, connection, user_id),
-                    Err(error) => Box::pin(async { Err(error) }),
-                }
+            .ask(|table, connection| self.of_the_user(table, connection, question))
+            .await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
+    ) -> Result<T, Error> {
+        self.store
+            .change(|table, connection| self.of_the_user(table, connection, &work))
+            .await
+    }
+
+    async fn change_patiently<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
+    ) -> Result<T, Error> {
+        self.store
+            .change_patiently(patience, |table, connection| {
+                self.of_the_user(table, connection, &work)
             })
             .await
     }
-}
 
-type Work<'c, T> = BoxFuture<'c, Result<T, Error>>;
+    /// # Errors
+    ///
+    /// If the table has no users.
+    fn of_the_user<'c, T: Send + 'static>(
+        &self,
+        table: Arc<Table>,
+        connection: &'c mut PgConnection,
+        work: impl FnOnce(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T>,
+    ) -> Work<'c, T> {
+        match table.columns.check_users(&table.name) {
+            Ok(()) => work(table, connection, self.user_id.clone()),
+            Err(error) => Box::pin(async { Err(error) }),
+        }
+    }
+}
 
 async fn count_others(
     table: &Table,

@@ -26,8 +26,7 @@ use crate::{
     jitter::random_fraction,
     store::{
         batch::{
-            lone,
-            parts::{PARTS, PATIENCE, PATIENCE_IN_SEARCH},
+            parts::{PARTS, PATIENCE, PATIENCE_IN_SEARCH, PAUSE},
             queue::{Callers, Statement},
         },
         sql::Sizes,
@@ -265,7 +264,7 @@ impl<E: Entry> Many<E> {
         // Who reads waits for no row.
         let patience = (!E::SAFE_TO_REPEAT).then_some(patience);
         self.set_up
-            .serve_patiently(deadline, patience, call, |table, connection| {
+            .serve(deadline, patience, call, |table, connection| {
                 Box::pin(ask(table, connection, part))
             })
             .await
@@ -352,7 +351,7 @@ impl<E: Entry> Many<E> {
                 Err(error) if error.is_held_up() => {
                     // Until it is free, no statement for many takes it along.
                     self.locked.found(part.entries()[0].id());
-                    tokio::time::sleep(lone::PAUSE.mul_f64(0.5 + random_fraction())).await;
+                    tokio::time::sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
                 }
                 outcome => {
                     self.locked.is_free(part.entries()[0].id());

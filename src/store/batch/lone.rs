@@ -1,6 +1,6 @@
 //! Work on one row in a transaction of its own, such as a new id.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -9,40 +9,44 @@ use crate::{
     Error,
     error::out_of_time,
     jitter::random_fraction,
-    store::table::{
-        handle::{SetUp, Work},
-        statements::Table,
+    store::{
+        batch::parts::{PATIENCE, PAUSE},
+        table::{
+            handle::{SetUp, Work},
+            statements::Table,
+        },
     },
     telemetry::Operation,
 };
 
-/// Between two attempts at a row that is locked.
-pub(super) const PAUSE: Duration = Duration::from_millis(100);
-
 /// Carries out `work`, and again while another transaction holds a row that it
-/// needs, until the deadline. Work that is held up for longer than `patience` is
-/// rolled back. Between the attempts its connection is of use to others, and only
-/// a few of them are made at a time, so that many locked rows don't keep the
-/// sessions of other rows waiting.
+/// needs, until the deadline. Work that is held up for a moment is rolled back.
+/// Between the attempts its connection is of use to others, and only a few of them
+/// are made at a time, so that many locked rows don't keep the sessions of other
+/// rows waiting.
 ///
 /// If the future is dropped, the attempt under way is canceled or committed, as
 /// with any statement of a request.
 pub(in crate::store) async fn serve_until_free<T>(
     set_up: &SetUp,
     deadline: Instant,
-    patience: Duration,
     operation: Operation,
     work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
 ) -> Result<T, Error> {
     let attempt = || {
         let call = set_up.call(operation);
-        set_up.serve_patiently(deadline, Some(patience), call, |table, connection| {
+        set_up.serve(deadline, Some(PATIENCE), call, |table, connection| {
             work(table, connection)
         })
     };
     let mut outcome = attempt().await;
     while outcome.as_ref().is_err_and(Error::is_held_up) {
         sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
+        if operation == Operation::Manage {
+            // That has few places anyway.
+            outcome = attempt().await;
+            continue;
+        }
         let waiting = set_up.database.connections.wait_for_a_row();
         let Ok(_place) = timeout_at(deadline, waiting).await else {
             return Err(out_of_time());

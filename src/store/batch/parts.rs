@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+
+use crate::{Error, error::out_of_time};
 
 /// How long a statement of requests waits for a locked row. It is longer than a
 /// commit takes.
 pub(in crate::store) const PATIENCE: Duration = Duration::from_millis(200);
 /// The same where one of the rows is known to be locked, and is being found.
 pub(in crate::store) const PATIENCE_IN_SEARCH: Duration = Duration::from_millis(25);
+/// Between two attempts at rows that are locked.
+pub(in crate::store) const PAUSE: Duration = Duration::from_millis(100);
 /// Into how many parts a statement is cut that one of its rows is at fault for.
 pub(in crate::store) const PARTS: usize = 4;
 
@@ -24,15 +28,59 @@ pub(in crate::store) fn patience_of(timeout: Duration) -> Duration {
 /// not cut any more.
 pub(in crate::store) struct Search {
     pending: Vec<Vec<String>>,
-    left: Vec<String>,
+    left: Left,
     deadline: Instant,
+}
+
+/// The rows that are left for later, and others with them if the deadline came
+/// before the end of the search.
+#[derive(Default)]
+pub(in crate::store) struct Left {
+    pub(in crate::store) ids: Vec<String>,
+    /// Why the first of them is left.
+    pub(in crate::store) error: Option<Error>,
+    /// Whether any of them is locked, so that it can be different in a moment.
+    pub(in crate::store) is_locked: bool,
+}
+
+impl Left {
+    pub(in crate::store) fn leave(&mut self, ids: Vec<String>, error: Error) {
+        self.is_locked |= error.is_of_a_lock();
+        self.ids.extend(ids);
+        self.error.get_or_insert(error);
+    }
+
+    pub(in crate::store) fn add(&mut self, more: Self) {
+        self.is_locked |= more.is_locked;
+        self.ids.extend(more.ids);
+        self.error = self.error.take().or(more.error);
+    }
+
+    /// Waits for a moment, if the next round can come further than this one.
+    ///
+    /// # Errors
+    ///
+    /// If it can't, or the deadline has passed.
+    pub(in crate::store) async fn wait(self, deadline: Instant) -> Result<(), Error> {
+        match self.error {
+            Some(error) if !self.is_locked => Err(error),
+            Some(error) if Instant::now() >= deadline => Err(match error.is_of_a_lock() {
+                true => out_of_time(),
+                false => error,
+            }),
+            _ => {
+                sleep(PAUSE).await;
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Search {
     pub(in crate::store) fn among(ids: Vec<String>, deadline: Instant) -> Self {
         Self {
             pending: vec![ids],
-            left: Vec::new(),
+            left: Left::default(),
             deadline,
         }
     }
@@ -42,24 +90,19 @@ impl Search {
         self.pending.pop()
     }
 
-    /// The statement for these ids failed, so it is cut. Returns whether it was:
-    /// otherwise they are left for later.
-    pub(in crate::store) fn cut(&mut self, ids: Vec<String>) -> bool {
-        let is_to_cut = ids.len() > 1 && Instant::now() < self.deadline;
-        match is_to_cut {
+    /// The statement for these ids failed, so it is cut, or they are left.
+    pub(in crate::store) fn failed(&mut self, ids: Vec<String>, error: Error) {
+        match ids.len() > 1 && Instant::now() < self.deadline {
             true => {
                 let length = ids.len().div_ceil(PARTS);
                 let parts = ids.chunks(length).rev().map(<[String]>::to_vec);
                 self.pending.extend(parts);
             }
-            false => self.left.extend(ids),
+            false => self.left.leave(ids, error),
         }
-        is_to_cut
     }
 
-    /// The ids that are left for later. After the deadline, others may be among
-    /// them.
-    pub(in crate::store) fn left(self) -> Vec<String> {
+    pub(in crate::store) fn left(self) -> Left {
         self.left
     }
 }

@@ -11,7 +11,10 @@ use crate::{
     store::{
         batch::execute::{Binding, Entry, column},
         sql::Sizes,
-        table::{statements::Table, timestamp::Instant},
+        table::{
+            statements::Table,
+            timestamp::{self, Instant},
+        },
     },
     telemetry::Operation,
 };
@@ -20,13 +23,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(in crate::store) struct LoadRow(pub(in crate::store) RowId);
 
-/// What was written is committed, so the answer counts even if the column has
-/// become a `timestamp` since the table was looked at. The next load finds that
-/// out.
 fn written(row: &PgRow, table: &Table) -> Result<Written, sqlx::Error> {
     Ok(Written {
         now: table.clock.now(),
-        expires: row.try_get_unchecked::<Instant, _>(1)?.0,
+        expires: timestamp::written(row, 1)?.0,
     })
 }
 
@@ -263,7 +263,7 @@ impl Entry for DestroyRow {
 
     fn answer(&self, row: &PgRow, table: &Table) -> Result<Destroyed, sqlx::Error> {
         Ok(Destroyed {
-            was_alive: instant(row, 1)? > table.clock.now(),
+            was_alive: timestamp::written(row, 1)?.0 > table.clock.now(),
             text: row.try_get(2)?,
         })
     }

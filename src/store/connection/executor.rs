@@ -100,6 +100,21 @@ impl Database {
             .await
     }
 
+    /// As [`serve`](Self::serve), for what an application asks outside of requests.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub(crate) async fn ask<T>(
+        &self,
+        deadline: Instant,
+        call: Call<'_>,
+        work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        self.with_connection(Purpose::Asking, deadline, None, call, work)
+            .await
+    }
+
     /// If the future is dropped, the server is to end the statement, see [`Loan`].
     async fn with_connection<T>(
         &self,

@@ -52,8 +52,10 @@ struct Shared {
     writing: Arc<Semaphore>,
     /// For statements that wait for one locked row.
     waiting: Semaphore,
-    /// For what an application asks outside of requests, a part of the writing.
+    /// For what an application changes outside of requests, a part of the writing.
     managing: Arc<Semaphore>,
+    /// For what it asks there, which many changes must not keep waiting.
+    asking: Arc<Semaphore>,
     endings: Arc<Endings>,
     kept: Mutex<Kept>,
 }
@@ -85,8 +87,10 @@ enum Janitor {
 pub(in crate::store) enum Purpose {
     Reading,
     Writing,
-    /// What an application asks outside of requests.
+    /// What an application changes outside of requests.
     Managing,
+    /// What it asks there.
+    Asking,
     /// Work of the store itself, such as a look at the table, which takes no place
     /// of requests.
     Own,
@@ -96,7 +100,7 @@ pub(in crate::store) enum Purpose {
 struct Places {
     _any: Option<OwnedSemaphorePermit>,
     _writing: Option<OwnedSemaphorePermit>,
-    _managing: Option<OwnedSemaphorePermit>,
+    _outside: Option<OwnedSemaphorePermit>,
 }
 
 impl Connections {
@@ -146,6 +150,7 @@ impl Connections {
             writing: Arc::new(Semaphore::new(writing_of(all))),
             waiting: Semaphore::new((all / 4).max(1)),
             managing: Arc::new(Semaphore::new((all / 4).max(1))),
+            asking: Arc::new(Semaphore::new((all / 4).max(1))),
             kept: Mutex::default(),
         }))
     }
@@ -173,9 +178,10 @@ impl Connections {
     /// server can't be reached.
     pub(in crate::store) async fn acquire(&self, purpose: Purpose) -> Result<Loan, sqlx::Error> {
         let places = self.0.places(purpose).await?;
+        // Others ask too rarely for one that may have died meanwhile.
         let kept = match purpose {
-            Purpose::Own => None,
-            _ => self.0.take_kept(),
+            Purpose::Reading | Purpose::Writing => self.0.take_kept(),
+            Purpose::Managing | Purpose::Asking | Purpose::Own => None,
         };
         let (connection, backend, since) = match kept {
             Some(kept) => (kept.connection, kept.backend, kept.since),
@@ -455,14 +461,18 @@ impl Shared {
             let place = Arc::clone(places).acquire_owned().await;
             place.map(Some).map_err(|_| sqlx::Error::PoolClosed)
         };
-        let manages = purpose == Purpose::Managing;
         // The scarcest first, so that nobody has a place and waits for long.
-        let managing = take(&self.managing, manages).await?;
-        let writing = take(&self.writing, manages || purpose == Purpose::Writing).await?;
+        let outside = match purpose {
+            Purpose::Managing => take(&self.managing, true).await?,
+            Purpose::Asking => take(&self.asking, true).await?,
+            Purpose::Reading | Purpose::Writing | Purpose::Own => None,
+        };
+        let writes = matches!(purpose, Purpose::Writing | Purpose::Managing);
+        let writing = take(&self.writing, writes).await?;
         Ok(Places {
             _any: take(&self.permits, purpose != Purpose::Own).await?,
             _writing: writing,
-            _managing: managing,
+            _outside: outside,
         })
     }
 

@@ -169,6 +169,19 @@ impl Error {
         self.sqlstate().is_some_and(|code| !code.starts_with("08"))
     }
 
+    /// That of a session which was to be deleted, so that it isn't taken for one of
+    /// the session that a login stores.
+    pub(in crate::store) fn of_an_end(self) -> Self {
+        match self.sqlstate().is_some_and(|code| code == "23503") {
+            true => Self::caused(
+                ErrorKind::Database,
+                "a session can't be deleted, because another table references it",
+                self,
+            ),
+            false => self,
+        }
+    }
+
     /// With a foreign key from the column `user_id`, the application's users
     /// lack the one of this login: deleted meanwhile, or never there.
     pub(in crate::store) fn of_a_login(self, is_login: bool) -> Self {

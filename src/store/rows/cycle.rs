@@ -16,11 +16,7 @@ use crate::{
     row::{Content, Row, successor_of},
     state::{Source, changes::Changes},
     store::{
-        batch::{
-            lone::serve_until_free,
-            parts::{PATIENCE, patience_of},
-            statements::LoadRow,
-        },
+        batch::{lone::serve_until_free, statements::LoadRow},
         connection::transaction::begin as begin_transaction,
         rows::{
             Writer,
@@ -149,7 +145,7 @@ impl Writer {
             }
             let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable)
                 || error.is_of_a_changed_table();
-            if !may_pass || error.is_out_of_time() || attempt == MAX_ATTEMPTS {
+            if !may_pass || error.is_out_of_time() || attempt >= MAX_ATTEMPTS {
                 return Err(error);
             }
         }
@@ -182,7 +178,6 @@ impl Writer {
             let batch = serve_until_free(
                 &self.set_up,
                 plan.deadline,
-                PATIENCE,
                 Operation::Cycle,
                 |table, connection| {
                     let (user_id, this) = (Arc::clone(&user_id), this.clone());
@@ -203,7 +198,6 @@ impl Writer {
         serve_until_free(
             &self.set_up,
             plan.deadline,
-            PATIENCE,
             Operation::Cycle,
             |table, connection| Box::pin(reissue(table, connection, Arc::clone(&plan))),
         )
@@ -228,9 +222,13 @@ async fn reissue(
             Ok(reissued)
         }
         // At once: until then its locks would hold up others.
-        outcome => {
+        Ok(nothing) => {
+            transaction.rollback().await?;
+            Ok(nothing)
+        }
+        Err(error) => {
             drop(transaction.rollback().await);
-            outcome
+            Err(error)
         }
     }
 }
@@ -255,7 +253,8 @@ async fn reissue_in(
     let others = match login.filter(|login| login.ends_others()) {
         Some(login) => {
             let (user, this) = (login.user_id(), row.id.as_str());
-            let ended = end_batch(table, transaction, user, this).await?;
+            let ended = end_batch(table, transaction, user, this).await;
+            let ended = ended.map_err(Error::of_an_end)?;
             if ended.is_a_part {
                 return Ok(Reissued::TooManyOthers);
             }
@@ -266,7 +265,8 @@ async fn reissue_in(
     let surplus = match login.zip(plan.limit) {
         Some((login, limit)) => {
             let user = login.user_id();
-            Some(user_limit::enforce(table, transaction, limit, user, &row.id).await?)
+            let surplus = user_limit::enforce(table, transaction, limit, user, &row.id).await;
+            Some(surplus.map_err(Error::of_an_end)?)
         }
         None => None,
     };
@@ -308,21 +308,15 @@ impl Surplus {
 
     async fn end_batch(&self) -> Result<Ended, Error> {
         let set_up = &self.writer.set_up;
-        let database = &set_up.database;
         let mut attempt = 1;
         loop {
             let (limit, user_id) = (self.limit, &self.user_id);
-            let (deadline, patience) = (database.deadline(), patience_of(database.timeout));
-            let batch = serve_until_free(
-                set_up,
-                deadline,
-                patience,
-                Operation::Manage,
-                |table, connection| {
+            let deadline = set_up.database.deadline();
+            let batch =
+                serve_until_free(set_up, deadline, Operation::Manage, |table, connection| {
                     let user_id = Arc::clone(user_id);
                     Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
-                },
-            );
+                });
             match batch.await {
                 Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
                 outcome => return outcome,
@@ -359,7 +353,9 @@ async fn move_on(
     };
     match table.old_id {
         OldId::Forwards => forward(table, connection, plan, &row).await?,
-        OldId::IsDeleted => delete(table, connection, id).await?,
+        OldId::IsDeleted => delete(table, connection, id)
+            .await
+            .map_err(Error::of_an_end)?,
     }
     *made = Made::Moved {
         before: Box::new(row),

@@ -7,12 +7,10 @@ use crate::{
     id::RowId,
     row::successor_of,
     store::{
-        batch::{
-            execute::Entry as _, lone::serve_until_free, parts::PATIENCE, statements::DestroyRow,
-        },
+        batch::{execute::Entry as _, lone::serve_until_free, statements::DestroyRow},
         connection::transaction::begin,
         rows::Writer,
-        table::{statements::Table, timestamp},
+        table::statements::Table,
     },
     telemetry::{Operation, events},
 };
@@ -48,7 +46,6 @@ impl Writer {
         let was_alive = serve_until_free(
             &self.set_up,
             deadline,
-            PATIENCE,
             Operation::Destroy,
             |table, connection| Box::pin(destroy_unread(table, connection, id.as_str().to_owned())),
         )
@@ -64,7 +61,6 @@ impl Writer {
             let outcome = serve_until_free(
                 &self.set_up,
                 deadline,
-                PATIENCE,
                 Operation::Destroy,
                 |table, connection| Box::pin(destroy_chain(table, connection, id.clone())),
             );
@@ -133,11 +129,6 @@ pub(in crate::store) async fn destroy_unread(
     connection: &mut PgConnection,
     id: String,
 ) -> Result<bool, Error> {
-    let deleted: Vec<timestamp::Instant> = table
-        .destroy_unread
-        .query_scalar()
-        .bind(id)
-        .fetch_all(connection)
-        .await?;
-    Ok(table.live(&deleted) > 0)
+    let deleted = table.destroy_unread.query().bind(id);
+    Ok(table.live(&deleted.fetch_all(connection).await?)? > 0)
 }

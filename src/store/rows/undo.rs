@@ -36,6 +36,7 @@ use crate::{
     id::RowId,
     row::{Content, Row},
     store::{
+        batch::lone::serve_until_free,
         connection::transaction::begin,
         rows::{
             Writer,
@@ -133,13 +134,16 @@ impl Writer {
         loop {
             let attempt = {
                 let _turn = self.undoing.lock().await;
-                let (new_id, made) = (new_id.clone(), made.clone());
                 let deadline = self.set_up.database.deadline();
-                let call = self.set_up.call(Operation::Cycle);
-                let undo = self.set_up.serve(deadline, call, |table, connection| {
-                    Box::pin(undo(table, connection, new_id, made))
-                });
-                undo.await
+                let undoing = serve_until_free(
+                    &self.set_up,
+                    deadline,
+                    Operation::Cycle,
+                    |table, connection| {
+                        Box::pin(undo(table, connection, new_id.clone(), made.clone()))
+                    },
+                );
+                undoing.await
             };
             match attempt {
                 Ok(()) => {

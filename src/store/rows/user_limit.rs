@@ -180,15 +180,8 @@ pub(in crate::store) async fn end(
     if ids.is_empty() {
         return Ok(0);
     }
-    let deleted: Vec<Instant> = table
-        .users
-        .destroy
-        .query_scalar()
-        .bind(user_id)
-        .bind(ids)
-        .fetch_all(connection)
-        .await?;
-    Ok(table.live(&deleted))
+    let deleted = table.users.destroy.query().bind(user_id).bind(ids);
+    Ok(table.live(&deleted.fetch_all(connection).await?)?)
 }
 
 fn refused(limit: SessionLimit) -> Error {

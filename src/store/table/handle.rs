@@ -141,9 +141,9 @@ impl SetUp {
         }
     }
 
-    /// Lends the table and a connection that is no request's. With a patience, the
-    /// statement waits no longer than that for a locked row.
-    pub(in crate::store) async fn ask<T>(
+    /// Lends the table and a connection to work of the store itself. With a patience,
+    /// it waits no longer than that for a locked row.
+    pub(in crate::store) async fn run<T>(
         &self,
         patience: Option<Duration>,
         operation: Operation,
@@ -237,19 +237,9 @@ impl SetUp {
         )
     }
 
-    /// Lends the table and a connection to one statement.
+    /// Lends the table and a connection to one statement. With a patience, it waits no
+    /// longer than that for a locked row.
     pub(in crate::store) async fn serve<T>(
-        &self,
-        deadline: Instant,
-        call: Call<'_>,
-        statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
-    ) -> Result<T, Error> {
-        self.serve_patiently(deadline, None, call, statement).await
-    }
-
-    /// As [`serve`](Self::serve), with a limit to how long the statement may
-    /// wait for a locked row.
-    pub(in crate::store) async fn serve_patiently<T>(
         &self,
         deadline: Instant,
         patience: Option<Duration>,
@@ -262,6 +252,21 @@ impl SetUp {
             .serve(deadline, patience, call, |connection| {
                 statement(table, connection)
             })
+            .await;
+        self.learn_from(outcome)
+    }
+
+    /// As [`serve`](Self::serve), for what an application asks outside of requests.
+    pub(in crate::store) async fn ask<T>(
+        &self,
+        deadline: Instant,
+        call: Call<'_>,
+        statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
+    ) -> Result<T, Error> {
+        let table = self.table_until(deadline).await?;
+        let outcome = self
+            .database
+            .ask(deadline, call, |connection| statement(table, connection))
             .await;
         self.learn_from(outcome)
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr, postgres::PgRow};
 
 use crate::{
     document::Layout,
@@ -12,7 +12,7 @@ use crate::{
             clock::Clock,
             columns::{Columns, Document},
             name::TableName,
-            timestamp::Instant,
+            timestamp::written,
         },
     },
 };
@@ -169,13 +169,15 @@ impl Table {
         self.columns.document == Document::Json
     }
 
-    /// How many of these have not expired yet.
-    pub(in crate::store) fn live(&self, expiries: &[Instant]) -> u64 {
+    /// How many of these rows, which answer their expiry, had not expired yet.
+    ///
+    /// # Errors
+    ///
+    /// If one answers something else.
+    pub(in crate::store) fn live(&self, deleted: &[PgRow]) -> Result<u64, sqlx::Error> {
         let now = self.clock.now();
-        expiries
-            .iter()
-            .map(|expiry| u64::from(expiry.0 > now))
-            .sum()
+        let is_live = |row| written(row, 0).map(|expiry| u64::from(expiry.0 > now));
+        deleted.iter().map(is_live).sum()
     }
 }
 

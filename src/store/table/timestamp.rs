@@ -1,9 +1,9 @@
 //! A `timestamptz` as the crate reckons with it.
 
 use sqlx::{
-    Decode, Postgres, Type,
+    Decode, Postgres, Row as _, Type,
     error::BoxDynError,
-    postgres::{PgTypeInfo, PgValueRef, types::Oid},
+    postgres::{PgRow, PgTypeInfo, PgValueRef, types::Oid},
 };
 
 /// `timestamptz` in the catalog of every Postgres.
@@ -58,6 +58,17 @@ impl Instant {
             _ => micros as f64 / MICROS + POSTGRES_EPOCH,
         })
     }
+}
+
+/// An expiry that a write answers. What was written is committed, so it counts
+/// even if the column has become a `timestamp` since the table was looked at. The
+/// next load finds that out.
+///
+/// # Errors
+///
+/// If it is no instant at all.
+pub(in crate::store) fn written(row: &PgRow, column: usize) -> Result<Instant, sqlx::Error> {
+    row.try_get_unchecked(column)
 }
 
 #[cfg(test)]
