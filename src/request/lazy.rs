@@ -326,6 +326,7 @@ impl Lazy {
             }
             Err(error) => {
                 self.config.store.meter().failed(&error);
+                error.mark_as_logged();
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     error.type = error.kind().name(),
@@ -348,6 +349,7 @@ impl Lazy {
     fn not_loaded(&self, error: Error) -> Result<State, Error> {
         let store = &self.config.store;
         store.meter().failed(&error);
+        error.mark_as_logged();
         let kind = error.kind().name();
         let cause = &error as &dyn std::error::Error;
         match self.config.on_load_failure {
