@@ -1,4 +1,13 @@
-use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    error::Error as StdError,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum_core::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
@@ -13,7 +22,8 @@ const UNTIL_OTHERS_ARE_THROUGH: Duration = Duration::from_secs(1);
 /// The error that caused it, often one of sqlx, is kept as its
 /// [`source`](std::error::Error::source). As a response it is its
 /// [`status`](Error::status) with one sentence for the visitor, which shows
-/// nothing of the cause, and a `Retry-After` if time heals the error.
+/// nothing of the cause, and a `Retry-After` if time heals the error. If the
+/// status is a 5xx, the error is logged, unless the layer has logged it before.
 ///
 /// ```
 /// use axum_pg_session::{ErrorKind, PgSessionStore};
@@ -30,8 +40,19 @@ struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
-    /// When it may help to try again, if that differs from what the kind says.
-    retry_after: Option<Duration>,
+    retry: Retry,
+    /// For the visitor, if the kind's own sentence is not true of this error.
+    sentence: Option<&'static str>,
+    /// Whether the log has it, so that it is logged once.
+    is_logged: AtomicBool,
+}
+
+/// When it may help to try again.
+#[derive(Clone, Copy, Debug)]
+enum Retry {
+    AsTheKind,
+    After(Duration),
+    Never,
 }
 
 /// The causes that a caller may want to tell apart.
@@ -175,12 +196,7 @@ impl Error {
         message: Cow<'static, str>,
         source: Option<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            message,
-            source,
-            retry_after: None,
-        }))
+        Self(Arc::new(Inner::new(kind, message, source)))
     }
 
     /// An error of the application, for
@@ -234,7 +250,8 @@ impl Error {
 
     /// After how long the same request may succeed, as the response says by its
     /// `Retry-After` (RFC 9110, section 10.2.3): 5 seconds for
-    /// [`ErrorKind::Unavailable`], 1 second for [`ErrorKind::Conflict`]. An error
+    /// [`ErrorKind::Unavailable`], 1 second for [`ErrorKind::Conflict`] between
+    /// requests. An error
     /// of kind [`ErrorKind::Ended`] has one only if the request's token was
     /// replaced less than 5 seconds ago: the rest of that time. `None` for errors
     /// that no time heals.
@@ -254,13 +271,11 @@ impl Error {
     /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        if self.0.retry_after.is_some() {
-            return self.0.retry_after;
-        }
-        match self.kind() {
-            ErrorKind::Unavailable => Some(UNTIL_THE_DATABASE_IS_BACK),
-            ErrorKind::Conflict => Some(UNTIL_OTHERS_ARE_THROUGH),
-            _ => None,
+        match (self.0.retry, self.kind()) {
+            (Retry::After(wait), _) => Some(wait),
+            (Retry::AsTheKind, ErrorKind::Unavailable) => Some(UNTIL_THE_DATABASE_IS_BACK),
+            (Retry::AsTheKind, ErrorKind::Conflict) => Some(UNTIL_OTHERS_ARE_THROUGH),
+            (Retry::AsTheKind | Retry::Never, _) => None,
         }
     }
 
@@ -275,6 +290,9 @@ impl Error {
 
     /// What a visitor is told. It must be true, and show nothing of the cause.
     pub(crate) fn sentence(&self) -> &'static str {
+        if let Some(sentence) = self.0.sentence {
+            return sentence;
+        }
         match self.kind() {
             ErrorKind::Unavailable => "The session store is unavailable. Please try again.",
             ErrorKind::Conflict => {
@@ -302,6 +320,77 @@ impl Error {
         }
     }
 
+    /// What a visitor is told whose changes could not be saved.
+    pub(crate) fn sentence_of_a_failed_save(&self) -> &'static str {
+        match self.kind() {
+            // Another attempt would be refused as well.
+            ErrorKind::Serialize => self.sentence(),
+            _ if self.status() == StatusCode::INTERNAL_SERVER_ERROR => {
+                "Your changes could not be saved."
+            }
+            _ => self.sentence(),
+        }
+    }
+
+    /// For code that logs the error itself.
+    pub(crate) fn mark_as_logged(&self) {
+        self.0.is_logged.store(true, Relaxed);
+    }
+
+    fn is_new_to_the_log(&self) -> bool {
+        !self.0.is_logged.swap(true, Relaxed)
+    }
+
+    /// Logs a failed save, for which the layer sends this status.
+    pub(crate) fn log_failed_save(&self, status: StatusCode) {
+        if self.is_new_to_the_log() && !self.log_refusal(status) {
+            tracing::error!(
+                error = self as &dyn StdError,
+                error.type = self.kind().name(),
+                http.response.status_code = status.as_u16(),
+                "a session could not be saved"
+            );
+        }
+    }
+
+    fn log_response(&self) {
+        let status = self.status();
+        let is_logged = !status.is_server_error() || !self.is_new_to_the_log();
+        if !is_logged && !self.log_refusal(status) {
+            tracing::error!(
+                error = self as &dyn StdError,
+                error.type = self.kind().name(),
+                http.response.status_code = status.as_u16(),
+                "an error of a session became a response"
+            );
+        }
+    }
+
+    /// Logs an error that is no fault of the site, such as a logout during another
+    /// request or a planted cookie. Returns whether it is one.
+    fn log_refusal(&self, status: StatusCode) -> bool {
+        match self.kind() {
+            ErrorKind::Ended
+            | ErrorKind::Ambiguous
+            | ErrorKind::CrossSite
+            | ErrorKind::SessionLimit
+            | ErrorKind::UnknownUser => tracing::debug!(
+                error = self as &dyn StdError,
+                error.type = self.kind().name(),
+                http.response.status_code = status.as_u16(),
+                "a change to a session was refused"
+            ),
+            ErrorKind::TooLarge => tracing::warn!(
+                error = self as &dyn StdError,
+                error.type = self.kind().name(),
+                http.response.status_code = status.as_u16(),
+                "a session would be too large to be saved"
+            ),
+            _ => return false,
+        }
+        true
+    }
+
     /// Whether the database is at fault, rather than the request.
     pub(crate) fn is_of_the_database(&self) -> bool {
         matches!(
@@ -319,13 +408,29 @@ impl Error {
 
     /// For a request with the old token of a session that has a new id.
     pub(crate) fn moved(retry_after: Duration) -> Self {
+        let message =
+            "the session has a new id since this request was sent; its changes are dropped";
         Self(Arc::new(Inner {
-            kind: ErrorKind::Ended,
-            message:
-                "the session has a new id since this request was sent; its changes are dropped"
-                    .into(),
-            source: None,
-            retry_after: Some(retry_after),
+            retry: Retry::After(retry_after),
+            ..Inner::new(ErrorKind::Ended, message.into(), None)
+        }))
+    }
+
+    /// For `destroy_others` with a handle that is not of the user's sessions.
+    pub(crate) fn not_of_the_user() -> Self {
+        Self::new(
+            ErrorKind::Ended,
+            "the handle is of no live session of this user, so no other session was ended",
+        )
+    }
+
+    /// For an application's check of a session that failed. It is not known
+    /// whether the session is valid.
+    pub(crate) fn unchecked(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let message = "the `valid_if` check of the session failed";
+        Self(Arc::new(Inner {
+            sentence: Some("Your session could not be checked. Please try again."),
+            ..Inner::new(ErrorKind::Unavailable, message.into(), Some(source.into()))
         }))
     }
 
@@ -361,12 +466,15 @@ impl Error {
         )
     }
 
-    /// For `take` and `update_now` beside a `discard` of the same request.
+    /// For `take` and `update_now` beside a `discard` of the same request. The
+    /// next attempt would do the same.
     pub(crate) fn discarded() -> Self {
-        Self::new(
-            ErrorKind::Conflict,
-            "the same request discarded its changes while this one was being saved",
-        )
+        let message = "the same request discarded its changes while this one was being saved";
+        Self(Arc::new(Inner {
+            retry: Retry::Never,
+            sentence: Some("Your changes could not be saved."),
+            ..Inner::new(ErrorKind::Conflict, message.into(), None)
+        }))
     }
 
     pub(crate) fn panicked() -> Self {
@@ -394,6 +502,23 @@ impl Error {
 
     pub(crate) fn is_out_of_time(&self) -> bool {
         StdError::source(self).is_some_and(<dyn StdError>::is::<OutOfTime>)
+    }
+}
+
+impl Inner {
+    fn new(
+        kind: ErrorKind,
+        message: Cow<'static, str>,
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind,
+            message,
+            source,
+            retry: Retry::AsTheKind,
+            sentence: None,
+            is_logged: AtomicBool::new(false),
+        }
     }
 }
 
@@ -425,6 +550,7 @@ impl StdError for Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
+        self.log_response();
         let mut response = (self.status(), self.sentence()).into_response();
         self.write_retry_after(response.headers_mut());
         response.extensions_mut().insert(self);
@@ -469,6 +595,15 @@ mod tests {
             let seconds = seconds.map(|value| value.to_str().expect("a number"));
             assert_eq!(seconds, expected, "{kind:?}");
         }
+    }
+
+    /// The same request would discard its changes again.
+    #[test]
+    fn changes_that_their_own_request_discarded_are_not_healed_by_time() {
+        let error = Error::discarded();
+        assert_eq!(error.retry_after(), None);
+        assert!(!error.sentence().contains("many requests"));
+        assert!(!error.into_response().headers().contains_key(RETRY_AFTER));
     }
 
     #[test]

@@ -89,7 +89,8 @@ impl PgSessionLayer {
     }
 
     /// The name of the cookie, to which its tokens are bound: they open nothing
-    /// in a layer with another name. Default: `__Host-id`, or `id` if
+    /// in a layer with another name. In [Koa's format](crate::Koa) the ids are
+    /// Koa's, which no name binds. Default: `__Host-id`, or `id` if
     /// [`cookie_path`](Self::cookie_path) or
     /// [`cookie_domain`](Self::cookie_domain) forbid the prefix, or `id-` and
     /// eight hexadecimal digits, which follow from the names of the database and
@@ -198,7 +199,9 @@ impl PgSessionLayer {
     /// `localhost:4000` get each other's cookies, and sign each other out. Without
     /// `Secure` the default name of the cookie therefore names the database and
     /// the table, see [`cookie_name`](Self::cookie_name). Applications that keep
-    /// `Secure`, or whose databases have the same name, need names of their own.
+    /// `Secure`, or whose databases have the same name, need names of their own. On
+    /// localhost, the layer logs a warning, once, when a new session replaces a
+    /// cookie that another application may have set.
     pub fn secure(self, secure: bool) -> Self {
         self.with(|config| config.cookie.secure = Some(secure))
     }

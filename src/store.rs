@@ -127,8 +127,8 @@ impl PgSessionStore {
     /// logged as a warning, once for each server.
     ///
     /// Parts that the URL omits come from the variables of libpq, such as `PGHOST`,
-    /// `PGUSER` and `PGPASSWORD`, and from the password file. Percent-encode `#`,
-    /// `/`, `?` and `@` in a password.
+    /// `PGUSER` and `PGPASSWORD`, and from the password file. Percent-encode `%`,
+    /// `#`, `/`, `?` and `@` in a password.
     ///
     /// # Errors
     ///
@@ -138,7 +138,9 @@ impl PgSessionStore {
     /// side requires and the other does not have, or a certificate. Of kind
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer
     /// within 5 seconds, or none of several servers takes writes; the source has the
-    /// last error of each server.
+    /// last error of each server. If one of several servers refuses the connection
+    /// and another one does not answer, the error comes after the 5 seconds: the
+    /// other one may come back and take writes.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         match Hosts::parse(url)? {
             Hosts::One(server) => Self::connect_with(*server).await,

@@ -129,6 +129,18 @@ impl Pooler {
         Self::start(server, lending, connections, None, &[], in_turn)
     }
 
+    /// As [`before`](Self::before), and as PgBouncer is without a setting: it
+    /// refuses the startup parameters that it does not know.
+    ///
+    /// # Errors
+    ///
+    /// As [`before`](Self::before).
+    pub fn strict(server: &Server, lending: Lending, connections: u32) -> io::Result<Self> {
+        // Of two lines with one name the last one counts.
+        let nothing = "ignore_startup_parameters =\n";
+        Self::start(server, lending, connections, None, &[], nothing)
+    }
+
     /// As [`before`](Self::before), for these users alone, each with the password
     /// beside the name, which it asks for by SCRAM.
     ///

@@ -46,6 +46,13 @@ pub(crate) struct Returned {
 }
 
 #[derive(Deserialize)]
+pub(crate) struct Asked {
+    /// Whether the visitor wanted to see a page for members.
+    #[serde(default, rename = "members-only")]
+    members_only: bool,
+}
+
+#[derive(Deserialize)]
 pub(crate) struct Chosen {
     id: SessionId,
 }
@@ -54,8 +61,8 @@ pub(crate) async fn home(session: Session) -> Result<Markup, Error> {
     pages::home(&session)
 }
 
-pub(crate) async fn form(session: Session) -> Result<Markup, Error> {
-    pages::sign_in(&session)
+pub(crate) async fn form(session: Session, Query(asked): Query<Asked>) -> Result<Markup, Error> {
+    pages::sign_in(&session, asked.members_only)
 }
 
 pub(crate) async fn sign_in(

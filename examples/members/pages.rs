@@ -35,10 +35,11 @@ pub(crate) fn home(session: &Session) -> Result<Markup, Error> {
     ))
 }
 
-pub(crate) fn sign_in(session: &Session) -> Result<Markup, Error> {
+pub(crate) fn sign_in(session: &Session, is_members_only: bool) -> Result<Markup, Error> {
     let message = take_flash(session)?;
+    let reason = is_members_only.then_some("Please sign in.");
     Ok(page(
-        message.as_deref(),
+        message.as_deref().or(reason),
         &html! {
             form method="post" {
                 input name="name" autocomplete="username";

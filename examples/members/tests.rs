@@ -164,11 +164,11 @@ async fn a_provider_signs_in_the_visitor_who_began_it_once() -> Outcome {
 async fn only_members_see_their_devices_and_end_them() -> Outcome {
     let site = Site::open().await?;
     let stranger = site.visitor();
-    assert_eq!(
-        location(&site.get(&stranger, "/members/devices").await?),
-        "/sign-in"
-    );
-    let page = text(site.get(&stranger, "/sign-in").await?).await?;
+    let refused = site.get(&stranger, "/members/devices").await?;
+    assert_eq!(location(&refused), "/sign-in?members-only=true");
+    // A robot that tries every link begins no session.
+    assert!(!refused.headers().contains_key(header::SET_COOKIE));
+    let page = text(site.get(&stranger, location(&refused)).await?).await?;
     assert!(page.contains("Please sign in"));
 
     let (desk, phone, bob) = (site.member().await?, site.member().await?, site.visitor());

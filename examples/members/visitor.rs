@@ -45,8 +45,9 @@ pub(crate) async fn members_only(
     if session.user_id().is_some() {
         return Ok(next.run(request).await);
     }
-    flash(&session, "Please sign in.")?;
-    Ok(Redirect::to("/sign-in").into_response())
+    // In the address and not in the session: a robot that tries every link begins
+    // no session.
+    Ok(Redirect::to("/sign-in?members-only=true").into_response())
 }
 
 /// No other site makes a visitor's browser change something here.

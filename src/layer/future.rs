@@ -160,6 +160,9 @@ fn finish<B>(
         Err(error) => (not_saved(response, &error), cookie),
     };
     let config = session.config();
+    if matches!(cookie, CookieChange::Set(_)) && session.may_have_a_cookie_of_another_port() {
+        config.warn_of_another_application();
+    }
     write_cookie(config, &cookie, session.line(), response.headers_mut());
     if opened(session).is_some_and(Session::has_signed_out) {
         clear_site_data(config, &cookie, response.headers_mut());
@@ -216,7 +219,7 @@ const OF_THE_BODY: [HeaderName; 19] = [
 /// headers of other layers stay, such as CORS and the request id. The error is in
 /// the response's extensions, for applications that show their own page.
 fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
-    log(error);
+    error.log_failed_save(status_of(error));
     let (mut parts, _) = response.into_parts();
     for name in &OF_THE_BODY {
         parts.headers.remove(name);
@@ -241,7 +244,10 @@ fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B
     parts.status = status_of(error);
     error.write_retry_after(headers);
     parts.extensions.insert(error.clone());
-    Response::from_parts(parts, ResponseBody::sentence(error.sentence()))
+    Response::from_parts(
+        parts,
+        ResponseBody::sentence(error.sentence_of_a_failed_save()),
+    )
 }
 
 fn status_of(error: &Error) -> StatusCode {
@@ -251,41 +257,6 @@ fn status_of(error: &Error) -> StatusCode {
         // Another attempt would be refused as well.
         status if error.kind() == ErrorKind::Serialize => status,
         _ => StatusCode::SERVICE_UNAVAILABLE,
-    }
-}
-
-/// Logs the error. A logout during another request, or a planted cookie, is not
-/// a fault of the site, so the level is debug.
-fn log(error: &Error) {
-    let (kind, status) = (error.kind(), status_of(error).as_u16());
-    let error = error as &dyn std::error::Error;
-    match kind {
-        ErrorKind::Ended
-        | ErrorKind::Ambiguous
-        | ErrorKind::CrossSite
-        | ErrorKind::SessionLimit
-        | ErrorKind::UnknownUser => {
-            tracing::debug!(
-                error,
-                error.type = kind.name(),
-                http.response.status_code = status,
-                "a change to a session was refused"
-            );
-        }
-        ErrorKind::TooLarge => {
-            tracing::warn!(
-                error,
-                error.type = kind.name(),
-                http.response.status_code = status,
-                "a session would be too large to be saved"
-            );
-        }
-        _ => tracing::error!(
-            error,
-            error.type = kind.name(),
-            http.response.status_code = status,
-            "a session could not be saved"
-        ),
     }
 }
 

@@ -85,6 +85,18 @@ impl Config {
         self.store.format().cookie_name(&self.cookie)
     }
 
+    /// Warns, once in a process, of two applications that replace each other's
+    /// cookie. An old cookie of this application looks the same.
+    pub(crate) fn warn_of_another_application(&self) {
+        if !IS_WARNED_OF_ANOTHER_APPLICATION.swap(true, Relaxed) {
+            tracing::warn!(
+                cookie.name = self.cookie_name(),
+                "a new session replaced a cookie that opened none; another application on this \
+                 host may have set it: give each application its own cookie_name"
+            );
+        }
+    }
+
     /// Warns once of a layer whose options have no effect, because `outer` has
     /// the same cookie name and sees each request first.
     pub(crate) fn warn_of_a_layer_that_is_ignored(&self, outer: &Self) {
@@ -98,6 +110,9 @@ impl Config {
         }
     }
 }
+
+/// Whether this process has warned of another application on its host.
+static IS_WARNED_OF_ANOTHER_APPLICATION: AtomicBool = AtomicBool::new(false);
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,9 +4,9 @@ use axum_core::{
     extract::{FromRequestParts, OptionalFromRequestParts},
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, request::Parts};
+use http::request::Parts;
 
-use crate::{Error, LazySession, Session, TypedSession};
+use crate::{Error, ErrorKind, LazySession, Session, TypedSession};
 
 /// Why a handler did not get its [`Session`].
 ///
@@ -24,7 +24,9 @@ use crate::{Error, LazySession, Session, TypedSession};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SessionRejection {
-    /// No layer has put a session into the request. The response is a 500.
+    /// No layer has put a session into the request. The response is a 500 that
+    /// shows the visitor nothing of the cause, with an [`Error`] of kind
+    /// [`Setup`](ErrorKind::Setup) in its extensions.
     MissingLayer,
     /// The session could not be loaded. The response is that of the [`Error`].
     NotLoaded(Error),
@@ -54,10 +56,7 @@ impl std::error::Error for SessionRejection {
 impl IntoResponse for SessionRejection {
     fn into_response(self) -> Response {
         match self {
-            Self::MissingLayer => {
-                tracing::error!("{self}");
-                (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
-            }
+            Self::MissingLayer => Error::new(ErrorKind::Setup, self.to_string()).into_response(),
             Self::NotLoaded(error) => error.into_response(),
         }
     }

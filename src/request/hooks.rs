@@ -177,11 +177,7 @@ fn unchecked(source: BoxError) -> Error {
         Ok(error) => error,
         Err(source) => source,
     };
-    Error::caused(
-        ErrorKind::Unavailable,
-        "the `valid_if` check of the session failed",
-        source,
-    )
+    Error::unchecked(source)
 }
 
 impl fmt::Debug for Hooks {

@@ -6,7 +6,12 @@ use std::{
     },
 };
 
-use http::{HeaderMap, HeaderName, Uri, header::ORIGIN, request::Parts};
+use http::{
+    HeaderMap, HeaderName, Uri,
+    header::{COOKIE, HOST, ORIGIN},
+    request::Parts,
+    uri::Authority,
+};
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
@@ -75,6 +80,10 @@ struct Lazy {
     head: Option<Arc<Parts>>,
     session: OnceCell<Result<Session, Error>>,
     response_started: AtomicBool,
+    /// Whether the request is to an application on this machine.
+    is_local: bool,
+    /// Whether the request's tokens opened no session.
+    opened_nothing: AtomicBool,
     /// Whether the response saves the session, and closes it.
     is_closed_by_response: AtomicBool,
     outer: Option<LazySession>,
@@ -96,6 +105,8 @@ impl LazySession {
             head,
             session: OnceCell::new(),
             response_started: AtomicBool::new(false),
+            is_local: unread.is_local,
+            opened_nothing: AtomicBool::new(false),
             is_closed_by_response: AtomicBool::new(false),
             outer,
         }))
@@ -227,6 +238,13 @@ impl LazySession {
         is_loaded
     }
 
+    /// Whether another application on this machine may have set the cookie of the
+    /// request: its token is well-formed and opened no session. Cookies don't know
+    /// ports.
+    pub(crate) fn may_have_a_cookie_of_another_port(&self) -> bool {
+        self.0.is_local && self.0.opened_nothing.load(Ordering::Relaxed)
+    }
+
     /// The request's head, if a hook of the layer uses it.
     pub(crate) fn head(&self) -> Option<&Arc<Parts>> {
         self.0.head.as_ref()
@@ -270,6 +288,8 @@ impl Lazy {
         store.tally().presented(presented, store.meter());
         let state = self.find().await;
         let lookup = lookup(presented, &state);
+        let opened_nothing = matches!(lookup, Lookup::Miss | Lookup::Forged);
+        self.opened_nothing.store(opened_nothing, Ordering::Relaxed);
         let mut state = state.inspect_err(|_| store.meter().looked_up(lookup))?;
         state.set_limits(self.config.limits);
         match state.origin() {
@@ -326,6 +346,7 @@ impl Lazy {
             }
             Err(error) => {
                 self.config.store.meter().failed(&error);
+                error.mark_as_logged();
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     error.type = error.kind().name(),
@@ -348,6 +369,7 @@ impl Lazy {
     fn not_loaded(&self, error: Error) -> Result<State, Error> {
         let store = &self.config.store;
         store.meter().failed(&error);
+        error.mark_as_logged();
         let kind = error.kind().name();
         let cause = &error as &dyn std::error::Error;
         match self.config.on_load_failure {
@@ -459,6 +481,8 @@ pub(crate) struct Unread {
     pub(crate) presented: OnceLock<Presented>,
     /// Whether the request can't begin a session.
     pub(crate) is_refused_a_session: bool,
+    /// Whether the request has cookies and is to an application on this machine.
+    pub(crate) is_local: bool,
 }
 
 impl Unread {
@@ -471,12 +495,14 @@ impl Unread {
                 presented: OnceLock::new(),
                 is_refused_a_session: config.cross_site == CrossSite::IsRefused
                     && is_cross_site_post(headers),
+                is_local: headers.contains_key(COOKIE) && is_local(uri, headers),
             },
             Some(transport) => Self {
                 cookies: Cookies::None,
                 line: Line::Unknown,
                 presented: OnceLock::from(Self::carried(config, &**transport, headers)),
                 is_refused_a_session: false,
+                is_local: false,
             },
         }
     }
@@ -495,10 +521,65 @@ impl Unread {
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// Whether the host of the request is one of this machine, as the browser names
+/// it. HTTP/2 has it in the URI.
+fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host
+        .or(uri.authority().map(Authority::as_str))
+        .unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        // An IPv6 address has colons of its own, and ends in a bracket.
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    };
+    let of_localhost = ".localhost";
+    let end = name.len().checked_sub(of_localhost.len());
+    let end = end.and_then(|start| name.get(start..));
+    ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|local| name.eq_ignore_ascii_case(local))
+        || end.is_some_and(|end| end.eq_ignore_ascii_case(of_localhost))
+}
+
 /// A link from another site has no `Origin`, and brings a `Lax` cookie.
 fn is_cross_site_post(headers: &HeaderMap) -> bool {
     headers
         .get(SEC_FETCH_SITE)
         .is_some_and(|site| site.as_bytes() == b"cross-site")
         && headers.contains_key(ORIGIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn localhost_is_known_by_each_of_its_names() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("LOCALHOST:3000", true),
+            ("127.0.0.1:3000", true),
+            ("[::1]", true),
+            ("[::1]:3000", true),
+            ("shop.localhost:3000", true),
+            ("notlocalhost", false),
+            ("localhost.example", false),
+            ("shop.example:3000", false),
+            ("[::2]:3000", false),
+            ("", false),
+        ] {
+            let value = HeaderValue::from_static(host);
+            let headers = HeaderMap::from_iter([(HOST, value)]);
+            assert_eq!(
+                is_local(&Uri::from_static("/"), &headers),
+                expected,
+                "{host}"
+            );
+        }
+        let uri = Uri::from_static("http://localhost:3000/page");
+        assert!(is_local(&uri, &HeaderMap::new()));
+    }
 }

@@ -10,10 +10,13 @@ use std::{
 
 use axum_pg_session::{Error, ErrorKind, PgSessionStore};
 use dev_postgres::{Lending, Pooler, Server, Shutdown};
-use sqlx::PgPool;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::sync::OnceCell;
 
-use crate::support::{Log, execute, site::pool, skip::or_skip};
+use crate::support::{Log, execute, page::until, site::pool, skip::or_skip};
 
 /// The store waits as long for a server that may come back.
 const WHILE_IT_MAY_HEAL: Duration = Duration::from_secs(5);
@@ -382,4 +385,102 @@ async fn a_database_that_only_speaks_the_protocol_is_refused_by_name() {
             is_set_up_and_says(&outcome.expect_err(version), name);
         }
     }
+}
+
+/// As another database lacks a function that is asked before its version.
+#[tokio::test]
+async fn a_database_is_refused_by_name_if_it_lacks_a_function() {
+    for (version, words) in [
+        (
+            "CockroachDB CCL v24.1.0 (x86_64-pc-linux-gnu)",
+            "CockroachDB",
+        ),
+        (
+            "PostgreSQL 16.4 on x86_64-pc-linux-gnu, compiled by gcc",
+            "the table, its rights or the login do not fit",
+        ),
+    ] {
+        let server = claiming(version).await;
+        let pool = pool(&server.url(), 1).await;
+        for statement in [
+            "CREATE ROLE web LOGIN",
+            "REVOKE EXECUTE ON FUNCTION pg_postmaster_start_time() FROM PUBLIC",
+        ] {
+            execute(&pool, statement).await;
+        }
+        let url = server.url().replace("user=postgres", "user=web");
+        assert_ne!(url, server.url());
+        let store = PgSessionStore::connect(&url).await.expect("a connection");
+        for outcome in [store.migrate().await, store.check().await.map(drop)] {
+            is_set_up_and_says(&outcome.expect_err(version), words);
+        }
+    }
+}
+
+// PgBouncer as it is installed.
+
+#[tokio::test]
+async fn a_pooler_that_ignores_no_parameter_serves_a_url_and_refuses_a_pool_of_sqlx() {
+    let server = Server::start().expect("a server");
+    let pooler = Pooler::strict(&server, Lending::Session, 3);
+    let Some(pooler) = or_skip(pooler) else {
+        return;
+    };
+    let url = pooler.url_of("postgres");
+    connects(&url).await;
+    let words = "set `.extra_float_digits(None)`";
+    is_set_up_and_says(&refusal_of_a_pool(&url).await, words);
+    let options: PgConnectOptions = url.parse().expect("a URL");
+    let options = options.extra_float_digits(None);
+    let pool = PgPoolOptions::new().connect_lazy_with(options);
+    let store = PgSessionStore::new(pool);
+    store.check().await.expect("what the message says to do");
+}
+
+/// It has no TLS, so the server can't want it.
+#[tokio::test]
+async fn a_login_that_the_server_refuses_on_its_socket_is_no_matter_of_tls() {
+    let access = "local all postgres trust\n";
+    let server = Server::builder().file("pg_hba.conf", access);
+    let server = server.start().expect("a server");
+    let url = server.url().replace("user=postgres", "user=mallory");
+    is_set_up_and_says(&refusal(&url).await, "the server refused the login");
+}
+
+/// A failover may lead to a network that the first connection did not use.
+#[tokio::test]
+async fn a_connection_in_the_clear_is_logged_of_a_server_that_is_followed_to() {
+    let Some(address) = or_skip(address()) else {
+        return;
+    };
+    let access = "local all all trust\nhost all all all trust\n";
+    let start = || {
+        let server = Server::builder().tcp("*").file("pg_hba.conf", access);
+        server.start().expect("a server")
+    };
+    let (first, second) = (start(), start());
+    connects(&second.url()).await;
+    let direct = pool(&second.url(), 1).await;
+    let standby = "ALTER DATABASE postgres SET default_transaction_read_only = on";
+    execute(&direct, standby).await;
+    let port = |server: &Server| server.port().expect("it listens on TCP");
+    let url = format!(
+        "postgres://postgres@127.0.0.1:{},{address}:{}/postgres",
+        port(&first),
+        port(&second)
+    );
+    let log = Log::keep();
+    let store = PgSessionStore::connect(&url).await.expect(&url);
+    store.migrate().await.expect("a table");
+    assert!(!log.text().contains(WARNING), "{}", log.text());
+    first.stop(Shutdown::Immediate).expect("it runs");
+    let promotion = "ALTER DATABASE postgres SET default_transaction_read_only = off";
+    execute(&direct, promotion).await;
+    until(async || {
+        // Not `check`, which looks at the connection itself.
+        drop(store.user("alice").count().await);
+        log.text().contains(WARNING)
+    })
+    .await;
+    assert!(log.text().contains(&address), "{}", log.text());
 }

@@ -1,6 +1,6 @@
 //! What a response owes: headers, cookies, and the truth about what was saved.
 
-use std::{sync::Arc, time::Duration};
+use std::{env, process::Command, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -18,7 +18,7 @@ use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::support::{
-    Answer, Browser, Site, app, execute, page::app_with, proxy::Proxy, site::pages,
+    Answer, Browser, Site, app, execute, log::Log, page::app_with, proxy::Proxy, site::pages,
 };
 
 type Outcome = Result<(), Error>;
@@ -485,14 +485,17 @@ async fn a_logout_that_the_database_never_confirmed_is_a_503() {
 }
 
 #[tokio::test]
-async fn without_a_layer_the_answer_names_the_likely_mistake() {
+async fn without_a_layer_the_log_names_the_likely_mistake_and_the_visitor_sees_nothing() {
+    let log = Log::keep();
     let answer = Browser::new(&pages()).get("/keys").await;
     assert_eq!(answer.status, 500);
-    assert!(
-        answer.body.contains("Perhaps you forgot"),
-        "{}",
-        answer.body
-    );
+    assert_eq!(answer.body, "Internal server error.");
+    let error = answer.error.expect("for a page of the application's own");
+    assert_eq!(error.kind(), ErrorKind::Setup);
+    assert!(error.to_string().contains("Perhaps you forgot"), "{error}");
+    let text = log.text();
+    assert_eq!(text.matches("Perhaps you forgot").count(), 1, "{text}");
+    assert!(text.contains("ERROR axum_pg_session"), "{text}");
 }
 
 #[tokio::test]
@@ -608,4 +611,172 @@ async fn the_table_may_be_made_after_the_first_request() {
     assert_eq!(browser.get("/insert/a/1").await.status, 503);
     site.store.migrate().await.expect("a new table");
     assert!(browser.get("/insert/a/1").await.token().is_some());
+}
+
+// What is logged of errors that become responses.
+
+const BECAME_A_RESPONSE: &str = "an error of a session became a response";
+
+#[tokio::test]
+async fn an_error_that_a_handler_returns_is_logged_once_without_the_value() {
+    let site = Site::new().await;
+    let app = site.app_with(async |session: Session| session.get::<u64>("a").map(drop));
+    let mut browser = Browser::new(&app);
+    browser.get("/insert/a/secret").await;
+    let log = Log::keep();
+    assert_eq!(browser.get("/page").await.status, 500);
+    let text = log.text();
+    let errors: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("ERROR"))
+        .collect();
+    assert_eq!(errors.len(), 1, "{text}");
+    for part in [BECAME_A_RESPONSE, "deserialize", "status_code=500"] {
+        assert!(errors[0].contains(part), "{text}");
+    }
+    assert!(!text.contains("secret"), "{text}");
+}
+
+/// An error that is the visitor's, or of a session that ended, is no fault of
+/// the site.
+#[tokio::test]
+async fn only_faults_of_the_site_are_logged_as_errors() {
+    let log = Log::keep();
+    let site = Site::new().await;
+    let rows = site.rows();
+    let app = site.app_with(async move |session: Session| {
+        rows.execute("DELETE FROM TABLE").await;
+        session.insert("b", 2)?;
+        session.save().await?;
+        Outcome::Ok(())
+    });
+    assert_eq!(visitor(&app).await.get("/page").await.status, 503);
+    let text = log.text();
+    assert!(!text.contains("ERROR axum_pg_session"), "{text}");
+    let refused = "a change to a session was refused";
+    assert_eq!(text.matches(refused).count(), 1, "{text}");
+    assert!(text.contains("DEBUG axum_pg_session::error"), "{text}");
+}
+
+#[tokio::test]
+async fn an_error_that_is_logged_already_is_not_logged_again() {
+    let site = Site::without_table().await;
+    let log = Log::keep();
+    let lookup = site.browser().with_cookie("__Host-id", &"A".repeat(43));
+    assert_eq!(lookup.peek("/keys").await.status, 500);
+    assert_eq!(site.browser().peek("/insert/a/1").await.status, 503);
+    let app = site.app_with(async |session: Session| {
+        session.insert("a", 1)?;
+        session.save().await
+    });
+    assert_eq!(Browser::new(&app).peek("/page").await.status, 500);
+    let text = log.text();
+    let errors: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("ERROR"))
+        .collect();
+    let events = [
+        "a session could not be loaded; the caller gets the error",
+        "a session could not be saved",
+        BECAME_A_RESPONSE,
+    ];
+    assert_eq!(errors.len(), events.len(), "{text}");
+    for (line, event) in errors.iter().zip(events) {
+        assert!(line.contains(event), "{line}");
+    }
+}
+
+// What the visitor reads.
+
+#[tokio::test]
+async fn a_failed_save_says_that_the_changes_were_not_saved_whatever_the_cause() {
+    let nothing = Site::without_table().await;
+    let site = Site::new().await;
+    let layer = site.layer();
+    let failing = layer.before_save(|_| Err(Error::application("the hook failed")));
+    for app in [nothing.app(), app(failing)] {
+        let answer = Browser::new(&app).peek("/insert/a/1").await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.body, "Your changes could not be saved.");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_check_is_not_told_as_a_fault_of_the_store() {
+    let site = Site::new().await;
+    let browser = visitor(&site.app()).await;
+    let check = async |_: Session, _| Err::<bool, _>("the list of banned users is away");
+    let answer = browser
+        .at(&app(site.layer().valid_if(check)))
+        .peek("/keys")
+        .await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(
+        answer.body,
+        "Your session could not be checked. Please try again."
+    );
+    assert!(answer.headers.contains_key("retry-after"));
+}
+
+// Several applications on one host.
+
+const TWO_APPLICATIONS: &str = "another application on this host may have set";
+
+/// Once in a process, so this needs one of its own.
+#[test]
+fn two_applications_on_localhost_are_warned_of_in_a_process_of_their_own() {
+    let test = "responses::two_applications_that_replace_each_others_cookie_are_warned_of_once";
+    let output = Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", test])
+        .env(ALONE, "1")
+        .output()
+        .expect("this program can be run again");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+const ALONE: &str = "WARNS_OF_ANOTHER_APPLICATION";
+
+#[tokio::test]
+async fn two_applications_that_replace_each_others_cookie_are_warned_of_once() {
+    if env::var_os(ALONE).is_none() {
+        return;
+    }
+    let (one, other) = (Site::new().await, Site::new().await);
+    let log = Log::keep();
+    let visit = async |browser: &mut Browser, app: &Router, host: &'static str| {
+        let mut next = browser.at(app);
+        let mut request = next.request("/insert/a/1");
+        let host = axum::http::HeaderValue::from_static(host);
+        request.headers_mut().insert("host", host);
+        let answer = next.send(request).await;
+        next.accept(&answer);
+        *browser = next;
+    };
+    let warnings = || log.text().matches(TWO_APPLICATIONS).count();
+    let mut browser = Browser::new(&one.app());
+    for (app, host) in [
+        (one.app(), "localhost:3000"),
+        // The cookie is the application's own.
+        (one.app(), "localhost:3000"),
+        (other.app(), "shop.example:3001"),
+        (one.app(), "localhost.example"),
+    ] {
+        visit(&mut browser, &app, host).await;
+        assert_eq!(warnings(), 0, "{host}");
+    }
+    for (app, host) in [
+        (other.app(), "localhost:3001"),
+        (one.app(), "localhost:3000"),
+        (other.app(), "127.0.0.1:3001"),
+    ] {
+        visit(&mut browser, &app, host).await;
+    }
+    assert_eq!(warnings(), 1, "{}", log.text());
+    let text = log.text();
+    let line = text.lines().find(|line| line.contains(TWO_APPLICATIONS));
+    let line = line.expect("a warning");
+    assert!(line.starts_with("WARN axum_pg_session"), "{line}");
+    assert!(line.contains("cookie.name=\"__Host-id\""), "{line}");
 }

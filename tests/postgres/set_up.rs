@@ -355,7 +355,7 @@ async fn a_missing_table_keeps_nothing_of_a_new_visitor() {
     let site = Site::without_table().await;
     let answer = site.browser().peek("/insert/a/1").await;
     assert_eq!(answer.status, 503);
-    assert_eq!(answer.body, "Internal server error.");
+    assert_eq!(answer.body, "Your changes could not be saved.");
     assert!(answer.sets_no_cookie());
 }
 
@@ -569,7 +569,7 @@ async fn an_error_shows_the_cause_to_the_operator_and_not_the_visitor() {
         .layer(PgSessionLayer::new(site.store.clone()));
     let answer = Browser::new(&app).peek("/").await;
     assert!(answer.status.is_server_error());
-    assert_eq!(answer.body, "Internal server error.");
+    assert_eq!(answer.body, "Your changes could not be saved.");
     let error = site.store.check().await.expect_err("no column");
     assert!(error.to_string().contains("has no column session"));
 }

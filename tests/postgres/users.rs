@@ -106,8 +106,22 @@ async fn a_handle_of_another_user_is_refused() {
     for browser in [&alice, &anonymous] {
         assert!(!bob.destroy(&handle(browser).await).await.expect("no end"));
         let refused = bob.destroy_others(&handle(browser).await).await;
-        assert_eq!(refused.expect_err("not his").kind(), ErrorKind::Ended);
+        let refused = refused.expect_err("not his");
+        assert_eq!(refused.kind(), ErrorKind::Ended);
+        assert!(
+            refused.to_string().contains("no live session of this user"),
+            "{refused}"
+        );
     }
+    let ended = handle(&alice).await;
+    alice.peek("/destroy").await;
+    let refused = site.store.user("alice").destroy_others(&ended).await;
+    let refused = refused.expect_err("it ended").to_string();
+    assert!(
+        refused.contains("no live session of this user"),
+        "{refused}"
+    );
+    let alice = signed_in(&site, "alice").await;
     assert_eq!(user(&site, &alice).await, "alice");
     assert_eq!(anonymous.peek("/get/a").await.body, "\"1\"");
 }

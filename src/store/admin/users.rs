@@ -340,7 +340,10 @@ impl UserSessions {
     /// not alive, or not the user's; then nothing is ended. And as
     /// [`list`](Self::list); what was ended by then stays ended.
     pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
-        let this = self.row_of(this).await?.ok_or_else(Error::ended)?;
+        let this = self
+            .row_of(this)
+            .await?
+            .ok_or_else(Error::not_of_the_user)?;
         let mut ended = 0;
         let outcome = self.end_all_but(Some(&this), &mut ended).await;
         self.report(outcome, ended)
@@ -443,7 +446,10 @@ impl UserSessions {
         this: &SessionId,
     ) -> Result<u64, Error> {
         let table = self.table().await?.for_others();
-        let this = self.row_of(this).await?.ok_or_else(Error::ended)?;
+        let this = self
+            .row_of(this)
+            .await?
+            .ok_or_else(Error::not_of_the_user)?;
         let ending = async {
             let this = lock_own(&table, transaction, &self.user_id, this).await?;
             end_others(&table, transaction, &self.user_id, this.as_str()).await
@@ -585,11 +591,20 @@ async fn lock_own(
     mut this: RowId,
 ) -> Result<RowId, Error> {
     loop {
-        let row = steps::lock(table, connection, &this).await?;
+        let row = steps::lock(table, connection, &this)
+            .await
+            .map_err(of_a_handle)?;
         if row.user.as_deref() == Some(user_id) {
             return Ok(this);
         }
-        this = row.successor().ok_or_else(Error::ended)?;
+        this = row.successor().ok_or_else(Error::not_of_the_user)?;
+    }
+}
+
+fn of_a_handle(error: Error) -> Error {
+    match error.kind() {
+        crate::ErrorKind::Ended => Error::not_of_the_user(),
+        _ => error,
     }
 }
 

@@ -4,7 +4,7 @@
 //! Each sentence goes with the kind `Setup`, so nothing is tried again and no
 //! visitor is asked to come back. Whatever is not known here may heal.
 
-use std::{error::Error as StdError, io, path::Path, time::Duration};
+use std::{error::Error as StdError, fmt, io, path::Path, time::Duration};
 
 use sqlx::{
     ConnectOptions as _,
@@ -19,8 +19,6 @@ use crate::Error;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 const PASSWORD: &str = "the server refused the password; check the user and the password";
-const LOGIN: &str = "the server refused the login; check the user, the server's pg_hba.conf, and \
-                     whether the server wants TLS or a client certificate";
 const METHOD: &str = "the server asks for a login that sqlx does not support; use a password with \
                       scram-sha-256, or a client certificate";
 const DATABASE: &str = "the database does not exist; create it, or correct its name";
@@ -53,6 +51,17 @@ const WANTS_TLS: &str = match HAS_TLS {
          axum-pg-session, or `tls-native-tls`, or correct its pg_hba.conf if it is to accept one"
     }
 };
+/// A server in another language says in its own words that it wants TLS.
+const LOGIN: &str = match HAS_TLS {
+    true => {
+        "the server refused the login; check the user, the server's pg_hba.conf, and whether the \
+         server wants TLS or a client certificate"
+    }
+    false => {
+        "the server refused the login; check the user and the server's pg_hba.conf; if the server \
+         wants TLS or a client certificate, enable the feature `tls-rustls` of axum-pg-session"
+    }
+};
 const OFFERS_NO_TLS: &str = "the server does not offer TLS; turn on `ssl` there, or set \
                              `sslmode=disable` if the network is your own";
 const AUTHORITY: &str = "the server's certificate is from an unknown authority; name the \
@@ -76,7 +85,7 @@ pub(in crate::store) fn fault(error: &sqlx::Error) -> Option<&'static str> {
             Some(METHOD)
         }
         sqlx::Error::Protocol(text) if text.contains("unsupported SASL") => Some(METHOD),
-        sqlx::Error::Configuration(error) if error.to_string() == FILES => Some(FILES),
+        sqlx::Error::Configuration(error) if error.is::<MissingFile>() => Some(FILES),
         _ => None,
     }
 }
@@ -96,11 +105,15 @@ fn is_fatal(error: &(dyn DatabaseError + 'static)) -> bool {
 
 fn of_refusal(code: &str, text: &str, is_fatal: bool) -> Option<&'static str> {
     match code {
+        // A socket has no TLS that the server could want.
+        "28000" if text.contains("[local]") => Some(LOGIN),
         // Postgres, and before 14.
         "28000" if text.contains("no encryption") || text.contains("SSL off") => Some(WANTS_TLS),
         // Neon's proxy, and Azure's.
         _ if text.contains("connection is insecure") => Some(WANTS_TLS),
         _ if text.contains("SSL connection is required") => Some(WANTS_TLS),
+        // Supabase's pooler.
+        "XX000" if text.contains("Tenant or user not found") => Some(LOGIN),
         "28P01" => Some(PASSWORD),
         "28000" => Some(LOGIN),
         "3D000" => Some(DATABASE),
@@ -196,9 +209,25 @@ pub(in crate::store) fn explained(error: sqlx::Error, options: &PgConnectOptions
         sqlx::Error::Io(error)
             if error.kind() == io::ErrorKind::NotFound && socket(options).is_none() =>
         {
-            sqlx::Error::Configuration(FILES.into())
+            sqlx::Error::Configuration(MissingFile(error).into())
         }
         error => error,
+    }
+}
+
+/// The error of the system for a file of a certificate or key.
+#[derive(Debug)]
+struct MissingFile(io::Error);
+
+impl fmt::Display for MissingFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{FILES}: {}", self.0)
+    }
+}
+
+impl StdError for MissingFile {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
     }
 }
 
@@ -271,6 +300,44 @@ mod tests {
         ] {
             assert_eq!(of_refusal(code, text, true), Some(WANTS_TLS), "{text}");
         }
+    }
+
+    #[test]
+    fn a_refusal_on_a_socket_is_no_matter_of_tls() {
+        for text in [
+            "no pg_hba.conf entry for host \"[local]\", user \"u\", database \"d\", no encryption",
+            "no pg_hba.conf entry for host \"[local]\", user \"u\", database \"d\", SSL off",
+        ] {
+            assert_eq!(of_refusal("28000", text, true), Some(LOGIN), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_user_at_the_pooler_of_supabase_is_a_refused_login() {
+        let text = "Tenant or user not found";
+        assert_eq!(of_refusal("XX000", text, true), Some(LOGIN));
+        assert_eq!(of_refusal("XX000", "cache lookup failed", true), None);
+    }
+
+    /// The server may say in another language that it wants TLS.
+    #[test]
+    fn a_refused_login_names_the_feature_if_the_program_has_no_tls() {
+        let names_the_feature = LOGIN.contains("enable the feature `tls-rustls`");
+        assert_eq!(names_the_feature, !HAS_TLS, "{LOGIN}");
+    }
+
+    #[test]
+    fn a_missing_certificate_has_the_error_of_the_system_as_its_cause() {
+        let options = PgConnectOptions::new_without_pgpass().host("db");
+        let missing = sqlx::Error::Io(io::ErrorKind::NotFound.into());
+        let error = Error::from(explained(missing, &options));
+        assert_eq!(error.to_string(), FILES);
+        assert_eq!(error.kind(), crate::ErrorKind::Setup);
+        let mut cause = error.source();
+        while cause.is_some_and(|cause| !cause.is::<io::Error>()) {
+            cause = cause.and_then(StdError::source);
+        }
+        assert!(cause.is_some(), "{error:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::net::lookup_host;
 
 use crate::store::connection::connecting::socket;
 
-/// Servers that this process has looked at.
+/// Servers that are warned of already.
 static KNOWN: Mutex<BTreeSet<(String, u16)>> = Mutex::new(BTreeSet::new());
 
 /// Logs, once for each server, that connections with these options are not
@@ -28,14 +28,16 @@ pub(in crate::store) async fn warn_where_there_is_none(options: &PgConnectOption
     if socket(options).is_some() || is_known() || is_loopback(options).await {
         return;
     }
-    let Some(is_encrypted) = is_encrypted(options).await else {
+    // An encrypted connection says nothing about the next one to the same server,
+    // whose `sslmode` may be another.
+    if is_encrypted(options).await != Some(false) {
         return;
-    };
+    }
     let is_new = {
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(server)
     };
-    if is_new && !is_encrypted {
+    if is_new {
         tracing::warn!(
             server.address = options.get_host(),
             server.port = options.get_port(),
@@ -76,5 +78,26 @@ async fn is_encrypted(options: &PgConnectOptions) -> Option<bool> {
                 Err(_) => None,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_encrypted_connection_does_not_hide_one_in_the_clear_to_the_same_server() {
+        // An address of documentation; these modes need no connection.
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("198.51.100.20")
+            .port(5432);
+        let is_known = || {
+            let known = KNOWN.lock().expect("no panic");
+            known.contains(&("198.51.100.20".to_owned(), 5432))
+        };
+        warn_where_there_is_none(&options.clone().ssl_mode(PgSslMode::Require)).await;
+        assert!(!is_known());
+        warn_where_there_is_none(&options.ssl_mode(PgSslMode::Disable)).await;
+        assert!(is_known());
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     store::connection::{
         TIMEOUT,
         connecting::{explained, socket},
+        encryption::warn_where_there_is_none,
         probe::is_read_only,
     },
 };
@@ -126,7 +127,12 @@ impl Search {
         let mut seen = Seen::of(servers);
         let search = search(servers, &mut seen, Unless::TimeIsUp);
         match timeout(LONGEST_SEARCH, search).await.ok().flatten() {
-            Some(found) => self.0.follow(found),
+            Some(found) => {
+                self.0.follow(found);
+                // The next search waits for this, so it must not take long.
+                let warned = warn_where_there_is_none(&servers[found]);
+                drop(timeout(PATIENCE, warned).await);
+            }
             None => tracing::warn!(%seen, "no server was found that takes writes"),
         }
     }

@@ -45,6 +45,7 @@ impl Hosts {
         }
         check_encoding(url, &parts)?;
         parts.check_channel_binding()?;
+        parts.check_key()?;
         let urls = parts.urls()?;
         let options = urls.iter().map(|url| url.parse().map_err(Error::not_a_url));
         let options: Vec<PgConnectOptions> = options.collect::<Result<_, _>>()?;
@@ -187,6 +188,7 @@ impl<'u> Parts<'u> {
                  stronger",
             )),
             Some("verify-full") => Ok(()),
+            None if env::var("PGSSLMODE").is_ok_and(|mode| mode == "verify-full") => Ok(()),
             _ => {
                 tracing::warn!(
                     "channel_binding=require of the URL has no effect: set sslmode=verify-full, \
@@ -194,6 +196,17 @@ impl<'u> Parts<'u> {
                 );
                 Ok(())
             }
+        }
+    }
+
+    /// sqlx logs each parameter that it does not know, with its value.
+    fn check_key(&self) -> Result<(), Error> {
+        match self.last(&["sslpassword"]) {
+            Some(_) => Err(Error::new(
+                ErrorKind::Setup,
+                "`sslpassword` is not supported; use a key in `sslkey` that has no password",
+            )),
+            None => Ok(()),
         }
     }
 
@@ -246,7 +259,7 @@ fn check_encoding(url: &str, parts: &Parts<'_>) -> Result<(), Error> {
         true => Err(Error::new(
             ErrorKind::Setup,
             "the URL of the database has a character that must be percent-encoded: in a user, a \
-             password or a name write `#` as %23, `/` as %2F, `?` as %3F and `@` as %40",
+             password or a name write `%` as %25, `#` as %23, `/` as %2F, `?` as %3F and `@` as %40",
         )),
         false => Ok(()),
     }
@@ -390,6 +403,16 @@ mod tests {
         let error = Hosts::parse(url).expect_err(url);
         assert_eq!(error.kind(), ErrorKind::Setup);
         assert!(error.to_string().contains("sslmode"), "{error}");
+    }
+
+    /// sqlx would log it, as it does not know the parameter.
+    #[test]
+    fn a_password_of_a_key_is_refused_without_showing_it() {
+        let url = "postgres://db/site?sslkey=a.key&sslpassword=secret";
+        let error = Hosts::parse(url).expect_err(url);
+        assert_eq!(error.kind(), ErrorKind::Setup);
+        assert!(error.to_string().contains("sslpassword"), "{error}");
+        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
     }
 
     #[test]

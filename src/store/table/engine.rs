@@ -1,6 +1,7 @@
 //! Servers that speak Postgres's protocol and are another database.
 
 use sqlx::{PgConnection, Row as _};
+use tokio::time::timeout;
 
 use crate::{Error, ErrorKind, store::connection::executor::Database};
 
@@ -12,13 +13,37 @@ const HOSTS_OF_DSQL: &str = ".on.aws";
 /// Of kind `Setup` where the server is no Postgres, with the reason why it
 /// can't keep sessions.
 pub(super) async fn check_engine(database: &Database) -> Result<(), Error> {
-    let version = database
+    let asked = database
         .ask_any_server(|connection| Box::pin(async move { Ok(version(connection).await?) }))
-        .await?;
-    let host = host(database);
-    match refusal(&version, &host) {
+        .await;
+    let version = match asked {
+        Ok(version) => version,
+        Err(error) => return Err(named(error, database).await),
+    };
+    match refusal(&version, &host(database)) {
         Some(reason) => Err(Error::new(ErrorKind::Setup, reason)),
         None => Ok(()),
+    }
+}
+
+/// The store asks each connection for its process before it uses it. Another
+/// database may lack a function of that query. Its version is then asked on a
+/// connection that comes straight from the pool.
+async fn named(error: Error, database: &Database) -> Error {
+    let is_of_a_query = error.sqlstate().is_some_and(|code| {
+        let classes = ["0A", "3F", "42", "XX"];
+        classes.iter().any(|class| code.starts_with(class))
+    });
+    if !is_of_a_query {
+        return error;
+    }
+    let asked = async { version(&mut *database.pool().acquire().await?).await };
+    match timeout(database.timeout, asked).await {
+        Ok(Ok(version)) => match refusal(&version, &host(database)) {
+            Some(reason) => Error::caused(ErrorKind::Setup, reason, error),
+            None => error,
+        },
+        Ok(Err(_)) | Err(_) => error,
     }
 }
 
@@ -55,9 +80,11 @@ fn refusal(version: &str, host: &str) -> Option<&'static str> {
              user and runs of the reaper exclude each other; use PostgreSQL",
         );
     }
-    // `PostgreSQL 16`, without the machine that it was built for, which Postgres
-    // and all that are made of it name.
-    let names_no_build = version.starts_with("PostgreSQL ") && !version.contains(" on ");
+    // `PostgreSQL 16` alone. Postgres and the databases that are built from its
+    // code also name the machine or the compiler of the build; a build by MSVC
+    // names the compiler only.
+    let names_a_build = version.contains(" on ") || version.contains("compiled by");
+    let names_no_build = version.starts_with("PostgreSQL ") && !names_a_build;
     names_no_build.then_some(
         "the server speaks the protocol of PostgreSQL and is another database, as Aurora DSQL and \
          Cloud Spanner are, which can't keep sessions; use PostgreSQL",
@@ -76,6 +103,7 @@ mod tests {
             "PostgreSQL 17.5 on aarch64-apple-darwin24.4.0, compiled by Apple clang, 64-bit",
             "PostgreSQL 11.2-YB-2.20.1.0-b0 on x86_64-pc-linux-gnu, compiled by clang, 64-bit",
             "PostgreSQL 16.4 (EnterpriseDB Advanced Server 16.4.1) on x86_64-pc-linux-gnu",
+            "PostgreSQL 16.1, compiled by Visual C++ build 1937, 64-bit",
         ] {
             assert_eq!(refusal(version, "db.example"), None, "{version}");
         }
