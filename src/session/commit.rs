@@ -325,7 +325,15 @@ impl Session {
                             *cookie = renewed;
                         }
                     }
-                    Saved::Untouched(row) => drop(self.go_on(row)),
+                    // Others have saved the same meanwhile, such as an expiry, and
+                    // their responses may not arrive. Or the session has ended.
+                    Saved::Untouched(row) => {
+                        let renewed = self.go_on(row);
+                        if lengthens {
+                            *cookie = renewed;
+                            self.drop_if_moved(cookie).await;
+                        }
+                    }
                     // The browser has the new cookie, or is about to get it.
                     Saved::Moved => {
                         drop_dead_token(cookie);

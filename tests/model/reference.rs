@@ -232,6 +232,7 @@ struct View {
     was_lost: bool,
     /// The end also of what the save in flight commits.
     ends_in_flight: bool,
+    discards_in_flight: bool,
     /// The record does not fit the row that a save has left. The next save tells.
     is_misfit: bool,
 }
@@ -502,6 +503,7 @@ impl View {
             unheard: None,
             was_lost: false,
             ends_in_flight: false,
+            discards_in_flight: false,
             is_misfit: false,
         }
     }
@@ -589,6 +591,7 @@ impl View {
         self.id = Id::Stays;
         self.asked = self.has_ended;
         self.ends_in_flight = false;
+        self.discards_in_flight = self.in_flight;
         if let Some((row, base, user)) = self.doomed.take() {
             self.origin = match self.was_lost {
                 true => Origin::Ended,
@@ -1034,8 +1037,13 @@ impl Model {
         view.cookie = cookie;
         view.in_flight = false;
         view.user_in_flight = None;
+        let discards = std::mem::take(&mut view.discards_in_flight);
         match outcome {
-            Ok(settled) => {
+            Ok(mut settled) => {
+                // A save without data stored nothing that could be gone back to.
+                if discards && settled.origin == Origin::New {
+                    settled.base = Document::blank();
+                }
                 let ends = std::mem::take(&mut view.ends_in_flight);
                 if ends && matches!(settled.origin, Origin::New | Origin::Stored(_)) {
                     if let Origin::Stored(row) = settled.origin {
@@ -1571,10 +1579,11 @@ impl Model {
             },
             // From an earlier save. A token that died since must not replace another,
             // and it may die after this commit, before the response looks.
+            // The touch may set it again, as another request has saved it meanwhile.
             (Cookie::Set(row, lasting), _)
                 if (self.is_crowded || self.is_late) && earlier.sets(row) =>
             {
-                Cookie::SetOrNot(row, lasting)
+                Cookie::SetOrNot(row, if touches { Lasting::Unsaid } else { lasting })
             }
             (Cookie::Set(row, _), _) if *self.state(row) != State::Live => Cookie::AsItIs,
             // The touch may set it again.
