@@ -479,6 +479,7 @@ impl Drop for Waiting<'_> {
 
 /// For [`FailurePolicy::Continue`].
 fn log_lost_changes(error: &Error) {
+    error.mark_as_logged();
     tracing::error!(
         error = error as &dyn std::error::Error,
         error.type = error.kind().name(),

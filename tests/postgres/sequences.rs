@@ -1769,11 +1769,15 @@ async fn an_update_that_was_given_up_on_and_refused_fails_the_response() {
 async fn after_a_new_id_in_doubt_no_change_follows_to_it() {
     for acts in [Session::cycle_id, (|session| session.login("alice")) as Act] {
         let (site, mut browser) = visited().await;
+        if site.database.pooled().is_some() {
+            // There the limits of the transaction end it, so none comes too late.
+            return;
+        }
         let before = site.rows().dump().await;
         refuse_deletions(&site.pool).await;
         let held = site.hold_commits().await;
         let commits_when_canceled = "CREATE OR REPLACE FUNCTION hold() RETURNS trigger
-            LANGUAGE plpgsql AS $$ BEGIN
+            LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN
                 PERFORM pg_advisory_xact_lock_shared(1);
                 RETURN NULL;
             EXCEPTION WHEN query_canceled THEN

@@ -92,7 +92,7 @@ impl Site {
     /// transaction ends.
     pub(crate) async fn hold_commits(&self) -> Transaction<'static, Postgres> {
         let trigger = "
-            CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql
+            CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0
             AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$;
             CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON TABLE
             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold()";
