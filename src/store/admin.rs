@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use sqlx::PgConnection;
 
 use crate::{
-    Error, ErrorKind,
+    Error,
     store::{
         PgSessionStore,
         batch::lone::serve_until_free,
+        connection::transaction::despite_deadlocks,
         table::{handle::Work, statements::Table},
     },
     telemetry::Operation,
@@ -23,9 +24,6 @@ pub(crate) mod stored;
 pub(super) mod time_travel;
 pub(super) mod users;
 
-/// Deadlocks that a call of the application's outlives.
-const MAX_ATTEMPTS: u32 = 3;
-
 impl PgSessionStore {
     /// Lends the table and a connection to a change, which waits until the rows
     /// are free or the time is up. If other writers were in the way, nothing has
@@ -36,15 +34,9 @@ impl PgSessionStore {
     ) -> Result<T, Error> {
         let set_up = self.set_up();
         let deadline = set_up.database.deadline();
-        let mut attempts = 1;
-        loop {
-            match serve_until_free(set_up, deadline, Operation::Manage, &work).await {
-                Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_ATTEMPTS => {
-                    attempts += 1;
-                }
-                outcome => return outcome.inspect_err(|error| self.meter().failed(error)),
-            }
-        }
+        let attempt = || serve_until_free(set_up, deadline, Operation::Manage, &work);
+        let outcome = despite_deadlocks(attempt).await;
+        outcome.inspect_err(|error| self.meter().failed(error))
     }
 
     /// As [`change`](Self::change), but it waits no longer than this for a locked
@@ -56,18 +48,16 @@ impl PgSessionStore {
     ) -> Result<T, Error> {
         let set_up = self.set_up();
         let deadline = set_up.database.deadline();
-        let mut attempts = 1;
-        loop {
+        let attempt = || {
             let call = set_up.call(Operation::Manage);
-            let outcome = set_up.serve(deadline, Some(patience), call, &work);
-            match outcome.await {
-                Err(error) if error.is_of_a_lock() => return Err(error),
-                Err(error) if error.kind() == ErrorKind::Conflict && attempts < MAX_ATTEMPTS => {
-                    attempts += 1;
-                }
-                outcome => return outcome.inspect_err(|error| self.meter().failed(error)),
+            set_up.serve(deadline, Some(patience), call, &work)
+        };
+        let outcome = despite_deadlocks(attempt).await;
+        outcome.inspect_err(|error| {
+            if !error.is_of_a_lock() {
+                self.meter().failed(error);
             }
-        }
+        })
     }
 
     /// Lends the table and a connection to a question.

@@ -16,7 +16,12 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use crate::{
     Error, PgSessionStore,
     jitter::random_fraction,
-    store::{Shared, batch::parts, connection::transaction::begin, table::statements::Table},
+    store::{
+        Shared,
+        batch::parts,
+        connection::transaction::{despite_deadlocks, in_transaction},
+        table::statements::Table,
+    },
     telemetry::{Operation, Run},
 };
 
@@ -309,9 +314,6 @@ fn report(outcome: Result<Reaped, Error>, took: Duration) {
     }
 }
 
-/// Of a batch that deadlocked, which has deleted nothing.
-const MAX_ATTEMPTS: u32 = 3;
-
 /// How one batch of the reaper ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReapedBatch {
@@ -432,13 +434,7 @@ impl Shared {
 
     /// `None` if another reaper is at work.
     async fn reap(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
-        for _ in 1..MAX_ATTEMPTS {
-            match self.reap_once(rows.clone(), patience).await {
-                Err(error) if error.is_of_other_writers() => {}
-                outcome => return outcome,
-            }
-        }
-        self.reap_once(rows, patience).await
+        despite_deadlocks(|| self.reap_once(rows.clone(), patience)).await
     }
 
     async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
@@ -461,31 +457,26 @@ async fn reap(
     connection: &mut PgConnection,
     rows: Rows,
 ) -> Result<Option<u64>, Error> {
-    let mut transaction = begin(connection).await?;
-    let is_ours: bool = table
-        .reap_lock
-        .query_scalar()
-        .bind(table.name.lock_key("reaper"))
-        .fetch_one(&mut *transaction)
-        .await?;
-    if !is_ours {
-        return Ok(None);
-    }
-    let delete = match rows {
-        Rows::Oldest(limit) => table.reap.query().bind(i64::from(limit)),
-        Rows::These(ids) => table.reap_some.query().bind(ids),
-    };
-    match delete.execute(&mut *transaction).await {
-        Ok(deleted) => {
-            transaction.commit().await?;
-            Ok(Some(deleted.rows_affected()))
-        }
-        // At once: until then the next part of this run would find the lock taken.
-        Err(error) => {
-            drop(transaction.rollback().await);
-            Err(error.into())
-        }
-    }
+    // Rolled back at once, or the next part of this run would find the lock taken.
+    in_transaction(connection, |transaction| {
+        Box::pin(async move {
+            let is_ours: bool = table
+                .reap_lock
+                .query_scalar()
+                .bind(table.name.lock_key("reaper"))
+                .fetch_one(&mut *transaction)
+                .await?;
+            if !is_ours {
+                return Ok(None);
+            }
+            let delete = match rows {
+                Rows::Oldest(limit) => table.reap.query().bind(i64::from(limit)),
+                Rows::These(ids) => table.reap_some.query().bind(ids),
+            };
+            Ok(Some(delete.execute(transaction).await?.rows_affected()))
+        })
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::{
             parts::{self, Left, PATIENCE_IN_SEARCH},
             statements::LoadRow,
         },
-        connection::transaction::begin,
+        connection::transaction::in_transaction,
         rows::{
             steps,
             user_limit::{self, Ended, NO_ROW, end_batch, end_others},
@@ -571,11 +571,13 @@ async fn end_some_beside(
     this: RowId,
     rows: Rows,
 ) -> Result<Ended, Error> {
-    let mut transaction = begin(connection).await?;
-    let this = lock_own(&table, &mut transaction, &user_id, this).await?;
-    let ended = end_some(&table, &mut transaction, &user_id, this.as_str(), rows).await?;
-    transaction.commit().await?;
-    Ok(ended)
+    in_transaction(connection, |transaction| {
+        Box::pin(async move {
+            let this = lock_own(&table, transaction, &user_id, this).await?;
+            end_some(&table, transaction, &user_id, this.as_str(), rows).await
+        })
+    })
+    .await
 }
 
 /// Locks the row of this session, which must be the user's, until the

@@ -42,14 +42,14 @@ pub(in crate::store) async fn serve_until_free<T>(
     let mut outcome = attempt().await;
     while outcome.as_ref().is_err_and(Error::is_held_up) {
         sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
-        if operation == Operation::Manage {
+        let _place = match operation {
             // That has few places anyway.
-            outcome = attempt().await;
-            continue;
-        }
-        let waiting = set_up.database.connections.wait_for_a_row();
-        let Ok(_place) = timeout_at(deadline, waiting).await else {
-            return Err(out_of_time());
+            Operation::Manage => None,
+            _ => {
+                let waiting = set_up.database.connections.wait_for_a_row();
+                let waited = timeout_at(deadline, waiting).await;
+                waited.map_err(|_| out_of_time())?
+            }
         };
         outcome = attempt().await;
     }

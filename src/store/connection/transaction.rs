@@ -17,6 +17,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use futures_core::future::BoxFuture;
 use sqlx::{Connection as _, PgConnection, PgTransaction};
 
 use crate::Error;
@@ -36,6 +37,50 @@ pub(in crate::store) async fn begin(
         true => connection.begin().await,
         false => connection.begin_with(READ_COMMITTED).await,
     }
+}
+
+/// Carries out `work` in a transaction, as [`begin`] does, and commits it. If it
+/// fails, it is rolled back at once: until then its locks would hold up others.
+///
+/// # Errors
+///
+/// Those of `work` and of the connection.
+pub(in crate::store) async fn in_transaction<T: Send>(
+    connection: &mut PgConnection,
+    work: impl for<'t> FnOnce(&'t mut PgConnection) -> BoxFuture<'t, Result<T, Error>> + Send,
+) -> Result<T, Error> {
+    let mut transaction = begin(connection).await?;
+    match work(&mut transaction).await {
+        Ok(done) => {
+            transaction.commit().await?;
+            Ok(done)
+        }
+        Err(error) => {
+            drop(transaction.rollback().await);
+            Err(error)
+        }
+    }
+}
+
+/// Attempts at work that others were in the way of, which has changed nothing.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// Makes the attempt again after a deadlock, or the like.
+///
+/// # Errors
+///
+/// Those of the last attempt.
+pub(in crate::store) async fn despite_deadlocks<T, F>(attempt: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    for _ in 1..MAX_ATTEMPTS {
+        match attempt().await {
+            Err(error) if error.is_of_other_writers() => {}
+            outcome => return outcome,
+        }
+    }
+    attempt().await
 }
 
 /// Whether a statement on its own runs under another level than READ COMMITTED.

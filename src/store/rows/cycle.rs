@@ -17,7 +17,7 @@ use crate::{
     state::{Source, changes::Changes},
     store::{
         batch::{lone::serve_until_free, statements::LoadRow},
-        connection::transaction::begin as begin_transaction,
+        connection::transaction::{begin as begin_transaction, despite_deadlocks},
         rows::{
             Writer,
             orders::NewIdOrder,
@@ -307,21 +307,20 @@ impl Surplus {
     }
 
     async fn end_batch(&self) -> Result<Ended, Error> {
-        let set_up = &self.writer.set_up;
-        let mut attempt = 1;
-        loop {
-            let (limit, user_id) = (self.limit, &self.user_id);
+        let (set_up, limit) = (&self.writer.set_up, self.limit);
+        despite_deadlocks(|| {
             let deadline = set_up.database.deadline();
-            let batch =
-                serve_until_free(set_up, deadline, Operation::Manage, |table, connection| {
-                    let user_id = Arc::clone(user_id);
+            serve_until_free(
+                set_up,
+                deadline,
+                Operation::Manage,
+                move |table, connection| {
+                    let user_id = Arc::clone(&self.user_id);
                     Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
-                });
-            match batch.await {
-                Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
-                outcome => return outcome,
-            }
-        }
+                },
+            )
+        })
+        .await
     }
 }
 

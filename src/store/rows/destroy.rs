@@ -8,15 +8,12 @@ use crate::{
     row::successor_of,
     store::{
         batch::{execute::Entry as _, lone::serve_until_free, statements::DestroyRow},
-        connection::transaction::begin,
+        connection::transaction::{despite_deadlocks, in_transaction},
         rows::Writer,
         table::statements::Table,
     },
     telemetry::{Operation, events},
 };
-
-/// How often deadlocks and the like are tried again.
-const MAX_ATTEMPTS: u32 = 3;
 
 impl Writer {
     /// Deletes the row, and returns whether there was a live session. If the row
@@ -56,19 +53,15 @@ impl Writer {
     /// Returns the id of the live session that ended.
     async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<RowId>, Error> {
         let deadline = self.set_up.database.deadline();
-        let mut attempt = 1;
-        loop {
-            let outcome = serve_until_free(
+        despite_deadlocks(|| {
+            serve_until_free(
                 &self.set_up,
                 deadline,
                 Operation::Destroy,
                 |table, connection| Box::pin(destroy_chain(table, connection, id.clone())),
-            );
-            match outcome.await {
-                Err(error) if error.is_of_other_writers() && attempt < MAX_ATTEMPTS => attempt += 1,
-                outcome => return outcome,
-            }
-        }
+            )
+        })
+        .await
     }
 }
 
@@ -80,22 +73,14 @@ async fn destroy_chain(
     connection: &mut PgConnection,
     id: RowId,
 ) -> Result<Option<RowId>, Error> {
-    let mut transaction = begin(connection).await?;
-    match destroy_chain_in(&table, &mut transaction, id).await {
-        Ok(ended) => {
-            transaction.commit().await?;
-            Ok(ended)
-        }
-        // At once: until then its locks would hold up others.
-        Err(error) => {
-            drop(transaction.rollback().await);
-            Err(error)
-        }
-    }
+    in_transaction(connection, |transaction| {
+        Box::pin(destroy_chain_in(table, transaction, id))
+    })
+    .await
 }
 
 async fn destroy_chain_in(
-    table: &Table,
+    table: Arc<Table>,
     transaction: &mut PgConnection,
     id: RowId,
 ) -> Result<Option<RowId>, Error> {
@@ -111,7 +96,7 @@ async fn destroy_chain_in(
         let Some(row) = query.fetch_optional(&mut *transaction).await? else {
             break;
         };
-        let deleted = order.answer(&row, table)?;
+        let deleted = order.answer(&row, &table)?;
         next = deleted
             .text
             .and_then(|text| successor_of(table.layout, &text));

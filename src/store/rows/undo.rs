@@ -37,7 +37,7 @@ use crate::{
     row::{Content, Row},
     store::{
         batch::lone::serve_until_free,
-        connection::transaction::begin,
+        connection::transaction::in_transaction,
         rows::{
             Writer,
             steps::{self, delete, lock},
@@ -172,20 +172,19 @@ async fn undo(
     new_id: RowId,
     made: Made,
 ) -> Result<(), Error> {
-    let mut transaction = begin(connection).await?;
-    match made {
-        Made::Moved {
-            before,
-            device,
-            after,
-        } => {
-            let device = device.as_deref();
-            move_back(&table, &mut transaction, &before, device, &after).await?;
-        }
-        Made::Begun => delete_unsent(&table, &mut transaction, &new_id).await?,
-    }
-    transaction.commit().await?;
-    Ok(())
+    in_transaction(connection, |transaction| {
+        Box::pin(async move {
+            match made {
+                Made::Moved {
+                    before,
+                    device,
+                    after,
+                } => move_back(&table, transaction, &before, device.as_deref(), &after).await,
+                Made::Begun => delete_unsent(&table, transaction, &new_id).await,
+            }
+        })
+    })
+    .await
 }
 
 async fn move_back(
