@@ -251,10 +251,9 @@ impl Error {
     /// After how long the same request may succeed, as the response says by its
     /// `Retry-After` (RFC 9110, section 10.2.3): 5 seconds for
     /// [`ErrorKind::Unavailable`], 1 second for [`ErrorKind::Conflict`] between
-    /// requests. An error
-    /// of kind [`ErrorKind::Ended`] has one only if the request's token was
-    /// replaced less than 5 seconds ago: the rest of that time. `None` for errors
-    /// that no time heals.
+    /// requests. An error of kind [`ErrorKind::Ended`] has one only if the
+    /// request's token was replaced less than 5 seconds ago: the rest of that time.
+    /// `None` for errors that no time heals.
     ///
     /// ```
     /// use std::time::Duration;

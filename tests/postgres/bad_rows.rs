@@ -440,7 +440,7 @@ async fn a_login_that_ends_a_session_which_can_not_be_deleted_names_no_user() {
     assert!(error.to_string().contains("can't be deleted"), "{error}");
 }
 
-/// It has a reason of its own, and tells nobody.
+/// A trigger that returns NULL keeps the row, and raises no error.
 #[tokio::test]
 async fn a_trigger_that_spares_rows_keeps_no_call_from_its_end() {
     let site = Site::new().await;

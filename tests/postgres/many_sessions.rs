@@ -125,11 +125,7 @@ async fn very_many_sessions_of_a_user_end_in_batches() {
 #[tokio::test]
 async fn sessions_of_a_user_that_were_ended_stay_ended_when_a_later_batch_fails() {
     let site = with_sessions(5000).await;
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT FROM session WHERE id = 'row 0004999' FOR UPDATE")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let lock = site.lock_row("row 0004999").await;
     let store = site.store.clone().timeout(Duration::from_secs(1));
     store
         .user("alice")
@@ -249,11 +245,7 @@ async fn a_list_goes_on_in_the_format_of_koa_too() {
 #[tokio::test]
 async fn a_login_ends_very_many_others_in_batches_of_their_own() {
     let site = with_sessions(5000).await;
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT FROM session WHERE id = 'row 0004999' FOR UPDATE")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let lock = site.lock_row("row 0004999").await;
     let store = site.store.clone().timeout(Duration::from_secs(2));
     let page = async |session: Session| session.login(Login::new("alice").end_others());
     let app = app_with(PgSessionLayer::new(store), page);

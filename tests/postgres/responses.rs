@@ -589,16 +589,21 @@ async fn several_live_sessions_are_a_400_with_advice() {
     assert!(answer.body.contains("clear this site's cookies"));
 }
 
-#[tokio::test]
-async fn a_session_that_ended_meanwhile_is_a_503() {
-    let site = Site::new().await;
+/// A page whose session ends before it saves.
+fn ended_meanwhile(site: &Site) -> Router {
     let rows = site.rows();
-    let app = site.app_with(async move |session: Session| {
+    site.app_with(async move |session: Session| {
         rows.execute("DELETE FROM TABLE").await;
         session.insert("b", 2)?;
         session.save().await?;
         Outcome::Ok(())
-    });
+    })
+}
+
+#[tokio::test]
+async fn a_session_that_ended_meanwhile_is_a_503() {
+    let site = Site::new().await;
+    let app = ended_meanwhile(&site);
     let answer = visitor(&app).await.get("/page").await;
     assert_eq!(answer.status, 503);
     assert!(answer.body.contains("has ended"), "{}", answer.body);
@@ -643,13 +648,7 @@ async fn an_error_that_a_handler_returns_is_logged_once_without_the_value() {
 async fn only_faults_of_the_site_are_logged_as_errors() {
     let log = Log::keep();
     let site = Site::new().await;
-    let rows = site.rows();
-    let app = site.app_with(async move |session: Session| {
-        rows.execute("DELETE FROM TABLE").await;
-        session.insert("b", 2)?;
-        session.save().await?;
-        Outcome::Ok(())
-    });
+    let app = ended_meanwhile(&site);
     assert_eq!(visitor(&app).await.get("/page").await.status, 503);
     let text = log.text();
     assert!(!text.contains("ERROR axum_pg_session"), "{text}");

@@ -173,17 +173,8 @@ async fn undoes_a_new_id(site: &Site, role: &Role) {
     }));
     browser.get("/page").await;
     let before = site.rows().dump().await;
-    let held = site.hold_commits().await;
-    let given_up = {
-        let login = app_with(layer, async |session: Session| session.login("ann"));
-        let browser = browser.at(&login);
-        tokio::spawn(async move { browser.peek("/page").await })
-    };
-    until(|| site.is_blocked()).await;
-    given_up.abort();
-    assert!(given_up.await.is_err());
-    drop(held);
-    site.settled().await;
+    let login = app_with(layer, async |session: Session| session.login("ann"));
+    site.gives_up(browser.at(&login), "/page").await;
     patiently(until(async || site.rows().dump().await == before)).await;
 }
 

@@ -466,16 +466,7 @@ async fn a_new_id_whose_commit_comes_too_late_is_undone() {
 async fn a_new_id_whose_request_was_given_up_is_undone() {
     let (site, mut browser) = visited().await;
     let before = site.rows().dump().await;
-    let held = site.hold_commits().await;
-    let given_up = {
-        let browser = browser.clone();
-        tokio::spawn(async move { browser.peek("/cycle").await })
-    };
-    until(|| site.is_blocked()).await;
-    given_up.abort();
-    assert!(given_up.await.is_err());
-    drop(held);
-    site.settled().await;
+    site.gives_up(browser.clone(), "/cycle").await;
     patiently(until(async || site.rows().dump().await == before)).await;
     assert_eq!(browser.get("/keys").await.body, "a");
 }
@@ -483,14 +474,7 @@ async fn a_new_id_whose_request_was_given_up_is_undone() {
 #[tokio::test]
 async fn a_first_row_whose_request_was_given_up_is_deleted() {
     let site = Site::new().await;
-    let held = site.hold_commits().await;
-    let browser = site.browser();
-    let given_up = tokio::spawn(async move { browser.peek("/insert/a/1").await });
-    until(|| site.is_blocked()).await;
-    given_up.abort();
-    assert!(given_up.await.is_err());
-    drop(held);
-    site.settled().await;
+    site.gives_up(site.browser(), "/insert/a/1").await;
     patiently(until(async || site.rows().count().await == 0)).await;
 }
 

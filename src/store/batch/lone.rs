@@ -25,8 +25,8 @@ use crate::{
 /// are made at a time, so that many locked rows don't keep the sessions of other
 /// rows waiting.
 ///
-/// If the future is dropped, the attempt under way is canceled or committed, as
-/// with any statement of a request.
+/// If the future is dropped, the server is told to cancel the attempt under way,
+/// and either rolls it back or has committed it already.
 pub(in crate::store) async fn serve_until_free<T>(
     set_up: &SetUp,
     deadline: Instant,

@@ -461,7 +461,7 @@ impl Shared {
             let place = Arc::clone(places).acquire_owned().await;
             place.map(Some).map_err(|_| sqlx::Error::PoolClosed)
         };
-        // The scarcest first, so that nobody has a place and waits for long.
+        // The scarcest first: whoever waits for it takes no place that others need.
         let outside = match purpose {
             Purpose::Managing => take(&self.managing, true).await?,
             Purpose::Asking => take(&self.asking, true).await?,

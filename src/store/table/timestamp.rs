@@ -60,9 +60,9 @@ impl Instant {
     }
 }
 
-/// An expiry that a write answers. What was written is committed, so it counts
-/// even if the column has become a `timestamp` since the table was looked at. The
-/// next load finds that out.
+/// The expiry that a write returns. The write is committed by then, so its answer is
+/// read even if the column has become a `timestamp` since the table was looked at.
+/// The next load finds that out.
 ///
 /// # Errors
 ///

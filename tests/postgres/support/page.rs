@@ -105,6 +105,18 @@ impl Site {
         transaction
     }
 
+    /// The visitor asks for a page that inserts a row, and goes away while that waits
+    /// to be committed. Returns when all of it is settled.
+    pub(crate) async fn gives_up(&self, browser: Browser, page: &'static str) {
+        let held = self.hold_commits().await;
+        let given_up = tokio::spawn(async move { browser.peek(page).await });
+        until(|| self.is_blocked()).await;
+        given_up.abort();
+        assert!(given_up.await.is_err());
+        drop(held);
+        self.settled().await;
+    }
+
     /// Returns when no statement is at work in the database.
     pub(crate) async fn idle(&self) {
         until(async || self.backends("state = 'active'").await == 0).await;
