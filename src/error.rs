@@ -342,7 +342,9 @@ impl Error {
 
     /// Logs a failed save, for which the layer sends this status.
     pub(crate) fn log_failed_save(&self, status: StatusCode) {
-        if self.is_new_to_the_log() && !self.log_refusal(status) {
+        // Of an error that several requests share, each logs its own response.
+        self.mark_as_logged();
+        if !self.log_refusal(status) {
             tracing::error!(
                 error = self as &dyn StdError,
                 error.type = self.kind().name(),

@@ -132,9 +132,9 @@ impl Login {
     /// Call this when a user signs in after a reset of the password, or proves
     /// the password again before it is changed (ASVS 5.0 item 7.4.3). When the
     /// response is sent, the new session is the only one. If the login fails,
-    /// or the response is a 5xx, no session is ended. Only if the user has 1,000
-    /// others or more, they are ended in batches before the login, and stay ended
-    /// if it fails.
+    /// or the response is a 5xx, no session is ended. The exception: 1,000 or more
+    /// other sessions are ended in batches before the login, and stay ended if it
+    /// fails.
     ///
     /// A session has a new id after a login, so ending the others separately
     /// takes two requests: [`UserSessions::destroy_others`] needs the id of a

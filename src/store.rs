@@ -381,10 +381,12 @@ impl PgSessionStore {
         })
     }
 
-    /// How many connections of the pool requests may use at once. Default:
-    /// three quarters of the pool's, so that the application's own queries
-    /// find one whatever the sessions do; at least one, and never more than
-    /// the pool has.
+    /// How many connections of the pool the store may use at once, for requests
+    /// and for calls from outside of them, such as
+    /// [`destroy_everyone`](Self::destroy_everyone). Default: three quarters of
+    /// the pool's, so that the application's own queries find one whatever the
+    /// sessions do; at least one, and never more than the pool has. The reaper and
+    /// the looks at the table take one beside these.
     ///
     /// A few are enough, as a statement serves all requests that wait. As long
     /// as requests come, the connections are kept, which saves two round trips

@@ -12,7 +12,7 @@ pub(super) mod pooler;
 pub(super) mod primary;
 pub(super) mod probe;
 mod round_trip;
-mod sqlstate;
+pub(in crate::store) mod sqlstate;
 pub(super) mod transaction;
 pub(super) mod url;
 

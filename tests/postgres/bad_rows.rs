@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use axum_pg_session::{AtLimit, Error, ErrorKind, Expiry, PgSessionLayer, Session};
+use axum_pg_session::{AtLimit, Error, ErrorKind, Expiry, Login, PgSessionLayer, Session};
 use serde_json::{Value, value::RawValue};
 use tokio::task::JoinSet;
 
@@ -441,16 +441,55 @@ async fn a_login_that_ends_a_session_which_can_not_be_deleted_names_no_user() {
 }
 
 /// A trigger that returns NULL keeps the row, and raises no error.
-#[tokio::test]
-async fn a_trigger_that_spares_rows_keeps_no_call_from_its_end() {
+async fn spares_the_sessions_of_a_user(number: usize) -> Site {
     let site = Site::new().await;
-    site.browser().get("/insert/a/1").await;
+    for _ in 0..number {
+        visit(&site, &mut site.browser(), async |session: Session| {
+            session.login("alice")
+        })
+        .await;
+    }
     execute(
         &site.pool,
         "CREATE FUNCTION spare() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
          CREATE TRIGGER spare BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION spare()",
     )
     .await;
-    let ended = patiently(site.store.destroy_everyone()).await;
-    assert_eq!(ended.expect("a database"), 0);
+    site
+}
+
+#[tokio::test]
+async fn a_call_that_leaves_rows_which_a_trigger_spares_ends_with_an_error() {
+    let site = spares_the_sessions_of_a_user(2).await;
+    let alice = site.store.user("alice");
+    let mut transaction = site.pool.begin().await.expect("a transaction");
+    for outcome in [
+        patiently(site.store.destroy_everyone()).await,
+        patiently(alice.destroy_all()).await,
+        patiently(alice.destroy_all_in(&mut transaction)).await,
+    ] {
+        let error = outcome.expect_err("rows are left");
+        assert!(error.to_string().contains("trigger"), "{error}");
+    }
+    assert_eq!(alice.count().await.expect("a count"), 2);
+}
+
+#[tokio::test]
+async fn a_login_that_leaves_sessions_which_a_trigger_spares_fails_at_once() {
+    let site = spares_the_sessions_of_a_user(2).await;
+    let limited = site
+        .store
+        .clone()
+        .max_sessions_per_user(NonZeroU32::MIN, AtLimit::EndOldest);
+    let ends_others = async |session: Session| session.login(Login::new("alice").end_others());
+    let is_limited = async |session: Session| session.login("alice");
+    for app in [
+        app_with(site.layer(), ends_others),
+        app_with(PgSessionLayer::new(limited), is_limited),
+    ] {
+        let answer = patiently(Browser::new(&app).get("/page")).await;
+        let error = answer.error.expect("sessions are left");
+        assert_eq!(error.kind(), ErrorKind::Database, "{error}");
+    }
+    assert_eq!(site.rows().count().await, 2);
 }

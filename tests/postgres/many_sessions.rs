@@ -257,3 +257,28 @@ async fn a_login_ends_very_many_others_in_batches_of_their_own() {
     assert_eq!(browser.get("/page").await.status, 200);
     assert_eq!(count(&site).await, 1);
 }
+
+/// One can't be deleted, so the others are ended around it.
+#[tokio::test]
+async fn no_statement_ends_more_than_a_batch_around_a_row_that_can_not_be_deleted() {
+    let site = with_sessions(20_000).await;
+    execute(
+        &site.pool,
+        "CREATE TABLE orders (session_id text REFERENCES session);
+         INSERT INTO orders VALUES ('row 0000007');
+         CREATE TABLE deleted (rows bigint);
+         CREATE FUNCTION counts() RETURNS trigger LANGUAGE plpgsql
+         AS $$ BEGIN INSERT INTO deleted SELECT count(*) FROM old; RETURN NULL; END $$;
+         CREATE TRIGGER counts AFTER DELETE ON session REFERENCING OLD TABLE AS old
+         FOR EACH STATEMENT EXECUTE FUNCTION counts()",
+    )
+    .await;
+    let alice = site.store.user("alice");
+    alice.destroy_all().await.expect_err("a row is left");
+    assert_eq!(alice.count().await.expect("a count"), 1);
+    let most: i64 = sqlx::query_scalar("SELECT max(rows) FROM deleted")
+        .fetch_one(&site.pool)
+        .await
+        .expect("a count");
+    assert!(most <= 1000, "{most} rows in one statement");
+}

@@ -10,6 +10,7 @@ use crate::{
     store::{
         PgSessionStore,
         batch::parts::{self, Left},
+        connection::sqlstate::spared,
         rows::destroy::destroy_unread,
         table::{inspect::server, statements::Table, timestamp::written},
     },
@@ -19,8 +20,8 @@ use crate::{
 /// Rows of one statement, as many as the reaper's.
 const BATCH: usize = 1000;
 
-/// Walks that find rows and end nothing: a trigger of the application's can spare
-/// rows without an error.
+/// Walks that find rows and delete none, as a trigger of the application's can keep
+/// them without an error. Of one or two others may have deleted what was found.
 const FRUITLESS: u32 = 3;
 
 /// Where a walk through the table is.
@@ -43,6 +44,8 @@ struct Beginning {
 /// What statements ended.
 #[derive(Default)]
 struct Ended {
+    /// Rows that were deleted, the forwardings included.
+    rows: usize,
     sessions: u64,
     /// Where those went that got a new id before.
     successors: Vec<String>,
@@ -51,6 +54,7 @@ struct Ended {
 
 impl Ended {
     fn add(&mut self, more: Self) {
+        self.rows += more.rows;
         self.sessions += more.sessions;
         self.successors.extend(more.successors);
         self.left.add(more.left);
@@ -106,17 +110,16 @@ impl PgSessionStore {
         // in the past.
         let mut deadline = None;
         let mut fruitless = 0;
-        while fruitless < FRUITLESS
-            && let Some(more) = self.walk(beginning.now, ended).await?
-        {
-            fruitless = if more.sessions == 0 { fruitless + 1 } else { 0 };
-            if more.left.ids.is_empty() {
+        while let Some(more) = self.walk(beginning.now, ended).await? {
+            if !more.left.ids.is_empty() {
+                let deadline = *deadline.get_or_insert_with(|| self.set_up().database.deadline());
+                more.left.wait(deadline).await?;
                 continue;
             }
-            // All others have ended by now.
-            let deadline = *deadline.get_or_insert_with(|| self.set_up().database.deadline());
-            fruitless = 0;
-            more.left.wait(deadline).await?;
+            fruitless = if more.rows == 0 { fruitless + 1 } else { 0 };
+            if fruitless == FRUITLESS {
+                return Err(spared());
+            }
         }
         let deadline = deadline.unwrap_or_else(|| self.set_up().database.deadline());
         while !undated.ids.is_empty() {
@@ -186,8 +189,11 @@ impl PgSessionStore {
                 Err(error) if error.blames_a_row() => {
                     patience = parts::PATIENCE_IN_SEARCH;
                     match &*ids {
-                        [id] if error.may_be_of_the_document() => match self.end_unread(id).await {
-                            Ok(sessions) => all.sessions += sessions,
+                        [id] if error.is_of_a_document() => match self.end_unread(id).await {
+                            Ok(sessions) => {
+                                all.rows += 1;
+                                all.sessions += sessions;
+                            }
                             Err(error) => search.failed(ids, error),
                         },
                         _ => search.failed(ids, error),
@@ -248,7 +254,9 @@ async fn end(
     let deleted = table.destroy.many.query().bind(&ids).bind(&ids);
     let mut ended = Ended::default();
     let now = table.clock.now();
-    for row in deleted.fetch_all(connection).await? {
+    let deleted = deleted.fetch_all(connection).await?;
+    ended.rows = deleted.len();
+    for row in deleted {
         let (expires, text): (_, Option<String>) = (written(&row, 1)?, row.try_get(2)?);
         match text.and_then(|text| successor_of(table.layout, &text)) {
             // Of a login that drops the data it leads nowhere.

@@ -6,7 +6,7 @@
 //! their own, smaller and smaller around the row that is locked. That row is
 //! left to the next run, and this run goes on behind it. `SKIP LOCKED` would do
 //! the same in one statement, but Citus refuses it. A row that can't be deleted
-//! is found in the same way, and the run fails when all others are gone.
+//! is found in the same way: the run deletes the others, then fails.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -339,7 +339,7 @@ impl Skipped {
         match self.error.take() {
             Some(error) => Err(Error::caused(
                 error.kind(),
-                "an expired row can't be deleted; those that can be are gone",
+                "an expired row can't be deleted; the run has gone on with the others",
                 error,
             )),
             None => Ok(()),

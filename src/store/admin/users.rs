@@ -229,7 +229,8 @@ impl UserSessions {
     ///
     /// # Errors
     ///
-    /// As [`list`](Self::list); what was ended by then stays ended.
+    /// As [`list`](Self::list); what was ended by then stays ended. If rows can't be
+    /// deleted, such as those that another table references, all others have ended.
     pub async fn destroy_all(&self) -> Result<u64, Error> {
         let mut ended = 0;
         let outcome = self.end_all_but(None, &mut ended).await;
@@ -245,12 +246,12 @@ impl UserSessions {
         }
         let mut left = self.end_around(this, ended).await?;
         let deadline = self.store.set_up().database.deadline();
-        // All others have ended by now.
         while !left.ids.is_empty() {
             left.wait(deadline).await?;
             left = self.end_around(this, ended).await?;
         }
-        Ok(())
+        // A trigger may have spared rows without an error.
+        self.end_batches(this, ended).await
     }
 
     async fn end_batches(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
@@ -258,8 +259,7 @@ impl UserSessions {
         loop {
             let batch = self.end_some(patience, this, Rows::Any).await?;
             *ended += batch.sessions;
-            // A trigger of the application's can spare rows without an error.
-            if !batch.is_a_part || batch.sessions == 0 {
+            if !batch.is_a_part {
                 return Ok(());
             }
         }
@@ -275,21 +275,28 @@ impl UserSessions {
             if ids.is_empty() {
                 return Ok(left);
             }
-            seen.extend(ids.iter().cloned());
             let mut search = parts::Search::among(ids, deadline);
             while let Some(ids) = search.next() {
                 let rows = Rows::These(ids.clone());
                 match self.end_some(PATIENCE_IN_SEARCH, this, rows).await {
-                    Ok(batch) => *ended += batch.sessions,
+                    Ok(batch) => {
+                        *ended += batch.sessions;
+                        // It is this session with a new id, or a trigger spares it.
+                        if batch.sessions < ids.len() as u64 {
+                            seen.extend(ids);
+                        }
+                    }
                     Err(error) if error.blames_a_row() => search.failed(ids, error),
                     Err(error) => return Err(error),
                 }
             }
-            left.add(search.left());
+            let more = search.left();
+            seen.extend(more.ids.iter().cloned());
+            left.add(more);
         }
     }
 
-    /// A batch of the user's sessions that were not dealt with.
+    /// A batch of the user's sessions, but for those that were tried and are left.
     async fn rows_beside(
         &self,
         this: Option<&RowId>,
@@ -305,7 +312,8 @@ impl UserSessions {
                 })
             })
             .await?;
-        Ok(ids.into_iter().filter(|id| !seen.contains(id)).collect())
+        let ids = ids.into_iter().filter(|id| !seen.contains(id));
+        Ok(ids.take(user_limit::BATCH as usize).collect())
     }
 
     async fn end_some(
@@ -318,11 +326,7 @@ impl UserSessions {
             let rows = rows.clone();
             match this.cloned() {
                 Some(this) => Box::pin(end_some_beside(table, connection, user_id, this, rows)),
-                None => {
-                    Box::pin(
-                        async move { end_some(&table, connection, &user_id, NO_ROW, rows).await },
-                    )
-                }
+                None => Box::pin(end_some_of_all(table, connection, user_id, rows)),
             }
         })
         .await
@@ -338,7 +342,7 @@ impl UserSessions {
     ///
     /// Of kind [`Ended`](crate::ErrorKind::Ended) if the session of this handle is
     /// not alive, or not the user's; then nothing is ended. And as
-    /// [`list`](Self::list); what was ended by then stays ended.
+    /// [`destroy_all`](Self::destroy_all).
     pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
         let this = self
             .row_of(this)
@@ -560,6 +564,19 @@ async fn end_some(
         sessions: user_limit::end(table, connection, user_id, &ids).await?,
         is_a_part: !ids.is_empty(),
     })
+}
+
+/// In one transaction, so that an attempt that is made again has ended nothing.
+async fn end_some_of_all(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    user_id: String,
+    rows: Rows,
+) -> Result<Ended, Error> {
+    in_transaction(connection, |transaction| {
+        Box::pin(async move { end_some(&table, transaction, &user_id, NO_ROW, rows).await })
+    })
+    .await
 }
 
 /// This session is locked meanwhile, so that it gets no new id, under which it

@@ -21,9 +21,8 @@ use crate::{
 
 /// Carries out `work`, and again while another transaction holds a row that it
 /// needs, until the deadline. Work that is held up for a moment is rolled back.
-/// Between the attempts its connection is of use to others, and only a few of them
-/// are made at a time, so that many locked rows don't keep the sessions of other
-/// rows waiting.
+/// Between the attempts it holds no connection, and only a few repeated attempts run
+/// at a time, so that many locked rows don't keep the sessions of other rows waiting.
 ///
 /// If the future is dropped, the server is told to cancel the attempt under way,
 /// and either rolls it back or has committed it already.
@@ -42,8 +41,11 @@ pub(in crate::store) async fn serve_until_free<T>(
     let mut outcome = attempt().await;
     while outcome.as_ref().is_err_and(Error::is_held_up) {
         sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
+        if Instant::now() >= deadline {
+            return Err(out_of_time());
+        }
         let _place = match operation {
-            // That has few places anyway.
+            // `Purpose::Managing` limits these already.
             Operation::Manage => None,
             _ => {
                 let waiting = set_up.database.connections.wait_for_a_row();

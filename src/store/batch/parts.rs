@@ -56,7 +56,7 @@ impl Left {
         self.error = self.error.take().or(more.error);
     }
 
-    /// Waits for a moment, if the next round can come further than this one.
+    /// Waits for a moment, if another attempt can delete more rows.
     ///
     /// # Errors
     ///

@@ -148,7 +148,7 @@ impl Database {
         outcome
     }
 
-    /// Decides what becomes of a connection after its statement.
+    /// Keeps, releases or closes the connection after its statement.
     async fn end(
         &self,
         mut loan: Loan,

@@ -54,7 +54,7 @@ struct Shared {
     waiting: Semaphore,
     /// For what an application changes outside of requests, a part of the writing.
     managing: Arc<Semaphore>,
-    /// For what it asks there, which many changes must not keep waiting.
+    /// For its queries there. Separate, so that changes can't block them.
     asking: Arc<Semaphore>,
     endings: Arc<Endings>,
     kept: Mutex<Kept>,
@@ -87,9 +87,9 @@ enum Janitor {
 pub(in crate::store) enum Purpose {
     Reading,
     Writing,
-    /// What an application changes outside of requests.
+    /// Changes that an application makes outside of requests.
     Managing,
-    /// What it asks there.
+    /// Its queries outside of requests.
     Asking,
     /// Work of the store itself, such as a look at the table, which takes no place
     /// of requests.
@@ -263,8 +263,8 @@ fn of_pool(pool: &PgPool) -> NonZeroU32 {
 
 /// A connection on loan. Its future may be dropped at any moment, and only after
 /// the end of its statement it goes back to the pool: sqlx forgets a `BEGIN` whose
-/// answer nobody waited for, and whoever took the connection next would be in that
-/// transaction.
+/// answer nobody waited for, and the next user of the connection would run inside of
+/// that transaction.
 ///
 /// When it is dropped, the server is to end its statement, and until it has, the
 /// connection keeps its place.
@@ -461,7 +461,7 @@ impl Shared {
             let place = Arc::clone(places).acquire_owned().await;
             place.map(Some).map_err(|_| sqlx::Error::PoolClosed)
         };
-        // The scarcest first: whoever waits for it takes no place that others need.
+        // The scarcest first: a caller that waits for it holds no other place.
         let outside = match purpose {
             Purpose::Managing => take(&self.managing, true).await?,
             Purpose::Asking => take(&self.asking, true).await?,

@@ -10,6 +10,28 @@ use sqlx::{
 
 use crate::{Error, ErrorKind, store::connection::connecting};
 
+/// For rows that are found, can be deleted, and stay.
+pub(in crate::store) fn spared() -> Error {
+    Error::caused(
+        ErrorKind::Database,
+        "sessions were not deleted, and no error was reported; does a trigger of the table keep \
+         them?",
+        Spared,
+    )
+}
+
+/// Marks the errors of deletions that left a row without an error.
+#[derive(Debug)]
+struct Spared;
+
+impl fmt::Display for Spared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a DELETE deleted fewer rows than it found")
+    }
+}
+
+impl StdError for Spared {}
+
 pub(super) fn held_up(error: Error) -> Error {
     Error::caused(
         ErrorKind::Conflict,
@@ -224,7 +246,7 @@ impl Error {
         self.sqlstate().is_some_and(|code| code == "42501")
     }
 
-    /// Whether the table, a column, or a function for its type is not there.
+    /// Whether the table, a column, a function for its type or a right is not there.
     pub(crate) fn misses_something(&self) -> bool {
         self.sqlstate().is_some_and(|code| {
             matches!(
@@ -247,13 +269,15 @@ impl Error {
                 || CLASSES.iter().any(|class| code.starts_with(class))
         };
         let has_failed = || self.ended_the_statement_only();
-        self.is_held_up() || self.sqlstate().is_some_and(is_of_a_row) && has_failed()
+        let is_spared = StdError::source(self).is_some_and(<dyn StdError>::is::<Spared>);
+        is_spared || self.is_held_up() || self.sqlstate().is_some_and(is_of_a_row) && has_failed()
     }
 
-    /// Whether a row may be at fault because its document is damaged, or is no
-    /// text of the connection's encoding.
-    pub(crate) fn may_be_of_the_document(&self) -> bool {
-        self.blames_a_row() && !self.is_of_a_lock()
+    /// Whether a document is damaged, or is no text of the connection's encoding.
+    pub(crate) fn is_of_a_document(&self) -> bool {
+        let codes = ["XX001", "XX002", "22021", "22P05"];
+        let is_of_a_document = |code: String| codes.contains(&code.as_str());
+        self.blames_a_row() && self.sqlstate().is_some_and(is_of_a_document)
     }
 
     /// Whether the server reports that it rolled the statement back, and goes on.

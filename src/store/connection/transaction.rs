@@ -62,10 +62,10 @@ pub(in crate::store) async fn in_transaction<T: Send>(
     }
 }
 
-/// Attempts at work that others were in the way of, which has changed nothing.
+/// How often work is attempted. An attempt that failed must have changed nothing.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// Makes the attempt again after a deadlock, or the like.
+/// Makes the attempt again after a deadlock or a serialization failure.
 ///
 /// # Errors
 ///

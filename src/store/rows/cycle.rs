@@ -17,7 +17,7 @@ use crate::{
     state::{Source, changes::Changes},
     store::{
         batch::{lone::serve_until_free, statements::LoadRow},
-        connection::transaction::{begin as begin_transaction, despite_deadlocks},
+        connection::transaction::{begin as begin_transaction, despite_deadlocks, in_transaction},
         rows::{
             Writer,
             orders::NewIdOrder,
@@ -163,9 +163,9 @@ impl Writer {
             .ok()?
     }
 
-    /// Ends what one transaction should not, a batch at a time. If the login fails
-    /// after that, these sessions stay ended, so that the next one finds less to
-    /// do.
+    /// Ends the user's other sessions in batches, if they are too many for one
+    /// transaction. If the login fails after that, they stay ended, so that the next
+    /// one has less to do.
     async fn end_most_others(&self, plan: &Plan) -> Result<(), Error> {
         let Some(user_id) = plan.user() else {
             return Ok(());
@@ -181,10 +181,10 @@ impl Writer {
                 Operation::Cycle,
                 |table, connection| {
                     let (user_id, this) = (Arc::clone(&user_id), this.clone());
-                    Box::pin(async move { end_batch(&table, connection, &user_id, &this).await })
+                    Box::pin(end_batch_alone(table, connection, user_id, this))
                 },
             );
-            let ended = batch.await?;
+            let ended = batch.await.map_err(Error::of_an_end)?;
             if ended.sessions > 0 {
                 events::ended_by_a_login(&self.set_up.database.meter, ended.sessions);
             }
@@ -203,6 +203,18 @@ impl Writer {
         )
         .await
     }
+}
+
+async fn end_batch_alone(
+    table: Arc<Table>,
+    connection: &mut PgConnection,
+    user_id: Arc<str>,
+    this: String,
+) -> Result<Ended, Error> {
+    in_transaction(connection, |transaction| {
+        Box::pin(async move { end_batch(&table, transaction, &user_id, &this).await })
+    })
+    .await
 }
 
 async fn reissue(

@@ -28,7 +28,7 @@ impl Writer {
             Ok(Some(deleted)) => deleted.was_alive.then(|| id.clone()),
             // There is no row, or one that may be a forwarding.
             Ok(None) => self.destroy_where_it_leads(id).await?,
-            Err(error) if error.may_be_of_the_document() => self.destroy_unread(id).await?,
+            Err(error) if error.is_of_a_document() => self.destroy_unread(id).await?,
             Err(error) => return Err(error),
         };
         if let Some(ended) = &ended {
@@ -108,7 +108,7 @@ async fn destroy_chain_in(
 }
 
 /// Deletes a row whose document can't be read, and returns whether the session was
-/// alive. A forwarding is never such a row: it is short, and of one encoding.
+/// alive. A forwarding is never such a row: it is short ASCII text.
 pub(in crate::store) async fn destroy_unread(
     table: Arc<Table>,
     connection: &mut PgConnection,

@@ -9,7 +9,10 @@ use crate::{
     Error, ErrorKind,
     id::RowId,
     login::{AtLimit, SessionLimit},
-    store::table::{statements::Table, timestamp::Instant},
+    store::{
+        connection::sqlstate::spared,
+        table::{statements::Table, timestamp::Instant},
+    },
 };
 
 /// The id that no row has.
@@ -63,21 +66,24 @@ pub(in crate::store) async fn enforce(
         AtLimit::EndOldest => BATCH,
     };
     let mut ended = 0;
+    let mut before = Vec::new();
     loop {
         let surplus = surplus(table, connection, user_id, new.as_str(), others, most).await?;
         if !surplus.is_empty() && limit.at_limit == AtLimit::Refuse {
             return Err(refused(limit));
         }
         let is_a_part = surplus.len() >= most as usize;
+        let more = end(table, connection, user_id, &surplus).await?;
+        ended += more;
         if surplus.is_empty() || is_a_part {
-            let last = end(table, connection, user_id, &surplus).await?;
             return Ok(Ended {
-                sessions: ended + last,
+                sessions: ended,
                 is_a_part,
             });
         }
         // One that got a new id meanwhile is found the next time.
-        ended += end(table, connection, user_id, &surplus).await?;
+        check_progress(more, &before, &surplus)?;
+        before = surplus;
     }
 }
 
@@ -90,9 +96,11 @@ pub(in crate::store) async fn end_surplus(
 ) -> Result<Ended, Error> {
     let kept = limit.sessions.get();
     let surplus = surplus(&table, connection, &user_id, NO_ROW, kept, BATCH).await?;
+    let sessions = end(&table, connection, &user_id, &surplus).await?;
     Ok(Ended {
-        sessions: end(&table, connection, &user_id, &surplus).await?,
-        is_a_part: surplus.len() >= BATCH as usize,
+        sessions,
+        // Otherwise they are spared, and the next batch would be the same.
+        is_a_part: sessions > 0 && surplus.len() >= BATCH as usize,
     })
 }
 
@@ -204,9 +212,12 @@ pub(in crate::store) async fn end_batch(
     this: &str,
 ) -> Result<Ended, Error> {
     let mut sessions = 0;
+    let mut before = Vec::new();
     loop {
         let ids = batch(table, connection, user_id, this, BATCH as usize).await?;
-        sessions += end(table, connection, user_id, &ids).await?;
+        let more = end(table, connection, user_id, &ids).await?;
+        sessions += more;
+        check_progress(more, &before, &ids)?;
         let is_a_part = ids.len() >= BATCH as usize;
         if ids.is_empty() || is_a_part {
             return Ok(Ended {
@@ -214,6 +225,19 @@ pub(in crate::store) async fn end_batch(
                 is_a_part,
             });
         }
+        before = ids;
+    }
+}
+
+/// # Errors
+///
+/// If none of these sessions was deleted, though they are a whole batch or were
+/// found before. Those that got new ids meanwhile would have other ids.
+fn check_progress(deleted: u64, before: &[String], ids: &[String]) -> Result<(), Error> {
+    let are_spared = before == ids || ids.len() >= BATCH as usize;
+    match deleted == 0 && !ids.is_empty() && are_spared {
+        true => Err(spared()),
+        false => Ok(()),
     }
 }
 
