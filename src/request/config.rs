@@ -91,8 +91,8 @@ impl Config {
         if !IS_WARNED_OF_ANOTHER_APPLICATION.swap(true, Relaxed) {
             tracing::warn!(
                 cookie.name = self.cookie_name(),
-                "a new session replaced a cookie with an unknown token; if another application on this \
-                 host set it, give each its own cookie_name"
+                "a new session replaced a cookie that opened none; another application on this \
+                 host may have set it: give each application its own cookie_name"
             );
         }
     }
