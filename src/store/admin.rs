@@ -8,7 +8,7 @@ use crate::{
     Error,
     store::{
         PgSessionStore,
-        batch::lone::serve_until_free,
+        batch::lone::manage_until_free,
         connection::transaction::despite_deadlocks,
         table::{handle::Work, statements::Table},
     },
@@ -34,7 +34,7 @@ impl PgSessionStore {
     ) -> Result<T, Error> {
         let set_up = self.set_up();
         let deadline = set_up.database.deadline();
-        let attempt = || serve_until_free(set_up, deadline, Operation::Manage, &work);
+        let attempt = || manage_until_free(set_up, deadline, &work);
         let outcome = despite_deadlocks(attempt).await;
         outcome.inspect_err(|error| self.meter().failed(error))
     }

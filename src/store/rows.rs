@@ -9,6 +9,7 @@ use std::{
 use crate::store::{
     batch::{
         execute::{Entry, Many},
+        lone::Locked,
         queue::Batch,
         statements::{DestroyRow, InsertRow, LoadRow, SaveRow, TouchRow},
     },
@@ -32,25 +33,28 @@ pub(crate) struct Writer {
     pub(super) save: Arc<Batch<Many<SaveRow>>>,
     pub(super) touch: Arc<Batch<Many<TouchRow>>>,
     pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
+    pub(super) locked: Arc<Locked>,
     /// Users whose sessions beyond the limit a task is ending.
     surplus: Mutex<HashSet<Arc<str>>>,
     /// One new id at a time is undone.
     pub(super) undoing: tokio::sync::Mutex<()>,
 }
 
-fn batch<E: Entry>(set_up: &SetUp) -> Arc<Batch<Many<E>>> {
-    Batch::new(Many::new(set_up.clone()))
+fn batch<E: Entry>(set_up: &SetUp, locked: &Arc<Locked>) -> Arc<Batch<Many<E>>> {
+    Batch::new(Many::new(set_up.clone(), Arc::clone(locked)))
 }
 
 impl Writer {
     pub(crate) fn new(set_up: SetUp) -> Arc<Self> {
+        let locked = Arc::default();
         Arc::new(Self {
-            load: batch(&set_up),
-            insert: batch(&set_up),
-            save: batch(&set_up),
-            touch: batch(&set_up),
-            destroy: batch(&set_up),
+            load: batch(&set_up, &locked),
+            insert: batch(&set_up, &locked),
+            save: batch(&set_up, &locked),
+            touch: batch(&set_up, &locked),
+            destroy: batch(&set_up, &locked),
             set_up,
+            locked,
             surplus: Mutex::default(),
             undoing: tokio::sync::Mutex::default(),
         })

@@ -1,7 +1,6 @@
 //! One statement for many rows, and an answer for each of them.
 
 use std::{
-    collections::HashMap,
     marker::PhantomData,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,19 +13,16 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
     query::Query,
 };
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout_at},
-};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     Error,
     error::out_of_time,
     id::RowId,
-    jitter::random_fraction,
     store::{
         batch::{
-            parts::{PARTS, PATIENCE, PATIENCE_IN_SEARCH, PAUSE},
+            lone::{Locked, until_free},
+            parts::{PARTS, PATIENCE, PATIENCE_IN_SEARCH},
             queue::{Callers, Statement},
         },
         sql::Sizes,
@@ -96,8 +92,6 @@ pub(in crate::store) type Binding<'q> = Query<'q, Postgres, PgArguments>;
 /// costs more than to carry out a small batch; so no array is shorter.
 const LENGTH_OF_UNKNOWN_ARRAY: usize = 10;
 
-/// How long a row that was locked goes alone.
-const REMEMBERING: Duration = Duration::from_secs(10);
 /// Bytes of documents that the loads in flight may bring, as far as it can be
 /// told from those before.
 const MAX_LOADED: f64 = 32.0 * 1024.0 * 1024.0;
@@ -154,42 +148,6 @@ impl DocumentSizes {
     }
 }
 
-/// Rows that a statement found locked by another transaction, and when: the next
-/// one does not take them along.
-#[derive(Debug, Default)]
-struct Locked(Mutex<HashMap<RowId, Instant>>);
-
-impl Locked {
-    fn rows(&self) -> MutexGuard<'_, HashMap<RowId, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn found(&self, id: &RowId) {
-        let mut rows = self.rows();
-        rows.retain(|_, since| since.elapsed() < REMEMBERING);
-        rows.insert(id.clone(), Instant::now());
-    }
-
-    fn is_free(&self, id: &RowId) {
-        self.rows().remove(id);
-    }
-
-    /// The places of those among the entries that were found locked.
-    fn among<E: Entry>(&self, entries: &[E]) -> Vec<usize> {
-        let rows = self.rows();
-        if rows.is_empty() {
-            return Vec::new();
-        }
-        let is_locked = |id| {
-            rows.get(id)
-                .is_some_and(|since| since.elapsed() < REMEMBERING)
-        };
-        (0..entries.len())
-            .filter(|place| is_locked(entries[*place].id()))
-            .collect()
-    }
-}
-
 /// The answers of a part of the entries, each at the place of its entry.
 type Answers<E> = Vec<Result<Option<<E as Entry>::Answer>, Error>>;
 
@@ -205,10 +163,10 @@ impl<E> Clone for Many<E> {
 }
 
 impl<E: Entry> Many<E> {
-    pub(in crate::store) fn new(set_up: SetUp) -> Self {
+    pub(in crate::store) fn new(set_up: SetUp, locked: Arc<Locked>) -> Self {
         Self {
             set_up,
-            locked: Arc::default(),
+            locked,
             sizes: Arc::default(),
             of: PhantomData,
         }
@@ -320,7 +278,7 @@ impl<E: Entry> Many<E> {
                     while parts.join_next().await.is_some() {}
                 }
                 Err(error) if error.is_held_up() => {
-                    self.locked.found(part.entries()[0].id());
+                    self.locked.insert(part.entries()[0].id().as_str());
                     self.wait_apart(&part, callers);
                 }
                 Err(error) => callers.fail(&error),
@@ -334,32 +292,17 @@ impl<E: Entry> Many<E> {
         })
     }
 
-    /// Tries one row that another transaction has locked until its time is up.
-    /// Between the attempts the connection is of use to others.
+    /// Tries one row that another transaction has locked, as long as its request
+    /// waits.
     async fn wait_for_a_row(self, part: Part<E>, mut caller: Callers<Option<E::Answer>>) {
         let connections = &self.set_up.database.connections;
-        while let Some(deadline) = caller.deadline().filter(|until| *until > Instant::now()) {
-            // A statement that is sent later would change a session whose visitor
-            // was told that it could not be saved.
-            let Ok(place) = timeout_at(deadline, connections.wait_for_a_row()).await else {
-                break;
-            };
-            let until = Some(deadline);
-            let attempt = self.send(&part, caller.origins(), PATIENCE, until).await;
-            drop(place);
-            match attempt {
-                Err(error) if error.is_held_up() => {
-                    // Until it is free, no statement for many takes it along.
-                    self.locked.found(part.entries()[0].id());
-                    tokio::time::sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
-                }
-                outcome => {
-                    self.locked.is_free(part.entries()[0].id());
-                    return caller.answer(0, outcome.and_then(only));
-                }
-            }
-        }
-        caller.answer(0, Err(out_of_time()));
+        let key = part.entries()[0].id().as_str();
+        let deadline = caller.deadline().unwrap_or_else(Instant::now);
+        let outcome = until_free(&self.locked, connections, key, deadline, || {
+            self.send(&part, caller.origins(), PATIENCE, Some(deadline))
+        });
+        let outcome = outcome.await;
+        caller.answer(0, outcome.and_then(only));
     }
 }
 
@@ -374,7 +317,13 @@ impl<E: Entry> Statement for Many<E> {
 
     /// Rows that were found locked go alone.
     async fn run(&self, entries: Vec<E>, mut callers: Callers<Self::Answer>) {
-        let locked = self.locked.among(&entries);
+        // Reads wait for no lock.
+        let locked = match E::SAFE_TO_REPEAT {
+            true => Vec::new(),
+            false => self
+                .locked
+                .among(entries.iter().map(|entry| entry.id().as_str())),
+        };
         if locked.is_empty() {
             return self.serve(Part::of(entries), callers, PATIENCE).await;
         }

@@ -1,6 +1,11 @@
-//! Work on one row in a transaction of its own, such as a new id.
+//! Work that another transaction may hold up: it is rolled back and tried again, so
+//! that it doesn't keep a connection while it waits.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -11,6 +16,7 @@ use crate::{
     jitter::random_fraction,
     store::{
         batch::parts::{PATIENCE, PAUSE},
+        connection::pool::Connections,
         table::{
             handle::{SetUp, Work},
             statements::Table,
@@ -19,41 +25,140 @@ use crate::{
     telemetry::Operation,
 };
 
-/// Carries out `work`, and again while another transaction holds a row that it
-/// needs, until the deadline. Work that is held up for a moment is rolled back.
-/// Between the attempts it holds no connection, and only a few repeated attempts run
-/// at a time, so that many locked rows don't keep the sessions of other rows waiting.
+/// How long a row that was locked is treated as locked.
+const REMEMBERING: Duration = Duration::from_secs(10);
+
+/// Rows and users that another transaction had locked recently.
 ///
-/// If the future is dropped, the server is told to cancel the attempt under way,
+/// No statement for many rows includes them, and work on them takes one of the
+/// places for repeated attempts at once. So a locked row holds up a connection of
+/// other sessions once, however many requests need the row.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Locked(Mutex<HashMap<String, Instant>>);
+
+impl Locked {
+    fn keys(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(in crate::store) fn insert(&self, key: &str) {
+        let mut keys = self.keys();
+        keys.retain(|_, since| since.elapsed() < REMEMBERING);
+        keys.insert(key.to_owned(), Instant::now());
+    }
+
+    fn remove(&self, key: &str) {
+        self.keys().remove(key);
+    }
+
+    fn contains(&self, key: &str) -> bool {
+        self.among([key].into_iter()) == [0]
+    }
+
+    /// The places of those among the keys that were locked.
+    pub(in crate::store) fn among<'k>(&self, keys: impl Iterator<Item = &'k str>) -> Vec<usize> {
+        let locked = self.keys();
+        if locked.is_empty() {
+            return Vec::new();
+        }
+        let is_locked = |key| {
+            locked
+                .get(key)
+                .is_some_and(|since| since.elapsed() < REMEMBERING)
+        };
+        let keys = keys.enumerate();
+        keys.filter_map(|(place, key)| is_locked(key).then_some(place))
+            .collect()
+    }
+}
+
+/// Makes one attempt after another until none is held up by another transaction,
+/// or until the deadline. Between the attempts it holds no connection, and only a few
+/// repeated attempts run at a time, so that many locked rows don't keep the sessions
+/// of other rows waiting.
+///
+/// If the future is dropped while an attempt runs, that attempt is dropped.
+pub(in crate::store) async fn until_free<T, F>(
+    locked: &Locked,
+    connections: &Connections,
+    key: &str,
+    deadline: Instant,
+    attempt: impl Fn() -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut was_locked = locked.contains(key);
+    loop {
+        // A statement that is sent later would change a session after its request
+        // got the response that it could not be saved.
+        if was_locked && Instant::now() >= deadline {
+            return Err(out_of_time());
+        }
+        let place = match was_locked {
+            true => timeout_at(deadline, connections.wait_for_a_row())
+                .await
+                .map_err(|_| out_of_time())?,
+            false => None,
+        };
+        let outcome = attempt().await;
+        drop(place);
+        if !outcome.as_ref().is_err_and(Error::is_held_up) {
+            if was_locked {
+                locked.remove(key);
+            }
+            return outcome;
+        }
+        was_locked = true;
+        locked.insert(key);
+        sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
+    }
+}
+
+/// Carries out `work` on the row or the user with this key in a transaction of its
+/// own, such as a new id, see [`until_free`]. Work that is held up for a moment is
+/// rolled back.
+///
+/// If the future is dropped, the server is told to cancel the attempt in flight,
 /// and either rolls it back or has committed it already.
 pub(in crate::store) async fn serve_until_free<T>(
     set_up: &SetUp,
+    locked: &Locked,
+    key: &str,
     deadline: Instant,
     operation: Operation,
     work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
 ) -> Result<T, Error> {
-    let attempt = || {
+    let connections = &set_up.database.connections;
+    until_free(locked, connections, key, deadline, || {
         let call = set_up.call(operation);
         set_up.serve(deadline, Some(PATIENCE), call, |table, connection| {
             work(table, connection)
         })
-    };
-    let mut outcome = attempt().await;
-    while outcome.as_ref().is_err_and(Error::is_held_up) {
+    })
+    .await
+}
+
+/// As [`serve_until_free`], for work that an application asks for outside of
+/// requests, on any rows. The places of its connections limit it already.
+pub(in crate::store) async fn manage_until_free<T>(
+    set_up: &SetUp,
+    deadline: Instant,
+    work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
+) -> Result<T, Error> {
+    loop {
+        let call = set_up.call(Operation::Manage);
+        let outcome = set_up
+            .serve(deadline, Some(PATIENCE), call, |table, connection| {
+                work(table, connection)
+            })
+            .await;
+        if !outcome.as_ref().is_err_and(Error::is_held_up) {
+            return outcome;
+        }
         sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
         if Instant::now() >= deadline {
             return Err(out_of_time());
         }
-        let _place = match operation {
-            // `Purpose::Managing` limits these already.
-            Operation::Manage => None,
-            _ => {
-                let waiting = set_up.database.connections.wait_for_a_row();
-                let waited = timeout_at(deadline, waiting).await;
-                waited.map_err(|_| out_of_time())?
-            }
-        };
-        outcome = attempt().await;
     }
-    outcome
 }

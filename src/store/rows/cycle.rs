@@ -16,7 +16,10 @@ use crate::{
     row::{Content, Row, successor_of},
     state::{Source, changes::Changes},
     store::{
-        batch::{lone::serve_until_free, statements::LoadRow},
+        batch::{
+            lone::{manage_until_free, serve_until_free},
+            statements::LoadRow,
+        },
         connection::transaction::{begin as begin_transaction, despite_deadlocks, in_transaction},
         rows::{
             Writer,
@@ -174,9 +177,12 @@ impl Writer {
             Source::Row(id) => id.as_str().to_owned(),
             Source::Nothing(_) => NO_ROW.to_owned(),
         };
+        let key = plan.key();
         loop {
             let batch = serve_until_free(
                 &self.set_up,
+                &self.locked,
+                &key,
                 plan.deadline,
                 Operation::Cycle,
                 |table, connection| {
@@ -197,6 +203,8 @@ impl Writer {
     async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Reissued, Error> {
         serve_until_free(
             &self.set_up,
+            &self.locked,
+            &plan.key(),
             plan.deadline,
             Operation::Cycle,
             |table, connection| Box::pin(reissue(table, connection, Arc::clone(&plan))),
@@ -322,15 +330,10 @@ impl Surplus {
         let (set_up, limit) = (&self.writer.set_up, self.limit);
         despite_deadlocks(|| {
             let deadline = set_up.database.deadline();
-            serve_until_free(
-                set_up,
-                deadline,
-                Operation::Manage,
-                move |table, connection| {
-                    let user_id = Arc::clone(&self.user_id);
-                    Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
-                },
-            )
+            manage_until_free(set_up, deadline, move |table, connection| {
+                let user_id = Arc::clone(&self.user_id);
+                Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
+            })
         })
         .await
     }
@@ -435,6 +438,16 @@ impl Plan {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.replay_caught(&mut document)?;
         Ok(document)
+    }
+
+    /// The key of what another transaction may have locked: a login locks its user
+    /// first.
+    fn key(&self) -> String {
+        match (&self.login, &self.source) {
+            (Some(login), _) => format!("user {}", login.user_id()),
+            (None, Source::Row(id)) => id.as_str().to_owned(),
+            (None, Source::Nothing(_)) => self.new_id.as_str().to_owned(),
+        }
     }
 
     pub(in crate::store) fn user(&self) -> Option<Arc<str>> {

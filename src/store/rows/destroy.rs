@@ -42,6 +42,8 @@ impl Writer {
         let deadline = self.set_up.database.deadline();
         let was_alive = serve_until_free(
             &self.set_up,
+            &self.locked,
+            id.as_str(),
             deadline,
             Operation::Destroy,
             |table, connection| Box::pin(destroy_unread(table, connection, id.as_str().to_owned())),
@@ -56,6 +58,8 @@ impl Writer {
         despite_deadlocks(|| {
             serve_until_free(
                 &self.set_up,
+                &self.locked,
+                id.as_str(),
                 deadline,
                 Operation::Destroy,
                 |table, connection| Box::pin(destroy_chain(table, connection, id.clone())),

@@ -137,6 +137,8 @@ impl Writer {
                 let deadline = self.set_up.database.deadline();
                 let undoing = serve_until_free(
                     &self.set_up,
+                    &self.locked,
+                    new_id.as_str(),
                     deadline,
                     Operation::Cycle,
                     |table, connection| {
