@@ -439,7 +439,17 @@ impl Error {
     pub(crate) fn response_started() -> Self {
         Self::new(
             ErrorKind::ResponseStarted,
-            "the response has started, so this change to the session would be lost",
+            "the response has started, or the request was cancelled: \
+             this change to the session would be lost",
+        )
+    }
+
+    /// For a save whose changes a response has taken that nobody waits for any more.
+    pub(crate) fn unanswered() -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            "the request was cancelled while its response saved the session; \
+             the changes may be committed",
         )
     }
 

@@ -588,7 +588,7 @@ impl Session {
     /// If the changes could not be committed. They are dropped, but a
     /// [`destroy`](Self::destroy) is tried again with the response. Of kind
     /// [`Ended`](ErrorKind::Ended) if the session was destroyed meanwhile. If
-    /// the connection was lost during the commit, the kind is
+    /// the request timed out or the connection was lost during the commit, the kind is
     /// [`Unavailable`](ErrorKind::Unavailable), and the changes may be
     /// committed all the same. Of kind [`Reentrant`](ErrorKind::Reentrant) in
     /// [`valid_if`](crate::PgSessionLayer::valid_if): what the check changes is

@@ -94,9 +94,13 @@ pub(crate) struct State {
     farewell: Farewell,
     /// What of it was executed, so that a discard can't take it back.
     executed_farewell: Farewell,
-    /// A row that the application's check refused. It is deleted whatever the
+    /// Rows that the application's check refused. They are deleted whatever the
     /// handler does.
-    refused: Option<Arc<Row>>,
+    refused: Vec<Arc<Row>>,
+    /// Rows that the request's tokens opened, but that the layer's timeouts have
+    /// ended. They are deleted if the request begins a session: its token replaces
+    /// theirs in the browser, and they would count for the user's limit.
+    outlived: Vec<Arc<Row>>,
     /// The row that the request's token opened before the session became read-only.
     /// A destroy still ends that session.
     lost: Option<Arc<Row>>,
@@ -123,7 +127,8 @@ impl State {
             is_ended: false,
             farewell: Farewell::default(),
             executed_farewell: Farewell::default(),
-            refused: None,
+            refused: Vec::new(),
+            outlived: Vec::new(),
             lost: None,
             phase: Phase::Open,
         }
@@ -133,6 +138,12 @@ impl State {
     /// can't change.
     pub(crate) fn without_row(origin: Origin, blank: Arc<Document>) -> Self {
         Self::new(origin, Arc::clone(&blank), blank)
+    }
+
+    /// These rows are replaced by the session that the request begins, if it does.
+    pub(crate) fn replacing(mut self, outlived: Vec<Arc<Row>>) -> Self {
+        self.outlived = outlived;
+        self
     }
 
     /// Must be called before the first change.
@@ -279,8 +290,14 @@ impl State {
             NewId::Login(pending) => pending.data == Data::IsDropped,
             _ => false,
         };
-        let users = [self.user(), self.row().and_then(|row| row.user.as_deref())];
-        let is_another = |user: &str| user != login.user_id();
+        let row_user = |row: Option<&Arc<Row>>| row.and_then(|row| row.user.clone());
+        let users = [
+            self.user().map(Into::into),
+            row_user(self.row()),
+            // Before the session ended or moved, the handler worked for this user.
+            row_user(self.lost.as_ref()),
+        ];
+        let is_another = |user: Arc<str>| *user != *login.user_id();
         if is_dropped || users.into_iter().flatten().any(is_another) {
             login.data = Data::IsDropped;
         }
@@ -386,7 +403,7 @@ impl State {
         self.forget_record();
         let origin = std::mem::replace(&mut self.origin, Origin::New);
         if let Origin::Stored(row, _) | Origin::Moved(row, _) = origin {
-            self.refused = Some(row);
+            self.refused.push(row);
         }
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
@@ -603,6 +620,9 @@ impl State {
     /// outcome is settled belong to the next save.
     pub(crate) fn take_writes(&mut self, timeouts: &Timeouts, touch: Touch) -> PendingWrites {
         let ends_something = self.ends_something();
+        if self.begins_a_session() {
+            self.refused.append(&mut self.outlived);
+        }
         let deletions = self.take_deletions();
         let touch = self.touch_instead_of(touch);
         self.complete();
@@ -634,7 +654,7 @@ impl State {
     }
 
     pub(crate) fn has_deletions(&self) -> bool {
-        self.refused.is_some() || self.is_ended
+        !self.refused.is_empty() || self.is_ended
     }
 
     /// Whether the pending writes destroy a session or replace a token. If they
@@ -645,14 +665,14 @@ impl State {
             Origin::ReadOnly(_) => self.lost.is_some(),
             Origin::New => false,
         };
-        self.refused.is_some() || (self.is_ended && has_row) || self.new_id != NewId::None
+        !self.refused.is_empty() || (self.is_ended && has_row) || self.new_id != NewId::None
     }
 
     /// Takes the rows to delete, and nothing else.
     pub(crate) fn take_deletions(&mut self) -> Deletions {
         let is_executed = self.is_ended && self.new_id != NewId::End;
         Deletions {
-            refused: self.refused.take(),
+            refused: std::mem::take(&mut self.refused),
             farewell: is_executed.then_some(self.farewell),
             ended: self.take_ended(),
         }

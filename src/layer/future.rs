@@ -43,6 +43,16 @@ pin_project! {
         #[pin]
         stage: Stage<F, B>,
     }
+
+    impl<F, B> PinnedDrop for ResponseFuture<F, B> {
+        /// If the handler returned no response, because it was cancelled, panicked or
+        /// failed, nothing saves what its tasks change from now on.
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(session) = this.project().session.take() {
+                session.end_without_response();
+            }
+        }
+    }
 }
 
 pin_project! {

@@ -238,6 +238,14 @@ impl LazySession {
         is_loaded
     }
 
+    /// Closes the session for changes, because no response will save them.
+    pub(crate) fn end_without_response(&self) {
+        self.start_response();
+        if let Some(Ok(session)) = self.looked_at() {
+            session.close_for_changes();
+        }
+    }
+
     /// Whether another application on this machine may have set the cookie of the
     /// request: its token is well-formed and opened no session. Cookies don't know
     /// ports.
@@ -403,6 +411,7 @@ impl Lazy {
         }
         match verdict {
             Opened::Nothing => self.without_row(Origin::New),
+            Opened::Outlived(rows) => self.without_row(Origin::New).replacing(rows),
             Opened::ReadOnly(reason) => self.without_row(Origin::ReadOnly(reason)),
             Opened::Live(row, document) => {
                 let token = ids
@@ -434,7 +443,7 @@ impl Lazy {
         }
         let slack = self.config.store.zone_slack();
         match self.config.timeouts.has_ended(&meta, row.times, slack) {
-            true => Opened::Nothing,
+            true => Opened::Outlived(vec![row]),
             false => Opened::Live(row, document),
         }
     }
@@ -456,6 +465,8 @@ fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
 
 enum Opened {
     Nothing,
+    /// The layer's timeouts have ended them.
+    Outlived(Vec<Arc<Row>>),
     Live(Arc<Row>, Arc<Document>),
     ReadOnly(ReadOnlyReason),
 }
@@ -464,6 +475,11 @@ impl Opened {
     fn beside(self, other: Self) -> Self {
         match (self, other) {
             (Self::Nothing, other) | (other, Self::Nothing) => other,
+            (Self::Outlived(mut rows), Self::Outlived(more)) => {
+                rows.extend(more);
+                Self::Outlived(rows)
+            }
+            (Self::Outlived(_), other) | (other, Self::Outlived(_)) => other,
             (Self::Live(..), Self::Live(..)) => Self::ReadOnly(ReadOnlyReason::Ambiguous),
             (Self::ReadOnly(ReadOnlyReason::Moved { .. }), other)
             | (other, Self::ReadOnly(ReadOnlyReason::Moved { .. })) => other,

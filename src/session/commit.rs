@@ -64,7 +64,7 @@ impl Session {
                 if let Some(change) = last {
                     self.record_last(change, &caller, &mut saving)?;
                 }
-                (false, self.prepare())
+                (false, self.prepare_caught())
             }
         };
         let mut was_discarded = false;
@@ -151,7 +151,7 @@ impl Session {
         };
         let (writes, prepared) = self.close(closing, unreported.is_some());
         // Until the outcome is known. If the future is dropped, it stays unknown.
-        saving.closed = Some(Err(Error::abandoned()));
+        saving.closed = Some(Err(Error::unanswered()));
         let must_hold = prepared.is_err() || unreported.is_some();
         let ends_something = writes.ends_something;
         let cookie = &mut saving.cookie;
@@ -227,6 +227,15 @@ impl Session {
         }
     }
 
+    /// As [`prepare`](Self::prepare). If the hook panics, the changes are dropped, as
+    /// if it had refused them: a response must not save what this save did not.
+    fn prepare_caught(&self) -> Result<(), Error> {
+        catch_unwind(AssertUnwindSafe(|| self.prepare())).unwrap_or_else(|panic| {
+            self.state().forget_changes();
+            resume_unwind(panic)
+        })
+    }
+
     async fn execute(&self, writes: PendingWrites, cookie: &mut CookieChange) -> Result<(), Error> {
         let span = match writes.need_a_statement() {
             true => saving(),
@@ -256,18 +265,19 @@ impl Session {
     /// while it waits, they are still executed.
     async fn delete_rows(&self, rows: Deletions, cookie: &mut CookieChange) -> Result<(), Error> {
         let queue = |row: &Row| self.store().destroy_row(row.id.clone());
-        let refused = rows.refused.map(|row| (queue(&row), row));
+        let refused = rows.refused.into_iter();
+        let refused: Vec<_> = refused.map(|row| (queue(&row), row)).collect();
         let ended = rows.ended.map(|ended| (queue(&ended.row), ended));
         let mut left = Deletions {
             farewell: rows.farewell,
             ..Deletions::default()
         };
         let mut outcome = Ok(());
-        if let Some((deletion, row)) = refused
-            && let Err(error) = deletion.await
-        {
-            left.refused = Some(row);
-            outcome = Err(error);
+        for (deletion, row) in refused {
+            if let Err(error) = deletion.await {
+                left.refused.push(row);
+                outcome = Err(error);
+            }
         }
         if let Some((deletion, row)) = ended {
             match deletion.await {

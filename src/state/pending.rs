@@ -96,8 +96,9 @@ impl Record {
 /// The rows that a request deletes.
 #[derive(Debug, Default)]
 pub(crate) struct Deletions {
-    /// A row that the application's check refused.
-    pub(crate) refused: Option<Arc<Row>>,
+    /// Rows that the application's check refused, or that the layer's timeouts have
+    /// ended and a new session replaces.
+    pub(crate) refused: Vec<Arc<Row>>,
     pub(crate) ended: Option<EndedRow>,
     /// If the handler destroyed a session, even without a row.
     pub(crate) farewell: Option<Farewell>,
@@ -105,7 +106,7 @@ pub(crate) struct Deletions {
 
 impl Deletions {
     pub(crate) fn is_empty(&self) -> bool {
-        self.refused.is_none() && self.ended.is_none()
+        self.refused.is_empty() && self.ended.is_none()
     }
 }
 

@@ -236,12 +236,16 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
         Call::Login {
             user,
             drop_data,
+            end_others,
             expiry: end,
             cookie,
         } => {
             let mut login = Login::new(user_name(*user)).expiry(expiry(*end));
             if *drop_data {
                 login = login.drop_data();
+            }
+            if *end_others {
+                login = login.end_others();
             }
             done(session.login(with_lifetime(login, *cookie)))
         }

@@ -442,6 +442,9 @@ impl Play<'_> {
         loop {
             if gives_up {
                 self.lane.quiet().await;
+                // Nothing outside of the session shows that its save is settled, a moment
+                // after the commit.
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
             self.since(began_save, request);
             let rows = self.look(&[request]).await?;
@@ -661,7 +664,6 @@ impl Play<'_> {
         if layer >= self.model.layers()
             || !calls::is_there(call)
             || !self.model.is_loaded(request, layer)
-            || !self.model.requests[&request].is_answered
         {
             return Ok(());
         }

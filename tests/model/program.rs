@@ -231,6 +231,9 @@ pub(crate) enum Call {
     Login {
         user: u8,
         drop_data: bool,
+        /// Not in the programs of former versions.
+        #[serde(default)]
+        end_others: bool,
         expiry: ExpiryChoice,
         cookie: CookieChoice,
     },
@@ -663,6 +666,7 @@ impl Draft<'_> {
         Call::Login {
             user: self.random.weighted(&[(4, 0), (1, 1)]),
             drop_data: self.random.one_in(5),
+            end_others: self.random.one_in(6),
             expiry: match self.random.one_in(6) {
                 true => self.expiry(),
                 false => ExpiryChoice::Default,

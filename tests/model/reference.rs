@@ -189,7 +189,11 @@ enum Origin {
 enum Id {
     Stays,
     Cycles,
-    LogsIn { user: String, drops: bool },
+    LogsIn {
+        user: String,
+        drops: bool,
+        ends_others: bool,
+    },
     Ends,
 }
 
@@ -211,6 +215,8 @@ struct View {
     doomed: Option<(RowNo, Document, Option<String>)>,
     /// To be deleted as `valid_if` said so.
     refused: Option<RowNo>,
+    /// Ended by the timeouts of the request's layer. A new session replaces them.
+    outlived: Vec<RowNo>,
     /// The handler called `destroy` or `logout`.
     asked: bool,
     /// And that was saved.
@@ -250,6 +256,7 @@ struct Debt {
     version: u64,
     doomed: Option<(RowNo, Document, Option<String>)>,
     refused: Option<RowNo>,
+    outlived: Vec<RowNo>,
     /// Its outcome must be known, so it is compared with the row as it is.
     is_confirmed: bool,
 }
@@ -295,6 +302,7 @@ pub(crate) struct Model {
     pub(crate) asked: usize,
     /// Whether several requests end at the same moment.
     pub(crate) is_crowded: bool,
+    is_crossed: bool,
     /// Whether rows are inserted only after the store has given up.
     pub(crate) is_late: bool,
 }
@@ -491,6 +499,7 @@ impl View {
             },
             doomed: None,
             refused: None,
+            outlived: Vec::new(),
             asked: false,
             has_ended: false,
             is_closed: false,
@@ -655,6 +664,7 @@ impl View {
             version: self.version,
             doomed: self.doomed.take(),
             refused: self.refused.take(),
+            outlived: self.outlived.clone(),
             is_confirmed: false,
         }
     }
@@ -674,6 +684,7 @@ impl Model {
             choices: Vec::new(),
             asked: 0,
             is_crowded: false,
+            is_crossed: false,
             is_late: false,
         }
     }
@@ -772,11 +783,11 @@ impl Model {
             // Of several cookies of one name Koa takes the first.
             tokens.truncate(1);
         }
-        let (mut live, mut moved) = (Vec::new(), None);
+        let (mut live, mut outlived, mut moved) = (Vec::new(), Vec::new(), None);
         for token in &tokens {
             let Token::Of(row) = token else { continue };
             match self.state(*row) {
-                State::Live if self.has_timed_out(*row, request) => {}
+                State::Live if self.has_timed_out(*row, request) => outlived.push(*row),
                 State::Live => live.push(*row),
                 State::Forwards {
                     age: Age::Fresh, ..
@@ -793,7 +804,11 @@ impl Model {
             _ if well_formed > 4 => {
                 View::new(Origin::Ambiguous, Document::blank(), None, had_cookie)
             }
-            ([], None) => View::new(Origin::New, Document::blank(), None, had_cookie),
+            ([], None) => {
+                let mut view = View::new(Origin::New, Document::blank(), None, had_cookie);
+                view.outlived = outlived;
+                view
+            }
             ([], Some(row)) => View::new(Origin::Moved(row), Document::blank(), None, had_cookie),
             ([row], _) => {
                 let stored = &self.rows[row.0];
@@ -1157,12 +1172,23 @@ impl Model {
     }
 
     fn pay_new(&mut self, debt: Debt, cookie: &mut Cookie) -> Result<Settled, Failure> {
-        if let Id::LogsIn { user, .. } = &debt.id {
-            return self.begin_with_login(debt.document, user, cookie);
-        }
         let is_empty = debt.record.is_empty() || debt.document.values.is_empty();
-        if is_empty && !debt.keep {
+        let logs_in = matches!(debt.id, Id::LogsIn { .. });
+        if is_empty && !debt.keep && !logs_in {
             return Ok(debt.unchanged());
+        }
+        for row in &debt.outlived {
+            self.destroy_row(*row);
+        }
+        if let Id::LogsIn {
+            user, ends_others, ..
+        } = &debt.id
+        {
+            // Another login can come between their end and this one.
+            self.is_crossed = !debt.outlived.is_empty();
+            let begun = self.begin_with_login(debt.document, user, *ends_others, cookie);
+            self.is_crossed = false;
+            return begun;
         }
         self.in_time()?;
         let row = self.add_row(debt.document.clone(), None, None);
@@ -1179,12 +1205,16 @@ impl Model {
         &mut self,
         document: Document,
         user: &str,
+        ends_others: bool,
         cookie: &mut Cookie,
     ) -> Result<Settled, Failure> {
-        self.check_limit(user, None)?;
-        self.end_surplus_if_late(user, None);
+        if !ends_others {
+            self.check_limit(user, None)?;
+        }
+        self.end_if_late(user, ends_others, None);
         self.in_time()?;
         let row = self.add_row(document.clone(), Some(user.to_owned()), None);
+        self.end_others_of(user, ends_others, row);
         self.enforce_limit(user, Some(row));
         *cookie = self.set_cookie(row);
         Ok(Settled {
@@ -1277,6 +1307,8 @@ impl Model {
         })?;
         self.rows[target.0].document = document.clone();
         if target != row {
+            // The row was written, as far as the requests are concerned that opened it.
+            self.rows[target.0].version += 1;
             // It goes on with what it loaded, and its own changes.
             return Ok(debt.unchanged());
         }
@@ -1294,16 +1326,23 @@ impl Model {
 
     fn reissue(&mut self, row: RowNo, debt: Debt, cookie: &mut Cookie) -> Result<Settled, Failure> {
         let login = match &debt.id {
-            Id::LogsIn { user, drops } => Some((user.clone(), *drops)),
+            Id::LogsIn {
+                user,
+                drops,
+                ends_others,
+            } => Some((user.clone(), *drops, *ends_others)),
             _ => None,
         };
+        let ends_others = login.as_ref().is_some_and(|(.., ends_others)| *ends_others);
         match (self.state(row).clone(), login) {
             (State::Live, login) => {
                 let mut document = self.rows[row.0].document.clone();
                 replay(&debt.record, &mut document)?;
                 let (user, drops, created) = match login {
-                    Some((user, drops)) => {
-                        self.check_limit(&user, Some(row))?;
+                    Some((user, drops, _)) => {
+                        if !ends_others {
+                            self.check_limit(&user, Some(row))?;
+                        }
                         (Some(user), drops, None)
                     }
                     None => (
@@ -1318,7 +1357,7 @@ impl Model {
                     self.move_row(row, None);
                 }
                 if let (Some(user), None) = (&user, created) {
-                    self.end_surplus_if_late(user, Some(row));
+                    self.end_if_late(user, ends_others, Some(row));
                 }
                 self.in_time()?;
                 let new = self.add_row(document.clone(), user.clone(), created);
@@ -1329,6 +1368,7 @@ impl Model {
                 if created.is_none()
                     && let Some(user) = &user
                 {
+                    self.end_others_of(user, ends_others, new);
                     self.enforce_limit(user, Some(new));
                 }
                 *cookie = self.set_cookie(new);
@@ -1344,7 +1384,7 @@ impl Model {
                     age: Age::Fresh | Age::Stale,
                     ..
                 },
-                Some((user, drops)),
+                Some((user, drops, _)),
             ) => {
                 // What it would return was committed nowhere.
                 if debt.is_confirmed {
@@ -1357,7 +1397,7 @@ impl Model {
                     Fate::Nowhere if self.either() => return Err(self.ended(row)),
                     Fate::Ended | Fate::Nowhere | Fate::Lives => {}
                 }
-                self.begin_with_login(debt.document, &user, cookie)
+                self.begin_with_login(debt.document, &user, ends_others, cookie)
             }
             _ => Err(self.ended(row)),
         }
@@ -1469,7 +1509,8 @@ impl Model {
 
     fn check_limit(&mut self, user: &str, moved: Option<RowNo>) -> Result<(), Failure> {
         // Another login can come between a refused row's end and this login.
-        let is_crossed = self.is_crowded && self.options.valid_if;
+        let is_crossed = self.is_crossed || self.options.valid_if;
+        let is_crossed = self.is_crowded && is_crossed;
         if is_crossed && matches!(self.options.limit, Limit::Refuse(_)) && self.either() {
             return Err(failure(ErrorKind::SessionLimit));
         }
@@ -1481,8 +1522,22 @@ impl Model {
         }
     }
 
+    fn end_others_of(&mut self, user: &str, ends_others: bool, but: RowNo) {
+        if ends_others {
+            for row in self.others(user, Some(but)) {
+                self.rows[row.0].state = State::Deleted;
+            }
+        }
+    }
+
     /// What a login that is undone has ended does not come back.
-    fn end_surplus_if_late(&mut self, user: &str, but: Option<RowNo>) {
+    fn end_if_late(&mut self, user: &str, ends_others: bool, but: Option<RowNo>) {
+        if self.is_late && ends_others && self.either() {
+            for row in self.others(user, but) {
+                self.rows[row.0].state = State::Deleted;
+            }
+            return;
+        }
         if self.is_late && matches!(self.options.limit, Limit::EndOldest(_)) && self.either() {
             self.enforce_limit(user, but);
         }
@@ -1502,6 +1557,11 @@ impl Model {
     /// The request ends without a response.
     pub(crate) fn vanish(&mut self, request: u8) {
         self.requests.get_mut(&request).expect("begun").is_open = false;
+        for layer in 0..self.layers() {
+            if self.is_loaded(request, layer) {
+                self.view(request, layer).is_closed = true;
+            }
+        }
     }
 
     pub(crate) fn end_too_late(&mut self, request: u8) -> Response {
@@ -1841,9 +1901,13 @@ impl View {
             Call::Login {
                 user,
                 drop_data,
+                end_others,
                 expiry,
                 cookie,
-            } => self.log_in(*user, *drop_data, *expiry, *cookie, has_users, format),
+            } => {
+                let options = (*drop_data, *end_others);
+                self.log_in(*user, options, *expiry, *cookie, has_users, format)
+            }
             Call::Logout | Call::Destroy => {
                 self.destroy();
                 done()
@@ -1902,7 +1966,7 @@ impl View {
     fn log_in(
         &mut self,
         user: u8,
-        drop_data: bool,
+        (drop_data, end_others): (bool, bool),
         expiry: ExpiryChoice,
         cookie: CookieChoice,
         has_users: bool,
@@ -1913,6 +1977,14 @@ impl View {
         }
         let user = user_name(user);
         let is_dropped = matches!(self.id, Id::LogsIn { drops: true, .. });
+        let ends_others = match &self.id {
+            Id::LogsIn {
+                user: pending,
+                ends_others: true,
+                ..
+            } if *pending == user => true,
+            _ => end_others,
+        };
         let users = [self.user(), self.user.clone()];
         let may_log_in = self.id != Id::Ends;
         let is_another = users.into_iter().flatten().any(|known| known != user);
@@ -1927,7 +1999,11 @@ impl View {
         }
         // The logout that this request can't execute stays.
         if may_log_in {
-            self.id = Id::LogsIn { user, drops };
+            self.id = Id::LogsIn {
+                user,
+                drops,
+                ends_others,
+            };
         }
         done()
     }

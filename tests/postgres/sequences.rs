@@ -2,11 +2,13 @@
 //! waited for: each of these was a way to break a promise.
 
 use std::{
-    future::ready,
+    future::{Future as _, poll_fn, ready},
+    num::NonZeroU32,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -20,7 +22,7 @@ use axum::{
     routing::get,
 };
 use axum_pg_session::{
-    CookieLifetime, Error, ErrorKind, Expiry, FailurePolicy, Key, LazySession, Login,
+    AtLimit, CookieLifetime, Error, ErrorKind, Expiry, FailurePolicy, Key, LazySession, Login,
     PgSessionLayer, PgSessionStore, Session, SessionId, SiteData,
 };
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
@@ -1900,4 +1902,134 @@ async fn a_change_that_an_older_row_refuses_follows_the_session() {
     assert_eq!(answers[0].status, 200);
     assert_eq!(answers[1].status, 503);
     assert!(answers[1].headers.contains_key("retry-after"));
+}
+
+const FIFTEEN_MINUTES: Duration = Duration::from_mins(15);
+
+/// No session was used for this long.
+async fn idle(site: &Site, time: &str) {
+    let sql = format!(
+        "UPDATE TABLE SET expiry = expiry - interval '{time}',
+                          last_seen = last_seen - interval '{time}'"
+    );
+    site.rows().execute(&sql).await;
+}
+
+#[tokio::test]
+async fn a_session_that_a_lowered_timeout_ended_does_not_count_for_the_users_limit() {
+    let site = Site::new().await;
+    let store = site.elsewhere().await;
+    let store = store.max_sessions_per_user(NonZeroU32::MIN, AtLimit::Refuse);
+    let sign_in = async |session: Session| session.login("alice");
+    let long = PgSessionLayer::new(store.clone()).idle_timeout(Duration::from_hours(30 * 24));
+    let mut browser = Browser::new(&app_with(long, sign_in));
+    assert_eq!(browser.get("/page").await.status, 200);
+    idle(&site, "10 days").await;
+
+    let short = PgSessionLayer::new(store).idle_timeout(FIFTEEN_MINUTES);
+    let mut browser = browser.at(&app_with(short, sign_in));
+    assert_eq!(browser.get("/keys").await.body, "");
+    assert_eq!(site.rows().count().await, 1, "a visit alone ends nothing");
+    assert_eq!(browser.get("/page").await.status, 200);
+    assert_eq!(site.rows().count().await, 1, "the new session replaces it");
+}
+
+#[tokio::test]
+async fn a_session_that_a_lowered_timeout_ended_leaves_no_row_that_nothing_opens() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&app(site.layer()));
+    browser.get("/insert/a/1").await;
+    idle(&site, "1 hour").await;
+    let short = site.layer().idle_timeout(FIFTEEN_MINUTES);
+    browser.at(&app(short)).get("/insert/b/2").await;
+    assert_eq!(site.rows().text().await, r#"{"b":"2"}"#);
+}
+
+/// A visitor leaves, or the handler fails, while a task of it still holds the
+/// session.
+#[tokio::test]
+async fn a_task_that_outlives_its_cancelled_request_is_told_that_nothing_saves_its_changes() {
+    for is_loaded_before in [true, false] {
+        let (site, browser) = visited().await;
+        let left = Arc::new(Mutex::new(None));
+        let handed_over = Arc::clone(&left);
+        let visit = UnderWay::begin(&browser, "/page", |gate| {
+            site.app_with(async move |session: LazySession| {
+                if is_loaded_before {
+                    session.load().await.expect("a session");
+                }
+                *handed_over.lock().expect("no panic") = Some(session);
+                gate.pass().await;
+            })
+        })
+        .await;
+        visit.answer.abort();
+        assert!(visit.answer.await.is_err());
+        let session = left
+            .lock()
+            .expect("no panic")
+            .take()
+            .expect("the handler ran");
+        let session = session.load().await.expect("a load");
+        let late = [
+            session.insert("b", 2),
+            session.login("mallory"),
+            session.logout(),
+            session.save().await,
+            session.take::<u8>("a").await.map(drop),
+        ];
+        for outcome in late {
+            let kind = outcome.expect_err("nothing saves it").kind();
+            assert_eq!(kind, ErrorKind::ResponseStarted);
+        }
+        assert_eq!(browser.peek("/keys").await.body, "a");
+    }
+}
+
+#[tokio::test]
+async fn data_of_a_user_whose_session_ended_does_not_enter_the_login_of_another() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&site.app_with(async |session: Session| session.login("alice")));
+    browser.get("/page").await;
+    let visit = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            session.insert("a", 1)?;
+            gate.pass().await;
+            let mut save = Box::pin(session.save());
+            let is_in_flight =
+                poll_fn(|context| Poll::Ready(save.as_mut().poll(context).is_pending()));
+            assert!(is_in_flight.await);
+            session.insert("draft", "alice's")?;
+            let error = save.await.expect_err("the session ended");
+            assert_eq!(error.kind(), ErrorKind::Ended);
+            session.login("bob")
+        })
+    })
+    .await;
+    site.store
+        .user("alice")
+        .destroy_all()
+        .await
+        .expect("an end");
+    assert_eq!(visit.finish().await.status, 200);
+    assert_eq!(site.rows().text().await, "{}");
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_drops_the_changes_of_its_save() {
+    let (site, browser) = visited().await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let layer = site.layer().before_save(move |_| {
+        assert!(
+            calls.fetch_add(1, Ordering::Relaxed) > 0,
+            "the first one panics"
+        );
+        Ok(())
+    });
+    let page = app_with(layer, async |session: Session| {
+        let taking = tokio::spawn(async move { session.take::<String>("a").await });
+        assert!(taking.await.expect_err("a panic").is_panic());
+    });
+    assert_eq!(browser.at(&page).peek("/page").await.status, 200);
+    assert_eq!(browser.peek("/keys").await.body, "a");
 }

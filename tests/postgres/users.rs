@@ -705,7 +705,7 @@ async fn a_new_id_is_no_escape_from_a_login_that_ends_the_others() {
     let answer = late.answered().await;
     assert_eq!(answer.status, 200);
     let (this, login) = login.await.expect("no panic");
-    assert_eq!(login.status, 200);
+    assert_eq!(login.status, 200, "{:?}", login.error);
     let mut other = other;
     other.accept(&answer);
     assert_eq!(user(&site, &other).await, "");

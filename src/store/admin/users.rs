@@ -151,7 +151,8 @@ impl UserSessions {
     /// Ends the session of this handle, and says whether it did: not where it
     /// ended already, and not where it is another user's.
     ///
-    /// A session that got a new id since the handle was listed ends too.
+    /// A session that got a new id since the handle was listed ends too, except in
+    /// Koa's format, which keeps no old ids: there this returns `false`.
     ///
     /// # Errors
     ///
