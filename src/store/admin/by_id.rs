@@ -24,7 +24,7 @@ impl PgSessionStore {
     /// user's id too.
     ///
     /// A login of another user ends what the handle stood for, also the first
-    /// login of an anonymous session, and so does [`Login::drop_data`]. The
+    /// login of an anonymous session, and so does [`Login::discard_data`]. The
     /// application reads the session for the client that opened the socket. That
     /// can be an attacker who planted the token before the login.
     ///
@@ -52,15 +52,15 @@ impl PgSessionStore {
     /// # let database = dev_postgres::test_database().await?;
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
-    /// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
-    /// ada.given(|session| session.login("ada")).await?;
+    /// let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    /// ada.with_session(|session| session.login("ada")).await?;
     /// let mut id = ada.session().await?.id().expect("it is stored");
     ///
-    /// ada.given(|session| session.cycle_id()).await?;
+    /// ada.with_session(|session| session.cycle_id()).await?;
     /// assert!(is_signed_in(&store, &mut id).await?);
     /// assert_eq!(ada.session().await?.id(), Some(id.clone()));
     ///
-    /// ada.given(|session| session.logout()).await?;
+    /// ada.with_session(|session| session.logout()).await?;
     /// assert!(!is_signed_in(&store, &mut id).await?);
     /// # Ok(()) }
     /// ```
@@ -72,7 +72,7 @@ impl PgSessionStore {
     ///
     /// [`cycle_id`]: crate::Session::cycle_id
     /// [`login`]: crate::Session::login
-    /// [`Login::drop_data`]: crate::Login::drop_data
+    /// [`Login::discard_data`]: crate::Login::discard_data
     /// [`PgSessionLayer::touch`]: crate::PgSessionLayer::touch
     pub async fn load(&self, id: &SessionId) -> Result<Option<StoredSession>, Error> {
         let row = self.row_behind(id).await?;

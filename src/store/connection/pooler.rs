@@ -53,7 +53,7 @@ impl Database {
             Ok(Ok(Found::MixedUp)) => Err(Error::new(
                 ErrorKind::Setup,
                 "a pooler in transaction mode stands before Postgres and does not keep track of \
-                 prepared statements; set PgSessionStore::transaction_pooler",
+                 prepared statements; set PgSessionStore::behind_transaction_pooler",
             )),
             Ok(Ok(Found::KeptApart)) => Ok(Pooling::Transaction),
             // Or no second connection is to be had, so nothing can be told.
