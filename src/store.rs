@@ -35,7 +35,7 @@ pub use table::report::TableReport;
 
 use connection::{
     connecting::{prepared, why},
-    executor::Database,
+    executor::{Database, Transactions},
     pool::Connections,
     primary::Primary,
     transaction::Isolation,
@@ -188,6 +188,7 @@ impl PgSessionStore {
             timeout: TIMEOUT,
             pooling: Pooling::default(),
             isolation: Isolation::default(),
+            transactions: Transactions::default(),
             meter: Arc::default(),
         };
         Self::build(SetUp::new(database), Creation::WhenMissing)

@@ -5,7 +5,7 @@ use std::{
     future::pending,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::store::connection::{
     connecting::{explained, fault},
+    pooler::{Comparisons, Peer},
     primary::Primary,
     probe::{Backend, Probe, ask, probe},
     round_trip::RoundTrip,
@@ -52,8 +53,7 @@ pub(in crate::store) struct Way {
     pub(in crate::store) primary: Option<Arc<Primary>>,
     /// Where the pool is the store's own.
     pub(in crate::store) own: Option<Arc<Own>>,
-    /// Whether each connection has a process of the server to itself.
-    is_direct: AtomicBool,
+    comparisons: Mutex<Comparisons>,
     round_trip: RoundTrip,
 }
 
@@ -111,18 +111,20 @@ impl Way {
             pool,
             primary,
             own,
-            is_direct: AtomicBool::new(false),
+            comparisons: Mutex::default(),
             round_trip: RoundTrip::default(),
         }
     }
 
-    pub(in crate::store) fn is_direct(&self) -> bool {
-        self.is_direct.load(Relaxed)
+    pub(in crate::store) fn comparisons(&self) -> MutexGuard<'_, Comparisons> {
+        self.comparisons
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was noticed.
-    pub(in crate::store) fn set_direct(&self, is_direct: bool) {
-        self.is_direct.store(is_direct, Relaxed);
+    /// Whether each connection has a process of the server to itself.
+    pub(in crate::store) fn is_direct(&self) -> bool {
+        self.comparisons().peer() == Peer::Server
     }
 
     /// Tries for as long as the caller waits, so that a server that comes back in
