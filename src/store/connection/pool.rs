@@ -203,6 +203,11 @@ impl Connections {
         self.0.waiting.acquire().await.ok()
     }
 
+    /// Whether [`wait_for_a_row`](Self::wait_for_a_row) would return at once.
+    pub(in crate::store) fn have_places_for_rows(&self) -> bool {
+        self.0.waiting.available_permits() > 0
+    }
+
     /// Ends the statement of this backend as soon as it waits for a locked row.
     pub(in crate::store) fn watch(&self, backend: Backend) -> Option<Watched> {
         let is_direct = self.0.way.is_direct();
