@@ -104,7 +104,8 @@ impl PgSessionStore {
     /// `idle_in_transaction_session_timeout` on its connections: one second more
     /// than [`timeout`](Self::timeout), and at least 6 seconds. It also sets a
     /// `client_connection_check_interval` of one second. With these limits the
-    /// server ends the statements of a killed process. Limits that are already set
+    /// server ends the statements of a killed process. A longer `timeout` raises them
+    /// also on connections that are open. Limits that are already set
     /// on the server, the database or the role take precedence. Behind a pooler in
     /// transaction mode, the store sets none.
     ///

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Browser, Site, app,
+    Answer, Browser, Site, app, execute,
     page::{PATIENCE, app_with, until},
     proxy::Proxy,
     texts, visit,
@@ -76,6 +76,37 @@ async fn changes_whose_time_is_up_are_not_made_when_the_lock_is_released() {
     until(async || texts(&site.pool, waiting).await == ["0"]).await;
     lock.rollback().await.expect("a lock given back");
     assert_eq!(browser.get("/increment/n").await.body, "2");
+}
+
+/// On the server, for the statements of a pool of the store's own, as a trigger of
+/// the table sees them. The connections were made with the default.
+#[tokio::test]
+async fn a_longer_timeout_also_raises_the_limits_of_connections_that_are_open() {
+    let site = Site::without_table().await;
+    site.set_isolation("read committed").await;
+    let store = PgSessionStore::connect(site.database.url())
+        .await
+        .expect("a connection");
+    store.migrate().await.expect("a table");
+    execute(
+        &site.pool,
+        "CREATE TABLE seen (limits text);
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO seen VALUES (current_setting('statement_timeout') || ' '
+                 || current_setting('lock_timeout') || ' '
+                 || current_setting('idle_in_transaction_session_timeout'));
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER see BEFORE INSERT ON session FOR EACH ROW EXECUTE FUNCTION see()",
+    )
+    .await;
+    for (seconds, limit) in [(2, "6s"), (30, "31s"), (45, "46s"), (30, "46s")] {
+        let store = store.clone().timeout(Duration::from_secs(seconds));
+        let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
+        assert_eq!(browser.get("/increment/n").await.status, 200);
+        let seen = texts(&site.pool, "DELETE FROM seen RETURNING limits").await;
+        assert_eq!(seen, [format!("{limit} {limit} {limit}")]);
+    }
 }
 
 /// Each attempt at a row that is still locked keeps the others waiting for a moment

@@ -65,7 +65,9 @@ pub(in crate::store) struct Way {
 /// They are set together with the [`probe`], which costs no round trip, rather
 /// than as startup parameters, which a pooler refuses and which would win over
 /// what is set for the role. A limit that is set already is left alone, as are
-/// all behind a pooler, whose connections are lent to other clients.
+/// all behind a pooler, whose connections are lent to other clients. What was set
+/// here is kept in parameters of the prefix `axum_pg_session`: a longer timeout
+/// raises it also on connections that are open.
 pub(in crate::store) struct Own {
     /// The longest timeout of the stores that share the pool, in milliseconds.
     longest: AtomicU64,
@@ -86,13 +88,14 @@ impl Own {
         Arc::new(own)
     }
 
-    /// Leaves statements this long, at least.
-    pub(in crate::store) fn lasts(&self, timeout: Duration) {
+    /// Leaves statements this long, at least. Returns whether that is longer than
+    /// before.
+    pub(in crate::store) fn lasts(&self, timeout: Duration) -> bool {
         let limit = (timeout + AFTER_THE_DEADLINE).as_millis();
         // The largest that Postgres takes.
         let limit = limit.min(i32::MAX.unsigned_abs().into());
-        self.longest
-            .fetch_max(u64::try_from(limit).unwrap_or(u64::MAX), Relaxed);
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        self.longest.fetch_max(limit, Relaxed) < limit
     }
 
     fn probe(&self) -> String {

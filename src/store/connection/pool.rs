@@ -127,8 +127,12 @@ impl Connections {
 
     /// The server is to leave statements this long.
     pub(in crate::store) fn last(&self, timeout: Duration) {
-        if let Some(own) = &self.0.way.own {
-            own.lasts(timeout);
+        if let Some(own) = &self.0.way.own
+            && own.lasts(timeout)
+            && Handle::try_current().is_ok()
+        {
+            // What is kept has the limits of before.
+            self.forget();
         }
     }
 
