@@ -35,7 +35,7 @@ pub use table::report::TableReport;
 
 use connection::{
     connecting::{prepared, why},
-    executor::Database,
+    executor::{Database, Transactions},
     pool::Connections,
     primary::Primary,
     transaction::Isolation,
@@ -104,7 +104,8 @@ impl PgSessionStore {
     /// `idle_in_transaction_session_timeout` on its connections: one second more
     /// than [`timeout`](Self::timeout), and at least 6 seconds. It also sets a
     /// `client_connection_check_interval` of one second. With these limits the
-    /// server ends the statements of a killed process. Limits that are already set
+    /// server ends the statements of a killed process. A longer `timeout` raises them
+    /// also on connections that are open. Limits that are already set
     /// on the server, the database or the role take precedence. Behind a pooler in
     /// transaction mode, the store sets none.
     ///
@@ -188,6 +189,7 @@ impl PgSessionStore {
             timeout: TIMEOUT,
             pooling: Pooling::default(),
             isolation: Isolation::default(),
+            transactions: Transactions::default(),
             meter: Arc::default(),
         };
         Self::build(SetUp::new(database), Creation::WhenMissing)

@@ -69,6 +69,44 @@ async fn a_list_shows_each_session_with_its_device_and_times() {
     assert_eq!(count(&site, "alice").await, 2);
 }
 
+/// In a process that only administers, no request repeats the statement before.
+#[tokio::test]
+async fn a_changed_type_of_the_id_costs_no_call_from_outside_of_requests() {
+    let site = Site::new().await;
+    let store = PgSessionStore::new(crate::support::site::pool(site.database.url(), 2).await);
+    let alice = store.user("alice");
+    let list = async |_: &Browser| alice.list().await.map(|list| list.len() as u64);
+    let destroy_all = async |_: &Browser| alice.destroy_all().await;
+    let destroy_others = async |this: &Browser| alice.destroy_others(&handle(this).await).await;
+    let destroy_everyone = async |_: &Browser| store.destroy_everyone().await;
+    let alter = async |to: &str| {
+        execute(
+            &site.pool,
+            &format!("ALTER TABLE session ALTER id TYPE {to}"),
+        )
+        .await;
+    };
+    macro_rules! survives {
+        ($call:ident, $sessions:literal) => {
+            store.destroy_everyone().await.expect("an end");
+            for change in [None, Some("character varying"), Some("text")] {
+                signed_in(&site, "alice").await;
+                let this = signed_in(&site, "alice").await;
+                if let Some(to) = change {
+                    alter(to).await;
+                }
+                let sessions = $call(&this).await;
+                assert_eq!(sessions.expect(stringify!($call)), $sessions);
+                store.destroy_everyone().await.expect("an end");
+            }
+        };
+    }
+    survives!(list, 2);
+    survives!(destroy_all, 2);
+    survives!(destroy_others, 1);
+    survives!(destroy_everyone, 2);
+}
+
 #[tokio::test]
 async fn an_expired_session_is_neither_listed_nor_counted() {
     let site = Site::new().await;

@@ -481,10 +481,10 @@ impl UserSessions {
 
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
         self.store
-            .ask(|table, connection| self.of_the_user(table, connection, question))
+            .ask(|table, connection| self.of_the_user(table, connection, &question))
             .await
     }
 
