@@ -19,6 +19,7 @@ use crate::{
 pub(crate) mod admin;
 mod batch;
 mod connection;
+mod layers;
 mod requests;
 mod rows;
 mod sql;
@@ -41,6 +42,7 @@ use connection::{
     transaction::Isolation,
     url::Hosts,
 };
+use layers::Layers;
 use rows::{Writer, queue::SessionQueues};
 use sql::Pooling;
 use table::handle::SetUp;
@@ -72,6 +74,8 @@ pub struct PgSessionStore {
     /// Closed when the application has dropped the last clone of the store, and
     /// of all stores that were built from it. That ends the reaper.
     in_use: Arc<watch::Sender<()>>,
+    /// The layers of this store, and of all stores that were built from it.
+    layers: Arc<Layers>,
 }
 
 struct Shared {
@@ -204,6 +208,7 @@ impl PgSessionStore {
             }),
             realm: Realm::default(),
             in_use: Arc::new(watch::Sender::new(())),
+            layers: Arc::default(),
         }
     }
 
@@ -212,6 +217,7 @@ impl PgSessionStore {
         Self {
             realm: self.realm,
             in_use: self.in_use,
+            layers: self.layers,
             ..Self::build(set_up, creation)
         }
     }
@@ -268,6 +274,10 @@ impl PgSessionStore {
         self.within(realm)
     }
 
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
     pub(crate) fn own_realm(&self) -> &Realm {
         &self.realm
     }
@@ -285,7 +295,9 @@ impl PgSessionStore {
     ///
     /// A realm is not needed to keep tokens apart: a token opens nothing in a
     /// layer with another [cookie name](crate::PgSessionLayer::cookie_name). Use
-    /// it if the areas have different users.
+    /// it if the areas have different users. The realm is part of the default name
+    /// of the cookie, as in `__Host-id-admin`, so that the cookies of two areas don't
+    /// replace each other.
     ///
     /// The name stands before the ids in the table, as `admin:…` in `id` and as
     /// `admin`, U+001F and the user's id in `user_id`. So a foreign key from
@@ -302,7 +314,7 @@ impl PgSessionStore {
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
     /// let admin = store.clone().realm("admin");
-    /// let layer = PgSessionLayer::new(admin.clone()).cookie_name("__Host-admin");
+    /// let layer = PgSessionLayer::new(admin.clone());
     ///
     /// let ada = TestVisitor::of(&layer);
     /// ada.given(|session| session.login("1")).await?;

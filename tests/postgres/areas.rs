@@ -4,11 +4,11 @@
 use axum::{
     Router,
     body::Body,
-    http::{Request, header},
+    http::{HeaderName, HeaderValue, Request, header},
 };
-use axum_pg_session::{ErrorKind, Koa, PgSessionLayer, Session};
+use axum_pg_session::{ErrorKind, HeaderTransport, Koa, PgSessionLayer, Session};
 
-use crate::support::{Answer, Browser, Site, app, page::app_with, site::pages};
+use crate::support::{Answer, Browser, Site, app, log::Log, page::app_with, site::pages};
 
 /// Signs in as user 1 and returns the token.
 async fn sign_in(layer: PgSessionLayer) -> Browser {
@@ -40,6 +40,119 @@ async fn a_token_opens_nothing_in_another_area_whatever_its_cookie_is_called() {
 }
 
 #[tokio::test]
+async fn two_layers_that_share_sessions_by_accident_are_logged_once() {
+    let site = Site::new().await;
+    let warnings = |layers: &[PgSessionLayer]| {
+        let log = Log::keep();
+        for layer in layers {
+            drop(app(layer.clone()));
+        }
+        log.text().matches("share their sessions").count()
+    };
+    let first = site.layer();
+    assert_eq!(warnings(&[first.clone(), first.clone()]), 0);
+    // Built again, and a changed clone.
+    let second = site.layer();
+    let shop = first.clone().cookie_path("/shop");
+    assert_eq!(warnings(&[second.clone(), second, site.layer()]), 1);
+    let admin = shop.clone().cookie_path("/admin");
+    assert_eq!(warnings(&[shop.clone(), admin, shop]), 1);
+    // What makes them two areas.
+    let separate = [
+        first.cookie_name("__Host-admin"),
+        PgSessionLayer::new(site.store.clone().realm("admin")),
+        PgSessionLayer::new(site.store.clone().table("other")),
+        site.layer().transport(HeaderTransport::new(SHOP)),
+        site.layer().transport(HeaderTransport::new(ADMIN)),
+    ];
+    assert_eq!(warnings(&separate), 0);
+    let again = site.layer().transport(HeaderTransport::new(ADMIN));
+    assert_eq!(warnings(&[again]), 1);
+    // A store that was built anew from this one is the same store.
+    let changed = site.store.timeout(std::time::Duration::from_secs(3));
+    let changed = PgSessionLayer::new(changed).cookie_name("__Host-admin");
+    assert_eq!(warnings(&[changed]), 1);
+}
+
+#[tokio::test]
+async fn a_layer_that_replaces_one_that_is_gone_is_not_logged() {
+    let site = Site::new().await;
+    let log = Log::keep();
+    drop(site.app());
+    drop(site.app());
+    assert!(!log.text().contains("share their sessions"));
+}
+
+#[tokio::test]
+async fn the_default_cookies_of_two_realms_do_not_replace_each_other() {
+    let site = Site::new().await;
+    let admin = PgSessionLayer::new(site.store.clone().realm("admin"));
+    for secure in [true, false] {
+        let areas = [site.layer(), admin.clone()].map(|layer| layer.secure(secure));
+        let mut browser = Browser::new(&app(areas[0].clone()));
+        for (layer, value) in areas.iter().zip(["shop", "admin"]) {
+            browser = browser.at(&app(layer.clone()));
+            browser.get(&format!("/insert/area/{value}")).await;
+        }
+        assert_eq!(browser.jar.len(), 2, "{:?}", browser.jar);
+        assert!(browser.jar[1].0.ends_with("-admin"), "{:?}", browser.jar);
+        for (layer, value) in areas.into_iter().zip(["\"shop\"", "\"admin\""]) {
+            assert_eq!(browser.at(&app(layer)).peek("/get/area").await.body, value);
+        }
+    }
+    let name = |layer: PgSessionLayer| async {
+        let mut browser = Browser::new(&app(layer));
+        browser.get("/insert/a/1").await;
+        browser.jar[0].0.clone()
+    };
+    assert_eq!(name(admin.clone().cookie_path("/admin")).await, "id-admin");
+    assert_eq!(name(admin.cookie_name("sid")).await, "sid");
+}
+
+const SHOP: HeaderName = HeaderName::from_static("x-shop");
+const ADMIN: HeaderName = HeaderName::from_static("x-admin");
+
+#[tokio::test]
+async fn a_token_of_one_header_opens_nothing_in_another_one() {
+    let site = Site::new().await;
+    let layers = [SHOP, ADMIN].map(|name| site.layer().transport(HeaderTransport::new(name)));
+    let [shop, admin] = layers.map(|layer| Browser::new(&app(layer)));
+    let answer = shop.get_without_cookies("/insert/a/1", None).await;
+    let token = answer.headers[SHOP].clone();
+    for (browser, header, expected) in [(&shop, SHOP, "\"1\""), (&admin, ADMIN, "none")] {
+        let header = Some((header, token.clone()));
+        let answer = browser.get_without_cookies("/get/a", header).await;
+        assert_eq!(answer.body, expected);
+    }
+    // Nor in a cookie, which is another carrier.
+    let token = token.to_str().expect("ASCII");
+    let cookie = site.browser().with_cookie("__Host-id", token);
+    assert_eq!(cookie.peek("/get/a").await.body, "none");
+    // With one name they are one carrier.
+    let named = |header| {
+        let layer = site.layer().transport(HeaderTransport::new(header));
+        Browser::new(&app(layer.cookie_name("token")))
+    };
+    let answer = named(SHOP).get_without_cookies("/insert/a/1", None).await;
+    let header = Some((ADMIN, answer.headers[SHOP].clone()));
+    let answer = named(ADMIN).get_without_cookies("/get/a", header).await;
+    assert_eq!(answer.body, "\"1\"");
+}
+
+impl Browser {
+    async fn get_without_cookies(
+        &self,
+        path: &str,
+        header: Option<(HeaderName, HeaderValue)>,
+    ) -> Answer {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = path.parse().expect("a path");
+        request.headers_mut().extend(header);
+        self.send(request).await
+    }
+}
+
+#[tokio::test]
 async fn a_user_of_one_realm_is_not_the_same_user_of_another() {
     let site = Site::new().await;
     let admin = site.store.clone().realm("admin");
@@ -47,7 +160,7 @@ async fn a_user_of_one_realm_is_not_the_same_user_of_another() {
     let in_admin = sign_in(PgSessionLayer::new(admin.clone())).await;
     let user = user_behind(
         PgSessionLayer::new(admin.clone()),
-        "__Host-id",
+        "__Host-id-admin",
         in_admin.token(),
     );
     assert_eq!(user.await, "1");
