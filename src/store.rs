@@ -333,10 +333,13 @@ impl PgSessionStore {
 
     /// What tells this store's site from others that one developer runs: eight
     /// hexadecimal digits. It is the same in all processes of the site, so it says
-    /// nothing of the server, which several names can stand for.
+    /// nothing of the server, which several names can stand for. A connection
+    /// without the name of a database goes to the one that is called as its user.
     pub(crate) fn mark(&self) -> String {
         let options = self.set_up().database.connections.pool().connect_options();
-        let database = options.get_database().unwrap_or_default();
+        let database = options
+            .get_database()
+            .unwrap_or_else(|| options.get_username());
         let place = format!("{database}\0{}", self.set_up().name);
         let digest = Sha256::digest(place);
         digest[..4]

@@ -384,6 +384,29 @@ async fn two_sites_on_ports_of_localhost_sign_nobody_out_of_each_other() {
     );
 }
 
+/// Whose database has the name of its user, as in libpq.
+#[tokio::test]
+async fn a_site_without_a_database_in_its_url_is_marked_by_its_user() {
+    if std::env::var_os("PGDATABASE").is_some() {
+        return;
+    }
+    let warnings = async |[inner, outer]: [&str; 2]| {
+        let layer = |user: &str| {
+            let url = format!("postgres://{user}@127.0.0.1:1");
+            let pool = sqlx::PgPool::connect_lazy(&url).expect("a URL");
+            let store = axum_pg_session::PgSessionStore::new(pool);
+            PgSessionLayer::new(store).secure(false)
+        };
+        let log = Log::keep();
+        let app = pages().layer(layer(inner)).layer(layer(outer));
+        Browser::new(&app).peek("/plain").await;
+        // Of one name, the inner layer has no effect.
+        log.text().matches("has no effect").count()
+    };
+    assert_eq!(warnings(["shop", "shop"]).await, 1);
+    assert_eq!(warnings(["shop", "blog"]).await, 0);
+}
+
 #[tokio::test]
 async fn a_value_of_another_program_under_our_name_is_left_alone() {
     let site = Site::new().await;
