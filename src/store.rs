@@ -128,7 +128,8 @@ impl PgSessionStore {
     /// `tls-native-tls`. With one, a connection is encrypted if the server offers
     /// it; `sslmode=verify-full` in the URL insists, and authenticates the server by
     /// its certificate. Connections over a network that are not encrypted are
-    /// logged as a warning, once for each server.
+    /// logged as a warning, once for each server. If that can't be found out within
+    /// two seconds, the store tries it four times more within about an hour.
     ///
     /// Parts that the URL omits come from the variables of libpq, such as `PGHOST`,
     /// `PGUSER` and `PGPASSWORD`, and from the password file. Percent-encode `%`,

@@ -32,11 +32,13 @@ const PARAMETER_AT_POOLER: &str = "the pooler refused a startup parameter; set `
 
 /// With a feature of this crate TLS is there. Without one an application may
 /// still have turned on sqlx's own.
-const HAS_TLS: bool = cfg!(any(
+pub(in crate::store) const HAS_TLS: bool = cfg!(any(
     feature = "tls-rustls-ring",
     feature = "tls-rustls-aws-lc-rs",
     feature = "tls-native-tls"
 ));
+/// As sqlx says it.
+pub(in crate::store) const LACKS_TLS: &str = "without TLS support";
 const NO_TLS: &str = "this program is built without TLS; enable the feature `tls-rustls` of \
                       axum-pg-session, or `tls-native-tls`";
 /// An entry of pg_hba.conf can be missing for other reasons, which the server keeps
@@ -135,7 +137,7 @@ fn of_refusal(code: &str, text: &str, is_fatal: bool) -> Option<&'static str> {
 /// system's library says of a handshake, a lost connection included.
 fn of_tls(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     let text = in_full(error);
-    if text.contains("without TLS support") {
+    if text.contains(LACKS_TLS) {
         return Some(NO_TLS);
     }
     if text.contains("does not support TLS") {
@@ -191,7 +193,7 @@ fn was_interrupted(error: &(dyn StdError + 'static), text: &str) -> bool {
     text.contains("EOF") || text.contains("closed")
 }
 
-fn in_full(error: &(dyn StdError + 'static)) -> String {
+pub(in crate::store) fn in_full(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
