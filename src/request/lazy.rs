@@ -145,7 +145,8 @@ impl LazySession {
     /// Use this before the handler, for example to serve visitors without a
     /// session from a cache. Don't exempt requests with a token from a rate limit,
     /// because anybody can send one. To bound how many sessions a client begins,
-    /// ask [`will_be_created`](Self::will_be_created) after the handler:
+    /// ask [`will_be_created`](Self::will_be_created) and
+    /// [`was_created`](Self::was_created) after the handler:
     ///
     /// ```
     /// use axum::{
@@ -160,11 +161,18 @@ impl LazySession {
     /// async fn limit(session: LazySession, request: Request, next: Next) -> Result<Response, Error> {
     ///     let is_over = is_over_its_limit(&request);
     ///     let response = next.run(request).await;
-    ///     if is_over && session.will_be_created() {
-    ///         session.load().await?.discard()?;
-    ///         return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
+    ///     if !is_over {
+    ///         return Ok(response);
     ///     }
-    ///     Ok(response)
+    ///     if session.was_created() {
+    ///         // The handler has called `save`.
+    ///         session.load().await?.destroy()?;
+    ///     } else if session.will_be_created() {
+    ///         session.load().await?.discard()?;
+    ///     } else {
+    ///         return Ok(response);
+    ///     }
+    ///     Ok(StatusCode::TOO_MANY_REQUESTS.into_response())
     /// }
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -196,10 +204,22 @@ impl LazySession {
     /// and what was done so far is worth a row and a cookie. Loads nothing.
     ///
     /// Use this after the handler, see the example of
-    /// [`has_token`](Self::has_token).
+    /// [`has_token`](Self::has_token). A handler that calls
+    /// [`Session::save`] has begun the session by then, see
+    /// [`was_created`](Self::was_created).
     #[must_use]
     pub fn will_be_created(&self) -> bool {
         matches!(self.looked_at(), Some(Ok(session)) if session.will_be_created())
+    }
+
+    /// Whether an explicit [`Session::save`] of this request has begun the session:
+    /// its row is stored, and [`discard`](Session::discard) keeps it. Loads nothing.
+    ///
+    /// A middleware that refuses new sessions after the handler ends such a session
+    /// with [`Session::destroy`], and removes the cookie with it.
+    #[must_use]
+    pub fn was_created(&self) -> bool {
+        matches!(self.looked_at(), Some(Ok(session)) if session.was_created())
     }
 
     /// Returns the session of the layer with this cookie name: of this layer,
