@@ -188,8 +188,11 @@ impl PgSessionLayer {
     /// state in the query), which gets the cookie, and sign in there. It also
     /// refuses logins that another site forges.
     ///
-    /// Such a request is known by `Sec-Fetch-Site: cross-site` and an `Origin`
-    /// header, which browsers send with a `POST` and not with a link.
+    /// Such a request has an `Origin` header, which browsers send with a `POST` and
+    /// not with a link, and `Sec-Fetch-Site: cross-site`. Without `Sec-Fetch-Site`,
+    /// which Safari before 16.4 does not send, nor any browser on plain HTTP, the
+    /// host of `Origin` must be that of `Host`. So a proxy must pass on the `Host`
+    /// of the browser, and for these browsers another subdomain is another site.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
@@ -208,8 +211,14 @@ impl PgSessionLayer {
     }
 
     /// When browsers send the cookie with requests that other sites cause.
-    /// Default: [`SameSite::Lax`], because with `Strict` visitors who come
-    /// from a mail or an identity provider look signed out.
+    /// Default: [`SameSite::Lax`].
+    ///
+    /// With [`SameSite::Strict`], a link from another site, from a mail or from an
+    /// identity provider brings no cookie. The visitor looks signed out, and a page
+    /// that inserts something replaces the visitor's session by a new one.
+    /// [`begin_on_cross_site_post`](Self::begin_on_cross_site_post) doesn't prevent
+    /// that, because a link has no `Origin`. With `Strict`, don't insert in the
+    /// pages that links lead to.
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.with(|config| config.cookie.same_site = Some(same_site))
     }

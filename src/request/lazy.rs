@@ -514,7 +514,7 @@ impl Unread {
                 line: config.store.format().line(uri, headers),
                 presented: OnceLock::new(),
                 is_refused_a_session: config.cross_site == CrossSite::IsRefused
-                    && is_cross_site_post(headers),
+                    && is_cross_site_post(uri, headers),
                 is_local: headers.contains_key(COOKIE) && is_local(uri, headers),
             },
             Some(transport) => Self {
@@ -541,18 +541,25 @@ impl Unread {
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whether the host of the request is one of this machine, as the browser names
-/// it. HTTP/2 has it in the URI.
-fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
+/// The host of the request, as the browser names it. HTTP/2 has it in the URI.
+fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> &'r str {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host
-        .or(uri.authority().map(Authority::as_str))
-        .unwrap_or_default();
-    let name = match host.rsplit_once(':') {
-        // An IPv6 address has colons of its own, and ends in a bracket.
+    host.or(uri.authority().map(Authority::as_str))
+        .unwrap_or_default()
+}
+
+/// A host without its port. An IPv6 address has colons of its own, and ends in a
+/// bracket.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => name,
         _ => host,
-    };
+    }
+}
+
+/// Whether the host of the request is one of this machine.
+fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
+    let name = without_port(host(uri, headers));
     let of_localhost = ".localhost";
     let end = name.len().checked_sub(of_localhost.len());
     let end = end.and_then(|start| name.get(start..));
@@ -562,12 +569,26 @@ fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
         || end.is_some_and(|end| end.eq_ignore_ascii_case(of_localhost))
 }
 
-/// A link from another site has no `Origin`, and brings a `Lax` cookie.
-fn is_cross_site_post(headers: &HeaderMap) -> bool {
-    headers
-        .get(SEC_FETCH_SITE)
-        .is_some_and(|site| site.as_bytes() == b"cross-site")
-        && headers.contains_key(ORIGIN)
+/// A link from another site has no `Origin`, and brings a `Lax` cookie. Browsers
+/// without `Sec-Fetch-Site` are Safari before 16.4, and all of them on plain HTTP.
+fn is_cross_site_post(uri: &Uri, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else {
+        return false;
+    };
+    match headers.get(SEC_FETCH_SITE) {
+        Some(site) => site.as_bytes() == b"cross-site",
+        None => !is_origin_of(origin.as_bytes(), host(uri, headers)),
+    }
+}
+
+/// Whether the origin is one of this host. Neither schemes nor ports are compared: a
+/// site has several ports, and a proxy may pass on its own.
+fn is_origin_of(origin: &[u8], host: &str) -> bool {
+    let origin = str::from_utf8(origin).ok();
+    let origin = origin.and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(_, authority)| {
+        without_port(authority).eq_ignore_ascii_case(without_port(host))
+    })
 }
 
 #[cfg(test)]

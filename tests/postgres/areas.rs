@@ -344,6 +344,46 @@ async fn a_cross_site_post_without_the_cookie_replaces_no_session_if_the_layer_s
     assert!(answer.token().is_some());
 }
 
+/// Safari before 16.4, and browsers on plain HTTP.
+#[tokio::test]
+async fn a_cross_site_post_is_known_by_its_origin_without_fetch_metadata() {
+    let site = Site::new().await;
+    let browser = Browser::new(&app(site.layer().begin_on_cross_site_post(false)));
+    for (host, origin, status) in [
+        ("shop.example", "https://evil.example", 403),
+        ("shop.example", "null", 403),
+        ("shop.example", "https://shop.example.evil.example", 403),
+        ("shop.example", "https://shop.example", 200),
+        ("SHOP.example", "http://shop.example", 200),
+        ("shop.example:443", "https://shop.example", 200),
+        ("shop.example:80", "http://shop.example", 200),
+        ("localhost:3000", "http://localhost:3000", 200),
+        // Another port is the same site. A proxy may pass on its own.
+        ("localhost:3000", "http://localhost:4000", 200),
+        ("shop.example:8080", "https://shop.example", 200),
+        ("[::1]:3000", "http://[::1]:4000", 200),
+        ("[::1]:3000", "http://[::2]:3000", 403),
+    ] {
+        let request = Request::get("/insert/state/1")
+            .header(header::HOST, host)
+            .header(header::ORIGIN, origin);
+        let request = request.body(Body::empty()).expect("a request");
+        let answer = browser.send(request).await;
+        assert_eq!(answer.status, status, "{host}, {origin}");
+    }
+    // HTTP/2 has the host in the URI.
+    for (origin, status) in [("https://shop.example", 200), ("https://a.example", 403)] {
+        let request = Request::get("https://shop.example/insert/state/1");
+        let request = request.header(header::ORIGIN, origin);
+        let request = request.body(Body::empty()).expect("a request");
+        assert_eq!(browser.send(request).await.status, status, "{origin}");
+    }
+    // Nothing to compare with.
+    let request = Request::get("/insert/state/1").header(header::ORIGIN, "https://a.example");
+    let request = request.body(Body::empty()).expect("a request");
+    assert_eq!(browser.send(request).await.status, 403);
+}
+
 #[tokio::test]
 async fn a_handler_that_only_looks_is_served_on_a_cross_site_post() {
     let site = Site::new().await;
