@@ -133,7 +133,12 @@ impl PgSessionStore {
     ///
     /// Parts that the URL omits come from the variables of libpq, such as `PGHOST`,
     /// `PGUSER` and `PGPASSWORD`, and from the password file. Percent-encode `%`,
-    /// `#`, `/`, `?` and `@` in a password.
+    /// `#`, `/`, `?` and `@` in a password. sqlx reads some variables in its own way:
+    ///
+    /// - A list with commas in `PGHOST` is one name. Name several servers in the URL.
+    /// - `PGHOSTADDR` takes precedence over `PGHOST`. With `sslmode=verify-full` the
+    ///   certificate must then be for the address.
+    /// - An invalid `PGSSLMODE` counts as `prefer`.
     ///
     /// # Errors
     ///
