@@ -7,7 +7,7 @@ use tower_layer::Layer;
 use crate::{
     CookieLifetime, CookiePriority, Error, FailurePolicy, PgSessionStore, Session, SessionId,
     SigningKeys, SiteData, Transport,
-    cookie::Scope,
+    cookie::{CookieConfig, NamedBy, Scope},
     expiry::{Absolute, Timeouts},
     layer::{service::PgSessionService, site_data::header_value},
     request::{
@@ -35,7 +35,8 @@ pub(crate) mod site_data;
 ///
 /// Two layers with different cookie names can be nested; [`Session`] is then
 /// the inner one's. Of two with the same name the inner one does nothing, which
-/// is logged once as a warning.
+/// is logged once as a warning. Two layers with the same name beside each other
+/// share their sessions, see [`cookie_name`](Self::cookie_name).
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,17 +64,30 @@ pub struct PgSessionLayer {
 }
 
 impl PgSessionLayer {
-    /// A layer with the defaults.
+    /// Creates a layer with the defaults.
+    ///
+    /// To add one layer in several places, clone it. A second layer of the same
+    /// store accepts the tokens of the first one, unless it has another
+    /// [`cookie_name`](Self::cookie_name) or its store another
+    /// [`realm`](PgSessionStore::realm). That is logged as a warning, once. It is not
+    /// noticed if the layers have two stores that were built separately for one
+    /// table.
     pub fn new(store: PgSessionStore) -> Self {
         Self {
             config: Arc::new(Config::new(store)),
         }
     }
 
-    /// Browsers don't keep the ports of a host apart, so the cookie of an
-    /// unencrypted site has a name of the site's own by default.
-    fn name_cookie(config: &mut Config) {
-        config.cookie.mark = Some(format!("id-{}", config.store.mark()));
+    /// The cookie with its default name.
+    fn named_cookie(&self) -> CookieConfig {
+        let mut cookie = self.config.cookie.clone();
+        let header = self.config.transport.as_ref();
+        cookie.set_default_name(&NamedBy {
+            mark: &self.config.store.mark(),
+            realm: self.config.store.own_realm().name.as_deref(),
+            header: header.map(|transport| transport.varies_by()).as_ref(),
+        });
+        cookie
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -94,7 +108,16 @@ impl PgSessionLayer {
     /// [`cookie_path`](Self::cookie_path) or
     /// [`cookie_domain`](Self::cookie_domain) forbid the prefix, or `id-` and
     /// eight hexadecimal digits, which follow from the names of the database and
-    /// the table, without [`secure`](Self::secure).
+    /// the table, without [`secure`](Self::secure). If the store has a
+    /// [`realm`](PgSessionStore::realm), its name follows, as in `__Host-id-admin`.
+    /// With a [`transport`](Self::transport) the default is the name of the header
+    /// that carries the token.
+    ///
+    /// Two layers with the same name on one store share their sessions: a customer
+    /// of the shop is signed in to the admin area. That is logged as a warning when
+    /// the second one is added, once, unless it is a clone of the first. To share
+    /// sessions, clone the layer. To separate them, give each layer a name, or give
+    /// the stores realms if the areas have different users.
     ///
     /// Of two layers with the same name around a handler, the inner one has no
     /// effect. A layer can't see what it is added to, so this is a warning when
@@ -105,9 +128,9 @@ impl PgSessionLayer {
 
     /// The path under which browsers send the cookie. Default: `/`.
     ///
-    /// A path separates nothing: a client can send the cookie to another path.
-    /// Give areas of different sessions different
-    /// [names](Self::cookie_name).
+    /// A path separates nothing: a client can send the cookie to another path, and
+    /// `/shop` and `/admin` have the same default name `id`. Give areas of different
+    /// sessions different [names](Self::cookie_name).
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
         self.with(|config| config.cookie.path = Some(path.into()))
     }
@@ -165,8 +188,11 @@ impl PgSessionLayer {
     /// state in the query), which gets the cookie, and sign in there. It also
     /// refuses logins that another site forges.
     ///
-    /// Such a request is known by `Sec-Fetch-Site: cross-site` and an `Origin`
-    /// header, which browsers send with a `POST` and not with a link.
+    /// Such a request has an `Origin` header, which browsers send with a `POST` and
+    /// not with a link, and `Sec-Fetch-Site: cross-site`. Without `Sec-Fetch-Site`,
+    /// which Safari before 16.4 does not send, nor any browser on plain HTTP, the
+    /// host of `Origin` must be that of `Host`. So a proxy must pass on the `Host`
+    /// of the browser, and for these browsers another subdomain is another site.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
@@ -185,8 +211,14 @@ impl PgSessionLayer {
     }
 
     /// When browsers send the cookie with requests that other sites cause.
-    /// Default: [`SameSite::Lax`], because with `Strict` visitors who come
-    /// from a mail or an identity provider look signed out.
+    /// Default: [`SameSite::Lax`].
+    ///
+    /// With [`SameSite::Strict`], a link from another site, from a mail or from an
+    /// identity provider brings no cookie. The visitor looks signed out, and a page
+    /// that inserts something replaces the visitor's session by a new one.
+    /// [`begin_on_cross_site_post`](Self::begin_on_cross_site_post) doesn't prevent
+    /// that, because a link has no `Origin`. With `Strict`, don't insert in the
+    /// pages that links lead to.
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.with(|config| config.cookie.same_site = Some(same_site))
     }
@@ -235,8 +267,12 @@ impl PgSessionLayer {
     /// cause, but scripts can read it, so any script in the page can take the
     /// session along. Prefer the cookie wherever a browser is the client.
     ///
-    /// Two layers on one request need cookie names that differ all the same:
-    /// it is by them that they are told apart.
+    /// The token is bound to the header that the transport
+    /// [varies by](Transport::varies_by), so a token of `X-Shop` opens nothing in
+    /// `X-Admin`. If several carriers are to open the same session, such as a cookie
+    /// and a header, give their layers the same [`cookie_name`](Self::cookie_name).
+    /// That is logged as a warning, because the layers are different. Two layers
+    /// that read the same header need names that differ.
     pub fn transport(self, transport: impl Transport) -> Self {
         self.with(|config| config.transport = Some(Arc::new(transport)))
     }
@@ -498,8 +534,9 @@ impl PgSessionLayer {
     /// Of kind [`Setup`](ErrorKind::Setup), saying what contradicts what.
     pub fn check(&self) -> Result<(), Error> {
         let format = self.config.store.format();
-        format.check(&self.config.cookie)?;
+        // The realm is part of the cookie's default name.
         format.check_realm(self.config.store.own_realm())?;
+        format.check(&self.named_cookie())?;
         self.config.timeouts.check()?;
         self.config.store.check_timeouts(&self.config.timeouts)
     }
@@ -512,7 +549,7 @@ impl PgSessionLayer {
             panic!("PgSessionLayer: {error}");
         }
         let mut config = Config::clone(&self.config);
-        Self::name_cookie(&mut config);
+        config.cookie = self.named_cookie();
         config.blank = Arc::new(config.store.format().blank(&config.cookie));
         config.store = config.store.clone().for_cookie(config.cookie_name());
         config.session = Arc::new(Settings {
@@ -596,6 +633,8 @@ impl<S> Layer<S> for PgSessionLayer {
     /// Where [`check`](Self::check) finds a contradiction: at set-up, rather
     /// than at a visitor's request.
     fn layer(&self, inner: S) -> Self::Service {
-        PgSessionService::new(inner, self.checked())
+        let config = self.checked();
+        config.warn_of_a_layer_that_shares_sessions();
+        PgSessionService::new(inner, config)
     }
 }

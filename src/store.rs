@@ -19,6 +19,7 @@ use crate::{
 pub(crate) mod admin;
 mod batch;
 mod connection;
+mod layers;
 mod requests;
 mod rows;
 mod sql;
@@ -41,6 +42,7 @@ use connection::{
     transaction::Isolation,
     url::Hosts,
 };
+use layers::Layers;
 use rows::{Writer, queue::SessionQueues};
 use sql::Pooling;
 use table::handle::SetUp;
@@ -72,6 +74,8 @@ pub struct PgSessionStore {
     /// Closed when the application has dropped the last clone of the store, and
     /// of all stores that were built from it. That ends the reaper.
     in_use: Arc<watch::Sender<()>>,
+    /// The layers of this store, and of all stores that were built from it.
+    layers: Arc<Layers>,
 }
 
 struct Shared {
@@ -125,11 +129,17 @@ impl PgSessionStore {
     /// `tls-native-tls`. With one, a connection is encrypted if the server offers
     /// it; `sslmode=verify-full` in the URL insists, and authenticates the server by
     /// its certificate. Connections over a network that are not encrypted are
-    /// logged as a warning, once for each server.
+    /// logged as a warning, once for each server. If that can't be found out within
+    /// two seconds, the store tries it four times more within about an hour.
     ///
     /// Parts that the URL omits come from the variables of libpq, such as `PGHOST`,
     /// `PGUSER` and `PGPASSWORD`, and from the password file. Percent-encode `%`,
-    /// `#`, `/`, `?` and `@` in a password.
+    /// `#`, `/`, `?` and `@` in a password. sqlx reads some variables in its own way:
+    ///
+    /// - A list with commas in `PGHOST` is one name. Name several servers in the URL.
+    /// - `PGHOSTADDR` takes precedence over `PGHOST`. With `sslmode=verify-full` the
+    ///   certificate must then be for the address.
+    /// - An invalid `PGSSLMODE` counts as `prefer`.
     ///
     /// # Errors
     ///
@@ -206,6 +216,7 @@ impl PgSessionStore {
             }),
             realm: Realm::default(),
             in_use: Arc::new(watch::Sender::new(())),
+            layers: Arc::default(),
         }
     }
 
@@ -214,6 +225,7 @@ impl PgSessionStore {
         Self {
             realm: self.realm,
             in_use: self.in_use,
+            layers: self.layers,
             ..Self::build(set_up, creation)
         }
     }
@@ -270,6 +282,10 @@ impl PgSessionStore {
         self.within(realm)
     }
 
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
     pub(crate) fn own_realm(&self) -> &Realm {
         &self.realm
     }
@@ -287,7 +303,9 @@ impl PgSessionStore {
     ///
     /// A realm is not needed to keep tokens apart: a token opens nothing in a
     /// layer with another [cookie name](crate::PgSessionLayer::cookie_name). Use
-    /// it if the areas have different users.
+    /// it if the areas have different users. The realm is part of the default name
+    /// of the cookie, as in `__Host-id-admin`, so that the cookies of two areas don't
+    /// replace each other.
     ///
     /// The name stands before the ids in the table, as `admin:…` in `id` and as
     /// `admin`, U+001F and the user's id in `user_id`. So a foreign key from
@@ -304,7 +322,7 @@ impl PgSessionStore {
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
     /// let admin = store.clone().realm("admin");
-    /// let layer = PgSessionLayer::new(admin.clone()).cookie_name("__Host-admin");
+    /// let layer = PgSessionLayer::new(admin.clone());
     ///
     /// let ada = TestVisitor::of(&layer);
     /// ada.given(|session| session.login("1")).await?;
@@ -323,10 +341,13 @@ impl PgSessionStore {
 
     /// What tells this store's site from others that one developer runs: eight
     /// hexadecimal digits. It is the same in all processes of the site, so it says
-    /// nothing of the server, which several names can stand for.
+    /// nothing of the server, which several names can stand for. A connection
+    /// without the name of a database goes to the one that is called as its user.
     pub(crate) fn mark(&self) -> String {
         let options = self.set_up().database.connections.pool().connect_options();
-        let database = options.get_database().unwrap_or_default();
+        let database = options
+            .get_database()
+            .unwrap_or_else(|| options.get_username());
         let place = format!("{database}\0{}", self.set_up().name);
         let digest = Sha256::digest(place);
         digest[..4]

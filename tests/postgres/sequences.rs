@@ -1566,6 +1566,11 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
                     ("hx-redirect", "/welcome"),
                     ("x-accel-redirect", "/files/1"),
                     ("content-digest", "sha-256=:AAAA:"),
+                    ("digest", "sha-256=AAAA"),
+                    ("content-md5", "AAAA"),
+                    ("trailer", "x-checksum"),
+                    ("retry-after", "3600"),
+                    ("clear-site-data", "\"cookies\""),
                 ])
             }),
         )
@@ -1574,7 +1579,17 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
     let answer = Browser::new(&app).get("/").await;
     assert_eq!(answer.status, 503);
     assert_eq!(answer.headers[ORIGIN], "*");
-    for header in ["etag", "hx-redirect", "x-accel-redirect", "content-digest"] {
+    for header in [
+        "etag",
+        "hx-redirect",
+        "x-accel-redirect",
+        "content-digest",
+        "digest",
+        "content-md5",
+        "trailer",
+        "retry-after",
+        "clear-site-data",
+    ] {
         assert!(!answer.headers.contains_key(header), "{header}");
     }
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");

@@ -678,6 +678,31 @@ async fn a_login_that_ends_the_others_is_the_only_session_of_its_user() {
 }
 
 #[tokio::test]
+async fn a_later_login_of_the_request_still_ends_the_others() {
+    let site = Site::new().await;
+    for (first, others_of_bob) in [("alice", "bob"), ("bob", "bob")] {
+        let mut this = site.browser();
+        let other = signed_in(&site, "alice").await;
+        let bob = signed_in(&site, "bob").await;
+        visit(&site, &mut this, async move |session: Session| {
+            session.login(Login::new(first).end_others())?;
+            session.login("alice")
+        })
+        .await;
+        assert_eq!(user(&site, &this).await, "alice");
+        // The login of another user is void, and so is what it was to end.
+        let expected = if first == "alice" { "" } else { "alice" };
+        assert_eq!(user(&site, &other).await, expected, "{first}");
+        assert_eq!(user(&site, &bob).await, others_of_bob);
+        site.store
+            .user("alice")
+            .destroy_all()
+            .await
+            .expect("an end");
+    }
+}
+
+#[tokio::test]
 async fn a_login_that_fails_ends_no_other_session() {
     let site = Site::new().await;
     let other = signed_in(&site, "alice").await;

@@ -373,15 +373,42 @@ async fn a_server_that_stops_is_unavailable_and_back_when_it_is() {
 
 // What is logged.
 
-#[tokio::test]
-async fn an_encrypted_connection_over_a_network_is_not_warned_of() {
+/// An address of this machine that others reach, if it has one.
+fn address() -> Option<String> {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     // Nothing is sent; the address is one of documentation.
     if let Err(error) = socket.connect("198.51.100.1:9") {
         eprintln!("skipped: this machine has no network: {error}");
-        return;
+        return None;
     }
-    let address = socket.local_addr().expect("bound").ip().to_string();
+    Some(socket.local_addr().expect("bound").ip().to_string())
+}
+
+/// The feature is on, so it is not what to turn on.
+#[tokio::test]
+async fn the_warning_of_a_connection_in_the_clear_advises_what_is_missing() {
+    let Some(address) = address() else {
+        return;
+    };
+    let access = "local all all trust\nhost all all all trust\n";
+    for mode in ["prefer", "disable"] {
+        let server = Server::builder().tcp("*").file("pg_hba.conf", access);
+        let server = server.start().expect("a server");
+        let port = server.port().expect("it listens on TCP");
+        let log = Log::keep();
+        let url = format!("postgres://postgres@{address}:{port}/postgres?sslmode={mode}");
+        connects(&url).await;
+        let text = log.text();
+        assert!(text.contains("not encrypted: turn on `ssl`"), "{text}");
+        assert!(!text.contains("tls-rustls"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_encrypted_connection_over_a_network_is_not_warned_of() {
+    let Some(address) = address() else {
+        return;
+    };
     let server = encrypting();
     let log = Log::keep();
     for mode in ["prefer", "require"] {

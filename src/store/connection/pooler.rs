@@ -115,7 +115,7 @@ impl Database {
     /// nor was told of.
     pub(in crate::store) async fn noticed_pooling(&self) -> Result<Pooling, Error> {
         let options = self.pool().connect_options();
-        let warned = timeout(PATIENCE, warn_where_there_is_none(&options));
+        let warned = warn_where_there_is_none(&options);
         tokio::join!(self.pooling_before(&options), warned).0
     }
 
