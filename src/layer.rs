@@ -386,6 +386,14 @@ impl PgSessionLayer {
     /// could not find out, the session stays and the request gets a 503. An
     /// [`Error`] keeps its own [status](Error::status).
     ///
+    /// The store's [`timeout`](PgSessionStore::timeout) bounds the load and the
+    /// check together. A check that takes longer counts as one that failed: the
+    /// request gets a 503, and the session stays. The check's future is then dropped
+    /// at the `await` where it waits, and what follows doesn't run. A statement that
+    /// it waits for may still run on the server.
+    ///
+    /// [`PgSessionStore::load`] and [`touch`](Self::touch) don't run the check.
+    ///
     /// It may change the session that it is given; the changes are saved with the
     /// response. To save that session, or to load it in another way, is an error
     /// of kind [`Reentrant`](ErrorKind::Reentrant).
