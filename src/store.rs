@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     AtLimit, Counters, Error,
@@ -234,6 +234,11 @@ impl PgSessionStore {
         &self.shared.writer.set_up
     }
 
+    /// Until when a request that asks now waits for its session.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.set_up().database.deadline()
+    }
+
     pub(crate) fn format(&self) -> &dyn Format {
         &*self.set_up().format
     }
@@ -390,6 +395,9 @@ impl PgSessionStore {
     /// How long the database may take for one statement, the wait for a
     /// connection of the pool included, before a request is answered with
     /// 503. Default: 5 seconds.
+    ///
+    /// It bounds the load of a session and the layer's
+    /// [`valid_if`](crate::PgSessionLayer::valid_if) check together.
     ///
     /// On a direct connection, the store cancels a statement that is still running
     /// by then. The statement may still commit, as a whole, if the cancel comes too

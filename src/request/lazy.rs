@@ -12,7 +12,10 @@ use http::{
     request::Parts,
     uri::Authority,
 };
-use tokio::sync::OnceCell;
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, timeout_at},
+};
 use tracing::Instrument as _;
 
 use crate::{
@@ -313,6 +316,7 @@ impl Lazy {
 
     async fn open(&self) -> Result<Session, Error> {
         let (store, presented) = (&self.config.store, self.presented());
+        let deadline = store.deadline();
         store.tally().presented(presented, store.meter());
         let state = self.find().await;
         let lookup = lookup(presented, &state);
@@ -327,7 +331,7 @@ impl Lazy {
             _ => {}
         }
         let session = Session::new(Arc::clone(&self.config.session), state);
-        let checked = self.check(&session, lookup).await;
+        let checked = self.check(&session, lookup, deadline).await;
         store
             .meter()
             .looked_up(*checked.as_ref().unwrap_or(&Lookup::Failed));
@@ -359,14 +363,23 @@ impl Lazy {
     }
 
     /// Runs the application's check, if the session is stored.
-    async fn check(&self, session: &Session, lookup: Lookup) -> Result<Lookup, Error> {
+    ///
+    /// The deadline is that of the load, so that the store's timeout bounds both. A
+    /// check that is not done by then is dropped. Its session is dropped with it,
+    /// and the changes that it recorded there.
+    async fn check(
+        &self,
+        session: &Session,
+        lookup: Lookup,
+        deadline: Instant,
+    ) -> Result<Lookup, Error> {
         let hooks = &self.config.hooks;
         if session.is_new() {
             return Ok(lookup);
         }
         let check = hooks.is_valid(session, self.head.as_ref(), self.number());
-        let is_valid = session.under_check(check).await;
-        match is_valid {
+        let is_valid = session.under_check(timeout_at(deadline, check)).await;
+        match is_valid.unwrap_or_else(|_| Err(Error::unchecked(CHECK_IS_LATE))) {
             Ok(true) => Ok(lookup),
             Ok(false) => {
                 session.refuse();
@@ -468,6 +481,8 @@ impl Lazy {
         }
     }
 }
+
+const CHECK_IS_LATE: &str = "the load and the check took longer than the store's `timeout`";
 
 /// The outcome of the lookup, before the application's check.
 fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
