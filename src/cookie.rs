@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cookie::{Cookie, SameSite};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::{Error, ErrorKind, SigningKeys, cookie::signing::SIGNED_CHARS, id::Token};
 
@@ -89,8 +89,18 @@ pub(crate) struct CookieConfig {
     pub(crate) signing: Option<Arc<SigningKeys>>,
     /// Where the cookie was set before.
     pub(crate) former: Vec<Scope>,
-    /// What tells sites apart that one developer runs on one host.
-    pub(crate) mark: Option<String>,
+    /// The name if none was chosen. It depends on what the layer is added with,
+    /// so the layer [sets](Self::set_default_name) it last.
+    pub(crate) default_name: Option<String>,
+}
+
+/// What the default name of a cookie depends on, beside its attributes.
+pub(crate) struct NamedBy<'a> {
+    /// Tells sites apart that one developer runs on one host.
+    pub(crate) mark: &'a str,
+    pub(crate) realm: Option<&'a str>,
+    /// The header that carries the token instead of a cookie.
+    pub(crate) header: Option<&'a HeaderName>,
 }
 
 /// Which hosts and paths a cookie is sent to.
@@ -134,12 +144,30 @@ impl CookieConfig {
 
     /// `__Host-id` where its attributes allow the prefix (ASVS 5.0 item 3.3.3).
     pub(crate) fn name(&self) -> &str {
-        match &self.name {
+        match self.name.as_deref().or(self.default_name.as_deref()) {
             Some(name) => name,
             None if self.may_be_host_prefixed() => "__Host-id",
-            None if !self.secure() => self.mark.as_deref().unwrap_or("id"),
             None => "id",
         }
+    }
+
+    /// Sets the name if none was chosen.
+    ///
+    /// Browsers don't separate the ports of a host, so the cookie of an
+    /// unencrypted site gets a name of the site's own. The cookies of two realms
+    /// must not replace each other. A token in a header is bound to the name of
+    /// the header, so that it opens nothing where another header is read.
+    pub(crate) fn set_default_name(&mut self, by: &NamedBy<'_>) {
+        self.default_name = None;
+        let mut name = match by.header {
+            Some(header) => header.as_str().to_owned(),
+            None if !self.secure() => format!("id-{}", by.mark),
+            None => self.name().to_owned(),
+        };
+        if let (Some(realm), None) = (by.realm, by.header) {
+            name = format!("{name}-{realm}");
+        }
+        self.default_name = Some(name);
     }
 
     fn may_be_host_prefixed(&self) -> bool {

@@ -7,7 +7,7 @@ use tower_layer::Layer;
 use crate::{
     ClearSiteData, CookieLifetime, CookiePriority, Error, FailurePolicy, PgSessionStore, Session,
     SessionId, SigningKeys, Transport,
-    cookie::Scope,
+    cookie::{CookieConfig, NamedBy, Scope},
     expiry::{Absolute, Timeouts},
     layer::{service::PgSessionService, site_data::header_value},
     request::{
@@ -35,7 +35,8 @@ pub(crate) mod site_data;
 ///
 /// Two layers with different cookie names can be nested; [`Session`] is then
 /// the inner one's. Of two with the same name the inner one does nothing, which
-/// is logged once as a warning.
+/// is logged once as a warning. Two layers with the same name beside each other
+/// share their sessions, see [`cookie_name`](Self::cookie_name).
 ///
 /// ```
 /// use std::time::Duration;
@@ -63,17 +64,30 @@ pub struct PgSessionLayer {
 }
 
 impl PgSessionLayer {
-    /// A layer with the defaults.
+    /// Creates a layer with the defaults.
+    ///
+    /// To add one layer in several places, clone it. A second layer of the same
+    /// store accepts the tokens of the first one, unless it has another
+    /// [`cookie_name`](Self::cookie_name) or its store another
+    /// [`realm`](PgSessionStore::realm). That is logged as a warning, once. It is not
+    /// noticed if the layers have two stores that were built separately for one
+    /// table.
     pub fn new(store: PgSessionStore) -> Self {
         Self {
             config: Arc::new(Config::new(store)),
         }
     }
 
-    /// Browsers don't keep the ports of a host apart, so the cookie of an
-    /// unencrypted site has a name of the site's own by default.
-    fn name_cookie(config: &mut Config) {
-        config.cookie.mark = Some(format!("id-{}", config.store.mark()));
+    /// The cookie with its default name.
+    fn named_cookie(&self) -> CookieConfig {
+        let mut cookie = self.config.cookie.clone();
+        let header = self.config.transport.as_ref();
+        cookie.set_default_name(&NamedBy {
+            mark: &self.config.store.mark(),
+            realm: self.config.store.own_realm().name.as_deref(),
+            header: header.map(|transport| transport.varies_by()).as_ref(),
+        });
+        cookie
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -94,7 +108,16 @@ impl PgSessionLayer {
     /// [`cookie_path`](Self::cookie_path) or
     /// [`cookie_domain`](Self::cookie_domain) forbid the prefix, or `id-` and
     /// eight hexadecimal digits, which follow from the names of the database and
-    /// the table, without [`secure`](Self::secure).
+    /// the table, without [`secure`](Self::secure). If the store has a
+    /// [`realm`](PgSessionStore::realm), its name follows, as in `__Host-id-admin`.
+    /// With a [`transport`](Self::transport) the default is the name of the header
+    /// that carries the token.
+    ///
+    /// Two layers with the same name on one store share their sessions: a customer
+    /// of the shop is signed in to the admin area. That is logged as a warning when
+    /// the second one is added, once, unless it is a clone of the first. To share
+    /// sessions, clone the layer. To separate them, give each layer a name, or give
+    /// the stores realms if the areas have different users.
     ///
     /// Of two layers with the same name around a handler, the inner one has no
     /// effect. A layer can't see what it is added to, so this is a warning when
@@ -105,9 +128,9 @@ impl PgSessionLayer {
 
     /// The path under which browsers send the cookie. Default: `/`.
     ///
-    /// A path separates nothing: a client can send the cookie to another path.
-    /// Give areas of different sessions different
-    /// [names](Self::cookie_name).
+    /// A path separates nothing: a client can send the cookie to another path, and
+    /// `/shop` and `/admin` have the same default name `id`. Give areas of different
+    /// sessions different [names](Self::cookie_name).
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
         self.with(|config| config.cookie.path = Some(path.into()))
     }
@@ -165,8 +188,11 @@ impl PgSessionLayer {
     /// state in the query), which gets the cookie, and sign in there. It also
     /// refuses logins that another site forges.
     ///
-    /// Such a request is known by `Sec-Fetch-Site: cross-site` and an `Origin`
-    /// header, which browsers send with a `POST` and not with a link.
+    /// Such a request has an `Origin` header, which browsers send with a `POST` and
+    /// not with a link, and `Sec-Fetch-Site: cross-site`. Without `Sec-Fetch-Site`,
+    /// which Safari before 16.4 does not send, nor any browser on plain HTTP, the
+    /// host of `Origin` must be that of `Host`. So a proxy must pass on the `Host`
+    /// of the browser, and for these browsers another subdomain is another site.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
@@ -185,8 +211,14 @@ impl PgSessionLayer {
     }
 
     /// When browsers send the cookie with requests that other sites cause.
-    /// Default: [`SameSite::Lax`], because with `Strict` visitors who come
-    /// from a mail or an identity provider look signed out.
+    /// Default: [`SameSite::Lax`].
+    ///
+    /// With [`SameSite::Strict`], a link from another site, from a mail or from an
+    /// identity provider brings no cookie. The visitor looks signed out, and a page
+    /// that inserts something replaces the visitor's session by a new one.
+    /// [`begin_on_cross_site_post`](Self::begin_on_cross_site_post) doesn't prevent
+    /// that, because a link has no `Origin`. With `Strict`, don't insert in the
+    /// pages that links lead to.
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.with(|config| config.cookie.same_site = Some(same_site))
     }
@@ -235,8 +267,12 @@ impl PgSessionLayer {
     /// cause, but scripts can read it, so any script in the page can take the
     /// session along. Prefer the cookie wherever a browser is the client.
     ///
-    /// Two layers on one request need cookie names that differ all the same:
-    /// it is by them that they are told apart.
+    /// The token is bound to the header that the transport
+    /// [varies by](Transport::varies_by), so a token of `X-Shop` opens nothing in
+    /// `X-Admin`. If several carriers are to open the same session, such as a cookie
+    /// and a header, give their layers the same [`cookie_name`](Self::cookie_name).
+    /// That is logged as a warning, because the layers are different. Two layers
+    /// that read the same header need names that differ.
     pub fn transport(self, transport: impl Transport) -> Self {
         self.with(|config| config.transport = Some(Arc::new(transport)))
     }
@@ -386,9 +422,65 @@ impl PgSessionLayer {
     /// could not find out, the session stays and the request gets a 503. An
     /// [`Error`] keeps its own [status](Error::status).
     ///
+    /// The store's [`timeout`](PgSessionStore::timeout) bounds the load and the
+    /// check together. A check that takes longer counts as one that failed: the
+    /// request gets a 503, and the session stays. The check's future is then dropped
+    /// at the `await` where it waits, and what follows doesn't run. A statement that
+    /// it waits for may still run on the server.
+    ///
+    /// [`PgSessionStore::load`] and [`touch`](Self::touch) don't run the check.
+    ///
     /// It may change the session that it is given; the changes are saved with the
     /// response. To save that session, or to load it in another way, is an error
     /// of kind [`Reentrant`](ErrorKind::Reentrant).
+    ///
+    /// A check that uses a pool clones it for each call. An `async` closure can't
+    /// capture the pool:
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// use sqlx::{PgPool, query, query_scalar};
+    ///
+    /// /// Whether the account exists and is not locked.
+    /// async fn may_stay(pool: &PgPool, user_id: Option<String>) -> Result<bool, sqlx::Error> {
+    ///     let Some(user_id) = user_id else {
+    ///         return Ok(true); // an anonymous visitor
+    ///     };
+    ///     let is_locked = query_scalar("SELECT is_locked FROM account WHERE id = $1")
+    ///         .bind(user_id)
+    ///         .fetch_optional(pool)
+    ///         .await?;
+    ///     Ok(is_locked == Some(false))
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let pool = PgPool::connect(database.url()).await?;
+    /// # let store = PgSessionStore::new(pool.clone());
+    /// # store.migrate().await?;
+    /// # sqlx::raw_sql("CREATE TABLE account (id text PRIMARY KEY, is_locked boolean NOT NULL);
+    /// #     INSERT INTO account VALUES ('ada', false), ('bob', false)").execute(&pool).await?;
+    /// let accounts = pool.clone();
+    /// let layer = PgSessionLayer::new(store).valid_if(move |session, _| {
+    ///     let pool = accounts.clone();
+    ///     async move { may_stay(&pool, session.user_id()).await }
+    /// });
+    ///
+    /// let (ada, bob) = (TestVisitor::new(&layer), TestVisitor::new(&layer));
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// bob.with_session(|session| session.login("bob")).await?;
+    /// query("UPDATE account SET is_locked = true WHERE id = 'ada'").execute(&pool).await?;
+    /// query("DELETE FROM account WHERE id = 'bob'").execute(&pool).await?;
+    /// assert!(ada.session().await?.is_new());
+    /// assert!(bob.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Return `Ok(false)` for a missing account: `fetch_one` returns an error instead,
+    /// so each request of a deleted account would be a 503 for as long as the session
+    /// lives.
+    ///
+    /// A check without captures can be an `async` closure:
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
@@ -498,8 +590,9 @@ impl PgSessionLayer {
     /// Of kind [`Setup`](ErrorKind::Setup), saying what contradicts what.
     pub fn check(&self) -> Result<(), Error> {
         let format = self.config.store.format();
-        format.check(&self.config.cookie)?;
+        // The realm is part of the cookie's default name.
         format.check_realm(self.config.store.own_realm())?;
+        format.check(&self.named_cookie())?;
         self.config.timeouts.check()?;
         self.config.store.check_timeouts(&self.config.timeouts)
     }
@@ -512,7 +605,7 @@ impl PgSessionLayer {
             panic!("PgSessionLayer: {error}");
         }
         let mut config = Config::clone(&self.config);
-        Self::name_cookie(&mut config);
+        config.cookie = self.named_cookie();
         config.blank = Arc::new(config.store.format().blank(&config.cookie));
         config.store = config.store.clone().for_cookie(config.cookie_name());
         config.session = Arc::new(Settings {
@@ -596,6 +689,8 @@ impl<S> Layer<S> for PgSessionLayer {
     /// Where [`check`](Self::check) finds a contradiction: at set-up, rather
     /// than at a visitor's request.
     fn layer(&self, inner: S) -> Self::Service {
-        PgSessionService::new(inner, self.checked())
+        let config = self.checked();
+        config.warn_of_a_layer_that_shares_sessions();
+        PgSessionService::new(inner, config)
     }
 }

@@ -134,7 +134,7 @@ impl Login {
     /// response is sent, the new session is the only one. If the login fails,
     /// or the response is a 5xx, no session is ended. The exception: 1,000 or more
     /// other sessions are ended in batches before the login, and stay ended if it
-    /// fails.
+    /// fails. A later login of the same user in the same request ends them, too.
     ///
     /// A session has a new id after a login, so ending the others separately
     /// takes two requests: [`UserSessions::destroy_others`] needs the id of a

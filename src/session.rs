@@ -114,6 +114,8 @@ struct Inner {
     saving: tokio::sync::Mutex<Saving>,
     /// While `valid_if` checks the session.
     is_checked: AtomicBool,
+    /// Whether a save of this request has begun a session.
+    has_begun: AtomicBool,
 }
 
 /// The locked state.
@@ -162,6 +164,7 @@ impl Session {
             holder: AtomicUsize::new(0),
             saving: tokio::sync::Mutex::new(Saving::new(cookie)),
             is_checked: AtomicBool::new(false),
+            has_begun: AtomicBool::new(false),
         }))
     }
 
@@ -454,9 +457,14 @@ impl Session {
     /// and the browser keeps the cookie. The session may still exist.
     ///
     /// A request can't destroy a session if its token was replaced less than 5
-    /// seconds ago, if its cookies open several sessions, or if [another site
-    /// posted it](ErrorKind::CrossSite). Its response must not claim that it
-    /// did, so it is a 503, a 400 or a 403.
+    /// seconds ago, or if its cookies open several sessions. Its response must not
+    /// claim that it did, so it is a 503 or a 400.
+    ///
+    /// A form that another site posts comes without the `SameSite=Lax` cookie, so
+    /// there is no session to destroy: the response is a success, and the visitor's
+    /// session lives on. With
+    /// [`begin_on_cross_site_post(false)`](crate::PgSessionLayer::begin_on_cross_site_post)
+    /// the response is a 403 ([`CrossSite`](ErrorKind::CrossSite)).
     ///
     /// # Errors
     ///
@@ -488,12 +496,20 @@ impl Session {
     /// and what the handler did so far is worth a row and a cookie.
     ///
     /// Before the handler it is `false`. A session that goes on under a new id
-    /// is no new one. A middleware asks
+    /// is no new one. After an explicit [`save`](Self::save) it is `false`, as the
+    /// session has begun, see [`was_created`](Self::was_created). A middleware asks
     /// [`LazySession::will_be_created`](crate::LazySession::will_be_created),
     /// which loads nothing.
     #[must_use]
     pub fn will_be_created(&self) -> bool {
         self.state().begins_a_session()
+    }
+
+    /// Whether an explicit [`save`](Self::save) of this request has begun this
+    /// session, and the handler has not destroyed it since.
+    #[must_use]
+    pub fn was_created(&self) -> bool {
+        self.0.has_begun.load(Relaxed) && !self.is_new()
     }
 
     /// Returns when the session expires if no other request arrives, by the

@@ -282,14 +282,18 @@ impl State {
     }
 
     /// Drops the data of another user: of the row's, and of one whose login is
-    /// pending. The login decides when the session expires, and how long the
+    /// pending. A pending login of the same user that ends the other sessions still
+    /// does. The login decides when the session expires, and how long the
     /// browser keeps the cookie. After a destroy that can't be executed the login
     /// can't be executed either, since its response would hide that.
     pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
-        let is_dropped = match &self.new_id {
-            NewId::Login(pending) => pending.data == Data::IsDropped,
-            _ => false,
-        };
+        let mut is_dropped = false;
+        if let NewId::Login(pending) = &self.new_id {
+            is_dropped = pending.data == Data::IsDropped;
+            if pending.ends_others() && pending.user_id() == login.user_id() {
+                login = login.end_others();
+            }
+        }
         let row_user = |row: Option<&Arc<Row>>| row.and_then(|row| row.user.clone());
         let users = [
             self.user().map(Into::into),

@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     Counters, Error, SessionLimitPolicy,
@@ -19,6 +19,7 @@ use crate::{
 pub(crate) mod admin;
 mod batch;
 mod connection;
+mod layers;
 mod requests;
 mod rows;
 mod sql;
@@ -35,12 +36,13 @@ pub use table::report::TableReport;
 
 use connection::{
     connecting::{prepared, why},
-    executor::Database,
+    executor::{Database, Transactions},
     pool::Connections,
     primary::Primary,
     transaction::Isolation,
     url::Hosts,
 };
+use layers::Layers;
 use rows::{Writer, queue::SessionQueues};
 use sql::Pooling;
 use table::handle::SetUp;
@@ -72,6 +74,8 @@ pub struct PgSessionStore {
     /// Closed when the application has dropped the last clone of the store, and
     /// of all stores that were built from it. That ends the reaper.
     in_use: Arc<watch::Sender<()>>,
+    /// The layers of this store, and of all stores that were built from it.
+    layers: Arc<Layers>,
 }
 
 struct Shared {
@@ -104,7 +108,8 @@ impl PgSessionStore {
     /// `idle_in_transaction_session_timeout` on its connections: one second more
     /// than [`timeout`](Self::timeout), and at least 6 seconds. It also sets a
     /// `client_connection_check_interval` of one second. With these limits the
-    /// server ends the statements of a killed process. Limits that are already set
+    /// server ends the statements of a killed process. A longer `timeout` raises them
+    /// also on connections that are open. Limits that are already set
     /// on the server, the database or the role take precedence. Behind a pooler in
     /// transaction mode, the store sets none.
     ///
@@ -124,11 +129,17 @@ impl PgSessionStore {
     /// `tls-native-tls`. With one, a connection is encrypted if the server offers
     /// it; `sslmode=verify-full` in the URL insists, and authenticates the server by
     /// its certificate. Connections over a network that are not encrypted are
-    /// logged as a warning, once for each server.
+    /// logged as a warning, once for each server. If that can't be found out within
+    /// two seconds, the store tries it four times more within about an hour.
     ///
     /// Parts that the URL omits come from the variables of libpq, such as `PGHOST`,
     /// `PGUSER` and `PGPASSWORD`, and from the password file. Percent-encode `%`,
-    /// `#`, `/`, `?` and `@` in a password.
+    /// `#`, `/`, `?` and `@` in a password. sqlx reads some variables in its own way:
+    ///
+    /// - A list with commas in `PGHOST` is one name. Name several servers in the URL.
+    /// - `PGHOSTADDR` takes precedence over `PGHOST`. With `sslmode=verify-full` the
+    ///   certificate must then be for the address.
+    /// - An invalid `PGSSLMODE` counts as `prefer`.
     ///
     /// # Errors
     ///
@@ -188,6 +199,7 @@ impl PgSessionStore {
             timeout: TIMEOUT,
             pooling: Pooling::default(),
             isolation: Isolation::default(),
+            transactions: Transactions::default(),
             meter: Arc::default(),
         };
         Self::build(SetUp::new(database), Creation::WhenMissing)
@@ -204,6 +216,7 @@ impl PgSessionStore {
             }),
             realm: Realm::default(),
             in_use: Arc::new(watch::Sender::new(())),
+            layers: Arc::default(),
         }
     }
 
@@ -212,12 +225,18 @@ impl PgSessionStore {
         Self {
             realm: self.realm,
             in_use: self.in_use,
+            layers: self.layers,
             ..Self::build(set_up, creation)
         }
     }
 
     fn set_up(&self) -> &SetUp {
         &self.shared.writer.set_up
+    }
+
+    /// Until when a request that asks now waits for its session.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.set_up().database.deadline()
     }
 
     pub(crate) fn format(&self) -> &dyn Format {
@@ -268,6 +287,10 @@ impl PgSessionStore {
         self.within(realm)
     }
 
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
     pub(crate) fn own_realm(&self) -> &Realm {
         &self.realm
     }
@@ -285,7 +308,9 @@ impl PgSessionStore {
     ///
     /// A realm is not needed to keep tokens apart: a token opens nothing in a
     /// layer with another [cookie name](crate::PgSessionLayer::cookie_name). Use
-    /// it if the areas have different users.
+    /// it if the areas have different users. The realm is part of the default name
+    /// of the cookie, as in `__Host-id-admin`, so that the cookies of two areas don't
+    /// replace each other.
     ///
     /// The name stands before the ids in the table, as `admin:…` in `id` and as
     /// `admin`, U+001F and the user's id in `user_id`. So a foreign key from
@@ -302,7 +327,7 @@ impl PgSessionStore {
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
     /// let admin = store.clone().realm("admin");
-    /// let layer = PgSessionLayer::new(admin.clone()).cookie_name("__Host-admin");
+    /// let layer = PgSessionLayer::new(admin.clone());
     ///
     /// let ada = TestVisitor::new(&layer);
     /// ada.with_session(|session| session.login("1")).await?;
@@ -321,10 +346,13 @@ impl PgSessionStore {
 
     /// What tells this store's site from others that one developer runs: eight
     /// hexadecimal digits. It is the same in all processes of the site, so it says
-    /// nothing of the server, which several names can stand for.
+    /// nothing of the server, which several names can stand for. A connection
+    /// without the name of a database goes to the one that is called as its user.
     pub(crate) fn mark(&self) -> String {
         let options = self.set_up().database.connections.pool().connect_options();
-        let database = options.get_database().unwrap_or_default();
+        let database = options
+            .get_database()
+            .unwrap_or_else(|| options.get_username());
         let place = format!("{database}\0{}", self.set_up().name);
         let digest = Sha256::digest(place);
         digest[..4]
@@ -367,6 +395,9 @@ impl PgSessionStore {
     /// How long the database may take for one statement, the wait for a
     /// connection of the pool included, before a request is answered with
     /// 503. Default: 5 seconds.
+    ///
+    /// It bounds the load of a session and the layer's
+    /// [`valid_if`](crate::PgSessionLayer::valid_if) check together.
     ///
     /// On a direct connection, the store cancels a statement that is still running
     /// by then. The statement may still commit, as a whole, if the cancel comes too

@@ -91,7 +91,7 @@ mod carrier;
 mod tests;
 
 use act::Act;
-use browser::{Browser, Side};
+use browser::{Browser, Cause, Side};
 
 /// Somebody who visits the application in a test, with a browser that keeps
 /// the cookies that it is sent.
@@ -315,6 +315,35 @@ impl TestVisitor {
     /// Sends a request with what the browser keeps for it, and keeps what the
     /// response says. A header of the request itself goes first.
     ///
+    /// A request with the header `Sec-Fetch-Site: cross-site` is one that another
+    /// site causes. As browsers do, it brings cookies of `SameSite=Lax`, or without
+    /// the attribute, only if it is a link: if its method is safe, such as `GET`, and
+    /// a `Sec-Fetch-Mode` is `navigate`. It never brings those of `SameSite=Strict`.
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, http::Request, routing::post};
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let app = Router::new()
+    ///     .route("/sign-out", post(async |session: Session| session.logout()))
+    ///     .layer(layer.clone());
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
+    ///
+    /// let forged = Request::post("/sign-out")
+    ///     .header("sec-fetch-site", "cross-site")
+    ///     .header("origin", "https://evil.example")
+    ///     .body(Body::empty())?;
+    /// ada.send(&app, forged).await?;
+    /// assert_eq!(ada.session().await?.user_id().as_deref(), Some("ada"));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of the service; a router has none.
@@ -330,7 +359,11 @@ impl TestVisitor {
     where
         S: Service<Request<B>, Response = Response<C>> + Clone,
     {
-        let kept = self.headers(request.uri().path());
+        let kept = {
+            let browser = self.browser();
+            let cause = browser.cause(request.method(), request.headers());
+            browser.headers(request.uri().path(), cause)
+        };
         browser::add(kept, request.headers_mut());
         let mut app = app.clone();
         poll_fn(|cx| app.poll_ready(cx)).await?;
@@ -341,7 +374,8 @@ impl TestVisitor {
 
     /// What the browser sends with a request for this path, for a test that
     /// sends it in another way than by [`send`](Self::send), such as over a
-    /// socket.
+    /// socket. The request is one of the site's own pages, so that `SameSite` keeps
+    /// no cookie back.
     ///
     /// ```
     /// use axum::{Router, body::Body, http::Request, routing::get};
@@ -372,11 +406,11 @@ impl TestVisitor {
     /// know how a client sends it: see [`send_token_by`](Self::send_token_by).
     #[must_use]
     pub fn headers(&self, path: &str) -> HeaderMap {
-        self.browser().headers(path)
+        self.browser().headers(path, Cause::OwnSite)
     }
 
     /// Keeps what a response says, as browsers do: cookies by their names and
-    /// paths, and the token of a [`transport`](PgSessionLayer::transport). The
+    /// paths, with their `SameSite`, and the token of a [`transport`](PgSessionLayer::transport). The
     /// host is always the same, and its connection encrypted.
     pub fn store_cookies(&self, response: &HeaderMap) {
         self.browser().store_cookies(response);

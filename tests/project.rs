@@ -80,7 +80,7 @@ fn only_the_store_speaks_sql() {
 }
 
 #[test]
-fn tasks_are_spawned_in_ten_places() {
+fn tasks_are_spawned_in_eleven_places() {
     assert_eq!(
         users_of("tokio::spawn"),
         [
@@ -88,6 +88,7 @@ fn tasks_are_spawned_in_ten_places() {
             "store/admin/reaper.rs",
             "store/batch/execute.rs",
             "store/batch/queue.rs",
+            "store/connection/encryption.rs",
             "store/connection/ending.rs",
             "store/connection/pool.rs",
             "store/connection/primary.rs",

@@ -7,9 +7,7 @@ use std::{
     thread,
 };
 
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions,
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOptions};
 
 use crate::{Lending, Pooler, Prefer, Server};
 
@@ -114,7 +112,7 @@ async fn database_on(url: &str, pooler: Option<&Pooler>) -> io::Result<TestDatab
         .map_err(io::Error::other)?;
     let pooled = pooler.map(|pooler| (pooler.url_of(&name), pooler.lending()));
     Ok(TestDatabase {
-        url: url_of(&server, &name),
+        url: url_of(url, &name),
         pooled,
         name,
         server,
@@ -178,6 +176,53 @@ fn unique_name() -> String {
     format!("test_{}_{next}", process::id())
 }
 
-fn url_of(server: &PgConnectOptions, database: &str) -> String {
-    server.clone().database(database).to_url_lossy().to_string()
+/// The URL of another database on the same server, with all other parts as they
+/// are. sqlx can't write it: its `to_url_lossy` writes `sslrootcert` in a form that
+/// it doesn't read, and omits `options` and `application_name`.
+fn url_of(server: &str, database: &str) -> String {
+    let (place, query) = server.split_once('?').unwrap_or((server, ""));
+    let authority = place.find("://").map_or(0, |scheme| scheme + "://".len());
+    let path = place[authority..].find('/').map(|path| authority + path);
+    let mut url = format!("{}/{database}", &place[..path.unwrap_or(place.len())]);
+    // It would count in place of the path.
+    let is_kept = |parameter: &&str| !parameter.is_empty() && !parameter.starts_with("dbname=");
+    for (index, parameter) in query.split('&').filter(is_kept).enumerate() {
+        url.push(if index == 0 { '?' } else { '&' });
+        url.push_str(parameter);
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_database_of_a_url_changes() {
+        for (server, expected) in [
+            ("postgres://", "postgres:///test"),
+            ("postgres://db", "postgres://db/test"),
+            ("postgres:///?host=/run/a", "postgres:///test?host=/run/a"),
+            (
+                "postgres:///app?host=/run/a&port=5433&user=me",
+                "postgres:///test?host=/run/a&port=5433&user=me",
+            ),
+            (
+                "postgres://me:a%2Fb%40c@[::1]:5433/app?sslmode=disable",
+                "postgres://me:a%2Fb%40c@[::1]:5433/test?sslmode=disable",
+            ),
+            (
+                "postgres://%2Frun%2Fa/app?dbname=other&options[geqo]=off",
+                "postgres://%2Frun%2Fa/test?options[geqo]=off",
+            ),
+            (
+                "postgres://db/app?sslmode=verify-full&sslrootcert=/a/b%20c.crt\
+                 &sslcert=%2Fa%2Fme.crt&sslkey=/a/me.key&application_name=app",
+                "postgres://db/test?sslmode=verify-full&sslrootcert=/a/b%20c.crt\
+                 &sslcert=%2Fa%2Fme.crt&sslkey=/a/me.key&application_name=app",
+            ),
+        ] {
+            assert_eq!(url_of(server, "test"), expected);
+        }
+    }
 }

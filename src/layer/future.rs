@@ -13,7 +13,7 @@ use crate::{
     Error, ErrorKind, LazySession, ResponseBody,
     cookie::{is_set, keep_cookies_of_other_layers},
     format::CookieChange,
-    layer::response_headers::{clear_site_data, vary, write_cookie},
+    layer::response_headers::{CLEAR_SITE_DATA, clear_site_data, vary, write_cookie},
     session::{Closing, Session},
     state::Touch,
 };
@@ -198,9 +198,9 @@ fn ends_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
         && !is_set(headers, session.config().cookie_name())
 }
 
-/// Headers that describe or replace the body, or that are meant only for a
-/// successful request.
-const OF_THE_BODY: [HeaderName; 19] = [
+/// Headers that describe or replace the body, or that are meant only for the
+/// handler's own response.
+const OF_THE_BODY: [HeaderName; 24] = [
     header::ACCEPT_RANGES,
     header::AGE,
     header::CACHE_CONTROL,
@@ -216,9 +216,16 @@ const OF_THE_BODY: [HeaderName; 19] = [
     header::LAST_MODIFIED,
     header::LOCATION,
     header::REFRESH,
-    // RFC 9530.
+    // The error says itself when to try again.
+    header::RETRY_AFTER,
+    header::TRAILER,
+    // Of a logout that was not saved, for example.
+    CLEAR_SITE_DATA,
+    // RFC 9530, and what it replaced.
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
     // A proxy would send the file that they name in place of the body.
     HeaderName::from_static("x-accel-redirect"),
     HeaderName::from_static("x-sendfile"),

@@ -12,8 +12,47 @@ pin_project! {
     /// [`PgSessionService`](crate::PgSessionService): the handler's body, or a
     /// short text in its place if the session could not be saved.
     ///
-    /// axum converts it to its own body type, so you only see it outside of a
-    /// router.
+    /// [`Router::layer`](axum::Router::layer) converts it to axum's own body type.
+    /// So each middleware that has a `.layer` call of its own gets axum's body.
+    ///
+    /// In one `ServiceBuilder`, nothing converts it. The middleware that stands
+    /// before the session layer there gets this type:
+    ///
+    /// - It must be generic over the body, as the layers of `tower-http` are.
+    ///   `CorsLayer` and `TimeoutLayer` need a [`Default`], which this type has if
+    ///   the handler's body has it.
+    /// - A `map_response` with a function of axum's
+    ///   [`Response`](axum_core::response::Response) doesn't compile there. Add it by a
+    ///   `.layer` call of its own, after the one of the `ServiceBuilder`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum::{Router, http::StatusCode, middleware::map_response, response::Response, routing::get};
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// use tower::ServiceBuilder;
+    /// use tower_http::{cors::CorsLayer, timeout::TimeoutLayer};
+    ///
+    /// async fn error_page(response: Response) -> Response {
+    ///     response
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// let limit = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(30));
+    /// let app: Router = Router::new()
+    ///     .route("/", get(async || "a page"))
+    ///     .layer(
+    ///         ServiceBuilder::new()
+    ///             .layer(CorsLayer::permissive())
+    ///             .layer(limit)
+    ///             .layer(PgSessionLayer::new(store)),
+    ///     )
+    ///     // Outside of all of these.
+    ///     .layer(map_response(error_page));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Without a router:
     ///
     /// ```
     /// use axum_pg_session::{PgSessionLayer, PgSessionStore};
@@ -62,6 +101,13 @@ impl<B> ResponseBody<B> {
             Kind::Inner { body } => Some(body),
             Kind::Sentence { .. } => None,
         }
+    }
+}
+
+/// The default body of the handler's type.
+impl<B: Default> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::inner(B::default())
     }
 }
 

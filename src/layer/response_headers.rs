@@ -9,7 +9,7 @@ use crate::{
     request::config::Config,
 };
 
-const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+pub(super) const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Gives the browser its cookie, or removes it.
 pub(super) fn write_cookie(

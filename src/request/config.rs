@@ -39,7 +39,8 @@ pub(crate) struct Config {
     pub(crate) clear_site_data: Option<HeaderValue>,
     pub(crate) hooks: Hooks,
     pub(crate) limits: Limits,
-    /// Whether a layer further out was found to have the same cookie name.
+    /// Whether a layer further out was found to have the same cookie name. Clones
+    /// of a layer share it, so it also tells them from other layers.
     pub(crate) is_ignored: Arc<AtomicBool>,
 }
 
@@ -93,6 +94,23 @@ impl Config {
                 cookie.name = self.cookie_name(),
                 "a new session replaced a cookie that opened none; another application on this \
                  host may have set it: give each application its own cookie_name"
+            );
+        }
+    }
+
+    /// Warns once of two layers that accept each other's tokens. It is no error,
+    /// because an application may build the same layer twice, for example in a
+    /// function.
+    pub(crate) fn warn_of_a_layer_that_shares_sessions(&self) {
+        if self
+            .store
+            .layers()
+            .is_first_to_share(&self.store, &self.is_ignored)
+        {
+            tracing::warn!(
+                cookie.name = self.cookie_name(),
+                "two session layers with the same cookie name share their sessions; clone the \
+                 layer to share its sessions, or give it a cookie_name or the store a realm"
             );
         }
     }

@@ -12,7 +12,10 @@ use http::{
     request::Parts,
     uri::Authority,
 };
-use tokio::sync::OnceCell;
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, timeout_at},
+};
 use tracing::Instrument as _;
 
 use crate::{
@@ -145,7 +148,8 @@ impl LazySession {
     /// Use this before the handler, for example to serve visitors without a
     /// session from a cache. Don't exempt requests with a token from a rate limit,
     /// because anybody can send one. To bound how many sessions a client begins,
-    /// ask [`will_be_created`](Self::will_be_created) after the handler:
+    /// ask [`will_be_created`](Self::will_be_created) and
+    /// [`was_created`](Self::was_created) after the handler:
     ///
     /// ```
     /// use axum::{
@@ -160,11 +164,18 @@ impl LazySession {
     /// async fn limit(session: LazySession, request: Request, next: Next) -> Result<Response, Error> {
     ///     let is_over = is_over_its_limit(&request);
     ///     let response = next.run(request).await;
-    ///     if is_over && session.will_be_created() {
-    ///         session.load().await?.discard()?;
-    ///         return Ok(StatusCode::TOO_MANY_REQUESTS.into_response());
+    ///     if !is_over {
+    ///         return Ok(response);
     ///     }
-    ///     Ok(response)
+    ///     if session.was_created() {
+    ///         // The handler has called `save`.
+    ///         session.load().await?.destroy()?;
+    ///     } else if session.will_be_created() {
+    ///         session.load().await?.discard()?;
+    ///     } else {
+    ///         return Ok(response);
+    ///     }
+    ///     Ok(StatusCode::TOO_MANY_REQUESTS.into_response())
     /// }
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -196,10 +207,22 @@ impl LazySession {
     /// and what was done so far is worth a row and a cookie. Loads nothing.
     ///
     /// Use this after the handler, see the example of
-    /// [`has_token`](Self::has_token).
+    /// [`has_token`](Self::has_token). A handler that calls
+    /// [`Session::save`] has begun the session by then, see
+    /// [`was_created`](Self::was_created).
     #[must_use]
     pub fn will_be_created(&self) -> bool {
         matches!(self.looked_at(), Some(Ok(session)) if session.will_be_created())
+    }
+
+    /// Whether an explicit [`Session::save`] of this request has begun the session:
+    /// its row is stored, and [`discard`](Session::discard) keeps it. Loads nothing.
+    ///
+    /// A middleware that refuses new sessions after the handler ends such a session
+    /// with [`Session::destroy`], and removes the cookie with it.
+    #[must_use]
+    pub fn was_created(&self) -> bool {
+        matches!(self.looked_at(), Some(Ok(session)) if session.was_created())
     }
 
     /// Returns the session of the layer with this cookie name: of this layer,
@@ -293,6 +316,7 @@ impl Lazy {
 
     async fn open(&self) -> Result<Session, Error> {
         let (store, presented) = (&self.config.store, self.presented());
+        let deadline = store.deadline();
         store.tally().presented(presented, store.meter());
         let state = self.find().await;
         let lookup = lookup(presented, &state);
@@ -307,7 +331,7 @@ impl Lazy {
             _ => {}
         }
         let session = Session::new(Arc::clone(&self.config.session), state);
-        let checked = self.check(&session, lookup).await;
+        let checked = self.check(&session, lookup, deadline).await;
         store
             .meter()
             .looked_up(*checked.as_ref().unwrap_or(&Lookup::Failed));
@@ -339,14 +363,23 @@ impl Lazy {
     }
 
     /// Runs the application's check, if the session is stored.
-    async fn check(&self, session: &Session, lookup: Lookup) -> Result<Lookup, Error> {
+    ///
+    /// The deadline is that of the load, so that the store's timeout bounds both. A
+    /// check that is not done by then is dropped. Its session is dropped with it,
+    /// and the changes that it recorded there.
+    async fn check(
+        &self,
+        session: &Session,
+        lookup: Lookup,
+        deadline: Instant,
+    ) -> Result<Lookup, Error> {
         let hooks = &self.config.hooks;
         if session.is_new() {
             return Ok(lookup);
         }
         let check = hooks.is_valid(session, self.head.as_ref(), self.number());
-        let is_valid = session.under_check(check).await;
-        match is_valid {
+        let is_valid = session.under_check(timeout_at(deadline, check)).await;
+        match is_valid.unwrap_or_else(|_| Err(Error::unchecked(CHECK_IS_LATE))) {
             Ok(true) => Ok(lookup),
             Ok(false) => {
                 session.refuse();
@@ -449,6 +482,8 @@ impl Lazy {
     }
 }
 
+const CHECK_IS_LATE: &str = "the load and the check took longer than the store's `timeout`";
+
 /// The outcome of the lookup, before the application's check.
 fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
     match found.as_ref().map(State::origin) {
@@ -510,7 +545,7 @@ impl Unread {
                 line: config.store.format().line(uri, headers),
                 presented: OnceLock::new(),
                 is_refused_a_session: config.cross_site == CrossSite::IsRefused
-                    && is_cross_site_post(headers),
+                    && is_cross_site_post(uri, headers),
                 is_local: headers.contains_key(COOKIE) && is_local(uri, headers),
             },
             Some(transport) => Self {
@@ -537,18 +572,25 @@ impl Unread {
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whether the host of the request is one of this machine, as the browser names
-/// it. HTTP/2 has it in the URI.
-fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
+/// The host of the request, as the browser names it. HTTP/2 has it in the URI.
+fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> &'r str {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let host = host
-        .or(uri.authority().map(Authority::as_str))
-        .unwrap_or_default();
-    let name = match host.rsplit_once(':') {
-        // An IPv6 address has colons of its own, and ends in a bracket.
+    host.or(uri.authority().map(Authority::as_str))
+        .unwrap_or_default()
+}
+
+/// A host without its port. An IPv6 address has colons of its own, and ends in a
+/// bracket.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => name,
         _ => host,
-    };
+    }
+}
+
+/// Whether the host of the request is one of this machine.
+fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
+    let name = without_port(host(uri, headers));
     let of_localhost = ".localhost";
     let end = name.len().checked_sub(of_localhost.len());
     let end = end.and_then(|start| name.get(start..));
@@ -558,12 +600,26 @@ fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
         || end.is_some_and(|end| end.eq_ignore_ascii_case(of_localhost))
 }
 
-/// A link from another site has no `Origin`, and brings a `Lax` cookie.
-fn is_cross_site_post(headers: &HeaderMap) -> bool {
-    headers
-        .get(SEC_FETCH_SITE)
-        .is_some_and(|site| site.as_bytes() == b"cross-site")
-        && headers.contains_key(ORIGIN)
+/// A link from another site has no `Origin`, and brings a `Lax` cookie. Browsers
+/// without `Sec-Fetch-Site` are Safari before 16.4, and all of them on plain HTTP.
+fn is_cross_site_post(uri: &Uri, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else {
+        return false;
+    };
+    match headers.get(SEC_FETCH_SITE) {
+        Some(site) => site.as_bytes() == b"cross-site",
+        None => !is_origin_of(origin.as_bytes(), host(uri, headers)),
+    }
+}
+
+/// Whether the origin is one of this host. Neither schemes nor ports are compared: a
+/// site has several ports, and a proxy may pass on its own.
+fn is_origin_of(origin: &[u8], host: &str) -> bool {
+    let origin = str::from_utf8(origin).ok();
+    let origin = origin.and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(_, authority)| {
+        without_port(authority).eq_ignore_ascii_case(without_port(host))
+    })
 }
 
 #[cfg(test)]

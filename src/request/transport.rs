@@ -56,7 +56,9 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Tells the visitor that the token opens nothing any more.
     fn remove(&self, response: &mut HeaderMap);
 
-    /// The request's header that the response depends on, for `Vary`.
+    /// The request's header that the response depends on, for `Vary`. The token is
+    /// bound to it, unless the layer has a
+    /// [`cookie_name`](crate::PgSessionLayer::cookie_name).
     fn varies_by(&self) -> HeaderName;
 }
 

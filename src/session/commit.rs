@@ -17,7 +17,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use tokio::runtime::Handle;
@@ -70,10 +70,17 @@ impl Session {
         let mut was_discarded = false;
         let outcome = match prepared {
             Ok(()) => {
-                let writes = self.state().take_writes(self.timeouts(), Touch::Never);
+                let (begins, writes) = {
+                    let mut state = self.state();
+                    let begins = state.begins_a_session();
+                    (begins, state.take_writes(self.timeouts(), Touch::Never))
+                };
                 ends_something = writes.ends_something;
                 was_discarded = is_confirmed && !writes.is_confirmed;
                 let outcome = self.execute(writes, &mut saving.cookie).await;
+                if begins && outcome.is_ok() {
+                    self.0.has_begun.store(true, Relaxed);
+                }
                 outcome.inspect_err(|error| self.store().meter().failed(error))
             }
             Err(error) => {

@@ -35,7 +35,7 @@ impl PgSessionStore {
         let set_up = self.set_up();
         let deadline = set_up.database.deadline();
         let attempt = || manage_until_free(set_up, deadline, &work);
-        let outcome = despite_deadlocks(attempt).await;
+        let outcome = despite_a_changed_table(|| despite_deadlocks(attempt)).await;
         outcome.inspect_err(|error| self.meter().failed(error))
     }
 
@@ -52,7 +52,7 @@ impl PgSessionStore {
             let call = set_up.call(Operation::Manage);
             set_up.serve(deadline, Some(patience), call, &work)
         };
-        let outcome = despite_deadlocks(attempt).await;
+        let outcome = despite_a_changed_table(|| despite_deadlocks(attempt)).await;
         outcome.inspect_err(|error| {
             if !error.is_of_a_lock() {
                 self.meter().failed(error);
@@ -63,11 +63,27 @@ impl PgSessionStore {
     /// Lends the table and a connection to a question.
     pub(super) async fn ask<T>(
         &self,
-        question: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
+        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
         let set_up = self.set_up();
-        let (deadline, call) = (set_up.database.deadline(), set_up.call(Operation::Manage));
-        let outcome = set_up.ask(deadline, call, question).await;
+        let deadline = set_up.database.deadline();
+        let attempt = || set_up.ask(deadline, set_up.call(Operation::Manage), &question);
+        let outcome = despite_a_changed_table(attempt).await;
         outcome.inspect_err(|error| self.meter().failed(error))
+    }
+}
+
+/// Makes the attempt again if the table was changed since it was looked at. The
+/// statement was refused then, and its transaction rolled back. Where only its answer
+/// could not be read it may be committed, and is not repeated.
+async fn despite_a_changed_table<T, F>(attempt: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    match attempt().await {
+        Err(error) if error.is_of_a_changed_table() && !error.is_of_another_type() => {
+            attempt().await
+        }
+        outcome => outcome,
     }
 }

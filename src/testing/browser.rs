@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use cookie::Cookie;
+use cookie::{Cookie, SameSite};
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Method,
     header::{COOKIE, Entry},
 };
 
@@ -27,6 +27,29 @@ struct Kept {
     name: String,
     path: String,
     value: String,
+    same_site: SameSite,
+}
+
+/// The page that causes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// One of the site, or none: an address that the user typed.
+    OwnSite,
+    /// A link or a redirect of another site.
+    ForeignLink,
+    /// Anything else of another site, such as a form that it posts.
+    Foreign,
+}
+
+impl Cause {
+    /// Which cookies the browser sends (RFC 6265bis, section 5.8.3).
+    fn sends(self, same_site: SameSite) -> bool {
+        match self {
+            Self::OwnSite => true,
+            Self::ForeignLink => same_site != SameSite::Strict,
+            Self::Foreign => same_site == SameSite::None,
+        }
+    }
 }
 
 /// What the visitor has of one layer, where its token is in no cookie.
@@ -111,10 +134,28 @@ impl Browser {
         self.headers.insert(name, value);
     }
 
-    pub(super) fn headers(&self, path: &str) -> HeaderMap {
+    /// By the headers with which browsers say where a request comes from (Fetch
+    /// Metadata): those of the request, or else those that are always sent.
+    pub(super) fn cause(&self, method: &Method, request: &HeaderMap) -> Cause {
+        let said = |name| {
+            let value = request.get(name).or_else(|| self.headers.get(name));
+            value.map(HeaderValue::as_bytes)
+        };
+        if said("sec-fetch-site") != Some(b"cross-site") {
+            return Cause::OwnSite;
+        }
+        let is_navigation = matches!(said("sec-fetch-mode"), None | Some(b"navigate"));
+        match method.is_safe() && is_navigation {
+            true => Cause::ForeignLink,
+            false => Cause::Foreign,
+        }
+    }
+
+    pub(super) fn headers(&self, path: &str, cause: Cause) -> HeaderMap {
         let mut headers = self.headers.clone();
-        let cookies = self.cookies.iter().filter(|kept| kept.is_for(path));
-        let pairs: Vec<_> = cookies
+        let cookies = self.cookies.iter();
+        let sent = cookies.filter(|kept| kept.is_for(path) && cause.sends(kept.same_site));
+        let pairs: Vec<_> = sent
             .map(|kept| format!("{}={}", kept.name, kept.value))
             .collect();
         if !pairs.is_empty() {
@@ -144,6 +185,8 @@ impl Browser {
                 name: cookie.name().to_owned(),
                 path: path.to_owned(),
                 value: cookie.value().to_owned(),
+                // As in browsers by now.
+                same_site: cookie.same_site().unwrap_or(SameSite::Lax),
             });
         }
     }

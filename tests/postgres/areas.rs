@@ -4,11 +4,11 @@
 use axum::{
     Router,
     body::Body,
-    http::{Request, header},
+    http::{HeaderName, HeaderValue, Request, header},
 };
-use axum_pg_session::{ErrorKind, Koa, PgSessionLayer, Session};
+use axum_pg_session::{ErrorKind, HeaderTransport, Koa, PgSessionLayer, Session};
 
-use crate::support::{Answer, Browser, Site, app, page::app_with, site::pages};
+use crate::support::{Answer, Browser, Site, app, log::Log, page::app_with, site::pages};
 
 /// Signs in as user 1 and returns the token.
 async fn sign_in(layer: PgSessionLayer) -> Browser {
@@ -40,6 +40,119 @@ async fn a_token_opens_nothing_in_another_area_whatever_its_cookie_is_called() {
 }
 
 #[tokio::test]
+async fn two_layers_that_share_sessions_by_accident_are_logged_once() {
+    let site = Site::new().await;
+    let warnings = |layers: &[PgSessionLayer]| {
+        let log = Log::keep();
+        for layer in layers {
+            drop(app(layer.clone()));
+        }
+        log.text().matches("share their sessions").count()
+    };
+    let first = site.layer();
+    assert_eq!(warnings(&[first.clone(), first.clone()]), 0);
+    // Built again, and a changed clone.
+    let second = site.layer();
+    let shop = first.clone().cookie_path("/shop");
+    assert_eq!(warnings(&[second.clone(), second, site.layer()]), 1);
+    let admin = shop.clone().cookie_path("/admin");
+    assert_eq!(warnings(&[shop.clone(), admin, shop]), 1);
+    // What makes them two areas.
+    let separate = [
+        first.cookie_name("__Host-admin"),
+        PgSessionLayer::new(site.store.clone().realm("admin")),
+        PgSessionLayer::new(site.store.clone().table("other")),
+        site.layer().transport(HeaderTransport::new(SHOP)),
+        site.layer().transport(HeaderTransport::new(ADMIN)),
+    ];
+    assert_eq!(warnings(&separate), 0);
+    let again = site.layer().transport(HeaderTransport::new(ADMIN));
+    assert_eq!(warnings(&[again]), 1);
+    // A store that was built anew from this one is the same store.
+    let changed = site.store.timeout(std::time::Duration::from_secs(3));
+    let changed = PgSessionLayer::new(changed).cookie_name("__Host-admin");
+    assert_eq!(warnings(&[changed]), 1);
+}
+
+#[tokio::test]
+async fn a_layer_that_replaces_one_that_is_gone_is_not_logged() {
+    let site = Site::new().await;
+    let log = Log::keep();
+    drop(site.app());
+    drop(site.app());
+    assert!(!log.text().contains("share their sessions"));
+}
+
+#[tokio::test]
+async fn the_default_cookies_of_two_realms_do_not_replace_each_other() {
+    let site = Site::new().await;
+    let admin = PgSessionLayer::new(site.store.clone().realm("admin"));
+    for secure in [true, false] {
+        let areas = [site.layer(), admin.clone()].map(|layer| layer.secure(secure));
+        let mut browser = Browser::new(&app(areas[0].clone()));
+        for (layer, value) in areas.iter().zip(["shop", "admin"]) {
+            browser = browser.at(&app(layer.clone()));
+            browser.get(&format!("/insert/area/{value}")).await;
+        }
+        assert_eq!(browser.jar.len(), 2, "{:?}", browser.jar);
+        assert!(browser.jar[1].0.ends_with("-admin"), "{:?}", browser.jar);
+        for (layer, value) in areas.into_iter().zip(["\"shop\"", "\"admin\""]) {
+            assert_eq!(browser.at(&app(layer)).peek("/get/area").await.body, value);
+        }
+    }
+    let name = |layer: PgSessionLayer| async {
+        let mut browser = Browser::new(&app(layer));
+        browser.get("/insert/a/1").await;
+        browser.jar[0].0.clone()
+    };
+    assert_eq!(name(admin.clone().cookie_path("/admin")).await, "id-admin");
+    assert_eq!(name(admin.cookie_name("sid")).await, "sid");
+}
+
+const SHOP: HeaderName = HeaderName::from_static("x-shop");
+const ADMIN: HeaderName = HeaderName::from_static("x-admin");
+
+#[tokio::test]
+async fn a_token_of_one_header_opens_nothing_in_another_one() {
+    let site = Site::new().await;
+    let layers = [SHOP, ADMIN].map(|name| site.layer().transport(HeaderTransport::new(name)));
+    let [shop, admin] = layers.map(|layer| Browser::new(&app(layer)));
+    let answer = shop.get_without_cookies("/insert/a/1", None).await;
+    let token = answer.headers[SHOP].clone();
+    for (browser, header, expected) in [(&shop, SHOP, "\"1\""), (&admin, ADMIN, "none")] {
+        let header = Some((header, token.clone()));
+        let answer = browser.get_without_cookies("/get/a", header).await;
+        assert_eq!(answer.body, expected);
+    }
+    // Nor in a cookie, which is another carrier.
+    let token = token.to_str().expect("ASCII");
+    let cookie = site.browser().with_cookie("__Host-id", token);
+    assert_eq!(cookie.peek("/get/a").await.body, "none");
+    // With one name they are one carrier.
+    let named = |header| {
+        let layer = site.layer().transport(HeaderTransport::new(header));
+        Browser::new(&app(layer.cookie_name("token")))
+    };
+    let answer = named(SHOP).get_without_cookies("/insert/a/1", None).await;
+    let header = Some((ADMIN, answer.headers[SHOP].clone()));
+    let answer = named(ADMIN).get_without_cookies("/get/a", header).await;
+    assert_eq!(answer.body, "\"1\"");
+}
+
+impl Browser {
+    async fn get_without_cookies(
+        &self,
+        path: &str,
+        header: Option<(HeaderName, HeaderValue)>,
+    ) -> Answer {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = path.parse().expect("a path");
+        request.headers_mut().extend(header);
+        self.send(request).await
+    }
+}
+
+#[tokio::test]
 async fn a_user_of_one_realm_is_not_the_same_user_of_another() {
     let site = Site::new().await;
     let admin = site.store.clone().realm("admin");
@@ -47,7 +160,7 @@ async fn a_user_of_one_realm_is_not_the_same_user_of_another() {
     let in_admin = sign_in(PgSessionLayer::new(admin.clone())).await;
     let user = user_behind(
         PgSessionLayer::new(admin.clone()),
-        "__Host-id",
+        "__Host-id-admin",
         in_admin.token(),
     );
     assert_eq!(user.await, "1");
@@ -231,6 +344,63 @@ async fn a_cross_site_post_without_the_cookie_replaces_no_session_if_the_layer_s
     assert!(answer.token().is_some());
 }
 
+/// Safari before 16.4, and browsers on plain HTTP.
+#[tokio::test]
+async fn a_cross_site_post_is_known_by_its_origin_without_fetch_metadata() {
+    let site = Site::new().await;
+    let browser = Browser::new(&app(site.layer().begin_on_cross_site_post(false)));
+    for (host, origin, status) in [
+        ("shop.example", "https://evil.example", 403),
+        ("shop.example", "null", 403),
+        ("shop.example", "https://shop.example.evil.example", 403),
+        ("shop.example", "https://shop.example", 200),
+        ("SHOP.example", "http://shop.example", 200),
+        ("shop.example:443", "https://shop.example", 200),
+        ("shop.example:80", "http://shop.example", 200),
+        ("localhost:3000", "http://localhost:3000", 200),
+        // Another port is the same site. A proxy may pass on its own.
+        ("localhost:3000", "http://localhost:4000", 200),
+        ("shop.example:8080", "https://shop.example", 200),
+        ("[::1]:3000", "http://[::1]:4000", 200),
+        ("[::1]:3000", "http://[::2]:3000", 403),
+    ] {
+        let request = Request::get("/insert/state/1")
+            .header(header::HOST, host)
+            .header(header::ORIGIN, origin);
+        let request = request.body(Body::empty()).expect("a request");
+        let answer = browser.send(request).await;
+        assert_eq!(answer.status, status, "{host}, {origin}");
+    }
+    // HTTP/2 has the host in the URI.
+    for (origin, status) in [("https://shop.example", 200), ("https://a.example", 403)] {
+        let request = Request::get("https://shop.example/insert/state/1");
+        let request = request.header(header::ORIGIN, origin);
+        let request = request.body(Body::empty()).expect("a request");
+        assert_eq!(browser.send(request).await.status, status, "{origin}");
+    }
+    // Nothing to compare with.
+    let request = Request::get("/insert/state/1").header(header::ORIGIN, "https://a.example");
+    let request = request.body(Body::empty()).expect("a request");
+    assert_eq!(browser.send(request).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_cross_site_logout_ends_nothing_and_is_a_403_if_the_layer_says_so() {
+    let site = Site::new().await;
+    let mut visitor = site.browser();
+    visitor.get("/insert/a/1").await;
+    for (begins, expected) in [(true, 200), (false, 403)] {
+        let layer = site.layer().begin_on_cross_site_post(begins);
+        let page = app_with(layer, async |session: Session| session.logout());
+        let mut request = form_post(Some("null"), "cross-site");
+        *request.uri_mut() = "/page".parse().expect("a path");
+        let answer = Browser::new(&page).send(request).await;
+        assert_eq!(answer.status, expected);
+        assert!(answer.sets_no_cookie());
+    }
+    assert_eq!(visitor.get("/keys").await.body, "a");
+}
+
 #[tokio::test]
 async fn a_handler_that_only_looks_is_served_on_a_cross_site_post() {
     let site = Site::new().await;
@@ -269,6 +439,29 @@ async fn two_sites_on_ports_of_localhost_sign_nobody_out_of_each_other() {
         browser.at(&app(elsewhere)).peek("/get/a").await.body,
         "\"1\""
     );
+}
+
+/// Whose database has the name of its user, as in libpq.
+#[tokio::test]
+async fn a_site_without_a_database_in_its_url_is_marked_by_its_user() {
+    if std::env::var_os("PGDATABASE").is_some() {
+        return;
+    }
+    let warnings = async |[inner, outer]: [&str; 2]| {
+        let layer = |user: &str| {
+            let url = format!("postgres://{user}@127.0.0.1:1");
+            let pool = sqlx::PgPool::connect_lazy(&url).expect("a URL");
+            let store = axum_pg_session::PgSessionStore::new(pool);
+            PgSessionLayer::new(store).secure(false)
+        };
+        let log = Log::keep();
+        let app = pages().layer(layer(inner)).layer(layer(outer));
+        Browser::new(&app).peek("/plain").await;
+        // Of one name, the inner layer has no effect.
+        log.text().matches("has no effect").count()
+    };
+    assert_eq!(warnings(["shop", "shop"]).await, 1);
+    assert_eq!(warnings(["shop", "blog"]).await, 0);
 }
 
 #[tokio::test]

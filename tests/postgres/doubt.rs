@@ -4,14 +4,18 @@
 use std::{cell::Cell, sync::Arc};
 
 use axum::Router;
-use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, Session};
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use axum_pg_session::{Error, ErrorKind, PgSessionLayer, PgSessionStore, Session};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::sync::Notify;
 
 use crate::support::{
     Browser, Site, app,
     page::{UnderWay, app_with, dropped_after, patiently, until},
     proxy::Proxy,
+    skip::server_with_timeouts,
     texts,
 };
 
@@ -178,6 +182,56 @@ async fn a_cycle_whose_backend_was_terminated_is_made_once() {
         .await;
     assert_eq!(status, 200);
     assert_eq!(exposed.site.rows().count().await, 1);
+}
+
+/// The server has ended the connection before the statement reached it.
+#[tokio::test]
+async fn a_change_on_a_connection_that_the_server_ended_as_idle_is_made() {
+    let Some(server) = server_with_timeouts().await else {
+        return;
+    };
+    let site = Site::on(server.test_database().await.expect("a database")).await;
+    site.store.migrate().await.expect("a table");
+    let local: PgConnectOptions = site.database.url().parse().expect("a URL");
+    // To a socket that was closed nothing can be written, so its last message is lost.
+    let options = PgConnectOptions::new()
+        .host("127.0.0.1")
+        .port(server.port().expect("it listens on TCP"))
+        .username(local.get_username())
+        .database(local.get_database().expect("a name"));
+    let pool = PgPoolOptions::new()
+        .max_connections(4)
+        .connect_with(options.options([
+            ("idle_session_timeout", "50ms"),
+            ("application_name", "idle"),
+            ("default_transaction_isolation", "read committed"),
+        ]))
+        .await
+        .expect("a connection");
+    let store = PgSessionStore::new(pool);
+    let page = |act: fn(&Session) -> Result<(), Error>| {
+        let direct = site.pool.clone();
+        let page = async move |session: Session| -> Result<(), Error> {
+            session.get::<u64>("n")?;
+            let open = "SELECT pid::text FROM pg_stat_activity WHERE application_name = 'idle'
+                        AND datname = current_database()";
+            until(async || texts(&direct, open).await.is_empty()).await;
+            act(&session)
+        };
+        app_with(PgSessionLayer::new(store.clone()), page)
+    };
+    let mut browser = Browser::new(&page(|session| {
+        session
+            .update("n", |n: Option<u64>| n.unwrap_or(0) + 1)
+            .map(drop)
+    }));
+    for n in 1..=3 {
+        assert_eq!(browser.get("/page").await.status, 200);
+        assert_eq!(site.rows().document().await["n"], n);
+    }
+    let logout = browser.at(&page(Session::destroy));
+    assert_eq!(logout.peek("/page").await.status, 200);
+    assert_eq!(site.rows().count().await, 0);
 }
 
 async fn terminate_waiters(pool: &PgPool) {

@@ -100,6 +100,42 @@ async fn an_account_and_its_sessions_are_deleted_together() {
     assert!(passwords(&site).await.is_empty());
 }
 
+/// Rows that the transaction has deleted are still in its indexes.
+#[tokio::test]
+async fn the_end_of_many_sessions_reads_each_of_them_a_few_times() {
+    const SESSIONS: i64 = 40_000;
+    let site = Site::new().await;
+    let insert = format!(
+        "INSERT INTO session (id, expiry, session, user_id)
+         SELECT md5(n::text), now() + interval '1 hour', '{{}}', 'alice'
+         FROM generate_series(1, {SESSIONS}) AS n;
+         ANALYZE session"
+    );
+    execute(&site.pool, &insert).await;
+    let read =
+        "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'session')
+                    || ' ' || n_tup_del FROM pg_stat_user_tables WHERE relname = 'session'";
+    let read = async || {
+        let read = crate::support::texts(&site.pool, read).await.remove(0);
+        let (read, deleted) = read.split_once(' ').expect("two numbers");
+        let number = |text: &str| text.parse::<i64>().expect("a number");
+        (number(read), number(deleted))
+    };
+    let (before, _) = read().await;
+    let mut transaction = site.pool.begin().await.expect("a transaction");
+    sqlx::query("SET LOCAL enable_seqscan = off")
+        .execute(&mut *transaction)
+        .await
+        .expect("a setting");
+    let alice = site.store.user("alice");
+    let ended = alice.destroy_all_in(&mut transaction);
+    assert_eq!(ended.await.expect("an end"), SESSIONS.unsigned_abs());
+    transaction.commit().await.expect("a commit");
+    crate::support::page::until(async || read().await.1 >= SESSIONS).await;
+    let (after, _) = read().await;
+    assert!(after - before < 8 * SESSIONS, "{}", after - before);
+}
+
 /// Also where the session gets a new id, or a request of it saves, while the
 /// transaction is open.
 #[tokio::test]

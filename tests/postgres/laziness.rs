@@ -297,6 +297,69 @@ async fn a_session_will_be_created_only_by_a_request_that_begins_one() {
     assert_eq!(answers(&unknown), "[true, false, false] [true, true]");
 }
 
+/// An explicit save begins the session before the middleware asks.
+#[tokio::test]
+async fn a_session_that_a_save_began_was_created_by_this_request() {
+    let site = Site::new().await;
+    let app = Router::new()
+        .route("/save", get(begin_and_save))
+        .route(
+            "/look",
+            get(async |session: Session| session.keys().join(",")),
+        )
+        .route(
+            "/insert",
+            get(async |session: Session| session.insert("b", 1)),
+        )
+        .route("/anew", get(end_and_save))
+        .route("/end", get(save_and_end))
+        .layer(from_fn(was_created))
+        .layer(site.layer());
+    let mut visitor = Browser::new(&app);
+    for (path, expected) in [
+        ("/look", "[false, false]"),
+        ("/save", "[false, true]"),
+        // It was there before.
+        ("/save", "[false, false]"),
+        ("/look", "[false, false]"),
+        ("/insert", "[false, false]"),
+        ("/anew", "[false, true]"),
+        ("/insert", "[false, false]"),
+    ] {
+        assert_eq!(answers(&visitor.get(path).await), expected, "{path}");
+    }
+    let mut stranger = Browser::new(&app);
+    assert_eq!(answers(&stranger.get("/insert").await), "[true, false]");
+    let ended = Browser::new(&app).get("/end").await;
+    assert_eq!(answers(&ended), "[false, false]");
+}
+
+async fn begin_and_save(session: Session) -> Result<(), Error> {
+    session.insert("a", 1)?;
+    session.save().await
+}
+
+async fn end_and_save(session: Session) -> Result<(), Error> {
+    session.destroy()?;
+    session.save().await?;
+    session.insert("a", 1)?;
+    session.save().await
+}
+
+async fn save_and_end(session: Session) -> Result<(), Error> {
+    begin_and_save(session.clone()).await?;
+    session.destroy()?;
+    session.save().await
+}
+
+async fn was_created(lazy: LazySession, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let text = format!("{:?}", [lazy.will_be_created(), lazy.was_created()]);
+    let header = text.parse().expect("a value of a header");
+    response.headers_mut().insert("answers", header);
+    response
+}
+
 #[tokio::test]
 async fn an_empty_session_that_is_allowed_will_be_created() {
     let site = Site::new().await;

@@ -8,7 +8,8 @@ use axum_pg_session::{
     Device, ErrorKind, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionId,
     SessionLimitPolicy,
 };
-use tokio::task::JoinSet;
+use sqlx::AssertSqlSafe;
+use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{
     Browser, Life, Site, app, execute,
@@ -357,4 +358,46 @@ async fn a_conflict_on_another_server_is_tried_again() {
         let keys = browser.peek("/keys").await.body;
         assert!(keys.starts_with("a,other"), "{page}: {keys}");
     }
+}
+
+/// The server here can't tell that the statement waits for a lock there.
+#[tokio::test]
+async fn a_lock_timeout_of_another_server_keeps_its_locked_row_apart() {
+    let Some(foreign) = over_two_servers().await else {
+        return;
+    };
+    for at in 0..2 {
+        let sql = format!("ALTER SERVER shard_{at} OPTIONS (ADD options '-c lock_timeout=200')");
+        execute(&foreign.site.pool, &sql).await;
+    }
+    let store = PgSessionStore::new(pool(foreign.site.database.url(), 4).await);
+    let app = app(PgSessionLayer::new(store.timeout(TIMEOUT)));
+    let mut browsers = Vec::new();
+    for _ in 0..16 {
+        let mut browser = Browser::new(&app);
+        browser.get("/increment/n").await;
+        browsers.push(browser);
+    }
+    let locked = browsers.remove(0);
+    let id = handle(&locked).await;
+    let part = part_of(&foreign.site, &id).await;
+    let shard = &foreign.shards[part % 2].pool;
+    let mut lock = shard.begin().await.expect("a transaction");
+    sqlx::query(AssertSqlSafe(format!(
+        "SELECT id FROM session_{part} WHERE id = '{id}' FOR UPDATE"
+    )))
+    .fetch_one(&mut *lock)
+    .await
+    .expect("a lock");
+    let visit = |browser: Browser| async move { browser.peek("/increment/n").await.status };
+    let waiting = tokio::spawn(visit(locked));
+    let mut others = JoinSet::new();
+    for browser in browsers {
+        others.spawn(visit(browser));
+    }
+    let others = timeout(TIMEOUT / 3, others.join_all()).await;
+    let others = others.expect("none waits for the locked row");
+    assert!(others.iter().all(|status| *status == 200), "{others:?}");
+    lock.rollback().await.expect("a lock released");
+    assert_eq!(waiting.await.expect("no panic"), 200);
 }

@@ -14,9 +14,10 @@ use sqlx::{
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{
-    Browser, Life, app, execute,
+    Browser, Life, Log, app, execute,
     page::{PATIENCE, patiently, until},
     site::{behind, pool},
+    skip::server_with_timeouts,
     texts,
 };
 
@@ -553,44 +554,73 @@ async fn where_others_have_all_connections_of_the_pooler_visitors_wait_in_time()
     assert_eq!(browser.peek("/increment/n").await.body, "3");
 }
 
-/// Without a second connection nobody knows whether a pooler stands between, and
-/// behind one the process id would be another client's.
-#[tokio::test]
-async fn a_store_that_could_not_look_for_a_pooler_cancels_no_statement() {
-    let server = Server::start().expect("a server");
-    let direct = pool(&server.url(), 3).await;
+/// The only connection of the role `site`, so that there is no other one for the
+/// check for a pooler.
+async fn only_connection(server: &Server, direct: &PgPool) -> PgPool {
     PgSessionStore::new(direct.clone())
         .migrate()
         .await
         .expect("a table");
-    execute(&direct, "CREATE ROLE site LOGIN CONNECTION LIMIT 1").await;
-    execute(&direct, "GRANT ALL ON session TO site").await;
-    // In transactions, which stricter levels need, the server ends it in time.
+    execute(direct, "CREATE ROLE site LOGIN CONNECTION LIMIT 1").await;
+    execute(direct, "GRANT ALL ON session TO site").await;
+    // Under a stricter level each statement is in a transaction anyway.
     execute(
-        &direct,
+        direct,
         "ALTER ROLE site SET default_transaction_isolation = 'read committed'",
     )
     .await;
     let options: PgConnectOptions = server.url().parse().expect("a URL");
-    let own = PgPoolOptions::new()
+    PgPoolOptions::new()
         .max_connections(1)
         .connect_with(options.username("site"))
         .await
-        .expect("the only connection");
+        .expect("the only connection")
+}
+
+/// Behind a pooler the process id would be another client's.
+#[tokio::test]
+async fn a_store_that_could_not_check_for_a_pooler_has_the_server_end_its_statements() {
+    let Some(server) = server_with_timeouts().await else {
+        return;
+    };
+    let direct = pool(&server.url(), 3).await;
+    let own = only_connection(&server, &direct).await;
+    let log = Log::keep();
     let store = PgSessionStore::new(own.clone()).timeout(Duration::from_secs(1));
     let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
-    assert_eq!(browser.get("/increment/n").await.body, "1");
-    execute(&direct, "ALTER ROLE site CONNECTION LIMIT -1").await;
+    for n in ["1", "2"] {
+        assert_eq!(browser.get("/increment/n").await.body, n);
+    }
+    let warnings = log.text().matches("check for a connection pooler").count();
+    assert_eq!(warnings, 1, "{}", log.text());
     let mut lock = direct.begin().await.expect("a transaction");
     sqlx::query("SELECT id FROM session FOR UPDATE")
         .execute(&mut *lock)
         .await
         .expect("a lock");
     assert_eq!(browser.get("/increment/n").await.status, 503);
-    until(async || own.num_idle() == own.size() as usize).await;
     let waiting = "SELECT pid::text FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-    assert_eq!(texts(&direct, waiting).await.len(), 1, "it still waits");
-    lock.rollback().await.expect("a lock released");
     until(async || texts(&direct, waiting).await.is_empty()).await;
+    until(async || own.num_idle() == own.size() as usize).await;
+    lock.rollback().await.expect("a lock released");
     assert_eq!(browser.get("/increment/n").await.body, "3");
+}
+
+/// Once there is a second connection, the statements are prepared and need no
+/// transaction of their own.
+#[tokio::test]
+async fn a_check_for_a_pooler_that_failed_is_made_again() {
+    let server = Server::start().expect("a server");
+    let direct = pool(&server.url(), 3).await;
+    let own = only_connection(&server, &direct).await;
+    let store = PgSessionStore::new(own.clone());
+    let browser = Browser::new(&app(PgSessionLayer::new(store.clone())));
+    let prepared = "SELECT name FROM pg_prepared_statements WHERE statement LIKE 'INSERT %'";
+    let serve = async || {
+        assert_eq!(browser.peek("/increment/n").await.status, 200);
+        texts(&own, prepared).await.len()
+    };
+    assert_eq!((serve().await, serve().await), (0, 0));
+    execute(&direct, "ALTER ROLE site CONNECTION LIMIT -1").await;
+    until(async || serve().await > 0).await;
 }

@@ -2,7 +2,7 @@
 //! waited for: each of these was a way to break a promise.
 
 use std::{
-    future::{Future as _, poll_fn, ready},
+    future::{Future as _, pending, poll_fn, ready},
     num::NonZeroU32,
     sync::{
         Arc, Mutex,
@@ -29,6 +29,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction, postgres:
 use tokio::{
     sync::{Barrier, Semaphore},
     task::{JoinHandle, JoinSet},
+    time::sleep,
 };
 
 use crate::support::{
@@ -1507,6 +1508,61 @@ async fn a_check_that_fails_leaves_the_session() {
 }
 
 #[tokio::test]
+async fn a_check_that_hangs_is_cut_off_at_the_timeout_and_leaves_the_session() {
+    let (site, mut browser) = visited().await;
+    let store = site.store.clone().timeout(Duration::from_millis(500));
+    let layer = PgSessionLayer::new(store).valid_if(async |session: Session, _| {
+        session.insert("marked", 1)?;
+        pending::<()>().await;
+        Ok::<_, Error>(false)
+    });
+    let page = app_with(layer, async |session: LazySession| {
+        let error = session.load().await.expect_err("the check hangs");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let cause = std::error::Error::source(&error).expect("a cause");
+        assert!(cause.to_string().contains("`timeout`"), "{cause}");
+        let again = session.load().await.expect_err("it is checked once");
+        assert_eq!(again.to_string(), error.to_string());
+        Err::<(), _>(error)
+    });
+    let answer = patiently(browser.at(&page).peek("/page")).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(
+        answer.body,
+        "Your session could not be checked. Please try again."
+    );
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(answer.sets_no_cookie());
+    assert_eq!(browser.get("/keys").await.body, "a");
+}
+
+#[tokio::test]
+async fn the_timeout_bounds_the_load_and_the_check_together() {
+    let (site, browser) = visited().await;
+    let store = site.store.clone().timeout(Duration::from_secs(3));
+    let layer = PgSessionLayer::new(store).valid_if(async |_, _| {
+        sleep(Duration::from_millis(1500)).await;
+        true
+    });
+    let page = app_with(layer, async |session: Session| session.keys().join(","));
+    let quick = patiently(browser.at(&page).peek("/page")).await;
+    assert_eq!((quick.status.as_u16(), &*quick.body), (200, "a"));
+
+    let mut lock = site.pool.begin().await.expect("a connection");
+    sqlx::query("LOCK TABLE session IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .expect("a lock");
+    let slow = async {
+        sleep(Duration::from_secs(2)).await;
+        lock.rollback().await.expect("it is open");
+    };
+    let late = browser.at(&page);
+    let (late, ()) = tokio::join!(patiently(late.peek("/page")), slow);
+    assert_eq!(late.status, 503);
+}
+
+#[tokio::test]
 #[should_panic(expected = "a hook that panics")]
 async fn a_panic_in_a_hook_of_a_save_is_the_handlers() {
     let site = Site::new().await;
@@ -1566,6 +1622,11 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
                     ("hx-redirect", "/welcome"),
                     ("x-accel-redirect", "/files/1"),
                     ("content-digest", "sha-256=:AAAA:"),
+                    ("digest", "sha-256=AAAA"),
+                    ("content-md5", "AAAA"),
+                    ("trailer", "x-checksum"),
+                    ("retry-after", "3600"),
+                    ("clear-site-data", "\"cookies\""),
                 ])
             }),
         )
@@ -1574,7 +1635,17 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
     let answer = Browser::new(&app).get("/").await;
     assert_eq!(answer.status, 503);
     assert_eq!(answer.headers[ORIGIN], "*");
-    for header in ["etag", "hx-redirect", "x-accel-redirect", "content-digest"] {
+    for header in [
+        "etag",
+        "hx-redirect",
+        "x-accel-redirect",
+        "content-digest",
+        "digest",
+        "content-md5",
+        "trailer",
+        "retry-after",
+        "clear-site-data",
+    ] {
         assert!(!answer.headers.contains_key(header), "{header}");
     }
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");

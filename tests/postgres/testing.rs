@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
-use axum::{Router, body::Body, http::Request, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    http::Request,
+    routing::{any, get},
+};
 use axum_pg_session::{
     Error, ErrorKind, HeaderTransport, PgSessionLayer, Session, SigningKeys, Transport,
     testing::TestVisitor,
 };
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, USER_AGENT},
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{AUTHORIZATION, COOKIE, SET_COOKIE, USER_AGENT},
 };
 
 use crate::support::{Site, execute, site::app};
@@ -207,6 +212,74 @@ async fn the_application_has_its_say_on_a_session_of_the_kit() -> Result<(), Err
     let elsewhere = elsewhere.header(USER_AGENT, HeaderValue::from_static("curl"));
     assert!(elsewhere.session().await?.is_new());
     assert!(!visitor.session().await?.is_new(), "to look ends nothing");
+    Ok(())
+}
+
+/// A request of another site's page.
+fn foreign(method: Method) -> Request<Body> {
+    Request::builder()
+        .method(method)
+        .uri("/cookies")
+        .header("sec-fetch-site", "cross-site")
+        .body(Body::empty())
+        .expect("a request")
+}
+
+#[tokio::test]
+async fn a_foreign_page_causes_requests_without_most_cookies() -> Result<(), Error> {
+    let site = Site::new().await;
+    let layer = site.layer().cookie_name("__Host-s");
+    let echo = async |headers: HeaderMap| {
+        let cookies = headers.get(COOKIE).and_then(|value| value.to_str().ok());
+        let names = cookies.unwrap_or_default().split("; ");
+        let names = names.filter_map(|pair| pair.split('=').next());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let app = Router::new().route("/cookies", any(echo));
+    let ask = async |visitor: &TestVisitor, request| {
+        let response = visitor.send(&app, request).await.expect("infallible");
+        let body = axum::body::to_bytes(response.into_body(), 1000).await;
+        String::from_utf8(body.expect("a body").to_vec()).expect("text")
+    };
+    let visitor = TestVisitor::new(&layer);
+    visitor.with_session(|session| session.login("ada")).await?;
+    let mut set = HeaderMap::new();
+    for cookie in [
+        "strict=1; SameSite=Strict",
+        "none=1; SameSite=None; Secure",
+        "silent=1",
+    ] {
+        set.append(SET_COOKIE, HeaderValue::from_static(cookie));
+    }
+    visitor.store_cookies(&set);
+
+    for method in [Method::GET, Method::POST] {
+        let mut own = foreign(method);
+        own.headers_mut()
+            .insert("sec-fetch-site", HeaderValue::from_static("same-origin"));
+        assert_eq!(ask(&visitor, own).await, "__Host-s strict none silent");
+    }
+    let link = ask(&visitor, foreign(Method::GET)).await;
+    assert_eq!(link, "__Host-s none silent");
+    for method in [Method::POST, Method::PUT, Method::DELETE] {
+        assert_eq!(ask(&visitor, foreign(method)).await, "none");
+    }
+    let mut script = foreign(Method::GET);
+    script
+        .headers_mut()
+        .insert("sec-fetch-mode", HeaderValue::from_static("cors"));
+    assert_eq!(ask(&visitor, script).await, "none");
+
+    // As a header of the visitor; the session is found as before.
+    let name = HeaderName::from_static("sec-fetch-site");
+    let visitor = visitor.header(name, HeaderValue::from_static("cross-site"));
+    let post = Request::post("/cookies").body(Body::empty());
+    assert_eq!(ask(&visitor, post.expect("a request")).await, "none");
+    assert_eq!(
+        ask(&visitor, visit("/cookies")).await,
+        "__Host-s none silent"
+    );
+    assert_eq!(visitor.session().await?.user_id().as_deref(), Some("ada"));
     Ok(())
 }
 

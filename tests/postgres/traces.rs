@@ -73,7 +73,10 @@ async fn the_life_of_a_session_is_traced() {
     said("expired sessions deleted");
     for line in lines(&log) {
         assert!(
-            line.starts_with("INFO ") || line.starts_with("DEBUG "),
+            line.starts_with("INFO ")
+                || line.starts_with("DEBUG ")
+                // Each page here is an application of its own.
+                || line.contains("layers with the same cookie name share their sessions"),
             "{line}"
         );
     }

@@ -38,6 +38,21 @@ async fn count(site: &Site, user_id: &str) -> u64 {
     site.store.user(user_id).count().await.expect("a count")
 }
 
+/// The documentation says to use `end_others` there.
+#[tokio::test]
+async fn after_destroy_all_a_login_in_the_same_handler_fails() {
+    let site = Site::new().await;
+    let alice = signed_in(&site, "alice").await;
+    let store = site.store.clone();
+    let page = async move |session: Session| {
+        store.user("alice").destroy_all().await?;
+        session.login("alice")
+    };
+    let answer = alice.at(&site.app_with(page)).peek("/page").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(count(&site, "alice").await, 0);
+}
+
 #[tokio::test]
 async fn a_list_shows_each_session_with_its_device_and_times() {
     let site = Site::new().await;
@@ -69,6 +84,44 @@ async fn a_list_shows_each_session_with_its_device_and_times() {
         now + Duration::from_secs(86_400)
     ));
     assert_eq!(count(&site, "alice").await, 2);
+}
+
+/// In a process that only administers, no request repeats the statement before.
+#[tokio::test]
+async fn a_changed_type_of_the_id_costs_no_call_from_outside_of_requests() {
+    let site = Site::new().await;
+    let store = PgSessionStore::new(crate::support::site::pool(site.database.url(), 2).await);
+    let alice = store.user("alice");
+    let list = async |_: &Browser| alice.list().await.map(|list| list.len() as u64);
+    let destroy_all = async |_: &Browser| alice.destroy_all().await;
+    let destroy_others = async |this: &Browser| alice.destroy_others(&handle(this).await).await;
+    let destroy_everyone = async |_: &Browser| store.destroy_everyone().await;
+    let alter = async |to: &str| {
+        execute(
+            &site.pool,
+            &format!("ALTER TABLE session ALTER id TYPE {to}"),
+        )
+        .await;
+    };
+    macro_rules! survives {
+        ($call:ident, $sessions:literal) => {
+            store.destroy_everyone().await.expect("an end");
+            for change in [None, Some("character varying"), Some("text")] {
+                signed_in(&site, "alice").await;
+                let this = signed_in(&site, "alice").await;
+                if let Some(to) = change {
+                    alter(to).await;
+                }
+                let sessions = $call(&this).await;
+                assert_eq!(sessions.expect(stringify!($call)), $sessions);
+                store.destroy_everyone().await.expect("an end");
+            }
+        };
+    }
+    survives!(list, 2);
+    survives!(destroy_all, 2);
+    survives!(destroy_others, 1);
+    survives!(destroy_everyone, 2);
 }
 
 #[tokio::test]
@@ -638,6 +691,31 @@ async fn a_login_that_ends_the_others_is_the_only_session_of_its_user() {
         assert_eq!(user(&site, &other).await, "", "{who}");
         assert_eq!(user(&site, &bob).await, "bob", "{who}");
         assert_eq!(count(&site, "alice").await, 1, "{who}");
+    }
+}
+
+#[tokio::test]
+async fn a_later_login_of_the_request_still_ends_the_others() {
+    let site = Site::new().await;
+    for (first, others_of_bob) in [("alice", "bob"), ("bob", "bob")] {
+        let mut this = site.browser();
+        let other = signed_in(&site, "alice").await;
+        let bob = signed_in(&site, "bob").await;
+        visit(&site, &mut this, async move |session: Session| {
+            session.login(Login::new(first).end_others())?;
+            session.login("alice")
+        })
+        .await;
+        assert_eq!(user(&site, &this).await, "alice");
+        // The login of another user is void, and so is what it was to end.
+        let expected = if first == "alice" { "" } else { "alice" };
+        assert_eq!(user(&site, &other).await, expected, "{first}");
+        assert_eq!(user(&site, &bob).await, others_of_bob);
+        site.store
+            .user("alice")
+            .destroy_all()
+            .await
+            .expect("an end");
     }
 }
 

@@ -8,8 +8,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Browser, Site, app,
-    page::{app_with, until},
+    Answer, Browser, Site, app, execute,
+    page::{PATIENCE, app_with, until},
     proxy::Proxy,
     texts, visit,
 };
@@ -20,13 +20,17 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Under Postgres's own isolation level: under another one each statement is a
 /// transaction, which ends with its connection.
 async fn impatient(site: &Site) -> PgSessionStore {
+    with_connections(site, 4).await.timeout(TIMEOUT)
+}
+
+async fn with_connections(site: &Site, connections: u32) -> PgSessionStore {
     let options: PgConnectOptions = site.database.url().parse().expect("a URL");
     let pool = PgPoolOptions::new()
-        .max_connections(4)
+        .max_connections(connections)
         .connect_with(options.options([("default_transaction_isolation", "read committed")]))
         .await
         .expect("a connection");
-    PgSessionStore::new(pool).timeout(TIMEOUT)
+    PgSessionStore::new(pool)
 }
 
 /// Four requests of one session, of which the first waits for a lock and the
@@ -72,6 +76,86 @@ async fn changes_whose_time_is_up_are_not_made_when_the_lock_is_released() {
     until(async || texts(&site.pool, waiting).await == ["0"]).await;
     lock.rollback().await.expect("a lock given back");
     assert_eq!(browser.get("/increment/n").await.body, "2");
+}
+
+/// On the server, for the statements of a pool of the store's own, as a trigger of
+/// the table sees them. The connections were made with the default.
+#[tokio::test]
+async fn a_longer_timeout_also_raises_the_limits_of_connections_that_are_open() {
+    let site = Site::without_table().await;
+    site.set_isolation("read committed").await;
+    let store = PgSessionStore::connect(site.database.url())
+        .await
+        .expect("a connection");
+    store.migrate().await.expect("a table");
+    execute(
+        &site.pool,
+        "CREATE TABLE seen (limits text);
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO seen VALUES (current_setting('statement_timeout') || ' '
+                 || current_setting('lock_timeout') || ' '
+                 || current_setting('idle_in_transaction_session_timeout'));
+             RETURN NEW;
+         END $$;
+         CREATE TRIGGER see BEFORE INSERT ON session FOR EACH ROW EXECUTE FUNCTION see()",
+    )
+    .await;
+    for (seconds, limit) in [(2, "6s"), (30, "31s"), (45, "46s"), (30, "46s")] {
+        let store = store.clone().timeout(Duration::from_secs(seconds));
+        let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
+        assert_eq!(browser.get("/increment/n").await.status, 200);
+        let seen = texts(&site.pool, "DELETE FROM seen RETURNING limits").await;
+        assert_eq!(seen, [format!("{limit} {limit} {limit}")]);
+    }
+}
+
+/// Each attempt at a row that is still locked keeps the others waiting for a moment
+/// only.
+#[tokio::test]
+async fn a_row_that_is_free_again_is_not_kept_waiting_by_rows_that_are_still_locked() {
+    const SOON: Duration = Duration::from_secs(2);
+    let site = Site::new().await;
+    let store = with_connections(&site, 10).await.timeout(PATIENCE);
+    let app = app(PgSessionLayer::new(store));
+    let mut first = Browser::new(&app);
+    first.get("/increment/n").await;
+    let its_lock = site.lock_rows().await;
+    let visitor = first.clone();
+    let visit = tokio::spawn(async move { visitor.peek("/increment/n").await.status });
+    site.blocked(1).await;
+    // Its first attempt was held up.
+    site.blocked(0).await;
+    let mut others = Vec::new();
+    for _ in 0..60 {
+        let mut other = Browser::new(&app);
+        other.get("/increment/n").await;
+        others.push(other);
+    }
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    sqlx::query(
+        "SELECT id FROM session WHERE created > (SELECT min(created) FROM session) FOR UPDATE",
+    )
+    .execute(&mut *lock)
+    .await
+    .expect("a lock");
+    let mut visits = JoinSet::new();
+    for other in others {
+        visits.spawn(async move { other.peek("/increment/n").await.status });
+    }
+    site.blocked(2).await;
+    // Saves that share a statement with locked rows come last.
+    let mut free = Browser::new(&app);
+    for _ in 0..3 {
+        assert_eq!(free.get("/increment/n").await.status, 200);
+    }
+    site.blocked(2).await;
+    its_lock.rollback().await.expect("a lock released");
+    let released = Instant::now();
+    assert_eq!(visit.await.expect("no panic"), 200);
+    assert!(released.elapsed() < SOON, "{:?}", released.elapsed());
+    lock.rollback().await.expect("a lock released");
+    let statuses = visits.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }
 
 fn seconds(answer: &Answer) -> &str {

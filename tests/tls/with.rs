@@ -125,6 +125,51 @@ async fn the_variables_of_libpq_choose_how_a_certificate_is_verified() {
     }
 }
 
+const DATABASE: &str = "CONNECTS_TO_A_TEST_DATABASE";
+
+/// What the next test runs in a process of its own.
+#[tokio::test]
+async fn a_child_connects_to_a_test_database() {
+    if env::var(DATABASE).is_err() {
+        return;
+    }
+    let database = dev_postgres::test_database().await.expect("a database");
+    connects(database.url()).await;
+    let pool = PgPool::connect(database.url()).await;
+    pool.expect("a connection of the application");
+    println!("it connects");
+}
+
+/// The files of a URL, and those of the environment.
+#[tokio::test]
+async fn a_test_database_is_reached_with_the_certificates_of_the_server() {
+    let server = Encrypting::with(&named("server", &["localhost"]));
+    run(&server.server, "CREATE ROLE alice LOGIN CREATEDB").await;
+    let files = "sslmode=verify-full&sslrootcert=$authority.crt\
+                 &sslcert=$alice.crt&sslkey=$alice.key";
+    let folder = format!("{}/", server.file("").display()).replace("//", "/");
+    let encoded = files.replace('$', &folder.replace('/', "%2F"));
+    for (parameters, in_environment) in [(files, false), (&*encoded, false), ("", true)] {
+        let mut child = Command::new(env::current_exe().expect("this program"));
+        child
+            .args(["--exact", "with::a_child_connects_to_a_test_database"])
+            .arg("--nocapture")
+            .env(DATABASE, "1")
+            .env("DATABASE_URL", server.url("alice", "localhost", parameters))
+            .env_remove("DEV_POSTGRES_POOLER");
+        if in_environment {
+            child
+                .env("PGSSLMODE", "verify-full")
+                .env("PGSSLROOTCERT", server.file("authority.crt"))
+                .env("PGSSLCERT", server.file("alice.crt"))
+                .env("PGSSLKEY", server.file("alice.key"));
+        }
+        let output = child.output().expect("this program can be run again");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("it connects"), "{parameters}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn the_server_sees_connections_that_are_encrypted() {
     let server = encrypting();
@@ -373,15 +418,42 @@ async fn a_server_that_stops_is_unavailable_and_back_when_it_is() {
 
 // What is logged.
 
-#[tokio::test]
-async fn an_encrypted_connection_over_a_network_is_not_warned_of() {
+/// An address of this machine that others reach, if it has one.
+fn address() -> Option<String> {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     // Nothing is sent; the address is one of documentation.
     if let Err(error) = socket.connect("198.51.100.1:9") {
         eprintln!("skipped: this machine has no network: {error}");
-        return;
+        return None;
     }
-    let address = socket.local_addr().expect("bound").ip().to_string();
+    Some(socket.local_addr().expect("bound").ip().to_string())
+}
+
+/// The feature is on, so it is not what to turn on.
+#[tokio::test]
+async fn the_warning_of_a_connection_in_the_clear_advises_what_is_missing() {
+    let Some(address) = address() else {
+        return;
+    };
+    let access = "local all all trust\nhost all all all trust\n";
+    for mode in ["prefer", "disable"] {
+        let server = Server::builder().tcp("*").file("pg_hba.conf", access);
+        let server = server.start().expect("a server");
+        let port = server.port().expect("it listens on TCP");
+        let log = Log::keep();
+        let url = format!("postgres://postgres@{address}:{port}/postgres?sslmode={mode}");
+        connects(&url).await;
+        let text = log.text();
+        assert!(text.contains("not encrypted: turn on `ssl`"), "{text}");
+        assert!(!text.contains("tls-rustls"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_encrypted_connection_over_a_network_is_not_warned_of() {
+    let Some(address) = address() else {
+        return;
+    };
     let server = encrypting();
     let log = Log::keep();
     for mode in ["prefer", "require"] {

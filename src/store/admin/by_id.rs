@@ -23,10 +23,16 @@ impl PgSessionStore {
     /// is an ended one. A socket or a job that looks more rarely should keep the
     /// user's id too.
     ///
-    /// A login of another user ends what the handle stood for, also the first
-    /// login of an anonymous session, and so does [`Login::discard_data`]. The
-    /// application reads the session for the client that opened the socket. That
-    /// can be an attacker who planted the token before the login.
+    /// `None` doesn't always mean that the user signed out. It doesn't follow
+    ///
+    /// - the login of an anonymous visitor, or of another user,
+    /// - a login with [`Login::discard_data`],
+    /// - a new id that is older than one minute.
+    ///
+    /// The application reads the session for the client that opened the socket. That
+    /// can be an attacker who planted the token before the login. So a socket that was
+    /// opened before the user signed in gets `None` afterwards: open it again after
+    /// the sign-in, with a request that brings the new cookie.
     ///
     /// Otherwise it is safe to follow a handle, because it opens nothing: it is
     /// a digest, and no browser can send it as a cookie.

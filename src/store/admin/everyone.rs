@@ -155,9 +155,8 @@ impl PgSessionStore {
             began,
         };
         loop {
-            let next = page.clone();
             let ids = self
-                .ask(|table, connection| Box::pin(ids(table, connection, next)))
+                .ask(|table, connection| Box::pin(ids(table, connection, page.clone())))
                 .await?;
             let Some(last) = ids.last() else {
                 return Ok(all);

@@ -298,8 +298,8 @@ impl<E: Entry> Many<E> {
         let connections = &self.set_up.database.connections;
         let key = part.entries()[0].id().as_str();
         let deadline = caller.deadline().unwrap_or_else(Instant::now);
-        let outcome = until_free(&self.locked, connections, key, deadline, || {
-            self.send(&part, caller.origins(), PATIENCE, Some(deadline))
+        let outcome = until_free(&self.locked, connections, key, deadline, |patience| {
+            self.send(&part, caller.origins(), patience, Some(deadline))
         });
         let outcome = outcome.await;
         caller.answer(0, outcome.and_then(only));

@@ -15,7 +15,7 @@ use crate::{
     error::out_of_time,
     jitter::random_fraction,
     store::{
-        batch::parts::{PATIENCE, PAUSE},
+        batch::parts::{PATIENCE, PATIENCE_IN_SEARCH, PAUSE},
         connection::pool::Connections,
         table::{
             handle::{SetUp, Work},
@@ -75,7 +75,9 @@ impl Locked {
 /// Makes one attempt after another until none is held up by another transaction,
 /// or until the deadline. Between the attempts it holds no connection, and only a few
 /// repeated attempts run at a time, so that many locked rows don't keep the sessions
-/// of other rows waiting.
+/// of other rows waiting. While others wait for a place, an attempt gets a shorter
+/// patience: a row that is free again needs none, and waits behind those that are
+/// still locked.
 ///
 /// If the future is dropped while an attempt runs, that attempt is dropped.
 pub(in crate::store) async fn until_free<T, F>(
@@ -83,7 +85,7 @@ pub(in crate::store) async fn until_free<T, F>(
     connections: &Connections,
     key: &str,
     deadline: Instant,
-    attempt: impl Fn() -> F,
+    attempt: impl Fn(Duration) -> F,
 ) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
@@ -101,7 +103,11 @@ where
                 .map_err(|_| out_of_time())?,
             false => None,
         };
-        let outcome = attempt().await;
+        let patience = match place.is_some() && !connections.have_places_for_rows() {
+            true => PATIENCE_IN_SEARCH,
+            false => PATIENCE,
+        };
+        let outcome = attempt(patience).await;
         drop(place);
         if !outcome.as_ref().is_err_and(Error::is_held_up) {
             if was_locked {
@@ -130,9 +136,9 @@ pub(in crate::store) async fn serve_until_free<T>(
     work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
 ) -> Result<T, Error> {
     let connections = &set_up.database.connections;
-    until_free(locked, connections, key, deadline, || {
+    until_free(locked, connections, key, deadline, |patience| {
         let call = set_up.call(operation);
-        set_up.serve(deadline, Some(PATIENCE), call, |table, connection| {
+        set_up.serve(deadline, Some(patience), call, |table, connection| {
             work(table, connection)
         })
     })

@@ -5,7 +5,7 @@ use std::{
     future::pending,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::store::connection::{
     connecting::{explained, fault},
+    pooler::{Comparisons, Peer},
     primary::Primary,
     probe::{Backend, Probe, ask, probe},
     round_trip::RoundTrip,
@@ -52,8 +53,7 @@ pub(in crate::store) struct Way {
     pub(in crate::store) primary: Option<Arc<Primary>>,
     /// Where the pool is the store's own.
     pub(in crate::store) own: Option<Arc<Own>>,
-    /// Whether each connection has a process of the server to itself.
-    is_direct: AtomicBool,
+    comparisons: Mutex<Comparisons>,
     round_trip: RoundTrip,
 }
 
@@ -65,7 +65,9 @@ pub(in crate::store) struct Way {
 /// They are set together with the [`probe`], which costs no round trip, rather
 /// than as startup parameters, which a pooler refuses and which would win over
 /// what is set for the role. A limit that is set already is left alone, as are
-/// all behind a pooler, whose connections are lent to other clients.
+/// all behind a pooler, whose connections are lent to other clients. What was set
+/// here is kept in parameters of the prefix `axum_pg_session`: a longer timeout
+/// raises it also on connections that are open.
 pub(in crate::store) struct Own {
     /// The longest timeout of the stores that share the pool, in milliseconds.
     longest: AtomicU64,
@@ -86,13 +88,14 @@ impl Own {
         Arc::new(own)
     }
 
-    /// Leaves statements this long, at least.
-    pub(in crate::store) fn lasts(&self, timeout: Duration) {
+    /// Leaves statements this long, at least. Returns whether that is longer than
+    /// before.
+    pub(in crate::store) fn lasts(&self, timeout: Duration) -> bool {
         let limit = (timeout + AFTER_THE_DEADLINE).as_millis();
         // The largest that Postgres takes.
         let limit = limit.min(i32::MAX.unsigned_abs().into());
-        self.longest
-            .fetch_max(u64::try_from(limit).unwrap_or(u64::MAX), Relaxed);
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        self.longest.fetch_max(limit, Relaxed) < limit
     }
 
     fn probe(&self) -> String {
@@ -111,18 +114,20 @@ impl Way {
             pool,
             primary,
             own,
-            is_direct: AtomicBool::new(false),
+            comparisons: Mutex::default(),
             round_trip: RoundTrip::default(),
         }
     }
 
-    pub(in crate::store) fn is_direct(&self) -> bool {
-        self.is_direct.load(Relaxed)
+    pub(in crate::store) fn comparisons(&self) -> MutexGuard<'_, Comparisons> {
+        self.comparisons
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was noticed.
-    pub(in crate::store) fn set_direct(&self, is_direct: bool) {
-        self.is_direct.store(is_direct, Relaxed);
+    /// Whether each connection has a process of the server to itself.
+    pub(in crate::store) fn is_direct(&self) -> bool {
+        self.comparisons().peer() == Peer::Server
     }
 
     /// Tries for as long as the caller waits, so that a server that comes back in

@@ -32,11 +32,13 @@ const PARAMETER_AT_POOLER: &str = "the pooler refused a startup parameter; set `
 
 /// With a feature of this crate TLS is there. Without one an application may
 /// still have turned on sqlx's own.
-const HAS_TLS: bool = cfg!(any(
+pub(in crate::store) const HAS_TLS: bool = cfg!(any(
     feature = "tls-rustls-ring",
     feature = "tls-rustls-aws-lc-rs",
     feature = "tls-native-tls"
 ));
+/// As sqlx says it.
+pub(in crate::store) const LACKS_TLS: &str = "without TLS support";
 const NO_TLS: &str = "this program is built without TLS; enable the feature `tls-rustls` of \
                       axum-pg-session, or `tls-native-tls`";
 /// An entry of pg_hba.conf can be missing for other reasons, which the server keeps
@@ -72,8 +74,9 @@ const VALIDITY: &str = "the server's certificate has expired or is not valid yet
 const HANDSHAKE: &str = "the TLS handshake failed; check sslmode, sslrootcert, sslcert and sslkey, \
                          and the server's certificate";
 const FILES: &str = "a file of sslrootcert, sslcert or sslkey does not exist";
-const FORBIDDEN: &str =
-    "this process may not open the server's socket, or a file of sslrootcert, sslcert or sslkey";
+const FORBIDDEN: &str = "this process may not open the server's socket";
+const FORBIDDEN_OVER_TCP: &str = "this process may not connect to the server over TCP, or may not read a file of sslrootcert, \
+     sslcert or sslkey; check the firewall, the sandbox and the rights of the files";
 
 /// What to do about an error of connecting, if it stays until it is done.
 pub(in crate::store) fn fault(error: &sqlx::Error) -> Option<&'static str> {
@@ -85,7 +88,7 @@ pub(in crate::store) fn fault(error: &sqlx::Error) -> Option<&'static str> {
             Some(METHOD)
         }
         sqlx::Error::Protocol(text) if text.contains("unsupported SASL") => Some(METHOD),
-        sqlx::Error::Configuration(error) if error.is::<MissingFile>() => Some(FILES),
+        sqlx::Error::Configuration(error) => Some(error.downcast_ref::<OverTcp>()?.sentence),
         _ => None,
     }
 }
@@ -135,7 +138,7 @@ fn of_refusal(code: &str, text: &str, is_fatal: bool) -> Option<&'static str> {
 /// system's library says of a handshake, a lost connection included.
 fn of_tls(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     let text = in_full(error);
-    if text.contains("without TLS support") {
+    if text.contains(LACKS_TLS) {
         return Some(NO_TLS);
     }
     if text.contains("does not support TLS") {
@@ -191,7 +194,7 @@ fn was_interrupted(error: &(dyn StdError + 'static), text: &str) -> bool {
     text.contains("EOF") || text.contains("closed")
 }
 
-fn in_full(error: &(dyn StdError + 'static)) -> String {
+pub(in crate::store) fn in_full(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -206,28 +209,37 @@ fn in_full(error: &(dyn StdError + 'static)) -> String {
 /// be missing is one of the certificates; a socket may be there in a moment.
 pub(in crate::store) fn explained(error: sqlx::Error, options: &PgConnectOptions) -> sqlx::Error {
     match error {
-        sqlx::Error::Io(error)
-            if error.kind() == io::ErrorKind::NotFound && socket(options).is_none() =>
-        {
-            sqlx::Error::Configuration(MissingFile(error).into())
-        }
+        sqlx::Error::Io(error) if socket(options).is_none() => match error.kind() {
+            io::ErrorKind::NotFound => OverTcp::error(FILES, error),
+            io::ErrorKind::PermissionDenied => OverTcp::error(FORBIDDEN_OVER_TCP, error),
+            _ => sqlx::Error::Io(error),
+        },
         error => error,
     }
 }
 
-/// The error of the system for a file of a certificate or key.
+/// An error of the system that means something else at a socket.
 #[derive(Debug)]
-struct MissingFile(io::Error);
+struct OverTcp {
+    sentence: &'static str,
+    error: io::Error,
+}
 
-impl fmt::Display for MissingFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{FILES}: {}", self.0)
+impl OverTcp {
+    fn error(sentence: &'static str, error: io::Error) -> sqlx::Error {
+        sqlx::Error::Configuration(Self { sentence, error }.into())
     }
 }
 
-impl StdError for MissingFile {
+impl fmt::Display for OverTcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.sentence, self.error)
+    }
+}
+
+impl StdError for OverTcp {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.0)
+        Some(&self.error)
     }
 }
 
@@ -338,6 +350,24 @@ mod tests {
             cause = cause.and_then(StdError::source);
         }
         assert!(cause.is_some(), "{error:?}");
+    }
+
+    #[test]
+    fn a_forbidden_connection_is_explained_by_how_it_is_made() {
+        let options = PgConnectOptions::new_without_pgpass();
+        for (host, words, other_words) in [
+            ("db", "over TCP", "socket"),
+            ("/run/postgresql", "socket", "file"),
+        ] {
+            let forbidden = sqlx::Error::Io(io::ErrorKind::PermissionDenied.into());
+            let error = Error::from(explained(forbidden, &options.clone().host(host)));
+            assert_eq!(error.kind(), crate::ErrorKind::Setup);
+            let text = error.to_string();
+            assert!(
+                text.contains(words) && !text.contains(other_words),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -1,50 +1,158 @@
-//! A warning where sessions travel in the clear.
+//! A warning if sessions travel in the clear.
+//!
+//! With `sslmode=prefer` the server decides, and sqlx does not say what it got. So
+//! this opens a connection that insists on TLS. If that attempt proves nothing,
+//! because the server does not answer, a task tries it again later.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use sqlx::{
     ConnectOptions as _, Connection as _,
     postgres::{PgConnectOptions, PgSslMode},
 };
-use tokio::net::lookup_host;
+use tokio::{
+    net::lookup_host,
+    time::{sleep, timeout},
+};
 
-use crate::store::connection::connecting::socket;
+use crate::store::connection::connecting::{HAS_TLS, LACKS_TLS, in_full, socket};
 
-/// Servers that are warned of already.
-static KNOWN: Mutex<BTreeSet<(String, u16)>> = Mutex::new(BTreeSet::new());
+/// For one look. The caller waits for the first one.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Before each further look.
+const PAUSES: [Duration; 4] = [
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+    Duration::from_secs(10 * 60),
+    Duration::from_secs(60 * 60),
+];
+
+type Server = (String, u16);
+
+/// What was done about a server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Known {
+    /// A task looks at it again later.
+    IsLookedAt,
+    IsWarnedOf,
+}
+
+static KNOWN: Mutex<BTreeMap<Server, Known>> = Mutex::new(BTreeMap::new());
+
+fn known() -> MutexGuard<'static, BTreeMap<Server, Known>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a look at the connections with certain options has found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Found {
+    /// They are encrypted, or stay on this machine.
+    Safe,
+    /// `has_tls` says whether this program could encrypt them.
+    Clear { has_tls: bool },
+    /// Nothing can be said yet.
+    Nothing,
+}
 
 /// Logs, once for each server, that connections with these options are not
-/// encrypted. This machine's own network is nobody else's.
+/// encrypted. Connections that stay on this machine need no encryption.
+///
+/// Returns within two seconds. If nothing is found by then, a task goes on.
 pub(in crate::store) async fn warn_where_there_is_none(options: &PgConnectOptions) {
-    let server = (options.get_host().to_owned(), options.get_port());
-    let is_known = || {
-        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        known.contains(&server)
-    };
-    if socket(options).is_some() || is_known() || is_loopback(options).await {
+    warn_or_look_again(options, &PAUSES).await;
+}
+
+async fn warn_or_look_again(options: &PgConnectOptions, pauses: &'static [Duration]) {
+    let server = server_of(options);
+    if socket(options).is_some() || known().contains_key(&server) {
         return;
     }
-    // An encrypted connection says nothing about the next one to the same server,
-    // whose `sslmode` may be another.
-    if is_encrypted(options).await != Some(false) {
+    if !has_looked(options).await {
+        look_again(options.clone(), pauses);
+    }
+}
+
+fn server_of(options: &PgConnectOptions) -> Server {
+    (options.get_host().to_owned(), options.get_port())
+}
+
+/// Looks once, and warns. Returns `false` if a later look is needed.
+async fn has_looked(options: &PgConnectOptions) -> bool {
+    let found = timeout(PATIENCE, look(options)).await;
+    match found.unwrap_or(Found::Nothing) {
+        // It says nothing about the next connection to the same server, whose
+        // `sslmode` may be another.
+        Found::Safe => true,
+        Found::Clear { has_tls } => {
+            warn(options, has_tls);
+            true
+        }
+        Found::Nothing => false,
+    }
+}
+
+fn warn(options: &PgConnectOptions, has_tls: bool) {
+    let before = known().insert(server_of(options), Known::IsWarnedOf);
+    if before == Some(Known::IsWarnedOf) {
         return;
     }
-    let is_new = {
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(server)
-    };
-    if is_new {
-        tracing::warn!(
-            server.address = options.get_host(),
-            server.port = options.get_port(),
+    let (address, port) = (options.get_host(), options.get_port());
+    match has_tls {
+        true => tracing::warn!(
+            server.address = address,
+            server.port = port,
+            "connections to Postgres are not encrypted: turn on `ssl` at the server and set \
+             sslmode=verify-full"
+        ),
+        false => tracing::warn!(
+            server.address = address,
+            server.port = port,
             "connections to Postgres are not encrypted: enable the feature `tls-rustls` and set \
              sslmode=verify-full"
-        );
+        ),
     }
+}
+
+/// Starts a task that looks until it finds something, at most once a pause. The
+/// task ends with its runtime, and another one may be started then.
+fn look_again(options: PgConnectOptions, pauses: &'static [Duration]) {
+    let looking = Looking(server_of(&options));
+    known()
+        .entry(looking.0.clone())
+        .or_insert(Known::IsLookedAt);
+    tokio::spawn(async move {
+        let _looking = looking;
+        for pause in pauses {
+            sleep(*pause).await;
+            if has_looked(&options).await {
+                return;
+            }
+        }
+    });
+}
+
+/// The server of a task that looks again.
+struct Looking(Server);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        let mut known = known();
+        if known.get(&self.0) == Some(&Known::IsLookedAt) {
+            known.remove(&self.0);
+        }
+    }
+}
+
+async fn look(options: &PgConnectOptions) -> Found {
+    if is_loopback(options).await {
+        return Found::Safe;
+    }
+    look_at_tls(options).await
 }
 
 async fn is_loopback(options: &PgConnectOptions) -> bool {
@@ -58,24 +166,28 @@ async fn is_loopback(options: &PgConnectOptions) -> bool {
     }
 }
 
-/// With `prefer` the server decides, and sqlx keeps to itself what it got: a
-/// connection that insists is refused where the others are in the clear.
-/// `None` if that can't be found out.
-async fn is_encrypted(options: &PgConnectOptions) -> Option<bool> {
+/// With `prefer`, a connection that insists is refused if the others are in the
+/// clear.
+async fn look_at_tls(options: &PgConnectOptions) -> Found {
     match options.get_ssl_mode() {
-        PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => Some(true),
+        PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => Found::Safe,
         // sqlx takes `allow` for `disable`.
-        PgSslMode::Disable | PgSslMode::Allow => Some(false),
+        PgSslMode::Disable | PgSslMode::Allow => Found::Clear { has_tls: HAS_TLS },
         PgSslMode::Prefer => {
             let insisting = options.clone().ssl_mode(PgSslMode::Require);
             match insisting.connect().await {
                 Ok(connection) => {
-                    // It has served its purpose, whatever becomes of it.
+                    // It has served its purpose, even if it can't be closed.
                     drop(connection.close().await);
-                    Some(true)
+                    Found::Safe
                 }
-                Err(sqlx::Error::Tls(_)) => Some(false),
-                Err(_) => None,
+                Err(sqlx::Error::Tls(error)) => Found::Clear {
+                    has_tls: !in_full(&*error).contains(LACKS_TLS),
+                },
+                // The server has spoken after the handshake, for example because it
+                // has too many connections.
+                Err(sqlx::Error::Database(_)) => Found::Safe,
+                Err(_) => Found::Nothing,
             }
         }
     }
@@ -83,7 +195,17 @@ async fn is_encrypted(options: &PgConnectOptions) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
     use super::*;
+
+    fn is_warned_of(options: &PgConnectOptions) -> bool {
+        known().get(&server_of(options)) == Some(&Known::IsWarnedOf)
+    }
 
     #[tokio::test]
     async fn an_encrypted_connection_does_not_hide_one_in_the_clear_to_the_same_server() {
@@ -91,13 +213,46 @@ mod tests {
         let options = PgConnectOptions::new_without_pgpass()
             .host("198.51.100.20")
             .port(5432);
-        let is_known = || {
-            let known = KNOWN.lock().expect("no panic");
-            known.contains(&("198.51.100.20".to_owned(), 5432))
-        };
         warn_where_there_is_none(&options.clone().ssl_mode(PgSslMode::Require)).await;
-        assert!(!is_known());
-        warn_where_there_is_none(&options.ssl_mode(PgSslMode::Disable)).await;
-        assert!(is_known());
+        assert!(!is_warned_of(&options));
+        let options = options.ssl_mode(PgSslMode::Disable);
+        warn_where_there_is_none(&options).await;
+        assert!(is_warned_of(&options));
+    }
+
+    /// A server that offers no TLS.
+    fn listen(listener: TcpListener) {
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (mut client, mut request) = (client.expect("a client"), [0; 8]);
+                // sqlx without TLS hangs up.
+                if client.read_exact(&mut request).is_ok() {
+                    client.write_all(b"N").expect("it waits");
+                }
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn a_look_that_proves_nothing_is_repeated_later() {
+        const PAUSES: [Duration; 10] = [Duration::from_millis(100); 10];
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        // This machine, but no address that is known as its own.
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("0.0.0.0")
+            .port(address.port())
+            .ssl_mode(PgSslMode::Prefer);
+        warn_or_look_again(&options, &PAUSES).await;
+        assert!(!is_warned_of(&options));
+        listen(TcpListener::bind(address).expect("the same port"));
+        timeout(Duration::from_secs(30), async {
+            while !is_warned_of(&options) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("a warning");
     }
 }

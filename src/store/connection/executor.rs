@@ -26,6 +26,7 @@ pub(crate) struct Database {
     pub(crate) timeout: Duration,
     pub(in crate::store) pooling: Pooling,
     pub(in crate::store) isolation: Isolation,
+    pub(in crate::store) transactions: Transactions,
     pub(crate) meter: Arc<Meter>,
 }
 
@@ -55,8 +56,7 @@ impl Database {
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let alone = Self {
-            pooling: Pooling::Own,
-            isolation: Isolation::default(),
+            transactions: Transactions::Never,
             ..self.clone()
         };
         alone.run(None, LOOK, work).await
@@ -241,9 +241,10 @@ impl Database {
     }
 
     fn needs_a_transaction(&self) -> bool {
-        self.pooling != Pooling::Own
+        let is_asked_for = self.pooling != Pooling::Own
             || self.isolation.is_strict()
-            || self.connections.can_cancel_nothing()
+            || self.connections.can_cancel_nothing();
+        is_asked_for && self.transactions == Transactions::WhereNeeded
     }
 
     /// What to say where no connection came free in time.
@@ -266,6 +267,14 @@ impl Database {
     pub(crate) fn pool(&self) -> &PgPool {
         self.connections.pool()
     }
+}
+
+/// Whether a statement may run in a transaction of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::store) enum Transactions {
+    #[default]
+    WhereNeeded,
+    Never,
 }
 
 /// Whether the backend of a statement may still be told to cancel something.

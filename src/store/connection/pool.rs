@@ -18,6 +18,7 @@ use tokio::{
 use crate::store::connection::{
     acquire::{Own, Way, give_back},
     ending::{Endings, Verdict, Watched},
+    pooler::{Comparisons, Peer},
     primary::Primary,
     probe::{Backend, probe},
 };
@@ -126,8 +127,12 @@ impl Connections {
 
     /// The server is to leave statements this long.
     pub(in crate::store) fn last(&self, timeout: Duration) {
-        if let Some(own) = &self.0.way.own {
-            own.lasts(timeout);
+        if let Some(own) = &self.0.way.own
+            && own.lasts(timeout)
+            && Handle::try_current().is_ok()
+        {
+            // What is kept has the limits of before.
+            self.forget();
         }
     }
 
@@ -159,10 +164,9 @@ impl Connections {
         &self.0.way.pool
     }
 
-    /// What was noticed: whether the process that serves a connection stays the
-    /// same, so that its statement can be ended by that.
-    pub(in crate::store) fn are_direct(&self, are: bool) {
-        self.0.way.set_direct(are);
+    /// What the connections were found to lead to.
+    pub(in crate::store) fn comparisons(&self) -> MutexGuard<'_, Comparisons> {
+        self.0.way.comparisons()
     }
 
     pub(in crate::store) fn limit(&self) -> NonZeroU32 {
@@ -203,6 +207,11 @@ impl Connections {
         self.0.waiting.acquire().await.ok()
     }
 
+    /// Whether [`wait_for_a_row`](Self::wait_for_a_row) would return at once.
+    pub(in crate::store) fn have_places_for_rows(&self) -> bool {
+        self.0.waiting.available_permits() > 0
+    }
+
     /// Ends the statement of this backend as soon as it waits for a locked row.
     pub(in crate::store) fn watch(&self, backend: Backend) -> Option<Watched> {
         let is_direct = self.0.way.is_direct();
@@ -211,7 +220,11 @@ impl Connections {
 
     /// Whether nothing could end a statement in time but the server itself.
     pub(in crate::store) fn can_cancel_nothing(&self) -> bool {
-        self.0.way.is_direct() && self.0.endings.had_no_connection()
+        match self.0.way.comparisons().peer() {
+            Peer::Unknown => true,
+            Peer::Server => self.0.endings.had_no_connection(),
+            Peer::Pooler => false,
+        }
     }
 
     /// Whether others have all connections of the pool.

@@ -2,7 +2,7 @@
 
 use std::env;
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::{Error, ErrorKind};
 
@@ -44,11 +44,11 @@ impl Hosts {
             return Err(Error::not_a_url("its scheme is not postgres"));
         }
         check_encoding(url, &parts)?;
-        parts.check_channel_binding()?;
         parts.check_key()?;
         let urls = parts.urls()?;
         let options = urls.iter().map(|url| url.parse().map_err(Error::not_a_url));
         let options: Vec<PgConnectOptions> = options.collect::<Result<_, _>>()?;
+        parts.check_channel_binding(&options)?;
         parts.check_target(options.len())?;
         match <[_; 1]>::try_from(options) {
             Ok([one]) => Ok(Self::One(Box::new(one))),
@@ -114,10 +114,14 @@ impl<'u> Parts<'u> {
         // An address among the parameters has no brackets.
         let address = self.hosts.get(index).and_then(|host| bare_address(host));
         let host = host.map(|host| bare_address(host).unwrap_or(host));
+        let environment = env::var("PGSSLMODE").ok();
         let own = [
             ("host", host.or(address)),
             ("port", port),
-            ("sslmode", self.sslmode_for_channel_binding()),
+            (
+                "sslmode",
+                self.sslmode_for_channel_binding(environment.as_deref()),
+            ),
         ];
         let own = own
             .into_iter()
@@ -162,34 +166,39 @@ impl<'u> Parts<'u> {
     }
 
     fn requires_channel_binding(&self) -> bool {
-        self.last(&[CHANNEL_BINDING]) == Some("require")
+        self.last(&[CHANNEL_BINDING])
+            .is_some_and(|value| value.eq_ignore_ascii_case("require"))
     }
 
-    /// At least what the parameter says beside its own: never in the clear.
-    /// `PGSSLMODE` may ask for more, and yields to the URL.
-    fn sslmode_for_channel_binding(&self) -> Option<&'static str> {
-        let mode = env::var("PGSSLMODE");
-        let is_strong = mode.is_ok_and(|mode| mode.starts_with("verify-"));
-        let is_unsaid = self.last(&SSLMODE).is_none() && !is_strong;
+    /// Without an `sslmode` in the URL, the connection must be encrypted, as it
+    /// could have no channel binding otherwise. The URL overrides `PGSSLMODE`, so a
+    /// stronger mode there stays.
+    fn sslmode_for_channel_binding(&self, environment: Option<&str>) -> Option<&'static str> {
+        let is_stronger = matches!(
+            environment.map(str::parse),
+            Some(Ok(PgSslMode::VerifyCa | PgSslMode::VerifyFull))
+        );
+        let is_unsaid = self.last(&SSLMODE).is_none() && !is_stronger;
         (self.requires_channel_binding() && is_unsaid).then_some("require")
     }
 
     /// Channel binding shows that the server which knows the password is the one
     /// at the end of the encrypted connection. sqlx does not have it; a certificate
-    /// that is verified shows the same.
-    fn check_channel_binding(&self) -> Result<(), Error> {
-        if !self.requires_channel_binding() {
+    /// that is verified shows the same. The mode is the one that sqlx made of the
+    /// URL and of `PGSSLMODE`.
+    fn check_channel_binding(&self, options: &[PgConnectOptions]) -> Result<(), Error> {
+        let mode = options.first().map(PgConnectOptions::get_ssl_mode);
+        let Some(mode) = mode.filter(|_| self.requires_channel_binding()) else {
             return Ok(());
-        }
-        match self.last(&SSLMODE) {
-            Some("disable" | "allow" | "prefer") => Err(Error::new(
+        };
+        match mode {
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => Err(Error::new(
                 ErrorKind::Setup,
                 "channel_binding=require needs an encrypted connection; set sslmode=require or \
                  stronger",
             )),
-            Some("verify-full") => Ok(()),
-            None if env::var("PGSSLMODE").is_ok_and(|mode| mode == "verify-full") => Ok(()),
-            _ => {
+            PgSslMode::VerifyFull => Ok(()),
+            PgSslMode::Require | PgSslMode::VerifyCa => {
                 tracing::warn!(
                     "channel_binding=require of the URL has no effect: set sslmode=verify-full, \
                      by which the server is authenticated too"
@@ -267,7 +276,7 @@ fn check_encoding(url: &str, parts: &Parts<'_>) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::{ConnectOptions as _, postgres::PgSslMode};
+    use sqlx::ConnectOptions as _;
 
     use super::*;
 
@@ -403,6 +412,39 @@ mod tests {
         let error = Hosts::parse(url).expect_err(url);
         assert_eq!(error.kind(), ErrorKind::Setup);
         assert!(error.to_string().contains("sslmode"), "{error}");
+    }
+
+    /// sqlx reads the modes in any case.
+    #[test]
+    fn the_case_of_a_mode_does_not_weaken_channel_binding() {
+        for mode in ["DISABLE", "Allow", "pReFeR", "disabl%65"] {
+            let url = format!("postgres://db/site?sslmode={mode}&channel_binding=require");
+            let error = Hosts::parse(&url).expect_err(&url);
+            assert_eq!(error.kind(), ErrorKind::Setup, "{url}");
+        }
+        for binding in ["REQUIRE", "Require"] {
+            // libpq knows no such value; what it means is plain.
+            let url = format!("postgres://db/site?channel_binding={binding}");
+            assert!(matches!(modes(&url)[..], [PgSslMode::Require]), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_stronger_mode_of_the_environment_is_kept() {
+        let url = "postgres://db/site?channel_binding=require";
+        let parts = Parts::of(url).expect("a URL");
+        for (mode, expected) in [
+            ("verify-full", None),
+            ("VERIFY-FULL", None),
+            ("Verify-CA", None),
+            ("disable", Some("require")),
+            ("", Some("require")),
+            // sqlx takes it for `prefer`.
+            ("verify-everything", Some("require")),
+        ] {
+            let sslmode = parts.sslmode_for_channel_binding(Some(mode));
+            assert_eq!(sslmode, expected, "{mode}");
+        }
     }
 
     /// sqlx would log it, as it does not know the parameter.

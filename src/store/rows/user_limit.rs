@@ -39,6 +39,9 @@ pub(in crate::store) async fn lock(
 /// them, of a script that signs in for each of its runs.
 pub(in crate::store) const BATCH: u32 = 1000;
 
+/// Ids that are in memory at once, about 100 bytes each.
+const LARGEST_SEARCH: usize = 128 * BATCH as usize;
+
 /// What one transaction ended of a user's sessions.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Ended {
@@ -202,23 +205,37 @@ fn refused(limit: SessionLimit) -> Error {
     )
 }
 
-/// Ends a batch of the user's sessions beside this one. It looks again after a
-/// smaller one: a session that gets a new id meanwhile escapes the statement,
-/// which sees its old row only, and the next one finds it.
+/// Ends a batch of the user's sessions beside this one.
 pub(in crate::store) async fn end_batch(
     table: &Table,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
 ) -> Result<Ended, Error> {
+    end_at_most(table, connection, user_id, this, BATCH as usize).await
+}
+
+/// Ends so many of the user's sessions beside this one. It looks again after fewer
+/// were found: a session that gets a new id meanwhile escapes the statement, which
+/// sees its old row only, and the next one finds it.
+async fn end_at_most(
+    table: &Table,
+    connection: &mut PgConnection,
+    user_id: &str,
+    this: &str,
+    most: usize,
+) -> Result<Ended, Error> {
     let mut sessions = 0;
     let mut before = Vec::new();
     loop {
-        let ids = batch(table, connection, user_id, this, BATCH as usize).await?;
-        let more = end(table, connection, user_id, &ids).await?;
+        let ids = batch(table, connection, user_id, this, most).await?;
+        let mut more = 0;
+        for ids in ids.chunks(BATCH as usize) {
+            more += end(table, connection, user_id, ids).await?;
+        }
         sessions += more;
         check_progress(more, &before, &ids)?;
-        let is_a_part = ids.len() >= BATCH as usize;
+        let is_a_part = ids.len() >= most;
         if ids.is_empty() || is_a_part {
             return Ok(Ended {
                 sessions,
@@ -242,6 +259,10 @@ fn check_progress(deleted: u64, before: &[String], ids: &[String]) -> Result<(),
 }
 
 /// Ends all of the user's sessions beside this one.
+///
+/// Each search passes over the rows that were deleted before in the same
+/// transaction. So it looks for twice as many each time, and a million rows take
+/// few searches.
 pub(in crate::store) async fn end_others(
     table: &Table,
     connection: &mut PgConnection,
@@ -249,11 +270,13 @@ pub(in crate::store) async fn end_others(
     this: &str,
 ) -> Result<u64, Error> {
     let mut ended = 0;
+    let mut most = BATCH as usize;
     loop {
-        let batch = end_batch(table, connection, user_id, this).await?;
+        let batch = end_at_most(table, connection, user_id, this, most).await?;
         ended += batch.sessions;
         if !batch.is_a_part {
             return Ok(ended);
         }
+        most = LARGEST_SEARCH.min(2 * most);
     }
 }

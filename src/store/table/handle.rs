@@ -17,6 +17,7 @@ use crate::{
     login::SessionLimit,
     store::{
         connection::{executor::Database, pooler, probe::is_read_only},
+        sql::Pooling,
         table::{
             clock::Clock,
             columns::Columns,
@@ -82,7 +83,10 @@ impl SetUp {
         deadline: Instant,
     ) -> Result<Arc<Table>, Error> {
         match self.found() {
-            Some(table) => Ok(table),
+            Some(table) => {
+                self.compare_if_due();
+                Ok(table)
+            }
             // Boxed, so that not every request carries room for it.
             None => timeout_at(deadline, Box::pin(self.await_look()))
                 .await
@@ -100,6 +104,32 @@ impl SetUp {
             if let Ok(Some(found)) = found.map(|found| found.clone()) {
                 return found;
             }
+        }
+    }
+
+    /// Looks for a pooler again in a task of its own, if the look before failed.
+    fn compare_if_due(&self) {
+        if self.database.pooling == Pooling::Own && self.database.connections.comparisons().is_due()
+        {
+            let set_up = self.clone();
+            tokio::spawn(async move { set_up.compare().await });
+        }
+    }
+
+    /// The statements are sent in another way once it is known what they are sent to.
+    /// Those that run in transactions are also right behind a pooler that would be
+    /// refused at set-up, so it ends no store that serves already.
+    async fn compare(&self) {
+        if let Err(error) = self.database.noticed_pooling().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a transaction pooler was found; each statement runs in a transaction"
+            );
+        }
+        let is_known = self.database.pooling_of_statements() == Pooling::Own;
+        // Without the table the next statement looks for it, and reports the error.
+        if is_known && self.look_at_table().await.is_err() {
+            self.forget();
         }
     }
 
@@ -166,9 +196,14 @@ impl SetUp {
     /// an application may change its table while its processes run.
     pub(in crate::store) fn learn_from<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         if outcome.as_ref().is_err_and(Error::is_of_a_changed_table) {
-            *self.found.write().unwrap_or_else(PoisonError::into_inner) = None;
+            self.forget();
         }
         outcome
+    }
+
+    /// The next statement looks at the table again.
+    fn forget(&self) {
+        *self.found.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(in crate::store) async fn check(&self) -> Result<TableReport, Error> {
@@ -209,8 +244,11 @@ impl SetUp {
             columns,
             clock,
             &*self.format,
-            self.database.pooling,
+            self.database.pooling_of_statements(),
         );
+        if self.database.pooling == Pooling::Own {
+            self.database.connections.comparisons().log();
+        }
         let table = Arc::new(table);
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&table));
         Ok(table)

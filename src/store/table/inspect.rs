@@ -321,7 +321,8 @@ impl Inspection {
     fn check_unique_copies(&self, columns: &Columns) -> Result<(), Error> {
         let is_copied = |number: &str| {
             self.columns.iter().any(|column| {
-                column.number.to_string() == number && columns.carried.contains(&column.name)
+                let is_copied = column.name == "session" || columns.carried.contains(&column.name);
+                column.number.to_string() == number && is_copied
             })
         };
         let is_in_the_way = |key: &String| {

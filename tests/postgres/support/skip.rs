@@ -2,6 +2,24 @@
 
 use std::{env, fmt::Display};
 
+use dev_postgres::Server;
+use sqlx::{Connection as _, PgConnection};
+
+/// A server whose timeouts work. The one that cargo installs has none.
+pub(crate) async fn server_with_timeouts() -> Option<Server> {
+    let server = Server::builder().extension("postgres_fdw").tcp("127.0.0.1");
+    let server = server.start().expect("a server");
+    let mut connection = PgConnection::connect(&server.url())
+        .await
+        .expect("a connection");
+    let sleep = "SET statement_timeout = 20; SELECT pg_sleep(0.5)";
+    let slept = sqlx::raw_sql(sleep).execute(&mut connection).await;
+    or_skip(match slept {
+        Ok(_) => Err("this Postgres has no timeouts"),
+        Err(_) => Ok(server),
+    })
+}
+
 /// What was found; `None` where the test is to end as passed.
 ///
 /// # Panics

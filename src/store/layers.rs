@@ -1,0 +1,60 @@
+//! The layers of a store, to find two that share sessions by accident.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicBool},
+};
+
+use crate::{
+    id::{RowId, Token},
+    store::PgSessionStore,
+};
+
+/// For each area of a site, the layer that was added first.
+///
+/// Two layers share sessions if they lead the same token to the same row and
+/// read it from a cookie, or a header, of the same name. A layer is known by a
+/// value that only its clones share. The value is weak: a layer that was dropped
+/// with all its services shares nothing any more.
+#[derive(Default)]
+pub(crate) struct Layers(Mutex<HashMap<Area, Known>>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Area {
+    table: String,
+    cookie_name: Arc<str>,
+    /// Where a certain token leads: it depends on the realm, or on what precedes
+    /// the ids in Koa's format.
+    row: RowId,
+}
+
+struct Known {
+    layer: Weak<AtomicBool>,
+    is_shared: bool,
+}
+
+impl Layers {
+    /// Registers a layer whose clones share `layer` and that uses `store`. Returns
+    /// whether it is the first one to share the sessions of another layer.
+    pub(crate) fn is_first_to_share(
+        &self,
+        store: &PgSessionStore,
+        layer: &Arc<AtomicBool>,
+    ) -> bool {
+        let area = Area {
+            table: store.set_up().name.to_string(),
+            cookie_name: Arc::clone(&store.realm.cookie_name),
+            row: store.row_id(&Token::new("any")),
+        };
+        let mut areas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = areas.entry(area).or_insert_with(|| Known {
+            layer: Arc::downgrade(layer),
+            is_shared: false,
+        });
+        if known.layer.strong_count() == 0 {
+            known.layer = Arc::downgrade(layer);
+        }
+        let is_another = known.layer.as_ptr() != Arc::as_ptr(layer);
+        is_another && !std::mem::replace(&mut known.is_shared, is_another)
+    }
+}
