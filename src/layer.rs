@@ -398,6 +398,54 @@ impl PgSessionLayer {
     /// response. To save that session, or to load it in another way, is an error
     /// of kind [`Reentrant`](ErrorKind::Reentrant).
     ///
+    /// A check that uses a pool clones it for each call. An `async` closure can't
+    /// capture the pool:
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// use sqlx::{PgPool, query, query_scalar};
+    ///
+    /// /// Whether the account exists and is not locked.
+    /// async fn may_stay(pool: &PgPool, user_id: Option<String>) -> Result<bool, sqlx::Error> {
+    ///     let Some(user_id) = user_id else {
+    ///         return Ok(true); // an anonymous visitor
+    ///     };
+    ///     let is_locked = query_scalar("SELECT is_locked FROM account WHERE id = $1")
+    ///         .bind(user_id)
+    ///         .fetch_optional(pool)
+    ///         .await?;
+    ///     Ok(is_locked == Some(false))
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let pool = PgPool::connect(database.url()).await?;
+    /// # let store = PgSessionStore::new(pool.clone());
+    /// # store.migrate().await?;
+    /// # sqlx::raw_sql("CREATE TABLE account (id text PRIMARY KEY, is_locked boolean NOT NULL);
+    /// #     INSERT INTO account VALUES ('ada', false), ('bob', false)").execute(&pool).await?;
+    /// let accounts = pool.clone();
+    /// let layer = PgSessionLayer::new(store).valid_if(move |session, _| {
+    ///     let pool = accounts.clone();
+    ///     async move { may_stay(&pool, session.user_id()).await }
+    /// });
+    ///
+    /// let (ada, bob) = (TestVisitor::of(&layer), TestVisitor::of(&layer));
+    /// ada.given(|session| session.login("ada")).await?;
+    /// bob.given(|session| session.login("bob")).await?;
+    /// query("UPDATE account SET is_locked = true WHERE id = 'ada'").execute(&pool).await?;
+    /// query("DELETE FROM account WHERE id = 'bob'").execute(&pool).await?;
+    /// assert!(ada.session().await?.is_new());
+    /// assert!(bob.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Return `Ok(false)` for a missing account: `fetch_one` returns an error instead,
+    /// so each request of a deleted account would be a 503 for as long as the session
+    /// lives.
+    ///
+    /// A check without captures can be an `async` closure:
+    ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -15,7 +15,8 @@ type ValidIf =
 type ByResponse = Arc<dyn Fn(&Parts, StatusCode) -> bool + Send + Sync>;
 
 /// The return type of a [`valid_if`](crate::PgSessionLayer::valid_if) check: a
-/// `bool`, or a `Result<bool, E>` if the check can fail.
+/// `bool`, or a `Result<bool, E>` if the check can fail. A check that uses a pool is
+/// in the example of [`valid_if`](crate::PgSessionLayer::valid_if).
 ///
 /// ```
 /// use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
