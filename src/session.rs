@@ -454,9 +454,14 @@ impl Session {
     /// and the browser keeps the cookie. The session may still exist.
     ///
     /// A request can't destroy a session if its token was replaced less than 5
-    /// seconds ago, if its cookies open several sessions, or if [another site
-    /// posted it](ErrorKind::CrossSite). Its response must not claim that it
-    /// did, so it is a 503, a 400 or a 403.
+    /// seconds ago, or if its cookies open several sessions. Its response must not
+    /// claim that it did, so it is a 503 or a 400.
+    ///
+    /// A form that another site posts comes without the `SameSite=Lax` cookie, so
+    /// there is no session to destroy: the response is a success, and the visitor's
+    /// session lives on. With
+    /// [`begin_on_cross_site_post(false)`](crate::PgSessionLayer::begin_on_cross_site_post)
+    /// the response is a 403 ([`CrossSite`](ErrorKind::CrossSite)).
     ///
     /// # Errors
     ///

@@ -76,7 +76,9 @@ impl Session {
     /// [`clear_site_data`](crate::PgSessionLayer::clear_site_data) names.
     ///
     /// The response is sent after the deletion of the row is committed. If the
-    /// deletion fails, the response is a 503, whatever the handler returned.
+    /// deletion fails, the response is a 503, whatever the handler returned. If the
+    /// request brings no session, as a form that another site posts, nothing is
+    /// signed out and the response is a success: see [`destroy`](Self::destroy).
     ///
     /// # Errors
     ///

@@ -38,6 +38,21 @@ async fn count(site: &Site, user_id: &str) -> u64 {
     site.store.user(user_id).count().await.expect("a count")
 }
 
+/// The documentation says to use `end_others` there.
+#[tokio::test]
+async fn after_destroy_all_a_login_in_the_same_handler_fails() {
+    let site = Site::new().await;
+    let alice = signed_in(&site, "alice").await;
+    let store = site.store.clone();
+    let page = async move |session: Session| {
+        store.user("alice").destroy_all().await?;
+        session.login("alice")
+    };
+    let answer = alice.at(&site.app_with(page)).peek("/page").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(count(&site, "alice").await, 0);
+}
+
 #[tokio::test]
 async fn a_list_shows_each_session_with_its_device_and_times() {
     let site = Site::new().await;

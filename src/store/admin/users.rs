@@ -227,6 +227,13 @@ impl UserSessions {
     /// end them together with a change of your own, use
     /// [`destroy_all_in`](Self::destroy_all_in).
     ///
+    /// A handler that calls it for its own user ends the session of its request, too:
+    /// what the request changes there is an error of kind
+    /// [`Ended`](crate::ErrorKind::Ended). To keep that session, use
+    /// [`destroy_others`](Self::destroy_others). In a handler that signs the user in,
+    /// use [`Login::end_others`](crate::Login::end_others): if `destroy_all` ended the
+    /// session of the request, the login fails, and the user has no session.
+    ///
     /// # Errors
     ///
     /// As [`list`](Self::list); what was ended by then stays ended. If rows can't be
