@@ -82,12 +82,12 @@ mod tests {
         let sessions = sessions(store);
         let app = app(sessions.clone());
 
-        let regular = TestVisitor::of(&sessions);
+        let regular = TestVisitor::new(&sessions);
         regular
-            .given(|session| session.insert("visits", 41))
+            .with_session(|session| session.insert("visits", 41))
             .await?;
         assert_eq!(visit(&app, &regular).await?, "visit 42");
-        assert_eq!(visit(&app, &TestVisitor::of(&sessions)).await?, "visit 1");
+        assert_eq!(visit(&app, &TestVisitor::new(&sessions)).await?, "visit 1");
         assert_eq!(regular.session().await?.get("visits")?, Some(42));
         Ok(())
     }

@@ -50,8 +50,8 @@ pub(crate) fn moved_grace_left(times: Times) -> Option<Duration> {
 /// # let store = PgSessionStore::connect(database.url()).await?;
 /// # store.migrate().await?;
 /// const HOUR: Duration = Duration::from_secs(60 * 60);
-/// let ada = TestVisitor::of(&PgSessionLayer::new(store));
-/// ada.given(|session| {
+/// let ada = TestVisitor::new(&PgSessionLayer::new(store));
+/// ada.with_session(|session| {
 ///     session.insert("basket", ["tea"])?;
 ///     session.set_expiry(Expiry::Idle(HOUR))
 /// })

@@ -5,8 +5,8 @@ use http::{StatusCode, request::Parts};
 use tower_layer::Layer;
 
 use crate::{
-    CookieLifetime, CookiePriority, Error, FailurePolicy, PgSessionStore, Session, SessionId,
-    SigningKeys, SiteData, Transport,
+    ClearSiteData, CookieLifetime, CookiePriority, Error, FailurePolicy, PgSessionStore, Session,
+    SessionId, SigningKeys, Transport,
     cookie::{CookieConfig, NamedBy, Scope},
     expiry::{Absolute, Timeouts},
     layer::{service::PgSessionService, site_data::header_value},
@@ -403,14 +403,14 @@ impl PgSessionLayer {
     /// same response begins another session.
     ///
     /// ```
-    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, SiteData};
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, ClearSiteData};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
-    /// let layer = PgSessionLayer::new(store).clear_site_data([SiteData::Cache, SiteData::Storage]);
+    /// let layer = PgSessionLayer::new(store).clear_site_data([ClearSiteData::Cache, ClearSiteData::Storage]);
     /// assert!(layer.check().is_ok());
     /// # Ok(()) }
     /// ```
-    pub fn clear_site_data(self, data: impl IntoIterator<Item = SiteData>) -> Self {
+    pub fn clear_site_data(self, data: impl IntoIterator<Item = ClearSiteData>) -> Self {
         self.with(|config| config.clear_site_data = header_value(data))
     }
 
@@ -466,9 +466,9 @@ impl PgSessionLayer {
     ///     async move { may_stay(&pool, session.user_id()).await }
     /// });
     ///
-    /// let (ada, bob) = (TestVisitor::of(&layer), TestVisitor::of(&layer));
-    /// ada.given(|session| session.login("ada")).await?;
-    /// bob.given(|session| session.login("bob")).await?;
+    /// let (ada, bob) = (TestVisitor::new(&layer), TestVisitor::new(&layer));
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// bob.with_session(|session| session.login("bob")).await?;
     /// query("UPDATE account SET is_locked = true WHERE id = 'ada'").execute(&pool).await?;
     /// query("DELETE FROM account WHERE id = 'bob'").execute(&pool).await?;
     /// assert!(ada.session().await?.is_new());
@@ -559,8 +559,8 @@ impl PgSessionLayer {
     /// # store.migrate().await?;
     /// const MINUTE: Duration = Duration::from_secs(60);
     /// let layer = PgSessionLayer::new(store).idle_timeout(30 * MINUTE);
-    /// let ada = TestVisitor::of(&layer);
-    /// ada.given(|session| session.login("ada")).await?;
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
     /// let id = ada.session().await?.id().expect("it is stored");
     ///
     /// for _ in 0..3 {

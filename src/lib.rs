@@ -36,18 +36,18 @@ pub use ::cookie::SameSite;
 pub use crate::{
     cookie::{
         CookieLifetime, CookiePriority,
-        signing::{SigningKeys, Unsigned},
+        signing::{SigningKeys, UnsignedTokens},
     },
-    document::key::{Key, SessionKey},
+    document::key::{AsKey, Key},
     error::{Error, ErrorKind},
     expiry::Expiry,
     format::koa::{KeygripDigest, Koa},
     id::SessionId,
     layer::{
         PgSessionLayer, future::ResponseFuture, response_body::ResponseBody,
-        service::PgSessionService, site_data::SiteData,
+        service::PgSessionService, site_data::ClearSiteData,
     },
-    login::{AtLimit, Device, Login},
+    login::{Device, Login, SessionLimitPolicy},
     request::{
         extract::SessionRejection,
         hooks::Validity,
@@ -59,7 +59,7 @@ pub use crate::{
         ListPosition, ListSessions, MIGRATOR, PgSessionStore, TableReport, UserSession,
         UserSessions,
         admin::{
-            reaper::{Ending, Reaped, Reaper, ReaperHandle},
+            reaper::{ReapSummary, Reaper, ReaperHandle, StopReason},
             stored::StoredSession,
         },
     },

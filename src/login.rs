@@ -26,7 +26,7 @@ const MAX_USER_ID: usize = 1024;
 ///
 /// fn remember_me(session: &Session, user_id: &str, user_agent: &str) -> Result<(), Error> {
 ///     let login = Login::new(user_id)
-///         .device(Device::new().user_agent(user_agent))
+///         .device(Device::new().with_user_agent(user_agent))
 ///         .expiry(Expiry::Timeouts { idle: 30 * DAY, absolute: 365 * DAY });
 ///     session.login(login)
 /// }
@@ -119,7 +119,7 @@ impl Login {
     /// login. Default: it stays, such as a basket, unless another user was
     /// signed in: nobody gets the data of another user.
     #[must_use]
-    pub fn drop_data(self) -> Self {
+    pub fn discard_data(self) -> Self {
         Self {
             data: Data::IsDropped,
             ..self
@@ -156,8 +156,8 @@ impl Login {
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
     /// let layer = PgSessionLayer::new(store);
-    /// let (desk, phone) = (TestVisitor::of(&layer), TestVisitor::of(&layer));
-    /// desk.given(|session| session.login("ada")).await?;
+    /// let (desk, phone) = (TestVisitor::new(&layer), TestVisitor::new(&layer));
+    /// desk.with_session(|session| session.login("ada")).await?;
     ///
     /// let app = Router::new().route("/reset", post(reset_password)).layer(layer);
     /// phone.send(&app, Request::post("/reset").body(Body::empty())?).await?;
@@ -266,9 +266,9 @@ impl From<&str> for Login {
 /// ```
 /// use axum_pg_session::Device;
 ///
-/// let device = Device::new().label("my phone").address("192.0.2.7");
-/// assert_eq!(device.get_label(), Some("my phone"));
-/// assert_eq!(device.get_user_agent(), None);
+/// let device = Device::new().with_label("my phone").with_address("192.0.2.7");
+/// assert_eq!(device.label(), Some("my phone"));
+/// assert_eq!(device.user_agent(), None);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, Hash)]
 #[serde(default)]
@@ -290,7 +290,7 @@ impl Device {
 
     /// What the browser calls itself, from the header `User-Agent`.
     #[must_use]
-    pub fn user_agent(self, user_agent: impl AsRef<str>) -> Self {
+    pub fn with_user_agent(self, user_agent: impl AsRef<str>) -> Self {
         Self {
             user_agent: Some(kept(user_agent.as_ref())),
             ..self
@@ -300,7 +300,7 @@ impl Device {
     /// Where the visitor came from: an address, or a place that was found by
     /// it.
     #[must_use]
-    pub fn address(self, address: impl AsRef<str>) -> Self {
+    pub fn with_address(self, address: impl AsRef<str>) -> Self {
         Self {
             address: Some(kept(address.as_ref())),
             ..self
@@ -309,7 +309,7 @@ impl Device {
 
     /// A name that the user or the application gave to the device.
     #[must_use]
-    pub fn label(self, label: impl AsRef<str>) -> Self {
+    pub fn with_label(self, label: impl AsRef<str>) -> Self {
         Self {
             label: Some(kept(label.as_ref())),
             ..self
@@ -318,19 +318,19 @@ impl Device {
 
     /// What [`user_agent`](Self::user_agent) was given, if anything.
     #[must_use]
-    pub fn get_user_agent(&self) -> Option<&str> {
+    pub fn user_agent(&self) -> Option<&str> {
         self.user_agent.as_deref()
     }
 
     /// What [`address`](Self::address) was given, if anything.
     #[must_use]
-    pub fn get_address(&self) -> Option<&str> {
+    pub fn address(&self) -> Option<&str> {
         self.address.as_deref()
     }
 
     /// What [`label`](Self::label) was given, if anything.
     #[must_use]
-    pub fn get_label(&self) -> Option<&str> {
+    pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
     }
 }
@@ -347,24 +347,24 @@ fn kept(text: &str) -> String {
 ///
 /// ```
 /// use std::num::NonZeroU32;
-/// use axum_pg_session::{AtLimit, ErrorKind, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+/// use axum_pg_session::{SessionLimitPolicy, ErrorKind, PgSessionLayer, PgSessionStore, testing::TestVisitor};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let database = dev_postgres::test_database().await?;
 /// # let store = PgSessionStore::connect(database.url()).await?;
 /// # store.migrate().await?;
-/// let store = store.max_sessions_per_user(NonZeroU32::MIN, AtLimit::Refuse);
+/// let store = store.max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::Refuse);
 /// let layer = PgSessionLayer::new(store);
-/// let (desk, phone) = (TestVisitor::of(&layer), TestVisitor::of(&layer));
-/// desk.given(|session| session.login("ada")).await?;
+/// let (desk, phone) = (TestVisitor::new(&layer), TestVisitor::new(&layer));
+/// desk.with_session(|session| session.login("ada")).await?;
 ///
-/// let refused = phone.given(|session| session.login("ada")).await;
+/// let refused = phone.with_session(|session| session.login("ada")).await;
 /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::SessionLimit);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum AtLimit {
+pub enum SessionLimitPolicy {
     /// The sessions end that were signed in longest ago.
     EndOldest,
     /// The login is refused: [`Session::save`](crate::Session::save), or the
@@ -376,7 +376,7 @@ pub enum AtLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionLimit {
     pub(crate) sessions: NonZeroU32,
-    pub(crate) at_limit: AtLimit,
+    pub(crate) at_limit: SessionLimitPolicy,
 }
 
 #[cfg(test)]
@@ -385,12 +385,14 @@ mod tests {
 
     #[test]
     fn what_is_remembered_of_a_device_is_bounded() {
-        let device = Device::new().user_agent("ü".repeat(10_000)).label("a\n\0b");
+        let device = Device::new()
+            .with_user_agent("ü".repeat(10_000))
+            .with_label("a\n\0b");
         let login = Login::new("alice").device(device.clone());
         let text = login.device_text().expect("a device");
         assert!(text.len() < 700, "{}", text.len());
         assert_eq!(serde_json::from_str::<Device>(&text).expect("JSON"), device);
-        assert_eq!(device.get_label(), Some("ab"));
+        assert_eq!(device.label(), Some("ab"));
         assert!(!format!("{login:?}").contains('ü'));
     }
 

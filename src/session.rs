@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 
 use crate::{
     CookieLifetime, Error, ErrorKind, Expiry,
-    document::{Document, Json, RESERVED, check_key, key::SessionKey},
+    document::{Document, Json, RESERVED, check_key, key::AsKey},
     expiry::{Timeouts, instant},
     format::CookieChange,
     id::SessionId,
@@ -216,7 +216,7 @@ impl Session {
     ///
     /// Of kind [`Deserialize`](ErrorKind::Deserialize) if the value is not a
     /// `T`. The value stays as it is.
-    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
+    pub fn get<T: DeserializeOwned>(&self, key: impl AsKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_ref();
         if key == RESERVED {
             return Ok(None);
@@ -243,7 +243,7 @@ impl Session {
     /// - [`ReservedKey`](ErrorKind::ReservedKey) for `_session`.
     /// - [`ResponseStarted`](ErrorKind::ResponseStarted) if the response has
     ///   started.
-    pub fn insert<T: Serialize>(&self, key: impl SessionKey<T>, value: T) -> Result<(), Error> {
+    pub fn insert<T: Serialize>(&self, key: impl AsKey<T>, value: T) -> Result<(), Error> {
         let key = key.as_ref();
         check_key(key)?;
         let value = encode(key, &value)?;
@@ -263,7 +263,7 @@ impl Session {
     /// Of kind [`Deserialize`](ErrorKind::Deserialize) if the value is not a
     /// `T`. The value then stays; [`delete`](Self::delete) removes it. Also
     /// those of [`insert`](Self::insert).
-    pub fn remove<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
+    pub fn remove<T: DeserializeOwned>(&self, key: impl AsKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_ref();
         check_key(key)?;
         self.check_removal(key)?;
@@ -344,7 +344,7 @@ impl Session {
     /// `T`, and those of [`insert`](Self::insert).
     pub fn update<T, U>(
         &self,
-        key: impl SessionKey<T> + SessionKey<U>,
+        key: impl AsKey<T> + AsKey<U>,
         mut update: impl FnMut(Option<T>) -> U + Send + 'static,
     ) -> Result<U, Error>
     where
@@ -686,8 +686,8 @@ impl Session {
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
     /// let layer = PgSessionLayer::new(store);
-    /// let ada = TestVisitor::of(&layer);
-    /// ada.given(|session| session.insert("nonce", "8f3a")).await?;
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("nonce", "8f3a")).await?;
     ///
     /// let app = Router::new().route("/", get(confirm)).layer(layer);
     /// for expected in ["confirmed", "confirmed before"] {
@@ -707,7 +707,7 @@ impl Session {
     /// [`Unavailable`](ErrorKind::Unavailable): then the removal may be
     /// committed. The changes recorded before are dropped, unless the error
     /// came before the save.
-    pub async fn take<T>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error>
+    pub async fn take<T>(&self, key: impl AsKey<T>) -> Result<Option<T>, Error>
     where
         T: DeserializeOwned + Send + 'static,
     {
@@ -759,7 +759,7 @@ impl Session {
     /// came before the save.
     pub async fn update_now<T, U>(
         &self,
-        key: impl SessionKey<T> + SessionKey<U>,
+        key: impl AsKey<T> + AsKey<U>,
         update: impl FnMut(Option<T>) -> U + Send + 'static,
     ) -> Result<U, Error>
     where

@@ -7,7 +7,7 @@ use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    AtLimit, Counters, Error,
+    Counters, Error, SessionLimitPolicy,
     format::{Format, koa::Koa},
     id::{RowId, Token},
     login::SessionLimit,
@@ -329,8 +329,8 @@ impl PgSessionStore {
     /// let admin = store.clone().realm("admin");
     /// let layer = PgSessionLayer::new(admin.clone());
     ///
-    /// let ada = TestVisitor::of(&layer);
-    /// ada.given(|session| session.login("1")).await?;
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("1")).await?;
     /// assert_eq!(admin.user("1").count().await?, 1);
     /// assert_eq!(store.user("1").count().await?, 0);
     /// # Ok(()) }
@@ -465,18 +465,18 @@ impl PgSessionStore {
     ///
     /// ```
     /// use std::num::NonZeroU32;
-    /// use axum_pg_session::{AtLimit, PgSessionStore};
+    /// use axum_pg_session::{SessionLimitPolicy, PgSessionStore};
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let database = dev_postgres::test_database().await?;
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// let five = NonZeroU32::new(5).expect("not zero");
-    /// let store = store.max_sessions_per_user(five, AtLimit::EndOldest);
+    /// let store = store.max_sessions_per_user(five, SessionLimitPolicy::EndOldest);
     /// store.migrate().await?;
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn max_sessions_per_user(self, sessions: NonZeroU32, at_limit: AtLimit) -> Self {
+    pub fn max_sessions_per_user(self, sessions: NonZeroU32, at_limit: SessionLimitPolicy) -> Self {
         self.with(|set_up| set_up.limit = Some(SessionLimit { sessions, at_limit }))
     }
 
@@ -505,13 +505,13 @@ impl PgSessionStore {
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let database = dev_postgres::test_database().await?;
-    /// let store = PgSessionStore::connect(database.url()).await?.transaction_pooler(true);
+    /// let store = PgSessionStore::connect(database.url()).await?.behind_transaction_pooler(true);
     /// store.migrate().await?;
     /// assert!(store.user("alice").list().await?.is_empty());
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn transaction_pooler(self, is_there: bool) -> Self {
+    pub fn behind_transaction_pooler(self, is_there: bool) -> Self {
         let pooling = match is_there {
             true => Pooling::Transaction,
             false => Pooling::Own,
@@ -557,7 +557,7 @@ impl PgSessionStore {
     /// Of kind [`Setup`](crate::ErrorKind::Setup) when a right is missing or the
     /// table that is there can't serve, naming what is wrong, and before anything
     /// is created behind a pooler that needs
-    /// [`transaction_pooler`](Self::transaction_pooler).
+    /// [`behind_transaction_pooler`](Self::behind_transaction_pooler).
     pub async fn migrate(&self) -> Result<(), Error> {
         match self.shared.creation {
             Creation::WhenMissing => self.set_up().migrate().await,
@@ -572,7 +572,7 @@ impl PgSessionStore {
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup), naming the column that is missing
     /// or of the wrong type, the right that this role lacks, or a pooler that needs
-    /// [`transaction_pooler`](Self::transaction_pooler). Of kind
+    /// [`behind_transaction_pooler`](Self::behind_transaction_pooler). Of kind
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer, or
     /// when the server takes no writes, as a standby does.
     pub async fn check(&self) -> Result<TableReport, Error> {

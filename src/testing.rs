@@ -40,8 +40,8 @@
 //! let app = Router::new().route("/", post(add)).layer(layer.clone());
 //!
 //! // A visitor in a known state.
-//! let ada = TestVisitor::of(&layer);
-//! ada.given(|session| {
+//! let ada = TestVisitor::new(&layer);
+//! ada.with_session(|session| {
 //!     session.insert("basket", ["tea"])?;
 //!     session.login("ada")
 //! })
@@ -56,7 +56,7 @@
 //! assert_eq!(basket.expect("a basket"), ["tea", "bread"]);
 //!
 //! // Somebody who is not signed in.
-//! let stranger = TestVisitor::of(&layer);
+//! let stranger = TestVisitor::new(&layer);
 //! let response = stranger.send(&app, Request::post("/").body(Body::from("bread"))?).await?;
 //! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 //! assert!(stranger.session().await?.is_new());
@@ -107,8 +107,8 @@ use browser::{Browser, Cause, Side};
 /// # let store = PgSessionStore::connect(database.url()).await?;
 /// # store.migrate().await?;
 /// # let layer = PgSessionLayer::new(store);
-/// let visitor = TestVisitor::of(&layer);
-/// visitor.given(|session| session.insert("visits", 41)).await?;
+/// let visitor = TestVisitor::new(&layer);
+/// visitor.with_session(|session| session.insert("visits", 41)).await?;
 ///
 /// let session = visitor.session().await?;
 /// assert_eq!(session.get("visits")?, Some(41));
@@ -129,7 +129,7 @@ impl TestVisitor {
     ///
     /// Where [`PgSessionLayer::check`] finds a contradiction, as a router does
     /// that the layer is added to.
-    pub fn of(layer: &PgSessionLayer) -> Self {
+    pub fn new(layer: &PgSessionLayer) -> Self {
         let config = layer.checked();
         let browser = Browser::with(Side::of(Arc::clone(&config)));
         Self {
@@ -151,9 +151,9 @@ impl TestVisitor {
     /// let shop = PgSessionLayer::new(store.clone());
     /// let admin = PgSessionLayer::new(store).cookie_name("__Host-admin");
     ///
-    /// let ada = TestVisitor::of(&shop);
-    /// let ada_as_admin = ada.through(&admin);
-    /// ada_as_admin.given(|session| session.login("ada")).await?;
+    /// let ada = TestVisitor::new(&shop);
+    /// let ada_as_admin = ada.on_layer(&admin);
+    /// ada_as_admin.with_session(|session| session.login("ada")).await?;
     ///
     /// assert!(ada.session().await?.is_new());
     /// assert_eq!(ada.headers("/").len(), 1); // the cookie of the other layer
@@ -163,7 +163,7 @@ impl TestVisitor {
     /// # Panics
     ///
     /// As [`of`](Self::of).
-    pub fn through(&self, layer: &PgSessionLayer) -> Self {
+    pub fn on_layer(&self, layer: &PgSessionLayer) -> Self {
         let config = layer.checked();
         self.browser().learn(Side::of(Arc::clone(&config)));
         Self {
@@ -183,16 +183,16 @@ impl TestVisitor {
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
     /// # let layer = PgSessionLayer::new(store);
-    /// let ada = TestVisitor::of(&layer);
-    /// ada.given(|session| session.insert("basket", ["tea"])).await?;
-    /// let thief = ada.copied();
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("basket", ["tea"])).await?;
+    /// let thief = ada.clone_cookies();
     ///
     /// // The login gives the session a new id, so the copy opens nothing.
-    /// ada.given(|session| session.login("ada")).await?;
+    /// ada.with_session(|session| session.login("ada")).await?;
     /// assert!(thief.session().await?.is_new());
     /// # Ok(()) }
     /// ```
-    pub fn copied(&self) -> Self {
+    pub fn clone_cookies(&self) -> Self {
         let browser = self.browser().clone();
         Self {
             browser: Arc::new(Mutex::new(browser)),
@@ -222,14 +222,14 @@ impl TestVisitor {
     /// # store.migrate().await?;
     /// const NAME: HeaderName = HeaderName::from_static("x-session");
     /// let layer = PgSessionLayer::new(store).transport(HeaderTransport::new(NAME));
-    /// let app_on_a_phone = TestVisitor::of(&layer).carrying(|token, request| {
+    /// let app_on_a_phone = TestVisitor::new(&layer).send_token_by(|token, request| {
     ///     request.insert(NAME, token.clone());
     /// });
-    /// app_on_a_phone.given(|session| session.login("ada")).await?;
+    /// app_on_a_phone.with_session(|session| session.login("ada")).await?;
     /// assert!(app_on_a_phone.headers("/").contains_key(NAME));
     /// # Ok(()) }
     /// ```
-    pub fn carrying(
+    pub fn send_token_by(
         self,
         carry: impl Fn(&HeaderValue, &mut HeaderMap) + Send + Sync + 'static,
     ) -> Self {
@@ -254,9 +254,9 @@ impl TestVisitor {
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
     /// # let layer = PgSessionLayer::new(store.clone());
-    /// let ada = TestVisitor::of(&layer);
-    /// ada.given(|session| session.login("ada")).await?;
-    /// ada.given(|session| session.insert("theme", "dark")).await?;
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// ada.with_session(|session| session.insert("theme", "dark")).await?;
     ///
     /// assert_eq!(ada.session().await?.user_id().as_deref(), Some("ada"));
     /// assert_eq!(store.user("ada").count().await?, 1);
@@ -274,7 +274,7 @@ impl TestVisitor {
     /// # Panics
     ///
     /// As [`headers`](Self::headers).
-    pub async fn given<T: Send>(
+    pub async fn with_session<T: Send>(
         &self,
         act: impl FnOnce(&Session) -> Result<T, Error> + Send,
     ) -> Result<T, Error> {
@@ -282,7 +282,7 @@ impl TestVisitor {
         let act = Act::new(act, &mut outcome, self.config.cookie_name().to_owned());
         let mut service = PgSessionService::new(act, Arc::clone(&self.config));
         let response = service.call(self.request()).await?;
-        self.follow(response.headers());
+        self.store_cookies(response.headers());
         let (value, session) = outcome.ok_or_else(nothing_happened)?;
         if !response.status().is_success() {
             return Err(not_committed());
@@ -294,7 +294,7 @@ impl TestVisitor {
     }
 
     /// The session as the visitor's next request would find it, to be read
-    /// only: to change it is [`given`](Self::given).
+    /// only: to change it is [`with_session`](Self::with_session).
     ///
     /// Looking does not keep it alive. Where it ended, or there never was one,
     /// it [is new](Session::is_new).
@@ -332,8 +332,8 @@ impl TestVisitor {
     /// let app = Router::new()
     ///     .route("/sign-out", post(async |session: Session| session.logout()))
     ///     .layer(layer.clone());
-    /// let ada = TestVisitor::of(&layer);
-    /// ada.given(|session| session.login("ada")).await?;
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
     ///
     /// let forged = Request::post("/sign-out")
     ///     .header("sec-fetch-site", "cross-site")
@@ -368,7 +368,7 @@ impl TestVisitor {
         let mut app = app.clone();
         poll_fn(|cx| app.poll_ready(cx)).await?;
         let response = app.call(request).await?;
-        self.follow(response.headers());
+        self.store_cookies(response.headers());
         Ok(response)
     }
 
@@ -391,11 +391,11 @@ impl TestVisitor {
     ///     .route("/", get(async |session: Session| session.login("ada")))
     ///     .layer(layer.clone());
     ///
-    /// let ada = TestVisitor::of(&layer);
+    /// let ada = TestVisitor::new(&layer);
     /// let mut request = Request::get("/").body(Body::empty())?;
     /// request.headers_mut().extend(ada.headers("/"));
     /// let response = app.oneshot(request).await?;
-    /// ada.follow(response.headers());
+    /// ada.store_cookies(response.headers());
     /// assert_eq!(ada.session().await?.user_id().as_deref(), Some("ada"));
     /// # Ok(()) }
     /// ```
@@ -403,7 +403,7 @@ impl TestVisitor {
     /// # Panics
     ///
     /// Where the visitor has the token of a transport of which this kit does not
-    /// know how a client sends it: see [`carrying`](Self::carrying).
+    /// know how a client sends it: see [`send_token_by`](Self::send_token_by).
     #[must_use]
     pub fn headers(&self, path: &str) -> HeaderMap {
         self.browser().headers(path, Cause::OwnSite)
@@ -412,8 +412,8 @@ impl TestVisitor {
     /// Keeps what a response says, as browsers do: cookies by their names and
     /// paths, with their `SameSite`, and the token of a [`transport`](PgSessionLayer::transport). The
     /// host is always the same, and its connection encrypted.
-    pub fn follow(&self, response: &HeaderMap) {
-        self.browser().follow(response);
+    pub fn store_cookies(&self, response: &HeaderMap) {
+        self.browser().store_cookies(response);
     }
 
     /// Lets this much time pass for the session without a request: its times are
@@ -430,8 +430,8 @@ impl TestVisitor {
     /// # store.migrate().await?;
     /// const MINUTE: Duration = Duration::from_secs(60);
     /// let layer = PgSessionLayer::new(store).idle_timeout(30 * MINUTE);
-    /// let ada = TestVisitor::of(&layer);
-    /// ada.given(|session| session.login("ada")).await?;
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
     ///
     /// ada.idle_for(20 * MINUTE).await?;
     /// assert!(!ada.session().await?.authenticated_within(15 * MINUTE));
@@ -469,8 +469,8 @@ impl TestVisitor {
     /// # store.migrate().await?;
     /// const HOUR: Duration = Duration::from_secs(60 * 60);
     /// let layer = PgSessionLayer::new(store).absolute_timeout(8 * HOUR);
-    /// let ada = TestVisitor::of(&layer);
-    /// ada.given(|session| session.login("ada")).await?;
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
     ///
     /// ada.signed_in_ago(7 * HOUR).await?;
     /// assert!(!ada.session().await?.authenticated_within(HOUR));

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, env, fs};
 
 use axum_pg_session::{
-    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind, Expiry,
+    ClearSiteData, CookieLifetime, CookiePriority, Counters, Device, Error, ErrorKind, Expiry,
     FailurePolicy, HeaderTransport, Key, KeygripDigest, Koa, LazySession, Login, PgSessionLayer,
-    PgSessionService, PgSessionStore, Reaped, Reaper, ReaperHandle, ResponseBody, ResponseFuture,
-    Session, SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport,
-    Transport, TypedSession, Unsigned, UserSession, UserSessions, testing::TestVisitor,
+    PgSessionService, PgSessionStore, ReapSummary, Reaper, ReaperHandle, ResponseBody,
+    ResponseFuture, Session, SessionId, SessionLimitPolicy, SessionRejection, SigningKeys,
+    StopReason, StoredSession, TableReport, Transport, TypedSession, UnsignedTokens, UserSession,
+    UserSessions, testing::TestVisitor,
 };
 use serde_json::Value;
 
@@ -26,20 +27,20 @@ const fn is_compared<T: Clone + Eq + std::hash::Hash>() {}
 type Local = std::rc::Rc<()>;
 
 all!(goes_to_other_threads:
-    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind,
+    SessionLimitPolicy, CookieLifetime, CookiePriority, Counters, Device, StopReason, Error, ErrorKind,
     Expiry, FailurePolicy, HeaderTransport, Key<Local>, KeygripDigest, Koa, LazySession, Login,
-    PgSessionLayer, PgSessionService<()>, PgSessionStore, Reaped, Reaper, ReaperHandle, ResponseBody<()>,
-    Session, SessionId, SessionRejection, SigningKeys, SiteData, StoredSession, TableReport, TestVisitor,
-    TypedSession<Local>, Unsigned, UserSession, UserSessions, Box<dyn Transport>,
+    PgSessionLayer, PgSessionService<()>, PgSessionStore, ReapSummary, Reaper, ReaperHandle, ResponseBody<()>,
+    Session, SessionId, SessionRejection, SigningKeys, ClearSiteData, StoredSession, TableReport, TestVisitor,
+    TypedSession<Local>, UnsignedTokens, UserSession, UserSessions, Box<dyn Transport>,
 );
 
 // As a handler's own future is.
 all!(goes_to_another_thread: ResponseFuture<std::future::Ready<()>, ()>);
 
 all!(is_compared:
-    AtLimit, CookieLifetime, CookiePriority, Counters, Device, Ending, ErrorKind, Expiry,
-    FailurePolicy, HeaderTransport, Key<Local>, KeygripDigest, Reaped, SessionId, SiteData,
-    TableReport, Unsigned,
+    SessionLimitPolicy, CookieLifetime, CookiePriority, Counters, Device, StopReason, ErrorKind, Expiry,
+    FailurePolicy, HeaderTransport, Key<Local>, KeygripDigest, ReapSummary, SessionId, ClearSiteData,
+    TableReport, UnsignedTokens,
 );
 
 /// What of the dependencies users of this crate see, and must have in the same

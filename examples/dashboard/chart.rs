@@ -96,7 +96,7 @@ pub(crate) const CHARTS: [Chart; 12] = [
         per: Per::Second,
     },
     Chart {
-        title: "Reaped",
+        title: "ReapSummary",
         unit: "/s",
         about: "expired rows that were deleted",
         of: "axum_pg_session_reaper_deleted_total",

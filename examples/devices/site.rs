@@ -8,7 +8,7 @@ use axum::{
     middleware::{from_fn, map_response},
     routing::{get, post},
 };
-use axum_pg_session::{AtLimit, PgSessionLayer, PgSessionStore, SiteData};
+use axum_pg_session::{ClearSiteData, PgSessionLayer, PgSessionStore, SessionLimitPolicy};
 
 use crate::{account, basket, csrf, devices, error, security, users::Users};
 
@@ -26,7 +26,7 @@ pub(crate) struct Site {
 }
 
 pub(crate) fn limited(store: PgSessionStore) -> PgSessionStore {
-    store.max_sessions_per_user(MAX_DEVICES, AtLimit::EndOldest)
+    store.max_sessions_per_user(MAX_DEVICES, SessionLimitPolicy::EndOldest)
 }
 
 pub(crate) fn app(site: Site) -> Router {
@@ -47,7 +47,7 @@ pub(crate) fn sessions(store: PgSessionStore) -> PgSessionLayer {
     PgSessionLayer::new(store)
         .idle_timeout(IDLE_TIMEOUT)
         .absolute_timeout(ABSOLUTE_TIMEOUT)
-        .clear_site_data([SiteData::Cache, SiteData::Storage])
+        .clear_site_data([ClearSiteData::Cache, ClearSiteData::Storage])
 }
 
 fn pages() -> Router<Site> {

@@ -60,16 +60,16 @@ impl Shop {
 
     /// Somebody with a page of the shop open.
     async fn visitor(&self) -> Outcome<TestVisitor> {
-        let visitor = TestVisitor::of(&self.sessions);
+        let visitor = TestVisitor::new(&self.sessions);
         visitor
-            .given(|session| session.insert("csrf", TOKEN))
+            .with_session(|session| session.insert("csrf", TOKEN))
             .await?;
         Ok(visitor)
     }
 
     async fn customer(&self, login: impl Into<Login> + Send) -> Outcome<TestVisitor> {
         let visitor = self.visitor().await?;
-        visitor.given(|session| session.login(login)).await?;
+        visitor.with_session(|session| session.login(login)).await?;
         Ok(visitor)
     }
 
@@ -115,7 +115,7 @@ async fn what_is_chosen_is_in_the_basket_and_told_once() -> Outcome {
     let visitor = shop.visitor().await?;
     let basket = Basket::from([(Item::Tea, 1)]);
     visitor
-        .given(|session| session.insert("basket", &basket))
+        .with_session(|session| session.insert("basket", &basket))
         .await?;
 
     shop.post(&visitor, "/basket", "item=tea").await?;
@@ -153,7 +153,7 @@ async fn a_basket_survives_the_login_and_the_old_cookie_does_not() -> Outcome {
     let visitor = shop.visitor().await?;
     let account = "name=Ada&password=correct+horse";
     shop.post(&visitor, "/basket", "item=honey").await?;
-    let planted = visitor.copied();
+    let planted = visitor.clone_cookies();
 
     let response = shop.post(&visitor, "/sign-up", account).await?;
     assert_eq!(leads_to(&response), Some("/devices"));
@@ -247,8 +247,9 @@ async fn a_new_password_signs_out_all_other_devices_at_once() -> Outcome {
     let desk = shop.visitor().await?;
     shop.post(&desk, "/sign-up", "name=Ada&password=correct+horse")
         .await?;
-    desk.given(|session| session.insert("csrf", TOKEN)).await?;
-    let (thief, phone) = (desk.copied(), shop.customer("ada").await?);
+    desk.with_session(|session| session.insert("csrf", TOKEN))
+        .await?;
+    let (thief, phone) = (desk.clone_cookies(), shop.customer("ada").await?);
 
     let response = shop
         .post(&desk, "/password", "password=battery+staple")
@@ -264,7 +265,7 @@ async fn a_new_password_signs_out_all_other_devices_at_once() -> Outcome {
 #[tokio::test]
 async fn a_session_that_is_not_loaded_or_not_saved_is_a_page_of_the_shop() -> Outcome {
     let shop = Shop::open().await?;
-    let (known, unknown) = (shop.visitor().await?, TestVisitor::of(&shop.sessions));
+    let (known, unknown) = (shop.visitor().await?, TestVisitor::new(&shop.sessions));
     shop.pool.close().await;
     for (visitor, what) in [(known, "not loaded"), (unknown, "not saved")] {
         let response = shop.get(&visitor, "/").await?;

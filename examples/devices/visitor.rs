@@ -83,8 +83,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Visitor {
 impl Visitor {
     pub(crate) fn device(&self) -> Device {
         Device::new()
-            .label(label(&self.user_agent))
-            .address(&self.address)
+            .with_label(label(&self.user_agent))
+            .with_address(&self.address)
     }
 }
 

@@ -153,7 +153,7 @@ pub(crate) async fn end_others(
 
 fn device(headers: &HeaderMap) -> Device {
     let name = headers.get(USER_AGENT).and_then(|name| name.to_str().ok());
-    Device::new().user_agent(name.unwrap_or("an unknown browser"))
+    Device::new().with_user_agent(name.unwrap_or("an unknown browser"))
 }
 
 impl Accounts {

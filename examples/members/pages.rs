@@ -60,7 +60,7 @@ pub(crate) fn devices(user: &CurrentUser, devices: &[UserSession]) -> Result<Mar
             ul {
                 @for device in devices {
                     li {
-                        (device.device().and_then(|device| device.get_user_agent()).unwrap_or("?"))
+                        (device.device().and_then(|device| device.user_agent()).unwrap_or("?"))
                         @if *device.id() == user.id { " (this one)" }
                         form method="post" {
                             input type="hidden" name="id" value=(device.id());

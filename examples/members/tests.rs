@@ -51,12 +51,12 @@ impl Site {
 
     fn visitor(&self) -> TestVisitor {
         let same_origin = HeaderValue::from_static("same-origin");
-        TestVisitor::of(&self.app.sessions).header(SEC_FETCH_SITE, same_origin)
+        TestVisitor::new(&self.app.sessions).header(SEC_FETCH_SITE, same_origin)
     }
 
     async fn member(&self) -> Outcome<TestVisitor> {
         let visitor = self.visitor();
-        visitor.given(|session| session.login("ada")).await?;
+        visitor.with_session(|session| session.login("ada")).await?;
         Ok(visitor)
     }
 
@@ -172,7 +172,7 @@ async fn only_members_see_their_devices_and_end_them() -> Outcome {
     assert!(page.contains("Please sign in"));
 
     let (desk, phone, bob) = (site.member().await?, site.member().await?, site.visitor());
-    bob.given(|session| session.login("bob")).await?;
+    bob.with_session(|session| session.login("bob")).await?;
     let page = text(site.get(&desk, "/members/devices").await?).await?;
     assert_eq!(page.matches("<li>").count(), 2);
     for ended in [&bob, &phone] {
@@ -198,8 +198,8 @@ async fn only_members_see_their_devices_and_end_them() -> Outcome {
 #[tokio::test]
 async fn another_site_posts_nothing_here() -> Outcome {
     let site = Site::open().await?;
-    let member = TestVisitor::of(&site.app.sessions);
-    member.given(|session| session.login("ada")).await?;
+    let member = TestVisitor::new(&site.app.sessions);
+    member.with_session(|session| session.login("ada")).await?;
     for name in ["sec-fetch-site", "origin"] {
         let request = Request::post("/sign-out")
             .header(header::HOST, "members.example.com")
@@ -265,14 +265,14 @@ async fn a_socket_lives_as_long_as_its_session() -> Outcome {
     let mut socket = connect(&member, &address).await?;
 
     // A new id is no end.
-    member.given(Session::cycle_id).await?;
+    member.with_session(Session::cycle_id).await?;
     socket.send(Message::text("hello")).await?;
     assert_eq!(
         socket.next().await.ok_or("closed")??,
         Message::text("hello")
     );
 
-    member.given(Session::logout).await?;
+    member.with_session(Session::logout).await?;
     assert_eq!(close_code(&mut socket).await?, CloseCode::Policy);
     Ok(())
 }
@@ -300,7 +300,7 @@ async fn events_count_the_devices_until_the_user_signs_out() -> Outcome {
     let mut events = events.into_body().into_data_stream();
     let first = events.next().await.ok_or("no event")??;
     assert_eq!(first, "data: 1\n\n");
-    member.given(Session::logout).await?;
+    member.with_session(Session::logout).await?;
     while events.next().await.transpose()?.is_some() {}
     Ok(())
 }

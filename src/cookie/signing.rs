@@ -56,7 +56,7 @@ pub struct SigningKeys {
     keys: Vec<Hmac<Sha256>>,
     /// The length of the shortest key, none without a key.
     shortest: Option<usize>,
-    unsigned: Unsigned,
+    unsigned: UnsignedTokens,
 }
 
 /// What becomes of tokens without a signature where there are
@@ -69,26 +69,26 @@ pub struct SigningKeys {
 /// first day, or may sign everybody out, needs none of it.
 ///
 /// ```
-/// use axum_pg_session::{PgSessionLayer, PgSessionStore, SigningKeys, Unsigned};
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, SigningKeys, UnsignedTokens};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
-/// let keys = SigningKeys::new([[7; 32]]).unsigned(Unsigned::Accepted);
+/// let keys = SigningKeys::new([[7; 32]]).unsigned(UnsignedTokens::Accept);
 /// assert!(PgSessionLayer::new(store).signing_keys(keys).check().is_ok());
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Unsigned {
+pub enum UnsignedTokens {
     /// They open nothing and cost no statement. The default.
-    Refused,
+    Reject,
     /// They open their sessions, and are replaced with signed ones when the
     /// session is extended. Tokens that somebody made up cost a look into the
     /// table, as without keys.
-    Accepted,
+    Accept,
     /// They open their sessions, and new cookies have no signature either.
     /// Signed ones open their sessions too.
-    Issued,
+    Issue,
 }
 
 impl SigningKeys {
@@ -100,7 +100,7 @@ impl SigningKeys {
         let mut signing = Self {
             keys: Vec::new(),
             shortest: None,
-            unsigned: Unsigned::Refused,
+            unsigned: UnsignedTokens::Reject,
         };
         for key in keys {
             signing.add(key.as_ref());
@@ -119,8 +119,8 @@ impl SigningKeys {
     }
 
     /// What becomes of tokens without a signature. Default:
-    /// [`Unsigned::Refused`].
-    pub fn unsigned(self, unsigned: Unsigned) -> Self {
+    /// [`UnsignedTokens::Reject`].
+    pub fn unsigned(self, unsigned: UnsignedTokens) -> Self {
         Self { unsigned, ..self }
     }
 
@@ -139,8 +139,8 @@ impl SigningKeys {
     pub(crate) fn spell(&self, name: &str, token: &Token) -> String {
         let token = token.as_str();
         match (self.unsigned, self.keys.first()) {
-            (Unsigned::Issued, _) | (_, None) => token.to_owned(),
-            (Unsigned::Refused | Unsigned::Accepted, Some(key)) => {
+            (UnsignedTokens::Issue, _) | (_, None) => token.to_owned(),
+            (UnsignedTokens::Reject | UnsignedTokens::Accept, Some(key)) => {
                 let mac = over(key, name, token.as_bytes()).finalize().into_bytes();
                 format!("{token}{SEPARATOR}{}", URL_SAFE_NO_PAD.encode(mac))
             }
@@ -164,9 +164,9 @@ impl SigningKeys {
 
     fn bare(&self, token: Token) -> Reading {
         match self.unsigned {
-            Unsigned::Refused => Reading::Forged,
-            Unsigned::Accepted => Reading::Token(token, Signature::Outdated),
-            Unsigned::Issued => Reading::Token(token, Signature::UpToDate),
+            UnsignedTokens::Reject => Reading::Forged,
+            UnsignedTokens::Accept => Reading::Token(token, Signature::Outdated),
+            UnsignedTokens::Issue => Reading::Token(token, Signature::UpToDate),
         }
     }
 

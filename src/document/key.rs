@@ -140,10 +140,10 @@ impl<T> AsRef<str> for Key<T> {
 /// It can't be implemented elsewhere.
 ///
 /// ```
-/// use axum_pg_session::{Key, SessionKey};
+/// use axum_pg_session::{Key, AsKey};
 ///
 /// /// Any name of a number.
-/// fn name(key: impl SessionKey<u32>) -> String {
+/// fn name(key: impl AsKey<u32>) -> String {
 ///     key.as_ref().to_owned()
 /// }
 ///
@@ -155,19 +155,19 @@ impl<T> AsRef<str> for Key<T> {
     label = "names values of another type, or none",
     note = "a key is text, or a `Key<{T}>`, which takes and gives `{T}` itself and no reference to it"
 )]
-pub trait SessionKey<T>: AsRef<str> + sealed::Sealed {}
+pub trait AsKey<T>: AsRef<str> + sealed::Sealed {}
 
 mod sealed {
     pub trait Sealed {}
 }
 
 impl<T> sealed::Sealed for Key<T> {}
-impl<T> SessionKey<T> for Key<T> {}
+impl<T> AsKey<T> for Key<T> {}
 
 macro_rules! text {
     ($($text:ty),*) => {$(
         impl sealed::Sealed for $text {}
-        impl<T> SessionKey<T> for $text {}
+        impl<T> AsKey<T> for $text {}
     )*};
 }
 

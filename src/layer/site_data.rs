@@ -6,12 +6,12 @@ use http::HeaderValue;
 ///
 /// ```
 /// use axum::{Router, body::Body, http::Request, routing::post};
-/// use axum_pg_session::{PgSessionLayer, PgSessionStore, Session, SiteData};
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, Session, ClearSiteData};
 /// use tower::ServiceExt;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
-/// let layer = PgSessionLayer::new(store).clear_site_data([SiteData::Cache, SiteData::Storage]);
+/// let layer = PgSessionLayer::new(store).clear_site_data([ClearSiteData::Cache, ClearSiteData::Storage]);
 /// let app = Router::new()
 ///     .route("/", post(async |session: Session| session.logout()))
 ///     .layer(layer);
@@ -21,7 +21,7 @@ use http::HeaderValue;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum SiteData {
+pub enum ClearSiteData {
     /// Pages and files of this origin that the browser keeps, those for its
     /// back button included.
     Cache,
@@ -33,7 +33,7 @@ pub enum SiteData {
     All,
 }
 
-impl SiteData {
+impl ClearSiteData {
     fn as_str(self) -> &'static str {
         match self {
             Self::Cache => r#""cache""#,
@@ -45,8 +45,8 @@ impl SiteData {
 }
 
 /// The value of the header, where there is anything to forget.
-pub(crate) fn header_value(data: impl IntoIterator<Item = SiteData>) -> Option<HeaderValue> {
-    let types: Vec<_> = data.into_iter().map(SiteData::as_str).collect();
+pub(crate) fn header_value(data: impl IntoIterator<Item = ClearSiteData>) -> Option<HeaderValue> {
+    let types: Vec<_> = data.into_iter().map(ClearSiteData::as_str).collect();
     if types.is_empty() {
         return None;
     }

@@ -16,7 +16,7 @@ impl Session {
     /// - Its clocks restart: the idle timeout, the absolute timeout, and
     ///   [`authenticated_within`](Self::authenticated_within).
     /// - The data of an anonymous session stays, such as a basket, unless you
-    ///   call [`Login::drop_data`]. The data of another user is always dropped.
+    ///   call [`Login::discard_data`]. The data of another user is always dropped.
     ///
     /// Call it also when a user signs in again, for example before a sensitive
     /// step. Call [`cycle_id`](Self::cycle_id) at every other change of
@@ -57,7 +57,7 @@ impl Session {
     ///   has started.
     ///
     /// If the user has as many sessions as allowed, and the store
-    /// [refuses](crate::AtLimit::Refuse) more, [`save`](Self::save) returns an
+    /// [refuses](crate::SessionLimitPolicy::Refuse) more, [`save`](Self::save) returns an
     /// error of kind [`SessionLimit`](crate::ErrorKind::SessionLimit).
     ///
     /// [`PgSessionStore::user`]: crate::PgSessionStore::user

@@ -91,7 +91,7 @@ impl Side {
         carry(token, headers);
     }
 
-    fn follow(&mut self, response: &HeaderMap) {
+    fn store_cookies(&mut self, response: &HeaderMap) {
         let Some(transport) = &self.config.transport else {
             return;
         };
@@ -167,12 +167,12 @@ impl Browser {
         headers
     }
 
-    pub(super) fn follow(&mut self, response: &HeaderMap) {
+    pub(super) fn store_cookies(&mut self, response: &HeaderMap) {
         for cookie in set_by(response) {
             self.keep(&cookie);
         }
         for side in &mut self.sides {
-            side.follow(response);
+            side.store_cookies(response);
         }
     }
 

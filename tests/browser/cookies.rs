@@ -1,7 +1,7 @@
 //! The cookie of a session in the browser's own view: as promised while the
 //! session lives, and gone when it ends.
 
-use axum_pg_session::{CookieLifetime, CookiePriority, SameSite, SiteData};
+use axum_pg_session::{ClearSiteData, CookieLifetime, CookiePriority, SameSite};
 
 use crate::support::{Cookie, Lifetime, Profile, Site, chromium_or_skip};
 
@@ -150,7 +150,7 @@ async fn a_logout_makes_the_browser_forget_what_the_layer_names() {
     let chromium = chromium_or_skip!();
     let visitor = chromium.profile().await;
     let stored = "localStorage.getItem('draft')";
-    for (named, left) in [(vec![], "private"), (vec![SiteData::Storage], "")] {
+    for (named, left) in [(vec![], "private"), (vec![ClearSiteData::Storage], "")] {
         let site = Site::new(|layer| layer.clear_site_data(named)).await;
         visitor.open(&site.url("/login")).await;
         visitor

@@ -235,14 +235,14 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
         Call::CycleId => done(session.cycle_id()),
         Call::Login {
             user,
-            drop_data,
+            discard_data,
             end_others,
             expiry: end,
             cookie,
         } => {
             let mut login = Login::new(user_name(*user)).expiry(expiry(*end));
-            if *drop_data {
-                login = login.drop_data();
+            if *discard_data {
+                login = login.discard_data();
             }
             if *end_others {
                 login = login.end_others();

@@ -230,7 +230,7 @@ pub(crate) enum Call {
     CycleId,
     Login {
         user: u8,
-        drop_data: bool,
+        discard_data: bool,
         /// Not in the programs of former versions.
         #[serde(default)]
         end_others: bool,
@@ -665,7 +665,7 @@ impl Draft<'_> {
     fn login(&mut self) -> Call {
         Call::Login {
             user: self.random.weighted(&[(4, 0), (1, 1)]),
-            drop_data: self.random.one_in(5),
+            discard_data: self.random.one_in(5),
             end_others: self.random.one_in(6),
             expiry: match self.random.one_in(6) {
                 true => self.expiry(),

@@ -1900,12 +1900,12 @@ impl View {
             }
             Call::Login {
                 user,
-                drop_data,
+                discard_data,
                 end_others,
                 expiry,
                 cookie,
             } => {
-                let options = (*drop_data, *end_others);
+                let options = (*discard_data, *end_others);
                 self.log_in(*user, options, *expiry, *cookie, has_users, format)
             }
             Call::Logout | Call::Destroy => {
@@ -1966,7 +1966,7 @@ impl View {
     fn log_in(
         &mut self,
         user: u8,
-        (drop_data, end_others): (bool, bool),
+        (discard_data, end_others): (bool, bool),
         expiry: ExpiryChoice,
         cookie: CookieChoice,
         has_users: bool,
@@ -1988,7 +1988,7 @@ impl View {
         let users = [self.user(), self.user.clone()];
         let may_log_in = self.id != Id::Ends;
         let is_another = users.into_iter().flatten().any(|known| known != user);
-        let drops = drop_data || is_dropped || is_another;
+        let drops = discard_data || is_dropped || is_another;
         if drops {
             self.change(Change::Clear);
         }

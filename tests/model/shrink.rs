@@ -209,28 +209,28 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
     match call {
         Call::Login {
             user,
-            drop_data,
+            discard_data,
             end_others,
             expiry,
             cookie,
         } => {
             let plain = Call::Login {
                 user: *user,
-                drop_data: false,
+                discard_data: false,
                 end_others: false,
                 expiry: crate::program::ExpiryChoice::Default,
                 cookie: crate::program::CookieChoice::Default,
             };
             let without_options = Call::Login {
                 user: *user,
-                drop_data: *drop_data,
+                discard_data: *discard_data,
                 end_others: *end_others,
                 expiry: crate::program::ExpiryChoice::Default,
                 cookie: *cookie,
             };
             let first = Call::Login {
                 user: 0,
-                drop_data: *drop_data,
+                discard_data: *discard_data,
                 end_others: *end_others,
                 expiry: *expiry,
                 cookie: *cookie,

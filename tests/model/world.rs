@@ -15,8 +15,8 @@ use std::{
 };
 
 use axum_pg_session::{
-    AtLimit, CookieLifetime, FailurePolicy, Koa, LazySession, PgSessionLayer, PgSessionStore,
-    Session, SessionId, SigningKeys,
+    CookieLifetime, FailurePolicy, Koa, LazySession, PgSessionLayer, PgSessionStore, Session,
+    SessionId, SessionLimitPolicy, SigningKeys,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cookie::Cookie;
@@ -200,7 +200,7 @@ impl Lane {
         let store = PgSessionStore::new(pool)
             .table(self.table(format))
             .create_table(format != Format::ThreeColumns)
-            .transaction_pooler(self.has_pooler)
+            .behind_transaction_pooler(self.has_pooler)
             .timeout(Duration::from_secs(20));
         let store = match format {
             Format::Koa => store.koa(Koa::unsigned()),
@@ -209,8 +209,12 @@ impl Lane {
         let sessions = |n| NonZeroU32::new(n).expect("not zero");
         match limit {
             Limit::None => store,
-            Limit::EndOldest(n) => store.max_sessions_per_user(sessions(n), AtLimit::EndOldest),
-            Limit::Refuse(n) => store.max_sessions_per_user(sessions(n), AtLimit::Refuse),
+            Limit::EndOldest(n) => {
+                store.max_sessions_per_user(sessions(n), SessionLimitPolicy::EndOldest)
+            }
+            Limit::Refuse(n) => {
+                store.max_sessions_per_user(sessions(n), SessionLimitPolicy::Refuse)
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Request, StatusCode, header},
     routing::get,
 };
-use axum_pg_session::{Error, Koa, PgSessionLayer, Session, SigningKeys, Unsigned};
+use axum_pg_session::{Error, Koa, PgSessionLayer, Session, SigningKeys, UnsignedTokens};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use proptest::{
     collection::vec,
@@ -123,7 +123,7 @@ impl Format {
             Self::Plain => with_layer(Site::new().await, |layer| layer),
             Self::Signed => with_layer(Site::new().await, |layer| layer.signing_keys(keys())),
             Self::SwitchingOn => with_layer(Site::new().await, |layer| {
-                layer.signing_keys(keys().unsigned(Unsigned::Accepted))
+                layer.signing_keys(keys().unsigned(UnsignedTokens::Accept))
             }),
             Self::Koa => with_layer(Site::of_koa().await, |layer| layer),
             Self::UnsignedKoa => {

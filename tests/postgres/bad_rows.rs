@@ -2,7 +2,9 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use axum_pg_session::{AtLimit, Error, ErrorKind, Expiry, Login, PgSessionLayer, Session};
+use axum_pg_session::{
+    Error, ErrorKind, Expiry, Login, PgSessionLayer, Session, SessionLimitPolicy,
+};
 use serde_json::{Value, value::RawValue};
 use tokio::task::JoinSet;
 
@@ -422,7 +424,7 @@ async fn a_login_that_ends_a_session_which_can_not_be_deleted_names_no_user() {
     let store = site
         .store
         .clone()
-        .max_sessions_per_user(NonZeroU32::MIN, AtLimit::EndOldest);
+        .max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
     let app = app_with(PgSessionLayer::new(store), async |session: Session| {
         session.login("alice")
     });
@@ -480,7 +482,7 @@ async fn a_login_that_leaves_sessions_which_a_trigger_spares_fails_at_once() {
     let limited = site
         .store
         .clone()
-        .max_sessions_per_user(NonZeroU32::MIN, AtLimit::EndOldest);
+        .max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
     let ends_others = async |session: Session| session.login(Login::new("alice").end_others());
     let is_limited = async |session: Session| session.login("alice");
     for app in [

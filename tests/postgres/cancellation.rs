@@ -7,7 +7,9 @@ use std::{
 };
 
 use axum::{Router, routing::get};
-use axum_pg_session::{AtLimit, Error, PgSessionLayer, PgSessionStore, Reaper, Session, SessionId};
+use axum_pg_session::{
+    Error, PgSessionLayer, PgSessionStore, Reaper, Session, SessionId, SessionLimitPolicy,
+};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{runtime::Handle, task::JoinSet};
@@ -335,7 +337,7 @@ async fn a_new_id_dropped_at_any_poll_leaves_one_live_row_and_no_lock() {
 async fn a_login_at_the_limit_dropped_at_any_poll_ends_the_oldest_or_nothing() {
     let stage = Stage::new().await;
     let store = stage.store.clone();
-    let store = store.max_sessions_per_user(NonZeroU32::MIN, AtLimit::EndOldest);
+    let store = store.max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
     let app = more_pages().layer(PgSessionLayer::new(store.clone()));
     let prepare = async || {
         stage.clear().await;

@@ -6,7 +6,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use axum::Router;
-use axum_pg_session::{AtLimit, Login, PgSessionLayer, PgSessionStore, Reaper, Session};
+use axum_pg_session::{Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionLimitPolicy};
 use sqlx::{Postgres, Transaction};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -81,7 +81,10 @@ impl Under {
 #[tokio::test]
 async fn a_limit_of_sessions_holds_under_every_isolation_level() {
     for level in LEVELS {
-        for (at_limit, signed_in) in [(AtLimit::EndOldest, 20), (AtLimit::Refuse, 3)] {
+        for (at_limit, signed_in) in [
+            (SessionLimitPolicy::EndOldest, 20),
+            (SessionLimitPolicy::Refuse, 3),
+        ] {
             let under = Under::new(level).await;
             let commits = under.site.hold_commits().await;
             let mut logins = JoinSet::new();

@@ -156,9 +156,9 @@ async fn koa_goes_on_with_a_table_that_was_completed_here() {
         .await
         .expect("a table that can be completed");
     let report = site.store.check().await.expect("a table");
-    assert!(!report.zoned_expiry && report.to_string().contains("time_zone"));
+    assert!(!report.expiry_has_time_zone && report.to_string().contains("time_zone"));
     assert!(
-        report.absolute_timeout && report.sessions_of_a_user,
+        report.absolute_timeout && report.per_user_sessions,
         "{report}"
     );
     let sql = format!(

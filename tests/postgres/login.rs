@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum_pg_session::{
-    Device, Error, ErrorKind, Expiry, Koa, Login, PgSessionLayer, PgSessionStore, Session, SiteData,
+    ClearSiteData, Device, Error, ErrorKind, Expiry, Koa, Login, PgSessionLayer, PgSessionStore,
+    Session,
 };
 use serde_json::json;
 use time::OffsetDateTime;
@@ -87,7 +88,7 @@ async fn a_login_can_drop_what_was_there() {
     browser.get("/insert/basket/pear").await;
     visit(&site, &mut browser, async |session: Session| {
         session.insert("before", 1)?;
-        session.login(Login::new("alice").drop_data())?;
+        session.login(Login::new("alice").discard_data())?;
         session.insert("after", 2)
     })
     .await;
@@ -178,7 +179,7 @@ async fn an_old_authentication_is_not_recent() {
 async fn a_cycle_keeps_who_is_signed_in_and_the_device() {
     let site = Site::new().await;
     let mut browser = site.browser();
-    let device = Device::new().label("my phone");
+    let device = Device::new().with_label("my phone");
     sign_in(
         &site,
         &mut browser,
@@ -243,7 +244,7 @@ async fn a_late_save_under_the_old_id_follows_the_login() {
 
 #[tokio::test]
 async fn a_late_save_does_not_follow_a_login_that_dropped_the_data() {
-    let login = Login::new("alice").drop_data();
+    let login = Login::new("alice").discard_data();
     let (site, mut browser, status) = overtaken_by_a_login(login).await;
     assert_eq!(status, 503);
     assert_eq!(browser.get("/keys").await.body, "");
@@ -322,7 +323,7 @@ async fn with_three_columns() -> Site {
 async fn a_table_of_three_columns_says_which_migration_a_login_needs() {
     let site = with_three_columns().await;
     let report = site.store.check().await.expect("it serves");
-    assert!(!report.sessions_of_a_user && !report.last_seen && !report.device);
+    assert!(!report.per_user_sessions && !report.last_seen && !report.device);
     let mut browser = site.browser();
     browser.get("/insert/a/1").await;
     visit(&site, &mut browser, async |session: Session| {
@@ -369,7 +370,7 @@ async fn a_device_needs_its_column() {
     site.store.check().await.expect("it serves");
     let mut browser = site.browser();
     visit(&site, &mut browser, async |session: Session| {
-        let login = Login::new("alice").device(Device::new().label("my phone"));
+        let login = Login::new("alice").device(Device::new().with_label("my phone"));
         let refused = session.login(login).expect_err("no column");
         assert!(refused.to_string().contains("0005"), "{refused}");
         session.login("alice")
@@ -438,7 +439,7 @@ async fn a_user_without_a_proper_id_is_refused() {
 
 fn with_site_data(site: &Site) -> PgSessionLayer {
     site.layer()
-        .clear_site_data([SiteData::Cache, SiteData::Storage])
+        .clear_site_data([ClearSiteData::Cache, ClearSiteData::Storage])
 }
 
 #[tokio::test]
@@ -484,7 +485,7 @@ async fn a_logout_that_was_saved_clears_site_data_in_spite_of_a_discard() {
 
 #[tokio::test]
 async fn a_login_that_drops_the_data_leaves_the_applications_own_columns_behind() {
-    for next in [Login::new("bob"), Login::new("alice").drop_data()] {
+    for next in [Login::new("bob"), Login::new("alice").discard_data()] {
         let site = Site::new().await;
         let mut browser = site.browser();
         let sql = "ALTER TABLE session ADD COLUMN team int DEFAULT 7";

@@ -3,7 +3,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use axum_pg_session::{AtLimit, Login, PgSessionLayer, PgSessionStore, Session};
+use axum_pg_session::{Login, PgSessionLayer, PgSessionStore, Session, SessionLimitPolicy};
 use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
 
@@ -67,7 +67,7 @@ async fn a_login_of_a_user_with_very_many_sessions_ends_a_bounded_number() {
     let store = site
         .store
         .clone()
-        .max_sessions_per_user(FIVE, AtLimit::EndOldest);
+        .max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
     let started = Instant::now();
     let browser = log_in(&store).await;
     println!(
@@ -95,7 +95,7 @@ async fn a_login_of_a_user_with_very_many_sessions_is_refused_at_once() {
     let store = site
         .store
         .clone()
-        .max_sessions_per_user(FIVE, AtLimit::Refuse);
+        .max_sessions_per_user(FIVE, SessionLimitPolicy::Refuse);
     let page = async |session: Session| session.login("alice");
     let app = app_with(PgSessionLayer::new(store), page);
     let started = Instant::now();

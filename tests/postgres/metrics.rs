@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use axum::Router;
 use axum_pg_session::{
-    AtLimit, FailurePolicy, PgSessionLayer, PgSessionStore, Reaper, Session, SigningKeys,
+    FailurePolicy, PgSessionLayer, PgSessionStore, Reaper, Session, SessionLimitPolicy, SigningKeys,
 };
 use tokio::task::JoinSet;
 
@@ -330,7 +330,7 @@ async fn logins_and_logouts_are_counted_and_what_ended_by_how() {
         let layer = PgSessionLayer::new(store.max_sessions_per_user(limit, at_limit));
         app_with(layer, async |session: Session| session.login("ann"))
     };
-    let sign_in = limited(AtLimit::EndOldest);
+    let sign_in = limited(SessionLimitPolicy::EndOldest);
     let counted = |prefix: &str| -> Vec<String> {
         let moved = watched.meters.moved();
         let kept = |line: &String| line.starts_with(prefix) || line.starts_with("sessions");
@@ -346,7 +346,7 @@ async fn logins_and_logouts_are_counted_and_what_ended_by_how() {
         counted("log"),
         ["logins +1", "sessions.ended{how=limit} +1"]
     );
-    let third = Browser::new(&limited(AtLimit::Refuse));
+    let third = Browser::new(&limited(SessionLimitPolicy::Refuse));
     assert_eq!(third.peek("/page").await.status, 403);
     assert_eq!(counted("fail"), ["failures{error.type=session_limit} +1"]);
     visit(&watched.site, &mut second, async |session: Session| {
@@ -518,8 +518,9 @@ async fn ends_at_the_limit_are_counted_once_they_are_committed() {
     for is_behind_a_pooler in [false, true] {
         let meters = Meters::install();
         let site = Site::new().await;
-        let store = PgSessionStore::new(site.pool.clone()).transaction_pooler(is_behind_a_pooler);
-        let store = store.max_sessions_per_user(NonZeroU32::MIN, AtLimit::EndOldest);
+        let store =
+            PgSessionStore::new(site.pool.clone()).behind_transaction_pooler(is_behind_a_pooler);
+        let store = store.max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
         let page = async |session: Session| session.login("alice");
         let app = app_with(PgSessionLayer::new(store), page);
         assert_eq!(Browser::new(&app).get("/page").await.status, 200);

@@ -94,7 +94,7 @@ async fn a_handle_of_before_a_login_does_not_read_the_session_of_the_user() {
 #[tokio::test]
 async fn a_handle_does_not_follow_to_a_login_that_dropped_the_data() {
     let to_another: [Act; 2] = [
-        |session| session.login(Login::new("alice").drop_data()),
+        |session| session.login(Login::new("alice").discard_data()),
         |session| session.login("bob"),
     ];
     for login in to_another {

@@ -5,7 +5,8 @@ use std::{num::NonZeroU32, time::Duration};
 
 use axum::Router;
 use axum_pg_session::{
-    AtLimit, Device, ErrorKind, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionId,
+    Device, ErrorKind, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionId,
+    SessionLimitPolicy,
 };
 use sqlx::AssertSqlSafe;
 use tokio::{task::JoinSet, time::timeout};
@@ -186,7 +187,7 @@ async fn logins_at_once_leave_exactly_the_limit_in_parts() {
     in_parts(async |site| {
         let mut logins = JoinSet::new();
         for store in processes(site, 4).await {
-            let store = store.max_sessions_per_user(FIVE, AtLimit::EndOldest);
+            let store = store.max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
             let page = async |session: Session| session.login("alice");
             let app = app_with(PgSessionLayer::new(store), page);
             for _ in 0..5 {
@@ -205,7 +206,7 @@ async fn logins_at_once_leave_exactly_the_limit_in_parts() {
 #[tokio::test]
 async fn the_sessions_of_a_user_are_found_in_all_parts() {
     in_parts(async |site| {
-        let device = Device::new().user_agent("Browser 1.0");
+        let device = Device::new().with_user_agent("Browser 1.0");
         let mut browsers = Vec::new();
         for _ in 0..8 {
             let login = Login::new("alice").device(device.clone());

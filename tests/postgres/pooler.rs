@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum_pg_session::{AtLimit, ErrorKind, PgSessionLayer, PgSessionStore, SessionId};
+use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, SessionId, SessionLimitPolicy};
 use dev_postgres::{Lending, Pooler, Server, Shutdown};
 use sqlx::{
     Connection as _, PgConnection, PgPool, Postgres, Transaction,
@@ -92,7 +92,10 @@ async fn a_transaction_pooler_without_the_setting_is_refused_at_set_up() {
     for outcome in [store.migrate().await, store.check().await.map(drop)] {
         let error = outcome.expect_err("a pooler in transaction mode");
         assert_eq!(error.kind(), ErrorKind::Setup);
-        assert!(error.to_string().contains("transaction_pooler"), "{error}");
+        assert!(
+            error.to_string().contains("behind_transaction_pooler"),
+            "{error}"
+        );
     }
 }
 
@@ -136,7 +139,10 @@ async fn a_transaction_pooler_that_lends_its_connections_in_turn_is_noticed() {
     other.rollback().await.expect("a rollback");
     let store = PgSessionStore::connect(&url).await.expect("a connection");
     let error = store.check().await.expect_err("a pooler");
-    assert!(error.to_string().contains("transaction_pooler"), "{error}");
+    assert!(
+        error.to_string().contains("behind_transaction_pooler"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -254,7 +260,7 @@ async fn limits_sessions(behind: &Behind, level: &str) {
     let store = behind
         .migrated()
         .await
-        .max_sessions_per_user(three, AtLimit::EndOldest);
+        .max_sessions_per_user(three, SessionLimitPolicy::EndOldest);
     let login =
         axum::routing::get(async |session: axum_pg_session::Session| session.login("alice"));
     let pages = axum::Router::new().route("/login", login);

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use axum_pg_session::{Ending, PgSessionStore, Reaped, Reaper, ReaperHandle};
+use axum_pg_session::{PgSessionStore, ReapSummary, Reaper, ReaperHandle, StopReason};
 use sqlx::{Postgres, Transaction, postgres::PgPoolOptions};
 use tokio::{sync::Barrier, task::JoinHandle};
 
@@ -59,17 +59,17 @@ fn batches_of(store: PgSessionStore, rows: u32) -> Reaper {
     Reaper::new(store).batch_size(NonZeroU32::new(rows).expect("not zero"))
 }
 
-async fn run(reaper: &Reaper) -> Reaped {
+async fn run(reaper: &Reaper) -> ReapSummary {
     reaper.run_once().await.expect("a database")
 }
 
-fn spawn_run(reaper: Reaper) -> JoinHandle<Reaped> {
+fn spawn_run(reaper: Reaper) -> JoinHandle<ReapSummary> {
     tokio::spawn(async move { run(&reaper).await })
 }
 
-fn assert_reaped(reaped: Reaped, deleted: u64, batches: u32) {
+fn assert_reaped(reaped: ReapSummary, deleted: u64, batches: u32) {
     assert_eq!((reaped.deleted, reaped.batches), (deleted, batches));
-    assert_eq!(reaped.ending, Ending::Drained);
+    assert_eq!(reaped.reason, StopReason::Drained);
 }
 
 #[tokio::test]
@@ -191,10 +191,10 @@ async fn one_reaper_is_at_work_on_a_table_at_a_time() {
     site.blocked(1).await;
     let refused = run(&other).await;
     assert_eq!((refused.deleted, refused.batches), (0, 0));
-    assert_eq!(refused.ending, Ending::OtherReaper);
+    assert_eq!(refused.reason, StopReason::OtherReaper);
     held.rollback().await.expect("a rollback");
     assert_reaped(running.await.expect("a run"), 3, 1);
-    assert_eq!(run(&other).await.ending, Ending::Drained);
+    assert_eq!(run(&other).await.reason, StopReason::Drained);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{env, num::NonZeroU32, time::Duration};
 
-use axum_pg_session::{Ending, PgSessionLayer, PgSessionStore, Reaper};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper, StopReason};
 use sqlx::{Postgres, Transaction};
 
 use crate::support::{
@@ -118,7 +118,7 @@ async fn reaps_where_another_test_asks_for_it() {
     loop {
         let reaped = reaper.run_once().await.expect("a database");
         deleted += reaped.deleted;
-        if (reaped.ending, reaped.deleted) == (Ending::Drained, 0) {
+        if (reaped.reason, reaped.deleted) == (StopReason::Drained, 0) {
             break;
         }
     }
@@ -166,7 +166,7 @@ async fn what_a_killed_process_leaves_is_reaped_by_the_next() {
     // The server does not know yet that nobody waits for its answer.
     let next = Reaper::new(site.store.clone());
     let refused = next.run_once().await.expect("a database");
-    assert_eq!(refused.ending, Ending::OtherReaper);
+    assert_eq!(refused.reason, StopReason::OtherReaper);
     held.rollback().await.expect("a rollback");
     site.settled().await;
     assert_eq!(site.deaths().await, 40);
@@ -244,7 +244,7 @@ async fn a_row_that_is_locked_keeps_no_other_from_being_reaped() {
     ];
     let reaper = Reaper::new(site.elsewhere().await).batch_size(BATCH);
     let reaped = patiently(reaper.run_once()).await.expect("a run");
-    assert_eq!((reaped.deleted, reaped.ending), (98, Ending::Drained));
+    assert_eq!((reaped.deleted, reaped.reason), (98, StopReason::Drained));
     for row in rows {
         row.rollback().await.expect("a rollback");
     }

@@ -105,7 +105,7 @@ async fn uses_a_foreign_table_as_it_is(rights: &str) {
     let store = role.store(site.database.url()).await;
     store.migrate().await.expect("a table that serves");
     let report = store.check().await.expect("a table that serves");
-    assert!(!report.absolute_timeout && !report.sessions_of_a_user);
+    assert!(!report.absolute_timeout && !report.per_user_sessions);
     Life::of(&site.pool, "session").is_whole(&store).await;
     role.drop().await;
 }

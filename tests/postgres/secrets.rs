@@ -359,7 +359,7 @@ fn talkative_pages(layer: &PgSessionLayer) -> Router {
         format!("{lazy:?} {session:?} {:?}", session.id())
     };
     let login = async |session: Session| {
-        session.login(Login::new("ann").device(Device::new().label("a device")))
+        session.login(Login::new("ann").device(Device::new().with_label("a device")))
     };
     let fail = async |session: Session| session.insert("bad", true);
     let panics = async |session: Session| -> () { panic!("in the hands of {session:?}") };
@@ -441,7 +441,7 @@ async fn assert_a_dump_opens_nothing(site: &Site, layer: PgSessionLayer) {
     let mut browser = Browser::new(&app);
     browser.get("/insert/a/1").await;
     let login = app_with(layer, async |session: Session| {
-        session.login(Login::new("ann").device(Device::new().label("a device")))
+        session.login(Login::new("ann").device(Device::new().with_label("a device")))
     });
     let mut signing_in = browser.at(&login);
     signing_in.get("/page").await;

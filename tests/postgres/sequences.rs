@@ -22,8 +22,8 @@ use axum::{
     routing::get,
 };
 use axum_pg_session::{
-    AtLimit, CookieLifetime, Error, ErrorKind, Expiry, FailurePolicy, Key, LazySession, Login,
-    PgSessionLayer, PgSessionStore, Session, SessionId, SiteData,
+    ClearSiteData, CookieLifetime, Error, ErrorKind, Expiry, FailurePolicy, Key, LazySession,
+    Login, PgSessionLayer, PgSessionStore, Session, SessionId, SessionLimitPolicy,
 };
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction, postgres::PgPoolOptions};
 use tokio::{
@@ -455,7 +455,7 @@ async fn a_new_id_whose_commit_comes_too_late_is_undone() {
             match act {
                 "cycle" => session.cycle_id(),
                 "login" => session.login("alice"),
-                _ => session.login(Login::new("alice").drop_data()),
+                _ => session.login(Login::new("alice").discard_data()),
             }
         };
         commits_too_late(&site, site.elsewhere().await, &browser, page).await;
@@ -1783,7 +1783,7 @@ async fn a_destroy_that_was_executed_before_it_is_discarded_removes_the_cookie()
         let lock = site.lock_rows().await;
         let layer = site
             .layer()
-            .clear_site_data([SiteData::Storage])
+            .clear_site_data([ClearSiteData::Storage])
             .valid_if(move |_, _| ready(!is_refused));
         let ends: Act = Session::logout;
         let (visit, session) = gives_up_on_a_save(&site, &browser, layer, ends, async |_| ()).await;
@@ -1990,7 +1990,7 @@ async fn idle(site: &Site, time: &str) {
 async fn a_session_that_a_lowered_timeout_ended_does_not_count_for_the_users_limit() {
     let site = Site::new().await;
     let store = site.elsewhere().await;
-    let store = store.max_sessions_per_user(NonZeroU32::MIN, AtLimit::Refuse);
+    let store = store.max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::Refuse);
     let sign_in = async |session: Session| session.login("alice");
     let long = PgSessionLayer::new(store.clone()).idle_timeout(Duration::from_hours(30 * 24));
     let mut browser = Browser::new(&app_with(long, sign_in));

@@ -47,7 +47,7 @@ async fn a_complete_table_has_every_feature_on() {
     let site = Site::new().await;
     let report = site.store.check().await.expect("a table");
     assert_eq!(report.to_string(), "every feature is on");
-    assert!(report.absolute_timeout && report.sessions_of_a_user);
+    assert!(report.absolute_timeout && report.per_user_sessions);
     assert!(report.expiry_index && report.unique_id);
 }
 
@@ -268,7 +268,7 @@ async fn a_table_that_becomes_jsonb_costs_no_request() {
 #[tokio::test]
 async fn a_table_without_created_is_told_to_have_no_absolute_timeout() {
     let report = report(THREE_COLUMNS).await.expect("a table that serves");
-    assert!(!report.absolute_timeout && !report.sessions_of_a_user && !report.expiry_index);
+    assert!(!report.absolute_timeout && !report.per_user_sessions && !report.expiry_index);
     let told = report.to_string();
     assert!(
         told.contains("created the absolute timeout is off"),

@@ -5,7 +5,8 @@ use axum::{
     http::{HeaderName, HeaderValue},
 };
 use axum_pg_session::{
-    ErrorKind, HeaderTransport, Koa, PgSessionLayer, PgSessionStore, Session, SigningKeys, Unsigned,
+    ErrorKind, HeaderTransport, Koa, PgSessionLayer, PgSessionStore, Session, SigningKeys,
+    UnsignedTokens,
 };
 
 use crate::support::{Answer, Browser, Site, app, browser::send, koa, proxy::Proxy};
@@ -249,8 +250,8 @@ async fn a_token_in_a_header_is_signed_and_replaced_like_one_in_a_cookie() {
 async fn a_live_site_can_switch_signing_on() {
     let site = Site::new().await;
     let step = |unsigned| signed(&site, keys(&[NEW]).unsigned(unsigned));
-    let (plain, signs) = (site.app(), step(Unsigned::Refused));
-    let (reads, replaces) = (step(Unsigned::Issued), step(Unsigned::Accepted));
+    let (plain, signs) = (site.app(), step(UnsignedTokens::Reject));
+    let (reads, replaces) = (step(UnsignedTokens::Issue), step(UnsignedTokens::Accept));
     let mut early = visitor(&plain).await;
     is_at_home(&mut early, &reads).await;
     is_at_home(&mut visitor(&reads).await, &plain).await;

@@ -30,13 +30,15 @@ fn visit(path: &str) -> Request<Body> {
 /// round.
 async fn both_ways(layer: PgSessionLayer) -> Result<(), Error> {
     let app = app(layer.clone());
-    let visitor = TestVisitor::of(&layer);
-    visitor.given(|session| session.insert("n", 1)).await?;
+    let visitor = TestVisitor::new(&layer);
+    visitor
+        .with_session(|session| session.insert("n", 1))
+        .await?;
     let response = visitor.send(&app, visit("/increment/n")).await;
     assert_eq!(response.expect("infallible").status(), 200);
     assert_eq!(visitor.session().await?.get("n")?, Some(2));
 
-    visitor.given(Session::cycle_id).await?;
+    visitor.with_session(Session::cycle_id).await?;
     visitor
         .send(&app, visit("/increment/n"))
         .await
@@ -108,11 +110,13 @@ impl Transport for Own {
 async fn a_visitor_carries_a_token_as_it_is_told() -> Result<(), Error> {
     let site = Site::new().await;
     let layer = site.layer().transport(Own);
-    let visitor = TestVisitor::of(&layer).carrying(|token, request| {
+    let visitor = TestVisitor::new(&layer).send_token_by(|token, request| {
         let token = format!("Session id={}", token.to_str().expect("ASCII"));
         request.insert(AUTHORIZATION, token.parse().expect("ASCII"));
     });
-    visitor.given(|session| session.insert("n", 1)).await?;
+    visitor
+        .with_session(|session| session.insert("n", 1))
+        .await?;
     assert_eq!(visitor.session().await?.get("n")?, Some(1));
     Ok(())
 }
@@ -121,15 +125,15 @@ async fn a_visitor_carries_a_token_as_it_is_told() -> Result<(), Error> {
 #[should_panic(expected = "TestVisitor::carrying")]
 async fn a_token_that_can_not_be_carried_is_told_of() {
     let site = Site::new().await;
-    let visitor = TestVisitor::of(&site.layer().transport(Own));
-    drop(visitor.given(|session| session.insert("n", 1)).await);
+    let visitor = TestVisitor::new(&site.layer().transport(Own));
+    drop(visitor.with_session(|session| session.insert("n", 1)).await);
 }
 
 #[tokio::test]
 async fn a_transport_that_writes_what_opens_nothing_is_told_of() {
     let site = Site::new().await;
-    let visitor = TestVisitor::of(&site.layer().transport(Own)).carrying(|_, _| {});
-    let given = visitor.given(|session| session.insert("n", 1)).await;
+    let visitor = TestVisitor::new(&site.layer().transport(Own)).send_token_by(|_, _| {});
+    let given = visitor.with_session(|session| session.insert("n", 1)).await;
     let error = given.expect_err("the next request has no session");
     assert!(error.to_string().contains("transport"), "{error}");
 }
@@ -137,8 +141,8 @@ async fn a_transport_that_writes_what_opens_nothing_is_told_of() {
 #[tokio::test]
 async fn a_test_that_forgot_to_migrate_is_told() {
     let site = Site::without_table().await;
-    let visitor = TestVisitor::of(&site.layer());
-    let error = visitor.given(|session| session.login("ada")).await;
+    let visitor = TestVisitor::new(&site.layer());
+    let error = visitor.with_session(|session| session.login("ada")).await;
     let error = error.expect_err("no table");
     assert_eq!(error.kind(), ErrorKind::Setup);
     assert!(error.to_string().contains("migrate"), "{error}");
@@ -147,9 +151,11 @@ async fn a_test_that_forgot_to_migrate_is_told() {
 #[tokio::test]
 async fn what_a_closure_did_that_failed_is_not_saved() -> Result<(), Error> {
     let site = Site::new().await;
-    let visitor = TestVisitor::of(&site.layer());
-    visitor.given(|session| session.insert("n", 1)).await?;
-    let failed = visitor.given(|session| {
+    let visitor = TestVisitor::new(&site.layer());
+    visitor
+        .with_session(|session| session.insert("n", 1))
+        .await?;
+    let failed = visitor.with_session(|session| {
         session.insert("n", 2)?;
         session.insert("_session", 3)
     });
@@ -162,10 +168,10 @@ async fn what_a_closure_did_that_failed_is_not_saved() -> Result<(), Error> {
 #[tokio::test]
 async fn a_closure_that_does_nothing_begins_no_session() -> Result<(), Error> {
     let site = Site::new().await;
-    let visitor = TestVisitor::of(&site.layer());
-    visitor.given(|_| Ok(())).await?;
+    let visitor = TestVisitor::new(&site.layer());
+    visitor.with_session(|_| Ok(())).await?;
     assert_eq!(site.rows().count().await, 0);
-    visitor.given(Session::touch).await?;
+    visitor.with_session(Session::touch).await?;
     assert_eq!(site.rows().count().await, 1);
     assert!(!visitor.session().await?.is_new());
     Ok(())
@@ -175,8 +181,10 @@ async fn a_closure_that_does_nothing_begins_no_session() -> Result<(), Error> {
 async fn to_look_at_a_session_writes_nothing_and_changes_nothing() -> Result<(), Error> {
     let site = Site::new().await;
     let layer = site.layer().touch_interval(Duration::ZERO);
-    let visitor = TestVisitor::of(&layer);
-    visitor.given(|session| session.insert("n", 1)).await?;
+    let visitor = TestVisitor::new(&layer);
+    visitor
+        .with_session(|session| session.insert("n", 1))
+        .await?;
     let before = site.rows().dump().await;
     let error = visitor.session().await?.insert("n", 2);
     assert_eq!(
@@ -195,12 +203,12 @@ async fn the_application_has_its_say_on_a_session_of_the_kit() -> Result<(), Err
         let header = request.headers.get(USER_AGENT);
         agent.as_deref() == header.and_then(|value| value.to_str().ok())
     });
-    let visitor = TestVisitor::of(&layer).header(USER_AGENT, HeaderValue::from_static("Firefox"));
+    let visitor = TestVisitor::new(&layer).header(USER_AGENT, HeaderValue::from_static("Firefox"));
     visitor
-        .given(|session| session.insert("agent", "Firefox"))
+        .with_session(|session| session.insert("agent", "Firefox"))
         .await?;
     assert!(!visitor.session().await?.is_new());
-    let elsewhere = visitor.copied();
+    let elsewhere = visitor.clone_cookies();
     let elsewhere = elsewhere.header(USER_AGENT, HeaderValue::from_static("curl"));
     assert!(elsewhere.session().await?.is_new());
     assert!(!visitor.session().await?.is_new(), "to look ends nothing");
@@ -233,8 +241,8 @@ async fn a_foreign_page_causes_requests_without_most_cookies() -> Result<(), Err
         let body = axum::body::to_bytes(response.into_body(), 1000).await;
         String::from_utf8(body.expect("a body").to_vec()).expect("text")
     };
-    let visitor = TestVisitor::of(&layer);
-    visitor.given(|session| session.login("ada")).await?;
+    let visitor = TestVisitor::new(&layer);
+    visitor.with_session(|session| session.login("ada")).await?;
     let mut set = HeaderMap::new();
     for cookie in [
         "strict=1; SameSite=Strict",
@@ -243,7 +251,7 @@ async fn a_foreign_page_causes_requests_without_most_cookies() -> Result<(), Err
     ] {
         set.append(SET_COOKIE, HeaderValue::from_static(cookie));
     }
-    visitor.follow(&set);
+    visitor.store_cookies(&set);
 
     for method in [Method::GET, Method::POST] {
         let mut own = foreign(method);
@@ -295,8 +303,10 @@ async fn a_session_ages_in_any_table() -> Result<(), Error> {
         .await;
         let store = site.store.clone().create_table(false).time_zone(zone);
         let layer = PgSessionLayer::new(store).idle_timeout(30 * MINUTE);
-        let visitor = TestVisitor::of(&layer);
-        visitor.given(|session| session.insert("n", 1)).await?;
+        let visitor = TestVisitor::new(&layer);
+        visitor
+            .with_session(|session| session.insert("n", 1))
+            .await?;
         visitor.idle_for(29 * MINUTE).await?;
         assert!(!visitor.session().await?.is_new(), "{table}");
         let error = visitor.signed_in_ago(MINUTE).await.expect_err("no column");
@@ -312,8 +322,8 @@ async fn a_session_ages_in_any_table() -> Result<(), Error> {
 #[tokio::test]
 async fn a_session_that_is_idle_is_not_seen_meanwhile() -> Result<(), Error> {
     let site = Site::new().await;
-    let visitor = TestVisitor::of(&site.layer());
-    visitor.given(|session| session.login("ada")).await?;
+    let visitor = TestVisitor::new(&site.layer());
+    visitor.with_session(|session| session.login("ada")).await?;
     visitor.idle_for(10 * MINUTE).await?;
     let listed = site.store.user("ada").list().await?;
     let [session] = listed.as_slice() else {
@@ -332,8 +342,8 @@ async fn a_request_extends_a_session_that_was_made_older() -> Result<(), Error> 
     let site = Site::new().await;
     let layer = site.layer().idle_timeout(30 * MINUTE);
     let app = app(layer.clone());
-    let visitor = TestVisitor::of(&layer);
-    visitor.given(|session| session.login("ada")).await?;
+    let visitor = TestVisitor::new(&layer);
+    visitor.with_session(|session| session.login("ada")).await?;
     for _ in 0..3 {
         visitor.idle_for(20 * MINUTE).await?;
         visitor
@@ -350,8 +360,8 @@ async fn a_request_extends_a_session_that_was_made_older() -> Result<(), Error> 
 async fn a_cookie_goes_where_its_path_says() -> Result<(), Error> {
     let site = Site::new().await;
     let layer = site.layer().cookie_path("/admin");
-    let visitor = TestVisitor::of(&layer);
-    visitor.given(|session| session.login("ada")).await?;
+    let visitor = TestVisitor::new(&layer);
+    visitor.with_session(|session| session.login("ada")).await?;
     assert!(visitor.headers("/administer").is_empty());
     assert_eq!(visitor.headers("/admin/users").len(), 1);
     assert_eq!(visitor.session().await?.user_id().as_deref(), Some("ada"));
@@ -366,10 +376,14 @@ async fn a_request_of_two_layers_carries_both_sessions() -> Result<(), Error> {
     let admins = Router::new().route("/admin", get(who)).layer(admin.clone());
     let app = app(shop.clone()).merge(admins.layer(shop.clone()));
 
-    let visitor = TestVisitor::of(&shop);
-    visitor.given(|session| session.insert("n", 1)).await?;
-    let as_admin = visitor.through(&admin);
-    as_admin.given(|session| session.login("ada")).await?;
+    let visitor = TestVisitor::new(&shop);
+    visitor
+        .with_session(|session| session.insert("n", 1))
+        .await?;
+    let as_admin = visitor.on_layer(&admin);
+    as_admin
+        .with_session(|session| session.login("ada"))
+        .await?;
     for (path, found) in [("/get/n", "1"), ("/admin", "ada")] {
         let response = visitor.send(&app, visit(path)).await.expect("infallible");
         let body = axum::body::to_bytes(response.into_body(), 99).await;

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use axum_pg_session::{AtLimit, PgSessionLayer, Reaper, Session};
+use axum_pg_session::{PgSessionLayer, Reaper, Session, SessionLimitPolicy};
 
 use crate::support::{
     Browser, Log, Site, app, execute,
@@ -89,7 +89,7 @@ async fn the_limit_of_a_user_is_traced_when_it_is_reached() {
     let store = site
         .store
         .clone()
-        .max_sessions_per_user(one, AtLimit::EndOldest);
+        .max_sessions_per_user(one, SessionLimitPolicy::EndOldest);
     let app = app_with(PgSessionLayer::new(store), async |session: Session| {
         session.login("ann")
     });

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 
 use axum::Router;
-use axum_pg_session::{AtLimit, Error, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session};
+use axum_pg_session::{
+    Error, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session, SessionLimitPolicy,
+};
 
 use crate::support::{
     Answer, Browser, Site, execute,
@@ -31,7 +33,7 @@ async fn full(site: &Site) -> PgSessionStore {
     let store = site
         .store
         .clone()
-        .max_sessions_per_user(FIVE, AtLimit::Refuse);
+        .max_sessions_per_user(FIVE, SessionLimitPolicy::Refuse);
     for _ in 0..5 {
         log_in(&store).await;
     }
@@ -39,7 +41,7 @@ async fn full(site: &Site) -> PgSessionStore {
 }
 
 /// Four processes with room for five logins each at the same moment.
-async fn processes(site: &Site, at_limit: AtLimit) -> Vec<PgSessionStore> {
+async fn processes(site: &Site, at_limit: SessionLimitPolicy) -> Vec<PgSessionStore> {
     let mut stores = Vec::new();
     for _ in 0..4 {
         let store = PgSessionStore::new(pool(site.database.url(), 7).await);
@@ -56,7 +58,7 @@ async fn processes(site: &Site, at_limit: AtLimit) -> Vec<PgSessionStore> {
 
 /// Twenty visitors log in at once in four processes: none has committed when
 /// the last one has come as far as it can.
-async fn twenty_log_in(site: &Site, at_limit: AtLimit) -> Vec<Answer> {
+async fn twenty_log_in(site: &Site, at_limit: SessionLimitPolicy) -> Vec<Answer> {
     let stores = processes(site, at_limit).await;
     let commits = site.hold_commits().await;
     let mut logins = Vec::new();
@@ -76,7 +78,7 @@ async fn twenty_log_in(site: &Site, at_limit: AtLimit) -> Vec<Answer> {
 #[tokio::test]
 async fn twenty_logins_at_once_leave_exactly_the_limit() {
     let site = Site::new().await;
-    let answers = twenty_log_in(&site, AtLimit::EndOldest).await;
+    let answers = twenty_log_in(&site, SessionLimitPolicy::EndOldest).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
     assert_eq!(count(&site).await, 5);
     assert_eq!(site.rows().count().await, 5);
@@ -85,7 +87,7 @@ async fn twenty_logins_at_once_leave_exactly_the_limit() {
 #[tokio::test]
 async fn twenty_logins_at_once_are_refused_beyond_the_limit() {
     let site = Site::new().await;
-    let answers = twenty_log_in(&site, AtLimit::Refuse).await;
+    let answers = twenty_log_in(&site, SessionLimitPolicy::Refuse).await;
     let refused = answers.iter().filter(|answer| answer.status == 403).count();
     let signed_in = answers.iter().filter(|answer| answer.status == 200).count();
     assert_eq!((signed_in, refused), (5, 15));
@@ -98,7 +100,7 @@ async fn the_session_that_was_signed_in_longest_ago_ends() {
     let store = site
         .store
         .clone()
-        .max_sessions_per_user(FIVE, AtLimit::EndOldest);
+        .max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
     let mut browsers = Vec::new();
     for _ in 0..7 {
         let mut browser = Browser::new(&login_page(&store));
@@ -115,7 +117,7 @@ async fn the_session_that_was_signed_in_longest_ago_ends() {
 
 #[tokio::test]
 async fn to_sign_in_again_takes_no_other_place() {
-    for at_limit in [AtLimit::EndOldest, AtLimit::Refuse] {
+    for at_limit in [SessionLimitPolicy::EndOldest, SessionLimitPolicy::Refuse] {
         let site = Site::new().await;
         let store = site.store.clone().max_sessions_per_user(FIVE, at_limit);
         for _ in 0..4 {
@@ -144,7 +146,7 @@ async fn a_thousand_old_sessions_converge_to_the_limit() {
         .store
         .clone()
         .timeout(PATIENCE)
-        .max_sessions_per_user(FIVE, AtLimit::EndOldest);
+        .max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
     assert_eq!(log_in(&store).await.status, 200);
     assert_eq!(count(&site).await, 5);
     let bob = site.store.user("bob").count().await.expect("a count");
@@ -202,7 +204,7 @@ async fn a_limit_needs_the_columns_by_which_it_counts() {
     let store = site
         .store
         .clone()
-        .max_sessions_per_user(FIVE, AtLimit::EndOldest);
+        .max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
     let refused = store.check().await.expect_err("no created");
     assert_eq!(refused.kind(), ErrorKind::Setup);
     assert!(refused.to_string().contains("created"), "{refused}");

@@ -56,7 +56,9 @@ async fn after_destroy_all_a_login_in_the_same_handler_fails() {
 #[tokio::test]
 async fn a_list_shows_each_session_with_its_device_and_times() {
     let site = Site::new().await;
-    let device = Device::new().user_agent("Browser 1.0").address("192.0.2.7");
+    let device = Device::new()
+        .with_user_agent("Browser 1.0")
+        .with_address("192.0.2.7");
     let first = signed_in(&site, Login::new("alice").device(device.clone())).await;
     site.rows()
         .execute("UPDATE TABLE SET created = created - interval '1 hour'")
@@ -797,7 +799,7 @@ async fn a_login_that_ends_the_others_is_not_refused_at_the_limit() {
     signed_in(&site, "alice").await;
     let one = std::num::NonZeroU32::MIN;
     let store = site.store.clone();
-    let store = store.max_sessions_per_user(one, axum_pg_session::AtLimit::Refuse);
+    let store = store.max_sessions_per_user(one, axum_pg_session::SessionLimitPolicy::Refuse);
     let app = signs_in_alone(PgSessionLayer::new(store));
     assert_eq!(Browser::new(&app).get("/page").await.status, 200);
     assert_eq!(count(&site, "alice").await, 1);
@@ -806,7 +808,7 @@ async fn a_login_that_ends_the_others_is_not_refused_at_the_limit() {
 #[tokio::test]
 async fn what_is_remembered_of_a_device_is_in_no_debug() {
     let site = Site::new().await;
-    let device = Device::new().label("secret label");
+    let device = Device::new().with_label("secret label");
     signed_in(&site, Login::new("alice").device(device)).await;
     let listed = site.store.user("alice").list().await.expect("a list");
     assert!(!format!("{listed:?}").contains("secret"));

@@ -468,7 +468,7 @@ async fn no_string_of_a_visitors_reaches_the_text_of_a_statement() {
         PgSessionLayer::new(store.clone()),
         async |session: Session| {
             session.insert(HOSTILE, HOSTILE)?;
-            let device = Device::new().label(HOSTILE).user_agent(HOSTILE);
+            let device = Device::new().with_label(HOSTILE).with_user_agent(HOSTILE);
             session.login(Login::new(HOSTILE).device(device))
         },
     );

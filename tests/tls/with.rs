@@ -300,7 +300,7 @@ async fn a_pooler_with_tls_on_both_sides_connects() {
         let verified = url("localhost", "verify-full");
         let store = PgSessionStore::connect(&verified).await;
         let store = store.expect("a connection through the pooler");
-        serves(&store.transaction_pooler(lending == Lending::Transaction)).await;
+        serves(&store.behind_transaction_pooler(lending == Lending::Transaction)).await;
         is_refused(&url("127.0.0.1", "verify-full"), "another host name").await;
         is_refused(&url("localhost", "disable"), "without TLS").await;
     }

@@ -24,7 +24,7 @@ const WARM_UP: Duration = Duration::from_millis(100);
 
 /// What it took to delete so many rows.
 #[derive(Clone, Debug)]
-pub(crate) struct Reaped {
+pub(crate) struct ReapSummary {
     pub(crate) expired: u64,
     /// Rows of one transaction.
     pub(crate) batch: u32,
@@ -46,7 +46,7 @@ struct Run {
     during: Vec<Answered>,
 }
 
-pub(crate) async fn over_expired(pool: &PgPool, effort: Effort) -> Outcome<Vec<Reaped>> {
+pub(crate) async fn over_expired(pool: &PgPool, effort: Effort) -> Outcome<Vec<ReapSummary>> {
     let site = Site::new(pool, "reaped".into(), effort.living(), SIZE).await?;
     let mut steps = Vec::new();
     for expired in effort.expired() {
@@ -98,9 +98,9 @@ fn met(answered: &[Answered], from: Instant, length: Duration) -> Vec<Answered> 
     answered.iter().filter(meets).copied().collect()
 }
 
-fn step(expired: u64, batch: u32, runs: &[Run]) -> Reaped {
+fn step(expired: u64, batch: u32, runs: &[Run]) -> ReapSummary {
     let micros = |run: &Run| run.took.as_secs_f64() * 1e6 / expired as f64;
-    Reaped {
+    ReapSummary {
         expired,
         batch,
         micros_per_row: median(&mut runs.iter().map(micros).collect::<Vec<_>>()),

@@ -7,7 +7,7 @@ use bench_common::{Axis, Colour, Figure, Lines, Series, Summary, Table, cores, r
 
 use crate::{
     effort::Effort,
-    reap::{P99s, Reaped},
+    reap::{P99s, ReapSummary},
     rounds::AT_ONCE,
     site::Visit,
     steps::{Step, Time},
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) struct Report {
     pub(crate) rows: Vec<Step>,
     pub(crate) sizes: Vec<Step>,
-    pub(crate) reaped: Vec<Reaped>,
+    pub(crate) reaped: Vec<ReapSummary>,
 }
 
 impl fmt::Display for Report {
@@ -124,7 +124,7 @@ fn table(axis: &str, steps: &[Step], unit: fn(f64) -> String) -> Table {
     table
 }
 
-fn table_of_reaper(steps: &[Reaped]) -> Table {
+fn table_of_reaper(steps: &[ReapSummary]) -> Table {
     let mut headings = vec!["expired".to_owned(), "a batch".into(), "us per row".into()];
     for visit in ["load", "save"] {
         headings.push(format!("{visit} p99 ms alone"));
@@ -165,7 +165,7 @@ fn over(title: &str, steps: &[Step], x: &Axis, y: fn(&'static str) -> Axis) -> F
         .panel(panel("p99", |time| time.p99))
 }
 
-fn figure_of_reaper(steps: &[Reaped]) -> Figure {
+fn figure_of_reaper(steps: &[ReapSummary]) -> Figure {
     let axis = || Axis::log("expired rows").ticks(steps.iter().map(|step| step.expired as f64));
     let rows = steps
         .iter()
@@ -182,7 +182,7 @@ fn figure_of_reaper(steps: &[Reaped]) -> Figure {
         Axis::linear("milliseconds of a request"),
     );
     for visit in [Visit::Load, Visit::Save] {
-        let line = |part: fn(&Reaped) -> &P99s| {
+        let line = |part: fn(&ReapSummary) -> &P99s| {
             let points = steps.iter();
             points.filter_map(move |step| Some((step.expired as f64, *part(step).get(&visit)?)))
         };

@@ -28,7 +28,7 @@ pub(crate) fn list(frame: &Frame, this: &SessionId, devices: &[UserSession]) -> 
 
 fn entry(frame: &Frame, is_this: bool, session: &UserSession) -> Markup {
     let device = session.device();
-    let label = device.and_then(Device::get_label);
+    let label = device.and_then(Device::label);
     html! {
         li.card {
             div {
@@ -37,7 +37,7 @@ fn entry(frame: &Frame, is_this: bool, session: &UserSession) -> Markup {
                     @if is_this { " " span.badge { "this device" } }
                 }
                 p.hint.facts {
-                    @if let Some(address) = device.and_then(Device::get_address) {
+                    @if let Some(address) = device.and_then(Device::address) {
                         span { (address) }
                     }
                     span { "signed in " (ago(session.created())) }

@@ -107,8 +107,8 @@ fn every_bit_of_a_signature_counts() {
 fn signing_can_be_switched_on_in_steps() {
     let token = token();
     let signed = keys().spell(NAME, &token);
-    let issues = keys().unsigned(Unsigned::Issued);
-    let accepts = keys().unsigned(Unsigned::Accepted);
+    let issues = keys().unsigned(UnsignedTokens::Issue);
+    let accepts = keys().unsigned(UnsignedTokens::Accept);
     assert_eq!(issues.spell(NAME, &token), token.as_str());
     assert_eq!(accepts.spell(NAME, &token), signed);
     for (keys, value, expected) in [

@@ -26,7 +26,7 @@ impl PgSessionStore {
     /// `None` doesn't always mean that the user signed out. It doesn't follow
     ///
     /// - the login of an anonymous visitor, or of another user,
-    /// - a login with [`Login::drop_data`],
+    /// - a login with [`Login::discard_data`],
     /// - a new id that is older than one minute.
     ///
     /// The application reads the session for the client that opened the socket. That
@@ -58,15 +58,15 @@ impl PgSessionStore {
     /// # let database = dev_postgres::test_database().await?;
     /// # let store = PgSessionStore::connect(database.url()).await?;
     /// # store.migrate().await?;
-    /// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
-    /// ada.given(|session| session.login("ada")).await?;
+    /// let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    /// ada.with_session(|session| session.login("ada")).await?;
     /// let mut id = ada.session().await?.id().expect("it is stored");
     ///
-    /// ada.given(|session| session.cycle_id()).await?;
+    /// ada.with_session(|session| session.cycle_id()).await?;
     /// assert!(is_signed_in(&store, &mut id).await?);
     /// assert_eq!(ada.session().await?.id(), Some(id.clone()));
     ///
-    /// ada.given(|session| session.logout()).await?;
+    /// ada.with_session(|session| session.logout()).await?;
     /// assert!(!is_signed_in(&store, &mut id).await?);
     /// # Ok(()) }
     /// ```
@@ -78,7 +78,7 @@ impl PgSessionStore {
     ///
     /// [`cycle_id`]: crate::Session::cycle_id
     /// [`login`]: crate::Session::login
-    /// [`Login::drop_data`]: crate::Login::drop_data
+    /// [`Login::discard_data`]: crate::Login::discard_data
     /// [`PgSessionLayer::touch`]: crate::PgSessionLayer::touch
     pub async fn load(&self, id: &SessionId) -> Result<Option<StoredSession>, Error> {
         let row = self.row_behind(id).await?;

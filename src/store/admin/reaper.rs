@@ -67,7 +67,7 @@ pub struct Reaper {
 /// What one run of the reaper did.
 ///
 /// ```
-/// use axum_pg_session::{Ending, PgSessionStore, Reaper};
+/// use axum_pg_session::{StopReason, PgSessionStore, Reaper};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let database = dev_postgres::test_database().await?;
@@ -75,29 +75,29 @@ pub struct Reaper {
 /// # store.migrate().await?;
 /// let reaped = Reaper::new(store).run_once().await?;
 /// assert_eq!((reaped.deleted, reaped.batches), (0, 0));
-/// assert_eq!(reaped.ending, Ending::Drained);
+/// assert_eq!(reaped.reason, StopReason::Drained);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub struct Reaped {
+pub struct ReapSummary {
     /// Rows deleted.
     pub deleted: u64,
     /// Transactions that deleted something.
     pub batches: u32,
     /// Why the run ended.
-    pub ending: Ending,
+    pub reason: StopReason,
 }
 
 /// Why a run of the reaper ended.
 ///
 /// ```
-/// use axum_pg_session::{Ending, Reaped};
+/// use axum_pg_session::{StopReason, ReapSummary};
 ///
 /// /// For the log of a job that runs the reaper itself.
-/// fn sentence(reaped: Reaped) -> String {
-///     match reaped.ending {
-///         Ending::OtherReaper => "another reaper was at work".to_owned(),
+/// fn sentence(reaped: ReapSummary) -> String {
+///     match reaped.reason {
+///         StopReason::OtherReaper => "another reaper was at work".to_owned(),
 ///         _ => format!("{} rows are gone", reaped.deleted),
 ///     }
 /// }
@@ -105,7 +105,7 @@ pub struct Reaped {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Ending {
+pub enum StopReason {
     /// All expired rows were deleted, but for those that another transaction has
     /// locked: the next run deletes them.
     Drained,
@@ -152,11 +152,11 @@ impl Reaper {
     /// When a batch failed. What the batches before it deleted is deleted. If rows
     /// can't be deleted, such as those that another table references, all others
     /// are deleted.
-    pub async fn run_once(&self) -> Result<Reaped, Error> {
+    pub async fn run_once(&self) -> Result<ReapSummary, Error> {
         let outcome = self.drain().await;
         let meter = self.store.meter();
         let run = match &outcome {
-            Ok(reaped) if reaped.ending == Ending::OtherReaper => Run::OtherReaper,
+            Ok(reaped) if reaped.reason == StopReason::OtherReaper => Run::OtherReaper,
             Ok(_) => Run::Drained,
             Err(_) => Run::Failed,
         };
@@ -164,17 +164,17 @@ impl Reaper {
         outcome.inspect_err(|error| meter.failed(error))
     }
 
-    async fn drain(&self) -> Result<Reaped, Error> {
+    async fn drain(&self) -> Result<ReapSummary, Error> {
         let (mut deleted, mut batches) = (0, 0);
         let mut skipped = Skipped::default();
         loop {
             let limit = self.batch_size.get();
             let batch = self.store.delete_expired(limit, &mut skipped).await?;
             let ReapedBatch::Deleted { rows, is_last } = batch else {
-                return Ok(Reaped {
+                return Ok(ReapSummary {
                     deleted,
                     batches,
-                    ending: Ending::OtherReaper,
+                    reason: StopReason::OtherReaper,
                 });
             };
             self.store.meter().reaped(rows);
@@ -182,10 +182,10 @@ impl Reaper {
             batches += u32::from(rows > 0);
             if is_last {
                 skipped.check()?;
-                return Ok(Reaped {
+                return Ok(ReapSummary {
                     deleted,
                     batches,
-                    ending: Ending::Drained,
+                    reason: StopReason::Drained,
                 });
             }
             tokio::time::sleep(PAUSE).await;
@@ -296,7 +296,7 @@ fn out_of_step(interval: Duration) -> Duration {
     interval.saturating_add((interval / 10).mul_f64(random_fraction()))
 }
 
-fn report(outcome: Result<Reaped, Error>, took: Duration) {
+fn report(outcome: Result<ReapSummary, Error>, took: Duration) {
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     match outcome {
         Ok(reaped) => tracing::info!(

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::{
     Error, SessionId,
-    document::{Document, RESERVED, key::SessionKey},
+    document::{Document, RESERVED, key::AsKey},
     expiry::instant,
     realm::Realm,
     row::Row,
@@ -31,8 +31,8 @@ use crate::{
 /// # let store = PgSessionStore::connect(database.url()).await?;
 /// # store.migrate().await?;
 /// let layer = PgSessionLayer::new(store.clone());
-/// let ada = TestVisitor::of(&layer);
-/// ada.given(|session| session.insert("name", "Ada")).await?;
+/// let ada = TestVisitor::new(&layer);
+/// ada.with_session(|session| session.insert("name", "Ada")).await?;
 ///
 /// // What a job keeps, or a socket.
 /// let id = ada.session().await?.id().expect("it is stored");
@@ -70,7 +70,7 @@ impl StoredSession {
     ///
     /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) when the value
     /// is not a `T`.
-    pub fn get<T: DeserializeOwned>(&self, key: impl SessionKey<T>) -> Result<Option<T>, Error> {
+    pub fn get<T: DeserializeOwned>(&self, key: impl AsKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_ref();
         match self.document.get(key) {
             Some(raw) if key != RESERVED => decode(key, raw),

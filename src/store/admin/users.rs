@@ -399,8 +399,8 @@ impl UserSessions {
     /// # let pool = PgPool::connect(database.url()).await?;
     /// # sqlx::raw_sql("CREATE TABLE account (name text); INSERT INTO account VALUES ('ada')")
     /// #     .execute(&pool).await?;
-    /// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
-    /// ada.given(|session| session.login("ada")).await?;
+    /// let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    /// ada.with_session(|session| session.login("ada")).await?;
     ///
     /// delete_account(&pool, &store, "ada").await?;
     /// assert_eq!(store.user("ada").count().await?, 0);
@@ -652,12 +652,12 @@ impl fmt::Debug for UserSessions {
 /// # let database = dev_postgres::test_database().await?;
 /// # let store = PgSessionStore::connect(database.url()).await?;
 /// # store.migrate().await?;
-/// let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
-/// let device = Device::new().label("my phone");
-/// ada.given(|session| session.login(Login::new("ada").device(device))).await?;
+/// let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+/// let device = Device::new().with_label("my phone");
+/// ada.with_session(|session| session.login(Login::new("ada").device(device))).await?;
 ///
 /// let listed = store.user("ada").list().await?;
-/// let labels: Vec<_> = listed.iter().filter_map(|session| session.device()?.get_label()).collect();
+/// let labels: Vec<_> = listed.iter().filter_map(|session| session.device()?.label()).collect();
 /// assert_eq!(labels, ["my phone"]);
 /// assert_eq!(Some(listed[0].id()), ada.session().await?.id().as_ref());
 /// # Ok(()) }
@@ -759,8 +759,8 @@ const LIMIT: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 /// # let store = PgSessionStore::connect(database.url()).await?;
 /// # store.migrate().await?;
 /// for _ in 0..3 {
-///     let ada = TestVisitor::of(&PgSessionLayer::new(store.clone()));
-///     ada.given(|session| session.login("ada")).await?;
+///     let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+///     ada.with_session(|session| session.login("ada")).await?;
 /// }
 /// let ada = store.user("ada");
 /// let two = NonZeroU32::new(2).expect("not zero");

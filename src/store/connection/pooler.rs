@@ -131,7 +131,7 @@ impl Database {
                 Err(Error::new(
                     ErrorKind::Setup,
                     "a pooler in transaction mode stands before Postgres and does not keep track \
-                     of prepared statements; set PgSessionStore::transaction_pooler",
+                     of prepared statements; set PgSessionStore::behind_transaction_pooler",
                 ))
             }
             Ok(Ok(Found::KeptApart)) => {

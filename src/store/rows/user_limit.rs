@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use crate::{
     Error, ErrorKind,
     id::RowId,
-    login::{AtLimit, SessionLimit},
+    login::{SessionLimit, SessionLimitPolicy},
     store::{
         connection::sqlstate::spared,
         table::{statements::Table, timestamp::Instant},
@@ -65,14 +65,14 @@ pub(in crate::store) async fn enforce(
 ) -> Result<Ended, Error> {
     let others = limit.sessions.get() - 1;
     let most = match limit.at_limit {
-        AtLimit::Refuse => 1,
-        AtLimit::EndOldest => BATCH,
+        SessionLimitPolicy::Refuse => 1,
+        SessionLimitPolicy::EndOldest => BATCH,
     };
     let mut ended = 0;
     let mut before = Vec::new();
     loop {
         let surplus = surplus(table, connection, user_id, new.as_str(), others, most).await?;
-        if !surplus.is_empty() && limit.at_limit == AtLimit::Refuse {
+        if !surplus.is_empty() && limit.at_limit == SessionLimitPolicy::Refuse {
             return Err(refused(limit));
         }
         let is_a_part = surplus.len() >= most as usize;

@@ -80,12 +80,12 @@ impl Columns {
     pub(crate) fn report(&self) -> TableReport {
         TableReport {
             absolute_timeout: self.has_created(),
-            sessions_of_a_user: self.has_user_id(),
+            per_user_sessions: self.has_user_id(),
             last_seen: self.has_last_seen(),
             device: self.has("device"),
             expiry_index: self.has_expiry_index,
             unique_id: self.has_unique_id,
-            zoned_expiry: self.expiry_has_time_zone(),
+            expiry_has_time_zone: self.expiry_has_time_zone(),
             encodes_all_text: self.encodes_all_text,
         }
     }

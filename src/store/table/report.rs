@@ -30,7 +30,7 @@ pub struct TableReport {
     /// timeout. Migration `0002` adds it.
     pub absolute_timeout: bool,
     /// Whether the column `user_id` is there. Migration `0002` adds it.
-    pub sessions_of_a_user: bool,
+    pub per_user_sessions: bool,
     /// Whether the column `last_seen` is there, for lists of a user's
     /// sessions. Migration `0005` adds it.
     pub last_seen: bool,
@@ -48,7 +48,7 @@ pub struct TableReport {
     /// another system keeps can't be told from the table.
     ///
     /// [`PgSessionStore::time_zone`]: crate::PgSessionStore::time_zone
-    pub zoned_expiry: bool,
+    pub expiry_has_time_zone: bool,
     /// Whether the database can store every character, as it can with the
     /// encoding UTF-8. Otherwise a value with another one, such as an emoji, is
     /// an error of kind [`Serialize`](crate::ErrorKind::Serialize) when it is
@@ -64,7 +64,7 @@ impl fmt::Display for TableReport {
                 "without the column created the absolute timeout is off (migration 0002)",
             ),
             (
-                self.sessions_of_a_user,
+                self.per_user_sessions,
                 "without the column user_id there are no sessions of a user (migration 0002)",
             ),
             (
@@ -81,7 +81,7 @@ impl fmt::Display for TableReport {
             ),
             (self.unique_id, "the table does not keep id unique"),
             (
-                self.zoned_expiry,
+                self.expiry_has_time_zone,
                 "expiry has no time zone, so every writer must keep the clock of PgSessionStore::time_zone",
             ),
             (

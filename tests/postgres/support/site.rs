@@ -88,7 +88,7 @@ impl Site {
 pub(crate) async fn behind(url: &str, lending: Lending) -> PgSessionStore {
     let store = PgSessionStore::connect(url).await.expect("a connection");
     let store = store.timeout(TIMEOUT);
-    store.transaction_pooler(lending == Lending::Transaction)
+    store.behind_transaction_pooler(lending == Lending::Transaction)
 }
 
 pub(crate) async fn pool(url: &str, connections: u32) -> PgPool {
