@@ -26,7 +26,7 @@ pub(crate) enum Signature {
 
 /// What a request's cookies, or another header, say of its session.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Presented {
+pub(crate) struct RequestTokens {
     /// The well-formed tokens under our name, each once.
     pub(crate) tokens: Vec<Token>,
     /// Those among them whose signature should be replaced.
@@ -40,7 +40,7 @@ pub(crate) struct Presented {
     pub(crate) forged: u64,
 }
 
-impl Presented {
+impl RequestTokens {
     pub(crate) fn add(&mut self, reading: Reading) {
         self.named |= reading != Reading::Malformed;
         match reading {
@@ -77,8 +77,8 @@ impl Presented {
 mod tests {
     use super::*;
 
-    fn presented(signatures: &[Signature]) -> Presented {
-        let mut presented = Presented::default();
+    fn presented(signatures: &[Signature]) -> RequestTokens {
+        let mut presented = RequestTokens::default();
         for signature in signatures {
             presented.add(Reading::Token(Token::new("token"), *signature));
         }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_counted_and_no_cookie_of_ours() {
-        let mut presented = Presented::default();
+        let mut presented = RequestTokens::default();
         presented.add(Reading::Malformed);
         assert!(!presented.named);
         presented.add(Reading::Forged);

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use crate::{
     CookieLifetime, Error,
     cookie::{CookieConfig, Cookies},
-    credentials::{Presented, Reading},
+    credentials::{Reading, RequestTokens},
     document::{Document, Layout, Terms},
     id::{RowId, SessionId, Token},
     realm::Realm,
@@ -63,7 +63,7 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line;
 
     /// What the request's cookies say of its session.
-    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> Presented;
+    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> RequestTokens;
 
     /// The cookies that give a browser its session.
     fn set(&self, ticket: &Ticket, config: &CookieConfig, line: Line) -> Vec<HeaderValue>;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::{
     Koa, SigningKeys,
     cookie::{CookieConfig, Cookies},
-    credentials::{Presented, Reading},
+    credentials::{Reading, RequestTokens},
     document::{Document, Json, NativeLayout, limits::Limits},
     format::{Format, Native},
     id::Token,
@@ -53,7 +53,12 @@ pub fn cookies(data: &[u8]) {
 }
 
 /// Tokens are parts of what was sent, few, and each once.
-fn check(presented: &Presented, headers: &HeaderMap, format: &dyn Format, config: &CookieConfig) {
+fn check(
+    presented: &RequestTokens,
+    headers: &HeaderMap,
+    format: &dyn Format,
+    config: &CookieConfig,
+) {
     assert!(presented.tokens.len() <= 4);
     assert!(presented.tokens.is_empty() || presented.named);
     let sent = |text: &[u8]| {

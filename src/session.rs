@@ -248,7 +248,7 @@ impl Session {
         check_key(key)?;
         let value = encode(key, &value)?;
         self.check_value(key, &value)?;
-        let insert = self.about(key, Change::Insert(key.to_owned(), value));
+        let insert = self.tagged(key, Change::Insert(key.to_owned(), value));
         self.open_state()?.apply(insert)
     }
 
@@ -362,7 +362,7 @@ impl Session {
         let value = encode(key, &updated)?;
         self.check_value(key, &value)?;
         let apply = self.checked(key, erased(key, state.limits(), update, drop));
-        let update = self.about(key, Change::Update(key.to_owned(), apply));
+        let update = self.tagged(key, Change::Update(key.to_owned(), apply));
         state.record(update, key, value)?;
         Ok(updated)
     }
@@ -384,7 +384,7 @@ impl Session {
         for (key, value) in members {
             check_key(&key)?;
             self.check_value(&key, &value)?;
-            changes.push(self.about(&key.clone(), Change::Insert(key, value)));
+            changes.push(self.tagged(&key.clone(), Change::Insert(key, value)));
         }
         self.open_state()?.apply_all(changes)
     }
@@ -451,7 +451,7 @@ impl Session {
     ///
     /// A destroyed session stays destroyed: the late changes of other requests
     /// are dropped, and their responses are a 503. What this request inserts
-    /// afterwards, such as a farewell message, begins a new session.
+    /// afterwards, such as a effects message, begins a new session.
     ///
     /// If the database does not confirm the deletion, the response is a 503,
     /// and the browser keeps the cookie. The session may still exist.
@@ -773,7 +773,7 @@ impl Session {
         let kept = Arc::clone(&updated);
         let keep = move |value| *locked(&kept) = Some(value);
         let apply = self.checked(key, erased(key, limits, update, keep));
-        let change = self.about(key, Change::UpdateNow(key.to_owned(), apply));
+        let change = self.tagged(key, Change::UpdateNow(key.to_owned(), apply));
         self.save_with(Some(change)).await?;
         let updated = locked(&updated).take();
         updated.ok_or_else(Error::abandoned)
@@ -786,7 +786,7 @@ impl Session {
     /// The change as it is recorded. A change of the format's own member
     /// concerns the session's lifetime and cookie, so it is wrapped in
     /// `Change::Terms`.
-    fn about(&self, key: &str, change: Change) -> Change {
+    fn tagged(&self, key: &str, change: Change) -> Change {
         match self.is_own(key) {
             true => Change::Terms(Box::new(change)),
             false => change,

@@ -38,7 +38,7 @@ pub(crate) mod changes;
 mod pending;
 
 pub(crate) use pending::{
-    Deletions, EndedRow, Farewell, NewId, NewIdWrite, Origin, PendingWrites, ReadOnlyReason,
+    Deletions, DestroyEffects, EndedRow, NewId, NewIdWrite, Origin, PendingWrites, ReadOnlyReason,
     Record, RowWrite, Saved, Source, Touch,
 };
 
@@ -91,9 +91,9 @@ pub(crate) struct State {
     /// The handler destroyed the origin's session. Later changes belong to a
     /// new session.
     is_ended: bool,
-    farewell: Farewell,
+    effects: DestroyEffects,
     /// What of it was executed, so that a discard can't take it back.
-    executed_farewell: Farewell,
+    executed_effects: DestroyEffects,
     /// Rows that the application's check refused. They are deleted whatever the
     /// handler does.
     refused: Vec<Arc<Row>>,
@@ -125,8 +125,8 @@ impl State {
             renews_signature: false,
             is_confirmed: false,
             is_ended: false,
-            farewell: Farewell::default(),
-            executed_farewell: Farewell::default(),
+            effects: DestroyEffects::default(),
+            executed_effects: DestroyEffects::default(),
             refused: Vec::new(),
             outlived: Vec::new(),
             lost: None,
@@ -363,7 +363,7 @@ impl State {
     pub(crate) fn destroy(&mut self) {
         self.forget_record();
         self.is_ended = true;
-        self.farewell.removes_cookie = true;
+        self.effects.removes_cookie = true;
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
         self.projection = Projection::Exact;
@@ -380,11 +380,11 @@ impl State {
 
     pub(crate) fn log_out(&mut self) {
         self.destroy();
-        self.farewell.signs_out = true;
+        self.effects.signs_out = true;
     }
 
     pub(crate) fn signs_out(&self) -> bool {
-        self.farewell.signs_out
+        self.effects.signs_out
     }
 
     /// Whether the handler destroyed the session, and it lives.
@@ -394,11 +394,11 @@ impl State {
 
     /// Whether that was executed, too.
     pub(crate) fn has_signed_out(&self) -> bool {
-        self.executed_farewell.signs_out
+        self.executed_effects.signs_out
     }
 
     pub(crate) fn removes_cookie(&self) -> bool {
-        self.farewell.removes_cookie
+        self.effects.removes_cookie
     }
 
     /// Refuses the row: it is deleted whatever the handler does, and the
@@ -426,7 +426,7 @@ impl State {
         self.forget_record();
         self.new_id = NewId::None;
         self.is_ended = false;
-        self.farewell = self.executed_farewell;
+        self.effects = self.executed_effects;
         self.rebase();
     }
 
@@ -567,14 +567,14 @@ impl State {
         self.is_base_in_doubt = false;
     }
 
-    pub(crate) fn settle_deleted(&mut self, farewell: Option<Farewell>) {
-        let Some(farewell) = farewell else {
+    pub(crate) fn settle_deleted(&mut self, effects: Option<DestroyEffects>) {
+        let Some(effects) = effects else {
             return;
         };
-        self.executed_farewell = farewell;
+        self.executed_effects = effects;
         // The handler may have discarded it in the meantime.
-        self.farewell.removes_cookie |= farewell.removes_cookie;
-        self.farewell.signs_out |= farewell.signs_out;
+        self.effects.removes_cookie |= effects.removes_cookie;
+        self.effects.signs_out |= effects.signs_out;
     }
 
     /// These rows could not be deleted. The response tries it again.
@@ -583,7 +583,7 @@ impl State {
         if !matches!(self.origin, Origin::New) {
             return;
         }
-        self.is_ended |= left.farewell.is_some();
+        self.is_ended |= left.effects.is_some();
         if let Some(EndedRow { row, former }) = left.ended {
             if matches!(former, Origin::ReadOnly(_)) {
                 self.lost = Some(row);
@@ -677,7 +677,7 @@ impl State {
         let is_executed = self.is_ended && self.new_id != NewId::End;
         Deletions {
             refused: std::mem::take(&mut self.refused),
-            farewell: is_executed.then_some(self.farewell),
+            effects: is_executed.then_some(self.effects),
             ended: self.take_ended(),
         }
     }

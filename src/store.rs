@@ -36,16 +36,16 @@ pub use table::report::TableReport;
 
 use connection::{
     connecting::{prepared, why},
-    executor::{Database, Transactions},
+    executor::{Executor, Transactions},
     pool::Connections,
     primary::Primary,
     transaction::Isolation,
     url::Hosts,
 };
 use layers::Layers;
-use rows::{Writer, queue::SessionQueues};
+use rows::{Batches, queue::SessionQueues};
 use sql::Pooling;
-use table::handle::SetUp;
+use table::handle::TableHandle;
 
 /// The table of sessions, in a database of the application's.
 ///
@@ -79,7 +79,7 @@ pub struct PgSessionStore {
 }
 
 struct Shared {
-    writer: Arc<Writer>,
+    batches: Arc<Batches>,
     queues: Arc<SessionQueues>,
     creation: Creation,
     tally: Tally,
@@ -194,7 +194,7 @@ impl PgSessionStore {
     }
 
     fn with_connections(connections: Connections) -> Self {
-        let database = Database {
+        let executor = Executor {
             connections,
             timeout: TIMEOUT,
             pooling: Pooling::default(),
@@ -202,15 +202,15 @@ impl PgSessionStore {
             transactions: Transactions::default(),
             meter: Arc::default(),
         };
-        Self::build(SetUp::new(database), Creation::WhenMissing)
+        Self::build(TableHandle::new(executor), Creation::WhenMissing)
     }
 
-    fn build(set_up: SetUp, creation: Creation) -> Self {
-        let writer = Writer::new(set_up);
+    fn build(table_handle: TableHandle, creation: Creation) -> Self {
+        let batches = Batches::new(table_handle);
         Self {
             shared: Arc::new(Shared {
-                queues: SessionQueues::new(Arc::clone(&writer)),
-                writer,
+                queues: SessionQueues::new(Arc::clone(&batches)),
+                batches,
                 creation,
                 tally: Tally::default(),
             }),
@@ -221,30 +221,30 @@ impl PgSessionStore {
     }
 
     /// This store with other settings.
-    fn rebuilt(self, set_up: SetUp, creation: Creation) -> Self {
+    fn rebuilt(self, table_handle: TableHandle, creation: Creation) -> Self {
         Self {
             realm: self.realm,
             in_use: self.in_use,
             layers: self.layers,
-            ..Self::build(set_up, creation)
+            ..Self::build(table_handle, creation)
         }
     }
 
-    fn set_up(&self) -> &SetUp {
-        &self.shared.writer.set_up
+    fn table_handle(&self) -> &TableHandle {
+        &self.shared.batches.table_handle
     }
 
     /// Until when a request that asks now waits for its session.
     pub(crate) fn deadline(&self) -> Instant {
-        self.set_up().database.deadline()
+        self.table_handle().executor.deadline()
     }
 
     pub(crate) fn format(&self) -> &dyn Format {
-        &*self.set_up().format
+        &*self.table_handle().format
     }
 
     pub(crate) fn meter(&self) -> &Meter {
-        &self.set_up().database.meter
+        &self.table_handle().executor.meter
     }
 
     pub(crate) fn tally(&self) -> &Tally {
@@ -258,10 +258,10 @@ impl PgSessionStore {
         self.shared.tally.snapshot()
     }
 
-    fn with(self, change: impl FnOnce(&mut SetUp)) -> Self {
-        let set_up = self.set_up().with(change);
+    fn with(self, change: impl FnOnce(&mut TableHandle)) -> Self {
+        let table_handle = self.table_handle().with(change);
         let creation = self.shared.creation;
-        self.rebuilt(set_up, creation)
+        self.rebuilt(table_handle, creation)
     }
 
     /// A clone that does not count as a use of the store, and what is closed
@@ -349,11 +349,16 @@ impl PgSessionStore {
     /// nothing of the server, which several names can stand for. A connection
     /// without the name of a database goes to the one that is called as its user.
     pub(crate) fn mark(&self) -> String {
-        let options = self.set_up().database.connections.pool().connect_options();
+        let options = self
+            .table_handle()
+            .executor
+            .connections
+            .pool()
+            .connect_options();
         let database = options
             .get_database()
             .unwrap_or_else(|| options.get_username());
-        let place = format!("{database}\0{}", self.set_up().name);
+        let place = format!("{database}\0{}", self.table_handle().name);
         let digest = Sha256::digest(place);
         digest[..4]
             .iter()
@@ -370,14 +375,14 @@ impl PgSessionStore {
     /// capitals stay capitals.
     #[must_use]
     pub fn schema(self, schema: impl Into<String>) -> Self {
-        self.with(|set_up| set_up.name.schema = schema.into())
+        self.with(|table_handle| table_handle.name.schema = schema.into())
     }
 
     /// The name of the table. Default: `session`. It is always quoted, so
     /// capitals stay capitals.
     #[must_use]
     pub fn table(self, table: impl Into<String>) -> Self {
-        self.with(|set_up| set_up.name.table = table.into())
+        self.with(|table_handle| table_handle.name.table = table.into())
     }
 
     /// Whether [`migrate`](Self::migrate) may create and complete the table.
@@ -388,8 +393,8 @@ impl PgSessionStore {
             true => Creation::WhenMissing,
             false => Creation::Never,
         };
-        let set_up = self.set_up().clone();
-        self.rebuilt(set_up, creation)
+        let table_handle = self.table_handle().clone();
+        self.rebuilt(table_handle, creation)
     }
 
     /// How long the database may take for one statement, the wait for a
@@ -406,9 +411,9 @@ impl PgSessionStore {
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         let timeout = timeout.min(MAX_TIMEOUT);
-        self.with(|set_up| {
-            set_up.database.timeout = timeout;
-            set_up.database.connections.last(timeout);
+        self.with(|table_handle| {
+            table_handle.executor.timeout = timeout;
+            table_handle.executor.connections.last(timeout);
         })
     }
 
@@ -440,8 +445,8 @@ impl PgSessionStore {
     /// ```
     #[must_use]
     pub fn max_connections(self, connections: NonZeroU32) -> Self {
-        self.with(|set_up| {
-            let database = &mut set_up.database;
+        self.with(|table_handle| {
+            let database = &mut table_handle.executor;
             database.connections = database.connections.limited_to(connections);
         })
     }
@@ -449,7 +454,7 @@ impl PgSessionStore {
     /// How many connections of the pool requests use at the most.
     #[must_use]
     pub fn connections(&self) -> NonZeroU32 {
-        self.set_up().database.connections.limit()
+        self.table_handle().executor.connections.limit()
     }
 
     /// How many sessions a user may have, and what becomes of a login beyond
@@ -477,7 +482,7 @@ impl PgSessionStore {
     /// ```
     #[must_use]
     pub fn max_sessions_per_user(self, sessions: NonZeroU32, at_limit: SessionLimitPolicy) -> Self {
-        self.with(|set_up| set_up.limit = Some(SessionLimit { sessions, at_limit }))
+        self.with(|table_handle| table_handle.limit = Some(SessionLimit { sessions, at_limit }))
     }
 
     /// Whether a pooler in transaction mode, such as PgBouncer with
@@ -516,7 +521,7 @@ impl PgSessionStore {
             true => Pooling::Transaction,
             false => Pooling::Own,
         };
-        self.with(|set_up| set_up.database.pooling = pooling)
+        self.with(|table_handle| table_handle.executor.pooling = pooling)
     }
 
     /// The zone whose clock an `expiry` of type `timestamp` holds, such as
@@ -528,7 +533,7 @@ impl PgSessionStore {
     /// an hour later.
     #[must_use]
     pub fn time_zone(self, zone: impl Into<String>) -> Self {
-        self.with(|set_up| set_up.time_zone = zone.into())
+        self.with(|table_handle| table_handle.time_zone = zone.into())
     }
 
     /// Keeps sessions as a site on Koa does, in one table with it. Default:
@@ -538,7 +543,7 @@ impl PgSessionStore {
     /// what the layer is told beats Koa's defaults.
     #[must_use]
     pub fn koa(self, koa: Koa) -> Self {
-        self.with(|set_up| set_up.format = Arc::new(koa))
+        self.with(|table_handle| table_handle.format = Arc::new(koa))
     }
 
     /// Creates the table, or what it lacks of columns and indexes, and
@@ -560,7 +565,7 @@ impl PgSessionStore {
     /// [`behind_transaction_pooler`](Self::behind_transaction_pooler).
     pub async fn migrate(&self) -> Result<(), Error> {
         match self.shared.creation {
-            Creation::WhenMissing => self.set_up().migrate().await,
+            Creation::WhenMissing => self.table_handle().migrate().await,
             Creation::Never => self.check().await.map(drop),
         }
     }
@@ -576,15 +581,15 @@ impl PgSessionStore {
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer, or
     /// when the server takes no writes, as a standby does.
     pub async fn check(&self) -> Result<TableReport, Error> {
-        self.set_up().check().await
+        self.table_handle().check().await
     }
 }
 
 impl fmt::Debug for PgSessionStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PgSessionStore")
-            .field("table", &self.set_up().name.to_string())
-            .field("timeout", &self.set_up().database.timeout)
+            .field("table", &self.table_handle().name.to_string())
+            .field("timeout", &self.table_handle().executor.timeout)
             .finish_non_exhaustive()
     }
 }

@@ -89,7 +89,7 @@ fn tasks_are_spawned_in_eleven_places() {
             "store/batch/execute.rs",
             "store/batch/queue.rs",
             "store/connection/encryption.rs",
-            "store/connection/ending.rs",
+            "store/connection/cancellations.rs",
             "store/connection/pool.rs",
             "store/connection/primary.rs",
             "store/rows/cycle.rs",

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderValue, header::COOKIE};
 
-use crate::credentials::{Presented, Reading};
+use crate::credentials::{Reading, RequestTokens};
 
 /// The `Cookie` headers of a request, unread: most requests of most sites need
 /// no session.
@@ -48,8 +48,8 @@ pub(crate) fn presented(
     cookies: &Cookies,
     name: &str,
     read: impl Fn(&[u8]) -> Reading,
-) -> Presented {
-    let mut presented = Presented::default();
+) -> RequestTokens {
+    let mut presented = RequestTokens::default();
     let values = cookies
         .values()
         .iter()

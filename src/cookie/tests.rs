@@ -4,7 +4,7 @@ use http::{
 };
 
 use super::*;
-use crate::credentials::Presented;
+use crate::credentials::RequestTokens;
 use crate::format::{Format as _, Native};
 
 fn token() -> Token {
@@ -18,7 +18,7 @@ fn headers(cookies: &[&[u8]]) -> HeaderMap {
         .collect()
 }
 
-fn found(cookies: &[&[u8]]) -> Presented {
+fn found(cookies: &[&[u8]]) -> RequestTokens {
     let config = CookieConfig::default();
     presented(&Cookies::of(&headers(cookies)), "__Host-id", |value| {
         Native.read(value, &config)

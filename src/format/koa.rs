@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use crate::{
     CookieLifetime, Error, ErrorKind,
     cookie::{CookieConfig, Cookies},
-    credentials::{Presented, Reading, Signature},
+    credentials::{Reading, RequestTokens, Signature},
     document::{Document, Layout, Terms},
     format::{
         ColumnNames, Format, Line, OldId, Ticket,
@@ -286,9 +286,9 @@ impl Format for Koa {
         }
     }
 
-    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> Presented {
+    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> RequestTokens {
         let name = self.cookie_name(config);
-        let mut presented = Presented::default();
+        let mut presented = RequestTokens::default();
         if let Some(value) = first(cookies, name) {
             presented.add(match self.token(value) {
                 Some(token) => self

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Error,
     cookie::{CookieConfig, Cookies, presented},
-    credentials::{Presented, Reading, Signature},
+    credentials::{Reading, RequestTokens, Signature},
     document::{Document, Layout, NativeLayout, Terms},
     format::{ColumnNames, Format, Line, OldId, Ticket},
     id::{RowId, SessionId, Token, random},
@@ -109,7 +109,7 @@ impl Format for Native {
         Line::Unknown
     }
 
-    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> Presented {
+    fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> RequestTokens {
         presented(cookies, config.name(), |value| self.read(value, config))
     }
 

@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 use crate::{
     Error, FailurePolicy, Session, Transport,
     cookie::Cookies,
-    credentials::Presented,
+    credentials::RequestTokens,
     document::Document,
     expiry::moved_grace_left,
     format::Line,
@@ -76,7 +76,7 @@ struct Lazy {
     cookies: Cookies,
     line: Line,
     /// The request's tokens, parsed at the first use.
-    presented: OnceLock<Presented>,
+    presented: OnceLock<RequestTokens>,
     /// Whether the request can't begin a session.
     is_refused_a_session: bool,
     /// For the layer's hooks, if it has any.
@@ -308,7 +308,7 @@ impl fmt::Debug for Lazy {
 }
 
 impl Lazy {
-    fn presented(&self) -> &Presented {
+    fn presented(&self) -> &RequestTokens {
         let format = self.config.store.format();
         self.presented
             .get_or_init(|| format.presented(&self.cookies, &self.config.cookie))
@@ -485,7 +485,7 @@ impl Lazy {
 const CHECK_IS_LATE: &str = "the load and the check took longer than the store's `timeout`";
 
 /// The outcome of the lookup, before the application's check.
-fn lookup(presented: &Presented, found: &Result<State, Error>) -> Lookup {
+fn lookup(presented: &RequestTokens, found: &Result<State, Error>) -> Lookup {
     match found.as_ref().map(State::origin) {
         Err(_) | Ok(Origin::ReadOnly(ReadOnlyReason::NotLoaded)) => Lookup::Failed,
         Ok(Origin::Stored(..) | Origin::Moved(..)) => Lookup::Hit,
@@ -529,7 +529,7 @@ impl Opened {
 pub(crate) struct Unread {
     pub(crate) cookies: Cookies,
     pub(crate) line: Line,
-    pub(crate) presented: OnceLock<Presented>,
+    pub(crate) presented: OnceLock<RequestTokens>,
     /// Whether the request can't begin a session.
     pub(crate) is_refused_a_session: bool,
     /// Whether the request has cookies and is to an application on this machine.
@@ -558,9 +558,9 @@ impl Unread {
         }
     }
 
-    fn carried(config: &Config, transport: &dyn Transport, headers: &HeaderMap) -> Presented {
+    fn carried(config: &Config, transport: &dyn Transport, headers: &HeaderMap) -> RequestTokens {
         let value = transport.read(headers).filter(|value| !value.is_empty());
-        let mut presented = Presented::default();
+        let mut presented = RequestTokens::default();
         if let Some(value) = value {
             presented.add(config.store.format().read(value, &config.cookie));
             // The header is the application's choice, so no other program's.

@@ -276,7 +276,7 @@ impl Session {
         let refused: Vec<_> = refused.map(|row| (queue(&row), row)).collect();
         let ended = rows.ended.map(|ended| (queue(&ended.row), ended));
         let mut left = Deletions {
-            farewell: rows.farewell,
+            effects: rows.effects,
             ..Deletions::default()
         };
         let mut outcome = Ok(());
@@ -301,7 +301,7 @@ impl Session {
             }
         }
         match outcome {
-            Ok(()) => self.state().settle_deleted(rows.farewell),
+            Ok(()) => self.state().settle_deleted(rows.effects),
             Err(_) => self.state().settle_not_deleted(left),
         }
         outcome

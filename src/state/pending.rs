@@ -101,7 +101,7 @@ pub(crate) struct Deletions {
     pub(crate) refused: Vec<Arc<Row>>,
     pub(crate) ended: Option<EndedRow>,
     /// If the handler destroyed a session, even without a row.
-    pub(crate) farewell: Option<Farewell>,
+    pub(crate) effects: Option<DestroyEffects>,
 }
 
 impl Deletions {
@@ -231,7 +231,7 @@ pub(crate) enum NewId {
 
 /// What a destroyed session means for the response.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Farewell {
+pub(crate) struct DestroyEffects {
     /// It removes the cookie, unless it sets one.
     pub(super) removes_cookie: bool,
     /// The handler signed the user out.

@@ -8,9 +8,9 @@ use crate::{
     Error,
     store::{
         PgSessionStore,
-        batch::lone::manage_until_free,
+        batch::until_free::manage_until_free,
         connection::transaction::despite_deadlocks,
-        table::{handle::Work, statements::Table},
+        table::{handle::Work, statements::Statements},
     },
     telemetry::Operation,
 };
@@ -30,11 +30,11 @@ impl PgSessionStore {
     /// changed, and it is made again; such an attempt is no failure.
     pub(super) async fn change<T>(
         &self,
-        work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
+        work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
-        let set_up = self.set_up();
-        let deadline = set_up.database.deadline();
-        let attempt = || manage_until_free(set_up, deadline, &work);
+        let table_handle = self.table_handle();
+        let deadline = table_handle.executor.deadline();
+        let attempt = || manage_until_free(table_handle, deadline, &work);
         let outcome = despite_a_changed_table(|| despite_deadlocks(attempt)).await;
         outcome.inspect_err(|error| self.meter().failed(error))
     }
@@ -44,13 +44,13 @@ impl PgSessionStore {
     pub(super) async fn change_patiently<T>(
         &self,
         patience: Duration,
-        work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
+        work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
-        let set_up = self.set_up();
-        let deadline = set_up.database.deadline();
+        let table_handle = self.table_handle();
+        let deadline = table_handle.executor.deadline();
         let attempt = || {
-            let call = set_up.call(Operation::Manage);
-            set_up.serve(deadline, Some(patience), call, &work)
+            let call = table_handle.call(Operation::Manage);
+            table_handle.serve(deadline, Some(patience), call, &work)
         };
         let outcome = despite_a_changed_table(|| despite_deadlocks(attempt)).await;
         outcome.inspect_err(|error| {
@@ -63,11 +63,12 @@ impl PgSessionStore {
     /// Lends the table and a connection to a question.
     pub(super) async fn ask<T>(
         &self,
-        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
+        question: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
     ) -> Result<T, Error> {
-        let set_up = self.set_up();
-        let deadline = set_up.database.deadline();
-        let attempt = || set_up.ask(deadline, set_up.call(Operation::Manage), &question);
+        let table_handle = self.table_handle();
+        let deadline = table_handle.executor.deadline();
+        let attempt =
+            || table_handle.ask(deadline, table_handle.call(Operation::Manage), &question);
         let outcome = despite_a_changed_table(attempt).await;
         outcome.inspect_err(|error| self.meter().failed(error))
     }

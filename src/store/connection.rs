@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 mod acquire;
+mod cancellations;
 pub(super) mod connecting;
 mod encryption;
-mod ending;
 pub(super) mod executor;
+pub(super) mod peer;
 pub(super) mod pool;
-pub(super) mod pooler;
+mod pooler;
 pub(super) mod primary;
 pub(super) mod probe;
 mod round_trip;

@@ -42,7 +42,7 @@ impl Layers {
         layer: &Arc<AtomicBool>,
     ) -> bool {
         let area = Area {
-            table: store.set_up().name.to_string(),
+            table: store.table_handle().name.to_string(),
             cookie_name: Arc::clone(&store.realm.cookie_name),
             row: store.row_id(&Token::new("any")),
         };

@@ -37,14 +37,14 @@ impl PgSessionStore {
     /// The database's time, as far as this process knows it: seconds since the
     /// epoch, or minus infinity before it looked at the table.
     pub(crate) fn now(&self) -> f64 {
-        let table = self.set_up().found();
+        let table = self.table_handle().found();
         table.map_or(f64::NEG_INFINITY, |table| table.clock.now())
     }
 
     /// Seconds by which an expiry may seem to be ahead: in a column without a
     /// zone, the second of the two hours that clocks show twice in autumn.
     pub(crate) fn zone_slack(&self) -> f64 {
-        let table = self.set_up().found();
+        let table = self.table_handle().found();
         match table.is_some_and(|table| !table.columns.expiry_has_time_zone()) {
             true => 3600.0,
             false => 0.0,
@@ -55,7 +55,7 @@ impl PgSessionStore {
     pub(crate) async fn load_rows(&self, ids: &[RowId]) -> Result<Vec<Arc<Row>>, Error> {
         let receipts: Vec<_> = ids
             .iter()
-            .map(|id| self.shared.writer.load.submit(LoadRow(id.clone())))
+            .map(|id| self.shared.batches.load.submit(LoadRow(id.clone())))
             .collect();
         let mut rows = Vec::with_capacity(receipts.len());
         for receipt in receipts {
@@ -88,9 +88,9 @@ impl PgSessionStore {
                 document,
                 timeouts,
             ))),
-            undelivered: Some(Undelivered::row(&self.shared.writer, id)),
+            undelivered: Some(Undelivered::row(&self.shared.batches, id)),
         };
-        let deadline = self.set_up().database.deadline();
+        let deadline = self.table_handle().executor.deadline();
         let row = timeout_at(deadline, insert)
             .await
             .unwrap_or_else(|_| Err(out_of_time()))?;
@@ -103,7 +103,7 @@ impl PgSessionStore {
         document: Arc<Document>,
         timeouts: Arc<Timeouts>,
     ) -> Result<Arc<Row>, Error> {
-        let table = self.set_up().table().await?;
+        let table = self.table_handle().table().await?;
         self.check_timeouts(&timeouts)?;
         let has_created = table.columns.has_created();
         let extent = timeouts.extent_of_new(&document.meta(), has_created);
@@ -124,7 +124,7 @@ impl PgSessionStore {
     /// word: an insert that is still under way could bring the session back
     /// after its end.
     async fn insert_row(&self, order: InsertRow) -> Result<Written, Error> {
-        let insert = &self.shared.writer.insert;
+        let insert = &self.shared.batches.insert;
         let first = insert.submit(order.clone()).outcome().await;
         match first {
             Ok(written) => written.ok_or_else(id_exists),
@@ -137,7 +137,7 @@ impl PgSessionStore {
 
     async fn insert_again(&self, order: InsertRow) -> Result<Written, Error> {
         let id = order.id.clone();
-        match self.shared.writer.insert.submit(order).outcome().await? {
+        match self.shared.batches.insert.submit(order).outcome().await? {
             Some(written) => Ok(written),
             None => self
                 .load_rows(&[id])
@@ -217,7 +217,7 @@ impl PgSessionStore {
         let (answer, receipt) = oneshot::channel();
         (
             answer,
-            Receipt::new(receipt, self.set_up().database.deadline()),
+            Receipt::new(receipt, self.table_handle().executor.deadline()),
         )
     }
 
@@ -240,7 +240,7 @@ impl PgSessionStore {
         &self,
         check: impl FnOnce(&Columns, &TableName) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let found = self.set_up().found();
+        let found = self.table_handle().found();
         found.map_or(Ok(()), |table| check(&table.columns, &table.name))
     }
 }

@@ -9,11 +9,11 @@ use std::{
 use crate::store::{
     batch::{
         execute::{Entry, Many},
-        lone::Locked,
         queue::Batch,
         statements::{DestroyRow, InsertRow, LoadRow, SaveRow, TouchRow},
+        until_free::Locked,
     },
-    table::handle::SetUp,
+    table::handle::TableHandle,
 };
 
 mod cycle;
@@ -26,8 +26,8 @@ pub(super) mod undo;
 pub(super) mod user_limit;
 
 /// Everything that reads and writes rows, shared by all clones of a store.
-pub(crate) struct Writer {
-    pub(super) set_up: SetUp,
+pub(crate) struct Batches {
+    pub(super) table_handle: TableHandle,
     pub(super) load: Arc<Batch<Many<LoadRow>>>,
     pub(super) insert: Arc<Batch<Many<InsertRow>>>,
     pub(super) save: Arc<Batch<Many<SaveRow>>>,
@@ -40,20 +40,20 @@ pub(crate) struct Writer {
     pub(super) undoing: tokio::sync::Mutex<()>,
 }
 
-fn batch<E: Entry>(set_up: &SetUp, locked: &Arc<Locked>) -> Arc<Batch<Many<E>>> {
-    Batch::new(Many::new(set_up.clone(), Arc::clone(locked)))
+fn batch<E: Entry>(table_handle: &TableHandle, locked: &Arc<Locked>) -> Arc<Batch<Many<E>>> {
+    Batch::new(Many::new(table_handle.clone(), Arc::clone(locked)))
 }
 
-impl Writer {
-    pub(crate) fn new(set_up: SetUp) -> Arc<Self> {
+impl Batches {
+    pub(crate) fn new(table_handle: TableHandle) -> Arc<Self> {
         let locked = Arc::default();
         Arc::new(Self {
-            load: batch(&set_up, &locked),
-            insert: batch(&set_up, &locked),
-            save: batch(&set_up, &locked),
-            touch: batch(&set_up, &locked),
-            destroy: batch(&set_up, &locked),
-            set_up,
+            load: batch(&table_handle, &locked),
+            insert: batch(&table_handle, &locked),
+            save: batch(&table_handle, &locked),
+            touch: batch(&table_handle, &locked),
+            destroy: batch(&table_handle, &locked),
+            table_handle,
             locked,
             surplus: Mutex::default(),
             undoing: tokio::sync::Mutex::default(),
@@ -65,10 +65,10 @@ impl Writer {
     }
 }
 
-impl fmt::Debug for Writer {
+impl fmt::Debug for Batches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer")
-            .field("table", &self.set_up.name)
+        f.debug_struct("Batches")
+            .field("table", &self.table_handle.name)
             .finish_non_exhaustive()
     }
 }

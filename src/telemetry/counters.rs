@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::{
-    credentials::Presented,
+    credentials::RequestTokens,
     telemetry::{Meter, RejectedToken},
 };
 
@@ -58,7 +58,7 @@ impl Tally {
     }
 
     /// What needs no table to be told.
-    pub(crate) fn presented(&self, presented: &Presented, meter: &Meter) {
+    pub(crate) fn presented(&self, presented: &RequestTokens, meter: &Meter) {
         let (malformed, forged) = (presented.malformed, presented.forged);
         if malformed + forged > 0 {
             self.malformed.fetch_add(malformed, Relaxed);

@@ -96,32 +96,32 @@ fn describe() {
 }
 
 impl Meter {
-    fn tell(&self, act: impl FnOnce(&Instruments)) {
+    fn record(&self, act: impl FnOnce(&Instruments)) {
         self.0.with(Instruments::register, act);
     }
 
     pub(crate) fn looked_up(&self, lookup: Lookup) {
-        self.tell(|all| all.lookups[lookup as usize].increment(1));
+        self.record(|all| all.lookups[lookup as usize].increment(1));
     }
 
     pub(crate) fn rejected(&self, reason: RejectedToken, tokens: u64) {
-        self.tell(|all| all.rejected_tokens[reason as usize].increment(tokens));
+        self.record(|all| all.rejected_tokens[reason as usize].increment(tokens));
     }
 
     pub(crate) fn skipped_a_touch(&self) {
-        self.tell(|all| all.skipped_touches.increment(1));
+        self.record(|all| all.skipped_touches.increment(1));
     }
 
     pub(crate) fn lost_to_another_writer(&self) {
-        self.tell(|all| all.conflicts.increment(1));
+        self.record(|all| all.conflicts.increment(1));
     }
 
     pub(crate) fn replayed(&self, records: usize) {
-        self.tell(|all| all.replays.increment(records as u64));
+        self.record(|all| all.replays.increment(records as u64));
     }
 
     pub(crate) fn failed(&self, error: &Error) {
-        self.tell(|all| {
+        self.record(|all| {
             let mut failures = all.failures.iter();
             if let Some((_, counter)) = failures.find(|(kind, _)| *kind == error.kind()) {
                 counter.increment(1);
@@ -130,28 +130,28 @@ impl Meter {
     }
 
     pub(crate) fn session_began(&self) {
-        self.tell(|all| all.started.increment(1));
+        self.record(|all| all.started.increment(1));
     }
 
     pub(crate) fn session_got_a_new_id(&self) {
-        self.tell(|all| all.cycled.increment(1));
+        self.record(|all| all.cycled.increment(1));
     }
 
     pub(crate) fn user_signed_in(&self) {
-        self.tell(|all| all.logins.increment(1));
+        self.record(|all| all.logins.increment(1));
     }
 
     pub(crate) fn user_signed_out(&self) {
-        self.tell(|all| all.logouts.increment(1));
+        self.record(|all| all.logouts.increment(1));
     }
 
     pub(crate) fn sessions_ended(&self, how: End, sessions: u64) {
-        self.tell(|all| all.ended[how as usize].increment(sessions));
+        self.record(|all| all.ended[how as usize].increment(sessions));
     }
 
     /// For each row the time that it waited.
-    pub(crate) fn departed(&self, operation: Operation, waits: impl Iterator<Item = Duration>) {
-        self.tell(|all| {
+    pub(crate) fn dispatched(&self, operation: Operation, waits: impl Iterator<Item = Duration>) {
+        self.record(|all| {
             let queue_time = &all.queue_times[operation as usize];
             let rows = waits.map(|wait| queue_time.record(wait)).count();
             all.batch_sizes[operation as usize]
@@ -160,14 +160,14 @@ impl Meter {
     }
 
     pub(crate) fn waited_for_a_connection(&self, since: Stopwatch) {
-        self.tell(|all| all.wait_time.record(since.elapsed()));
+        self.record(|all| all.wait_time.record(since.elapsed()));
     }
 
     pub(super) fn ended(&self, operation: Operation, since: Stopwatch, error: Option<&Error>) {
         if !operation.is_measured() {
             return;
         }
-        self.tell(|all| match error {
+        self.record(|all| match error {
             None => all.durations[operation as usize].record(since.elapsed()),
             Some(error) => DURATION
                 .histogram(&[
@@ -179,10 +179,10 @@ impl Meter {
     }
 
     pub(crate) fn reaped(&self, rows: u64) {
-        self.tell(|all| all.reaped.increment(rows));
+        self.record(|all| all.reaped.increment(rows));
     }
 
     pub(crate) fn reaper_ran(&self, run: Run) {
-        self.tell(|all| all.runs[run as usize].increment(1));
+        self.record(|all| all.runs[run as usize].increment(1));
     }
 }

@@ -608,6 +608,7 @@ impl Play<'_> {
             }
         }
         self.model.is_crowded = false;
+        self.model.order_since(before.clock);
         let Some(mut expected) = found else {
             let (_, what) = first.expect("at least one order");
             return Err(("together", format!("no order explains it, such as: {what}")));

@@ -293,7 +293,7 @@ pub(crate) struct Model {
     /// What each jar holds for each layer's name.
     pub(crate) jars: Vec<Vec<Vec<Token>>>,
     pub(crate) requests: BTreeMap<u8, Request>,
-    clock: u64,
+    pub(crate) clock: u64,
     /// What requests are of that begin now.
     pub(crate) deployment: Deployment,
     /// When what is predicted happens.
@@ -1477,6 +1477,24 @@ impl Model {
             id: None,
         });
         RowNo(self.rows.len() - 1)
+    }
+
+    /// Orders the rows that were made since then by what the table says: of two logins
+    /// at once, the one that commits first may have begun last.
+    pub(crate) fn order_since(&mut self, clock: u64) {
+        let age = |row: &Row| row.times.and_then(|times| times.age);
+        let mut made: Vec<_> = (0..self.rows.len())
+            .filter(|at| self.rows[*at].created > clock && age(&self.rows[*at]).is_some())
+            .collect();
+        let mut places: Vec<_> = made.iter().map(|at| self.rows[*at].created).collect();
+        places.sort_unstable();
+        made.sort_by(|one, other| {
+            let ages = [*other, *one].map(|at| age(&self.rows[at]).unwrap_or_default());
+            ages[0].total_cmp(&ages[1])
+        });
+        for (at, created) in made.into_iter().zip(places) {
+            self.rows[at].created = created;
+        }
     }
 
     /// Whether a live session was ended.

@@ -402,23 +402,6 @@ async fn a_cross_site_logout_ends_nothing_and_is_a_403_if_the_layer_says_so() {
 }
 
 #[tokio::test]
-async fn a_cross_site_logout_ends_nothing_and_is_a_403_if_the_layer_says_so() {
-    let site = Site::new().await;
-    let mut visitor = site.browser();
-    visitor.get("/insert/a/1").await;
-    for (begins, expected) in [(true, 200), (false, 403)] {
-        let layer = site.layer().begin_on_cross_site_post(begins);
-        let page = app_with(layer, async |session: Session| session.logout());
-        let mut request = form_post(Some("null"), "cross-site");
-        *request.uri_mut() = "/page".parse().expect("a path");
-        let answer = Browser::new(&page).send(request).await;
-        assert_eq!(answer.status, expected);
-        assert!(answer.sets_no_cookie());
-    }
-    assert_eq!(visitor.get("/keys").await.body, "a");
-}
-
-#[tokio::test]
 async fn a_handler_that_only_looks_is_served_on_a_cross_site_post() {
     let site = Site::new().await;
     let layer = site

@@ -50,7 +50,7 @@ fn cookies(headers: &[&[u8]]) -> HeaderMap {
         .collect()
 }
 
-fn presented(koa: &Koa, headers: &[&[u8]]) -> Presented {
+fn presented(koa: &Koa, headers: &[&[u8]]) -> RequestTokens {
     let cookies = Cookies::of(&cookies(headers));
     koa.presented(&cookies, &CookieConfig::default())
 }

@@ -10,7 +10,7 @@ use crate::{
     id::RowId,
     row::Row,
     state::{Record, Saved, Touch},
-    store::{PgSessionStore, table::statements::Table},
+    store::{PgSessionStore, table::statements::Statements},
 };
 
 impl PgSessionStore {
@@ -185,7 +185,7 @@ impl PgSessionStore {
 }
 
 async fn find(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     digest: [u8; 32],
 ) -> Result<Option<RowId>, Error> {

@@ -12,7 +12,7 @@ use crate::{
         batch::parts::{self, Left},
         connection::sqlstate::spared,
         rows::destroy::destroy_unread,
-        table::{inspect::server, statements::Table, timestamp::written},
+        table::{inspect::server, statements::Statements, timestamp::written},
     },
     telemetry::events,
 };
@@ -112,7 +112,8 @@ impl PgSessionStore {
         let mut fruitless = 0;
         while let Some(more) = self.walk(beginning.now, ended).await? {
             if !more.left.ids.is_empty() {
-                let deadline = *deadline.get_or_insert_with(|| self.set_up().database.deadline());
+                let deadline =
+                    *deadline.get_or_insert_with(|| self.table_handle().executor.deadline());
                 more.left.wait(deadline).await?;
                 continue;
             }
@@ -121,7 +122,7 @@ impl PgSessionStore {
                 return Err(spared());
             }
         }
-        let deadline = deadline.unwrap_or_else(|| self.set_up().database.deadline());
+        let deadline = deadline.unwrap_or_else(|| self.table_handle().executor.deadline());
         while !undated.ids.is_empty() {
             let ids = undated.ids.clone();
             undated.wait(deadline).await?;
@@ -173,7 +174,7 @@ impl PgSessionStore {
     /// A row that is locked, or can't be deleted, must not keep the others alive:
     /// the statement is cut until that row is alone, and it is left for later.
     async fn end_rows(&self, ids: Vec<String>) -> Result<Ended, Error> {
-        let database = &self.set_up().database;
+        let database = &self.table_handle().executor;
         let mut patience = parts::patience_of(database.timeout);
         let mut all = Ended::default();
         let mut search = parts::Search::among(ids, database.deadline());
@@ -215,7 +216,10 @@ impl PgSessionStore {
     }
 }
 
-async fn beginning(table: Arc<Table>, connection: &mut PgConnection) -> Result<Beginning, Error> {
+async fn beginning(
+    table: Arc<Statements>,
+    connection: &mut PgConnection,
+) -> Result<Beginning, Error> {
     Ok(Beginning {
         now: server(&mut *connection).await?.now,
         undated: table
@@ -228,7 +232,7 @@ async fn beginning(table: Arc<Table>, connection: &mut PgConnection) -> Result<B
 }
 
 async fn ids(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     page: Page,
 ) -> Result<Vec<String>, Error> {
@@ -246,7 +250,7 @@ async fn ids(
 
 /// A forwarding is no session of its own.
 async fn end(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     ids: Vec<String>,
 ) -> Result<Ended, Error> {

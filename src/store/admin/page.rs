@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::{
     Error, ErrorKind, SessionId,
     id::RowId,
-    store::table::{statements::Table, timestamp::Instant},
+    store::table::{statements::Statements, timestamp::Instant},
 };
 
 /// The columns of `user_list.sql`.
@@ -143,7 +143,7 @@ impl Page {
 }
 
 pub(in crate::store) async fn list(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     user_id: String,
     page: Page,

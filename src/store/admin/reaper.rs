@@ -20,7 +20,7 @@ use crate::{
         Shared,
         batch::parts,
         connection::transaction::{despite_deadlocks, in_transaction},
-        table::statements::Table,
+        table::statements::Statements,
     },
     telemetry::{Operation, Run},
 };
@@ -367,7 +367,7 @@ impl Shared {
     ) -> Result<ReapedBatch, Error> {
         if skipped.ids.is_empty() {
             let oldest = Rows::Oldest(limit);
-            let timeout = self.writer.set_up.database.timeout;
+            let timeout = self.batches.table_handle.executor.timeout;
             match self.reap(oldest, parts::patience_of(timeout)).await {
                 Err(error) if error.blames_a_row() => {}
                 Err(error) => return Err(error),
@@ -385,7 +385,7 @@ impl Shared {
 
     /// Deletes a batch but for the rows that are locked, or can't be deleted.
     async fn delete_around(&self, limit: u32, skipped: &mut Skipped) -> Result<ReapedBatch, Error> {
-        let deadline = self.writer.set_up.database.deadline();
+        let deadline = self.batches.table_handle.executor.deadline();
         let ids = self.expired(limit, skipped.ids.clone()).await?;
         let is_last = ids.len() < limit as usize;
         let mut rows = 0;
@@ -405,7 +405,7 @@ impl Shared {
                 Ok(None) => break,
                 Err(error) if error.blames_a_row() => search.failed(ids, error),
                 Err(error) => {
-                    self.writer.set_up.database.meter.reaped(rows);
+                    self.batches.table_handle.executor.meter.reaped(rows);
                     return Err(error);
                 }
             }
@@ -422,8 +422,8 @@ impl Shared {
     }
 
     async fn expired(&self, limit: u32, skipped: Vec<String>) -> Result<Vec<String>, Error> {
-        let set_up = &self.writer.set_up;
-        let question = set_up.run(None, Operation::Reap, |table, connection| {
+        let table_handle = &self.batches.table_handle;
+        let question = table_handle.run(None, Operation::Reap, |table, connection| {
             Box::pin(async move {
                 let ids = table.reap_find.query_scalar().bind(i64::from(limit));
                 Ok(ids.bind(skipped).fetch_all(connection).await?)
@@ -438,8 +438,8 @@ impl Shared {
     }
 
     async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
-        let set_up = &self.writer.set_up;
-        let question = set_up.run(Some(patience), Operation::Reap, |table, connection| {
+        let table_handle = &self.batches.table_handle;
+        let question = table_handle.run(Some(patience), Operation::Reap, |table, connection| {
             Box::pin(reap(table, connection, rows))
         });
         question.await
@@ -453,7 +453,7 @@ enum Rows {
 }
 
 async fn reap(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     rows: Rows,
 ) -> Result<Option<u64>, Error> {

@@ -10,7 +10,7 @@ use crate::{
     row::Row,
     store::{
         PgSessionStore,
-        table::{name::TableName, statements::Table},
+        table::{name::TableName, statements::Statements},
     },
 };
 
@@ -49,7 +49,7 @@ impl Shift {
 
 impl PgSessionStore {
     pub(crate) fn table_name(&self) -> &TableName {
-        &self.set_up().name
+        &self.table_handle().name
     }
 
     pub(crate) async fn shift(&self, id: RowId, shift: Shift) -> Result<(), Error> {
@@ -61,7 +61,7 @@ impl PgSessionStore {
 }
 
 async fn move_times(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     id: RowId,
     shift: Shift,

@@ -29,7 +29,7 @@ use crate::{
             steps,
             user_limit::{self, Ended, NO_ROW, end_batch, end_others},
         },
-        table::{handle::Work, statements::Table, timestamp::Instant},
+        table::{handle::Work, statements::Statements, timestamp::Instant},
     },
     telemetry::events,
 };
@@ -214,7 +214,7 @@ impl UserSessions {
     }
 
     async fn successor(&self, row: RowId) -> Result<Option<RowId>, Error> {
-        let load = &self.store.shared.writer.load;
+        let load = &self.store.shared.batches.load;
         let row = load.submit(LoadRow(row)).answer().await?;
         Ok(row.and_then(|row| row.successor()))
     }
@@ -253,7 +253,7 @@ impl UserSessions {
             outcome => return outcome,
         }
         let mut left = self.end_around(this, ended).await?;
-        let deadline = self.store.set_up().database.deadline();
+        let deadline = self.store.table_handle().executor.deadline();
         while !left.ids.is_empty() {
             left.wait(deadline).await?;
             left = self.end_around(this, ended).await?;
@@ -263,7 +263,7 @@ impl UserSessions {
     }
 
     async fn end_batches(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
-        let patience = parts::patience_of(self.store.set_up().database.timeout);
+        let patience = parts::patience_of(self.store.table_handle().executor.timeout);
         loop {
             let batch = self.end_some(patience, this, Rows::Any).await?;
             *ended += batch.sessions;
@@ -278,7 +278,7 @@ impl UserSessions {
     async fn end_around(&self, this: Option<&RowId>, ended: &mut u64) -> Result<Left, Error> {
         let (mut left, mut seen) = (Left::default(), HashSet::new());
         loop {
-            let deadline = self.store.set_up().database.deadline();
+            let deadline = self.store.table_handle().executor.deadline();
             let ids = self.rows_beside(this, &seen).await?;
             if ids.is_empty() {
                 return Ok(left);
@@ -413,7 +413,7 @@ impl UserSessions {
     pub async fn destroy_all_in(&self, transaction: &mut PgConnection) -> Result<u64, Error> {
         let table = self.table().await?.for_others();
         let outcome = end_others(&table, transaction, &self.user_id, NO_ROW).await;
-        self.store.set_up().learn_from(outcome)
+        self.store.table_handle().note_changed_table(outcome)
     }
 
     /// Ends all sessions of the user but the one of this handle in your
@@ -466,14 +466,14 @@ impl UserSessions {
             let this = lock_own(&table, transaction, &self.user_id, this).await?;
             end_others(&table, transaction, &self.user_id, this.as_str()).await
         };
-        self.store.set_up().learn_from(ending.await)
+        self.store.table_handle().note_changed_table(ending.await)
     }
 
     /// # Errors
     ///
     /// If the table has no users.
-    async fn table(&self) -> Result<Arc<Table>, Error> {
-        let table = self.store.set_up().table().await?;
+    async fn table(&self) -> Result<Arc<Statements>, Error> {
+        let table = self.store.table_handle().table().await?;
         table.columns.check_users(&table.name)?;
         Ok(table)
     }
@@ -488,7 +488,9 @@ impl UserSessions {
 
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
+        question: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection, String) -> Work<'c, T>
+        + Send
+        + Sync,
     ) -> Result<T, Error> {
         self.store
             .ask(|table, connection| self.of_the_user(table, connection, &question))
@@ -497,7 +499,9 @@ impl UserSessions {
 
     async fn change<T: Send + 'static>(
         &self,
-        work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
+        work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection, String) -> Work<'c, T>
+        + Send
+        + Sync,
     ) -> Result<T, Error> {
         self.store
             .change(|table, connection| self.of_the_user(table, connection, &work))
@@ -507,7 +511,9 @@ impl UserSessions {
     async fn change_patiently<T: Send + 'static>(
         &self,
         patience: Duration,
-        work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T> + Send + Sync,
+        work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection, String) -> Work<'c, T>
+        + Send
+        + Sync,
     ) -> Result<T, Error> {
         self.store
             .change_patiently(patience, |table, connection| {
@@ -521,9 +527,9 @@ impl UserSessions {
     /// If the table has no users.
     fn of_the_user<'c, T: Send + 'static>(
         &self,
-        table: Arc<Table>,
+        table: Arc<Statements>,
         connection: &'c mut PgConnection,
-        work: impl FnOnce(Arc<Table>, &'c mut PgConnection, String) -> Work<'c, T>,
+        work: impl FnOnce(Arc<Statements>, &'c mut PgConnection, String) -> Work<'c, T>,
     ) -> Work<'c, T> {
         match table.columns.check_users(&table.name) {
             Ok(()) => work(table, connection, self.user_id.clone()),
@@ -533,7 +539,7 @@ impl UserSessions {
 }
 
 async fn count_others(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
@@ -558,7 +564,7 @@ enum Rows {
 }
 
 async fn end_some(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
@@ -576,7 +582,7 @@ async fn end_some(
 
 /// In one transaction, so that an attempt that is made again has ended nothing.
 async fn end_some_of_all(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     user_id: String,
     rows: Rows,
@@ -590,7 +596,7 @@ async fn end_some_of_all(
 /// This session is locked meanwhile, so that it gets no new id, under which it
 /// would be one of the others.
 async fn end_some_beside(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     user_id: String,
     this: RowId,
@@ -612,7 +618,7 @@ async fn end_some_beside(
 ///
 /// If it was ended, or is another user's.
 async fn lock_own(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     mut this: RowId,

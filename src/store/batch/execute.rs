@@ -21,12 +21,12 @@ use crate::{
     id::RowId,
     store::{
         batch::{
-            lone::{Locked, until_free},
             parts::{PARTS, PATIENCE, PATIENCE_IN_SEARCH},
             queue::{Callers, Statement},
+            until_free::{Locked, until_free},
         },
         sql::Sizes,
-        table::{handle::SetUp, statements::Table},
+        table::{handle::TableHandle, statements::Statements},
     },
     telemetry::{Call, Operation, Origin, Origins},
 };
@@ -56,7 +56,7 @@ pub(in crate::store) trait Entry: Clone + Send + Sync + 'static {
         self.id().as_str().len()
     }
 
-    fn statement(table: &Table) -> &Sizes;
+    fn statement(table: &Statements) -> &Sizes;
 
     /// Binds all after the ids.
     fn bind<'q>(query: Binding<'q>, entries: &'q [Self]) -> Binding<'q>
@@ -71,7 +71,7 @@ pub(in crate::store) trait Entry: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// When they are not what the statement says.
-    fn answer(&self, row: &PgRow, table: &Table) -> Result<Self::Answer, sqlx::Error>;
+    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Self::Answer, sqlx::Error>;
 
     /// Bytes of the document that it returned.
     fn size(_: &Self::Answer) -> usize {
@@ -112,7 +112,7 @@ fn bound<'q, E: Entry>(sizes: &Sizes, entries: &'q [E], ids: &'q [&str]) -> Bind
 /// The statement that serves entries of one kind.
 #[derive(Debug)]
 pub(in crate::store) struct Many<E> {
-    set_up: SetUp,
+    table_handle: TableHandle,
     locked: Arc<Locked>,
     sizes: Arc<Mutex<DocumentSizes>>,
     of: PhantomData<fn(E)>,
@@ -154,7 +154,7 @@ type Answers<E> = Vec<Result<Option<<E as Entry>::Answer>, Error>>;
 impl<E> Clone for Many<E> {
     fn clone(&self) -> Self {
         Self {
-            set_up: self.set_up.clone(),
+            table_handle: self.table_handle.clone(),
             locked: Arc::clone(&self.locked),
             sizes: Arc::clone(&self.sizes),
             of: PhantomData,
@@ -163,9 +163,9 @@ impl<E> Clone for Many<E> {
 }
 
 impl<E: Entry> Many<E> {
-    pub(in crate::store) fn new(set_up: SetUp, locked: Arc<Locked>) -> Self {
+    pub(in crate::store) fn new(table_handle: TableHandle, locked: Arc<Locked>) -> Self {
         Self {
-            set_up,
+            table_handle,
             locked,
             sizes: Arc::default(),
             of: PhantomData,
@@ -183,7 +183,7 @@ impl<E: Entry> Many<E> {
         patience: Duration,
         until: Option<Instant>,
     ) -> Result<Answers<E>, Error> {
-        let deadline = self.set_up.database.deadline();
+        let deadline = self.table_handle.executor.deadline();
         let deadline = until.map_or(deadline, |until| deadline.min(until));
         let mut is_lost = false;
         for _ in 1..MAX_ATTEMPTS {
@@ -198,7 +198,7 @@ impl<E: Entry> Many<E> {
                         && (E::SAFE_TO_REPEAT || !error.is_of_another_type()) => {}
                 Err(error) if is_to_repeat::<E>(&error) && !is_lost => {
                     is_lost = true;
-                    self.set_up.database.connections.forget();
+                    self.table_handle.executor.connections.evict_idle();
                 }
                 outcome => return outcome,
             }
@@ -217,11 +217,11 @@ impl<E: Entry> Many<E> {
         let call = Call {
             rows: part.len(),
             origins: Origins::Of(origins),
-            ..self.set_up.call(E::OPERATION)
+            ..self.table_handle.call(E::OPERATION)
         };
         // Who reads waits for no row.
         let patience = (!E::SAFE_TO_REPEAT).then_some(patience);
-        self.set_up
+        self.table_handle
             .serve(deadline, patience, call, |table, connection| {
                 Box::pin(ask(table, connection, part))
             })
@@ -295,12 +295,15 @@ impl<E: Entry> Many<E> {
     /// Tries one row that another transaction has locked, as long as its request
     /// waits.
     async fn wait_for_a_row(self, part: Part<E>, mut caller: Callers<Option<E::Answer>>) {
-        let connections = &self.set_up.database.connections;
         let key = part.entries()[0].id().as_str();
         let deadline = caller.deadline().unwrap_or_else(Instant::now);
-        let outcome = until_free(&self.locked, connections, key, deadline, |patience| {
-            self.send(&part, caller.origins(), patience, Some(deadline))
-        });
+        let outcome = until_free(
+            &self.table_handle,
+            &self.locked,
+            key,
+            deadline,
+            |patience| self.send(&part, caller.origins(), patience, Some(deadline)),
+        );
         let outcome = outcome.await;
         caller.answer(0, outcome.and_then(only));
     }
@@ -359,11 +362,14 @@ impl<E: Entry> Statement for Many<E> {
     }
 
     fn patience(&self) -> Duration {
-        self.set_up.database.timeout
+        self.table_handle.executor.timeout
     }
 
-    fn departs(&self, waits: impl Iterator<Item = Duration>) {
-        self.set_up.database.meter.departed(E::OPERATION, waits);
+    fn dispatches(&self, waits: impl Iterator<Item = Duration>) {
+        self.table_handle
+            .executor
+            .meter
+            .dispatched(E::OPERATION, waits);
     }
 }
 
@@ -429,7 +435,7 @@ impl<E: Entry> Part<E> {
 }
 
 async fn ask<E: Entry>(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     part: Part<E>,
 ) -> Result<Answers<E>, Error> {

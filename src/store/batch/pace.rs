@@ -30,7 +30,7 @@ pub(in crate::store) struct Pace {
 }
 
 impl Pace {
-    pub(in crate::store) fn learn(&mut self, took: Duration) {
+    pub(in crate::store) fn observe(&mut self, took: Duration) {
         let took = took.as_secs_f64();
         match took < self.quickest {
             true => self.quickest = took,
@@ -58,7 +58,7 @@ mod tests {
 
     fn at(took: Duration) -> Pace {
         let mut pace = Pace::default();
-        (0..1000).for_each(|_| pace.learn(took));
+        (0..1000).for_each(|_| pace.observe(took));
         pace
     }
 
@@ -106,8 +106,8 @@ mod tests {
     fn a_busy_processor_is_not_taken_for_a_slow_disk() {
         let mut pace = at(Duration::from_micros(300));
         for _ in 0..1000 {
-            pace.learn(Duration::from_millis(5));
-            pace.learn(Duration::from_micros(300));
+            pace.observe(Duration::from_millis(5));
+            pace.observe(Duration::from_micros(300));
         }
         assert!(!pace.allows(9, 10));
     }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_disk_that_becomes_slow_is_noticed() {
         let mut pace = at(Duration::from_micros(300));
-        (0..64).for_each(|_| pace.learn(Duration::from_millis(4)));
+        (0..64).for_each(|_| pace.observe(Duration::from_millis(4)));
         assert!(pace.allows(1, 4));
     }
 }

@@ -49,7 +49,7 @@ pub(crate) trait Statement: Send + Sync + 'static {
     fn patience(&self) -> Duration;
 
     /// Rows that waited so long are about to be sent.
-    fn departs(&self, waits: impl Iterator<Item = Duration>);
+    fn dispatches(&self, waits: impl Iterator<Item = Duration>);
 }
 
 /// Gathers what waits while earlier statements are in flight.
@@ -169,7 +169,7 @@ impl<S: Statement> Batch<S> {
         let (answer, receipt) = oneshot::channel();
         let origin = Origin::current();
         let room = self.statement.room();
-        let departs = {
+        let dispatches = {
             let mut queue = self.queue();
             queue.waiting.push_back(Waiting {
                 row,
@@ -178,9 +178,9 @@ impl<S: Statement> Batch<S> {
                 origin,
                 answer,
             });
-            queue.departs(room)
+            queue.dispatches(room)
         };
-        if departs {
+        if dispatches {
             self.open_lane();
         }
         Receipt::new(receipt, deadline)
@@ -224,13 +224,13 @@ impl<S: Statement> Lane<S> {
             }
             let waiting = self.take();
             if !waiting.is_empty() {
-                let departed = Instant::now();
-                let waits = waiting.iter().map(|row| departed - row.since);
-                self.batch.statement.departs(waits);
+                let dispatched = Instant::now();
+                let waits = waiting.iter().map(|row| dispatched - row.since);
+                self.batch.statement.dispatches(waits);
                 self.batch.send(waiting).await;
-                self.batch.queue().pace.learn(departed.elapsed());
+                self.batch.queue().pace.observe(dispatched.elapsed());
             }
-            self.arrive();
+            self.receive();
         }
     }
 
@@ -240,7 +240,7 @@ impl<S: Statement> Lane<S> {
             let mut queue = self.batch.queue();
             let waiting = queue.take(room);
             self.at = Stage::InFlight(waiting.len());
-            (waiting, queue.departs(room))
+            (waiting, queue.dispatches(room))
         };
         if another_departs {
             self.batch.open_lane();
@@ -248,11 +248,11 @@ impl<S: Statement> Lane<S> {
         waiting
     }
 
-    fn arrive(&mut self) {
+    fn receive(&mut self) {
         let room = self.batch.statement.room();
         let mut queue = self.batch.queue();
-        queue.land(self.at);
-        self.at = match queue.departs(room) {
+        queue.finish(self.at);
+        self.at = match queue.dispatches(room) {
             true => Stage::Departing,
             false => Stage::Left,
         };
@@ -265,7 +265,7 @@ impl<S: Statement> Drop for Lane<S> {
     fn drop(&mut self) {
         if self.at != Stage::Left {
             let mut queue = self.batch.queue();
-            queue.land(self.at);
+            queue.finish(self.at);
             queue.abandon();
         }
     }
@@ -288,7 +288,7 @@ impl<S: Statement> Batch<S> {
 
 impl<S: Statement> Queue<S> {
     /// Whether the caller is to open a lane, or to go on with its own.
-    fn departs(&mut self, room: usize) -> bool {
+    fn dispatches(&mut self, room: usize) -> bool {
         let is_time = self.next == Next::Gathering
             && !self.waiting.is_empty()
             && (self.rows_in_flight == 0 || self.rows_in_flight < room)
@@ -300,7 +300,7 @@ impl<S: Statement> Queue<S> {
     }
 
     fn take(&mut self, room: usize) -> Vec<Waiting<S>> {
-        self.let_go();
+        self.drop_expired();
         let left = room.saturating_sub(self.rows_in_flight);
         let most_rows = left.clamp(1, MAX_ROWS);
         let waiting = self.take_fitting(most_rows);
@@ -311,7 +311,7 @@ impl<S: Statement> Queue<S> {
         waiting
     }
 
-    fn land(&mut self, stage: Stage) {
+    fn finish(&mut self, stage: Stage) {
         match stage {
             Stage::Departing => self.next = Next::Gathering,
             Stage::InFlight(rows) => {
@@ -329,7 +329,7 @@ impl<S: Statement> Queue<S> {
     }
 
     /// Drops those whose time is up.
-    fn let_go(&mut self) {
+    fn drop_expired(&mut self) {
         let now = Instant::now();
         if self.waiting.iter().all(|row| row.deadline > now) {
             return;
@@ -442,7 +442,7 @@ mod tests {
             Duration::from_secs(60)
         }
 
-        fn departs(&self, waits: impl Iterator<Item = Duration>) {
+        fn dispatches(&self, waits: impl Iterator<Item = Duration>) {
             self.waits.lock().expect("no panic").extend(waits);
         }
     }
@@ -489,9 +489,9 @@ mod tests {
         let mut queue = batch.queue();
         queue.waiting.extend((0..100).map(|_| waiting(1)));
         assert_eq!(queue.take(40).len(), 40);
-        assert!(!queue.departs(40));
-        queue.land(Stage::InFlight(30));
-        assert!(queue.departs(40));
+        assert!(!queue.dispatches(40));
+        queue.finish(Stage::InFlight(30));
+        assert!(queue.dispatches(40));
         assert_eq!(queue.take(40).len(), 30);
         assert_eq!(queue.rows_in_flight, 40);
     }
@@ -501,7 +501,7 @@ mod tests {
     async fn the_task_that_sends_statements_is_small() {
         let pool = sqlx::PgPool::connect_lazy("postgres:///").expect("a URL");
         let store = crate::PgSessionStore::new(pool);
-        let lane = Lane::new(Arc::clone(&store.shared.writer.save));
+        let lane = Lane::new(Arc::clone(&store.shared.batches.save));
         let octets = size_of_val(&lane.drain());
         assert!(octets < 4096, "{octets} octets");
     }

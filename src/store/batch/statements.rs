@@ -12,7 +12,7 @@ use crate::{
         batch::execute::{Binding, Entry, column},
         sql::Sizes,
         table::{
-            statements::Table,
+            statements::Statements,
             timestamp::{self, Instant},
         },
     },
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(in crate::store) struct LoadRow(pub(in crate::store) RowId);
 
-fn written(row: &PgRow, table: &Table) -> Result<Written, sqlx::Error> {
+fn written(row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
     Ok(Written {
         now: table.clock.now(),
         expires: timestamp::written(row, 1)?.0,
@@ -95,7 +95,7 @@ impl Entry for LoadRow {
         &self.0
     }
 
-    fn statement(table: &Table) -> &Sizes {
+    fn statement(table: &Statements) -> &Sizes {
         &table.load
     }
 
@@ -107,7 +107,7 @@ impl Entry for LoadRow {
         query
     }
 
-    fn answer(&self, row: &PgRow, table: &Table) -> Result<Arc<Row>, sqlx::Error> {
+    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Arc<Row>, sqlx::Error> {
         let text: Option<&str> = row.try_get(1)?;
         let times = Times {
             expires: instant(row, 2)?,
@@ -115,7 +115,7 @@ impl Entry for LoadRow {
             now: instant(row, 4)?,
             seen: row.try_get::<Option<Instant>, _>(5)?.map(|at| at.0),
         };
-        table.clock.hear(times.now);
+        table.clock.observe(times.now);
         let user: Option<&str> = row.try_get(6)?;
         let id = self.0.clone();
         let row = Row::new(id, text.map(Arc::from), times, table.layout);
@@ -145,7 +145,7 @@ impl Entry for InsertRow {
         self.text.len()
     }
 
-    fn statement(table: &Table) -> &Sizes {
+    fn statement(table: &Statements) -> &Sizes {
         &table.insert
     }
 
@@ -163,7 +163,7 @@ impl Entry for InsertRow {
             .bind(self.extent.until)
     }
 
-    fn answer(&self, row: &PgRow, table: &Table) -> Result<Written, sqlx::Error> {
+    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
         written(row, table)
     }
 }
@@ -181,7 +181,7 @@ impl Entry for SaveRow {
         self.text.len()
     }
 
-    fn statement(table: &Table) -> &Sizes {
+    fn statement(table: &Statements) -> &Sizes {
         &table.save
     }
 
@@ -201,7 +201,7 @@ impl Entry for SaveRow {
             .bind(self.until())
     }
 
-    fn answer(&self, row: &PgRow, table: &Table) -> Result<Written, sqlx::Error> {
+    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
         written(row, table)
     }
 }
@@ -215,7 +215,7 @@ impl Entry for TouchRow {
         &self.id
     }
 
-    fn statement(table: &Table) -> &Sizes {
+    fn statement(table: &Statements) -> &Sizes {
         &table.touch
     }
 
@@ -233,7 +233,7 @@ impl Entry for TouchRow {
             .bind(self.extent.until)
     }
 
-    fn answer(&self, row: &PgRow, table: &Table) -> Result<Written, sqlx::Error> {
+    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
         written(row, table)
     }
 }
@@ -247,7 +247,7 @@ impl Entry for DestroyRow {
         &self.id
     }
 
-    fn statement(table: &Table) -> &Sizes {
+    fn statement(table: &Statements) -> &Sizes {
         &table.destroy
     }
 
@@ -261,7 +261,7 @@ impl Entry for DestroyRow {
         query.bind(self.even_forwarding)
     }
 
-    fn answer(&self, row: &PgRow, table: &Table) -> Result<Destroyed, sqlx::Error> {
+    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Destroyed, sqlx::Error> {
         Ok(Destroyed {
             was_alive: timestamp::written(row, 1)?.0 > table.clock.now(),
             text: row.try_get(2)?,

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::store::connection::{
     connecting::{explained, fault},
-    pooler::{Comparisons, Peer},
+    peer::{Comparisons, Peer},
     primary::Primary,
     probe::{Backend, Probe, ask, probe},
     round_trip::RoundTrip,
@@ -47,7 +47,7 @@ const PING: Duration = Duration::from_secs(1);
 type Acquired = Result<(PoolConnection<Postgres>, Backend), sqlx::Error>;
 
 /// The pool, and what is known of the server behind it.
-pub(in crate::store) struct Way {
+pub(in crate::store) struct ConnectionSource {
     pub(in crate::store) pool: PgPool,
     /// Where the pool is ours and has several servers to choose from.
     pub(in crate::store) primary: Option<Arc<Primary>>,
@@ -104,7 +104,7 @@ impl Own {
     }
 }
 
-impl Way {
+impl ConnectionSource {
     pub(in crate::store) fn new(
         pool: PgPool,
         primary: Option<Arc<Primary>>,
@@ -152,7 +152,7 @@ impl Way {
             match attempt {
                 Attempt::Ended(Err(error)) if may_pass(&error) => {
                     tracing::debug!(%error, "connecting failed, and is tried again");
-                    self.doubt();
+                    self.suspect_failover();
                     tokio::select! {
                         () = sleep(pause) => {}
                         () = moved(moves.as_mut()) => {}
@@ -168,13 +168,13 @@ impl Way {
 
     /// Where others have all connections, the place in the queue is kept.
     async fn attempt(&self, patience: Duration) -> Attempt {
-        let mut acquired = pin!(self.lend());
+        let mut acquired = pin!(self.acquire_once());
         let began = Instant::now();
         loop {
             if let Ok(acquired) = timeout(TO_ANSWER, &mut acquired).await {
                 return Attempt::Ended(acquired);
             }
-            self.doubt();
+            self.suspect_failover();
             if began.elapsed() >= patience && !self.is_exhausted() {
                 return Attempt::Hangs;
             }
@@ -186,7 +186,7 @@ impl Way {
     /// # Errors
     ///
     /// Those of the pool, and of asking the connection.
-    pub(in crate::store) async fn lend(&self) -> Acquired {
+    pub(in crate::store) async fn acquire_once(&self) -> Acquired {
         loop {
             let acquired = self.pool.acquire().await;
             let mut connection =
@@ -194,7 +194,7 @@ impl Way {
             let asked = Instant::now();
             match self.probe(&mut connection).await? {
                 Some(probe) if !probe.is_in_a_transaction => {
-                    self.round_trip.learn(asked.elapsed());
+                    self.round_trip.observe(asked.elapsed());
                     return Ok((connection, probe.backend));
                 }
                 _ => {}
@@ -242,7 +242,7 @@ impl Way {
     }
 
     /// Where there are several servers, another one may take the writes by now.
-    pub(in crate::store) fn doubt(&self) {
+    pub(in crate::store) fn suspect_failover(&self) {
         if let Some(primary) = &self.primary {
             primary.seek();
         }
@@ -300,7 +300,7 @@ mod tests {
 
     fn patience_where_answers_take(took: Duration) -> [Duration; 2] {
         let round_trip = RoundTrip::default();
-        round_trip.learn(took);
+        round_trip.observe(took);
         [
             patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, &round_trip),
             patience(TO_CONNECT, ROUND_TRIPS_TO_CONNECT, &round_trip),

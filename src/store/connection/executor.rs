@@ -9,7 +9,7 @@ use crate::{
     error::{OutOfTime, out_of_time},
     store::{
         connection::{
-            pool::{Connections, Loan, Purpose},
+            pool::{Connections, HeldConnection, Purpose},
             probe::Backend,
             sqlstate::held_up,
             transaction::{Isolation, READ_COMMITTED},
@@ -21,7 +21,7 @@ use crate::{
 
 /// The pool, and how long one piece of work with it may take.
 #[derive(Clone, Debug)]
-pub(crate) struct Database {
+pub(crate) struct Executor {
     pub(crate) connections: Connections,
     pub(crate) timeout: Duration,
     pub(in crate::store) pooling: Pooling,
@@ -30,7 +30,7 @@ pub(crate) struct Database {
     pub(crate) meter: Arc<Meter>,
 }
 
-impl Database {
+impl Executor {
     /// Lends a connection of the pool to `work`, which is no request's; both
     /// waits share one deadline. With a patience, the statement is ended when it
     /// waits longer than that for a row which another transaction has locked.
@@ -115,7 +115,7 @@ impl Database {
             .await
     }
 
-    /// If the future is dropped, the server is to end the statement, see [`Loan`].
+    /// If the future is dropped, the server is to end the statement, see [`HeldConnection`].
     async fn with_connection<T>(
         &self,
         purpose: Purpose,
@@ -129,21 +129,21 @@ impl Database {
         if purpose != Purpose::Own {
             self.meter.waited_for_a_connection(since);
         }
-        let mut loan = acquired.map_err(|_| self.no_connection())??;
+        let mut held = acquired.map_err(|_| self.no_connection())??;
         let running = self.begin(&call);
         let limits = Limits {
             patience,
             ..Limits::until(deadline)
         };
-        let backend = loan.backend();
-        let work = running.around(self.carry_out(loan.connection(), limits, work));
+        let backend = held.backend();
+        let work = running.around(self.carry_out(held.connection(), limits, work));
         let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
         let outcome = held_up_by_a_lock(patience, outcome);
         let error = outcome.as_ref().err();
-        self.end(loan, purpose, deadline, error, watch).await;
+        self.end(held, purpose, deadline, error, watch).await;
         if outcome.as_ref().is_err_and(Error::is_unavailable) {
-            self.connections.doubt();
+            self.connections.suspect_failover();
         }
         outcome
     }
@@ -151,7 +151,7 @@ impl Database {
     /// Keeps, releases or closes the connection after its statement.
     async fn end(
         &self,
-        mut loan: Loan,
+        mut held: HeldConnection,
         purpose: Purpose,
         deadline: Instant,
         error: Option<&Error>,
@@ -160,30 +160,30 @@ impl Database {
         let may_be_kept = purpose != Purpose::Own;
         match error {
             Some(error) if error.is_out_of_time() => {
-                drop(loan);
-                self.connections.forget();
+                drop(held);
+                self.connections.evict_idle();
             }
             Some(error) if error.spoils_the_connection() => {
                 match error.is_of_the_server() {
-                    true => loan.close(),
-                    false => loan.lose(),
+                    true => held.close(),
+                    false => held.lose(),
                 }
-                self.connections.forget();
+                self.connections.evict_idle();
             }
             // It may be told to cancel what comes next on it.
-            _ if watch == Watch::GoesOn => loan.close(),
-            None if may_be_kept => loan.keep(),
+            _ if watch == Watch::GoesOn => held.close(),
+            None if may_be_kept => held.keep(),
             // The server has answered, and the next part of it is about to come.
             Some(error) if error.is_held_up() && may_be_kept && !self.needs_a_transaction() => {
-                loan.keep();
+                held.keep();
             }
             Some(error) if error.is_of_an_old_plan() => {
-                let clearing = loan.connection().clear_cached_statements();
+                let clearing = held.connection().clear_cached_statements();
                 drop(timeout_at(deadline, clearing).await);
-                loan.release();
+                held.release();
                 self.connections.clear_statements().await;
             }
-            _ => loan.release(),
+            _ => held.release(),
         }
     }
 

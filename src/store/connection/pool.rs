@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use crate::store::connection::{
-    acquire::{Own, Way, give_back},
-    ending::{Endings, Verdict, Watched},
-    pooler::{Comparisons, Peer},
+    acquire::{ConnectionSource, Own, give_back},
+    cancellations::{Cancellations, Verdict, Watched},
+    peer::{Comparisons, Peer},
     primary::Primary,
     probe::{Backend, probe},
 };
@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Connections(Arc<Shared>);
 
 struct Shared {
-    way: Way,
+    source: ConnectionSource,
     limit: NonZeroU32,
     permits: Arc<Semaphore>,
     /// Of five or more one less, so that changes that all wait for something
@@ -57,18 +57,18 @@ struct Shared {
     managing: Arc<Semaphore>,
     /// For its queries there. Separate, so that changes can't block them.
     asking: Arc<Semaphore>,
-    endings: Arc<Endings>,
+    cancellations: Arc<Cancellations>,
     kept: Mutex<Kept>,
 }
 
 /// Connections between two statements, the last used last.
 #[derive(Default)]
 struct Kept {
-    connections: Vec<Borrowed>,
+    connections: Vec<IdleConnection>,
     janitor: Janitor,
 }
 
-struct Borrowed {
+struct IdleConnection {
     connection: PoolConnection<Postgres>,
     backend: Backend,
     since: Instant,
@@ -109,47 +109,53 @@ impl Connections {
     /// the rest whatever the sessions do.
     pub(in crate::store) fn most_of(pool: PgPool) -> Self {
         let limit = most_of(&pool);
-        Self::build(Way::new(pool, None, None), limit)
+        Self::build(ConnectionSource::new(pool, None, None), limit)
     }
 
     /// As [`most_of`](Self::most_of), where the pool is the store's own.
     pub(in crate::store) fn own(pool: PgPool, timeout: Duration) -> Self {
         let limit = most_of(&pool);
-        Self::build(Way::new(pool, None, Some(Own::new(timeout))), limit)
+        Self::build(
+            ConnectionSource::new(pool, None, Some(Own::new(timeout))),
+            limit,
+        )
     }
 
     pub(in crate::store) fn to(primary: Arc<Primary>, timeout: Duration) -> Self {
         let pool = primary.pool().clone();
         let limit = most_of(&pool);
         let own = Own::new(timeout);
-        Self::build(Way::new(pool, Some(primary), Some(own)), limit)
+        Self::build(ConnectionSource::new(pool, Some(primary), Some(own)), limit)
     }
 
     /// The server is to leave statements this long.
     pub(in crate::store) fn last(&self, timeout: Duration) {
-        if let Some(own) = &self.0.way.own
+        if let Some(own) = &self.0.source.own
             && own.lasts(timeout)
             && Handle::try_current().is_ok()
         {
             // What is kept has the limits of before.
-            self.forget();
+            self.evict_idle();
         }
     }
 
     /// As many of the same pool, at the most.
     pub(in crate::store) fn limited_to(&self, limit: NonZeroU32) -> Self {
-        let Way {
+        let ConnectionSource {
             pool, primary, own, ..
-        } = &self.0.way;
+        } = &self.0.source;
         let limit = limit.min(of_pool(pool));
-        Self::build(Way::new(pool.clone(), primary.clone(), own.clone()), limit)
+        Self::build(
+            ConnectionSource::new(pool.clone(), primary.clone(), own.clone()),
+            limit,
+        )
     }
 
-    fn build(way: Way, limit: NonZeroU32) -> Self {
+    fn build(source: ConnectionSource, limit: NonZeroU32) -> Self {
         let all = limit.get() as usize;
         Self(Arc::new(Shared {
-            endings: Endings::new(way.pool.clone()),
-            way,
+            cancellations: Cancellations::new(source.pool.clone()),
+            source,
             limit,
             permits: Arc::new(Semaphore::new(all)),
             writing: Arc::new(Semaphore::new(writing_of(all))),
@@ -161,12 +167,12 @@ impl Connections {
     }
 
     pub(in crate::store) fn pool(&self) -> &PgPool {
-        &self.0.way.pool
+        &self.0.source.pool
     }
 
     /// What the connections were found to lead to.
     pub(in crate::store) fn comparisons(&self) -> MutexGuard<'_, Comparisons> {
-        self.0.way.comparisons()
+        self.0.source.comparisons()
     }
 
     pub(in crate::store) fn limit(&self) -> NonZeroU32 {
@@ -180,7 +186,10 @@ impl Connections {
     ///
     /// Those of the pool, and of asking the connection. Requests wait while the
     /// server can't be reached.
-    pub(in crate::store) async fn acquire(&self, purpose: Purpose) -> Result<Loan, sqlx::Error> {
+    pub(in crate::store) async fn acquire(
+        &self,
+        purpose: Purpose,
+    ) -> Result<HeldConnection, sqlx::Error> {
         let places = self.0.places(purpose).await?;
         // Others ask too rarely for one that may have died meanwhile.
         let kept = match purpose {
@@ -192,7 +201,7 @@ impl Connections {
             // Boxed, so that not every statement carries room for it.
             None => Box::pin(self.0.acquire(purpose)).await?,
         };
-        Ok(Loan(Some(Ending {
+        Ok(HeldConnection(Some(Held {
             connection: Some(connection),
             backend,
             since,
@@ -214,15 +223,15 @@ impl Connections {
 
     /// Ends the statement of this backend as soon as it waits for a locked row.
     pub(in crate::store) fn watch(&self, backend: Backend) -> Option<Watched> {
-        let is_direct = self.0.way.is_direct();
-        is_direct.then(|| self.0.endings.watch(backend))
+        let is_direct = self.0.source.is_direct();
+        is_direct.then(|| self.0.cancellations.watch(backend))
     }
 
     /// Whether nothing could end a statement in time but the server itself.
     pub(in crate::store) fn can_cancel_nothing(&self) -> bool {
-        match self.0.way.comparisons().peer() {
+        match self.0.source.comparisons().peer() {
             Peer::Unknown => true,
-            Peer::Server => self.0.endings.had_no_connection(),
+            Peer::Server => self.0.cancellations.had_no_connection(),
             Peer::Pooler => false,
         }
     }
@@ -230,7 +239,7 @@ impl Connections {
     /// Whether others have all connections of the pool.
     pub(in crate::store) fn are_exhausted(&self) -> bool {
         let free = self.0.permits.available_permits();
-        free > 0 && self.0.way.is_exhausted()
+        free > 0 && self.0.source.is_exhausted()
     }
 
     /// Makes all connections that are not in use prepare their statements anew.
@@ -238,7 +247,7 @@ impl Connections {
         let mut idle = Vec::new();
         let kept = std::mem::take(&mut self.0.kept().connections);
         idle.extend(kept.into_iter().map(|kept| kept.connection));
-        while let Some(connection) = self.0.way.pool.try_acquire() {
+        while let Some(connection) = self.0.source.pool.try_acquire() {
             idle.push(connection);
         }
         for mut connection in idle {
@@ -250,13 +259,13 @@ impl Connections {
     }
 
     /// The server that it has asked may not take the writes any more.
-    pub(in crate::store) fn doubt(&self) {
-        self.0.way.doubt();
+    pub(in crate::store) fn suspect_failover(&self) {
+        self.0.source.suspect_failover();
     }
 
     /// Gives back all that is kept: what happened to one may have happened to
     /// the others.
-    pub(in crate::store) fn forget(&self) {
+    pub(in crate::store) fn evict_idle(&self) {
         self.0.give_back(|_| true);
     }
 }
@@ -274,19 +283,19 @@ fn of_pool(pool: &PgPool) -> NonZeroU32 {
     NonZeroU32::new(pool.options().get_max_connections()).unwrap_or(NonZeroU32::MIN)
 }
 
-/// A connection on loan. Its future may be dropped at any moment, and only after
+/// A connection in use. Its future may be dropped at any moment, and only after
 /// the end of its statement it goes back to the pool: sqlx forgets a `BEGIN` whose
 /// answer nobody waited for, and the next user of the connection would run inside of
 /// that transaction.
 ///
 /// When it is dropped, the server is to end its statement, and until it has, the
 /// connection keeps its place.
-pub(in crate::store) struct Loan(Option<Ending>);
+pub(in crate::store) struct HeldConnection(Option<Held>);
 
-impl Loan {
+impl HeldConnection {
     pub(in crate::store) fn connection(&mut self) -> &mut PgConnection {
-        let lent = self.0.as_mut();
-        lent.and_then(|lent| lent.connection.as_deref_mut())
+        let held = self.0.as_mut();
+        held.and_then(|held| held.connection.as_deref_mut())
             .expect("taken at the end only")
     }
 
@@ -298,20 +307,20 @@ impl Loan {
     /// that would leave the application, or another store, without a
     /// connection.
     pub(in crate::store) fn keep(mut self) {
-        let Some(mut lent) = self.0.take() else {
+        let Some(mut held) = self.0.take() else {
             return;
         };
-        let Some(connection) = lent.connection.take() else {
+        let Some(connection) = held.connection.take() else {
             return;
         };
-        let pool = &lent.shared.way.pool;
+        let pool = &held.shared.source.pool;
         let last_used = Instant::now();
-        let is_young = last_used - lent.since < LONGEST;
-        if lent.shared.spares_one() && is_young && !pool.is_closed() {
-            lent.shared.keep(Borrowed {
+        let is_young = last_used - held.since < LONGEST;
+        if held.shared.spares_one() && is_young && !pool.is_closed() {
+            held.shared.keep(IdleConnection {
                 connection,
-                backend: lent.backend,
-                since: lent.since,
+                backend: held.backend,
+                since: held.since,
                 last_used,
             });
         } else {
@@ -320,7 +329,7 @@ impl Loan {
     }
 
     pub(in crate::store) fn release(mut self) {
-        let connection = self.0.take().and_then(|mut lent| lent.connection.take());
+        let connection = self.0.take().and_then(|mut held| held.connection.take());
         if let Some(connection) = connection {
             tokio::spawn(give_back(connection));
         }
@@ -333,15 +342,15 @@ impl Loan {
 
     /// The connection is lost; its statement may go on without it.
     pub(in crate::store) fn lose(mut self) {
-        if let Some(lent) = self.0.take()
-            && lent.shared.way.is_direct()
+        if let Some(held) = self.0.take()
+            && held.shared.source.is_direct()
         {
-            lent.shared.endings.lose(lent.backend);
+            held.shared.cancellations.lose(held.backend);
         }
     }
 }
 
-impl Drop for Loan {
+impl Drop for HeldConnection {
     fn drop(&mut self) {
         if let (Some(ending), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(ending.go());
@@ -352,7 +361,7 @@ impl Drop for Loan {
 /// A connection whose statement nobody waits for any more, and the task that
 /// waits for the end of that. The connection is of use again when the server
 /// has answered; dropped without that, it is closed.
-struct Ending {
+struct Held {
     connection: Option<PoolConnection<Postgres>>,
     backend: Backend,
     since: Instant,
@@ -360,7 +369,7 @@ struct Ending {
     _places: Places,
 }
 
-impl Drop for Ending {
+impl Drop for Held {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             drop(connection.detach());
@@ -388,17 +397,17 @@ impl End {
     }
 }
 
-impl Ending {
+impl Held {
     async fn go(mut self) {
-        let closed = self.shared.way.pool.close_event();
+        let closed = self.shared.source.pool.close_event();
         let end = tokio::select! {
             () = closed => End::Unknown,
             end = self.end() => end,
         };
         match end {
             End::Answered => self.put_in_order().await,
-            End::Lost if self.shared.way.is_direct() => {
-                self.shared.endings.lose(self.backend);
+            End::Lost if self.shared.source.is_direct() => {
+                self.shared.cancellations.lose(self.backend);
             }
             End::Lost | End::Unknown => {}
         }
@@ -409,13 +418,13 @@ impl Ending {
             return End::Unknown;
         };
         if let Ok(end) = timeout(GRACE, answered(connection)).await {
-            return end.of_use_if(!self.shared.endings.is_unsettled(self.backend));
+            return end.of_use_if(!self.shared.cancellations.is_unsettled(self.backend));
         }
-        if !self.shared.way.is_direct() {
+        if !self.shared.source.is_direct() {
             let end = timeout(LONGEST_UNKNOWN, answered(connection)).await;
             return end.unwrap_or(End::Unknown);
         }
-        let given_up = self.shared.endings.give_up(self.backend);
+        let given_up = self.shared.cancellations.give_up(self.backend);
         let end = tokio::select! {
             end = answered(connection) => end,
             verdict = given_up.settled() => match verdict {
@@ -424,7 +433,7 @@ impl Ending {
             },
         };
         let is_closed = given_up.close().await.is_ok();
-        let is_unsettled = self.shared.endings.is_unsettled(self.backend);
+        let is_unsettled = self.shared.cancellations.is_unsettled(self.backend);
         end.of_use_if(is_closed && !is_unsettled)
     }
 
@@ -459,8 +468,8 @@ impl Shared {
         purpose: Purpose,
     ) -> Result<(PoolConnection<Postgres>, Backend, Instant), sqlx::Error> {
         let (connection, backend) = match purpose {
-            Purpose::Own => self.way.lend().await?,
-            _ => self.way.acquire().await?,
+            Purpose::Own => self.source.acquire_once().await?,
+            _ => self.source.acquire().await?,
         };
         Ok((connection, backend, Instant::now()))
     }
@@ -496,24 +505,24 @@ impl Shared {
     /// Whether the pool can lend another one while all that are lent now are
     /// kept.
     fn spares_one(&self) -> bool {
-        let pool = &self.way.pool;
+        let pool = &self.source.pool;
         let all = of_pool(pool);
         let lent = (pool.size() as usize).saturating_sub(pool.num_idle());
         self.limit < all && lent < all.get() as usize
     }
 
-    fn take_kept(&self) -> Option<Borrowed> {
-        if self.way.pool.is_closed() {
+    fn take_kept(&self) -> Option<IdleConnection> {
+        if self.source.pool.is_closed() {
             return None;
         }
         let kept = self.kept().connections.pop()?;
-        match &self.way.primary {
+        match &self.source.primary {
             Some(primary) if !primary.was_known(kept.since) => None,
             _ => Some(kept),
         }
     }
 
-    fn keep(self: &Arc<Self>, borrowed: Borrowed) {
+    fn keep(self: &Arc<Self>, borrowed: IdleConnection) {
         let mut kept = self.kept();
         kept.connections.push(borrowed);
         if kept.janitor == Janitor::Off {
@@ -542,7 +551,7 @@ struct Round(Arc<Shared>);
 
 impl Round {
     async fn go(self) {
-        let closed = self.0.way.pool.close_event();
+        let closed = self.0.source.pool.close_event();
         tokio::select! {
             () = closed => {}
             () = self.until_nothing_is_kept() => {}

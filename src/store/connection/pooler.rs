@@ -1,17 +1,19 @@
 //! Whether a pooler stands before Postgres that the statements are not written
 //! for.
 
-use std::time::Duration;
-
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::{
     Error, ErrorKind,
     store::{
-        connection::{encryption::warn_where_there_is_none, executor::Database},
+        connection::{
+            encryption::warn_where_there_is_none,
+            executor::Executor,
+            peer::{PATIENCE, Peer},
+        },
         sql::Pooling,
     },
 };
@@ -20,91 +22,10 @@ use crate::{
 /// of them is asked twice in a row, so that a pooler that lends the server's
 /// connections in turn shows at the first round, whatever their number.
 const ROUNDS: usize = 7;
-/// A pooler that lends its only connection for a session lets the second one
-/// wait until the first has left.
-pub(in crate::store) const PATIENCE: Duration = Duration::from_secs(4);
-/// Between a failed comparison and the next one. It doubles each time, because the
-/// role may not be allowed another connection at all.
-const PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What sqlx calls the statements that it prepares.
 const NAMES_OF_SQLX: &str = "sqlx_s_";
 
-/// What the connections lead to, by comparing two of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(in crate::store) enum Peer {
-    /// No comparison has succeeded, so it can be a pooler. Each statement is sent
-    /// unnamed and in a transaction, which sets limits of its own. None is canceled by
-    /// its process id.
-    #[default]
-    Unknown,
-    /// A process of the server that stays the same.
-    Server,
-    /// A pooler that keeps track of prepared statements.
-    Pooler,
-}
-
-/// The result of the comparisons, and when the next one is due. They are repeated
-/// until one succeeds, because the first one may have met a busy server.
-#[derive(Debug)]
-pub(in crate::store) struct Comparisons {
-    peer: Peer,
-    pause: Duration,
-    /// `None` before the first comparison.
-    next: Option<Instant>,
-    /// Whether the failure was logged.
-    is_logged: bool,
-}
-
-impl Default for Comparisons {
-    fn default() -> Self {
-        Self {
-            peer: Peer::default(),
-            pause: PAUSE,
-            next: None,
-            is_logged: false,
-        }
-    }
-}
-
-impl Comparisons {
-    pub(in crate::store) fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    fn found(&mut self, peer: Peer) {
-        self.peer = peer;
-    }
-
-    fn failed(&mut self) {
-        self.next = Some(Instant::now() + self.pause);
-        self.pause = LONGEST_PAUSE.min(2 * self.pause);
-    }
-
-    /// Whether the caller is to compare now. Returns `false` to all others until that
-    /// comparison can have ended.
-    pub(in crate::store) fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let is_due = self.peer == Peer::Unknown && self.next.is_some_and(|next| next <= now);
-        if is_due {
-            self.next = Some(now + PATIENCE + self.pause);
-        }
-        is_due
-    }
-
-    /// Logs once that no comparison has succeeded.
-    pub(in crate::store) fn log(&mut self) {
-        if self.peer == Peer::Unknown && !self.is_logged {
-            self.is_logged = true;
-            tracing::warn!(
-                "the check for a connection pooler failed; it needs two connections beside the \
-                 pool. Until it succeeds, each statement runs in a transaction"
-            );
-        }
-    }
-}
-
-impl Database {
+impl Executor {
     /// What stands between, as it was told of or is noticed. If the comparison fails,
     /// it may be a pooler.
     ///
@@ -113,7 +34,7 @@ impl Database {
     /// Where it is certain that a pooler gives the server's connections to
     /// others between two statements, and neither looks after the prepared ones
     /// nor was told of.
-    pub(in crate::store) async fn noticed_pooling(&self) -> Result<Pooling, Error> {
+    pub(in crate::store) async fn detect_pooling(&self) -> Result<Pooling, Error> {
         let options = self.pool().connect_options();
         let warned = warn_where_there_is_none(&options);
         tokio::join!(self.pooling_before(&options), warned).0

@@ -15,7 +15,7 @@ const FORGETTING: u64 = 8;
 pub(in crate::store) struct RoundTrip(AtomicU64);
 
 impl RoundTrip {
-    pub(in crate::store) fn learn(&self, took: Duration) {
+    pub(in crate::store) fn observe(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let learnt = |before: u64| Some(took.max(before - before.div_ceil(FORGETTING)));
         // The closure always has an answer.
@@ -34,7 +34,7 @@ mod tests {
     fn after(answers: impl IntoIterator<Item = u64>) -> Duration {
         let round_trip = RoundTrip::default();
         for millis in answers {
-            round_trip.learn(Duration::from_millis(millis));
+            round_trip.observe(Duration::from_millis(millis));
         }
         round_trip.of_late()
     }

@@ -17,18 +17,18 @@ use crate::{
     state::{Source, changes::Changes},
     store::{
         batch::{
-            lone::{manage_until_free, serve_until_free},
             statements::LoadRow,
+            until_free::{manage_until_free, serve_until_free},
         },
         connection::transaction::{begin as begin_transaction, despite_deadlocks, in_transaction},
         rows::{
-            Writer,
+            Batches,
             orders::NewIdOrder,
             steps::{delete, insert, lock_with_device, of_row},
             undo::{Commit, Made, Undelivered},
             user_limit::{self, Ended, NO_ROW, end_batch},
         },
-        table::{statements::Table, timestamp::Instant},
+        table::{statements::Statements, timestamp::Instant},
     },
     telemetry::{Operation, events},
 };
@@ -63,14 +63,14 @@ struct Ends {
 }
 
 /// What an attempt did.
-enum Reissued {
+enum Cycled {
     Committed(Row, Ends),
     /// Nothing: the login is to end more sessions than one transaction should.
     TooManyOthers,
 }
 
-impl Writer {
-    pub(in crate::store) async fn reissue_row(self: &Arc<Self>, order: NewIdOrder) {
+impl Batches {
+    pub(in crate::store) async fn cycle_row(self: &Arc<Self>, order: NewIdOrder) {
         let plan = Arc::new(Plan {
             source: order.write.source,
             new_id: order.new_id,
@@ -79,11 +79,11 @@ impl Writer {
             login: order.write.login,
             seen: order.write.seen,
             may_begin_separately: order.write.may_begin_separately,
-            limit: self.set_up.limit,
+            limit: self.table_handle.limit,
             deadline: order.deadline,
             commit: Arc::default(),
         });
-        let outcome = self.reissue_until_settled(&plan).await;
+        let outcome = self.cycle_until_settled(&plan).await;
         let outcome = outcome.map(|(row, ends)| {
             self.report(&plan, ends);
             row
@@ -95,7 +95,7 @@ impl Writer {
 
     /// Once it is committed.
     fn report(self: &Arc<Self>, plan: &Plan, ends: Ends) {
-        let (meter, format) = (&self.set_up.database.meter, &self.set_up.format);
+        let (meter, format) = (&self.table_handle.executor.meter, &self.table_handle.format);
         let id = format.handle(&plan.new_id);
         match (&plan.login, &plan.source) {
             (None, Source::Row(old)) => events::got_a_new_id(meter, &format.handle(old), &id),
@@ -122,7 +122,7 @@ impl Writer {
             return;
         }
         let surplus = Surplus {
-            writer: Arc::clone(self),
+            batches: Arc::clone(self),
             user_id,
             limit,
         };
@@ -131,19 +131,19 @@ impl Writer {
 
     /// What was committed. After a lost connection it isn't known what that
     /// ended.
-    async fn reissue_until_settled(&self, plan: &Arc<Plan>) -> Result<(Arc<Row>, Ends), Error> {
+    async fn cycle_until_settled(&self, plan: &Arc<Plan>) -> Result<(Arc<Row>, Ends), Error> {
         let mut doubt = false;
         for attempt in 1.. {
-            let error = match self.attempt_reissue(Arc::clone(plan)).await {
-                Ok(Reissued::Committed(row, ends)) => return Ok((Arc::new(row), ends)),
-                Ok(Reissued::TooManyOthers) => match self.end_most_others(plan).await {
+            let error = match self.attempt_cycle(Arc::clone(plan)).await {
+                Ok(Cycled::Committed(row, ends)) => return Ok((Arc::new(row), ends)),
+                Ok(Cycled::TooManyOthers) => match self.end_most_others(plan).await {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
                 Err(error) => error.of_a_login(plan.login.is_some()),
             };
             doubt |= error.kind() == ErrorKind::Unavailable;
-            if doubt && let Some(row) = self.already_reissued(plan).await {
+            if doubt && let Some(row) = self.already_cycled(plan).await {
                 return Ok((row, Ends::default()));
             }
             let may_pass = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable)
@@ -158,7 +158,7 @@ impl Writer {
     /// Loads the row of the new id. If the connection was lost during the
     /// commit, the row shows whether it succeeded: no other process can have
     /// made this id.
-    async fn already_reissued(&self, plan: &Plan) -> Option<Arc<Row>> {
+    async fn already_cycled(&self, plan: &Plan) -> Option<Arc<Row>> {
         self.load
             .submit(LoadRow(plan.new_id.clone()))
             .outcome()
@@ -180,7 +180,7 @@ impl Writer {
         let key = plan.key();
         loop {
             let batch = serve_until_free(
-                &self.set_up,
+                &self.table_handle,
                 &self.locked,
                 &key,
                 plan.deadline,
@@ -192,7 +192,7 @@ impl Writer {
             );
             let ended = batch.await.map_err(Error::of_an_end)?;
             if ended.sessions > 0 {
-                events::ended_by_a_login(&self.set_up.database.meter, ended.sessions);
+                events::ended_by_a_login(&self.table_handle.executor.meter, ended.sessions);
             }
             if !ended.is_a_part {
                 return Ok(());
@@ -200,21 +200,21 @@ impl Writer {
         }
     }
 
-    async fn attempt_reissue(&self, plan: Arc<Plan>) -> Result<Reissued, Error> {
+    async fn attempt_cycle(&self, plan: Arc<Plan>) -> Result<Cycled, Error> {
         serve_until_free(
-            &self.set_up,
+            &self.table_handle,
             &self.locked,
             &plan.key(),
             plan.deadline,
             Operation::Cycle,
-            |table, connection| Box::pin(reissue(table, connection, Arc::clone(&plan))),
+            |table, connection| Box::pin(cycle(table, connection, Arc::clone(&plan))),
         )
         .await
     }
 }
 
 async fn end_batch_alone(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     user_id: Arc<str>,
     this: String,
@@ -225,21 +225,21 @@ async fn end_batch_alone(
     .await
 }
 
-async fn reissue(
-    table: Arc<Table>,
+async fn cycle(
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     plan: Arc<Plan>,
-) -> Result<Reissued, Error> {
+) -> Result<Cycled, Error> {
     if let Some(login) = &plan.login {
         table.columns.check_login(login, &table.name)?;
     }
     let mut transaction = begin_transaction(connection).await?;
-    match reissue_in(&table, &mut transaction, &plan).await {
-        Ok(reissued @ Reissued::Committed(..)) => {
+    match cycle_in(&table, &mut transaction, &plan).await {
+        Ok(cycled @ Cycled::Committed(..)) => {
             // If the future is dropped here, the outcome is unknown, and the new
             // id will be undone.
             transaction.commit().await?;
-            Ok(reissued)
+            Ok(cycled)
         }
         // At once: until then its locks would hold up others.
         Ok(nothing) => {
@@ -255,11 +255,11 @@ async fn reissue(
 
 /// What is to be committed. Locks the user before the row, so that two logins of a
 /// user can't deadlock.
-async fn reissue_in(
-    table: &Table,
+async fn cycle_in(
+    table: &Statements,
     transaction: &mut PgConnection,
     plan: &Plan,
-) -> Result<Reissued, Error> {
+) -> Result<Cycled, Error> {
     let login = plan.login.as_deref();
     let mut made = Made::Begun;
     if let Some(login) = login.filter(|login| plan.limit.is_some() || login.ends_others()) {
@@ -276,7 +276,7 @@ async fn reissue_in(
             let ended = end_batch(table, transaction, user, this).await;
             let ended = ended.map_err(Error::of_an_end)?;
             if ended.is_a_part {
-                return Ok(Reissued::TooManyOthers);
+                return Ok(Cycled::TooManyOthers);
             }
             ended.sessions
         }
@@ -291,13 +291,13 @@ async fn reissue_in(
         None => None,
     };
     plan.commit.sent(made);
-    Ok(Reissued::Committed(row, Ends { others, surplus }))
+    Ok(Cycled::Committed(row, Ends { others, surplus }))
 }
 
 /// The task that ends what a user has beyond the limit. One at a time in this
 /// process; others may do the same.
 struct Surplus {
-    writer: Arc<Writer>,
+    batches: Arc<Batches>,
     user_id: Arc<str>,
     limit: SessionLimit,
 }
@@ -308,7 +308,7 @@ impl Surplus {
             match self.end_batch().await {
                 Ok(ended) => {
                     if ended.sessions > 0 {
-                        let meter = &self.writer.set_up.database.meter;
+                        let meter = &self.batches.table_handle.executor.meter;
                         events::ended_at_the_limit(meter, ended.sessions, self.limit.sessions);
                     }
                     if !ended.is_a_part {
@@ -327,10 +327,10 @@ impl Surplus {
     }
 
     async fn end_batch(&self) -> Result<Ended, Error> {
-        let (set_up, limit) = (&self.writer.set_up, self.limit);
+        let (table_handle, limit) = (&self.batches.table_handle, self.limit);
         despite_deadlocks(|| {
-            let deadline = set_up.database.deadline();
-            manage_until_free(set_up, deadline, move |table, connection| {
+            let deadline = table_handle.executor.deadline();
+            manage_until_free(table_handle, deadline, move |table, connection| {
                 let user_id = Arc::clone(&self.user_id);
                 Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
             })
@@ -341,12 +341,12 @@ impl Surplus {
 
 impl Drop for Surplus {
     fn drop(&mut self) {
-        self.writer.surplus().remove(&self.user_id);
+        self.batches.surplus().remove(&self.user_id);
     }
 }
 
 async fn move_on(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     plan: &Plan,
     id: &RowId,
@@ -392,7 +392,7 @@ async fn move_on(
 /// If the request is not a login, if its changes fit the row alone or it returns
 /// what they make of it, or if the session was destroyed.
 async fn begin_separately(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     plan: &Plan,
     old: &Row,
@@ -415,7 +415,7 @@ pub(in crate::store) fn moved(old: Times) -> Error {
 
 /// Follows a session from id to id. Returns whether it still exists.
 async fn exists(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     mut id: RowId,
 ) -> Result<bool, Error> {
@@ -470,7 +470,7 @@ impl Plan {
 }
 
 pub(in crate::store) async fn copy(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     plan: &Plan,
     row: &Row,
@@ -486,7 +486,7 @@ pub(in crate::store) async fn copy(
 /// The session begins anew, but for what it holds.
 pub(in crate::store) async fn copy_for(
     login: &Login,
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     plan: &Plan,
     row: &Row,
@@ -513,7 +513,7 @@ pub(in crate::store) async fn copy_for(
 
 /// A session that begins with its login.
 pub(in crate::store) async fn begin(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     plan: &Plan,
     document: Arc<Document>,
@@ -543,7 +543,7 @@ pub(in crate::store) async fn begin(
 }
 
 pub(in crate::store) async fn forward(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     plan: &Plan,
     row: &Row,

@@ -7,15 +7,15 @@ use crate::{
     id::RowId,
     row::successor_of,
     store::{
-        batch::{execute::Entry as _, lone::serve_until_free, statements::DestroyRow},
+        batch::{execute::Entry as _, statements::DestroyRow, until_free::serve_until_free},
         connection::transaction::{despite_deadlocks, in_transaction},
-        rows::Writer,
-        table::statements::Table,
+        rows::Batches,
+        table::statements::Statements,
     },
     telemetry::{Operation, events},
 };
 
-impl Writer {
+impl Batches {
     /// Deletes the row, and returns whether there was a live session. If the row
     /// is a forwarding, the successor is deleted: the visitor meant this session,
     /// not this id.
@@ -32,16 +32,16 @@ impl Writer {
             Err(error) => return Err(error),
         };
         if let Some(ended) = &ended {
-            let meter = &self.set_up.database.meter;
-            events::ended(meter, &self.set_up.format.handle(ended));
+            let meter = &self.table_handle.executor.meter;
+            events::ended(meter, &self.table_handle.format.handle(ended));
         }
         Ok(ended.is_some())
     }
 
     async fn destroy_unread(&self, id: &RowId) -> Result<Option<RowId>, Error> {
-        let deadline = self.set_up.database.deadline();
+        let deadline = self.table_handle.executor.deadline();
         let was_alive = serve_until_free(
-            &self.set_up,
+            &self.table_handle,
             &self.locked,
             id.as_str(),
             deadline,
@@ -54,10 +54,10 @@ impl Writer {
 
     /// Returns the id of the live session that ended.
     async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<RowId>, Error> {
-        let deadline = self.set_up.database.deadline();
+        let deadline = self.table_handle.executor.deadline();
         despite_deadlocks(|| {
             serve_until_free(
-                &self.set_up,
+                &self.table_handle,
                 &self.locked,
                 id.as_str(),
                 deadline,
@@ -73,7 +73,7 @@ impl Writer {
 /// successor could not be deleted without it, nothing would lead there any more,
 /// and the next attempt would miss a session that is alive.
 async fn destroy_chain(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     id: RowId,
 ) -> Result<Option<RowId>, Error> {
@@ -84,7 +84,7 @@ async fn destroy_chain(
 }
 
 async fn destroy_chain_in(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     transaction: &mut PgConnection,
     id: RowId,
 ) -> Result<Option<RowId>, Error> {
@@ -114,7 +114,7 @@ async fn destroy_chain_in(
 /// Deletes a row whose document can't be read, and returns whether the session was
 /// alive. A forwarding is never such a row: it is short ASCII text.
 pub(in crate::store) async fn destroy_unread(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     id: String,
 ) -> Result<bool, Error> {

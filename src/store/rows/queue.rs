@@ -14,7 +14,7 @@ use crate::{
     id::RowId,
     row::Row,
     store::rows::{
-        Writer,
+        Batches,
         orders::{NewIdOrder, SaveOrder, Write},
     },
     telemetry::{Origin, writing},
@@ -25,15 +25,15 @@ type Queued = (Write, Origin);
 /// The queues of the sessions whose rows are written, shared by all clones of a
 /// store.
 pub(crate) struct SessionQueues {
-    pub(in crate::store) writer: Arc<Writer>,
+    pub(in crate::store) batches: Arc<Batches>,
     /// A session is in here as long as a task works on its row.
     open: Mutex<HashMap<RowId, Vec<Queued>>>,
 }
 
 impl SessionQueues {
-    pub(in crate::store) fn new(writer: Arc<Writer>) -> Arc<Self> {
+    pub(in crate::store) fn new(batches: Arc<Batches>) -> Arc<Self> {
         Arc::new(Self {
-            writer,
+            batches,
             open: Mutex::default(),
         })
     }
@@ -109,23 +109,23 @@ impl Worker {
 
     /// Answers with the row as it is now, where that is known.
     async fn take_step(&self, step: Step, latest: Option<Arc<Row>>) -> Option<Arc<Row>> {
-        let writer = &self.queues.writer;
+        let batches = &self.queues.batches;
         match step {
             Step::Saves(orders) => {
-                let (latest, forwarded) = writer.save_all(&self.id, latest, orders).await;
+                let (latest, forwarded) = batches.save_all(&self.id, latest, orders).await;
                 for (successor, order) in forwarded {
                     self.queues.submit(successor, Write::Save(order));
                 }
                 latest
             }
             Step::Destroy(answer) => {
-                let destroyed = Box::pin(writer.destroy_row(&self.id)).await;
+                let destroyed = Box::pin(batches.destroy_row(&self.id)).await;
                 // A cancelled request no longer waits for the result.
                 drop(answer.send(destroyed));
                 None
             }
             Step::NewId(order) => {
-                writer.reissue_row(order).await;
+                batches.cycle_row(order).await;
                 None
             }
         }

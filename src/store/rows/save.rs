@@ -16,7 +16,7 @@ use crate::{
     state::{Saved, Touch},
     store::{
         batch::statements::{LoadRow, SaveRow, TouchRow},
-        rows::{Writer, cycle::moved, orders::SaveOrder},
+        rows::{Batches, cycle::moved, orders::SaveOrder},
     },
     telemetry::Meter,
 };
@@ -29,7 +29,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(20);
 /// How an attempt to write the row ended.
 enum Attempt {
     Written(Arc<Row>),
-    /// Another writer moved the expiry, or ended the session; this is what was
+    /// Another writers moved the expiry, or ended the session; this is what was
     /// known of the row before.
     Untouched(Arc<Row>),
     /// The row is not what was compared with.
@@ -39,7 +39,7 @@ enum Attempt {
     Failed(Error),
 }
 
-impl Writer {
+impl Batches {
     /// Saves all orders with one statement and answers each. Returns the row as it
     /// is now, where that is known, and the orders that follow the session to its
     /// new id, for that one's queue.
@@ -76,7 +76,7 @@ impl Writer {
     ) -> Result<Place, Error> {
         let mut doubt = None;
         for lost in 1.. {
-            let_go(orders)?;
+            drop_expired(orders)?;
             let (row, age) = match base.take() {
                 Some(row) => (row, Age::Remembered),
                 None => (self.reload(id).await?, Age::Fresh),
@@ -114,7 +114,7 @@ impl Writer {
     }
 
     fn meter(&self) -> &Meter {
-        &self.set_up.database.meter
+        &self.table_handle.executor.meter
     }
 
     /// # Errors
@@ -177,7 +177,7 @@ impl Writer {
         extent: Option<Extent>,
         until: Instant,
     ) -> Result<Option<Written>, Error> {
-        let table = self.set_up.table().await?;
+        let table = self.table_handle.table().await?;
         let order = SaveRow {
             id: row.id.clone(),
             digest: table.digest(row.text.as_deref().unwrap_or_default()),
@@ -208,7 +208,7 @@ impl Writer {
 
     /// The base for what is saved next, where the table keeps our spelling.
     fn remember(&self, row: Arc<Row>) -> Option<Arc<Row>> {
-        self.set_up.found()?.keeps_spelling().then_some(row)
+        self.table_handle.found()?.keeps_spelling().then_some(row)
     }
 }
 
@@ -238,7 +238,7 @@ fn forwarded(old: &Row, orders: Vec<SaveOrder>) -> Vec<(RowId, SaveOrder)> {
 /// # Errors
 ///
 /// When no request is left.
-fn let_go(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
+fn drop_expired(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
     let now = Instant::now();
     for order in orders.extract_if(.., |order| order.deadline <= now) {
         order.answer(Err(out_of_time()));

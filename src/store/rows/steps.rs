@@ -12,7 +12,7 @@ use crate::{
     row::{Content, Row},
     store::{
         sql::Sql,
-        table::{statements::Table, timestamp::Instant},
+        table::{statements::Statements, timestamp::Instant},
     },
 };
 
@@ -41,7 +41,7 @@ fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Row {
 
 /// Copies the row under another id, with another document and expiry.
 pub(in crate::store) async fn insert(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     from: &RowId,
     to: &RowId,
@@ -71,7 +71,7 @@ pub(super) fn of_row(
 }
 
 pub(in crate::store) async fn delete(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<(), Error> {
@@ -88,7 +88,7 @@ pub(in crate::store) async fn delete(
 
 /// Locks the row and reads it: waits for transactions that are writing it.
 pub(in crate::store) async fn lock(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<Row, Error> {
@@ -98,7 +98,7 @@ pub(in crate::store) async fn lock(
 
 /// Also returns the device that is stored with the row.
 pub(super) async fn lock_with_device(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<(Row, Option<String>), Error> {

@@ -36,13 +36,13 @@ use crate::{
     id::RowId,
     row::{Content, Row},
     store::{
-        batch::lone::serve_until_free,
+        batch::until_free::serve_until_free,
         connection::transaction::in_transaction,
         rows::{
-            Writer,
+            Batches,
             steps::{self, delete, lock},
         },
-        table::statements::Table,
+        table::statements::Statements,
     },
     telemetry::Operation,
 };
@@ -85,25 +85,25 @@ impl Commit {
 pub(in crate::store) struct Undelivered(Option<Unsent>);
 
 struct Unsent {
-    writer: Arc<Writer>,
+    batches: Arc<Batches>,
     id: RowId,
     commit: Arc<Commit>,
 }
 
 impl Undelivered {
-    pub(in crate::store) fn new_id(writer: &Arc<Writer>, id: RowId, commit: Arc<Commit>) -> Self {
+    pub(in crate::store) fn new_id(batches: &Arc<Batches>, id: RowId, commit: Arc<Commit>) -> Self {
         Self(Some(Unsent {
-            writer: Arc::clone(writer),
+            batches: Arc::clone(batches),
             id,
             commit,
         }))
     }
 
-    pub(in crate::store) fn row(writer: &Arc<Writer>, id: RowId) -> Self {
+    pub(in crate::store) fn row(batches: &Arc<Batches>, id: RowId) -> Self {
         let commit = Commit::default();
         commit.sent(Made::Begun);
         Self(Some(Unsent {
-            writer: Arc::clone(writer),
+            batches: Arc::clone(batches),
             id,
             commit: Arc::new(commit),
         }))
@@ -121,22 +121,22 @@ impl Drop for Undelivered {
             return;
         };
         if let (Some(made), Ok(runtime)) = (unsent.commit.made(), Handle::try_current()) {
-            runtime.spawn(async move { unsent.writer.undo(&unsent.id, made).await });
+            runtime.spawn(async move { unsent.batches.undo(&unsent.id, made).await });
         }
     }
 }
 
-impl Writer {
+impl Batches {
     async fn undo(&self, new_id: &RowId, made: Made) {
-        let handle = self.set_up.format.handle(new_id);
+        let handle = self.table_handle.format.handle(new_id);
         let until = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(50);
         loop {
             let attempt = {
                 let _turn = self.undoing.lock().await;
-                let deadline = self.set_up.database.deadline();
+                let deadline = self.table_handle.executor.deadline();
                 let undoing = serve_until_free(
-                    &self.set_up,
+                    &self.table_handle,
                     &self.locked,
                     new_id.as_str(),
                     deadline,
@@ -169,7 +169,7 @@ impl Writer {
 }
 
 async fn undo(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     new_id: RowId,
     made: Made,
@@ -190,7 +190,7 @@ async fn undo(
 }
 
 async fn move_back(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     before: &Row,
     device: Option<&str>,
@@ -253,7 +253,7 @@ fn found(locked: Result<Row, Error>) -> Result<Option<Row>, Error> {
 /// Restores the row. If the table lacks a column, the statement ignores its
 /// parameter.
 async fn restore(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     row: &Row,
     device: Option<&str>,
@@ -275,7 +275,7 @@ async fn restore(
 /// Deletes the row, even if the transaction that inserts it may still be
 /// committed: an insert of the same id waits for that transaction to end.
 async fn delete_unsent(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use crate::{
     login::{SessionLimit, SessionLimitPolicy},
     store::{
         connection::sqlstate::spared,
-        table::{statements::Table, timestamp::Instant},
+        table::{statements::Statements, timestamp::Instant},
     },
 };
 
@@ -21,7 +21,7 @@ pub(in crate::store) const NO_ROW: &str = "";
 /// One login of a user at a time, until the end of its transaction: each counts
 /// what the earlier ones committed.
 pub(in crate::store) async fn lock(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
 ) -> Result<(), Error> {
@@ -57,7 +57,7 @@ pub(in crate::store) struct Ended {
 ///
 /// If the login is to be refused.
 pub(in crate::store) async fn enforce(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     limit: SessionLimit,
     user_id: &str,
@@ -92,7 +92,7 @@ pub(in crate::store) async fn enforce(
 
 /// Ends a batch of what the user has beyond the limit, without a login.
 pub(in crate::store) async fn end_surplus(
-    table: Arc<Table>,
+    table: Arc<Statements>,
     connection: &mut PgConnection,
     limit: SessionLimit,
     user_id: Arc<str>,
@@ -115,7 +115,7 @@ pub(in crate::store) async fn end_surplus(
 /// batch reads as many rows as it ends, and those that remain in the end are the
 /// newest of all.
 async fn surplus(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
@@ -141,7 +141,7 @@ async fn surplus(
 
 /// So many of the user's live sessions beside this one.
 pub(in crate::store) async fn batch(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
@@ -163,7 +163,7 @@ fn ids(rows: impl Iterator<Item = Began>) -> Vec<String> {
 type Began = (String, Option<Instant>);
 
 async fn some(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
@@ -183,7 +183,7 @@ async fn some(
 
 /// Ends these sessions where they are the user's, and says how many were alive.
 pub(in crate::store) async fn end(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     ids: &[String],
@@ -207,7 +207,7 @@ fn refused(limit: SessionLimit) -> Error {
 
 /// Ends a batch of the user's sessions beside this one.
 pub(in crate::store) async fn end_batch(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
@@ -219,7 +219,7 @@ pub(in crate::store) async fn end_batch(
 /// were found: a session that gets a new id meanwhile escapes the statement, which
 /// sees its old row only, and the next one finds it.
 async fn end_at_most(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
@@ -264,7 +264,7 @@ fn check_progress(deleted: u64, before: &[String], ids: &[String]) -> Result<(),
 /// transaction. So it looks for twice as many each time, and a million rows take
 /// few searches.
 pub(in crate::store) async fn end_others(
-    table: &Table,
+    table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,

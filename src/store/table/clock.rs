@@ -27,7 +27,7 @@ impl Clock {
     }
 
     /// An answer takes a while to arrive, so the latest epoch is the best.
-    pub(in crate::store) fn hear(&self, now: f64) {
+    pub(in crate::store) fn observe(&self, now: f64) {
         let heard = now - self.passed();
         let known = self.epoch();
         if heard > known || heard < known - STEP {
@@ -65,16 +65,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_took_long_does_not_put_the_clock_back() {
         let clock = Clock::at(1000.0);
-        clock.hear(999.5);
+        clock.observe(999.5);
         assert_eq!(clock.now(), 1000.0);
-        clock.hear(1000.5);
+        clock.observe(1000.5);
         assert_eq!(clock.now(), 1000.5);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_clock_that_was_set_back_is_followed() {
         let clock = Clock::at(1000.0);
-        clock.hear(900.0);
+        clock.observe(900.0);
         assert_eq!(clock.now(), 900.0);
     }
 }

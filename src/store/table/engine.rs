@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, Row as _};
 use tokio::time::timeout;
 
-use crate::{Error, ErrorKind, store::connection::executor::Database};
+use crate::{Error, ErrorKind, store::connection::executor::Executor};
 
 /// What the end of a host name is at Aurora DSQL.
 const HOSTS_OF_DSQL: &str = ".on.aws";
@@ -12,7 +12,7 @@ const HOSTS_OF_DSQL: &str = ".on.aws";
 ///
 /// Of kind `Setup` where the server is no Postgres, with the reason why it
 /// can't keep sessions.
-pub(super) async fn check_engine(database: &Database) -> Result<(), Error> {
+pub(super) async fn check_engine(database: &Executor) -> Result<(), Error> {
     let asked = database
         .ask_any_server(|connection| Box::pin(async move { Ok(version(connection).await?) }))
         .await;
@@ -29,7 +29,7 @@ pub(super) async fn check_engine(database: &Database) -> Result<(), Error> {
 /// The store asks each connection for its process before it uses it. Another
 /// database may lack a function of that query. Its version is then asked on a
 /// connection that comes straight from the pool.
-async fn named(error: Error, database: &Database) -> Error {
+async fn named(error: Error, database: &Executor) -> Error {
     let is_of_a_query = error.sqlstate().is_some_and(|code| {
         let classes = ["0A", "3F", "42", "XX"];
         classes.iter().any(|class| code.starts_with(class))
@@ -47,7 +47,7 @@ async fn named(error: Error, database: &Database) -> Error {
     }
 }
 
-fn host(database: &Database) -> String {
+fn host(database: &Executor) -> String {
     database.pool().connect_options().get_host().to_owned()
 }
 

@@ -16,7 +16,7 @@ use crate::{
     format::{Format, Native},
     login::SessionLimit,
     store::{
-        connection::{executor::Database, pooler, probe::is_read_only},
+        connection::{executor::Executor, peer, probe::is_read_only},
         sql::Pooling,
         table::{
             clock::Clock,
@@ -25,7 +25,7 @@ use crate::{
             inspect::{inspect, server},
             name::TableName,
             report::TableReport,
-            statements::Table,
+            statements::Statements,
         },
     },
     telemetry::{Call, Operation, Origins},
@@ -33,25 +33,25 @@ use crate::{
 
 /// The table by name, and as it was found when it was looked at.
 #[derive(Clone, Debug)]
-pub(crate) struct SetUp {
-    pub(in crate::store) database: Database,
+pub(crate) struct TableHandle {
+    pub(in crate::store) executor: Executor,
     pub(in crate::store) name: TableName,
     pub(in crate::store) time_zone: String,
     pub(in crate::store) format: Arc<dyn Format>,
     pub(in crate::store) limit: Option<SessionLimit>,
-    found: Arc<RwLock<Option<Arc<Table>>>>,
+    found: Arc<RwLock<Option<Arc<Statements>>>>,
     /// The look that is under way, which everybody waits for who needs the
     /// table.
     looking: Arc<Mutex<Option<Looking>>>,
 }
 
 /// What a look at the table finds, once it has.
-type Looking = watch::Receiver<Option<Result<Arc<Table>, Error>>>;
+type Looking = watch::Receiver<Option<Result<Arc<Statements>, Error>>>;
 
-impl SetUp {
-    pub(in crate::store) fn new(database: Database) -> Self {
+impl TableHandle {
+    pub(in crate::store) fn new(executor: Executor) -> Self {
         Self {
-            database,
+            executor,
             name: TableName::default(),
             time_zone: "UTC".into(),
             format: Native::shared(),
@@ -73,15 +73,15 @@ impl SetUp {
     }
 
     /// The table, looked at once: at set-up, or else when first used.
-    pub(in crate::store) async fn table(&self) -> Result<Arc<Table>, Error> {
-        self.table_until(self.database.deadline()).await
+    pub(in crate::store) async fn table(&self) -> Result<Arc<Statements>, Error> {
+        self.table_until(self.executor.deadline()).await
     }
 
     /// As [`table`](Self::table), for a request that waits no longer than this.
     pub(in crate::store) async fn table_until(
         &self,
         deadline: Instant,
-    ) -> Result<Arc<Table>, Error> {
+    ) -> Result<Arc<Statements>, Error> {
         match self.found() {
             Some(table) => {
                 self.compare_if_due();
@@ -96,7 +96,7 @@ impl SetUp {
 
     /// Waits for the one look that is under way. It goes on without those who
     /// wait, so that the next one finds what it found.
-    async fn await_look(&self) -> Result<Arc<Table>, Error> {
+    async fn await_look(&self) -> Result<Arc<Statements>, Error> {
         loop {
             let mut looking = self.looking();
             let found = looking.wait_for(Option::is_some).await;
@@ -109,10 +109,10 @@ impl SetUp {
 
     /// Looks for a pooler again in a task of its own, if the look before failed.
     fn compare_if_due(&self) {
-        if self.database.pooling == Pooling::Own && self.database.connections.comparisons().is_due()
+        if self.executor.pooling == Pooling::Own && self.executor.connections.comparisons().is_due()
         {
-            let set_up = self.clone();
-            tokio::spawn(async move { set_up.compare().await });
+            let table_handle = self.clone();
+            tokio::spawn(async move { table_handle.compare().await });
         }
     }
 
@@ -120,13 +120,13 @@ impl SetUp {
     /// Those that run in transactions are also right behind a pooler that would be
     /// refused at set-up, so it ends no store that serves already.
     async fn compare(&self) {
-        if let Err(error) = self.database.noticed_pooling().await {
+        if let Err(error) = self.executor.detect_pooling().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "a transaction pooler was found; each statement runs in a transaction"
             );
         }
-        let is_known = self.database.pooling_of_statements() == Pooling::Own;
+        let is_known = self.executor.pooling_of_statements() == Pooling::Own;
         // Without the table the next statement looks for it, and reports the error.
         if is_known && self.look_at_table().await.is_err() {
             self.forget();
@@ -142,19 +142,19 @@ impl SetUp {
             return looking.clone();
         }
         let (tell, hear) = watch::channel(None);
-        let set_up = self.clone();
+        let table_handle = self.clone();
         tokio::spawn(async move {
             // Whoever waits for it waits no longer than the timeout, but a look that
             // ends before it can know of a pooler would never find the table.
-            let deadline = set_up.database.deadline() + pooler::PATIENCE;
-            let found = timeout_at(deadline, set_up.look()).await;
+            let deadline = table_handle.executor.deadline() + peer::PATIENCE;
+            let found = timeout_at(deadline, table_handle.look()).await;
             tell.send_replace(Some(found.unwrap_or_else(|_| Err(out_of_time()))));
         });
         looking.insert(hear).clone()
     }
 
     /// The table, if it was looked at already.
-    pub(crate) fn found(&self) -> Option<Arc<Table>> {
+    pub(crate) fn found(&self) -> Option<Arc<Statements>> {
         self.found
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -178,23 +178,26 @@ impl SetUp {
         patience: Option<Duration>,
         operation: Operation,
         question: impl for<'c> FnOnce(
-            Arc<Table>,
+            Arc<Statements>,
             &'c mut PgConnection,
         ) -> BoxFuture<'c, Result<T, Error>>
         + Send,
     ) -> Result<T, Error> {
         let table = self.table().await?;
         let work = self
-            .database
+            .executor
             .run(patience, self.call(operation), |connection| {
                 question(table, connection)
             });
-        self.learn_from(work.await)
+        self.note_changed_table(work.await)
     }
 
     /// Looks again before the next statement where this one missed something:
     /// an application may change its table while its processes run.
-    pub(in crate::store) fn learn_from<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+    pub(in crate::store) fn note_changed_table<T>(
+        &self,
+        outcome: Result<T, Error>,
+    ) -> Result<T, Error> {
         if outcome.as_ref().is_err_and(Error::is_of_a_changed_table) {
             self.forget();
         }
@@ -207,8 +210,8 @@ impl SetUp {
     }
 
     pub(in crate::store) async fn check(&self) -> Result<TableReport, Error> {
-        check_engine(&self.database).await?;
-        self.database.noticed_pooling().await?;
+        check_engine(&self.executor).await?;
+        self.executor.detect_pooling().await?;
         self.check_table().await
     }
 
@@ -216,7 +219,7 @@ impl SetUp {
     pub(in crate::store) async fn check_table(&self) -> Result<TableReport, Error> {
         let report = self.look_at_table().await?.columns.report();
         match self
-            .database
+            .executor
             .look(|connection| Box::pin(async move { Ok(is_read_only(connection).await?) }))
             .await?
         {
@@ -225,29 +228,29 @@ impl SetUp {
         }
     }
 
-    async fn look(&self) -> Result<Arc<Table>, Error> {
-        self.database.noticed_pooling().await?;
+    async fn look(&self) -> Result<Arc<Statements>, Error> {
+        self.executor.detect_pooling().await?;
         self.look_at_table().await
     }
 
-    async fn look_at_table(&self) -> Result<Arc<Table>, Error> {
+    async fn look_at_table(&self) -> Result<Arc<Statements>, Error> {
         let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
         columns.check_limit(self.limit, &self.name)?;
         let server = self
-            .database
+            .executor
             .look(|connection| Box::pin(server(connection)))
             .await?;
-        self.database.isolation.found(&server.isolation);
+        self.executor.isolation.found(&server.isolation);
         let clock = Clock::at(server.now);
-        let table = Table::new(
+        let table = Statements::new(
             self.name.clone(),
             columns,
             clock,
             &*self.format,
-            self.database.pooling_of_statements(),
+            self.executor.pooling_of_statements(),
         );
-        if self.database.pooling == Pooling::Own {
-            self.database.connections.comparisons().log();
+        if self.executor.pooling == Pooling::Own {
+            self.executor.connections.comparisons().log();
         }
         let table = Arc::new(table);
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&table));
@@ -260,7 +263,7 @@ impl SetUp {
     pub(in crate::store) async fn columns(&self) -> Result<Option<Columns>, Error> {
         self.name.check()?;
         let (name, time_zone) = (self.name.clone(), self.time_zone.clone());
-        self.database
+        self.executor
             .look(|connection| Box::pin(inspect(connection, name, time_zone)))
             .await
     }
@@ -282,16 +285,16 @@ impl SetUp {
         deadline: Instant,
         patience: Option<Duration>,
         call: Call<'_>,
-        statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
+        statement: impl for<'c> FnOnce(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
         let table = self.table_until(deadline).await?;
         let outcome = self
-            .database
+            .executor
             .serve(deadline, patience, call, |connection| {
                 statement(table, connection)
             })
             .await;
-        self.learn_from(outcome)
+        self.note_changed_table(outcome)
     }
 
     /// As [`serve`](Self::serve), for what an application asks outside of requests.
@@ -299,14 +302,14 @@ impl SetUp {
         &self,
         deadline: Instant,
         call: Call<'_>,
-        statement: impl for<'c> FnOnce(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send,
+        statement: impl for<'c> FnOnce(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
         let table = self.table_until(deadline).await?;
         let outcome = self
-            .database
+            .executor
             .ask(deadline, call, |connection| statement(table, connection))
             .await;
-        self.learn_from(outcome)
+        self.note_changed_table(outcome)
     }
 }
 

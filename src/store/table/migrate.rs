@@ -10,7 +10,7 @@ use crate::{
         sql::Pooling,
         table::{
             engine::check_engine,
-            handle::SetUp,
+            handle::TableHandle,
             name::{TableName, quoted},
         },
     },
@@ -119,15 +119,15 @@ fn render(name: &TableName, sql: &str) -> String {
     name.render(&indexed)
 }
 
-impl SetUp {
+impl TableHandle {
     /// Looks first and creates only what is missing, so that a role without
     /// CREATE rights can call it on a finished table, and so that many
     /// processes can call it at once.
     pub(in crate::store) async fn migrate(&self) -> Result<(), Error> {
-        check_engine(&self.database).await?;
+        check_engine(&self.executor).await?;
         let found = self.columns().await?;
         // Before anything is created.
-        let pooling = self.database.noticed_pooling().await?;
+        let pooling = self.executor.detect_pooling().await?;
         match found {
             Some(columns) if columns.are_complete() => {}
             Some(columns) if !columns.may_be_altered => self.warn_of_an_incomplete_table(),
@@ -167,7 +167,7 @@ impl SetUp {
 
     async fn has_notes(&self) -> Result<bool, Error> {
         let (schema, table) = (self.name.schema.clone(), notes(&self.name));
-        self.database
+        self.executor
             .look(|connection| Box::pin(has_table(connection, schema, table)))
             .await
     }
@@ -193,7 +193,7 @@ impl SetUp {
         }
         let sql = format!("CREATE SCHEMA {}", quoted(&self.name.schema));
         let created = sqlx::raw_sql(AssertSqlSafe(sql))
-            .execute(self.database.pool())
+            .execute(self.executor.pool())
             .await;
         match created {
             Err(_) if self.has_schema().await? => Ok(()),
@@ -203,7 +203,7 @@ impl SetUp {
 
     async fn has_schema(&self) -> Result<bool, Error> {
         let schema = self.name.schema.clone();
-        self.database
+        self.executor
             .look(|connection| Box::pin(has_schema(connection, schema)))
             .await
     }
@@ -213,7 +213,7 @@ impl SetUp {
     /// every later migration of the database would wait for this connection. It is
     /// none beside the pool, as the role may have no more than that.
     async fn run_migrations(&self, pooling: Pooling) -> Result<(), Error> {
-        let mut connection = self.database.pool().acquire().await?.detach();
+        let mut connection = self.executor.pool().acquire().await?.detach();
         let outcome = match pooling {
             Pooling::Own => self.migrate_on(&mut connection).await,
             Pooling::Transaction => self.migrate_in_one_transaction(&mut connection).await,

@@ -19,7 +19,7 @@ use crate::{
 
 /// A table that was looked at, and the statements for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Table {
+pub(crate) struct Statements {
     pub(crate) name: TableName,
     pub(crate) columns: Columns,
     pub(in crate::store) clock: Arc<Clock>,
@@ -102,7 +102,7 @@ macro_rules! both {
     };
 }
 
-impl Table {
+impl Statements {
     pub(in crate::store) fn new(
         name: TableName,
         columns: Columns,

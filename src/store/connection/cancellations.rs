@@ -61,7 +61,7 @@ const LONGEST_LOST: Duration = Duration::from_secs(600);
 const MOST_UNSETTLED: usize = 512;
 
 /// The statements of one store that are to end.
-pub(in crate::store) struct Endings {
+pub(in crate::store) struct Cancellations {
     pool: PgPool,
     state: Mutex<State>,
     /// Held while statements are looked at, and perhaps canceled.
@@ -147,7 +147,7 @@ pub(in crate::store) struct StillLooking;
 pub(in crate::store) struct Watched {
     number: u64,
     case: Arc<Case>,
-    endings: Arc<Endings>,
+    cancellations: Arc<Cancellations>,
 }
 
 impl Watched {
@@ -166,9 +166,9 @@ impl Watched {
     /// canceled here; an error where that can't be said, and the connection is
     /// of no use any more.
     pub(in crate::store) async fn close(self) -> Result<bool, StillLooking> {
-        self.endings.state().cases.remove(&self.number);
+        self.cancellations.state().cases.remove(&self.number);
         if self.case.is_looked_at() {
-            drop(timeout(TO_LOOK, self.endings.looking.lock()).await);
+            drop(timeout(TO_LOOK, self.cancellations.looking.lock()).await);
         }
         match self.case.is_looked_at() {
             false => Ok(*self.case.verdict.borrow() == Verdict::Canceled),
@@ -181,7 +181,7 @@ impl Drop for Watched {
     /// Without [`close`](Self::close), or if that can't say anything, the
     /// connection must not be used again.
     fn drop(&mut self) {
-        let mut state = self.endings.state();
+        let mut state = self.cancellations.state();
         state.cases.remove(&self.number);
         if self.case.is_looked_at() {
             let Backend { pid, started, .. } = self.case.backend;
@@ -192,7 +192,7 @@ impl Drop for Watched {
     }
 }
 
-impl Endings {
+impl Cancellations {
     pub(in crate::store) fn new(pool: PgPool) -> Arc<Self> {
         Arc::new(Self {
             pool,
@@ -245,7 +245,7 @@ impl Endings {
         Watched {
             number,
             case,
-            endings: Arc::clone(self),
+            cancellations: Arc::clone(self),
         }
     }
 
@@ -267,7 +267,7 @@ impl Endings {
             state.task = Task::On;
             drop(state);
             let round = Round {
-                endings: Arc::clone(self),
+                cancellations: Arc::clone(self),
                 is_over: false,
             };
             tokio::spawn(round.go());
@@ -351,7 +351,7 @@ struct Spare {
 /// The task that ends statements. It ends when there are none, and with its
 /// runtime.
 struct Round {
-    endings: Arc<Endings>,
+    cancellations: Arc<Cancellations>,
     /// Whether another one may have begun since this one found no case.
     is_over: bool,
 }
@@ -359,7 +359,7 @@ struct Round {
 impl Round {
     async fn go(mut self) {
         let mut spare = None;
-        let closed = self.endings.pool.close_event();
+        let closed = self.cancellations.pool.close_event();
         tokio::select! {
             () = closed => {}
             () = self.until_all_have_ended(&mut spare) => {}
@@ -371,13 +371,13 @@ impl Round {
     }
 
     async fn until_all_have_ended(&mut self, spare: &mut Option<Spare>) {
-        while self.endings.has_cases() {
+        while self.cancellations.has_cases() {
             match self.round(spare).await {
-                Ok(()) => self.endings.pause().await,
+                Ok(()) => self.cancellations.pause().await,
                 Err(failure) => {
                     *spare = None;
                     if matches!(failure, Failure::OutOfReach) {
-                        self.endings.are_out_of_reach();
+                        self.cancellations.are_out_of_reach();
                     }
                     sleep(PAUSE_AFTER_REFUSAL).await;
                 }
@@ -398,8 +398,8 @@ impl Round {
             None => in_time(TO_LOOK, self.borrow()).await,
         };
         match looked {
-            Ok(()) => self.endings.is_refused(None),
-            Err(Failure::Refused) => self.endings.is_refused(Some(Instant::now())),
+            Ok(()) => self.cancellations.is_refused(None),
+            Err(Failure::Refused) => self.cancellations.is_refused(Some(Instant::now())),
             Err(Failure::OutOfReach) => {}
         }
         looked
@@ -407,7 +407,7 @@ impl Round {
 
     /// `None` where the server has no connection left: then the pool may.
     async fn connect(&self) -> Result<Option<Spare>, Failure> {
-        let connected = self.endings.pool.connect_options().connect().await;
+        let connected = self.cancellations.pool.connect_options().connect().await;
         let mut connection = match connected {
             Err(sqlx::Error::Database(_)) => return Ok(None),
             connected => connected?,
@@ -420,7 +420,11 @@ impl Round {
     }
 
     async fn borrow(&self) -> Result<(), Failure> {
-        let mut connection = self.endings.pool.try_acquire().ok_or(Failure::Refused)?;
+        let mut connection = self
+            .cancellations
+            .pool
+            .try_acquire()
+            .ok_or(Failure::Refused)?;
         match probe(&mut connection).await? {
             Some(probe) if !probe.is_in_a_transaction => {
                 self.look(&mut connection, probe.backend.started).await
@@ -430,8 +434,8 @@ impl Round {
     }
 
     async fn look(&self, connection: &mut PgConnection, started: i64) -> Result<(), Failure> {
-        let _looking = self.endings.looking.lock().await;
-        let cases = self.endings.begin_look();
+        let _looking = self.cancellations.looking.lock().await;
+        let cases = self.cancellations.begin_look();
         // Dropped here, the look may still reach the server, and counts for good.
         let looked = self.signal(connection, started, &cases).await;
         if !matches!(looked, Err(Failure::OutOfReach)) {
@@ -493,7 +497,7 @@ impl Round {
     fn is_gone(&self, number: u64, case: &Case) {
         case.verdict.send_replace(Verdict::Gone);
         if case.why == Why::Lost {
-            self.endings.state().cases.remove(&number);
+            self.cancellations.state().cases.remove(&number);
         }
     }
 }
@@ -502,14 +506,14 @@ impl Drop for Round {
     /// A runtime that stops drops the task: the next case begins another one.
     fn drop(&mut self) {
         if !self.is_over {
-            self.endings.state().task = Task::Off;
+            self.cancellations.state().task = Task::Off;
         }
     }
 }
 
-impl fmt::Debug for Endings {
+impl fmt::Debug for Cancellations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endings")
+        f.debug_struct("Cancellations")
             .field("cases", &self.state().cases.len())
             .finish_non_exhaustive()
     }
@@ -529,7 +533,7 @@ mod tests {
     struct Place {
         database: TestDatabase,
         pool: PgPool,
-        endings: Arc<Endings>,
+        cancellations: Arc<Cancellations>,
     }
 
     impl Place {
@@ -545,20 +549,20 @@ mod tests {
         }
 
         /// What ends statements over connections of this new role.
-        async fn endings_of(&self, role: &str, rights: &str) -> Arc<Endings> {
+        async fn endings_of(&self, role: &str, rights: &str) -> Arc<Cancellations> {
             execute(&self.pool, &format!("CREATE ROLE {role} {rights}")).await;
             let options = (*self.pool.connect_options()).clone().username(role);
-            Endings::new(PgPoolOptions::new().connect_lazy_with(options))
+            Cancellations::new(PgPoolOptions::new().connect_lazy_with(options))
         }
 
         async fn on(database: TestDatabase) -> Self {
             let pool = PgPool::connect(database.url()).await.expect("a pool");
             execute(&pool, "CREATE TABLE t (n int); INSERT INTO t VALUES (0)").await;
-            let endings = Endings::new(pool.clone());
+            let cancellations = Cancellations::new(pool.clone());
             Self {
                 database,
                 pool,
-                endings,
+                cancellations,
             }
         }
 
@@ -649,11 +653,11 @@ mod tests {
         let place = Place::new().await;
         let _lock = place.lock().await;
         let given_up = place.waiting().await;
-        let _given_up = place.endings.give_up(given_up.backend);
+        let _given_up = place.cancellations.give_up(given_up.backend);
         let slow = place.waiting().await;
-        let _slow = place.endings.watch(slow.backend);
+        let _slow = place.cancellations.watch(slow.backend);
         let lost = place.waiting().await;
-        place.endings.lose(lost.backend);
+        place.cancellations.lose(lost.backend);
         for (waiting, code) in [(given_up, "57014"), (slow, "57014"), (lost, "57P01")] {
             let error = waiting.ends().await.expect_err("it was ended");
             let error = error.into_database_error().expect("the server says so");
@@ -676,16 +680,16 @@ mod tests {
             ..stranger.backend
         };
         for backend in [before_it_began, of_another_server] {
-            let given_up = place.endings.give_up(backend);
-            let slow = place.endings.watch(backend);
-            place.endings.lose(backend);
+            let given_up = place.cancellations.give_up(backend);
+            let slow = place.cancellations.watch(backend);
+            place.cancellations.lose(backend);
             for watched in [given_up, slow] {
                 let settled = timeout(PATIENCE, watched.settled()).await;
                 assert_eq!(settled, Ok(Verdict::Gone), "{backend:?}");
                 let closed = watched.close().await;
                 assert!(matches!(closed, Ok(false)), "{backend:?}");
             }
-            until(async || place.endings.state().cases.is_empty()).await;
+            until(async || place.cancellations.state().cases.is_empty()).await;
         }
         place.waits(stranger.backend.pid).await;
         release(lock).await;
@@ -696,10 +700,10 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_may_see_nothing_ends_nothing() {
         let (_server, place) = Place::alone().await;
-        let endings = place.endings_of("weak", "LOGIN").await;
+        let cancellations = place.endings_of("weak", "LOGIN").await;
         let lock = place.lock().await;
         let stranger = place.waiting().await;
-        let given_up = endings.give_up(stranger.backend);
+        let given_up = cancellations.give_up(stranger.backend);
         let settled = timeout(PATIENCE, given_up.settled()).await;
         assert_eq!(settled, Ok(Verdict::Gone));
         assert!(matches!(given_up.close().await, Ok(false)));
@@ -712,13 +716,13 @@ mod tests {
     async fn without_a_connection_to_look_over_nothing_is_ended() {
         let (_server, place) = Place::alone().await;
         let rights = "LOGIN CONNECTION LIMIT 0";
-        let endings = place.endings_of("barred", rights).await;
+        let cancellations = place.endings_of("barred", rights).await;
         let lock = place.lock().await;
         let waiting = place.waiting().await;
-        let given_up = endings.give_up(waiting.backend);
-        until(async || endings.had_no_connection()).await;
+        let given_up = cancellations.give_up(waiting.backend);
+        until(async || cancellations.had_no_connection()).await;
         assert!(matches!(given_up.close().await, Ok(false)));
-        assert!(!endings.is_unsettled(waiting.backend));
+        assert!(!cancellations.is_unsettled(waiting.backend));
         place.waits(waiting.backend.pid).await;
         release(lock).await;
         waiting.ends().await.expect("it was left alone");
@@ -733,12 +737,12 @@ mod tests {
         let probe = probe(&mut connection).await.expect("an answer");
         let backend = probe.expect("no transaction").backend;
         let mut catalog = place.connect().await;
-        let answered = place.endings.watch(backend);
-        let unanswered = place.endings.watch(backend);
+        let answered = place.cancellations.watch(backend);
+        let unanswered = place.cancellations.watch(backend);
         let looks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT a.pid AS pid%'";
         until(async || count(&place.pool, looks).await == 1).await;
         assert!(matches!(answered.close().await, Ok(false)));
-        assert!(!place.endings.is_unsettled(backend));
+        assert!(!place.cancellations.is_unsettled(backend));
         sqlx::raw_sql("BEGIN; LOCK TABLE pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE")
             .execute(&mut catalog)
             .await
@@ -754,7 +758,7 @@ mod tests {
             }
         }
         assert!(unanswered.close().await.is_err());
-        assert!(place.endings.is_unsettled(backend));
+        assert!(place.cancellations.is_unsettled(backend));
         release(catalog).await;
     }
 }

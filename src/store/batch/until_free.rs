@@ -16,10 +16,9 @@ use crate::{
     jitter::random_fraction,
     store::{
         batch::parts::{PATIENCE, PATIENCE_IN_SEARCH, PAUSE},
-        connection::pool::Connections,
         table::{
-            handle::{SetUp, Work},
-            statements::Table,
+            handle::{TableHandle, Work},
+            statements::Statements,
         },
     },
     telemetry::Operation,
@@ -81,8 +80,8 @@ impl Locked {
 ///
 /// If the future is dropped while an attempt runs, that attempt is dropped.
 pub(in crate::store) async fn until_free<T, F>(
+    table_handle: &TableHandle,
     locked: &Locked,
-    connections: &Connections,
     key: &str,
     deadline: Instant,
     attempt: impl Fn(Duration) -> F,
@@ -90,6 +89,7 @@ pub(in crate::store) async fn until_free<T, F>(
 where
     F: Future<Output = Result<T, Error>>,
 {
+    let connections = &table_handle.executor.connections;
     let mut was_locked = locked.contains(key);
     loop {
         // A statement that is sent later would change a session after its request
@@ -128,17 +128,16 @@ where
 /// If the future is dropped, the server is told to cancel the attempt in flight,
 /// and either rolls it back or has committed it already.
 pub(in crate::store) async fn serve_until_free<T>(
-    set_up: &SetUp,
+    table_handle: &TableHandle,
     locked: &Locked,
     key: &str,
     deadline: Instant,
     operation: Operation,
-    work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
+    work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
 ) -> Result<T, Error> {
-    let connections = &set_up.database.connections;
-    until_free(locked, connections, key, deadline, |patience| {
-        let call = set_up.call(operation);
-        set_up.serve(deadline, Some(patience), call, |table, connection| {
+    until_free(table_handle, locked, key, deadline, |patience| {
+        let call = table_handle.call(operation);
+        table_handle.serve(deadline, Some(patience), call, |table, connection| {
             work(table, connection)
         })
     })
@@ -148,13 +147,13 @@ pub(in crate::store) async fn serve_until_free<T>(
 /// As [`serve_until_free`], for work that an application asks for outside of
 /// requests, on any rows. The places of its connections limit it already.
 pub(in crate::store) async fn manage_until_free<T>(
-    set_up: &SetUp,
+    table_handle: &TableHandle,
     deadline: Instant,
-    work: impl for<'c> Fn(Arc<Table>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
+    work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
 ) -> Result<T, Error> {
     loop {
-        let call = set_up.call(Operation::Manage);
-        let outcome = set_up
+        let call = table_handle.call(Operation::Manage);
+        let outcome = table_handle
             .serve(deadline, Some(PATIENCE), call, |table, connection| {
                 work(table, connection)
             })
