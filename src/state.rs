@@ -298,8 +298,9 @@ impl State {
         let users = [
             self.user().map(Into::into),
             row_user(self.row()),
-            // Before the session ended or moved, the handler worked for this user.
-            row_user(self.lost.as_ref()),
+            // Before the session ended or moved, the handler worked for this user. What
+            // follows a destroy is of nobody.
+            row_user(self.lost.as_ref().filter(|_| !self.is_ended)),
         ];
         let is_another = |user: Arc<str>| *user != *login.user_id();
         if is_dropped || users.into_iter().flatten().any(is_another) {

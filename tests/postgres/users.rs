@@ -451,7 +451,8 @@ async fn ending_an_expired_session_among_others_reports_each_as_it_was() {
 
 /// A request that does this as soon as it goes on.
 async fn begin(site: &Site, browser: &Browser, act: Act) -> UnderWay {
-    let layer = site.layer().touch_interval(Duration::ZERO);
+    let layer = PgSessionLayer::new(site.store.clone().timeout(PATIENCE));
+    let layer = layer.touch_interval(Duration::ZERO);
     UnderWay::begin(browser, "/page", |gate| {
         app_with(layer, async move |session: Session| {
             gate.pass().await;
@@ -774,8 +775,9 @@ async fn a_new_id_is_no_escape_from_a_login_that_ends_the_others() {
     let lock = site.lock_row(&id).await;
     late.go_on();
     site.blocked(1).await;
-    let layer = PgSessionLayer::new(site.elsewhere().await);
-    let mut this = Browser::new(&signs_in_alone(layer));
+    // Both give way to the lock from time to time, so it can take long until both wait.
+    let store = site.elsewhere().await.timeout(PATIENCE);
+    let mut this = Browser::new(&signs_in_alone(PgSessionLayer::new(store)));
     let login = tokio::spawn(async move {
         let answer = this.get("/page").await;
         (this, answer)

@@ -103,7 +103,7 @@ where
                 .map_err(|_| out_of_time())?,
             false => None,
         };
-        let patience = match place.is_some() && !connections.have_places_for_rows() {
+        let patience = match place.is_some() && connections.are_queued_for_rows() {
             true => PATIENCE_IN_SEARCH,
             false => PATIENCE,
         };

@@ -4,7 +4,10 @@
 use std::{
     fmt,
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -53,6 +56,8 @@ struct Shared {
     writing: Arc<Semaphore>,
     /// For statements that wait for one locked row.
     waiting: Semaphore,
+    /// How many wait for one of these.
+    queued: AtomicUsize,
     /// For what an application changes outside of requests, a part of the writing.
     managing: Arc<Semaphore>,
     /// For its queries there. Separate, so that changes can't block them.
@@ -160,6 +165,7 @@ impl Connections {
             permits: Arc::new(Semaphore::new(all)),
             writing: Arc::new(Semaphore::new(writing_of(all))),
             waiting: Semaphore::new((all / 4).max(1)),
+            queued: AtomicUsize::new(0),
             managing: Arc::new(Semaphore::new((all / 4).max(1))),
             asking: Arc::new(Semaphore::new((all / 4).max(1))),
             kept: Mutex::default(),
@@ -213,12 +219,13 @@ impl Connections {
     /// A place for a statement that waits for a locked row: many of those must
     /// not keep the others waiting.
     pub(in crate::store) async fn wait_for_a_row(&self) -> Option<SemaphorePermit<'_>> {
+        let _queued = Queued::behind(&self.0.queued);
         self.0.waiting.acquire().await.ok()
     }
 
-    /// Whether [`wait_for_a_row`](Self::wait_for_a_row) would return at once.
-    pub(in crate::store) fn have_places_for_rows(&self) -> bool {
-        self.0.waiting.available_permits() > 0
+    /// Whether others [wait](Self::wait_for_a_row) for a place.
+    pub(in crate::store) fn are_queued_for_rows(&self) -> bool {
+        self.0.queued.load(Relaxed) > 0
     }
 
     /// Ends the statement of this backend as soon as it waits for a locked row.
@@ -267,6 +274,22 @@ impl Connections {
     /// the others.
     pub(in crate::store) fn evict_idle(&self) {
         self.0.give_back(|_| true);
+    }
+}
+
+/// One that waits for a place, until it is dropped.
+struct Queued<'p>(&'p AtomicUsize);
+
+impl<'p> Queued<'p> {
+    fn behind(queued: &'p AtomicUsize) -> Self {
+        queued.fetch_add(1, Relaxed);
+        Self(queued)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
