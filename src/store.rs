@@ -1,6 +1,11 @@
 //! What can be asked of the table.
 
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    num::NonZeroU32,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgPool, postgres::PgConnectOptions};
@@ -42,7 +47,7 @@ use connection::{
     transaction::Isolation,
     url::Hosts,
 };
-use layers::Layers;
+use layers::{Area, Layers};
 use rows::{Batches, queue::SessionQueues};
 use sql::Pooling;
 use table::handle::TableHandle;
@@ -287,8 +292,15 @@ impl PgSessionStore {
         self.within(realm)
     }
 
-    pub(crate) fn layers(&self) -> &Layers {
-        &self.layers
+    /// Registers a layer of this store, whose clones share `layer`. Returns whether
+    /// it is the first one to share the sessions of another layer.
+    pub(crate) fn is_first_to_share(&self, layer: &Arc<AtomicBool>) -> bool {
+        let area = Area {
+            table: self.table_handle().name.to_string(),
+            cookie_name: Arc::clone(&self.realm.cookie_name),
+            row: self.row_id(&Token::new("any")),
+        };
+        self.layers.is_first_to_share(area, layer)
     }
 
     pub(crate) fn own_realm(&self) -> &Realm {

@@ -102,11 +102,7 @@ impl Config {
     /// because an application may build the same layer twice, for example in a
     /// function.
     pub(crate) fn warn_of_a_layer_that_shares_sessions(&self) {
-        if self
-            .store
-            .layers()
-            .is_first_to_share(&self.store, &self.is_ignored)
-        {
+        if self.store.is_first_to_share(&self.is_ignored) {
             tracing::warn!(
                 cookie.name = self.cookie_name(),
                 "two session layers with the same cookie name share their sessions; clone the \

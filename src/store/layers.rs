@@ -5,10 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicBool},
 };
 
-use crate::{
-    id::{RowId, Token},
-    store::PgSessionStore,
-};
+use crate::id::RowId;
 
 /// For each area of a site, the layer that was added first.
 ///
@@ -20,12 +17,12 @@ use crate::{
 pub(crate) struct Layers(Mutex<HashMap<Area, Known>>);
 
 #[derive(PartialEq, Eq, Hash)]
-struct Area {
-    table: String,
-    cookie_name: Arc<str>,
+pub(crate) struct Area {
+    pub(crate) table: String,
+    pub(crate) cookie_name: Arc<str>,
     /// Where a certain token leads: it depends on the realm, or on what precedes
     /// the ids in Koa's format.
-    row: RowId,
+    pub(crate) row: RowId,
 }
 
 struct Known {
@@ -34,18 +31,9 @@ struct Known {
 }
 
 impl Layers {
-    /// Registers a layer whose clones share `layer` and that uses `store`. Returns
-    /// whether it is the first one to share the sessions of another layer.
-    pub(crate) fn is_first_to_share(
-        &self,
-        store: &PgSessionStore,
-        layer: &Arc<AtomicBool>,
-    ) -> bool {
-        let area = Area {
-            table: store.table_handle().name.to_string(),
-            cookie_name: Arc::clone(&store.realm.cookie_name),
-            row: store.row_id(&Token::new("any")),
-        };
+    /// Registers a layer whose clones share `layer`. Returns whether it is the first
+    /// one to share the sessions of another layer.
+    pub(crate) fn is_first_to_share(&self, area: Area, layer: &Arc<AtomicBool>) -> bool {
         let mut areas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = areas.entry(area).or_insert_with(|| Known {
             layer: Arc::downgrade(layer),

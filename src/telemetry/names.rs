@@ -73,11 +73,11 @@ pub(super) const DURATION: Family = seconds(
 );
 pub(super) const QUEUE_TIME: Family = seconds(
     "axum_pg_session.operation.queue_time",
-    "What a row waited for the statements in flight until its own dispatched",
+    "What a row waited until its statement was sent",
 );
 pub(super) const BATCH_SIZE: Family = count(
     "axum_pg_session.operation.batch_size",
-    "Rows that dispatched with one statement",
+    "Rows that were sent with one statement",
 );
 pub(super) const WAIT_TIME: Family = seconds(
     "axum_pg_session.connection.wait_time",

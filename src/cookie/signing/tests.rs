@@ -140,7 +140,7 @@ fn keys_that_could_be_guessed_are_refused() {
 #[test]
 fn keys_are_never_printed() {
     let printed = format!("{:?}", SigningKeys::new(["secret".repeat(8)]));
-    assert_eq!(printed, "SigningKeys { keys: 1, unsigned: Refused }");
+    assert_eq!(printed, "SigningKeys { keys: 1, unsigned: Reject }");
 }
 
 /// A key is kept as two states of this hash. It compiles only where the
