@@ -97,7 +97,7 @@ use browser::{Browser, Cause, Side};
 /// the cookies that it is sent.
 ///
 /// Clones are the same visitor, with one browser. Another one, such as another
-/// user or the same user's telephone, is another [`of`](Self::of).
+/// user or the same user's telephone, is another [`new`](Self::new).
 ///
 /// ```
 /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
@@ -162,7 +162,7 @@ impl TestVisitor {
     ///
     /// # Panics
     ///
-    /// As [`of`](Self::of).
+    /// As [`new`](Self::new).
     pub fn on_layer(&self, layer: &PgSessionLayer) -> Self {
         let config = layer.checked();
         self.browser().learn(Side::of(Arc::clone(&config)));
@@ -521,7 +521,7 @@ impl TestVisitor {
         row.ok_or_else(|| {
             Error::new(
                 ErrorKind::Ended,
-                "the visitor has no session, or it ended: TestVisitor::given makes one",
+                "the visitor has no session, or it ended: TestVisitor::with_session makes one",
             )
         })
     }
@@ -555,7 +555,7 @@ fn not_carried() -> Error {
     Error::new(
         ErrorKind::Setup,
         "the session is stored, but what the layer's transport wrote does not open it: \
-         see TestVisitor::carrying",
+         see TestVisitor::send_token_by",
     )
 }
 

@@ -84,7 +84,7 @@ impl Side {
         let carry = self.carry.as_ref().unwrap_or_else(|| {
             panic!(
                 "how a client sends the token of {:?} can't be made out: say it by \
-                 `TestVisitor::carrying`",
+                 `TestVisitor::send_token_by`",
                 self.config.transport
             )
         });

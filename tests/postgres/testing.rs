@@ -122,7 +122,7 @@ async fn a_visitor_carries_a_token_as_it_is_told() -> Result<(), Error> {
 }
 
 #[tokio::test]
-#[should_panic(expected = "TestVisitor::carrying")]
+#[should_panic(expected = "TestVisitor::send_token_by")]
 async fn a_token_that_can_not_be_carried_is_told_of() {
     let site = Site::new().await;
     let visitor = TestVisitor::new(&site.layer().transport(Own));
