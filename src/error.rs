@@ -444,7 +444,7 @@ impl Error {
         )
     }
 
-    /// For a save whose changes a response has taken that nobody waits for any more.
+    /// For a save whose changes were taken by the response of a cancelled request.
     pub(crate) fn unanswered() -> Self {
         Self::new(
             ErrorKind::Unavailable,

@@ -451,7 +451,7 @@ impl Session {
     ///
     /// A destroyed session stays destroyed: the late changes of other requests
     /// are dropped, and their responses are a 503. What this request inserts
-    /// afterwards, such as a effects message, begins a new session.
+    /// afterwards, such as a farewell message, begins a new session.
     ///
     /// If the database does not confirm the deletion, the response is a 503,
     /// and the browser keeps the cookie. The session may still exist.

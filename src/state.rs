@@ -294,16 +294,7 @@ impl State {
                 login = login.end_others();
             }
         }
-        let row_user = |row: Option<&Arc<Row>>| row.and_then(|row| row.user.clone());
-        let users = [
-            self.user().map(Into::into),
-            row_user(self.row()),
-            // Before the session ended or moved, the handler worked for this user. What
-            // follows a destroy is of nobody.
-            row_user(self.lost.as_ref().filter(|_| !self.is_ended)),
-        ];
-        let is_another = |user: Arc<str>| *user != *login.user_id();
-        if is_dropped || users.into_iter().flatten().any(is_another) {
+        if is_dropped || self.is_of_another_user(login.user_id()) {
             login.data = Data::IsDropped;
         }
         if login.data == Data::IsDropped {
@@ -320,6 +311,16 @@ impl State {
             self.new_id = NewId::Login(Arc::new(login));
         }
         Ok(())
+    }
+
+    /// Whether what the handler reads may be data of another user: of the row's, of one
+    /// whose login is pending, or of one whose session ended or moved since. What
+    /// follows a destroy belongs to no user yet.
+    fn is_of_another_user(&self, user: &str) -> bool {
+        let lost = self.lost.as_ref().filter(|_| !self.is_ended);
+        let rows = [self.row(), lost].into_iter().flatten();
+        let users = rows.filter_map(|row| row.user.as_deref());
+        users.chain(self.user()).any(|known| known != user)
     }
 
     pub(crate) fn set_cookie_lifetime(
@@ -625,7 +626,8 @@ impl State {
     /// outcome is settled belong to the next save.
     pub(crate) fn take_writes(&mut self, timeouts: &Timeouts, touch: Touch) -> PendingWrites {
         let ends_something = self.ends_something();
-        if self.begins_a_session() {
+        let begins_a_session = self.begins_a_session();
+        if begins_a_session {
             self.refused.append(&mut self.outlived);
         }
         let deletions = self.take_deletions();
@@ -652,6 +654,7 @@ impl State {
         PendingWrites {
             deletions,
             ends_something,
+            begins_a_session,
             write: self.write(record, is_changed, id, timeouts, touch),
             seen: Arc::clone(&self.document),
             is_confirmed,

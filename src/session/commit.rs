@@ -70,15 +70,12 @@ impl Session {
         let mut was_discarded = false;
         let outcome = match prepared {
             Ok(()) => {
-                let (begins, writes) = {
-                    let mut state = self.state();
-                    let begins = state.begins_a_session();
-                    (begins, state.take_writes(self.timeouts(), Touch::Never))
-                };
+                let writes = self.state().take_writes(self.timeouts(), Touch::Never);
+                let begins_a_session = writes.begins_a_session;
                 ends_something = writes.ends_something;
                 was_discarded = is_confirmed && !writes.is_confirmed;
                 let outcome = self.execute(writes, &mut saving.cookie).await;
-                if begins && outcome.is_ok() {
+                if begins_a_session && outcome.is_ok() {
                     self.0.has_begun.store(true, Relaxed);
                 }
                 outcome.inspect_err(|error| self.store().meter().failed(error))

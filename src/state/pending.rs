@@ -116,6 +116,8 @@ pub(crate) struct PendingWrites {
     pub(crate) deletions: Deletions,
     /// See [`State::ends_something`](super::State::ends_something).
     pub(crate) ends_something: bool,
+    /// See [`State::begins_a_session`](super::State::begins_a_session).
+    pub(crate) begins_a_session: bool,
     pub(crate) write: RowWrite,
     /// The document that the request saw when it took these writes.
     pub(crate) seen: Arc<Document>,

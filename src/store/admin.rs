@@ -8,7 +8,7 @@ use crate::{
     Error,
     store::{
         PgSessionStore,
-        batch::until_free::manage_until_free,
+        batch::until_free::serve_until_free,
         connection::transaction::despite_deadlocks,
         table::{handle::Work, statements::Statements},
     },
@@ -34,7 +34,7 @@ impl PgSessionStore {
     ) -> Result<T, Error> {
         let table_handle = self.table_handle();
         let deadline = table_handle.executor.deadline();
-        let attempt = || manage_until_free(table_handle, deadline, &work);
+        let attempt = || serve_until_free(table_handle, None, deadline, Operation::Manage, &work);
         let outcome = despite_a_changed_table(|| despite_deadlocks(attempt)).await;
         outcome.inspect_err(|error| self.meter().failed(error))
     }

@@ -299,8 +299,7 @@ impl<E: Entry> Many<E> {
         let deadline = caller.deadline().unwrap_or_else(Instant::now);
         let outcome = until_free(
             &self.table_handle,
-            &self.locked,
-            key,
+            Some(self.locked.key(key)),
             deadline,
             |patience| self.send(&part, caller.origins(), patience, Some(deadline)),
         );

@@ -54,6 +54,10 @@ impl Locked {
         self.among([key].into_iter()) == [0]
     }
 
+    pub(in crate::store) fn key<'k>(&'k self, key: &'k str) -> Key<'k> {
+        Key { locked: self, key }
+    }
+
     /// The places of those among the keys that were locked.
     pub(in crate::store) fn among<'k>(&self, keys: impl Iterator<Item = &'k str>) -> Vec<usize> {
         let locked = self.keys();
@@ -71,6 +75,13 @@ impl Locked {
     }
 }
 
+/// What an attempt may find locked: a row by its id, or a user.
+#[derive(Clone, Copy)]
+pub(in crate::store) struct Key<'k> {
+    locked: &'k Locked,
+    key: &'k str,
+}
+
 /// Makes one attempt after another until none is held up by another transaction,
 /// or until the deadline. Between the attempts it holds no connection, and only a few
 /// repeated attempts run at a time, so that many locked rows don't keep the sessions
@@ -78,11 +89,13 @@ impl Locked {
 /// patience: a row that is free again needs none, and waits behind those that are
 /// still locked.
 ///
+/// Work that an application asks for outside of requests has no key: it is on any
+/// rows, and the places of its connections limit it already.
+///
 /// If the future is dropped while an attempt runs, that attempt is dropped.
 pub(in crate::store) async fn until_free<T, F>(
     table_handle: &TableHandle,
-    locked: &Locked,
-    key: &str,
+    key: Option<Key<'_>>,
     deadline: Instant,
     attempt: impl Fn(Duration) -> F,
 ) -> Result<T, Error>
@@ -90,14 +103,14 @@ where
     F: Future<Output = Result<T, Error>>,
 {
     let connections = &table_handle.executor.connections;
-    let mut was_locked = locked.contains(key);
+    let mut was_locked = key.is_some_and(|key| key.locked.contains(key.key));
     loop {
         // A statement that is sent later would change a session after its request
         // got the response that it could not be saved.
         if was_locked && Instant::now() >= deadline {
             return Err(out_of_time());
         }
-        let place = match was_locked {
+        let place = match was_locked && key.is_some() {
             true => timeout_at(deadline, connections.wait_for_a_row())
                 .await
                 .map_err(|_| out_of_time())?,
@@ -110,60 +123,36 @@ where
         let outcome = attempt(patience).await;
         drop(place);
         if !outcome.as_ref().is_err_and(Error::is_held_up) {
-            if was_locked {
-                locked.remove(key);
+            if let (true, Some(key)) = (was_locked, key) {
+                key.locked.remove(key.key);
             }
             return outcome;
         }
         was_locked = true;
-        locked.insert(key);
+        if let Some(key) = key {
+            key.locked.insert(key.key);
+        }
         sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
     }
 }
 
-/// Carries out `work` on the row or the user with this key in a transaction of its
-/// own, such as a new id, see [`until_free`]. Work that is held up for a moment is
-/// rolled back.
+/// Carries out `work` in a transaction of its own, such as a new id, see
+/// [`until_free`]. Work that is held up for a moment is rolled back.
 ///
 /// If the future is dropped, the server is told to cancel the attempt in flight,
 /// and either rolls it back or has committed it already.
 pub(in crate::store) async fn serve_until_free<T>(
     table_handle: &TableHandle,
-    locked: &Locked,
-    key: &str,
+    key: Option<Key<'_>>,
     deadline: Instant,
     operation: Operation,
     work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
 ) -> Result<T, Error> {
-    until_free(table_handle, locked, key, deadline, |patience| {
+    until_free(table_handle, key, deadline, |patience| {
         let call = table_handle.call(operation);
         table_handle.serve(deadline, Some(patience), call, |table, connection| {
             work(table, connection)
         })
     })
     .await
-}
-
-/// As [`serve_until_free`], for work that an application asks for outside of
-/// requests, on any rows. The places of its connections limit it already.
-pub(in crate::store) async fn manage_until_free<T>(
-    table_handle: &TableHandle,
-    deadline: Instant,
-    work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
-) -> Result<T, Error> {
-    loop {
-        let call = table_handle.call(Operation::Manage);
-        let outcome = table_handle
-            .serve(deadline, Some(PATIENCE), call, |table, connection| {
-                work(table, connection)
-            })
-            .await;
-        if !outcome.as_ref().is_err_and(Error::is_held_up) {
-            return outcome;
-        }
-        sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
-        if Instant::now() >= deadline {
-            return Err(out_of_time());
-        }
-    }
 }

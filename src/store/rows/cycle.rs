@@ -16,10 +16,7 @@ use crate::{
     row::{Content, Row, successor_of},
     state::{Source, changes::Changes},
     store::{
-        batch::{
-            statements::LoadRow,
-            until_free::{manage_until_free, serve_until_free},
-        },
+        batch::{statements::LoadRow, until_free::serve_until_free},
         connection::transaction::{begin as begin_transaction, despite_deadlocks, in_transaction},
         rows::{
             Batches,
@@ -181,8 +178,7 @@ impl Batches {
         loop {
             let batch = serve_until_free(
                 &self.table_handle,
-                &self.locked,
-                &key,
+                Some(self.locked.key(&key)),
                 plan.deadline,
                 Operation::Cycle,
                 |table, connection| {
@@ -201,10 +197,10 @@ impl Batches {
     }
 
     async fn attempt_cycle(&self, plan: Arc<Plan>) -> Result<Cycled, Error> {
+        let key = plan.key();
         serve_until_free(
             &self.table_handle,
-            &self.locked,
-            &plan.key(),
+            Some(self.locked.key(&key)),
             plan.deadline,
             Operation::Cycle,
             |table, connection| Box::pin(cycle(table, connection, Arc::clone(&plan))),
@@ -330,10 +326,16 @@ impl Surplus {
         let (table_handle, limit) = (&self.batches.table_handle, self.limit);
         despite_deadlocks(|| {
             let deadline = table_handle.executor.deadline();
-            manage_until_free(table_handle, deadline, move |table, connection| {
-                let user_id = Arc::clone(&self.user_id);
-                Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
-            })
+            serve_until_free(
+                table_handle,
+                None,
+                deadline,
+                Operation::Manage,
+                move |table, connection| {
+                    let user_id = Arc::clone(&self.user_id);
+                    Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
+                },
+            )
         })
         .await
     }

@@ -42,8 +42,7 @@ impl Batches {
         let deadline = self.table_handle.executor.deadline();
         let was_alive = serve_until_free(
             &self.table_handle,
-            &self.locked,
-            id.as_str(),
+            Some(self.locked.key(id.as_str())),
             deadline,
             Operation::Destroy,
             |table, connection| Box::pin(destroy_unread(table, connection, id.as_str().to_owned())),
@@ -58,8 +57,7 @@ impl Batches {
         despite_deadlocks(|| {
             serve_until_free(
                 &self.table_handle,
-                &self.locked,
-                id.as_str(),
+                Some(self.locked.key(id.as_str())),
                 deadline,
                 Operation::Destroy,
                 |table, connection| Box::pin(destroy_chain(table, connection, id.clone())),

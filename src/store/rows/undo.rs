@@ -137,8 +137,7 @@ impl Batches {
                 let deadline = self.table_handle.executor.deadline();
                 let undoing = serve_until_free(
                     &self.table_handle,
-                    &self.locked,
-                    new_id.as_str(),
+                    Some(self.locked.key(new_id.as_str())),
                     deadline,
                     Operation::Cycle,
                     |table, connection| {
