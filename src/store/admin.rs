@@ -9,7 +9,7 @@ use crate::{
     store::{
         PgSessionStore,
         batch::until_free::serve_until_free,
-        connection::transaction::despite_deadlocks,
+        connection::transaction::{despite_a_changed_table, despite_deadlocks},
         table::{handle::Work, statements::Statements},
     },
     telemetry::Operation,
@@ -71,20 +71,5 @@ impl PgSessionStore {
             || table_handle.ask(deadline, table_handle.call(Operation::Manage), &question);
         let outcome = despite_a_changed_table(attempt).await;
         outcome.inspect_err(|error| self.meter().failed(error))
-    }
-}
-
-/// Makes the attempt again if the table was changed since it was looked at. The
-/// statement was refused then, and its transaction rolled back. Where only its answer
-/// could not be read it may be committed, and is not repeated.
-async fn despite_a_changed_table<T, F>(attempt: impl Fn() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    match attempt().await {
-        Err(error) if error.is_of_a_changed_table() && !error.is_of_another_type() => {
-            attempt().await
-        }
-        outcome => outcome,
     }
 }

@@ -64,6 +64,9 @@ pub(in crate::store) async fn in_transaction<T: Send>(
 
 /// How often work is attempted. An attempt that failed must have changed nothing.
 const MAX_ATTEMPTS: u32 = 3;
+/// The same if the table was changed. Each failed attempt prepares its connection
+/// anew, and those that are idle, but not those that others use at that moment.
+const MAX_ATTEMPTS_AT_A_CHANGED_TABLE: u32 = 4;
 
 /// Makes the attempt again after a deadlock or a serialization failure.
 ///
@@ -74,9 +77,37 @@ pub(in crate::store) async fn despite_deadlocks<T, F>(attempt: impl Fn() -> F) -
 where
     F: Future<Output = Result<T, Error>>,
 {
-    for _ in 1..MAX_ATTEMPTS {
+    despite(Error::is_of_other_writers, MAX_ATTEMPTS, attempt).await
+}
+
+/// Makes the attempt again if the table was changed since it was looked at. The
+/// statement was refused then, and its transaction rolled back. Where only its answer
+/// could not be read it may be committed, and is not repeated.
+///
+/// # Errors
+///
+/// Those of the last attempt.
+pub(in crate::store) async fn despite_a_changed_table<T, F>(
+    attempt: impl Fn() -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let was_refused = |error: &Error| error.is_of_a_changed_table() && !error.is_of_another_type();
+    despite(was_refused, MAX_ATTEMPTS_AT_A_CHANGED_TABLE, attempt).await
+}
+
+async fn despite<T, F>(
+    is_to_repeat: impl Fn(&Error) -> bool,
+    attempts: u32,
+    attempt: impl Fn() -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    for _ in 1..attempts {
         match attempt().await {
-            Err(error) if error.is_of_other_writers() => {}
+            Err(error) if is_to_repeat(&error) => {}
             outcome => return outcome,
         }
     }
