@@ -313,9 +313,9 @@ impl State {
         Ok(())
     }
 
-    /// Whether what the handler reads may be data of another user: of the row's, of one
-    /// whose login is pending, or of one whose session ended or moved since. What
-    /// follows a destroy belongs to no user yet.
+    /// Whether the handler may be reading another user's data. That user can be the row's, the
+    /// user of a pending login, or the user of a session that was destroyed or got a new id
+    /// since. After a destroy, the data belongs to no user yet.
     fn is_of_another_user(&self, user: &str) -> bool {
         let lost = self.lost.as_ref().filter(|_| !self.is_ended);
         let rows = [self.row(), lost].into_iter().flatten();

@@ -511,9 +511,10 @@ impl PgSessionStore {
     /// only a transaction can bound the wait for a lock.
     ///
     /// Whoever first looks at the table ([`migrate`](Self::migrate),
-    /// [`check`](Self::check), or the first statement) refuses to go on where such
-    /// a pooler is noticed without this: two connections that the server takes for
-    /// one show it. A PgBouncer that answers "unsupported startup parameter" needs
+    /// [`check`](Self::check), or the first statement) refuses to go on if it finds
+    /// such a pooler without this: two connections that the server takes for
+    /// one show it. If only a repeated check finds it, the store logs a warning and
+    /// runs each statement in a transaction. A PgBouncer that answers "unsupported startup parameter" needs
     /// a pool whose options say `.extra_float_digits(None)`, as those of
     /// [`connect`](Self::connect) do.
     ///

@@ -165,7 +165,7 @@ impl TestVisitor {
     /// As [`new`](Self::new).
     pub fn on_layer(&self, layer: &PgSessionLayer) -> Self {
         let config = layer.checked();
-        self.browser().learn(Side::of(Arc::clone(&config)));
+        self.browser().add_layer(Side::of(Arc::clone(&config)));
         Self {
             browser: Arc::clone(&self.browser),
             config,
@@ -318,7 +318,7 @@ impl TestVisitor {
     /// A request with the header `Sec-Fetch-Site: cross-site` is one that another
     /// site causes. As browsers do, it brings cookies of `SameSite=Lax`, or without
     /// the attribute, only if it is a link: if its method is safe, such as `GET`, and
-    /// a `Sec-Fetch-Mode` is `navigate`. It never brings those of `SameSite=Strict`.
+    /// `Sec-Fetch-Mode` is absent or `navigate`. It never brings those of `SameSite=Strict`.
     ///
     /// ```
     /// use axum::{Router, body::Body, http::Request, routing::post};

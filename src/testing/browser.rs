@@ -113,7 +113,7 @@ impl Browser {
     }
 
     /// One that is known by its cookie's name already stays as it is.
-    pub(super) fn learn(&mut self, side: Side) {
+    pub(super) fn add_layer(&mut self, side: Side) {
         let name = side.config.cookie_name();
         if !self
             .sides
@@ -127,7 +127,7 @@ impl Browser {
     pub(super) fn side(&mut self, cookie_name: &str) -> &mut Side {
         let mut sides = self.sides.iter_mut();
         let side = sides.find(|side| side.config.cookie_name() == cookie_name);
-        side.expect("a visitor's layer is learnt when it is made")
+        side.expect("a visitor's layer is added when the visitor is created")
     }
 
     pub(super) fn always_send(&mut self, name: HeaderName, value: HeaderValue) {

@@ -20,8 +20,8 @@ use crate::{
 /// Rows of one statement, as many as the reaper's.
 const BATCH: usize = 1000;
 
-/// Walks that find rows and delete none, as a trigger of the application's can keep
-/// them without an error. Of one or two others may have deleted what was found.
+/// How many walks in a row may find rows and delete none. A trigger may keep rows without an
+/// error. After one or two such walks, another process may have deleted the rows.
 const FRUITLESS: u32 = 3;
 
 /// Where a walk through the table is.

@@ -304,7 +304,7 @@ impl UserSessions {
         }
     }
 
-    /// A batch of the user's sessions, but for those that were tried and are left.
+    /// Finds a batch of the user's sessions, except those whose deletion already failed.
     async fn rows_beside(
         &self,
         this: Option<&RowId>,

@@ -63,7 +63,7 @@ mod tests {
     }
 
     /// Rows of the statements in flight when one row after the other comes.
-    fn departures(pace: Pace, rows: usize) -> Vec<usize> {
+    fn batch_sizes(pace: Pace, rows: usize) -> Vec<usize> {
         let (mut waiting, mut in_flight, mut statements) = (0, 0, Vec::new());
         for _ in 0..rows {
             waiting += 1;
@@ -86,20 +86,20 @@ mod tests {
     #[test]
     fn where_commits_are_quick_another_statement_is_as_full_as_all_in_flight() {
         let pace = at(Duration::from_micros(300));
-        assert_eq!(departures(pace, 64), [1, 1, 2, 4, 8, 16, 32]);
+        assert_eq!(batch_sizes(pace, 64), [1, 1, 2, 4, 8, 16, 32]);
     }
 
     #[test]
     fn where_commits_are_slow_a_few_requests_go_at_once() {
         let pace = at(Duration::from_millis(4));
-        assert_eq!(departures(pace, 8), [1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(batch_sizes(pace, 8), [1, 1, 1, 1, 1, 1, 1]);
     }
 
     #[test]
     fn where_commits_are_slow_many_requests_share_few_statements() {
         let pace = at(Duration::from_secs(1));
-        assert!(departures(pace, 256).len() < 32);
-        assert!(departures(pace, 100_000).len() < 80);
+        assert!(batch_sizes(pace, 256).len() < 32);
+        assert!(batch_sizes(pace, 100_000).len() < 80);
     }
 
     #[test]

@@ -85,9 +85,8 @@ pub(in crate::store) struct Key<'k> {
 /// Makes one attempt after another until none is held up by another transaction,
 /// or until the deadline. Between the attempts it holds no connection, and only a few
 /// repeated attempts run at a time, so that many locked rows don't keep the sessions
-/// of other rows waiting. While others wait for a place, an attempt gets a shorter
-/// patience: a row that is free again needs none, and waits behind those that are
-/// still locked.
+/// of other rows waiting. While others wait for a place, each attempt waits for a shorter
+/// time, so that rows that are free again don't wait long behind rows that are still locked.
 ///
 /// Work that an application asks for outside of requests has no key: it is on any
 /// rows, and the places of its connections limit it already.
@@ -139,7 +138,7 @@ where
 /// Carries out `work` in a transaction of its own, such as a new id, see
 /// [`until_free`]. Work that is held up for a moment is rolled back.
 ///
-/// If the future is dropped, the server is told to cancel the attempt in flight,
+/// If the future is dropped, the store asks the server to cancel the attempt in flight,
 /// and either rolls it back or has committed it already.
 pub(in crate::store) async fn serve_until_free<T>(
     table_handle: &TableHandle,

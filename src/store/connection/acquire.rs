@@ -88,8 +88,7 @@ impl Own {
         Arc::new(own)
     }
 
-    /// Leaves statements this long, at least. Returns whether that is longer than
-    /// before.
+    /// Raises the limits to allow at least this timeout. Returns whether they were raised.
     pub(in crate::store) fn lasts(&self, timeout: Duration) -> bool {
         let limit = (timeout + AFTER_THE_DEADLINE).as_millis();
         // The largest that Postgres takes.

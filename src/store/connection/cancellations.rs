@@ -549,7 +549,7 @@ mod tests {
         }
 
         /// What ends statements over connections of this new role.
-        async fn endings_of(&self, role: &str, rights: &str) -> Arc<Cancellations> {
+        async fn cancellations_of(&self, role: &str, rights: &str) -> Arc<Cancellations> {
             execute(&self.pool, &format!("CREATE ROLE {role} {rights}")).await;
             let options = (*self.pool.connect_options()).clone().username(role);
             Cancellations::new(PgPoolOptions::new().connect_lazy_with(options))
@@ -700,7 +700,7 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_may_see_nothing_ends_nothing() {
         let (_server, place) = Place::alone().await;
-        let cancellations = place.endings_of("weak", "LOGIN").await;
+        let cancellations = place.cancellations_of("weak", "LOGIN").await;
         let lock = place.lock().await;
         let stranger = place.waiting().await;
         let given_up = cancellations.give_up(stranger.backend);
@@ -716,7 +716,7 @@ mod tests {
     async fn without_a_connection_to_look_over_nothing_is_ended() {
         let (_server, place) = Place::alone().await;
         let rights = "LOGIN CONNECTION LIMIT 0";
-        let cancellations = place.endings_of("barred", rights).await;
+        let cancellations = place.cancellations_of("barred", rights).await;
         let lock = place.lock().await;
         let waiting = place.waiting().await;
         let given_up = cancellations.give_up(waiting.backend);

@@ -79,8 +79,8 @@ impl Comparisons {
         if self.peer == Peer::Unknown && !self.is_logged {
             self.is_logged = true;
             tracing::warn!(
-                "the check for a connection pooler failed; it needs two connections beside the \
-                 pool. Until it succeeds, each statement runs in a transaction"
+                "the check for a connection pooler failed, which needs two connections beside the \
+                 pool; each statement runs in a transaction until the check succeeds"
             );
         }
     }

@@ -133,13 +133,13 @@ impl Connections {
         Self::build(ConnectionSource::new(pool, Some(primary), Some(own)), limit)
     }
 
-    /// The server is to leave statements this long.
+    /// Raises the server's limits to allow this timeout.
     pub(in crate::store) fn last(&self, timeout: Duration) {
         if let Some(own) = &self.0.source.own
             && own.lasts(timeout)
             && Handle::try_current().is_ok()
         {
-            // What is kept has the limits of before.
+            // Idle connections still have the former limits.
             self.evict_idle();
         }
     }
@@ -306,8 +306,8 @@ fn of_pool(pool: &PgPool) -> NonZeroU32 {
     NonZeroU32::new(pool.options().get_max_connections()).unwrap_or(NonZeroU32::MIN)
 }
 
-/// A connection in use. Its future may be dropped at any moment, and only after
-/// the end of its statement it goes back to the pool: sqlx forgets a `BEGIN` whose
+/// A connection in use. The future that uses it may be dropped at any moment. The connection
+/// returns to the pool only after its statement has ended: sqlx forgets a `BEGIN` whose
 /// answer nobody waited for, and the next user of the connection would run inside of
 /// that transaction.
 ///

@@ -26,8 +26,8 @@ const ROUNDS: usize = 7;
 const NAMES_OF_SQLX: &str = "sqlx_s_";
 
 impl Executor {
-    /// What stands between, as it was told of or is noticed. If the comparison fails,
-    /// it may be a pooler.
+    /// Returns the kind of pooler that is configured or detected. If the comparison fails,
+    /// this assumes a pooler.
     ///
     /// # Errors
     ///

@@ -14,8 +14,8 @@ use crate::{Error, ErrorKind, store::connection::connecting};
 pub(in crate::store) fn spared() -> Error {
     Error::caused(
         ErrorKind::Database,
-        "sessions were not deleted, and no error was reported; does a trigger of the table keep \
-         them?",
+        "sessions were not deleted, although the DELETE reported no error; check the triggers of \
+         the session table",
         Spared,
     )
 }
@@ -26,7 +26,7 @@ struct Spared;
 
 impl fmt::Display for Spared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a DELETE deleted fewer rows than it found")
+        f.write_str("the DELETE left rows that it should have deleted")
     }
 }
 

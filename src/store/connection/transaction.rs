@@ -80,9 +80,9 @@ where
     despite(Error::is_of_other_writers, MAX_ATTEMPTS, attempt).await
 }
 
-/// Makes the attempt again if the table was changed since it was looked at. The
-/// statement was refused then, and its transaction rolled back. Where only its answer
-/// could not be read it may be committed, and is not repeated.
+/// Makes the attempt again if the table was changed since it was looked at. In that case the
+/// server refused the statement and rolled back its transaction. If only the result could not
+/// be read, the statement may be committed, so it is not repeated.
 ///
 /// # Errors
 ///

@@ -499,7 +499,7 @@ pub(in crate::store) async fn copy_for(
     let extent = plan.timeouts.extent(&document.meta(), created);
     let content = Content::from(Arc::new(document));
     of_row(
-        &table.reissue.login_copy,
+        &table.cycle.login_copy,
         &row.id,
         &plan.new_id,
         &content,
@@ -525,7 +525,7 @@ pub(in crate::store) async fn begin(
     let extent = plan.timeouts.extent_of_new(&document.meta(), has_created);
     let content = Content::from(document);
     let expires: Instant = table
-        .reissue
+        .cycle
         .login_insert
         .query_scalar()
         .bind(plan.new_id.as_str())
@@ -551,7 +551,7 @@ pub(in crate::store) async fn forward(
     row: &Row,
 ) -> Result<(), Error> {
     table
-        .reissue
+        .cycle
         .forward
         .query()
         .bind(row.id.as_str())

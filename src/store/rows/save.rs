@@ -29,8 +29,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(20);
 /// How an attempt to write the row ended.
 enum Attempt {
     Written(Arc<Row>),
-    /// Another writers moved the expiry, or ended the session; this is what was
-    /// known of the row before.
+    /// Another writer moved the expiry or deleted the session. Holds the row as it was known
+    /// before.
     Untouched(Arc<Row>),
     /// The row is not what was compared with.
     Lost,

@@ -48,7 +48,7 @@ pub(in crate::store) async fn insert(
     content: &Content,
     extent: Extent,
 ) -> Result<(), Error> {
-    of_row(&table.reissue.copy, from, to, content, extent)
+    of_row(&table.cycle.copy, from, to, content, extent)
         .execute(connection)
         .await?;
     Ok(())
@@ -103,7 +103,7 @@ pub(super) async fn lock_with_device(
     id: &RowId,
 ) -> Result<(Row, Option<String>), Error> {
     let row: Option<Loaded> = table
-        .reissue
+        .cycle
         .lock
         .query_as()
         .bind(id.as_str())

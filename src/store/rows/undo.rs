@@ -258,7 +258,7 @@ async fn restore(
     device: Option<&str>,
 ) -> Result<(), Error> {
     let query = table
-        .reissue
+        .cycle
         .undo
         .query()
         .bind(row.id.as_str())

@@ -26,7 +26,7 @@ pub(in crate::store) async fn lock(
     user_id: &str,
 ) -> Result<(), Error> {
     table
-        .reissue
+        .cycle
         .login_lock
         .query()
         .bind(table.name.lock_key(&format!("user {user_id}")))

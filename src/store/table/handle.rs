@@ -116,9 +116,9 @@ impl TableHandle {
         }
     }
 
-    /// The statements are sent in another way once it is known what they are sent to.
-    /// Those that run in transactions are also right behind a pooler that would be
-    /// refused at set-up, so it ends no store that serves already.
+    /// Repeats the check for a pooler. If the connections turn out to be direct, statements no
+    /// longer need a transaction. A transaction pooler that is found this late is only logged:
+    /// statements in transactions are safe behind it.
     async fn compare(&self) {
         if let Err(error) = self.executor.detect_pooling().await {
             tracing::warn!(
@@ -141,16 +141,16 @@ impl TableHandle {
         {
             return looking.clone();
         }
-        let (tell, hear) = watch::channel(None);
+        let (sender, receiver) = watch::channel(None);
         let table_handle = self.clone();
         tokio::spawn(async move {
             // Whoever waits for it waits no longer than the timeout, but a look that
             // ends before it can know of a pooler would never find the table.
             let deadline = table_handle.executor.deadline() + peer::PATIENCE;
             let found = timeout_at(deadline, table_handle.look()).await;
-            tell.send_replace(Some(found.unwrap_or_else(|_| Err(out_of_time()))));
+            sender.send_replace(Some(found.unwrap_or_else(|_| Err(out_of_time()))));
         });
-        looking.insert(hear).clone()
+        looking.insert(receiver).clone()
     }
 
     /// The table, if it was looked at already.

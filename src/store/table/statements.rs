@@ -31,7 +31,7 @@ pub(crate) struct Statements {
     pub(crate) touch: Sizes,
     pub(crate) destroy: Sizes,
     pub(crate) destroy_unread: Sql,
-    pub(crate) reissue: ReissueStatements,
+    pub(crate) cycle: CycleStatements,
     pub(crate) users: UserStatements,
     pub(crate) reap: Sql,
     pub(crate) reap_find: Sql,
@@ -44,7 +44,7 @@ pub(crate) struct Statements {
 
 /// Those of a session that gets a new id.
 #[derive(Clone, Debug)]
-pub(crate) struct ReissueStatements {
+pub(crate) struct CycleStatements {
     pub(crate) lock: Sql,
     pub(crate) copy: Sql,
     pub(crate) forward: Sql,
@@ -54,7 +54,7 @@ pub(crate) struct ReissueStatements {
     pub(crate) login_insert: Sql,
 }
 
-impl ReissueStatements {
+impl CycleStatements {
     fn new(statement: impl Fn(&str) -> Sql) -> Self {
         Self {
             lock: statement(include_str!("../sql/cycle_lock.sql")),
@@ -126,7 +126,7 @@ impl Statements {
             touch: both!(sizes, "touch"),
             destroy: both!(sizes, "destroy"),
             destroy_unread: statement(include_str!("../sql/destroy_unread.sql")),
-            reissue: ReissueStatements::new(statement),
+            cycle: CycleStatements::new(statement),
             users: UserStatements::new(statement),
             reap: statement(include_str!("../sql/reap.sql")),
             reap_find: statement(include_str!("../sql/reap_find.sql")),
@@ -146,7 +146,7 @@ impl Statements {
     /// The same for a transaction of the application's.
     pub(in crate::store) fn for_others(&self) -> Self {
         let mut table = self.clone();
-        let (users, reissue) = (&mut table.users, &mut table.reissue);
+        let (users, reissue) = (&mut table.users, &mut table.cycle);
         for sql in [&mut users.some, &mut users.destroy, &mut reissue.lock] {
             *sql = sql.for_others();
         }
