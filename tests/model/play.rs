@@ -10,8 +10,8 @@ use crate::{
     invariants::Invariants,
     program::{Admin, Break, Call, End, Event, Format, JARS, Program, REQUESTS, Taking},
     reference::{
-        Age, Cookie, Expected, Failure, Lasting, Model, Moment, Response, RowNo, Seen, State,
-        Token, user_name,
+        Age, Cookie, Expected, Failure, InFlight, Lasting, Model, Moment, Response, RowNo, Seen,
+        State, Token, user_name,
     },
     world::{Answer, Lane, Patience, Running, SetCookie, TableRow, cookie_name, handle, row_id},
 };
@@ -27,6 +27,11 @@ pub(crate) const HANG: &str = "hang";
 pub(crate) const LATE: &str = "late";
 /// How long an event [`Event::Wait`] takes.
 const WAIT: Duration = Duration::from_millis(40);
+/// From a commit until the session knows of it, or until it is undone, which nothing
+/// outside shows.
+const SETTLING: Duration = Duration::from_millis(20);
+/// How long that may take at the most.
+const PATIENCE_FOR_UNDOING: Duration = Duration::from_millis(500);
 /// Seconds by which clocks may differ that go equally fast.
 const PRECISION: f64 = 0.005;
 
@@ -52,6 +57,37 @@ impl fmt::Display for Violation {
 }
 
 type Broken = (&'static str, String);
+
+/// A save that waits for the table.
+struct Save {
+    request: u8,
+    layer: usize,
+    in_flight: Result<InFlight, Failure>,
+    gives_up: bool,
+    seen: Option<Seen>,
+    /// Of its row, afterwards.
+    id: Option<String>,
+    /// What these calls return afterwards, which tells what came first.
+    shows: Vec<(Seen, Call)>,
+}
+
+impl Save {
+    const SHOWN: [Call; 5] = [
+        Call::Keys,
+        Call::UserId,
+        Call::Get(0),
+        Call::Get(1),
+        Call::Get(2),
+    ];
+
+    fn finish(&self, model: &mut Model) -> Expected {
+        let Self { request, layer, .. } = *self;
+        match &self.in_flight {
+            Ok(save) => model.finish_save(request, layer, save.clone(), self.gives_up),
+            Err(failure) => Expected::Failed(failure.clone()),
+        }
+    }
+}
 
 struct Play<'l> {
     lane: &'l mut Lane,
@@ -155,10 +191,16 @@ impl Play<'_> {
                 layer,
                 gives_up,
                 meanwhile,
+                others,
             } => {
-                self.save_in_flight(*request, usize::from(*layer), *gives_up, meanwhile)
+                self.save_in_flight(*request, usize::from(*layer), *gives_up, meanwhile, others)
                     .await
             }
+            Event::EndInFlight {
+                request,
+                cancels,
+                others,
+            } => self.end_in_flight(*request, *cancels, others).await,
             Event::End { request, end } => match self.running.contains_key(request) {
                 true => self.end(*request, *end).await,
                 false => Ok(()),
@@ -357,6 +399,7 @@ impl Play<'_> {
         layer: usize,
         gives_up: bool,
         meanwhile: &[Call],
+        others: &[Event],
     ) -> Result<(), Broken> {
         if !self.running.contains_key(&request)
             || layer >= self.model.layers()
@@ -425,45 +468,274 @@ impl Play<'_> {
                 .saw(request, &seen)
                 .map_err(|what| ("flow", format!("by {call:?} {what}")))?;
         }
-        let running = self.running.get_mut(&request).expect("open");
-        if gives_up {
+        let mut saves = Vec::new();
+        if !is_over {
+            saves.push(Save {
+                request,
+                layer,
+                in_flight,
+                gives_up,
+                seen: None,
+                id: None,
+                shows: Vec::new(),
+            });
+        }
+        // Which came first would only show later, if this outcome is not awaited.
+        let (second, is_cancelled) = self.others(request, others, !gives_up).await?;
+        saves.extend(second);
+        if is_cancelled {
+            let mut running = self.running.remove(&request).expect("open");
+            running.let_end(End::CancelOutside);
+            if running.answer().await.is_some() {
+                return Err(("status", "a cancelled request was answered".into()));
+            }
+            self.ended.insert(request, running);
+        } else if gives_up {
+            let running = self.running.get_mut(&request).expect("open");
             running.give_up_save().await;
         }
         self.lane.unlock().await;
-        if is_over {
+        for save in &mut saves {
+            save.gives_up |= is_cancelled && save.request == request;
+            if !save.gives_up {
+                let running = self.running.get_mut(&save.request).expect("open");
+                save.seen = running.await_save().await;
+            }
+        }
+        self.finish_saves(began_save, &mut saves).await?;
+        if is_cancelled {
+            self.model.vanish(request);
+            self.invariants.unanswered(request);
+        }
+        Ok(())
+    }
+
+    /// Others' calls, while a save of this request waits. A save of theirs waits, too,
+    /// and the request itself may be cancelled.
+    async fn others(
+        &mut self,
+        request: u8,
+        events: &[Event],
+        may_save: bool,
+    ) -> Result<(Option<Save>, bool), Broken> {
+        let (mut save, mut is_cancelled) = (None::<Save>, false);
+        for event in events {
+            match event {
+                Event::Start {
+                    request,
+                    jar,
+                    store,
+                    taking,
+                    beside,
+                } => {
+                    self.start(*request, *jar, *store, *taking, *beside).await?;
+                }
+                Event::Call {
+                    request: other,
+                    layer,
+                    call: Call::Save,
+                } => {
+                    let layer = usize::from(*layer);
+                    if !may_save
+                        || save.is_some()
+                        || *other == request
+                        || !self.running.contains_key(other)
+                        || layer >= self.model.layers()
+                        || !self.model.knows(*other, layer, &Call::Save)
+                    {
+                        continue;
+                    }
+                    self.model.load(*other, layer);
+                    let running = self.running.get_mut(other).expect("open");
+                    let begun = running.begin_save(layer).await;
+                    begun.ok_or_else(|| ("panic", "save ended the handler".to_owned()))?;
+                    save = Some(Save {
+                        request: *other,
+                        layer,
+                        in_flight: self.model.begin_save(*other, layer),
+                        gives_up: false,
+                        seen: None,
+                        id: None,
+                        shows: Vec::new(),
+                    });
+                }
+                Event::Call {
+                    request: other,
+                    layer,
+                    call,
+                } => {
+                    let is_busy = *other == request
+                        || save.as_ref().is_some_and(|save| save.request == *other);
+                    if !is_busy && !calls::commits(call) {
+                        self.call(*other, usize::from(*layer), call).await?;
+                    }
+                }
+                Event::End {
+                    request: ending,
+                    end: End::CancelOutside,
+                } => is_cancelled |= *ending == request,
+                _ => {}
+            }
+        }
+        Ok((save, is_cancelled))
+    }
+
+    fn look_at_session_of(&self, save: &mut Save, rows: &[TableRow]) {
+        let running = self.running.get(&save.request);
+        let session = running
+            .and_then(|running| running.sessions.lock().expect("no panic")[save.layer].clone());
+        let Some(session) = session else {
+            return;
+        };
+        save.id = session.id().and_then(|id| {
+            let is_this = |row: &&TableRow| handle(&self.program.options, &row.id) == id;
+            rows.iter().find(is_this).map(|row| row.id.clone())
+        });
+        save.shows = Vec::new();
+        if !save.gives_up {
+            let show = |call: Call| (calls::perform(&session, &call, 0), call);
+            save.shows.extend(Save::SHOWN.map(show));
+        }
+    }
+
+    /// In whatever order they were committed.
+    async fn finish_saves(&mut self, began_saves: f64, saves: &mut [Save]) -> Result<(), Broken> {
+        if saves.is_empty() {
             return self.unchanged().await;
         }
-        let running = self.running.get_mut(&request).expect("open");
-        let seen = match gives_up {
-            true => None,
-            false => running.await_save().await,
-        };
+        let requests: Vec<_> = saves.iter().map(|save| save.request).collect();
+        let gives_up = saves.iter().any(|save| save.gives_up);
         let began = Instant::now();
         loop {
             if gives_up {
                 self.lane.quiet().await;
-                // Nothing outside of the session shows that its save is settled, a moment
-                // after the commit.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(SETTLING).await;
             }
-            self.since(began_save, request);
-            let rows = self.look(&[request]).await?;
-            let outcome = self.settle(
-                |model| match &in_flight {
-                    Ok(save) => model.finish_save(request, layer, save.clone(), gives_up),
-                    Err(failure) => Expected::Failed(failure.clone()),
-                },
-                |model, expected| {
-                    if let Some(seen) = &seen {
-                        check_seen(model, &expected, seen)
-                            .map_err(|what| ("returned", format!("save {what}")))?;
+            for request in &requests {
+                self.since(began_saves, *request);
+            }
+            let rows = self.look(&requests).await?;
+            for save in &mut *saves {
+                self.look_at_session_of(save, &rows);
+            }
+            let saves = &*saves;
+            let mut before = self.model.clone();
+            before.is_crowded = saves.len() > 1;
+            let mut first = None;
+            for order in orders(saves.len()) {
+                self.model = before.clone();
+                let outcome = self.settle(
+                    |model| {
+                        let finish = |at: &usize| (*at, saves[*at].finish(model));
+                        order.iter().map(finish).collect::<Vec<_>>()
+                    },
+                    |model, expected| {
+                        for save in saves {
+                            if let Some(id) = &save.id {
+                                model.bind(save.request, save.layer, id);
+                            }
+                        }
+                        for (at, expected) in expected {
+                            if let Some(seen) = &saves[at].seen {
+                                check_seen(model, &expected, seen)
+                                    .map_err(|what| ("returned", format!("save {what}")))?;
+                            }
+                        }
+                        match_table(model, &rows)?;
+                        for save in saves {
+                            for (seen, call) in &save.shows {
+                                let expected = model.call(save.request, save.layer, call, 0);
+                                check_seen(model, &expected, seen).map_err(|what| {
+                                    ("returned", format!("after a save {call:?} {what}"))
+                                })?;
+                            }
+                        }
+                        Ok(())
+                    },
+                );
+                match outcome {
+                    Ok(()) => {
+                        first = None;
+                        break;
                     }
-                    match_table(model, &rows)
-                },
-            );
-            match outcome {
-                Err(_) if gives_up && began.elapsed() < Duration::from_millis(500) => {}
-                outcome => return outcome,
+                    Err(broken) => {
+                        first.get_or_insert(broken);
+                    }
+                }
+            }
+            self.model.is_crowded = false;
+            if saves.len() > 1 {
+                self.model.order_since(before.clock);
+            }
+            match first {
+                None => return Ok(()),
+                Some(_) if gives_up && began.elapsed() < PATIENCE_FOR_UNDOING => {
+                    before.is_crowded = false;
+                    self.model = before;
+                }
+                Some(broken) => return Err(broken),
+            }
+        }
+    }
+
+    /// A request that is cancelled then may have saved, or not.
+    async fn end_in_flight(
+        &mut self,
+        request: u8,
+        cancels: bool,
+        others: &[Event],
+    ) -> Result<(), Broken> {
+        if !self.running.contains_key(&request) {
+            return Ok(());
+        }
+        let format = self.format();
+        let from = self.now();
+        self.lane.lock(format).await;
+        let mut running = self.running.remove(&request).expect("open");
+        running.let_end(End::Ok);
+        self.lane.blocked(format, &running).await;
+        let is_over = running.is_over();
+        self.others(request, others, false).await?;
+        if cancels && !is_over {
+            running.let_end(End::CancelOutside);
+        }
+        self.lane.unlock().await;
+        let answer = running.answer().await;
+        self.ended.insert(request, running);
+        self.since(from, request);
+        if let Some(answer) = answer {
+            return self.answered(request, End::Ok, &answer).await;
+        }
+        self.invariants.unanswered(request);
+        let predictions: [fn(&mut Model, u8); 5] = [
+            |model, request| drop(model.end(request, End::Ok)),
+            |model, request| drop(model.end_too_late(request)),
+            |model, request| model.end_inside(request, false),
+            |model, request| model.end_inside(request, true),
+            Model::vanish,
+        ];
+        let before = self.model.clone();
+        let began = Instant::now();
+        loop {
+            self.lane.quiet().await;
+            tokio::time::sleep(SETTLING).await;
+            self.lane.quiet().await;
+            let rows = self.look(&[request]).await?;
+            let mut first = None;
+            for predict in predictions {
+                self.model = before.clone();
+                let outcome = self.settle(
+                    |model| predict(model, request),
+                    |model, ()| match_table(model, &rows),
+                );
+                let Err(broken) = outcome else {
+                    self.model.unanswered(request);
+                    return Ok(());
+                };
+                first.get_or_insert(broken);
+            }
+            if began.elapsed() > PATIENCE_FOR_UNDOING {
+                return Err(first.expect("tried"));
             }
         }
     }
@@ -475,8 +747,8 @@ impl Play<'_> {
         let answer = running.answer().await;
         self.ended.insert(request, running);
         self.since(from, request);
-        let rows = self.look(&[request]).await?;
         if matches!(end, End::PanicOutside | End::CancelOutside) {
+            let rows = self.look(&[request]).await?;
             self.model.vanish(request);
             self.invariants.unanswered(request);
             return match answer {
@@ -485,19 +757,24 @@ impl Play<'_> {
             };
         }
         let answer = answer.ok_or_else(|| ("panic", format!("no answer to {end:?}")))?;
+        self.answered(request, end, &answer).await
+    }
+
+    async fn answered(&mut self, request: u8, end: End, answer: &Answer) -> Result<(), Broken> {
+        let rows = self.look(&[request]).await?;
         let options = &self.program.options;
         let mut expected = self.settle(
             |model| model.end(request, end),
             |model, expected| {
-                bind(options, model, &expected, &answer);
+                bind(options, model, &expected, answer);
                 match_table(model, &rows)?;
-                check_response(options, model, &expected, &answer)?;
+                check_response(options, model, &expected, answer)?;
                 Ok(expected)
             },
         )?;
-        self.sent(request, &answer)?;
+        self.sent(request, answer)?;
         if end != End::Lost {
-            self.deliver(request, &mut expected, &answer);
+            self.deliver(request, &mut expected, answer);
         }
         Ok(())
     }

@@ -158,6 +158,16 @@ pub(crate) enum Event {
         /// Whether the handler stops waiting for it.
         gives_up: bool,
         meanwhile: Vec<Call>,
+        /// What other requests do meanwhile, and whether this one is cancelled.
+        #[serde(default)]
+        others: Vec<Event>,
+    },
+    /// The handler returns while every write of the table waits.
+    EndInFlight {
+        request: u8,
+        /// Whether the request is cancelled while it waits.
+        cancels: bool,
+        others: Vec<Event>,
     },
     End {
         request: u8,
@@ -501,11 +511,14 @@ impl Draft<'_> {
                 let layer = self.layer();
                 let calls = self.below(3);
                 let meanwhile = (0..calls).map(|_| self.sync_call()).collect();
+                let gives_up = self.random.one_in(2);
+                let others = self.others(request, true);
                 self.events.push(Event::SaveInFlight {
                     request,
                     layer,
-                    gives_up: self.random.one_in(2),
+                    gives_up,
                     meanwhile,
+                    others,
                 });
             }
             4 => {
@@ -548,6 +561,57 @@ impl Draft<'_> {
                 self.events.push(event);
             }
         }
+    }
+
+    /// What happens while a save of this request waits.
+    fn others(&mut self, request: u8, is_explicit: bool) -> Vec<Event> {
+        let mut others = Vec::new();
+        let mut saves = is_explicit;
+        for _ in 0..self.below(4) {
+            let open: Vec<u8> = self
+                .open
+                .iter()
+                .copied()
+                .filter(|r| *r != request)
+                .collect();
+            let other = match open.len() {
+                0 => None,
+                n => Some(open[usize::from(self.below(u8::try_from(n).unwrap_or(1)))]),
+            };
+            match (self.below(4), other) {
+                (0, Some(request)) if saves => {
+                    saves = false;
+                    let layer = self.layer();
+                    others.push(Event::Call {
+                        request,
+                        layer,
+                        call: Call::Save,
+                    });
+                }
+                (0 | 1, _) if self.next < REQUESTS && self.open.len() < 4 => {
+                    let jar = self.jar();
+                    self.start_of(jar);
+                    others.extend(self.events.pop());
+                }
+                (_, Some(request)) => {
+                    let (layer, call) = (self.layer(), self.sync_call());
+                    others.push(Event::Call {
+                        request,
+                        layer,
+                        call,
+                    });
+                }
+                _ => {}
+            }
+        }
+        if is_explicit && self.random.one_in(6) {
+            self.forget(request);
+            others.push(Event::End {
+                request,
+                end: End::CancelOutside,
+            });
+        }
+        others
     }
 
     fn epilogue(&mut self) {
@@ -609,6 +673,16 @@ impl Draft<'_> {
         self.forget(request);
         if end == End::Ok && self.random.one_in(500) {
             self.events.push(Event::EndTooLate { request });
+            return;
+        }
+        if end == End::Ok && self.random.one_in(12) {
+            let cancels = self.random.one_in(3);
+            let others = self.others(request, false);
+            self.events.push(Event::EndInFlight {
+                request,
+                cancels,
+                others,
+            });
             return;
         }
         self.events.push(Event::End { request, end });

@@ -1292,6 +1292,17 @@ impl Model {
                     true => Cookie::Set(row, lasting),
                     false => Cookie::SetOrNot(row, lasting),
                 };
+                // A touch that is sent with the save of another request shows what that
+                // saved.
+                let stored = self.rows[row.0].document.clone();
+                if self.is_crowded && stored != debt.base && self.either() {
+                    return Ok(Settled {
+                        origin: Origin::Stored(row),
+                        base: stored,
+                        user: debt.user,
+                        version: self.rows[row.0].version,
+                    });
+                }
             }
             return Ok(debt.unchanged());
         }
@@ -1579,6 +1590,33 @@ impl Model {
             if self.is_loaded(request, layer) {
                 self.view(request, layer).is_closed = true;
             }
+        }
+    }
+
+    /// The inner layer saves and the outer one does not.
+    pub(crate) fn end_inside(&mut self, request: u8, is_late: bool) {
+        self.is_late = is_late;
+        drop(self.close(request, 0, 200));
+        self.is_late = false;
+        self.vanish(request);
+    }
+
+    /// Its response was never sent, whatever it saved.
+    pub(crate) fn unanswered(&mut self, request: u8) {
+        let state = self.requests.get_mut(&request).expect("begun");
+        state.is_answered = false;
+        for view in state.views.iter_mut().flatten() {
+            view.may_be_newer = true;
+        }
+    }
+
+    /// The session of this request is of this row.
+    pub(crate) fn bind(&mut self, request: u8, layer: usize, id: &str) {
+        let is_known = self.rows.iter().any(|row| row.id.as_deref() == Some(id));
+        if let Origin::Stored(row) = self.view(request, layer).origin
+            && !is_known
+        {
+            self.rows[row.0].id.get_or_insert_with(|| id.to_owned());
         }
     }
 

@@ -329,9 +329,15 @@ fn kind_of(program: &Program, violation: &Violation) -> String {
     for event in &program.events {
         match event {
             Event::Call { call, .. } => words.extend(word(call)),
-            Event::SaveInFlight { meanwhile, .. } => {
+            Event::SaveInFlight {
+                meanwhile, others, ..
+            } => {
                 words.insert("SaveInFlight".into());
                 words.extend(meanwhile.iter().filter_map(word));
+                words.extend((!others.is_empty()).then(|| "Others".into()));
+            }
+            Event::EndInFlight { .. } => {
+                words.insert("EndInFlight".into());
             }
             Event::Afterwards { call, .. } => {
                 words.insert("Afterwards".into());

@@ -150,6 +150,7 @@ fn simpler(event: &Event) -> Vec<Event> {
             layer,
             gives_up,
             meanwhile,
+            others,
         } => {
             let mut simpler = vec![Event::Call {
                 request: *request,
@@ -164,8 +165,34 @@ fn simpler(event: &Event) -> Vec<Event> {
                     layer: *layer,
                     gives_up: *gives_up,
                     meanwhile: fewer,
+                    others: others.clone(),
                 });
             }
+            for others in fewer(others) {
+                simpler.push(Event::SaveInFlight {
+                    request: *request,
+                    layer: *layer,
+                    gives_up: *gives_up,
+                    meanwhile: meanwhile.clone(),
+                    others,
+                });
+            }
+            simpler
+        }
+        Event::EndInFlight {
+            request,
+            cancels,
+            others,
+        } => {
+            let mut simpler = vec![Event::End {
+                request: *request,
+                end: End::Ok,
+            }];
+            simpler.extend(fewer(others).map(|others| Event::EndInFlight {
+                request: *request,
+                cancels: *cancels,
+                others,
+            }));
             simpler
         }
         Event::EndTogether { requests } => requests
@@ -203,6 +230,15 @@ fn simpler(event: &Event) -> Vec<Event> {
             .collect(),
         _ => Vec::new(),
     }
+}
+
+/// Without one of these, each.
+fn fewer(events: &[Event]) -> impl Iterator<Item = Vec<Event>> {
+    (0..events.len()).map(|at| {
+        let mut fewer = events.to_vec();
+        fewer.remove(at);
+        fewer
+    })
 }
 
 fn simpler_calls(call: &Call) -> Vec<Call> {

@@ -389,7 +389,7 @@ impl Lane {
 
     /// Returns when a statement waits for the table, or the save is over.
     pub(crate) async fn blocked(&mut self, format: Format, running: &Running) {
-        while self.waiting(format).await == 0 && !running.is_saved() {
+        while self.waiting(format).await == 0 && !running.is_saved() && !running.is_over() {
             tokio::task::yield_now().await;
         }
     }
@@ -764,6 +764,11 @@ impl Running {
     /// Whether the save that was begun is over.
     pub(crate) fn is_saved(&self) -> bool {
         self.is_saved.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is answered, or was cancelled.
+    pub(crate) fn is_over(&self) -> bool {
+        self.task.is_finished()
     }
 
     pub(crate) async fn give_up_save(&mut self) -> Option<Seen> {

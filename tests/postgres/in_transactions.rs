@@ -100,16 +100,17 @@ async fn an_account_and_its_sessions_are_deleted_together() {
     assert!(passwords(&site).await.is_empty());
 }
 
-/// Rows that the transaction has deleted are still in its indexes.
+/// Rows that the transaction has deleted are still in its indexes. Without
+/// statistics, as after a bulk load, Postgres expects few rows of each user.
 #[tokio::test]
 async fn the_end_of_many_sessions_reads_each_of_them_a_few_times() {
     const SESSIONS: i64 = 40_000;
     let site = Site::new().await;
     let insert = format!(
-        "INSERT INTO session (id, expiry, session, user_id)
+        "ALTER TABLE session SET (autovacuum_enabled = false);
+         INSERT INTO session (id, expiry, session, user_id)
          SELECT md5(n::text), now() + interval '1 hour', '{{}}', 'alice'
-         FROM generate_series(1, {SESSIONS}) AS n;
-         ANALYZE session"
+         FROM generate_series(1, {SESSIONS}) AS n"
     );
     execute(&site.pool, &insert).await;
     let read =
