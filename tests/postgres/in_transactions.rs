@@ -134,7 +134,8 @@ async fn the_end_of_many_sessions_reads_each_of_them_a_few_times() {
     transaction.commit().await.expect("a commit");
     crate::support::page::until(async || read().await.1 >= SESSIONS).await;
     let (after, _) = read().await;
-    assert!(after - before < 8 * SESSIONS, "{}", after - before);
+    // Seven searches, which read two indexes without statistics, and the deletion.
+    assert!(after - before <= 16 * SESSIONS, "{}", after - before);
 }
 
 /// Also where the session gets a new id, or a request of it saves, while the

@@ -74,6 +74,51 @@ async fn a_request_its_wait_and_the_statement_hang_together() {
     assert_eq!(field(&statement, "db.operation.name"), Some("UPDATE"));
 }
 
+/// Also after the row was locked, when a task of its own goes on with the save.
+#[tokio::test]
+async fn an_explicit_save_belongs_to_the_span_of_its_handler() {
+    for changes in [
+        |session: &Session| session.insert("b", 2),
+        |session: &Session| session.cycle_id(),
+        |session: &Session| session.destroy(),
+    ] {
+        let (site, browser, spans) = visited().await;
+        let page = site.app_with(async move |session: Session| {
+            let save = async {
+                changes(&session)?;
+                session.save().await
+            };
+            save.instrument(info_span!("handler")).await
+        });
+        let browser = browser.at(&page);
+        let lock = site.lock_rows().await;
+        let visit = tokio::spawn(async move { browser.peek("/page").await.status });
+        site.blocked(1).await;
+        site.blocked(0).await;
+        lock.rollback().await.expect("a lock released");
+        assert_eq!(visit.await.expect("no panic"), 200);
+        let (handler, _) = spans.only("handler", &[]);
+        let all = spans.all();
+        let is_inside = |seen: &Seen| {
+            let mut parent = seen.parent;
+            while let Some(id) = parent {
+                if id == handler {
+                    return true;
+                }
+                parent = all[id].parent;
+            }
+            false
+        };
+        let of_the_save: Vec<_> = all
+            .iter()
+            .filter(|seen| seen.name == "session.write" || seen.name == "statement")
+            .filter(|seen| field(seen, "db.query.summary") != Some("load session"))
+            .collect();
+        assert!(!of_the_save.is_empty());
+        assert!(of_the_save.into_iter().all(is_inside), "{all:#?}");
+    }
+}
+
 /// Which has several, is a child of none of them.
 #[tokio::test]
 async fn a_statement_of_several_requests_follows_from_each() {

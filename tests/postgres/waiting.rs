@@ -152,7 +152,9 @@ async fn a_row_that_is_free_again_is_not_kept_waiting_by_rows_that_are_still_loc
     its_lock.rollback().await.expect("a lock released");
     let released = Instant::now();
     assert_eq!(visit.await.expect("no panic"), 200);
-    assert!(released.elapsed() < SOON, "{:?}", released.elapsed());
+    let recovery = released.elapsed();
+    println!("recovery of a locked row behind 60 others: {recovery:?}");
+    assert!(recovery < SOON, "{recovery:?}");
     lock.rollback().await.expect("a lock released");
     let statuses = visits.join_all().await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
