@@ -1,7 +1,17 @@
-INSERT INTO "public"."session" AS n (id, expiry, session, created, user_id, last_seen, device)
+INSERT INTO "public"."session" AS n (id, expiry, session
+    , created -- if carried created
+    , user_id -- if carried user_id
+    , last_seen -- if carried last_seen
+    , device -- if carried device
+    -- carried columns
+)
 SELECT $2,
        pg_catalog.to_timestamp(LEAST(extract(epoch FROM pg_catalog.now())::float8 + $4, $5)),
-       $3::json,
-       t.created, t.user_id, pg_catalog.now(), t.device
+       $3::json
+       , t.created -- if carried created
+       , t.user_id -- if carried user_id
+       , pg_catalog.now() -- if carried last_seen
+       , t.device -- if carried device
+       -- carried values
 FROM "public"."session" AS t
 WHERE t.id = $1

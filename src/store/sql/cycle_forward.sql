@@ -1,6 +1,6 @@
 UPDATE "public"."session" AS t
 SET session = $2::json,
-    expiry = pg_catalog.to_timestamp(extract(epoch FROM pg_catalog.now())::float8 + $3),
-    user_id = NULL,
-    device = NULL
+    expiry = pg_catalog.to_timestamp(extract(epoch FROM pg_catalog.now())::float8 + $3)
+    , user_id = NULL -- if user_id
+    , device = NULL -- if device
 WHERE t.id = $1

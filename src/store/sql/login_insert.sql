@@ -1,6 +1,14 @@
-INSERT INTO "public"."session" AS t (id, expiry, session, created, user_id, last_seen, device)
+INSERT INTO "public"."session" AS t (id, expiry, session
+    , created -- if carried created
+    , user_id -- if carried user_id
+    , last_seen -- if carried last_seen
+    , device -- if carried device
+)
 SELECT $1,
        pg_catalog.to_timestamp(LEAST(extract(epoch FROM pg_catalog.now())::float8 + $3, $4)),
-       $2::json,
-       pg_catalog.now(), $5, pg_catalog.now(), $6::json
+       $2::json
+       , pg_catalog.now() -- if carried created
+       , $5 -- if carried user_id
+       , pg_catalog.now() -- if carried last_seen
+       , $6::json -- if carried device
 RETURNING t.expiry AS expires

@@ -1,7 +1,7 @@
 UPDATE "public"."session" AS t
 SET session = $2::json,
-    expiry = pg_catalog.to_timestamp($3),
-    user_id = $4,
-    device = $5::json,
-    created = pg_catalog.to_timestamp($6)
+    expiry = pg_catalog.to_timestamp($3)
+    , user_id = $4 -- if user_id
+    , device = $5::json -- if device
+    , created = pg_catalog.to_timestamp($6) -- if created
 WHERE t.id = $1

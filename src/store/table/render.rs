@@ -47,59 +47,55 @@ impl Columns {
         }
     }
 
-    /// All columns but the three that every statement names are optional, and
-    /// go along when a session gets a new id, the application's own among them.
+    /// Marks at the ends of lines say what depends on the table's columns:
+    ///
+    /// - A line with `-- if created` is left out if the table lacks the column.
+    /// - A line with `-- if carried created` also if a new row must not set it, such
+    ///   as a generated column.
+    /// - `-- carried columns` and `-- carried values` stand for the columns of the
+    ///   application, which keep their values when a session gets a new id.
+    ///
+    /// In what is left, the value of a missing column is null.
     fn render_optional(&self, sql: &str) -> String {
-        let mut sql = self.render_copied(sql);
+        let mut rendered = String::new();
+        for line in sql.lines() {
+            let (text, mark) = line.rsplit_once("-- ").unwrap_or((line, ""));
+            let words: Vec<_> = mark.split(' ').collect();
+            let text = match words[..] {
+                ["carried", "columns"] => self.carry(""),
+                ["carried", "values"] => self.carry("t."),
+                ["if", column] if !self.has(column) => continue,
+                ["if", "carried", column] if !self.has(column) || !self.carries(column) => continue,
+                ["if", _] | ["if", "carried", _] => self.without_missing(text),
+                _ => self.without_missing(line),
+            };
+            rendered += text.trim_end();
+            rendered.push('\n');
+        }
+        rendered
+    }
+
+    fn without_missing(&self, sql: &str) -> String {
+        let mut sql = sql.to_owned();
         for (column, r#type) in OPTIONAL {
             if !self.has(column) {
-                sql = without_assignment(&sql, column)
-                    .replace(&format!("t.{column}"), &format!("NULL::{type}"));
+                sql = sql.replace(&format!("t.{column}"), &format!("NULL::{type}"));
             }
         }
         sql
     }
 
-    /// The columns of a new row and the values for them, where the statement
-    /// names the optional ones.
-    fn render_copied(&self, sql: &str) -> String {
-        let names = OPTIONAL.map(|(column, _)| column).join(", ");
-        let Some((head, rest)) = sql.split_once(&format!(", {names})")) else {
-            return sql.to_owned();
-        };
-        let (between, values) = rest.split_once(DOCUMENT_VALUE).expect("as it is written");
-        let (values, tail) = values.split_once('\n').expect("as it is written");
-        let copies = tail.contains(" AS t");
-        let (mut columns, mut copied) = (String::new(), String::new());
-        for column in &self.carried {
-            let value = match position(column) {
-                Some(at) if self.has(column) => values.split(", ").nth(at).map(str::to_owned),
-                _ => copies.then(|| format!("t.{}", quoted(column))),
-            };
-            if let Some(value) = value {
-                columns += &format!(", {}", quoted(column));
-                copied += &format!(", {value}");
-            }
-        }
-        format!("{head}{columns}){between}::json{copied}\n{tail}")
+    fn carries(&self, column: &str) -> bool {
+        self.carried.iter().any(|carried| carried == column)
     }
-}
 
-/// What precedes the values of the optional columns.
-const DOCUMENT_VALUE: &str = "::json,\n       ";
-
-fn position(column: &str) -> Option<usize> {
-    OPTIONAL.iter().position(|(name, _)| *name == column)
-}
-
-/// The statement without what it sets the column to.
-fn without_assignment(sql: &str, column: &str) -> String {
-    let Some((before, rest)) = sql.split_once(&format!(",\n    {column} = ")) else {
-        return sql.to_owned();
-    };
-    let (line, tail) = rest.split_once('\n').unwrap_or((rest, ""));
-    let comma = if line.ends_with(',') { "," } else { "" };
-    format!("{before}{comma}\n{tail}")
+    /// The columns that the statements don't name, with this prefix.
+    fn carry(&self, prefix: &str) -> String {
+        let unnamed = self.carried.iter().filter(|column| !self.has(column));
+        unnamed
+            .map(|column| format!("    , {prefix}{}", quoted(column)))
+            .collect()
+    }
 }
 
 /// A `timestamp` holds the clock of `zone`. It is compared as the instant that
@@ -162,6 +158,62 @@ mod tests {
         expiry: "expire",
         session: "sess",
     };
+
+    #[test]
+    fn a_statement_names_the_columns_that_the_table_has() {
+        let columns = |optional: &[&'static str], carried: &[&str]| Columns {
+            document: Document::Json,
+            expiry: Instant::Local("-- if created".into()),
+            carried: carried.iter().map(|&name| name.to_owned()).collect(),
+            optional: optional.to_vec(),
+            has_unique_id: true,
+            has_expiry_index: true,
+            has_user_id_index: true,
+            may_be_altered: true,
+            encodes_all_text: true,
+        };
+        let sql = "SELECT t.created AS created\n\
+                   FROM t WHERE t.expiry > pg_catalog.now()\n\
+                   , created = $1 -- if created\n\
+                   , created -- if carried created\n-- carried columns\n-- carried values\n";
+        let expiry = "FROM t WHERE (t.expiry AT TIME ZONE '-- if created') > pg_catalog.now()\n";
+        for (optional, carried, expected) in [
+            (
+                &["created"][..],
+                &["created", "t.created"][..],
+                [
+                    "t.created AS created",
+                    ", created = $1\n, created\n",
+                    r#"    , "t.created""#,
+                    r#"    , t."t.created""#,
+                ],
+            ),
+            (
+                &["created"],
+                &["x"],
+                [
+                    "t.created AS created",
+                    ", created = $1\n",
+                    r#"    , "x""#,
+                    r#"    , t."x""#,
+                ],
+            ),
+            (
+                &[],
+                &["created"],
+                [
+                    "NULL::timestamptz AS created",
+                    "",
+                    r#"    , "created""#,
+                    r#"    , t."created""#,
+                ],
+            ),
+        ] {
+            let [created, lines, column, value] = expected;
+            let expected = format!("SELECT {created}\n{expiry}{lines}{column}\n{value}\n");
+            assert_eq!(columns(optional, carried).render(sql), expected);
+        }
+    }
 
     #[test]
     fn columns_of_other_names_are_named_in_every_statement() {
