@@ -624,7 +624,7 @@ impl Session {
     /// [`valid_if`](crate::PgSessionLayer::valid_if): the changes of the check are
     /// saved with the response.
     ///
-    /// If the caller stops waiting, the save goes on. If it fails then, the next
+    /// If the caller stops waiting, the save continues. If it fails then, the next
     /// save or the response fails with the same error, so that no change is lost
     /// without an error.
     pub async fn save(&self) -> Result<(), Error> {
