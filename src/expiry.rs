@@ -371,8 +371,8 @@ pub(crate) enum Reckoning {
     #[default]
     Ours,
     /// The rules of another system. An idle timeout of the layer overrides the session's
-    /// own idle timeout and expiry. The absolute timeout applies only if the layer sets one. A cookie expires
-    /// with the idle timeout, so each touch sets it again.
+    /// own idle timeout and expiry. The absolute timeout applies only if the layer sets
+    /// one. A cookie expires with the idle timeout, so each touch sets it again.
     Foreign,
 }
 

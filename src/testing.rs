@@ -241,7 +241,8 @@ impl TestVisitor {
     /// layer, with this closure as its handler. Returns the closure's result after the
     /// changes are committed.
     ///
-    /// Another call uses the same session. A closure that changes nothing begins no session; [`touch`](Session::touch) does.
+    /// Another call uses the same session. A closure that changes nothing begins no
+    /// session; [`touch`](Session::touch) does.
     ///
     /// ```
     /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
