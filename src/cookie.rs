@@ -1,3 +1,6 @@
+//! The cookie that carries the token: its attributes, and the header values that set and
+//! remove it. It does no I/O and doesn't know sessions.
+
 use std::{sync::Arc, time::Duration};
 
 use cookie::{Cookie, SameSite};
@@ -41,7 +44,7 @@ pub enum CookieLifetime {
     BrowserSession,
 }
 
-/// Which cookies a browser drops first when it has too many.
+/// The priority of the cookie, for browsers that evict cookies when there are too many.
 ///
 /// ```
 /// use axum_pg_session::{CookiePriority, PgSessionLayer, PgSessionStore};
@@ -55,11 +58,11 @@ pub enum CookieLifetime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CookiePriority {
-    /// Before others.
+    /// Evicted before others.
     Low,
-    /// What browsers take it for by themselves.
+    /// The default of browsers.
     Medium,
-    /// After others.
+    /// Evicted after others.
     High,
 }
 
@@ -73,8 +76,8 @@ impl CookiePriority {
     }
 }
 
-/// What the application chose of the attributes of the cookie that carries
-/// the token. Each format has its own defaults.
+/// The attributes that the application chose for the cookie. Each format has its own
+/// defaults.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CookieConfig {
     pub(crate) name: Option<String>,
@@ -87,23 +90,23 @@ pub(crate) struct CookieConfig {
     pub(crate) priority: Option<CookiePriority>,
     pub(crate) partitioned: bool,
     pub(crate) signing: Option<Arc<SigningKeys>>,
-    /// Where the cookie was set before.
+    /// The scopes in which the cookie was set before.
     pub(crate) former: Vec<Scope>,
-    /// The name if none was chosen. It depends on what the layer is added with,
-    /// so the layer [sets](Self::set_default_name) it last.
+    /// The name if none was chosen. It depends on the other options of the layer, so the
+    /// layer [sets](Self::set_default_name) it last.
     pub(crate) default_name: Option<String>,
 }
 
-/// What the default name of a cookie depends on, beside its attributes.
+/// The inputs of a cookie's default name, beside its attributes.
 pub(crate) struct NamedBy<'a> {
-    /// Tells sites apart that one developer runs on one host.
+    /// Distinguishes the sites that a developer runs on one host.
     pub(crate) mark: &'a str,
     pub(crate) realm: Option<&'a str>,
     /// The header that carries the token instead of a cookie.
     pub(crate) header: Option<&'a HeaderName>,
 }
 
-/// Which hosts and paths a cookie is sent to.
+/// The hosts and paths that receive a cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) domain: Option<String>,
@@ -122,7 +125,7 @@ impl CookieConfig {
         }
     }
 
-    /// The same cookie as it was set before, to be removed.
+    /// The cookies of the former scopes, to remove them.
     pub(crate) fn former(&self) -> impl Iterator<Item = Self> {
         self.former.iter().map(|scope| Self {
             // The default depends on the scope.
@@ -142,7 +145,8 @@ impl CookieConfig {
         self.secure.unwrap_or(true)
     }
 
-    /// `__Host-id` where its attributes allow the prefix (ASVS 5.0 item 3.3.3).
+    /// The default is `__Host-id` if the attributes allow the prefix (ASVS 5.0 item
+    /// 3.3.3).
     pub(crate) fn name(&self) -> &str {
         match self.name.as_deref().or(self.default_name.as_deref()) {
             Some(name) => name,
@@ -153,10 +157,10 @@ impl CookieConfig {
 
     /// Sets the name if none was chosen.
     ///
-    /// Browsers don't separate the ports of a host, so the cookie of an
-    /// unencrypted site gets a name of the site's own. The cookies of two realms
-    /// must not replace each other. A token in a header is bound to the name of
-    /// the header, so that it opens nothing where another header is read.
+    /// Browsers don't separate the ports of a host, so the cookie of an unencrypted site
+    /// gets a name of its own. The cookies of two realms must not replace each other. A
+    /// token in a header is bound to the header's name, so it opens no session in another
+    /// header.
     pub(crate) fn set_default_name(&mut self, by: &NamedBy<'_>) {
         self.default_name = None;
         let mut name = match by.header {
@@ -174,7 +178,7 @@ impl CookieConfig {
         self.secure() && self.path() == "/" && self.domain.is_none()
     }
 
-    /// What carries the token, signed where there are keys.
+    /// The value of the cookie: the token, signed if there are keys.
     pub(crate) fn spell(&self, token: &Token) -> String {
         match &self.signing {
             Some(keys) => keys.spell(self.name(), token),
@@ -182,7 +186,7 @@ impl CookieConfig {
         }
     }
 
-    /// The session's own choice of `lifetime` beats the layer's.
+    /// The `lifetime` of the session overrides the layer's.
     pub(crate) fn set(
         &self,
         token: &Token,
@@ -197,8 +201,8 @@ impl CookieConfig {
         self.header_value(&cookie)
     }
 
-    /// Browsers only remove what has the same name, path and domain, and
-    /// obey only headers that would be allowed to set it.
+    /// A browser removes only a cookie with the same name, path and domain, and only if
+    /// the header would be allowed to set it.
     pub(crate) fn removal(&self) -> HeaderValue {
         let mut cookie = self.with_value(String::new());
         cookie.make_removal();
@@ -231,8 +235,8 @@ impl CookieConfig {
 
     /// # Errors
     ///
-    /// When a browser would drop or misread a cookie with a token of so many
-    /// characters, or a key is weak.
+    /// If a browser would drop or misread a cookie with a token of so many characters,
+    /// or if a key is too short.
     pub(crate) fn check(&self, token_chars: usize) -> Result<(), Error> {
         let mut value_chars = token_chars;
         if let Some(keys) = &self.signing {
@@ -337,8 +341,8 @@ fn refused(message: &'static str) -> Error {
     Error::new(ErrorKind::Setup, message)
 }
 
-/// A path that the path of a request can begin with: browsers send URLs
-/// normalized, and compare them to the letter.
+/// Whether a request's path can start with this path: browsers normalize URLs and
+/// compare them byte by byte.
 fn is_path_of_a_url(path: &str) -> bool {
     path.bytes()
         .all(|byte| byte.is_ascii_graphic() && !b"\"#<>?\\^`{}".contains(&byte))

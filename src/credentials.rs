@@ -1,40 +1,41 @@
-//! What a request says of its session.
+//! The tokens of a request, and how they are signed. It does no I/O and doesn't know
+//! which tokens open a session.
 
 use crate::id::Token;
 
-/// Well-formed tokens of one request that go into its lookup; more than a few
-/// can only be an attempt to make it expensive.
+/// The most tokens of one request that are looked up. More of them can only be an
+/// attempt to make the lookup expensive.
 const MAX_TOKENS: usize = 4;
 
-/// What stands where a token should be.
+/// The content of a cookie, or of another header that should carry a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     Token(Token, Signature),
-    /// Nothing of the form of a token.
+    /// No well-formed token.
     Malformed,
-    /// A token that nobody signed who has one of the keys.
+    /// A token without a valid signature, if tokens are signed.
     Forged,
 }
 
-/// How a token is signed, where tokens are.
+/// Whether the signature of a token should be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signature {
     UpToDate,
-    /// With a key that is about to go, or not yet.
+    /// Signed with another key than the first one, or not signed yet.
     Outdated,
 }
 
-/// What a request's cookies, or another header, say of its session.
+/// The tokens in a request's cookies, or in another header.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestTokens {
-    /// The well-formed tokens under our name, each once.
+    /// The well-formed tokens of our cookie name, without duplicates.
     pub(crate) tokens: Vec<Token>,
-    /// Those among them whose signature should be replaced.
+    /// The tokens whose signature should be replaced.
     outdated: Vec<Token>,
-    /// Whether there were more of them than are looked up.
+    /// Whether there were more tokens than are looked up.
     pub(crate) is_cut: bool,
-    /// Whether a value of our form was there. Others are another program's, such
-    /// as of an application on another port of the same host.
+    /// Whether there was a well-formed value. Other values were set by another program,
+    /// such as an application on another port of the same host.
     pub(crate) named: bool,
     pub(crate) malformed: u64,
     pub(crate) forged: u64,
@@ -50,9 +51,9 @@ impl RequestTokens {
         }
     }
 
-    /// The same token twice counts as the better signed one: a stale cookie
-    /// of another path, which a response can't reach, would otherwise have
-    /// the session written at every request.
+    /// If a token is there twice, the better signature counts. Otherwise a stale cookie
+    /// of another path, which a response can't replace, would cause a write at every
+    /// request.
     fn add_token(&mut self, token: Token, signature: Signature) {
         let is_known = self.tokens.contains(&token);
         match (is_known, signature) {

@@ -1,3 +1,7 @@
+//! The JSON object that a row holds: its members as text, and the part that belongs
+//! to the crate or to the format. It does no I/O, and doesn't know rows, the store or
+//! the configuration of an application.
+
 use std::{fmt, sync::Arc};
 
 use serde::Serialize;
@@ -20,21 +24,21 @@ use json::{Key, Members, Piece, members_of};
 /// The member of the stored object that belongs to this crate.
 pub(crate) const RESERVED: &str = "_session";
 
-/// The JSON object of a session, its members unparsed and in their order.
+/// The JSON object of a session, with its members unparsed and in their order.
 ///
-/// What no request asked for goes back to the table letter by letter: large
-/// numbers, lone surrogates and U+0000 of another writer survive. Members are
-/// pieces of the text that they were read from, so that parsing copies none.
+/// Members that no request changes are written back unchanged: large numbers, lone
+/// surrogates and U+0000 of another writer survive. Members are slices of the text
+/// that they were read from, so that parsing copies none.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
     members: Members,
-    /// The text has no more octets; so nobody need look at the members to
-    /// know that it fits.
+    /// An upper bound for the bytes of the text. If it fits the limit, the members
+    /// need not be measured.
     at_most: usize,
     layout: &'static dyn Layout,
 }
 
-/// The successor that no row has as its id.
+/// A successor id that no row has.
 const NOWHERE: &str = "";
 
 impl Default for Document {
@@ -62,17 +66,17 @@ impl Document {
         let members = members_of(text)?;
         Ok(Self {
             members,
-            // No name is spelled longer than it was read.
+            // No name is written longer than it was read.
             at_most: text.len(),
             layout,
         })
     }
 
-    /// The members of what is written as an object.
+    /// The members of a value that serializes to an object.
     ///
     /// # Errors
     ///
-    /// When it can't be written, or not as an object.
+    /// If it can't be serialized, or not to an object.
     pub(crate) fn of(
         value: &impl Serialize,
     ) -> Result<impl Iterator<Item = (String, Json)>, Error> {
@@ -108,7 +112,7 @@ impl Document {
         Json::spelled(self.to_text())
     }
 
-    /// As text, without the reserved member.
+    /// The bytes of the text without the reserved member.
     pub(crate) fn octets(&self) -> usize {
         let counted = self
             .members
@@ -125,19 +129,20 @@ impl Document {
         octets + members.saturating_sub(1)
     }
 
-    /// No fewer than the text has, told without a look at the members.
+    /// An upper bound for the bytes of the text, in constant time.
     pub(crate) fn octets_at_most(&self) -> usize {
         self.at_most
     }
 
-    /// Forgets what was replaced or removed.
+    /// Computes the upper bound again, without the members that were replaced or
+    /// removed.
     pub(crate) fn measure(&mut self) {
         let members = self.members.iter();
         let octets = members.map(|(key, value)| member_at_most(key.piece().as_str(), value));
         self.at_most = BRACES + octets.sum::<usize>();
     }
 
-    /// Of the text, but for escapes in names.
+    /// The bytes of the text if its names need no escapes.
     fn length(&self) -> usize {
         let members = self.members.iter();
         let octets = members.map(|(key, value)| key.piece().len() + value.get().len() + 4);
@@ -160,7 +165,7 @@ impl Document {
         self.members.shift_remove(key);
     }
 
-    /// Empties the application's part; what the row knows of its own life stays.
+    /// Removes the application's members. Those of the crate and the format stay.
     pub(crate) fn clear(&mut self) {
         let own = self.layout.own_key();
         self.members
@@ -171,7 +176,7 @@ impl Document {
         self.members().map(|(key, _)| key)
     }
 
-    /// Those of the application.
+    /// The application's members.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &Json)> {
         let own = self.layout.own_key();
         self.members
@@ -201,7 +206,8 @@ impl Document {
         }
     }
 
-    /// What is left under the id of a session whose data nobody may follow.
+    /// The row that a session leaves under its old id if no request may follow it,
+    /// because a login dropped the data.
     pub(crate) fn forwarding_nowhere() -> Self {
         Self::forwarding_to(NOWHERE, false)
     }
@@ -232,33 +238,34 @@ fn is_kept(key: &str, own: Option<&str>) -> bool {
     key == RESERVED || Some(key) == own
 }
 
-/// Of an object's text.
+/// The bytes of an empty object.
 const BRACES: usize = 2;
 
-/// What a member adds to the text, if every octet of its name needs an escape.
+/// The most bytes that a member adds to the text: every byte of its name may need an
+/// escape.
 pub(crate) fn member_at_most(key: &str, value: &Json) -> usize {
     key.len() * 6 + value.get().len() + 4
 }
 
-/// What of a document belongs to its format. Documents carry it along, so it
-/// knows nothing of an application's configuration.
+/// The part of a document that belongs to its format. Each document has a reference
+/// to it, so it is static and doesn't know the configuration of an application.
 pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
-    /// The member of the format that the application may look at.
+    /// The member of the format that the application may read.
     fn own_key(&self) -> Option<&'static str>;
 
-    /// What the session knows of its own life.
+    /// The lifetime and the successor that are stored with the session.
     fn meta(&self, document: &Document) -> Meta;
 
     /// # Errors
     ///
-    /// When a document of this format can't keep such an expiry.
+    /// If a document of this format can't store such an expiry.
     fn check(&self, expiry: Expiry) -> Result<(), Error>;
 
     /// Writes the choice into the document; `blank` has the defaults.
     fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document);
 
-    /// Writes how long the browser keeps the cookie into the document; `None`
-    /// means as `blank` and the layer say.
+    /// Writes the cookie's lifetime into the document; `None` is that of `blank` or of
+    /// the layer.
     fn remember_cookie_lifetime(
         &self,
         lifetime: Option<CookieLifetime>,
@@ -270,7 +277,7 @@ pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
 /// The member of a document that belongs to its format.
 pub(crate) type Terms = Option<Json>;
 
-/// All that belongs to the crate is in one reserved member.
+/// The crate's own data is in one reserved member.
 #[derive(Debug)]
 pub(crate) struct NativeLayout;
 
@@ -279,7 +286,7 @@ impl Layout for NativeLayout {
         None
     }
 
-    /// An unreadable member counts as none: it is a foreign writer's.
+    /// An unreadable member counts as none, because another writer stored it.
     fn meta(&self, document: &Document) -> Meta {
         document
             .get(RESERVED)

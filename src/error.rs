@@ -1,3 +1,6 @@
+//! The errors of the crate: their kinds, their responses, and how they are logged. This
+//! module does no I/O and doesn't know which call failed.
+
 use std::{
     borrow::Cow,
     error::Error as StdError,
@@ -12,18 +15,17 @@ use std::{
 use axum_core::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
 
-/// For a database that may be about to fail over, which takes seconds.
+/// The `Retry-After` if the database is unavailable. A failover takes seconds.
 const UNTIL_THE_DATABASE_IS_BACK: Duration = Duration::from_secs(5);
-/// For changes that other writers of the session were faster than.
+/// The `Retry-After` if other writers of the session were faster.
 const UNTIL_OTHERS_ARE_THROUGH: Duration = Duration::from_secs(1);
 
-/// What went wrong with a session, opaque but for its [`kind`](Error::kind).
+/// An error of a session. Use its [`kind`](Error::kind) to tell errors apart.
 ///
-/// The error that caused it, often one of sqlx, is kept as its
-/// [`source`](std::error::Error::source). As a response it is its
-/// [`status`](Error::status) with one sentence for the visitor, which shows
-/// nothing of the cause, and a `Retry-After` if time heals the error. If the
-/// status is a 5xx, the error is logged, unless the layer has logged it before.
+/// Its cause, often an error of sqlx, is its [`source`](std::error::Error::source). Its
+/// response has the [`status`](Error::status), one sentence for the visitor that doesn't
+/// reveal the cause, and a `Retry-After` if a later attempt may succeed. If the status is
+/// a 5xx, the error is logged, unless the layer has logged it before.
 ///
 /// ```
 /// use axum_pg_session::{ErrorKind, PgSessionStore};
@@ -41,13 +43,13 @@ struct Inner {
     message: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     retry: Retry,
-    /// For the visitor, if the kind's own sentence is not true of this error.
+    /// The sentence for the visitor, if the one of the kind doesn't apply.
     sentence: Option<&'static str>,
-    /// Whether the log has it, so that it is logged once.
+    /// Whether the error was logged, so that it is logged once.
     is_logged: AtomicBool,
 }
 
-/// When it may help to try again.
+/// When a later attempt may succeed.
 #[derive(Clone, Copy, Debug)]
 enum Retry {
     AsTheKind,
@@ -55,7 +57,7 @@ enum Retry {
     Never,
 }
 
-/// The causes that a caller may want to tell apart.
+/// The kind of an [`Error`].
 ///
 /// ```
 /// use axum::{Router, body::Body, http::Request, response::{IntoResponse, Response}, routing::get};
@@ -86,44 +88,43 @@ enum Retry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The database could not be reached, did not answer in time, or was lost
-    /// before it said whether a change was committed.
+    /// The database could not be reached, did not respond in time, or the connection was
+    /// lost before it was known whether a change was committed.
     Unavailable,
     /// The database refused a statement for another reason.
     Database,
-    /// The configuration, the table or its rights are wrong.
+    /// The configuration, the table or its privileges are wrong.
     Setup,
-    /// Other writers won every attempt until the time was up.
+    /// Other writers of the session were faster at each attempt, until the timeout.
     Conflict,
-    /// The session was destroyed, expired, or got a new id while the request
-    /// was running; its late changes are dropped.
+    /// The session was destroyed, expired, or got a new id while the request was running.
+    /// Its late changes are dropped.
     Ended,
-    /// The request carries cookies of several live sessions, or more of them
-    /// than are looked up, so that none can be trusted.
+    /// The request carries cookies of several live sessions, or more cookies than are
+    /// looked up, so it is unknown which session is meant.
     Ambiguous,
     /// Another site posted the request, without the cookie, so it can't begin a
     /// session: see
     /// [`begin_on_cross_site_post`](crate::PgSessionLayer::begin_on_cross_site_post).
     CrossSite,
-    /// The user has as many sessions as allowed, so another login is refused.
+    /// The user has the maximum number of sessions, so another login is refused.
     SessionLimit,
-    /// There is no such user any more: the session table has a foreign key from
-    /// `user_id` to the application's users, and the login is of a user whom they
-    /// lack.
+    /// The user of a login doesn't exist: the session table has a foreign key from
+    /// `user_id` to the application's users.
     UnknownUser,
     /// A value can't be written as JSON, or the encoding of the database lacks
     /// one of its characters, or a user's id can't be stored.
     Serialize,
-    /// A stored value is not of the type that was asked for.
+    /// A stored value is not of the requested type.
     Deserialize,
-    /// The session would be larger, or a value deeper, than the layer's
-    /// limits allow. Stored is what was stored before.
+    /// The session would be larger, or a value deeper, than the layer's limits allow. The
+    /// stored session stays as it was.
     TooLarge,
-    /// The key belongs to this crate.
+    /// The key is reserved for this crate.
     ReservedKey,
-    /// The response has started, so a change could not be saved any more.
+    /// The response has started, so a change can't be saved any more.
     ResponseStarted,
-    /// The system's generator of random numbers failed.
+    /// The system's random number generator failed.
     Random,
     /// A closure of [`Session::update`](crate::Session::update) used its own
     /// session, or [`valid_if`](crate::PgSessionLayer::valid_if) loaded
@@ -154,7 +155,7 @@ impl ErrorKind {
         Self::Application,
     ];
 
-    /// As metrics and events name it.
+    /// The name in metrics and events.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
@@ -199,7 +200,7 @@ impl Error {
         Self(Arc::new(Inner::new(kind, message, source)))
     }
 
-    /// An error of the application, for
+    /// Creates an error of the application, for
     /// [`before_save`](crate::PgSessionLayer::before_save).
     ///
     /// ```
@@ -216,21 +217,21 @@ impl Error {
         )
     }
 
-    /// What kind of error this is.
+    /// Returns the kind of this error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The status that this error has as a response: 503 for
+    /// Returns the status that this error has as a response: 503 for
     /// [`ErrorKind::Unavailable`], [`ErrorKind::Conflict`] and
     /// [`ErrorKind::Ended`], 400 for [`ErrorKind::Ambiguous`], 403 for
     /// [`ErrorKind::SessionLimit`], [`ErrorKind::UnknownUser`] and
     /// [`ErrorKind::CrossSite`], 507 for [`ErrorKind::TooLarge`], and 500
     /// otherwise.
     ///
-    /// If a session could not be saved, the layer's response is a 503 in place of
-    /// this 500, except for [`ErrorKind::Serialize`].
+    /// If a session could not be saved, the layer's response is a 503 instead of a 500,
+    /// except for [`ErrorKind::Serialize`].
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self.kind() {
@@ -238,8 +239,8 @@ impl Error {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             ErrorKind::Ambiguous => StatusCode::BAD_REQUEST,
-            // Not 413: an answer below 500 would keep what the handler did
-            // before, and the request itself may be small.
+            // Not 413: a response below 500 would save the earlier changes of the handler,
+            // and the request itself may be small.
             ErrorKind::TooLarge => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::SessionLimit | ErrorKind::UnknownUser | ErrorKind::CrossSite => {
                 StatusCode::FORBIDDEN
@@ -248,12 +249,11 @@ impl Error {
         }
     }
 
-    /// After how long the same request may succeed, as the response says by its
-    /// `Retry-After` (RFC 9110, section 10.2.3): 5 seconds for
-    /// [`ErrorKind::Unavailable`], 1 second for [`ErrorKind::Conflict`] between
-    /// requests. An error of kind [`ErrorKind::Ended`] has one only if the
-    /// request's token was replaced less than 5 seconds ago: the rest of that time.
-    /// `None` for errors that no time heals.
+    /// Returns after how long the same request may succeed. It is the `Retry-After` of the
+    /// response (RFC 9110, section 10.2.3): 5 seconds for [`ErrorKind::Unavailable`], and
+    /// 1 second for [`ErrorKind::Conflict`] between requests. An error of kind
+    /// [`ErrorKind::Ended`] has one only if the request's token was replaced less than 5
+    /// seconds ago: the rest of that time. `None` if a later attempt fails, too.
     ///
     /// ```
     /// use std::time::Duration;
@@ -278,16 +278,16 @@ impl Error {
         }
     }
 
-    /// Says in the headers when to come back, if time heals the error.
+    /// Writes `Retry-After`, if a later attempt may succeed.
     pub(crate) fn write_retry_after(&self, headers: &mut HeaderMap) {
         if let Some(wait) = self.retry_after() {
-            // Rounded up: a second too early would be refused once more.
+            // Rounded up, because an attempt that is too early would fail again.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
     }
 
-    /// What a visitor is told. It must be true, and show nothing of the cause.
+    /// The sentence for the visitor. It must be true, and must not reveal the cause.
     pub(crate) fn sentence(&self) -> &'static str {
         if let Some(sentence) = self.0.sentence {
             return sentence;
@@ -319,10 +319,10 @@ impl Error {
         }
     }
 
-    /// What a visitor is told whose changes could not be saved.
+    /// The sentence for a visitor whose changes could not be saved.
     pub(crate) fn sentence_of_a_failed_save(&self) -> &'static str {
         match self.kind() {
-            // Another attempt would be refused as well.
+            // Another attempt would fail, too.
             ErrorKind::Serialize => self.sentence(),
             _ if self.status() == StatusCode::INTERNAL_SERVER_ERROR => {
                 "Your changes could not be saved."
@@ -331,7 +331,7 @@ impl Error {
         }
     }
 
-    /// For code that logs the error itself.
+    /// Prevents another log entry, for code that logs the error itself.
     pub(crate) fn mark_as_logged(&self) {
         self.0.is_logged.store(true, Relaxed);
     }
@@ -340,9 +340,9 @@ impl Error {
         !self.0.is_logged.swap(true, Relaxed)
     }
 
-    /// Logs a failed save, for which the layer sends this status.
+    /// Logs a failed save, for which the layer responds with this status.
     pub(crate) fn log_failed_save(&self, status: StatusCode) {
-        // Of an error that several requests share, each logs its own response.
+        // Several requests can share an error. Each of them logs its own response.
         self.mark_as_logged();
         if !self.log_refusal(status) {
             tracing::error!(
@@ -367,8 +367,8 @@ impl Error {
         }
     }
 
-    /// Logs an error that is no fault of the site, such as a logout during another
-    /// request or a planted cookie. Returns whether it is one.
+    /// Logs an error that the site did not cause, such as a logout during another request
+    /// or a planted cookie. Returns whether it is such an error.
     fn log_refusal(&self, status: StatusCode) -> bool {
         match self.kind() {
             ErrorKind::Ended
@@ -392,7 +392,7 @@ impl Error {
         true
     }
 
-    /// Whether the database is at fault, rather than the request.
+    /// Whether the database caused the error, not the request.
     pub(crate) fn is_of_the_database(&self) -> bool {
         matches!(
             self.kind(),
@@ -425,8 +425,7 @@ impl Error {
         )
     }
 
-    /// For an application's check of a session that failed. It is not known
-    /// whether the session is valid.
+    /// For an application's check that failed. It is unknown whether the session is valid.
     pub(crate) fn unchecked(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let message = "the `valid_if` check of the session failed";
         Self(Arc::new(Inner {
@@ -461,7 +460,7 @@ impl Error {
         )
     }
 
-    /// For what a closure of a session asks of that same session.
+    /// For a closure of a session that uses that session.
     pub(crate) fn reentrant() -> Self {
         Self::new(
             ErrorKind::Reentrant,
@@ -477,7 +476,7 @@ impl Error {
         )
     }
 
-    /// For `take` and `update_now` beside a `discard` of the same request. The
+    /// For `take` and `update_now` concurrent with a `discard` of the same request. The
     /// next attempt would do the same.
     pub(crate) fn discarded() -> Self {
         let message = "the same request discarded its changes while this one was being saved";
@@ -502,7 +501,7 @@ impl Error {
         )
     }
 
-    /// Rows that can't be tied to what was asked must never reach a visitor.
+    /// For rows that match no requested id. They must never reach a visitor.
     pub(crate) fn not_asked_for() -> Self {
         Self::new(
             ErrorKind::Setup,
@@ -534,7 +533,7 @@ impl Inner {
 }
 
 impl fmt::Debug for Error {
-    /// Without the details of a database error, which quote whole rows.
+    /// Omits the details of a database error, because they quote whole rows.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
@@ -577,7 +576,7 @@ pub(crate) fn out_of_time() -> Error {
     )
 }
 
-/// Marks the errors of our own deadline, after which nothing is tried again.
+/// Marks the errors of our own deadline, after which there is no other attempt.
 #[derive(Debug)]
 pub(crate) struct OutOfTime;
 

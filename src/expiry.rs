@@ -1,3 +1,21 @@
+//! Computes when a session expires, and when a touch is due. It does no I/O and reads
+//! no clock: all times come from the database with the row. It doesn't know the store
+//! or requests.
+//!
+//! Two limits apply to a session:
+//!
+//! - A *ttl*, in seconds from each touch: the session's own idle timeout, or the
+//!   layer's.
+//! - A *deadline*, a fixed time: the session's own expiry, or its creation plus the
+//!   absolute timeout of the session or the layer.
+//!
+//! Together they are an [`Extent`]. Each write that extends the session sets the stored
+//! expiry to `now + ttl`, but not past the deadline. To save writes, a touch is only due
+//! when it would move the expiry by the touch interval. When a row is loaded, the
+//! limits are checked again, because the layer's timeouts may have changed since.
+//!
+//! A session of another system, such as Koa, has other rules, see [`Reckoning`].
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -6,9 +24,9 @@ use time::OffsetDateTime;
 
 use crate::{CookieLifetime, Error, ErrorKind};
 
-/// The default idle timeout: one day.
+/// The default idle timeout.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
-/// The default absolute timeout: 30 days.
+/// The default absolute timeout.
 pub(crate) const ABSOLUTE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
 /// Touches per idle timeout, by default. The index on `expiry` makes each touch
 /// expensive, so twenty must suffice.
@@ -18,8 +36,8 @@ pub(crate) const TOUCHES_PER_IDLE_TIMEOUT: u32 = 20;
 const ROUNDING: f64 = 1.0;
 /// The longest lifetime of a cookie (RFC 6265bis, section 5.5).
 pub(crate) const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
-/// The latest time that Postgres can store, in seconds since the epoch, with
-/// some millennia to spare: its calendar ends in the year 294276.
+/// The latest time that is stored in Postgres, in seconds since the epoch. Its calendar
+/// ends in the year 294276, many millennia later.
 const CALENDAR: f64 = 4e12;
 
 /// How long the old id of a session forwards late saves to the successor row.
@@ -93,7 +111,7 @@ pub(crate) fn epoch_seconds(instant: OffsetDateTime) -> f64 {
 /// The absolute timeout of a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Absolute {
-    /// The default limit, if the table knows when a session was created.
+    /// The default limit, if the table has the column `created`.
     WherePossible,
     Off,
     After(Duration),
@@ -147,7 +165,7 @@ impl Timeouts {
         self.idle.unwrap_or(IDLE_TIMEOUT)
     }
 
-    /// The session's own idle timeout and fixed expiry.
+    /// The session's own idle timeout and fixed expiry, in seconds.
     fn own_terms(&self, meta: &Meta) -> (Option<f64>, Option<f64>) {
         match (meta.reckoning, self.idle) {
             (Reckoning::Foreign, Some(idle)) => (Some(idle.as_secs_f64()), None),
@@ -161,6 +179,7 @@ impl Timeouts {
         self.own_terms(meta).1.is_some()
     }
 
+    /// The extent of a session that was created at `created`.
     pub(crate) fn extent(&self, meta: &Meta, created: Option<f64>) -> Extent {
         let ttl = match self.own_terms(meta) {
             (None, Some(_)) => f64::INFINITY,
@@ -190,10 +209,9 @@ impl Timeouts {
         }
     }
 
-    /// Whether the session has ended by a limit that the stored expiry doesn't
-    /// reflect yet: the layer's timeouts may have been lowered since the row
-    /// was written. `zone_slack` is how far a stored expiry may seem to be
-    /// ahead.
+    /// Whether the session exceeds a limit that the stored expiry doesn't reflect yet:
+    /// the layer's timeouts may have been lowered since the row was written. A stored
+    /// expiry may seem to be ahead by `zone_slack` seconds.
     pub(crate) fn has_ended(&self, meta: &Meta, times: Times, zone_slack: f64) -> bool {
         let is_past_deadline = self
             .deadline(meta, times.created)
@@ -203,8 +221,8 @@ impl Timeouts {
 
     /// If the table has no `last_seen`, the idle time is unknown. An expiry
     /// further ahead than the idle timeout was written under a longer timeout,
-    /// so the session counts as ended. Another system moves the expiry by its
-    /// own rules, which say nothing about activity.
+    /// so the session counts as expired. Another system moves the expiry by its own
+    /// rules, which don't depend on activity.
     fn has_idled_out(&self, meta: &Meta, times: Times, zone_slack: f64) -> bool {
         let ttl = self.extent(meta, times.created).ttl;
         if meta.reckoning == Reckoning::Foreign || ttl.is_infinite() {
@@ -216,6 +234,8 @@ impl Timeouts {
         }
     }
 
+    /// Whether a touch would move the expiry, or `last_seen`, far enough to be worth a
+    /// write.
     pub(crate) fn is_touch_due(&self, meta: &Meta, times: Times) -> bool {
         let extent = self.extent(meta, times.created);
         let moved = (extent.from(times.now) - times.expires).abs();
@@ -264,7 +284,7 @@ impl Timeouts {
 
     /// # Errors
     ///
-    /// Where they contradict each other.
+    /// If the timeouts contradict each other.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.idle().is_zero() || self.absolute == Absolute::After(Duration::ZERO) {
             return Err(Error::new(
@@ -284,8 +304,8 @@ impl Timeouts {
         Ok(())
     }
 
-    /// A row that is not there yet has no times to reckon from, so the earlier
-    /// timeout wins in seconds from now.
+    /// The extent of a row that is inserted. Its creation time is not known yet, so both
+    /// limits are seconds from the insert, and the earlier one wins.
     pub(crate) fn extent_of_new(&self, meta: &Meta, has_created: bool) -> Extent {
         let from_now = self.extent(meta, has_created.then_some(0.0));
         match self.has_own_end(meta) {
@@ -315,29 +335,29 @@ pub(crate) fn instant(epoch_seconds: f64) -> Option<OffsetDateTime> {
     OffsetDateTime::UNIX_EPOCH.checked_add(since)
 }
 
-/// What the row remembers of its own life, beside the application's values.
+/// The session's own lifetime, as it is stored beside the application's values.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Meta {
     /// Seconds of inactivity after which this session ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) idle: Option<f64>,
-    /// Seconds after its beginning at which this session ends at the latest.
+    /// Seconds after its creation at which this session ends at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) absolute: Option<f64>,
     /// Seconds since the epoch at which this session ends at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<f64>,
-    /// Where the session went when it got a new id.
+    /// The new id of the session, in a row that forwards from the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) successor: Option<String>,
-    /// Whether it got another user with that id. Then what was known of it before
-    /// must not lead a reader to it.
+    /// Whether the session got another user with that id. Then a handle of the old id
+    /// must not lead to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) login: bool,
     /// How long the browser keeps the cookie: `persistent` or `browser`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cookie: Option<String>,
-    /// Whose rules these are.
+    /// The rules that apply.
     #[serde(skip)]
     pub(crate) reckoning: Reckoning,
     /// Members of a later version of this crate.
@@ -345,19 +365,19 @@ pub(crate) struct Meta {
     rest: Map<String, Value>,
 }
 
-/// Whose rules say how long a session lives.
+/// The rules for the lifetime of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reckoning {
     #[default]
     Ours,
-    /// Those of another system: an idle timeout that the layer sets beats the
-    /// session's own, nothing ends a session that is used unless the layer
-    /// says so, and a cookie lives no longer than its session idles.
+    /// The rules of another system. An idle timeout of the layer overrides the session's
+    /// own idle timeout and expiry. The absolute timeout applies only if the layer sets
+    /// one. A cookie expires with the idle timeout, so each touch sets it again.
     Foreign,
 }
 
 impl Meta {
-    /// Of the row that a session leaves under its old id.
+    /// The content of the row that a session leaves under its old id.
     pub(crate) fn forwarding_to(successor: &str, login: bool) -> Self {
         Self {
             successor: Some(successor.to_owned()),
@@ -400,7 +420,7 @@ const PERSISTENT: &str = "persistent";
 
 const BROWSER_SESSION: &str = "browser";
 
-/// A row that was written: when, and when it expires.
+/// When a row was written, and when it expires.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
     pub(crate) now: f64,
@@ -413,7 +433,7 @@ impl Written {
         Self { now, expires }
     }
 
-    /// By an extent that was reckoned with at this moment.
+    /// For a write at this time with this extent.
     pub(crate) fn at(now: f64, extent: Extent) -> Self {
         let expires = extent.from(now);
         Self { now, expires }
@@ -421,7 +441,7 @@ impl Written {
 }
 
 impl Times {
-    /// Those after a write that moved the expiry.
+    /// The times after a write that moved the expiry.
     pub(crate) fn moved(self, written: Written) -> Self {
         let seen = self.seen.map(|_| written.now);
         Self {
@@ -430,7 +450,7 @@ impl Times {
         }
     }
 
-    /// Those after a write that left it as it was.
+    /// The times after a write that left the expiry as it was.
     pub(crate) fn kept(self, written: Written) -> Self {
         let Written { now, expires } = written;
         Self {

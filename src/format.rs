@@ -1,5 +1,6 @@
-//! The seam between sessions and the way in which a table and a browser keep
-//! them: one implementation for each format, and no other code that knows it.
+//! The trait of a storage format: how the table and the browser store a session. Each
+//! format is one implementation, and no other code knows which one is in use. A format
+//! does no I/O and doesn't know the store.
 
 use std::{fmt, time::Duration};
 
@@ -19,24 +20,24 @@ mod native;
 
 pub(crate) use native::Native;
 
-/// How one kind of application keeps its sessions.
+/// How one kind of application stores its sessions.
 pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
-    /// A token that nobody had before.
+    /// Creates a random token.
     fn new_token(&self) -> Result<Token, Error>;
 
-    /// A token as something else than our cookie carries it.
+    /// Reads a token from a header of a transport.
     fn read(&self, value: &[u8], config: &CookieConfig) -> Reading;
 
-    /// What [`read`](Self::read) takes for this token.
+    /// The value that [`read`](Self::read) reads as this token.
     fn spell(&self, token: &Token, config: &CookieConfig) -> String;
 
     /// The row that the token opens in the realm.
     fn row_id(&self, token: &Token, realm: &Realm) -> RowId;
 
-    /// What may be shown of a row's id.
+    /// The public handle of a row.
     fn handle(&self, id: &RowId) -> SessionId;
 
-    /// The row of a handle, where that can be told without the table.
+    /// The row of a handle, if it is known without a query.
     fn row_of(&self, handle: &SessionId, realm: &Realm) -> Option<RowId>;
 
     fn columns(&self) -> ColumnNames;
@@ -45,30 +46,30 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
 
     fn layout(&self) -> &'static dyn Layout;
 
-    /// The document of a new session, before anybody inserts anything.
+    /// The document of a new session.
     fn blank(&self, config: &CookieConfig) -> Document;
 
     /// # Errors
     ///
-    /// When the configuration can't be kept in this format.
+    /// If this format can't store the configuration.
     fn check(&self, config: &CookieConfig) -> Result<(), Error>;
 
     /// # Errors
     ///
-    /// When the format has no place for the realm.
+    /// If this format can't store the realm.
     fn check_realm(&self, realm: &Realm) -> Result<(), Error>;
 
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str;
 
     fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line;
 
-    /// What the request's cookies say of its session.
+    /// The tokens in the request's cookies.
     fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> RequestTokens;
 
     /// The cookies that give a browser its session.
     fn set(&self, ticket: &Ticket, config: &CookieConfig, line: Line) -> Vec<HeaderValue>;
 
-    /// The cookies that end it, as they were set by `terms`.
+    /// The cookies that remove those that were set with `terms`.
     fn removal(&self, terms: &Terms, config: &CookieConfig, line: Line) -> Vec<HeaderValue>;
 }
 
@@ -81,7 +82,7 @@ pub(crate) struct ColumnNames {
 }
 
 impl ColumnNames {
-    /// Those that the statements are written with, which are Koa's too.
+    /// The names in the statements, which are also Koa's.
     pub(crate) const OURS: Self = Self {
         id: "id",
         expiry: "expiry",
@@ -89,34 +90,34 @@ impl ColumnNames {
     };
 }
 
-/// What stays under the old id of a session that gets a new one.
+/// What remains under the old id of a session that gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OldId {
-    /// For a moment, where the session went.
+    /// For a minute, a row that forwards to the new id.
     Forwards,
-    /// Nothing: another application would take it for a session.
+    /// Nothing: another application would read such a row as a session.
     IsDeleted,
 }
 
-/// What a response tells the browser of its session.
+/// The data of the cookie that a response sets.
 #[derive(Clone, Debug)]
 pub(crate) struct Ticket {
     pub(crate) token: Token,
     /// As long as the session can live.
     pub(crate) life: Duration,
-    /// How long the browser keeps the cookie, if the session says so itself.
+    /// The session's own cookie lifetime, if it has one.
     pub(crate) lifetime: Option<CookieLifetime>,
     /// The database's clock, in seconds since the epoch.
     pub(crate) now: f64,
     pub(crate) terms: Terms,
 }
 
-/// What a response does to the cookie.
+/// The change of the cookie in a response.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum CookieChange {
     #[default]
     None,
-    /// It stays, but the cookie of a former scope is removed: both open
+    /// The cookie stays, but the one of a former scope is removed, because both open
     /// sessions.
     RemoveFormer,
     Set(Ticket),

@@ -1,3 +1,6 @@
+//! The three names of a session: the token in the browser, the id of the row, and the
+//! public handle. They do no I/O. The format decides how one leads to the other.
+
 use std::{
     fmt,
     hash::{Hash, Hasher},
@@ -17,8 +20,7 @@ mod generator;
 /// Characters of a handle: a SHA-256 as base64url without padding.
 const HANDLE_CHARS: usize = 43;
 
-/// The secret that a browser's cookie carries, as it is spelled there. Never
-/// printed.
+/// The secret in a browser's cookie, as text. It is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token(Arc<str>);
 
@@ -32,7 +34,8 @@ impl Token {
     }
 }
 
-/// A header that carries a token, signed or not, and is not to be printed.
+/// A header value with a token, signed or not. It is marked as sensitive, so it is not
+/// printed.
 pub(crate) fn sensitive(token: &str) -> HeaderValue {
     let mut value = HeaderValue::from_str(token).expect("tokens are visible ASCII");
     value.set_sensitive(true);
@@ -45,7 +48,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Asks the system's generator, without any fallback (CVE-2026-41838).
+/// Random bytes of the system's generator, without any fallback (CVE-2026-41838).
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut octets = [0; N];
     generator::fill(&mut octets).map_err(|source| {
@@ -54,8 +57,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     Ok(octets)
 }
 
-/// The `id` of a row. In a foreign format it is the token, so it is never
-/// printed either.
+/// The `id` of a row. In Koa's format it contains the token, so it is never printed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RowId(Arc<str>);
 
@@ -79,8 +81,8 @@ impl fmt::Debug for RowId {
 
 /// The public handle of a session: safe to show, to log and to store.
 ///
-/// It is a digest of the secret that the cookie carries, so nobody can use it
-/// as a cookie. It changes with [`Session::cycle_id`](crate::Session::cycle_id).
+/// It is a digest of the secret in the cookie, so it can't be used as a cookie. It
+/// changes with [`Session::cycle_id`](crate::Session::cycle_id).
 ///
 /// [`PgSessionStore::load`](crate::PgSessionStore::load) and
 /// [`PgSessionStore::destroy`](crate::PgSessionStore::destroy) take it.
@@ -102,7 +104,7 @@ impl fmt::Debug for RowId {
 #[derive(Clone)]
 pub struct SessionId {
     handle: Arc<str>,
-    /// Where the id of the row is a secret and the handle a digest of it.
+    /// The row's id, if it is a secret and the handle is a digest of it.
     row: Option<RowId>,
 }
 
@@ -114,7 +116,7 @@ impl SessionId {
         }
     }
 
-    /// For a row whose id holds a digest already.
+    /// For a row whose id contains a digest.
     pub(crate) fn of_digest(row: &RowId, digest: &str) -> Self {
         match digest.len() == row.as_str().len() {
             true => Self::new(Arc::clone(&row.0)),
@@ -136,7 +138,7 @@ impl SessionId {
 
     /// # Errors
     ///
-    /// When the text that was read is no handle.
+    /// If the text is not a handle.
     pub(crate) fn digest(&self) -> Result<[u8; 32], Error> {
         let mut octets = [0; 32];
         let is_decoded = self.handle.len() == HANDLE_CHARS
@@ -152,14 +154,14 @@ impl SessionId {
         }
     }
 
-    /// The handle as text, 43 characters of base64url.
+    /// Returns the handle as text: 43 characters of base64url.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.handle
     }
 }
 
-/// Reads what [`as_str`](SessionId::as_str) wrote.
+/// Parses the text of [`as_str`](SessionId::as_str).
 impl FromStr for SessionId {
     type Err = Error;
 
@@ -175,7 +177,7 @@ impl AsRef<str> for SessionId {
     }
 }
 
-/// As text, so that a list of devices can be JSON.
+/// Serializes the text, for example for a list of devices in JSON.
 impl Serialize for SessionId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())

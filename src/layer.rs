@@ -1,3 +1,31 @@
+//! The layer: its options, and the part of a response that concerns the session.
+//! It knows requests, responses and the calls of a session, but no SQL.
+//!
+//! - **Load**: the first extractor, or the first call of `LazySession::load`, loads
+//!   the session. Without a token this runs no query. A request that doesn't use its
+//!   session runs no query, and its response stays as it is.
+//! - **Save**: the response saves the recorded changes, unless it is a 5xx or a 408;
+//!   `save_if` sets another rule. A `destroy`, a `logout`, and the deletion of a
+//!   session that `valid_if` refused, are executed with any response. Without a
+//!   response, because the handler panicked, failed or was cancelled, nothing is
+//!   saved or deleted. If a save fails, an error replaces the response.
+//! - **Touch**: the response extends a loaded session that is stored, if `touch_if`
+//!   allows it and `touch_interval` has passed since the last touch. A 5xx extends it,
+//!   too. A call of `Session::touch`, and a token with an outdated signature, extend
+//!   the session before the interval has passed.
+//! - **Cookie**: the response sets the cookie if the session began, got a new id, was
+//!   extended by `Session::touch` or for a new signature, got another expiry or cookie
+//!   lifetime, or was extended beyond the longest lifetime of a cookie. In Koa's format
+//!   each extension sets it. The response removes the cookie if `destroy` or `logout`
+//!   was executed, and the cookie of a former scope if the session is ambiguous. Such a
+//!   response must not be stored by a shared cache, so it gets
+//!   `Cache-Control: no-store`, unless the handler has forbidden that already.
+//! - **Vary**: each response whose session was loaded names the request's header that
+//!   carries the token.
+//!
+//! [`service`] starts a request, [`future`] decides what its response does, and
+//! `session/commit.rs` executes it.
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use cookie::SameSite;
@@ -29,14 +57,15 @@ pub(crate) mod site_data;
 /// Adds a session to the requests of the services under it.
 ///
 /// The defaults are the safe ones: a cookie `__Host-id` with `Secure`,
-/// `HttpOnly` and `SameSite=Lax`, an idle timeout of a day and an absolute one
-/// of 30 days. OWASP asks for less where more is at stake: idle 15 to 30
-/// minutes for low, 2 to 5 for high value applications, absolute 4 to 8 hours.
+/// `HttpOnly` and `SameSite=Lax`, an idle timeout of one day and an absolute
+/// timeout of 30 days. OWASP recommends shorter timeouts: an idle timeout of 15 to
+/// 30 minutes for low-risk and 2 to 5 minutes for high-value applications, and an
+/// absolute timeout of 4 to 8 hours.
 ///
-/// Two layers with different cookie names can be nested; [`Session`] is then
-/// the inner one's. Of two with the same name the inner one does nothing, which
-/// is logged once as a warning. Two layers with the same name beside each other
-/// share their sessions, see [`cookie_name`](Self::cookie_name).
+/// Layers with different cookie names can be nested. [`Session`] then belongs to
+/// the inner one. If two nested layers have the same name, the inner one has no
+/// effect, and a warning is logged once. Two layers with the same name beside each
+/// other share their sessions, see [`cookie_name`](Self::cookie_name).
 ///
 /// ```
 /// use std::time::Duration;
@@ -69,9 +98,8 @@ impl PgSessionLayer {
     /// To add one layer in several places, clone it. A second layer of the same
     /// store accepts the tokens of the first one, unless it has another
     /// [`cookie_name`](Self::cookie_name) or its store another
-    /// [`realm`](PgSessionStore::realm). That is logged as a warning, once. It is not
-    /// noticed if the layers have two stores that were built separately for one
-    /// table.
+    /// [`realm`](PgSessionStore::realm). A warning is logged once, but not if the
+    /// layers have two stores that were built separately for one table.
     pub fn new(store: PgSessionStore) -> Self {
         Self {
             config: Arc::new(Config::new(store)),
@@ -102,42 +130,48 @@ impl PgSessionLayer {
         self.with(|config| change(Arc::make_mut(&mut config.timeouts)))
     }
 
-    /// The name of the cookie, to which its tokens are bound: they open nothing
-    /// in a layer with another name. In [Koa's format](crate::Koa) the ids are
-    /// Koa's, which no name binds. Default: `__Host-id`, or `id` if
-    /// [`cookie_path`](Self::cookie_path) or
-    /// [`cookie_domain`](Self::cookie_domain) forbid the prefix, or `id-` and
-    /// eight hexadecimal digits, which follow from the names of the database and
-    /// the table, without [`secure`](Self::secure). If the store has a
-    /// [`realm`](PgSessionStore::realm), its name follows, as in `__Host-id-admin`.
-    /// With a [`transport`](Self::transport) the default is the name of the header
-    /// that carries the token.
+    /// Sets the name of the cookie. Tokens are bound to it: they open no session in a
+    /// layer with another name. [Koa's format](crate::Koa) is the exception, because
+    /// Koa doesn't bind its ids to a name.
+    ///
+    /// The default is
+    ///
+    /// - `__Host-id`,
+    /// - `id` if [`cookie_path`](Self::cookie_path) or
+    ///   [`cookie_domain`](Self::cookie_domain) forbid the prefix,
+    /// - `id-` and eight hexadecimal digits without [`secure`](Self::secure). The
+    ///   digits depend on the names of the database and the table.
+    /// - the name of the header that carries the token, with a
+    ///   [`transport`](Self::transport).
+    ///
+    /// If the store has a [`realm`](PgSessionStore::realm), its name follows, as in
+    /// `__Host-id-admin`.
     ///
     /// Two layers with the same name on one store share their sessions: a customer
-    /// of the shop is signed in to the admin area. That is logged as a warning when
-    /// the second one is added, once, unless it is a clone of the first. To share
-    /// sessions, clone the layer. To separate them, give each layer a name, or give
-    /// the stores realms if the areas have different users.
+    /// of the shop is signed in to the admin area. If the second layer is not a clone
+    /// of the first, a warning is logged once, when it is added. To share sessions,
+    /// clone the layer. To separate them, give each layer a name, or give the stores
+    /// realms if the areas have different users.
     ///
-    /// Of two layers with the same name around a handler, the inner one has no
-    /// effect. A layer can't see what it is added to, so this is a warning when
-    /// the first request arrives, and no error at set-up.
+    /// If two layers with the same name wrap a handler, the inner one has no effect.
+    /// A layer can't see what it is added to, so a warning is logged at the first
+    /// request, and it is no error at set-up.
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         self.with(|config| config.cookie.name = Some(name.into()))
     }
 
-    /// The path under which browsers send the cookie. Default: `/`.
+    /// Sets the path under which browsers send the cookie. Default: `/`.
     ///
-    /// A path separates nothing: a client can send the cookie to another path, and
-    /// `/shop` and `/admin` have the same default name `id`. Give areas of different
-    /// sessions different [names](Self::cookie_name).
+    /// A path doesn't separate sessions: a client can send the cookie to another path,
+    /// and `/shop` and `/admin` have the same default name `id`. Give areas with
+    /// separate sessions different [names](Self::cookie_name).
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
         self.with(|config| config.cookie.path = Some(path.into()))
     }
 
-    /// The domain to whose hosts browsers send the cookie. Default: none,
-    /// which means this host alone. With a domain every host under it can read
-    /// and overwrite the cookie.
+    /// Sets the domain whose hosts receive the cookie. Default: none, so only this
+    /// host receives it. With a domain, every host under it can read and overwrite
+    /// the cookie.
     pub fn cookie_domain(self, domain: impl Into<String>) -> Self {
         self.with(|config| config.cookie.domain = Some(domain.into()))
     }
@@ -146,12 +180,12 @@ impl PgSessionLayer {
     ///
     /// Call this after a change of [`cookie_domain`](Self::cookie_domain) or
     /// [`cookie_path`](Self::cookie_path), with the former values, for as long as
-    /// the former cookies live. A browser keeps both cookies and sends both, and
-    /// if both open a session a request can't say which one it means: it reads an
-    /// empty session, and changes are answered with 400. With this setting
-    /// that response removes the former cookie, so the next request works. Each
-    /// response that sets or removes the cookie removes the former one, too. A
-    /// visitor with only the former cookie stays signed in.
+    /// the former cookies live. A browser keeps both cookies and sends both. If both
+    /// open a session, it is unknown which one is meant: the request reads an empty
+    /// session, and a change is a 400. With this setting, that response removes the
+    /// former cookie, so the next request works. Each response that sets or removes
+    /// the cookie removes the former one, too. A visitor with only the former cookie
+    /// stays signed in.
     ///
     /// It can be called several times.
     ///
@@ -175,23 +209,22 @@ impl PgSessionLayer {
         self.with(|config| config.cookie.former.push(scope))
     }
 
-    /// Whether a form that another site posts can begin a session if it brings no
-    /// cookie. Default: `true`.
+    /// Sets whether a form that another site posts can begin a session if it carries
+    /// no cookie. Default: `true`.
     ///
     /// Browsers send no `SameSite=Lax` cookie with such a request, for example
-    /// the `form_post` of an identity provider (Apple, Entra). The handler finds
-    /// an empty session though the visitor has one, and whatever it inserts
-    /// replaces the visitor's session. With `false` it can't: the handler reads an
-    /// empty session, a change of it is refused with 403
-    /// ([`ErrorKind::CrossSite`]), and the browser keeps its cookie. Let
-    /// the handler redirect to a page of your own (303, with the code and the
-    /// state in the query), which gets the cookie, and sign in there. It also
-    /// refuses logins that another site forges.
+    /// the `form_post` of an identity provider (Apple, Entra). The handler reads an
+    /// empty session although the visitor has one, and an insert replaces the
+    /// visitor's session. With `false`, the handler reads an empty session, too, but a
+    /// change of it is a 403 ([`ErrorKind::CrossSite`]), and the browser keeps its
+    /// cookie. Let the handler redirect to a page of your own (303, with the code and
+    /// the state in the query). The browser sends the cookie to that page, so sign in
+    /// there. This setting also refuses logins that another site forges.
     ///
-    /// Such a request has an `Origin` header, which browsers send with a `POST` and
-    /// not with a link, and `Sec-Fetch-Site: cross-site`. Without `Sec-Fetch-Site`,
-    /// which Safari before 16.4 does not send, nor any browser on plain HTTP, the
-    /// host of `Origin` must be that of `Host`. So a proxy must pass on the `Host`
+    /// The layer recognizes such a request by its `Origin` header, which browsers send
+    /// with a `POST` and not with a link, and by `Sec-Fetch-Site: cross-site`. Safari
+    /// before 16.4, and every browser on plain HTTP, sends no `Sec-Fetch-Site`. Then
+    /// the host of `Origin` must be that of `Host`. So a proxy must forward the `Host`
     /// of the browser, and for these browsers another subdomain is another site.
     ///
     /// ```
@@ -210,84 +243,83 @@ impl PgSessionLayer {
         self.with(|config| config.cross_site = cross_site)
     }
 
-    /// When browsers send the cookie with requests that other sites cause.
+    /// Sets when browsers send the cookie with requests that other sites cause.
     /// Default: [`SameSite::Lax`].
     ///
-    /// With [`SameSite::Strict`], a link from another site, from a mail or from an
-    /// identity provider brings no cookie. The visitor looks signed out, and a page
-    /// that inserts something replaces the visitor's session by a new one.
+    /// With [`SameSite::Strict`], browsers send no cookie when the visitor follows a
+    /// link from another site, a mail or an identity provider. The visitor seems to be
+    /// signed out, and an insert replaces the visitor's session with a new one.
     /// [`begin_on_cross_site_post`](Self::begin_on_cross_site_post) doesn't prevent
-    /// that, because a link has no `Origin`. With `Strict`, don't insert in the
-    /// pages that links lead to.
+    /// that, because the request has no `Origin`. With `Strict`, don't insert in pages
+    /// that links lead to.
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.with(|config| config.cookie.same_site = Some(same_site))
     }
 
-    /// Whether browsers keep the cookie off unencrypted connections. Default:
-    /// `true`. Set it to `false` only to develop on `http://localhost`: Safari
-    /// takes no `Secure` cookie there, though Chrome and Firefox do.
+    /// Sets whether browsers send the cookie over encrypted connections only.
+    /// Default: `true`. Set it to `false` only to develop on `http://localhost`:
+    /// Safari rejects a `Secure` cookie there, Chrome and Firefox accept it.
     ///
-    /// Cookies don't know ports: applications on `localhost:3000` and
-    /// `localhost:4000` get each other's cookies, and sign each other out. Without
-    /// `Secure` the default name of the cookie therefore names the database and
-    /// the table, see [`cookie_name`](Self::cookie_name). Applications that keep
-    /// `Secure`, or whose databases have the same name, need names of their own. On
-    /// localhost, the layer logs a warning, once, when a new session replaces a
+    /// Browsers send a cookie to each port of a host: applications on
+    /// `localhost:3000` and `localhost:4000` get each other's cookies, and overwrite
+    /// them. So without `Secure`, the default name of the cookie depends on the
+    /// database and the table, see [`cookie_name`](Self::cookie_name). Applications
+    /// that keep `Secure`, or whose databases have the same name, need names of their
+    /// own. On localhost, the layer logs a warning once, when a new session replaces a
     /// cookie that another application may have set.
     pub fn secure(self, secure: bool) -> Self {
         self.with(|config| config.cookie.secure = Some(secure))
     }
 
-    /// Whether browsers hide the cookie from scripts. Default: `true`.
+    /// Sets whether browsers hide the cookie from scripts. Default: `true`.
     pub fn http_only(self, http_only: bool) -> Self {
         self.with(|config| config.cookie.http_only = Some(http_only))
     }
 
-    /// Whether the cookie survives the end of the browser. Default:
+    /// Sets whether the cookie is kept when the browser is closed. Default:
     /// [`CookieLifetime::Persistent`].
     pub fn cookie_lifetime(self, lifetime: CookieLifetime) -> Self {
         self.with(|config| config.cookie.lifetime = Some(lifetime))
     }
 
-    /// Which cookies a browser with too many of them drops first. Default: it
-    /// is not said.
+    /// Sets the priority of the cookie, for browsers that evict cookies when there
+    /// are too many. Default: none, so the cookie has no such attribute.
     pub fn cookie_priority(self, priority: CookiePriority) -> Self {
         self.with(|config| config.cookie.priority = Some(priority))
     }
 
-    /// Whether the cookie of a page inside another site's page is kept apart
-    /// for each such site (CHIPS). Default: `false`.
+    /// Sets whether browsers keep a separate cookie for each site that embeds this
+    /// one (CHIPS). Default: `false`.
     pub fn cookie_partitioned(self, partitioned: bool) -> Self {
         self.with(|config| config.cookie.partitioned = partitioned)
     }
 
-    /// Where the token travels, instead of a cookie. Default: a cookie.
+    /// Carries the token in other headers, instead of a cookie. Default: a cookie.
     ///
-    /// A header that scripts set is safe from requests that other sites
-    /// cause, but scripts can read it, so any script in the page can take the
-    /// session along. Prefer the cookie wherever a browser is the client.
+    /// Other sites can't send a header that scripts set. But scripts can read the
+    /// token, so any script in the page can steal the session. Prefer the cookie if
+    /// the client is a browser.
     ///
     /// The token is bound to the header that the transport
-    /// [varies by](Transport::varies_by), so a token of `X-Shop` opens nothing in
-    /// `X-Admin`. If several carriers are to open the same session, such as a cookie
-    /// and a header, give their layers the same [`cookie_name`](Self::cookie_name).
-    /// That is logged as a warning, because the layers are different. Two layers
-    /// that read the same header need names that differ.
+    /// [varies by](Transport::varies_by), so a token of `X-Shop` opens no session in
+    /// `X-Admin`. If several carriers should open the same session, such as a cookie
+    /// and a header, give their layers the same [`cookie_name`](Self::cookie_name). A
+    /// warning is logged, because the layers are different. Two layers that read the
+    /// same header need different names.
     pub fn transport(self, transport: impl Transport) -> Self {
         self.with(|config| config.transport = Some(Arc::new(transport)))
     }
 
-    /// How long a session lives without a request. Default: 1 day.
+    /// Sets how long a session lives without a request. Default: 1 day.
     ///
-    /// In Koa's format the stored session says, unless this is set: then it
-    /// is the `ttl` of koa-generic-session.
+    /// In Koa's format the default is the lifetime that is stored with the session. If
+    /// this is set, it is the `ttl` of koa-generic-session.
     pub fn idle_timeout(self, timeout: Duration) -> Self {
         self.with_timeouts(|timeouts| timeouts.idle = Some(timeout))
     }
 
-    /// How long a session lives whatever its activity; `None` for no limit.
-    /// Default: 30 days where the table has the column `created`, otherwise
-    /// none.
+    /// Sets how long a session lives, whatever its activity; `None` for no limit.
+    /// Default: 30 days if the table has the column `created`, otherwise no limit.
     ///
     /// An explicit limit on a table without that column is an error of
     /// [`check`](Self::check).
@@ -296,19 +328,19 @@ impl PgSessionLayer {
         self.with_timeouts(|timeouts| timeouts.absolute = absolute)
     }
 
-    /// How much of the idle timeout may pass before a request extends it.
-    /// Default: a twentieth of it, 72 minutes for a day.
+    /// Sets how much of the idle timeout must pass before a request extends the
+    /// session. Default: a twentieth of the timeout, 72 minutes for a day.
     ///
-    /// Each extension is a write, and the dearest one, so most requests should
-    /// do without. The price is that a session may end early by this much,
-    /// never late. `Duration::ZERO` extends at every request.
+    /// Each extension is an expensive write, so most requests should need none. In
+    /// return, a session can expire earlier by this duration, never later.
+    /// `Duration::ZERO` extends it at every request.
     pub fn touch_interval(self, interval: Duration) -> Self {
         self.with_timeouts(|timeouts| timeouts.touch_interval = Some(interval))
     }
 
-    /// Which requests extend the session. Default: all that use it.
+    /// Sets which requests extend the session. Default: all that use it.
     ///
-    /// Polling requests and attempts that were refused are not user activity.
+    /// Polling requests and rejected attempts are not user activity.
     /// The closure gets the head of the request and the status of the response.
     /// The URI is the one that the client requested, also in a nested router.
     ///
@@ -328,16 +360,16 @@ impl PgSessionLayer {
         self.with(|config| config.hooks.set_touch_if(predicate))
     }
 
-    /// Which responses save what their handler did to the session. Default: all
-    /// but 5xx and 408 (Request Timeout), so a request that failed, or that a
-    /// timeout layer cancelled halfway, leaves the session as it was.
+    /// Sets which responses save the changes of their handler. Default: all but 5xx
+    /// and 408 (Request Timeout), so a request that failed, or that a timeout layer
+    /// cancelled, leaves the session as it was.
     ///
     /// [`destroy`](crate::Session::destroy) and
-    /// [`logout`](crate::Session::logout) are executed with any response, and what
-    /// the handler [saved](crate::Session::save) itself stays saved. If a timeout layer
-    /// inside of this one responds with another status, exclude that here, or
-    /// put the timeout layer outside: then a handler that is cancelled has no
-    /// response, and nothing is saved.
+    /// [`logout`](crate::Session::logout) are executed with any response, and an
+    /// explicit [`save`](crate::Session::save) stays committed. If a timeout layer
+    /// inside of this one responds with another status, exclude that status here, or
+    /// put the timeout layer outside: then a cancelled handler has no response, and
+    /// nothing is saved.
     ///
     /// ```
     /// use axum_pg_session::{PgSessionLayer, PgSessionStore};
@@ -359,11 +391,10 @@ impl PgSessionLayer {
         self.with(|config| config.hooks.set_save_if(predicate))
     }
 
-    /// Whether a new session is stored that nobody inserted anything into.
-    /// Default: `false`.
+    /// Sets whether a new session is stored even if it is empty. Default: `false`.
     ///
-    /// With `true` every visitor of a page that looks at the session gets a
-    /// row and a cookie, robots included.
+    /// With `true`, every client that requests a page that loads the session gets a
+    /// row and a cookie, crawlers included.
     pub fn allow_empty(self, allow: bool) -> Self {
         let empty = match allow {
             true => Empty::IsStored,
@@ -372,35 +403,32 @@ impl PgSessionLayer {
         self.with(|config| config.empty = empty)
     }
 
-    /// What a handler gets that asks for a session while the database can't
-    /// say whether there is one. Default: [`FailurePolicy::Refuse`], its
-    /// request is answered with 503.
+    /// Sets what to do if the database fails while a session is loaded. Default:
+    /// [`FailurePolicy::Refuse`], the response is a 503.
     ///
-    /// With [`FailurePolicy::Continue`] it gets an empty session that is not
-    /// kept: a change of it is a failure to save, and the stored session and
-    /// the browser's cookie stay as they are.
+    /// With [`FailurePolicy::Continue`], the handler gets an empty session that can't
+    /// be saved: a change of it is a failed save. The stored session and the browser's
+    /// cookie stay as they are.
     pub fn on_load_failure(self, policy: FailurePolicy) -> Self {
         self.with(|config| config.on_load_failure = policy)
     }
 
-    /// What becomes of an answer whose changes to the session the database
-    /// did not take. Default: [`FailurePolicy::Refuse`], it is replaced by a
-    /// 503.
+    /// Sets what to do with the response if the database fails while the session is
+    /// saved. Default: [`FailurePolicy::Refuse`], a 503 replaces the response.
     ///
-    /// With [`FailurePolicy::Continue`] the changes are lost, which is logged,
-    /// and the answer goes out. Never where a session or a token was to end:
-    /// an answer must not claim a logout that did not happen.
+    /// With [`FailurePolicy::Continue`], the changes are dropped and logged, and the
+    /// response is sent. This never applies to a login, a logout, a `destroy` or a new
+    /// id, because the response must not claim a logout that did not happen.
     pub fn on_save_failure(self, policy: FailurePolicy) -> Self {
         self.with(|config| config.on_save_failure = policy)
     }
 
-    /// What browsers are asked to forget with the response of
-    /// [`Session::logout`](crate::Session::logout), beside the session's
-    /// cookie (ASVS 5.0 item 14.3.1). Default: nothing.
+    /// Sets which data browsers clear after [`Session::logout`](crate::Session::logout),
+    /// in addition to the session's cookie (ASVS 5.0 item 14.3.1). Default: none.
     ///
-    /// Browsers heed it on encrypted connections only. Forgetting the cache
-    /// can take them seconds. Not sent where the logout failed, or where the
-    /// same response begins another session.
+    /// Browsers honor the header on encrypted connections only. To clear the cache can
+    /// take seconds. The header is not sent if the logout failed, or if the same
+    /// response begins another session.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, ClearSiteData};
@@ -414,25 +442,24 @@ impl PgSessionLayer {
         self.with(|config| config.clear_site_data = header_value(data))
     }
 
-    /// An additional check that a loaded session must pass. Default: none.
+    /// Sets an additional check that a loaded session must pass. Default: none.
     ///
-    /// The check runs once a request, when the session is loaded. If it returns
-    /// `false`, the row is deleted with the response, whatever the handler does,
-    /// and the handler gets a new session. If it returns an error, because it
-    /// could not find out, the session stays and the request gets a 503. An
-    /// [`Error`] keeps its own [status](Error::status).
+    /// The check runs when the session is loaded, once per request. It runs again if
+    /// a caller stopped waiting for the load. If it returns `false`, the handler gets a
+    /// new session, and the response deletes the row, whatever the handler does. If it
+    /// returns an error, the session stays and the response is a 503. An [`Error`]
+    /// keeps its own [status](Error::status).
     ///
     /// The store's [`timeout`](PgSessionStore::timeout) bounds the load and the
-    /// check together. A check that takes longer counts as one that failed: the
-    /// request gets a 503, and the session stays. The check's future is then dropped
-    /// at the `await` where it waits, and what follows doesn't run. A statement that
-    /// it waits for may still run on the server.
+    /// check together. A check that takes longer counts as failed: the response is a
+    /// 503, and the session stays. The check's future is then dropped at the `await`
+    /// where it waits. A statement that it waits for may still run on the server.
     ///
     /// [`PgSessionStore::load`] and [`touch`](Self::touch) don't run the check.
     ///
-    /// It may change the session that it is given; the changes are saved with the
-    /// response. To save that session, or to load it in another way, is an error
-    /// of kind [`Reentrant`](ErrorKind::Reentrant).
+    /// The check may change its session. The changes are saved with the response. To
+    /// save that session, or to load it again, is an error of kind
+    /// [`Reentrant`](ErrorKind::Reentrant).
     ///
     /// A check that uses a pool clones it for each call. An `async` closure can't
     /// capture the pool:
@@ -503,13 +530,13 @@ impl PgSessionLayer {
         self.with(|config| config.hooks.set_valid_if(check))
     }
 
-    /// A closure that runs before a document is saved, after the handler or in
+    /// Sets a closure that runs before a document is saved, after the handler or in
     /// [`Session::save`](crate::Session::save). Default: none.
     ///
-    /// It runs only if there is something to save. What it changes is saved as
-    /// if the handler had done it. If it returns an error, nothing is saved but
-    /// an end, and the response is a 503. [`Error::application`] makes an error
-    /// of one of the application's own.
+    /// It runs only if there are changes to save. Its own changes are saved with them.
+    /// If it returns an error, only a `destroy` or a `logout` is executed, and the
+    /// response is a 503. [`Error::application`] converts an error of the
+    /// application.
     ///
     /// ```
     /// use std::time::Duration;
@@ -533,21 +560,20 @@ impl PgSessionLayer {
         self.with(|config| config.hooks.set_before_save(prepare))
     }
 
-    /// Keeps the session of this handle alive from outside of a request, such
-    /// as for a visitor who uses only a WebSocket. Returns whether the session is
-    /// alive: `false` if it ended.
+    /// Extends the session of this handle from outside of a request, for example for
+    /// a visitor who uses only a WebSocket. Returns whether the session is alive:
+    /// `false` if it expired or was destroyed.
     ///
     /// It extends the session as a request does: by the layer's timeouts or the
-    /// session's own, never beyond the absolute timeout, and at most once in a
-    /// [`touch_interval`](Self::touch_interval), so it can be called often. It
-    /// never revives an ended session. If the session got a new id, it
-    /// follows, as [`PgSessionStore::load`] does: for one minute, so load the
-    /// session to learn the new handle. It sends no cookie. In this crate's own
-    /// format the cookie lives as long as the session can, whatever extends it;
-    /// in Koa's format the next request renews it.
+    /// session's own, never beyond the absolute timeout, and at most once per
+    /// [`touch_interval`](Self::touch_interval), so you can call it often. It never
+    /// revives a destroyed or expired session. For one minute it follows the session
+    /// to a new id, as [`PgSessionStore::load`] does. Load the session to get the new
+    /// handle. It sends no cookie. In this crate's own format the cookie lives as long
+    /// as the session can. In Koa's format the next request renews it.
     ///
-    /// Call it when the visitor does something, not when a timer fires: a
-    /// session that a timer keeps alive never idles out.
+    /// Call it on user activity, not by a timer: a session that a timer extends never
+    /// reaches its idle timeout.
     ///
     /// ```
     /// use std::time::Duration;
@@ -574,20 +600,21 @@ impl PgSessionLayer {
     ///
     /// # Errors
     ///
-    /// Those of [`check`](Self::check), and when the database could not be
-    /// asked, or could not extend the session.
+    /// Those of [`check`](Self::check), and if the database could not be queried, or
+    /// could not extend the session.
     pub async fn touch(&self, id: &SessionId) -> Result<bool, Error> {
         self.check()?;
         let config = &self.config;
         config.store.touch_by_id(id, &config.timeouts).await
     }
 
-    /// Looks for contradictions: between the cookie's attributes, the
-    /// timeouts, and the table where the store has looked at it.
+    /// Checks that the cookie's attributes and the timeouts don't contradict each
+    /// other, or the table, if the store has already inspected it.
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](ErrorKind::Setup), saying what contradicts what.
+    /// Of kind [`Setup`](ErrorKind::Setup), with a message that names the
+    /// contradiction.
     pub fn check(&self) -> Result<(), Error> {
         let format = self.config.store.format();
         // The realm is part of the cookie's default name.
@@ -597,9 +624,11 @@ impl PgSessionLayer {
         self.config.store.check_timeouts(&self.config.timeouts)
     }
 
+    /// Returns the complete configuration, with its defaults.
+    ///
     /// # Panics
     ///
-    /// Where [`check`](Self::check) finds a contradiction.
+    /// If [`check`](Self::check) finds a contradiction.
     pub(crate) fn checked(&self) -> Arc<Config> {
         if let Err(error) = self.check() {
             panic!("PgSessionLayer: {error}");
@@ -616,14 +645,14 @@ impl PgSessionLayer {
         Arc::new(config)
     }
 
-    /// How many octets a session's document may have as JSON. Default:
-    /// 1,048,576, a mebibyte.
+    /// Sets how many bytes a session's document may have as JSON. Default: 1,048,576
+    /// (1 MiB).
     ///
-    /// A change that would make it larger is an error of kind
-    /// [`TooLarge`](ErrorKind::TooLarge), of the call or, where another
-    /// request filled the session meanwhile, of the save; the stored session
-    /// stays as it was. What the crate itself keeps in the document does not
-    /// count, and a session that is too large already can be read, and shrink.
+    /// A change that would exceed it is an error of kind
+    /// [`TooLarge`](ErrorKind::TooLarge): of the call, or of the save if another
+    /// request enlarged the session meanwhile. The stored session stays as it was. The
+    /// crate's own data in the document does not count. A session that is already too
+    /// large can be read, and can shrink.
     ///
     /// ```
     /// # use axum::{Router, body::Body, http::Request, routing::get};
@@ -645,21 +674,22 @@ impl PgSessionLayer {
         self.with(|config| config.limits.size = octets)
     }
 
-    /// How many keys a session may have; `None` for no limit. Default: `None`,
-    /// because [`max_document_size`](Self::max_document_size) bounds them too,
-    /// and many keys cost no more than one long value.
+    /// Sets how many keys a session may have; `None` for no limit. Default: `None`,
+    /// because [`max_document_size`](Self::max_document_size) limits them, too, and
+    /// many keys cost no more than one long value.
     ///
-    /// Set it where visitors choose the keys. It is kept as that size is.
+    /// Set it if visitors choose the keys. To exceed it is the same error as to exceed
+    /// the size.
     pub fn max_keys(self, keys: impl Into<Option<usize>>) -> Self {
         self.with(|config| config.limits.keys = keys.into())
     }
 
-    /// How deep the arrays and objects of a value may be nested; a number or a
-    /// text has the depth 0, and `[]` has 1. Default: 64.
+    /// Sets how deep the arrays and objects of a value may be nested; a number or a
+    /// string has the depth 0, and `[]` has 1. Default: 64.
     ///
-    /// A deeper value is an error of kind [`TooLarge`](ErrorKind::TooLarge).
-    /// What another writer nested deeper stays as it is. More than 126 levels
-    /// are not read by serde_json.
+    /// A deeper value is an error of kind [`TooLarge`](ErrorKind::TooLarge). A deeper
+    /// value that another writer stored stays as it is. serde_json can't read more
+    /// than 126 levels.
     pub fn max_depth(self, levels: usize) -> Self {
         self.with(|config| config.limits.depth = levels)
     }
@@ -667,14 +697,14 @@ impl PgSessionLayer {
     /// Signs the token, in the cookie or wherever the
     /// [transport](Self::transport) carries it. Default: no signature.
     ///
-    /// A token needs none to be safe: it has 256 random bits, and the table
-    /// alone says which are alive. A signature spares the database those that
-    /// somebody made up: they cost no statement. A signature by a later key
-    /// opens the session, and is replaced when the session is extended, which
-    /// it is at once, so a rotation of the keys signs nobody out.
+    /// A token is safe without a signature: it has 256 random bits, and only tokens
+    /// in the table open a session. With a signature, a forged token costs no
+    /// statement. A token that is signed with a later key of the list opens the
+    /// session, and the next response that may extend the session replaces its
+    /// signature. So a rotation of the keys signs no user out.
     ///
-    /// The keys are the layer's rather than the store's, because the cookie
-    /// is, whose name they sign. Koa's format has its own: see
+    /// The keys belong to the layer, not to the store, because they also sign the
+    /// cookie's name. Koa's format has its own keys: see
     /// [`Koa::new`](crate::Koa::new).
     pub fn signing_keys(self, keys: SigningKeys) -> Self {
         self.with(|config| config.cookie.signing = Some(Arc::new(keys)))
@@ -686,8 +716,8 @@ impl<S> Layer<S> for PgSessionLayer {
 
     /// # Panics
     ///
-    /// Where [`check`](Self::check) finds a contradiction: at set-up, rather
-    /// than at a visitor's request.
+    /// If [`check`](Self::check) finds a contradiction. This happens at set-up, not at
+    /// the first request.
     fn layer(&self, inner: S) -> Self::Service {
         let config = self.checked();
         config.warn_of_a_layer_that_shares_sessions();

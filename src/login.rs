@@ -1,4 +1,5 @@
-//! What an application says of a login, and how many sessions a user may have.
+//! The options of a login, and the limit of sessions per user. This module only holds
+//! them: the state records a login, and the store executes it.
 
 use std::{fmt, num::NonZeroU32};
 
@@ -9,14 +10,14 @@ use crate::{
     realm::{BEFORE_USER, Realm},
 };
 
-/// Characters that are kept of each thing that is remembered of a device: the
-/// longest user agents of browsers have about 250.
+/// The most characters of each text of a device. The longest user agents of browsers
+/// have about 250.
 const MAX_CHARS: usize = 256;
-/// Octets of a user's id: an index of Postgres takes no more than 2,704.
+/// The most bytes of a user's id. An index of Postgres accepts 2,704.
 const MAX_USER_ID: usize = 1024;
 
-/// Somebody signs in, for [`Session::login`](crate::Session::login). A string
-/// is a login too, without any of the options.
+/// A login of a user, for [`Session::login`](crate::Session::login). A string is a login
+/// without options.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,7 +43,7 @@ pub struct Login {
     pub(crate) data: Data,
 }
 
-/// What becomes of the session's values at a login.
+/// Whether a login keeps the session's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Data {
     Stays,
@@ -50,11 +51,11 @@ pub(crate) enum Data {
 }
 
 impl Login {
-    /// A login of this user, which keeps what an anonymous session holds and
-    /// ends as the layer says.
+    /// Creates a login of this user. By default, it keeps the data of an anonymous
+    /// session, and the layer's timeouts apply.
     ///
-    /// The id is whatever the application knows its users by and never changes:
-    /// one to 1,024 bytes, without U+0000 and U+001F.
+    /// The id must identify the user permanently. It has 1 to 1,024 bytes, without U+0000
+    /// and U+001F.
     pub fn new(user_id: impl Into<String>) -> Self {
         Self {
             user_id: user_id.into(),
@@ -66,11 +67,11 @@ impl Login {
         }
     }
 
-    /// What is remembered of the visitor's device, for the list of the user's
-    /// sessions. Default: nothing.
+    /// Stores a description of the visitor's device with the session, for the list of the
+    /// user's sessions. Default: none.
     ///
-    /// It is personal data: it is deleted with the session, and copied when the
-    /// session gets a new id, but nobody else deletes it.
+    /// It is personal data. It is copied when the session gets a new id, and deleted only
+    /// with the session.
     #[must_use]
     pub fn device(self, device: Device) -> Self {
         Self {
@@ -79,19 +80,18 @@ impl Login {
         }
     }
 
-    /// When this session ends, such as later for a visitor who asks to be
-    /// remembered. Default: as the layer says, whatever an earlier
-    /// [`set_expiry`](crate::Session::set_expiry) said.
+    /// Sets when this session expires, for example later for a visitor who chooses "remember
+    /// me". Default: the layer's timeouts, even after an earlier
+    /// [`set_expiry`](crate::Session::set_expiry).
     #[must_use]
     pub fn expiry(self, expiry: Expiry) -> Self {
         Self { expiry, ..self }
     }
 
-    /// How long the browser keeps the cookie of this session, such as only for
-    /// the visitor who asks to be remembered. Default: as the layer's
-    /// [`cookie_lifetime`](crate::PgSessionLayer::cookie_lifetime) says,
-    /// whatever an earlier
-    /// [`set_cookie_lifetime`](crate::Session::set_cookie_lifetime) said.
+    /// Sets how long the browser keeps the cookie of this session, for example longer for a
+    /// visitor who chooses "remember me". Default: the layer's
+    /// [`cookie_lifetime`](crate::PgSessionLayer::cookie_lifetime), even after an earlier
+    /// [`set_cookie_lifetime`](crate::Session::set_cookie_lifetime).
     ///
     /// The choice is stored with the session, so later extensions keep it.
     ///
@@ -115,9 +115,9 @@ impl Login {
         }
     }
 
-    /// Drops what the session holds, also what this request inserted before the
-    /// login. Default: it stays, such as a basket, unless another user was
-    /// signed in: nobody gets the data of another user.
+    /// Drops the session's data, including inserts of this request before the login.
+    /// Default: the data stays, such as a basket, unless another user was signed in. The
+    /// data of another user is always dropped.
     #[must_use]
     pub fn discard_data(self) -> Self {
         Self {
@@ -126,19 +126,19 @@ impl Login {
         }
     }
 
-    /// Ends all other sessions of the user, in the transaction of the login.
+    /// Destroys all other sessions of the user, in the transaction of the login.
     /// Default: they stay.
     ///
-    /// Call this when a user signs in after a reset of the password, or proves
-    /// the password again before it is changed (ASVS 5.0 item 7.4.3). When the
-    /// response is sent, the new session is the only one. If the login fails,
-    /// or the response is a 5xx, no session is ended. The exception: 1,000 or more
-    /// other sessions are ended in batches before the login, and stay ended if it
-    /// fails. A later login of the same user in the same request ends them, too.
+    /// Call this when a user signs in after a password reset, or enters the password again
+    /// before it is changed (ASVS 5.0 item 7.4.3). When the response is sent, the new
+    /// session is the only one. If the login fails, or the response is a 5xx, no session is
+    /// destroyed. The exception: 1,000 or more other sessions are deleted in batches before
+    /// the login, and stay deleted if it fails. A later login of the same user in the same
+    /// request destroys them, too.
     ///
-    /// A session has a new id after a login, so ending the others separately
-    /// takes two requests: [`UserSessions::destroy_others`] needs the id of a
-    /// session that is stored already.
+    /// A session has a new id after a login, so without this call it takes two requests to
+    /// destroy the others: [`UserSessions::destroy_others`] needs the id of a session that
+    /// is already stored.
     ///
     /// ```
     /// use axum::{Router, body::Body, http::Request, routing::post};
@@ -175,7 +175,7 @@ impl Login {
         }
     }
 
-    /// Who signs in.
+    /// Returns the id of the user.
     #[must_use]
     pub fn user_id(&self) -> &str {
         &self.user_id
@@ -205,7 +205,7 @@ impl Login {
 
     /// # Errors
     ///
-    /// When the user's id can't be stored.
+    /// If the user's id can't be stored.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let length = self.user_id.len();
         if length == 0 || length > MAX_USER_ID || self.user_id.contains(['\0', BEFORE_USER]) {
@@ -217,7 +217,7 @@ impl Login {
         Ok(())
     }
 
-    /// Of the user as it is stored.
+    /// Replaces the user's id with the one that is stored, which has the realm.
     pub(crate) fn in_realm(self, realm: &Realm) -> Self {
         Self {
             user_id: realm.user(&self.user_id),
@@ -227,7 +227,7 @@ impl Login {
 }
 
 impl fmt::Debug for Login {
-    /// Without what is remembered of the device, which is personal.
+    /// Omits the device, because it is personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login")
             .field("user_id", &self.user_id)
@@ -256,12 +256,11 @@ impl From<&str> for Login {
     }
 }
 
-/// What an application chose to remember of the device that a user signed in
-/// with: so much that users know it again in a list of their sessions.
+/// A description of the device that a user signed in with, so that users recognize it in a
+/// list of their sessions.
 ///
-/// All of it is personal data, and what a visitor sent is not proved by being
-/// stored. Of each text the first 256 characters are kept, without control
-/// characters.
+/// It is personal data, and the client can send any text. The first 256 characters of each
+/// text are stored, without control characters.
 ///
 /// ```
 /// use axum_pg_session::Device;
@@ -282,13 +281,13 @@ pub struct Device {
 }
 
 impl Device {
-    /// Nothing remembered yet.
+    /// Creates an empty description.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What the browser calls itself, from the header `User-Agent`.
+    /// Sets the user agent, from the header `User-Agent`.
     #[must_use]
     pub fn with_user_agent(self, user_agent: impl AsRef<str>) -> Self {
         Self {
@@ -297,8 +296,7 @@ impl Device {
         }
     }
 
-    /// Where the visitor came from: an address, or a place that was found by
-    /// it.
+    /// Sets the client's address, or a place that was derived from it.
     #[must_use]
     pub fn with_address(self, address: impl AsRef<str>) -> Self {
         Self {
@@ -307,7 +305,7 @@ impl Device {
         }
     }
 
-    /// A name that the user or the application gave to the device.
+    /// Sets the name that the user or the application gave to the device.
     #[must_use]
     pub fn with_label(self, label: impl AsRef<str>) -> Self {
         Self {
@@ -316,19 +314,19 @@ impl Device {
         }
     }
 
-    /// What [`user_agent`](Self::user_agent) was given, if anything.
+    /// Returns the user agent, if there is one.
     #[must_use]
     pub fn user_agent(&self) -> Option<&str> {
         self.user_agent.as_deref()
     }
 
-    /// What [`address`](Self::address) was given, if anything.
+    /// Returns the address, if there is one.
     #[must_use]
     pub fn address(&self) -> Option<&str> {
         self.address.as_deref()
     }
 
-    /// What [`label`](Self::label) was given, if anything.
+    /// Returns the label, if there is one.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
@@ -342,8 +340,8 @@ fn kept(text: &str) -> String {
         .collect()
 }
 
-/// What happens when somebody signs in who has as many sessions as allowed,
-/// for [`PgSessionStore::max_sessions_per_user`](crate::PgSessionStore::max_sessions_per_user).
+/// What happens when a user with the maximum number of sessions signs in, for
+/// [`PgSessionStore::max_sessions_per_user`](crate::PgSessionStore::max_sessions_per_user).
 ///
 /// ```
 /// use std::num::NonZeroU32;
@@ -365,14 +363,14 @@ fn kept(text: &str) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionLimitPolicy {
-    /// The sessions end that were signed in longest ago.
+    /// The sessions with the oldest logins are destroyed.
     EndOldest,
-    /// The login is refused: [`Session::save`](crate::Session::save), or the
-    /// response with 403. All that the request did to its session is dropped.
+    /// The login is refused: [`Session::save`](crate::Session::save) returns an error, or
+    /// the response is a 403. All changes of the request are dropped.
     Refuse,
 }
 
-/// How many sessions a user may have.
+/// The maximum number of sessions of a user, and the policy at the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionLimit {
     pub(crate) sessions: NonZeroU32,

@@ -1,17 +1,17 @@
-//! Which area of a site a session belongs to.
+//! The realm: the area of a site that a session belongs to. It does no I/O.
 //!
-//! A token must open nothing in another area, whatever name its cookie gets on
-//! the way, and a user of one area is not the user with the same id of another
-//! one. So the cookie's name goes into the digest that is the row's id, and the
-//! realm's name stands before that digest and before the user's id.
+//! A token must not open a session in another area, even if a client sends it under
+//! another cookie name. A user of one area is not the user with the same id in another
+//! one. So the row's id is a digest of the cookie's name and the token, and the realm's
+//! name precedes that digest and the user's id.
 
 use std::sync::Arc;
 
 use crate::{Error, ErrorKind};
 
-/// Between a realm's name and the digest of a token.
+/// Separates a realm's name from the digest of a token.
 const BEFORE_DIGEST: char = ':';
-/// Between a realm's name and the id of a user, which can't hold it.
+/// Separates a realm's name from the id of a user, which can't contain it.
 pub(crate) const BEFORE_USER: char = '\u{1f}';
 const MAX_NAME: usize = 63;
 
@@ -19,15 +19,15 @@ const MAX_NAME: usize = 63;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Realm {
     pub(crate) name: Option<Arc<str>>,
-    /// Of the layer; empty for a store that the application uses itself, which
-    /// knows no tokens.
+    /// The cookie name of the layer; empty for a store that the application calls
+    /// itself, which handles no tokens.
     pub(crate) cookie_name: Arc<str>,
 }
 
 impl Realm {
     /// # Errors
     ///
-    /// When the name can't stand before an id.
+    /// If the name can't precede an id.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let is_valid = |name: &str| {
             (1..=MAX_NAME).contains(&name.len())
@@ -49,14 +49,14 @@ impl Realm {
         self.with_prefix(BEFORE_DIGEST, digest)
     }
 
-    /// The digest of a row's id, of whatever realm.
+    /// The digest in a row's id, in any realm.
     pub(crate) fn digest_of(row: &str) -> &str {
         row.rsplit_once(BEFORE_DIGEST)
             .map_or(row, |(_, digest)| digest)
     }
 
-    /// As the user is stored. An id that no login accepts is nobody's: no name
-    /// of a realm is empty.
+    /// The user's id with the realm, as it is stored. An id with the separator, which no
+    /// login accepts, gets an empty realm name. No realm has one, so it matches no user.
     pub(crate) fn user(&self, id: &str) -> String {
         match id.contains(BEFORE_USER) {
             true => format!("{BEFORE_USER}{id}"),

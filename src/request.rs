@@ -1,4 +1,5 @@
-//! What a request has of its session: what it presents, when it is loaded, and who gets it.
+//! A request and its session: its tokens, when they are looked up, the extractors, and
+//! the application's hooks. It doesn't know when the response is saved.
 
 pub(crate) mod config;
 pub(crate) mod extract;

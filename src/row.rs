@@ -1,3 +1,6 @@
+//! A row of the table, as the database last returned it. It does no I/O, and doesn't
+//! know columns or SQL.
+
 use std::sync::{Arc, OnceLock};
 
 use crate::{
@@ -6,21 +9,21 @@ use crate::{
     id::RowId,
 };
 
-/// A row as the database last answered it.
+/// A row as the database last returned it.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) id: RowId,
     pub(crate) text: Option<Arc<str>>,
     pub(crate) times: Times,
-    /// Who is signed in.
+    /// The user who is signed in.
     pub(crate) user: Option<Arc<str>>,
     layout: &'static dyn Layout,
-    /// The text, parsed when somebody first looks; none where it is no object.
+    /// The text, parsed at the first use; `None` if it is not an object.
     document: OnceLock<Option<Arc<Document>>>,
 }
 
 impl Row {
-    /// The row of a session that nobody is signed in to.
+    /// Creates the row of a session without a user.
     pub(crate) fn new(
         id: RowId,
         text: Option<Arc<str>>,
@@ -37,7 +40,7 @@ impl Row {
         }
     }
 
-    /// `None` where the row holds no JSON object.
+    /// `None` if the row holds no JSON object.
     pub(crate) fn document(&self) -> Option<&Arc<Document>> {
         let parsed = self.document.get_or_init(|| {
             let document = Document::parse(self.layout, self.text.as_ref()?).ok()?;
@@ -46,7 +49,7 @@ impl Row {
         parsed.as_ref()
     }
 
-    /// Where the session went, where this row only says so.
+    /// The new id of the session, if this row only forwards to it.
     pub(crate) fn successor(&self) -> Option<RowId> {
         self.document()?.meta().successor.map(RowId::from)
     }
@@ -90,7 +93,7 @@ impl From<Arc<Document>> for Content {
     }
 }
 
-/// Where the session went that this short document stands for.
+/// The new id of the session, if this text is the document of a row that forwards.
 pub(crate) fn successor_of(layout: &'static dyn Layout, text: &str) -> Option<RowId> {
     let document = Document::parse(layout, &text.into()).ok()?;
     document.meta().successor.map(RowId::from)

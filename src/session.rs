@@ -1,3 +1,13 @@
+//! [`Session`]: the reads and changes of a handler, and the calls that save at once.
+//!
+//! A session is a handle to a [`State`] under a mutex. Synchronous calls lock it,
+//! read the document or record a change, and run no query. An explicit save runs in
+//! [`save_with`](Session::save_with): it is polled once in the handler's task and,
+//! if it is not done, continues in a task of its own. [`commit`] has the writes.
+//!
+//! This module knows the [store](PgSessionStore) by its calls only. It doesn't know
+//! requests, responses or SQL.
+
 #![expect(
     clippy::needless_pass_by_value,
     reason = "a key is text or a `Key`, which are handles"
@@ -94,12 +104,12 @@ pub(crate) type BeforeSave = Arc<dyn Fn(&Session) -> Result<(), Error> + Send + 
 #[derive(Clone)]
 pub struct Session(Arc<Inner>);
 
-/// What a session needs of its layer.
+/// The part of the layer's configuration that a session uses.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) store: PgSessionStore,
     pub(crate) timeouts: Arc<Timeouts>,
-    /// What the application adds to a save.
+    /// The application's hook that runs before a save.
     pub(crate) before_save: Option<BeforeSave>,
 }
 
@@ -109,10 +119,10 @@ struct Inner {
     /// The thread that holds the lock on `state`. If a closure locks it again
     /// on that thread, it gets an error instead of a deadlock.
     holder: AtomicUsize,
-    /// Lets the saves of this request follow each other, so each starts from
-    /// the row of the last one.
+    /// Orders the saves of this request, so each starts from the row of the last
+    /// one. The only lock that is held across an `await`.
     saving: tokio::sync::Mutex<Saving>,
-    /// While `valid_if` checks the session.
+    /// Whether `valid_if` is checking the session.
     is_checked: AtomicBool,
     /// Whether a save of this request has begun a session.
     has_begun: AtomicBool,
@@ -181,6 +191,8 @@ impl Session {
         &self.0.settings.timeouts
     }
 
+    /// Locks the state.
+    ///
     /// # Panics
     ///
     /// If [`try_state`](Self::try_state) fails.
@@ -188,6 +200,8 @@ impl Session {
         self.try_state().unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Locks the state.
+    ///
     /// # Errors
     ///
     /// If a closure that changes this session calls it: the closure runs under
@@ -492,21 +506,21 @@ impl Session {
         self.state().is_new()
     }
 
-    /// Whether this request is about to begin a session: nothing is stored yet,
-    /// and what the handler did so far is worth a row and a cookie.
+    /// Returns whether the next save begins a session: nothing is stored yet, and
+    /// the handler has made changes that need a row and a cookie.
     ///
-    /// Before the handler it is `false`. A session that goes on under a new id
-    /// is no new one. After an explicit [`save`](Self::save) it is `false`, as the
-    /// session has begun, see [`was_created`](Self::was_created). A middleware asks
+    /// It is `false` before the handler, for a session that gets a new id, and after
+    /// an explicit [`save`](Self::save), see [`was_created`](Self::was_created). In a
+    /// middleware, use
     /// [`LazySession::will_be_created`](crate::LazySession::will_be_created),
-    /// which loads nothing.
+    /// which doesn't load the session.
     #[must_use]
     pub fn will_be_created(&self) -> bool {
         self.state().begins_a_session()
     }
 
-    /// Whether an explicit [`save`](Self::save) of this request has begun this
-    /// session, and the handler has not destroyed it since.
+    /// Returns whether an explicit [`save`](Self::save) of this request has begun
+    /// this session, and the handler has not destroyed it since.
     #[must_use]
     pub fn was_created(&self) -> bool {
         self.0.has_begun.load(Relaxed) && !self.is_new()
@@ -581,7 +595,7 @@ impl Session {
         Ok(())
     }
 
-    /// Drops what this request changed since the session was loaded or last
+    /// Drops the changes that this request made since the session was loaded or last
     /// [saved](Self::save) explicitly, a [`destroy`](Self::destroy) included.
     ///
     /// # Errors
@@ -607,10 +621,10 @@ impl Session {
     /// the request timed out or the connection was lost during the commit, the kind is
     /// [`Unavailable`](ErrorKind::Unavailable), and the changes may be
     /// committed all the same. Of kind [`Reentrant`](ErrorKind::Reentrant) in
-    /// [`valid_if`](crate::PgSessionLayer::valid_if): what the check changes is
+    /// [`valid_if`](crate::PgSessionLayer::valid_if): the changes of the check are
     /// saved with the response.
     ///
-    /// If the caller stops waiting, the save goes on. If it fails then, the next
+    /// If the caller stops waiting, the save continues. If it fails then, the next
     /// save or the response fails with the same error, so that no change is lost
     /// without an error.
     pub async fn save(&self) -> Result<(), Error> {
@@ -618,8 +632,14 @@ impl Session {
         self.save_with(None).await
     }
 
-    /// Saves what was recorded, and then this change, whose closure runs on the
+    /// Saves the recorded changes and then this one, whose closure runs on the
     /// committed value.
+    ///
+    /// The save must not be dropped with the handler: a token that is being
+    /// committed would be lost, though the response could still set its cookie. So
+    /// the first poll runs here, which avoids a task if the save has nothing to wait
+    /// for. If it waits, a task finishes it. There is no `await` in between at which
+    /// it could be dropped.
     async fn save_with(&self, last: Option<Change>) -> Result<(), Error> {
         if self.0.is_checked.load(Relaxed) {
             return Err(Error::saved_by_its_check());
@@ -627,34 +647,34 @@ impl Session {
         let (session, caller) = (self.clone(), Caller::default());
         let waiting = caller.waits();
         let saving = async move { session.save_now(last, caller).await }.in_current_span();
-        // The save takes its turn in this poll, before the response can, even if the
-        // handler's task has used up its budget.
+        // This poll puts the save into the line for the mutex, before the response can
+        // enter it. `unconstrained`, because a task that has used up its budget would
+        // not get into the line.
         let mut saving = Box::pin(unconstrained(saving));
         let first = poll_fn(|context| Poll::Ready(saving.as_mut().poll(context))).await;
         let outcome = match first {
             Poll::Ready(outcome) => Ok(outcome),
-            // If the handler's future is dropped, a token that is being committed
-            // must not be lost: the response has to set its cookie.
+            // If dropped here, the task finishes the save. `waiting` records that the
+            // caller has left, so the next save or the response reports an error.
             Poll::Pending => tokio::spawn(saving).await,
         };
-        // Not reached if the handler's future is dropped: then the next save, or
-        // the response, reports the error.
         waiting.got_the_outcome();
         outcome.unwrap_or_else(|stopped| {
             match stopped.try_into_panic() {
-                // A hook of the application panicked; pass the panic on to its
-                // handler.
+                // A hook of the application panicked. The handler gets the panic.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(Error::abandoned()),
             }
         })
     }
 
-    /// Runs the application's check of this session. A save in it could give the
-    /// session a new token that is lost if the check fails, and could be in flight
-    /// when it refuses the session.
+    /// Runs the application's check of this session, which must not save it. A save
+    /// could give the session a new token that is lost if the check fails. It could
+    /// also be in flight when the check refuses the session.
     pub(crate) async fn under_check<T>(&self, check: impl Future<Output = T>) -> T {
         self.0.is_checked.store(true, Relaxed);
+        // If dropped here, the flag stays set. The session is dropped, too: the
+        // caller has not given it to the handler yet.
         let outcome = check.await;
         self.0.is_checked.store(false, Relaxed);
         outcome
@@ -723,6 +743,7 @@ impl Session {
             Ok(())
         };
         let change = Change::Take(key.to_owned(), Box::new(read));
+        // If dropped here, the removal may be committed, and the value is lost.
         self.save_with(Some(change)).await?;
         Ok(locked(&taken).take())
     }
@@ -774,6 +795,7 @@ impl Session {
         let keep = move |value| *locked(&kept) = Some(value);
         let apply = self.checked(key, erased(key, limits, update, keep));
         let change = self.tagged(key, Change::UpdateNow(key.to_owned(), apply));
+        // If dropped here, the update may be committed.
         self.save_with(Some(change)).await?;
         let updated = locked(&updated).take();
         updated.ok_or_else(Error::abandoned)
@@ -828,7 +850,7 @@ fn locked<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl fmt::Debug for Session {
-    /// Omits the values, which belong to the visitor.
+    /// Omits the values, because they can be personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
             .field("id", &self.id())

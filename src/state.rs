@@ -1,4 +1,5 @@
-//! A session as its request sees it: a state machine without any I/O.
+//! A session as its request sees it: a state machine. It does no I/O, reads no clock,
+//! and doesn't know the store or HTTP.
 //!
 //! A [`State`] has three parts:
 //!
@@ -77,9 +78,9 @@ pub(crate) struct State {
     new_id: NewId,
     /// The login that a save of this request is committing.
     login_in_flight: Option<Arc<Login>>,
-    /// Whether a save may have given the origin's row a new id without an answer.
-    /// It is being undone, which a change under the new id would prevent, and
-    /// nobody has its token.
+    /// Whether a save may have given the origin's row a new id, but its outcome is
+    /// unknown. The store undoes that id, because its token was not sent. A change
+    /// under the new id would prevent the undo.
     is_new_id_in_doubt: bool,
     /// The handler called `touch`.
     is_touched: bool,
@@ -92,14 +93,14 @@ pub(crate) struct State {
     /// new session.
     is_ended: bool,
     effects: DestroyEffects,
-    /// What of it was executed, so that a discard can't take it back.
+    /// The effects that were executed, which a discard can't take back.
     executed_effects: DestroyEffects,
     /// Rows that the application's check refused. They are deleted whatever the
     /// handler does.
     refused: Vec<Arc<Row>>,
-    /// Rows that the request's tokens opened, but that the layer's timeouts have
-    /// ended. They are deleted if the request begins a session: its token replaces
-    /// theirs in the browser, and they would count for the user's limit.
+    /// Rows that the request's tokens opened, but that have exceeded the layer's
+    /// timeouts. They are deleted if the request begins a session: its token replaces
+    /// theirs in the browser, and they would count toward the user's limit.
     outlived: Vec<Arc<Row>>,
     /// The row that the request's token opened before the session became read-only.
     /// A destroy still ends that session.
@@ -140,7 +141,7 @@ impl State {
         Self::new(origin, Arc::clone(&blank), blank)
     }
 
-    /// These rows are replaced by the session that the request begins, if it does.
+    /// Sets the rows that are deleted if the request begins a session.
     pub(crate) fn replacing(mut self, outlived: Vec<Arc<Row>>) -> Self {
         self.outlived = outlived;
         self
@@ -281,11 +282,13 @@ impl State {
         }
     }
 
-    /// Drops the data of another user: of the row's, and of one whose login is
-    /// pending. A pending login of the same user that ends the other sessions still
-    /// does. The login decides when the session expires, and how long the
-    /// browser keeps the cookie. After a destroy that can't be executed the login
-    /// can't be executed either, since its response would hide that.
+    /// Records a login.
+    ///
+    /// It drops the data of another user: the row's user, or one whose login is
+    /// pending. If a pending login of the same user ends the other sessions, this one
+    /// does, too. The login sets the expiry and the lifetime of the cookie. After a
+    /// destroy that can't be executed, the login is not executed either, because its
+    /// response would conceal that.
     pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
         let mut is_dropped = false;
         if let NewId::Login(pending) = &self.new_id {
@@ -300,7 +303,8 @@ impl State {
         if login.data == Data::IsDropped {
             self.apply(Change::Clear)?;
         }
-        // Where a format keeps both in one setting, what the login says counts.
+        // A format may keep the expiry and the cookie's lifetime in one setting. The
+        // login's settings come last, so they win.
         self.set_cookie_lifetime(None)?;
         let blank = Arc::clone(&self.blank);
         self.apply(Change::Expiry(login.end(), blank))?;
@@ -360,8 +364,8 @@ impl State {
 
     // The end.
 
-    /// Later changes belong to a new session. If the request can't destroy its
-    /// session, the response must not claim that it did, so it is an error.
+    /// Records a destroy. Later changes belong to a new session. If the request can't
+    /// destroy its session, the save is an error, so that the response doesn't claim it.
     pub(crate) fn destroy(&mut self) {
         self.forget_record();
         self.is_ended = true;
@@ -389,12 +393,12 @@ impl State {
         self.effects.signs_out
     }
 
-    /// Whether the handler destroyed the session, and it lives.
+    /// Whether the handler destroyed the session, and the deletion is pending.
     pub(crate) fn is_ended(&self) -> bool {
         self.is_ended
     }
 
-    /// Whether that was executed, too.
+    /// Whether the deletion of a logout was executed.
     pub(crate) fn has_signed_out(&self) -> bool {
         self.executed_effects.signs_out
     }
@@ -469,9 +473,9 @@ impl State {
         is_separate && self.writes_a_document()
     }
 
-    /// Whether the changes have an effect: those that leave the document as it
-    /// was count as none, unless the row may hold something else. Changes that did
-    /// not fit a newer row have one: the save reports them.
+    /// Whether the changes have an effect. Changes that leave the document as it was
+    /// have none, unless the row may hold another document. Changes that did not fit a
+    /// newer row have one: the save reports them.
     fn is_changed(&self) -> bool {
         let is_uncertain = self.is_confirmed || self.is_base_in_doubt;
         let differs = || self.base != self.document || self.misfit().is_some();
@@ -536,9 +540,9 @@ impl State {
         }
     }
 
-    /// The writes failed, so the state continues without them. `replaces_id` says
-    /// whether they were to give the row a new id. A session that ended is not
-    /// replaced by a new one, because the browser may have the new token.
+    /// The writes failed, so the state continues without them. `replaces_id` is
+    /// whether they give the row a new id. A session that was destroyed or moved is not
+    /// replaced with a new one, because the browser may have the new token.
     pub(crate) fn settle_failed(&mut self, error: &Error, replaces_id: bool) {
         self.login_in_flight = None;
         let is_in_doubt = error.kind() == ErrorKind::Unavailable;
@@ -579,7 +583,7 @@ impl State {
         self.effects.signs_out |= effects.signs_out;
     }
 
-    /// These rows could not be deleted. The response tries it again.
+    /// These rows could not be deleted. The response tries again.
     pub(crate) fn settle_not_deleted(&mut self, left: Deletions) {
         self.refused = left.refused;
         if !matches!(self.origin, Origin::New) {
@@ -643,7 +647,7 @@ impl State {
             changes: self.changes.take(),
         };
         let id = match &mut self.new_id {
-            // It stays, so that no later save or response claims this logout.
+            // It stays, so that each later save and the response fail, too.
             NewId::End => NewId::End,
             id => std::mem::replace(id, NewId::None),
         };

@@ -1,4 +1,5 @@
-//! What the crate tells of its work, for who watches a site: metrics and spans.
+//! Metrics, spans and events. This module records what other modules report. It runs no
+//! query and doesn't decide anything.
 
 pub(crate) mod counters;
 pub(crate) mod events;

@@ -1,7 +1,7 @@
-//! For the tests of an application: visitors whose sessions are in a known
-//! state, and what became of them.
+//! Support for the tests of an application: visitors whose sessions are in a known
+//! state.
 //!
-//! Needs the feature `testing`, which belongs into the dev-dependencies:
+//! It needs the feature `testing`, which belongs in the dev-dependencies:
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -9,10 +9,9 @@
 //! dev-postgres = "0.1" # a real Postgres for the tests, brought by cargo
 //! ```
 //!
-//! Nothing is mocked: a [`TestVisitor`] sends its requests through the very
-//! layer of the application, to a real Postgres. So it works with every format,
-//! signature, transport and name of a cookie, and the application's own
-//! `valid_if` and `before_save` have their say.
+//! Nothing is mocked: a [`TestVisitor`] sends its requests through the layer of the
+//! application, to a real Postgres. So it works with every format, signature, transport
+//! and cookie name, and the application's `valid_if` and `before_save` run, too.
 //!
 //! ```
 //! use axum::{Router, body::Body, http::{Request, StatusCode}, routing::post};
@@ -64,8 +63,8 @@
 //! ```
 //!
 //! [`idle_for`](TestVisitor::idle_for) and
-//! [`signed_in_ago`](TestVisitor::signed_in_ago) move a session's times, so that
-//! no test of a timeout sleeps.
+//! [`signed_in_ago`](TestVisitor::signed_in_ago) move a session's times, so a test of a
+//! timeout need not sleep.
 
 use std::{
     fmt,
@@ -93,11 +92,10 @@ mod tests;
 use act::Act;
 use browser::{Browser, Cause, Side};
 
-/// Somebody who visits the application in a test, with a browser that keeps
-/// the cookies that it is sent.
+/// A visitor of the application in a test, with a browser that stores cookies.
 ///
-/// Clones are the same visitor, with one browser. Another one, such as another
-/// user or the same user's telephone, is another [`new`](Self::new).
+/// Clones share one browser. For another user, or another device of the same user, create
+/// [another visitor](Self::new).
 ///
 /// ```
 /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
@@ -123,12 +121,12 @@ pub struct TestVisitor {
 }
 
 impl TestVisitor {
-    /// A visitor who was never here, for the sessions of this layer.
+    /// Creates a visitor without cookies, for the sessions of this layer.
     ///
     /// # Panics
     ///
-    /// Where [`PgSessionLayer::check`] finds a contradiction, as a router does
-    /// that the layer is added to.
+    /// If [`PgSessionLayer::check`] finds a contradiction, as when the layer is added to a
+    /// router.
     pub fn new(layer: &PgSessionLayer) -> Self {
         let config = layer.checked();
         let browser = Browser::with(Side::of(Arc::clone(&config)));
@@ -138,8 +136,8 @@ impl TestVisitor {
         }
     }
 
-    /// The same visitor, with the same browser, for the sessions of another
-    /// layer: an application can have several, with a cookie each.
+    /// Returns the same visitor, with the same browser, for the sessions of another layer.
+    /// An application can have several layers, each with its own cookie.
     ///
     /// ```
     /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
@@ -172,8 +170,8 @@ impl TestVisitor {
         }
     }
 
-    /// Another browser with a copy of the cookies, as somebody has who stole
-    /// them. What either is sent from now on, the other does not get.
+    /// Returns another browser with a copy of the cookies, like that of an attacker who
+    /// stole them. Later cookies of one browser don't change the other.
     ///
     /// ```
     /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
@@ -200,17 +198,17 @@ impl TestVisitor {
         }
     }
 
-    /// A header that the browser sends with every request, such as the
-    /// `User-Agent` that a [`valid_if`](PgSessionLayer::valid_if) compares.
+    /// Adds a header that the browser sends with every request, such as the `User-Agent`
+    /// that a [`valid_if`](PgSessionLayer::valid_if) compares.
     pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
         self.browser().always_send(name, value);
         self
     }
 
-    /// How a client sends the token of a [`transport`](PgSessionLayer::transport)
-    /// that this kit can't make out by itself. It can where the token is all of
-    /// the header that the transport [varies by](crate::Transport::varies_by),
-    /// or follows `Bearer` there.
+    /// Sets how the client sends the token of a [`transport`](PgSessionLayer::transport).
+    ///
+    /// This is not necessary if the token is the whole value of the header that the
+    /// transport [varies by](crate::Transport::varies_by), or follows `Bearer` there.
     ///
     /// ```
     /// use axum_pg_session::{HeaderTransport, PgSessionLayer, PgSessionStore, testing::TestVisitor};
@@ -239,12 +237,12 @@ impl TestVisitor {
         self
     }
 
-    /// Brings the visitor's session into a known state: one request through
-    /// the layer, whose handler does this to the session. What the closure
-    /// answers comes back once all is committed.
+    /// Brings the visitor's session into a known state: sends one request through the
+    /// layer, with this closure as its handler. Returns the closure's result after the
+    /// changes are committed.
     ///
-    /// It may be called again, and goes on with the session that is there. A
-    /// closure that does nothing begins none; [`touch`](Session::touch) does.
+    /// Another call uses the same session. A closure that changes nothing begins no
+    /// session; [`touch`](Session::touch) does.
     ///
     /// ```
     /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
@@ -265,11 +263,10 @@ impl TestVisitor {
     ///
     /// # Errors
     ///
-    /// The closure's own, and then nothing is saved. Those of
-    /// [`Session::save`], such as of kind [`Setup`](ErrorKind::Setup) where the
-    /// test forgot [`migrate`](crate::PgSessionStore::migrate). Of kind
-    /// [`Setup`](ErrorKind::Setup) too where the layer's transport wrote nothing
-    /// that opens the session.
+    /// The error of the closure; then nothing is saved. Those of [`Session::save`], such as
+    /// of kind [`Setup`](ErrorKind::Setup) if the test did not call
+    /// [`migrate`](crate::PgSessionStore::migrate). Of kind [`Setup`](ErrorKind::Setup) if
+    /// the layer's transport wrote no token that opens the session.
     ///
     /// # Panics
     ///
@@ -293,15 +290,15 @@ impl TestVisitor {
         Ok(value)
     }
 
-    /// The session as the visitor's next request would find it, to be read
-    /// only: to change it is [`with_session`](Self::with_session).
+    /// Returns the session as the visitor's next request would load it. It is read-only:
+    /// to change it, call [`with_session`](Self::with_session).
     ///
-    /// Looking does not keep it alive. Where it ended, or there never was one,
+    /// This does not extend the session. If it was destroyed or expired, or never began,
     /// it [is new](Session::is_new).
     ///
     /// # Errors
     ///
-    /// When it could not be loaded.
+    /// If it could not be loaded.
     ///
     /// # Panics
     ///
@@ -312,13 +309,13 @@ impl TestVisitor {
         lazy.load().await
     }
 
-    /// Sends a request with what the browser keeps for it, and keeps what the
-    /// response says. A header of the request itself goes first.
+    /// Sends a request with the cookies and headers of the browser, and stores the cookies
+    /// of the response. A header of the request takes precedence.
     ///
-    /// A request with the header `Sec-Fetch-Site: cross-site` is one that another
-    /// site causes. As browsers do, it brings cookies of `SameSite=Lax`, or without
-    /// the attribute, only if it is a link: if its method is safe, such as `GET`, and
-    /// `Sec-Fetch-Mode` is absent or `navigate`. It never brings those of `SameSite=Strict`.
+    /// A request with the header `Sec-Fetch-Site: cross-site` is caused by another site. As
+    /// in browsers, it carries cookies with `SameSite=Lax`, or without the attribute, only
+    /// if it is a link: its method is safe, such as `GET`, and `Sec-Fetch-Mode` is absent or
+    /// `navigate`. It never carries cookies with `SameSite=Strict`.
     ///
     /// ```
     /// use axum::{Router, body::Body, http::Request, routing::post};
@@ -372,10 +369,9 @@ impl TestVisitor {
         Ok(response)
     }
 
-    /// What the browser sends with a request for this path, for a test that
-    /// sends it in another way than by [`send`](Self::send), such as over a
-    /// socket. The request is one of the site's own pages, so that `SameSite` keeps
-    /// no cookie back.
+    /// Returns the headers that the browser sends with a request for this path, for a test
+    /// that can't use [`send`](Self::send), for example with a real connection. The request
+    /// is caused by the site itself, so all cookies are sent, whatever their `SameSite` is.
     ///
     /// ```
     /// use axum::{Router, body::Body, http::Request, routing::get};
@@ -402,23 +398,22 @@ impl TestVisitor {
     ///
     /// # Panics
     ///
-    /// Where the visitor has the token of a transport of which this kit does not
-    /// know how a client sends it: see [`send_token_by`](Self::send_token_by).
+    /// If the visitor has a token of a transport, and it is unknown how a client sends it:
+    /// see [`send_token_by`](Self::send_token_by).
     #[must_use]
     pub fn headers(&self, path: &str) -> HeaderMap {
         self.browser().headers(path, Cause::OwnSite)
     }
 
-    /// Keeps what a response says, as browsers do: cookies by their names and
-    /// paths, with their `SameSite`, and the token of a [`transport`](PgSessionLayer::transport). The
-    /// host is always the same, and its connection encrypted.
+    /// Stores the cookies of a response, as browsers do: by name and path, with their
+    /// `SameSite`. Also stores the token of a [`transport`](PgSessionLayer::transport). The
+    /// host is always the same, and the connection is encrypted.
     pub fn store_cookies(&self, response: &HeaderMap) {
         self.browser().store_cookies(response);
     }
 
-    /// Lets this much time pass for the session without a request: its times are
-    /// moved back, so that nothing need wait. One whose timeout is up by then
-    /// has ended.
+    /// Simulates this much time without a request: moves the session's times back. If a
+    /// timeout is exceeded, the session has expired.
     ///
     /// ```
     /// use std::time::Duration;
@@ -442,8 +437,8 @@ impl TestVisitor {
     ///
     /// # Errors
     ///
-    /// Of kind [`Ended`](ErrorKind::Ended) where the visitor has no session, and
-    /// when its row could not be changed.
+    /// Of kind [`Ended`](ErrorKind::Ended) if the visitor has no session. Others if its row
+    /// could not be changed.
     ///
     /// # Panics
     ///
@@ -454,8 +449,8 @@ impl TestVisitor {
         self.config.store.shift(row.id.clone(), shift).await
     }
 
-    /// Makes the session one that was signed in to, or begun, this long ago and
-    /// has been used since, for tests of
+    /// Moves the time of the login, or of the session's creation, to this long ago. The
+    /// session counts as used since. For tests of
     /// [`authenticated_within`](Session::authenticated_within) and of the
     /// [absolute timeout](PgSessionLayer::absolute_timeout).
     ///
@@ -481,9 +476,9 @@ impl TestVisitor {
     ///
     /// # Errors
     ///
-    /// Of kind [`Ended`](ErrorKind::Ended) where the visitor has no session, of
-    /// kind [`Setup`](ErrorKind::Setup) where the table lacks the column
-    /// `created`, and when the row could not be changed.
+    /// Of kind [`Ended`](ErrorKind::Ended) if the visitor has no session, and of kind
+    /// [`Setup`](ErrorKind::Setup) if the table lacks the column `created`. Others if the
+    /// row could not be changed.
     ///
     /// # Panics
     ///
@@ -499,7 +494,7 @@ impl TestVisitor {
         self.browser.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Below the path of the layer's cookie.
+    /// A request for the path of the layer's cookie.
     fn request(&self) -> Request<()> {
         let path = self.config.cookie.path();
         let mut request = Request::new(());
@@ -508,7 +503,7 @@ impl TestVisitor {
         request
     }
 
-    /// What the layer would put into the next request.
+    /// The `LazySession` that the layer would put into the next request.
     fn lazy(&self) -> LazySession {
         let request = self.request();
         let unread = Unread::of(&self.config, request.uri(), request.headers());
@@ -560,7 +555,7 @@ fn not_carried() -> Error {
 }
 
 impl fmt::Debug for TestVisitor {
-    /// Without the cookies.
+    /// Omits the cookies.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestVisitor")
             .field("cookie_name", &self.config.cookie_name())

@@ -1,4 +1,4 @@
-//! The cookies that a request carries.
+//! The cookies of a request. It does no I/O and doesn't know the form of a token.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderValue, header::COOKIE};
 
 use crate::credentials::{Reading, RequestTokens};
 
-/// The `Cookie` headers of a request, unread: most requests of most sites need
-/// no session.
+/// The `Cookie` headers of a request, not parsed yet, because most requests don't use
+/// the session.
 #[derive(Clone, Default)]
 pub(crate) enum Cookies {
     #[default]
@@ -17,7 +17,7 @@ pub(crate) enum Cookies {
 }
 
 impl Cookies {
-    /// Shares the headers' octets.
+    /// Shares the bytes of the headers.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(COOKIE).into_iter();
         match (values.next(), values.next()) {
@@ -42,8 +42,8 @@ impl fmt::Debug for Cookies {
     }
 }
 
-/// Reads the tokens from all `Cookie` headers, as octets: the name must match
-/// to the letter, and order proves nothing (RFC 6265bis, section 5.8.3).
+/// Reads the tokens from all `Cookie` headers, as bytes. The name must match exactly. The
+/// order of cookies is not reliable (RFC 6265bis, section 5.8.3).
 pub(crate) fn presented(
     cookies: &Cookies,
     name: &str,

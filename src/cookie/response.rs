@@ -1,4 +1,5 @@
-//! What a response says of cookies and caches.
+//! The headers of a response about cookies and caches. It does no I/O and doesn't know
+//! sessions.
 
 #[cfg(feature = "testing")]
 use cookie::Cookie;
@@ -9,8 +10,8 @@ use http::{
 
 use super::request::trim;
 
-/// Adds the cookies, instead of others of their names; no cache may keep a
-/// response that carries one of ours.
+/// Adds the cookies and removes others with their names. A shared cache must not store a
+/// response with one of ours.
 pub(crate) fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
     let others: Vec<_> = headers.get_all(SET_COOKIE).iter().cloned().collect();
     headers.remove(SET_COOKIE);
@@ -23,23 +24,23 @@ pub(crate) fn attach(headers: &mut HeaderMap, cookies: Vec<HeaderValue>) {
         headers.append(SET_COOKIE, other);
     }
     for mut cookie in cookies {
-        // Neither printed nor kept in a table of HTTP/2.
+        // Sensitive values are not printed, and HTTP/2 doesn't index them.
         cookie.set_sensitive(true);
         headers.append(SET_COOKIE, cookie);
     }
     forbid_shared_caching(headers);
 }
 
-/// The cookies that a response gives or takes, for a browser of a test.
+/// The cookies that a response sets or removes, for the browser of a test.
 #[cfg(feature = "testing")]
 pub(crate) fn set_by(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
     let lines = headers.get_all(SET_COOKIE).into_iter();
     lines.filter_map(|line| Cookie::parse(line.to_str().ok()?).ok())
 }
 
-/// For a response that replaces the handler's. A session of a layer inside of
-/// this one is saved already, and its token is in this response only. Cookies of
-/// a session are marked as sensitive.
+/// Removes the handler's cookies from a response that replaces the handler's. A layer
+/// inside of this one has saved its session already, and its token is only in this
+/// response. So cookies of sessions, which are marked as sensitive, stay.
 pub(crate) fn keep_cookies_of_other_layers(headers: &mut HeaderMap) {
     let cookies = headers.get_all(SET_COOKIE).iter();
     let kept: Vec<_> = cookies
@@ -58,7 +59,7 @@ fn name_of(set_cookie: &HeaderValue) -> &[u8] {
     trim(&octets[..end.unwrap_or(octets.len())])
 }
 
-/// Whether somebody else sets a cookie of this name already.
+/// Whether the response already sets a cookie with this name.
 pub(crate) fn is_set(headers: &HeaderMap, name: &str) -> bool {
     let mut cookies = headers.get_all(SET_COOKIE).iter();
     cookies.any(|cookie| name_of(cookie) == name.as_bytes())
@@ -70,7 +71,7 @@ pub(crate) fn forbid_shared_caching(headers: &mut HeaderMap) {
     }
 }
 
-/// `private` with a field list only speaks of those fields (RFC 9111, section
+/// `private` with a list of fields applies only to those fields (RFC 9111, section
 /// 5.2.2.7), so it is not enough.
 fn forbids_shared_caching(headers: &HeaderMap) -> bool {
     let mut directives = headers
@@ -97,7 +98,7 @@ fn starts_with(directive: &[u8], name: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// Says that the response depends on this header, once.
+/// Adds the header's name to `Vary`, unless it is there already.
 pub(crate) fn vary_by(name: &HeaderName, headers: &mut HeaderMap) {
     let varies = headers
         .get_all(VARY)

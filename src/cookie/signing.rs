@@ -1,4 +1,5 @@
-//! The signature that a token can carry in this crate's own format.
+//! The optional signature of a token in this crate's own format: `token.signature`. It
+//! does no I/O. Koa's format has other signatures.
 
 use std::fmt;
 
@@ -12,29 +13,29 @@ use crate::{
     id::Token,
 };
 
-/// Octets of a key: as long as the digest (RFC 2104, section 3).
+/// The minimum length of a key, in bytes: that of the digest (RFC 2104, section 3).
 const MIN_KEY: usize = 32;
-/// What no other use of the same key signs.
+/// Part of the signed text, so that no other use of the same key has the same
+/// signatures.
 const PURPOSE: &[u8] = b"axum-pg-session cookie\0";
 const SEPARATOR: char = '.';
 /// An HMAC-SHA-256 as base64url without padding.
 const SIGNATURE_CHARS: usize = 43;
-/// What a signature adds to a token.
+/// The characters that a signature adds to a token.
 pub(crate) const SIGNED_CHARS: usize = 1 + SIGNATURE_CHARS;
 
 /// Keys that sign the token, for
 /// [`PgSessionLayer::signing_keys`](crate::PgSessionLayer::signing_keys): the
-/// first one signs, all of them verify.
+/// first one signs, and all of them verify.
 ///
-/// The signature is an HMAC-SHA-256 of the cookie's name and the token, so it
-/// is worth nothing under another name. The keys are not kept, only what HMAC
-/// makes of them, and that is wiped from memory with the last layer that uses
-/// it.
+/// The signature is an HMAC-SHA-256 of the cookie's name and the token, so it is
+/// invalid under another name. The keys themselves are not stored, only the state of
+/// HMAC, which is wiped from memory when the last layer that uses it is dropped.
 ///
-/// To rotate, put the new key at the end everywhere, then at the front, and
-/// take the old one out when the longest
-/// [idle timeout](crate::PgSessionLayer::idle_timeout) has passed: a session
-/// that somebody uses is signed anew by then, so nobody is signed out.
+/// To rotate the keys, add the new key at the end on all processes, then move it to the
+/// front. Remove the old key when the longest
+/// [idle timeout](crate::PgSessionLayer::idle_timeout) has passed. By then, each session
+/// in use is signed with the new key, so no user is signed out.
 ///
 /// ```
 /// use axum_pg_session::{PgSessionLayer, PgSessionStore, SigningKeys};
@@ -54,19 +55,20 @@ pub(crate) const SIGNED_CHARS: usize = 1 + SIGNATURE_CHARS;
 #[must_use = "keys sign nothing until a layer has them"]
 pub struct SigningKeys {
     keys: Vec<Hmac<Sha256>>,
-    /// The length of the shortest key, none without a key.
+    /// The length of the shortest key; `None` without a key.
     shortest: Option<usize>,
     unsigned: UnsignedTokens,
 }
 
-/// What becomes of tokens without a signature where there are
-/// [keys](SigningKeys).
+/// How a layer with [keys](SigningKeys) handles tokens without a signature.
 ///
-/// A site that runs already switches signing on in three steps: `Issued` on
-/// all processes, so that each of them reads the signed cookies of the others;
-/// `Accepted` on all, which signs the cookie of every visitor who comes; and
-/// `Refused` after the longest idle timeout. A site that was signed from its
-/// first day, or may sign everybody out, needs none of it.
+/// To enable signing on a running site, deploy three steps:
+///
+/// 1. `Issue` on all processes, so that each can read the signed cookies of the others.
+/// 2. `Accept` on all processes, which signs the cookie of each active visitor.
+/// 3. `Reject`, after the longest idle timeout.
+///
+/// A new site, or one that may sign all users out, can start with `Reject`.
 ///
 /// ```
 /// use axum_pg_session::{PgSessionLayer, PgSessionStore, SigningKeys, UnsignedTokens};
@@ -80,19 +82,18 @@ pub struct SigningKeys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnsignedTokens {
-    /// They open nothing and cost no statement. The default.
+    /// They open no session and cost no statement. The default.
     Reject,
-    /// They open their sessions, and are replaced with signed ones when the
-    /// session is extended. Tokens that somebody made up cost a look into the
-    /// table, as without keys.
+    /// They open their sessions, and are replaced with signed ones when the session is
+    /// extended. A forged token costs a statement, as without keys.
     Accept,
-    /// They open their sessions, and new cookies have no signature either.
-    /// Signed ones open their sessions too.
+    /// They open their sessions, and new cookies have no signature. Signed tokens open
+    /// their sessions, too.
     Issue,
 }
 
 impl SigningKeys {
-    /// Of 32 octets at least each, from a generator, not from a person.
+    /// Creates keys of at least 32 bytes each. Use random bytes, not a password.
     ///
     /// Without a key, or with a shorter one,
     /// [`PgSessionLayer::check`](crate::PgSessionLayer::check) is an error.
@@ -118,7 +119,7 @@ impl SigningKeys {
         self.shortest = Some(shortest);
     }
 
-    /// What becomes of tokens without a signature. Default:
+    /// Sets how tokens without a signature are handled. Default:
     /// [`UnsignedTokens::Reject`].
     pub fn unsigned(self, unsigned: UnsignedTokens) -> Self {
         Self { unsigned, ..self }
@@ -126,7 +127,7 @@ impl SigningKeys {
 
     /// # Errors
     ///
-    /// Where a key is missing or could be guessed.
+    /// If there is no key, or a key is too short.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self.shortest {
             Some(MIN_KEY..) => Ok(()),
@@ -135,7 +136,7 @@ impl SigningKeys {
         }
     }
 
-    /// What a cookie of this name carries for the token.
+    /// The value of a cookie with this name and token.
     pub(crate) fn spell(&self, name: &str, token: &Token) -> String {
         let token = token.as_str();
         match (self.unsigned, self.keys.first()) {
@@ -170,8 +171,8 @@ impl SigningKeys {
         }
     }
 
-    /// All keys are tried, each in constant time, so that the answer's time
-    /// tells nothing of them.
+    /// All keys are tried, each in constant time, so that the duration reveals nothing
+    /// about them.
     fn verified(&self, name: &str, token: Token, signature: &[u8]) -> Reading {
         let signed: Vec<_> = self
             .keys
@@ -189,7 +190,7 @@ impl SigningKeys {
     }
 }
 
-/// A name has no `=`, so no two cookies are signed alike.
+/// A name can't contain `=`, so no two cookies have the same signed text.
 fn over(key: &Hmac<Sha256>, name: &str, token: &[u8]) -> Hmac<Sha256> {
     let mut mac = key.clone();
     mac.update(name.as_bytes());
@@ -222,7 +223,7 @@ fn refused(message: &'static str) -> Error {
 }
 
 impl fmt::Debug for SigningKeys {
-    /// Without the keys.
+    /// Omits the keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKeys")
             .field("keys", &self.keys.len())

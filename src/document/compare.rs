@@ -1,4 +1,7 @@
-//! Whether two documents say the same.
+//! Compares documents by their values, not by their text. It does no I/O.
+//!
+//! Equal texts are equal values. Otherwise, objects, arrays and strings are parsed one
+//! level at a time, and their parts are compared in the same way.
 
 use serde_json::value::RawValue;
 
@@ -13,18 +16,18 @@ impl PartialEq for Document {
     }
 }
 
-/// jsonb spells the same value with other white space, members in another
-/// order, and other escapes. Numbers are compared as they are spelled: parsed,
-/// two that differ after the seventeenth digit would be one.
+/// `jsonb` returns the same value with other white space, another order of members, and
+/// other escapes. Numbers are compared as text: as floats, two numbers that differ after
+/// the seventeenth digit would be equal.
 impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
         same_value(self.get(), other.get(), LEVELS)
     }
 }
 
-/// How deep values are compared; below they are equal if they are spelled
-/// alike. Each level costs stack and another look at the rest, which another
-/// writer's row must not exhaust.
+/// How deep values are compared. Below, they are equal if their texts are. Each level
+/// uses stack and parses the rest again, and another writer's row must not exhaust
+/// either.
 const LEVELS: usize = 64;
 
 fn same_value(left: &str, right: &str, levels: usize) -> bool {
@@ -40,7 +43,7 @@ fn same_members(left: &Members, right: &Members, levels: usize) -> bool {
         })
 }
 
-/// A value whose spelling can differ from that of an equal one.
+/// A value whose text can differ from that of an equal one.
 enum Shape<'v> {
     Object(Members),
     Array(Vec<&'v RawValue>),
@@ -48,7 +51,8 @@ enum Shape<'v> {
 }
 
 impl<'v> Shape<'v> {
-    /// `None` also for text that no `String` can hold, such as a lone surrogate.
+    /// `None` for other values, and for a string that no `String` can hold, such as a
+    /// lone surrogate.
     fn of(value: &'v str) -> Option<Self> {
         match value.as_bytes().first()? {
             b'{' => members_of(&value.into()).ok().map(Self::Object),

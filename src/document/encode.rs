@@ -1,13 +1,15 @@
-//! Rust values as the JSON that a row keeps.
+//! Serializes Rust values to JSON text. It does no I/O and doesn't know documents.
 //!
-//! JSON has no NaN and no infinity. serde_json writes `null` for them, which
-//! is no `f64` when it is read: the value would be lost, and every request that
-//! reads it would fail. So a serializer stands before serde_json's that refuses
-//! them, however deep in the value they are. It passes everything else on.
+//! It wraps serde_json's serializer to change two things about floats:
 //!
-//! A float is written without an exponent, and with a decimal point. `jsonb`
-//! stores a number as `numeric` and returns `1e300` as 301 digits, which untyped
-//! code would then read as an integer. `1000….0` comes back as it was written.
+//! - NaN and infinities are errors. JSON has neither, and serde_json writes `null`,
+//!   which can't be read as an `f64`. So the value would be lost, and every request
+//!   that reads it would fail. [`Finite`] wraps the serializer and, by [`Inner`], each
+//!   value inside of the value, so it finds a float at any depth. It forwards
+//!   everything else.
+//! - Floats are written without an exponent, and with a decimal point, by [`Decimal`].
+//!   `jsonb` stores a number as `numeric` and returns `1e300` as 301 digits, which
+//!   untyped code would read as an integer. `1000….0` is returned as it was written.
 
 use std::{fmt::Display, io};
 
@@ -22,8 +24,7 @@ use serde_json::ser::Formatter;
 
 /// # Errors
 ///
-/// When `value` can't be written as JSON, or holds a float that JSON can't
-/// express.
+/// If `value` can't be written as JSON, or holds a float that JSON can't express.
 pub(super) fn to_text(value: &impl Serialize) -> Result<String, serde_json::Error> {
     let mut text = Vec::with_capacity(128);
     let mut json = serde_json::Serializer::with_formatter(&mut text, Decimal);
@@ -58,7 +59,7 @@ fn write_decimal<W: ?Sized + io::Write>(
 /// A serializer, or a part of one, that refuses NaN and infinities.
 struct Finite<S>(S);
 
-/// A value inside another one.
+/// A value inside of another one. It is serialized through [`Finite`], too.
 struct Inner<'v, T: ?Sized>(&'v T);
 
 impl<T: Serialize + ?Sized> Serialize for Inner<'_, T> {

@@ -1,5 +1,5 @@
-//! JSON as it is spelled: values and names are pieces of the text that they
-//! were read from.
+//! Unparsed JSON: values and names are slices of the text that they were read from.
+//! It does no I/O and doesn't know the meaning of any member.
 
 use std::{
     fmt,
@@ -16,10 +16,10 @@ use serde_json::value::RawValue;
 
 use super::encode::to_text;
 
-/// Of an object, in their order.
+/// The members of an object, in their order.
 pub(super) type Members = IndexMap<Key, Json>;
 
-/// A part of a text that is shared with the other parts of it.
+/// A slice of a text that all slices of it share.
 #[derive(Clone)]
 pub(super) struct Piece {
     text: Arc<str>,
@@ -27,7 +27,7 @@ pub(super) struct Piece {
     end: usize,
 }
 
-/// A JSON value as it is spelled.
+/// A JSON value as text.
 #[derive(Clone, Debug)]
 pub(crate) struct Json(Piece);
 
@@ -35,17 +35,18 @@ pub(crate) struct Json(Piece);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Text(Piece),
-    /// As it is spelled. A name with a lone surrogate is no Rust string, so
-    /// nobody can ask for it; but it must not cost the visitor the session.
+    /// The raw text of a name with a lone surrogate, which can't be a Rust string. The
+    /// application can't access this member, but it must not make the session
+    /// unreadable.
     Odd(Piece),
 }
 
-/// Room for what most sessions hold.
+/// The initial capacity. Most sessions have no more members.
 const MEMBERS: usize = 8;
 
 /// # Errors
 ///
-/// When the text is not a JSON object.
+/// If the text is not a JSON object.
 pub(super) fn members_of(text: &Arc<str>) -> Result<Members, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let members = deserializer.deserialize_map(Reader(text))?;
@@ -119,13 +120,12 @@ impl fmt::Debug for Piece {
 impl Json {
     /// # Errors
     ///
-    /// When `value` can't be written as JSON, a float that is not finite
-    /// included.
+    /// If `value` can't be written as JSON, or holds a float that is not finite.
     pub(crate) fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
         Ok(Self(Piece::whole(to_text(value)?)))
     }
 
-    /// Of a text that is JSON.
+    /// Wraps a text that is JSON.
     pub(super) fn spelled(text: String) -> Self {
         Self(Piece::whole(text))
     }
@@ -179,14 +179,14 @@ impl Key {
     }
 }
 
-/// Whether JSON spells the text without escapes.
+/// Whether the text needs no escapes in JSON.
 fn is_plain(text: &str) -> bool {
     text.bytes()
         .all(|octet| octet >= b' ' && octet != b'"' && octet != b'\\')
 }
 
 impl Hash for Key {
-    /// As the text itself, so that it can be looked up by that.
+    /// Hashes as the text itself does, so that a `str` finds the key.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.piece().as_str().hash(state);
     }

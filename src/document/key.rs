@@ -1,12 +1,13 @@
+//! Typed keys. This module doesn't know documents.
+
 use std::{borrow::Cow, fmt, hash, marker::PhantomData};
 
 use crate::document::RESERVED;
 
-/// The name of a value in the session together with its type, so that no two
-/// places of an application disagree about either.
+/// The name and the type of a value in the session, so that all parts of an
+/// application use the same ones.
 ///
-/// All methods that take a key take one of these, and then only values of its
-/// type.
+/// Every method that takes a key accepts a `Key`, and then only values of its type.
 ///
 /// ```
 /// use axum_pg_session::{Error, Key, Session};
@@ -55,12 +56,12 @@ pub struct Key<T> {
 }
 
 impl<T> Key<T> {
-    /// A key of this name.
+    /// Creates a key with this name.
     ///
     /// # Panics
     ///
-    /// For `_session`, which is kept for what the session knows of itself. In a
-    /// `const` that is an error of the compiler.
+    /// If the name is `_session`, which is reserved for the crate. In a `const` this is
+    /// a compile error.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         assert!(!is_reserved(name), "the key _session is reserved");
@@ -70,7 +71,7 @@ impl<T> Key<T> {
         }
     }
 
-    /// The name under which the value is stored.
+    /// Returns the name under which the value is stored.
     ///
     /// ```
     /// use axum_pg_session::Key;
@@ -84,7 +85,7 @@ impl<T> Key<T> {
     }
 }
 
-/// `==` is not const.
+/// Whether the name is reserved. A `const fn` can't compare strings by `==`.
 const fn is_reserved(name: &str) -> bool {
     let (name, reserved) = (name.as_bytes(), RESERVED.as_bytes());
     if name.len() != reserved.len() {
@@ -134,10 +135,9 @@ impl<T> AsRef<str> for Key<T> {
     }
 }
 
-/// What names a value of type `T` in a session: any text, or a [`Key`] of that
-/// type.
+/// The name of a value of type `T` in a session: a string, or a [`Key`] of that type.
 ///
-/// It can't be implemented elsewhere.
+/// This trait is sealed.
 ///
 /// ```
 /// use axum_pg_session::{Key, AsKey};

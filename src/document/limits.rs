@@ -1,12 +1,15 @@
-//! How large a session may grow.
+//! The limits on the size of a document: bytes, keys and depth. It does no I/O.
+//!
+//! Each document has an upper bound of its size, so nearly all changes are accepted
+//! without a look at the text. Only if the bound exceeds the limit is the document
+//! measured.
 
 use crate::{
     Error, ErrorKind,
     document::{Document, Json, member_at_most},
 };
 
-/// What a document of this crate's may come to: `max_document_size`,
-/// `max_keys` and `max_depth` of the layer.
+/// The layer's `max_document_size`, `max_keys` and `max_depth`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) size: usize,
@@ -15,9 +18,9 @@ pub(crate) struct Limits {
 }
 
 impl Default for Limits {
-    /// A request of a session moves all of it, so what belongs into a session
-    /// is far below a mebibyte; half of what serde_json reads of nesting is
-    /// far above what data has.
+    /// Each request loads the whole session, so the data of a session should be far
+    /// below 1 MiB. The depth is half of what serde_json can read, and far above that
+    /// of real data.
     fn default() -> Self {
         Self {
             size: 1 << 20,
@@ -28,8 +31,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Whether `key` may be set to `value`. Nearly all documents are told to
-    /// fit without a look at their text.
+    /// Checks whether `key` may be set to `value`.
     ///
     /// # Errors
     ///
@@ -50,7 +52,7 @@ impl Limits {
         self.check_growth(document, &grown)
     }
 
-    /// Whether so many octets and keys more fit for sure.
+    /// Whether so many more bytes and keys fit, by the upper bound.
     pub(crate) fn has_room(self, document: &Document, octets: usize, keys: usize) -> bool {
         document.octets_at_most() + octets <= self.size
             && self
@@ -58,8 +60,8 @@ impl Limits {
                 .is_none_or(|limit| document.keys().count() + keys <= limit)
     }
 
-    /// Whether `before` may become `after`. What is too large already, because
-    /// another writer or an earlier limit let it, may still shrink.
+    /// Checks whether `before` may become `after`. A document that is already too large,
+    /// because of another writer or an earlier limit, may still shrink.
     ///
     /// # Errors
     ///
@@ -98,7 +100,7 @@ impl Limits {
     }
 }
 
-/// A level takes two octets, so a short text is not looked at.
+/// A level takes two bytes, so a short text need not be read.
 fn is_deeper_than(limit: usize, json: &str) -> bool {
     if json.len() / 2 <= limit || !json.starts_with(['[', '{']) {
         return false;
@@ -119,7 +121,7 @@ fn is_deeper_than(limit: usize, json: &str) -> bool {
     false
 }
 
-/// To the quotation mark that ends it.
+/// Skips a string up to its closing quotation mark.
 fn skip_text(octets: &mut impl Iterator<Item = u8>) {
     while let Some(octet) = octets.next() {
         match octet {

@@ -1,7 +1,14 @@
-//! Sessions as koa-generic-session and koa-pg-session keep them.
+//! The format of koa-generic-session and koa-pg-session. Everything about Koa is in
+//! this module, behind the trait [`Format`]. It does no I/O.
 //!
-//! Everything that is Koa's is in this module, behind the crate's one seam for
-//! formats.
+//! - The token is Koa's sid, and the row's id is a prefix and the sid. So a reader of
+//!   the table can open sessions if cookies are not signed.
+//! - The cookie is `koa.sid`. Its signature is a second cookie, `koa.sid.sig`, see
+//!   `keygrip`. `header` reads and writes both byte by byte as Koa does.
+//! - The member `cookie` of the stored object has the session's lifetime and the
+//!   attributes of its cookie, see `terms`. A response sets the cookie with these, not
+//!   with the layer's.
+//! - An old id leaves no row, because Koa would load it as a session.
 
 mod header;
 mod keygrip;
@@ -33,26 +40,25 @@ pub use keygrip::KeygripDigest;
 
 /// The bytes of koa-generic-session's `genSid`.
 const SID_OCTETS: usize = 24;
-/// What an application's own `genSid` may need; more is no sid.
+/// The longest sid. An application can have a `genSid` of its own.
 const MAX_SID: usize = 255;
 /// A day, as in koa-generic-session.
 const MAX_AGE: Duration = Duration::from_hours(24);
 
-/// One table with a site on Koa: the format of koa-generic-session and
-/// koa-pg-session, for [`PgSessionStore::koa`](crate::PgSessionStore::koa).
+/// The format of koa-generic-session and koa-pg-session, to share a table with a site
+/// on Koa, for [`PgSessionStore::koa`](crate::PgSessionStore::koa).
 ///
-/// Both sites then read and write the same rows, and a visitor keeps one
-/// session. The row's id is the prefix and the token itself, the cookie is
-/// `koa.sid` with its signature `koa.sid.sig`, and the member `cookie` of the
-/// stored object says how long the session lives and which attributes its
-/// cookie has: those that the layer had when the session began. What the layer
-/// is not told is as in Koa: no `SameSite`, `secure` only where the connection
-/// is known to be encrypted, no absolute timeout.
+/// Both sites read and write the same rows, and a visitor keeps one session. The row's
+/// id is the prefix and the token. The cookie is `koa.sid`, with the signature
+/// `koa.sid.sig`. The member `cookie` of the stored object has the lifetime of the
+/// session and the attributes of its cookie: those of the layer when the session began.
+/// The defaults are Koa's: no `SameSite`, `secure` only if the connection is known to be
+/// encrypted, no absolute timeout.
 ///
-/// As in Koa, the id of a row says nothing of the cookie's name: two areas of a
-/// site that share a table and a prefix share their sessions, whatever their
-/// cookies are called. Give each area a [`prefix`](Self::prefix), or a table. The
-/// users of two prefixes are the same: only a table separates them.
+/// As in Koa, the id of a row doesn't depend on the cookie's name: two areas of a site
+/// that share a table and a prefix share their sessions, whatever the names of their
+/// cookies are. Give each area a [`prefix`](Self::prefix) or a table. The users of two
+/// prefixes are the same: only a table separates them.
 ///
 /// ```
 /// use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};
@@ -68,14 +74,14 @@ const MAX_AGE: Duration = Duration::from_hours(24);
 #[derive(Clone)]
 #[must_use = "a format does nothing until a store keeps to it"]
 pub struct Koa {
-    /// None where cookies need no signature.
+    /// `None` if cookies have no signature.
     keygrip: Option<Keygrip>,
     prefix: String,
     max_age: Option<Duration>,
     proxy: Proxy,
 }
 
-/// Whether a proxy's word on the visitor's connection counts.
+/// Whether the `X-Forwarded-Proto` of a proxy is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proxy {
     Trusted,
@@ -83,8 +89,8 @@ enum Proxy {
 }
 
 impl Koa {
-    /// Signed cookies, as with `app.keys` in Koa: the first key signs, all of
-    /// them verify. A cookie that a later key verified is signed anew.
+    /// Creates a format with signed cookies, as with `app.keys` in Koa: the first key
+    /// signs, and all keys verify. A cookie that a later key verified is signed again.
     ///
     /// Without a key, or with an empty one,
     /// [`PgSessionLayer::check`](crate::PgSessionLayer::check) is an error.
@@ -95,8 +101,8 @@ impl Koa {
         }
     }
 
-    /// Cookies without a signature, as with `signed: false` in Koa. Whoever
-    /// reads the table can then open its sessions.
+    /// Creates a format with unsigned cookies, as with `signed: false` in Koa. Then
+    /// everyone who can read the table can open its sessions.
     pub fn unsigned() -> Self {
         Self {
             keygrip: None,
@@ -106,37 +112,37 @@ impl Koa {
         }
     }
 
-    /// What precedes the token in the row's id. Default: `koa:sess:`.
+    /// Sets the prefix of the token in the row's id. Default: `koa:sess:`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// The digest of the signatures, the second argument of Keygrip. Default:
+    /// Sets the digest of the signatures, the second argument of Keygrip. Default:
     /// [`KeygripDigest::Sha1`].
     pub fn digest(mut self, digest: KeygripDigest) -> Self {
         self.keygrip = self.keygrip.map(|keygrip| keygrip.with(digest));
         self
     }
 
-    /// How long a new session's cookie lives, and its row with it, since it
-    /// was set last. Default: 1 day. With `None` the cookie goes with the
-    /// browser and the row lives for 45 minutes, as in Koa.
+    /// Sets how long a new session's cookie and row live after the cookie was last set.
+    /// Default: 1 day. With `None`, the browser drops the cookie when it is closed, and
+    /// the row lives for 45 minutes, as in Koa.
     ///
-    /// Each session remembers its own, so a change is none for those that are
-    /// stored. [`Session::set_expiry`](crate::Session::set_expiry) changes one
-    /// session's.
+    /// The value is stored with each session, so a change doesn't apply to stored
+    /// sessions. [`Session::set_expiry`](crate::Session::set_expiry) changes that of one
+    /// session.
     pub fn max_age(mut self, max_age: impl Into<Option<Duration>>) -> Self {
         self.max_age = max_age.into();
         self
     }
 
-    /// Whether `X-Forwarded-Proto: https` makes the cookie `secure`, as
-    /// `app.proxy` does in Koa. Default: `false`.
+    /// Sets whether `X-Forwarded-Proto: https` makes the cookie `secure`, as `app.proxy`
+    /// does in Koa. Default: `false`.
     ///
-    /// It only matters where neither
-    /// [`PgSessionLayer::secure`](crate::PgSessionLayer::secure) nor the stored
-    /// session says.
+    /// It has no effect if
+    /// [`PgSessionLayer::secure`](crate::PgSessionLayer::secure) or the stored session
+    /// sets the attribute.
     pub fn trust_proxy(mut self, trust: bool) -> Self {
         self.proxy = match trust {
             true => Proxy::Trusted,
@@ -147,7 +153,7 @@ impl Koa {
 }
 
 impl Koa {
-    /// How the cookie is signed, or none where the signature is none of ours.
+    /// How the cookie is signed; `None` if the signature is invalid.
     fn verified(&self, name: &str, value: &[u8], cookies: &Cookies) -> Option<Signature> {
         let Some(keygrip) = &self.keygrip else {
             return Some(Signature::UpToDate);
@@ -159,15 +165,15 @@ impl Koa {
         }
     }
 
-    /// Any sid that a cookie can carry: the application on Koa may make its
-    /// own.
+    /// Accepts any sid that a cookie can carry, because an application on Koa may have a
+    /// `genSid` of its own.
     pub(crate) fn token(&self, value: &[u8]) -> Option<Token> {
         let is_sid = (1..=MAX_SID).contains(&value.len()) && value.iter().all(is_cookie_octet);
         let text = std::str::from_utf8(value).ok().filter(|_| is_sid)?;
         Some(Token::new(text))
     }
 
-    /// The cookie and, where cookies are signed, its signature.
+    /// The cookie and, if cookies are signed, the cookie of its signature.
     fn cookies(&self, name: &str, value: &str, attributes: &str) -> Vec<HeaderValue> {
         let mut cookies = vec![format!("{name}={value}{attributes}")];
         if let Some(keygrip) = &self.keygrip {
@@ -201,7 +207,7 @@ impl Format for Koa {
         Ok(Token::new(URL_SAFE_NO_PAD.encode(random::<SID_OCTETS>()?)))
     }
 
-    /// Koa signs cookies only.
+    /// A header has no signature, because Koa signs cookies only.
     fn read(&self, value: &[u8], _: &CookieConfig) -> Reading {
         self.token(value).map_or(Reading::Malformed, |token| {
             Reading::Token(token, Signature::UpToDate)
@@ -212,7 +218,7 @@ impl Format for Koa {
         token.as_str().to_owned()
     }
 
-    /// Koa's own: the cookie's name is no part of it.
+    /// As in Koa, without the cookie's name.
     fn row_id(&self, token: &Token, _: &Realm) -> RowId {
         RowId::from(format!("{}{}", self.prefix, token.as_str()))
     }
@@ -240,8 +246,8 @@ impl Format for Koa {
         ColumnNames::OURS
     }
 
-    /// A forwarding would be a session without cookie settings to Koa, which
-    /// could write it back as a live one; and it would hold the new token.
+    /// Koa would load a row that forwards as a session without cookie settings, and
+    /// could write it back as a live one. It would also contain the new token.
     fn old_id(&self) -> OldId {
         OldId::IsDeleted
     }

@@ -1,3 +1,6 @@
+//! This crate's own format: random tokens, whose digests are the ids of the rows. It
+//! does no I/O.
+
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -14,7 +17,7 @@ use crate::{
     realm::Realm,
 };
 
-/// Octets of a token: 256 random bits, twice what ASVS 5.0 item 7.2.3 asks.
+/// Bytes of a token: 256 random bits, twice what ASVS 5.0 item 7.2.3 requires.
 const TOKEN_OCTETS: usize = 32;
 /// Characters of a token as base64url without padding.
 pub(crate) const TOKEN_CHARS: usize = 43;
@@ -28,7 +31,7 @@ impl Native {
         Arc::new(Self)
     }
 
-    /// Accepts the one canonical spelling of a token and nothing else.
+    /// Accepts only the canonical encoding of a token.
     pub(crate) fn token(self, value: &[u8]) -> Option<Token> {
         octets(value)?;
         Some(Token::new(std::str::from_utf8(value).ok()?))
@@ -55,11 +58,11 @@ impl Format for Native {
         config.spell(token)
     }
 
-    /// A fast digest is enough for a secret of 256 random bits: there is
-    /// nothing to guess, and a dump of the table opens no session.
+    /// A fast digest is enough, because 256 random bits can't be guessed. So a dump of
+    /// the table opens no session.
     ///
-    /// The digest is of the cookie as a browser sends it, `name=token`, so a
-    /// token under another name is another row's. A name has no `=`.
+    /// The digest is of the cookie as a browser sends it, `name=token`, so a token under
+    /// another name belongs to another row. A name can't contain `=`.
     fn row_id(&self, token: &Token, realm: &Realm) -> RowId {
         let mut digest = Sha256::new();
         digest.update(realm.cookie_name.as_bytes());
@@ -104,7 +107,7 @@ impl Format for Native {
         config.name()
     }
 
-    /// Nothing depends on it.
+    /// The cookie doesn't depend on the connection.
     fn line(&self, _: &Uri, _: &HeaderMap) -> Line {
         Line::Unknown
     }

@@ -1,10 +1,10 @@
-//! The system's generator of random bits, and a way to see it fail.
+//! The system's random number generator. Tests can make it fail.
 
 use getrandom::Error;
 
 /// # Errors
 ///
-/// Those of the system. There is no fallback (CVE-2026-41838).
+/// Those of the system. There is no weaker fallback (CVE-2026-41838).
 pub(super) fn fill(octets: &mut [u8]) -> Result<(), Error> {
     if is_down() {
         return Err(Error::UNEXPECTED);

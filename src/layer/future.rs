@@ -1,3 +1,24 @@
+//! The future of a request: it runs the handler, commits the session, and writes
+//! the headers of the response. This module decides what is saved. It doesn't know
+//! how, see `session/commit.rs`.
+//!
+//! The future has two stages:
+//!
+//! 1. *Handle* polls the handler. When the handler returns a response, the response
+//!    has started. If the session was not loaded, the response is sent unchanged.
+//! 2. *Commit* saves what `save_if` and `touch_if` allow for this response, and
+//!    then writes `Set-Cookie`, `Vary` and `Clear-Site-Data`. If the save failed, an
+//!    error replaces the response.
+//!
+//! If the future is dropped:
+//!
+//! - In stage 1, nothing is saved, also no destroy. The session is closed, so that
+//!   tasks of the handler can't record changes that no response saves. The same
+//!   holds if the handler panics or returns an error.
+//! - In stage 2, deletions and queued writes are executed, and a new token is
+//!   undone. While the commit waits for an earlier explicit save, only the deletions
+//!   are.
+
 use std::{
     fmt,
     future::Future,
@@ -45,8 +66,8 @@ pin_project! {
     }
 
     impl<F, B> PinnedDrop for ResponseFuture<F, B> {
-        /// If the handler returned no response, because it was cancelled, panicked or
-        /// failed, nothing saves what its tasks change from now on.
+        /// Closes the session if the handler returned no response, because it was
+        /// cancelled, panicked or failed. No response would save later changes.
         fn drop(this: Pin<&mut Self>) {
             if let Some(session) = this.project().session.take() {
                 session.end_without_response();
@@ -92,13 +113,15 @@ where
 {
     type Output = Result<Response<ResponseBody<B>>, E>;
 
-    /// If the future is dropped while the handler runs, nothing is saved. If it
-    /// is dropped during the commit, writes that were sent are still committed.
+    /// If the future is dropped while the handler runs, nothing is saved. If it is
+    /// dropped during the commit, deletions and queued writes are still executed.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             match this.stage.as_mut().project() {
                 StageProjection::Handle { handler } => {
+                    // If dropped here, or if the handler fails, the session is still in
+                    // `this`, and the drop closes it.
                     let response = ready!(handler.poll(cx))?;
                     let Some(session) = this.session.take().and_then(end_of_changes) else {
                         return Poll::Ready(Ok(response.map(ResponseBody::inner)));
@@ -112,6 +135,7 @@ where
                     this.stage.set(stage);
                 }
                 StageProjection::Commit { response, commit } => {
+                    // If dropped here, the commit is dropped, see `Session::commit`.
                     let committed = ready!(commit.as_mut().poll(cx));
                     let (session, response) = response.take().expect("polled after it was ready");
                     return Poll::Ready(Ok(finish(&session, response, committed)));
@@ -121,8 +145,8 @@ where
     }
 }
 
-/// Closes the session for changes. Returns it if it was loaded before the
-/// response started.
+/// Marks the response as started. Returns the session if it was loaded before.
+/// Then the commit closes it for changes.
 fn end_of_changes(session: LazySession) -> Option<LazySession> {
     session.start_response().then_some(session)
 }
@@ -141,8 +165,8 @@ fn closing(session: &LazySession, status: StatusCode) -> Closing {
     }
 }
 
-/// If the session could not be loaded, nothing is saved: the rejection already
-/// is the response.
+/// Saves the session. If it could not be loaded, nothing is saved: the rejection
+/// already is the response.
 fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committed> {
     Box::pin(async move {
         match session.looked_at() {
@@ -152,6 +176,7 @@ fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committe
     })
 }
 
+/// Writes the headers of the session, and replaces a response whose save failed.
 fn finish<B>(
     session: &LazySession,
     response: Response<B>,
@@ -198,8 +223,8 @@ fn ends_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
         && !is_set(headers, session.config().cookie_name())
 }
 
-/// Headers that describe or replace the body, or that are meant only for the
-/// handler's own response.
+/// Headers that describe or replace the body, or that belong to the handler's own
+/// response only.
 const OF_THE_BODY: [HeaderName; 24] = [
     header::ACCEPT_RANGES,
     header::AGE,
@@ -216,25 +241,25 @@ const OF_THE_BODY: [HeaderName; 24] = [
     header::LAST_MODIFIED,
     header::LOCATION,
     header::REFRESH,
-    // The error says itself when to try again.
+    // The error sets its own.
     header::RETRY_AFTER,
     header::TRAILER,
-    // Of a logout that was not saved, for example.
+    // For example from a logout that was not saved.
     CLEAR_SITE_DATA,
-    // RFC 9530, and what it replaced.
+    // RFC 9530, and the headers that it replaced.
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),
     HeaderName::from_static("content-md5"),
-    // A proxy would send the file that they name in place of the body.
+    // A proxy would send the named file instead of the body.
     HeaderName::from_static("x-accel-redirect"),
     HeaderName::from_static("x-sendfile"),
 ];
 
-/// Replaces the handler's response, which would claim a change that was not
-/// stored. htmx follows its headers whatever the status is, so they go too. The
-/// headers of other layers stay, such as CORS and the request id. The error is in
-/// the response's extensions, for applications that show their own page.
+/// Replaces the handler's response, because it reports a change that was not
+/// stored. The headers of htmx are removed, because htmx follows them with any
+/// status. The headers of other layers stay, such as CORS and the request id. The
+/// error is in the response's extensions, for applications that show their own page.
 fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
     error.log_failed_save(status_of(error));
     let (mut parts, _) = response.into_parts();
@@ -271,7 +296,7 @@ fn status_of(error: &Error) -> StatusCode {
     match error.status() {
         status if status.is_client_error() => status,
         StatusCode::INSUFFICIENT_STORAGE => StatusCode::INSUFFICIENT_STORAGE,
-        // Another attempt would be refused as well.
+        // Another attempt would fail, too.
         status if error.kind() == ErrorKind::Serialize => status,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     }

@@ -1,3 +1,6 @@
+//! The body of a response: the handler's, or a short text in its place. It doesn't
+//! know sessions.
+
 use std::{
     pin::Pin,
     task::{Context, Poll},

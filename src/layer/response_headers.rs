@@ -1,4 +1,5 @@
-//! What a response says of its session, by its headers.
+//! The headers that a session adds to its response. This module writes what the
+//! commit decided. It doesn't know how a cookie is formatted or signed.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
 
@@ -11,7 +12,7 @@ use crate::{
 
 pub(super) const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// Gives the browser its cookie, or removes it.
+/// Sets the browser's cookie, or removes it.
 pub(super) fn write_cookie(
     config: &Config,
     change: &CookieChange,
@@ -49,8 +50,8 @@ pub(super) fn write_cookie(
     }
 }
 
-/// A cookie that the layer set under a former configuration would stay
-/// beside the present one, as no response for another scope replaces it.
+/// Removes the cookies that the layer set under a former configuration. A browser
+/// keeps a cookie of another scope beside the present one.
 fn removal_of_former(config: &Config, line: Line) -> Vec<HeaderValue> {
     let format = config.store.format();
     let former = config.cookie.former();
@@ -59,7 +60,8 @@ fn removal_of_former(config: &Config, line: Line) -> Vec<HeaderValue> {
         .collect()
 }
 
-/// A new session's cookie must not be forgotten with the old one's.
+/// Sets `Clear-Site-Data`, unless the response sets a cookie, because the browser
+/// would clear that cookie, too.
 pub(super) fn clear_site_data(config: &Config, change: &CookieChange, headers: &mut HeaderMap) {
     if let (Some(data), CookieChange::None | CookieChange::Remove(_)) =
         (&config.clear_site_data, change)

@@ -1,3 +1,9 @@
+//! The tower service: it puts a [`LazySession`] into the extensions of each request
+//! and wraps the handler's future. It runs no query.
+//!
+//! A request that has a session of the same cookie name from an outer layer is
+//! passed on unchanged: the outer layer saves that session.
+
 use std::{
     fmt,
     sync::Arc,
@@ -15,8 +21,8 @@ use crate::{
 
 /// The middleware that [`PgSessionLayer`](crate::PgSessionLayer) makes.
 ///
-/// It only reads the cookie: the session is loaded by the first call that asks
-/// for it, and saved by the [`ResponseFuture`].
+/// It only reads the cookie. The first use of the session loads it, and the
+/// [`ResponseFuture`] saves it.
 ///
 /// It is a tower middleware, with axum or without:
 ///
@@ -64,8 +70,7 @@ where
         let name = self.config.cookie_name();
         let outer = request.extensions().get::<LazySession>().cloned();
         if let Some(outer) = outer.as_ref().and_then(|outer| outer.named(name)) {
-            // Two cookies of one name in one response would contradict each
-            // other.
+            // One response must not set the same cookie twice.
             self.config.warn_of_a_layer_that_is_ignored(outer.config());
             return ResponseFuture::passing_on(self.inner.call(request));
         }

@@ -1,6 +1,8 @@
+//! The types of the header `Clear-Site-Data`. This module only formats the header.
+
 use http::HeaderValue;
 
-/// What a browser is asked to forget when a user signs out, for
+/// Data that a browser should clear when a user signs out, for
 /// [`PgSessionLayer::clear_site_data`](crate::PgSessionLayer::clear_site_data):
 /// the types of the header `Clear-Site-Data` (W3C, section 3.1).
 ///
@@ -22,14 +24,13 @@ use http::HeaderValue;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClearSiteData {
-    /// Pages and files of this origin that the browser keeps, those for its
-    /// back button included.
+    /// Cached pages and files of this origin, including those of the back button.
     Cache,
-    /// All cookies of the site and its subdomains, also those of others.
+    /// All cookies of the site and its subdomains, also those of other applications.
     Cookies,
-    /// What scripts stored for this origin.
+    /// Data that scripts stored for this origin.
     Storage,
-    /// All of these, and what a later version of the header knows.
+    /// All of these, and the types of later versions of the header.
     All,
 }
 
@@ -44,7 +45,7 @@ impl ClearSiteData {
     }
 }
 
-/// The value of the header, where there is anything to forget.
+/// The value of the header, or `None` if there are no types.
 pub(crate) fn header_value(data: impl IntoIterator<Item = ClearSiteData>) -> Option<HeaderValue> {
     let types: Vec<_> = data.into_iter().map(ClearSiteData::as_str).collect();
     if types.is_empty() {

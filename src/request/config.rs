@@ -1,5 +1,5 @@
-//! What an application chose for its sessions, and what follows for the headers
-//! of a request and its response.
+//! The options of a layer, which its services and sessions share. This module only holds
+//! them, and warns of layers that conflict.
 
 use std::{
     fmt,
@@ -20,16 +20,16 @@ use crate::{
     session::Settings,
 };
 
-/// What the layer, its services and its sessions share.
+/// The configuration that the layer, its services and its sessions share.
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) store: PgSessionStore,
-    /// What of this each session needs.
+    /// The part that each session uses.
     pub(crate) session: Arc<Settings>,
     pub(crate) cookie: CookieConfig,
-    /// Where the token does not travel as a cookie.
+    /// The headers that carry the token, if it is not a cookie.
     pub(crate) transport: Option<Arc<dyn Transport>>,
-    /// What a new session holds before anybody inserts anything.
+    /// The document of a new session.
     pub(crate) blank: Arc<Document>,
     pub(crate) timeouts: Arc<Timeouts>,
     pub(crate) empty: Empty,
@@ -39,8 +39,8 @@ pub(crate) struct Config {
     pub(crate) clear_site_data: Option<HeaderValue>,
     pub(crate) hooks: Hooks,
     pub(crate) limits: Limits,
-    /// Whether a layer further out was found to have the same cookie name. Clones
-    /// of a layer share it, so it also tells them from other layers.
+    /// Whether an outer layer has the same cookie name. Clones of a layer share this
+    /// value, so it also distinguishes them from other layers.
     pub(crate) is_ignored: Arc<AtomicBool>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum CrossSite {
     IsRefused,
 }
 
-/// What becomes of a new session that holds nothing.
+/// Whether a new session without data is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Empty {
     IsNone,
@@ -86,8 +86,8 @@ impl Config {
         self.store.format().cookie_name(&self.cookie)
     }
 
-    /// Warns, once in a process, of two applications that replace each other's
-    /// cookie. An old cookie of this application looks the same.
+    /// Warns, once per process, of two applications that replace each other's cookie. An
+    /// old cookie of this application looks the same.
     pub(crate) fn warn_of_another_application(&self) {
         if !IS_WARNED_OF_ANOTHER_APPLICATION.swap(true, Relaxed) {
             tracing::warn!(

@@ -1,3 +1,6 @@
+//! The extractors of axum, and their rejection. They load the session by the
+//! [`LazySession`] in the request's extensions, and don't know the store.
+
 use std::{convert::Infallible, fmt};
 
 use axum_core::{
@@ -24,9 +27,9 @@ use crate::{Error, ErrorKind, LazySession, Session, TypedSession};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SessionRejection {
-    /// No layer has put a session into the request. The response is a 500 that
-    /// shows the visitor nothing of the cause, with an [`Error`] of kind
-    /// [`Setup`](ErrorKind::Setup) in its extensions.
+    /// No layer has put a session into the request. The response is a 500 that doesn't
+    /// reveal the cause, with an [`Error`] of kind [`Setup`](ErrorKind::Setup) in its
+    /// extensions.
     MissingLayer,
     /// The session could not be loaded. The response is that of the [`Error`].
     NotLoaded(Error),
@@ -77,8 +80,8 @@ impl<S: Sync> FromRequestParts<S> for Session {
     }
 }
 
-/// `None` only where the layer is missing: a session that can't be loaded is
-/// still a rejection, never an absent one.
+/// `None` only if the layer is missing: a session that can't be loaded is a rejection,
+/// never `None`.
 impl<S: Sync> OptionalFromRequestParts<S> for Session {
     type Rejection = SessionRejection;
 
@@ -119,7 +122,7 @@ impl<S: Sync, T> FromRequestParts<S> for TypedSession<T> {
     }
 }
 
-/// As that of [`Session`].
+/// `None` only if the layer is missing, as for [`Session`].
 impl<S: Sync, T> OptionalFromRequestParts<S> for TypedSession<T> {
     type Rejection = SessionRejection;
 

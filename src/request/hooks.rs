@@ -1,5 +1,5 @@
-//! The closures that an application gives to a layer, and the copy of the
-//! request's head that they get.
+//! The closures that an application gives to a layer, and the copy of the request's head
+//! that they receive. This module calls them. It doesn't know what follows.
 
 use std::{error::Error as StdError, fmt, future::Future, sync::Arc};
 
@@ -69,7 +69,7 @@ pub(crate) struct Hooks {
 }
 
 tokio::task_local! {
-    /// The request whose session this task is checking.
+    /// The request whose session the current future checks.
     static CHECKING: usize;
 }
 
@@ -130,6 +130,8 @@ impl Hooks {
         Some(Arc::new(parts))
     }
 
+    /// Runs the check. If the future is dropped, the check is dropped where it waits.
+    ///
     /// # Errors
     ///
     /// If the check fails. Then the validity of the session is unknown.
@@ -146,7 +148,7 @@ impl Hooks {
         CHECKING.scope(request, check).await.map_err(unchecked)
     }
 
-    /// What the application adds to a save.
+    /// The hook that runs before a save.
     pub(crate) fn before_save(&self) -> Option<BeforeSave> {
         self.before_save.clone()
     }
@@ -159,9 +161,9 @@ impl Hooks {
         }
     }
 
-    /// Whether a response with this status saves what the handler recorded. The
-    /// default excludes 408: a timeout layer inside this layer sends it for a
-    /// handler that it cancelled halfway.
+    /// Whether a response with this status saves the recorded changes. The default
+    /// excludes 408, because a timeout layer inside of this one sends it for a handler
+    /// that it cancelled.
     pub(crate) fn saves(&self, head: Option<&Arc<Parts>>, status: StatusCode) -> bool {
         match (&self.save_if, head) {
             (Some(save_if), Some(head)) => save_if(head, status),

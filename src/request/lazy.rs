@@ -1,3 +1,26 @@
+//! Finds the session that a request's tokens open, at the first use.
+//!
+//! The first [`load`](LazySession::load) opens the session, and the later ones get
+//! the same outcome, also if it is an error:
+//!
+//! 1. Parse the tokens of the request. Without one there is no query, and the
+//!    session is new, or read-only if another site posted the request and the layer
+//!    refuses that. With more tokens than the layer looks up, the session is
+//!    ambiguous.
+//! 2. Load the rows of all tokens at once.
+//! 3. Classify each row as live, moved, outlived or unusable, and combine them. One
+//!    live row is the session. Several are ambiguous, because the order of cookies
+//!    is not reliable. Without a live row, the session is read-only if one moved
+//!    within the last 5 seconds, and otherwise new. An ambiguous or read-only
+//!    session reads as empty and can't be changed.
+//! 4. Run the application's `valid_if` check on a stored session.
+//!
+//! The response may start while a load is in flight. An atomic fence on both sides
+//! decides which one closes the session: the response, if it sees the session, and
+//! the load otherwise.
+//!
+//! This module doesn't know when a response is saved, nor SQL.
+
 use std::{
     fmt,
     sync::{
@@ -127,9 +150,11 @@ impl LazySession {
         if is_checking(self.0.number()) {
             return Err(Error::reentrant());
         }
+        // If dropped here, nothing is kept. The next call, or one that already waits,
+        // loads the rows and runs the check again.
         let session = self.0.session.get_or_init(|| self.0.open()).await;
-        // Pairs with the fence of `start_response`: either the response sees
-        // this session, or this call sees that the response has started.
+        // Pairs with the fence of `start_response`: either the response sees this
+        // session, or this call sees that the response has started and closes it.
         fence(Ordering::SeqCst);
         let is_late = self.0.response_started.load(Ordering::Relaxed);
         if is_late && !self.0.is_closed_by_response.load(Ordering::Relaxed) {
@@ -138,17 +163,17 @@ impl LazySession {
         session.clone()
     }
 
-    /// Whether the request carries a token of this layer's form, without
-    /// looking whether it opens a session.
+    /// Returns whether the request carries a well-formed token of this layer. It
+    /// runs no query, so the token may not open a session.
     ///
-    /// `false` means that the visitor has no session. `true` proves nothing: the
+    /// `false` means that the request has no session. `true` proves nothing: the
     /// token may be unknown or expired, and unless tokens are
-    /// [signed](crate::PgSessionLayer::signing_keys) it may be invented.
+    /// [signed](crate::PgSessionLayer::signing_keys) it may be forged.
     ///
     /// Use this before the handler, for example to serve visitors without a
     /// session from a cache. Don't exempt requests with a token from a rate limit,
-    /// because anybody can send one. To bound how many sessions a client begins,
-    /// ask [`will_be_created`](Self::will_be_created) and
+    /// because any client can send one. To limit how many sessions a client begins,
+    /// call [`will_be_created`](Self::will_be_created) and
     /// [`was_created`](Self::was_created) after the handler:
     ///
     /// ```
@@ -196,30 +221,32 @@ impl LazySession {
         !self.0.presented().tokens.is_empty()
     }
 
-    /// Whether the session was loaded in this request, by a handler, an
+    /// Returns whether the session was loaded in this request, by a handler, an
     /// extractor or a middleware. A load that failed counts too.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
         self.looked_at().is_some()
     }
 
-    /// Whether this request is about to begin a session: nothing is stored yet,
-    /// and what was done so far is worth a row and a cookie. Loads nothing.
+    /// Returns whether the next save of this request begins a session: nothing is
+    /// stored yet, and the changes so far need a row and a cookie. It doesn't load
+    /// the session.
     ///
     /// Use this after the handler, see the example of
-    /// [`has_token`](Self::has_token). A handler that calls
-    /// [`Session::save`] has begun the session by then, see
+    /// [`has_token`](Self::has_token). If the handler has called
+    /// [`Session::save`], the session has begun already, see
     /// [`was_created`](Self::was_created).
     #[must_use]
     pub fn will_be_created(&self) -> bool {
         matches!(self.looked_at(), Some(Ok(session)) if session.will_be_created())
     }
 
-    /// Whether an explicit [`Session::save`] of this request has begun the session:
-    /// its row is stored, and [`discard`](Session::discard) keeps it. Loads nothing.
+    /// Returns whether an explicit [`Session::save`] of this request has begun the
+    /// session: its row is stored, and [`discard`](Session::discard) keeps it. It
+    /// doesn't load the session.
     ///
-    /// A middleware that refuses new sessions after the handler ends such a session
-    /// with [`Session::destroy`], and removes the cookie with it.
+    /// A middleware that refuses new sessions after the handler calls
+    /// [`Session::destroy`], which deletes the row and removes the cookie.
     #[must_use]
     pub fn was_created(&self) -> bool {
         matches!(self.looked_at(), Some(Ok(session)) if session.was_created())
@@ -249,8 +276,9 @@ impl LazySession {
         self.0.session.get()
     }
 
-    /// Returns whether the session was loaded before, so that the response saves
-    /// it.
+    /// Marks the response as started. Returns whether the session was loaded before,
+    /// so that the response saves and closes it. A session that is loaded later is
+    /// closed by its load.
     pub(crate) fn start_response(&self) -> bool {
         self.0.response_started.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
@@ -270,8 +298,8 @@ impl LazySession {
     }
 
     /// Whether another application on this machine may have set the cookie of the
-    /// request: its token is well-formed and opened no session. Cookies don't know
-    /// ports.
+    /// request: its token is well-formed and opened no session. Browsers send a cookie
+    /// to each port of a host.
     pub(crate) fn may_have_a_cookie_of_another_port(&self) -> bool {
         self.0.is_local && self.0.opened_nothing.load(Ordering::Relaxed)
     }
@@ -314,10 +342,14 @@ impl Lazy {
             .get_or_init(|| format.presented(&self.cookies, &self.config.cookie))
     }
 
+    /// Runs the steps of the module documentation. If the future is dropped, no row
+    /// has changed, but the tokens were counted, and the next attempt counts them
+    /// again.
     async fn open(&self) -> Result<Session, Error> {
         let (store, presented) = (&self.config.store, self.presented());
         let deadline = store.deadline();
         store.tally().presented(presented, store.meter());
+        // If dropped here, the load may still run. Its rows are discarded.
         let state = self.find().await;
         let lookup = lookup(presented, &state);
         let opened_nothing = matches!(lookup, Lookup::Miss | Lookup::Forged);
@@ -331,6 +363,8 @@ impl Lazy {
             _ => {}
         }
         let session = Session::new(Arc::clone(&self.config.session), state);
+        // If dropped here, the check is dropped where it waits. Its session and the
+        // changes that it recorded there are dropped with it.
         let checked = self.check(&session, lookup, deadline).await;
         store
             .meter()
@@ -338,6 +372,7 @@ impl Lazy {
         checked.map(|_| session)
     }
 
+    /// Loads the rows of the request's tokens and finds its session among them.
     async fn find(&self) -> Result<State, Error> {
         let (store, presented) = (&self.config.store, self.presented());
         match presented.tokens.as_slice() {
@@ -365,8 +400,8 @@ impl Lazy {
     /// Runs the application's check, if the session is stored.
     ///
     /// The deadline is that of the load, so that the store's timeout bounds both. A
-    /// check that is not done by then is dropped. Its session is dropped with it,
-    /// and the changes that it recorded there.
+    /// check that is not done by then is dropped, with its session and the changes
+    /// that it recorded there.
     async fn check(
         &self,
         session: &Session,
@@ -433,9 +468,9 @@ impl Lazy {
         }
     }
 
-    /// Finds the session that the tokens open. The order of the tokens proves
-    /// nothing, so if several are live, none is used. A dead token never
-    /// affects a live one.
+    /// Finds the session that the tokens open. If several are live, none is used,
+    /// because the order of cookies is not reliable. A dead token never affects a
+    /// live one.
     fn resolve(&self, ids: &[RowId], rows: Vec<Arc<Row>>) -> State {
         let mut opened = rows.into_iter().map(|row| self.classify(row));
         let mut verdict = Opened::Nothing;
@@ -470,7 +505,7 @@ impl Lazy {
         if meta.successor.is_some() {
             return match moved_grace_left(row.times) {
                 Some(retry_after) => Opened::ReadOnly(ReadOnlyReason::Moved { retry_after }),
-                // The new token has reached the browser by now, or never will.
+                // The browser has received the new token, or its response is lost.
                 None => Opened::Nothing,
             };
         }
@@ -498,15 +533,18 @@ fn lookup(presented: &RequestTokens, found: &Result<State, Error>) -> Lookup {
     }
 }
 
+/// What a token opened, and the combination of several.
 enum Opened {
     Nothing,
-    /// The layer's timeouts have ended them.
+    /// Rows that the layer's timeouts have ended.
     Outlived(Vec<Arc<Row>>),
     Live(Arc<Row>, Arc<Document>),
     ReadOnly(ReadOnlyReason),
 }
 
 impl Opened {
+    /// Combines two tokens of one request. Live beats moved, moved beats outlived,
+    /// and two live sessions are ambiguous.
     fn beside(self, other: Self) -> Self {
         match (self, other) {
             (Self::Nothing, other) | (other, Self::Nothing) => other,
@@ -523,8 +561,8 @@ impl Opened {
     }
 }
 
-/// What a request says of its session, where that is not read before somebody
-/// asks.
+/// The parts of a request that identify its session. Cookies are parsed at the
+/// first use.
 #[derive(Debug)]
 pub(crate) struct Unread {
     pub(crate) cookies: Cookies,
@@ -537,7 +575,7 @@ pub(crate) struct Unread {
 }
 
 impl Unread {
-    /// What the request says of its session.
+    /// Copies them from the request's URI and headers.
     pub(crate) fn of(config: &Config, uri: &Uri, headers: &HeaderMap) -> Self {
         match &config.transport {
             None => Self {
@@ -563,7 +601,7 @@ impl Unread {
         let mut presented = RequestTokens::default();
         if let Some(value) = value {
             presented.add(config.store.format().read(value, &config.cookie));
-            // The header is the application's choice, so no other program's.
+            // The application chose the header, so no other program sets it.
             presented.named = true;
         }
         presented

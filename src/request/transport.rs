@@ -1,14 +1,17 @@
+//! The headers that carry a token instead of a cookie. A transport only reads and writes
+//! headers: it doesn't know whether a token opens a session.
+
 use std::{borrow::Cow, fmt};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 
-/// Where a session's token travels, for
+/// The headers that carry a session's token, for
 /// [`PgSessionLayer::transport`](crate::PgSessionLayer::transport).
 ///
-/// The token opens the session, so it belongs into headers that no log, cache
-/// or address line keeps, and must never be read from a query or a body. What
-/// [`read`](Self::read) finds is input: only a token whose session is stored
-/// opens anything, and none is ever adopted.
+/// The token opens the session, so it belongs in headers that logs and caches don't
+/// store. Never read it from a query or a body. The value that [`read`](Self::read)
+/// returns is untrusted input: only a token of a stored session opens one, and a new
+/// session never gets a token from a request.
 ///
 /// ```
 /// use axum_pg_session::Transport;
@@ -46,24 +49,23 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
             without `transport` it is in a cookie, whose name is `cookie_name`'s"
 )]
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
-    /// What the request says, if anything. A value that can't be a token is
-    /// taken for none.
+    /// Returns the token of the request, if there is one. A value that is not a
+    /// well-formed token opens no session.
     fn read<'h>(&self, request: &'h HeaderMap) -> Option<&'h [u8]>;
 
-    /// Gives the visitor a token, which is marked as sensitive.
+    /// Sends a token to the client. It is marked as sensitive.
     fn write(&self, token: &HeaderValue, response: &mut HeaderMap);
 
-    /// Tells the visitor that the token opens nothing any more.
+    /// Tells the client to drop its token, because the session was destroyed.
     fn remove(&self, response: &mut HeaderMap);
 
-    /// The request's header that the response depends on, for `Vary`. The token is
-    /// bound to it, unless the layer has a
+    /// Returns the request's header that the response depends on, for `Vary`. The token
+    /// is bound to it, unless the layer has a
     /// [`cookie_name`](crate::PgSessionLayer::cookie_name).
     fn varies_by(&self) -> HeaderName;
 }
 
-/// A token in headers of the application's choice, for clients that keep no
-/// cookies.
+/// A token in headers of the application's choice, for clients without cookies.
 ///
 /// ```
 /// use axum_pg_session::{HeaderTransport, PgSessionLayer, PgSessionStore};
@@ -85,7 +87,7 @@ pub struct HeaderTransport {
 }
 
 impl HeaderTransport {
-    /// The bare token in a header of this name, both ways.
+    /// Uses this header for requests and responses. Its value is the token.
     #[must_use]
     pub fn new(name: HeaderName) -> Self {
         Self {
@@ -95,8 +97,8 @@ impl HeaderTransport {
         }
     }
 
-    /// `Authorization: Bearer` with the request. With the response the token
-    /// is in the header `response`, which is empty where the session ended.
+    /// Uses `Authorization: Bearer` for requests, and the header `response` for
+    /// responses. If the session was destroyed, that header is empty.
     #[must_use]
     pub fn bearer(response: HeaderName) -> Self {
         Self {

@@ -1,19 +1,31 @@
 //! Saves what a request recorded: when its response is ready, or when the
-//! handler calls `save`.
+//! handler calls `save`. This module knows neither HTTP nor SQL. It returns the
+//! cookie change, and the layer writes the headers.
 //!
-//! Both paths take the pending writes from the [state](crate::state) and
-//! execute them one after the other: first the rows to delete, then the
-//! session's own row. Then they settle the outcome in the state. A mutex lets
-//! the saves of one request follow each other, so each starts from the row of
-//! the last one. It also holds the cookie change of the response.
+//! Both paths do the same, under a mutex that orders the saves of one request.
+//! So each save starts from the row of the last one:
 //!
-//! Dropped futures: [`Session::save`] runs in a task of its own, so a token is
-//! not lost if the handler stops waiting. If the client disconnects, the future
-//! of the response is dropped and stops waiting for its writes. Queued writes
-//! are still executed, and a new id whose response was not delivered is undone.
-//! Once the response has reached the layer, its deletions are always executed:
-//! they are queued before the first wait, and if the future is dropped while it
-//! waits for an earlier save, a task queues them after that save.
+//! 1. Call the application's hook `before_save`, without a lock on the state.
+//! 2. Take the pending writes from the [state](crate::state).
+//! 3. Delete the rows that the request destroyed or refused.
+//! 4. Write the session's own row: insert, save, touch, or a new id.
+//! 5. Settle the outcome in the state, and the cookie change in [`Saving`].
+//!
+//! [`Session::commit`] also closes the session for changes, before step 2. It
+//! first reports an explicit save that failed after the handler had stopped
+//! waiting.
+//!
+//! Dropped futures:
+//!
+//! - An explicit save is not dropped with the handler. If it can't finish at
+//!   once, it continues in a task of its own, so a token is not lost.
+//! - If the client disconnects, [`Session::commit`] is dropped and stops waiting.
+//!   Writes that it has queued are still executed, up to the store's timeout. A
+//!   first row, or a new id, is undone, because its token was not sent.
+//! - Once the response has reached the layer, its deletions are always executed:
+//!   they are queued before the first wait for the database. If the future is
+//!   dropped while it waits for an earlier save, a task queues them after that
+//!   save.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -48,13 +60,18 @@ pub(crate) struct Closing {
 }
 
 impl Session {
-    /// Records the last change, if there is one, once the saves before are over:
-    /// it must be part of this save and of no other one, because the caller
-    /// returns what its closure was called with.
+    /// An explicit save. Records `last`, if there is one, after the earlier saves
+    /// have finished. `last` must be part of this save only, because the caller
+    /// returns the value that its closure was called with.
+    ///
+    /// The handler can't drop this future, see `save_with`. Only a runtime that
+    /// shuts down does. The caller then gets an error, and queued writes may be
+    /// committed.
     pub(super) async fn save_now(&self, last: Option<Change>, caller: Caller) -> Result<(), Error> {
+        // The mutex is fair, so saves follow each other in the order of their calls.
         let mut saving = self.0.saving.lock().await;
         let is_confirmed = last.is_some();
-        // The response took the changes that this save was to save.
+        // The response has taken the changes, so its outcome is that of this save.
         if let (Some(outcome), None) = (&saving.closed, &last) {
             return outcome.clone();
         }
@@ -100,8 +117,8 @@ impl Session {
         }
     }
 
-    /// The changes that were recorded before stay if this one fails. A value that
-    /// is not taken is not lost, so nobody but the caller needs to know.
+    /// If this change fails, the changes that were recorded before stay. A failed
+    /// `take` loses no value, so only its caller gets the error.
     fn record_last(
         &self,
         change: Change,
@@ -133,8 +150,13 @@ impl Session {
     /// Closes the session for changes, saves them, and returns the cookie
     /// change of the response. The response carries that change even if this
     /// save failed, because an earlier save may have succeeded.
+    ///
+    /// The client can drop this future at each `await` by disconnecting.
     pub(crate) async fn commit(&self, closing: Closing) -> (CookieChange, Result<(), Error>) {
         let waiting = Waiting(Some(self));
+        // An earlier save may still run. If dropped here, nothing was taken or queued:
+        // `waiting` starts a task for the deletions, the other changes are lost, and
+        // the session is not closed.
         let mut saving = self.0.saving.lock().await;
         waiting.end();
         let may_fail = |error: &Error, ends_something: bool| {
@@ -143,7 +165,8 @@ impl Session {
                 && error.is_of_the_database()
         };
         let unreported = match saving.take_unreported() {
-            // The client learns that the request failed, and expects no change.
+            // The response is an error and saves nothing, so the client expects no
+            // change.
             Some(save) if closing.is_failure && !closing.keeps_changes && !save.ends_something => {
                 None
             }
@@ -154,24 +177,31 @@ impl Session {
             save => save,
         };
         let (writes, prepared) = self.close(closing, unreported.is_some());
-        // Until the outcome is known. If the future is dropped, it stays unknown.
+        // A later `save` returns this error if the future is dropped before the
+        // outcome is known.
         saving.closed = Some(Err(Error::unanswered()));
         let must_hold = prepared.is_err() || unreported.is_some();
         let ends_something = writes.ends_something;
         let cookie = &mut saving.cookie;
         let earlier = cookie.clone();
+        // If dropped here, the deletions and a queued write are still executed. A row
+        // that this save inserts, or its new id, is undone.
         let outcome = self.execute(writes, cookie).await.and(prepared);
         if cookie.sets_the_token_of(&earlier) {
+            // If dropped here, all writes are done. The token of an earlier explicit
+            // save is not sent, and its row stays. A token that this save made never
+            // gets here, so between its commit and the response there is no `await`.
             self.drop_if_moved(cookie).await;
         }
-        // The session should have been destroyed, so its token must not be sent.
+        // The deletion failed. The handler wanted the session destroyed, so its token
+        // must not be sent.
         let cookie = match self.state().is_ended() {
             true => CookieChange::None,
             false => cookie.clone(),
         };
         let outcome = outcome.inspect_err(|error| self.store().meter().failed(error));
         let outcome = match unreported {
-            // It was counted when it happened.
+            // The metrics counted it when it failed.
             Some(save) => outcome.and(Err(save.error)),
             None => outcome,
         };
@@ -193,7 +223,7 @@ impl Session {
     async fn drop_if_moved(&self, cookie: &mut CookieChange) {
         let id = self.state().row().map(|row| row.id.clone());
         let is_dead = match id {
-            // Without the database's word the cookie keeps what was saved.
+            // If the check fails, the cookie is sent as it was saved.
             Some(id) => matches!(self.store().is_live(id).await, Ok(false)),
             None => true,
         };
@@ -212,7 +242,7 @@ impl Session {
         let prepared = self.prepare();
         let mut state = self.state();
         state.close();
-        // Another task may have changed the session since.
+        // Another task may have changed the session while the hook ran.
         if prepared.is_err() || !keeps_changes {
             state.forget_changes();
         }
@@ -232,7 +262,8 @@ impl Session {
     }
 
     /// As [`prepare`](Self::prepare). If the hook panics, the changes are dropped, as
-    /// if it had refused them: a response must not save what this save did not.
+    /// if it had returned an error: the response must not save changes that this save
+    /// did not.
     fn prepare_caught(&self) -> Result<(), Error> {
         catch_unwind(AssertUnwindSafe(|| self.prepare())).unwrap_or_else(|panic| {
             self.state().forget_changes();
@@ -240,12 +271,15 @@ impl Session {
         })
     }
 
+    /// Executes the writes and settles a failure in the state.
     async fn execute(&self, writes: PendingWrites, cookie: &mut CookieChange) -> Result<(), Error> {
         let span = match writes.need_a_statement() {
             true => saving(),
             false => Span::none(),
         };
         let replaces_id = writes.replace_an_id();
+        // If dropped here, the state is not settled. The response has closed the
+        // session by then, so only reads can see that.
         let outcome = self.execute_all(writes, cookie).instrument(span).await;
         if let Err(error) = &outcome {
             if error.kind() == ErrorKind::Ended {
@@ -261,6 +295,8 @@ impl Session {
         writes: PendingWrites,
         cookie: &mut CookieChange,
     ) -> Result<(), Error> {
+        // If dropped here, the deletions are executed, and the write is not: it was
+        // not queued yet. The same holds if a deletion fails.
         self.delete_rows(writes.deletions, cookie).await?;
         self.write(writes.write, writes.seen, cookie).await
     }
@@ -277,6 +313,7 @@ impl Session {
             ..Deletions::default()
         };
         let mut outcome = Ok(());
+        // All deletions are queued, so none is lost if dropped in this loop or below.
         for (deletion, row) in refused {
             if let Err(error) = deletion.await {
                 left.refused.push(row);
@@ -304,6 +341,8 @@ impl Session {
         outcome
     }
 
+    /// Writes the session's own row, and sets the cookie change if the browser needs
+    /// a new cookie.
     async fn write(
         &self,
         write: RowWrite,
@@ -318,10 +357,14 @@ impl Session {
             RowWrite::Refused(error) => return Err(error),
             RowWrite::Touch(row, touch) => self.touch_row(row, touch, cookie).await,
             RowWrite::Insert(document) => {
+                // If dropped here, the insert continues in a task, which then deletes
+                // the row: its token was not sent.
                 let (token, row) = store.insert(document, timeouts).await?;
                 *cookie = self.begin(row, token);
             }
             RowWrite::NewId(write) => {
+                // If dropped here, the order is still executed, and its new id is then
+                // undone: the old id gets its row back.
                 let (token, row) = store.new_id(write, timeouts).await?;
                 *cookie = self.begin(row, token);
             }
@@ -330,6 +373,8 @@ impl Session {
                 let lengthens = record.changes.set_terms() || touch == Touch::Always;
                 let may_extend = touch != Touch::Never;
                 let before = Arc::clone(&row);
+                // If dropped here, the changes are still saved. The token stays the
+                // same, so there is nothing to undo.
                 match store.save(row, record, timeouts, touch).await? {
                     Saved::Here(row) => {
                         let renewed = self.go_on(Arc::clone(&row));
@@ -339,8 +384,8 @@ impl Session {
                             *cookie = renewed;
                         }
                     }
-                    // Others have saved the same meanwhile, such as an expiry, and
-                    // their responses may not arrive. Or the session has ended.
+                    // Another request has saved the same, such as an expiry, and its
+                    // response may be lost. Or the session was destroyed.
                     Saved::Untouched(row) => {
                         let renewed = self.go_on(row);
                         if lengthens {
@@ -360,7 +405,7 @@ impl Session {
     }
 
     /// A failed touch is not an error for the request: the session only expires
-    /// earlier.
+    /// earlier. If the future is dropped, a queued touch is still executed.
     async fn touch_row(&self, row: Arc<Row>, touch: Touch, cookie: &mut CookieChange) {
         let timeouts = Arc::clone(self.timeouts());
         let before = Arc::clone(&row);
@@ -445,8 +490,8 @@ impl Session {
         self.state().signs_out()
     }
 
-    /// Whether the user is signed out, so that the browser should clear more than
-    /// the cookie.
+    /// Whether the deletion of a logout is committed, so the browser should clear
+    /// more than the cookie.
     pub(crate) fn has_signed_out(&self) -> bool {
         self.state().has_signed_out()
     }
@@ -461,9 +506,9 @@ impl Session {
     }
 }
 
-/// A response that waits until an earlier save of its request is over, because
-/// the handler gave up waiting for that save. If the future is dropped
-/// meanwhile, the session must end nevertheless.
+/// Guards the response while it waits for an earlier save of its request, which
+/// the handler no longer waits for. If the response is dropped meanwhile, a task
+/// executes its deletions after that save. The other changes are lost.
 struct Waiting<'s>(Option<&'s Session>);
 
 impl Waiting<'_> {

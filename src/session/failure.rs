@@ -1,3 +1,5 @@
+//! The choice of what a request gets when the database fails. The layer applies it.
+
 /// What a request gets when the database fails, for
 /// [`PgSessionLayer::on_load_failure`](crate::PgSessionLayer::on_load_failure)
 /// and [`PgSessionLayer::on_save_failure`](crate::PgSessionLayer::on_save_failure).
@@ -30,10 +32,10 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailurePolicy {
-    /// An answer of 503.
+    /// The response is a 503.
     #[default]
     Refuse,
-    /// The handler's answer, without the session: no cookie is changed or
-    /// removed, and nothing is written over the row.
+    /// The handler's response is sent, without the session: the cookie is not
+    /// changed or removed, and the row is not overwritten.
     Continue,
 }

@@ -1,4 +1,6 @@
-//! What the saves of one request share: they follow each other.
+//! The record that the saves of one request share: the cookie change so far, and
+//! the saves that failed. It is guarded by the mutex that orders the saves. It does
+//! no I/O and doesn't know the store.
 
 use std::sync::{
     Arc,
@@ -7,13 +9,14 @@ use std::sync::{
 
 use crate::{Error, format::CookieChange};
 
-/// What the saves of one request leave for the next one, and for the response.
+/// What a save passes to the next one, and to the response.
 #[derive(Debug)]
 pub(super) struct Saving {
     /// The cookie change of the response.
     pub(super) cookie: CookieChange,
+    /// The failed saves. The response reports one whose caller has left.
     pub(super) failed: Vec<Failed>,
-    /// The outcome of the response's save.
+    /// The outcome of the response's save; `None` until it has taken the changes.
     pub(super) closed: Option<Result<(), Error>>,
 }
 
@@ -34,7 +37,8 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The caller has left if this is dropped.
+    /// Returns a guard. If it is dropped without
+    /// [`got_the_outcome`](WaitingCaller::got_the_outcome), the caller has left.
     pub(super) fn waits(&self) -> WaitingCaller {
         WaitingCaller(Some(self.clone()))
     }
@@ -69,8 +73,8 @@ impl Saving {
         }
     }
 
-    /// A save that failed after its caller had left. It stands for all of them, so
-    /// it is one that no failure policy covers, if there is any.
+    /// Takes the saves that failed and whose callers have left, and returns one of
+    /// them for all. It prefers an error that no failure policy covers.
     pub(super) fn take_unreported(&mut self) -> Option<Failed> {
         let unreported = self.failed.extract_if(.., |save| save.caller.has_left());
         unreported.reduce(|first, next| {

@@ -1,5 +1,15 @@
-//! A struct as the members of a document: reading it, and which members an
-//! edit of it changes (pure).
+//! A struct as the members of a document. It does no I/O and doesn't know sessions or
+//! the store.
+//!
+//! *Reading*: serde reads the struct from the unparsed members. If serde reports a
+//! missing field, its value of `T::default()` is added to a copy of the document, and
+//! serde reads again, until no field is missing.
+//!
+//! *Editing*: the struct is serialized before and after the edit. Only the fields that
+//! differ are written, so concurrent requests that edit different fields keep each
+//! other's changes, and members without a field stay. If the document can't be read
+//! afterwards, a changed field may also be stored under a former name
+//! (`#[serde(alias)]`). Then the members with former names are removed.
 
 use std::fmt;
 
@@ -20,12 +30,12 @@ use crate::{
 
 type Fields = IndexMap<String, Json>;
 
-/// The document's members as a `T`. A field that is not there, as in a session
-/// of before the field was invented, is as in the default.
+/// Reads the document's members as a `T`. A missing field, such as one that was added to
+/// the struct later, has its default.
 ///
 /// # Errors
 ///
-/// Of kind `Deserialize` where a value is not of its field's type.
+/// Of kind `Deserialize` if a value is not of its field's type.
 pub(crate) fn read<T>(document: &Document) -> Result<T, Error>
 where
     T: Default + Serialize + DeserializeOwned,
@@ -55,7 +65,7 @@ where
 {
     let mut defaults = fields(&T::default()).unwrap_or_default();
     loop {
-        // Taken out, so that no field is missing for ever.
+        // The default is removed, so that a field can't be missing twice.
         let default = defaults.swap_remove(missing);
         document.insert(missing, default.ok_or(Unfit::Missing(missing))?);
         missing = match deserialize(&document) {
@@ -65,13 +75,12 @@ where
     }
 }
 
-/// Changes the document by those fields only that `edit` changed, so that
-/// requests which change different ones do not undo each other.
+/// Runs `edit` on the struct, and writes only the fields that it changed.
 ///
 /// # Errors
 ///
-/// Where the document can't be read before or after the edit, or may not be
-/// written so; then nothing is changed.
+/// If the document can't be read before or after the edit, or if a field must not be
+/// written. Then nothing is changed.
 pub(crate) fn edit<T, R>(
     document: &mut Document,
     limits: Limits,
@@ -118,8 +127,8 @@ where
     Ok(draft)
 }
 
-/// Members that the struct reads and writes under another name
-/// (`#[serde(alias)]`): what it is without them is another value.
+/// The members that the struct reads under a former name (`#[serde(alias)]`): without
+/// such a member, the struct would have another value.
 fn former_names<'d, T>(document: &'d Document, fields_now: &Fields) -> impl Iterator<Item = &'d str>
 where
     T: Default + Serialize + DeserializeOwned,
@@ -161,7 +170,7 @@ fn deserialize<T: DeserializeOwned>(document: &Document) -> Result<T, Unfit> {
 
 struct Reader<'d, M> {
     members: M,
-    /// Of the key that was read last.
+    /// The key that was read last, and its value.
     value: Option<(&'d str, &'d Json)>,
 }
 
@@ -194,8 +203,8 @@ where
     }
 }
 
-/// Why the members are no `T`, told without their values, which are the
-/// visitor's.
+/// Why the members can't be read as a `T`. It omits the values, because they can be
+/// personal data.
 #[derive(Debug)]
 enum Unfit {
     Missing(&'static str),

@@ -1,3 +1,6 @@
+//! [`TypedSession`]: a session as one struct. It records its edits as changes of the
+//! [`Session`], and knows neither HTTP nor the store.
+
 use std::{fmt, marker::PhantomData};
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -6,22 +9,22 @@ use crate::{Error, Session, document::Document, session::shape, state::changes::
 
 /// The session of a request as one struct, as an extractor.
 ///
-/// Its fields are the keys of the [`Session`]. [`update`](Self::update) saves
-/// only the fields that it changed, so requests that change different fields
-/// at the same moment do not undo each other, and neither do they lose keys
-/// that the struct does not have, such as those of another part of the site.
+/// Its fields are the keys of the [`Session`]. [`update`](Self::update) saves only the
+/// fields that it changed. So concurrent requests that change different fields keep each
+/// other's changes, and keys that the struct does not have stay, such as those of another
+/// part of the site.
 ///
 /// The struct may change from one version of the site to the next:
 ///
-/// - A field that is not stored yet is as in `T::default()`. Nothing is stored
-///   until it changes.
-/// - A stored key that the struct no longer has stays as it is, also for a
-///   version that still has it, which may be running at the same time.
-/// - A field with a `#[serde(alias = "former name")]` is read from the former
-///   name, and moved when the field changes.
-/// - A stored value that is no longer of its field's type is an error that
-///   names the field; nothing is changed. A new type takes a new name, or a
-///   `#[serde(deserialize_with = "…")]` that reads both.
+/// - A field that is not stored yet has its value of `T::default()`. It is stored when it
+///   changes.
+/// - A stored key that the struct no longer has stays as it is, also for a version that
+///   still has it and runs at the same time.
+/// - A field with a `#[serde(alias = "former name")]` is read from the former name, and
+///   moved when the field changes.
+/// - A stored value that is no longer of its field's type is an error that names the
+///   field, and nothing is changed. If you change the type, give the field a new name, or
+///   a `#[serde(deserialize_with = "…")]` that reads both types.
 ///
 /// ```
 /// use axum::{Router, body::Body, http::Request, routing::post};
@@ -61,7 +64,7 @@ pub struct TypedSession<T> {
 }
 
 impl<T> TypedSession<T> {
-    /// The session itself, to sign in, to end it, or for keys that the struct
+    /// Returns the session itself, to sign in, to destroy it, or for keys that the struct
     /// does not have.
     #[must_use]
     pub fn session(&self) -> &Session {
@@ -73,32 +76,30 @@ impl<T> TypedSession<T>
 where
     T: Default + Serialize + DeserializeOwned + 'static,
 {
-    /// The session as it is now. A later change shows only when it is asked
-    /// again.
+    /// Returns a copy of the session as it is now.
     ///
     /// # Errors
     ///
-    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) when the value of
-    /// a key is not of its field's type. It stays as it is.
+    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) if the value of a key is not
+    /// of its field's type. The value stays as it is.
     pub fn get(&self) -> Result<T, Error> {
         shape::read(self.session.try_state()?.document())
     }
 
-    /// Changes the session, and answers what `update` does.
+    /// Changes the session, and returns the result of `update`.
     ///
-    /// As [`Session::update`] it loses nothing when requests run at the same
-    /// moment: if another one was saved first, `update` is called again with
-    /// the newer session, and only the fields that it changes are saved. So it
-    /// should depend on nothing but its argument, and must not use this session
-    /// itself. Where nothing is changed nothing is saved.
+    /// Like [`Session::update`], it loses no change if requests are concurrent: if
+    /// another request is saved first, `update` is called again with the newer session,
+    /// and only the fields that it changes are saved. So `update` should depend only on
+    /// its argument, and must not use this session. If it changes nothing, nothing is
+    /// saved.
     ///
     /// # Errors
     ///
-    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) as
-    /// [`get`](Self::get), and where the changed session could not be read as a
-    /// `T` any more; [`Serialize`](crate::ErrorKind::Serialize) when `T` is not
-    /// written as a JSON object; and those of [`Session::insert`]. Then nothing
-    /// is changed.
+    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) if the session can't be read
+    /// as a `T`, before or after the change. Of kind
+    /// [`Serialize`](crate::ErrorKind::Serialize) if `T` doesn't serialize to a JSON
+    /// object. Also those of [`Session::insert`]. On error, nothing is changed.
     pub fn update<R>(
         &self,
         mut update: impl FnMut(&mut T) -> R + Send + 'static,
@@ -124,14 +125,14 @@ impl<T> From<Session> for TypedSession<T> {
 }
 
 impl<T> Clone for TypedSession<T> {
-    /// Another handle of the same session.
+    /// Returns another handle to the same session.
     fn clone(&self) -> Self {
         self.session.clone().into()
     }
 }
 
 impl<T> fmt::Debug for TypedSession<T> {
-    /// Without the values, which are the visitor's.
+    /// Omits the values, because they can be personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TypedSession").field(&self.session).finish()
     }

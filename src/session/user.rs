@@ -1,4 +1,5 @@
-//! The user of a session.
+//! The user of a session: signing in and out, and the age of the login. Changes are only
+//! recorded here; a save executes them.
 
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ impl Session {
     /// The response is sent after the deletion of the row is committed. If the
     /// deletion fails, the response is a 503, whatever the handler returned. If the
     /// request brings no session, as a form that another site posts, nothing is
-    /// signed out and the response is a success: see [`destroy`](Self::destroy).
+    /// signed out, and the response is a success: see [`destroy`](Self::destroy).
     ///
     /// # Errors
     ///

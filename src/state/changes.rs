@@ -1,3 +1,22 @@
+//! The record of what a request did to its document, and its replay. It does no I/O
+//! and doesn't know rows or the store.
+//!
+//! A request works on the document that it loaded. Another request may save the same
+//! session meanwhile. So a save doesn't write the request's document. It replays the
+//! record on the newest one:
+//!
+//! 1. Each call of the handler records a [`Change`]. An update records its closure, so
+//!    that it can run again. A `clear` drops the earlier changes, except those of the
+//!    session's lifetime and those whose caller waits for a value.
+//! 2. The save takes the record and replays it in order on the row's document. If
+//!    another writer is faster, it reads the row and replays the record again.
+//! 3. A replay applies all changes or none. If the sizes of the changes are known and
+//!    surely fit the limits, they are applied in place: none of them can fail.
+//!    Otherwise they are applied to a copy, which replaces the document if it fits.
+//!
+//! A closure of the application may panic. The replay turns that into an error, so
+//! that other requests in the same statement are not affected.
+
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,13 +34,13 @@ use crate::{
 /// A closure of [`Session::update`](crate::Session::update), its types erased.
 pub(crate) type Apply = Box<dyn FnMut(Option<&Json>) -> Result<Json, Error> + Send>;
 
-/// A closure of [`TypedSession::update`](crate::TypedSession::update), likewise.
+/// A closure of [`TypedSession::update`](crate::TypedSession::update), its type erased.
 pub(crate) type Edit = Box<dyn FnMut(&mut Document) -> Result<(), Error> + Send>;
 
 /// Reads the value that [`Session::take`](crate::Session::take) removes.
 pub(crate) type Take = Box<dyn FnMut(Option<&Json>) -> Result<(), Error> + Send>;
 
-/// One thing that a request did to its session.
+/// One change that a request made to its session.
 pub(crate) enum Change {
     Insert(String, Json),
     Remove(String),
@@ -32,18 +51,15 @@ pub(crate) enum Change {
     Edit(Edit),
     /// With the document of a new session, which has the defaults.
     Expiry(Expiry, Arc<Document>),
-    /// Likewise; `None` means as the layer says.
+    /// With the same document; `None` is the layer's lifetime.
     CookieLifetime(Option<CookieLifetime>, Arc<Document>),
-    /// Removes a key whose value was read at once.
+    /// Removes a key after its value was read.
     Take(String, Take),
     /// A change of the member that belongs to the document's format.
     Terms(Box<Change>),
 }
 
-/// The record of what a request did, in order.
-///
-/// Saving replays it on the row's document as it is at that moment, which may
-/// be newer than the one that the request saw.
+/// The changes of a request, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     list: Vec<Change>,
@@ -60,7 +76,7 @@ impl Changes {
         self.limits
     }
 
-    /// The record so far; what follows goes into a new one.
+    /// Takes the record so far. Later changes belong to a new one.
     pub(crate) fn take(&mut self) -> Self {
         let empty = Self::within(self.limits);
         std::mem::replace(self, empty)
@@ -86,8 +102,8 @@ impl Changes {
     ///
     /// # Errors
     ///
-    /// Those of an update whose value is no longer of the closure's type, and
-    /// where the document would be too large.
+    /// If an update's value is no longer of the closure's type, or if the document
+    /// would be too large.
     pub(crate) fn replay(&mut self, document: &mut Document) -> Result<(), Error> {
         if self.fits_for_sure(document) {
             return self.apply_all(document);
@@ -100,8 +116,8 @@ impl Changes {
         Ok(())
     }
 
-    /// As [`replay`](Self::replay). A closure of an application that panics
-    /// must not take the requests along that are saved together with its own.
+    /// As [`replay`](Self::replay), but a panic in a closure of the application is an
+    /// error. It must not affect the requests that are saved in the same statement.
     ///
     /// # Errors
     ///
@@ -124,7 +140,7 @@ impl Changes {
 }
 
 impl Change {
-    /// Whether it is about the session's life or cookie, not its data.
+    /// Whether it changes the session's lifetime or cookie, not its data.
     fn sets_terms(&self) -> bool {
         matches!(
             self,
@@ -141,14 +157,14 @@ impl Change {
         }
     }
 
-    /// The octets that it adds to a document, where that is known before it
-    /// is applied.
+    /// The most bytes that it adds to a document, if that is known before it is
+    /// applied.
     fn adds_at_most(&self) -> Option<usize> {
         match self {
             Self::Insert(key, value) => Some(member_at_most(key, value)),
             Self::Remove(_) | Self::Clear => Some(0),
             Self::Terms(change) => change.adds_at_most(),
-            // These may also fail, and then no change is made.
+            // These depend on the document, and some can fail.
             Self::Take(..)
             | Self::Update(..)
             | Self::UpdateNow(..)
@@ -191,7 +207,7 @@ impl Change {
 }
 
 impl fmt::Debug for Change {
-    /// Keys only: the values are the visitor's.
+    /// Omits the values, because they can be personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Insert(key, _) => f.debug_tuple("Insert").field(key).finish(),
@@ -247,13 +263,14 @@ pub(crate) fn decode<T: DeserializeOwned>(key: &str, raw: &Json) -> Result<T, Er
         Error::caused(
             ErrorKind::Deserialize,
             format!("the value of {key:?} is not of the type that was asked for"),
-            // The message of serde_json can quote the value; its place can't.
+            // The message of serde_json can quote the value, so only its position is
+            // kept.
             Misfit::from(&source),
         )
     })
 }
 
-/// What may be told of a value that did not fit: not the value.
+/// The category and position of an error in a value, without the value.
 #[derive(Debug)]
 pub(crate) struct Misfit {
     category: serde_json::error::Category,

@@ -1,4 +1,5 @@
-//! The pending writes of a request.
+//! The pending writes of a request, and their outcomes: the data that the state and
+//! the store exchange. It does no I/O.
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,8 +59,8 @@ pub(crate) struct NewIdWrite {
     /// What the request sees. If a login finds its session under another id, it
     /// begins a separate session with this document.
     pub(crate) seen: Arc<Document>,
-    /// Not if the caller returns what the changes make of the row, or if they
-    /// fit that row alone.
+    /// Whether a login may begin a separate session. `false` if the caller returns the
+    /// committed value, or if the changes fit only the row's document.
     pub(crate) may_begin_separately: bool,
 }
 
@@ -82,7 +83,7 @@ pub(crate) struct Record {
     /// The caller returns the committed value, which only the request's own row
     /// may reveal.
     pub(crate) is_confirmed: bool,
-    /// The request gave the row a new id, and does not know whether it succeeded.
+    /// The request gave the row a new id, and the outcome is unknown.
     pub(crate) is_new_id_in_doubt: bool,
 }
 
@@ -96,8 +97,8 @@ impl Record {
 /// The rows that a request deletes.
 #[derive(Debug, Default)]
 pub(crate) struct Deletions {
-    /// Rows that the application's check refused, or that the layer's timeouts have
-    /// ended and a new session replaces.
+    /// Rows that the application's check refused, and rows that have exceeded the
+    /// layer's timeouts and are replaced by a new session.
     pub(crate) refused: Vec<Arc<Row>>,
     pub(crate) ended: Option<EndedRow>,
     /// If the handler destroyed a session, even without a row.
@@ -121,7 +122,7 @@ pub(crate) struct PendingWrites {
     pub(crate) write: RowWrite,
     /// The document that the request saw when it took these writes.
     pub(crate) seen: Arc<Document>,
-    /// Whether a caller returns what these writes make of the row.
+    /// Whether a caller returns the value that these writes commit.
     pub(crate) is_confirmed: bool,
 }
 
@@ -220,7 +221,7 @@ impl ReadOnlyReason {
     }
 }
 
-/// What the handler does to the id of the session.
+/// The pending change of the session's id.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum NewId {
     None,
@@ -231,10 +232,10 @@ pub(crate) enum NewId {
     End,
 }
 
-/// What a destroyed session means for the response.
+/// The effects of a destroyed session on the response.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DestroyEffects {
-    /// It removes the cookie, unless it sets one.
+    /// The response removes the cookie, unless it sets one.
     pub(super) removes_cookie: bool,
     /// The handler signed the user out.
     pub(super) signs_out: bool,
@@ -245,8 +246,8 @@ pub(crate) struct DestroyEffects {
 pub(crate) enum Saved {
     /// In the row that the request's own token opens.
     Here(Arc<Row>),
-    /// Nowhere: there was nothing to change, and another writer moved the
-    /// expiry or ended the session.
+    /// Not at all: there was nothing to change, and another writer moved the expiry or
+    /// deleted the row.
     Untouched(Arc<Row>),
     /// In the successor of that row, which the request must not see.
     Moved,

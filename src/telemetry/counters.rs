@@ -1,4 +1,4 @@
-//! How often tokens opened nothing: guessing is noticed here (OWASP).
+//! Counters of rejected tokens. A sudden rise suggests token guessing (OWASP).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -7,12 +7,12 @@ use crate::{
     telemetry::{Meter, RejectedToken},
 };
 
-/// Tokens that opened nothing, in this process since the store was set up:
-/// what [`PgSessionStore::counters`](crate::PgSessionStore::counters) answers.
+/// The number of rejected tokens in this process since the store was created, from
+/// [`PgSessionStore::counters`](crate::PgSessionStore::counters).
 ///
-/// They count where somebody asked for the session. A few of them are ordinary,
-/// as cookies outlive their sessions; watch how they grow beside the number of
-/// requests.
+/// A token is counted when a request uses its session. A few rejected tokens are normal,
+/// because cookies outlive their sessions. Compare their growth with the number of
+/// requests: a sudden rise suggests token guessing.
 ///
 /// ```
 /// use axum_pg_session::{Counters, PgSessionStore};
@@ -25,20 +25,19 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Tokens of the right form under which the table has no live session:
-    /// it ended or expired, or somebody guessed.
+    /// Well-formed tokens without a live session: it was destroyed or expired, or the
+    /// token was guessed.
     pub unknown: u64,
-    /// Values that can't be a token.
+    /// Values that are not well-formed tokens.
     pub malformed: u64,
-    /// Tokens without a signature, or with one that no key verifies, where
-    /// tokens are signed.
+    /// Tokens without a valid signature, if tokens are signed.
     pub forged: u64,
-    /// Requests with several live sessions, or with more tokens than are
-    /// looked up: somebody may have planted one.
+    /// Requests with several live sessions, or with more tokens than are looked up. An
+    /// attacker may have planted one.
     pub ambiguous: u64,
 }
 
-/// What all clones of a store count.
+/// The counters that all clones of a store share.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     unknown: AtomicU64,
@@ -57,7 +56,7 @@ impl Tally {
         }
     }
 
-    /// What needs no table to be told.
+    /// Counts the tokens that are rejected without a query.
     pub(crate) fn presented(&self, presented: &RequestTokens, meter: &Meter) {
         let (malformed, forged) = (presented.malformed, presented.forged);
         if malformed + forged > 0 {

@@ -1,5 +1,5 @@
-//! The life of sessions, for the log and for metrics: by their public handles,
-//! and without the user, whom the application knows.
+//! Events of sessions, for the log and for metrics. They have the public handle, and
+//! never a token or a user.
 
 use std::num::NonZeroU32;
 
@@ -18,7 +18,7 @@ pub(crate) fn got_a_new_id(meter: &Meter, old: &SessionId, id: &SessionId) {
     tracing::info!(session.id = %id, session.previous_id = %old, "a session got a new id");
 }
 
-/// Under a new id, whether there was a session before or not.
+/// A login, which always gives a new id, also to a session that begins with it.
 pub(crate) fn signed_in(meter: &Meter, id: &SessionId) {
     meter.user_signed_in();
     tracing::info!(session.id = %id, "a user signed in");

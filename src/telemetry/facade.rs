@@ -1,4 +1,4 @@
-//! The one file that knows the `metrics` facade.
+//! The only file that uses the `metrics` facade.
 
 use std::{
     fmt,
@@ -53,8 +53,8 @@ impl From<Unit> for metrics::Unit {
     }
 }
 
-/// What is made at its first use: the recorder is installed by then, and a
-/// handle that is kept costs no search.
+/// A value that is created at its first use. By then, the application has installed its
+/// recorder, and a stored handle needs no lookup.
 pub(super) struct Lazy<T>(OnceLock<T>);
 
 impl<T> Default for Lazy<T> {
@@ -69,7 +69,7 @@ impl<T> Lazy<T> {
     }
 }
 
-/// Time that passes here, for metrics alone.
+/// Measures a duration by this process's clock, only for metrics.
 #[derive(Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
 

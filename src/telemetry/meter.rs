@@ -1,3 +1,5 @@
+//! The metrics of a store. Callers report events; only this file maps them to metrics.
+
 use std::time::Duration;
 
 use crate::{Error, ErrorKind};
@@ -11,13 +13,13 @@ use super::{
     },
 };
 
-/// Counts and times what a store and its clones do, for the recorder that is
-/// installed when one of them first has something to tell.
+/// The metrics of a store and its clones. They use the recorder that is installed when
+/// the first one is reported.
 #[derive(Debug, Default)]
 pub(crate) struct Meter(Lazy<Instruments>);
 
-/// All at once, so that a series is there before its first failure: without a
-/// first value nobody can tell a growth.
+/// All instruments. They are registered at once, so that each series has a value before
+/// its first failure. Otherwise the first increase would not be visible.
 struct Instruments {
     lookups: [Counter; Lookup::ALL.len()],
     rejected_tokens: [Counter; RejectedToken::ALL.len()],
@@ -65,7 +67,7 @@ impl Instruments {
     }
 }
 
-/// At the places of their operations.
+/// One histogram for each operation, at the operation's index.
 fn of(family: &Family, has_one: impl Fn(Operation) -> bool) -> Vec<Histogram> {
     Operation::ALL
         .into_iter()
@@ -149,7 +151,7 @@ impl Meter {
         self.record(|all| all.ended[how as usize].increment(sessions));
     }
 
-    /// For each row the time that it waited.
+    /// Records a batch, with the time that each of its rows waited.
     pub(crate) fn dispatched(&self, operation: Operation, waits: impl Iterator<Item = Duration>) {
         self.record(|all| {
             let queue_time = &all.queue_times[operation as usize];

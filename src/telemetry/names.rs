@@ -1,4 +1,5 @@
-//! The names of all metrics and of their labels. None is taken from a request.
+//! The names of all metrics and their labels. All are constants, so a request can't create
+//! a series.
 
 /// A metric, as `docs/operations.md` lists it.
 pub(super) struct Family {
@@ -89,7 +90,7 @@ pub(super) const REAPED: Family = count(
 );
 pub(super) const RUNS: Family = count("axum_pg_session.reaper.runs", "Runs of the reaper");
 
-/// An enumeration whose members are the values of a label.
+/// Defines an enumeration whose members are the values of a label.
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident {
         $($(#[$of_member:meta])* $member:ident = $value:literal,)*
@@ -101,7 +102,7 @@ macro_rules! labels {
         }
 
         impl $name {
-            /// In the order of their numbers.
+            /// All members, in the order of their discriminants.
             pub(super) const ALL: [Self; [$($value),*].len()] = [$(Self::$member),*];
 
             pub(super) fn name(self) -> &'static str {
@@ -115,26 +116,26 @@ macro_rules! labels {
 pub(super) use labels;
 
 labels! {
-    /// What came of a request's question for its session.
+    /// The outcome of the lookup of a request's session.
     Lookup {
         Hit = "hit",
-        /// No token was there.
+        /// The request has no token.
         Anonymous = "anonymous",
-        /// Tokens of the right form that open nothing.
+        /// Well-formed tokens that open no session.
         Miss = "miss",
         Malformed = "malformed",
         Forged = "forged",
-        /// The session has a new id since the request was sent.
+        /// The session got a new id after the request was sent.
         Moved = "moved",
         Ambiguous = "ambiguous",
-        /// The application's check of the session said no.
+        /// The application's check refused the session.
         Refused = "refused",
         Failed = "failed",
     }
 }
 
 labels! {
-    /// Why a token opened nothing.
+    /// Why a token opened no session.
     RejectedToken {
         Unknown = "unknown",
         Malformed = "malformed",
@@ -143,13 +144,13 @@ labels! {
 }
 
 labels! {
-    /// How sessions ended.
+    /// How sessions were destroyed.
     End {
-        /// One, by its request or by its handle.
+        /// One session, by its request or by its handle.
         Single = "single",
-        /// All of a user, or of everyone.
+        /// All sessions of a user, or of all users.
         Bulk = "bulk",
-        /// The oldest of a user with too many.
+        /// The oldest sessions of a user over the limit.
         Limit = "limit",
     }
 }

@@ -1,5 +1,5 @@
-//! In the place of the `metrics` facade where its feature is off: nothing is
-//! registered, nothing is timed, and no closure is called.
+//! Replaces the `metrics` facade if its feature is off: nothing is registered or timed,
+//! and no closure is called.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 

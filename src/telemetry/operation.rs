@@ -1,20 +1,22 @@
+//! The operations of the store, for labels and spans.
+
 use super::names::labels;
 
 labels! {
-    /// What a statement or a transaction is for.
+    /// The purpose of a statement or a transaction.
     Operation {
         Load = "load",
         Insert = "insert",
         Save = "save",
         Touch = "touch",
         Destroy = "destroy",
-        /// A new id, with a login or without.
+        /// A new id, with or without a login.
         Cycle = "cycle",
         Reap = "reap",
-        /// What an application asks outside of its requests, such as the
-        /// sessions of a user.
+        /// A call of the application outside of its requests, such as to list the sessions
+        /// of a user.
         Manage = "manage",
-        /// A look at the table before it is used.
+        /// An inspection of the table before it is used.
         Inspect = "inspect",
     }
 }
@@ -28,13 +30,13 @@ impl Operation {
         }
     }
 
-    /// Not a look at the table: a recorder is found at the first use, and a
-    /// table may be set up before one is installed.
+    /// Whether it has metrics. An inspection has none: metrics use the recorder that is
+    /// installed at the first report, and a table may be inspected before that.
     pub(super) fn is_measured(self) -> bool {
         self != Self::Inspect
     }
 
-    /// The command of SQL, where it is one.
+    /// The SQL command, if there is only one.
     pub(super) fn command(self) -> Option<&'static str> {
         match self {
             Self::Load | Self::Inspect => Some("SELECT"),

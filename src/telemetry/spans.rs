@@ -1,14 +1,14 @@
-//! How the spans of a request, of the task that writes for it, and of the
-//! statement hang together.
+//! The spans of a request, of the task that writes for it, and of the statement, and how
+//! they are connected. This module doesn't know statements or tasks.
 
 use tracing::{Level, Span, debug_span, span::Id};
 
-/// Who asked for something that another task carries out.
+/// The span of a request whose work another task executes.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin(Span);
 
 impl Origin {
-    /// Whoever asks now, where somebody listens.
+    /// The current span, if a subscriber is enabled.
     pub(crate) fn current() -> Self {
         match tracing::enabled!(Level::DEBUG) {
             true => Self(Span::current()),
@@ -21,8 +21,8 @@ impl Origin {
     }
 }
 
-/// What serves one is its child. What serves several is no child of any of
-/// them, but follows from each.
+/// The parent of a span. Work for one request is its child. Work for several requests has
+/// no parent, and follows from each of them.
 pub(super) fn parent(origins: &[Origin]) -> Option<Id> {
     match origins {
         [one] => one.id(),
@@ -38,17 +38,17 @@ pub(super) fn follow(span: &Span, origins: &[Origin]) {
     }
 }
 
-/// What a request waits for before its handler has the session.
+/// The span of a load, which the request waits for.
 pub(crate) fn loading() -> Span {
     debug_span!("session.load")
 }
 
-/// What a response waits for.
+/// The span of a save, which the response or an explicit save waits for.
 pub(crate) fn saving() -> Span {
     debug_span!("session.save")
 }
 
-/// What the worker of a session does for the requests that wait for it.
+/// The span of the task that writes a session's row for these requests.
 pub(crate) fn writing(origins: &[Origin]) -> Span {
     let requests = origins.len();
     let span = debug_span!(parent: parent(origins), "session.write", session.requests = requests);

@@ -12,16 +12,16 @@ use super::{
 };
 use crate::Error;
 
-/// What is about to be sent.
+/// The description of a statement or transaction.
 pub(crate) struct Call<'c> {
     pub(crate) operation: Operation,
-    /// The schema and the name of its table, where it is about one.
+    /// The schema and the name of its table, if it concerns one.
     pub(crate) table: Option<(&'c str, &'c str)>,
     pub(crate) rows: usize,
     pub(crate) origins: Origins<'c>,
 }
 
-/// Whom it is sent for.
+/// The requests that it is sent for.
 #[derive(Clone, Copy)]
 pub(crate) enum Origins<'o> {
     /// The task that waits for it.
@@ -29,7 +29,7 @@ pub(crate) enum Origins<'o> {
     Of(&'o [Origin]),
 }
 
-/// What was sent and has not ended.
+/// A statement that was sent and has not ended.
 pub(crate) struct Running<'m> {
     meter: &'m Meter,
     operation: Operation,
@@ -65,8 +65,8 @@ impl<'m> Running<'m> {
 }
 
 impl Call<'_> {
-    /// What the conventions call a batch are operations that were submitted
-    /// one by one; one alone is none.
+    /// The conventions define a batch as several operations that were submitted
+    /// separately. A single one is not a batch.
     fn span(&self, pool: &PgPool) -> Span {
         let origins = match self.origins {
             Origins::Here => &[Origin::current()][..],
@@ -96,7 +96,7 @@ impl Call<'_> {
     }
 }
 
-/// Of low cardinality, as it names the span: `load session`.
+/// The name of the span, with low cardinality: `load session`.
 impl fmt::Display for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Batched(self.rows > 1, self.operation.name()).fmt(f)?;
@@ -127,8 +127,7 @@ impl fmt::Display for Collection<'_> {
     }
 }
 
-/// The database, and the schema of the table rather than that of the
-/// connection, which is not asked for.
+/// The database and the schema of the table. The schema of the connection is not queried.
 struct Namespace<'n>(&'n PgConnectOptions, Option<&'n str>);
 
 impl fmt::Display for Namespace<'_> {
@@ -140,7 +139,7 @@ impl fmt::Display for Namespace<'_> {
     }
 }
 
-/// A host, or the folder of a socket.
+/// A host, or the directory of a socket.
 struct Address<'a>(&'a PgConnectOptions);
 
 impl fmt::Display for Address<'_> {

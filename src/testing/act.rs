@@ -11,11 +11,11 @@ use tower_service::Service;
 
 use crate::{Error, LazySession, Session};
 
-/// What the closure answered, and the session that it was given.
+/// The closure's result, and its session.
 type Outcome<T> = Option<(T, Session)>;
 
-/// Does something to the session of one request, and saves it by hand: the
-/// response alone would not tell why that failed.
+/// Runs the closure on the session of one request, and saves it explicitly, because the
+/// response doesn't contain the cause of a failed save.
 pub(super) struct Act<'a, A, T> {
     /// Taken by the request.
     once: Option<(A, &'a mut Outcome<T>)>,

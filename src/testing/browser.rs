@@ -1,4 +1,5 @@
-//! What a browser keeps of responses, and sends with requests.
+//! A simple browser: it stores the cookies of responses and sends them with requests. It
+//! doesn't know sessions.
 
 use std::sync::Arc;
 
@@ -112,7 +113,7 @@ impl Browser {
         }
     }
 
-    /// One that is known by its cookie's name already stays as it is.
+    /// Adds a layer, unless there is one with this cookie name.
     pub(super) fn add_layer(&mut self, side: Side) {
         let name = side.config.cookie_name();
         if !self
@@ -201,8 +202,8 @@ impl Kept {
     }
 }
 
-/// Whether the cookie is sent to be removed. What ends later is kept: whether
-/// its session lives is the server's to say.
+/// Whether the response removes the cookie. Any other cookie is stored, even if it expires
+/// soon: the server decides whether its session has expired.
 fn is_over(cookie: &Cookie<'_>) -> bool {
     match cookie.max_age() {
         Some(age) => !age.is_positive(),
@@ -212,7 +213,7 @@ fn is_over(cookie: &Cookie<'_>) -> bool {
     }
 }
 
-/// Adds what a browser sends to what the request says itself.
+/// Adds the browser's headers to those of the request.
 pub(super) fn add(kept: HeaderMap, request: &mut HeaderMap) {
     for (name, value) in kept {
         let Some(name) = name else { continue };

@@ -1,4 +1,5 @@
-//! How a client of a transport behaves, found out by trying it.
+//! Finds out how a client sends the token of a transport, by calls of the transport with a
+//! probe.
 
 use std::sync::Arc;
 
@@ -9,12 +10,12 @@ use crate::Transport;
 /// Puts a token into the headers of a request.
 pub(super) type Carry = Arc<dyn Fn(&HeaderValue, &mut HeaderMap) + Send + Sync>;
 
-/// Stands where a token does.
+/// A text in the place of a token.
 const PROBE: &str = "token-of-the-testing-kit";
-/// What may precede a token, in the order of trying.
+/// The prefixes of a token that are tried, in this order.
 const SCHEMES: [&str; 3] = ["", "Bearer ", "Token "];
 
-/// What a response tells a client of its token.
+/// The change of the client's token in a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Nothing,
@@ -22,7 +23,7 @@ pub(super) enum Told {
     Token(String),
 }
 
-/// How a client sends what this transport reads.
+/// How a client sends a token that this transport reads.
 pub(super) fn found_for(transport: &Arc<dyn Transport>) -> Option<Carry> {
     let name = transport.varies_by();
     let scheme = SCHEMES.into_iter().find(|scheme| {
@@ -41,7 +42,7 @@ fn following(scheme: &str, token: &str) -> HeaderValue {
     value.expect("tokens and schemes are ASCII")
 }
 
-/// What the response says, by comparison with what the transport writes.
+/// Compares the response with the headers that the transport writes.
 pub(super) fn told(transport: &dyn Transport, response: &HeaderMap) -> Told {
     let mut gone = HeaderMap::new();
     transport.remove(&mut gone);

@@ -1,5 +1,5 @@
-//! Koa's cookies, octet by octet as the package `cookies` reads and writes
-//! them.
+//! Koa's cookies, byte by byte as the package `cookies` reads and writes them. It
+//! does no I/O and doesn't know signatures.
 
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
@@ -32,12 +32,12 @@ fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     pair[blanks..].strip_prefix(name)?.strip_prefix(b"=")
 }
 
-/// What is signed of a cookie.
+/// The text that is signed.
 pub(super) fn pair(name: &str, value: &[u8]) -> Vec<u8> {
     [name.as_bytes(), b"=", value].concat()
 }
 
-/// Whether the nearest proxy says so; it puts its own word first.
+/// Whether the first entry of `X-Forwarded-Proto` is `https`, as in Koa.
 pub(super) fn forwarded_over_tls(headers: &HeaderMap) -> bool {
     headers.get(FORWARDED_PROTO).is_some_and(|value| {
         let first = value.as_bytes().split(|octet| *octet == b',').next();
@@ -45,7 +45,7 @@ pub(super) fn forwarded_over_tls(headers: &HeaderMap) -> bool {
     })
 }
 
-/// What the stored object says of its cookie, by the rules of JavaScript.
+/// The attributes in a stored object, read by the rules of JavaScript.
 #[derive(Clone, Debug)]
 pub(super) struct Attributes {
     path: Option<String>,
@@ -62,7 +62,7 @@ pub(super) struct Attributes {
 }
 
 impl Default for Attributes {
-    /// Those of a cookie for which nothing is said.
+    /// The attributes of a cookie without settings.
     fn default() -> Self {
         Self {
             path: Some("/".into()),
@@ -79,7 +79,7 @@ impl Default for Attributes {
 }
 
 impl Attributes {
-    /// `None` where the value is no object.
+    /// `None` if the value is not an object.
     pub(super) fn parse(stored: &Json) -> Option<Self> {
         let object = Document::parse(&NativeLayout, &stored.get().into()).ok()?;
         let value = |key| -> Option<Value> { serde_json::from_str(object.get(key)?.get()).ok() };
@@ -100,13 +100,14 @@ impl Attributes {
         })
     }
 
-    /// When a cookie that is sent at `now` ends; `None` with the browser.
+    /// When a cookie that is set at `now` expires; `None` if it is dropped when the
+    /// browser is closed.
     pub(super) fn expiry_after(&self, now: f64) -> Option<f64> {
         let own = self.max_age.map(|seconds| now + seconds).or(self.expires)?;
         Some(own.min(now + COOKIE_LIMIT.as_secs_f64()))
     }
 
-    /// As they follow the value.
+    /// The text of the attributes after the cookie's value.
     pub(super) fn spelled(&self, expires: Option<f64>, line: Line) -> String {
         let secure = self.secure.unwrap_or(line == Line::Encrypted);
         let texts = [
@@ -137,7 +138,7 @@ impl Attributes {
 const PRIORITIES: [&str; 3] = ["low", "medium", "high"];
 const SAME_SITES: [&str; 3] = ["lax", "none", "strict"];
 
-/// A text that can't end the attribute and begin another.
+/// A string without characters that end the attribute.
 fn attribute(value: Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() && text.bytes().all(is_attribute_octet) => {
@@ -172,19 +173,19 @@ fn is_truthy(value: &Value) -> bool {
     }
 }
 
-/// As seconds; nothing where JavaScript takes the number for false.
+/// Milliseconds as seconds; `None` for 0, which is falsy in JavaScript.
 fn milliseconds(value: &Value) -> Option<f64> {
     let milliseconds = value.as_f64().filter(|number| *number != 0.0)?;
     Some(milliseconds / 1000.0)
 }
 
-/// A `Date` as JSON spells it.
+/// Parses a `Date` in its JSON form.
 fn date(value: &Value) -> Option<f64> {
     let date = OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()?;
     Some(epoch_seconds(date))
 }
 
-/// As `toUTCString` writes it.
+/// Formats a time as JavaScript's `toUTCString`.
 fn http_date(seconds: f64) -> Option<String> {
     let date = instant(seconds)?;
     let (weekday, month) = (date.weekday().to_string(), date.month().to_string());

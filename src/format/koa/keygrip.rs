@@ -1,4 +1,5 @@
-//! The signatures of Keygrip, which are not those of the `cookie` crate.
+//! The signatures of Keygrip. The `cookie` crate has others. This module doesn't know
+//! cookies.
 
 use std::fmt;
 
@@ -31,10 +32,10 @@ pub enum KeygripDigest {
     Sha512,
 }
 
-/// Several keys: the first signs, all verify.
+/// Several keys: the first one signs, and all verify.
 #[derive(Clone)]
 pub(super) struct Keygrip {
-    /// Wiped from memory with the last layer that uses them.
+    /// Wiped from memory when the last layer that uses them is dropped.
     keys: Vec<Zeroizing<Vec<u8>>>,
     digest: KeygripDigest,
 }
@@ -55,7 +56,7 @@ impl Keygrip {
         !self.keys.is_empty() && self.keys.iter().all(|key| !key.is_empty())
     }
 
-    /// As unpadded base64url.
+    /// Returns the signature as unpadded base64url.
     pub(super) fn sign(&self, data: &[u8]) -> String {
         let key = self
             .keys
@@ -70,8 +71,8 @@ impl Keygrip {
         URL_SAFE_NO_PAD.encode(signature)
     }
 
-    /// The number of the key that signed. All keys are tried, each in constant
-    /// time, so that the answer's time tells nothing of them.
+    /// Returns the position of the key that signed. All keys are tried, each in constant
+    /// time, so that the duration reveals nothing about them.
     pub(super) fn verify(&self, data: &[u8], signature: &[u8]) -> Option<usize> {
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         let signed: Vec<_> = self
@@ -106,7 +107,7 @@ fn fits(mac: impl Mac, signature: &[u8]) -> bool {
 }
 
 impl fmt::Debug for Keygrip {
-    /// Without the keys.
+    /// Omits the keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keygrip")
             .field("keys", &self.keys.len())

@@ -1,5 +1,9 @@
-//! The member `cookie` of a stored session: how long it lives, and which
-//! attributes its cookie has.
+//! The member `cookie` of a stored session: its lifetime, and the attributes of its
+//! cookie. It does no I/O.
+//!
+//! Koa stores one lifetime for the row and the cookie: `maxAge`, an idle time, or
+//! `expires`, a fixed time. Without either, the browser drops the cookie when it is
+//! closed, and the row lives for 45 minutes.
 
 use std::time::Duration;
 
@@ -15,9 +19,9 @@ use crate::{
 };
 
 const COOKIE: &str = "cookie";
-/// Where the cookie's settings name no life.
+/// The lifetime of a row whose cookie has none.
 const FALLBACK: Duration = Duration::from_mins(45);
-/// Half of the time that a `Date` of JavaScript can tell.
+/// About half of the largest time of a JavaScript `Date`.
 const MAX_MILLISECONDS: u128 = 4_000_000_000_000_000;
 
 /// A document of koa-generic-session.
@@ -66,8 +70,8 @@ impl Layout for KoaLayout {
         });
     }
 
-    /// Koa keeps the life of the session and of its cookie in one setting: a
-    /// cookie without `maxAge` and `expires` goes with the browser.
+    /// `BrowserSession` clears `maxAge` and `expires`. `Persistent` sets a lifetime if
+    /// there is none.
     fn remember_cookie_lifetime(
         &self,
         lifetime: Option<CookieLifetime>,
@@ -95,8 +99,8 @@ impl Layout for KoaLayout {
     }
 }
 
-/// Changes the document's settings of its cookie. They are those of the blank
-/// document if it has none.
+/// Changes the document's member `cookie`. If it has none, the change starts from that
+/// of the blank document.
 fn change_cookie(
     document: &mut Document,
     blank: &Document,
@@ -112,7 +116,7 @@ fn change_cookie(
     document.insert(COOKIE, cookie.to_json());
 }
 
-/// Whether the browser keeps the cookie.
+/// Whether the cookie has a lifetime.
 fn has_a_life(cookie: &Document) -> bool {
     let is_set = |key| cookie.get(key).is_some_and(|value| value.get() != "null");
     is_set("maxAge") || is_set("expires")
@@ -125,7 +129,7 @@ fn copy(key: &str, from: &Document, to: &mut Document) {
     }
 }
 
-/// What a new session holds: the application's own choices come first, as in
+/// The document of a new session. The options of the layer come first, as in
 /// koa-generic-session.
 pub(super) fn blank(config: &CookieConfig, max_age: Option<Duration>, is_signed: bool) -> Document {
     let mut cookie = Document::default();
@@ -187,7 +191,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(milliseconds).expect("it is less")
 }
 
-/// As `toISOString` writes it.
+/// Formats a time as JavaScript's `toISOString`.
 fn iso_date(instant: OffsetDateTime) -> String {
     let utc = instant.to_offset(time::UtcOffset::UTC);
     format!(
