@@ -665,10 +665,6 @@ impl State {
         }
     }
 
-    pub(crate) fn has_deletions(&self) -> bool {
-        !self.refused.is_empty() || self.is_ended
-    }
-
     /// Whether the pending writes destroy a session or replace a token. If they
     /// fail, the response must not conceal that the session or token still works.
     pub(crate) fn ends_something(&self) -> bool {

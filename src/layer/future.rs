@@ -123,11 +123,15 @@ where
                     // If dropped here, or if the handler fails, the session is still in
                     // `this`, and the drop closes it.
                     let response = ready!(handler.poll(cx))?;
-                    let Some(session) = this.session.take().and_then(end_of_changes) else {
+                    let loaded = this.session.clone().filter(LazySession::start_response);
+                    let Some(session) = loaded else {
+                        *this.session = None;
                         return Poll::Ready(Ok(response.map(ResponseBody::inner)));
                     };
+                    // If a hook panics, the drop closes the session, too.
                     let closing = closing(&session, response.status());
                     let commit = commit(session.clone(), closing);
+                    *this.session = None;
                     let stage = Stage::Commit {
                         response: Some((session, response)),
                         commit,
@@ -143,12 +147,6 @@ where
             }
         }
     }
-}
-
-/// Marks the response as started. Returns the session if it was loaded before.
-/// Then the commit closes it for changes.
-fn end_of_changes(session: LazySession) -> Option<LazySession> {
-    session.start_response().then_some(session)
 }
 
 /// Decides what to save, by the response's status and the application's hooks.

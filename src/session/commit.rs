@@ -155,10 +155,9 @@ impl Session {
     pub(crate) async fn commit(&self, closing: Closing) -> (CookieChange, Result<(), Error>) {
         let waiting = Waiting(Some(self));
         // An earlier save may still run. If dropped here, nothing was taken or queued:
-        // `waiting` starts a task for the deletions, the other changes are lost, and
-        // the session is not closed.
+        // `waiting` closes the session and starts a task for the deletions. The other
+        // changes are lost.
         let mut saving = self.0.saving.lock().await;
-        waiting.end();
         let may_fail = |error: &Error, ends_something: bool| {
             closing.on_failure == FailurePolicy::Continue
                 && !ends_something
@@ -176,7 +175,9 @@ impl Session {
             }
             save => save,
         };
+        // If the hook panics, `waiting` does the same.
         let (writes, prepared) = self.close(closing, unreported.is_some());
+        waiting.end();
         // A later `save` returns this error if the future is dropped before the
         // outcome is known.
         saving.closed = Some(Err(Error::unanswered()));
@@ -506,9 +507,11 @@ impl Session {
     }
 }
 
-/// Guards the response while it waits for an earlier save of its request, which
-/// the handler no longer waits for. If the response is dropped meanwhile, a task
-/// executes its deletions after that save. The other changes are lost.
+/// Guards the response until its save has taken the changes: it first waits for an
+/// earlier save of its request, which the handler no longer waits for. If the response
+/// is dropped meanwhile, the session is closed, because no response saves later changes.
+/// A task executes its deletions after the earlier save, also those that this one took
+/// and failed to execute. The other changes are lost.
 struct Waiting<'s>(Option<&'s Session>);
 
 impl Waiting<'_> {
@@ -522,7 +525,8 @@ impl Drop for Waiting<'_> {
         let Some(session) = self.0 else {
             return;
         };
-        if let (true, Ok(runtime)) = (session.state().has_deletions(), Handle::try_current()) {
+        session.close_for_changes();
+        if let Ok(runtime) = Handle::try_current() {
             let session = session.clone();
             runtime.spawn(async move {
                 let mut saving = session.0.saving.lock().await;

@@ -622,7 +622,7 @@ impl Play<'_> {
             let mut before = self.model.clone();
             before.is_crowded = saves.len() > 1;
             let mut first = None;
-            for order in orders(saves.len()) {
+            for order in interleavings(saves.len(), 1) {
                 self.model = before.clone();
                 let outcome = self.settle(
                     |model| {
@@ -707,12 +707,29 @@ impl Play<'_> {
             return self.answered(request, End::Ok, &answer).await;
         }
         self.invariants.unanswered(request);
-        let predictions: [fn(&mut Model, u8); 5] = [
-            |model, request| drop(model.end(request, End::Ok)),
-            |model, request| drop(model.end_too_late(request)),
-            |model, request| model.end_inside(request, false),
-            |model, request| model.end_inside(request, true),
-            Model::vanish,
+        // Whether the row of each new token is undone is only known a moment later.
+        let predictions: [fn(&mut Model, u8) -> bool; 5] = [
+            |model, request| {
+                let known = model.rows.len();
+                let cookies = model.end(request, End::Ok).cookies;
+                !cookies.iter().any(|cookie| cookie.sets_a_row_since(known))
+            },
+            |model, request| {
+                model.end_too_late(request);
+                true
+            },
+            |model, request| {
+                let known = model.rows.len();
+                !model.end_inside(request, false).sets_a_row_since(known)
+            },
+            |model, request| {
+                model.end_inside(request, true);
+                true
+            },
+            |model, request| {
+                model.vanish(request);
+                true
+            },
         ];
         let before = self.model.clone();
         let began = Instant::now();
@@ -726,7 +743,10 @@ impl Play<'_> {
                 self.model = before.clone();
                 let outcome = self.settle(
                     |model| predict(model, request),
-                    |model, ()| match_table(model, &rows),
+                    |model, is_final| match is_final {
+                        true => match_table(model, &rows),
+                        false => Err(("table", "a token that nobody got is not undone".into())),
+                    },
                 );
                 let Err(broken) = outcome else {
                     self.model.unanswered(request);
@@ -853,15 +873,19 @@ impl Play<'_> {
         before.is_crowded = open.len() > 1;
         let mut first = None;
         let mut found = None;
-        for order in orders(open.len()) {
+        for order in interleavings(open.len(), self.model.layers()) {
             self.model = before.clone();
             let outcome = self.settle(
                 |model| {
-                    let mut expected = vec![None; open.len()];
+                    let mut expected = vec![Model::returned(End::Ok); open.len()];
                     for at in &order {
-                        expected[*at] = Some(model.end(open[*at], End::Ok));
+                        let layer = expected[*at].cookies.len();
+                        model.pass(open[*at], layer, &mut expected[*at]);
                     }
-                    expected.into_iter().flatten().collect::<Vec<_>>()
+                    for response in &mut expected {
+                        model.spare_dead_tokens(response);
+                    }
+                    expected
                 },
                 |model, expected| {
                     for (expected, answer) in expected.iter().zip(&answers) {
@@ -1133,19 +1157,21 @@ impl Play<'_> {
     }
 }
 
-fn orders(count: usize) -> Vec<Vec<usize>> {
-    match count {
-        1 => vec![vec![0]],
-        2 => vec![vec![0, 1], vec![1, 0]],
-        _ => vec![
-            vec![0, 1, 2],
-            vec![0, 2, 1],
-            vec![1, 0, 2],
-            vec![1, 2, 0],
-            vec![2, 0, 1],
-            vec![2, 1, 0],
-        ],
+/// The orders in which so many requests pass so many layers each.
+fn interleavings(requests: usize, layers: usize) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new()];
+    for _ in 0..requests * layers {
+        let may_follow = |so_far: &Vec<usize>| {
+            let passed = |at: &usize| so_far.iter().filter(|passed| *passed == at).count();
+            let next = (0..requests).filter(|at| passed(at) < layers);
+            next.map(|at| [&so_far[..], &[at]].concat()).collect()
+        };
+        all = all
+            .iter()
+            .flat_map(|so_far| -> Vec<Vec<usize>> { may_follow(so_far) })
+            .collect();
     }
+    all
 }
 
 fn fits(failure: &Failure, retry: Option<u64>) -> bool {

@@ -86,8 +86,13 @@ pub(crate) enum Lasting {
 }
 
 impl Cookie {
-    fn sets(&self, row: RowNo) -> bool {
+    fn sets_that_of(&self, row: RowNo) -> bool {
         matches!(self, Self::Set(known, _) if *known == row)
+    }
+
+    /// Whether it sets the token of a row that came after so many.
+    pub(crate) fn sets_a_row_since(&self, rows: usize) -> bool {
+        matches!(self, Self::Set(row, _) if row.0 >= rows)
     }
 }
 
@@ -1288,7 +1293,7 @@ impl Model {
                 // Unless another request has extended it.
                 let is_first = self.rows[row.0].version == debt.version + 1 && !self.is_crowded;
                 let lasting = self.lasting_of(row);
-                *cookie = match is_first || cookie.sets(row) {
+                *cookie = match is_first || cookie.sets_that_of(row) {
                     true => Cookie::Set(row, lasting),
                     false => Cookie::SetOrNot(row, lasting),
                 };
@@ -1594,11 +1599,12 @@ impl Model {
     }
 
     /// The inner layer saves and the outer one does not.
-    pub(crate) fn end_inside(&mut self, request: u8, is_late: bool) {
+    pub(crate) fn end_inside(&mut self, request: u8, is_late: bool) -> Cookie {
         self.is_late = is_late;
-        drop(self.close(request, 0, 200));
+        let (cookie, _) = self.close(request, 0, 200);
         self.is_late = false;
         self.vanish(request);
+        cookie
     }
 
     /// Its response was never sent, whatever it saved.
@@ -1628,32 +1634,54 @@ impl Model {
     }
 
     pub(crate) fn end(&mut self, request: u8, end: End) -> Response {
-        let mut status = match end {
-            End::NotFound => 404,
-            End::ServerError | End::PanicInside => 500,
-            End::Timeout | End::CancelInside => 408,
-            End::Ok | End::Lost | End::PanicOutside | End::CancelOutside => 200,
-        };
-        let mut retry = None;
-        let mut cookies = Vec::new();
+        let mut response = Self::returned(end);
         for layer in 0..self.layers() {
-            let (cookie, outcome) = self.close(request, layer, status);
-            if let Err(failure) = outcome {
-                status = status_of(failure.kind);
-                retry = match status {
-                    503 => failure.retry,
-                    _ => None,
-                };
-            }
-            cookies.push(cookie);
+            self.pass(request, layer, &mut response);
         }
-        let state = self.requests.get_mut(&request).expect("begun");
-        state.is_open = false;
-        state.is_answered = true;
+        response
+    }
+
+    /// What the handler returns, to the first layer.
+    pub(crate) fn returned(end: End) -> Response {
         Response {
-            status,
-            retry,
-            cookies,
+            status: match end {
+                End::NotFound => 404,
+                End::ServerError | End::PanicInside => 500,
+                End::Timeout | End::CancelInside => 408,
+                End::Ok | End::Lost | End::PanicOutside | End::CancelOutside => 200,
+            },
+            retry: None,
+            cookies: Vec::new(),
+        }
+    }
+
+    /// What this layer makes of the response.
+    pub(crate) fn pass(&mut self, request: u8, layer: usize, response: &mut Response) {
+        let (cookie, outcome) = self.close(request, layer, response.status);
+        if let Err(failure) = outcome {
+            response.status = status_of(failure.kind);
+            response.retry = match response.status {
+                503 => failure.retry,
+                _ => None,
+            };
+        }
+        response.cookies.push(cookie);
+        if layer + 1 == self.layers() {
+            let state = self.requests.get_mut(&request).expect("begun");
+            state.is_open = false;
+            state.is_answered = true;
+        }
+    }
+
+    /// A response that is sent at the same moment as others need not set the token of a
+    /// session that one of them ended.
+    pub(crate) fn spare_dead_tokens(&self, response: &mut Response) {
+        for cookie in &mut response.cookies {
+            if let Cookie::Set(row, lasting) = *cookie
+                && *self.state(row) != State::Live
+            {
+                *cookie = Cookie::SetOrNot(row, lasting);
+            }
         }
     }
 
@@ -1697,7 +1725,7 @@ impl Model {
             // and it may die after this commit, before the response looks.
             // The touch may set it again, as another request has saved it meanwhile.
             (Cookie::Set(row, lasting), _)
-                if (self.is_crowded || self.is_late) && earlier.sets(row) =>
+                if (self.is_crowded || self.is_late) && earlier.sets_that_of(row) =>
             {
                 Cookie::SetOrNot(row, if touches { Lasting::Unsaid } else { lasting })
             }

@@ -2057,6 +2057,110 @@ async fn a_task_that_outlives_its_cancelled_request_is_told_that_nothing_saves_i
     }
 }
 
+/// The handler of this visit begins a save, stops waiting for it and returns. The
+/// client leaves while the response waits for the save. Returns the session.
+async fn leaves_during_a_save(
+    site: &Site,
+    browser: &Browser,
+    change: impl Fn(&Session) -> Result<(), Error> + Clone + Send + Sync + 'static,
+) -> Session {
+    let left = Arc::new(Mutex::new(None));
+    let handed_over = Arc::clone(&left);
+    let app = site.app_with(async move |session: Session| {
+        change(&session)?;
+        let mut save = Box::pin(session.save());
+        let is_in_flight = poll_fn(|context| Poll::Ready(save.as_mut().poll(context).is_pending()));
+        assert!(is_in_flight.await);
+        *handed_over.lock().expect("no panic") = Some(session.clone());
+        Ok::<_, Error>(())
+    });
+    let browser = browser.at(&app);
+    let visit = tokio::spawn(async move { browser.peek("/page").await });
+    site.blocked(1).await;
+    let session = until_some(|| left.lock().expect("no panic").take()).await;
+    visit.abort();
+    assert!(visit.await.is_err());
+    session
+}
+
+async fn until_some<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    loop {
+        match look() {
+            Some(found) => return found,
+            None => tokio::task::yield_now().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_its_response_waits_for_a_save_closes_the_session() {
+    let (site, browser) = visited().await;
+    let lock = site.lock_rows().await;
+    let session = leaves_during_a_save(&site, &browser, |session| session.insert("b", 2)).await;
+    let late = [
+        session.insert("c", 3),
+        session.logout(),
+        session.save().await,
+    ];
+    for outcome in late {
+        let kind = outcome.expect_err("nothing saves it").kind();
+        assert_eq!(kind, ErrorKind::ResponseStarted);
+    }
+    lock.rollback().await.expect("a lock released");
+    until(async || browser.peek("/keys").await.body == "a,b").await;
+}
+
+/// The save that failed had taken the logout, and no response tries it again.
+#[tokio::test]
+async fn a_logout_that_fails_after_the_client_left_is_tried_again() {
+    let (site, browser) = visited().await;
+    let refusing_once = "
+        CREATE SEQUENCE deletions;
+        CREATE FUNCTION refuse_once() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0
+        AS $$ BEGIN
+            PERFORM pg_advisory_xact_lock_shared(1);
+            IF nextval('deletions') = 1 THEN RAISE 'refused by the test'; END IF;
+            RETURN OLD;
+        END $$;
+        CREATE TRIGGER refuse_once BEFORE DELETE ON TABLE
+        FOR EACH ROW EXECUTE FUNCTION refuse_once()";
+    site.rows().execute(refusing_once).await;
+    let mut hold = site.pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT pg_advisory_xact_lock(1)")
+        .execute(&mut *hold)
+        .await
+        .expect("a lock");
+    leaves_during_a_save(&site, &browser, Session::logout).await;
+    hold.rollback().await.expect("a lock released");
+    until(async || site.rows().count().await == 0).await;
+}
+
+#[tokio::test]
+async fn a_hook_of_the_response_that_panics_closes_the_session() {
+    let layers: [fn(PgSessionLayer) -> PgSessionLayer; 3] = [
+        |layer| layer.save_if(|_, _| panic!("by the test")),
+        |layer| layer.touch_if(|_, _| panic!("by the test")),
+        |layer| layer.before_save(|_| panic!("by the test")),
+    ];
+    for panics in layers {
+        let (site, browser) = visited().await;
+        let left = Arc::new(Mutex::new(None));
+        let handed_over = Arc::clone(&left);
+        let page = async move |session: Session| {
+            session.insert("b", 2)?;
+            *handed_over.lock().expect("no panic") = Some(session);
+            Ok::<_, Error>(())
+        };
+        let browser = browser.at(&app_with(panics(site.layer()), page));
+        let visit = tokio::spawn(async move { browser.peek("/page").await });
+        assert!(visit.await.is_err_and(|error| error.is_panic()));
+        let session: Session = left.lock().expect("no panic").take().expect("a session");
+        let late = session.insert("c", 3).expect_err("nothing saves it");
+        assert_eq!(late.kind(), ErrorKind::ResponseStarted);
+        assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
+    }
+}
+
 #[tokio::test]
 async fn data_of_a_user_whose_session_ended_does_not_enter_the_login_of_another() {
     let site = Site::new().await;
