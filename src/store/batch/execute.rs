@@ -187,8 +187,7 @@ impl<E: Entry> Many<E> {
     /// it was inspected. After a lost connection it is sent once more if that is safe,
     /// because a kept connection may have been dead before.
     ///
-    /// If the future is dropped, the server is asked to cancel the statement. It has
-    /// committed as a whole or changes nothing.
+    /// If the future is dropped, the statement may still commit, as a whole.
     async fn send(
         &self,
         part: &Part<E>,

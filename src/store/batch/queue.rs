@@ -233,8 +233,8 @@ impl<S: Statement> Lane<S> {
     async fn drain(mut self) {
         while self.at == Stage::Departing {
             if self.batch.queue().expects_company {
-                // If the future is dropped here, no row was taken. `Drop` lets another
-                // lane start.
+                // If the future is dropped here, no row was taken, and `Drop` resets the
+                // queue.
                 tokio::task::yield_now().await;
             }
             let waiting = self.take();
@@ -242,8 +242,8 @@ impl<S: Statement> Lane<S> {
                 let dispatched = Instant::now();
                 let waits = waiting.iter().map(|row| dispatched - row.since);
                 self.batch.statement.dispatches(waits);
-                // If the future is dropped here, the callers of these rows get an error,
-                // and the server is asked to cancel the statement. It may still commit.
+                // If the future is dropped here, the callers of these rows get an error.
+                // The statement may still commit.
                 self.batch.send(waiting).await;
                 self.batch.queue().pace.observe(dispatched.elapsed());
             }
