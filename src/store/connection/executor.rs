@@ -1,11 +1,11 @@
 //! Executes one piece of work on a connection, with a deadline. It doesn't know the work, nor
 //! the table.
 //!
-//! How it works: [`Executor::with_connection`] acquires a connection, executes the work, in a
-//! transaction if one is needed, and decides by the outcome whether the connection is kept,
-//! returned to the pool, or closed. All of that shares one deadline. Work with a patience is
-//! canceled if it waits longer than that for a locked row. In a transaction of its own the
-//! `lock_timeout` of the server does it, otherwise the [cancellations](super::cancellations).
+//! How it works: [`Executor::with_connection`] acquires a connection and executes the work, in
+//! a transaction if one is needed, with one deadline for both. The outcome decides whether the
+//! connection is kept, returned to the pool, or closed. Work with a patience is canceled if it
+//! waits longer than that for a locked row. In a transaction of its own the `lock_timeout` of
+//! the server does it, otherwise the [cancellations](super::cancellations).
 //!
 //! Dropped futures: see [`HeldConnection`]. Work that was sent may still commit, as a whole.
 
@@ -158,7 +158,8 @@ impl Executor {
         running.ended(&outcome);
         let outcome = held_up_by_a_lock(patience, outcome);
         let error = outcome.as_ref().err();
-        // The statement has ended here. If the future is dropped, its outcome is lost.
+        // The outcome is known here. If the future is dropped, it is lost, and a connection
+        // that was not kept or returned yet is closed or put in order by its task.
         self.end(held, purpose, deadline, error, watch).await;
         if outcome.as_ref().is_err_and(Error::is_unavailable) {
             self.connections.suspect_failover();

@@ -2,9 +2,9 @@
 //! session.
 //!
 //! How it works: the pool connects to the server that was last found to take writes. If a
-//! statement fails, a task asks all servers at the same time, until one of them takes
-//! writes. If it is another one, the pool gets its address, and connections that were opened
-//! earlier are no longer used.
+//! statement or a connection fails, a task asks all servers at the same time, until one of
+//! them takes writes. If it is another one, the pool gets its address, and connections that
+//! were opened earlier are no longer used.
 //!
 //! Dropped futures: only [`Primary::connect`] runs in its caller. If it is dropped, all
 //! attempts to connect are dropped with it. The search is a task, which ends with its
