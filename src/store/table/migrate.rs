@@ -2,8 +2,8 @@
 //! [`handle`](super::handle) does.
 //!
 //! Dropped futures: the connection that runs the migrations is not returned to the pool, so it
-//! is closed. A migration that the server is executing may still be completed. The next call
-//! continues with what is missing.
+//! is closed. A migration whose commit was not sent is rolled back, and the next call runs it
+//! again.
 
 use std::{borrow::Cow, sync::LazyLock};
 
