@@ -150,15 +150,14 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](crate::ErrorKind::Setup) when `url` is not a Postgres URL,
-    /// or when the server refuses the connection for a reason that stays: the
-    /// password, a database that does not exist, a startup parameter, TLS that one
-    /// side requires and the other does not have, or a certificate. Of kind
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer
-    /// within 5 seconds, or none of several servers takes writes; the source has the
-    /// last error of each server. If one of several servers refuses the connection
-    /// and another one does not answer, the error comes after the 5 seconds: the
-    /// other one may come back and take writes.
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) if `url` is not a Postgres URL, or if the
+    /// server refuses the connection for a reason that stays: the password, a database that
+    /// does not exist, a startup parameter, TLS that one side requires and the other does not
+    /// have, or a certificate. Of kind [`Unavailable`](crate::ErrorKind::Unavailable) if the
+    /// server doesn't respond within 5 seconds, or none of several servers takes writes. The
+    /// source has the last error of each server. If one of several servers refuses the
+    /// connection and another one doesn't respond, the error comes after the 5 seconds,
+    /// because the other one may come back and take writes.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         match Hosts::parse(url)? {
             Hosts::One(server) => Self::connect_with(*server).await,
@@ -170,8 +169,8 @@ impl PgSessionStore {
         }
     }
 
-    /// A store with a pool of its own, as [`connect`](Self::connect), for a
-    /// connection that is given in parts.
+    /// A store with a pool of its own, as [`connect`](Self::connect), for connection options
+    /// instead of a URL.
     ///
     /// ```no_run
     /// use axum_pg_session::PgSessionStore;
@@ -185,9 +184,9 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](crate::ErrorKind::Setup) when the server refuses the
-    /// connection, as [`connect`](Self::connect), and of kind
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer.
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) if the server refuses the connection, as for
+    /// [`connect`](Self::connect), and of kind
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server doesn't respond.
     pub async fn connect_with(options: PgConnectOptions) -> Result<Self, Error> {
         let options = prepared(options);
         let pool = sqlx::postgres::PgPoolOptions::new()

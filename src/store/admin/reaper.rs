@@ -392,8 +392,8 @@ impl Shared {
         self.delete_around(limit, skipped).await
     }
 
-    /// Deletes a batch except for the rows that are locked, or can't be deleted. If the future
-    /// is dropped, the parts that were committed stay deleted.
+    /// Deletes a batch except for the rows that are locked, or can't be deleted. If the future is
+    /// dropped, the parts that were committed stay deleted.
     async fn delete_around(&self, limit: u32, skipped: &mut Skipped) -> Result<ReapedBatch, Error> {
         let deadline = self.batches.table_handle.executor.deadline();
         let ids = self.expired(limit, skipped.ids.clone()).await?;

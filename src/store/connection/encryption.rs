@@ -56,7 +56,7 @@ fn known() -> MutexGuard<'static, BTreeMap<Server, Known>> {
 enum Found {
     /// They are encrypted, or stay on this machine.
     Safe,
-    /// `has_tls` says whether this program could encrypt them.
+    /// They are not encrypted. `has_tls` is whether this program could encrypt them.
     Clear { has_tls: bool },
     /// It is still unknown.
     Nothing,

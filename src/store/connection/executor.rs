@@ -140,7 +140,7 @@ impl Executor {
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let since = Stopwatch::start();
-        // If the future is dropped here, or times out, no statement was sent.
+        // If the future is dropped here, or times out, nothing of `work` was sent.
         let acquired = timeout_at(deadline, self.connections.acquire(purpose)).await;
         if purpose != Purpose::Own {
             self.meter.waited_for_a_connection(since);

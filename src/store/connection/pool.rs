@@ -216,7 +216,8 @@ impl Connections {
         let (connection, backend, since) = match kept {
             Some(kept) => (kept.connection, kept.backend, kept.since),
             // Boxed, so that the futures of statements stay small. If the future is dropped
-            // here, the places are free, and the connection goes back to the pool.
+            // here, the places are free, and a connection of the pool returns to it or is
+            // closed.
             None => Box::pin(self.0.acquire(purpose)).await?,
         };
         Ok(HeldConnection(Some(Held {

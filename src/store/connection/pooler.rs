@@ -66,7 +66,7 @@ impl Executor {
             }
             Ok(Err(_)) | Err(_) => {
                 comparisons.failed();
-                // A failure says nothing against an earlier result.
+                // A failure doesn't contradict an earlier result.
                 Ok(match comparisons.peer() {
                     Peer::Server => Pooling::Own,
                     Peer::Unknown | Peer::Pooler => Pooling::Transaction,

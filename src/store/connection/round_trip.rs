@@ -17,7 +17,7 @@ impl RoundTrip {
     pub(in crate::store) fn observe(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let learnt = |before: u64| Some(took.max(before - before.div_ceil(FORGETTING)));
-        // The closure always has an answer.
+        // It can't fail, because the closure never returns `None`.
         let _ = self.0.fetch_update(Relaxed, Relaxed, learnt);
     }
 

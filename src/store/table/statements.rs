@@ -1,3 +1,6 @@
+//! The statements, rendered for one table. It sends none of them, and doesn't know when they are
+//! sent.
+
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
