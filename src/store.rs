@@ -1,4 +1,7 @@
-//! What can be asked of the table.
+//! The store: everything that reads and writes the table of sessions. It knows no HTTP.
+//!
+//! This file has [`PgSessionStore`] and its settings. Each setting builds a new store with new
+//! queues and batches, which shares the pool. See ARCHITECTURE.md for the folders.
 
 use std::{
     fmt,
@@ -52,13 +55,12 @@ use rows::{Batches, queue::SessionQueues};
 use sql::Pooling;
 use table::handle::TableHandle;
 
-/// The table of sessions, in a database of the application's.
+/// The table of sessions, in the application's database.
 ///
-/// It is cheap to clone; clones share their pool, their batches and what they
-/// know of the table. Call [`migrate`](Self::migrate) or
-/// [`check`](Self::check) once at start, so that a table that can't serve is
-/// told there and not to a visitor; without either, the first statement looks
-/// at the table.
+/// It is cheap to clone. Clones share their pool, their batches and what they know
+/// about the table. Call [`migrate`](Self::migrate) or [`check`](Self::check) once at
+/// startup: if the table can't be used, the error comes there and not in a request.
+/// Without either, the first statement inspects the table.
 ///
 /// ```
 /// use axum_pg_session::PgSessionStore;
@@ -99,9 +101,9 @@ enum Creation {
 impl PgSessionStore {
     /// A store in `public.session` of the pool's database.
     ///
-    /// The pool stays the application's: the store borrows
-    /// [some of its connections](Self::max_connections) for statements and
-    /// gives them back.
+    /// The application can still use the pool: the store acquires
+    /// [some of its connections](Self::max_connections) for statements and releases
+    /// them.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self::with_connections(Connections::most_of(pool))
@@ -148,15 +150,14 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](crate::ErrorKind::Setup) when `url` is not a Postgres URL,
-    /// or when the server refuses the connection for a reason that stays: the
-    /// password, a database that does not exist, a startup parameter, TLS that one
-    /// side requires and the other does not have, or a certificate. Of kind
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer
-    /// within 5 seconds, or none of several servers takes writes; the source has the
-    /// last error of each server. If one of several servers refuses the connection
-    /// and another one does not answer, the error comes after the 5 seconds: the
-    /// other one may come back and take writes.
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) if `url` is not a Postgres URL, or if the
+    /// server refuses the connection for a reason that stays: the password, a database that
+    /// does not exist, a startup parameter, TLS that one side requires and the other does not
+    /// have, or a certificate. Of kind [`Unavailable`](crate::ErrorKind::Unavailable) if the
+    /// server doesn't respond within 5 seconds, or none of several servers takes writes. The
+    /// source has the last error of each server. If one of several servers refuses the
+    /// connection and another one doesn't respond, the error comes after the 5 seconds,
+    /// because the other one may come back and take writes.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         match Hosts::parse(url)? {
             Hosts::One(server) => Self::connect_with(*server).await,
@@ -168,8 +169,8 @@ impl PgSessionStore {
         }
     }
 
-    /// A store with a pool of its own, as [`connect`](Self::connect), for a
-    /// connection that is given in parts.
+    /// A store with a pool of its own, as [`connect`](Self::connect), for connection options
+    /// instead of a URL.
     ///
     /// ```no_run
     /// use axum_pg_session::PgSessionStore;
@@ -183,9 +184,9 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](crate::ErrorKind::Setup) when the server refuses the
-    /// connection, as [`connect`](Self::connect), and of kind
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer.
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) if the server refuses the connection, as for
+    /// [`connect`](Self::connect), and of kind
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server doesn't respond.
     pub async fn connect_with(options: PgConnectOptions) -> Result<Self, Error> {
         let options = prepared(options);
         let pool = sqlx::postgres::PgPoolOptions::new()
@@ -239,7 +240,7 @@ impl PgSessionStore {
         &self.shared.batches.table_handle
     }
 
-    /// Until when a request that asks now waits for its session.
+    /// The time until which a request that starts now waits for its session.
     pub(crate) fn deadline(&self) -> Instant {
         self.table_handle().executor.deadline()
     }
@@ -256,8 +257,8 @@ impl PgSessionStore {
         &self.shared.tally
     }
 
-    /// How often tokens opened nothing, in this process and with any clone of
-    /// this store: a flood of guesses shows here.
+    /// Returns the number of rejected tokens, in this process and for all clones of this
+    /// store. A sudden rise suggests token guessing.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.shared.tally.snapshot()
@@ -269,8 +270,8 @@ impl PgSessionStore {
         self.rebuilt(table_handle, creation)
     }
 
-    /// A clone that does not count as a use of the store, and what is closed
-    /// when the application no longer uses it.
+    /// Returns a clone that does not count as a use of the store, and a receiver that is
+    /// closed when the application no longer uses the store.
     pub(crate) fn apart(&self) -> (Self, watch::Receiver<()>) {
         let store = Self {
             in_use: Arc::new(watch::Sender::new(())),
@@ -283,7 +284,7 @@ impl PgSessionStore {
         Self { realm, ..self }
     }
 
-    /// As the layer with this cookie uses it.
+    /// Returns the store for the layer with this cookie.
     pub(crate) fn for_cookie(self, name: &str) -> Self {
         let realm = Realm {
             cookie_name: name.into(),
@@ -356,10 +357,10 @@ impl PgSessionStore {
         self.within(realm)
     }
 
-    /// What tells this store's site from others that one developer runs: eight
-    /// hexadecimal digits. It is the same in all processes of the site, so it says
-    /// nothing of the server, which several names can stand for. A connection
-    /// without the name of a database goes to the one that is called as its user.
+    /// Returns eight hexadecimal digits that distinguish this store's site from others on a
+    /// developer's machine. They are the same in all processes of the site, so they don't
+    /// depend on the server, which can have several names. A connection without a database
+    /// name uses the database with the name of its user.
     pub(crate) fn mark(&self) -> String {
         let options = self
             .table_handle()
@@ -378,27 +379,27 @@ impl PgSessionStore {
             .collect()
     }
 
-    /// The row that the token opens here.
+    /// Returns the id of the row that the token opens in this store.
     pub(crate) fn row_id(&self, token: &Token) -> RowId {
         self.format().row_id(token, &self.realm)
     }
 
-    /// The schema of the table. Default: `public`. It is always quoted, so
-    /// capitals stay capitals.
+    /// Sets the schema of the table. Default: `public`. It is always quoted, so its case
+    /// is kept.
     #[must_use]
     pub fn schema(self, schema: impl Into<String>) -> Self {
         self.with(|table_handle| table_handle.name.schema = schema.into())
     }
 
-    /// The name of the table. Default: `session`. It is always quoted, so
-    /// capitals stay capitals.
+    /// Sets the name of the table. Default: `session`. It is always quoted, so its case
+    /// is kept.
     #[must_use]
     pub fn table(self, table: impl Into<String>) -> Self {
         self.with(|table_handle| table_handle.name.table = table.into())
     }
 
-    /// Whether [`migrate`](Self::migrate) may create and complete the table.
-    /// Default: `true`. With `false` it only checks.
+    /// Sets whether [`migrate`](Self::migrate) may create and complete the table.
+    /// Default: `true`. With `false` it only checks the table.
     #[must_use]
     pub fn create_table(self, create: bool) -> Self {
         let creation = match create {
@@ -409,17 +410,16 @@ impl PgSessionStore {
         self.rebuilt(table_handle, creation)
     }
 
-    /// How long the database may take for one statement, the wait for a
-    /// connection of the pool included, before a request is answered with
-    /// 503. Default: 5 seconds.
+    /// Sets how long the database may take for one statement, including the wait for a
+    /// connection of the pool, before the response is 503. Default: 5 seconds.
     ///
     /// It bounds the load of a session and the layer's
     /// [`valid_if`](crate::PgSessionLayer::valid_if) check together.
     ///
-    /// On a direct connection, the store cancels a statement that is still running
-    /// by then. The statement may still commit, as a whole, if the cancel comes too
-    /// late. Behind a transaction pooler the store can't cancel it. A timeout of
-    /// more than a year counts as a year.
+    /// On a direct connection, the store then cancels a statement that is still running.
+    /// The statement may still commit, as a whole, if the cancel comes too late. Behind a
+    /// transaction pooler the store can't cancel it. A timeout of more than a year counts
+    /// as a year.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         let timeout = timeout.min(MAX_TIMEOUT);
@@ -429,17 +429,17 @@ impl PgSessionStore {
         })
     }
 
-    /// How many connections of the pool the store may use at once, for requests
-    /// and for calls from outside of them, such as
-    /// [`destroy_everyone`](Self::destroy_everyone). Default: three quarters of
-    /// the pool's, so that the application's own queries find one whatever the
-    /// sessions do; at least one, and never more than the pool has. The reaper and
-    /// the looks at the table take one beside these.
+    /// Sets how many connections of the pool the store may use at once, for requests and
+    /// for calls from outside of them, such as
+    /// [`destroy_everyone`](Self::destroy_everyone). Default: three quarters of the pool,
+    /// so that some are always free for the application's own queries. It is at least one,
+    /// and never more than the pool has. The reaper and inspections of the table take one
+    /// more.
     ///
-    /// A few are enough, as a statement serves all requests that wait. As long
-    /// as requests come, the connections are kept, which saves two round trips
-    /// for each statement; a quarter of a second later the pool has them back.
-    /// None is kept where sessions may use the whole pool.
+    /// A few connections are enough, because a statement serves all requests that wait. As
+    /// long as requests come, the store keeps the connections, which saves two round trips
+    /// for each statement. It returns them to the pool after a quarter of a second. It
+    /// keeps none if sessions may use the whole pool.
     ///
     /// ```
     /// use std::num::NonZeroU32;
@@ -463,22 +463,21 @@ impl PgSessionStore {
         })
     }
 
-    /// How many connections of the pool requests use at the most.
+    /// Returns how many connections of the pool the store may use at once.
     #[must_use]
     pub fn connections(&self) -> NonZeroU32 {
         self.table_handle().executor.connections.limit()
     }
 
-    /// How many sessions a user may have, and what becomes of a login beyond
-    /// that (ASVS 5.0 item 7.1.2). Default: as many as they like.
+    /// Limits the sessions of a user, and sets what a login beyond the limit does (ASVS
+    /// 5.0 item 7.1.2). Default: no limit.
     ///
-    /// It holds also where several processes log a user in at once. Such a
-    /// login is one transaction, and those of one user wait for each other. A
-    /// user who has more sessions already, because the limit was lowered, has
-    /// no more than allowed after the next login.
+    /// The limit also holds if several processes log a user in at once. Such a login is one
+    /// transaction, and logins of one user wait for each other. If a user already has more
+    /// sessions, because the limit was lowered, the next login ends the surplus.
     ///
-    /// The table needs the columns `user_id` and `created`; where it lacks one,
-    /// [`check`](Self::check) says so.
+    /// The table needs the columns `user_id` and `created`. If one is missing,
+    /// [`check`](Self::check) returns an error.
     ///
     /// ```
     /// use std::num::NonZeroU32;
@@ -497,26 +496,24 @@ impl PgSessionStore {
         self.with(|table_handle| table_handle.limit = Some(SessionLimit { sessions, at_limit }))
     }
 
-    /// Whether a pooler in transaction mode, such as PgBouncer with
-    /// `pool_mode = transaction`, stands between the pool and Postgres. Default:
-    /// `false`.
+    /// Sets whether there is a pooler in transaction mode between the pool and Postgres,
+    /// such as PgBouncer with `pool_mode = transaction`. Default: `false`.
     ///
-    /// Such a pooler may carry the two halves of a statement to two connections
-    /// of the server, so that one visitor's rows reach another. With `true` every
-    /// statement is sent unnamed and in a transaction, which the pooler keeps
-    /// together; that costs two round trips more for each. It is not needed where the
-    /// pooler keeps track of prepared statements (PgBouncer 1.21 and later with
-    /// `max_prepared_statements` above 0) or lends connections for a session. Set
-    /// it anyway if other programs lock rows of the table for long: behind a pooler,
-    /// only a transaction can bound the wait for a lock.
+    /// Such a pooler may send the two halves of a statement to two connections of the
+    /// server, so that one user's rows reach another. With `true` every statement is sent
+    /// unnamed and in a transaction, which the pooler keeps together. That costs two more
+    /// round trips for each statement. It is not needed if the pooler keeps track of
+    /// prepared statements (PgBouncer 1.21 and later with `max_prepared_statements` above
+    /// 0) or is in session mode. Set it anyway if other programs lock rows of the table for
+    /// long: behind a pooler, only a transaction can bound the wait for a lock.
     ///
-    /// Whoever first looks at the table ([`migrate`](Self::migrate),
-    /// [`check`](Self::check), or the first statement) refuses to go on if it finds
-    /// such a pooler without this: two connections that the server takes for
-    /// one show it. If only a repeated check finds it, the store logs a warning and
-    /// runs each statement in a transaction. A PgBouncer that answers "unsupported startup parameter" needs
-    /// a pool whose options say `.extra_float_digits(None)`, as those of
-    /// [`connect`](Self::connect) do.
+    /// The first inspection of the table ([`migrate`](Self::migrate),
+    /// [`check`](Self::check), or the first statement) compares two connections. If that
+    /// shows such a pooler and this is not set, it returns an error. If only a repeated
+    /// check finds the pooler, the store logs a warning and runs each statement in a
+    /// transaction. If PgBouncer reports "unsupported startup parameter", set
+    /// `.extra_float_digits(None)` in the options of the pool, as
+    /// [`connect`](Self::connect) does.
     ///
     /// ```
     /// use axum_pg_session::PgSessionStore;
@@ -537,44 +534,43 @@ impl PgSessionStore {
         self.with(|table_handle| table_handle.executor.pooling = pooling)
     }
 
-    /// The zone whose clock an `expiry` of type `timestamp` holds, such as
-    /// `Europe/Berlin`. Default: `UTC`. A `timestamptz`, which
-    /// [`migrate`](Self::migrate) creates, needs none.
+    /// Sets the time zone of an `expiry` of type `timestamp`, such as `Europe/Berlin`.
+    /// Default: `UTC`. A `timestamptz`, which [`migrate`](Self::migrate) creates, needs
+    /// none.
     ///
-    /// A session is never ended early by a change of the clocks. What was to
-    /// end in the first of the two hours that they show twice in autumn ends
-    /// an hour later.
+    /// A change to or from daylight saving time never ends a session early. A session that
+    /// expires in the hour that is repeated in autumn may end an hour late.
     #[must_use]
     pub fn time_zone(self, zone: impl Into<String>) -> Self {
         self.with(|table_handle| table_handle.time_zone = zone.into())
     }
 
-    /// Keeps sessions as a site on Koa does, in one table with it. Default:
-    /// this crate's own format.
+    /// Keeps sessions in the format of a site on Koa, in the same table. Default: this
+    /// crate's own format.
     ///
-    /// All that is Koa's follows from it, the cookie of the layer included;
-    /// what the layer is told beats Koa's defaults.
+    /// It also sets Koa's defaults for the cookie of the layer. Settings of the layer
+    /// override them.
     #[must_use]
     pub fn koa(self, koa: Koa) -> Self {
         self.with(|table_handle| table_handle.format = Arc::new(koa))
     }
 
-    /// Creates the table, or what it lacks of columns and indexes, and
+    /// Creates the table, or its missing columns and indexes, and
     /// [checks](Self::check) it.
     ///
-    /// Any number of processes may call it at once. It looks first: where
-    /// all is there it needs no right to create anything. A table of another
-    /// system that this role may not change is used as it is.
+    /// Any number of processes may call it at once. It inspects the table first: if the
+    /// table is complete, it needs no right to create anything. A table of another system
+    /// that this role may not change is used as it is.
     ///
-    /// What it creates, it creates under an advisory lock: of its session, so
-    /// that a large table is not kept from readers while an index is built, or of
-    /// one transaction for all where a pooler lends connections for a transaction.
+    /// It creates under an advisory lock. Without a pooler this is a lock of the session,
+    /// so that readers of a large table don't wait while an index is built. Behind a pooler
+    /// in transaction mode, it is the lock of one transaction for everything.
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](crate::ErrorKind::Setup) when a right is missing or the
-    /// table that is there can't serve, naming what is wrong, and before anything
-    /// is created behind a pooler that needs
+    /// Of kind [`Setup`](crate::ErrorKind::Setup), naming the problem, if a right is missing
+    /// or an existing table can't be used. The same kind, before anything is created, behind
+    /// a pooler that needs
     /// [`behind_transaction_pooler`](Self::behind_transaction_pooler).
     pub async fn migrate(&self) -> Result<(), Error> {
         match self.shared.creation {
@@ -583,16 +579,16 @@ impl PgSessionStore {
         }
     }
 
-    /// Looks at the table, at the server and at what stands before it, and says
-    /// what the table can serve.
+    /// Inspects the table and the server, detects a pooler, and reports which features the
+    /// table supports.
     ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup), naming the column that is missing
     /// or of the wrong type, the right that this role lacks, or a pooler that needs
     /// [`behind_transaction_pooler`](Self::behind_transaction_pooler). Of kind
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) when there is no answer, or
-    /// when the server takes no writes, as a standby does.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server doesn't respond, or
+    /// takes no writes, such as a standby.
     pub async fn check(&self) -> Result<TableReport, Error> {
         self.table_handle().check().await
     }

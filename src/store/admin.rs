@@ -1,4 +1,10 @@
-//! What an application asks outside of requests.
+//! Calls of an application outside of requests: by handle, by user, for everyone, and the
+//! reaper. It knows no request and no layer.
+//!
+//! Dropped futures: calls for one handle submit their write to the queue of the session, where
+//! it is still executed. All other calls run in their caller. If one is dropped, the statement
+//! in flight is canceled, and its transaction is rolled back or has committed already. Batches
+//! that were committed before stay.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,9 +31,9 @@ pub(super) mod time_travel;
 pub(super) mod users;
 
 impl PgSessionStore {
-    /// Lends the table and a connection to a change, which waits until the rows
-    /// are free or the time is up. If other writers were in the way, nothing has
-    /// changed, and it is made again; such an attempt is no failure.
+    /// Executes a change, with the table and a connection. It waits until the rows are free
+    /// or the deadline passes. If other writers were in the way, nothing has changed, and it
+    /// is repeated. Such an attempt does not count as a failure.
     pub(super) async fn change<T>(
         &self,
         work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
@@ -39,8 +45,8 @@ impl PgSessionStore {
         outcome.inspect_err(|error| self.meter().failed(error))
     }
 
-    /// As [`change`](Self::change), but it waits no longer than this for a locked
-    /// row, and it is no failure if it did.
+    /// As [`change`](Self::change), but it waits for a locked row for `patience` at most. An
+    /// error of that does not count as a failure.
     pub(super) async fn change_patiently<T>(
         &self,
         patience: Duration,
@@ -60,7 +66,7 @@ impl PgSessionStore {
         })
     }
 
-    /// Lends the table and a connection to a question.
+    /// Executes a query, with the table and a connection.
     pub(super) async fn ask<T>(
         &self,
         question: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,

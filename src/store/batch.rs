@@ -1,4 +1,7 @@
-//! One statement for many rows. Knows no session: neither what is saved, nor why.
+//! One statement for many rows: gathers rows, sends the statement, and matches the results.
+//!
+//! Nothing here knows a session: neither what is saved, nor why, nor in which order the
+//! writes of one session are sent.
 
 pub(super) mod execute;
 mod pace;

@@ -1,4 +1,5 @@
-//! A bounded, resilient part of a pool. Knows no table.
+//! A bounded part of a pool: acquires and releases connections, cancels statements, follows
+//! the primary, and classifies errors. It knows no table and no column.
 
 use std::time::Duration;
 
@@ -17,10 +18,9 @@ pub(in crate::store) mod sqlstate;
 pub(super) mod transaction;
 pub(super) mod url;
 
-/// How long the database may take for one statement, the wait for a
-/// connection included: long enough for a fail-over to a warm standby to be
-/// noticed, short enough that visitors are still there.
+/// How long the database may take for one statement, including the wait for a connection:
+/// long enough for a failover to a warm standby, and short enough that users still wait.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// No clock overflows when it is added to the present.
+/// The longest timeout. Adding it to the current time can't overflow.
 pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -1,4 +1,5 @@
-//! The layers of a store, to find two that share sessions by accident.
+//! The layers of a store, to find two that share sessions by accident. It knows a layer only as
+//! an address.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,13 @@
-//! What sessions ask of the store.
+//! The calls that a session makes: load, insert, save, new id, destroy. It doesn't know the
+//! request or its response, and no SQL.
+//!
+//! How it works: a load is submitted to the batch of loads. A write of an existing row is
+//! submitted to the queue of its session. The row of a new session has no queue, because no
+//! other request knows its id, so it is submitted to the batch of inserts.
+//!
+//! Dropped futures: what was submitted is still executed. A new token that its caller doesn't
+//! receive is worthless, so the first row of a session is deleted again, and a new id is
+//! undone, by an [`Undelivered`] that is dropped with the result.
 
 use std::{
     future::Future,
@@ -41,8 +50,8 @@ impl PgSessionStore {
         table.map_or(f64::NEG_INFINITY, |table| table.clock.now())
     }
 
-    /// Seconds by which an expiry may seem to be ahead: in a column without a
-    /// zone, the second of the two hours that clocks show twice in autumn.
+    /// Seconds by which a stored expiry may be too late. In a column without a time zone, an
+    /// expiry in the hour that is repeated in autumn may be an hour too late.
     pub(crate) fn zone_slack(&self) -> f64 {
         let table = self.table_handle().found();
         match table.is_some_and(|table| !table.columns.expiry_has_time_zone()) {
@@ -51,7 +60,8 @@ impl PgSessionStore {
         }
     }
 
-    /// The live rows among these.
+    /// Loads those of these rows that are live. If the future is dropped, the loads that
+    /// were submitted are still executed, and their results are dropped.
     pub(crate) async fn load_rows(&self, ids: &[RowId]) -> Result<Vec<Arc<Row>>, Error> {
         let receipts: Vec<_> = ids
             .iter()
@@ -70,11 +80,10 @@ impl PgSessionStore {
         Ok(rows.iter().any(|row| row.successor().is_none()))
     }
 
-    /// A row for a session that this request began, under a token that was
-    /// never used before.
+    /// Inserts the row of a session that this request began, under a new token.
     ///
-    /// If the future is dropped, or the time is up, the row is deleted again
-    /// once its insert is through: nobody has its token.
+    /// If the future is dropped, or the deadline passes, the insert continues in a task, and
+    /// the row is then deleted, because no client has its token.
     pub(crate) async fn insert(
         &self,
         document: Arc<Document>,
@@ -91,6 +100,7 @@ impl PgSessionStore {
             undelivered: Some(Undelivered::row(&self.shared.batches, id)),
         };
         let deadline = self.table_handle().executor.deadline();
+        // If the future is dropped here, `UnsentRow` starts the task.
         let row = timeout_at(deadline, insert)
             .await
             .unwrap_or_else(|_| Err(out_of_time()))?;
@@ -119,10 +129,10 @@ impl PgSessionStore {
         Ok(Arc::new(Row::written(id, content, times)))
     }
 
-    /// Sent once more when the server ended the connection: the id is nobody
-    /// else's, so a row that is there by then is ours. Not without the server's
-    /// word: an insert that is still under way could bring the session back
-    /// after its end.
+    /// Submits the insert, and once more if the server reported that it closed the
+    /// connection. No other request has this id, so a row with it was inserted by the first
+    /// attempt. Without a report of the server, the first insert may still be in flight. It
+    /// could revive the session after its end, so it is not repeated.
     async fn insert_row(&self, order: InsertRow) -> Result<Written, Error> {
         let insert = &self.shared.batches.insert;
         let first = insert.submit(order.clone()).outcome().await;
@@ -148,8 +158,8 @@ impl PgSessionStore {
         }
     }
 
-    /// Saves what a request did, or only moves the expiry where it did
-    /// nothing.
+    /// Saves the changes of a request, or only moves the expiry if there are none. If the
+    /// future is dropped, the save is still executed.
     pub(crate) async fn save(
         &self,
         base: Arc<Row>,
@@ -180,7 +190,7 @@ impl PgSessionStore {
     ) -> Result<(Token, Arc<Row>), Error> {
         let token = self.format().new_token()?;
         let new_id = self.row_id(&token);
-        // In order with what else is done to the row that there is.
+        // A session that has a row uses its queue, so that its writes stay in order.
         let queue = match &write.source {
             Source::Row(id) => id.clone(),
             Source::Nothing(_) => new_id.clone(),
@@ -194,15 +204,17 @@ impl PgSessionStore {
             answer,
         };
         self.shared.queues.submit(queue, Write::NewId(order));
-        // Dropped here, or too late, the new id is undone.
+        // If the future is dropped here, or the deadline passes, the new id is undone. So
+        // it is if the outcome is an error and the commit was sent.
         let (outcome, undelivered) = receipt.answer().await?;
         let row = outcome?;
         undelivered.delivered();
         Ok((token, row))
     }
 
-    /// Deletes the row, and returns whether there was one. That there was none is no
-    /// error. The deletion is queued before this returns.
+    /// Deletes the row, and returns whether there was a live session. If there was none,
+    /// that is no error. The deletion is queued before this returns, so it is executed even
+    /// if the future is dropped.
     pub(crate) fn destroy_row(
         &self,
         id: RowId,
@@ -212,7 +224,7 @@ impl PgSessionStore {
         receipt.answer()
     }
 
-    /// For what is answered within the timeout, whatever it waits for.
+    /// A sender for the result of a write, and a receiver with the store's timeout.
     fn receipt<T>(&self) -> (oneshot::Sender<Result<T, Error>>, Receipt<T>) {
         let (answer, receipt) = oneshot::channel();
         (
@@ -245,7 +257,8 @@ impl PgSessionStore {
     }
 }
 
-/// An insert that goes on in a task of its own if it is dropped.
+/// An insert that continues in a task if it is dropped. Then its row is deleted. If it is
+/// dropped outside of a runtime, there is no task, and a row that was inserted stays.
 struct UnsentRow {
     insert: Option<BoxFuture<'static, Result<Arc<Row>, Error>>>,
     undelivered: Option<Undelivered>,

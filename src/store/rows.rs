@@ -1,4 +1,8 @@
-//! One session's row, in order: saves, new ids and deletions, and what takes them back.
+//! The writes of one session's row, in order: saves, new ids, deletions, and the undo of a
+//! new id.
+//!
+//! It knows no request and no HTTP: only what to write, and the deadline of the caller. It
+//! is the lowest folder that knows what a session is.
 
 use std::{
     collections::HashSet,
@@ -25,7 +29,7 @@ pub(super) mod steps;
 pub(super) mod undo;
 pub(super) mod user_limit;
 
-/// Everything that reads and writes rows, shared by all clones of a store.
+/// The table and the statements for its rows, shared by all clones of a store.
 pub(crate) struct Batches {
     pub(super) table_handle: TableHandle,
     pub(super) load: Arc<Batch<Many<LoadRow>>>,
@@ -34,7 +38,7 @@ pub(crate) struct Batches {
     pub(super) touch: Arc<Batch<Many<TouchRow>>>,
     pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
     pub(super) locked: Arc<Locked>,
-    /// Users whose sessions beyond the limit a task is ending.
+    /// Users for whom a task deletes the sessions beyond the limit.
     surplus: Mutex<HashSet<Arc<str>>>,
     /// One new id at a time is undone.
     pub(super) undoing: tokio::sync::Mutex<()>,

@@ -1,4 +1,5 @@
-//! A statement, and how the server is to keep it.
+//! A statement as text, and whether the server keeps it prepared. It knows no table and no
+//! connection.
 
 use sqlx::{
     FromRow, Postgres, SqlStr,
@@ -6,16 +7,14 @@ use sqlx::{
     query::{Query, QueryAs, QueryScalar},
 };
 
-/// What stands between this process and Postgres.
+/// Whether there is a pooler between this process and Postgres.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Pooling {
-    /// Nothing that would give a connection to somebody else: what was prepared
-    /// on it stays there.
+    /// Each connection belongs to this process, so its prepared statements stay.
     #[default]
     Own,
-    /// A pooler that lends a connection of the server for a transaction. What
-    /// was prepared in an earlier one may be there or not, or be somebody
-    /// else's under the same name.
+    /// A pooler in transaction mode. A statement that was prepared in an earlier transaction
+    /// may be missing, or be one of another client with the same name.
     Transaction,
 }
 
@@ -49,7 +48,7 @@ impl Sql {
         sqlx::query_scalar(self.text.clone()).persistent(self.is_kept())
     }
 
-    /// The same for a connection of the application's, which may be a pooler's.
+    /// The same statement for a connection of the application, which may lead to a pooler.
     pub(super) fn for_others(&self) -> Self {
         Self {
             pooling: Pooling::Transaction,
@@ -57,7 +56,7 @@ impl Sql {
         }
     }
 
-    /// By a name, so that it need not be parsed again.
+    /// Whether it is prepared under a name, so that it isn't parsed again.
     fn is_kept(&self) -> bool {
         self.pooling == Pooling::Own
     }

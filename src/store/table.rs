@@ -1,5 +1,5 @@
-//! What the table is: its name, its columns, the statements that fit them, and its clock.
-//! Knows no session.
+//! The table: its name, its columns, the statements that fit them, and its clock. Inspects it
+//! and migrates it. Nothing here knows a session, and nothing below it knows a column.
 
 mod clock;
 pub(super) mod columns;

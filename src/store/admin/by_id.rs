@@ -1,4 +1,5 @@
-//! What an application asks of one session outside of its requests.
+//! Reads, extends and ends one session by its handle, outside of its requests. It changes no
+//! data of a session.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::{
 };
 
 impl PgSessionStore {
-    /// The session of this handle as it is stored now, for a socket or a job
+    /// Loads the session of this handle as it is stored now, for a socket or a job
     /// that outlives the session's request. `None` if it ended.
     ///
     /// If the session got a new id since ([`cycle_id`], or a [`login`] of the same
@@ -73,8 +74,8 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// When the database could not be asked. That says nothing about the
-    /// session: a socket should stay open.
+    /// If the database could not be queried. The session may still be live, so a socket
+    /// should stay open.
     ///
     /// [`cycle_id`]: crate::Session::cycle_id
     /// [`login`]: crate::Session::login
@@ -90,9 +91,9 @@ impl PgSessionStore {
         }))
     }
 
-    /// The live row of this handle, also if it got another id since, but not if it
-    /// got another user: that session was never the handle's. The new id can be
-    /// undone while it is looked up; then the first id is live again.
+    /// The live row of this handle, also if it got another id since, but not if it got
+    /// another user, because the handle never belonged to that session. The new id can be
+    /// undone during the lookup. Then the first id is live again.
     async fn row_behind(&self, id: &SessionId) -> Result<Option<Arc<Row>>, Error> {
         let Some(first) = self.row_of(id).await? else {
             return Ok(None);
@@ -164,7 +165,7 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// When the row could not be deleted.
+    /// If the row could not be deleted.
     pub async fn destroy(&self, id: &SessionId) -> Result<bool, Error> {
         match self.row_of(id).await? {
             Some(id) => self.destroy_row(id).await,
@@ -172,8 +173,8 @@ impl PgSessionStore {
         }
     }
 
-    /// A handle that was kept as text does not tell the row where the row's id
-    /// is a secret; then every row is asked.
+    /// Finds the id of the row. If the row's id is a secret, a handle that was kept as text
+    /// doesn't contain it. Then the query computes the handle of every row.
     async fn row_of(&self, id: &SessionId) -> Result<Option<RowId>, Error> {
         if let Some(row) = self.format().row_of(id, self.own_realm()) {
             return Ok(Some(row));

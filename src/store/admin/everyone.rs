@@ -1,4 +1,14 @@
-//! The end of all sessions at once.
+//! Ends all sessions at once. It doesn't distinguish users.
+//!
+//! How it works: it reads the database's time first. Then it walks through the table in the
+//! order of the ids, in batches, and deletes the rows of sessions that began before that time.
+//! A session that gets a new id meanwhile may move to a part that was walked already. So it
+//! walks again, until a walk finds no row. Sessions without a time of their beginning are
+//! collected at the start, and deleted by their ids. A batch with a locked or damaged row is
+//! cut until that row is alone, and such rows are deleted last.
+//!
+//! Dropped futures: batches that were committed stay deleted, and no event is reported for
+//! them. A batch in flight is canceled, unless it has committed.
 
 use std::sync::Arc;
 
@@ -17,37 +27,37 @@ use crate::{
     telemetry::events,
 };
 
-/// Rows of one statement, as many as the reaper's.
+/// Rows of one statement, the same number as for the reaper.
 const BATCH: usize = 1000;
 
 /// How many walks in a row may find rows and delete none. A trigger may keep rows without an
 /// error. After one or two such walks, another process may have deleted the rows.
 const FRUITLESS: u32 = 3;
 
-/// Where a walk through the table is.
+/// The position of a walk through the table.
 #[derive(Clone)]
 struct Page {
     /// The last id of the page before.
     after: String,
-    /// Seconds since the epoch; sessions that began later are none of ours.
+    /// Seconds since the epoch. Sessions that began later stay.
     began: f64,
 }
 
-/// What there is when the walk begins.
+/// The state of the table when the call begins.
 struct Beginning {
     /// Seconds since the epoch.
     now: f64,
-    /// The sessions of which the table does not tell when they began.
+    /// The sessions without a time of their beginning.
     undated: Vec<String>,
 }
 
-/// What statements ended.
+/// The result of deletions.
 #[derive(Default)]
 struct Ended {
-    /// Rows that were deleted, the forwardings included.
+    /// Rows that were deleted, including forwardings.
     rows: usize,
     sessions: u64,
-    /// Where those went that got a new id before.
+    /// The successor rows of the forwardings.
     successors: Vec<String>,
     left: Left,
 }
@@ -62,19 +72,17 @@ impl Ended {
 }
 
 impl PgSessionStore {
-    /// Ends all sessions, the anonymous ones too, and returns how many there were
-    /// (ASVS 5.0 item 7.4.5): for an emergency, such as keys or backups that
-    /// got into wrong hands.
+    /// Ends all sessions, including anonymous ones, and returns how many there were (ASVS
+    /// 5.0 item 7.4.5). It is for an emergency, such as stolen keys or backups.
     ///
-    /// It takes as long as it takes, in small statements, each with the store's
-    /// [`timeout`](Self::timeout). Sessions that begin meanwhile stay, logins
-    /// included. No request in flight brings an ended one back. Sessions whose
-    /// rows another transaction has locked end last.
+    /// It has no time limit as a whole. It runs small statements, each with the store's
+    /// [`timeout`](Self::timeout). Sessions that begin meanwhile stay, including logins. No
+    /// request in flight revives an ended session. Sessions whose rows another transaction
+    /// has locked end last.
     ///
-    /// If the table has no column `created`, or holds NULL there, the ids of
-    /// these sessions are read first and kept in memory, about 100 bytes each. In
-    /// Koa's format, a session of such a table that gets a new id in that moment
-    /// stays.
+    /// If the table has no column `created`, or it is NULL, the ids of these sessions are
+    /// read first and kept in memory, about 100 bytes each. In Koa's format, a session of
+    /// such a table that gets a new id at that moment stays.
     ///
     /// ```
     /// # use axum_pg_session::PgSessionStore;
@@ -88,9 +96,8 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// When a statement failed; what was ended by then stays ended. If rows can't
-    /// be deleted, such as those that another table references, all others have
-    /// ended.
+    /// If a statement failed. Sessions that were ended before stay ended. If rows can't be
+    /// deleted, such as those that another table references, all others have ended.
     pub async fn destroy_everyone(&self) -> Result<u64, Error> {
         let mut ended = 0;
         let outcome = self.end_everyone(&mut ended).await;
@@ -105,9 +112,8 @@ impl PgSessionStore {
             .ask(|table, connection| Box::pin(beginning(table, connection)))
             .await?;
         let mut undated = self.end_these(beginning.undated, ended).await?;
-        // A session that got a new id meanwhile may be where the walk was before,
-        // so it walks until it finds no row. It comes to an end, as none begins
-        // in the past.
+        // A session that got a new id meanwhile may be in a part that was walked already, so
+        // this walks until it finds no row. It ends, because no session begins in the past.
         let mut deadline = None;
         let mut fruitless = 0;
         while let Some(more) = self.walk(beginning.now, ended).await? {
@@ -131,8 +137,8 @@ impl PgSessionStore {
         Ok(())
     }
 
-    /// Ends these sessions, and returns those that are left. A session that got
-    /// a new id meanwhile is found by what its old row says.
+    /// Ends these sessions, and returns those that are left. A session that got a new id
+    /// meanwhile is found by the forwarding in its old row.
     async fn end_these(&self, mut ids: Vec<String>, ended: &mut u64) -> Result<Left, Error> {
         let mut all = Ended::default();
         while !ids.is_empty() {
@@ -171,8 +177,8 @@ impl PgSessionStore {
         }
     }
 
-    /// A row that is locked, or can't be deleted, must not keep the others alive:
-    /// the statement is cut until that row is alone, and it is left for later.
+    /// Deletes these rows. A row that is locked, or can't be deleted, must not keep the others
+    /// alive. So the statement is cut until that row is alone, and it is left for later.
     async fn end_rows(&self, ids: Vec<String>) -> Result<Ended, Error> {
         let database = &self.table_handle().executor;
         let mut patience = parts::patience_of(database.timeout);
@@ -248,7 +254,7 @@ async fn ids(
     Ok(ids)
 }
 
-/// A forwarding is no session of its own.
+/// Deletes these rows. A forwarding does not count as a session.
 async fn end(
     table: Arc<Statements>,
     connection: &mut PgConnection,
@@ -262,7 +268,7 @@ async fn end(
     for row in deleted {
         let (expires, text): (_, Option<String>) = (written(&row, 1)?, row.try_get(2)?);
         match text.and_then(|text| successor_of(table.layout, &text)) {
-            // Of a login that drops the data it leads nowhere.
+            // After a login that drops the data, it leads nowhere.
             Some(successor) if successor.as_str().is_empty() => {}
             Some(successor) => ended.successors.push(successor.as_str().to_owned()),
             None => ended.sessions += u64::from(expires.0 > now),

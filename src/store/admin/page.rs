@@ -1,4 +1,4 @@
-//! A list of a user's sessions, page by page.
+//! A list of a user's sessions, page by page. It doesn't know how a session ends.
 
 use std::{fmt, num::NonZeroU32, str::FromStr, sync::Arc};
 
@@ -20,13 +20,13 @@ pub(in crate::store) type Listed = (
     Option<String>,
 );
 
-/// Later than any session begins.
+/// Later than the beginning of any session.
 const INFINITY: &str = "infinity";
 
 /// Where a list of a user's sessions goes on, from [`UserSession::position`](crate::UserSession::position).
 ///
-/// As text, it can be in a link. It holds when the session began and its handle,
-/// so it stays valid when that session ends.
+/// It can be used in a link as text. It holds the session's beginning and its handle, so it
+/// stays valid when that session ends.
 ///
 /// ```
 /// use axum_pg_session::ListPosition;
@@ -99,8 +99,8 @@ fn no_position() -> Error {
     )
 }
 
-/// An instant as Postgres reads it in every zone. Times that its calendar and
-/// ours don't share are those of no session.
+/// An instant as text that Postgres reads in every time zone. A time outside of the calendar
+/// here is no time of a session.
 fn text_of(micros: i64) -> String {
     match OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000) {
         Ok(at) if at.year() > 0 => format!(
@@ -118,7 +118,7 @@ fn text_of(micros: i64) -> String {
     }
 }
 
-/// Where a page begins: behind this row.
+/// The position where a page begins: after this row.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Page {
     /// As text, see [`text_of`].
@@ -134,7 +134,7 @@ impl Page {
         }
     }
 
-    /// Behind these rows.
+    /// The page after these rows.
     pub(in crate::store) fn next(rows: &[Listed]) -> Option<Self> {
         let (id, _, created, ..) = rows.last()?;
         let position = ListPosition::new(*created, SessionId::new(id.as_str()));

@@ -1,12 +1,17 @@
-//! The end of expired rows, in batches: a task that ends them from time to time.
+//! Deletes expired rows in batches, in a task that runs from time to time. It knows no session:
+//! only that a row has expired.
 //!
-//! A batch is one statement that finds the longest expired rows and deletes
-//! them. If it waits for a locked row it is canceled after a moment. Then the
-//! ids of the batch are read, and parts of it are deleted in transactions of
-//! their own, smaller and smaller around the row that is locked. That row is
-//! left to the next run, and this run goes on behind it. `SKIP LOCKED` would do
-//! the same in one statement, but Citus refuses it. A row that can't be deleted
-//! is found in the same way: the run deletes the others, then fails.
+//! How it works: a batch is one transaction, which takes an advisory lock, so that only one
+//! reaper is at work, and deletes the rows that expired first. If it waits for a locked row, it
+//! is canceled after a moment. Then the ids of the batch are read, and parts of it are deleted
+//! in transactions of their own, which become smaller until the locked row is alone. That row
+//! is left to the next run, and this run continues with the rows after it. `SKIP LOCKED` would
+//! do the same in one statement, but Citus refuses it. A row that can't be deleted is found in
+//! the same way: the run deletes the others, and then fails.
+//!
+//! Dropped futures: a run that is dropped, or stopped, has deleted whole batches. The batch in
+//! flight is canceled and rolled back, unless it has committed. The transaction releases the
+//! advisory lock in each case.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -27,19 +32,19 @@ use crate::{
 
 /// As in the model system, whose documentation says 45 minutes.
 const INTERVAL: Duration = Duration::from_mins(45);
-/// Rows of one transaction: short enough that it holds nobody up, and a
-/// hundred thousand rows are gone within seconds.
+/// Rows of one transaction. It is short enough to hold up no other transaction, and the reaper
+/// still deletes a hundred thousand rows within seconds.
 const BATCH_SIZE: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
-/// Between two batches, so that the other statements get their turn.
+/// The pause between two batches, for other statements.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The longest wait before the first run: processes that start together need
-/// not reap together.
+/// The longest wait before the first run. It is random, so that processes that start together
+/// don't reap together.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 
 /// Deletes expired rows, a batch at a time, oldest first.
 ///
-/// An expired session is dead before it is reaped: loading tests the expiry.
-/// Of any number of reapers on one table one is at work at a time.
+/// An expired session can't be used even before its row is deleted, because each load checks
+/// the expiry. Any number of reapers can run on one table; only one is at work at a time.
 ///
 /// ```
 /// use axum_pg_session::{PgSessionStore, Reaper};
@@ -114,7 +119,7 @@ pub enum StopReason {
 }
 
 impl Reaper {
-    /// A reaper with the defaults.
+    /// Creates a reaper with the default settings.
     pub fn new(store: PgSessionStore) -> Self {
         Self {
             store,
@@ -123,12 +128,12 @@ impl Reaper {
         }
     }
 
-    /// The time between two runs. Default: 45 minutes. Each wait is up to a
-    /// tenth longer, so that processes do not keep step.
+    /// Sets the time between two runs. Default: 45 minutes. Each wait is up to a tenth
+    /// longer, so that processes don't run at the same time.
     ///
     /// # Panics
     ///
-    /// If the interval is zero: the reaper would never pause.
+    /// If the interval is zero, because the reaper would never pause.
     pub fn interval(mut self, interval: Duration) -> Self {
         assert!(
             !interval.is_zero(),
@@ -138,20 +143,20 @@ impl Reaper {
         self
     }
 
-    /// How many rows one transaction deletes at the most. Default: 1,000.
+    /// Sets how many rows one transaction deletes at most. Default: 1,000.
     pub fn batch_size(mut self, batch_size: NonZeroU32) -> Self {
         self.batch_size = batch_size;
         self
     }
 
-    /// Deletes all rows that are expired now, and returns how many. Rows that
-    /// another transaction has locked are left to the next run.
+    /// Deletes all rows that are expired now, and returns how many. Rows that another
+    /// transaction has locked are left to the next run. If the future is dropped, batches
+    /// that were committed stay deleted.
     ///
     /// # Errors
     ///
-    /// When a batch failed. What the batches before it deleted is deleted. If rows
-    /// can't be deleted, such as those that another table references, all others
-    /// are deleted.
+    /// If a batch failed. The rows of earlier batches stay deleted. If rows can't be
+    /// deleted, such as those that another table references, all others are deleted.
     pub async fn run_once(&self) -> Result<ReapSummary, Error> {
         let outcome = self.drain().await;
         let meter = self.store.meter();
@@ -169,6 +174,7 @@ impl Reaper {
         let mut skipped = Skipped::default();
         loop {
             let limit = self.batch_size.get();
+            // If the future is dropped here, the batch is canceled, unless it has committed.
             let batch = self.store.delete_expired(limit, &mut skipped).await?;
             let ReapedBatch::Deleted { rows, is_last } = batch else {
                 return Ok(ReapSummary {
@@ -192,16 +198,16 @@ impl Reaper {
         }
     }
 
-    /// Runs soon, and then at every interval, on a task of its own.
+    /// Starts a task that runs soon, and then at every interval.
     ///
-    /// A run that fails is logged, and the next one tries again. The task ends
-    /// with [`ReaperHandle::stop`], or when the application has dropped the
-    /// store and all that was built from it; dropping the handle does not end
-    /// it. Settings that the store is given afterwards do not reach the reaper.
+    /// A run that fails is logged, and the next one tries again. The task ends with
+    /// [`ReaperHandle::stop`], or when the application has dropped the store and everything
+    /// that was built from it. Dropping the handle does not end it. Settings that are made
+    /// on the store afterwards don't change the reaper.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// If it is called outside of a tokio runtime.
     #[must_use = "the handle stops the reaper when the application shuts down"]
     pub fn spawn(self) -> ReaperHandle {
         let (stop, stopped) = watch::channel(());
@@ -239,11 +245,12 @@ pub struct ReaperHandle {
 }
 
 impl ReaperHandle {
-    /// Returns when the reaper has ended: at once, or after the batch that it
-    /// is at.
+    /// Stops the reaper, and returns when its task has ended. It does not wait for a batch
+    /// in flight: that batch is canceled and rolled back, unless it has committed. The next
+    /// run deletes its rows. If the future is dropped, the reaper still stops.
     pub async fn stop(self) {
         self.stop.send_replace(());
-        // It can only fail with its runtime, and then it has ended too.
+        // It only fails if the task has ended, by a panic or with its runtime.
         drop(self.task.await);
     }
 
@@ -272,7 +279,7 @@ impl Rounds {
         }
     }
 
-    /// Whether a run is due, rather than the end of the task.
+    /// Waits. Returns whether a run is due; otherwise the task must end.
     async fn is_due_after(&mut self, wait: Duration) -> bool {
         tokio::select! {
             () = tokio::time::sleep(wait) => true,
@@ -281,6 +288,8 @@ impl Rounds {
         }
     }
 
+    /// Makes one run. If the reaper is stopped meanwhile, the run is dropped, and its batch in
+    /// flight is canceled.
     async fn run_once(&mut self) {
         let started = Instant::now();
         let outcome = tokio::select! {
@@ -291,7 +300,7 @@ impl Rounds {
     }
 }
 
-/// Up to a tenth more, without regard for how long that is.
+/// Adds up to a tenth, at random. Can't overflow.
 fn out_of_step(interval: Duration) -> Duration {
     interval.saturating_add((interval / 10).mul_f64(random_fraction()))
 }
@@ -330,7 +339,7 @@ pub(crate) enum ReapedBatch {
 #[derive(Debug, Default)]
 pub(crate) struct Skipped {
     ids: Vec<String>,
-    /// Why the first of those that are not locked could not be deleted.
+    /// Why the first of those rows that are not locked could not be deleted.
     error: Option<Error>,
 }
 
@@ -348,8 +357,8 @@ impl Skipped {
 }
 
 impl PgSessionStore {
-    /// Deletes the longest expired rows, at most `limit`, but for those that are
-    /// locked or can't be deleted.
+    /// Deletes the rows that expired first, at most `limit`, except those that are locked or
+    /// can't be deleted.
     pub(crate) async fn delete_expired(
         &self,
         limit: u32,
@@ -383,7 +392,8 @@ impl Shared {
         self.delete_around(limit, skipped).await
     }
 
-    /// Deletes a batch but for the rows that are locked, or can't be deleted.
+    /// Deletes a batch except for the rows that are locked, or can't be deleted. If the future is
+    /// dropped, the parts that were committed stay deleted.
     async fn delete_around(&self, limit: u32, skipped: &mut Skipped) -> Result<ReapedBatch, Error> {
         let deadline = self.batches.table_handle.executor.deadline();
         let ids = self.expired(limit, skipped.ids.clone()).await?;
@@ -395,13 +405,13 @@ impl Shared {
             match self.reap(part, parts::PATIENCE_IN_SEARCH).await {
                 Ok(Some(more)) => {
                     rows += more;
-                    // A trigger of the application's can spare rows without an error.
+                    // A trigger of the application can keep rows without an error.
                     if more < ids.len() as u64 {
                         skipped.ids.extend(ids);
                     }
                 }
                 Ok(None) if rows == 0 => return Ok(ReapedBatch::Locked),
-                // It began when this one was between two parts.
+                // Another reaper began when this one was between two parts.
                 Ok(None) => break,
                 Err(error) if error.blames_a_row() => search.failed(ids, error),
                 Err(error) => {
@@ -457,7 +467,8 @@ async fn reap(
     connection: &mut PgConnection,
     rows: Rows,
 ) -> Result<Option<u64>, Error> {
-    // Rolled back at once, or the next part of this run would find the lock taken.
+    // A transaction that fails is rolled back at once. Otherwise the next part of this run
+    // could find the lock taken.
     in_transaction(connection, |transaction| {
         Box::pin(async move {
             let is_ours: bool = table

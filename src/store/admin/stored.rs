@@ -1,3 +1,6 @@
+//! A session that was read outside of its requests. It can't be changed, and has no
+//! connection to the store.
+
 #![expect(
     clippy::needless_pass_by_value,
     reason = "a key is text or a `Key`, which are handles"
@@ -17,11 +20,11 @@ use crate::{
     state::changes::decode,
 };
 
-/// A session as it was stored when somebody looked, outside of its requests:
-/// what [`PgSessionStore::load`](crate::PgSessionStore::load) answers.
+/// A session as it was stored at one moment, outside of its requests. Returned by
+/// [`PgSessionStore::load`](crate::PgSessionStore::load).
 ///
-/// It can be read only. A change belongs into a request of the session, where
-/// it is merged with those of other requests.
+/// It is read-only. A change belongs in a request of the session, where it is merged with
+/// the changes of other requests.
 ///
 /// ```
 /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
@@ -64,12 +67,11 @@ impl StoredSession {
         &self.id
     }
 
-    /// The value of `key`; `None` where there is none or it is JSON's `null`.
+    /// The value of `key`. `None` if there is none or it is JSON's `null`.
     ///
     /// # Errors
     ///
-    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) when the value
-    /// is not a `T`.
+    /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) if the value is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: impl AsKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_ref();
         match self.document.get(key) {
@@ -84,15 +86,14 @@ impl StoredSession {
         self.document.keys().map(str::to_owned).collect()
     }
 
-    /// Who was signed in by [`Session::login`](crate::Session::login), if
-    /// anybody.
+    /// The user who was signed in by [`Session::login`](crate::Session::login), if any.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         self.row.user.as_deref().map(|user| self.realm.id_of(user))
     }
 
-    /// When the session ends if no request comes, by the database's clock.
-    /// `None` for an infinite life.
+    /// When the session expires if no request comes, by the database's clock. `None` if it
+    /// never expires.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         instant(self.row.times.expires)
@@ -100,7 +101,7 @@ impl StoredSession {
 }
 
 impl fmt::Debug for StoredSession {
-    /// Without the values, which are the visitor's.
+    /// Omits the values, which are data of the user.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoredSession")
             .field("id", &self.id)

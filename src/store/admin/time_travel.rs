@@ -1,4 +1,4 @@
-//! Moving a session's times, instead of waiting in a test.
+//! Moves a session's times, so that a test need not wait. Only with the feature `testing`.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Where the times of a row go.
+/// How the times of a row are moved.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shift {
     /// Seconds since the epoch.
@@ -35,8 +35,8 @@ impl Shift {
         }
     }
 
-    /// As if the session had begun so many seconds ago and been used since;
-    /// `None` where the table does not tell when it began.
+    /// As if the session had begun so many seconds ago and been used since. `None` if the
+    /// table doesn't store when it began.
     pub(crate) fn to_age(row: &Row, seconds: f64) -> Option<Self> {
         let age = row.times.now - row.times.created?;
         Some(Self {

@@ -1,4 +1,12 @@
-//! The sessions of one user.
+//! Lists, counts and ends the sessions of one user. It doesn't know who is signed in to a
+//! request.
+//!
+//! How it works: sessions are ended in batches, each in a transaction. If a batch fails because
+//! of a locked or damaged row, its rows are searched and deleted in smaller and smaller parts,
+//! until that row is alone. Locked rows are tried again until the deadline.
+//!
+//! Dropped futures: batches that were committed stay deleted, and no event is reported for
+//! them. A batch in flight is canceled and rolled back, unless it has committed.
 
 use std::{
     collections::HashSet,
@@ -34,16 +42,15 @@ use crate::{
     telemetry::events,
 };
 
-/// Rows of a page that is looked through for one session.
+/// Rows of a page that is searched for one session.
 const PAGE: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
 impl PgSessionStore {
-    /// The sessions that this user is signed in to by
+    /// Returns the sessions that this user is signed in to by
     /// [`Session::login`](crate::Session::login), on all devices.
     ///
-    /// Nothing is asked of the database yet. All that is asked then needs the
-    /// column `user_id` (migration 0002), and an index on it to be quick
-    /// (migration 0004).
+    /// This runs no query yet. The calls on the result need the column `user_id` (migration
+    /// 0002), and an index on it to be fast (migration 0004).
     pub fn user(&self, user_id: impl Into<String>) -> UserSessions {
         UserSessions {
             store: self.clone(),
@@ -52,15 +59,14 @@ impl PgSessionStore {
     }
 }
 
-/// The sessions of one user: "where am I signed in", "sign out everywhere
-/// else". From [`PgSessionStore::user`].
+/// The sessions of one user, for "where am I signed in" and "sign out everywhere else".
+/// Returned by [`PgSessionStore::user`].
 ///
-/// What is ended here is ended for every process when the call returns, and no
-/// request that is under way brings it back: what such a request still saves is
-/// dropped, and it is answered with 503.
+/// When a call returns, the sessions that it ended have ended for every process. No request
+/// in flight revives them: its changes are dropped, and its response is 503.
 ///
-/// Ask with the id of the user who is signed in, never with one that a visitor
-/// sent: a handle of another user's session is refused by that.
+/// Use the id of the user who is signed in, never an id that the client sent. Then a handle
+/// of another user's session is refused.
 ///
 /// ```
 /// use axum::{Router, extract::State, routing::post};
@@ -96,16 +102,15 @@ pub struct UserSessions {
 }
 
 impl UserSessions {
-    /// The live sessions, the one that was signed in last first: await it.
+    /// Lists the live sessions, the latest login first. Await the result.
     ///
-    /// It has 1,000 sessions at the most, or [as many as is
-    /// said](ListSessions::limit), and begins with the first one, or
-    /// [behind a position](ListSessions::after) of an earlier list.
+    /// It has at most 1,000 sessions, or [another number](ListSessions::limit). It begins with
+    /// the latest login, or [after a position](ListSessions::after) of an earlier list.
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](crate::ErrorKind::Setup) if the table has no column
-    /// `user_id`, and when the database could not be asked.
+    /// Of kind [`Setup`](crate::ErrorKind::Setup) if the table has no column `user_id`, and
+    /// if the database could not be queried.
     pub fn list(&self) -> ListSessions {
         ListSessions::of(self.clone())
     }
@@ -125,8 +130,8 @@ impl UserSessions {
         self.store.format()
     }
 
-    /// The page behind a position. In a format whose ids are secrets the position
-    /// of a session that has ended is that of the moment when it began.
+    /// The page after a position. If the ids of rows are secrets and the session of the
+    /// position has ended, the page begins at the time when that session began.
     pub(in crate::store) async fn page_after(&self, position: ListPosition) -> Result<Page, Error> {
         let row = match position.id().row() {
             Some(row) => Some(row.clone()),
@@ -136,7 +141,7 @@ impl UserSessions {
         Ok(position.page(&row))
     }
 
-    /// How many live sessions there are.
+    /// Counts the live sessions.
     ///
     /// # Errors
     ///
@@ -148,8 +153,8 @@ impl UserSessions {
         .await
     }
 
-    /// Ends the session of this handle, and says whether it did: not where it
-    /// ended already, and not where it is another user's.
+    /// Ends the session of this handle. Returns `false` if it ended before, or belongs to
+    /// another user.
     ///
     /// A session that got a new id since the handle was listed ends too, except in
     /// Koa's format, which keeps no old ids: there this returns `false`.
@@ -170,8 +175,8 @@ impl UserSessions {
             }
             match self.successor(row.clone()).await? {
                 Some(successor) => row = successor,
-                // A new id may have been undone in between, so that the first one
-                // is live again.
+                // A new id may have been undone meanwhile, so that the first id is live
+                // again.
                 None if !was_undone => {
                     was_undone = true;
                     row = first.clone();
@@ -181,7 +186,8 @@ impl UserSessions {
         }
     }
 
-    /// In a format whose ids are secrets only the user's own are looked at.
+    /// Finds the id of the row. If the ids of rows are secrets, it searches the user's own
+    /// sessions for the handle.
     async fn row_of(&self, id: &SessionId) -> Result<Option<RowId>, Error> {
         let format = self.store.format();
         if let Some(row) = format.row_of(id, self.store.own_realm()) {
@@ -219,25 +225,24 @@ impl UserSessions {
         Ok(row.and_then(|row| row.successor()))
     }
 
-    /// Ends all sessions of the user, and returns how many there were (ASVS 5.0
-    /// item 7.4.2: where an account is disabled or deleted).
+    /// Ends all sessions of the user, and returns how many there were (ASVS 5.0 item 7.4.2:
+    /// if an account is disabled or deleted).
     ///
-    /// It ends a thousand at a time, each with the store's
-    /// [`timeout`](PgSessionStore::timeout), so that any number can be ended.
-    /// Sessions whose rows another transaction has locked end last. To
-    /// end them together with a change of your own, use
-    /// [`destroy_all_in`](Self::destroy_all_in).
+    /// It ends a thousand at a time, each batch with the store's
+    /// [`timeout`](PgSessionStore::timeout), so that any number can be ended. Sessions whose
+    /// rows another transaction has locked end last. To end them together with a change of
+    /// your own, use [`destroy_all_in`](Self::destroy_all_in).
     ///
-    /// A handler that calls it for its own user ends the session of its request, too:
-    /// what the request changes there is an error of kind
+    /// A handler that calls it for its own user also ends the session of its request. Changes
+    /// of the request to that session are then an error of kind
     /// [`Ended`](crate::ErrorKind::Ended). To keep that session, use
-    /// [`destroy_others`](Self::destroy_others). In a handler that signs the user in,
-    /// use [`Login::end_others`](crate::Login::end_others): if `destroy_all` ended the
-    /// session of the request, the login fails, and the user has no session.
+    /// [`destroy_others`](Self::destroy_others). In a handler that signs the user in, use
+    /// [`Login::end_others`](crate::Login::end_others): if `destroy_all` ended the session of
+    /// the request, the login fails, and the user has no session.
     ///
     /// # Errors
     ///
-    /// As [`list`](Self::list); what was ended by then stays ended. If rows can't be
+    /// As [`list`](Self::list). Sessions that were ended before stay ended. If rows can't be
     /// deleted, such as those that another table references, all others have ended.
     pub async fn destroy_all(&self) -> Result<u64, Error> {
         let mut ended = 0;
@@ -245,8 +250,8 @@ impl UserSessions {
         self.report(outcome, ended)
     }
 
-    /// Ends batches until there is no other session. Those that another
-    /// transaction has locked end last.
+    /// Ends batches until there is no other session. Sessions that another transaction has
+    /// locked end last.
     async fn end_all_but(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
         match self.end_batches(this, ended).await {
             Err(error) if error.blames_a_row() => {}
@@ -258,7 +263,7 @@ impl UserSessions {
             left.wait(deadline).await?;
             left = self.end_around(this, ended).await?;
         }
-        // A trigger may have spared rows without an error.
+        // A trigger may have kept rows without an error.
         self.end_batches(this, ended).await
     }
 
@@ -273,8 +278,8 @@ impl UserSessions {
         }
     }
 
-    /// A row that is locked, or can't be deleted, must not keep the others alive:
-    /// the batch is cut until that row is alone, and it is left for later.
+    /// A row that is locked, or can't be deleted, must not keep the others alive. So the batch
+    /// is cut until that row is alone, and it is left for later.
     async fn end_around(&self, this: Option<&RowId>, ended: &mut u64) -> Result<Left, Error> {
         let (mut left, mut seen) = (Left::default(), HashSet::new());
         loop {
@@ -289,7 +294,8 @@ impl UserSessions {
                 match self.end_some(PATIENCE_IN_SEARCH, this, rows).await {
                     Ok(batch) => {
                         *ended += batch.sessions;
-                        // It is this session with a new id, or a trigger spares it.
+                        // A row that stays is this session with a new id, or a trigger
+                        // keeps it.
                         if batch.sessions < ids.len() as u64 {
                             seen.extend(ids);
                         }
@@ -340,16 +346,15 @@ impl UserSessions {
         .await
     }
 
-    /// Ends all sessions of the user but the one of this handle, and returns how
-    /// many there were (ASVS 5.0 item 7.4.3: offer it after a change of the
-    /// password).
+    /// Ends all sessions of the user except the one of this handle, and returns how many
+    /// there were (ASVS 5.0 item 7.4.3: offer it after a change of the password).
     ///
-    /// It ends a thousand at a time, as [`destroy_all`](Self::destroy_all).
+    /// It ends a thousand at a time, as [`destroy_all`](Self::destroy_all) does.
     ///
     /// # Errors
     ///
-    /// Of kind [`Ended`](crate::ErrorKind::Ended) if the session of this handle is
-    /// not alive, or not the user's; then nothing is ended. And as
+    /// Of kind [`Ended`](crate::ErrorKind::Ended) if the session of this handle is not live,
+    /// or belongs to another user. Then no session is ended. Otherwise as
     /// [`destroy_all`](Self::destroy_all).
     pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
         let this = self
@@ -361,17 +366,18 @@ impl UserSessions {
         self.report(outcome, ended)
     }
 
-    /// Ends all sessions of the user in your transaction, and returns how many
-    /// there were: they end if it commits, together with what else it does, such as
-    /// the deletion of the account.
+    /// Ends all sessions of the user in your transaction, and returns how many there were.
+    /// They end if it commits, together with its other changes, such as the deletion of the
+    /// account.
     ///
-    /// No request brings an ended session back after the commit. Until then requests
-    /// of these sessions wait for your transaction, those that change them, so
-    /// commit soon, and call [`Session::save`](crate::Session::save) of one of them
-    /// only afterwards. A login that is committed at the same time stays; with a
-    /// foreign key to your users it fails once the user is deleted.
+    /// No request revives an ended session after the commit. Until then, requests that
+    /// change these sessions wait for your transaction. So commit soon, and call
+    /// [`Session::save`](crate::Session::save) of one of them only afterwards. A login that
+    /// is committed at the same time stays. With a foreign key to your users, it fails once
+    /// the user is deleted.
     ///
-    /// Log and metrics don't count these ends, as the store doesn't see the commit.
+    /// Logs and metrics don't count these sessions, because the store doesn't see the
+    /// commit.
     ///
     /// ```
     /// use axum_pg_session::PgSessionStore;
@@ -409,20 +415,20 @@ impl UserSessions {
     ///
     /// # Errors
     ///
-    /// As [`list`](Self::list). Roll your transaction back then.
+    /// As [`list`](Self::list). On an error, roll back your transaction.
     pub async fn destroy_all_in(&self, transaction: &mut PgConnection) -> Result<u64, Error> {
         let table = self.table().await?.for_others();
         let outcome = end_others(&table, transaction, &self.user_id, NO_ROW).await;
         self.store.table_handle().note_changed_table(outcome)
     }
 
-    /// Ends all sessions of the user but the one of this handle in your
-    /// transaction, and returns how many there were: they end if it commits,
-    /// together with what else it does, such as a change of the password.
+    /// Ends all sessions of the user except the one of this handle in your transaction, and
+    /// returns how many there were. They end if it commits, together with its other changes,
+    /// such as a change of the password.
     ///
-    /// The session of the handle is locked until then: commit before you call its
-    /// [`save`](crate::Session::save). In Koa's format, a handle that was read from
-    /// text is looked up over a connection of the store's pool. See also
+    /// The session of the handle is locked until then, so commit before you call its
+    /// [`save`](crate::Session::save). In Koa's format, a handle that was read from text is
+    /// looked up over a connection of the store's pool. See also
     /// [`destroy_all_in`](Self::destroy_all_in).
     ///
     /// ```
@@ -451,7 +457,7 @@ impl UserSessions {
     ///
     /// # Errors
     ///
-    /// As [`destroy_others`](Self::destroy_others). Roll your transaction back then.
+    /// As [`destroy_others`](Self::destroy_others). On an error, roll back your transaction.
     pub async fn destroy_others_in(
         &self,
         transaction: &mut PgConnection,
@@ -478,7 +484,7 @@ impl UserSessions {
         Ok(table)
     }
 
-    /// Reports also what was ended before an error.
+    /// Also reports the sessions that were ended before an error.
     fn report(&self, outcome: Result<(), Error>, ended: u64) -> Result<u64, Error> {
         if outcome.is_ok() || ended > 0 {
             events::ended_at_once(self.store.meter(), ended);
@@ -580,7 +586,7 @@ async fn end_some(
     })
 }
 
-/// In one transaction, so that an attempt that is made again has ended nothing.
+/// Runs in one transaction, so that an attempt that is repeated has ended nothing.
 async fn end_some_of_all(
     table: Arc<Statements>,
     connection: &mut PgConnection,
@@ -593,8 +599,8 @@ async fn end_some_of_all(
     .await
 }
 
-/// This session is locked meanwhile, so that it gets no new id, under which it
-/// would be one of the others.
+/// Ends some of the user's sessions while the row of `this` is locked. Otherwise it could get
+/// a new id, and count as one of the others.
 async fn end_some_beside(
     table: Arc<Statements>,
     connection: &mut PgConnection,
@@ -616,7 +622,7 @@ async fn end_some_beside(
 ///
 /// # Errors
 ///
-/// If it was ended, or is another user's.
+/// If the session has ended, or belongs to another user.
 async fn lock_own(
     table: &Statements,
     connection: &mut PgConnection,
@@ -702,36 +708,35 @@ impl UserSession {
         &self.id
     }
 
-    /// Where a list goes on behind this session, for
+    /// The position after this session, for
     /// [`ListSessions::after`](crate::ListSessions::after).
     #[must_use]
     pub fn position(&self) -> ListPosition {
         self.position.clone()
     }
 
-    /// When the user signed in, or signed in again. `None` where the table has
-    /// no column `created`.
+    /// When the user last signed in to this session. `None` if the table has no column
+    /// `created`.
     #[must_use]
     pub fn created(&self) -> Option<OffsetDateTime> {
         self.created
     }
 
-    /// When a request last kept the session alive, as precise as the layer's
-    /// [`touch_interval`](crate::PgSessionLayer::touch_interval): it may have
-    /// been seen that much later. `None` where the table has no column
-    /// `last_seen` (migration 0005).
+    /// When a request last extended the session. The last request may be later by up to the
+    /// layer's [`touch_interval`](crate::PgSessionLayer::touch_interval). `None` if the table
+    /// has no column `last_seen` (migration 0005).
     #[must_use]
     pub fn last_seen(&self) -> Option<OffsetDateTime> {
         self.last_seen
     }
 
-    /// When it ends if no request comes. `None` for an infinite life.
+    /// When the session expires if no request comes. `None` if it never expires.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         self.expires_at
     }
 
-    /// What the [`login`](crate::Login::device) remembered, if anything.
+    /// The device that the [`login`](crate::Login::device) stored, if any.
     #[must_use]
     pub fn device(&self) -> Option<&Device> {
         self.device.as_ref()
@@ -739,7 +744,7 @@ impl UserSession {
 }
 
 impl fmt::Debug for UserSession {
-    /// Without what is remembered of the device, which is personal.
+    /// Omits the device, which is personal data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UserSession")
             .field("id", &self.id)
@@ -750,8 +755,8 @@ impl fmt::Debug for UserSession {
     }
 }
 
-/// Sessions of one list, unless it is told otherwise: more than a page shows,
-/// and few enough to be held in memory.
+/// The default number of sessions of one list. It is more than a page shows, and little
+/// memory.
 const LIMIT: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 
 /// A list of a user's sessions, from [`UserSessions::list`]: await it.
@@ -796,7 +801,7 @@ impl ListSessions {
         }
     }
 
-    /// How many sessions the list has at the most. Default: 1,000.
+    /// Sets how many sessions the list has at most. Default: 1,000.
     pub fn limit(self, sessions: NonZeroU32) -> Self {
         Self {
             limit: sessions,
@@ -804,8 +809,7 @@ impl ListSessions {
         }
     }
 
-    /// Begins behind the last session of an earlier list. Default: with the one
-    /// that was signed in last.
+    /// Begins after the last session of an earlier list. Default: with the latest login.
     pub fn after(self, position: ListPosition) -> Self {
         Self {
             after: Some(position),

@@ -1,4 +1,16 @@
-//! One statement for many rows, and an answer for each of them.
+//! Sends one statement for many rows, and gives each row its own result. It doesn't know
+//! what the rows mean: an [`Entry`] binds its parameters and reads its result.
+//!
+//! How it works: a statement for many rows fails as a whole if one row is locked by another
+//! transaction for too long, or is damaged. It has changed nothing then. So
+//! [`Many::serve`] cuts the batch into [`PARTS`] parts and tries them at the same time, each
+//! with a short wait for locks, and cuts the parts that fail again. In the end the row at
+//! fault is alone: a damaged row fails, and a locked row waits in a task of its own. Its id
+//! is remembered in [`Locked`], and later batches leave it out from the start. Results are
+//! matched by id, and a row that was not asked for is an error for the whole statement.
+//!
+//! Dropped futures: everything here runs in tasks of [`queue`](super::queue) or of this
+//! file. A request that stops waiting drops none of them.
 
 use std::{
     marker::PhantomData,
@@ -31,15 +43,15 @@ use crate::{
     telemetry::{Call, Operation, Origin, Origins},
 };
 
-/// What one request adds to a statement.
+/// One row of a statement, as one request submits it.
 pub(in crate::store) trait Entry: Clone + Send + Sync + 'static {
-    /// What the statement answers for its row, if there is one.
+    /// The result for its row, if there is one.
     type Answer: Send + 'static;
 
     const OPERATION: Operation;
 
-    /// Whether the statement can be sent again when nobody knows whether it
-    /// was carried out.
+    /// Whether the statement can be sent again if it is unknown whether it was
+    /// executed.
     const SAFE_TO_REPEAT: bool = false;
 
     /// Whether the rows that it returns hold documents, of any size.
@@ -70,7 +82,7 @@ pub(in crate::store) trait Entry: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// When they are not what the statement says.
+    /// If the columns have other types than the statement selects.
     fn answer(&self, row: &PgRow, table: &Statements) -> Result<Self::Answer, sqlx::Error>;
 
     /// Bytes of the document that it returned.
@@ -78,8 +90,7 @@ pub(in crate::store) trait Entry: Clone + Send + Sync + 'static {
         0
     }
 
-    /// The answer for another request that asked for the same row, where they
-    /// can share one.
+    /// The result for another request of the same row, if they can share it.
     fn share(_: &Self::Answer) -> Option<Self::Answer> {
         None
     }
@@ -87,19 +98,18 @@ pub(in crate::store) trait Entry: Clone + Send + Sync + 'static {
 
 pub(in crate::store) type Binding<'q> = Query<'q, Postgres, PgArguments>;
 
-/// What Postgres takes an array for that it does not know. It goes over to a
-/// plan for all arrays when those for known ones look no cheaper, and to plan
-/// costs more than to carry out a small batch; so no array is shorter.
+/// The length that Postgres assumes for an array whose value it doesn't know when it
+/// plans. It switches to a generic plan if plans for known values look no cheaper, and
+/// planning costs more than executing a small batch. So no array is shorter than this.
 const LENGTH_OF_UNKNOWN_ARRAY: usize = 10;
 
-/// Bytes of documents that the loads in flight may bring, as far as it can be
-/// told from those before.
+/// Bytes of documents that the loads in flight may return, estimated from earlier loads.
 const MAX_LOADED: f64 = 32.0 * 1024.0 * 1024.0;
-/// Rows of loads in flight before any document was seen.
+/// Rows of loads in flight before the first document was loaded.
 const FIRST_ROWS: usize = 64;
-/// How much a row counts against one of the statement before.
+/// The share of earlier statements that the estimate forgets at each statement.
 const FORGETTING: f64 = 0.125;
-/// Of a statement that deadlocked, or met a table that was just changed.
+/// Attempts at a statement that deadlocked, or that met a table that was just changed.
 const MAX_ATTEMPTS: u32 = 4;
 
 fn bound<'q, E: Entry>(sizes: &Sizes, entries: &'q [E], ids: &'q [&str]) -> Binding<'q> {
@@ -148,7 +158,7 @@ impl DocumentSizes {
     }
 }
 
-/// The answers of a part of the entries, each at the place of its entry.
+/// The results of some entries, each at the index of its entry.
 type Answers<E> = Vec<Result<Option<<E as Entry>::Answer>, Error>>;
 
 impl<E> Clone for Many<E> {
@@ -172,10 +182,12 @@ impl<E: Entry> Many<E> {
         }
     }
 
-    /// What failed without an effect, and not for a reason of its rows, is sent
-    /// again: a deadlock, or a table that was changed since it was looked at.
-    /// Where nothing can be lost by it, a connection that was lost is no
-    /// failure yet either: one that was kept may have died before it was asked.
+    /// Sends the statement, and sends it again if it failed without an effect and for
+    /// a reason that is not in its rows: a deadlock, or a table that was changed since
+    /// it was inspected. After a lost connection it is sent once more if that is safe,
+    /// because a kept connection may have been dead before.
+    ///
+    /// If the future is dropped, the statement may still commit, as a whole.
     async fn send(
         &self,
         part: &Part<E>,
@@ -192,7 +204,7 @@ impl<E: Entry> Many<E> {
                 .await;
             match outcome {
                 Err(error) if error.is_of_other_writers() => {}
-                // A write whose answer can't be read is committed.
+                // If the result of a write can't be read, the write is committed.
                 Err(error)
                     if error.is_of_a_changed_table()
                         && (E::SAFE_TO_REPEAT || !error.is_of_another_type()) => {}
@@ -219,7 +231,7 @@ impl<E: Entry> Many<E> {
             origins: Origins::Of(origins),
             ..self.table_handle.call(E::OPERATION)
         };
-        // Who reads waits for no row.
+        // Reads never wait for a lock.
         let patience = (!E::SAFE_TO_REPEAT).then_some(patience);
         self.table_handle
             .serve(deadline, patience, call, |table, connection| {
@@ -244,15 +256,14 @@ impl<E: Entry> Many<E> {
         }
     }
 
-    /// No other row waits for this one.
+    /// Starts a task that waits for this row, so that no other row waits for it.
     fn wait_apart(&self, part: &Part<E>, caller: Callers<Option<E::Answer>>) {
         tokio::spawn(self.clone().wait_for_a_row(part.alone(), caller));
     }
 
-    /// Where one row can be at fault, parts of the statement are tried on their
-    /// own, so that it fails alone: the failed statement has changed nothing. They
-    /// are tried at the same time, so that no row waits for the search in another
-    /// part. A row that is locked is waited for in a task of its own.
+    /// Sends one part of a batch. If a row can be at fault, the part is cut, and the
+    /// smaller parts are sent at the same time, so that no row waits for the search in
+    /// another part.
     fn serve<'s>(
         &'s self,
         part: Part<E>,
@@ -264,6 +275,7 @@ impl<E: Entry> Many<E> {
                 return callers.fail(&out_of_time());
             }
             let until = callers.deadline();
+            // If the future is dropped here, the callers are dropped and get an error.
             match self.send(&part, callers.origins(), patience, until).await {
                 Err(error) if error.blames_a_row() && part.len() > 1 => {
                     let mut parts = JoinSet::new();
@@ -275,6 +287,7 @@ impl<E: Entry> Many<E> {
                             many.serve(smaller, callers, PATIENCE_IN_SEARCH).await;
                         });
                     }
+                    // If the future is dropped here, the set aborts the parts.
                     while parts.join_next().await.is_some() {}
                 }
                 Err(error) if error.is_held_up() => {
@@ -292,8 +305,9 @@ impl<E: Entry> Many<E> {
         })
     }
 
-    /// Tries one row that another transaction has locked, as long as its request
-    /// waits.
+    /// Tries one row that another transaction has locked until its request stops
+    /// waiting. It runs in a task, which only a runtime that stops drops; the caller
+    /// gets an error then.
     async fn wait_for_a_row(self, part: Part<E>, mut caller: Callers<Option<E::Answer>>) {
         let key = part.entries()[0].id().as_str();
         let deadline = caller.deadline().unwrap_or_else(Instant::now);
@@ -308,7 +322,7 @@ impl<E: Entry> Many<E> {
     }
 }
 
-/// The answer of a statement for one row.
+/// The result of a statement for one row.
 fn only<A>(answers: Vec<Result<Option<A>, Error>>) -> Result<Option<A>, Error> {
     answers.into_iter().next().unwrap_or(Ok(None))
 }
@@ -317,9 +331,9 @@ impl<E: Entry> Statement for Many<E> {
     type Row = E;
     type Answer = Option<E::Answer>;
 
-    /// Rows that were found locked go alone.
+    /// Sends rows that were locked recently one by one, and all others together.
     async fn run(&self, entries: Vec<E>, mut callers: Callers<Self::Answer>) {
-        // Reads wait for no lock.
+        // Reads never wait for a lock.
         let locked = match E::SAFE_TO_REPEAT {
             true => Vec::new(),
             false => self
@@ -372,13 +386,14 @@ impl<E: Entry> Statement for Many<E> {
     }
 }
 
-/// Whether a lost connection is no failure yet: if nothing can be lost by another
-/// attempt, or the server has ended the connection before it got the statement.
+/// Whether to send the statement again after a lost connection: if a repetition is
+/// harmless, or if the server closed the connection before it got the statement.
 fn is_to_repeat<E: Entry>(error: &Error) -> bool {
     error.is_of_an_idle_connection() || E::SAFE_TO_REPEAT && error.is_of_the_connection()
 }
 
-/// Some of the entries of a batch, sorted by id: unsorted statements deadlock.
+/// Some of the entries of a batch, sorted by id. Two statements that lock the same rows
+/// in different orders could deadlock.
 struct Part<E> {
     all: Arc<[E]>,
     range: Range<usize>,
@@ -409,12 +424,12 @@ impl<E: Entry> Part<E> {
         &self.all[self.range.clone()]
     }
 
-    /// The same entries, and no others beside them.
+    /// The same entries in an array of their own, which doesn't keep the batch in memory.
     fn alone(&self) -> Self {
         Self::of(self.entries().to_vec())
     }
 
-    /// `None` without an entry.
+    /// `None` if the range is empty.
     fn part(&self, range: Range<usize>) -> Option<Self> {
         (!range.is_empty()).then(|| Self {
             all: Arc::clone(&self.all),
@@ -422,7 +437,7 @@ impl<E: Entry> Part<E> {
         })
     }
 
-    /// In order.
+    /// The parts, in order.
     fn cut(&self) -> Vec<Self> {
         let Range { start, end } = self.range;
         let length = self.len().div_ceil(PARTS);
@@ -458,8 +473,8 @@ async fn ask<E: Entry>(
     Ok(answers)
 }
 
-/// The ids, in order. The last one is repeated where that makes a plan last;
-/// the other parameters are none there, which no row equals.
+/// The ids, in order. The last one is repeated up to [`LENGTH_OF_UNKNOWN_ARRAY`]. The
+/// other parameters are NULL for the repetitions, which match no row.
 fn ids<E: Entry>(entries: &[E]) -> Vec<&str> {
     let mut ids: Vec<_> = entries.iter().map(|entry| entry.id().as_str()).collect();
     if let (Some(last), true) = (ids.last().copied(), E::LOOKS_FOR_ROWS) {
@@ -468,15 +483,16 @@ fn ids<E: Entry>(entries: &[E]) -> Vec<&str> {
     ids
 }
 
-/// The first place of the id among those that were asked for. Behind a
-/// transaction pooler one statement's rows can reach another: better an error
-/// for all than one visitor's session for another.
+/// The first index of the id among those that were asked for. Behind a transaction
+/// pooler the rows of one statement can reach another one. Then all rows must fail, so
+/// that no visitor gets the session of another.
 fn place_of(id: &str, ids: &[&str]) -> Option<usize> {
     let place = ids.partition_point(|asked| *asked < id);
     (ids.get(place) == Some(&id)).then_some(place)
 }
 
-/// Requests for the same row stand beside each other.
+/// Copies the result of a row to other requests of the same row, which are next to each
+/// other.
 fn share<E: Entry>(entries: &[E], answers: &mut Answers<E>) {
     for place in 1..entries.len() {
         if entries[place].id() == entries[place - 1].id() {
@@ -488,7 +504,7 @@ fn share<E: Entry>(entries: &[E], answers: &mut Answers<E>) {
     }
 }
 
-/// One parameter of a statement: the same member of every entry.
+/// One array parameter of a statement: the same member of every entry.
 pub(in crate::store) fn column<'e, E, T>(entries: &'e [E], member: impl Fn(&'e E) -> T) -> Vec<T> {
     entries.iter().map(member).collect()
 }

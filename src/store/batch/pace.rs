@@ -1,29 +1,34 @@
-//! When another statement goes beside those in flight.
+//! When another statement is sent beside those in flight. It only computes: it has no
+//! queue, no task and no clock.
 
 use std::time::Duration;
 
-/// What a statement costs both sides whatever it serves, in seconds: a trip
-/// through two schedulers, and the commit's part of a flush. An order of
-/// magnitude is enough, and this one was measured between two that are
-/// clearly too small and too large.
+/// The cost of a statement for both sides, in seconds, however many rows it has: two
+/// schedulers, and the commit's share of a flush. An order of magnitude is enough. This
+/// value was measured between two that are clearly too small and too large.
 const OVERHEAD: f64 = 0.55e-3;
-/// More statements at once than this allows are emptier and no sooner back.
+/// The most rows in flight for each waiting row. With more, statements would have fewer
+/// rows and return no sooner.
 const MOST: f64 = 6.0;
-/// How much a slower statement counts against the quickest of late.
+/// The weight of a slower statement against the fastest recent one.
 const FORGETTING: f64 = 1.0 / 32.0;
 
-/// How quick the statements of one kind are, and what follows from that.
+/// How fast the statements of one kind are, and whether another one should be sent.
 ///
-/// To wait costs every waiting row the time that a statement takes; to go at
-/// once costs every row under way the overhead of one more. So another one
-/// goes when what waits, times the time, outweighs what is in flight, times
-/// the overhead: one waiting row for as many in flight as the overhead fits
-/// into the time. The rows in flight bound the statements, at every load: few
-/// requests go at once, and of many each statement takes a good part.
+/// If the waiting rows wait, each of them loses the time that a statement takes. If they
+/// are sent now, each row in flight loses the overhead of one more statement. So another
+/// statement is sent if
 ///
-/// The quickest statement of late tells the time that is spent waiting, for
-/// the disk or the network. The others also waited for processors, of which
-/// more statements would take more.
+/// ```text
+/// waiting rows × time of a statement ≥ rows in flight × overhead
+/// ```
+///
+/// This bounds the number of statements at every load: a few rows are sent at once, and
+/// if there are many, each statement takes a large part of them.
+///
+/// The time is that of the fastest recent statement: the part that is spent waiting for
+/// the disk or the network. Slower statements also waited for processors, which more
+/// statements would keep even busier.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::store) struct Pace {
     quickest: f64,
@@ -62,7 +67,7 @@ mod tests {
         pace
     }
 
-    /// Rows of the statements in flight when one row after the other comes.
+    /// The sizes of the statements in flight if rows are submitted one by one.
     fn batch_sizes(pace: Pace, rows: usize) -> Vec<usize> {
         let (mut waiting, mut in_flight, mut statements) = (0, 0, Vec::new());
         for _ in 0..rows {

@@ -1,4 +1,5 @@
-//! Work on many rows of which one may be locked or damaged.
+//! Work on many rows of which one may be locked or damaged: how long a statement waits for
+//! a lock, and the search for the rows at fault. It sends no statement itself.
 
 use std::time::Duration;
 
@@ -9,15 +10,15 @@ use crate::{Error, error::out_of_time};
 /// How long a statement of requests waits for a locked row. It is longer than a
 /// commit takes.
 pub(in crate::store) const PATIENCE: Duration = Duration::from_millis(200);
-/// The same where one of the rows is known to be locked, and is being found.
+/// The same while the search for a locked row runs.
 pub(in crate::store) const PATIENCE_IN_SEARCH: Duration = Duration::from_millis(25);
 /// Between two attempts at rows that are locked.
 pub(in crate::store) const PAUSE: Duration = Duration::from_millis(100);
-/// Into how many parts a statement is cut that one of its rows is at fault for.
+/// The number of parts that a statement is cut into if one of its rows is at fault.
 pub(in crate::store) const PARTS: usize = 4;
 
-/// How long a statement waits for a locked row if no visitor waits for it, and
-/// if the store has this timeout.
+/// How long a statement waits for a locked row if no request waits for it, for a store
+/// with this timeout.
 pub(in crate::store) fn patience_of(timeout: Duration) -> Duration {
     Duration::from_secs(1).min(timeout / 4)
 }
@@ -39,7 +40,7 @@ pub(in crate::store) struct Left {
     pub(in crate::store) ids: Vec<String>,
     /// Why the first of them is left.
     pub(in crate::store) error: Option<Error>,
-    /// Whether any of them is locked, so that it can be different in a moment.
+    /// Whether any of them is locked, so that a later attempt can succeed.
     pub(in crate::store) is_locked: bool,
 }
 
@@ -90,7 +91,8 @@ impl Search {
         self.pending.pop()
     }
 
-    /// The statement for these ids failed, so it is cut, or they are left.
+    /// Records that the statement for these ids failed: they are cut into parts, or
+    /// left if they can't be.
     pub(in crate::store) fn failed(&mut self, ids: Vec<String>, error: Error) {
         match ids.len() > 1 && Instant::now() < self.deadline {
             true => {

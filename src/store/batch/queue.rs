@@ -1,3 +1,18 @@
+//! Gathers rows into statements. It doesn't know what a statement does with its rows.
+//!
+//! How it works: [`Batch::submit`] appends the row to a queue. If it is time for another
+//! statement, it also starts a task, a [`Lane`]. The lane takes rows from the front of the
+//! queue, up to a number of rows and bytes, sorts them by id, runs the statement, and
+//! repeats this until [`Queue::dispatches`] says that it is not time for another one. There
+//! is no timer: a row that meets no statement in flight is sent at once. While statements
+//! are in flight, rows wait until the [`Pace`] allows one more. At most one lane at a time
+//! is about to take rows, so two lanes never compete for the same ones.
+//!
+//! Dropped futures: a [`Receipt`] only receives the result. If it is dropped, the row is
+//! still sent, unless its deadline passes while it is in the queue. Lanes run in tasks, so
+//! only a runtime that stops, or a panic, drops one. Its rows, and all rows that no other
+//! lane will send, then get an error.
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -27,8 +42,8 @@ pub(crate) trait Statement: Send + Sync + 'static {
     /// What the request gets back.
     type Answer: Send + 'static;
 
-    /// Runs the statement for rows that are sorted by their ids, and answers
-    /// each of those who wait, who are in the same order.
+    /// Runs the statement for rows that are sorted by their ids, and sends each
+    /// caller its result. Rows and callers are in the same order.
     fn run(
         &self,
         rows: Vec<Self::Row>,
@@ -40,23 +55,20 @@ pub(crate) trait Statement: Send + Sync + 'static {
     /// Bytes that the row adds to the statement.
     fn weight(row: &Self::Row) -> usize;
 
-    /// Rows that may be in flight at once. One always may.
+    /// The number of rows that may be in flight at once. One row always may.
     fn room(&self) -> usize {
         usize::MAX
     }
 
-    /// How long a row waits for its answer, whatever it waits for.
+    /// How long a row waits for its result: in the queue, for a connection and for
+    /// the statement together.
     fn patience(&self) -> Duration;
 
-    /// Rows that waited so long are about to be sent.
+    /// Records how long each row of a statement waited before it is sent.
     fn dispatches(&self, waits: impl Iterator<Item = Duration>);
 }
 
-/// Gathers what waits while earlier statements are in flight.
-///
-/// There is no timer: whoever comes first goes at once, and whoever comes
-/// while statements are in flight shares the next one. When that one goes is
-/// what the [`Pace`] says.
+/// Gathers the rows that are submitted while earlier statements are in flight.
 pub(crate) struct Batch<S: Statement> {
     statement: S,
     queue: Mutex<Queue<S>>,
@@ -67,13 +79,14 @@ struct Queue<S: Statement> {
     rows_in_flight: usize,
     statements_in_flight: usize,
     next: Next,
-    /// Whether the last statement served several, so that others are likely
-    /// to be about to ask. To give way to them costs a lone request time.
+    /// Whether the last statement had several rows. Then other requests are likely
+    /// to submit rows now, and a lane yields to them once before it takes rows. A
+    /// request that is alone would only lose time by that.
     expects_company: bool,
     pace: Pace,
 }
 
-/// Whether a lane is about to take what waits.
+/// Whether a lane is about to take rows from the queue.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Next {
     Gathering,
@@ -83,17 +96,18 @@ enum Next {
 struct Waiting<S: Statement> {
     row: S::Row,
     since: Instant,
-    /// Nobody waits for it any longer than this, so no later statement takes it.
+    /// The request stops waiting at this time, so no statement that is sent later
+    /// takes the row.
     deadline: Instant,
     origin: Origin,
     answer: oneshot::Sender<Result<S::Answer, Error>>,
 }
 
-/// Those who wait for the rows of one statement, in the order of the rows.
+/// The requests that wait for the rows of one statement, in the order of the rows.
 pub(crate) struct Callers<A> {
     origins: Vec<Origin>,
     deadlines: Vec<Instant>,
-    /// None where the answer was given.
+    /// `None` if the result was sent.
     answers: Vec<Option<oneshot::Sender<Result<A, Error>>>>,
 }
 
@@ -110,7 +124,7 @@ impl<A> Callers<A> {
         &self.origins
     }
 
-    /// Until when anybody waits for one of the rows.
+    /// The time when the last of the requests stops waiting.
     pub(in crate::store) fn deadline(&self) -> Option<Instant> {
         self.deadlines.iter().copied().max()
     }
@@ -121,12 +135,12 @@ impl<A> Callers<A> {
 
     pub(in crate::store) fn answer(&mut self, row: usize, outcome: Result<A, Error>) {
         if let Some(answer) = self.answers[row].take() {
-            // Nobody waits for the answer of a cancelled request.
+            // It fails if the request was cancelled.
             drop(answer.send(outcome));
         }
     }
 
-    /// Those who wait for these rows, for a statement of their own.
+    /// Moves the callers of these rows out, for a statement of their own.
     pub(in crate::store) fn take(&mut self, rows: impl IntoIterator<Item = usize>) -> Self {
         let mut taken = Self::with_capacity(1);
         for row in rows {
@@ -153,14 +167,13 @@ impl<S: Statement> Batch<S> {
         })
     }
 
-    /// Puts the row into the next statement. What was submitted is carried
-    /// out also when nobody waits for the answer any more, unless its time is
-    /// up before it is sent.
+    /// Adds the row to a statement. The row is sent even if the receipt is dropped,
+    /// unless its deadline passes before that.
     pub(crate) fn submit(self: &Arc<Self>, row: S::Row) -> Receipt<S::Answer> {
         self.submit_until(Instant::now() + self.statement.patience(), row)
     }
 
-    /// As [`submit`](Self::submit), for a request that waits until then.
+    /// As [`submit`](Self::submit), for a request that waits until `deadline`.
     pub(crate) fn submit_until(
         self: &Arc<Self>,
         deadline: Instant,
@@ -195,10 +208,10 @@ impl<S: Statement> Batch<S> {
     }
 }
 
-/// A task that sends statements for as long as it is time for the next.
+/// A task that sends one statement after the other, as long as it is time for another.
 struct Lane<S: Statement> {
     batch: Arc<Batch<S>>,
-    /// What it holds up, if its runtime stops.
+    /// What [`Drop`] must correct in the queue if the task is dropped.
     at: Stage,
 }
 
@@ -220,6 +233,8 @@ impl<S: Statement> Lane<S> {
     async fn drain(mut self) {
         while self.at == Stage::Departing {
             if self.batch.queue().expects_company {
+                // If the future is dropped here, no row was taken, and `Drop` resets the
+                // queue.
                 tokio::task::yield_now().await;
             }
             let waiting = self.take();
@@ -227,6 +242,8 @@ impl<S: Statement> Lane<S> {
                 let dispatched = Instant::now();
                 let waits = waiting.iter().map(|row| dispatched - row.since);
                 self.batch.statement.dispatches(waits);
+                // If the future is dropped here, the callers of these rows get an error.
+                // The statement may still commit.
                 self.batch.send(waiting).await;
                 self.batch.queue().pace.observe(dispatched.elapsed());
             }
@@ -260,8 +277,8 @@ impl<S: Statement> Lane<S> {
 }
 
 impl<S: Statement> Drop for Lane<S> {
-    /// A runtime that stops drops lanes in mid-flight; what nobody will send
-    /// any more gets its answer.
+    /// A runtime that stops drops its lanes. If no other lane is left to send the
+    /// rows in the queue, their callers get an error.
     fn drop(&mut self) {
         if self.at != Stage::Left {
             let mut queue = self.batch.queue();
@@ -287,7 +304,8 @@ impl<S: Statement> Batch<S> {
 }
 
 impl<S: Statement> Queue<S> {
-    /// Whether the caller is to open a lane, or to go on with its own.
+    /// Whether it is time for another statement. If so, the caller must start a
+    /// lane, or continue with its own.
     fn dispatches(&mut self, room: usize) -> bool {
         let is_time = self.next == Next::Gathering
             && !self.waiting.is_empty()
@@ -328,7 +346,7 @@ impl<S: Statement> Queue<S> {
         }
     }
 
-    /// Drops those whose time is up.
+    /// Removes the rows whose deadline has passed, and sends their callers an error.
     fn drop_expired(&mut self) {
         let now = Instant::now();
         if self.waiting.iter().all(|row| row.deadline > now) {
@@ -371,7 +389,7 @@ impl<S: Statement> fmt::Debug for Batch<S> {
     }
 }
 
-/// The answer to one row, when its statement is through.
+/// Receives the result of one row. Dropping it doesn't cancel the row.
 pub(crate) struct Receipt<T> {
     answer: oneshot::Receiver<Result<T, Error>>,
     deadline: Instant,
@@ -391,16 +409,16 @@ impl<T> Receipt<T> {
 
     /// # Errors
     ///
-    /// Those of the statement, and `Unavailable` when the time is up; then the
-    /// statement may still be carried out.
+    /// Those of the statement, and `Unavailable` if the deadline passes. The
+    /// statement may still be executed after that.
     pub(crate) async fn answer(self) -> Result<T, Error> {
         timeout_at(self.deadline, self.outcome())
             .await
             .unwrap_or_else(|_| Err(out_of_time()))
     }
 
-    /// As [`answer`](Self::answer) without a timer of its own, for a part of
-    /// what a request waits for: the request has one, and so has the statement.
+    /// As [`answer`](Self::answer) without a timer, for one of several steps that a
+    /// request waits for. The request has a timer, and so has the statement.
     ///
     /// # Errors
     ///
@@ -496,7 +514,7 @@ mod tests {
         assert_eq!(queue.rows_in_flight, 40);
     }
 
-    /// It is moved to where it runs, for each statement of a quiet site.
+    /// Spawning moves the future, for each statement of a quiet site.
     #[tokio::test]
     async fn the_task_that_sends_statements_is_small() {
         let pool = sqlx::PgPool::connect_lazy("postgres:///").expect("a URL");

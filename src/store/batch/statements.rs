@@ -1,4 +1,5 @@
-//! What one request adds to each statement that serves many.
+//! The entries of the statements for many rows: the parameters of one row, and its result.
+//! They don't know why a row is loaded or written.
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ fn written(row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
     })
 }
 
-/// A row to be inserted; no answer where the id exists.
+/// A row to be inserted. No result if the id exists.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct InsertRow {
     pub(in crate::store) id: RowId,
@@ -38,8 +39,8 @@ pub(in crate::store) struct InsertRow {
     pub(in crate::store) extent: Extent,
 }
 
-/// A document to be written where the row still holds what was loaded; no
-/// answer where it does not.
+/// A document to be written if the row still holds what was loaded. No result if it
+/// doesn't.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct SaveRow {
     pub(in crate::store) id: RowId,
@@ -58,8 +59,7 @@ impl SaveRow {
     }
 }
 
-/// An expiry to be moved where it still is what was loaded; no answer where it
-/// is not.
+/// An expiry to be moved if it still is what was loaded. No result if it isn't.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct TouchRow {
     pub(in crate::store) id: RowId,
@@ -80,7 +80,7 @@ pub(in crate::store) struct DestroyRow {
 pub(in crate::store) struct Destroyed {
     /// Whether it had not expired yet.
     pub(in crate::store) was_alive: bool,
-    /// What a short one held, which may be a forwarding.
+    /// The document if it was short, because it may be a forwarding.
     pub(in crate::store) text: Option<String>,
 }
 

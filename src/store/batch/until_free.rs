@@ -1,5 +1,10 @@
 //! Work that another transaction may hold up: it is rolled back and tried again, so
-//! that it doesn't keep a connection while it waits.
+//! that it doesn't keep a connection while it waits. It doesn't know what the work does.
+//!
+//! How it works: each attempt waits for a lock for a moment only. If it has to wait longer,
+//! it is canceled and rolled back, it releases its connection, and the next attempt
+//! follows after a pause. The id of the row is remembered in [`Locked`]. Work on such a row
+//! first takes one of a few places, so most connections stay free for other rows.
 
 use std::{
     collections::HashMap,
@@ -109,6 +114,7 @@ where
         if was_locked && Instant::now() >= deadline {
             return Err(out_of_time());
         }
+        // If the future is dropped here, its place in the queue is free.
         let place = match was_locked && key.is_some() {
             true => timeout_at(deadline, connections.wait_for_a_row())
                 .await
@@ -119,6 +125,7 @@ where
             true => PATIENCE_IN_SEARCH,
             false => PATIENCE,
         };
+        // If the future is dropped here, so is the attempt, and then its place.
         let outcome = attempt(patience).await;
         drop(place);
         if !outcome.as_ref().is_err_and(Error::is_held_up) {
@@ -131,6 +138,7 @@ where
         if let Some(key) = key {
             key.locked.insert(key.key);
         }
+        // It holds no connection and no place here.
         sleep(PAUSE.mul_f64(0.5 + random_fraction())).await;
     }
 }

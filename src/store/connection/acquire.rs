@@ -1,5 +1,13 @@
-//! Getting a connection of the pool, and giving it back, while the way to the
-//! server fails.
+//! Acquires a connection of the pool and releases it, also while the network or the server
+//! fails. It doesn't know what the connection is for, nor how many the store may use.
+//!
+//! How it works: [`ConnectionSource::acquire`] makes attempts until one succeeds or its
+//! caller stops waiting. An attempt takes a connection of the pool and probes it. If that
+//! takes longer than recent round trips suggest, the connection is presumed dead: all idle
+//! connections of the pool are closed, and the next attempt opens a new one. While other
+//! users have all connections of the pool, an attempt keeps its position in the pool's
+//! queue. If the server can't be reached, the next attempt follows after a pause. If the
+//! primary changes, the next attempt begins at once.
 
 use std::{
     future::pending,
@@ -25,57 +33,59 @@ use crate::store::connection::{
     round_trip::RoundTrip,
 };
 
-/// How long at least a connection of the pool may take to tell that it is alive.
+/// The shortest time that a connection of the pool has to respond.
 const TO_ANSWER: Duration = Duration::from_millis(250);
-/// The pool asks, and so do we; each answer may take twice as long as of late.
+/// The pool pings the connection, and then it is probed. Each response may take twice as
+/// long as recently.
 const ROUND_TRIPS_TO_ANSWER: u32 = 4;
-/// How long at least a new connection may take before another attempt is made.
-/// It doubles, so that a server that is slow to connect is reached as well, and
-/// one that is overloaded is not asked for more and more.
+/// The shortest time that a new connection has before the next attempt. It doubles, so that
+/// a server that accepts connections slowly can be reached, and an overloaded server doesn't
+/// get more and more attempts.
 const TO_CONNECT: Duration = Duration::from_millis(500);
-/// TCP, TLS, the password and our question.
+/// TCP, TLS, the password and the probe.
 const ROUND_TRIPS_TO_CONNECT: u32 = 8;
-/// A way that was slow may be dead by now.
+/// A network that was slow recently may be dead now.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(2);
-/// After the first attempt to connect that failed; it doubles, too.
+/// The pause after the first attempt to connect that failed. It doubles.
 const PAUSE: Duration = Duration::from_millis(10);
-/// A server that is back should not wait for long to be noticed.
+/// The longest pause, so that a server that is back is soon used again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// For the answer to an empty question.
+/// How long the response to a ping may take.
 const PING: Duration = Duration::from_secs(1);
 
 type Acquired = Result<(PoolConnection<Postgres>, Backend), sqlx::Error>;
 
-/// The pool, and what is known of the server behind it.
+/// The pool, and what is known about the server behind it.
 pub(in crate::store) struct ConnectionSource {
     pub(in crate::store) pool: PgPool,
-    /// Where the pool is ours and has several servers to choose from.
+    /// If the pool is the store's own and has several servers to choose from.
     pub(in crate::store) primary: Option<Arc<Primary>>,
-    /// Where the pool is the store's own.
+    /// If the pool is the store's own.
     pub(in crate::store) own: Option<Arc<Own>>,
     comparisons: Mutex<Comparisons>,
     round_trip: RoundTrip,
 }
 
-/// The limits that the server keeps for connections of a pool of our own:
+/// The limits that the server applies to connections of the store's own pool:
 /// `statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout`
-/// and `client_connection_check_interval`. They end what a process left behind
-/// that was killed, or that the network keeps from ending it.
+/// and `client_connection_check_interval`. They end statements of a process that was
+/// killed, or that the network separates from the server.
 ///
-/// They are set together with the [`probe`], which costs no round trip, rather
-/// than as startup parameters, which a pooler refuses and which would win over
-/// what is set for the role. A limit that is set already is left alone, as are
-/// all behind a pooler, whose connections are lent to other clients. What was set
-/// here is kept in parameters of the prefix `axum_pg_session`: a longer timeout
-/// raises it also on connections that are open.
+/// They are set together with the [`probe`], which costs no round trip. They are no startup
+/// parameters, because a pooler refuses those, and they would override the settings of the
+/// role. A limit that is already set stays as it is. Behind a pooler none is set, because its
+/// connections serve other clients too. The limits that were set here are also stored in
+/// parameters with the prefix `axum_pg_session`. So a longer timeout can raise them on open
+/// connections.
 pub(in crate::store) struct Own {
     /// The longest timeout of the stores that share the pool, in milliseconds.
     longest: AtomicU64,
-    /// Some systems have no `client_connection_check_interval`.
+    /// Whether the server refused the limits. Some systems have no
+    /// `client_connection_check_interval`.
     are_refused: AtomicBool,
 }
 
-/// The server's limits come after the deadline here, which says more.
+/// The server's limits end later than the store's deadline, whose error has more detail.
 const AFTER_THE_DEADLINE: Duration = Duration::from_secs(1);
 
 impl Own {
@@ -129,13 +139,15 @@ impl ConnectionSource {
         self.comparisons().peer() == Peer::Server
     }
 
-    /// Tries for as long as the caller waits, so that a server that comes back in
-    /// time costs no request. The pool does so only where connections are refused,
-    /// and waits for a connection whose other end is gone as long as the system.
+    /// Makes attempts as long as the caller waits, so that no request fails if the server
+    /// comes back in time. The pool itself only tries again if connections are refused,
+    /// and waits for a dead connection until the operating system gives up.
+    ///
+    /// If the future is dropped, the attempt is dropped, see [`attempt`](Self::attempt).
     ///
     /// # Errors
     ///
-    /// When there is no use in trying again.
+    /// If another attempt would be pointless.
     pub(in crate::store) async fn acquire(&self) -> Acquired {
         let mut moves = self.primary.as_ref().map(|primary| primary.moves());
         let to_answer = patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, &self.round_trip);
@@ -165,7 +177,12 @@ impl ConnectionSource {
         }
     }
 
-    /// Where others have all connections, the place in the queue is kept.
+    /// Makes one attempt. It lasts longer than `patience` if other users have all
+    /// connections, because a new attempt would lose its position in the pool's queue.
+    ///
+    /// If the future is dropped while the pool pings or opens a connection, that connection
+    /// is closed. If it is dropped during the probe, the pool takes the connection back and
+    /// pings it, without a time limit.
     async fn attempt(&self, patience: Duration) -> Attempt {
         let mut acquired = pin!(self.acquire_once());
         let began = Instant::now();
@@ -180,11 +197,11 @@ impl ConnectionSource {
         }
     }
 
-    /// A connection that nobody left in a transaction.
+    /// Takes a connection of the pool, and closes it if it was left in a transaction.
     ///
     /// # Errors
     ///
-    /// Those of the pool, and of asking the connection.
+    /// Those of the pool and of the probe.
     pub(in crate::store) async fn acquire_once(&self) -> Acquired {
         loop {
             let acquired = self.pool.acquire().await;
@@ -206,14 +223,14 @@ impl ConnectionSource {
         }
     }
 
-    /// Also sets the limits of a connection of our own.
+    /// Probes the connection. Also sets the limits if the pool is the store's own.
     async fn probe(&self, connection: &mut PgConnection) -> Result<Option<Probe>, sqlx::Error> {
         let own = self.own.as_ref().filter(|_| self.is_direct());
         let Some(own) = own.filter(|own| !own.are_refused.load(Relaxed)) else {
             return probe(connection).await;
         };
         match ask(connection, AssertSqlSafe(own.probe())).await {
-            // Of a value or a name, rather than of a server that stops.
+            // The error is about a value or a name, not about a server that stops.
             Err(sqlx::Error::Database(error))
                 if error
                     .code()
@@ -232,15 +249,15 @@ impl ConnectionSource {
         self.pool.size() >= all && self.pool.num_idle() == 0
     }
 
-    /// The pool asks them one by one whether they still are of use, each for as
-    /// long as it takes.
+    /// Closes all idle connections. The pool would ping them one by one, each without a
+    /// time limit.
     fn give_up_idle(&self) {
         while let Some(connection) = self.pool.try_acquire() {
             drop(connection.detach());
         }
     }
 
-    /// Where there are several servers, another one may take the writes by now.
+    /// Starts a search for the primary, if there are several servers.
     pub(in crate::store) fn suspect_failover(&self) {
         if let Some(primary) = &self.primary {
             primary.seek();
@@ -268,8 +285,8 @@ async fn moved(moves: Option<&mut watch::Receiver<Instant>>) {
     }
 }
 
-/// Whether there may be a server to connect to in a moment: also where
-/// something else listens in its place meanwhile.
+/// Whether a later attempt may succeed. That includes errors of another program that
+/// listens at the server's address meanwhile.
 fn may_pass(error: &sqlx::Error) -> bool {
     if fault(error).is_some() {
         return false;
@@ -284,8 +301,9 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The pool would ask a connection whose other end is gone for as long as the
-/// system does, and have one less meanwhile.
+/// Returns the connection to the pool if it responds, and closes it otherwise. The pool
+/// would ping a dead connection until the operating system gives up, and have one connection
+/// less meanwhile. If the future is dropped, the pool pings it after all.
 pub(in crate::store) async fn give_back(mut connection: PoolConnection<Postgres>) {
     match timeout(PING, connection.ping()).await {
         Ok(Ok(())) => drop(connection),

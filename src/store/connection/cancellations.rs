@@ -1,20 +1,30 @@
-//! Ends on the server what this process does not wait for any more.
+//! Cancels statements on the server that this process no longer waits for. It doesn't know
+//! what the statements do.
 //!
-//! To close a socket ends no statement: the server notices only when it next
-//! writes to it, which a statement that waits for a lock does not. So a
-//! connection whose statement was given up stays in the pool, with its place
-//! among those of the store, until the server has answered. One task for each
-//! store meanwhile looks at those statements in `pg_stat_activity` over a
-//! connection of its own, and cancels them. The same task cancels statements
-//! for many rows that wait for one that another transaction has locked, so
-//! that the rows can be tried on their own.
+//! Closing a socket ends no statement: the server notices it only when it writes to the
+//! socket, which a statement that waits for a lock does not. So a connection whose statement
+//! was abandoned stays in the pool, with its places, until the server has responded.
+//! Meanwhile one task for each store finds these statements in `pg_stat_activity`, over a
+//! connection of its own, and cancels them. The same task cancels statements for many rows
+//! that wait for a row that another transaction has locked, so that the rows can be tried
+//! one by one.
 //!
-//! - A statement that has committed and waits for a standby is left alone: to
-//!   cancel the wait would show others what a fail-over may still lose.
-//! - A backend that is idle while its answer is awaited is terminated: the
-//!   connection is dead on the way.
-//! - Behind a transaction pooler nobody knows which backend serves a statement,
-//!   so none is ended by its process id.
+//! - A statement that has committed and waits for a standby is not canceled. Otherwise
+//!   others would see a change that a failover may still lose.
+//! - A backend that is idle while its response is awaited is terminated, because the
+//!   response was lost on the network.
+//! - Behind a transaction pooler the backend of a statement is unknown, so no statement is
+//!   canceled by its process id.
+//!
+//! How it works: each statement to cancel is a [`Case`]. The task repeats a look: one query
+//! that cancels or terminates the backends of all cases and returns what it found. A look
+//! may arrive late, and cancel the next statement of the same backend. So each look counts
+//! itself in its cases until its result has arrived, and [`Watched::close`] waits for looks
+//! in flight. If a look is not over by then, the connection must be closed.
+//!
+//! Dropped futures: the task ends with its runtime; the next case starts another one. A
+//! [`Watched`] that is dropped ends its case. If a look may still be in flight, it marks
+//! the backend as unsettled, so that its connection is closed.
 
 use std::{
     collections::HashMap,
@@ -39,51 +49,48 @@ use crate::store::connection::probe::{Backend, probe};
 
 /// Between two looks at the statements.
 const PAUSE: Duration = Duration::from_millis(40);
-/// How long the task keeps its connection when nothing is left to end: more is
-/// likely to follow.
+/// How long the task keeps its connection without cases, because more are likely to follow.
 const LINGERING: Duration = Duration::from_millis(500);
-/// After the server refused a connection for that.
+/// The pause after a look that failed.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(250);
-/// How long it is remembered that there was no connection for a look.
+/// How long the store remembers that it had no connection for a look.
 const REMEMBERING: Duration = Duration::from_secs(10);
-/// For how long a backend may be idle before its answer counts as lost.
+/// How long a backend may be idle before its response counts as lost.
 const ANSWER: Duration = Duration::from_millis(250);
-/// For a new connection, and for one look over it: a server that is busy is not
-/// out of reach.
+/// The time limits for a new connection and for one look. A busy server is not out of reach.
 const TO_CONNECT: Duration = Duration::from_secs(1);
 const TO_LOOK: Duration = Duration::from_secs(2);
-/// Backends of lost connections that are looked after at once, and for how
-/// long: there may be no server any more that could say that they ended.
+/// The most backends of lost connections that are cases at once, and for how long. The
+/// server that could report their end may not exist any more.
 const MOST_LOST: usize = 512;
 const LONGEST_LOST: Duration = Duration::from_secs(600);
-/// Connections that may still be told to cancel something, and were not closed
-/// for that yet.
+/// The most backends that a late look may still cancel, and whose connections were not
+/// closed yet.
 const MOST_UNSETTLED: usize = 512;
 
-/// The statements of one store that are to end.
+/// The statements of one store that are to be canceled.
 pub(in crate::store) struct Cancellations {
     pool: PgPool,
     state: Mutex<State>,
-    /// Held while statements are looked at, and perhaps canceled.
+    /// Held during a look.
     looking: tokio::sync::Mutex<()>,
     /// Wakes the task for a new case.
     news: Notify,
-    /// When neither the server nor the pool had a connection left to cancel
-    /// statements over.
+    /// The last time that neither the server nor the pool had a connection for a look.
     refused: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
 struct State {
     cases: HashMap<u64, Arc<Case>>,
-    /// Backends whose cases were dropped while a look knew of them: it may cancel
-    /// what they do next.
+    /// Backends whose cases were dropped during a look, which may cancel their next
+    /// statement.
     unsettled: Vec<(i32, i64)>,
     next: u64,
     task: Task,
 }
 
-/// Whether the task is there that ends them.
+/// Whether the task runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Task {
     #[default]
@@ -97,8 +104,8 @@ struct Case {
     since: Instant,
     /// When its backend was first seen idle.
     idle: OnceLock<Instant>,
-    /// Looks that may still do something to its backend. One that was given up
-    /// stays: it may reach the server later.
+    /// The number of looks that may still cancel something on its backend. A look that
+    /// timed out counts forever, because it may reach the server later.
     looks: AtomicU32,
     verdict: watch::Sender<Verdict>,
 }
@@ -108,7 +115,7 @@ impl Case {
         self.looks.load(Acquire) > 0
     }
 
-    /// Whether its statement ended, and the answer does not come.
+    /// Whether its statement has ended, but the response has not arrived.
     fn is_silent(&self) -> bool {
         self.idle
             .get()
@@ -118,7 +125,7 @@ impl Case {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Why {
-    /// Nobody waits for its answer.
+    /// Its future was dropped.
     GivenUp,
     /// Its connection is lost.
     Lost,
@@ -126,24 +133,24 @@ enum Why {
     Slow,
 }
 
-/// What became of a statement, as far as the server could be asked.
+/// The state of a statement, as far as the server could be asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::store) enum Verdict {
     Open,
-    /// The server was told to end it.
+    /// The server has canceled it.
     Canceled,
-    /// The server has no such process any more.
+    /// The server has no such process, or doesn't show it to this role.
     Gone,
-    /// No connection to the server can be made, so there will be no second
-    /// statement beside this one either.
+    /// No connection to the server can be opened, so no second statement can run beside
+    /// this one either.
     OutOfReach,
 }
 
-/// A look at the statements that takes too long may still cancel one.
+/// The error of a case if a look takes too long, and may still cancel a statement.
 #[derive(Debug)]
 pub(in crate::store) struct StillLooking;
 
-/// A statement that is looked after for as long as this lives.
+/// A case that lasts as long as this value.
 pub(in crate::store) struct Watched {
     number: u64,
     case: Arc<Case>,
@@ -151,7 +158,8 @@ pub(in crate::store) struct Watched {
 }
 
 impl Watched {
-    /// Returns when the statement can't run any more, or nobody can tell.
+    /// Returns when the statement can't run any more, or when that can't be known. It
+    /// only waits, so dropping the future changes nothing.
     pub(in crate::store) async fn settled(&self) -> Verdict {
         let mut verdict = self.case.verdict.subscribe();
         let settled =
@@ -161,13 +169,13 @@ impl Watched {
             .map_or(Verdict::OutOfReach, |verdict| *verdict)
     }
 
-    /// Ends the case: from then on nothing is done to its backend, so that the
-    /// connection can serve the next statement. Returns whether its statement was
-    /// canceled here; an error where that can't be said, and the connection is
-    /// of no use any more.
+    /// Ends the case. Afterwards no look cancels anything on its backend, so the connection
+    /// can serve the next statement. Returns whether its statement was canceled here, or an
+    /// error if a look may still be in flight. Then the connection must be closed.
     pub(in crate::store) async fn close(self) -> Result<bool, StillLooking> {
         self.cancellations.state().cases.remove(&self.number);
         if self.case.is_looked_at() {
+            // If the future is dropped here, `Drop` marks the backend as unsettled.
             drop(timeout(TO_LOOK, self.cancellations.looking.lock()).await);
         }
         match self.case.is_looked_at() {
@@ -178,8 +186,8 @@ impl Watched {
 }
 
 impl Drop for Watched {
-    /// Without [`close`](Self::close), or if that can't say anything, the
-    /// connection must not be used again.
+    /// Ends the case without [`close`](Self::close). If a look is in flight, the backend is
+    /// unsettled, and its connection must be closed.
     fn drop(&mut self) {
         let mut state = self.cancellations.state();
         state.cases.remove(&self.number);
@@ -203,7 +211,7 @@ impl Cancellations {
         })
     }
 
-    /// Whether no statement could be canceled a moment ago.
+    /// Whether there was recently no connection to cancel statements over.
     pub(in crate::store) fn had_no_connection(&self) -> bool {
         let refused = *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         refused.is_some_and(|since| since.elapsed() < REMEMBERING)
@@ -213,8 +221,8 @@ impl Cancellations {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    /// Whether a look that was not waited for may still cancel what this backend
-    /// does next. Its connection is to be closed.
+    /// Whether a look may still cancel the next statement of this backend. Then its
+    /// connection must be closed. Forgets the backend.
     pub(in crate::store) fn is_unsettled(&self, backend: Backend) -> bool {
         let known = (backend.pid, backend.started);
         let unsettled = &mut self.state().unsettled;
@@ -222,18 +230,17 @@ impl Cancellations {
         place.map(|place| unsettled.swap_remove(place)).is_some()
     }
 
-    /// Cancels the statement of this backend until it ends.
+    /// Has the statement of this backend canceled, until it ends.
     pub(in crate::store) fn give_up(self: &Arc<Self>, backend: Backend) -> Watched {
         self.open(backend, Why::GivenUp)
     }
 
-    /// Cancels the statement of this backend when it waits for a row that is
-    /// locked.
+    /// Has the statement of this backend canceled if it waits for a locked row.
     pub(in crate::store) fn watch(self: &Arc<Self>, backend: Backend) -> Watched {
         self.open(backend, Why::Slow)
     }
 
-    /// Terminates this backend, whose connection is lost.
+    /// Has this backend terminated, because its connection is lost.
     pub(in crate::store) fn lose(self: &Arc<Self>, backend: Backend) {
         if self.state().cases.len() < MOST_LOST {
             self.add(backend, Why::Lost);
@@ -279,7 +286,7 @@ impl Cancellations {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// With none left the task ends.
+    /// Whether there are cases. If there is none, the task must end.
     fn has_cases(&self) -> bool {
         let mut state = self.state();
         state
@@ -292,14 +299,14 @@ impl Cancellations {
         true
     }
 
-    /// Until the next look: at once for a new case, and later without any.
+    /// Waits for the next look: not at all for a new case, and longer if there is no case.
     async fn pause(&self) {
         let has_none = self.state().cases.is_empty();
         let longest = if has_none { LINGERING } else { PAUSE };
         drop(timeout(longest, self.news.notified()).await);
     }
 
-    /// The cases of a look. Each of them that is closed later sees that.
+    /// Counts a look in all cases and returns them.
     fn begin_look(&self) -> Vec<(u64, Arc<Case>)> {
         let state = self.state();
         let cases = state.cases.iter().map(|(number, case)| {
@@ -318,9 +325,9 @@ impl Cancellations {
     }
 }
 
-/// Why the server could not be asked.
+/// Why a look failed.
 enum Failure {
-    /// It refused a connection, or an answer.
+    /// The server refused a connection or the query.
     Refused,
     OutOfReach,
 }
@@ -348,11 +355,11 @@ struct Spare {
     started: i64,
 }
 
-/// The task that ends statements. It ends when there are none, and with its
-/// runtime.
+/// The task that cancels statements. It ends when there is no case, when the pool is closed,
+/// and with its runtime.
 struct Round {
     cancellations: Arc<Cancellations>,
-    /// Whether another one may have begun since this one found no case.
+    /// Whether this task found no case. Another one may run since then.
     is_over: bool,
 }
 
@@ -365,7 +372,7 @@ impl Round {
             () = self.until_all_have_ended(&mut spare) => {}
         }
         if let Some(Spare { connection, .. }) = spare {
-            // The server notices the end of the socket as well.
+            // If this fails, the server notices that the socket is closed.
             drop(timeout(TO_CONNECT, connection.close()).await);
         }
     }
@@ -405,7 +412,7 @@ impl Round {
         looked
     }
 
-    /// `None` where the server has no connection left: then the pool may.
+    /// `None` if the server has no connection left. Then the pool may have one.
     async fn connect(&self) -> Result<Option<Spare>, Failure> {
         let connected = self.cancellations.pool.connect_options().connect().await;
         let mut connection = match connected {
@@ -419,6 +426,8 @@ impl Round {
         }))
     }
 
+    /// Looks over an idle connection of the pool. If the future is dropped, the pool takes
+    /// the connection back and pings it, which waits for the look.
     async fn borrow(&self) -> Result<(), Failure> {
         let mut connection = self
             .cancellations
@@ -436,7 +445,8 @@ impl Round {
     async fn look(&self, connection: &mut PgConnection, started: i64) -> Result<(), Failure> {
         let _looking = self.cancellations.looking.lock().await;
         let cases = self.cancellations.begin_look();
-        // Dropped here, the look may still reach the server, and counts for good.
+        // If the future is dropped here, the look may still reach the server, so it counts
+        // forever.
         let looked = self.signal(connection, started, &cases).await;
         if !matches!(looked, Err(Failure::OutOfReach)) {
             for (_, case) in &cases {
@@ -446,7 +456,7 @@ impl Round {
         looked
     }
 
-    /// Has the server end statements, and notes what it did to each.
+    /// Has the server cancel and terminate, and records the result in each case.
     async fn signal(
         &self,
         connection: &mut PgConnection,
@@ -503,7 +513,7 @@ impl Round {
 }
 
 impl Drop for Round {
-    /// A runtime that stops drops the task: the next case begins another one.
+    /// If a runtime stops the task, the next case starts another one.
     fn drop(&mut self) {
         if !self.is_over {
             self.cancellations.state().task = Task::Off;

@@ -1,8 +1,8 @@
-//! Why a connection could not be opened, where time does not heal it, and what
-//! to do.
+//! Explains why a connection could not be opened, if the reason stays, and what to do.
 //!
-//! Each sentence goes with the kind `Setup`, so nothing is tried again and no
-//! visitor is asked to come back. Whatever is not known here may heal.
+//! Each sentence is for an error of kind `Setup`, so nothing is tried again and no client is
+//! asked to retry. An error that is not known here may pass. Nothing here opens connections,
+//! except [`why`], which makes one attempt for the reason.
 
 use std::{error::Error as StdError, fmt, io, path::Path, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::Error;
 
-/// For the one more attempt that says why the others failed.
+/// The time limit of the attempt that finds out why the pool's attempts failed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 const PASSWORD: &str = "the server refused the password; check the user and the password";
@@ -30,19 +30,19 @@ const PARAMETER: &str =
 const PARAMETER_AT_POOLER: &str = "the pooler refused a startup parameter; set `.extra_float_digits(None)` and no `.options(..)` \
      in the pool's options, or add the parameter to PgBouncer's ignore_startup_parameters";
 
-/// With a feature of this crate TLS is there. Without one an application may
-/// still have turned on sqlx's own.
+/// Whether a feature of this crate enables TLS. Without one, the application may still have
+/// enabled it in sqlx.
 pub(in crate::store) const HAS_TLS: bool = cfg!(any(
     feature = "tls-rustls-ring",
     feature = "tls-rustls-aws-lc-rs",
     feature = "tls-native-tls"
 ));
-/// As sqlx says it.
+/// A part of sqlx's error message.
 pub(in crate::store) const LACKS_TLS: &str = "without TLS support";
 const NO_TLS: &str = "this program is built without TLS; enable the feature `tls-rustls` of \
                       axum-pg-session, or `tls-native-tls`";
-/// An entry of pg_hba.conf can be missing for other reasons, which the server keeps
-/// to itself.
+/// An entry of pg_hba.conf can also be missing for other reasons, which the server doesn't
+/// report.
 const WANTS_TLS: &str = match HAS_TLS {
     true => {
         "the server refused a connection without TLS; set `sslmode=verify-full`, or correct its \
@@ -53,7 +53,7 @@ const WANTS_TLS: &str = match HAS_TLS {
          axum-pg-session, or `tls-native-tls`, or correct its pg_hba.conf if it is to accept one"
     }
 };
-/// A server in another language says in its own words that it wants TLS.
+/// A server with messages in another language may mean that it requires TLS.
 const LOGIN: &str = match HAS_TLS {
     true => {
         "the server refused the login; check the user, the server's pg_hba.conf, and whether the \
@@ -78,7 +78,7 @@ const FORBIDDEN: &str = "this process may not open the server's socket";
 const FORBIDDEN_OVER_TCP: &str = "this process may not connect to the server over TCP, or may not read a file of sslrootcert, \
      sslcert or sslkey; check the firewall, the sandbox and the rights of the files";
 
-/// What to do about an error of connecting, if it stays until it is done.
+/// Returns what to do about an error of connecting, if waiting does not help.
 pub(in crate::store) fn fault(error: &sqlx::Error) -> Option<&'static str> {
     match error {
         sqlx::Error::Database(error) => of_the_server(&**error),
@@ -98,8 +98,8 @@ fn of_the_server(error: &(dyn DatabaseError + 'static)) -> Option<&'static str> 
     of_refusal(&code, error.message(), is_fatal(error))
 }
 
-/// Only a refused connection is `FATAL` with the codes that are asked here; to
-/// a statement they mean something else.
+/// Whether the error ended the connection. With the codes that are checked here, only a refused
+/// connection is `FATAL`. For a statement they mean something else.
 fn is_fatal(error: &(dyn DatabaseError + 'static)) -> bool {
     error
         .try_downcast_ref::<PgDatabaseError>()
@@ -108,7 +108,7 @@ fn is_fatal(error: &(dyn DatabaseError + 'static)) -> bool {
 
 fn of_refusal(code: &str, text: &str, is_fatal: bool) -> Option<&'static str> {
     match code {
-        // A socket has no TLS that the server could want.
+        // A socket has no TLS, so the server can't require it.
         "28000" if text.contains("[local]") => Some(LOGIN),
         // Postgres, and before 14.
         "28000" if text.contains("no encryption") || text.contains("SSL off") => Some(WANTS_TLS),
@@ -123,7 +123,7 @@ fn of_refusal(code: &str, text: &str, is_fatal: bool) -> Option<&'static str> {
         "42501" if is_fatal => Some(CONNECT),
         "55000" if is_fatal => Some(CLOSED),
         "42704" | "22023" | "42601" | "55P02" | "0A000" if is_fatal => Some(PARAMETER),
-        // PgBouncer has one code for all that it refuses, and for what passes.
+        // PgBouncer has one code for all refusals, including those that pass.
         "08P01" if text.contains("SSL required") => Some(WANTS_TLS),
         "08P01" if text.contains("unsupported startup parameter") => Some(PARAMETER_AT_POOLER),
         "08P01" if text.contains("no such database") => Some(DATABASE),
@@ -134,8 +134,8 @@ fn of_refusal(code: &str, text: &str, is_fatal: bool) -> Option<&'static str> {
     }
 }
 
-/// sqlx's own refusals, a file that holds no certificate, and all that the
-/// system's library says of a handshake, a lost connection included.
+/// Explains sqlx's own errors, a file that has no certificate, and all errors of the system's
+/// library about a handshake, including a lost connection.
 fn of_tls(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     let text = in_full(error);
     if text.contains(LACKS_TLS) {
@@ -150,7 +150,8 @@ fn of_tls(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     }
 }
 
-/// rustls' errors come as invalid data; of those a damaged stream may heal.
+/// Explains errors of rustls, which have the kind `InvalidData`. A damaged stream also has it,
+/// and may pass.
 fn of_io(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
         io::ErrorKind::InvalidData => of_handshake(&in_full(error)),
@@ -205,8 +206,8 @@ pub(in crate::store) fn in_full(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// An error of connecting with these options. Over TCP the only file that can
-/// be missing is one of the certificates; a socket may be there in a moment.
+/// Explains an error of connecting with these options. Over TCP, only a file of the certificates
+/// can be missing. A missing socket may exist soon.
 pub(in crate::store) fn explained(error: sqlx::Error, options: &PgConnectOptions) -> sqlx::Error {
     match error {
         sqlx::Error::Io(error) if socket(options).is_none() => match error.kind() {
@@ -218,7 +219,7 @@ pub(in crate::store) fn explained(error: sqlx::Error, options: &PgConnectOptions
     }
 }
 
-/// An error of the system that means something else at a socket.
+/// An error of the system over TCP, which would mean something else for a socket.
 #[derive(Debug)]
 struct OverTcp {
     sentence: &'static str,
@@ -243,8 +244,8 @@ impl StdError for OverTcp {
     }
 }
 
-/// The error of a pool that could not open its first connection. The pool tries
-/// until its time is up and then says no more than that.
+/// Finds the reason why a pool could not open its first connection. The pool tries until its
+/// timeout, and then its error only says that. If the future is dropped, the attempt is closed.
 pub(in crate::store) async fn why(error: sqlx::Error, options: &PgConnectOptions) -> Error {
     let error = match error {
         sqlx::Error::PoolTimedOut => match timeout(PATIENCE, options.connect()).await {
@@ -265,20 +266,20 @@ pub(in crate::store) fn socket(options: &PgConnectOptions) -> Option<&Path> {
     }
 }
 
-/// Options as libpq reads them, for a pool that is ours.
+/// Options as libpq reads them, for the store's own pool.
 pub(in crate::store) fn prepared(options: PgConnectOptions) -> PgConnectOptions {
-    // Numbers travel as they are, so how text is written need not be agreed on,
-    // which some poolers refuse.
+    // Numbers are sent in binary, so the text format of floats doesn't matter. Some poolers
+    // refuse the parameter.
     let options = options.extra_float_digits(None);
-    // A URL has brackets around an IPv6 address, which sqlx would look up as a
-    // name, and compare with the certificate.
+    // A URL has brackets around an IPv6 address. sqlx would look up the address with them as a
+    // name, and compare it with the certificate.
     let bare = options.get_host().strip_prefix('[');
     let bare = bare.and_then(|host| host.strip_suffix(']'));
     let options = match bare.map(str::to_owned) {
         Some(host) => options.host(&host),
         None => options,
     };
-    // Which a server never offers there.
+    // A server never offers TLS on a socket.
     match socket(&options).is_some() {
         true => options.ssl_mode(PgSslMode::Disable),
         false => options,

@@ -1,8 +1,11 @@
 //! A warning if sessions travel in the clear.
 //!
-//! With `sslmode=prefer` the server decides, and sqlx does not say what it got. So
-//! this opens a connection that insists on TLS. If that attempt proves nothing,
-//! because the server does not answer, a task tries it again later.
+//! With `sslmode=prefer` the server decides, and sqlx doesn't expose the result. So this opens a
+//! connection that requires TLS. If that attempt proves nothing, because the server doesn't
+//! respond, a task repeats it later. It only warns: nothing else depends on the result.
+//!
+//! Dropped futures: a check that is dropped leaves no entry, so the next call repeats it. The
+//! task ends with its runtime, and `Drop` removes its entry.
 
 use std::{
     collections::BTreeMap,
@@ -22,9 +25,9 @@ use tokio::{
 
 use crate::store::connection::connecting::{HAS_TLS, LACKS_TLS, in_full, socket};
 
-/// For one look. The caller waits for the first one.
+/// The time limit for one check. The caller waits for the first one.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Before each further look.
+/// The pauses before each further check.
 const PAUSES: [Duration; 4] = [
     Duration::from_secs(10),
     Duration::from_secs(60),
@@ -34,10 +37,10 @@ const PAUSES: [Duration; 4] = [
 
 type Server = (String, u16);
 
-/// What was done about a server.
+/// The state of a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Known {
-    /// A task looks at it again later.
+    /// A task will check it again.
     IsLookedAt,
     IsWarnedOf,
 }
@@ -48,21 +51,21 @@ fn known() -> MutexGuard<'static, BTreeMap<Server, Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a look at the connections with certain options has found.
+/// The result of a check of connections with certain options.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Found {
     /// They are encrypted, or stay on this machine.
     Safe,
-    /// `has_tls` says whether this program could encrypt them.
+    /// They are not encrypted. `has_tls` is whether this program could encrypt them.
     Clear { has_tls: bool },
-    /// Nothing can be said yet.
+    /// It is still unknown.
     Nothing,
 }
 
 /// Logs, once for each server, that connections with these options are not
 /// encrypted. Connections that stay on this machine need no encryption.
 ///
-/// Returns within two seconds. If nothing is found by then, a task goes on.
+/// Returns within two seconds. If the result is unknown by then, a task continues.
 pub(in crate::store) async fn warn_where_there_is_none(options: &PgConnectOptions) {
     warn_or_look_again(options, &PAUSES).await;
 }
@@ -81,12 +84,12 @@ fn server_of(options: &PgConnectOptions) -> Server {
     (options.get_host().to_owned(), options.get_port())
 }
 
-/// Looks once, and warns. Returns `false` if a later look is needed.
+/// Checks once, and warns. Returns `false` if a later check is needed.
 async fn has_looked(options: &PgConnectOptions) -> bool {
     let found = timeout(PATIENCE, look(options)).await;
     match found.unwrap_or(Found::Nothing) {
-        // It says nothing about the next connection to the same server, whose
-        // `sslmode` may be another.
+        // This is not stored, because the next connection to the same server may have
+        // another `sslmode`.
         Found::Safe => true,
         Found::Clear { has_tls } => {
             warn(options, has_tls);
@@ -118,8 +121,8 @@ fn warn(options: &PgConnectOptions, has_tls: bool) {
     }
 }
 
-/// Starts a task that looks until it finds something, at most once a pause. The
-/// task ends with its runtime, and another one may be started then.
+/// Starts a task that checks after each pause until the result is known. The task ends with
+/// its runtime, and then another one may be started.
 fn look_again(options: PgConnectOptions, pauses: &'static [Duration]) {
     let looking = Looking(server_of(&options));
     known()
@@ -136,7 +139,7 @@ fn look_again(options: PgConnectOptions, pauses: &'static [Duration]) {
     });
 }
 
-/// The server of a task that looks again.
+/// The server of a task that checks again.
 struct Looking(Server);
 
 impl Drop for Looking {
@@ -166,26 +169,25 @@ async fn is_loopback(options: &PgConnectOptions) -> bool {
     }
 }
 
-/// With `prefer`, a connection that insists is refused if the others are in the
-/// clear.
+/// With `prefer`, a connection that requires TLS is refused if the others are not encrypted.
 async fn look_at_tls(options: &PgConnectOptions) -> Found {
     match options.get_ssl_mode() {
         PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull => Found::Safe,
-        // sqlx takes `allow` for `disable`.
+        // sqlx treats `allow` as `disable`.
         PgSslMode::Disable | PgSslMode::Allow => Found::Clear { has_tls: HAS_TLS },
         PgSslMode::Prefer => {
             let insisting = options.clone().ssl_mode(PgSslMode::Require);
             match insisting.connect().await {
                 Ok(connection) => {
-                    // It has served its purpose, even if it can't be closed.
+                    // An error here does not change the result.
                     drop(connection.close().await);
                     Found::Safe
                 }
                 Err(sqlx::Error::Tls(error)) => Found::Clear {
                     has_tls: !in_full(&*error).contains(LACKS_TLS),
                 },
-                // The server has spoken after the handshake, for example because it
-                // has too many connections.
+                // The server sent an error after the handshake, for example because it has
+                // too many connections.
                 Err(sqlx::Error::Database(_)) => Found::Safe,
                 Err(_) => Found::Nothing,
             }

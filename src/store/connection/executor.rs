@@ -1,3 +1,14 @@
+//! Executes one piece of work on a connection, with a deadline. It doesn't know the work, nor
+//! the table.
+//!
+//! How it works: [`Executor::with_connection`] acquires a connection and executes the work, in
+//! a transaction if one is needed, with one deadline for both. The outcome decides whether the
+//! connection is kept, returned to the pool, or closed. Work with a patience is canceled if it
+//! waits longer than that for a locked row. In a transaction of its own the `lock_timeout` of
+//! the server does it, otherwise the [cancellations](super::cancellations).
+//!
+//! Dropped futures: see [`HeldConnection`]. Work that was sent may still commit, as a whole.
+
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_core::future::BoxFuture;
@@ -31,9 +42,9 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Lends a connection of the pool to `work`, which is no request's; both
-    /// waits share one deadline. With a patience, the statement is ended when it
-    /// waits longer than that for a row which another transaction has locked.
+    /// Executes `work` of the store itself on a connection of the pool. The wait for the
+    /// connection and the work share one deadline. With a patience, the statement is
+    /// canceled if it waits longer than that for a row that another transaction has locked.
     ///
     /// # Errors
     ///
@@ -49,8 +60,9 @@ impl Executor {
             .await
     }
 
-    /// As [`run`](Self::run), for one message of the simple protocol, which no
-    /// pooler takes apart, to a server that may not even know our transactions.
+    /// As [`run`](Self::run), for a server that may be no Postgres and may not support the
+    /// store's transactions. `work` must be a single message of the simple protocol, which
+    /// every pooler keeps together.
     pub(in crate::store) async fn ask_any_server<T>(
         &self,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
@@ -62,8 +74,8 @@ impl Executor {
         alone.run(None, LOOK, work).await
     }
 
-    /// As [`run`](Self::run), for what is asked before it is known what stands
-    /// between this process and Postgres.
+    /// As [`run`](Self::run), for queries that run before it is known whether there is a
+    /// pooler.
     pub(in crate::store) async fn look<T>(
         &self,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
@@ -100,7 +112,7 @@ impl Executor {
             .await
     }
 
-    /// As [`serve`](Self::serve), for what an application asks outside of requests.
+    /// As [`serve`](Self::serve), for queries of an application outside of requests.
     ///
     /// # Errors
     ///
@@ -115,7 +127,10 @@ impl Executor {
             .await
     }
 
-    /// If the future is dropped, the server is to end the statement, see [`HeldConnection`].
+    /// Executes `work` on a connection for this purpose.
+    ///
+    /// If the future is dropped, the server is asked to cancel the statement, see
+    /// [`HeldConnection`].
     async fn with_connection<T>(
         &self,
         purpose: Purpose,
@@ -125,6 +140,7 @@ impl Executor {
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         let since = Stopwatch::start();
+        // If the future is dropped here, or times out, nothing of `work` was sent.
         let acquired = timeout_at(deadline, self.connections.acquire(purpose)).await;
         if purpose != Purpose::Own {
             self.meter.waited_for_a_connection(since);
@@ -137,10 +153,13 @@ impl Executor {
         };
         let backend = held.backend();
         let work = running.around(self.carry_out(held.connection(), limits, work));
+        // If the future is dropped here, so is `held`, whose task cancels the statement.
         let (outcome, watch) = self.wait(deadline, patience, backend, work).await;
         running.ended(&outcome);
         let outcome = held_up_by_a_lock(patience, outcome);
         let error = outcome.as_ref().err();
+        // The outcome is known here. If the future is dropped, it is lost, and a connection
+        // that was not kept or returned yet is closed or put in order by its task.
         self.end(held, purpose, deadline, error, watch).await;
         if outcome.as_ref().is_err_and(Error::is_unavailable) {
             self.connections.suspect_failover();
@@ -170,10 +189,10 @@ impl Executor {
                 }
                 self.connections.evict_idle();
             }
-            // It may be told to cancel what comes next on it.
+            // A look may still cancel the next statement of this connection.
             _ if watch == Watch::GoesOn => held.close(),
             None if may_be_kept => held.keep(),
-            // The server has answered, and the next part of it is about to come.
+            // The server has responded, and the next attempt or part follows soon.
             Some(error) if error.is_held_up() && may_be_kept && !self.needs_a_transaction() => {
                 held.keep();
             }
@@ -187,7 +206,7 @@ impl Executor {
         }
     }
 
-    /// Has the statement canceled when it waits for too long for a locked row.
+    /// Waits for `work`. Has the statement canceled if it waits too long for a locked row.
     async fn wait<T>(
         &self,
         deadline: Instant,
@@ -210,19 +229,24 @@ impl Executor {
         let Some(watched) = watched else {
             return (outcome, Watch::Over);
         };
+        // If the future is dropped here, the connection is closed if a look is in flight.
         match (watched.close().await, outcome) {
             (Ok(true), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::Over),
             (Ok(_), outcome) => (outcome, Watch::Over),
-            // Nobody but the look can have canceled it by now.
+            // Only the look can have canceled it.
             (Err(_), Err(error)) if error.is_canceled() => (Err(held_up(error)), Watch::GoesOn),
             (Err(_), outcome) => (outcome, Watch::GoesOn),
         }
     }
 
-    /// A pooler keeps a connection of the server for one client as long as a
-    /// transaction lasts, and no longer. Nothing else can end a statement there
-    /// in time than the server's own limits, which end with the transaction. And
-    /// only a transaction can ask for its isolation level.
+    /// Executes `work`, in a transaction if one is needed.
+    ///
+    /// A pooler keeps a connection of the server for one client only as long as a
+    /// transaction lasts. Behind it, only the server's own limits can end a statement in
+    /// time, and they end with the transaction. And only a transaction can set its
+    /// isolation level.
+    ///
+    /// If the future is dropped, the transaction is rolled back, unless its commit was sent.
     async fn carry_out<T>(
         &self,
         connection: &mut PgConnection,
@@ -247,7 +271,7 @@ impl Executor {
         is_asked_for && self.transactions == Transactions::WhereNeeded
     }
 
-    /// What to say where no connection came free in time.
+    /// The error if no connection was free in time.
     fn no_connection(&self) -> Error {
         match self.connections.are_exhausted() {
             true => Error::caused(
@@ -277,14 +301,14 @@ pub(in crate::store) enum Transactions {
     Never,
 }
 
-/// Whether the backend of a statement may still be told to cancel something.
+/// Whether a look may still cancel something on the backend of a statement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Watch {
     Over,
     GoesOn,
 }
 
-/// A question about the server or the table.
+/// A query about the server or the table.
 const LOOK: Call<'static> = Call {
     operation: Operation::Inspect,
     table: None,
@@ -296,12 +320,11 @@ const LOOK: Call<'static> = Call {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     statement: Duration,
-    /// For a locked row, where that is shorter.
+    /// The limit for a locked row, if that is shorter.
     patience: Option<Duration>,
 }
 
-/// The server's limit comes after the deadline here, which is told in more
-/// detail.
+/// The server's limit ends later than the store's deadline, whose error has more detail.
 const AFTER_THE_DEADLINE: Duration = Duration::from_millis(250);
 
 impl Limits {
@@ -319,12 +342,13 @@ impl Limits {
         let limits = include_str!("../sql/limits.sql")
             .replace("$1", &milliseconds(self.statement))
             .replace("$2", &milliseconds(self.patience.unwrap_or(self.statement)));
-        // In one message, so it is no round trip more than without limits.
+        // In one message, so that the limits cost no round trip.
         format!("{READ_COMMITTED}; {limits}")
     }
 }
 
-/// In a transaction the server's `lock_timeout` ends the wait for a row.
+/// Marks an error of the server's `lock_timeout`, which ends the wait for a row in a
+/// transaction.
 fn held_up_by_a_lock<T>(patience: Option<Duration>, outcome: Result<T, Error>) -> Result<T, Error> {
     match outcome {
         Err(error) if patience.is_some() && error.is_of_a_lock() && !error.is_held_up() => {

@@ -1,18 +1,19 @@
-//! Whether connections lead to a pooler, as far as it is known.
+//! Whether connections lead to a pooler, as far as it is known. It only stores the result:
+//! [`pooler`](super::pooler) compares the connections.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// For one comparison. A pooler that lends its only connection for a session lets
-/// the second one wait until the first has left.
+/// The time limit for one comparison. A pooler with one connection in session mode lets the
+/// second client wait until the first has left.
 pub(in crate::store) const PATIENCE: Duration = Duration::from_secs(4);
-/// Between a failed comparison and the next one. It doubles each time, because the
-/// role may not be allowed another connection at all.
+/// The pause between a failed comparison and the next one. It doubles each time, because
+/// the role may have no connection left at all.
 const PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What the connections lead to, by comparing two of them.
+/// What the connections lead to, as a comparison of two of them shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(in crate::store) enum Peer {
     /// No comparison has succeeded, so it can be a pooler. Each statement is sent
@@ -20,7 +21,7 @@ pub(in crate::store) enum Peer {
     /// its process id.
     #[default]
     Unknown,
-    /// A process of the server that stays the same.
+    /// A process of the server, always the same one.
     Server,
     /// A pooler that keeps track of prepared statements.
     Pooler,

@@ -1,5 +1,18 @@
-//! The connections that statements of requests borrow from the application's
-//! pool.
+//! The connections that the store uses: at most a part of the pool, with places for each
+//! purpose. It doesn't know what a statement does.
+//!
+//! How it works: [`Connections::acquire`] first takes the places of its purpose, in the
+//! order of the calls, and then a connection: one that is kept since the last statement, or
+//! one of the pool. After its statement the connection is kept for a moment, or returned to
+//! the pool. A task, the [`Round`], returns kept connections that are no longer used.
+//!
+//! Dropped futures: the future of a statement can be dropped at any time, and then drops its
+//! [`HeldConnection`]. The connection must not serve another statement before the server has
+//! responded to this one. So a task takes it over, with its places. It waits for the
+//! response for a moment, then has the server cancel the statement. When the server has
+//! responded, it probes the connection and returns it to the pool, or closes it if it is in
+//! a transaction. If it is unknown whether the statement has ended, it closes it. Without a
+//! runtime there is no task, and the connection is closed at once.
 
 use std::{
     fmt,
@@ -26,24 +39,23 @@ use crate::store::connection::{
     probe::{Backend, probe},
 };
 
-/// How long a connection is kept after its last statement. Borrowing one costs
-/// three round trips, which a busy store saves in this way; a quiet one gives
-/// everything back.
+/// How long a connection is kept after its last statement. To acquire one costs three
+/// round trips, which a busy store saves. A quiet store returns all connections.
 const KEEPING: Duration = Duration::from_millis(250);
-/// How long a busy store goes without giving a connection back: the pool
-/// closes only what it has when it is too old.
+/// How long a busy store keeps a connection at most. Only the pool closes connections that
+/// are too old, and only when they are returned.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How long the answer to a statement that was given up may take before the
-/// server is told to end it.
+/// How long the response to an abandoned statement may take before the server is asked to
+/// cancel the statement.
 const GRACE: Duration = Duration::from_millis(20);
-/// How long a statement that was given up keeps its connection where nobody
-/// can tell whether it has ended.
+/// How long an abandoned statement keeps its connection if it can't be known whether it
+/// has ended.
 const LONGEST_UNKNOWN: Duration = Duration::from_secs(2);
-/// For one answer of a connection that is put in order.
+/// How long one response may take while a connection is put in order.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// At most a part of the pool, lent in the order of asking.
+/// At most a part of the pool. Its connections are acquired in the order of the calls.
 #[derive(Clone)]
 pub(crate) struct Connections(Arc<Shared>);
 
@@ -51,22 +63,22 @@ struct Shared {
     source: ConnectionSource,
     limit: NonZeroU32,
     permits: Arc<Semaphore>,
-    /// Of five or more one less, so that changes that all wait for something
-    /// leave a place for loads.
+    /// Places for writes. If there are five connections or more, it is one less than all,
+    /// so that writes that all wait leave a place for loads.
     writing: Arc<Semaphore>,
-    /// For statements that wait for one locked row.
+    /// Places for statements that wait for one locked row.
     waiting: Semaphore,
-    /// How many wait for one of these.
+    /// The number of callers that wait for one of these.
     queued: AtomicUsize,
-    /// For what an application changes outside of requests, a part of the writing.
+    /// Places for changes outside of requests. They also need a place for writes.
     managing: Arc<Semaphore>,
-    /// For its queries there. Separate, so that changes can't block them.
+    /// Places for queries outside of requests. Separate, so that changes can't block them.
     asking: Arc<Semaphore>,
     cancellations: Arc<Cancellations>,
     kept: Mutex<Kept>,
 }
 
-/// Connections between two statements, the last used last.
+/// Connections between two statements. The one that was used last is the last one.
 #[derive(Default)]
 struct Kept {
     connections: Vec<IdleConnection>,
@@ -80,7 +92,7 @@ struct IdleConnection {
     last_used: Instant,
 }
 
-/// Whether a task is there that gives back what is kept.
+/// Whether a task runs that returns kept connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Janitor {
     #[default]
@@ -95,14 +107,13 @@ pub(in crate::store) enum Purpose {
     Writing,
     /// Changes that an application makes outside of requests.
     Managing,
-    /// Its queries outside of requests.
+    /// Queries of an application outside of requests.
     Asking,
-    /// Work of the store itself, such as a look at the table, which takes no place
-    /// of requests.
+    /// Work of the store itself, such as an inspection of the table. It takes no place.
     Own,
 }
 
-/// A part of what the store may use of the pool.
+/// The places that a connection occupies until they are dropped.
 struct Places {
     _any: Option<OwnedSemaphorePermit>,
     _writing: Option<OwnedSemaphorePermit>,
@@ -110,14 +121,14 @@ struct Places {
 }
 
 impl Connections {
-    /// Three quarters of the pool, so that the application's own queries find
-    /// the rest whatever the sessions do.
+    /// Uses three quarters of the pool. The rest is always free for the application's own
+    /// queries.
     pub(in crate::store) fn most_of(pool: PgPool) -> Self {
         let limit = most_of(&pool);
         Self::build(ConnectionSource::new(pool, None, None), limit)
     }
 
-    /// As [`most_of`](Self::most_of), where the pool is the store's own.
+    /// As [`most_of`](Self::most_of), for a pool of the store's own.
     pub(in crate::store) fn own(pool: PgPool, timeout: Duration) -> Self {
         let limit = most_of(&pool);
         Self::build(
@@ -144,7 +155,7 @@ impl Connections {
         }
     }
 
-    /// As many of the same pool, at the most.
+    /// The same pool with at most this many connections.
     pub(in crate::store) fn limited_to(&self, limit: NonZeroU32) -> Self {
         let ConnectionSource {
             pool, primary, own, ..
@@ -176,7 +187,7 @@ impl Connections {
         &self.0.source.pool
     }
 
-    /// What the connections were found to lead to.
+    /// What the checks for a pooler have found.
     pub(in crate::store) fn comparisons(&self) -> MutexGuard<'_, Comparisons> {
         self.0.source.comparisons()
     }
@@ -185,26 +196,28 @@ impl Connections {
         self.0.limit
     }
 
-    /// A connection, as soon as its purpose has a place and the pool has one. If
-    /// the future is dropped, nothing is taken.
+    /// Returns a connection, as soon as its purpose has a place and the pool has one.
+    /// Requests wait while the server can't be reached.
     ///
     /// # Errors
     ///
-    /// Those of the pool, and of asking the connection. Requests wait while the
-    /// server can't be reached.
+    /// Those of the pool and of the probe.
     pub(in crate::store) async fn acquire(
         &self,
         purpose: Purpose,
     ) -> Result<HeldConnection, sqlx::Error> {
+        // If the future is dropped here, so are the places that it has taken.
         let places = self.0.places(purpose).await?;
-        // Others ask too rarely for one that may have died meanwhile.
+        // Other purposes are too rare for a connection that may have died meanwhile.
         let kept = match purpose {
             Purpose::Reading | Purpose::Writing => self.0.take_kept(),
             Purpose::Managing | Purpose::Asking | Purpose::Own => None,
         };
         let (connection, backend, since) = match kept {
             Some(kept) => (kept.connection, kept.backend, kept.since),
-            // Boxed, so that not every statement carries room for it.
+            // Boxed, so that the futures of statements stay small. If the future is dropped
+            // here, the places are free, and a connection of the pool returns to it or is
+            // closed.
             None => Box::pin(self.0.acquire(purpose)).await?,
         };
         Ok(HeldConnection(Some(Held {
@@ -216,8 +229,10 @@ impl Connections {
         })))
     }
 
-    /// A place for a statement that waits for a locked row: many of those must
-    /// not keep the others waiting.
+    /// Waits for a place for a statement that waits for a locked row. There are few, so
+    /// that such statements don't hold up all others.
+    ///
+    /// If the future is dropped, its position in the queue is free.
     pub(in crate::store) async fn wait_for_a_row(&self) -> Option<SemaphorePermit<'_>> {
         let _queued = Queued::behind(&self.0.queued);
         self.0.waiting.acquire().await.ok()
@@ -228,13 +243,14 @@ impl Connections {
         self.0.queued.load(Relaxed) > 0
     }
 
-    /// Ends the statement of this backend as soon as it waits for a locked row.
+    /// Has the statement of this backend canceled as soon as it waits for a locked row.
     pub(in crate::store) fn watch(&self, backend: Backend) -> Option<Watched> {
         let is_direct = self.0.source.is_direct();
         is_direct.then(|| self.0.cancellations.watch(backend))
     }
 
-    /// Whether nothing could end a statement in time but the server itself.
+    /// Whether the store can't cancel a statement, so that only limits of the server end
+    /// it in time.
     pub(in crate::store) fn can_cancel_nothing(&self) -> bool {
         match self.0.source.comparisons().peer() {
             Peer::Unknown => true,
@@ -243,13 +259,14 @@ impl Connections {
         }
     }
 
-    /// Whether others have all connections of the pool.
+    /// Whether other users have all connections of the pool.
     pub(in crate::store) fn are_exhausted(&self) -> bool {
         let free = self.0.permits.available_permits();
         free > 0 && self.0.source.is_exhausted()
     }
 
-    /// Makes all connections that are not in use prepare their statements anew.
+    /// Makes all connections that are not in use prepare their statements again. If the
+    /// future is dropped, the pool takes them back as they are.
     pub(in crate::store) async fn clear_statements(&self) {
         let mut idle = Vec::new();
         let kept = std::mem::take(&mut self.0.kept().connections);
@@ -265,19 +282,19 @@ impl Connections {
         }
     }
 
-    /// The server that it has asked may not take the writes any more.
+    /// Starts a search for the primary: the current server may no longer take writes.
     pub(in crate::store) fn suspect_failover(&self) {
         self.0.source.suspect_failover();
     }
 
-    /// Gives back all that is kept: what happened to one may have happened to
-    /// the others.
+    /// Returns all kept connections to the pool, because what happened to one may have
+    /// happened to all.
     pub(in crate::store) fn evict_idle(&self) {
         self.0.give_back(|_| true);
     }
 }
 
-/// One that waits for a place, until it is dropped.
+/// Counts a caller that waits for a place, until it is dropped.
 struct Queued<'p>(&'p AtomicUsize);
 
 impl<'p> Queued<'p> {
@@ -307,12 +324,12 @@ fn of_pool(pool: &PgPool) -> NonZeroU32 {
 }
 
 /// A connection in use. The future that uses it may be dropped at any moment. The connection
-/// returns to the pool only after its statement has ended: sqlx forgets a `BEGIN` whose
-/// answer nobody waited for, and the next user of the connection would run inside of
-/// that transaction.
+/// returns to the pool only after its statement has ended: sqlx forgets a `BEGIN` if its
+/// future was dropped, and the next user of the connection would run inside of that
+/// transaction.
 ///
-/// When it is dropped, the server is to end its statement, and until it has, the
-/// connection keeps its place.
+/// When it is dropped, the server is asked to cancel its statement. Until the statement has
+/// ended, the connection keeps its places.
 pub(in crate::store) struct HeldConnection(Option<Held>);
 
 impl HeldConnection {
@@ -326,9 +343,8 @@ impl HeldConnection {
         self.0.as_ref().expect("taken at the end only").backend
     }
 
-    /// For the next statement, which is likely to come at once. Never where
-    /// that would leave the application, or another store, without a
-    /// connection.
+    /// Keeps the connection for the next statement, which is likely to follow soon. Returns
+    /// it to the pool if the application, or another store, would have no connection.
     pub(in crate::store) fn keep(mut self) {
         let Some(mut held) = self.0.take() else {
             return;
@@ -358,12 +374,13 @@ impl HeldConnection {
         }
     }
 
-    /// The connection is of no use any more.
+    /// Closes the connection at once, because it can't be used any more.
     pub(in crate::store) fn close(mut self) {
         drop(self.0.take());
     }
 
-    /// The connection is lost; its statement may go on without it.
+    /// Closes a connection that is lost. Its statement may still run, so its backend is
+    /// terminated.
     pub(in crate::store) fn lose(mut self) {
         if let Some(held) = self.0.take()
             && held.shared.source.is_direct()
@@ -381,9 +398,9 @@ impl Drop for HeldConnection {
     }
 }
 
-/// A connection whose statement nobody waits for any more, and the task that
-/// waits for the end of that. The connection is of use again when the server
-/// has answered; dropped without that, it is closed.
+/// A connection and its places. When a [`HeldConnection`] is dropped, [`Held::go`] runs in
+/// a task until the abandoned statement has ended. If that task is dropped, the connection
+/// is closed.
 struct Held {
     connection: Option<PoolConnection<Postgres>>,
     backend: Backend,
@@ -403,11 +420,11 @@ impl Drop for Held {
 /// How the wait for an abandoned statement ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
-    /// The server has answered, and the connection can be used.
+    /// The server has responded, and the connection can be used.
     Answered,
-    /// The connection is lost, and the statement may go on.
+    /// The connection is lost, and the statement may still run.
     Lost,
-    /// It can't go on, or nobody can tell.
+    /// The statement can't run any more, or it is unknown whether it does.
     Unknown,
 }
 
@@ -460,7 +477,7 @@ impl Held {
         end.of_use_if(is_closed && !is_unsettled)
     }
 
-    /// Back to the pool, unless it was left in a transaction.
+    /// Returns the connection to the pool, or closes it if it is in a transaction.
     async fn put_in_order(&mut self) {
         let Some(mut connection) = self.connection.take() else {
             return;
@@ -473,12 +490,12 @@ impl Held {
     }
 }
 
-/// Waits for what the server still has to say.
+/// Reads the remaining responses of the server, and waits for a ping after them.
 async fn answered(connection: &mut PgConnection) -> End {
     loop {
         match connection.ping().await {
             Ok(()) => return End::Answered,
-            // That of the statement, or of what follows in its transaction.
+            // The error of the statement, or of what follows in its transaction.
             Err(sqlx::Error::Database(_)) => {}
             Err(_) => return End::Lost,
         }
@@ -497,7 +514,8 @@ impl Shared {
         Ok((connection, backend, Instant::now()))
     }
 
-    /// Those who wait for a place are served in the order of asking.
+    /// Takes the places of this purpose, in the order of the calls. If the future is
+    /// dropped, so are the places that it has taken.
     async fn places(&self, purpose: Purpose) -> Result<Places, sqlx::Error> {
         let take = async |places: &Arc<Semaphore>, is_needed: bool| {
             if !is_needed {
@@ -506,7 +524,7 @@ impl Shared {
             let place = Arc::clone(places).acquire_owned().await;
             place.map(Some).map_err(|_| sqlx::Error::PoolClosed)
         };
-        // The scarcest first: a caller that waits for it holds no other place.
+        // The scarcest place comes first, so that a caller that waits for it holds no other.
         let outside = match purpose {
             Purpose::Managing => take(&self.managing, true).await?,
             Purpose::Asking => take(&self.asking, true).await?,
@@ -525,8 +543,7 @@ impl Shared {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the pool can lend another one while all that are lent now are
-    /// kept.
+    /// Whether the pool still has a free connection if all that are in use are kept.
     fn spares_one(&self) -> bool {
         let pool = &self.source.pool;
         let all = of_pool(pool);
@@ -555,7 +572,8 @@ impl Shared {
         }
     }
 
-    /// Where a runtime is at hand, which the pool needs to take something back.
+    /// Returns the kept connections that `which` selects. It needs a runtime, as the pool
+    /// does to take a connection back.
     fn give_back(&self, which: impl Fn(Instant) -> bool) {
         let given: Vec<_> = self
             .kept()
@@ -568,8 +586,9 @@ impl Shared {
     }
 }
 
-/// The task that gives back what was not used for a while. It ends when
-/// nothing is left, and with its runtime, to which the connections belong.
+/// The task that returns connections that were not used for a while. It ends when none is
+/// kept. If its runtime stops, `Drop` releases all kept connections, which belong to that
+/// runtime.
 struct Round(Arc<Shared>);
 
 impl Round {
@@ -596,7 +615,8 @@ impl Round {
 }
 
 impl Drop for Round {
-    /// In one step, or a connection could be kept with nobody to give it back.
+    /// Takes the connections and the state of the task in one step. Otherwise a connection
+    /// could be kept without a task that returns it.
     fn drop(&mut self) {
         let kept = std::mem::take(&mut *self.0.kept());
         drop(kept);

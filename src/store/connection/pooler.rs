@@ -1,5 +1,7 @@
-//! Whether a pooler stands before Postgres that the statements are not written
-//! for.
+//! Detects a pooler in transaction mode, by comparing two connections. It knows no table and
+//! runs no statement of a session.
+//!
+//! Dropped futures: both connections are the comparison's own, so dropping it closes them.
 
 use sqlx::{
     ConnectOptions as _, Connection as _, PgConnection, Row as _, postgres::PgConnectOptions,
@@ -18,11 +20,11 @@ use crate::{
     },
 };
 
-/// How often two connections are compared: others may come between in step. One
-/// of them is asked twice in a row, so that a pooler that lends the server's
-/// connections in turn shows at the first round, whatever their number.
+/// How often two connections are compared. Other clients may take turns in a way that hides
+/// the pooler. One of the two is asked twice in a row. That shows a pooler that uses the
+/// server's connections in turn at the first round, however many they are.
 const ROUNDS: usize = 7;
-/// What sqlx calls the statements that it prepares.
+/// How the names of sqlx's prepared statements begin.
 const NAMES_OF_SQLX: &str = "sqlx_s_";
 
 impl Executor {
@@ -31,9 +33,8 @@ impl Executor {
     ///
     /// # Errors
     ///
-    /// Where it is certain that a pooler gives the server's connections to
-    /// others between two statements, and neither looks after the prepared ones
-    /// nor was told of.
+    /// If a pooler certainly gives the server's connections to others between two
+    /// statements, doesn't keep track of prepared statements, and was not configured.
     pub(in crate::store) async fn detect_pooling(&self) -> Result<Pooling, Error> {
         let options = self.pool().connect_options();
         let warned = warn_where_there_is_none(&options);
@@ -65,7 +66,7 @@ impl Executor {
             }
             Ok(Err(_)) | Err(_) => {
                 comparisons.failed();
-                // A failure says nothing against an earlier result.
+                // A failure doesn't contradict an earlier result.
                 Ok(match comparisons.peer() {
                     Peer::Server => Pooling::Own,
                     Peer::Unknown | Peer::Pooler => Pooling::Transaction,
@@ -74,8 +75,8 @@ impl Executor {
         }
     }
 
-    /// How to send the statements. A pooler that keeps track of prepared ones gets
-    /// them as the server does.
+    /// How to send the statements. A pooler that keeps track of prepared statements gets
+    /// the same ones as the server.
     pub(in crate::store) fn pooling_of_statements(&self) -> Pooling {
         match self.connections.comparisons().peer() {
             Peer::Unknown => Pooling::Transaction,
@@ -84,8 +85,7 @@ impl Executor {
     }
 }
 
-/// A pooler that lends for a transaction, by what it does with what its clients
-/// have prepared.
+/// A pooler in transaction mode, if any, and what it does with prepared statements.
 enum Found {
     Nothing,
     KeptApart,
@@ -105,8 +105,8 @@ async fn compare(options: &PgConnectOptions) -> Result<Found, sqlx::Error> {
     Ok(found)
 }
 
-/// Whether two open connections are one to the server, or one of them is a new
-/// one each time, as other clients of the pooler come between.
+/// Whether a pooler lends connections of the server: two open connections lead to the same
+/// process, or one of them leads to different processes over time.
 async fn are_lent(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let first = (backend(one).await?, backend(other).await?);
     let mut are_lent = first.0 == first.1;
@@ -121,8 +121,8 @@ async fn are_lent(one: &mut PgConnection, other: &mut PgConnection) -> Result<bo
     Ok(are_lent)
 }
 
-/// By its process and when that began, as processes of two servers can have
-/// one number. In a single message, which no pooler tears apart.
+/// The server's process of a connection, and when it began, because processes of two servers
+/// can have the same id. It is a single message, which every pooler keeps together.
 async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
     let row = sqlx::raw_sql(include_str!("../sql/backend.sql"))
         .fetch_one(connection)
@@ -130,8 +130,8 @@ async fn backend(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
     row.try_get_unchecked(0)
 }
 
-/// A pooler that keeps track of prepared statements has names of its own for
-/// them.
+/// Whether the server has prepared statements with sqlx's names. A pooler that keeps track
+/// of prepared statements gives them other names.
 async fn has_our_names(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     let names: Vec<String> = sqlx::query_scalar(include_str!("../sql/prepared.sql"))

@@ -1,4 +1,14 @@
-//! Which of several servers takes the writes, and a pool that follows it.
+//! The primary of several servers, and a pool that follows it. It knows no table and no
+//! session.
+//!
+//! How it works: the pool connects to the server that was last found to take writes. If a
+//! statement or a connection fails, a task asks all servers at the same time, until one of
+//! them takes writes. If it is another one, the pool gets its address, and connections that
+//! were opened earlier are no longer used.
+//!
+//! Dropped futures: only [`Primary::connect`] runs in its caller. If it is dropped, all
+//! attempts to connect are dropped with it. The search is a task, which ends with its
+//! runtime or when the pool is closed; the next failure starts another one.
 
 use std::{
     error::Error as StdError,
@@ -31,15 +41,15 @@ use crate::{
     },
 };
 
-/// How long one server may take to say whether it takes writes.
+/// How long one server has to show whether it takes writes.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks at a server, at the least: a process is to be no
-/// burden for a server that is just coming up.
+/// The shortest pause between two attempts at a server, so that processes are no burden for
+/// a server that is just starting.
 const PAUSE: Duration = Duration::from_millis(250);
-/// After that the next request that fails looks again.
+/// The longest time of a search. After that, the next failure starts another one.
 const LONGEST_SEARCH: Duration = Duration::from_secs(30);
 
-/// The servers of a pool that is ours, of which one takes the writes.
+/// The servers of the store's own pool, of which one takes writes.
 pub(in crate::store) struct Primary {
     servers: Vec<PgConnectOptions>,
     current: AtomicUsize,
@@ -48,15 +58,15 @@ pub(in crate::store) struct Primary {
     pool: PgPool,
 }
 
-/// When the current server was found. What was connected before may lead to
-/// one that takes no writes any more, and answers with old sessions.
+/// When the current server was found. Connections that were opened earlier may lead to a
+/// server that takes no writes any more and returns old sessions.
 type Since = watch::Sender<Instant>;
 
 impl Primary {
     /// # Errors
     ///
-    /// When none of the servers takes writes within the time for one
-    /// statement, and at once when all refuse the connection for good.
+    /// If none of the servers takes writes within the time for one statement. At once if
+    /// all of them refuse the connection for a reason that stays.
     pub(in crate::store) async fn connect(
         servers: Vec<PgConnectOptions>,
     ) -> Result<Arc<Self>, Error> {
@@ -80,17 +90,17 @@ impl Primary {
         &self.pool
     }
 
-    /// Whether what was connected then leads to the current server.
+    /// Whether a connection that was opened at this time leads to the current server.
     pub(in crate::store) fn was_known(&self, at: Instant) -> bool {
         at >= *self.since.borrow()
     }
 
-    /// Tells of each move to another server from now on.
+    /// Notifies of each change of the primary from now on.
     pub(in crate::store) fn moves(&self) -> watch::Receiver<Instant> {
         self.since.subscribe()
     }
 
-    /// Looks for the server that takes the writes, unless that is under way.
+    /// Starts a task that searches for the primary, unless one is running.
     pub(in crate::store) fn seek(self: &Arc<Self>) {
         if !self.search.swap(true, Relaxed) {
             tokio::spawn(Search(Arc::clone(self)).go());
@@ -110,7 +120,7 @@ impl Primary {
     }
 }
 
-/// The one task that looks for the server, if any does.
+/// The task that searches for the primary. There is one at a time.
 struct Search(Arc<Primary>);
 
 impl Search {
@@ -129,7 +139,7 @@ impl Search {
         match timeout(LONGEST_SEARCH, search).await.ok().flatten() {
             Some(found) => {
                 self.0.follow(found);
-                // The next search waits for this. It takes two seconds at most.
+                // The next search can't start before this ends, after two seconds at most.
                 warn_where_there_is_none(&servers[found]).await;
             }
             None => tracing::warn!(%seen, "no server was found that takes writes"),
@@ -143,17 +153,18 @@ impl Drop for Search {
     }
 }
 
-/// When a search ends that finds nothing.
+/// When a search without a result ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Unless {
-    /// As soon as no server takes the connection as it is set up.
+    /// As soon as all servers refuse the connection for a reason that stays.
     AllRefuse,
-    /// A server that is set up anew may refuse connections for a while.
+    /// At its time limit, because a server that is being set up may refuse connections
+    /// for a while.
     TimeIsUp,
 }
 
-/// Asks each server until one takes writes; one that is silent keeps no other
-/// from being asked.
+/// Asks all servers, each in a task, until one takes writes. If the future is dropped, so
+/// are the tasks.
 async fn search(servers: &[PgConnectOptions], seen: &mut Seen, unless: Unless) -> Option<usize> {
     let (report, mut reports) = mpsc::channel(servers.len());
     let mut searches = JoinSet::new();
@@ -187,7 +198,7 @@ async fn ask(index: usize, server: PgConnectOptions, report: Report) {
 
 /// # Errors
 ///
-/// When it can't be reached or takes none.
+/// If the server can't be reached or takes no writes.
 async fn takes_writes(server: &PgConnectOptions) -> Result<(), Error> {
     let question = async {
         let mut connection = server.connect().await?;
@@ -257,7 +268,7 @@ impl fmt::Display for Seen {
 impl StdError for Seen {}
 
 impl From<Seen> for Error {
-    /// A refusal stays when the others are back.
+    /// It is of kind `Setup` if a server refused the connection, because that reason stays.
     fn from(seen: Seen) -> Self {
         let kind = match seen.refusals() {
             0 => ErrorKind::Unavailable,

@@ -1,21 +1,21 @@
-//! What one message asks of a server.
+//! Single messages that ask about the server or its process. They know no table, and every
+//! pooler keeps them together.
 
 use sqlx::{PgConnection, Row as _, SqlSafeStr};
 
-/// The server's process behind a connection. Process ids repeat, and the pool
-/// may follow to another server, so it takes more to know the process again: the
-/// start of the server, and that the process began before it was seen.
+/// The server's process behind a connection. Process ids repeat, and the pool may follow the
+/// primary to another server. So a process is identified also by the start of its server, and
+/// by the fact that it began before it was probed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::store) struct Backend {
     pub(in crate::store) pid: i32,
     /// When the server started, in microseconds since the epoch.
     pub(in crate::store) started: i64,
-    /// When the process was asked, in seconds since the epoch, by the server's
-    /// clock.
+    /// When the process was probed, in seconds since the epoch, by the server's clock.
     pub(in crate::store) seen: f64,
 }
 
-/// What the server says of a connection.
+/// What the server reports about a connection.
 pub(in crate::store) struct Probe {
     pub(in crate::store) backend: Backend,
     pub(in crate::store) is_in_a_transaction: bool,
@@ -24,15 +24,14 @@ pub(in crate::store) struct Probe {
 /// Asks a connection which process serves it, and whether it is in a
 /// transaction. `None` in a transaction that failed.
 ///
-/// What is saved in a transaction that somebody else began is answered as
-/// committed, and is not. sqlx 0.9.0 forgets a `BEGIN` whose future is dropped,
-/// and the pool lends that connection to the next. sqlx keeps what the server
-/// says of it to itself, so it takes a message of its own, which no pooler
-/// tears apart.
+/// A write in a transaction that another future began would seem committed, and is not.
+/// sqlx 0.9.0 forgets a `BEGIN` whose future is dropped, and the pool hands that connection
+/// to the next caller. sqlx doesn't expose the transaction state that the server reports, so
+/// the probe is a message of its own.
 ///
 /// # Errors
 ///
-/// When the connection does not answer.
+/// If the connection doesn't respond.
 pub(in crate::store) async fn probe(
     connection: &mut PgConnection,
 ) -> Result<Option<Probe>, sqlx::Error> {

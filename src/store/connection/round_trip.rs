@@ -1,16 +1,15 @@
-//! How long the server takes to answer an empty message.
+//! How long the server recently took to respond to a probe. It sends nothing itself.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-/// A slower answer counts at once, a quicker one by this part: to close a
-/// connection that is merely slow costs more than to wait for one that is
-/// dead.
+/// A slower response counts at once, and a faster one by this fraction. Closing a connection
+/// that is only slow costs more than waiting for a dead one.
 const FORGETTING: u64 = 8;
 
-/// In microseconds, of late; zero before the first answer.
+/// In microseconds. Zero before the first response.
 #[derive(Debug, Default)]
 pub(in crate::store) struct RoundTrip(AtomicU64);
 
@@ -18,7 +17,7 @@ impl RoundTrip {
     pub(in crate::store) fn observe(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let learnt = |before: u64| Some(took.max(before - before.div_ceil(FORGETTING)));
-        // The closure always has an answer.
+        // It can't fail, because the closure never returns `None`.
         let _ = self.0.fetch_update(Relaxed, Relaxed, learnt);
     }
 

@@ -1,5 +1,5 @@
-//! What an error of the database means: which kind it is, what may pass, what was carried out,
-//! and whether the connection can be used again.
+//! What an error of the database means: its kind, whether it may pass, whether the statement had
+//! an effect, and whether the connection can be used again. It knows no statement.
 
 use std::{error::Error as StdError, fmt};
 
@@ -10,7 +10,7 @@ use sqlx::{
 
 use crate::{Error, ErrorKind, store::connection::connecting};
 
-/// For rows that are found, can be deleted, and stay.
+/// The error for rows that are found and stay, though their deletion returns no error.
 pub(in crate::store) fn spared() -> Error {
     Error::caused(
         ErrorKind::Database,
@@ -40,8 +40,8 @@ pub(super) fn held_up(error: Error) -> Error {
     )
 }
 
-/// Marks the errors of statements that were ended because they waited for a
-/// locked row.
+/// Marks the errors of statements that were canceled because they waited for a locked
+/// row.
 #[derive(Debug)]
 struct HeldUp(Error);
 
@@ -87,7 +87,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// The classes that this crate acts on; POSTGRES documentation, appendix A.
+/// The classes that this crate acts on. See appendix A of the Postgres documentation.
 fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
     match code {
         "40001" | "40P01" | "55P03" => (ErrorKind::Conflict, "another writer was in the way"),
@@ -96,7 +96,7 @@ fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
             ErrorKind::Setup,
             "the table, its rights or the login do not fit",
         ),
-        // Mostly of a character that the encoding of the database lacks.
+        // Usually a character that the encoding of the database lacks.
         "22P05" | "22021" => (
             ErrorKind::Serialize,
             "the database can't store a character of this text; its encoding should be UTF-8, and \
@@ -112,8 +112,8 @@ fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
     }
 }
 
-/// What a prepared statement answers would be of another type by now. Postgres
-/// has no code of its own for it, and translates the message.
+/// Whether the result type of a prepared statement has changed. Postgres has no separate code
+/// for it, and translates the message.
 fn is_of_an_old_plan(error: &dyn DatabaseError) -> bool {
     let routine = error
         .try_downcast_ref::<PgDatabaseError>()
@@ -131,14 +131,14 @@ impl Error {
         self.sqlstate().is_some_and(|code| code == "57014")
     }
 
-    /// Whether the statement was ended here, or by the server's `lock_timeout`,
-    /// because it waited for a lock.
+    /// Whether the store, or the server's `lock_timeout`, ended the statement because it
+    /// waited for a lock.
     pub(crate) fn is_of_a_lock(&self) -> bool {
         self.is_held_up() || self.sqlstate().is_some_and(|code| code == "55P03")
     }
 
-    /// Whether the statement was ended because it waited for a locked row. It
-    /// has changed nothing.
+    /// Whether the statement was canceled because it waited for a locked row. It has
+    /// changed nothing.
     pub(crate) fn is_held_up(&self) -> bool {
         StdError::source(self).is_some_and(<dyn StdError>::is::<HeldUp>)
     }
@@ -151,8 +151,7 @@ impl Error {
             .is_some_and(is_of_an_old_plan)
     }
 
-    /// Whether a column is of another type than it was when the table was
-    /// looked at.
+    /// Whether a column has another type than when the table was inspected.
     pub(crate) fn is_of_another_type(&self) -> bool {
         match self.sqlx_error() {
             Some(sqlx::Error::ColumnDecode { source, .. }) => {
@@ -162,7 +161,7 @@ impl Error {
         }
     }
 
-    /// Whether the table is not as it was found, and is to be looked at again.
+    /// Whether the table was changed, so that it must be inspected again.
     pub(crate) fn is_of_a_changed_table(&self) -> bool {
         self.misses_something() || self.is_of_an_old_plan() || self.is_of_another_type()
     }
@@ -171,28 +170,28 @@ impl Error {
         StdError::source(self)?.downcast_ref()
     }
 
-    /// Whether others were in the way of the whole statement, or transaction,
-    /// which has changed nothing.
+    /// Whether other writers made the statement, or the transaction, fail as a whole. It has
+    /// changed nothing.
     pub(crate) fn is_of_other_writers(&self) -> bool {
         self.sqlstate()
             .is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
     }
 
-    /// Whether the server refused to go on under a stricter isolation level than
+    /// Whether the statement failed as it only can under a stricter isolation level than
     /// READ COMMITTED.
     pub(in crate::store) fn is_of_the_isolation(&self) -> bool {
         self.sqlstate().is_some_and(|code| code == "40001")
     }
 
-    /// Whether the server itself said that the statement failed. Without that
-    /// the statement may still be under way there, and be carried out later. A
-    /// pooler reports the loss of the server's connection in class 08.
+    /// Whether the server itself reported that the statement failed. Otherwise the statement
+    /// may still be in flight there, and be executed later. A pooler reports a lost
+    /// connection to the server in class 08.
     pub(crate) fn is_of_the_server(&self) -> bool {
         self.sqlstate().is_some_and(|code| !code.starts_with("08"))
     }
 
-    /// That of a session which was to be deleted, so that it isn't taken for one of
-    /// the session that a login stores.
+    /// Marks the error of a deletion, so that it isn't mistaken for an error of the row that
+    /// a login stores.
     pub(in crate::store) fn of_an_end(self) -> Self {
         match self.sqlstate().is_some_and(|code| code == "23503") {
             true => Self::caused(
@@ -204,8 +203,8 @@ impl Error {
         }
     }
 
-    /// With a foreign key from the column `user_id`, the application's users
-    /// lack the one of this login: deleted meanwhile, or never there.
+    /// Explains the error of a login whose user doesn't exist, or was deleted meanwhile, if
+    /// there is a foreign key from the column `user_id`.
     pub(in crate::store) fn of_a_login(self, is_login: bool) -> Self {
         let is_of_a_key = self.sqlstate().is_some_and(|code| code == "23503");
         match is_login && is_of_a_key {
@@ -218,13 +217,13 @@ impl Error {
         }
     }
 
-    /// Whether the server had ended the connection because it idled, so that the
-    /// statement never arrived.
+    /// Whether the server closed the connection because it was idle, so that the statement
+    /// never arrived.
     pub(crate) fn is_of_an_idle_connection(&self) -> bool {
         self.sqlstate().is_some_and(|code| code == "57P05")
     }
 
-    /// Whether the connection is at fault, and another one may do.
+    /// Whether the connection is at fault, so that another one may work.
     pub(crate) fn is_of_the_connection(&self) -> bool {
         self.is_unavailable() && !self.is_out_of_time()
     }
@@ -233,10 +232,10 @@ impl Error {
         self.kind() == ErrorKind::Unavailable
     }
 
-    /// In the middle of a statement, whoever took the connection next would
-    /// wait for the rest of the answer, or for ever. And one to a primary that
-    /// became a standby stays open, and of no use, as one in a transaction that
-    /// somebody else left and that failed.
+    /// Whether the connection can't be used again. In the middle of a statement, the next
+    /// user would wait for the rest of the response, or forever. A connection to a primary
+    /// that became a standby stays open but is useless. So is one in a failed transaction
+    /// that another future left open.
     pub(super) fn spoils_the_connection(&self) -> bool {
         let is_of_use = |code: String| code == "57014" || code.starts_with("53");
         self.is_unavailable() && !self.sqlstate().is_some_and(is_of_use)
@@ -246,7 +245,7 @@ impl Error {
         self.sqlstate().is_some_and(|code| code == "42501")
     }
 
-    /// Whether the table, a column, a function for its type or a right is not there.
+    /// Whether the table, a column, a function for its type, or a right is missing.
     pub(crate) fn misses_something(&self) -> bool {
         self.sqlstate().is_some_and(|code| {
             matches!(
@@ -260,8 +259,8 @@ impl Error {
     /// exceptions, violated constraints, triggers, limits, damaged values and
     /// pages, and locks that were not granted.
     ///
-    /// An error that ends the connection, such as those that a pooler sends, says
-    /// nothing about the outcome of the statement.
+    /// After an error that ends the connection, such as those of a pooler, the outcome of the
+    /// statement is unknown.
     pub(crate) fn blames_a_row(&self) -> bool {
         const CLASSES: [&str; 6] = ["22", "23", "44", "54", "P0", "XX"];
         let is_of_a_row = |code: String| {
@@ -273,14 +272,14 @@ impl Error {
         is_spared || self.is_held_up() || self.sqlstate().is_some_and(is_of_a_row) && has_failed()
     }
 
-    /// Whether a document is damaged, or is no text of the connection's encoding.
+    /// Whether a document is damaged, or can't be converted to the connection's encoding.
     pub(crate) fn is_of_a_document(&self) -> bool {
         let codes = ["XX001", "XX002", "22021", "22P05"];
         let is_of_a_document = |code: String| codes.contains(&code.as_str());
         self.blames_a_row() && self.sqlstate().is_some_and(is_of_a_document)
     }
 
-    /// Whether the server reports that it rolled the statement back, and goes on.
+    /// Whether the server rolled back the statement and keeps the connection open.
     fn ended_the_statement_only(&self) -> bool {
         self.sqlx_error()
             .and_then(sqlx::Error::as_database_error)

@@ -1,16 +1,18 @@
 //! The isolation level of the store's statements.
 //!
-//! They are written for READ COMMITTED, under which a statement that waited for
-//! another writer goes on with what that one left. Under a stricter level it
-//! fails instead (40001), and a transaction does not see what was committed
-//! while it waited for a lock, so a limit of sessions would not hold. Another
-//! level can be the default of the server, the database, the role or the
-//! application's pool. So:
+//! They are written for READ COMMITTED. Under it, a statement that waited for another writer
+//! continues with the new row. Under a stricter level it fails instead (40001), and a
+//! transaction doesn't see what was committed while it waited for a lock, so a limit of
+//! sessions would not hold. Another level can be the default of the server, the database,
+//! the role or the application's pool. So:
 //!
-//! - Each transaction asks for its level, which costs no round trip.
-//! - A statement on its own gets a transaction if the default is another level.
-//!   The default is looked at together with the table, and assumed to be
-//!   another one once a statement failed as it only can then.
+//! - Each transaction sets its level, which costs no round trip.
+//! - A single statement gets a transaction if the default is another level. The default is
+//!   read together with the table. After an error that only a stricter level causes, a
+//!   stricter default is assumed.
+//!
+//! Nothing here knows what a transaction does. If the future of a transaction is dropped, it
+//! is rolled back, unless its commit was sent.
 
 use std::sync::{
     Arc,
@@ -39,8 +41,8 @@ pub(in crate::store) async fn begin(
     }
 }
 
-/// Carries out `work` in a transaction, as [`begin`] does, and commits it. If it
-/// fails, it is rolled back at once: until then its locks would hold up others.
+/// Executes `work` in a transaction, as [`begin`] does, and commits it. If it fails, the
+/// transaction is rolled back at once, because its locks hold up others.
 ///
 /// # Errors
 ///
@@ -62,10 +64,10 @@ pub(in crate::store) async fn in_transaction<T: Send>(
     }
 }
 
-/// How often work is attempted. An attempt that failed must have changed nothing.
+/// The number of attempts at work. An attempt that failed must have changed nothing.
 const MAX_ATTEMPTS: u32 = 3;
-/// The same if the table was changed. Each failed attempt prepares its connection
-/// anew, and those that are idle, but not those that others use at that moment.
+/// The number of attempts if the table was changed. A failed attempt clears the prepared
+/// statements of its own connection and of idle ones, but not of those that are in use.
 const MAX_ATTEMPTS_AT_A_CHANGED_TABLE: u32 = 4;
 
 /// Makes the attempt again after a deadlock or a serialization failure.
@@ -114,7 +116,7 @@ where
     attempt().await
 }
 
-/// Whether a statement on its own runs under another level than READ COMMITTED.
+/// Whether a single statement runs under a stricter level than READ COMMITTED.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct Isolation(Arc<AtomicBool>);
 
@@ -123,7 +125,7 @@ impl Isolation {
         self.0.load(Relaxed)
     }
 
-    /// What connections of the pool have by default.
+    /// Records the default level of the pool's connections.
     pub(in crate::store) fn found(&self, level: &str) {
         let is_strict = !matches!(level, "read committed" | "read uncommitted");
         self.0.store(is_strict, Relaxed);

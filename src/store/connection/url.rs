@@ -1,4 +1,4 @@
-//! The servers that a URL names.
+//! The servers that a URL names. It only reads the URL and `PGSSLMODE`, and connects to nothing.
 
 use std::env;
 
@@ -9,7 +9,7 @@ use crate::{Error, ErrorKind};
 #[derive(Debug)]
 pub(in crate::store) enum Hosts {
     One(Box<PgConnectOptions>),
-    /// Of which one takes writes; another one may do so tomorrow.
+    /// One of them takes writes. A failover can change which.
     Several(Vec<PgConnectOptions>),
 }
 
@@ -17,8 +17,8 @@ pub(in crate::store) enum Hosts {
 /// `postgres://user@one:5432,two:5433/database?target_session_attrs=read-write`,
 /// or with `host` and `port` among the parameters.
 ///
-/// What sqlx would misread is refused or written in another way: characters of a
-/// password that end it there, and `channel_binding`.
+/// Parts that sqlx would misread are refused or rewritten: characters that end a password early,
+/// and `channel_binding`.
 struct Parts<'u> {
     scheme: &'u str,
     user: Option<&'u str>,
@@ -30,13 +30,12 @@ struct Parts<'u> {
 impl Hosts {
     /// # Errors
     ///
-    /// When the URL is not one of Postgres, or wants a server that takes no
-    /// writes.
+    /// If the URL is not one of Postgres, or asks for a server that takes no writes.
     pub(in crate::store) fn parse(url: &str) -> Result<Self, Error> {
         let Some(parts) = Parts::of(url) else {
             return Err(Error::not_a_url("it is not of the form scheme://…"));
         };
-        // sqlx takes the URL of any server for one of Postgres.
+        // sqlx accepts the URL of any other database too.
         if !matches!(
             &*parts.scheme.to_ascii_lowercase(),
             "postgres" | "postgresql"
@@ -78,7 +77,7 @@ impl<'u> Parts<'u> {
         })
     }
 
-    /// The values of a parameter, where it is given.
+    /// The values of a parameter, if it is given.
     fn list(&self, name: &str) -> Option<Vec<String>> {
         let mut values = self.parameters.iter().filter(|(key, _)| *key == name);
         let (_, value) = values.next_back()?;
@@ -140,9 +139,9 @@ impl<'u> Parts<'u> {
         url
     }
 
-    /// `postgres://user@/site` is a URL to libpq, with the host of the environment
-    /// or of a parameter, and none to sqlx. So the user goes among the parameters,
-    /// where a plus would be a blank.
+    /// Moves the user and the password to the parameters if the URL has no host. libpq reads
+    /// `postgres://user@/site` and takes the host from the environment or a parameter; sqlx
+    /// refuses it. In a parameter a plus would mean a space, so it is encoded.
     fn login_of_default_host(&self, host: &str) -> Vec<(&'static str, String)> {
         let Some(login) = self.user.filter(|_| host.is_empty()) else {
             return Vec::new();
@@ -170,9 +169,9 @@ impl<'u> Parts<'u> {
             .is_some_and(|value| value.eq_ignore_ascii_case("require"))
     }
 
-    /// Without an `sslmode` in the URL, the connection must be encrypted, as it
-    /// could have no channel binding otherwise. The URL overrides `PGSSLMODE`, so a
-    /// stronger mode there stays.
+    /// The mode to add if the URL requires channel binding and has no `sslmode`. The connection
+    /// must be encrypted then. A stronger mode in `PGSSLMODE` is kept, because a mode in the URL
+    /// would override it.
     fn sslmode_for_channel_binding(&self, environment: Option<&str>) -> Option<&'static str> {
         let is_stronger = matches!(
             environment.map(str::parse),
@@ -182,10 +181,10 @@ impl<'u> Parts<'u> {
         (self.requires_channel_binding() && is_unsaid).then_some("require")
     }
 
-    /// Channel binding shows that the server which knows the password is the one
-    /// at the end of the encrypted connection. sqlx does not have it; a certificate
-    /// that is verified shows the same. The mode is the one that sqlx made of the
-    /// URL and of `PGSSLMODE`.
+    /// Checks that a URL that requires channel binding is at least encrypted. Channel binding
+    /// proves that the server that knows the password is the end of the encrypted connection.
+    /// sqlx doesn't support it, but a verified certificate proves the same. The mode is the one
+    /// that sqlx read from the URL and `PGSSLMODE`.
     fn check_channel_binding(&self, options: &[PgConnectOptions]) -> Result<(), Error> {
         let mode = options.first().map(PgConnectOptions::get_ssl_mode);
         let Some(mode) = mode.filter(|_| self.requires_channel_binding()) else {
@@ -233,7 +232,7 @@ impl<'u> Parts<'u> {
 }
 
 const CHANNEL_BINDING: &str = "channel_binding";
-/// As sqlx knows it.
+/// The names that sqlx accepts.
 const SSLMODE: [&str; 2] = ["sslmode", "ssl-mode"];
 
 /// The address of `[::1]:5432`.
@@ -257,8 +256,9 @@ fn is_text(parameter: &str) -> bool {
     names.contains(&parameter) || parameter.starts_with("options")
 }
 
-/// A password with one of these characters in it would make its first half the
-/// host, and another server could be asked, with the other half in its log.
+/// Refuses a URL with characters that must be encoded. Otherwise the first half of a password
+/// would be read as the host. The store would connect to another server, and the other half
+/// could be in its log.
 fn check_encoding(url: &str, parts: &Parts<'_>) -> Result<(), Error> {
     let is_cut_at = |(key, value): &(&str, &str)| {
         key.contains('@') || parts.user.is_none() && value.contains('@') && !is_text(key)

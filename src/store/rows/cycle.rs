@@ -1,6 +1,24 @@
-//! A new id for a session: copy the row and leave a forwarding under the old
-//! id, in one transaction. Never `UPDATE id`: Citus refuses it. A login works
-//! the same way, and can also begin a session.
+//! A new id for a session, and a login. It doesn't know whether the response is delivered:
+//! [`undo`](super::undo) undoes a new id if it isn't.
+//!
+//! How it works, in one transaction:
+//!
+//! 1. A login that ends other sessions, or counts them, locks its user.
+//! 2. The old row is locked and read, the changes are replayed on it, and the result is
+//!    inserted under the new id. `UPDATE id` is not possible, because Citus refuses it.
+//! 3. The old row becomes a forwarding to the new id for a minute, or is deleted, depending
+//!    on the format.
+//! 4. A login deletes the user's other sessions, or those beyond the limit. If they are too
+//!    many for one transaction, it is rolled back, most of them are deleted in batches, and
+//!    the login starts again.
+//! 5. Before the commit is sent, its effect is recorded in [`Commit`], for the undo.
+//!
+//! A transaction that fails with a conflict or a lost connection is repeated a few times. If
+//! the connection was lost, a load of the new id shows whether the commit succeeded.
+//!
+//! Dropped futures: this runs in the task of the session's queue, so a request that stops
+//! waiting doesn't drop it. If a runtime that stops drops it, a transaction that was not
+//! committed is rolled back. A committed new id then stays, because no task can undo it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,20 +51,20 @@ use crate::{
 /// Attempts to commit a new id, in spite of deadlocks and lost connections.
 const MAX_ATTEMPTS: usize = 3;
 
-/// The input of each attempt. The changes are replayed on the locked row.
+/// The input of each attempt.
 pub(in crate::store) struct Plan {
     source: Source,
     pub(in crate::store) new_id: RowId,
     pub(in crate::store) timeouts: Arc<Timeouts>,
     changes: Mutex<Changes>,
     pub(in crate::store) login: Option<Arc<Login>>,
-    /// What the request sees, see [`begin_separately`].
+    /// The document as the request sees it, see [`begin_separately`].
     seen: Arc<Document>,
     /// See [`NewIdWrite`](crate::state::NewIdWrite).
     may_begin_separately: bool,
     limit: Option<SessionLimit>,
     deadline: tokio::time::Instant,
-    /// What the transaction may have committed, see [`Undelivered`].
+    /// The effect that the transaction may have committed, see [`Undelivered`].
     pub(in crate::store) commit: Arc<Commit>,
 }
 
@@ -62,7 +80,7 @@ struct Ends {
 /// What an attempt did.
 enum Cycled {
     Committed(Row, Ends),
-    /// Nothing: the login is to end more sessions than one transaction should.
+    /// Nothing, because the login has more sessions to delete than one transaction should.
     TooManyOthers,
 }
 
@@ -80,17 +98,19 @@ impl Batches {
             deadline: order.deadline,
             commit: Arc::default(),
         });
+        // If the future is dropped here, by a runtime that stops, there is no
+        // `Undelivered` yet. A new id that was committed stays.
         let outcome = self.cycle_until_settled(&plan).await;
         let outcome = outcome.map(|(row, ends)| {
             self.report(&plan, ends);
             row
         });
         let undelivered = Undelivered::new_id(self, plan.new_id.clone(), Arc::clone(&plan.commit));
-        // A cancelled request no longer waits for the result.
+        // If the request was cancelled, this drops `undelivered`, which undoes the new id.
         drop(order.answer.send(Ok((outcome, undelivered))));
     }
 
-    /// Once it is committed.
+    /// Reports what was committed.
     fn report(self: &Arc<Self>, plan: &Plan, ends: Ends) {
         let (meter, format) = (&self.table_handle.executor.meter, &self.table_handle.format);
         let id = format.handle(&plan.new_id);
@@ -112,8 +132,8 @@ impl Batches {
         }
     }
 
-    /// Ends what a login left of a user's sessions beyond the limit, in a task
-    /// and in batches. If the process ends before, the user's next login goes on.
+    /// Deletes the sessions beyond the limit that a login left, in a task and in batches.
+    /// If the process ends before that, the user's next login continues.
     fn end_surplus(self: &Arc<Self>, user_id: Arc<str>, limit: SessionLimit) {
         if !self.surplus().insert(Arc::clone(&user_id)) {
             return;
@@ -126,13 +146,14 @@ impl Batches {
         tokio::spawn(surplus.end());
     }
 
-    /// What was committed. After a lost connection it isn't known what that
-    /// ended.
+    /// Makes attempts until one is committed or another one is pointless. Returns what was
+    /// committed. After a lost connection the number of deleted sessions is unknown.
     async fn cycle_until_settled(&self, plan: &Arc<Plan>) -> Result<(Arc<Row>, Ends), Error> {
         let mut doubt = false;
         for attempt in 1.. {
             let error = match self.attempt_cycle(Arc::clone(plan)).await {
                 Ok(Cycled::Committed(row, ends)) => return Ok((Arc::new(row), ends)),
+                // If the future is dropped here, batches that were committed stay deleted.
                 Ok(Cycled::TooManyOthers) => match self.end_most_others(plan).await {
                     Ok(()) => continue,
                     Err(error) => error,
@@ -163,9 +184,9 @@ impl Batches {
             .ok()?
     }
 
-    /// Ends the user's other sessions in batches, if they are too many for one
-    /// transaction. If the login fails after that, they stay ended, so that the next
-    /// one has less to do.
+    /// Deletes the user's other sessions in batches, if they are too many for one
+    /// transaction. If the login fails after that, they stay deleted, so that the next
+    /// login has fewer to delete.
     async fn end_most_others(&self, plan: &Plan) -> Result<(), Error> {
         let Some(user_id) = plan.user() else {
             return Ok(());
@@ -232,12 +253,13 @@ async fn cycle(
     let mut transaction = begin_transaction(connection).await?;
     match cycle_in(&table, &mut transaction, &plan).await {
         Ok(cycled @ Cycled::Committed(..)) => {
-            // If the future is dropped here, the outcome is unknown, and the new
-            // id will be undone.
+            // If the future is dropped here, at the deadline, the outcome is unknown.
+            // Either a load finds the new row, or `Undelivered` undoes the commit.
             transaction.commit().await?;
             Ok(cycled)
         }
-        // At once: until then its locks would hold up others.
+        // It is rolled back at once, because its locks hold up others. If the future is
+        // dropped here, the connection is closed or rolled back before its next use.
         Ok(nothing) => {
             transaction.rollback().await?;
             Ok(nothing)
@@ -249,8 +271,8 @@ async fn cycle(
     }
 }
 
-/// What is to be committed. Locks the user before the row, so that two logins of a
-/// user can't deadlock.
+/// Executes the statements of the transaction. Locks the user before the row, so that two
+/// logins of a user can't deadlock. If the future is dropped, nothing is committed.
 async fn cycle_in(
     table: &Statements,
     transaction: &mut PgConnection,
@@ -265,7 +287,7 @@ async fn cycle_in(
         Source::Row(id) => move_on(table, transaction, plan, id, &mut made).await?,
         Source::Nothing(document) => begin(table, transaction, plan, Arc::clone(document)).await?,
     };
-    // The others would count for the limit.
+    // These are deleted first, because they would count for the limit.
     let others = match login.filter(|login| login.ends_others()) {
         Some(login) => {
             let (user, this) = (login.user_id(), row.id.as_str());
@@ -290,8 +312,9 @@ async fn cycle_in(
     Ok(Cycled::Committed(row, Ends { others, surplus }))
 }
 
-/// The task that ends what a user has beyond the limit. One at a time in this
-/// process; others may do the same.
+/// The task that deletes a user's sessions beyond the limit. There is one for each user in
+/// this process; other processes may do the same. If its runtime drops it, the batches that
+/// were committed stay deleted, and the next login starts another task.
 struct Surplus {
     batches: Arc<Batches>,
     user_id: Arc<str>,
@@ -311,7 +334,7 @@ impl Surplus {
                         return;
                     }
                 }
-                // It may stay so for long, and the next login goes on.
+                // The cause may last for long. The next login tries again.
                 Err(error) => {
                     return tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -361,7 +384,7 @@ async fn move_on(
     let document = plan.replay(&row)?;
     let copied = match &plan.login {
         None => copy(table, connection, plan, &row, document).await?,
-        // What the application keeps in columns of its own is data, too.
+        // The application's own columns are data too, so they are not copied either.
         Some(login) if login.data == Data::IsDropped => {
             begin(table, connection, plan, Arc::new(document)).await?
         }
@@ -409,8 +432,8 @@ async fn begin_separately(
     begin(table, connection, plan, Arc::clone(&plan.seen)).await
 }
 
-/// For a request under an id that only forwards. Another attempt is worth it as
-/// soon as that id counts as unknown.
+/// The error for a request whose id only forwards. The client can try again as soon as
+/// that id counts as unknown.
 pub(in crate::store) fn moved(old: Times) -> Error {
     moved_grace_left(old).map_or_else(Error::ended, Error::moved)
 }
@@ -442,8 +465,8 @@ impl Plan {
         Ok(document)
     }
 
-    /// The key of what another transaction may have locked: a login locks its user
-    /// first.
+    /// The key of the row or user that another transaction may have locked. A login
+    /// locks its user first.
     fn key(&self) -> String {
         match (&self.login, &self.source) {
             (Some(login), _) => format!("user {}", login.user_id()),
@@ -485,7 +508,7 @@ pub(in crate::store) async fn copy(
     Ok(Row::written(plan.new_id.clone(), content, times).of(row.user.clone()))
 }
 
-/// The session begins anew, but for what it holds.
+/// Copies the row for a login: the data stays, and the times start again.
 pub(in crate::store) async fn copy_for(
     login: &Login,
     table: &Statements,
@@ -513,7 +536,7 @@ pub(in crate::store) async fn copy_for(
     Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
 }
 
-/// A session that begins with its login.
+/// Inserts the row of a session that begins with its login.
 pub(in crate::store) async fn begin(
     table: &Statements,
     connection: &mut PgConnection,

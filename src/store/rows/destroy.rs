@@ -1,3 +1,13 @@
+//! Deletes the row of a session, also if its id only forwards to a new one. It doesn't know
+//! who asked for that.
+//!
+//! How it works: the batch statement deletes a row that can't be a forwarding. If it finds
+//! none, a transaction deletes the row and follows the chain of forwardings, and deletes all
+//! of them. A row whose document can't be read is deleted without reading it.
+//!
+//! Dropped futures: this runs in the task of the session's queue. If a runtime drops it, the
+//! transaction is rolled back, unless it was committed already.
+
 use std::sync::Arc;
 
 use sqlx::PgConnection;
@@ -16,9 +26,9 @@ use crate::{
 };
 
 impl Batches {
-    /// Deletes the row, and returns whether there was a live session. If the row
-    /// is a forwarding, the successor is deleted: the visitor meant this session,
-    /// not this id.
+    /// Deletes the row, and returns whether there was a live session. If the row is a
+    /// forwarding, the successor is deleted too, because the request means the session,
+    /// not the id.
     pub(in crate::store) async fn destroy_row(self: &Arc<Self>, id: &RowId) -> Result<bool, Error> {
         let order = DestroyRow {
             id: id.clone(),
@@ -51,7 +61,7 @@ impl Batches {
         Ok(was_alive.then(|| id.clone()))
     }
 
-    /// Returns the id of the live session that ended.
+    /// Returns the id of the live session that was deleted.
     async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<RowId>, Error> {
         let deadline = self.table_handle.executor.deadline();
         despite_deadlocks(|| {
@@ -67,9 +77,9 @@ impl Batches {
     }
 }
 
-/// Deletes a forwarding and what it leads to in one transaction. If the
-/// successor could not be deleted without it, nothing would lead there any more,
-/// and the next attempt would miss a session that is alive.
+/// Deletes a forwarding and its successors in one transaction. If the forwarding were
+/// deleted alone and the successor then failed, the next attempt would not find the
+/// successor, and the session would stay alive.
 async fn destroy_chain(
     table: Arc<Statements>,
     connection: &mut PgConnection,

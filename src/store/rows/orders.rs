@@ -1,4 +1,5 @@
-//! What requests want of a row, and what they get back.
+//! The writes that requests submit for a row, and the results that they get. It only has
+//! data: no queue and no SQL.
 
 use std::sync::Arc;
 
@@ -13,32 +14,32 @@ use crate::{
     store::rows::undo::Undelivered,
 };
 
-/// What a request owes its row, and who waits for the outcome.
+/// A write of a row, and the sender of its result.
 pub(in crate::store) enum Write {
     Save(SaveOrder),
     Destroy(oneshot::Sender<Result<bool, Error>>),
     NewId(NewIdOrder),
 }
 
-/// Changes to be replayed on the row; none of them means a mere touch.
+/// Changes to be replayed on the row. Without changes it is a touch.
 pub(in crate::store) struct SaveOrder {
     /// The row as the request loaded it.
     pub(in crate::store) base: Arc<Row>,
     pub(in crate::store) record: Record,
     pub(in crate::store) touch: Touch,
     pub(in crate::store) timeouts: Arc<Timeouts>,
-    /// Until when the request waits.
+    /// The request stops waiting at this time.
     pub(in crate::store) deadline: Instant,
-    /// If the session got a new id since the request loaded it, so that the order
-    /// is carried out on a row that the request must not see: what the request
-    /// is told if that fails.
+    /// The error for the request if this order fails, in case the session got a new id
+    /// since the request loaded it. The order is then executed on a row that the
+    /// request must not see.
     pub(in crate::store) forwarded: Option<Error>,
     pub(in crate::store) answer: oneshot::Sender<Result<Saved, Error>>,
 }
 
 impl SaveOrder {
-    /// A request whose token does not open the row learns nothing of it, not even
-    /// why its changes do not fit.
+    /// Sends the result. If the request's token doesn't open the row, the result shows
+    /// nothing of the row, not even why the changes don't fit.
     pub(in crate::store) fn answer(self, outcome: Result<Saved, Error>) {
         let outcome = match (self.forwarded, outcome) {
             (None, outcome) => outcome,
@@ -55,10 +56,10 @@ pub(in crate::store) struct NewIdOrder {
     pub(in crate::store) write: NewIdWrite,
     pub(in crate::store) timeouts: Arc<Timeouts>,
     pub(in crate::store) new_id: RowId,
-    /// Until when the request waits.
+    /// The request stops waiting at this time.
     pub(in crate::store) deadline: Instant,
     pub(in crate::store) answer: oneshot::Sender<Result<NewId, Error>>,
 }
 
-/// The outcome of a new id, and what undoes it if nobody receives the outcome.
+/// The outcome of a new id, and a guard that undoes it if the outcome is not received.
 pub(in crate::store) type NewId = (Result<Arc<Row>, Error>, Undelivered);

@@ -1,5 +1,15 @@
-//! The queue of each session: what one process does to one row happens in
-//! order, and what waits meanwhile is saved together.
+//! The queue of each session: one process writes one row in order, and saves that wait at
+//! the same time share a statement. It doesn't know how a write is executed.
+//!
+//! How it works: the first write of a session opens its queue and starts a task, the
+//! [`Worker`]. The worker takes all writes that wait, joins neighboring saves, executes
+//! them one after the other, and takes again. It closes the queue, under the same lock, if
+//! no write waits. It passes the row that it wrote last to the next save, which then needs
+//! no load. A save whose session got a new id moves to the queue of the new id.
+//!
+//! Dropped futures: a request that stops waiting drops only the receiver of its result, and
+//! its write is still executed. A runtime that stops, or a panic, drops the worker. Then its
+//! queue is closed, and all requests that wait in it get an error.
 
 use std::{
     collections::HashMap,
@@ -22,11 +32,11 @@ use crate::{
 
 type Queued = (Write, Origin);
 
-/// The queues of the sessions whose rows are written, shared by all clones of a
-/// store.
+/// The queues of the sessions whose rows are being written, shared by all clones of
+/// a store.
 pub(crate) struct SessionQueues {
     pub(in crate::store) batches: Arc<Batches>,
-    /// A session is in here as long as a task works on its row.
+    /// Has an entry for a session as long as a task works on its row.
     open: Mutex<HashMap<RowId, Vec<Queued>>>,
 }
 
@@ -38,8 +48,8 @@ impl SessionQueues {
         })
     }
 
-    /// Queues the write behind the earlier ones of its session. It is carried
-    /// out also when nobody waits for the answer any more.
+    /// Queues the write behind the earlier ones of its session. It is executed even if
+    /// the caller stops waiting.
     pub(in crate::store) fn submit(self: &Arc<Self>, id: RowId, write: Write) {
         let starts = {
             let mut queues = self.open();
@@ -62,7 +72,7 @@ impl SessionQueues {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that waits for this session; with nothing left its queue is closed.
+    /// Takes all writes that wait for this session. Closes its queue if there are none.
     fn take(&self, id: &RowId) -> Option<Vec<Queued>> {
         let mut queues = self.open();
         let waiting = std::mem::take(queues.get_mut(id)?);
@@ -84,7 +94,7 @@ struct Worker {
 #[derive(PartialEq)]
 enum QueueState {
     Open,
-    /// Another task may have opened it anew.
+    /// Another task may have opened it again.
     Closed,
 }
 
@@ -94,6 +104,8 @@ impl Worker {
         while let Some(writes) = self.take() {
             for (step, origins) in steps(writes) {
                 let span = writing(&origins);
+                // If the future is dropped here, the callers of this step and of all
+                // later ones get an error. A statement that was sent may still commit.
                 latest = self.take_step(step, latest).instrument(span).await;
             }
         }
@@ -107,7 +119,7 @@ impl Worker {
         writes
     }
 
-    /// Answers with the row as it is now, where that is known.
+    /// Executes the step. Returns the row as it is now, if that is known.
     async fn take_step(&self, step: Step, latest: Option<Arc<Row>>) -> Option<Arc<Row>> {
         let batches = &self.queues.batches;
         match step {
@@ -133,8 +145,8 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// When a runtime stops the task, those who wait get their answer by the
-    /// drop of their queue.
+    /// If a runtime stops the task, the writes in the queue are dropped, and with them
+    /// the senders of their results. So their callers get an error.
     fn drop(&mut self) {
         if self.queue == QueueState::Open {
             self.queues.open().remove(&self.id);
@@ -142,14 +154,14 @@ impl Drop for Worker {
     }
 }
 
-/// What can be done with one statement, or one transaction.
+/// Writes that one statement, or one transaction, executes.
 enum Step {
     Saves(Vec<SaveOrder>),
     Destroy(oneshot::Sender<Result<bool, Error>>),
     NewId(NewIdOrder),
 }
 
-/// Each with those who wait for it.
+/// Groups the writes into steps, each with the requests that wait for it.
 fn steps(writes: Vec<Queued>) -> Vec<(Step, Vec<Origin>)> {
     let mut steps: Vec<(Step, Vec<Origin>)> = Vec::new();
     for (write, origin) in writes {
@@ -175,7 +187,7 @@ mod tests {
     use super::*;
     use crate::PgSessionStore;
 
-    /// It is moved to where it runs, for each save.
+    /// Spawning moves the future, for each save.
     #[tokio::test]
     async fn the_task_of_a_save_is_small() {
         let pool = PgPool::connect_lazy("postgres:///").expect("a URL");

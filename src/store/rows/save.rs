@@ -1,5 +1,24 @@
-//! Saving: replay on the newest row, compare and swap, and again if another
-//! writer was faster.
+//! Saving: replay the changes on the newest row, compare and swap, and repeat if another
+//! writer was faster. It doesn't know requests: only their changes and deadlines.
+//!
+//! How it works, for all saves that wait for one session:
+//!
+//! 1. Take the newest row that is known: the one that was written last, or one that a
+//!    request loaded. If there is none, load it.
+//! 2. If the row forwards to a new id, the saves move to the queue of that id.
+//! 3. Replay the changes of all requests, in order, on the document of the row. A request
+//!    whose changes don't fit gets an error, and the others continue without it. If they
+//!    don't fit a row that was not loaded just now, load it and replay them again.
+//! 4. Write the new document, under the condition that the row still holds the old one. If
+//!    only the expiry changes, move it, under the condition that it is still the old one.
+//! 5. If another writer was faster, repeat with a fresh row, until no request waits.
+//! 6. If the connection was lost, it is unknown whether the write was committed. It is
+//!    repeated once, and only if the server itself reported the error and a load shows the
+//!    old document. Otherwise a late first write could restore what others removed since.
+//!
+//! Dropped futures: all of this runs in the task of the session's queue, which only a
+//! runtime that stops drops. Each request then gets an error. A statement that was submitted
+//! belongs to the task of its batch, and may still commit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,28 +40,28 @@ use crate::{
     telemetry::Meter,
 };
 
-/// Attempts that follow each other at once; later ones pause, so that writers
-/// in several processes do not keep step.
+/// Attempts that follow each other at once. Later ones pause, so that writers in
+/// several processes don't run in lockstep.
 const EAGER_ATTEMPTS: u32 = 2;
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 
 /// How an attempt to write the row ended.
 enum Attempt {
     Written(Arc<Row>),
-    /// Another writer moved the expiry or deleted the session. Holds the row as it was known
-    /// before.
+    /// Another writer moved the expiry or deleted the session. Holds the row as it was
+    /// known before.
     Untouched(Arc<Row>),
-    /// The row is not what was compared with.
+    /// Another writer changed or deleted the row, so the comparison failed.
     Lost,
-    /// The connection was lost before the answer.
+    /// The connection was lost before the result arrived.
     InDoubt(Error),
     Failed(Error),
 }
 
 impl Batches {
-    /// Saves all orders with one statement and answers each. Returns the row as it
-    /// is now, where that is known, and the orders that follow the session to its
-    /// new id, for that one's queue.
+    /// Saves all orders with one statement and sends each its result. Returns the row
+    /// as it is now, if that is known, and the orders for the queue of the new id, if
+    /// the session has one.
     pub(in crate::store) async fn save_all(
         &self,
         id: &RowId,
@@ -79,6 +98,7 @@ impl Batches {
             drop_expired(orders)?;
             let (row, age) = match base.take() {
                 Some(row) => (row, Age::Remembered),
+                // If the future is dropped here, no statement with these changes is in flight.
                 None => (self.reload(id).await?, Age::Fresh),
             };
             row.document().ok_or_else(unreadable)?;
@@ -94,6 +114,7 @@ impl Batches {
                 continue;
             }
             let until = until(orders);
+            // If the future is dropped here, the statement may still commit.
             match (self.attempt(&row, draft, until).await, doubt.take()) {
                 (Attempt::Written(row), _) => return Ok(Place::Here(row)),
                 (Attempt::Untouched(row), _) => return Ok(Place::Untouched(row)),
@@ -119,7 +140,7 @@ impl Batches {
 
     /// # Errors
     ///
-    /// When nobody waits for another attempt.
+    /// If no request waits long enough for another attempt.
     fn try_again(&self, orders: &[SaveOrder]) -> Result<(), Error> {
         self.meter().lost_to_another_writer();
         match is_the_last(orders) {
@@ -133,13 +154,15 @@ impl Batches {
         row.ok_or_else(Error::ended)
     }
 
-    /// Where the server said that the statement failed, and the row still is
-    /// what was compared with, the statement can be sent again, once. Without the
-    /// server's word the first one may still wait there for a lock: it could
-    /// be carried out a second time as soon as the row holds the same text
-    /// again, and bring back what others had removed meanwhile. Anything else
-    /// that the row holds stays in doubt: also the new text, which may be the
-    /// equal change of another request.
+    /// Decides whether a statement whose outcome is unknown can be sent again, and
+    /// returns the row for that.
+    ///
+    /// It can, once, if the server reported that the statement failed and the row still
+    /// holds what it was compared with. Without a report of the server, the statement may
+    /// still wait for a lock there. It would be executed as soon as the row holds the
+    /// same text again, and restore what others removed meanwhile. If the row holds
+    /// another text, the outcome stays unknown. That includes the new text, which may be
+    /// an equal change of another request.
     async fn settle(&self, row: &Row, error: &Error) -> Result<Arc<Row>, Error> {
         if !error.is_of_the_server() {
             return Err(error.clone());
@@ -187,8 +210,8 @@ impl Batches {
         self.save.submit_until(until, order).outcome().await
     }
 
-    /// A touch that lost has nothing to repeat: whoever moved the expiry
-    /// meanwhile did it by newer knowledge.
+    /// Moves the expiry. If another writer moved it first, nothing is repeated,
+    /// because that writer knew the newer row.
     async fn move_expiry(&self, row: &Row, extent: Extent, until: Instant) -> Attempt {
         let order = TouchRow {
             id: row.id.clone(),
@@ -206,23 +229,24 @@ impl Batches {
         }
     }
 
-    /// The base for what is saved next, where the table keeps our spelling.
+    /// Returns the row as the base for the next save, if the table stores the text of a
+    /// document unchanged.
     fn remember(&self, row: Arc<Row>) -> Option<Arc<Row>> {
         self.table_handle.found()?.keeps_spelling().then_some(row)
     }
 }
 
-/// The session got a new id while these requests were running. Their
-/// changes follow it; their cookies stay as they are. A request that would
-/// return what was committed must not learn what the successor holds.
+/// Redirects the orders to the successor row, for a session that got a new id while the
+/// requests were running. Their cookies stay as they are. An order whose result would show
+/// what the successor holds gets an error instead.
 fn forwarded(old: &Row, orders: Vec<SaveOrder>) -> Vec<(RowId, SaveOrder)> {
     let mut forwarded = Vec::with_capacity(orders.len());
     for mut order in orders {
-        // A login that discards the data leads nowhere.
+        // After a login that discards the data there is no successor to follow.
         let successor = old.successor().filter(|id| !id.as_str().is_empty());
         match successor {
             Some(successor) if order.record.may_follow() => {
-                // Another attempt depends on the id that the request has.
+                // Whether the client can try again depends on its first id.
                 order.forwarded.get_or_insert_with(|| moved(old.times));
                 forwarded.push((successor, order));
             }
@@ -249,30 +273,29 @@ fn drop_expired(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
     }
 }
 
-/// Until when a request waits for one of these orders. What is sent later would
-/// change a session whose visitor was told that it could not be saved.
+/// The time when the last of the requests stops waiting. A statement that is sent later
+/// would change a session after its request got the response that it could not be saved.
 fn until(orders: &[SaveOrder]) -> Instant {
     let latest = orders.iter().map(|order| order.deadline).max();
     latest.unwrap_or_else(Instant::now)
 }
 
-/// Whether everybody's time is up before another attempt could be through.
+/// Whether all deadlines pass before another attempt can end.
 fn is_the_last(orders: &[SaveOrder]) -> bool {
     let latest = orders.iter().map(|order| order.deadline).max();
     latest.is_none_or(|deadline| deadline <= Instant::now() + MAX_PAUSE)
 }
 
-/// Which row takes the orders.
+/// Where the orders were saved.
 enum Place {
     Here(Arc<Row>),
-    /// The same, but not written.
+    /// In this row, but its expiry was not moved.
     Untouched(Arc<Row>),
     Forwarded(Arc<Row>),
 }
 
-/// Of the row that was written last and those that the requests loaded, the
-/// one that the database answered last. Rows of an earlier id are no base for
-/// this one.
+/// The newest of the row that was written last and those that the requests loaded, by the
+/// database's clock. Rows with an earlier id of the session are ignored.
 fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<Arc<Row>> {
     let loaded = orders.iter().map(|order| Arc::clone(&order.base));
     loaded
@@ -316,7 +339,7 @@ async fn pause(lost: u32) {
     }
 }
 
-/// What the orders make of a row.
+/// The result of replaying the orders on a row.
 struct Draft {
     content: Content,
     is_changed: bool,
@@ -325,14 +348,14 @@ struct Draft {
 }
 
 impl Draft {
-    /// Changes that leave the row as it is write nothing, so no comparison
-    /// tells whether it still is so: that takes a row that was read just now.
+    /// Whether the changes leave the row as it is. Then no statement compares the row
+    /// with what is stored, so the changes must be replayed on a fresh row.
     fn is_undone(&self) -> bool {
         self.has_changes && !self.is_changed
     }
 }
 
-/// Whether a row was read while the requests were waiting for their save.
+/// Whether a row was loaded while the requests were waiting for their save.
 #[derive(Clone, Copy, PartialEq)]
 enum Age {
     Fresh,
@@ -340,17 +363,17 @@ enum Age {
     Remembered,
 }
 
-/// What became of the orders.
+/// The result of replaying the orders on a row, or why there is none.
 enum Composed {
     Draft(Draft),
-    /// All of them were refused.
+    /// Each of them was refused.
     Nothing,
-    /// The remembered row does not fit them, and a fresh one may.
+    /// They don't fit the remembered row, but may fit a fresh one.
     Misfit,
 }
 
-/// What the orders, replayed one after the other, make of the row. An order that
-/// does not fit it is answered and leaves no trace.
+/// Replays the orders one after the other on the row. An order that doesn't fit it gets
+/// its error and is left out.
 fn compose(row: &Arc<Row>, age: Age, orders: &mut Vec<SaveOrder>, meter: &Meter) -> Composed {
     let Some(loaded) = row.document() else {
         return Composed::Nothing;
@@ -379,8 +402,8 @@ fn compose(row: &Arc<Row>, age: Age, orders: &mut Vec<SaveOrder>, meter: &Meter)
     })
 }
 
-/// A request that is alone with the row that it loaded has replayed its record
-/// on it already.
+/// The document that a single request has already computed, if it is saved on the row that
+/// the request loaded.
 fn known_outcome(row: &Arc<Row>, orders: &[SaveOrder]) -> Option<Arc<Document>> {
     let [order] = orders else {
         return None;
@@ -397,7 +420,7 @@ fn replays(row: &Arc<Row>, orders: &[SaveOrder]) -> usize {
     orders.count()
 }
 
-/// Also returns the places of the orders that do not fit, with the reasons.
+/// Also returns the indexes of the orders that don't fit, with their errors.
 fn replay_all(mut document: Document, orders: &mut [SaveOrder]) -> (Document, Vec<(usize, Error)>) {
     let mut misfits = Vec::new();
     for (place, order) in orders.iter_mut().enumerate() {

@@ -1,4 +1,5 @@
-//! The steps of a transaction on one row.
+//! The statements of a transaction on one row. They run in the caller's transaction: they
+//! neither begin nor commit one.
 
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ pub(in crate::store) async fn insert(
     Ok(())
 }
 
-/// What both statements that copy a row begin with.
+/// Binds the parameters that both statements that copy a row begin with.
 pub(super) fn of_row(
     copy: &Sql,
     from: &RowId,
@@ -86,7 +87,7 @@ pub(in crate::store) async fn delete(
     Ok(())
 }
 
-/// Locks the row and reads it: waits for transactions that are writing it.
+/// Locks the row and reads it. Waits for transactions that are writing it.
 pub(in crate::store) async fn lock(
     table: &Statements,
     connection: &mut PgConnection,

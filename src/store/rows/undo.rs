@@ -19,7 +19,7 @@
 //!
 //! The task retries until the database responds, for 15 minutes at most. Only
 //! one session is undone at a time. If the process stops before, the new id
-//! stays.
+//! stays. The same holds if an [`Undelivered`] is dropped outside of a runtime.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -109,7 +109,7 @@ impl Undelivered {
         }))
     }
 
-    /// The response carries the token, or there is no token.
+    /// Keeps the row: the caller has received the token, or there is none.
     pub(in crate::store) fn delivered(mut self) {
         self.0 = None;
     }
@@ -133,6 +133,8 @@ impl Batches {
         let mut pause = Duration::from_millis(50);
         loop {
             let attempt = {
+                // If the future is dropped, at either await of this block, its turn ends,
+                // and an attempt in flight is rolled back unless it was committed.
                 let _turn = self.undoing.lock().await;
                 let deadline = self.table_handle.executor.deadline();
                 let undoing = serve_until_free(
@@ -203,7 +205,7 @@ async fn move_back(
         _ => {}
     }
     let Some(now) = found(lock(table, connection, &after.id).await)? else {
-        // Without a lock on the old row, the commit may still be running.
+        // If there is no old row to lock, the commit may still be running.
         return match old {
             None => delete_unsent(table, connection, &after.id).await,
             Some(_) => Ok(()),
@@ -215,8 +217,8 @@ async fn move_back(
     // The forwarding expired, or the session was destroyed by its old id.
     let is_ended = table.old_id == OldId::Forwards && old.is_none();
     let is_late = now.times.now - after.times.now > FORWARDING.as_secs_f64();
-    // All sessions of the former user may have been destroyed since, when this
-    // one was another user's.
+    // Meanwhile all sessions of the former user may have been destroyed. That did not
+    // include this one, because it belonged to another user.
     let is_another_users = before.user.is_some() && before.user != after.user;
     if is_ended || is_late || is_another_users {
         return delete(table, connection, &after.id).await;
@@ -233,9 +235,9 @@ async fn move_back(
     delete(table, connection, &after.id).await
 }
 
-/// Whether the transaction of the new id can have written this row. A login that
-/// drops the data forwards nowhere. If that was another login, there is no row
-/// of the new id.
+/// Whether the transaction of the new id can have written this row. After a login that
+/// drops the data, the row forwards nowhere. If another login wrote that, there is no row
+/// with the new id.
 fn forwards_to(old: &Row, new_id: &RowId) -> bool {
     old.successor()
         .is_some_and(|successor| successor == *new_id || successor.as_str().is_empty())

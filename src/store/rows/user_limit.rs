@@ -1,5 +1,8 @@
-//! At most so many sessions of one user, also where several processes log the
-//! user in at once.
+//! Deletes sessions of one user: those beyond the limit, or all but one. The limit holds
+//! also if several processes log the user in at the same time.
+//!
+//! It runs in the caller's transaction: it doesn't begin or commit one, and a dropped
+//! future deletes nothing.
 
 use std::sync::Arc;
 
@@ -15,11 +18,11 @@ use crate::{
     },
 };
 
-/// The id that no row has.
+/// An id that no row has.
 pub(in crate::store) const NO_ROW: &str = "";
 
-/// One login of a user at a time, until the end of its transaction: each counts
-/// what the earlier ones committed.
+/// Locks the user until the end of the transaction. So logins of one user follow each
+/// other, and each counts what the earlier ones committed.
 pub(in crate::store) async fn lock(
     table: &Statements,
     connection: &mut PgConnection,
@@ -35,14 +38,14 @@ pub(in crate::store) async fn lock(
     Ok(())
 }
 
-/// Rows that one transaction ends at the most: a user can have a million of
-/// them, of a script that signs in for each of its runs.
+/// The most rows that one transaction deletes. A user can have a million of them, for
+/// example by a script that signs in for each of its runs.
 pub(in crate::store) const BATCH: u32 = 1000;
 
-/// Ids that are in memory at once, about 100 bytes each.
+/// The most ids that are in memory at once, about 100 bytes each.
 const LARGEST_SEARCH: usize = 128 * BATCH as usize;
 
-/// What one transaction ended of a user's sessions.
+/// The sessions of a user that one transaction deleted.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Ended {
     pub(in crate::store) sessions: u64,
@@ -50,12 +53,12 @@ pub(in crate::store) struct Ended {
     pub(in crate::store) is_a_part: bool,
 }
 
-/// Ends what the user has beyond the limit. Not more than a batch of it: the
-/// visitor waits for this.
+/// Deletes the user's sessions beyond the limit, one batch at most, because the client
+/// waits for this.
 ///
 /// # Errors
 ///
-/// If the login is to be refused.
+/// If the policy refuses the login.
 pub(in crate::store) async fn enforce(
     table: &Statements,
     connection: &mut PgConnection,
@@ -84,13 +87,13 @@ pub(in crate::store) async fn enforce(
                 is_a_part,
             });
         }
-        // One that got a new id meanwhile is found the next time.
+        // The next search finds a session that got a new id meanwhile.
         check_progress(more, &before, &surplus)?;
         before = surplus;
     }
 }
 
-/// Ends a batch of what the user has beyond the limit, without a login.
+/// Deletes a batch of the user's sessions beyond the limit, without a login.
 pub(in crate::store) async fn end_surplus(
     table: Arc<Statements>,
     connection: &mut PgConnection,
@@ -102,18 +105,16 @@ pub(in crate::store) async fn end_surplus(
     let sessions = end(&table, connection, &user_id, &surplus).await?;
     Ok(Ended {
         sessions,
-        // Otherwise they are spared, and the next batch would be the same.
+        // If none was deleted, a trigger spares them, and the next batch would be the same.
         is_a_part: sessions > 0 && surplus.len() >= BATCH as usize,
     })
 }
 
-/// Some of the user's live sessions beside this one that so many newer ones
-/// remain of, the oldest of those that were looked at.
+/// Finds live sessions of the user beyond the newest `kept`, except `this`.
 ///
-/// Not all of a million are looked at, and sorted: of any `kept + most` sessions
-/// those behind the newest `kept` are surplus, whatever others there are. So each
-/// batch reads as many rows as it ends, and those that remain in the end are the
-/// newest of all.
+/// It reads and sorts `kept + most` sessions, not all of them. Of any such selection, the
+/// sessions after the newest `kept` are surplus, whatever other sessions exist. So each
+/// batch reads about as many rows as it deletes, and the newest sessions remain in the end.
 async fn surplus(
     table: &Statements,
     connection: &mut PgConnection,
@@ -130,7 +131,7 @@ async fn surplus(
         i64::from(kept) + i64::from(most),
     )
     .await?;
-    // As they are listed.
+    // The order of `user_list.sql`.
     found.sort_by(|(one, created), (other, later)| {
         let created = created.map_or(f64::NEG_INFINITY, |at| at.0);
         let later = later.map_or(f64::NEG_INFINITY, |at| at.0);
@@ -139,7 +140,7 @@ async fn surplus(
     Ok(ids(found.into_iter().skip(kept as usize)))
 }
 
-/// So many of the user's live sessions beside this one.
+/// The ids of at most `most` live sessions of the user, except `this`.
 pub(in crate::store) async fn batch(
     table: &Statements,
     connection: &mut PgConnection,
@@ -152,7 +153,7 @@ pub(in crate::store) async fn batch(
     Ok(ids(found.into_iter()))
 }
 
-/// In order, so that two statements which end the same rows can't deadlock.
+/// The ids in order, so that two statements that delete the same rows can't deadlock.
 fn ids(rows: impl Iterator<Item = Began>) -> Vec<String> {
     let mut ids: Vec<_> = rows.map(|(id, _)| id).collect();
     ids.sort_unstable();
@@ -181,11 +182,11 @@ async fn some(
     Ok(found)
 }
 
-/// Ends these sessions where they are the user's, and says how many were alive.
+/// Deletes those of these sessions that are the user's, and returns how many were alive.
 ///
-/// The statement compares the user with `IS NOT DISTINCT FROM`, which no index serves.
-/// Without statistics Postgres would otherwise expect few sessions of a user, and read
-/// all of them for each batch.
+/// The statement compares the user with `IS NOT DISTINCT FROM`, which can't use an index.
+/// Otherwise Postgres without statistics would expect few sessions of a user, use the index
+/// on the user, and read all of them for each batch.
 pub(in crate::store) async fn end(
     table: &Statements,
     connection: &mut PgConnection,
@@ -209,7 +210,7 @@ fn refused(limit: SessionLimit) -> Error {
     )
 }
 
-/// Ends a batch of the user's sessions beside this one.
+/// Deletes a batch of the user's sessions, except `this`.
 pub(in crate::store) async fn end_batch(
     table: &Statements,
     connection: &mut PgConnection,
@@ -219,9 +220,9 @@ pub(in crate::store) async fn end_batch(
     end_at_most(table, connection, user_id, this, BATCH as usize).await
 }
 
-/// Ends so many of the user's sessions beside this one. It looks again after fewer
-/// were found: a session that gets a new id meanwhile escapes the statement, which
-/// sees its old row only, and the next one finds it.
+/// Deletes the user's sessions, except `this`. Stops after a search that found `most` or
+/// none. If a search found fewer, it searches again: a statement doesn't see the new row of
+/// a session that gets a new id at the same time, and the next search finds it.
 async fn end_at_most(
     table: &Statements,
     connection: &mut PgConnection,
@@ -262,11 +263,10 @@ fn check_progress(deleted: u64, before: &[String], ids: &[String]) -> Result<(),
     }
 }
 
-/// Ends all of the user's sessions beside this one.
+/// Deletes all of the user's sessions, except `this`, in one transaction.
 ///
-/// Each search passes over the rows that were deleted before in the same
-/// transaction. So it looks for twice as many each time, and a million rows take
-/// few searches.
+/// Each search passes over the rows that the transaction has already deleted. So each one
+/// finds twice as many rows as the one before, and a million rows take few searches.
 pub(in crate::store) async fn end_others(
     table: &Statements,
     connection: &mut PgConnection,

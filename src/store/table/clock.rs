@@ -1,16 +1,17 @@
-//! The database's clock, as far as this process knows it.
+//! The database's clock, estimated in this process. It never reads the clock of this machine,
+//! only the time that has passed here.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
-/// Seconds by which the database can't be behind what it said before, but by a
-/// clock that was set, or another server's.
+/// If the database is this many seconds behind an earlier time, its clock was set, or it is
+/// another server.
 const STEP: f64 = 1.0;
 
-/// What the database said of its time, carried on by the time that passes
-/// here. A statement that writes is not asked for the time, because Citus
-/// refuses that; and what is reckoned with it needs no more than this.
+/// The last time that the database returned, plus the time that has passed here since. A
+/// statement that writes doesn't return the time, because Citus refuses that. This estimate
+/// is precise enough for what is computed with it.
 #[derive(Debug)]
 pub(in crate::store) struct Clock {
     start: Instant,
@@ -26,7 +27,8 @@ impl Clock {
         }
     }
 
-    /// An answer takes a while to arrive, so the latest epoch is the best.
+    /// Records a time that the database returned. A response takes a while to arrive, so the
+    /// latest epoch is the most precise one.
     pub(in crate::store) fn observe(&self, now: f64) {
         let heard = now - self.passed();
         let known = self.epoch();
@@ -35,7 +37,7 @@ impl Clock {
         }
     }
 
-    /// Not before anything that was heard.
+    /// The estimate. It is never before a time that was recorded, unless the clock was set.
     pub(in crate::store) fn now(&self) -> f64 {
         self.epoch() + self.passed()
     }

@@ -1,34 +1,36 @@
-//! What a table has.
+//! The columns of a table, as far as the statements depend on them. It sends no query:
+//! [`inspect`](super::inspect) finds them.
 
 use crate::{
     expiry::{Times, Written},
     store::TableReport,
 };
 
-/// How the column `session` is kept.
+/// The type of the column `session`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Document {
     Json,
     Jsonb,
 }
 
-/// How the column `expiry` is kept.
+/// The type of the column `expiry`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Instant {
     /// `timestamptz`
     Zoned,
-    /// `timestamp`, on the clock of this zone
+    /// `timestamp`, in the local time of this zone
     Local(String),
 }
 
-/// What a table has that the statements depend on.
+/// The properties of a table that the statements depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Columns {
     pub(crate) document: Document,
     pub(crate) expiry: Instant,
-    /// All but `id`, `expiry` and `session` that go along to a new id.
+    /// All columns that are copied when a session gets a new id, except `id`, `expiry` and
+    /// `session`.
     pub(crate) carried: Vec<String>,
-    /// Those of [`OPTIONAL`] that serve.
+    /// Those of [`OPTIONAL`] that exist with a type that the store can use.
     pub(crate) optional: Vec<&'static str>,
     pub(crate) has_unique_id: bool,
     pub(crate) has_expiry_index: bool,
@@ -71,7 +73,7 @@ impl Columns {
         self.optional.contains(&optional)
     }
 
-    /// Whether every migration's result is there already.
+    /// Whether the table has the result of every migration.
     pub(crate) fn are_complete(&self) -> bool {
         let has_columns = OPTIONAL.iter().all(|(column, _)| self.has(column));
         has_columns && self.has_expiry_index && self.has_user_id_index
@@ -91,8 +93,7 @@ impl Columns {
     }
 }
 
-/// The columns that a table may lack, in the order in which statements name
-/// them.
+/// The columns that a table may lack, in the order of the statements.
 pub(in crate::store) const OPTIONAL: [(&str, &str); 4] = [
     ("created", "timestamptz"),
     ("user_id", "text"),

@@ -1,17 +1,19 @@
-//! Servers that speak Postgres's protocol and are another database.
+//! Refuses servers that use the Postgres protocol but are another database. It doesn't look at
+//! the table.
 
 use sqlx::{PgConnection, Row as _};
 use tokio::time::timeout;
 
 use crate::{Error, ErrorKind, store::connection::executor::Executor};
 
-/// What the end of a host name is at Aurora DSQL.
+/// How the host names of Aurora DSQL end.
 const HOSTS_OF_DSQL: &str = ".on.aws";
 
+/// Checks that the server is Postgres.
+///
 /// # Errors
 ///
-/// Of kind `Setup` where the server is no Postgres, with the reason why it
-/// can't keep sessions.
+/// Of kind `Setup` if it isn't, with the reason why it can't keep sessions.
 pub(super) async fn check_engine(database: &Executor) -> Result<(), Error> {
     let asked = database
         .ask_any_server(|connection| Box::pin(async move { Ok(version(connection).await?) }))
@@ -26,9 +28,9 @@ pub(super) async fn check_engine(database: &Executor) -> Result<(), Error> {
     }
 }
 
-/// The store asks each connection for its process before it uses it. Another
-/// database may lack a function of that query. Its version is then asked on a
-/// connection that comes straight from the pool.
+/// Explains an error of a server that may be another database. The store probes each
+/// connection before it uses it, and another database may lack a function of that query. So
+/// this queries the version on a connection that comes directly from the pool.
 async fn named(error: Error, database: &Executor) -> Error {
     let is_of_a_query = error.sqlstate().is_some_and(|code| {
         let classes = ["0A", "3F", "42", "XX"];
@@ -51,7 +53,8 @@ fn host(database: &Executor) -> String {
     database.pool().connect_options().get_host().to_owned()
 }
 
-/// As text, and letter by letter as the adapter of Spanner knows it.
+/// The version as text. The query must stay as it is, because Spanner's adapter compares it
+/// letter by letter.
 async fn version(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
     let row = sqlx::raw_sql(include_str!("../sql/version.sql").trim_end())
         .fetch_one(connection)
@@ -59,8 +62,8 @@ async fn version(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
     row.try_get_unchecked(0)
 }
 
-/// Why a server can't keep sessions, by what it says of itself. YugabyteDB runs
-/// Postgres's own code, and is expected to work, not tested.
+/// Why a server can't keep sessions, by its version and host name. YugabyteDB runs the code of
+/// Postgres; it is expected to work, but not tested.
 fn refusal(version: &str, host: &str) -> Option<&'static str> {
     if version.contains("CockroachDB") {
         return Some(
@@ -80,9 +83,8 @@ fn refusal(version: &str, host: &str) -> Option<&'static str> {
              user and runs of the reaper exclude each other; use PostgreSQL",
         );
     }
-    // `PostgreSQL 16` alone. Postgres and the databases that are built from its
-    // code also name the machine or the compiler of the build; a build by MSVC
-    // names the compiler only.
+    // `PostgreSQL 16` and no more. Postgres and databases that are built from its code also
+    // name the machine or the compiler of the build. A build by MSVC only names the compiler.
     let names_a_build = version.contains(" on ") || version.contains("compiled by");
     let names_no_build = version.starts_with("PostgreSQL ") && !names_a_build;
     names_no_build.then_some(

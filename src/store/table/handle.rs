@@ -1,3 +1,14 @@
+//! The table by its name and settings, and what was found when it was inspected. Statements get
+//! the rendered SQL and a connection here. It knows columns, but no session.
+//!
+//! How it works: the first call that needs the table starts a task that detects a pooler,
+//! inspects the table and renders the statements. All calls that need the table meanwhile wait
+//! for the same task. The result is shared by all clones. If a statement fails because the
+//! table was changed, the result is dropped, and the next call inspects the table again.
+//!
+//! Dropped futures: the inspection runs in a task, so it continues without its callers. If its
+//! runtime stops, the callers that still wait start another one.
+
 use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
@@ -31,7 +42,7 @@ use crate::{
     telemetry::{Call, Operation, Origins},
 };
 
-/// The table by name, and as it was found when it was looked at.
+/// The table by name, and as it was found by the last inspection.
 #[derive(Clone, Debug)]
 pub(crate) struct TableHandle {
     pub(in crate::store) executor: Executor,
@@ -40,12 +51,11 @@ pub(crate) struct TableHandle {
     pub(in crate::store) format: Arc<dyn Format>,
     pub(in crate::store) limit: Option<SessionLimit>,
     found: Arc<RwLock<Option<Arc<Statements>>>>,
-    /// The look that is under way, which everybody waits for who needs the
-    /// table.
+    /// The inspection in flight, which all calls that need the table wait for.
     looking: Arc<Mutex<Option<Looking>>>,
 }
 
-/// What a look at the table finds, once it has.
+/// The result of an inspection; `None` while it is in flight.
 type Looking = watch::Receiver<Option<Result<Arc<Statements>, Error>>>;
 
 impl TableHandle {
@@ -61,7 +71,7 @@ impl TableHandle {
         }
     }
 
-    /// Another configuration, for which the table was not looked at yet.
+    /// Returns another configuration, for which the table was not inspected yet.
     pub(in crate::store) fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
         let mut changed = Self {
             found: Arc::default(),
@@ -72,12 +82,12 @@ impl TableHandle {
         changed
     }
 
-    /// The table, looked at once: at set-up, or else when first used.
+    /// Returns the table. Inspects it if that was not done at setup or by an earlier call.
     pub(in crate::store) async fn table(&self) -> Result<Arc<Statements>, Error> {
         self.table_until(self.executor.deadline()).await
     }
 
-    /// As [`table`](Self::table), for a request that waits no longer than this.
+    /// As [`table`](Self::table), for a request that waits until `deadline`.
     pub(in crate::store) async fn table_until(
         &self,
         deadline: Instant,
@@ -87,27 +97,27 @@ impl TableHandle {
                 self.compare_if_due();
                 Ok(table)
             }
-            // Boxed, so that not every request carries room for it.
+            // Boxed, so that the futures of requests stay small.
             None => timeout_at(deadline, Box::pin(self.await_look()))
                 .await
                 .unwrap_or_else(|_| Err(out_of_time())),
         }
     }
 
-    /// Waits for the one look that is under way. It goes on without those who
-    /// wait, so that the next one finds what it found.
+    /// Waits for the inspection in flight, or starts one. If the future is dropped, the
+    /// inspection continues, so that the next call finds its result.
     async fn await_look(&self) -> Result<Arc<Statements>, Error> {
         loop {
             let mut looking = self.looking();
             let found = looking.wait_for(Option::is_some).await;
-            // Without an answer its runtime has stopped.
+            // If there is no result, the runtime of its task has stopped.
             if let Ok(Some(found)) = found.map(|found| found.clone()) {
                 return found;
             }
         }
     }
 
-    /// Looks for a pooler again in a task of its own, if the look before failed.
+    /// Checks for a pooler again, in a task, if the last check failed and the next one is due.
     fn compare_if_due(&self) {
         if self.executor.pooling == Pooling::Own && self.executor.connections.comparisons().is_due()
         {
@@ -127,7 +137,7 @@ impl TableHandle {
             );
         }
         let is_known = self.executor.pooling_of_statements() == Pooling::Own;
-        // Without the table the next statement looks for it, and reports the error.
+        // If the inspection fails, the next statement repeats it and reports the error.
         if is_known && self.look_at_table().await.is_err() {
             self.forget();
         }
@@ -144,8 +154,8 @@ impl TableHandle {
         let (sender, receiver) = watch::channel(None);
         let table_handle = self.clone();
         tokio::spawn(async move {
-            // Whoever waits for it waits no longer than the timeout, but a look that
-            // ends before it can know of a pooler would never find the table.
+            // Callers wait for the timeout at most. The inspection has more time, because
+            // the check for a pooler comes first and could use up all of a short timeout.
             let deadline = table_handle.executor.deadline() + peer::PATIENCE;
             let found = timeout_at(deadline, table_handle.look()).await;
             sender.send_replace(Some(found.unwrap_or_else(|_| Err(out_of_time()))));
@@ -153,7 +163,7 @@ impl TableHandle {
         looking.insert(receiver).clone()
     }
 
-    /// The table, if it was looked at already.
+    /// The table, if it was inspected already.
     pub(crate) fn found(&self) -> Option<Arc<Statements>> {
         self.found
             .read()
@@ -161,7 +171,7 @@ impl TableHandle {
             .clone()
     }
 
-    /// What a task is about to ask of the table on its own.
+    /// The telemetry of a call for one row, by the current request or task.
     pub(in crate::store) fn call(&self, operation: Operation) -> Call<'_> {
         Call {
             operation,
@@ -171,8 +181,10 @@ impl TableHandle {
         }
     }
 
-    /// Lends the table and a connection to work of the store itself. With a patience,
+    /// Executes work of the store itself, with the table and a connection. With a patience,
     /// it waits no longer than that for a locked row.
+    ///
+    /// If the future is dropped, the server is asked to cancel the work.
     pub(in crate::store) async fn run<T>(
         &self,
         patience: Option<Duration>,
@@ -192,8 +204,8 @@ impl TableHandle {
         self.note_changed_table(work.await)
     }
 
-    /// Looks again before the next statement where this one missed something:
-    /// an application may change its table while its processes run.
+    /// Has the next call inspect the table again if this outcome shows that the table was
+    /// changed. An application may change it while its processes run.
     pub(in crate::store) fn note_changed_table<T>(
         &self,
         outcome: Result<T, Error>,
@@ -204,7 +216,7 @@ impl TableHandle {
         outcome
     }
 
-    /// The next statement looks at the table again.
+    /// Drops the result of the inspection, so that the next call repeats it.
     fn forget(&self) {
         *self.found.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -215,7 +227,7 @@ impl TableHandle {
         self.check_table().await
     }
 
-    /// For whoever has looked for a pooler.
+    /// Checks the table, after the check for a pooler.
     pub(in crate::store) async fn check_table(&self) -> Result<TableReport, Error> {
         let report = self.look_at_table().await?.columns.report();
         match self
@@ -259,7 +271,7 @@ impl TableHandle {
 
     /// # Errors
     ///
-    /// When the table is there but can't serve.
+    /// If the table exists but can't be used.
     pub(in crate::store) async fn columns(&self) -> Result<Option<Columns>, Error> {
         self.name.check()?;
         let (name, time_zone) = (self.name.clone(), self.time_zone.clone());
@@ -278,8 +290,10 @@ impl TableHandle {
         )
     }
 
-    /// Lends the table and a connection to one statement. With a patience, it waits no
-    /// longer than that for a locked row.
+    /// Executes a statement of requests, with the table and a connection. With a patience, it
+    /// waits no longer than that for a locked row.
+    ///
+    /// If the future is dropped, the server is asked to cancel the statement.
     pub(in crate::store) async fn serve<T>(
         &self,
         deadline: Instant,
@@ -297,7 +311,7 @@ impl TableHandle {
         self.note_changed_table(outcome)
     }
 
-    /// As [`serve`](Self::serve), for what an application asks outside of requests.
+    /// As [`serve`](Self::serve), for queries of an application outside of requests.
     pub(in crate::store) async fn ask<T>(
         &self,
         deadline: Instant,

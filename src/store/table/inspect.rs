@@ -1,3 +1,6 @@
+//! Inspects the table in the catalog: its columns, and whether the store can use it. It changes
+//! nothing and renders no statement. If a future is dropped, nothing is left.
+
 use std::fmt;
 
 use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
@@ -17,21 +20,21 @@ const PLAIN: &str = "r";
 /// One row of `inspect.sql`.
 struct Column {
     name: String,
-    /// Its place in the catalog.
+    /// Its number in the catalog.
     number: i16,
     r#type: String,
     is_generated: bool,
     has_default: bool,
     is_not_null: bool,
-    /// Fewer characters than an id of ours has.
+    /// Whether it holds fewer characters than an id of the store has.
     is_short: bool,
-    /// By a key that is checked at once: `ON CONFLICT` refuses others.
+    /// Whether it has a unique key that is checked at once. `ON CONFLICT` refuses others.
     is_unique: bool,
-    /// The places of the columns of each unique index or exclusion constraint
-    /// that has this one, by itself or in an expression.
+    /// The numbers of the columns of each unique index or exclusion constraint that contains
+    /// this column, by itself or in an expression.
     unique_keys: Vec<String>,
     is_indexed: bool,
-    /// Of what it is a column, as the catalog abbreviates it.
+    /// The kind of its relation, as the catalog abbreviates it.
     kind: String,
     may_alter: bool,
     has_row_security: bool,
@@ -69,7 +72,7 @@ impl FromRow<'_, PgRow> for Column {
     }
 }
 
-/// Looks at the table; `None` if there is none.
+/// Inspects the table. `None` if there is none.
 ///
 /// # Errors
 ///
@@ -95,9 +98,9 @@ pub(crate) async fn inspect(
     Ok(Some(columns))
 }
 
-/// What is asked of the server beside the table.
+/// Properties of the server that are read together with the table.
 pub(in crate::store) struct Server {
-    /// By its clock, in seconds since the epoch.
+    /// The time of its clock, in seconds since the epoch.
     pub(in crate::store) now: f64,
     /// The isolation level that transactions have by default.
     pub(in crate::store) isolation: String,
@@ -115,7 +118,7 @@ pub(in crate::store) async fn server(connection: &mut PgConnection) -> Result<Se
     })
 }
 
-/// A zone that Postgres does not know would be an error of every statement.
+/// Checks that Postgres knows the time zone. Otherwise every statement would fail.
 async fn check_zone(connection: &mut PgConnection, zone: &str) -> Result<(), Error> {
     let known = sqlx::query(include_str!("../sql/check_zone.sql"))
         .persistent(false)
@@ -133,8 +136,8 @@ async fn check_zone(connection: &mut PgConnection, zone: &str) -> Result<(), Err
 }
 
 impl Column {
-    /// Such as a serial number, which two rows can't share while a session
-    /// gets a new id.
+    /// Whether it numbers the rows, such as a serial column. It is not copied, because a
+    /// session that gets a new id has two rows, which can't share a number.
     fn is_a_number_of_its_row(&self) -> bool {
         self.is_unique && self.has_default
     }
@@ -148,7 +151,7 @@ impl Column {
     }
 }
 
-/// Of a column that a table may lack, the first one as we create it.
+/// The types that an optional column may have. A migration creates it with the first one.
 fn types_of(optional: &str) -> &'static [&'static str] {
     match optional {
         "user_id" => &["text", "character varying"],
@@ -242,7 +245,8 @@ impl Inspection {
         self.find(name).is_some_and(|column| column.is_indexed)
     }
 
-    /// A column of another type is the application's own, whatever its name.
+    /// The optional columns that the store uses. A column of another type belongs to the
+    /// application, even if it has the same name.
     fn optional(&self) -> Vec<&'static str> {
         let serves = |name: &str| self.find(name).is_some_and(|column| column.serves_as(name));
         OPTIONAL
@@ -252,7 +256,7 @@ impl Inspection {
             .collect()
     }
 
-    /// For a column whose name was taken for ours from the beginning.
+    /// Refuses another type for a column whose name was the store's from the first version on.
     fn check_optional(&self, name: &str) -> Result<(), Error> {
         match self.find(name) {
             Some(column) if !types_of(name).contains(&column.r#type.as_str()) => {
@@ -262,7 +266,8 @@ impl Inspection {
         }
     }
 
-    /// Such as a view, in which a new table of the name can't be created either.
+    /// Refuses a relation that is no table, such as a view. A table can't be created with its
+    /// name either.
     fn check_kind(&self) -> Result<(), Error> {
         let what = match &*self.columns[0].kind {
             PLAIN | "p" | "f" => return Ok(()),
@@ -276,8 +281,8 @@ impl Inspection {
         Err(self.named(&format!("{} is {what}, and must be a table", self.name)))
     }
 
-    /// Policies that hide rows from this role would sign visitors out, without
-    /// an error.
+    /// Refuses row level security. Policies that hide rows from this role would sign users out
+    /// without an error.
     fn check_row_security(&self) -> Result<(), Error> {
         match self.columns[0].has_row_security {
             true => Err(self.refused(
@@ -288,8 +293,8 @@ impl Inspection {
         }
     }
 
-    /// Without one, new rows would have no beginning, and the absolute timeout
-    /// would be off without a word.
+    /// Refuses a column `created` without a default. The beginning of new rows would be missing,
+    /// and the absolute timeout would be off without an error.
     fn check_default_of_created(&self) -> Result<(), Error> {
         match self.find("created") {
             Some(created) if !created.has_default => Err(self.refused(
@@ -300,7 +305,7 @@ impl Inspection {
         }
     }
 
-    /// A session without a user, or without a device, holds NULL there.
+    /// Refuses NOT NULL for columns that are NULL in a session without a user or a device.
     fn check_nulls(&self) -> Result<(), Error> {
         for name in ["user_id", "device"] {
             match self.find(name) {
@@ -316,8 +321,8 @@ impl Inspection {
         Ok(())
     }
 
-    /// While a session gets a new id, its row is there twice: what is copied
-    /// can't be unique.
+    /// Refuses unique keys of columns that are copied. A session that gets a new id has two rows
+    /// with the same values.
     fn check_unique_copies(&self, columns: &Columns) -> Result<(), Error> {
         let is_copied = |number: &str| {
             self.columns.iter().any(|column| {
@@ -343,7 +348,7 @@ impl Inspection {
         }
     }
 
-    /// A new session could not be inserted beside such a column.
+    /// Refuses required columns of the application, because a new session could not be inserted.
     fn check_foreign_requirements(&self) -> Result<(), Error> {
         let ours = ["id", "expiry", "session"];
         match self.columns.iter().find(|column| {
@@ -357,7 +362,8 @@ impl Inspection {
         }
     }
 
-    /// Granted for the table, or for each column that a statement names.
+    /// Checks the rights, which can be granted for the table or for each column that a statement
+    /// names.
     fn check_rights(&self, columns: &Columns) -> Result<(), Error> {
         let (first, mut missing) = (&self.columns[0], Vec::new());
         if !first.may_use_schema {
@@ -384,8 +390,7 @@ impl Inspection {
         Err(self.refused(format!("does not grant this role {}", missing.join(", "))))
     }
 
-    /// A right that this role lacks for some, or all, of the columns of these
-    /// names.
+    /// Finds a right that this role lacks for any of these columns.
     fn lacking(
         &self,
         right: &str,

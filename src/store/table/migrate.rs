@@ -1,3 +1,10 @@
+//! Creates the table, or adds what it lacks. It doesn't check whether the result can be used:
+//! [`handle`](super::handle) does.
+//!
+//! Dropped futures: the connection that runs the migrations is not returned to the pool, so it
+//! is closed. A migration whose commit was not sent is rolled back, and the next call runs it
+//! again.
+
 use std::{borrow::Cow, sync::LazyLock};
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr as _};
@@ -16,8 +23,8 @@ use crate::{
     },
 };
 
-/// An index of a large table takes longer than the application's statements
-/// may. And names in the files, such as `now()`, mean those of the catalog.
+/// To build an index of a large table takes longer than the application's statements may. And
+/// names in the files, such as `now()`, are those of the catalog.
 const SETTINGS: [(&str, &str); 4] = [
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
@@ -93,13 +100,13 @@ fn migrator(name: &TableName) -> Migrator {
         .collect();
     let mut migrator = Migrator::with_migrations(migrations);
     migrator.dangerous_set_table_name(bookkeeping(name));
-    // A rolling deployment may meet the notes of a later version.
+    // During a rolling deployment, the table may record migrations of a later version.
     migrator.set_ignore_missing(true);
     migrator
 }
 
-/// A table of notes for each session table: two of them in one schema do not
-/// take each other's migrations for their own.
+/// The name of the table that records the migrations. Each session table has its own, so that
+/// two in one schema don't share their records.
 fn bookkeeping(name: &TableName) -> String {
     format!("{}.{}", quoted(&name.schema), quoted(&notes(name)))
 }
@@ -115,18 +122,17 @@ fn render(name: &TableName, sql: &str) -> String {
             let index = quoted(&name.derived("", suffix));
             sql.replace(&format!("\"session{suffix}\""), &index)
         });
-    // Last, because a table can be named as our indexes are.
+    // This comes last, because a table can have the name of an index.
     name.render(&indexed)
 }
 
 impl TableHandle {
-    /// Looks first and creates only what is missing, so that a role without
-    /// CREATE rights can call it on a finished table, and so that many
-    /// processes can call it at once.
+    /// Inspects the table first and creates only what is missing. So a role without CREATE
+    /// rights can call it on a complete table, and many processes can call it at once.
     pub(in crate::store) async fn migrate(&self) -> Result<(), Error> {
         check_engine(&self.executor).await?;
         let found = self.columns().await?;
-        // Before anything is created.
+        // This fails before anything is created.
         let pooling = self.executor.detect_pooling().await?;
         match found {
             Some(columns) if columns.are_complete() => {}
@@ -142,8 +148,8 @@ impl TableHandle {
         self.run_migrations(pooling).await
     }
 
-    /// A table with the three columns serves as it is if this role may not
-    /// create what it lacks.
+    /// Adds what the table lacks. If this role may not do that, a table with the three
+    /// required columns is used as it is.
     async fn complete(&self, pooling: Pooling) -> Result<(), Error> {
         match self.run_migrations(pooling).await {
             Err(error) if error.lacks_a_right() => match self.has_notes().await? {
@@ -157,7 +163,8 @@ impl TableHandle {
         }
     }
 
-    /// Nothing was tried, so nothing is noted that the owner could not complete.
+    /// Logs that the table is used as it is. No migration is recorded then, so the owner of
+    /// the table can still run all of them.
     fn warn_of_an_incomplete_table(&self) {
         tracing::warn!(
             db.collection.name = %self.name,
@@ -185,8 +192,9 @@ impl TableHandle {
         )
     }
 
-    /// `CREATE SCHEMA IF NOT EXISTS` needs a right on the database even where
-    /// the schema exists, and fails where two sessions create it at once.
+    /// Creates the schema if it is missing. `CREATE SCHEMA IF NOT EXISTS` would need a right
+    /// on the database even if the schema exists, and fails if two connections run it at
+    /// once.
     async fn create_schema(&self) -> Result<(), Error> {
         if self.has_schema().await? {
             return Ok(());
@@ -208,17 +216,17 @@ impl TableHandle {
             .await
     }
 
-    /// On a connection that leaves the pool and is closed at the end: sqlx keeps
-    /// its lock when a migration fails or nobody waits for it any more, and then
-    /// every later migration of the database would wait for this connection. It is
-    /// none beside the pool, as the role may have no more than that.
+    /// Runs the migrations on a connection that leaves the pool and is closed at the end. sqlx
+    /// keeps its lock if a migration fails or its future is dropped. If the connection stayed
+    /// open, every later migration of the database would wait for it. It is not a new
+    /// connection, because the role may have none left.
     async fn run_migrations(&self, pooling: Pooling) -> Result<(), Error> {
         let mut connection = self.executor.pool().acquire().await?.detach();
         let outcome = match pooling {
             Pooling::Own => self.migrate_on(&mut connection).await,
             Pooling::Transaction => self.migrate_in_one_transaction(&mut connection).await,
         };
-        // It is closed in any case.
+        // Even if this fails, dropping the connection closes its socket.
         drop(connection.close().await);
         outcome
     }
@@ -227,14 +235,14 @@ impl TableHandle {
         sqlx::raw_sql(AssertSqlSafe(settings("SET")))
             .execute(&mut *connection)
             .await?;
-        // What `run` calls; its own bounds do not hold in a task.
+        // `run` calls the same function, but its trait bounds don't hold in a task.
         Ok(migrator(&self.name)
             .run_direct(None, connection, false)
             .await?)
     }
 
-    /// Under a lock of the transaction: one of the session would stay with the
-    /// connection of the server, which is lent to others.
+    /// Runs the migrations in one transaction, with a lock that ends with it. A session lock
+    /// would stay on the server's connection, which the pooler gives to other clients.
     async fn migrate_in_one_transaction(&self, connection: &mut PgConnection) -> Result<(), Error> {
         let mut transaction = begin(connection).await?;
         sqlx::raw_sql(AssertSqlSafe(settings("SET LOCAL")))
@@ -248,7 +256,7 @@ impl TableHandle {
         let mut migrator = migrator(&self.name);
         migrator.set_locking(false);
         migrator.run_direct(None, &mut *transaction, false).await?;
-        // The migrator's are named, and would stay too.
+        // The migrator's prepared statements have names, and would stay too.
         transaction.clear_cached_statements().await?;
         Ok(transaction.commit().await?)
     }

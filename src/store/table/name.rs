@@ -1,4 +1,5 @@
-//! The table's name, and the names that are made of it.
+//! The table's name, and names that are derived from it. It doesn't know whether the table
+//! exists.
 
 use std::fmt;
 
@@ -6,13 +7,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Error, ErrorKind};
 
-/// Postgres cuts longer identifiers off without a word.
+/// Postgres silently truncates longer identifiers.
 const MAX_IDENTIFIER: usize = 63;
 
 /// The name that all `.sql` files are written for.
 const DEFAULT_TABLE: &str = r#""public"."session""#;
 
-/// Schema and table, as the catalog spells them.
+/// Schema and table, as the catalog has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TableName {
     pub(crate) schema: String,
@@ -37,15 +38,15 @@ impl fmt::Display for TableName {
 impl TableName {
     /// # Errors
     ///
-    /// When Postgres could not keep the name as it is.
+    /// If Postgres could not keep the name unchanged.
     pub(crate) fn check(&self) -> Result<(), Error> {
         [&self.schema, &self.table]
             .into_iter()
             .try_for_each(|name| check_identifier(name))
     }
 
-    /// The name of something that belongs to this table, never longer than
-    /// Postgres keeps it and never that of another table's.
+    /// The name of an object that belongs to this table. It is never too long for Postgres, and
+    /// two tables never share one.
     pub(crate) fn derived(&self, prefix: &str, suffix: &str) -> String {
         let name = format!("{prefix}{}{suffix}", self.table);
         if name.len() <= MAX_IDENTIFIER {
@@ -61,9 +62,8 @@ impl TableName {
         format!("{prefix}{kept}{mark}{suffix}")
     }
 
-    /// An advisory lock for one purpose at this table, which no other crate
-    /// would take. Two purposes that share one by chance only wait for each
-    /// other.
+    /// The key of an advisory lock for one purpose of this table. No other crate uses it. If two
+    /// purposes have the same key by chance, they only wait for each other.
     pub(in crate::store) fn lock_key(&self, purpose: &str) -> i64 {
         let digest = Sha256::digest(format!("axum-pg-session {purpose} {self}"));
         let (first, _) = digest.split_first_chunk().expect("32 octets");

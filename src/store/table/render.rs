@@ -1,4 +1,17 @@
-//! The statements, written for the default table, as another table needs them.
+//! Renders the statements for a table with other columns. The files in `sql/` are written for
+//! the default table; nothing here knows which statement it renders.
+//!
+//! How it works, in this order:
+//!
+//! 1. The type of the document column selects `json_send` or `jsonb_send`.
+//! 2. If `expiry` is a `timestamp`, each comparison and each new value is converted to its
+//!    time zone.
+//! 3. Marks at the ends of lines remove or replace lines for columns that the table lacks, or
+//!    add columns of the application.
+//! 4. The names of the three required columns are replaced.
+//!
+//! All of this replaces text, so the files in `sql/` must use the forms that are named here.
+//! Unit tests check each statement.
 
 use crate::{
     format::ColumnNames,
@@ -47,7 +60,7 @@ impl Columns {
         }
     }
 
-    /// Marks at the ends of lines say what depends on the table's columns:
+    /// Applies the marks at the ends of lines:
     ///
     /// - A line with `-- if created` is left out if the table lacks the column.
     /// - A line with `-- if carried created` also if a new row must not set it, such
@@ -55,7 +68,7 @@ impl Columns {
     /// - `-- carried columns` and `-- carried values` stand for the columns of the
     ///   application, which keep their values when a session gets a new id.
     ///
-    /// In what is left, the value of a missing column is null.
+    /// In the remaining lines, the value of a missing column is NULL.
     fn render_optional(&self, sql: &str) -> String {
         let mut rendered = String::new();
         for line in sql.lines() {
@@ -98,11 +111,11 @@ impl Columns {
     }
 }
 
-/// A `timestamp` holds the clock of `zone`. It is compared as the instant that
-/// it stands for: in the hour that is repeated in autumn a comparison of clocks
-/// would end a session early, and bring it back. The reaper compares the clocks
-/// too, so that an index on the column serves. The column `created` always has a
-/// time zone.
+/// Converts a `timestamp`, which holds the local time of `zone`, to the instant that it
+/// means before it is compared. In the hour that is repeated in autumn, a comparison of local
+/// times would end a session early and then revive it. The reaper also compares the local
+/// times, so that it can use an index on the column. The column `created` always has a time
+/// zone.
 fn render_local_expiry(sql: &str, zone: &str) -> String {
     let local = format!(" AT TIME ZONE '{}'", zone.replace('\'', "''"));
     let sql = sql
@@ -133,7 +146,7 @@ fn render_local_expiry(sql: &str, zone: &str) -> String {
     rendered
 }
 
-/// Where the parenthesis closes that was opened before `sql`.
+/// The position in `sql` of the parenthesis that closes one that was opened before it.
 fn end_of_argument(sql: &str) -> usize {
     let mut depth = 1_u32;
     let closes = |(_, octet): &(usize, u8)| {
@@ -152,7 +165,7 @@ fn end_of_argument(sql: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// As connect-pg-simple calls them.
+    /// The column names of connect-pg-simple.
     const EXPRESS: ColumnNames = ColumnNames {
         id: "sid",
         expiry: "expire",

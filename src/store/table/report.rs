@@ -1,9 +1,11 @@
+//! The report of a check of the table. It only describes what was found.
+
 use std::fmt;
 
-/// What a table that passed [`PgSessionStore::check`] can serve.
+/// The features that a table supports, from [`PgSessionStore::check`].
 ///
-/// Its `Display` is a sentence for each thing that is off, or says that
-/// nothing is.
+/// Its `Display` has a sentence for each feature that is off, or states that every feature is
+/// on.
 ///
 /// [`PgSessionStore::check`]: crate::PgSessionStore::check
 ///
@@ -26,33 +28,31 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TableReport {
-    /// Whether the column `created` is there, which carries the absolute
-    /// timeout. Migration `0002` adds it.
+    /// Whether the table has the column `created`, which the absolute timeout needs.
+    /// Migration `0002` adds it.
     pub absolute_timeout: bool,
-    /// Whether the column `user_id` is there. Migration `0002` adds it.
+    /// Whether the table has the column `user_id`. Migration `0002` adds it.
     pub per_user_sessions: bool,
-    /// Whether the column `last_seen` is there, for lists of a user's
-    /// sessions. Migration `0005` adds it.
+    /// Whether the table has the column `last_seen`, for lists of a user's sessions.
+    /// Migration `0005` adds it.
     pub last_seen: bool,
-    /// Whether the column `device` is there, which holds what is remembered
-    /// of a login. Migration `0005` adds it.
+    /// Whether the table has the column `device`, which stores the device of a login.
+    /// Migration `0005` adds it.
     pub device: bool,
-    /// Whether an index starts with `expiry`, without which each run of the
-    /// reaper reads the whole table. Migration `0003` adds it.
+    /// Whether an index starts with `expiry`. Without one, each run of the reaper reads the
+    /// whole table. Migration `0003` adds it.
     pub expiry_index: bool,
-    /// Whether the table itself keeps `id` unique; partitions on other
-    /// servers can't.
+    /// Whether the table itself keeps `id` unique. Partitions on other servers can't.
     pub unique_id: bool,
-    /// Whether `expiry` is a `timestamptz`. Otherwise all writers of the table
-    /// must keep the clock that [`PgSessionStore::time_zone`] names; which one
-    /// another system keeps can't be told from the table.
+    /// Whether `expiry` is a `timestamptz`. Otherwise all writers of the table must use the
+    /// time zone of [`PgSessionStore::time_zone`]. The table doesn't show which one another
+    /// system uses.
     ///
     /// [`PgSessionStore::time_zone`]: crate::PgSessionStore::time_zone
     pub expiry_has_time_zone: bool,
-    /// Whether the database can store every character, as it can with the
-    /// encoding UTF-8. Otherwise a value with another one, such as an emoji, is
-    /// an error of kind [`Serialize`](crate::ErrorKind::Serialize) when it is
-    /// saved.
+    /// Whether the database can store every character, as with the encoding UTF-8. Otherwise
+    /// saving a value with another character, such as an emoji, is an error of kind
+    /// [`Serialize`](crate::ErrorKind::Serialize).
     pub encodes_all_text: bool,
 }
 

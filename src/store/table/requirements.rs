@@ -1,4 +1,4 @@
-//! What a table must have for what is asked of it.
+//! The columns that a table must have for each feature. It sends no query.
 
 use crate::{
     Error, ErrorKind, Expiry, Login,
@@ -23,7 +23,7 @@ impl Columns {
         self.check_expiry(login.end(), name)
     }
 
-    /// The oldest sessions end, or are counted, by when they were signed in.
+    /// The limit counts a user's sessions, and finds the oldest by their login.
     pub(in crate::store) fn check_limit(
         &self,
         limit: Option<SessionLimit>,

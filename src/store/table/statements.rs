@@ -1,3 +1,6 @@
+//! The statements, rendered for one table. It sends none of them, and doesn't know when they are
+//! sent.
+
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -17,7 +20,7 @@ use crate::{
     },
 };
 
-/// A table that was looked at, and the statements for it.
+/// A table that was inspected, and the statements for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Statements {
     pub(crate) name: TableName,
@@ -42,7 +45,7 @@ pub(crate) struct Statements {
     pub(crate) age: Sql,
 }
 
-/// Those of a session that gets a new id.
+/// The statements for a new id.
 #[derive(Clone, Debug)]
 pub(crate) struct CycleStatements {
     pub(crate) lock: Sql,
@@ -68,7 +71,7 @@ impl CycleStatements {
     }
 }
 
-/// Those of the sessions of a user, and of everyone.
+/// The statements for the sessions of a user, and of all users.
 #[derive(Clone, Debug)]
 pub(crate) struct UserStatements {
     pub(crate) list: Sql,
@@ -143,7 +146,7 @@ impl Statements {
         }
     }
 
-    /// The same for a transaction of the application's.
+    /// The same table, with statements for a transaction of the application.
     pub(in crate::store) fn for_others(&self) -> Self {
         let mut table = self.clone();
         let (users, reissue) = (&mut table.users, &mut table.cycle);
@@ -153,11 +156,11 @@ impl Statements {
         table
     }
 
-    /// What `sha256(json_send(session))` answers for this text.
+    /// What `sha256(json_send(session))` returns for this text.
     pub(crate) fn digest(&self, text: &str) -> [u8; 32] {
         let mut digest = Sha256::new();
         if self.columns.document == Document::Jsonb {
-            // jsonb_send puts its version before the text.
+            // jsonb_send writes its version before the text.
             digest.update([1]);
         }
         digest.update(text);
@@ -169,11 +172,11 @@ impl Statements {
         self.columns.document == Document::Json
     }
 
-    /// How many of these rows, which answer their expiry, had not expired yet.
+    /// How many of these rows, whose first column is their expiry, had not expired yet.
     ///
     /// # Errors
     ///
-    /// If one answers something else.
+    /// If the column is not an expiry.
     pub(in crate::store) fn live(&self, deleted: &[PgRow]) -> Result<u64, sqlx::Error> {
         let now = self.clock.now();
         let is_live = |row| written(row, 0).map(|expiry| u64::from(expiry.0 > now));
@@ -181,7 +184,7 @@ impl Statements {
     }
 }
 
-/// Identifiers are quoted and values are bound, so no visitor's string gets in.
+/// Identifiers are quoted and values are bound, so no input of a client is part of the SQL.
 fn safe(sql: String) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(sql)).into_sql_str()
 }

@@ -1,4 +1,4 @@
-//! A `timestamptz` as the crate reckons with it.
+//! A `timestamptz` as the crate computes with it.
 
 use sqlx::{
     Decode, Postgres, Row as _, Type,
@@ -12,11 +12,10 @@ const TIMESTAMPTZ: Oid = Oid(1184);
 const POSTGRES_EPOCH: f64 = 946_684_800.0;
 const MICROS: f64 = 1e6;
 
-/// Seconds since the epoch of Unix; infinite where the database says so.
+/// Seconds since the Unix epoch. It can be infinite.
 ///
-/// Decoded here because arithmetic on each row's numbers is dearer on the
-/// server than all else of a load, and because the field's types for instants
-/// know no infinity.
+/// It is decoded here because arithmetic on the server would be the most expensive part of a
+/// load, and because common types for instants have no infinity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::store) struct Instant(pub(in crate::store) f64);
 
@@ -60,13 +59,13 @@ impl Instant {
     }
 }
 
-/// The expiry that a write returns. The write is committed by then, so its answer is
-/// read even if the column has become a `timestamp` since the table was looked at.
-/// The next load finds that out.
+/// The expiry that a write returns. The write is committed by then, so its result is read even
+/// if the column has become a `timestamp` since the table was inspected. The next load finds
+/// that out.
 ///
 /// # Errors
 ///
-/// If it is no instant at all.
+/// If the value can't be decoded as an instant.
 pub(in crate::store) fn written(row: &PgRow, column: usize) -> Result<Instant, sqlx::Error> {
     row.try_get_unchecked(column)
 }
