@@ -113,7 +113,8 @@ async fn a_transaction_pooler_without_the_setting_is_refused_before_anything_is_
     let left = "SELECT relname::text FROM pg_class WHERE relname LIKE '%session%'
             AND relnamespace = 'public'::regnamespace
         UNION ALL SELECT nspname::text FROM pg_namespace WHERE nspname = 'apart'
-        UNION ALL SELECT locktype FROM pg_locks WHERE locktype = 'advisory'";
+        UNION ALL SELECT locktype FROM pg_locks WHERE locktype = 'advisory'
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     assert_eq!(texts(&behind.direct, left).await, [""; 0]);
 }
 
@@ -205,7 +206,8 @@ async fn migrate_at_once(lending: Lending) {
     for outcome in processes.join_all().await {
         outcome.expect("a finished table");
     }
-    let locks = "SELECT locktype FROM pg_locks WHERE locktype = 'advisory'";
+    let locks = "SELECT locktype FROM pg_locks WHERE locktype = 'advisory'
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     assert_eq!(texts(&behind.direct, locks).await, [""; 0]);
     let notes = "SELECT version::text FROM _axum_pg_session_migrations ORDER BY version";
     assert_eq!(

@@ -1150,7 +1150,9 @@ async fn a_save_behind_a_response_that_was_given_up_is_an_error() {
     let held = site.hold_commits().await;
     let signs_in = |session: &Session| session.login("alice");
     let (visit, late) = saves_behind_the_response(&site, &browser, signs_in).await;
-    let waits = "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    // Those of other tests are in other databases.
+    let waits = "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     patiently(until(async || texts(&site.pool, waits).await == ["1"])).await;
     visit.answer.abort();
     assert!(visit.answer.await.is_err());

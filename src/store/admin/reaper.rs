@@ -235,7 +235,7 @@ impl Reaper {
 /// # store.migrate().await?;
 /// let reaper = Reaper::new(store.clone()).spawn();
 /// assert!(!reaper.is_finished());
-/// reaper.stop().await; // at the end of the process, so that no run is cut off
+/// reaper.stop().await; // at the end of the process
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
