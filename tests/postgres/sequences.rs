@@ -2059,39 +2059,16 @@ async fn a_task_that_outlives_its_cancelled_request_is_told_that_nothing_saves_i
     }
 }
 
-/// The handler of this visit begins a save, stops waiting for it and returns. The
-/// client leaves while the response waits for the save. Returns the session.
-async fn leaves_during_a_save(
-    site: &Site,
-    browser: &Browser,
-    change: impl Fn(&Session) -> Result<(), Error> + Clone + Send + Sync + 'static,
-) -> Session {
-    let left = Arc::new(Mutex::new(None));
-    let handed_over = Arc::clone(&left);
-    let app = site.app_with(async move |session: Session| {
-        change(&session)?;
-        let mut save = Box::pin(session.save());
-        let is_in_flight = poll_fn(|context| Poll::Ready(save.as_mut().poll(context).is_pending()));
-        assert!(is_in_flight.await);
-        *handed_over.lock().expect("no panic") = Some(session.clone());
-        Ok::<_, Error>(())
-    });
-    let browser = browser.at(&app);
-    let visit = tokio::spawn(async move { browser.peek("/page").await });
-    site.blocked(1).await;
-    let session = until_some(|| left.lock().expect("no panic").take()).await;
-    visit.abort();
-    assert!(visit.await.is_err());
+/// The client leaves while the response waits for a save that its handler gave up on.
+/// Returns the session.
+async fn leaves_during_a_save(site: &Site, browser: &Browser, change: Act) -> Session {
+    let go_on = |_| ready(());
+    let (visit, session) = gives_up_on_a_save(site, browser, site.layer(), change, go_on).await;
+    visit.go_on();
+    tokio::task::yield_now().await;
+    visit.answer.abort();
+    assert!(visit.answer.await.is_err());
     session
-}
-
-async fn until_some<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    loop {
-        match look() {
-            Some(found) => return found,
-            None => tokio::task::yield_now().await,
-        }
-    }
 }
 
 #[tokio::test]
@@ -2127,13 +2104,9 @@ async fn a_logout_that_fails_after_the_client_left_is_tried_again() {
         CREATE TRIGGER refuse_once BEFORE DELETE ON TABLE
         FOR EACH ROW EXECUTE FUNCTION refuse_once()";
     site.rows().execute(refusing_once).await;
-    let mut hold = site.pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT pg_advisory_xact_lock(1)")
-        .execute(&mut *hold)
-        .await
-        .expect("a lock");
+    let held = site.hold_advisory_lock().await;
     leaves_during_a_save(&site, &browser, Session::logout).await;
-    hold.rollback().await.expect("a lock released");
+    held.rollback().await.expect("a lock released");
     until(async || site.rows().count().await == 0).await;
 }
 

@@ -97,6 +97,11 @@ impl Site {
             CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON TABLE
             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold()";
         self.rows().execute(trigger).await;
+        self.hold_advisory_lock().await
+    }
+
+    /// Triggers that take the lock 1 wait until the transaction ends.
+    pub(crate) async fn hold_advisory_lock(&self) -> Transaction<'static, Postgres> {
         let mut transaction = self.pool.begin().await.expect("a transaction");
         sqlx::query("SELECT pg_advisory_xact_lock(1)")
             .execute(&mut *transaction)
