@@ -80,6 +80,18 @@ impl Save {
         Call::Get(2),
     ];
 
+    fn begin(model: &mut Model, request: u8, layer: usize) -> Self {
+        Self {
+            request,
+            layer,
+            in_flight: model.begin_save(request, layer),
+            gives_up: false,
+            seen: None,
+            id: None,
+            shows: Vec::new(),
+        }
+    }
+
     fn finish(&self, model: &mut Model) -> Expected {
         let Self { request, layer, .. } = *self;
         match &self.in_flight {
@@ -424,7 +436,7 @@ impl Play<'_> {
         self.lane
             .blocked(format, self.running.get(&request).expect("open"))
             .await;
-        let in_flight = self.model.begin_save(request, layer);
+        let save = Save::begin(&mut self.model, request, layer);
         // One that has nothing to write, or may not, waits for nobody.
         let is_over = self.running.get(&request).expect("open").is_saved();
         if is_over {
@@ -432,10 +444,7 @@ impl Play<'_> {
             let seen = running.await_save().await;
             self.since(began_save, request);
             self.settle(
-                |model| match &in_flight {
-                    Ok(save) => model.finish_save(request, layer, save.clone(), false),
-                    Err(failure) => Expected::Failed(failure.clone()),
-                },
+                |model| save.finish(model),
                 |model, expected| match &seen {
                     Some(seen) => check_seen(model, &expected, seen)
                         .map_err(|what| ("returned", format!("save {what}"))),
@@ -470,15 +479,7 @@ impl Play<'_> {
         }
         let mut saves = Vec::new();
         if !is_over {
-            saves.push(Save {
-                request,
-                layer,
-                in_flight,
-                gives_up,
-                seen: None,
-                id: None,
-                shows: Vec::new(),
-            });
+            saves.push(Save { gives_up, ..save });
         }
         // Which came first would only show later, if this outcome is not awaited.
         let (second, is_cancelled) = self.others(request, others, !gives_up).await?;
@@ -521,15 +522,7 @@ impl Play<'_> {
         let (mut save, mut is_cancelled) = (None::<Save>, false);
         for event in events {
             match event {
-                Event::Start {
-                    request,
-                    jar,
-                    store,
-                    taking,
-                    beside,
-                } => {
-                    self.start(*request, *jar, *store, *taking, *beside).await?;
-                }
+                Event::Start { .. } => Box::pin(self.event(event)).await?,
                 Event::Call {
                     request: other,
                     layer,
@@ -549,15 +542,7 @@ impl Play<'_> {
                     let running = self.running.get_mut(other).expect("open");
                     let begun = running.begin_save(layer).await;
                     begun.ok_or_else(|| ("panic", "save ended the handler".to_owned()))?;
-                    save = Some(Save {
-                        request: *other,
-                        layer,
-                        in_flight: self.model.begin_save(*other, layer),
-                        gives_up: false,
-                        seen: None,
-                        id: None,
-                        shows: Vec::new(),
-                    });
+                    save = Some(Save::begin(&mut self.model, *other, layer));
                 }
                 Event::Call {
                     request: other,
@@ -745,7 +730,7 @@ impl Play<'_> {
                     |model| predict(model, request),
                     |model, is_final| match is_final {
                         true => match_table(model, &rows),
-                        false => Err(("table", "a token that nobody got is not undone".into())),
+                        false => Err(("table", "an undelivered token is not undone".into())),
                     },
                 );
                 let Err(broken) = outcome else {

@@ -86,7 +86,7 @@ pub(crate) enum Lasting {
 }
 
 impl Cookie {
-    fn sets_that_of(&self, row: RowNo) -> bool {
+    fn sets(&self, row: RowNo) -> bool {
         matches!(self, Self::Set(known, _) if *known == row)
     }
 
@@ -1293,7 +1293,7 @@ impl Model {
                 // Unless another request has extended it.
                 let is_first = self.rows[row.0].version == debt.version + 1 && !self.is_crowded;
                 let lasting = self.lasting_of(row);
-                *cookie = match is_first || cookie.sets_that_of(row) {
+                *cookie = match is_first || cookie.sets(row) {
                     true => Cookie::Set(row, lasting),
                     false => Cookie::SetOrNot(row, lasting),
                 };
@@ -1725,7 +1725,7 @@ impl Model {
             // and it may die after this commit, before the response looks.
             // The touch may set it again, as another request has saved it meanwhile.
             (Cookie::Set(row, lasting), _)
-                if (self.is_crowded || self.is_late) && earlier.sets_that_of(row) =>
+                if (self.is_crowded || self.is_late) && earlier.sets(row) =>
             {
                 Cookie::SetOrNot(row, if touches { Lasting::Unsaid } else { lasting })
             }

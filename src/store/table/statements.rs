@@ -149,8 +149,8 @@ impl Statements {
     /// The same table, with statements for a transaction of the application.
     pub(in crate::store) fn for_others(&self) -> Self {
         let mut table = self.clone();
-        let (users, reissue) = (&mut table.users, &mut table.cycle);
-        for sql in [&mut users.some, &mut users.destroy, &mut reissue.lock] {
+        let (users, cycle) = (&mut table.users, &mut table.cycle);
+        for sql in [&mut users.some, &mut users.destroy, &mut cycle.lock] {
             *sql = sql.for_others();
         }
         table
