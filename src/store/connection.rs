@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-mod acquire;
+pub(in crate::store) mod acquire;
 mod cancellations;
 pub(super) mod connecting;
 mod encryption;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
-use tokio::time::Instant;
+use axum_pg_session::PgSessionStore;
+use sqlx::{PgPool, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     Condition, Crowd, Place, Site, TIMEOUT, Visitor, comes_true,
-    crowd::Habit,
+    crowd::{Habit, PATIENCE},
     place::{CONNECTIONS, connect},
     visitor::Answer,
 };
@@ -59,14 +60,8 @@ async fn while_packets_are_dropped_requests_for_sessions_are_503_in_time() {
 async fn connections_that_died_unnoticed_cost_no_request() {
     let place = Place::new().await;
     let mut visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(place.pool.acquire().await.expect("a connection"));
-    }
-    drop(connections);
-    while place.pool.num_idle() < CONNECTIONS as usize {
-        tokio::task::yield_now().await;
-    }
+    drop(take_all(&place.pool, CONNECTIONS).await);
+    until_idle(&place.pool, CONNECTIONS).await;
     place.network.turn(Condition::BlackHole).await;
     place.network.turn(Condition::Open).await;
     for _ in 0..CONNECTIONS {
@@ -75,6 +70,50 @@ async fn connections_that_died_unnoticed_cost_no_request() {
     Crowd::of(vec![visitor], Habit::Count)
         .recovers("idle connections died", &place.server)
         .await;
+}
+
+/// The pool does not ping these, so the first to use one finds that its server is silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_die_unnoticed_and_are_not_pinged_leave_the_pool_whole() {
+    for connections in [1, 8] {
+        let place = Place::new().await;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .test_before_acquire(false)
+            .connect_lazy_with(place.network.options());
+        let site = Site::new(&PgSessionStore::new(pool.clone()).timeout(TIMEOUT), TIMEOUT);
+        let mut visitors = Vec::new();
+        for number in 0..connections {
+            visitors.push(Visitor::enter(&site, format!("visitor-{number}")).await);
+        }
+        let all = take_all(&pool, connections).await;
+        drop(all);
+        until_idle(&pool, connections).await;
+        place.network.turn(Condition::BlackHole).await;
+        place.network.turn(Condition::Open).await;
+        let mut visits = JoinSet::new();
+        for mut visitor in visitors {
+            visits.spawn(async move { visitor.status_of("/show").await });
+        }
+        visits.join_all().await;
+        drop(take_all(&pool, connections).await);
+    }
+}
+
+/// All connections of the pool, which nobody else uses.
+async fn take_all(pool: &PgPool, connections: u32) -> Vec<PoolConnection<Postgres>> {
+    let mut all = Vec::new();
+    for _ in 0..connections {
+        let acquired = tokio::time::timeout(PATIENCE, pool.acquire()).await;
+        all.push(acquired.expect("the pool has it").expect("a connection"));
+    }
+    all
+}
+
+async fn until_idle(pool: &PgPool, connections: u32) {
+    while pool.num_idle() < connections as usize {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A server on another continent answers late, and is not taken for dead.

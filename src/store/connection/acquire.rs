@@ -11,6 +11,7 @@
 
 use std::{
     future::pending,
+    ops::{Deref, DerefMut},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -180,9 +181,8 @@ impl ConnectionSource {
     /// Makes one attempt. It lasts longer than `patience` if other users have all
     /// connections, because a new attempt would lose its position in the pool's queue.
     ///
-    /// If the future is dropped while the pool pings or opens a connection, that connection
-    /// is closed. If it is dropped during the probe, the pool takes the connection back and
-    /// pings it, without a time limit.
+    /// If the future is dropped while the pool pings or opens a connection, or during the
+    /// probe, that connection is closed.
     async fn attempt(&self, patience: Duration) -> Attempt {
         let mut acquired = pin!(self.acquire_once());
         let began = Instant::now();
@@ -205,13 +205,13 @@ impl ConnectionSource {
     pub(in crate::store) async fn acquire_once(&self) -> Acquired {
         loop {
             let acquired = self.pool.acquire().await;
-            let mut connection =
-                acquired.map_err(|error| explained(error, &self.pool.connect_options()))?;
+            let acquired = acquired.map_err(|e| explained(e, &self.pool.connect_options()))?;
+            let mut connection = Unproven::new(acquired);
             let asked = Instant::now();
             match self.probe(&mut connection).await? {
                 Some(probe) if !probe.is_in_a_transaction => {
                     self.round_trip.observe(asked.elapsed());
-                    return Ok((connection, probe.backend));
+                    return Ok((connection.proven(), probe.backend));
                 }
                 _ => {}
             }
@@ -219,7 +219,6 @@ impl ConnectionSource {
                 "a connection came out of the pool in an open transaction, and was closed: \
                  perhaps a future of `begin` was dropped before its end"
             );
-            drop(connection.detach());
         }
     }
 
@@ -301,13 +300,53 @@ fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Returns the connection to the pool if it responds, and closes it otherwise. The pool
-/// would ping a dead connection until the operating system gives up, and have one connection
-/// less meanwhile. If the future is dropped, the pool pings it after all.
-pub(in crate::store) async fn give_back(mut connection: PoolConnection<Postgres>) {
-    match timeout(PING, connection.ping()).await {
-        Ok(Ok(())) => drop(connection),
-        Ok(Err(_)) | Err(_) => drop(connection.detach()),
+/// A connection whose server has not responded yet. If it is dropped, it is closed.
+///
+/// The pool would take it back and ping it without a time limit. As long as a dead
+/// connection is pinged, the pool has one connection less: until the operating system gives
+/// up, which takes a quarter of an hour if the network drops all packets.
+pub(in crate::store) struct Unproven(Option<PoolConnection<Postgres>>);
+
+impl Unproven {
+    pub(in crate::store) fn new(connection: PoolConnection<Postgres>) -> Self {
+        Self(Some(connection))
+    }
+
+    /// The server has responded.
+    pub(in crate::store) fn proven(mut self) -> PoolConnection<Postgres> {
+        self.0.take().expect(IS_TAKEN_BY_VALUE)
+    }
+}
+
+const IS_TAKEN_BY_VALUE: &str = "the connection is only taken with the guard";
+
+impl Deref for Unproven {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.0.as_deref().expect(IS_TAKEN_BY_VALUE)
+    }
+}
+
+impl DerefMut for Unproven {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.0.as_deref_mut().expect(IS_TAKEN_BY_VALUE)
+    }
+}
+
+impl Drop for Unproven {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+/// Returns the connection to the pool if it responds, and closes it otherwise.
+pub(in crate::store) async fn give_back(connection: PoolConnection<Postgres>) {
+    let mut connection = Unproven::new(connection);
+    if let Ok(Ok(())) = timeout(PING, connection.ping()).await {
+        drop(connection.proven());
     }
 }
 

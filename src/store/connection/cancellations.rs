@@ -45,7 +45,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::store::connection::probe::{Backend, probe};
+use crate::store::connection::{
+    acquire::Unproven,
+    probe::{Backend, probe},
+};
 
 /// Between two looks at the statements.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -426,17 +429,18 @@ impl Round {
         }))
     }
 
-    /// Looks over an idle connection of the pool. If the future is dropped, the pool takes
-    /// the connection back and pings it, which waits for the look.
+    /// Looks over an idle connection of the pool. If the future is dropped, or the server
+    /// is out of reach, the connection is closed.
     async fn borrow(&self) -> Result<(), Failure> {
-        let mut connection = self
-            .cancellations
-            .pool
-            .try_acquire()
-            .ok_or(Failure::Refused)?;
+        let idle = self.cancellations.pool.try_acquire();
+        let mut connection = Unproven::new(idle.ok_or(Failure::Refused)?);
         match probe(&mut connection).await? {
             Some(probe) if !probe.is_in_a_transaction => {
-                self.look(&mut connection, probe.backend.started).await
+                let looked = self.look(&mut connection, probe.backend.started).await;
+                if !matches!(looked, Err(Failure::OutOfReach)) {
+                    drop(connection.proven());
+                }
+                looked
             }
             _ => Err(Failure::Refused),
         }

@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use crate::store::connection::{
-    acquire::{ConnectionSource, Own, give_back},
+    acquire::{ConnectionSource, Own, Unproven, give_back},
     cancellations::{Cancellations, Verdict, Watched},
     peer::{Comparisons, Peer},
     primary::Primary,
@@ -266,18 +266,17 @@ impl Connections {
     }
 
     /// Makes all connections that are not in use prepare their statements again. If the
-    /// future is dropped, the pool takes them back as they are.
+    /// future is dropped, those that did not respond yet are closed.
     pub(in crate::store) async fn clear_statements(&self) {
         let mut idle = Vec::new();
         let kept = std::mem::take(&mut self.0.kept().connections);
-        idle.extend(kept.into_iter().map(|kept| kept.connection));
+        idle.extend(kept.into_iter().map(|kept| Unproven::new(kept.connection)));
         while let Some(connection) = self.0.source.pool.try_acquire() {
-            idle.push(connection);
+            idle.push(Unproven::new(connection));
         }
         for mut connection in idle {
-            match timeout(PATIENCE, connection.clear_cached_statements()).await {
-                Ok(Ok(())) => drop(connection),
-                Ok(Err(_)) | Err(_) => drop(connection.detach()),
+            if let Ok(Ok(())) = timeout(PATIENCE, connection.clear_cached_statements()).await {
+                drop(connection.proven());
             }
         }
     }
@@ -479,13 +478,14 @@ impl Held {
 
     /// Returns the connection to the pool, or closes it if it is in a transaction.
     async fn put_in_order(&mut self) {
-        let Some(mut connection) = self.connection.take() else {
+        let Some(connection) = self.connection.take() else {
             return;
         };
+        let mut connection = Unproven::new(connection);
         match timeout(PATIENCE, probe(&mut connection)).await {
-            Ok(Ok(Some(probe))) if !probe.is_in_a_transaction => drop(connection),
-            Ok(Ok(_)) => drop(timeout(PATIENCE, connection.close()).await),
-            Ok(Err(_)) | Err(_) => drop(connection.detach()),
+            Ok(Ok(Some(probe))) if !probe.is_in_a_transaction => drop(connection.proven()),
+            Ok(Ok(_)) => drop(timeout(PATIENCE, connection.proven().close()).await),
+            Ok(Err(_)) | Err(_) => {}
         }
     }
 }

@@ -4,7 +4,10 @@
 use sqlx::{PgConnection, Row as _};
 use tokio::time::timeout;
 
-use crate::{Error, ErrorKind, store::connection::executor::Executor};
+use crate::{
+    Error, ErrorKind,
+    store::connection::{acquire::Unproven, executor::Executor},
+};
 
 /// How the host names of Aurora DSQL end.
 const HOSTS_OF_DSQL: &str = ".on.aws";
@@ -39,7 +42,12 @@ async fn named(error: Error, database: &Executor) -> Error {
     if !is_of_a_query {
         return error;
     }
-    let asked = async { version(&mut *database.pool().acquire().await?).await };
+    let asked = async {
+        let mut connection = Unproven::new(database.pool().acquire().await?);
+        let version = version(&mut connection).await?;
+        drop(connection.proven());
+        Ok::<_, sqlx::Error>(version)
+    };
     match timeout(database.timeout, asked).await {
         Ok(Ok(version)) => match refusal(&version, &host(database)) {
             Some(reason) => Error::caused(ErrorKind::Setup, reason, error),
