@@ -392,6 +392,14 @@ impl Play<'_> {
             id.map(|id| handle(&self.program.options, id).to_string())
         };
         if let (Expected::Handle(row), Seen::Handle(handle)) = (expected, seen) {
+            // Another request may have deleted it before the table was looked at.
+            let is_unknown = |row: &RowNo| {
+                let row = &self.model.rows[row.0];
+                row.id.is_none() && row.state == State::Deleted
+            };
+            if row.as_ref().is_some_and(is_unknown) {
+                return Ok(());
+            }
             let expected = row.and_then(handles);
             return match expected == *handle {
                 true => Ok(()),
@@ -1298,15 +1306,21 @@ fn match_table(model: &mut Model, rows: &[TableRow]) -> Result<(), Broken> {
         let twin = unknown
             .iter()
             .position(|found| says_the_same(model, at, found));
-        let Some(twin) = twin else {
+        // A save can set an end that has passed, also of a row that it begins.
+        let is_over = |found: &&TableRow| !found.is_live && model.is_too_old(at, found.times);
+        let over = unknown.iter().position(is_over);
+        let Some(twin) = twin.or(over) else {
             let found: Vec<_> = unknown.iter().map(|row| short(row)).collect();
             return Err((
                 "table",
                 format!("no row {:?} {:?}, but {found:?}", row.state, row.document),
             ));
         };
-        let id = unknown.swap_remove(twin).id.clone();
-        model.rows[at].id = Some(id);
+        let found = unknown.swap_remove(twin);
+        model.rows[at].id = Some(found.id.clone());
+        if !found.is_live {
+            model.rows[at].state = State::Expired;
+        }
     }
     if let Some(row) = unknown.iter().find(|row| row.is_live) {
         return Err(("table", format!("there should be no row {}", short(row))));
