@@ -134,7 +134,8 @@ impl Login {
     /// session is the only one. If the login fails, or the response is a 5xx, no session is
     /// destroyed. The exception: 1,000 or more other sessions are deleted in batches before
     /// the login, and stay deleted if it fails. A later login of the same user in the same
-    /// request destroys them, too.
+    /// request destroys them, too, but not after a `destroy` or `logout` in between, which
+    /// discards this login.
     ///
     /// A session has a new id after a login, so without this call it takes two requests to
     /// destroy the others: [`UserSessions::destroy_others`] needs the id of a session that

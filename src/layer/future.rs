@@ -12,12 +12,12 @@
 //!
 //! If the future is dropped:
 //!
-//! - In stage 1, nothing is saved, also no destroy. The session is closed, so that
+//! - In stage 1, nothing is saved or deleted. The session is closed, so that
 //!   tasks of the handler can't record changes that no response saves. The same
 //!   holds if the handler panics or returns an error.
-//! - In stage 2, deletions and queued writes are executed, and a new token is
-//!   undone. While the commit waits for an earlier explicit save, only the deletions
-//!   are.
+//! - In stage 2, deletions and queued writes are executed, and a new id is undone. If
+//!   the commit still waits for an earlier explicit save, only the deletions are
+//!   executed.
 
 use std::{
     fmt,

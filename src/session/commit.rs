@@ -510,8 +510,8 @@ impl Session {
 /// Guards the response until its save has taken the changes: it first waits for an
 /// earlier save of its request, which the handler no longer waits for. If the response
 /// is dropped meanwhile, the session is closed, because no response saves later changes.
-/// A task executes its deletions after the earlier save, also those that this one took
-/// and failed to execute. The other changes are lost.
+/// A task executes its deletions after the earlier save, including those that failed in
+/// that save. The other changes are lost.
 struct Waiting<'s>(Option<&'s Session>);
 
 impl Waiting<'_> {

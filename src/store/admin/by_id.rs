@@ -148,8 +148,8 @@ impl PgSessionStore {
     /// requests. Returns whether there was one: `false` if it was destroyed or
     /// expired before.
     ///
-    /// It follows a session to a new id for one minute, also to another user's. It
-    /// shows nothing of that session.
+    /// It follows a session to a new id, also to another user's, for at least one minute:
+    /// until the row of the old id is deleted. It shows nothing of that session.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionStore, SessionId};

@@ -3,7 +3,7 @@
 //! How it works: [`Batch::submit`] appends the row to a queue. If it is time for another
 //! statement, it also starts a task, a [`Lane`]. The lane takes rows from the front of the
 //! queue, up to a number of rows and bytes, sorts them by id, runs the statement, and
-//! repeats this until [`Queue::dispatches`] says that it is not time for another one. There
+//! repeats this until [`Queue::dispatches`] returns `false`. There
 //! is no timer: a row that meets no statement in flight is sent at once. While statements
 //! are in flight, rows wait until the [`Pace`] allows one more. At most one lane at a time
 //! is about to take rows, so two lanes never compete for the same ones.

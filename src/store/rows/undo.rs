@@ -7,13 +7,13 @@
 //! of the token holds an [`Undelivered`]. Dropping it starts a task that
 //! restores the row of the old id and deletes the new one, in one transaction:
 //!
-//! 1. It locks the row of the old id, also if that id is deleted. The transaction
-//!    of the new id holds that lock until its end. So the outcome of that
+//! 1. It locks the row of the old id, even if that row is deleted by now. The
+//!    transaction of the new id holds that lock until its end. So the outcome of that
 //!    transaction is now known, even if the connection was lost during the commit.
-//! 2. If the old row forwards to the new id (or nowhere, after a login that
-//!    dropped the data), and the document of the new row is unchanged, the old
-//!    row gets back what it held. After the 60 seconds of the forwarding, or if
-//!    the new id belongs to another user, only the new row is deleted.
+//! 2. The old row must still forward to the new id (or nowhere, after a login that
+//!    dropped the data), and the document of the new row must be unchanged. Then the
+//!    task restores the old row. After the 60 seconds of the forwarding, or if the new
+//!    id belongs to another user, the task only deletes the new row.
 //! 3. If another request saved a change to the new row meanwhile, nothing is
 //!    undone, because that change was acknowledged.
 //!
