@@ -6,7 +6,11 @@ use std::{sync::Arc, time::Duration};
 use cookie::{Cookie, SameSite};
 use http::{HeaderName, HeaderValue};
 
-use crate::{Error, ErrorKind, SigningKeys, cookie::signing::SIGNED_CHARS, id::Token};
+use crate::{
+    Error, ErrorKind, SigningKeys,
+    cookie::signing::SIGNED_CHARS,
+    id::{Token, short_digest},
+};
 
 mod request;
 mod response;
@@ -158,8 +162,9 @@ impl CookieConfig {
     /// Sets the name if none was chosen.
     ///
     /// Browsers don't separate the ports of a host, so the cookie of an unencrypted site
-    /// gets a name of its own. The cookies of two realms must not replace each other. A
-    /// token in a header is bound to the header's name, so it opens no session in another
+    /// gets a name of its own. A token is bound to the name, so areas of a site with paths of
+    /// their own, such as `/shop` and `/admin`, don't share sessions. The cookies of two
+    /// realms must not replace each other. A token in a header is bound to the header's name, so it opens no session in another
     /// header.
     pub(crate) fn set_default_name(&mut self, by: &NamedBy<'_>) {
         self.default_name = None;
@@ -168,6 +173,9 @@ impl CookieConfig {
             None if !self.secure() => format!("id-{}", by.mark),
             None => self.name().to_owned(),
         };
+        if self.path() != "/" && by.header.is_none() {
+            name = format!("{name}-{}", short_digest(self.path()));
+        }
         if let (Some(realm), None) = (by.realm, by.header) {
             name = format!("{name}-{realm}");
         }

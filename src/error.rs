@@ -307,15 +307,17 @@ impl Error {
             ErrorKind::UnknownUser => "This account does not exist any more.",
             ErrorKind::CrossSite => "This request came from another site. Please try again here.",
             ErrorKind::TooLarge => "Your session is full.",
-            ErrorKind::Database
-            | ErrorKind::Setup
-            | ErrorKind::Serialize
-            | ErrorKind::Deserialize
-            | ErrorKind::ReservedKey
-            | ErrorKind::ResponseStarted
-            | ErrorKind::Random
-            | ErrorKind::Reentrant
-            | ErrorKind::Application => "Internal server error.",
+            ErrorKind::Database => "The session store refused this request.",
+            ErrorKind::Setup => "The session store can't be used.",
+            ErrorKind::Serialize => "A value can't be stored in your session.",
+            ErrorKind::Deserialize => "A value of your session can't be read.",
+            ErrorKind::ReservedKey => "A reserved name can't be used in your session.",
+            ErrorKind::ResponseStarted => {
+                "This page was already being sent, so your changes were not saved."
+            }
+            ErrorKind::Random => "No session can begin at the moment.",
+            ErrorKind::Reentrant => "Your session is already being changed.",
+            ErrorKind::Application => "Internal server error.",
         }
     }
 
@@ -419,10 +421,12 @@ impl Error {
 
     /// For `destroy_others` with a handle that is not of the user's sessions.
     pub(crate) fn not_of_the_user() -> Self {
-        Self::new(
-            ErrorKind::Ended,
-            "the handle is of no live session of this user, so no other session was ended",
-        )
+        let message =
+            "the handle is of no live session of this user, so no other session was ended";
+        Self(Arc::new(Inner {
+            sentence: Some("This session has ended, so no other session was ended."),
+            ..Inner::new(ErrorKind::Ended, message.into(), None)
+        }))
     }
 
     /// For an application's check that failed. It is unknown whether the session is valid.
@@ -431,6 +435,36 @@ impl Error {
         Self(Arc::new(Inner {
             sentence: Some("Your session could not be checked. Please try again."),
             ..Inner::new(ErrorKind::Unavailable, message.into(), Some(source.into()))
+        }))
+    }
+
+    /// As [`unchecked`](Self::unchecked), for a check whose own query failed.
+    pub(crate) fn unchecked_for(source: Self) -> Self {
+        let message = "the `valid_if` check of the session failed";
+        let (retry, sentence) = match source.retry_after() {
+            Some(wait) => (
+                Retry::After(wait),
+                "Your session could not be checked. Please try again.",
+            ),
+            None => (Retry::Never, "Your session could not be checked."),
+        };
+        Self(Arc::new(Inner {
+            retry,
+            sentence: Some(sentence),
+            ..Inner::new(ErrorKind::Unavailable, message.into(), Some(source.into()))
+        }))
+    }
+
+    /// For a pool that this process has closed. No later attempt of this process succeeds.
+    pub(crate) fn pool_closed(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Arc::new(Inner {
+            retry: Retry::Never,
+            sentence: Some("The session store is unavailable."),
+            ..Inner::new(
+                ErrorKind::Unavailable,
+                "the pool is closed".into(),
+                Some(source.into()),
+            )
         }))
     }
 

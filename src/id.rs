@@ -57,6 +57,15 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     Ok(octets)
 }
 
+/// Eight hexadecimal digits that distinguish this text from others.
+pub(crate) fn short_digest(text: &str) -> String {
+    let digest = Sha256::digest(text);
+    digest[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 /// The `id` of a row. In Koa's format it contains the token, so it is never printed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RowId(Arc<str>);

@@ -96,10 +96,9 @@ impl PgSessionLayer {
     /// Creates a layer with the defaults.
     ///
     /// To add one layer in several places, clone it. A second layer of the same
-    /// store accepts the tokens of the first one, unless it has another
+    /// table accepts the tokens of the first one, unless it has another
     /// [`cookie_name`](Self::cookie_name) or its store another
-    /// [`realm`](PgSessionStore::realm). A warning is logged once, but not if the
-    /// layers have two stores that were built separately for one table.
+    /// [`realm`](PgSessionStore::realm). A warning is logged once.
     pub fn new(store: PgSessionStore) -> Self {
         Self {
             config: Arc::new(Config::new(store)),
@@ -137,17 +136,18 @@ impl PgSessionLayer {
     /// The default is
     ///
     /// - `__Host-id`,
-    /// - `id` if [`cookie_path`](Self::cookie_path) or
-    ///   [`cookie_domain`](Self::cookie_domain) forbid the prefix,
+    /// - `id` with a [`cookie_domain`](Self::cookie_domain), which forbids the prefix,
+    /// - `id-` and eight hexadecimal digits with a [`cookie_path`](Self::cookie_path). The
+    ///   digits depend on the path, so two areas don't share sessions.
     /// - `id-` and eight hexadecimal digits without [`secure`](Self::secure). The
-    ///   digits depend on the names of the database and the table.
+    ///   digits depend on the names of the database and the table,
     /// - the name of the header that carries the token, with a
     ///   [`transport`](Self::transport).
     ///
     /// If the store has a [`realm`](PgSessionStore::realm), its name follows, as in
     /// `__Host-id-admin`.
     ///
-    /// Two layers with the same name on one store share their sessions: a customer
+    /// Two layers with the same name on one table share their sessions: a customer
     /// of the shop is signed in to the admin area. If the second layer is not a clone
     /// of the first, a warning is logged once, when it is added. To share sessions,
     /// clone the layer. To separate them, give each layer a name, or give the stores
@@ -162,9 +162,9 @@ impl PgSessionLayer {
 
     /// Sets the path under which browsers send the cookie. Default: `/`.
     ///
-    /// A path doesn't separate sessions: a client can send the cookie to another path,
-    /// and `/shop` and `/admin` have the same default name `id`. Give areas with
-    /// separate sessions different [names](Self::cookie_name).
+    /// A path by itself doesn't separate sessions, because a client can send the cookie to
+    /// another path. The [name](Self::cookie_name) does. The default name depends on the
+    /// path, so a change of the path ends all sessions unless you chose a name.
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
         self.with(|config| config.cookie.path = Some(path.into()))
     }

@@ -10,14 +10,13 @@ use std::{
     time::Duration,
 };
 
-use sha2::{Digest as _, Sha256};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     Counters, Error, SessionLimitPolicy,
     format::{Format, koa::Koa},
-    id::{RowId, Token},
+    id::{RowId, Token, short_digest},
     login::SessionLimit,
     realm::Realm,
     store::connection::{MAX_TIMEOUT, TIMEOUT},
@@ -50,7 +49,7 @@ use connection::{
     transaction::Isolation,
     url::Hosts,
 };
-use layers::{Area, Layers};
+use layers::{Area, LAYERS};
 use rows::{Batches, queue::SessionQueues};
 use sql::Pooling;
 use table::handle::TableHandle;
@@ -81,8 +80,6 @@ pub struct PgSessionStore {
     /// Closed when the application has dropped the last clone of the store, and
     /// of all stores that were built from it. That ends the reaper.
     in_use: Arc<watch::Sender<()>>,
-    /// The layers of this store, and of all stores that were built from it.
-    layers: Arc<Layers>,
 }
 
 struct Shared {
@@ -222,7 +219,6 @@ impl PgSessionStore {
             }),
             realm: Realm::default(),
             in_use: Arc::new(watch::Sender::new(())),
-            layers: Arc::default(),
         }
     }
 
@@ -231,7 +227,6 @@ impl PgSessionStore {
         Self {
             realm: self.realm,
             in_use: self.in_use,
-            layers: self.layers,
             ..Self::build(table_handle, creation)
         }
     }
@@ -296,12 +291,15 @@ impl PgSessionStore {
     /// Registers a layer of this store, whose clones share `layer`. Returns whether
     /// it is the first one to share the sessions of another layer.
     pub(crate) fn is_first_to_share(&self, layer: &Arc<AtomicBool>) -> bool {
+        let options = self.table_handle().executor.pool().connect_options();
+        let database = options.get_database().unwrap_or(options.get_username());
         let area = Area {
-            table: self.table_handle().name.to_string(),
+            server: (options.get_host().to_owned(), options.get_port()),
+            table: format!("{database}\0{}", self.table_handle().name),
             cookie_name: Arc::clone(&self.realm.cookie_name),
             row: self.row_id(&Token::new("any")),
         };
-        self.layers.is_first_to_share(area, layer)
+        LAYERS.is_first_to_share(area, layer)
     }
 
     pub(crate) fn own_realm(&self) -> &Realm {
@@ -371,12 +369,7 @@ impl PgSessionStore {
         let database = options
             .get_database()
             .unwrap_or_else(|| options.get_username());
-        let place = format!("{database}\0{}", self.table_handle().name);
-        let digest = Sha256::digest(place);
-        digest[..4]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        short_digest(&format!("{database}\0{}", self.table_handle().name))
     }
 
     /// Returns the id of the row that the token opens in this store.

@@ -173,14 +173,17 @@ impl Hooks {
 }
 
 /// Converts the error of a check. An error of this crate keeps its kind, unless
-/// it is the application's.
+/// it is the application's. The error of a query tells whether another attempt may succeed.
 fn unchecked(source: BoxError) -> Error {
     let source = match source.downcast::<Error>() {
         Ok(error) if error.kind() != ErrorKind::Application => return *error,
-        Ok(error) => error,
+        Ok(error) => return Error::unchecked(error),
         Err(source) => source,
     };
-    Error::unchecked(source)
+    match source.downcast::<sqlx::Error>() {
+        Ok(error) => Error::unchecked_for(Error::from(*error)),
+        Err(source) => Error::unchecked(source),
+    }
 }
 
 impl fmt::Debug for Hooks {

@@ -1,12 +1,15 @@
-//! The layers of a store, to find two that share sessions by accident. It knows a layer only as
-//! an address.
+//! The layers of this process, to find two that share sessions by accident. It knows a layer
+//! only as an address.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicBool},
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak, atomic::AtomicBool},
 };
 
 use crate::id::RowId;
+
+/// Those of all stores: an application may connect twice to one table.
+pub(crate) static LAYERS: LazyLock<Layers> = LazyLock::new(Layers::default);
 
 /// For each area of a site, the layer that was added first.
 ///
@@ -19,6 +22,9 @@ pub(crate) struct Layers(Mutex<HashMap<Area, Known>>);
 
 #[derive(PartialEq, Eq, Hash)]
 pub(crate) struct Area {
+    /// The host, or the folder of the socket, and the port.
+    pub(crate) server: (String, u16),
+    /// With the database.
     pub(crate) table: String,
     pub(crate) cookie_name: Arc<str>,
     /// Where a certain token leads: it depends on the realm, or on what precedes

@@ -55,19 +55,38 @@ async fn while_packets_are_dropped_requests_for_sessions_are_503_in_time() {
     crowd.recovers("packets dropped", &place.server).await;
 }
 
-/// A firewall has forgotten the connections of a site that was quiet for long.
+/// A firewall has forgotten the connections of a site that was quiet for long. A small pool has
+/// no other connection while it pings the dead one.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_died_unnoticed_cost_no_request() {
-    let place = Place::new().await;
-    let mut visitor = Visitor::enter(&place.app(), "visitor-0".into()).await;
-    drop(take_all(&place.pool, CONNECTIONS).await);
-    until_idle(&place.pool, CONNECTIONS).await;
-    place.network.turn(Condition::BlackHole).await;
-    place.network.turn(Condition::Open).await;
-    for _ in 0..CONNECTIONS {
-        assert_eq!(visitor.add().await, Answer::Served);
+    let mut places = Vec::new();
+    for connections in [1, 2, 3, CONNECTIONS] {
+        let place = Place::new().await;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .connect_lazy_with(place.network.options());
+        let site = Site::new(&PgSessionStore::new(pool.clone()).timeout(TIMEOUT), TIMEOUT);
+        let mut visitors = Vec::new();
+        for number in 0..connections {
+            visitors.push(Visitor::enter(&site, format!("visitor-{number}")).await);
+        }
+        drop(take_all(&pool, connections).await);
+        until_idle(&pool, connections).await;
+        place.network.turn(Condition::BlackHole).await;
+        place.network.turn(Condition::Open).await;
+        let mut visits = JoinSet::new();
+        for mut visitor in visitors {
+            visits.spawn(async move { (visitor.add().await, visitor) });
+        }
+        let mut visitors = Vec::new();
+        for (answer, visitor) in visits.join_all().await {
+            assert_eq!(answer, Answer::Served, "a pool of {connections}");
+            visitors.push(visitor);
+        }
+        places.push((place, visitors));
     }
-    Crowd::of(vec![visitor], Habit::Count)
+    let (place, visitors) = places.pop().expect("four of them");
+    Crowd::of(visitors, Habit::Count)
         .recovers("idle connections died", &place.server)
         .await;
 }

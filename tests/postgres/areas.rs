@@ -53,10 +53,9 @@ async fn two_layers_that_share_sessions_by_accident_are_logged_once() {
     assert_eq!(warnings(&[first.clone(), first.clone()]), 0);
     // Built again, and a changed clone.
     let second = site.layer();
-    let shop = first.clone().cookie_path("/shop");
+    let shop = first.clone().cookie_name("shop");
     assert_eq!(warnings(&[second.clone(), second, site.layer()]), 1);
-    let admin = shop.clone().cookie_path("/admin");
-    assert_eq!(warnings(&[shop.clone(), admin, shop]), 1);
+    assert_eq!(warnings(&[shop.clone(), shop.http_only(false)]), 1);
     // What makes them two areas.
     let separate = [
         first.cookie_name("__Host-admin"),
@@ -105,7 +104,10 @@ async fn the_default_cookies_of_two_realms_do_not_replace_each_other() {
         browser.get("/insert/a/1").await;
         browser.jar[0].0.clone()
     };
-    assert_eq!(name(admin.clone().cookie_path("/admin")).await, "id-admin");
+    assert_eq!(
+        name(admin.clone().cookie_path("/admin")).await,
+        "id-84a04c24-admin"
+    );
     assert_eq!(name(admin.cookie_name("sid")).await, "sid");
 }
 
@@ -472,4 +474,44 @@ async fn a_value_of_another_program_under_our_name_is_left_alone() {
         let browser = Browser::new(&app).with_cookie("id", value);
         assert!(browser.peek("/keys").await.sets_no_cookie(), "{value}");
     }
+}
+
+/// A path alone separates nothing, because a client can send its cookie to another path. The
+/// default names do.
+#[tokio::test]
+async fn two_areas_with_paths_of_their_own_share_no_sessions() {
+    let site = Site::new().await;
+    for secure in [true, false] {
+        let area = |path: &str| site.layer().secure(secure).cookie_path(path);
+        let [shop, admin] = ["/shop", "/admin"].map(area);
+        let visitor = sign_in(shop).await;
+        let (name, token) = visitor.jar[0].clone();
+        assert_eq!(user_behind(area("/shop"), &name, &token).await, "1");
+        let mut admins = Browser::new(&app(admin.clone()));
+        admins.get("/insert/a/1").await;
+        let other = admins.jar[0].0.clone();
+        assert_ne!(name, other);
+        for name in [&name, &other] {
+            assert_eq!(user_behind(admin.clone(), name, &token).await, "");
+        }
+    }
+}
+
+/// As an application that connects twice.
+#[tokio::test]
+async fn layers_of_two_stores_for_one_table_that_share_sessions_are_logged_once() {
+    let site = Site::new().await;
+    let log = Log::keep();
+    let _first = app(site.layer());
+    let second = PgSessionLayer::new(site.elsewhere().await);
+    drop(app(second.clone().cookie_name("sid")));
+    assert_eq!(log.text().matches("share their sessions").count(), 0);
+    drop(app(second.clone()));
+    drop(app(second));
+    assert_eq!(log.text().matches("share their sessions").count(), 1);
+    // The same table of another database.
+    let other = Site::new().await;
+    let log = Log::keep();
+    drop(app(other.layer()));
+    assert_eq!(log.text().matches("share their sessions").count(), 0);
 }

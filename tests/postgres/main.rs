@@ -5,6 +5,7 @@ mod areas;
 mod bad_rows;
 mod caches;
 mod cancellation;
+mod changed_tables;
 mod connecting;
 mod cookies_in;
 mod costs;

@@ -578,6 +578,10 @@ async fn an_own_column_that_is_unique_is_refused_as_an_id_could_not_change() {
         "email text UNIQUE",
         "site text, email text, UNIQUE (site, email)",
         "user_id text UNIQUE",
+        // With a default, it would pass for a number of the row.
+        "user_id text UNIQUE DEFAULT 'nobody'",
+        "created timestamptz NOT NULL DEFAULT now() UNIQUE",
+        "last_seen timestamptz DEFAULT now() UNIQUE",
         "email text, EXCLUDE USING hash (email WITH =)",
         "email text, EXCLUDE USING hash (lower(email) WITH =)",
     ] {

@@ -489,7 +489,7 @@ async fn without_a_layer_the_log_names_the_likely_mistake_and_the_visitor_sees_n
     let log = Log::keep();
     let answer = Browser::new(&pages()).get("/keys").await;
     assert_eq!(answer.status, 500);
-    assert_eq!(answer.body, "Internal server error.");
+    assert_eq!(answer.body, "The session store can't be used.");
     let error = answer.error.expect("for a page of the application's own");
     assert_eq!(error.kind(), ErrorKind::Setup);
     assert!(error.to_string().contains("Perhaps you forgot"), "{error}");
@@ -547,7 +547,7 @@ async fn a_mistake_in_the_set_up_is_a_500_without_detail() {
     assert_eq!(error.kind(), ErrorKind::Setup);
     let expected = (
         StatusCode::INTERNAL_SERVER_ERROR,
-        "Internal server error.".into(),
+        "The session store can't be used.".into(),
     );
     assert_eq!(shown(error).await, expected);
 }
@@ -561,7 +561,7 @@ async fn a_missing_table_is_a_500_at_a_read_and_names_the_cause_in_the_log_only(
         .get("/keys")
         .await;
     assert_eq!(answer.status, 500);
-    assert_eq!(answer.body, "Internal server error.");
+    assert_eq!(answer.body, "The session store can't be used.");
     let error = site.store.check().await.expect_err("no table");
     assert!(error.to_string().contains("forgot"), "{error}");
 }
@@ -572,7 +572,7 @@ async fn a_value_that_does_not_fit_is_a_500_without_detail() {
     let app = site.app_with(async |session: Session| session.get::<u64>("a").map(drop));
     let answer = visitor(&app).await.get("/page").await;
     assert_eq!(answer.status, 500);
-    assert_eq!(answer.body, "Internal server error.");
+    assert_eq!(answer.body, "A value of your session can't be read.");
 }
 
 #[tokio::test]

@@ -344,7 +344,7 @@ async fn a_missing_table_is_an_error_that_tells_a_visitor_nothing() {
     for path in ["/get/a", "/insert/a/1", "/destroy"] {
         let answer = visitor.peek(path).await;
         assert_eq!(answer.status, 500, "{path}");
-        assert_eq!(answer.body, "Internal server error.");
+        assert_eq!(answer.body, "The session store can't be used.");
         assert!(answer.sets_no_cookie());
     }
 }

@@ -119,7 +119,7 @@ async fn an_error_for_a_value_is_500_and_drops_the_request() {
     let answer = Browser::new(&app).get("/").await;
     assert_eq!(
         (answer.status.as_u16(), answer.body.as_str()),
-        (500, "Internal server error.")
+        (500, "A value can't be stored in your session.")
     );
     assert!(answer.sets_no_cookie());
     assert_eq!(site.rows().dump().await, [""; 0]);

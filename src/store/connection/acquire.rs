@@ -178,12 +178,14 @@ impl ConnectionSource {
         }
     }
 
-    /// Makes one attempt. It lasts longer than `patience` if other users have all
-    /// connections, because a new attempt would lose its position in the pool's queue.
+    /// Makes one attempt. It lasts longer than `patience` if it began while other users had
+    /// all connections, because a new attempt would lose its position in the pool's queue. If
+    /// a connection was free, the attempt has taken it, and may have the last one.
     ///
     /// If the future is dropped while the pool pings or opens a connection, or during the
     /// probe, that connection is closed.
     async fn attempt(&self, patience: Duration) -> Attempt {
+        let is_queued = self.is_exhausted();
         let mut acquired = pin!(self.acquire_once());
         let began = Instant::now();
         loop {
@@ -191,7 +193,7 @@ impl ConnectionSource {
                 return Attempt::Ended(acquired);
             }
             self.suspect_failover();
-            if began.elapsed() >= patience && !self.is_exhausted() {
+            if began.elapsed() >= patience && !(is_queued && self.is_exhausted()) {
                 return Attempt::Hangs;
             }
         }

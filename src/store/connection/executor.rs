@@ -200,7 +200,8 @@ impl Executor {
                 let clearing = held.connection().clear_cached_statements();
                 drop(timeout_at(deadline, clearing).await);
                 held.release();
-                self.connections.clear_statements().await;
+                // If the time is up, the connections that did not respond are closed.
+                drop(timeout_at(deadline, self.connections.clear_statements()).await);
             }
             _ => held.release(),
         }

@@ -28,6 +28,7 @@ use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    task::JoinSet,
     time::{Instant, timeout},
 };
 
@@ -274,11 +275,17 @@ impl Connections {
         while let Some(connection) = self.0.source.pool.try_acquire() {
             idle.push(Unproven::new(connection));
         }
+        // At the same time, because each may be dead.
+        let mut clearing = JoinSet::new();
         for mut connection in idle {
-            if let Ok(Ok(())) = timeout(PATIENCE, connection.clear_cached_statements()).await {
-                drop(connection.proven());
-            }
+            clearing.spawn(async move {
+                if let Ok(Ok(())) = timeout(PATIENCE, connection.clear_cached_statements()).await {
+                    drop(connection.proven());
+                }
+            });
         }
+        // If the future is dropped here, the set aborts the rest.
+        while clearing.join_next().await.is_some() {}
     }
 
     /// Starts a search for the primary: the current server may no longer take writes.

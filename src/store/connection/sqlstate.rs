@@ -62,6 +62,9 @@ impl From<sqlx::Error> for Error {
         if let Some(message) = connecting::fault(&source) {
             return Self::caused(ErrorKind::Setup, message, source);
         }
+        if let sqlx::Error::PoolClosed = source {
+            return Self::pool_closed(source);
+        }
         let (kind, message) = match &source {
             sqlx::Error::Database(error) if is_of_an_old_plan(&**error) => {
                 (ErrorKind::Conflict, "the table was changed")
@@ -74,7 +77,6 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::Tls(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => {
                 (ErrorKind::Unavailable, "the database can't be reached")
             }

@@ -4,7 +4,10 @@
 //! How it works: the first call that needs the table starts a task that detects a pooler,
 //! inspects the table and renders the statements. All calls that need the table meanwhile wait
 //! for the same task. The result is shared by all clones. If a statement fails because the
-//! table was changed, the result is dropped, and the next call inspects the table again.
+//! table was changed, the result is dropped, and the next call inspects the table again. Other
+//! changes make no statement fail, such as a new column, an optional column that was added, or
+//! row level security that hides rows. So a call also starts a new inspection if the last one
+//! is older than [`INSPECTION`], and doesn't wait for it.
 //!
 //! Dropped futures: the inspection runs in a task, so it continues without its callers. If its
 //! runtime stops, the callers that still wait start another one.
@@ -50,9 +53,28 @@ pub(crate) struct TableHandle {
     pub(in crate::store) time_zone: String,
     pub(in crate::store) format: Arc<dyn Format>,
     pub(in crate::store) limit: Option<SessionLimit>,
-    found: Arc<RwLock<Option<Arc<Statements>>>>,
+    found: Arc<RwLock<Option<Found>>>,
     /// The inspection in flight, which all calls that need the table wait for.
     looking: Arc<Mutex<Option<Looking>>>,
+}
+
+/// How long the result of an inspection is used, while the store is in use.
+const INSPECTION: Duration = Duration::from_secs(60);
+
+/// The table, and when it is inspected again.
+#[derive(Clone, Debug)]
+struct Found {
+    table: Arc<Statements>,
+    due: Instant,
+}
+
+impl Found {
+    fn now(table: &Arc<Statements>) -> Self {
+        Self {
+            table: Arc::clone(table),
+            due: Instant::now() + INSPECTION,
+        }
+    }
 }
 
 /// The result of an inspection; `None` while it is in flight.
@@ -95,6 +117,7 @@ impl TableHandle {
         match self.found() {
             Some(table) => {
                 self.compare_if_due();
+                self.inspect_if_due();
                 Ok(table)
             }
             // Boxed, so that the futures of requests stay small.
@@ -143,6 +166,35 @@ impl TableHandle {
         }
     }
 
+    /// Inspects the table again, in a task, if the last inspection is too old. If a runtime
+    /// stops meanwhile, the next inspection is due as after one that failed.
+    fn inspect_if_due(&self) {
+        let is_due = |found: &Option<Found>| {
+            let now = Instant::now();
+            found.as_ref().is_some_and(|found| found.due <= now)
+        };
+        if !is_due(&self.found.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
+        // Another call may have been first.
+        if let (true, Some(found)) = (is_due(&found), found.as_mut()) {
+            *found = Found::now(&found.table);
+            let table_handle = self.clone();
+            tokio::spawn(async move { table_handle.inspect_again().await });
+        }
+    }
+
+    /// If the table can't be used any more, the next call inspects it and reports why. If the
+    /// server can't be asked, the former result stays.
+    async fn inspect_again(&self) {
+        if let Err(error) = self.look_at_table().await
+            && error.kind() == ErrorKind::Setup
+        {
+            self.forget();
+        }
+    }
+
     fn looking(&self) -> Looking {
         let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(looking) = looking.as_ref()
@@ -168,7 +220,8 @@ impl TableHandle {
         self.found
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .as_ref()
+            .map(|found| Arc::clone(&found.table))
     }
 
     /// The telemetry of a call for one row, by the current request or task.
@@ -253,7 +306,12 @@ impl TableHandle {
             .look(|connection| Box::pin(server(connection)))
             .await?;
         self.executor.isolation.found(&server.isolation);
-        let clock = Clock::at(server.now);
+        // The same clock as before, so that its time doesn't go back.
+        let clock = match self.found() {
+            Some(table) => Arc::clone(&table.clock),
+            None => Arc::new(Clock::at(server.now)),
+        };
+        clock.observe(server.now);
         let table = Statements::new(
             self.name.clone(),
             columns,
@@ -265,7 +323,8 @@ impl TableHandle {
             self.executor.connections.comparisons().log();
         }
         let table = Arc::new(table);
-        *self.found.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&table));
+        let found = Some(Found::now(&table));
+        *self.found.write().unwrap_or_else(PoisonError::into_inner) = found;
         Ok(table)
     }
 

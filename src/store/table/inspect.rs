@@ -137,9 +137,11 @@ async fn check_zone(connection: &mut PgConnection, zone: &str) -> Result<(), Err
 
 impl Column {
     /// Whether it numbers the rows, such as a serial column. It is not copied, because a
-    /// session that gets a new id has two rows, which can't share a number.
+    /// session that gets a new id has two rows, which can't share a number. Columns that the
+    /// store writes are no such numbers.
     fn is_a_number_of_its_row(&self) -> bool {
-        self.is_unique && self.has_default
+        let is_written = OPTIONAL.iter().any(|(name, _)| *name == self.name);
+        self.is_unique && self.has_default && !is_written
     }
 
     fn is_required(&self) -> bool {

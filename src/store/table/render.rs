@@ -6,9 +6,10 @@
 //! 1. The type of the document column selects `json_send` or `jsonb_send`.
 //! 2. If `expiry` is a `timestamp`, each comparison and each new value is converted to its
 //!    time zone.
-//! 3. Marks at the ends of lines remove or replace lines for columns that the table lacks, or
+//! 3. Each statement that reads `expiry` fails if the column has another type by now.
+//! 4. Marks at the ends of lines remove or replace lines for columns that the table lacks, or
 //!    add columns of the application.
-//! 4. The names of the three required columns are replaced.
+//! 5. The names of the three required columns are replaced.
 //!
 //! All of this replaces text, so the files in `sql/` must use the forms that are named here.
 //! Unit tests check each statement.
@@ -46,10 +47,7 @@ impl Columns {
     /// The same statement for the columns that this table has.
     pub(in crate::store) fn render(&self, sql: &str) -> String {
         let sql = self.render_document(sql);
-        let sql = match &self.expiry {
-            Instant::Zoned => sql,
-            Instant::Local(zone) => render_local_expiry(&sql, zone),
-        };
+        let sql = self.render_expiry(&sql);
         self.render_optional(&sql)
     }
 
@@ -57,6 +55,18 @@ impl Columns {
         match self.document {
             Document::Json => sql.to_owned(),
             Document::Jsonb => sql.replace("pg_catalog.json_send(", "pg_catalog.jsonb_send("),
+        }
+    }
+
+    fn render_expiry(&self, sql: &str) -> String {
+        let zone = match &self.expiry {
+            Instant::Zoned => None,
+            Instant::Local(zone) => Some(&**zone),
+        };
+        let sql = check_type_of_expiry(sql, zone.map_or("tstzrange", |_| "tsrange"));
+        match zone {
+            None => sql,
+            Some(zone) => render_local_expiry(&sql, zone),
         }
     }
 
@@ -111,6 +121,28 @@ impl Columns {
     }
 }
 
+/// Makes the statement fail if `expiry` no longer has the type of this range's bounds.
+///
+/// If the type changes while a process runs, Postgres converts every comparison by the time
+/// zone of the connection, without an error. In another zone, live sessions would count as
+/// expired, and be deleted. Only a range never converts its element: the statement fails when
+/// Postgres analyzes it, before it reads a row. Because of `true OR`, the planner drops the
+/// check, so that it costs nothing.
+fn check_type_of_expiry(sql: &str, range: &str) -> String {
+    let check = format!("true OR t.expiry OPERATOR(pg_catalog.<@) NULL::pg_catalog.{range}");
+    let mut checked = sql.to_owned();
+    for comparison in [
+        "t.expiry > pg_catalog.now()",
+        "t.expiry <= pg_catalog.now()",
+    ] {
+        checked = checked.replace(comparison, &format!("{comparison} AND ({check})"));
+    }
+    checked.replace(
+        "t.expiry AS expires",
+        &format!("CASE WHEN {check} THEN t.expiry END AS expires"),
+    )
+}
+
 /// Converts a `timestamp`, which holds the local time of `zone`, to the instant that it
 /// means before it is compared. In the hour that is repeated in autumn, a comparison of local
 /// times would end a session early and then revive it. The reaper also compares the local
@@ -130,8 +162,8 @@ fn render_local_expiry(sql: &str, zone: &str) -> String {
             ),
         )
         .replace(
-            "t.expiry AS expires",
-            &format!("t.expiry{local} AS expires"),
+            "THEN t.expiry END AS expires",
+            &format!("THEN t.expiry{local} END AS expires"),
         );
     let mut parts = sql.split("pg_catalog.to_timestamp(");
     let mut rendered = parts.next().unwrap_or_default().to_owned();
@@ -189,7 +221,8 @@ mod tests {
                    FROM t WHERE t.expiry > pg_catalog.now()\n\
                    , created = $1 -- if created\n\
                    , created -- if carried created\n-- carried columns\n-- carried values\n";
-        let expiry = "FROM t WHERE (t.expiry AT TIME ZONE '-- if created') > pg_catalog.now()\n";
+        let expiry = "FROM t WHERE (t.expiry AT TIME ZONE '-- if created') > pg_catalog.now() \
+                      AND (true OR t.expiry OPERATOR(pg_catalog.<@) NULL::pg_catalog.tsrange)\n";
         for (optional, carried, expected) in [
             (
                 &["created"][..],

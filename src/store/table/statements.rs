@@ -109,7 +109,7 @@ impl Statements {
     pub(in crate::store) fn new(
         name: TableName,
         columns: Columns,
-        clock: Clock,
+        clock: Arc<Clock>,
         format: &dyn Format,
         pooling: Pooling,
     ) -> Self {
@@ -142,7 +142,7 @@ impl Statements {
             old_id: format.old_id(),
             name,
             columns,
-            clock: Arc::new(clock),
+            clock,
         }
     }
 

@@ -1,0 +1,243 @@
+//! The table is altered while a site runs on it, in ways that make no statement fail by
+//! themselves.
+
+use std::{cell::Cell, time::Duration};
+
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper, testing::TestVisitor};
+
+use crate::support::{
+    Role, Site, execute,
+    page::{patiently, until},
+    proxy::Proxy,
+    texts,
+};
+
+const ZONE: &str = "America/Los_Angeles";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Eight hours to the west: if the column is read in the wrong zone, an hour is over.
+const ALTERATIONS: [(&str, &str); 2] = [("timestamptz", "timestamp"), ("timestamp", "timestamptz")];
+
+/// A visitor who is signed in as ann for another hour, before the type of `expiry` changes. The
+/// statements of the store were prepared for the former type.
+struct Altered {
+    site: Site,
+    store: PgSessionStore,
+    ann: TestVisitor,
+}
+
+impl Altered {
+    async fn new((before, after): (&str, &str)) -> Self {
+        let site = Site::new().await;
+        let alter = async |r#type: &str| {
+            let using = format!("USING expiry AT TIME ZONE '{ZONE}'");
+            let sql = format!("ALTER TABLE session ALTER expiry TYPE {type} {using}");
+            execute(&site.pool, &sql).await;
+        };
+        if before == "timestamp" {
+            alter(before).await;
+        }
+        let store = PgSessionStore::new(site.pool.clone()).time_zone(ZONE);
+        let layer = PgSessionLayer::new(store.clone()).idle_timeout(HOUR);
+        let ann = TestVisitor::new(&layer);
+        ann.with_session(|session| session.login("ann"))
+            .await
+            .expect("a login");
+        // Each statement once.
+        Reaper::new(store.clone()).run_once().await.expect("a run");
+        assert_eq!(store.user("ann").count().await.expect("a count"), 1);
+        assert_eq!(store.user("bob").destroy_all().await.expect("an end"), 0);
+        alter(after).await;
+        Self { site, store, ann }
+    }
+}
+
+#[tokio::test]
+async fn a_changed_type_of_the_expiry_in_another_zone_deletes_no_live_session() {
+    for alteration in ALTERATIONS {
+        let Altered { store, ann, site } = Altered::new(alteration).await;
+        // The first run may fail, but deletes nothing.
+        for _ in 0..2 {
+            drop(Reaper::new(store.clone()).run_once().await);
+        }
+        let reaped = Reaper::new(store.clone()).run_once().await;
+        assert_eq!(reaped.expect("a run").deleted, 0, "{alteration:?}");
+        assert_eq!(site.rows().count().await, 1, "{alteration:?}");
+        let session = ann.session().await.expect("a load");
+        assert_eq!(session.user_id().as_deref(), Some("ann"));
+    }
+}
+
+#[tokio::test]
+async fn a_changed_type_of_the_expiry_in_another_zone_signs_nobody_out() {
+    for alteration in ALTERATIONS {
+        let altered = Altered::new(alteration).await;
+        let session = altered.ann.session().await.expect("a load");
+        assert_eq!(session.user_id().as_deref(), Some("ann"));
+    }
+}
+
+#[tokio::test]
+async fn a_changed_type_of_the_expiry_in_another_zone_hides_no_session_from_its_end() {
+    for alteration in ALTERATIONS {
+        for call in [
+            "destroy",
+            "destroy_all",
+            "destroy_others",
+            "destroy_everyone",
+            "count",
+            "list",
+        ] {
+            let Altered { store, site, .. } = Altered::new(alteration).await;
+            let id = texts(&site.pool, "SELECT id FROM session").await.remove(0);
+            let id = id.parse().expect("a handle");
+            let ann = store.user("ann");
+            let found = match call {
+                "destroy" => store.destroy(&id).await.map(u64::from),
+                "destroy_all" => ann.destroy_all().await,
+                // None is another one, but the session must be found.
+                "destroy_others" => ann.destroy_others(&id).await.map(|others| others + 1),
+                "destroy_everyone" => store.destroy_everyone().await,
+                "count" => ann.count().await,
+                _ => ann.list().await.map(|sessions| sessions.len() as u64),
+            };
+            assert_eq!(found.expect("no error"), 1, "{call} after {alteration:?}");
+        }
+    }
+}
+
+/// A new row is converted to the type of the column without an error, too.
+#[tokio::test]
+async fn a_changed_type_of_the_expiry_in_another_zone_changes_the_end_of_no_session() {
+    for alteration in ALTERATIONS {
+        for call in ["insert", "login", "save", "cycle_id"] {
+            let Altered { site, store, ann } = Altered::new(alteration).await;
+            let layer = PgSessionLayer::new(store).idle_timeout(HOUR);
+            let visitor = match call {
+                "insert" | "login" => TestVisitor::new(&layer),
+                _ => ann,
+            };
+            let changed = visitor.with_session(|session| match call {
+                "login" => session.login("bob"),
+                "cycle_id" => session.cycle_id(),
+                _ => session.insert("a", 1),
+            });
+            changed.await.expect("a response");
+            let left = match alteration.1 {
+                "timestamp" => format!("expiry - now() AT TIME ZONE '{ZONE}'"),
+                _ => "expiry - now()".into(),
+            };
+            let wrong = format!(
+                "SELECT ({left})::text FROM session \
+                 WHERE session::text NOT LIKE '%successor%' \
+                 AND {left} NOT BETWEEN interval '58 minutes' AND interval '62 minutes'"
+            );
+            let wrong = texts(&site.pool, &wrong).await;
+            assert!(wrong.is_empty(), "{call} after {alteration:?}: {wrong:?}");
+        }
+    }
+}
+
+/// The store looks at its table again after a minute.
+async fn a_minute_later() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+}
+
+/// It hides rows and makes no statement fail that reads.
+#[tokio::test]
+async fn row_level_security_that_is_enabled_while_a_site_only_reads_is_noticed_within_a_minute() {
+    let site = Site::new().await;
+    let role = Role::new(&site.pool).await;
+    role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
+        .await;
+    let store = role.store(site.database.url()).await;
+    let ann = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    ann.with_session(|session| session.login("ann"))
+        .await
+        .expect("a login");
+    execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
+    a_minute_later().await;
+    patiently(until(async || store.user("ann").count().await.is_err())).await;
+    for error in [
+        ann.session().await.err(),
+        store.user("ann").destroy_all().await.err(),
+        store.destroy_everyone().await.err(),
+        Reaper::new(store.clone()).run_once().await.err(),
+    ] {
+        let error = error.expect("no row can be seen");
+        assert!(error.to_string().contains("row level security"), "{error}");
+    }
+    execute(&site.pool, "ALTER TABLE session DISABLE ROW LEVEL SECURITY").await;
+    assert_eq!(
+        store.user("ann").count().await.expect("the owner's wish"),
+        1
+    );
+    drop((ann, store));
+    role.drop().await;
+}
+
+#[tokio::test]
+async fn a_column_that_is_added_while_a_site_runs_is_copied_to_a_new_id_after_a_minute() {
+    let site = Site::new().await;
+    let ann = TestVisitor::new(&site.layer());
+    ann.with_session(|session| session.insert("a", 1))
+        .await
+        .expect("a session");
+    execute(&site.pool, "ALTER TABLE session ADD shop text").await;
+    execute(&site.pool, "UPDATE session SET shop = 'north'").await;
+    a_minute_later().await;
+    // The inspection runs beside the load that starts it.
+    let copied = async || {
+        ann.with_session(|session| session.cycle_id())
+            .await
+            .expect("a new id");
+        let new =
+            "SELECT coalesce(shop, '') FROM session WHERE session::text NOT LIKE '%successor%'";
+        let shop = texts(&site.pool, new).await;
+        execute(&site.pool, "UPDATE session SET shop = 'north'").await;
+        shop == ["north"]
+    };
+    patiently(until(copied)).await;
+}
+
+/// An inspection each minute costs nothing while nothing is asked.
+#[tokio::test]
+async fn a_table_is_inspected_again_once_for_many_requests() {
+    let site = Site::new().await;
+    let ann = TestVisitor::new(&site.layer());
+    ann.with_session(|session| session.insert("a", 1))
+        .await
+        .expect("a session");
+    let proxy = Proxy::before(site.database.url()).await;
+    let store = PgSessionStore::new(proxy.pool().await);
+    let inspections = || {
+        let texts = proxy.take_texts();
+        texts
+            .iter()
+            .filter(|sql| sql.contains("row_security_active"))
+            .count()
+    };
+    store.check().await.expect("a table");
+    assert_eq!(inspections(), 1);
+    for _ in 0..20 {
+        store.user("ann").count().await.expect("a count");
+    }
+    assert_eq!(inspections(), 0);
+    a_minute_later().await;
+    assert_eq!(inspections(), 0);
+    for _ in 0..20 {
+        store.user("ann").count().await.expect("a count");
+    }
+    let inspected = Cell::new(0);
+    patiently(until(async || {
+        inspected.set(inspected.get() + inspections());
+        inspected.get() > 0
+    }))
+    .await;
+    for _ in 0..20 {
+        store.user("ann").count().await.expect("a count");
+    }
+    assert_eq!(inspected.get() + inspections(), 1);
+}
