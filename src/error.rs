@@ -531,7 +531,7 @@ impl Error {
     pub(crate) fn abandoned() -> Self {
         Self::new(
             ErrorKind::Unavailable,
-            "the runtime stopped before the database answered",
+            "the runtime stopped before the database responded",
         )
     }
 
@@ -539,7 +539,7 @@ impl Error {
     pub(crate) fn not_asked_for() -> Self {
         Self::new(
             ErrorKind::Setup,
-            "the database answered with a row that was not asked for; \
+            "the database returned a row that was not asked for; \
              is a transaction pooler between this process and Postgres?",
         )
     }
@@ -605,7 +605,7 @@ impl IntoResponse for Error {
 pub(crate) fn out_of_time() -> Error {
     Error::caused(
         ErrorKind::Unavailable,
-        "the database did not answer in time",
+        "the database did not respond in time",
         OutOfTime,
     )
 }

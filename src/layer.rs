@@ -670,8 +670,8 @@ impl PgSessionLayer {
     /// assert!(app.oneshot(Request::new(Body::empty())).await?.status().is_success());
     /// # Ok(()) }
     /// ```
-    pub fn max_document_size(self, octets: usize) -> Self {
-        self.with(|config| config.limits.size = octets)
+    pub fn max_document_size(self, bytes: usize) -> Self {
+        self.with(|config| config.limits.size = bytes)
     }
 
     /// Sets how many keys a session may have; `None` for no limit. Default: `None`,

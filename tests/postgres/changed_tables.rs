@@ -3,7 +3,7 @@
 
 use std::{cell::Cell, time::Duration};
 
-use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper, testing::TestVisitor};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper, Session, testing::TestVisitor};
 
 use crate::support::{
     Role, Site, execute,
@@ -190,9 +190,7 @@ async fn a_column_that_is_added_while_a_site_runs_is_copied_to_a_new_id_after_a_
     a_minute_later().await;
     // The inspection runs beside the load that starts it.
     let copied = async || {
-        ann.with_session(|session| session.cycle_id())
-            .await
-            .expect("a new id");
+        ann.with_session(Session::cycle_id).await.expect("a new id");
         let new =
             "SELECT coalesce(shop, '') FROM session WHERE session::text NOT LIKE '%successor%'";
         let shop = texts(&site.pool, new).await;

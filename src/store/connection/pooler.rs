@@ -105,7 +105,7 @@ async fn compare(options: &PgConnectOptions) -> Result<Found, sqlx::Error> {
     Ok(found)
 }
 
-/// Whether a pooler lends connections of the server: two open connections lead to the same
+/// Whether a pooler shares connections of the server: two open connections lead to the same
 /// process, or one of them leads to different processes over time.
 async fn are_lent(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let first = (backend(one).await?, backend(other).await?);

@@ -114,7 +114,7 @@ impl Primary {
             tracing::warn!(
                 server.address = self.servers[found].get_host(),
                 server.port = self.servers[found].get_port(),
-                "sessions are kept on another server from now on, which takes the writes"
+                "the primary has changed; sessions now use another server"
             );
         }
     }
@@ -212,7 +212,7 @@ async fn takes_writes(server: &PgConnectOptions) -> Result<(), Error> {
         Ok(Err(error)) => Err(explained(error, server).into()),
         Err(_) => Err(Error::new(
             ErrorKind::Unavailable,
-            "it did not answer within 2 seconds",
+            "it did not respond within 2 seconds",
         )),
     }
 }

@@ -82,7 +82,7 @@ impl From<sqlx::Error> for Error {
             }
             _ => (
                 ErrorKind::Database,
-                "the database answered with something unexpected",
+                "the database returned something unexpected",
             ),
         };
         Self::caused(kind, message, source)
