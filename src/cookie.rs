@@ -317,6 +317,14 @@ impl CookieConfig {
             return Err(refused("a __Host- cookie never had another scope"));
         }
         for former in self.former() {
+            let has_its_name = former.path() == self.path()
+                && former.may_be_host_prefixed() == self.may_be_host_prefixed();
+            if self.name.is_none() && !has_its_name {
+                return Err(refused(
+                    "the cookie of the former scope had another default name; choose a \
+                     cookie_name, or leave out former_cookie_scope",
+                ));
+            }
             if former.scope() == self.scope() {
                 return Err(refused("the cookie's former scope is its present one"));
             }

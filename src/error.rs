@@ -455,19 +455,6 @@ impl Error {
         }))
     }
 
-    /// For a pool that this process has closed. No later attempt of this process succeeds.
-    pub(crate) fn pool_closed(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Arc::new(Inner {
-            retry: Retry::Never,
-            sentence: Some("The session store is unavailable."),
-            ..Inner::new(
-                ErrorKind::Unavailable,
-                "the pool is closed".into(),
-                Some(source.into()),
-            )
-        }))
-    }
-
     /// For a change that comes too late.
     pub(crate) fn response_started() -> Self {
         Self::new(

@@ -187,7 +187,8 @@ impl PgSessionLayer {
     /// the cookie removes the former one, too. A visitor with only the former cookie
     /// stays signed in.
     ///
-    /// It can be called several times.
+    /// It needs a [`cookie_name`](Self::cookie_name) if the default names of the two scopes
+    /// differ; [`check`](Self::check) refuses it otherwise. It can be called several times.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};

@@ -294,7 +294,11 @@ impl PgSessionStore {
         let options = self.table_handle().executor.pool().connect_options();
         let database = options.get_database().unwrap_or(options.get_username());
         let area = Area {
-            server: (options.get_host().to_owned(), options.get_port()),
+            server: (
+                options.get_socket().cloned(),
+                options.get_host().to_owned(),
+                options.get_port(),
+            ),
             table: format!("{database}\0{}", self.table_handle().name),
             cookie_name: Arc::clone(&self.realm.cookie_name),
             row: self.row_id(&Token::new("any")),

@@ -15,7 +15,7 @@ use crate::{
     store::{
         PgSessionStore,
         batch::until_free::serve_until_free,
-        connection::transaction::{despite_a_changed_table, despite_deadlocks},
+        connection::transaction::{despite_a_changed_table, despite_others},
         table::{handle::Work, statements::Statements},
     },
     telemetry::Operation,
@@ -41,7 +41,7 @@ impl PgSessionStore {
         let table_handle = self.table_handle();
         let deadline = table_handle.executor.deadline();
         let attempt = || serve_until_free(table_handle, None, deadline, Operation::Manage, &work);
-        let outcome = despite_a_changed_table(|| despite_deadlocks(attempt)).await;
+        let outcome = despite_others(attempt).await;
         outcome.inspect_err(|error| self.meter().failed(error))
     }
 
@@ -58,7 +58,7 @@ impl PgSessionStore {
             let call = table_handle.call(Operation::Manage);
             table_handle.serve(deadline, Some(patience), call, &work)
         };
-        let outcome = despite_a_changed_table(|| despite_deadlocks(attempt)).await;
+        let outcome = despite_others(attempt).await;
         outcome.inspect_err(|error| {
             if !error.is_of_a_lock() {
                 self.meter().failed(error);

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, LazyLock, Mutex, PoisonError, Weak, atomic::AtomicBool},
 };
 
@@ -22,8 +23,8 @@ pub(crate) struct Layers(Mutex<HashMap<Area, Known>>);
 
 #[derive(PartialEq, Eq, Hash)]
 pub(crate) struct Area {
-    /// The host, or the folder of the socket, and the port.
-    pub(crate) server: (String, u16),
+    /// The folder of the socket, if there is one, the host and the port.
+    pub(crate) server: (Option<PathBuf>, String, u16),
     /// With the database.
     pub(crate) table: String,
     pub(crate) cookie_name: Arc<str>,
@@ -42,13 +43,11 @@ impl Layers {
     /// one to share the sessions of another layer.
     pub(crate) fn is_first_to_share(&self, area: Area, layer: &Arc<AtomicBool>) -> bool {
         let mut areas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        areas.retain(|_, known| known.layer.strong_count() > 0);
         let known = areas.entry(area).or_insert_with(|| Known {
             layer: Arc::downgrade(layer),
             is_shared: false,
         });
-        if known.layer.strong_count() == 0 {
-            known.layer = Arc::downgrade(layer);
-        }
         let is_another = known.layer.as_ptr() != Arc::as_ptr(layer);
         is_another && !std::mem::replace(&mut known.is_shared, is_another)
     }

@@ -3,10 +3,12 @@
 
 use std::{cell::Cell, time::Duration};
 
-use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper, Session, testing::TestVisitor};
+use axum_pg_session::{
+    ErrorKind, PgSessionLayer, PgSessionStore, Reaper, Session, testing::TestVisitor,
+};
 
 use crate::support::{
-    Role, Site, execute,
+    Log, Role, Site, execute,
     page::{patiently, until},
     proxy::Proxy,
     texts,
@@ -56,10 +58,6 @@ impl Altered {
 async fn a_changed_type_of_the_expiry_in_another_zone_deletes_no_live_session() {
     for alteration in ALTERATIONS {
         let Altered { store, ann, site } = Altered::new(alteration).await;
-        // The first run may fail, but deletes nothing.
-        for _ in 0..2 {
-            drop(Reaper::new(store.clone()).run_once().await);
-        }
         let reaped = Reaper::new(store.clone()).run_once().await;
         assert_eq!(reaped.expect("a run").deleted, 0, "{alteration:?}");
         assert_eq!(site.rows().count().await, 1, "{alteration:?}");
@@ -138,11 +136,93 @@ async fn a_changed_type_of_the_expiry_in_another_zone_changes_the_end_of_no_sess
     }
 }
 
-/// The store looks at its table again after a minute.
-async fn a_minute_later() {
+/// The store inspects its table again after a minute, and waits for that after two.
+async fn minutes_later(minutes: u64) {
     tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::advance(Duration::from_secs(60 * minutes + 1)).await;
     tokio::time::resume();
+}
+
+/// The application's transaction can't be repeated here.
+#[tokio::test]
+async fn a_changed_type_of_the_expiry_is_a_conflict_in_a_transaction_of_the_application() {
+    for alteration in ALTERATIONS {
+        let Altered { store, site, .. } = Altered::new(alteration).await;
+        let ann = store.user("ann");
+        let mut transaction = site.pool.begin().await.expect("a connection");
+        let error = ann.destroy_all_in(&mut transaction).await;
+        let error = error.expect_err("the statement is of the former table");
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        transaction.rollback().await.expect("no commit");
+        let mut transaction = site.pool.begin().await.expect("a connection");
+        let ended = ann.destroy_all_in(&mut transaction).await;
+        assert_eq!(ended.expect("the new table"), 1);
+        transaction.commit().await.expect("a commit");
+    }
+}
+
+/// The end of everyone's sessions compares their beginnings in the database.
+#[tokio::test]
+async fn a_changed_type_of_the_beginning_spares_no_session_without_an_error() {
+    let site = Site::new().await;
+    let ann = TestVisitor::new(&site.layer());
+    ann.with_session(|session| session.login("ann"))
+        .await
+        .expect("a login");
+    let alter =
+        "ALTER TABLE session ALTER created TYPE timestamp USING created AT TIME ZONE 'Asia/Tokyo'";
+    execute(&site.pool, alter).await;
+    let error = site.store.destroy_everyone().await;
+    let error = error.expect_err("the column can't be used");
+    assert!(error.to_string().contains("created"), "{error}");
+    let back = "ALTER TABLE session ALTER created TYPE timestamptz USING created AT TIME ZONE 'Asia/Tokyo'";
+    execute(&site.pool, back).await;
+    assert_eq!(site.store.destroy_everyone().await.expect("an end"), 1);
+}
+
+/// Only new ids fail, and each other call goes on.
+#[tokio::test]
+async fn a_change_that_hinders_some_calls_is_logged_once_and_leaves_the_others() {
+    let site = Site::new().await;
+    let log = Log::keep();
+    let mut visitor = site.browser();
+    assert_eq!(visitor.get("/insert/a/1").await.status, 200);
+    execute(&site.pool, "ALTER TABLE session ADD shop text UNIQUE").await;
+    let logged = || log.text().matches("some calls will fail").count();
+    for minutes in [1, 1, 3, 1] {
+        minutes_later(minutes).await;
+        assert_eq!(visitor.get("/insert/a/2").await.status, 200);
+        assert_eq!(visitor.get("/get/a").await.body, "\"2\"");
+        patiently(until(async || logged() > 0)).await;
+    }
+    assert_eq!(logged(), 1);
+    let error = site
+        .store
+        .check()
+        .await
+        .expect_err("an id could not change");
+    assert!(error.to_string().contains("shop"), "{error}");
+}
+
+/// As a program that deletes an account once a day.
+#[tokio::test]
+async fn after_a_pause_the_first_call_sees_row_level_security() {
+    let site = Site::new().await;
+    let role = Role::new(&site.pool).await;
+    role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
+        .await;
+    let store = role.store(site.database.url()).await;
+    let ann = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    ann.with_session(|session| session.login("ann"))
+        .await
+        .expect("a login");
+    execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
+    minutes_later(3).await;
+    let error = store.user("ann").destroy_all().await;
+    let error = error.expect_err("no row can be seen");
+    assert!(error.to_string().contains("row level security"), "{error}");
+    drop((ann, store));
+    role.drop().await;
 }
 
 /// It hides rows and makes no statement fail that reads.
@@ -158,7 +238,7 @@ async fn row_level_security_that_is_enabled_while_a_site_only_reads_is_noticed_w
         .await
         .expect("a login");
     execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
-    a_minute_later().await;
+    minutes_later(1).await;
     patiently(until(async || store.user("ann").count().await.is_err())).await;
     for error in [
         ann.session().await.err(),
@@ -187,7 +267,7 @@ async fn a_column_that_is_added_while_a_site_runs_is_copied_to_a_new_id_after_a_
         .expect("a session");
     execute(&site.pool, "ALTER TABLE session ADD shop text").await;
     execute(&site.pool, "UPDATE session SET shop = 'north'").await;
-    a_minute_later().await;
+    minutes_later(1).await;
     // The inspection runs beside the load that starts it.
     let copied = async || {
         ann.with_session(Session::cycle_id).await.expect("a new id");
@@ -223,7 +303,7 @@ async fn a_table_is_inspected_again_once_for_many_requests() {
         store.user("ann").count().await.expect("a count");
     }
     assert_eq!(inspections(), 0);
-    a_minute_later().await;
+    minutes_later(1).await;
     assert_eq!(inspections(), 0);
     for _ in 0..20 {
         store.user("ann").count().await.expect("a count");

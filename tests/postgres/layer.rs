@@ -272,6 +272,30 @@ async fn a_former_scope_that_never_was_is_refused() {
     assert_refused(&layer, "present one");
 }
 
+/// A token is bound to the name, so the former cookie could open nothing.
+#[tokio::test]
+async fn a_former_scope_whose_default_name_was_another_is_refused() {
+    let moved = || unconnected().cookie_path("/admin");
+    let widened = || unconnected().cookie_domain("example.com");
+    assert_refused(
+        &moved().former_cookie_scope(None, "/shop"),
+        "another default name",
+    );
+    assert_refused(
+        &widened().former_cookie_scope(None, "/"),
+        "another default name",
+    );
+    for layer in [
+        moved()
+            .cookie_name("sid")
+            .former_cookie_scope(None, "/shop"),
+        widened().cookie_name("sid").former_cookie_scope(None, "/"),
+        widened().secure(false).former_cookie_scope(None, "/"),
+    ] {
+        layer.check().expect("the same name");
+    }
+}
+
 #[tokio::test]
 async fn same_site_none_without_secure_is_refused() {
     let layer = unconnected().same_site(SameSite::None).secure(false);

@@ -24,7 +24,7 @@ use crate::{
     store::{
         Shared,
         batch::parts,
-        connection::transaction::{despite_deadlocks, in_transaction},
+        connection::transaction::{despite_others, in_transaction},
         table::statements::Statements,
     },
     telemetry::{Operation, Run},
@@ -433,18 +433,21 @@ impl Shared {
 
     async fn expired(&self, limit: u32, skipped: Vec<String>) -> Result<Vec<String>, Error> {
         let table_handle = &self.batches.table_handle;
-        let question = table_handle.run(None, Operation::Reap, |table, connection| {
-            Box::pin(async move {
-                let ids = table.reap_find.query_scalar().bind(i64::from(limit));
-                Ok(ids.bind(skipped).fetch_all(connection).await?)
+        despite_others(|| {
+            let skipped = skipped.clone();
+            table_handle.run(None, Operation::Reap, |table, connection| {
+                Box::pin(async move {
+                    let ids = table.reap_find.query_scalar().bind(i64::from(limit));
+                    Ok(ids.bind(skipped).fetch_all(connection).await?)
+                })
             })
-        });
-        question.await
+        })
+        .await
     }
 
     /// `None` if another reaper is at work.
     async fn reap(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
-        despite_deadlocks(|| self.reap_once(rows.clone(), patience)).await
+        despite_others(|| self.reap_once(rows.clone(), patience)).await
     }
 
     async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {

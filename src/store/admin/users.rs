@@ -417,9 +417,12 @@ impl UserSessions {
     ///
     /// As [`list`](Self::list). On an error, roll back your transaction.
     pub async fn destroy_all_in(&self, transaction: &mut PgConnection) -> Result<u64, Error> {
-        let table = self.table().await?.for_others();
-        let outcome = end_others(&table, transaction, &self.user_id, NO_ROW).await;
-        self.store.table_handle().note_changed_table(outcome)
+        let table = self.table().await?;
+        let for_others = table.for_others();
+        let outcome = end_others(&for_others, transaction, &self.user_id, NO_ROW).await;
+        self.store
+            .table_handle()
+            .note_changed_table(&table, outcome)
     }
 
     /// Ends all sessions of the user except the one of this handle in your transaction, and
@@ -463,16 +466,19 @@ impl UserSessions {
         transaction: &mut PgConnection,
         this: &SessionId,
     ) -> Result<u64, Error> {
-        let table = self.table().await?.for_others();
+        let table = self.table().await?;
+        let for_others = table.for_others();
         let this = self
             .row_of(this)
             .await?
             .ok_or_else(Error::not_of_the_user)?;
         let ending = async {
-            let this = lock_own(&table, transaction, &self.user_id, this).await?;
-            end_others(&table, transaction, &self.user_id, this.as_str()).await
+            let this = lock_own(&for_others, transaction, &self.user_id, this).await?;
+            end_others(&for_others, transaction, &self.user_id, this.as_str()).await
         };
-        self.store.table_handle().note_changed_table(ending.await)
+        self.store
+            .table_handle()
+            .note_changed_table(&table, ending.await)
     }
 
     /// # Errors

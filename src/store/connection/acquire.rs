@@ -158,7 +158,7 @@ impl ConnectionSource {
             let has_idle = self.pool.num_idle() > 0;
             let patience = if has_idle { to_answer } else { to_connect };
             let attempt = tokio::select! {
-                attempt = self.attempt(patience) => attempt,
+                attempt = self.attempt(has_idle, patience) => attempt,
                 () = moved(moves.as_mut()) => continue,
             };
             match attempt {
@@ -178,14 +178,13 @@ impl ConnectionSource {
         }
     }
 
-    /// Makes one attempt. It lasts longer than `patience` if it began while other users had
-    /// all connections, because a new attempt would lose its position in the pool's queue. If
-    /// a connection was free, the attempt has taken it, and may have the last one.
+    /// Makes one attempt. It lasts longer than `patience` if all connections are in use,
+    /// because a new attempt would lose its position in the pool's queue. But if one was idle,
+    /// this attempt has taken it, and it may be the last one of a small pool.
     ///
     /// If the future is dropped while the pool pings or opens a connection, or during the
     /// probe, that connection is closed.
-    async fn attempt(&self, patience: Duration) -> Attempt {
-        let is_queued = self.is_exhausted();
+    async fn attempt(&self, has_idle: bool, patience: Duration) -> Attempt {
         let mut acquired = pin!(self.acquire_once());
         let began = Instant::now();
         loop {
@@ -193,7 +192,7 @@ impl ConnectionSource {
                 return Attempt::Ended(acquired);
             }
             self.suspect_failover();
-            if began.elapsed() >= patience && !(is_queued && self.is_exhausted()) {
+            if began.elapsed() >= patience && (has_idle || !self.is_exhausted()) {
                 return Attempt::Hangs;
             }
         }

@@ -62,16 +62,17 @@ impl From<sqlx::Error> for Error {
         if let Some(message) = connecting::fault(&source) {
             return Self::caused(ErrorKind::Setup, message, source);
         }
-        if let sqlx::Error::PoolClosed = source {
-            return Self::pool_closed(source);
-        }
         let (kind, message) = match &source {
-            sqlx::Error::Database(error) if is_of_an_old_plan(&**error) => {
+            sqlx::Error::Database(error)
+                if is_of_an_old_plan(&**error) || is_of_the_type_check(&**error) =>
+            {
                 (ErrorKind::Conflict, "the table was changed")
             }
             sqlx::Error::Database(error) => {
                 of_sqlstate(error.code().as_deref().unwrap_or_default())
             }
+            // The process stops, and a later request reaches another one.
+            sqlx::Error::PoolClosed => (ErrorKind::Unavailable, "the pool is closed"),
             sqlx::Error::Configuration(_) => (ErrorKind::Setup, "the connection is misconfigured"),
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -122,6 +123,16 @@ fn is_of_an_old_plan(error: &dyn DatabaseError) -> bool {
         .and_then(PgDatabaseError::routine);
     error.code().as_deref() == Some("0A000")
         && routine.is_some_and(|routine| routine.starts_with("RevalidateCached"))
+}
+
+/// Whether the check that a statement makes of the types of its columns has failed.
+fn is_of_the_type_check(error: &dyn DatabaseError) -> bool {
+    let is_of_a_range = || {
+        ["tsrange", "tstzrange"]
+            .iter()
+            .any(|range| error.message().contains(range))
+    };
+    error.code().as_deref() == Some("42883") && is_of_a_range()
 }
 
 impl Error {

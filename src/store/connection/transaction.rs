@@ -99,6 +99,18 @@ where
     despite(was_refused, MAX_ATTEMPTS_AT_A_CHANGED_TABLE, attempt).await
 }
 
+/// Makes the attempt again for either reason.
+///
+/// # Errors
+///
+/// Those of the last attempt.
+pub(in crate::store) async fn despite_others<T, F>(attempt: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    despite_a_changed_table(|| despite_deadlocks(&attempt)).await
+}
+
 async fn despite<T, F>(
     is_to_repeat: impl Fn(&Error) -> bool,
     attempts: u32,
@@ -125,10 +137,11 @@ impl Isolation {
         self.0.load(Relaxed)
     }
 
-    /// Records the default level of the pool's connections.
+    /// Records the default level of one of the pool's connections. Others may have another
+    /// one, so a stricter level is not forgotten.
     pub(in crate::store) fn found(&self, level: &str) {
         let is_strict = !matches!(level, "read committed" | "read uncommitted");
-        self.0.store(is_strict, Relaxed);
+        self.0.fetch_or(is_strict, Relaxed);
     }
 
     pub(in crate::store) fn observe<T>(&self, outcome: &Result<T, Error>) {

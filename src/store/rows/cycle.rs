@@ -35,7 +35,7 @@ use crate::{
     state::{Source, changes::Changes},
     store::{
         batch::{statements::LoadRow, until_free::serve_until_free},
-        connection::transaction::{begin as begin_transaction, despite_deadlocks, in_transaction},
+        connection::transaction::{begin as begin_transaction, despite_others, in_transaction},
         rows::{
             Batches,
             orders::NewIdOrder,
@@ -347,7 +347,7 @@ impl Surplus {
 
     async fn end_batch(&self) -> Result<Ended, Error> {
         let (table_handle, limit) = (&self.batches.table_handle, self.limit);
-        despite_deadlocks(|| {
+        despite_others(|| {
             let deadline = table_handle.executor.deadline();
             serve_until_free(
                 table_handle,

@@ -18,7 +18,7 @@ use crate::{
     row::successor_of,
     store::{
         batch::{execute::Entry as _, statements::DestroyRow, until_free::serve_until_free},
-        connection::transaction::{despite_deadlocks, in_transaction},
+        connection::transaction::{despite_others, in_transaction},
         rows::Batches,
         table::statements::Statements,
     },
@@ -50,13 +50,17 @@ impl Batches {
 
     async fn destroy_unread(&self, id: &RowId) -> Result<Option<RowId>, Error> {
         let deadline = self.table_handle.executor.deadline();
-        let was_alive = serve_until_free(
-            &self.table_handle,
-            Some(self.locked.key(id.as_str())),
-            deadline,
-            Operation::Destroy,
-            |table, connection| Box::pin(destroy_unread(table, connection, id.as_str().to_owned())),
-        )
+        let was_alive = despite_others(|| {
+            serve_until_free(
+                &self.table_handle,
+                Some(self.locked.key(id.as_str())),
+                deadline,
+                Operation::Destroy,
+                |table, connection| {
+                    Box::pin(destroy_unread(table, connection, id.as_str().to_owned()))
+                },
+            )
+        })
         .await?;
         Ok(was_alive.then(|| id.clone()))
     }
@@ -64,7 +68,7 @@ impl Batches {
     /// Returns the id of the live session that was deleted.
     async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<RowId>, Error> {
         let deadline = self.table_handle.executor.deadline();
-        despite_deadlocks(|| {
+        despite_others(|| {
             serve_until_free(
                 &self.table_handle,
                 Some(self.locked.key(id.as_str())),

@@ -3,17 +3,27 @@
 //!
 //! How it works: the first call that needs the table starts a task that detects a pooler,
 //! inspects the table and renders the statements. All calls that need the table meanwhile wait
-//! for the same task. The result is shared by all clones. If a statement fails because the
-//! table was changed, the result is dropped, and the next call inspects the table again. Other
-//! changes make no statement fail, such as a new column, an optional column that was added, or
-//! row level security that hides rows. So a call also starts a new inspection if the last one
-//! is older than [`INSPECTION`], and doesn't wait for it.
+//! for the same task. The result is shared by all clones.
+//!
+//! The table can change while the store uses it:
+//!
+//! - If a statement fails because of that, the result is stale: the next call waits for another
+//!   inspection, and gets its error if the table can't be used.
+//! - Other changes make no statement fail, such as a new column, or row level security that
+//!   hides rows. So a call also starts an inspection if the last one is older than
+//!   [`INSPECTION`]. It doesn't wait for it, unless the store was not used for long. If the
+//!   statements can't read the table any more, or would not see its rows, the result is stale.
+//!   If only some calls would fail, that is logged, and the former result stays in use. So it
+//!   does if the server can't be asked.
 //!
 //! Dropped futures: the inspection runs in a task, so it continues without its callers. If its
 //! runtime stops, the callers that still wait start another one.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -36,7 +46,7 @@ use crate::{
             clock::Clock,
             columns::Columns,
             engine::check_engine,
-            inspect::{inspect, server},
+            inspect::{Inspected, inspect, server},
             name::TableName,
             report::TableReport,
             statements::Statements,
@@ -56,24 +66,35 @@ pub(crate) struct TableHandle {
     found: Arc<RwLock<Option<Found>>>,
     /// The inspection in flight, which all calls that need the table wait for.
     looking: Arc<Mutex<Option<Looking>>>,
+    /// The number of inspections that began.
+    inspections: Arc<AtomicU64>,
 }
 
-/// How long the result of an inspection is used, while the store is in use.
+/// How long the result of an inspection is used before the next one, while the store is in use.
 const INSPECTION: Duration = Duration::from_secs(60);
+/// How old a result may be if no call waits for the next one.
+const OLDEST: Duration = Duration::from_secs(120);
 
-/// The table, and when it is inspected again.
+/// The table as an inspection found it.
 #[derive(Clone, Debug)]
 struct Found {
     table: Arc<Statements>,
+    /// When the last inspection began that succeeded.
+    since: Instant,
+    /// When the next one is due.
     due: Instant,
+    /// The number of that inspection. Results can arrive in another order.
+    number: u64,
+    /// Whether the table was changed since, in a way that makes statements fail.
+    is_stale: bool,
+    /// What the last inspection found that makes some calls fail.
+    obstacle: Option<String>,
 }
 
 impl Found {
-    fn now(table: &Arc<Statements>) -> Self {
-        Self {
-            table: Arc::clone(table),
-            due: Instant::now() + INSPECTION,
-        }
+    fn waits_for_inspection(&self) -> bool {
+        let now = Instant::now();
+        self.is_stale || self.due <= now && self.since + OLDEST <= now
     }
 }
 
@@ -90,6 +111,7 @@ impl TableHandle {
             limit: None,
             found: Arc::default(),
             looking: Arc::default(),
+            inspections: Arc::default(),
         }
     }
 
@@ -98,6 +120,7 @@ impl TableHandle {
         let mut changed = Self {
             found: Arc::default(),
             looking: Arc::default(),
+            inspections: Arc::default(),
             ..self.clone()
         };
         change(&mut changed);
@@ -114,16 +137,25 @@ impl TableHandle {
         &self,
         deadline: Instant,
     ) -> Result<Arc<Statements>, Error> {
-        match self.found() {
-            Some(table) => {
+        match self.latest() {
+            Some(found) if !found.waits_for_inspection() => {
                 self.compare_if_due();
-                self.inspect_if_due();
-                Ok(table)
+                if found.due <= Instant::now() {
+                    drop(self.looking());
+                }
+                Ok(found.table)
             }
-            // Boxed, so that the futures of requests stay small.
-            None => timeout_at(deadline, Box::pin(self.await_look()))
-                .await
-                .unwrap_or_else(|_| Err(out_of_time())),
+            found => {
+                // Boxed, so that the futures of requests stay small.
+                let look = timeout_at(deadline, Box::pin(self.await_look())).await;
+                let look = look.unwrap_or_else(|_| Err(out_of_time()));
+                match found {
+                    Some(found) if !found.is_stale && !look.as_ref().is_err_and(is_a_finding) => {
+                        Ok(look.unwrap_or(found.table))
+                    }
+                    _ => look,
+                }
+            }
         }
     }
 
@@ -162,36 +194,7 @@ impl TableHandle {
         let is_known = self.executor.pooling_of_statements() == Pooling::Own;
         // If the inspection fails, the next statement repeats it and reports the error.
         if is_known && self.look_at_table().await.is_err() {
-            self.forget();
-        }
-    }
-
-    /// Inspects the table again, in a task, if the last inspection is too old. If a runtime
-    /// stops meanwhile, the next inspection is due as after one that failed.
-    fn inspect_if_due(&self) {
-        let is_due = |found: &Option<Found>| {
-            let now = Instant::now();
-            found.as_ref().is_some_and(|found| found.due <= now)
-        };
-        if !is_due(&self.found.read().unwrap_or_else(PoisonError::into_inner)) {
-            return;
-        }
-        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
-        // Another call may have been first.
-        if let (true, Some(found)) = (is_due(&found), found.as_mut()) {
-            *found = Found::now(&found.table);
-            let table_handle = self.clone();
-            tokio::spawn(async move { table_handle.inspect_again().await });
-        }
-    }
-
-    /// If the table can't be used any more, the next call inspects it and reports why. If the
-    /// server can't be asked, the former result stays.
-    async fn inspect_again(&self) {
-        if let Err(error) = self.look_at_table().await
-            && error.kind() == ErrorKind::Setup
-        {
-            self.forget();
+            self.mark_stale(|_| true);
         }
     }
 
@@ -210,18 +213,24 @@ impl TableHandle {
             // the check for a pooler comes first and could use up all of a short timeout.
             let deadline = table_handle.executor.deadline() + peer::PATIENCE;
             let found = timeout_at(deadline, table_handle.look()).await;
-            sender.send_replace(Some(found.unwrap_or_else(|_| Err(out_of_time()))));
+            let found = found.unwrap_or_else(|_| Err(out_of_time()));
+            if let Err(error) = &found {
+                table_handle.note_failed_inspection(error);
+            }
+            sender.send_replace(Some(found));
         });
         looking.insert(receiver).clone()
     }
 
-    /// The table, if it was inspected already.
+    /// The table, if it was inspected already. It may have changed since.
     pub(crate) fn found(&self) -> Option<Arc<Statements>> {
-        self.found
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(|found| Arc::clone(&found.table))
+        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
+        found.as_ref().map(|found| Arc::clone(&found.table))
+    }
+
+    fn latest(&self) -> Option<Found> {
+        let found = self.found.read().unwrap_or_else(PoisonError::into_inner);
+        found.clone()
     }
 
     /// The telemetry of a call for one row, by the current request or task.
@@ -249,29 +258,42 @@ impl TableHandle {
         + Send,
     ) -> Result<T, Error> {
         let table = self.table().await?;
+        let used = Arc::clone(&table);
         let work = self
             .executor
             .run(patience, self.call(operation), |connection| {
-                question(table, connection)
+                question(used, connection)
             });
-        self.note_changed_table(work.await)
+        self.note_changed_table(&table, work.await)
     }
 
-    /// Has the next call inspect the table again if this outcome shows that the table was
-    /// changed. An application may change it while its processes run.
+    /// Has the next call inspect the table again if this outcome of a statement for `table`
+    /// shows that the table was changed. An application may change it while its processes run.
     pub(in crate::store) fn note_changed_table<T>(
         &self,
+        table: &Arc<Statements>,
         outcome: Result<T, Error>,
     ) -> Result<T, Error> {
         if outcome.as_ref().is_err_and(Error::is_of_a_changed_table) {
-            self.forget();
+            // Unless it was inspected meanwhile.
+            self.mark_stale(|latest| Arc::ptr_eq(latest, table));
         }
         outcome
     }
 
-    /// Drops the result of the inspection, so that the next call repeats it.
-    fn forget(&self) {
-        *self.found.write().unwrap_or_else(PoisonError::into_inner) = None;
+    fn note_failed_inspection(&self, error: &Error) {
+        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = found.as_mut() {
+            found.is_stale |= is_a_finding(error);
+            found.due = Instant::now() + INSPECTION;
+        }
+    }
+
+    fn mark_stale(&self, is_meant: impl FnOnce(&Arc<Statements>) -> bool) {
+        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = found.as_mut().filter(|found| is_meant(&found.table)) {
+            found.is_stale = true;
+        }
     }
 
     pub(in crate::store) async fn check(&self) -> Result<TableReport, Error> {
@@ -294,12 +316,66 @@ impl TableHandle {
     }
 
     async fn look(&self) -> Result<Arc<Statements>, Error> {
-        self.executor.detect_pooling().await?;
-        self.look_at_table().await
+        match self.latest() {
+            None => {
+                self.executor.detect_pooling().await?;
+                self.look_at_table().await
+            }
+            Some(found) if found.is_stale => self.look_at_table().await,
+            Some(_) => self.look_again().await,
+        }
     }
 
+    /// Inspects the table.
+    ///
+    /// # Errors
+    ///
+    /// If some calls would fail, or the server can't be asked.
     async fn look_at_table(&self) -> Result<Arc<Statements>, Error> {
-        let columns = self.columns().await?.ok_or_else(|| self.no_table())?;
+        let (number, since) = self.begin_inspection();
+        let Inspected { columns, obstacle } =
+            self.inspect().await?.ok_or_else(|| self.no_table())?;
+        match obstacle {
+            Some(obstacle) => Err(obstacle),
+            None => self.store(number, since, columns).await,
+        }
+    }
+
+    /// As [`look_at_table`](Self::look_at_table), for a table that is in use. If only some calls
+    /// would fail, it logs that once, and the others go on.
+    async fn look_again(&self) -> Result<Arc<Statements>, Error> {
+        let (number, since) = self.begin_inspection();
+        let Inspected { columns, obstacle } =
+            self.inspect().await?.ok_or_else(|| self.no_table())?;
+        let Some(obstacle) = obstacle else {
+            return self.store(number, since, columns).await;
+        };
+        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
+        let found = found.as_mut().ok_or_else(|| obstacle.clone())?;
+        found.since = since;
+        found.due = since + INSPECTION;
+        let text = obstacle.to_string();
+        if found.obstacle.as_deref() != Some(&*text) {
+            tracing::error!(
+                error = &obstacle as &dyn std::error::Error,
+                "the session table was changed, and some calls will fail"
+            );
+            found.obstacle = Some(text);
+        }
+        Ok(Arc::clone(&found.table))
+    }
+
+    fn begin_inspection(&self) -> (u64, Instant) {
+        (self.inspections.fetch_add(1, Relaxed), Instant::now())
+    }
+
+    /// Renders the statements, unless a later inspection has stored its result.
+    async fn store(
+        &self,
+        number: u64,
+        since: Instant,
+        columns: Columns,
+    ) -> Result<Arc<Statements>, Error> {
         columns.check_limit(self.limit, &self.name)?;
         let server = self
             .executor
@@ -312,19 +388,27 @@ impl TableHandle {
             None => Arc::new(Clock::at(server.now)),
         };
         clock.observe(server.now);
-        let table = Statements::new(
+        let table = Arc::new(Statements::new(
             self.name.clone(),
             columns,
             clock,
             &*self.format,
             self.executor.pooling_of_statements(),
-        );
+        ));
         if self.executor.pooling == Pooling::Own {
             self.executor.connections.comparisons().log();
         }
-        let table = Arc::new(table);
-        let found = Some(Found::now(&table));
-        *self.found.write().unwrap_or_else(PoisonError::into_inner) = found;
+        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
+        if found.as_ref().is_none_or(|found| found.number < number) {
+            *found = Some(Found {
+                table: Arc::clone(&table),
+                since,
+                due: since + INSPECTION,
+                number,
+                is_stale: false,
+                obstacle: None,
+            });
+        }
         Ok(table)
     }
 
@@ -332,6 +416,16 @@ impl TableHandle {
     ///
     /// If the table exists but can't be used.
     pub(in crate::store) async fn columns(&self) -> Result<Option<Columns>, Error> {
+        match self.inspect().await? {
+            Some(Inspected {
+                obstacle: Some(obstacle),
+                ..
+            }) => Err(obstacle),
+            inspected => Ok(inspected.map(|inspected| inspected.columns)),
+        }
+    }
+
+    async fn inspect(&self) -> Result<Option<Inspected>, Error> {
         self.name.check()?;
         let (name, time_zone) = (self.name.clone(), self.time_zone.clone());
         self.executor
@@ -361,13 +455,14 @@ impl TableHandle {
         statement: impl for<'c> FnOnce(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
         let table = self.table_until(deadline).await?;
+        let used = Arc::clone(&table);
         let outcome = self
             .executor
             .serve(deadline, patience, call, |connection| {
-                statement(table, connection)
+                statement(used, connection)
             })
             .await;
-        self.note_changed_table(outcome)
+        self.note_changed_table(&table, outcome)
     }
 
     /// As [`serve`](Self::serve), for queries of an application outside of requests.
@@ -378,12 +473,19 @@ impl TableHandle {
         statement: impl for<'c> FnOnce(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send,
     ) -> Result<T, Error> {
         let table = self.table_until(deadline).await?;
+        let used = Arc::clone(&table);
         let outcome = self
             .executor
-            .ask(deadline, call, |connection| statement(table, connection))
+            .ask(deadline, call, |connection| statement(used, connection))
             .await;
-        self.note_changed_table(outcome)
+        self.note_changed_table(&table, outcome)
     }
+}
+
+/// Whether the table can't be used. Other errors of kind `Setup` have a source, such as a
+/// password that was changed, and say nothing about the table.
+fn is_a_finding(error: &Error) -> bool {
+    error.kind() == ErrorKind::Setup && std::error::Error::source(error).is_none()
 }
 
 fn takes_no_writes() -> Error {

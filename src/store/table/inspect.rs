@@ -72,16 +72,24 @@ impl FromRow<'_, PgRow> for Column {
     }
 }
 
+/// A table that the statements can read.
+pub(crate) struct Inspected {
+    pub(crate) columns: Columns,
+    /// Why some calls would fail nevertheless, such as those for a new id.
+    pub(crate) obstacle: Option<Error>,
+}
+
 /// Inspects the table. `None` if there is none.
 ///
 /// # Errors
 ///
-/// Of kind `Setup`, naming the column or the right that is missing.
+/// Of kind `Setup` and without a source, if the statements can't read the table, or would not
+/// see its rows. Other errors are those of the queries.
 pub(crate) async fn inspect(
     connection: &mut PgConnection,
     name: TableName,
     zone: String,
-) -> Result<Option<Columns>, Error> {
+) -> Result<Option<Inspected>, Error> {
     let columns: Vec<Column> = sqlx::query_as(include_str!("../sql/inspect.sql"))
         .persistent(false)
         .bind(&name.schema)
@@ -91,11 +99,13 @@ pub(crate) async fn inspect(
     if columns.is_empty() {
         return Ok(None);
     }
-    let columns = Inspection { name, columns }.columns(&zone)?;
+    let inspection = Inspection { name, columns };
+    let columns = inspection.columns(&zone)?;
     if let Instant::Local(zone) = &columns.expiry {
         check_zone(connection, zone).await?;
     }
-    Ok(Some(columns))
+    let obstacle = inspection.check(&columns).err();
+    Ok(Some(Inspected { columns, obstacle }))
 }
 
 /// Properties of the server that are read together with the table.
@@ -171,26 +181,30 @@ impl Inspection {
     fn columns(&self, zone: &str) -> Result<Columns, Error> {
         self.check_kind()?;
         self.check_row_security()?;
-        let columns = Columns {
+        Ok(Columns {
             document: self.document()?,
             expiry: self.expiry(zone)?,
             carried: self.carried(),
             optional: self.optional(),
-            has_unique_id: self.has_unique_id()?,
+            has_unique_id: self.id()?.is_unique,
             has_expiry_index: self.is_indexed("expiry"),
             has_user_id_index: self.is_indexed("user_id"),
             may_be_altered: self.columns[0].may_alter,
             encodes_all_text: matches!(&*self.columns[0].encoding, "UTF8" | "SQL_ASCII"),
-        };
+        })
+    }
+
+    /// Refuses what makes only some calls fail.
+    fn check(&self, columns: &Columns) -> Result<(), Error> {
+        self.check_id()?;
         for column in ["created", "user_id"] {
             self.check_optional(column)?;
         }
         self.check_foreign_requirements()?;
         self.check_default_of_created()?;
         self.check_nulls()?;
-        self.check_unique_copies(&columns)?;
-        self.check_rights(&columns)?;
-        Ok(columns)
+        self.check_unique_copies(columns)?;
+        self.check_rights(columns)
     }
 
     fn find(&self, name: &str) -> Option<&Column> {
@@ -218,11 +232,16 @@ impl Inspection {
         }
     }
 
-    fn has_unique_id(&self) -> Result<bool, Error> {
+    fn id(&self) -> Result<&Column, Error> {
         let id = self.required("id")?;
-        if !matches!(id.r#type.as_str(), "text" | "character varying") {
-            return Err(self.mistyped("id", &id.r#type, "text"));
+        match id.r#type.as_str() {
+            "text" | "character varying" => Ok(id),
+            found => Err(self.mistyped("id", found, "text")),
         }
+    }
+
+    fn check_id(&self) -> Result<(), Error> {
+        let id = self.id()?;
         if id.is_short {
             return Err(self.refused("has a column id that holds less than 43 characters"));
         }
@@ -231,7 +250,7 @@ impl Inspection {
                 "has no primary key or unique index on its column id that is not deferrable",
             ));
         }
-        Ok(id.is_unique)
+        Ok(())
     }
 
     fn carried(&self) -> Vec<String> {

@@ -4,9 +4,9 @@
 //! How it works, in this order:
 //!
 //! 1. The type of the document column selects `json_send` or `jsonb_send`.
-//! 2. If `expiry` is a `timestamp`, each comparison and each new value is converted to its
+//! 2. Each statement that reads `expiry` fails if the column has another type by now.
+//! 3. If `expiry` is a `timestamp`, each comparison and each new value is converted to its
 //!    time zone.
-//! 3. Each statement that reads `expiry` fails if the column has another type by now.
 //! 4. Marks at the ends of lines remove or replace lines for columns that the table lacks, or
 //!    add columns of the application.
 //! 5. The names of the three required columns are replaced.
@@ -121,7 +121,8 @@ impl Columns {
     }
 }
 
-/// Makes the statement fail if `expiry` no longer has the type of this range's bounds.
+/// Makes the statement fail if `expiry` no longer has the type of this range's bounds, or if
+/// `created`, where it is compared, is no `timestamptz`.
 ///
 /// If the type changes while a process runs, Postgres converts every comparison by the time
 /// zone of the connection, without an error. In another zone, live sessions would count as
@@ -137,10 +138,13 @@ fn check_type_of_expiry(sql: &str, range: &str) -> String {
     ] {
         checked = checked.replace(comparison, &format!("{comparison} AND ({check})"));
     }
-    checked.replace(
+    checked = checked.replace(
         "t.expiry AS expires",
         &format!("CASE WHEN {check} THEN t.expiry END AS expires"),
-    )
+    );
+    let began = "pg_catalog.date_part('epoch', t.created) <= $2";
+    let check = "true OR t.created OPERATOR(pg_catalog.<@) NULL::pg_catalog.tstzrange";
+    checked.replace(began, &format!("{began} AND ({check})"))
 }
 
 /// Converts a `timestamp`, which holds the local time of `zone`, to the instant that it

@@ -59,9 +59,8 @@ impl Instant {
     }
 }
 
-/// The expiry that a write returns. The write is committed by then, so its result is read even
-/// if the column has become a `timestamp` since the table was inspected. The next load finds
-/// that out.
+/// The expiry that a write returns. The write is committed by then, so its result is read
+/// whatever its type is.
 ///
 /// # Errors
 ///
