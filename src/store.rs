@@ -24,6 +24,7 @@ use crate::{
     telemetry::{Meter, counters::Tally},
 };
 
+pub mod adapter;
 pub(crate) mod admin;
 mod batch;
 mod connection;
