@@ -1,6 +1,11 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+/// The blocks of the guide are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/moving/from-tower-sessions.md")]
+struct Guide;
+
 use std::{fmt, time::Duration};
 
 use axum_pg_session::{Error, ErrorKind, PgSessionStore, Reaper, SessionId, adapter::Adapter};

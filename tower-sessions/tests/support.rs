@@ -79,14 +79,7 @@ impl Site {
         self.until(async || self.is_true(sql).await).await;
     }
 
-    /// Whether no other connection runs a statement or has a transaction open.
-    pub(crate) async fn is_idle(&self) -> bool {
-        let sql = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE state <> 'idle' \
-                   AND datname = current_database() AND pid <> pg_backend_pid())";
-        self.is_true(sql).await
-    }
-
-    async fn is_true(&self, sql: &'static str) -> bool {
+    pub(crate) async fn is_true(&self, sql: &'static str) -> bool {
         sqlx::query_scalar(sql)
             .fetch_one(&self.pool)
             .await

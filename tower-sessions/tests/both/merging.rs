@@ -206,6 +206,13 @@ async fn saves_and_a_logout_at_one_moment_leave_no_row() {
 async fn a_session_whose_request_is_gone_before_it_has_its_id_leaves_no_row() {
     let site = site().await;
     let sessions = site.sessions();
+    site.execute(
+        "CREATE TABLE deleted (id text);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN INSERT INTO deleted VALUES (OLD.id); RETURN NULL; END';
+         CREATE TRIGGER note AFTER DELETE ON session FOR EACH ROW EXECUTE FUNCTION note()",
+    )
+    .await;
     // Every insert waits for the end of this transaction.
     let mut blocking = site.pool.begin().await.expect("a transaction");
     sqlx::raw_sql("LOCK TABLE session IN SHARE MODE")
@@ -225,8 +232,12 @@ async fn a_session_whose_request_is_gone_before_it_has_its_id_leaves_no_row() {
     }
     blocking.rollback().await.expect("an unlocked table");
     // The insert is carried out, and then its row is deleted.
-    site.until(async || site.is_idle().await && site.rows().await == 0)
-        .await;
+    site.until(async || {
+        let sql = "SELECT EXISTS (SELECT FROM deleted)";
+        site.is_true(sql).await
+    })
+    .await;
+    assert_eq!(site.rows().await, 0);
     assert!(
         SessionStore::load(&sessions, &id)
             .await
