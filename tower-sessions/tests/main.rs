@@ -2,6 +2,10 @@
 //!
 //! The tests of `both` run with tower-sessions 0.14 and with 0.15, in one build.
 
+mod axum_login;
+#[expect(dead_code, reason = "the tests of axum-pg-session use the rest")]
+#[path = "../../tests/postgres/support/proxy.rs"]
+mod proxy;
 mod support;
 
 /// With tower-sessions 0.14.

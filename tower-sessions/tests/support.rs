@@ -12,6 +12,8 @@ use http_body_util::BodyExt as _;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tower::ServiceExt as _;
 
+use crate::proxy::Proxy;
+
 pub(crate) struct Site {
     database: TestDatabase,
     /// For a look at the table.
@@ -47,6 +49,11 @@ impl Site {
     /// The store of another process: with a pool and batches of its own.
     pub(crate) async fn another_process(&self) -> PgSessionStore {
         PgSessionStore::new(pool(&self.database).await)
+    }
+
+    /// A proxy before the database.
+    pub(crate) async fn proxy(&self) -> Proxy {
+        Proxy::before(self.database.url()).await
     }
 
     pub(crate) async fn rows(&self) -> i64 {

@@ -267,12 +267,14 @@ impl Batches {
     }
 }
 
-/// Whether another attempt may succeed. Without a report of the server, the transaction may
-/// still be in flight there, so it is not repeated.
+/// Whether another attempt may succeed. After a lost connection, the transaction may still be
+/// in flight at the server. Then it holds the lock of the row, for which the next attempt
+/// waits, or it is rolled back.
 fn may_pass(error: &Error, deadline: Instant) -> bool {
-    let is_reported = error.is_of_the_connection() && error.is_of_the_server();
-    (error.is_of_other_writers() || error.is_of_a_changed_table() || is_reported)
-        && Instant::now() < deadline
+    let may_pass = error.is_of_other_writers()
+        || error.is_of_a_changed_table()
+        || error.is_of_the_connection();
+    may_pass && Instant::now() < deadline
 }
 
 async fn save_in(

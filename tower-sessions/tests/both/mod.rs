@@ -11,6 +11,7 @@ use super::tower_sessions::{
 use crate::support;
 
 mod browser;
+mod costs;
 mod merging;
 mod store;
 mod users;

@@ -173,6 +173,25 @@ async fn a_deleted_session_is_not_loaded_and_can_be_deleted_again() {
     assert_eq!(site.rows().await, 0);
 }
 
+/// tower-sessions keeps the id of a flushed session. The guide says what to call.
+#[tokio::test]
+async fn a_flushed_session_that_gets_a_new_id_shares_nothing_with_the_old_cookie() {
+    let site = site().await;
+    let sessions = site.sessions();
+    for cycles in [false, true] {
+        let old = begun(&sessions, &[("a", json!(1))]).await;
+        let flushed = session(&sessions, Some(old));
+        flushed.get_value("a").await.expect("a load");
+        flushed.flush().await.expect("a deletion");
+        if cycles {
+            flushed.cycle_id().await.expect("nothing to delete");
+        }
+        flushed.insert("message", "bye").await.expect("no load");
+        flushed.save().await.expect("a row");
+        assert_eq!(load(&sessions, old).await.is_none(), cycles);
+    }
+}
+
 /// The application can't list the keys of a session; it can only ask whether there are any.
 #[tokio::test]
 async fn an_empty_session_stays_empty_for_the_application() {

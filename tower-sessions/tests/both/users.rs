@@ -397,6 +397,95 @@ async fn a_user_who_was_deleted_is_not_signed_in() {
     assert_eq!(site.rows().await, 0);
 }
 
+/// So two logins of a user follow each other, and no two logins can deadlock.
+#[tokio::test]
+async fn a_login_locks_its_user_before_its_row() {
+    let site = site().await;
+    let sessions = limited(&site, 1, SessionLimitPolicy::EndOldest);
+    let id = begun(&sessions, &[("a", json!(1))]).await;
+    let login = session(&sessions, Some(id));
+    login.insert(KEY, user(7)).await.expect("a load");
+    let mut blocking = site.pool.begin().await.expect("a transaction");
+    sqlx::raw_sql("SELECT FROM session FOR UPDATE")
+        .execute(&mut *blocking)
+        .await
+        .expect("locks");
+    let saving = tokio::spawn(async move { login.save().await });
+    let has_locked = "SELECT bool_and(EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid \
+                      AND locktype = 'advisory' AND granted)) FROM pg_stat_activity AS a \
+                      WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let has_locked = loop {
+        let waiting: Option<bool> = sqlx::query_scalar(has_locked)
+            .fetch_one(&mut *blocking)
+            .await
+            .expect("a truth value");
+        if let Some(has_locked) = waiting {
+            break has_locked;
+        }
+    };
+    assert!(has_locked);
+    blocking.rollback().await.expect("unlocked rows");
+    saving.await.expect("a task").expect("a save");
+}
+
+/// The commit reaches the server, and its outcome does not come back.
+#[tokio::test]
+async fn a_login_whose_commit_is_in_doubt_is_made_once() {
+    let site = site().await;
+    site.execute(
+        "CREATE TABLE logins (id text);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
+             PERFORM pg_advisory_xact_lock_shared(4711);
+             INSERT INTO logins VALUES (NEW.id); RETURN NULL; END';
+         CREATE CONSTRAINT TRIGGER note AFTER UPDATE ON session
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note()",
+    )
+    .await;
+    let proxy = site.proxy().await;
+    let sessions = PostgresStore::new(PgSessionStore::new(proxy.pool().await));
+    let id = begun(&sessions, &[("a", json!(1))]).await;
+    let login = session(&sessions, Some(id));
+    login.insert(KEY, user(7)).await.expect("a load");
+
+    let mut blocking = site.pool.acquire().await.expect("a connection");
+    sqlx::raw_sql("SELECT pg_advisory_lock(4711)")
+        .execute(&mut *blocking)
+        .await
+        .expect("a lock");
+    let saving = tokio::spawn(async move { login.save().await });
+    loop {
+        let committing = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+                          AND wait_event = 'advisory' AND query ILIKE 'commit%'";
+        let committing = sqlx::query_scalar::<_, i32>(committing);
+        let before = committing
+            .fetch_optional(&mut *blocking)
+            .await
+            .expect("a pid");
+        let Some(pid) = before else { continue };
+        proxy.cut();
+        let is_there = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 \
+                        AND wait_event = 'advisory')";
+        let is_there = sqlx::query_scalar(is_there)
+            .bind(pid)
+            .fetch_one(&mut *blocking)
+            .await;
+        if is_there.expect("a truth value") {
+            break;
+        }
+    }
+    sqlx::raw_sql("SELECT pg_advisory_unlock(4711)")
+        .execute(&mut *blocking)
+        .await
+        .expect("an unlock");
+    saving.await.expect("a task").expect("a save");
+    assert_eq!(users(&site).await, [Some("7".to_owned())]);
+    let logins: i64 = sqlx::query_scalar("SELECT count(*) FROM logins")
+        .fetch_one(&site.pool)
+        .await
+        .expect("a number");
+    assert_eq!(logins, 1);
+}
+
 /// The server closes the connection in the middle of the login's transaction.
 #[tokio::test]
 async fn a_login_whose_connection_is_lost_is_made_once_and_wholly() {
