@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(not(any(feature = "core-014", feature = "core-015")))]
+compile_error!("turn on `core-014` for tower-sessions 0.14, or `core-015` for 0.15");
+
 /// The blocks of the guide are tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/moving/from-tower-sessions.md")]
