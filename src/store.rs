@@ -24,6 +24,7 @@ use crate::{
     telemetry::{Meter, counters::Tally},
 };
 
+#[doc(hidden)]
 pub mod adapter;
 pub(crate) mod admin;
 mod batch;

@@ -7,10 +7,10 @@
 //!
 //! 1. The members that differ between the base and the saved document are the changes of the
 //!    request. A save without a base replaces the whole document.
-//! 2. If the changes leave the user as it was, they are submitted to the queue of the
+//! 2. If the changes leave the member that names the user as it was, they are submitted to the queue of the
 //!    session, as those of our own layer are, and replayed on the newest row.
 //! 3. Otherwise, and for a save without a base, a transaction replays them on the newest row
-//!    and writes the user, see [`user_change`](super::rows::user_change).
+//!    and writes the user, see `rows/user_change.rs`.
 //!
 //! A save never inserts, so it doesn't revive a destroyed session.
 //!
@@ -175,7 +175,7 @@ impl Adapter {
         let id = self.row_id(key);
         let base = base.and_then(|base| parse_base(base, id.clone()));
         let outcome = match base {
-            Some(base) if self.stored_user(&base).as_deref() == user.as_deref() => {
+            Some(base) if !self.changes_user(&base, &document) => {
                 self.merge(base, &document, ttl).await
             }
             base => {
@@ -190,7 +190,7 @@ impl Adapter {
         }
     }
 
-    /// Saves changes that leave the user as it was.
+    /// Saves changes that don't change the user.
     async fn merge(&self, base: Row, document: &Document, ttl: Duration) -> Result<(), Error> {
         let timeouts = Arc::new(Timeouts {
             idle: Some(ttl),
@@ -232,7 +232,8 @@ impl Adapter {
     /// Those of the database.
     pub async fn destroy(&self, key: &str) -> Result<bool, Error> {
         self.check()?;
-        self.store.destroy_row(self.row_id(key)).await
+        let batches = &self.store.shared.batches;
+        batches.destroy_only(&self.row_id(key)).await
     }
 
     /// # Errors
@@ -264,9 +265,14 @@ impl Adapter {
         Ok(Some(login.user_id().into()))
     }
 
-    /// The user of a document that was stored.
-    fn stored_user(&self, row: &Row) -> Option<Arc<str>> {
-        self.user_of(row.document()?).ok().flatten()
+    /// Whether the request changed the member that names the user. If it is the same user,
+    /// another request may have changed the user since.
+    fn changes_user(&self, base: &Row, document: &Document) -> bool {
+        let before = base.document();
+        self.user_path.first().is_some_and(|first| {
+            let key = stored_key(first);
+            before.and_then(|before| before.get(&key)) != document.get(&key)
+        })
     }
 
     /// Text, or an integer as text. No user has an empty id.

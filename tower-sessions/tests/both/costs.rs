@@ -42,7 +42,13 @@ async fn each_call_of_a_session_is_one_statement() {
         assert!(touched - saved <= 3, "touch");
 
         session.flush().await.expect("a deletion");
-        assert_eq!(proxy.executed() - touched, 1, "delete");
+        let deleted = proxy.executed();
+        assert_eq!(deleted - touched, 1, "delete");
+
+        // As a login of axum-login does to a visitor without a session.
+        let unknown = super::session(&sessions, None);
+        unknown.cycle_id().await.expect("nothing to delete");
+        assert_eq!(proxy.executed() - deleted, 1, "delete nothing");
     }
 }
 

@@ -195,6 +195,31 @@ async fn what_others_changed_survives_a_change_of_the_user() {
     }
 }
 
+/// axum-login writes the hash of a new password beside the user. The last save wins the key,
+/// and so it wins the column.
+#[tokio::test]
+async fn the_user_of_the_row_is_always_the_user_of_the_document() {
+    let site = site().await;
+    let sessions = site.sessions();
+    let id = signed_in(&sessions, "ada").await;
+    let (password, other) = (session(&sessions, Some(id)), session(&sessions, Some(id)));
+    let new_hash = json!({"user_id": "ada", "auth_hash": [4]});
+    password
+        .insert(KEY, new_hash.clone())
+        .await
+        .expect("a load");
+    other.insert(KEY, user("eve")).await.expect("a load");
+    other.save().await.expect("a save");
+    assert_eq!(users(&site).await, [Some("eve".to_owned())]);
+    password.save().await.expect("a save");
+    let now = session(&sessions, Some(id))
+        .get_value(KEY)
+        .await
+        .expect("a load");
+    assert_eq!(now, Some(new_hash));
+    assert_eq!(users(&site).await, [Some("ada".to_owned())]);
+}
+
 #[tokio::test]
 async fn the_other_sessions_of_a_user_are_ended() {
     let site = site().await;
