@@ -92,8 +92,18 @@ const CHOSEN: &[&str] = &[
     "tower_service::Service",
 ];
 
-/// What users of the store for tower-sessions see beside what is theirs by the trait.
-const CHOSEN_FOR_TOWER_SESSIONS: &[&str] = &[];
+/// The same for the store for tower-sessions.
+const CHOSEN_FOR_TOWER_SESSIONS: &[&str] = &[
+    // The store that it is created on, and the handles of its calls.
+    "axum_pg_session::id::SessionId",
+    "axum_pg_session::store::PgSessionStore",
+    // The traits that it implements, and what their methods take and return.
+    "tower_sessions_core::session::Id",
+    "tower_sessions_core::session::Record",
+    "tower_sessions_core::session_store::ExpiredDeletion",
+    "tower_sessions_core::session_store::Result",
+    "tower_sessions_core::session_store::SessionStore",
+];
 
 /// Of Rust itself.
 const OWN: [&str; 3] = ["alloc", "core", "std"];
