@@ -522,6 +522,15 @@ impl Error {
         )
     }
 
+    /// For a write whose connection was lost, if another writer has changed the row since.
+    pub(crate) fn lost_commit() -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            "the connection was lost during the commit, and another request has changed the \
+             session since; the changes may be committed",
+        )
+    }
+
     /// For rows that match no requested id. They must never reach a visitor.
     pub(crate) fn not_asked_for() -> Self {
         Self::new(

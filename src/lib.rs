@@ -29,6 +29,11 @@ mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// For the crates of this workspace that keep the sessions of another session layer. It
+/// can change with any version, so they depend on exactly theirs.
+#[doc(hidden)]
+pub use crate::store::adapter;
+
 #[doc(no_inline)]
 pub use ::{http, sqlx, time};
 pub use ::cookie::SameSite;

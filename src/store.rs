@@ -23,6 +23,8 @@ use crate::{
     telemetry::{Meter, counters::Tally},
 };
 
+#[doc(hidden)]
+pub mod adapter;
 pub(crate) mod admin;
 mod batch;
 mod connection;

@@ -137,6 +137,21 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "store/adapter",
+        &[
+            "store",
+            "store/rows",
+            "store/batch",
+            "state",
+            "row",
+            "login",
+            "document",
+            "expiry",
+            "id",
+            "error",
+        ],
+    ),
+    (
         "store/admin",
         &[
             "store",

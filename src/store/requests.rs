@@ -91,20 +91,50 @@ impl PgSessionStore {
     ) -> Result<(Token, Arc<Row>), Error> {
         let token = self.format().new_token()?;
         let id = self.row_id(&token);
+        let insert = self.clone().insert_new(id.clone(), document, timeouts);
+        // If the future is dropped here, `UnsentRow` starts the task.
+        let row = self.unsent(id, insert).await?.ok_or_else(id_exists)?;
+        Ok((token, row))
+    }
+
+    /// Runs the insert of a row that is deleted again if this future is dropped, or if the
+    /// deadline passes. `None` if its id exists.
+    async fn unsent<T: Send + 'static>(
+        &self,
+        id: RowId,
+        insert: impl Future<Output = Result<Option<T>, Error>> + Send + 'static,
+    ) -> Result<Option<T>, Error> {
         let insert = UnsentRow {
-            insert: Some(Box::pin(self.clone().insert_new(
-                id.clone(),
-                document,
-                timeouts,
-            ))),
+            insert: Some(Box::pin(insert)),
             undelivered: Some(Undelivered::row(&self.shared.batches, id)),
         };
         let deadline = self.table_handle().executor.deadline();
-        // If the future is dropped here, `UnsentRow` starts the task.
-        let row = timeout_at(deadline, insert)
+        timeout_at(deadline, insert)
             .await
-            .unwrap_or_else(|_| Err(out_of_time()))?;
-        Ok((token, row))
+            .unwrap_or_else(|_| Err(out_of_time()))
+    }
+
+    /// Inserts the row of a session that another layer began, perhaps with a user. `None` if
+    /// its id exists.
+    ///
+    /// If the future is dropped, or the deadline passes, the insert continues in a task, and
+    /// the row is then deleted, because no client has its token.
+    pub(in crate::store) async fn insert_unsent(
+        &self,
+        order: InsertRow,
+        user: Option<Arc<str>>,
+    ) -> Result<Option<Written>, Error> {
+        let (id, store) = (order.id.clone(), self.clone());
+        self.unsent(id.clone(), async move {
+            let batches = &store.shared.batches;
+            let insert = || batches.insert_with_user(order.clone(), user.clone());
+            let written = store.insert_row(&id, insert).await?;
+            if written.is_some() {
+                events::began(store.meter(), &store.format().handle(&id));
+            }
+            Ok(written)
+        })
+        .await
     }
 
     async fn insert_new(
@@ -112,7 +142,7 @@ impl PgSessionStore {
         id: RowId,
         document: Arc<Document>,
         timeouts: Arc<Timeouts>,
-    ) -> Result<Arc<Row>, Error> {
+    ) -> Result<Option<Arc<Row>>, Error> {
         let table = self.table_handle().table().await?;
         self.check_timeouts(&timeouts)?;
         let has_created = table.columns.has_created();
@@ -123,39 +153,41 @@ impl PgSessionStore {
             text: Arc::clone(&content.text),
             extent,
         };
-        let written = self.insert_row(order).await?;
+        let insert = || {
+            let insert = self.shared.batches.insert.submit(order.clone());
+            insert.outcome()
+        };
+        let Some(written) = self.insert_row(&id, insert).await? else {
+            return Ok(None);
+        };
         events::began(self.meter(), &self.format().handle(&id));
         let times = table.columns.times_of_new(written);
-        Ok(Arc::new(Row::written(id, content, times)))
+        Ok(Some(Arc::new(Row::written(id, content, times))))
     }
 
-    /// Submits the insert, and once more if the server reported that it closed the
-    /// connection. No other request has this id, so a row with it was inserted by the first
-    /// attempt. Without a report of the server, the first insert may still be in flight. It
-    /// could revive the session after its end, so it is not repeated.
-    async fn insert_row(&self, order: InsertRow) -> Result<Written, Error> {
-        let insert = &self.shared.batches.insert;
-        let first = insert.submit(order.clone()).outcome().await;
-        match first {
-            Ok(written) => written.ok_or_else(id_exists),
-            Err(error) if error.kind() == ErrorKind::Unavailable && error.is_of_the_server() => {
-                self.insert_again(order).await
-            }
-            Err(error) => Err(error),
+    /// Makes the insert, and once more if the server reported that it closed the connection.
+    /// No other request has this id, so a row with it was inserted by the first attempt.
+    /// Without a report of the server, the first insert may still be in flight. It could
+    /// revive the session after its end, so it is not repeated. `None` if the first attempt
+    /// found the id in the table.
+    async fn insert_row<F>(
+        &self,
+        id: &RowId,
+        insert: impl Fn() -> F,
+    ) -> Result<Option<Written>, Error>
+    where
+        F: Future<Output = Result<Option<Written>, Error>>,
+    {
+        match insert().await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && error.is_of_the_server() => {}
+            outcome => return outcome,
         }
-    }
-
-    async fn insert_again(&self, order: InsertRow) -> Result<Written, Error> {
-        let id = order.id.clone();
-        match self.shared.batches.insert.submit(order).outcome().await? {
-            Some(written) => Ok(written),
-            None => self
-                .load_rows(&[id])
-                .await?
-                .first()
-                .map(|row| Written::of(row.times))
-                .ok_or_else(Error::ended),
+        if let Some(written) = insert().await? {
+            return Ok(Some(written));
         }
+        let rows = self.load_rows(std::slice::from_ref(id)).await?;
+        let written = rows.first().map(|row| Written::of(row.times));
+        written.map(Some).ok_or_else(Error::ended)
     }
 
     /// Saves the changes of a request, or only moves the expiry if there are none. If the
@@ -259,13 +291,15 @@ impl PgSessionStore {
 
 /// An insert that continues in a task if it is dropped. Then its row is deleted. If it is
 /// dropped outside of a runtime, there is no task, and a row that was inserted stays.
-struct UnsentRow {
-    insert: Option<BoxFuture<'static, Result<Arc<Row>, Error>>>,
+///
+/// An insert that found its id in the table has inserted nothing, and deletes nothing.
+struct UnsentRow<T: Send + 'static> {
+    insert: Option<BoxFuture<'static, Result<Option<T>, Error>>>,
     undelivered: Option<Undelivered>,
 }
 
-impl Future for UnsentRow {
-    type Output = Result<Arc<Row>, Error>;
+impl<T: Send + 'static> Future for UnsentRow<T> {
+    type Output = Result<Option<T>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let insert = self.insert.as_mut().expect("not polled after it was ready");
@@ -281,15 +315,17 @@ impl Future for UnsentRow {
     }
 }
 
-impl Drop for UnsentRow {
+impl<T: Send + 'static> Drop for UnsentRow<T> {
     fn drop(&mut self) {
         let (insert, undelivered) = (self.insert.take(), self.undelivered.take());
         if let (Some(insert), Some(undelivered), Ok(runtime)) =
             (insert, undelivered, Handle::try_current())
         {
             runtime.spawn(async move {
-                drop(insert.await);
-                drop(undelivered);
+                match insert.await {
+                    Ok(None) => undelivered.delivered(),
+                    _ => drop(undelivered),
+                }
             });
         }
     }

@@ -14,7 +14,7 @@ use crate::store::{
     batch::{
         execute::{Entry, Many},
         queue::Batch,
-        statements::{DestroyRow, InsertRow, LoadRow, SaveRow, TouchRow},
+        statements::{DestroyRow, InsertRow, InsertUserRow, LoadRow, SaveRow, TouchRow},
         until_free::Locked,
     },
     table::handle::TableHandle,
@@ -27,6 +27,7 @@ pub(super) mod queue;
 mod save;
 pub(super) mod steps;
 pub(super) mod undo;
+pub(super) mod user_change;
 pub(super) mod user_limit;
 
 /// The table and the statements for its rows, shared by all clones of a store.
@@ -34,6 +35,7 @@ pub(crate) struct Batches {
     pub(super) table_handle: TableHandle,
     pub(super) load: Arc<Batch<Many<LoadRow>>>,
     pub(super) insert: Arc<Batch<Many<InsertRow>>>,
+    pub(super) insert_user: Arc<Batch<Many<InsertUserRow>>>,
     pub(super) save: Arc<Batch<Many<SaveRow>>>,
     pub(super) touch: Arc<Batch<Many<TouchRow>>>,
     pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
@@ -54,6 +56,7 @@ impl Batches {
         Arc::new(Self {
             load: batch(&table_handle, &locked),
             insert: batch(&table_handle, &locked),
+            insert_user: batch(&table_handle, &locked),
             save: batch(&table_handle, &locked),
             touch: batch(&table_handle, &locked),
             destroy: batch(&table_handle, &locked),

@@ -120,6 +120,22 @@ const PINNED: &[Pinned] = &[
         shows: "Conflict Resolution: NOTHING",
     },
     Pinned {
+        file: "insert_user.sql",
+        parameters: &[
+            "IDS",
+            DOCUMENTS,
+            SECONDS,
+            NO_SECONDS,
+            "array_fill('7'::text, ARRAY[8])",
+        ],
+        shows: "Conflict Resolution: NOTHING",
+    },
+    Pinned {
+        file: "insert_user_one.sql",
+        parameters: &["ID", "'{}'", "86400", "NULL", "'7'"],
+        shows: "Conflict Resolution: NOTHING",
+    },
+    Pinned {
         file: "inspect.sql",
         parameters: &["'public'", "'session'"],
         shows: "pg_attribute_relid_attnum_index",
@@ -205,6 +221,11 @@ const PINNED: &[Pinned] = &[
     Pinned {
         file: "save_one.sql",
         parameters: &["ID", "sha256('x')", "'{}'", "86400", "NULL"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "save_user.sql",
+        parameters: &["ID", "'{}'", "86400", "NULL", "'7'", "true"],
         shows: PRIMARY_KEY,
     },
     Pinned {

@@ -11,6 +11,8 @@ pub(crate) enum Known {
     Ours,
     /// tower-sessions and its store for Postgres
     TowerSessions,
+    /// tower-sessions and this repository's store for it
+    TowerSessionsOurs,
     /// By hand: a statement for each load and each save
     Bare,
     /// In the process: no database at all
@@ -59,9 +61,10 @@ pub(crate) const OURS: &str = "ours";
 pub(crate) const REFERENCE: &str = "tower-sessions";
 
 impl Known {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Ours,
         Self::TowerSessions,
+        Self::TowerSessionsOurs,
         Self::Bare,
         Self::Memory,
         Self::AxumSession,
@@ -74,6 +77,7 @@ impl Known {
         match self {
             Self::Ours => OURS,
             Self::TowerSessions => REFERENCE,
+            Self::TowerSessionsOurs => "tower-sessions-ours",
             Self::Bare => "bare",
             Self::Memory => "memory",
             Self::AxumSession => "axum-session",
@@ -85,7 +89,9 @@ impl Known {
 
     fn program(self) -> Program {
         match self {
-            Self::Ours | Self::Bare | Self::Memory => Program::OfWorkspace(self.name()),
+            Self::Ours | Self::TowerSessionsOurs | Self::Bare | Self::Memory => {
+                Program::OfWorkspace(self.name())
+            }
             Self::TowerSessions | Self::Redis | Self::RedisDurable => {
                 Program::OfPeer("tower-sessions")
             }
@@ -100,6 +106,7 @@ impl Known {
             Self::RedisDurable => Storage::Redis(Persistence::EachWrite),
             Self::Ours
             | Self::TowerSessions
+            | Self::TowerSessionsOurs
             | Self::Bare
             | Self::AxumSession
             | Self::AxumSessionUncached => Storage::Postgres,

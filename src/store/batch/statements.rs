@@ -39,6 +39,15 @@ pub(in crate::store) struct InsertRow {
     pub(in crate::store) extent: Extent,
 }
 
+/// A row to be inserted for a user of another session layer. No result if the id
+/// exists.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct InsertUserRow {
+    pub(in crate::store) row: InsertRow,
+    /// As it is stored, with the realm.
+    pub(in crate::store) user: Arc<str>,
+}
+
 /// A document to be written if the row still holds what was loaded. No result if it
 /// doesn't.
 #[derive(Clone, Debug)]
@@ -161,6 +170,41 @@ impl Entry for InsertRow {
             .bind(&*self.text)
             .bind(self.extent.ttl)
             .bind(self.extent.until)
+    }
+
+    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
+        written(row, table)
+    }
+}
+
+impl Entry for InsertUserRow {
+    type Answer = Written;
+
+    const OPERATION: Operation = Operation::Insert;
+    const LOOKS_FOR_ROWS: bool = false;
+
+    fn id(&self) -> &RowId {
+        &self.row.id
+    }
+
+    fn weight(&self) -> usize {
+        self.row.weight()
+    }
+
+    fn statement(table: &Statements) -> &Sizes {
+        &table.insert_user
+    }
+
+    fn bind<'q>(query: Binding<'q>, entries: &'q [Self]) -> Binding<'q> {
+        query
+            .bind(column(entries, |entry| &*entry.row.text))
+            .bind(column(entries, |entry| entry.row.extent.ttl))
+            .bind(column(entries, |entry| entry.row.extent.until))
+            .bind(column(entries, |entry| &*entry.user))
+    }
+
+    fn bind_one<'q>(&'q self, query: Binding<'q>) -> Binding<'q> {
+        self.row.bind_one(query).bind(&*self.user)
     }
 
     fn answer(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {

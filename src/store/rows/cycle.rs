@@ -134,7 +134,7 @@ impl Batches {
 
     /// Deletes the sessions beyond the limit that a login left, in a task and in batches.
     /// If the process ends before that, the user's next login continues.
-    fn end_surplus(self: &Arc<Self>, user_id: Arc<str>, limit: SessionLimit) {
+    pub(super) fn end_surplus(self: &Arc<Self>, user_id: Arc<str>, limit: SessionLimit) {
         if !self.surplus().insert(Arc::clone(&user_id)) {
             return;
         }

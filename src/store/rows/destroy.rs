@@ -42,10 +42,36 @@ impl Batches {
             Err(error) => return Err(error),
         };
         if let Some(ended) = &ended {
-            let meter = &self.table_handle.executor.meter;
-            events::ended(meter, &self.table_handle.format.handle(ended));
+            self.report_end(ended);
         }
         Ok(ended.is_some())
+    }
+
+    /// Deletes a row that can't be a forwarding, because another layer's session has no
+    /// successor. Returns whether there was a live session.
+    ///
+    /// The deletion needs no place in the session's queue: a save that is executed after it
+    /// finds no row.
+    pub(in crate::store) async fn destroy_only(&self, id: &RowId) -> Result<bool, Error> {
+        let order = DestroyRow {
+            id: id.clone(),
+            even_forwarding: true,
+        };
+        // If the future is dropped here, the deletion is executed.
+        let was_alive = match self.destroy.submit(order).outcome().await {
+            Ok(deleted) => deleted.is_some_and(|deleted| deleted.was_alive),
+            Err(error) if error.is_of_a_document() => self.destroy_unread(id).await?.is_some(),
+            Err(error) => return Err(error),
+        };
+        if was_alive {
+            self.report_end(id);
+        }
+        Ok(was_alive)
+    }
+
+    fn report_end(&self, ended: &RowId) {
+        let meter = &self.table_handle.executor.meter;
+        events::ended(meter, &self.table_handle.format.handle(ended));
     }
 
     async fn destroy_unread(&self, id: &RowId) -> Result<Option<RowId>, Error> {

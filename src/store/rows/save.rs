@@ -325,7 +325,7 @@ fn lost_too_often() -> Error {
     )
 }
 
-fn unreadable() -> Error {
+pub(super) fn unreadable() -> Error {
     Error::new(
         ErrorKind::Database,
         "the row of this session no longer holds a JSON object",

@@ -81,6 +81,44 @@ fn insert_fits_the_table() {
 }
 
 #[test]
+fn the_row_of_another_layers_user_fits_the_table() {
+    drop(
+        query_file!(
+            "src/store/sql/insert_user.sql",
+            &[ID.to_owned()],
+            &[DOCUMENT.to_owned()],
+            &[SECONDS],
+            [Some(SECONDS)].as_slice() as _,
+            &[ID.to_owned()],
+        )
+        .map(|row| -> Written { (row.id, row.expires) }),
+    );
+    drop(
+        query_file!(
+            "src/store/sql/insert_user_one.sql",
+            ID,
+            DOCUMENT as _,
+            SECONDS,
+            Some(SECONDS),
+            ID,
+        )
+        .map(|row| -> Written { (row.id, row.expires) }),
+    );
+    drop(
+        query_file!(
+            "src/store/sql/save_user.sql",
+            ID,
+            DOCUMENT as _,
+            SECONDS,
+            Some(SECONDS),
+            Some(ID),
+            true,
+        )
+        .map(|row| -> OffsetDateTime { row.expires }),
+    );
+}
+
+#[test]
 fn one_row_fits_the_table() {
     drop(
         query_file!(
