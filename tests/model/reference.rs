@@ -1292,7 +1292,14 @@ impl Model {
             if debt.keep && *self.state(row) == State::Live {
                 // Unless another request has extended it.
                 let is_first = self.rows[row.0].version == debt.version + 1 && !self.is_crowded;
-                let lasting = self.lasting_of(row);
+                let lasting = match *cookie {
+                    // A touch that comes after another one leaves the cookie of the earlier
+                    // save, which another request's lifetime may have followed.
+                    Cookie::Set(_, earlier) if !is_first && earlier != self.lasting_of(row) => {
+                        Lasting::Unsaid
+                    }
+                    _ => self.lasting_of(row),
+                };
                 *cookie = match is_first || cookie.sets(row) {
                     true => Cookie::Set(row, lasting),
                     false => Cookie::SetOrNot(row, lasting),
