@@ -29,7 +29,7 @@ mod batch;
 mod connection;
 mod layers;
 mod requests;
-mod rows;
+pub(crate) mod rows;
 mod sql;
 mod table;
 
