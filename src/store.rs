@@ -29,7 +29,7 @@ mod batch;
 mod connection;
 mod layers;
 mod requests;
-pub(crate) mod rows;
+mod rows;
 mod sql;
 mod table;
 

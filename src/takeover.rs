@@ -32,6 +32,7 @@ use crate::{
     document::{Document, NativeLayout, check_key},
     expiry::Meta,
     id::{RowId, Token},
+    row::Row,
 };
 
 #[cfg(feature = "takeover")]
@@ -242,6 +243,16 @@ impl fmt::Debug for Takeover {
             .field("expiry", &self.expiry)
             .finish_non_exhaustive()
     }
+}
+
+/// What a key leads to.
+#[derive(Debug)]
+pub(crate) enum TakenOver {
+    /// Our row, which was moved by this request or an earlier one. It may forward by now.
+    Row(Arc<Row>),
+    Nothing,
+    /// A row of the other system that stays where it is.
+    Unfit(Unfit),
 }
 
 /// A request's takeover: what the other system's cookie leads to.

@@ -57,8 +57,7 @@ use crate::{
     },
     row::Row,
     state::{Origin, ReadOnlyReason, State},
-    store::rows::takeover::TakenOver,
-    takeover::{Key, Takeover, Unfit},
+    takeover::{Key, TakenOver, Takeover, Unfit},
     telemetry::{Lookup, loading},
 };
 

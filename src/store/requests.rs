@@ -41,12 +41,12 @@ use crate::{
         },
         rows::{
             orders::{NewIdOrder, SaveOrder, Write},
-            takeover::{TakenOver, TakeoverOrder},
+            takeover::TakeoverOrder,
             undo::Undelivered,
         },
         table::{columns::Columns, name::TableName},
     },
-    takeover::{Key, Takeover},
+    takeover::{Key, TakenOver, Takeover},
     telemetry::events,
 };
 

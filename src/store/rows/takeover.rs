@@ -38,7 +38,7 @@ use crate::{
             timestamp::{self, written},
         },
     },
-    takeover::{Taken, Takeover, Unfit},
+    takeover::{Taken, TakenOver, Takeover, Unfit},
     telemetry::{Operation, events},
 };
 
@@ -56,16 +56,6 @@ pub(in crate::store) struct TakeoverOrder {
     pub(in crate::store) realm: Realm,
     pub(in crate::store) timeouts: Arc<Timeouts>,
     pub(in crate::store) deadline: Instant,
-}
-
-/// What a key leads to.
-#[derive(Debug)]
-pub(crate) enum TakenOver {
-    /// Our row, which was moved by this request or an earlier one. It may forward by now.
-    Row(Arc<Row>),
-    Nothing,
-    /// A row of the other system that stays where it is.
-    Unfit(Unfit),
 }
 
 /// How an attempt ended.
