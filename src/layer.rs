@@ -635,12 +635,11 @@ impl PgSessionLayer {
     /// cookies.
     ///
     /// ```
-    /// # #[cfg(feature = "takeover")]
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use axum::{Router, body::Body, http::{Request, header}, routing::get};
+    /// use axum::{Router, body::Body, http::Request, routing::get};
     /// use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session, Takeover};
     /// use tower::ServiceExt;
     ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// async fn cart(session: Session) -> Result<String, Error> {
     ///     Ok(session.get::<Vec<String>>("cart")?.unwrap_or_default().join(", "))
     /// }
@@ -657,13 +656,12 @@ impl PgSessionLayer {
     ///     .layer(PgSessionLayer::new(store).takeover(Takeover::tower_sessions()));
     ///
     /// let cookie = "id=AAECAwQFBgcICQoLDA0ODw"; // of tower-sessions
-    /// let request = Request::get("/").header(header::COOKIE, cookie).body(Body::empty())?;
+    /// let request = Request::get("/").header("cookie", cookie).body(Body::empty())?;
     /// let response = app.oneshot(request).await?;
-    /// let cookies = response.headers().get_all(header::SET_COOKIE);
+    /// let cookies = response.headers().get_all("set-cookie");
     /// assert_eq!(cookies.iter().count(), 2); // ours, and the removal of theirs
     /// assert_eq!(axum::body::to_bytes(response.into_body(), 100).await?, "tea");
     /// # Ok(()) }
-    /// # #[cfg(not(feature = "takeover"))] fn main() {}
     /// ```
     pub fn takeover(self, takeover: Takeover) -> Self {
         self.with(|config| config.takeover = Some(Arc::new(takeover)))

@@ -6,6 +6,10 @@
 #[doc = include_str!("../docs/recipes.md")]
 struct Recipes;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/moving/from-tower-sessions.md")]
+struct FromTowerSessions;
+
 mod cookie;
 mod credentials;
 mod document;

@@ -36,7 +36,7 @@ use crate::{
 };
 
 #[cfg(feature = "takeover")]
-mod tower_sessions;
+pub(crate) mod tower_sessions;
 
 /// How many rows that can't be taken over are logged as warnings.
 const MAX_REPORTED: usize = 1024;
@@ -46,6 +46,21 @@ const MAX_REPORTED: usize = 1024;
 ///
 /// With the feature `takeover`, `Takeover::tower_sessions` takes over the sessions of
 /// tower-sessions-sqlx-store. The setters describe how the other system was configured.
+///
+/// ```
+/// use axum_pg_session::{PgSessionLayer, PgSessionStore, Takeover};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+/// let takeover = Takeover::tower_sessions()
+///     .cookie_name("sid")
+///     .cookie_domain("example.com")
+///     .table("public", "tower_sessions")
+///     .user_from("auth", "user");
+/// let layer = PgSessionLayer::new(store).takeover(takeover);
+/// assert!(layer.check().is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[must_use = "a takeover does nothing until it is given to a layer"]
 pub struct Takeover {
