@@ -648,7 +648,8 @@ impl PgSessionLayer {
     /// # let pool = sqlx::PgPool::connect(database.url()).await?;
     /// # sqlx::raw_sql("CREATE SCHEMA tower_sessions;
     /// #     CREATE TABLE tower_sessions.session (id text PRIMARY KEY, data bytea NOT NULL, expiry_date timestamptz NOT NULL);
-    /// #     INSERT INTO tower_sessions.session VALUES ('AAECAwQFBgcICQoLDA0ODw', decode('93c410000102030405060708090a0b0c0d0e0f    /// # 81a46361727491a374656199cd07eacd014d0c1e0f00000000', 'hex'), now() + interval '1 day')").execute(&pool).await?;
+    /// #     INSERT INTO tower_sessions.session VALUES ('AAECAwQFBgcICQoLDA0ODw', decode('93c410000102030405060708090a0b0c0d0e0f'
+    /// #         || '81a46361727491a374656199cd07eacd014d0c1e0f00000000', 'hex'), now() + interval '1 day')").execute(&pool).await?;
     /// let store = PgSessionStore::new(pool);
     /// store.migrate().await?;
     /// let app = Router::new()
