@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Browser, Log, Site, execute,
+    Answer, Browser, Log, Role, Site, execute,
     page::{UnderWay, dropped_after, patiently, until},
     proxy::Proxy,
     site::pages,
@@ -312,6 +312,132 @@ async fn a_late_request_with_the_old_cookie_reads_and_saves_but_gets_no_token() 
     // A minute later it opens nothing.
     end_forwarding(&site).await;
     assert_eq!(late.peek("/get/a").await.body, "none");
+}
+
+/// It has loaded the session before the new id, and is saved after it.
+#[tokio::test]
+async fn a_request_in_flight_is_saved_to_the_new_id_and_gets_no_token() {
+    for signs_out in [false, true] {
+        let site = site_with(json!({"a": 1})).await;
+        let mut browser = visitor(&site);
+        let page = UnderWay::begin(&browser, "/page", |gate| {
+            let page = async move |session: Session| {
+                gate.pass().await;
+                match signs_out {
+                    true => session.logout(),
+                    false => session.insert("b", session.get::<u64>("a")?),
+                }
+            };
+            pages().route("/page", get(page)).layer(layer(&site.store))
+        })
+        .await;
+        browser.get("/keys").await;
+        let answer = page.finish().await;
+        assert_eq!((answer.status.as_u16(), answer.token()), (200, None));
+        let expected = if signs_out { "" } else { "a,b" };
+        assert_eq!(browser.get("/keys").await.body, expected);
+    }
+}
+
+/// A process of the other system writes the row while it is taken over.
+#[tokio::test]
+async fn a_row_that_changes_meanwhile_is_taken_over_as_it_is_then() {
+    let site = site_with(json!({"a": 1})).await;
+    let mut browser = visitor(&site);
+    let mut lock = site.pool.begin().await.expect("a transaction");
+    let update = sqlx::query("UPDATE tower_sessions.session SET data = $1");
+    let update = update.bind(record(&json!({"a": 2})));
+    update.execute(&mut *lock).await.expect("a row");
+    let visit = tokio::spawn(async move {
+        let answer = browser.get("/get/a").await;
+        (answer, browser)
+    });
+    until(|| site.is_blocked()).await;
+    lock.commit().await.expect("a lock given back");
+    let (answer, mut browser) = patiently(visit).await.expect("no panic");
+    assert_eq!(answer.body, "2");
+    assert_eq!(browser.get("/get/a").await.body, "2");
+    assert_eq!((site.rows().count().await, left(&site).await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_takeover_needs_no_isolation_level() {
+    for level in ["repeatable read", "serializable"] {
+        let site = site_with(json!({"a": 1})).await;
+        site.set_isolation(level).await;
+        let app = app(layer(&site.elsewhere().await));
+        let browser = visitor_of(&app, "id", ID);
+        let mut visits = JoinSet::new();
+        for n in 0..8 {
+            let browser = browser.clone();
+            visits.spawn(async move { browser.peek(&format!("/insert/{n}/x")).await });
+        }
+        let answers = patiently(visits.join_all()).await;
+        assert!(
+            answers.iter().all(|answer| answer.status == 200),
+            "{level}: {answers:?}"
+        );
+        let tokens = answers.iter().filter_map(Answer::token).count();
+        assert_eq!(tokens, 1, "{level}");
+        let document = site.rows().document().await;
+        let kept = (0..8).filter(|n| document[n.to_string()] == "x").count();
+        assert_eq!((kept, &document["a"]), (8, &json!(1)), "{level}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_too_large_is_taken_over_and_can_shrink() {
+    let site = site_with(json!({"a": "x".repeat(200), "b": "x".repeat(200)})).await;
+    let layer = layer(&site.store).max_document_size(300);
+    let mut browser = visitor_of(&app(layer), "id", ID);
+    assert_eq!(browser.get("/insert/c/1").await.status, 507);
+    assert_eq!(browser.get("/keys").await.body, "a,b");
+    assert_eq!(browser.get("/remove/a").await.status, 200);
+    assert_eq!(browser.get("/keys").await.body, "b");
+}
+
+#[tokio::test]
+async fn a_takeover_needs_two_rights_on_the_other_table() {
+    let site = site_with(json!({"a": 1})).await;
+    let role = Role::new(&site.pool).await;
+    role.grant("SELECT, INSERT, UPDATE, DELETE ON public.session")
+        .await;
+    role.grant("USAGE ON SCHEMA tower_sessions").await;
+    role.grant("SELECT ON tower_sessions.session").await;
+    let app = app(layer(&role.store(site.database.url()).await));
+    let mut browser = visitor_of(&app, "id", ID);
+    let answer = browser.get("/get/a").await;
+    assert_eq!(answer.status, 500);
+    let error = answer.error.expect("the layer's error").to_string();
+    assert!(error.contains("grant SELECT and DELETE"), "{error}");
+    assert_eq!(left(&site).await, 1);
+    role.grant("DELETE ON tower_sessions.session").await;
+    assert_eq!(browser.get("/get/a").await.body, "1");
+    assert_eq!(browser.get("/get/a").await.body, "1");
+    role.drop().await;
+}
+
+#[tokio::test]
+async fn a_write_that_the_database_refuses_loses_nothing() {
+    let site = site_with(json!({"a": 1})).await;
+    let mut browser = visitor(&site);
+    site.refuse("INSERT").await;
+    let answer = browser.get("/get/a").await;
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert_eq!(left(&site).await, 1);
+    site.refuse_no_more("INSERT").await;
+    // A new id that fails is only logged, and the next response tries again.
+    site.refuse("UPDATE").await;
+    let log = Log::keep();
+    let answer = browser.get("/get/a").await;
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "1"));
+    assert!(answer.sets_no_cookie());
+    assert!(log.text().contains("could not get a new id"));
+    drop(log);
+    site.refuse_no_more("UPDATE").await;
+    assert_eq!(browser.get("/get/a").await.body, "1");
+    assert_eq!(browser.cookie("id"), None);
+    assert_eq!(browser.get("/get/a").await.body, "1");
 }
 
 #[tokio::test]
