@@ -273,7 +273,7 @@ async fn of_requests_at_once_all_find_the_session_and_one_gets_the_token() {
     until(|| site.is_blocked()).await;
     lock.commit().await.expect("a lock given back");
     let answers = patiently(visits.join_all()).await;
-    let tokens: Vec<_> = answers.iter().filter_map(|answer| answer.token()).collect();
+    let tokens: Vec<_> = answers.iter().filter_map(Answer::token).collect();
     assert!(
         answers.iter().all(|answer| answer.status == 200),
         "{answers:?}"
