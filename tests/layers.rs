@@ -233,6 +233,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "fuzzing",
         &[
+            "takeover",
             "format",
             "state",
             "document",
