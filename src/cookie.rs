@@ -16,7 +16,7 @@ mod request;
 mod response;
 pub(crate) mod signing;
 
-pub(crate) use request::{Cookies, presented};
+pub(crate) use request::{Cookies, last_value, presented};
 #[cfg(feature = "testing")]
 pub(crate) use response::set_by;
 pub(crate) use response::{
@@ -127,6 +127,11 @@ impl CookieConfig {
             domain: self.domain.clone(),
             path: self.path().to_owned(),
         }
+    }
+
+    /// Whether a browser keeps only one of both cookies.
+    pub(crate) fn is_the_cookie_of(&self, other: &Self) -> bool {
+        self.name() == other.name() && self.scope() == other.scope()
     }
 
     /// The cookies of the former scopes, to remove them.

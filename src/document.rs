@@ -215,8 +215,17 @@ impl Document {
     /// The row that a session leaves under its old id when it gets a new one, and
     /// perhaps another user.
     pub(crate) fn forwarding_to(successor: &str, login: bool) -> Self {
+        Self::with_meta(&Meta::forwarding_to(successor, login))
+    }
+
+    /// The row that a session that was taken over leaves when it gets a new id.
+    pub(crate) fn taken_over_to(successor: &str) -> Self {
+        Self::with_meta(&Meta::taken_over_to(successor))
+    }
+
+    fn with_meta(meta: &Meta) -> Self {
         let mut document = Self::default();
-        document.set_meta(&Meta::forwarding_to(successor, login));
+        document.set_meta(meta);
         document
     }
 }

@@ -354,6 +354,10 @@ pub(crate) struct Meta {
     /// must not lead to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) login: bool,
+    /// Whether the old id is that of a session that was taken over, which a request may
+    /// still read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) takeover: bool,
     /// How long the browser keeps the cookie: `persistent` or `browser`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cookie: Option<String>,
@@ -382,6 +386,22 @@ impl Meta {
         Self {
             successor: Some(successor.to_owned()),
             login,
+            ..Self::default()
+        }
+    }
+
+    /// The content of the row that the first response after a takeover leaves.
+    pub(crate) fn taken_over_to(successor: &str) -> Self {
+        Self {
+            takeover: true,
+            ..Self::forwarding_to(successor, false)
+        }
+    }
+
+    /// A session with a fixed expiry.
+    pub(crate) fn ending_at(until: f64) -> Self {
+        Self {
+            until: Some(until),
             ..Self::default()
         }
     }

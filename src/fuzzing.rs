@@ -6,6 +6,8 @@ use std::{collections::HashSet, sync::Arc};
 use http::{HeaderMap, HeaderValue, header::COOKIE};
 use serde_json::value::RawValue;
 
+#[cfg(feature = "takeover")]
+use crate::takeover::tower_sessions::members_of;
 use crate::{
     Koa, SigningKeys,
     cookie::{CookieConfig, Cookies},
@@ -154,6 +156,23 @@ pub fn document(data: &[u8]) {
     let mut cleared = document.clone();
     cleared.clear();
     assert!(cleared.is_empty());
+}
+
+/// A record of tower-sessions, or the rest of one. What is read is an object that can be stored and read again.
+#[cfg(feature = "takeover")]
+pub fn record(data: &[u8]) {
+    let begin = [0x93, 0xc4, 0x10].iter().chain(&[0; 16]);
+    let begun: Vec<_> = begin.chain(data).copied().collect();
+    for data in [data, &begun] {
+        let Ok(members) = members_of(data) else {
+            continue;
+        };
+        let text = serde_json::to_string(&members).expect("JSON");
+        let document = Document::parse(&NativeLayout, &text.as_str().into());
+        assert!(document.is_ok(), "{text}");
+        let again: serde_json::Map<_, _> = serde_json::from_str(&text).expect("not too deep");
+        assert_eq!(again, members);
+    }
 }
 
 /// The lines are documents and values: the first two lines are what was loaded

@@ -33,8 +33,8 @@ use http::{StatusCode, request::Parts};
 use tower_layer::Layer;
 
 use crate::{
-    ClearSiteData, CookieLifetime, CookiePriority, Error, FailurePolicy, PgSessionStore, Session,
-    SessionId, SigningKeys, Transport,
+    ClearSiteData, CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore,
+    Session, SessionId, SigningKeys, Transport,
     cookie::{CookieConfig, NamedBy, Scope},
     expiry::{Absolute, Timeouts},
     layer::{service::PgSessionService, site_data::header_value},
@@ -43,10 +43,8 @@ use crate::{
         hooks::Validity,
     },
     session::Settings,
+    takeover::Takeover,
 };
-
-#[cfg(doc)]
-use crate::ErrorKind;
 
 pub(crate) mod future;
 pub(crate) mod response_body;
@@ -609,6 +607,68 @@ impl PgSessionLayer {
         config.store.touch_by_id(id, &config.timeouts).await
     }
 
+    /// Takes over the sessions of another system in the same database, so that its visitors
+    /// stay signed in when an application moves to this crate. Default: none.
+    ///
+    /// If the layer's own cookie opens no session and the request carries the other system's
+    /// cookie, the load deletes the row of the other system and inserts one of ours, in one
+    /// transaction, with the same data, expiry and user. The response gives the session a new
+    /// id, sets our cookie and removes the other one. A `GET` does that, too.
+    ///
+    /// - A key that opens nothing costs two statements. A signed or encrypted cookie with a
+    ///   wrong signature costs none.
+    /// - A response that saves no changes, such as a 5xx, gives no new id. Until another
+    ///   response does, the other cookie opens our row.
+    /// - For 60 seconds after the new id, a request with the other cookie can read, save and
+    ///   destroy the session. It gets no token, and `take`, `update_now` and `cycle_id` are
+    ///   errors of kind [`Ended`](ErrorKind::Ended). After a login, a `cycle_id` or a logout,
+    ///   the other cookie opens nothing.
+    /// - A row that is not in the expected form stays, and its visitor gets a new session. A
+    ///   warning is logged once for each row.
+    /// - A user can have more sessions than
+    ///   [`max_sessions_per_user`](PgSessionStore::max_sessions_per_user) until the next login.
+    ///
+    /// Stop all processes of the other system first. A process that still runs can save a
+    /// session again after it was taken over.
+    ///
+    /// [`check`](Self::check) returns an error with [`koa`](PgSessionStore::koa) or a
+    /// [`transport`](Self::transport), because a takeover needs this crate's own format and
+    /// cookies.
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, http::Request, routing::get};
+    /// use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session, Takeover};
+    /// use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// async fn cart(session: Session) -> Result<String, Error> {
+    ///     Ok(session.get::<Vec<String>>("cart")?.unwrap_or_default().join(", "))
+    /// }
+    ///
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let pool = sqlx::PgPool::connect(database.url()).await?;
+    /// # sqlx::raw_sql("CREATE SCHEMA tower_sessions;
+    /// #     CREATE TABLE tower_sessions.session (id text PRIMARY KEY, data bytea NOT NULL, expiry_date timestamptz NOT NULL);
+    /// #     INSERT INTO tower_sessions.session VALUES ('AAECAwQFBgcICQoLDA0ODw', decode('93c410000102030405060708090a0b0c0d0e0f'
+    /// #         || '81a46361727491a374656199cd07eacd014d0c1e0f00000000', 'hex'), now() + interval '1 day')").execute(&pool).await?;
+    /// let store = PgSessionStore::new(pool);
+    /// store.migrate().await?;
+    /// let app = Router::new()
+    ///     .route("/", get(cart))
+    ///     .layer(PgSessionLayer::new(store).takeover(Takeover::tower_sessions()));
+    ///
+    /// let cookie = "id=AAECAwQFBgcICQoLDA0ODw"; // of tower-sessions
+    /// let request = Request::get("/").header("cookie", cookie).body(Body::empty())?;
+    /// let response = app.oneshot(request).await?;
+    /// let cookies = response.headers().get_all("set-cookie");
+    /// assert_eq!(cookies.iter().count(), 2); // ours, and the removal of theirs
+    /// assert_eq!(axum::body::to_bytes(response.into_body(), 100).await?, "tea");
+    /// # Ok(()) }
+    /// ```
+    pub fn takeover(self, takeover: Takeover) -> Self {
+        self.with(|config| config.takeover = Some(Arc::new(takeover)))
+    }
+
     /// Checks that the cookie's attributes and the timeouts don't contradict each
     /// other, or the table, if the store has already inspected it.
     ///
@@ -621,8 +681,20 @@ impl PgSessionLayer {
         // The realm is part of the cookie's default name.
         format.check_realm(self.config.store.own_realm())?;
         format.check(&self.named_cookie())?;
+        self.check_takeover()?;
         self.config.timeouts.check()?;
         self.config.store.check_timeouts(&self.config.timeouts)
+    }
+
+    fn check_takeover(&self) -> Result<(), Error> {
+        match (&self.config.takeover, &self.config.transport) {
+            (None, _) => Ok(()),
+            (Some(takeover), None) => self.config.store.check_takeover(takeover),
+            (Some(_), Some(_)) => Err(Error::new(
+                ErrorKind::Setup,
+                "a takeover needs cookies, because its response removes the other system's cookie",
+            )),
+        }
     }
 
     /// Returns the complete configuration, with its defaults.

@@ -25,6 +25,7 @@ mod row;
 mod session;
 mod state;
 mod store;
+mod takeover;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -68,5 +69,6 @@ pub use crate::{
             stored::StoredSession,
         },
     },
+    takeover::Takeover,
     telemetry::counters::Counters,
 };

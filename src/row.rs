@@ -54,6 +54,18 @@ impl Row {
         self.document()?.meta().successor.map(RowId::from)
     }
 
+    /// The new id, if this row is that of a session that was taken over. The other system's
+    /// cookie then still reads the session.
+    pub(crate) fn successor_of_takeover(&self) -> Option<RowId> {
+        let meta = self.document()?.meta();
+        meta.successor.filter(|_| meta.takeover).map(RowId::from)
+    }
+
+    /// The same session under another id.
+    pub(crate) fn under(&self, id: RowId) -> Self {
+        Self { id, ..self.clone() }
+    }
+
     /// Whether the successor belongs to another user.
     pub(crate) fn has_another_user(&self) -> bool {
         self.document()

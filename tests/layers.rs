@@ -51,6 +51,18 @@ const LAYERS: &[(&str, &[&str])] = &[
             "row", "login", "document", "expiry", "cookie", "id", "error",
         ],
     ),
+    (
+        "takeover",
+        &[
+            "row",
+            "document",
+            "expiry",
+            "cookie",
+            "credentials",
+            "id",
+            "error",
+        ],
+    ),
     // What is told of the work.
     ("telemetry", &["credentials", "id", "error"]),
     // Nothing below `rows` knows a session, and nothing below `table` a column.
@@ -101,6 +113,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "expiry",
             "id",
             "jitter",
+            "takeover",
+            "realm",
             "error",
         ],
     ),
@@ -133,6 +147,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "document",
             "expiry",
             "id",
+            "takeover",
+            "realm",
+            "format",
             "error",
         ],
     ),
@@ -203,13 +220,15 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cookie",
             "credentials",
             "id",
+            "takeover",
             "error",
         ],
     ),
     (
         "layer",
         &[
-            "request", "session", "store", "state", "format", "expiry", "cookie", "id", "error",
+            "takeover", "request", "session", "store", "state", "format", "expiry", "cookie", "id",
+            "error",
         ],
     ),
     // For the tests of applications, and for fuzzing.
@@ -229,6 +248,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "fuzzing",
         &[
+            "takeover",
             "format",
             "state",
             "document",

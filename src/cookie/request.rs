@@ -61,6 +61,17 @@ pub(crate) fn presented(
     presented
 }
 
+/// The value of the last cookie with this name.
+pub(crate) fn last_value<'c>(cookies: &'c Cookies, name: &str) -> Option<&'c [u8]> {
+    let pairs = cookies
+        .values()
+        .iter()
+        .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'));
+    pairs
+        .filter_map(|pair| value_of(pair, name.as_bytes()))
+        .last()
+}
+
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (found, value) = trim(pair).split_at_checked(name.len())?;
     let value = trim_start(value).strip_prefix(b"=")?;

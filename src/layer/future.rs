@@ -196,7 +196,14 @@ fn finish<B>(
     if matches!(cookie, CookieChange::Set(_)) && session.may_have_a_cookie_of_another_port() {
         config.warn_of_another_application();
     }
-    write_cookie(config, &cookie, session.line(), response.headers_mut());
+    let takeover = session.takeover();
+    write_cookie(
+        config,
+        &cookie,
+        session.line(),
+        takeover,
+        response.headers_mut(),
+    );
     if opened(session).is_some_and(Session::has_signed_out) {
         clear_site_data(config, &cookie, response.headers_mut());
     }

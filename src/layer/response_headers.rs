@@ -8,15 +8,18 @@ use crate::{
     format::{CookieChange, Line},
     id::sensitive,
     request::config::Config,
+    takeover::Takeover,
 };
 
 pub(super) const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// Sets the browser's cookie, or removes it.
+/// Sets the browser's cookie, or removes it. `takeover` is of the other system's cookie that
+/// the request carries.
 pub(super) fn write_cookie(
     config: &Config,
     change: &CookieChange,
     line: Line,
+    takeover: Option<&Takeover>,
     headers: &mut HeaderMap,
 ) {
     let format = config.store.format();
@@ -29,12 +32,12 @@ pub(super) fn write_cookie(
             }
         }
         (CookieChange::Set(ticket), None) => {
-            let mut cookies = removal_of_former(config, line);
+            let mut cookies = removal_of_others(config, line, takeover);
             cookies.extend(format.set(ticket, &config.cookie, line));
             attach(headers, cookies);
         }
         (CookieChange::Remove(terms), None) => {
-            let mut cookies = removal_of_former(config, line);
+            let mut cookies = removal_of_others(config, line, takeover);
             cookies.extend(format.removal(terms, &config.cookie, line));
             attach(headers, cookies);
         }
@@ -48,6 +51,14 @@ pub(super) fn write_cookie(
             forbid_shared_caching(headers);
         }
     }
+}
+
+/// Also removes the cookie of another system, if the request carried one that can lead to a
+/// session.
+fn removal_of_others(config: &Config, line: Line, takeover: Option<&Takeover>) -> Vec<HeaderValue> {
+    let mut cookies = removal_of_former(config, line);
+    cookies.extend(takeover.and_then(|takeover| takeover.removal(&config.cookie)));
+    cookies
 }
 
 /// Removes the cookies that the layer set under a former configuration. A browser

@@ -18,6 +18,7 @@ use crate::{
     expiry::Timeouts,
     request::hooks::Hooks,
     session::Settings,
+    takeover::Takeover,
 };
 
 /// The configuration that the layer, its services and its sessions share.
@@ -39,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) clear_site_data: Option<HeaderValue>,
     pub(crate) hooks: Hooks,
     pub(crate) limits: Limits,
+    /// The other system whose sessions are taken over.
+    pub(crate) takeover: Option<Arc<Takeover>>,
     /// Whether an outer layer has the same cookie name. Clones of a layer share this
     /// value, so it also distinguishes them from other layers.
     pub(crate) is_ignored: Arc<AtomicBool>,
@@ -78,6 +81,7 @@ impl Config {
             clear_site_data: None,
             hooks: Hooks::default(),
             limits: Limits::default(),
+            takeover: None,
             is_ignored: Arc::default(),
         }
     }
@@ -142,6 +146,7 @@ impl fmt::Debug for Config {
             .field("clear_site_data", &self.clear_site_data)
             .field("hooks", &self.hooks)
             .field("limits", &self.limits)
+            .field("takeover", &self.takeover)
             .finish_non_exhaustive()
     }
 }

@@ -13,7 +13,9 @@
 //!    is not reliable. Without a live row, the session is read-only if one moved
 //!    within the last 5 seconds, and otherwise new. An ambiguous or read-only
 //!    session reads as empty and can't be changed.
-//! 4. Run the application's `valid_if` check on a stored session.
+//! 4. If no own token opens a session, look for the session of another system's cookie,
+//!    see [`takeover`](crate::takeover).
+//! 5. Run the application's `valid_if` check on a stored session.
 //!
 //! The response may start while a load is in flight. An atomic fence on both sides
 //! decides which one closes the session: the response, if it sees the session, and
@@ -55,6 +57,7 @@ use crate::{
     },
     row::Row,
     state::{Origin, ReadOnlyReason, State},
+    takeover::{Key, TakenOver, Takeover, Unfit},
     telemetry::{Lookup, loading},
 };
 
@@ -100,6 +103,8 @@ struct Lazy {
     line: Line,
     /// The request's tokens, parsed at the first use.
     presented: OnceLock<RequestTokens>,
+    /// The key in the other system's cookie, if sessions are taken over.
+    other: OnceLock<RequestTokens>,
     /// Whether the request can't begin a session.
     is_refused_a_session: bool,
     /// For the layer's hooks, if it has any.
@@ -127,6 +132,7 @@ impl LazySession {
             cookies: unread.cookies,
             line: unread.line,
             presented: unread.presented,
+            other: OnceLock::new(),
             is_refused_a_session: unread.is_refused_a_session,
             head,
             session: OnceCell::new(),
@@ -163,8 +169,9 @@ impl LazySession {
         session.clone()
     }
 
-    /// Returns whether the request carries a well-formed token of this layer. It
-    /// runs no query, so the token may not open a session.
+    /// Returns whether the request carries a well-formed token of this layer, or of the
+    /// system whose sessions it [takes over](crate::PgSessionLayer::takeover). It runs no
+    /// query, so the token may not open a session.
     ///
     /// `false` means that the request has no session. `true` proves nothing: the
     /// token may be unknown or expired, and unless tokens are
@@ -218,7 +225,7 @@ impl LazySession {
     /// ```
     #[must_use]
     pub fn has_token(&self) -> bool {
-        !self.0.presented().tokens.is_empty()
+        !self.0.presented().tokens.is_empty() || self.0.key().is_some()
     }
 
     /// Returns whether the session was loaded in this request, by a handler, an
@@ -304,6 +311,12 @@ impl LazySession {
         self.0.is_local && self.0.opened_nothing.load(Ordering::Relaxed)
     }
 
+    /// The takeover, if the request carries a key of the other system.
+    pub(crate) fn takeover(&self) -> Option<&Takeover> {
+        let takeover = self.0.config.takeover.as_deref()?;
+        self.0.key().map(|_| takeover)
+    }
+
     /// The request's head, if a hook of the layer uses it.
     pub(crate) fn head(&self) -> Option<&Arc<Parts>> {
         self.0.head.as_ref()
@@ -342,6 +355,24 @@ impl Lazy {
             .get_or_init(|| format.presented(&self.cookies, &self.config.cookie))
     }
 
+    /// What the cookie of the other system holds.
+    fn other(&self) -> &RequestTokens {
+        self.other.get_or_init(|| match &self.config.takeover {
+            Some(takeover) => takeover.presented(&self.cookies),
+            None => RequestTokens::default(),
+        })
+    }
+
+    /// The key of the other system, with a valid signature.
+    fn key(&self) -> Option<Key> {
+        let takeover = self.config.takeover.as_ref()?;
+        let token = self.other().tokens.first()?;
+        Some(Key {
+            takeover: Arc::clone(takeover),
+            token: token.clone(),
+        })
+    }
+
     /// Runs the steps of the module documentation. If the future is dropped, no row
     /// has changed, but the tokens were counted, and the next attempt counts them
     /// again.
@@ -350,15 +381,17 @@ impl Lazy {
         let deadline = store.deadline();
         store.tally().presented(presented, store.meter());
         // If dropped here, the load may still run. Its rows are discarded.
-        let state = self.find().await;
-        let lookup = lookup(presented, &state);
-        let opened_nothing = matches!(lookup, Lookup::Miss | Lookup::Forged);
+        let state = self.find(deadline).await;
+        let lookup = lookup(presented, self.other(), &state);
+        let has_own = !presented.tokens.is_empty() || presented.forged > 0;
+        let opened_nothing = has_own && matches!(lookup, Lookup::Miss | Lookup::Forged);
         self.opened_nothing.store(opened_nothing, Ordering::Relaxed);
         let mut state = state.inspect_err(|_| store.meter().looked_up(lookup))?;
         state.set_limits(self.config.limits);
         match state.origin() {
             Origin::ReadOnly(ReadOnlyReason::Ambiguous) => store.tally().ambiguous(),
             Origin::New if self.config.empty == Empty::IsStored => state.touch(),
+            Origin::Stored(_, token) if self.other().tokens.contains(token) => state.take_over(),
             Origin::Stored(_, token) if presented.is_outdated(token) => state.renew_signature(),
             _ => {}
         }
@@ -372,8 +405,88 @@ impl Lazy {
         checked.map(|_| session)
     }
 
+    /// Finds the session of the request's own tokens, or else that of the other system's key.
+    async fn find(&self, deadline: Instant) -> Result<State, Error> {
+        // If dropped at either await, nothing is kept. A row that was taken over by then is
+        // found by the next load.
+        let own = self.find_own().await?;
+        let opens_nothing = matches!(
+            own.origin(),
+            Origin::New | Origin::ReadOnly(ReadOnlyReason::CrossSite)
+        );
+        if !opens_nothing {
+            return Ok(own);
+        }
+        let store = &self.config.store;
+        store.tally().presented(self.other(), store.meter());
+        let Some(key) = self.key() else {
+            return Ok(own);
+        };
+        match self.take_over(&key, deadline).instrument(loading()).await {
+            Ok(Some(taken)) => Ok(taken),
+            Ok(None) => {
+                store.tally().unknown(1, store.meter());
+                Ok(own)
+            }
+            Err(error) => self.not_loaded(error),
+        }
+    }
+
+    /// Finds the session of the other system's key, and takes it over.
+    async fn take_over(&self, key: &Key, deadline: Instant) -> Result<Option<State>, Error> {
+        let (store, blank) = (&self.config.store, &self.config.blank);
+        let row = match store
+            .take_over(key, &self.config.timeouts, deadline)
+            .await?
+        {
+            TakenOver::Row(row) => row,
+            TakenOver::Nothing => return Ok(None),
+            TakenOver::Unfit(unfit) => {
+                self.report(key, unfit);
+                return Ok(None);
+            }
+        };
+        let id = row.id.clone();
+        let (found, is_moved) = match row.successor_of_takeover() {
+            // Another request has given the session a new id. This one works with it as
+            // if it had loaded the session before, so it gets no token. Only one step is
+            // followed: a login, too, gives the session a new id.
+            Some(successor) => match store.load_rows(&[successor]).await?.pop() {
+                Some(row) => (self.classify(row), true),
+                None => return Ok(None),
+            },
+            None => (self.classify(row), false),
+        };
+        Ok(match found {
+            Opened::Live(row, document) => {
+                let (row, token) = (Arc::new(row.under(id)), key.token.clone());
+                let origin = match is_moved {
+                    true => Origin::Moved(row, token),
+                    false => Origin::Stored(row, token),
+                };
+                Some(State::new(origin, document, Arc::clone(blank)))
+            }
+            Opened::ReadOnly(reason) => Some(self.without_row(Origin::ReadOnly(reason))),
+            Opened::Nothing | Opened::Outlived(_) => None,
+        })
+    }
+
+    /// Logs a row of the other system that stays where it is, once.
+    fn report(&self, key: &Key, Unfit(reason): Unfit) {
+        let store = &self.config.store;
+        let id = store.row_id_of_key(key);
+        if key.takeover.is_first_report_of(&id) {
+            tracing::warn!(
+                session.id = %store.format().handle(&id),
+                reason,
+                "a session of another system can't be taken over; its visitor gets a new session, \
+                 the row stays"
+            );
+        }
+    }
+
     /// Loads the rows of the request's tokens and finds its session among them.
-    async fn find(&self) -> Result<State, Error> {
+    async fn find_own(&self) -> Result<State, Error> {
         let (store, presented) = (&self.config.store, self.presented());
         match presented.tokens.as_slice() {
             [] if self.is_refused_a_session => {
@@ -520,15 +633,21 @@ impl Lazy {
 const CHECK_IS_LATE: &str = "the load and the check took longer than the store's `timeout`";
 
 /// The outcome of the lookup, before the application's check.
-fn lookup(presented: &RequestTokens, found: &Result<State, Error>) -> Lookup {
+fn lookup(
+    presented: &RequestTokens,
+    other: &RequestTokens,
+    found: &Result<State, Error>,
+) -> Lookup {
     match found.as_ref().map(State::origin) {
         Err(_) | Ok(Origin::ReadOnly(ReadOnlyReason::NotLoaded)) => Lookup::Failed,
         Ok(Origin::Stored(..) | Origin::Moved(..)) => Lookup::Hit,
         Ok(Origin::ReadOnly(ReadOnlyReason::Moved { .. } | ReadOnlyReason::Ended)) => Lookup::Moved,
         Ok(Origin::ReadOnly(ReadOnlyReason::Ambiguous)) => Lookup::Ambiguous,
-        Ok(Origin::New) if !presented.tokens.is_empty() => Lookup::Miss,
-        Ok(Origin::New) if presented.forged > 0 => Lookup::Forged,
-        Ok(Origin::New) if presented.malformed > 0 => Lookup::Malformed,
+        Ok(Origin::New) if !(presented.tokens.is_empty() && other.tokens.is_empty()) => {
+            Lookup::Miss
+        }
+        Ok(Origin::New) if presented.forged + other.forged > 0 => Lookup::Forged,
+        Ok(Origin::New) if presented.malformed + other.malformed > 0 => Lookup::Malformed,
         Ok(Origin::New | Origin::ReadOnly(ReadOnlyReason::CrossSite)) => Lookup::Anonymous,
     }
 }

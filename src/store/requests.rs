@@ -17,14 +17,20 @@ use std::{
 };
 
 use futures_core::future::BoxFuture;
-use tokio::{runtime::Handle, sync::oneshot, time::timeout_at};
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     Error, ErrorKind, Expiry, Login,
     document::Document,
     error::out_of_time,
     expiry::{Absolute, Timeouts, Written},
+    format::OldId,
     id::{RowId, Token},
+    realm::Realm,
     row::{Content, Row},
     state::{NewIdWrite, Record, Saved, Source, Touch},
     store::{
@@ -35,10 +41,12 @@ use crate::{
         },
         rows::{
             orders::{NewIdOrder, SaveOrder, Write},
+            takeover::TakeoverOrder,
             undo::Undelivered,
         },
         table::{columns::Columns, name::TableName},
     },
+    takeover::{Key, TakenOver, Takeover},
     telemetry::events,
 };
 
@@ -190,6 +198,54 @@ impl PgSessionStore {
         written.map(Some).ok_or_else(Error::ended)
     }
 
+    /// Looks for the session of another system's key, and moves its row into our table. If the
+    /// future is dropped, either nothing has changed, or the key opens our row.
+    pub(crate) async fn take_over(
+        &self,
+        key: &Key,
+        timeouts: &Arc<Timeouts>,
+        deadline: Instant,
+    ) -> Result<TakenOver, Error> {
+        let (schema, table) = key.takeover.schema_and_table();
+        let order = TakeoverOrder {
+            takeover: Arc::clone(&key.takeover),
+            name: other_table(schema, table),
+            key: key.token.clone(),
+            id: self.row_id_of_key(key),
+            realm: self.own_realm().clone(),
+            timeouts: Arc::clone(timeouts),
+            deadline,
+        };
+        self.check_timeouts(timeouts)?;
+        self.shared.batches.take_over(&order).await
+    }
+
+    /// The id of our row for another system's key. It is a digest in a domain of its own, so
+    /// no token leads to it.
+    pub(crate) fn row_id_of_key(&self, key: &Key) -> RowId {
+        let realm = Realm {
+            cookie_name: key.takeover.domain().into(),
+            ..self.own_realm().clone()
+        };
+        self.format().row_id(&key.token, &realm)
+    }
+
+    /// # Errors
+    ///
+    /// If the takeover's settings can't be used with this store.
+    pub(crate) fn check_takeover(&self, takeover: &Takeover) -> Result<(), Error> {
+        takeover.check()?;
+        let (schema, table) = takeover.schema_and_table();
+        other_table(schema, table).check()?;
+        match self.table_handle().format.old_id() {
+            OldId::Forwards => Ok(()),
+            OldId::IsDeleted => Err(Error::new(
+                ErrorKind::Setup,
+                "a takeover needs this crate's own format, because Koa would read the rows",
+            )),
+        }
+    }
+
     /// Saves the changes of a request, or only moves the expiry if there are none. If the
     /// future is dropped, the save is still executed.
     pub(crate) async fn save(
@@ -328,6 +384,13 @@ impl<T: Send + 'static> Drop for UnsentRow<T> {
                 }
             });
         }
+    }
+}
+
+fn other_table(schema: &str, table: &str) -> TableName {
+    TableName {
+        schema: schema.to_owned(),
+        table: table.to_owned(),
     }
 }
 

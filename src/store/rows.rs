@@ -26,6 +26,7 @@ pub(super) mod orders;
 pub(super) mod queue;
 mod save;
 pub(super) mod steps;
+pub(super) mod takeover;
 pub(super) mod undo;
 pub(super) mod user_change;
 pub(super) mod user_limit;

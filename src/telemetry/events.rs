@@ -24,6 +24,11 @@ pub(crate) fn signed_in(meter: &Meter, id: &SessionId) {
     tracing::info!(session.id = %id, "a user signed in");
 }
 
+pub(crate) fn taken_over(meter: &Meter, id: &SessionId) {
+    meter.session_began();
+    tracing::info!(session.id = %id, "a session of another system was taken over");
+}
+
 pub(crate) fn ended(meter: &Meter, id: &SessionId) {
     meter.sessions_ended(End::Single, 1);
     tracing::info!(session.id = %id, "a session ended");

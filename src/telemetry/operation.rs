@@ -12,6 +12,8 @@ labels! {
         Destroy = "destroy",
         /// A new id, with or without a login.
         Cycle = "cycle",
+        /// A row of another system that is moved into the table.
+        Takeover = "takeover",
         Reap = "reap",
         /// A call of the application outside of its requests, such as to list the sessions
         /// of a user.
@@ -26,7 +28,7 @@ impl Operation {
     pub(super) fn is_batched(self) -> bool {
         match self {
             Self::Load | Self::Insert | Self::Save | Self::Touch | Self::Destroy => true,
-            Self::Cycle | Self::Reap | Self::Manage | Self::Inspect => false,
+            Self::Cycle | Self::Takeover | Self::Reap | Self::Manage | Self::Inspect => false,
         }
     }
 
@@ -43,7 +45,7 @@ impl Operation {
             Self::Insert => Some("INSERT"),
             Self::Save | Self::Touch => Some("UPDATE"),
             Self::Destroy | Self::Reap => Some("DELETE"),
-            Self::Cycle | Self::Manage => None,
+            Self::Cycle | Self::Takeover | Self::Manage => None,
         }
     }
 }

@@ -54,6 +54,7 @@ mod signing;
 mod spans;
 mod store;
 mod support;
+mod takeover;
 mod testing;
 mod timeouts;
 mod tokens;

@@ -17,6 +17,18 @@ const ROWS: &str = r#"
     FROM generate_series(1, 20000) AS n
 "#;
 
+/// The table of tower-sessions.
+const OTHER_TABLE: &str = "
+    CREATE SCHEMA IF NOT EXISTS tower_sessions;
+    CREATE TABLE IF NOT EXISTS tower_sessions.session (
+        id text primary key not null, data bytea not null, expiry_date timestamptz not null
+    )";
+
+const OTHER_ROWS: &str = "
+    INSERT INTO tower_sessions.session
+    SELECT n::text, sha256(n::text::bytea), now() + interval '1 day'
+    FROM generate_series(1, 20000) AS n";
+
 /// What a batch binds, as SQL expressions. `IDS` are eight of the live rows.
 struct Pinned {
     file: &'static str,
@@ -234,6 +246,16 @@ const PINNED: &[Pinned] = &[
         shows: "Result",
     },
     Pinned {
+        file: "takeover_delete.sql",
+        parameters: &["'7'", "sha256('7')"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "takeover_read.sql",
+        parameters: &["'7'"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "touch.sql",
         parameters: &["IDS", SECONDS, SECONDS, NO_SECONDS],
         shows: PRIMARY_KEY,
@@ -311,8 +333,9 @@ fn statement(file: &str) -> String {
 async fn crowded() -> (Site, PgConnection) {
     let site = Site::new().await;
     let mut connection = connect(&site).await;
-    run(&mut connection, ROWS).await;
-    run(&mut connection, "VACUUM ANALYZE").await;
+    for sql in [ROWS, OTHER_TABLE, OTHER_ROWS, "VACUUM ANALYZE"] {
+        run(&mut connection, sql).await;
+    }
     (site, connection)
 }
 
@@ -436,4 +459,6 @@ async fn migrate_the_database_of_prepare_sqlx() {
     let url = env::var("AXUM_PG_SESSION_DATABASE_URL").expect("set by .ci/prepare-sqlx");
     let pool = sqlx::PgPool::connect(&url).await.expect("a database");
     MIGRATOR.run(&pool).await.expect("a default table");
+    let other = sqlx::raw_sql(OTHER_TABLE).execute(&pool).await;
+    other.expect("a table of tower-sessions");
 }

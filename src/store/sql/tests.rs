@@ -260,6 +260,18 @@ fn login_fits_the_table() {
 }
 
 #[test]
+fn takeover_fits_the_table_of_tower_sessions() {
+    drop(
+        query_file!("src/store/sql/takeover_read.sql", ID)
+            .map(|row| -> (Vec<u8>, OffsetDateTime) { (row.data, row.expires) }),
+    );
+    drop(
+        query_file!("src/store/sql/takeover_delete.sql", ID, &[0_u8])
+            .map(|row| -> OffsetDateTime { row.expires }),
+    );
+}
+
+#[test]
 fn the_statements_of_a_user_fit_the_table() {
     drop(
         query_file!("src/store/sql/user_list.sql", ID, Some(ID), ID, 1000_i64).map(

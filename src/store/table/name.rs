@@ -13,6 +13,9 @@ const MAX_IDENTIFIER: usize = 63;
 /// The name that all `.sql` files are written for.
 const DEFAULT_TABLE: &str = r#""public"."session""#;
 
+/// The name that the files for another system's table are written for.
+const DEFAULT_OTHER_TABLE: &str = r#""tower_sessions"."session""#;
+
 /// Schema and table, as the catalog has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TableName {
@@ -73,6 +76,11 @@ impl TableName {
     /// The same statement for this table instead of the default one.
     pub(crate) fn render(&self, sql: &str) -> String {
         sql.replace(DEFAULT_TABLE, &self.to_string())
+    }
+
+    /// The same statement for this table of another system.
+    pub(crate) fn render_other(&self, sql: &str) -> String {
+        sql.replace(DEFAULT_OTHER_TABLE, &self.to_string())
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) struct Statements {
     pub(crate) destroy: Sizes,
     pub(crate) destroy_unread: Sql,
     pub(crate) cycle: CycleStatements,
+    pub(crate) takeover: TakeoverStatements,
     pub(crate) users: UserStatements,
     pub(crate) reap: Sql,
     pub(crate) reap_find: Sql,
@@ -70,6 +71,26 @@ impl CycleStatements {
             login_copy: statement(include_str!("../sql/login_copy.sql")),
             login_insert: statement(include_str!("../sql/login_insert.sql")),
         }
+    }
+}
+
+/// The statements for the table of another system, which each layer can name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TakeoverStatements {
+    pooling: Pooling,
+}
+
+impl TakeoverStatements {
+    pub(in crate::store) fn read(self, name: &TableName) -> Sql {
+        self.of(name, include_str!("../sql/takeover_read.sql"))
+    }
+
+    pub(in crate::store) fn delete(self, name: &TableName) -> Sql {
+        self.of(name, include_str!("../sql/takeover_delete.sql"))
+    }
+
+    fn of(self, name: &TableName, sql: &str) -> Sql {
+        Sql::new(safe(name.render_other(sql)), self.pooling)
     }
 }
 
@@ -134,6 +155,7 @@ impl Statements {
             destroy: both!(sizes, "destroy"),
             destroy_unread: statement(include_str!("../sql/destroy_unread.sql")),
             cycle: CycleStatements::new(statement),
+            takeover: TakeoverStatements { pooling },
             users: UserStatements::new(statement),
             reap: statement(include_str!("../sql/reap.sql")),
             reap_find: statement(include_str!("../sql/reap_find.sql")),

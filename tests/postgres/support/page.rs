@@ -209,6 +209,11 @@ impl UnderWay {
         self.answered().await
     }
 
+    /// Returns whether it was cancelled before it was answered.
+    pub(crate) async fn answered_or_cancelled(self) -> bool {
+        self.answer.await.is_err_and(|error| error.is_cancelled())
+    }
+
     pub(crate) async fn answered(self) -> Answer {
         self.answer.await.expect("no panic")
     }
