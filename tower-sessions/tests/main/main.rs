@@ -4,7 +4,7 @@
 
 mod axum_login;
 #[expect(dead_code, reason = "the tests of axum-pg-session use the rest")]
-#[path = "../../tests/postgres/support/proxy.rs"]
+#[path = "../../../tests/postgres/support/proxy.rs"]
 mod proxy;
 mod support;
 
