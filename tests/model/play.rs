@@ -607,7 +607,7 @@ impl Play<'_> {
             for request in &requests {
                 self.since(began_saves, *request);
             }
-            let rows = self.look(&requests).await?;
+            let rows = self.lane.rows(self.format()).await;
             for save in &mut *saves {
                 self.look_at_session_of(save, &rows);
             }
@@ -661,7 +661,8 @@ impl Play<'_> {
                 self.model.order_since(before.clock);
             }
             match first {
-                None => return Ok(()),
+                // Not before what is given up is settled.
+                None => return self.look(&requests).await.map(drop),
                 Some(_) if gives_up && began.elapsed() < PATIENCE_FOR_UNDOING => {
                     before.is_crowded = false;
                     self.model = before;
@@ -699,7 +700,6 @@ impl Play<'_> {
         if let Some(answer) = answer {
             return self.answered(request, End::Ok, &answer).await;
         }
-        self.invariants.unanswered(request);
         // Whether the row of each new token is undone is only known a moment later.
         let predictions: [fn(&mut Model, u8) -> bool; 5] = [
             |model, request| {
@@ -730,7 +730,7 @@ impl Play<'_> {
             self.lane.quiet().await;
             tokio::time::sleep(SETTLING).await;
             self.lane.quiet().await;
-            let rows = self.look(&[request]).await?;
+            let rows = self.lane.rows(format).await;
             let mut first = None;
             for predict in predictions {
                 self.model = before.clone();
@@ -742,6 +742,9 @@ impl Play<'_> {
                     },
                 );
                 let Err(broken) = outcome else {
+                    // Not before the undo: what it restores was not over.
+                    self.look(&[request]).await?;
+                    self.invariants.unanswered(request);
                     self.model.unanswered(request);
                     return Ok(());
                 };
