@@ -9,6 +9,7 @@ struct Recipes;
 mod cookie;
 mod credentials;
 mod document;
+mod ending;
 mod error;
 mod expiry;
 mod format;
@@ -39,6 +40,7 @@ pub use crate::{
         signing::{SigningKeys, UnsignedTokens},
     },
     document::key::{AsKey, Key},
+    ending::Ending,
     error::{Error, ErrorKind},
     expiry::Expiry,
     format::koa::{KeygripDigest, Koa},
@@ -56,7 +58,7 @@ pub use crate::{
     },
     session::{Session, failure::FailurePolicy, typed::TypedSession},
     store::{
-        ListPosition, ListSessions, MIGRATOR, PgSessionStore, TableReport, UserSession,
+        ListPosition, ListSessions, MIGRATOR, PgSessionStore, SessionEnd, TableReport, UserSession,
         UserSessions,
         admin::{
             reaper::{ReapSummary, Reaper, ReaperHandle, StopReason},

@@ -15,6 +15,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     Counters, Error, SessionLimitPolicy,
+    expiry::FORWARDING,
     format::{Format, koa::Koa},
     id::{RowId, Token, short_digest},
     login::SessionLimit,
@@ -31,6 +32,7 @@ mod requests;
 mod rows;
 mod sql;
 mod table;
+mod watches;
 
 #[cfg(feature = "testing")]
 pub(crate) use admin::time_travel::Shift;
@@ -40,6 +42,7 @@ pub use admin::{
 };
 pub use table::migrate::MIGRATOR;
 pub use table::report::TableReport;
+pub use watches::sweep::SessionEnd;
 
 use connection::{
     connecting::{prepared, why},
@@ -487,6 +490,53 @@ impl PgSessionStore {
     #[must_use]
     pub fn max_sessions_per_user(self, sessions: NonZeroU32, at_limit: SessionLimitPolicy) -> Self {
         self.with(|table_handle| table_handle.limit = Some(SessionLimit { sessions, at_limit }))
+    }
+
+    /// Sets how often the sessions that are [watched](Self::watch) are looked up, to find those
+    /// that another process ended, or that expired. Default: 5 seconds. A session that this
+    /// process ends is reported at once.
+    ///
+    /// So a watch ends no later than this interval, and the time that the lookup takes, after
+    /// the session. All watched sessions are looked up together, by one statement for each
+    /// thousand. With no watched session there is no statement.
+    ///
+    /// # Panics
+    ///
+    /// If the interval is zero or longer than 30 seconds. A session that gets a new id is found
+    /// under the old one for a minute, and one lookup may fail.
+    #[must_use]
+    pub fn watch_interval(self, interval: Duration) -> Self {
+        assert!(
+            !interval.is_zero() && interval <= FORWARDING / 2,
+            "the interval of watches must be between zero and 30 seconds"
+        );
+        self.with(|table_handle| table_handle.watching.interval = interval)
+    }
+
+    /// Sets how long a [watch](Self::watch) goes on while the database can't be queried.
+    /// Default: a minute. Then it ends with [`Ending::Unreachable`](crate::Ending::Unreachable),
+    /// although the session may still exist.
+    ///
+    /// With `Duration::ZERO` a watch ends when the first lookup fails. With `Duration::MAX` it
+    /// goes on as long as the database is away, and so does the socket of a user who would be
+    /// signed out. After more than a minute, the watch of a session that got a new id meanwhile
+    /// ends, because its old id leads nowhere.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_pg_session::PgSessionStore;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::PgPool::connect_lazy("postgres:///")?;
+    /// let store = PgSessionStore::new(pool)
+    ///     .watch_interval(Duration::from_secs(2))
+    ///     .watch_outage(Duration::from_secs(20));
+    /// # drop(store);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn watch_outage(self, outage: Duration) -> Self {
+        self.with(|table_handle| table_handle.watching.outage = outage)
     }
 
     /// Sets whether there is a pooler in transaction mode between the pool and Postgres,

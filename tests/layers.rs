@@ -23,6 +23,7 @@ use syn::{
 const LAYERS: &[(&str, &[&str])] = &[
     // What all speak of.
     ("jitter", &[]),
+    ("ending", &[]),
     ("error", &[]),
     ("id", &["error"]),
     ("realm", &["error"]),
@@ -73,6 +74,20 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "store/watches",
+        &[
+            "store/table",
+            "store/connection",
+            "store/sql",
+            "telemetry",
+            "row",
+            "expiry",
+            "id",
+            "ending",
+            "error",
+        ],
+    ),
+    (
         "store/batch",
         &[
             "store/table",
@@ -89,6 +104,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "store/rows",
         &[
             "store/batch",
+            "store/watches",
             "store/table",
             "store/connection",
             "store/sql",
@@ -101,12 +117,14 @@ const LAYERS: &[(&str, &[&str])] = &[
             "expiry",
             "id",
             "jitter",
+            "ending",
             "error",
         ],
     ),
     (
         "store",
         &[
+            "store/watches",
             "store/rows",
             "store/table",
             "store/connection",
@@ -114,6 +132,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
             "format",
             "login",
+            "expiry",
             "realm",
             "id",
             "error",
@@ -123,6 +142,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "store/requests",
         &[
             "store",
+            "store/watches",
             "store/rows",
             "store/batch",
             "store/table",
@@ -133,6 +153,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "document",
             "expiry",
             "id",
+            "ending",
             "error",
         ],
     ),
@@ -140,6 +161,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "store/admin",
         &[
             "store",
+            "store/watches",
             "store/rows",
             "store/batch",
             "store/table",
@@ -154,6 +176,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "expiry",
             "id",
             "jitter",
+            "ending",
             "error",
         ],
     ),
@@ -162,6 +185,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "session",
         &[
             "store",
+            "store/watches",
             "telemetry",
             "state",
             "row",
@@ -171,6 +195,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "expiry",
             "cookie",
             "id",
+            "ending",
             "error",
         ],
     ),

@@ -22,6 +22,7 @@ use tokio::{runtime::Handle, sync::oneshot, time::timeout_at};
 use crate::{
     Error, ErrorKind, Expiry, Login,
     document::Document,
+    ending::Ending,
     error::out_of_time,
     expiry::{Absolute, Timeouts, Written},
     id::{RowId, Token},
@@ -38,6 +39,7 @@ use crate::{
             undo::Undelivered,
         },
         table::{columns::Columns, name::TableName},
+        watches::sweep::SessionEnd,
     },
     telemetry::events,
 };
@@ -218,10 +220,18 @@ impl PgSessionStore {
     pub(crate) fn destroy_row(
         &self,
         id: RowId,
+        ending: Ending,
     ) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
         let (answer, receipt) = self.receipt();
-        self.shared.queues.submit(id, Write::Destroy(answer));
+        self.shared
+            .queues
+            .submit(id, Write::Destroy(ending, answer));
         receipt.answer()
+    }
+
+    /// Watches the session of this row, which was live when it was loaded.
+    pub(crate) fn watch_row(&self, row: &Row) -> SessionEnd {
+        self.shared.batches.watches.watch(row)
     }
 
     /// A sender for the result of a write, and a receiver with the store's timeout.

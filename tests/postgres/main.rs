@@ -64,4 +64,5 @@ mod users;
 mod values;
 mod versions;
 mod waiting;
+mod watch;
 mod zones;

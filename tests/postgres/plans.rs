@@ -254,6 +254,11 @@ const PINNED: &[Pinned] = &[
         shows: "session_user_id_idx",
     },
     Pinned {
+        file: "watch.sql",
+        parameters: &["IDS"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "version.sql",
         parameters: &[],
         shows: "Result",

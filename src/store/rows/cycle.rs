@@ -27,7 +27,8 @@ use sqlx::{PgConnection, Row as _};
 use crate::{
     Error, ErrorKind,
     document::Document,
-    expiry::{FORWARDING, Timeouts, Times, Written, moved_grace_left},
+    ending::Ending,
+    expiry::{FORWARDING, Meta, Timeouts, Times, Written, moved_grace_left},
     format::OldId,
     id::RowId,
     login::{Data, Login, SessionLimit},
@@ -69,10 +70,10 @@ pub(in crate::store) struct Plan {
 }
 
 /// The sessions that a login ended.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Ends {
     /// Because of [`Login::end_others`].
-    others: u64,
+    others: Vec<RowId>,
     /// Because of the limit, if there is one.
     surplus: Option<Ended>,
 }
@@ -119,16 +120,46 @@ impl Batches {
             (Some(_), _) => events::signed_in(meter, &id),
             (None, Source::Nothing(_)) => events::began(meter, &id),
         }
-        if ends.others > 0 {
-            events::ended_by_a_login(meter, ends.others);
-        }
+        self.moved(plan);
+        self.ended_by_a_login(&ends.others);
         if let (Some(ended), Some(limit), Some(user_id)) = (ends.surplus, plan.limit, plan.user()) {
-            if ended.sessions > 0 {
-                events::ended_at_the_limit(meter, ended.sessions, limit.sessions);
-            }
+            self.ended_at_the_limit(&ended.sessions, limit);
             if ended.is_a_part {
                 self.end_surplus(user_id, limit);
             }
+        }
+    }
+
+    /// Has the watches of the session follow it to its new id, or ends them.
+    fn moved(&self, plan: &Plan) {
+        let Some(Made::Moved { before, after, .. }) = plan.commit.made() else {
+            return;
+        };
+        match plan.forwarding(&before).meta() {
+            Meta {
+                login: false,
+                successor: Some(to),
+                ..
+            } if !to.is_empty() => {
+                self.watches.moved(&before.id, &after.id);
+            }
+            _ => self.watches.ended(&before.id, Ending::Replaced),
+        }
+    }
+
+    fn ended_by_a_login(&self, sessions: &[RowId]) {
+        if !sessions.is_empty() {
+            let meter = &self.table_handle.executor.meter;
+            events::ended_by_a_login(meter, sessions.len() as u64);
+            self.watches.all_ended(sessions, Ending::Revoked);
+        }
+    }
+
+    fn ended_at_the_limit(&self, sessions: &[RowId], limit: SessionLimit) {
+        if !sessions.is_empty() {
+            let meter = &self.table_handle.executor.meter;
+            events::ended_at_the_limit(meter, sessions.len() as u64, limit.sessions);
+            self.watches.all_ended(sessions, Ending::Evicted);
         }
     }
 
@@ -208,9 +239,7 @@ impl Batches {
                 },
             );
             let ended = batch.await.map_err(Error::of_an_end)?;
-            if ended.sessions > 0 {
-                events::ended_by_a_login(&self.table_handle.executor.meter, ended.sessions);
-            }
+            self.ended_by_a_login(&ended.sessions);
             if !ended.is_a_part {
                 return Ok(());
             }
@@ -298,7 +327,7 @@ async fn cycle_in(
             }
             ended.sessions
         }
-        None => 0,
+        None => Vec::new(),
     };
     let surplus = match login.zip(plan.limit) {
         Some((login, limit)) => {
@@ -326,10 +355,7 @@ impl Surplus {
         loop {
             match self.end_batch().await {
                 Ok(ended) => {
-                    if ended.sessions > 0 {
-                        let meter = &self.batches.table_handle.executor.meter;
-                        events::ended_at_the_limit(meter, ended.sessions, self.limit.sessions);
-                    }
+                    self.batches.ended_at_the_limit(&ended.sessions, self.limit);
                     if !ended.is_a_part {
                         return;
                     }

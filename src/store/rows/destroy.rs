@@ -14,6 +14,7 @@ use sqlx::PgConnection;
 
 use crate::{
     Error,
+    ending::Ending,
     id::RowId,
     row::successor_of,
     store::{
@@ -29,7 +30,11 @@ impl Batches {
     /// Deletes the row, and returns whether there was a live session. If the row is a
     /// forwarding, the successor is deleted too, because the request means the session,
     /// not the id.
-    pub(in crate::store) async fn destroy_row(self: &Arc<Self>, id: &RowId) -> Result<bool, Error> {
+    pub(in crate::store) async fn destroy_row(
+        self: &Arc<Self>,
+        id: &RowId,
+        ending: Ending,
+    ) -> Result<bool, Error> {
         let order = DestroyRow {
             id: id.clone(),
             even_forwarding: false,
@@ -44,6 +49,7 @@ impl Batches {
         if let Some(ended) = &ended {
             let meter = &self.table_handle.executor.meter;
             events::ended(meter, &self.table_handle.format.handle(ended));
+            self.watches.all_ended([id, ended], ending);
         }
         Ok(ended.is_some())
     }

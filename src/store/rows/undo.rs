@@ -73,7 +73,7 @@ impl Commit {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
     }
 
-    fn made(&self) -> Option<Made> {
+    pub(in crate::store) fn made(&self) -> Option<Made> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -247,7 +247,7 @@ fn the_statements_of_a_user_fit_the_table() {
     );
     drop(
         query_file!("src/store/sql/user_destroy.sql", ID, &[ID.to_owned()])
-            .map(|row| -> OffsetDateTime { row.expires }),
+            .map(|row| -> Written { (row.id, row.expires) }),
     );
     drop(
         query_file!("src/store/sql/everyone.sql", ID, SECONDS, 1000_i64)
@@ -259,6 +259,20 @@ fn the_statements_of_a_user_fit_the_table() {
 #[test]
 fn find_fits_the_table() {
     drop(query_file!("src/store/sql/find.sql", &[0_u8]).map(|row| -> String { row.id }));
+}
+
+#[test]
+fn watch_fits_the_table() {
+    drop(
+        query_file!("src/store/sql/watch.sql", &[ID.to_owned()]).map(
+            |row| -> (
+                String,
+                Option<String>,
+                OffsetDateTime,
+                Option<OffsetDateTime>,
+            ) { (row.id, row.session, row.expires, row.now) },
+        ),
+    );
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub(crate) struct Statements {
     pub(crate) reap_lock: Sql,
     pub(crate) reap_some: Sql,
     pub(crate) find: Sql,
+    pub(crate) watch: Sql,
     #[cfg(feature = "testing")]
     pub(crate) age: Sql,
 }
@@ -136,6 +137,7 @@ impl Statements {
             reap_lock: statement(include_str!("../sql/reap_lock.sql")),
             reap_some: statement(include_str!("../sql/reap_some.sql")),
             find: statement(include_str!("../sql/find.sql")),
+            watch: statement(include_str!("../sql/watch.sql")),
             #[cfg(feature = "testing")]
             age: statement(include_str!("../sql/age.sql")),
             layout: format.layout(),
