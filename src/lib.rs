@@ -11,6 +11,7 @@ mod credentials;
 mod document;
 mod ending;
 mod error;
+mod event;
 mod expiry;
 mod format;
 #[cfg(fuzzing)]
@@ -42,6 +43,7 @@ pub use crate::{
     document::key::{AsKey, Key},
     ending::Ending,
     error::{Error, ErrorKind},
+    event::{SessionEvent, SessionEventKind},
     expiry::Expiry,
     format::koa::{KeygripDigest, Koa},
     id::SessionId,

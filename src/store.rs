@@ -15,6 +15,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     Counters, Error, SessionLimitPolicy,
+    event::{Hook, SessionEvent},
     expiry::FORWARDING,
     format::{Format, koa::Koa},
     id::{RowId, Token, short_digest},
@@ -537,6 +538,47 @@ impl PgSessionStore {
     #[must_use]
     pub fn watch_outage(self, outage: Duration) -> Self {
         self.with(|table_handle| table_handle.watching.outage = outage)
+    }
+
+    /// Calls `hook` when a session began, a user signed in, or a session ended, expired ones
+    /// included. It serves audit logs and mails about new sign-ins. Default: none. A second call
+    /// replaces the hook.
+    ///
+    /// The hook runs in the process that made the change, after the commit, in the task that
+    /// committed it. Later writes of that session, and the request that waits, wait for it. So it
+    /// should only send the event to a channel, or spawn a task. It can't change the outcome: if
+    /// it panics, that is logged, and the session stays as it was committed.
+    ///
+    /// - Each event is reported once at most in all processes. It is lost if the process crashes
+    ///   after the commit, or if the connection is lost during the commit. What must never be lost
+    ///   belongs in a transaction of the application.
+    /// - An expiry is reported when a [`Reaper`](crate::Reaper) deletes the row, or when a request
+    ///   with its token begins a new session. So give the reaper a store with the hook.
+    /// - A new id whose response is not delivered is undone. Its event is not taken back.
+    /// - Sessions that were ended in a transaction of the application
+    ///   ([`destroy_all_in`](crate::UserSessions::destroy_all_in)), or by another program, are not
+    ///   reported.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, SessionEventKind, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+    /// let store = store.on_event(move |event| drop(sender.send(event.clone())));
+    ///
+    /// let ada = TestVisitor::new(&PgSessionLayer::new(store));
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// let event = events.recv().await.expect("a sign-in");
+    /// assert_eq!(event.kind(), SessionEventKind::SignedIn);
+    /// assert_eq!(event.user_id(), Some("ada"));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn on_event(self, hook: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
+        self.with(|table_handle| table_handle.hook = Some(Hook::new(hook)))
     }
 
     /// Sets whether there is a pooler in transaction mode between the pool and Postgres,

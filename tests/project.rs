@@ -130,6 +130,7 @@ fn the_pure_files_do_no_input_or_output() {
         "document/compare.rs",
         "document/json.rs",
         "ending.rs",
+        "event.rs",
         "expiry.rs",
         "format.rs",
         "format/koa/header.rs",

@@ -127,6 +127,7 @@ impl PgSessionStore {
         };
         let written = self.insert_row(order).await?;
         events::began(self.meter(), &self.format().handle(&id));
+        self.shared.batches.watches.began(&id);
         let times = table.columns.times_of_new(written);
         Ok(Arc::new(Row::written(id, content, times)))
     }

@@ -12,6 +12,7 @@ mod costs;
 mod deadlocks;
 mod doubt;
 mod encodings;
+mod events;
 mod first;
 mod hot;
 mod in_transactions;

@@ -254,14 +254,14 @@ const PINNED: &[Pinned] = &[
         shows: "session_user_id_idx",
     },
     Pinned {
-        file: "watch.sql",
-        parameters: &["IDS"],
-        shows: PRIMARY_KEY,
-    },
-    Pinned {
         file: "version.sql",
         parameters: &[],
         shows: "Result",
+    },
+    Pinned {
+        file: "watch.sql",
+        parameters: &["IDS"],
+        shows: PRIMARY_KEY,
     },
 ];
 

@@ -464,6 +464,7 @@ async fn a_realm_watches_its_own_sessions() {
     let shop = Ada::at(store).await;
     let [mut in_shop, in_admin] = [watch(&shop.here).await, watch(&admin.here).await];
     act(&admin.here, Session::cycle_id).await;
+    let id = admin.id().await;
     admin
         .store
         .user("ada")
@@ -471,11 +472,7 @@ async fn a_realm_watches_its_own_sessions() {
         .await
         .expect("a database");
     assert_eq!(patiently(in_admin).await, Ending::Revoked);
-    let foreign = shop
-        .store
-        .watch(&admin.id().await)
-        .await
-        .expect("a database");
+    let foreign = shop.store.watch(&id).await.expect("a database");
     assert_eq!(patiently(foreign).await, Ending::Unknown);
     assert_eq!(polled_once(&mut in_shop).await, None);
 }

@@ -25,6 +25,7 @@ use crate::{
         connection::sqlstate::spared,
         rows::destroy::destroy_unread,
         table::{inspect::server, statements::Statements, timestamp::written},
+        watches::report::EndedRow,
     },
     telemetry::events,
 };
@@ -58,7 +59,7 @@ struct Beginning {
 struct Ended {
     /// Rows that were deleted, including forwardings.
     rows: usize,
-    sessions: Vec<RowId>,
+    sessions: Vec<EndedRow>,
     /// The successor rows of the forwardings.
     successors: Vec<String>,
     left: Left,
@@ -214,18 +215,16 @@ impl PgSessionStore {
         }
         all.left.add(search.left());
         let watches = &self.shared.batches.watches;
-        watches.all_ended(&all.sessions, Ending::Revoked);
+        watches.ended(&all.sessions, Ending::Revoked);
         Ok(all)
     }
 
     /// Returns the session if it was alive.
-    async fn end_unread(&self, id: &str) -> Result<Option<RowId>, Error> {
-        let outcome = self
-            .change_patiently(parts::PATIENCE_IN_SEARCH, |table, connection| {
-                Box::pin(destroy_unread(table, connection, id.to_owned()))
-            })
-            .await;
-        outcome.map(|was_alive| was_alive.then(|| RowId::from(id.to_owned())))
+    async fn end_unread(&self, id: &str) -> Result<Option<EndedRow>, Error> {
+        self.change_patiently(parts::PATIENCE_IN_SEARCH, |table, connection| {
+            Box::pin(destroy_unread(table, connection, id.to_owned()))
+        })
+        .await
     }
 }
 
@@ -274,13 +273,15 @@ async fn end(
     ended.rows = deleted.len();
     for row in deleted {
         let (expires, text): (_, Option<String>) = (written(&row, 1)?, row.try_get(2)?);
+        let user: Option<String> = row.try_get(3)?;
         match text.and_then(|text| successor_of(table.layout, &text)) {
             // After a login that drops the data, it leads nowhere.
             Some(successor) if successor.as_str().is_empty() => {}
             Some(successor) => ended.successors.push(successor.as_str().to_owned()),
-            None if expires.0 > now => ended
-                .sessions
-                .push(RowId::from(row.try_get::<String, _>(0)?)),
+            None if expires.0 > now => {
+                let id = RowId::from(row.try_get::<String, _>(0)?);
+                ended.sessions.push(EndedRow::new(id, user));
+            }
             None => {}
         }
     }

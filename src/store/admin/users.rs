@@ -40,7 +40,7 @@ use crate::{
             user_limit::{self, Ended, NO_ROW, end_batch, end_others},
         },
         table::{handle::Work, statements::Statements, timestamp::Instant},
-        watches::sweep::Watches,
+        watches::{report::EndedRow, sweep::Watches},
     },
     telemetry::events,
 };
@@ -173,7 +173,9 @@ impl UserSessions {
         let mut was_undone = false;
         loop {
             if self.end(row.clone()).await? {
-                self.watches().all_ended([&first, &row], Ending::Revoked);
+                let ended = EndedRow::new(row.clone(), Some(self.user_id.as_str()));
+                self.watches().ended([&ended], Ending::Revoked);
+                self.watches().end([&first], Ending::Revoked);
                 events::ended(self.store.meter(), &self.store.format().handle(&row));
                 return Ok(true);
             }
@@ -356,7 +358,7 @@ impl UserSessions {
                 }
             })
             .await?;
-        self.watches().all_ended(&ended.sessions, Ending::Revoked);
+        self.watches().ended(&ended.sessions, Ending::Revoked);
         Ok(ended)
     }
 

@@ -28,7 +28,8 @@ use crate::{
     Error, ErrorKind,
     document::Document,
     ending::Ending,
-    expiry::{FORWARDING, Meta, Timeouts, Times, Written, moved_grace_left},
+    event::SessionEventKind,
+    expiry::{FORWARDING, Timeouts, Times, Written, moved_grace_left},
     format::OldId,
     id::RowId,
     login::{Data, Login, SessionLimit},
@@ -45,6 +46,7 @@ use crate::{
             user_limit::{self, Ended, NO_ROW, end_batch},
         },
         table::{statements::Statements, timestamp::Instant},
+        watches::report::EndedRow,
     },
     telemetry::{Operation, events},
 };
@@ -73,7 +75,7 @@ pub(in crate::store) struct Plan {
 #[derive(Clone, Debug, Default)]
 struct Ends {
     /// Because of [`Login::end_others`].
-    others: Vec<RowId>,
+    others: Vec<EndedRow>,
     /// Because of the limit, if there is one.
     surplus: Option<Ended>,
 }
@@ -120,7 +122,7 @@ impl Batches {
             (Some(_), _) => events::signed_in(meter, &id),
             (None, Source::Nothing(_)) => events::began(meter, &id),
         }
-        self.moved(plan);
+        self.report_move(plan);
         self.ended_by_a_login(&ends.others);
         if let (Some(ended), Some(limit), Some(user_id)) = (ends.surplus, plan.limit, plan.user()) {
             self.ended_at_the_limit(&ended.sessions, limit);
@@ -130,36 +132,39 @@ impl Batches {
         }
     }
 
-    /// Has the watches of the session follow it to its new id, or ends them.
-    fn moved(&self, plan: &Plan) {
-        let Some(Made::Moved { before, after, .. }) = plan.commit.made() else {
-            return;
+    fn report_move(&self, plan: &Plan) {
+        let kind = match (&plan.login, &plan.source) {
+            (Some(_), _) => SessionEventKind::SignedIn,
+            (None, Source::Row(_)) => SessionEventKind::GotNewId,
+            (None, Source::Nothing(_)) => SessionEventKind::Began,
         };
-        match plan.forwarding(&before).meta() {
-            Meta {
-                login: false,
-                successor: Some(to),
-                ..
-            } if !to.is_empty() => {
-                self.watches.moved(&before.id, &after.id);
+        match plan.commit.made() {
+            Some(Made::Moved { before, after, .. }) => {
+                let goes_on = plan.forwarding(&before).meta().leads_to_the_session();
+                let [before, after] =
+                    [before, after].map(|row| EndedRow::new(row.id.clone(), row.user));
+                self.watches.moved(Some(&before), goes_on, &after, kind);
             }
-            _ => self.watches.ended(&before.id, Ending::Replaced),
+            _ => {
+                let after = EndedRow::new(plan.new_id.clone(), plan.user());
+                self.watches.moved(None, false, &after, kind);
+            }
         }
     }
 
-    fn ended_by_a_login(&self, sessions: &[RowId]) {
+    fn ended_by_a_login(&self, sessions: &[EndedRow]) {
         if !sessions.is_empty() {
             let meter = &self.table_handle.executor.meter;
             events::ended_by_a_login(meter, sessions.len() as u64);
-            self.watches.all_ended(sessions, Ending::Revoked);
+            self.watches.ended(sessions, Ending::Revoked);
         }
     }
 
-    fn ended_at_the_limit(&self, sessions: &[RowId], limit: SessionLimit) {
+    fn ended_at_the_limit(&self, sessions: &[EndedRow], limit: SessionLimit) {
         if !sessions.is_empty() {
             let meter = &self.table_handle.executor.meter;
             events::ended_at_the_limit(meter, sessions.len() as u64, limit.sessions);
-            self.watches.all_ended(sessions, Ending::Evicted);
+            self.watches.ended(sessions, Ending::Evicted);
         }
     }
 

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row as _};
 
 use crate::{
     Error,
@@ -21,7 +21,8 @@ use crate::{
         batch::{execute::Entry as _, statements::DestroyRow, until_free::serve_until_free},
         connection::transaction::{despite_deadlocks, in_transaction},
         rows::Batches,
-        table::statements::Statements,
+        table::{statements::Statements, timestamp::written},
+        watches::report::EndedRow,
     },
     telemetry::{Operation, events},
 };
@@ -40,7 +41,13 @@ impl Batches {
             even_forwarding: false,
         };
         let ended = match self.destroy.submit(order).outcome().await {
-            Ok(Some(deleted)) => deleted.was_alive.then(|| id.clone()),
+            Ok(Some(deleted)) => {
+                let row = EndedRow::new(id.clone(), deleted.user);
+                if !deleted.was_alive {
+                    self.watches.ended([&row], Ending::Expired);
+                }
+                deleted.was_alive.then_some(row)
+            }
             // There is no row, or one that may be a forwarding.
             Ok(None) => self.destroy_where_it_leads(id).await?,
             Err(error) if error.is_of_a_document() => self.destroy_unread(id).await?,
@@ -48,27 +55,27 @@ impl Batches {
         };
         if let Some(ended) = &ended {
             let meter = &self.table_handle.executor.meter;
-            events::ended(meter, &self.table_handle.format.handle(ended));
-            self.watches.all_ended([id, ended], ending);
+            events::ended(meter, &self.table_handle.format.handle(&ended.id));
+            self.watches.ended([ended], ending);
+            self.watches.end([id], ending);
         }
         Ok(ended.is_some())
     }
 
-    async fn destroy_unread(&self, id: &RowId) -> Result<Option<RowId>, Error> {
+    async fn destroy_unread(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
         let deadline = self.table_handle.executor.deadline();
-        let was_alive = serve_until_free(
+        serve_until_free(
             &self.table_handle,
             Some(self.locked.key(id.as_str())),
             deadline,
             Operation::Destroy,
             |table, connection| Box::pin(destroy_unread(table, connection, id.as_str().to_owned())),
         )
-        .await?;
-        Ok(was_alive.then(|| id.clone()))
+        .await
     }
 
-    /// Returns the id of the live session that was deleted.
-    async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<RowId>, Error> {
+    /// Returns the live session that was deleted.
+    async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
         let deadline = self.table_handle.executor.deadline();
         despite_deadlocks(|| {
             serve_until_free(
@@ -90,7 +97,7 @@ async fn destroy_chain(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     id: RowId,
-) -> Result<Option<RowId>, Error> {
+) -> Result<Option<EndedRow>, Error> {
     in_transaction(connection, |transaction| {
         Box::pin(destroy_chain_in(table, transaction, id))
     })
@@ -101,7 +108,7 @@ async fn destroy_chain_in(
     table: Arc<Statements>,
     transaction: &mut PgConnection,
     id: RowId,
-) -> Result<Option<RowId>, Error> {
+) -> Result<Option<EndedRow>, Error> {
     let mut ended = None;
     let mut next = Some(id);
     while let Some(id) = next {
@@ -119,19 +126,24 @@ async fn destroy_chain_in(
             .text
             .and_then(|text| successor_of(table.layout, &text));
         if next.is_none() && deleted.was_alive {
-            ended = Some(order.id);
+            ended = Some(EndedRow::new(order.id, deleted.user));
         }
     }
     Ok(ended)
 }
 
-/// Deletes a row whose document can't be read, and returns whether the session was
-/// alive. A forwarding is never such a row: it is short ASCII text.
+/// Deletes a row whose document can't be read, and returns the session if it was alive. A
+/// forwarding is never such a row: it is short ASCII text.
 pub(in crate::store) async fn destroy_unread(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     id: String,
-) -> Result<bool, Error> {
-    let deleted = table.destroy_unread.query().bind(id);
-    Ok(table.live(&deleted.fetch_all(connection).await?)? > 0)
+) -> Result<Option<EndedRow>, Error> {
+    let deleted = table.destroy_unread.query().bind(id.clone());
+    let Some(row) = deleted.fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let (expires, user): (_, Option<String>) = (written(&row, 0)?, row.try_get(1)?);
+    let was_alive = expires.0 > table.clock.now();
+    Ok(was_alive.then(|| EndedRow::new(RowId::from(id), user)))
 }

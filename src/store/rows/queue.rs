@@ -132,12 +132,14 @@ impl Worker {
                 latest
             }
             Step::Destroy(ending, answer) => {
+                let _busy = batches.watches.busy(&self.id);
                 let destroyed = Box::pin(batches.destroy_row(&self.id, ending)).await;
                 // A cancelled request no longer waits for the result.
                 drop(answer.send(destroyed));
                 None
             }
             Step::NewId(order) => {
+                let _busy = batches.watches.busy(&self.id);
                 batches.cycle_row(order).await;
                 None
             }

@@ -18,6 +18,7 @@ use crate::{
             statements::Statements,
             timestamp::{Instant, written},
         },
+        watches::report::EndedRow,
     },
 };
 
@@ -52,7 +53,7 @@ const LARGEST_SEARCH: usize = 128 * BATCH as usize;
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Ended {
     /// The rows of those that had not expired.
-    pub(in crate::store) sessions: Vec<RowId>,
+    pub(in crate::store) sessions: Vec<EndedRow>,
     /// Whether there may be more.
     pub(in crate::store) is_a_part: bool,
 }
@@ -197,15 +198,17 @@ pub(in crate::store) async fn end(
     connection: &mut PgConnection,
     user_id: &str,
     ids: &[String],
-) -> Result<Vec<RowId>, Error> {
+) -> Result<Vec<EndedRow>, Error> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let deleted = table.users.destroy.query().bind(user_id).bind(ids);
     let (now, mut live) = (table.clock.now(), Vec::new());
+    let user: Arc<str> = user_id.into();
     for row in deleted.fetch_all(connection).await? {
         if written(&row, 1)?.0 > now {
-            live.push(RowId::from(row.try_get::<String, _>(0)?));
+            let id = RowId::from(row.try_get::<String, _>(0)?);
+            live.push(EndedRow::new(id, Some(Arc::clone(&user))));
         }
     }
     Ok(live)

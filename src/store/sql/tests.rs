@@ -28,7 +28,10 @@ type LoadedRow = (
 type Written = (String, OffsetDateTime);
 
 /// And for one that it deleted.
-type Destroyed = (String, OffsetDateTime, Option<String>);
+type Destroyed = (String, OffsetDateTime, Option<String>, Option<String>);
+
+/// And for one that had expired.
+type Reaped = (String, Option<String>, Option<String>);
 
 const ID: &str = "id";
 const DOCUMENT: &str = "{}";
@@ -115,7 +118,7 @@ fn one_row_fits_the_table() {
     );
     drop(
         query_file!("src/store/sql/destroy_one.sql", ID, false)
-            .map(|row| -> Destroyed { (row.id, row.expires, row.session) }),
+            .map(|row| -> Destroyed { (row.id, row.expires, row.session, row.user_id) }),
     );
 }
 
@@ -156,7 +159,7 @@ fn destroy_fits_the_table() {
             &[ID.to_owned()],
             &[ID.to_owned()]
         )
-        .map(|row| -> Destroyed { (row.id, row.expires, row.session) }),
+        .map(|row| -> Destroyed { (row.id, row.expires, row.session, row.user_id) }),
     );
 }
 
@@ -288,15 +291,21 @@ fn age_fits_the_table() {
 
 #[test]
 fn reap_fits_the_table() {
-    drop(query_file!("src/store/sql/reap.sql", 1000_i64));
+    drop(
+        query_file!("src/store/sql/reap.sql", 1000_i64)
+            .map(|row| -> Reaped { (row.id, row.user_id, row.session) }),
+    );
     drop(query_file!("src/store/sql/reap_find.sql", 1000_i64, &[ID.to_owned()]).map(|row| row.id));
-    drop(query_file!("src/store/sql/reap_some.sql", &[ID.to_owned()]));
+    drop(
+        query_file!("src/store/sql/reap_some.sql", &[ID.to_owned()])
+            .map(|row| -> Reaped { (row.id, row.user_id, row.session) }),
+    );
     drop(query_file!("src/store/sql/reap_lock.sql", 1_i64).map(|row| row.locked == Some(true)));
 }
 
 #[test]
 fn destroy_unread_fits_the_table() {
-    drop(query_file!("src/store/sql/destroy_unread.sql", ID).map(|row| row.expires));
+    drop(query_file!("src/store/sql/destroy_unread.sql", ID).map(|row| (row.expires, row.user_id)));
 }
 
 #[test]

@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     Error, ErrorKind,
     error::out_of_time,
+    event::Hook,
     expiry::FORWARDING,
     format::{Format, Native},
     login::SessionLimit,
@@ -55,6 +56,7 @@ pub(crate) struct TableHandle {
     pub(in crate::store) format: Arc<dyn Format>,
     pub(in crate::store) limit: Option<SessionLimit>,
     pub(in crate::store) watching: Watching,
+    pub(in crate::store) hook: Option<Hook>,
     found: Arc<RwLock<Option<Found>>>,
     /// The inspection in flight, which all calls that need the table wait for.
     looking: Arc<Mutex<Option<Looking>>>,
@@ -109,6 +111,7 @@ impl TableHandle {
             format: Native::shared(),
             limit: None,
             watching: Watching::default(),
+            hook: None,
             found: Arc::default(),
             looking: Arc::default(),
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr, postgres::PgRow};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 use crate::{
     document::Layout,
@@ -15,7 +15,6 @@ use crate::{
             clock::Clock,
             columns::{Columns, Document},
             name::TableName,
-            timestamp::written,
         },
     },
 };
@@ -172,17 +171,6 @@ impl Statements {
     /// Whether the table stores a document letter by letter as it was sent.
     pub(crate) fn keeps_spelling(&self) -> bool {
         self.columns.document == Document::Json
-    }
-
-    /// How many of these rows, whose first column is their expiry, had not expired yet.
-    ///
-    /// # Errors
-    ///
-    /// If the column is not an expiry.
-    pub(in crate::store) fn live(&self, deleted: &[PgRow]) -> Result<u64, sqlx::Error> {
-        let now = self.clock.now();
-        let is_live = |row| written(row, 0).map(|expiry| u64::from(expiry.0 > now));
-        deleted.iter().map(is_live).sum()
     }
 }
 

@@ -5,7 +5,7 @@
 //! undone. A watch that is dropped removes itself, and the last one removes the entry.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     mem,
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Registry {
     places: HashMap<Key, RowId>,
     next: Key,
     sweep: Sweep,
+    /// Watched rows that a write of this process is about to delete or to move.
+    busy: HashSet<RowId>,
 }
 
 /// Whether a task looks up the rows.
@@ -73,6 +75,19 @@ impl Registry {
             ending,
             starts_the_sweep: mem::replace(&mut self.sweep, Sweep::On) == Sweep::Off,
         }
+    }
+
+    /// Returns whether the row is watched, and now marked.
+    pub(super) fn mark_busy(&mut self, row: &RowId) -> bool {
+        self.rows.contains_key(row) && self.busy.insert(row.clone())
+    }
+
+    pub(super) fn is_busy(&self, row: &RowId) -> bool {
+        self.busy.contains(row)
+    }
+
+    pub(super) fn unmark(&mut self, row: &RowId) {
+        self.busy.remove(row);
     }
 
     pub(super) fn place(&self, key: Key) -> Option<RowId> {

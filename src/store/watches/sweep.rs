@@ -54,7 +54,7 @@ const MAX_MOVES: usize = 16;
 /// The watched rows of a store, and the task that looks them up.
 #[derive(Debug)]
 pub(in crate::store) struct Watches {
-    table_handle: TableHandle,
+    pub(super) table_handle: TableHandle,
     registry: Mutex<Registry>,
 }
 
@@ -96,13 +96,8 @@ impl Watches {
         }
     }
 
-    /// Ends the watches of a session whose end is committed.
-    pub(in crate::store) fn ended(&self, row: &RowId, ending: Ending) {
-        self.registry().end(row, ending);
-    }
-
-    /// As [`ended`](Self::ended), for many.
-    pub(in crate::store) fn all_ended<'r>(
+    /// Ends the watches of sessions whose end is committed.
+    pub(in crate::store) fn end<'r>(
         &self,
         rows: impl IntoIterator<Item = &'r RowId>,
         ending: Ending,
@@ -112,8 +107,19 @@ impl Watches {
     }
 
     /// Follows a session to its new id, which is committed.
-    pub(in crate::store) fn moved(&self, from: &RowId, to: &RowId) {
+    pub(super) fn follow(&self, from: &RowId, to: &RowId) {
         self.registry().follow(from, to);
+    }
+
+    /// Marks the row as one that this process is about to delete or to move, until the result
+    /// is dropped. A lookup may find that the row does not exist before the write has reported
+    /// why.
+    pub(in crate::store) fn busy(&self, row: &RowId) -> Busy<'_> {
+        let is_marked = self.registry().mark_busy(row);
+        Busy {
+            watches: self,
+            row: is_marked.then(|| row.clone()),
+        }
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -165,7 +171,9 @@ impl Watches {
         let mut registry = self.registry();
         for id in rows {
             let Some(row) = found.get(id) else {
-                if let Some(former) = registry.go_back(id) {
+                if registry.is_busy(id) {
+                    // That write reports it, or the next lookup finds it.
+                } else if let Some(former) = registry.go_back(id) {
                     next.push(former);
                 } else if let Some(expires) = registry.expires(id) {
                     registry.end(id, self.why(expires));
@@ -237,6 +245,20 @@ async fn look_up(
         found.insert(id, row);
     }
     Ok(found)
+}
+
+/// See [`Watches::busy`].
+pub(in crate::store) struct Busy<'w> {
+    watches: &'w Watches,
+    row: Option<RowId>,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some(row) = &self.row {
+            self.watches.registry().unmark(row);
+        }
+    }
 }
 
 /// The task.
