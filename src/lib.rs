@@ -60,8 +60,8 @@ pub use crate::{
     },
     session::{Session, failure::FailurePolicy, typed::TypedSession},
     store::{
-        ListPosition, ListSessions, MIGRATOR, PgSessionStore, SessionEnd, TableReport, UserSession,
-        UserSessions,
+        ExternalSessions, ListPosition, ListSessions, MIGRATOR, PgSessionStore, SessionEnd,
+        TableReport, UserSession, UserSessions,
         admin::{
             reaper::{ReapSummary, Reaper, ReaperHandle, StopReason},
             stored::StoredSession,

@@ -38,6 +38,7 @@ mod watches;
 #[cfg(feature = "testing")]
 pub(crate) use admin::time_travel::Shift;
 pub use admin::{
+    external::ExternalSessions,
     page::ListPosition,
     users::{ListSessions, UserSession, UserSessions},
 };

@@ -80,7 +80,6 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "store/table",
             "store/connection",
-            "store/sql",
             "telemetry",
             "row",
             "expiry",
@@ -128,7 +127,6 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "store",
         &[
-            "store/watches",
             "store/rows",
             "store/table",
             "store/connection",

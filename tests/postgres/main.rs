@@ -13,6 +13,7 @@ mod deadlocks;
 mod doubt;
 mod encodings;
 mod events;
+mod external;
 mod first;
 mod hot;
 mod in_transactions;

@@ -95,6 +95,16 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "external_destroy.sql",
+        parameters: &["'sid 1'", "IDS"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "external_some.sql",
+        parameters: &["'sid 1'", "1000"],
+        shows: "session_external_id_idx",
+    },
+    Pinned {
         file: "find.sql",
         parameters: &["sha256('x')"],
         shows: WHOLE_TABLE,
@@ -149,12 +159,21 @@ const PINNED: &[Pinned] = &[
             "NULL",
             "'user 1000'",
             "NULL",
+            "NULL",
         ],
         shows: PRIMARY_KEY,
     },
     Pinned {
         file: "login_insert.sql",
-        parameters: &["'new'", "'{}'", "86400", "NULL", "'user 1000'", "NULL"],
+        parameters: &[
+            "'new'",
+            "'{}'",
+            "86400",
+            "NULL",
+            "'user 1000'",
+            "NULL",
+            "NULL",
+        ],
         shows: "Insert on session",
     },
     Pinned {
@@ -230,7 +249,7 @@ const PINNED: &[Pinned] = &[
     },
     Pinned {
         file: "undo.sql",
-        parameters: &["ID", "'{}'", "60", "NULL", "NULL", "60"],
+        parameters: &["ID", "'{}'", "60", "NULL", "NULL", "60", "NULL"],
         shows: PRIMARY_KEY,
     },
     Pinned {

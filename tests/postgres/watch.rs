@@ -559,3 +559,66 @@ fn an_interval_that_could_miss_a_new_id_is_refused() {
         assert!(refused.is_err(), "{seconds}");
     }
 }
+
+/// Seconds of the processor that these processes have used, and this one.
+fn used(backends: &[i32]) -> (f64, f64) {
+    let of = |process: &str| -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // After the name, which may have spaces: user and system time, in hundredths.
+        let rest = stat.rsplit(") ").next().unwrap_or_default();
+        let fields = rest.split(' ').skip(11).take(2);
+        fields
+            .filter_map(|field| field.parse::<f64>().ok())
+            .sum::<f64>()
+            / 100.0
+    };
+    let database = backends.iter().map(|pid| of(&pid.to_string())).sum();
+    (of("self"), database)
+}
+
+/// `cargo test --release --test postgres -- --ignored --exact --nocapture watch::what_ten_thousand_watches_cost`
+#[tokio::test]
+#[ignore = "it measures for a minute"]
+async fn what_ten_thousand_watches_cost() {
+    const SESSIONS: u32 = 10_000;
+    const WINDOW: Duration = Duration::from_secs(60);
+    let site = Site::new().await;
+    let ada = TestVisitor::new(&site.layer());
+    let fill = "x".repeat(1000);
+    act(&ada, |session| {
+        session.insert("data", fill)?;
+        session.login("ada")
+    })
+    .await;
+    let copies = format!(
+        "INSERT INTO session (id, expiry, session, created, user_id)
+         SELECT left(translate(encode(sha256(n::text::bytea), 'base64'), '+/', '-_'), 43),
+                expiry, session, created, user_id
+         FROM session, generate_series(2, {SESSIONS}) AS n"
+    );
+    execute(&site.pool, &copies).await;
+    execute(&site.pool, "VACUUM ANALYZE session").await;
+    let all = NonZeroU32::new(SESSIONS).expect("not zero");
+    let listed = site.store.user("ada").list().limit(all).await;
+    let listed = listed.expect("a database");
+    let watches = listed.iter().map(|one| site.store.watch(one.id()));
+    let watches = try_join_all(watches).await.expect("a database");
+    assert_eq!(watches.len(), SESSIONS as usize);
+
+    let backends: Vec<i32> =
+        sqlx::query_scalar("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
+            .fetch_all(&site.pool)
+            .await
+            .expect("a list");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let (process, database) = used(&backends);
+    tokio::time::sleep(WINDOW).await;
+    let after = used(&backends);
+    let share = |before: f64, after: f64| 100.0 * (after - before) / WINDOW.as_secs_f64();
+    println!(
+        "{SESSIONS} watched sessions: {:.2} % of a core here, {:.2} % of one at the database",
+        share(process, after.0),
+        share(database, after.1),
+    );
+    drop(watches);
+}

@@ -41,7 +41,7 @@ use crate::{
         rows::{
             Batches,
             orders::NewIdOrder,
-            steps::{delete, insert, lock_with_device, of_row},
+            steps::{delete, insert, lock_with_extras, of_row},
             undo::{Commit, Made, Undelivered},
             user_limit::{self, Ended, NO_ROW, end_batch},
         },
@@ -408,7 +408,7 @@ async fn move_on(
     id: &RowId,
     made: &mut Made,
 ) -> Result<Row, Error> {
-    let (row, device) = lock_with_device(table, connection, id).await?;
+    let (row, extras) = lock_with_extras(table, connection, id).await?;
     if row.successor().is_some() {
         return begin_separately(table, connection, plan, &row).await;
     }
@@ -429,7 +429,7 @@ async fn move_on(
     }
     *made = Made::Moved {
         before: Box::new(row),
-        device,
+        extras,
         after: Box::new(copied.clone()),
     };
     Ok(copied)
@@ -561,6 +561,7 @@ pub(in crate::store) async fn copy_for(
     )
     .bind(login.user_id())
     .bind(login.device_text())
+    .bind(login.external())
     .execute(connection)
     .await?;
     let times = table.columns.times_of_new(Written::at(now, extent));
@@ -588,6 +589,7 @@ pub(in crate::store) async fn begin(
         .bind(extent.until)
         .bind(login.user_id())
         .bind(login.device_text())
+        .bind(login.external())
         .fetch_one(connection)
         .await?;
     let written = Written {

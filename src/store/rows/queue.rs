@@ -140,7 +140,7 @@ impl Worker {
             }
             Step::NewId(order) => {
                 let _busy = batches.watches.busy(&self.id);
-                batches.cycle_row(order).await;
+                Box::pin(batches.cycle_row(order)).await;
                 None
             }
         }

@@ -167,9 +167,19 @@ fn destroy_fits_the_table() {
 fn cycle_fits_the_table() {
     drop(
         query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded {
-            let device = row.device.clone();
+            let (device, external_id) = (row.device.clone(), row.external_id.clone());
             let (id, text, expires, created, now, seen, user) = loaded!(row);
-            (id, text, expires, created, now, seen, user, device)
+            (
+                id,
+                text,
+                expires,
+                created,
+                now,
+                seen,
+                user,
+                device,
+                external_id,
+            )
         }),
     );
     drop(query_file!(
@@ -194,6 +204,7 @@ fn cycle_fits_the_table() {
         Some(ID),
         Some(DOCUMENT) as _,
         Some(SECONDS),
+        Some(ID),
     ));
 }
 
@@ -209,6 +220,7 @@ fn login_fits_the_table() {
         Some(SECONDS),
         ID,
         DOCUMENT as _,
+        Some(ID),
     ));
     drop(
         query_file!(
@@ -219,6 +231,7 @@ fn login_fits_the_table() {
             Some(SECONDS),
             ID,
             DOCUMENT as _,
+            Some(ID),
         )
         .map(|row| -> OffsetDateTime { row.expires }),
     );
@@ -257,6 +270,18 @@ fn the_statements_of_a_user_fit_the_table() {
             .map(|row| -> String { row.id }),
     );
     drop(query_file!("src/store/sql/undated.sql").map(|row| -> String { row.id }));
+}
+
+#[test]
+fn the_statements_of_an_external_id_fit_the_table() {
+    drop(query_file!("src/store/sql/external_some.sql", ID, 4_i64).map(|row| -> String { row.id }));
+    drop(
+        query_file!("src/store/sql/external_destroy.sql", ID, &[ID.to_owned()]).map(
+            |row| -> (String, OffsetDateTime, Option<String>) {
+                (row.id, row.expires, row.user_id)
+            },
+        ),
+    );
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(crate) struct Statements {
     pub(crate) destroy_unread: Sql,
     pub(crate) cycle: CycleStatements,
     pub(crate) users: UserStatements,
+    pub(crate) external: ExternalStatements,
     pub(crate) reap: Sql,
     pub(crate) reap_find: Sql,
     pub(crate) reap_lock: Sql,
@@ -95,6 +96,22 @@ impl UserStatements {
     }
 }
 
+/// The statements for the sessions of an external id.
+#[derive(Clone, Debug)]
+pub(crate) struct ExternalStatements {
+    pub(crate) some: Sql,
+    pub(crate) destroy: Sql,
+}
+
+impl ExternalStatements {
+    fn new(statement: impl Fn(&str) -> Sql) -> Self {
+        Self {
+            some: statement(include_str!("../sql/external_some.sql")),
+            destroy: statement(include_str!("../sql/external_destroy.sql")),
+        }
+    }
+}
+
 /// The statements for one row and for many.
 macro_rules! both {
     ($sizes:ident, $name:literal) => {
@@ -131,6 +148,7 @@ impl Statements {
             destroy_unread: statement(include_str!("../sql/destroy_unread.sql")),
             cycle: CycleStatements::new(statement),
             users: UserStatements::new(statement),
+            external: ExternalStatements::new(statement),
             reap: statement(include_str!("../sql/reap.sql")),
             reap_find: statement(include_str!("../sql/reap_find.sql")),
             reap_lock: statement(include_str!("../sql/reap_lock.sql")),
