@@ -555,7 +555,8 @@ impl PgSessionStore {
     ///   belongs in a transaction of the application.
     /// - An expiry is reported when a [`Reaper`](crate::Reaper) deletes the row, or when a request
     ///   with its token begins a new session. So give the reaper a store with the hook.
-    /// - A new id whose response is not delivered is undone. Its event is not taken back.
+    /// - A session that began, or a new id, whose response is not delivered is undone. Its event
+    ///   is not taken back.
     /// - Sessions that were ended in a transaction of the application
     ///   ([`destroy_all_in`](crate::UserSessions::destroy_all_in)), or by another program, are not
     ///   reported.

@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 use axum_pg_session::{
-    Expiry, Login, PgSessionLayer, PgSessionStore, SessionId, testing::TestVisitor,
+    Expiry, Login, PgSessionLayer, PgSessionStore, Session, SessionId, testing::TestVisitor,
 };
 use dev_postgres::TestDatabase;
 use sqlx::PgPool;
@@ -306,7 +306,7 @@ async fn the_log_has_sign_ins_and_why_sessions_ended() -> Outcome {
     let shop = Shop::open().await?;
     let (desk, phone) = (shop.customer("ada").await?, shop.customer("ada").await?);
     drop(phone);
-    desk.with_session(|session| session.logout()).await?;
+    desk.with_session(Session::logout).await?;
     shop.store.user("ada").destroy_all().await?;
     let log = audited(&shop, "ada", 4).await?;
     assert_eq!(log[..2], ["the user signed in"; 2]);

@@ -1,7 +1,7 @@
 //! Server-sent events and a WebSocket, which outlive the request that opened
 //! them, and end with its session.
 
-use std::{convert::Infallible, future::Future};
+use std::convert::Infallible;
 
 use axum::{
     extract::{
@@ -89,6 +89,6 @@ async fn answer(mut socket: WebSocket, app: App, mut ended: SessionEnd) {
     drop(socket.send(Message::Close(Some(close))).await);
 }
 
-fn stopped(mut ending: watch::Receiver<bool>) -> impl Future<Output = ()> + Send {
-    async move { drop(ending.wait_for(|ends| *ends).await) }
+async fn stopped(mut ending: watch::Receiver<bool>) {
+    drop(ending.wait_for(|ends| *ends).await);
 }

@@ -1,4 +1,4 @@
-//! Watched sessions: whoever serves a socket or a stream waits here until the session has
+//! Watched sessions: the application waits here, for a socket or a stream, until a session has
 //! ended. It knows ids of rows, and neither requests nor sockets.
 //!
 //! How it works: the [`registry`] has an entry for each row that is watched, and a

@@ -27,7 +27,7 @@ pub(crate) enum End {
     Lost,
 }
 
-/// Opens a socket, and records it when it has ended. Nobody waits for it.
+/// Opens a socket, and records it when it has ended. It runs in a task.
 pub(crate) fn open(record: Arc<Record>, port: u16, token: Token, life: Life) {
     record.socket_opens();
     tokio::spawn(async move {

@@ -65,7 +65,7 @@ enum Manner {
     /// With a cookie that nobody ever got.
     Stranger,
     Reap,
-    /// Of the session of the browser's cookie; nobody waits for its end.
+    /// Of the session of the browser's cookie, in a task of its own.
     Socket,
 }
 

@@ -1,5 +1,5 @@
-//! Watched sessions: a socket learns that its session has ended, and why, from the process that
-//! ended it at once, and from another one by the next lookup.
+//! Watched sessions: a watch ends with its session and says why, at once in the process that
+//! ended it, and by the next lookup in another one.
 
 use std::{future::Future, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -236,7 +236,7 @@ async fn a_session_that_expires_ends_its_watches() {
             assert!(reaped.expect("a database").deleted >= 2);
         }
         let ending = patiently(ended).await;
-        // The row was moved by hand, so a process that finds none can't tell why.
+        // The test moved the row, so a process that finds none does not know why.
         assert!(
             ending == Ending::Expired || (reaps && ending == Ending::Unknown),
             "{ending}"
@@ -504,7 +504,7 @@ async fn a_session_of_koas_format_is_watched_too() {
     assert_eq!(patiently(there).await, Ending::Unknown);
 }
 
-/// Otherwise a socket of another runtime would wait for an end that nobody reports.
+/// Otherwise a socket of another runtime would wait for an end that is never reported.
 #[test]
 fn watches_end_if_the_runtime_that_looks_up_their_sessions_stops() {
     let runtime = || tokio::runtime::Runtime::new().expect("a runtime");
@@ -515,12 +515,16 @@ fn watches_end_if_the_runtime_that_looks_up_their_sessions_stops() {
         (site, ada)
     });
     let session = second.block_on(ada.here.session()).expect("a database");
-    let ended = first.block_on(async { session.ended().expect("it is stored") });
+    let watched = |runtime: &tokio::runtime::Runtime| {
+        let _runtime = runtime.enter();
+        session.ended().expect("it is stored")
+    };
+    let ended = watched(&first);
     drop(first);
     let ending = second.block_on(async { tokio::time::timeout(PATIENCE, ended).await });
     assert_eq!(ending.expect("at once"), Ending::Unknown);
     // And the next watch starts another task.
-    let ended = second.block_on(async { session.ended().expect("it is stored") });
+    let ended = watched(&second);
     second.block_on(async {
         act(&ada.here, Session::logout).await;
         assert_eq!(patiently(ended).await, Ending::SignedOut);

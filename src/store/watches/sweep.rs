@@ -206,10 +206,9 @@ impl Watches {
         }
     }
 
-    /// Ends the watches that could not be checked for too long.
-    fn end_stale(&self, error: &Error) {
-        let limit = self.table_handle.watching.outage;
-        let Some(then) = Instant::now().checked_sub(limit) else {
+    /// Ends the watches that could not be checked for too long when a round began that failed.
+    fn end_stale(&self, began: Instant, error: &Error) {
+        let Some(then) = began.checked_sub(self.table_handle.watching.outage) else {
             return;
         };
         let sessions = self.registry().end_before(then, Ending::Unreachable);
@@ -280,9 +279,11 @@ impl Sweeper {
                 self.is_done = true;
                 return;
             };
+            let began = Instant::now();
+            // If the future is dropped here, or above, `Drop` ends all watches.
             if let Err(error) = self.watches.sweep(rows).await {
                 self.watches.table_handle.executor.meter.failed(&error);
-                self.watches.end_stale(&error);
+                self.watches.end_stale(began, &error);
             }
         }
     }
