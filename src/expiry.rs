@@ -406,6 +406,13 @@ impl Meta {
         }
     }
 
+    /// Whether the successor is the session of the same user, so that a handle or a watch of the
+    /// old id follows it.
+    pub(crate) fn leads_to_the_session(&self) -> bool {
+        let successor = self.successor.as_deref();
+        !self.login && successor.is_some_and(|successor| !successor.is_empty())
+    }
+
     /// The terms of another system's session.
     pub(crate) fn foreign(idle: Option<f64>, until: Option<f64>) -> Self {
         Self {

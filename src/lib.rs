@@ -9,7 +9,9 @@ struct Recipes;
 mod cookie;
 mod credentials;
 mod document;
+mod ending;
 mod error;
+mod event;
 mod expiry;
 mod format;
 #[cfg(fuzzing)]
@@ -45,7 +47,9 @@ pub use crate::{
         signing::{SigningKeys, UnsignedTokens},
     },
     document::key::{AsKey, Key},
+    ending::Ending,
     error::{Error, ErrorKind},
+    event::{SessionEvent, SessionEventKind},
     expiry::Expiry,
     format::koa::{KeygripDigest, Koa},
     id::SessionId,
@@ -62,8 +66,8 @@ pub use crate::{
     },
     session::{Session, failure::FailurePolicy, typed::TypedSession},
     store::{
-        ListPosition, ListSessions, MIGRATOR, PgSessionStore, TableReport, UserSession,
-        UserSessions,
+        ExternalSessions, ListPosition, ListSessions, MIGRATOR, PgSessionStore, SessionEnd,
+        TableReport, UserSession, UserSessions,
         admin::{
             reaper::{ReapSummary, Reaper, ReaperHandle, StopReason},
             stored::StoredSession,

@@ -37,6 +37,7 @@ const MAX_USER_ID: usize = 1024;
 pub struct Login {
     user_id: String,
     device: Option<Device>,
+    external_id: Option<String>,
     expiry: Expiry,
     lifetime: Option<CookieLifetime>,
     ends_others: bool,
@@ -60,6 +61,7 @@ impl Login {
         Self {
             user_id: user_id.into(),
             device: None,
+            external_id: None,
             expiry: Expiry::Default,
             lifetime: None,
             ends_others: false,
@@ -76,6 +78,35 @@ impl Login {
     pub fn device(self, device: Device) -> Self {
         Self {
             device: Some(device),
+            ..self
+        }
+    }
+
+    /// Stores the id that another system has for this session, such as the `sid` of an OpenID
+    /// Connect provider. [`PgSessionStore::external`] ends the sessions with this id, for the
+    /// provider's back-channel logout. Default: none, even after an earlier login.
+    ///
+    /// It has 1 to 1,024 bytes, without U+0000 and U+001F. Several sessions may have the same
+    /// one. It needs the column `external_id` (migration 0006).
+    ///
+    /// ```
+    /// use axum_pg_session::{Login, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    /// ada.with_session(|session| session.login(Login::new("ada").external_id("sid-1"))).await?;
+    /// assert_eq!(store.external("sid-1").destroy_all().await?, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// [`PgSessionStore::external`]: crate::PgSessionStore::external
+    #[must_use]
+    pub fn external_id(self, external_id: impl Into<String>) -> Self {
+        Self {
+            external_id: Some(external_id.into()),
             ..self
         }
     }
@@ -182,6 +213,10 @@ impl Login {
         &self.user_id
     }
 
+    pub(crate) fn external(&self) -> Option<&str> {
+        self.external_id.as_deref()
+    }
+
     pub(crate) fn end(&self) -> Expiry {
         self.expiry
     }
@@ -206,13 +241,18 @@ impl Login {
 
     /// # Errors
     ///
-    /// If the user's id can't be stored.
+    /// If the user's id or the external id can't be stored.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let length = self.user_id.len();
-        if length == 0 || length > MAX_USER_ID || self.user_id.contains(['\0', BEFORE_USER]) {
+        if !is_storable(&self.user_id) {
             return Err(Error::new(
                 ErrorKind::Serialize,
                 "the id of a user has 1 to 1,024 bytes, none of them U+0000 or U+001F",
+            ));
+        }
+        if !self.external().is_none_or(is_storable) {
+            return Err(Error::new(
+                ErrorKind::Serialize,
+                "an external id has 1 to 1,024 bytes, none of them U+0000 or U+001F",
             ));
         }
         Ok(())
@@ -222,9 +262,14 @@ impl Login {
     pub(crate) fn in_realm(self, realm: &Realm) -> Self {
         Self {
             user_id: realm.user(&self.user_id),
+            external_id: self.external_id.map(|id| realm.user(&id)),
             ..self
         }
     }
+}
+
+fn is_storable(id: &str) -> bool {
+    (1..=MAX_USER_ID).contains(&id.len()) && !id.contains(['\0', BEFORE_USER])
 }
 
 impl fmt::Debug for Login {
@@ -405,6 +450,17 @@ mod tests {
             "a\u{1f}b".into(),
         ] {
             let error = Login::new(user_id).check().expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::Serialize);
+        }
+        assert!(
+            Login::new("u")
+                .external_id("s".repeat(1024))
+                .check()
+                .is_ok()
+        );
+        for external_id in ["", "a\0b", "a\u{1f}b"] {
+            let login = Login::new("u").external_id(external_id);
+            let error = login.check().expect_err("refused");
             assert_eq!(error.kind(), ErrorKind::Serialize);
         }
     }

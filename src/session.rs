@@ -39,7 +39,7 @@ use crate::{
         Origin, ReadOnlyReason, State,
         changes::{Apply, Change, decode, encode, erased},
     },
-    store::PgSessionStore,
+    store::{PgSessionStore, SessionEnd},
 };
 
 mod commit;
@@ -498,6 +498,54 @@ impl Session {
     pub fn id(&self) -> Option<SessionId> {
         let format = self.store().format();
         self.state().row().map(|row| format.handle(&row.id))
+    }
+
+    /// Watches the session, for a socket or a stream that outlives the request. The result is a
+    /// future that is ready when the session no longer exists, and returns the
+    /// [`Ending`](crate::Ending). `None` if nothing is stored yet, as for [`id`](Self::id).
+    ///
+    /// It runs no query here. It is ready at once if this process ends the session, and after
+    /// [a few seconds](PgSessionStore::watch_interval) if another one does, or if the session
+    /// expires. It follows the session to a new id, and never extends it.
+    /// [`PgSessionStore::watch`] has the details.
+    ///
+    /// After a [`login`](Self::login) in the same request, call [`save`](Self::save) first:
+    /// otherwise this watches the session of before, which the login replaces.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use axum::{http::StatusCode, response::{IntoResponse, Sse, sse::Event}};
+    /// use axum_pg_session::Session;
+    /// use futures_util::{Stream, StreamExt, stream};
+    ///
+    /// # fn news() -> impl Stream<Item = Result<Event, Infallible>> { stream::empty() }
+    /// /// Server-sent events that end when the visitor signs out.
+    /// async fn events(session: Session) -> Result<impl IntoResponse, StatusCode> {
+    ///     let ended = session.ended().ok_or(StatusCode::UNAUTHORIZED)?;
+    ///     Ok(Sse::new(news().take_until(ended)))
+    /// }
+    /// # use axum::{Router, routing::get};
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// # let app = Router::new().route("/", get(events)).layer(layer.clone());
+    /// # let request = || axum::http::Request::get("/").body(axum::body::Body::empty());
+    /// # let ada = TestVisitor::new(&layer);
+    /// # assert_eq!(ada.send(&app, request()?).await?.status(), StatusCode::UNAUTHORIZED);
+    /// # ada.with_session(|session| session.login("ada")).await?;
+    /// # assert_eq!(ada.send(&app, request()?).await?.status(), StatusCode::OK);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If it is called outside of a tokio runtime.
+    #[must_use]
+    pub fn ended(&self) -> Option<SessionEnd> {
+        self.state().row().map(|row| self.store().watch_row(row))
     }
 
     /// Returns whether nothing is stored for this session yet.

@@ -15,6 +15,8 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     Counters, Error, SessionLimitPolicy,
+    event::{Hook, SessionEvent},
+    expiry::FORWARDING,
     format::{Format, koa::Koa},
     id::{RowId, Token, short_digest},
     login::SessionLimit,
@@ -33,15 +35,18 @@ mod requests;
 mod rows;
 mod sql;
 mod table;
+mod watches;
 
 #[cfg(feature = "testing")]
 pub(crate) use admin::time_travel::Shift;
 pub use admin::{
+    external::ExternalSessions,
     page::ListPosition,
     users::{ListSessions, UserSession, UserSessions},
 };
 pub use table::migrate::MIGRATOR;
 pub use table::report::TableReport;
+pub use watches::sweep::SessionEnd;
 
 use connection::{
     connecting::{prepared, why},
@@ -493,6 +498,95 @@ impl PgSessionStore {
     #[must_use]
     pub fn max_sessions_per_user(self, sessions: NonZeroU32, at_limit: SessionLimitPolicy) -> Self {
         self.with(|table_handle| table_handle.limit = Some(SessionLimit { sessions, at_limit }))
+    }
+
+    /// Sets how often the sessions that are [watched](Self::watch) are looked up, to find those
+    /// that another process ended, or that expired. Default: 5 seconds. A session that this
+    /// process ends is reported at once.
+    ///
+    /// So a watch ends no later than this interval, and the time that the lookup takes, after
+    /// the session. All watched sessions are looked up together, by one statement for each
+    /// thousand. With no watched session there is no statement.
+    ///
+    /// # Panics
+    ///
+    /// If the interval is zero or longer than 30 seconds. A session that gets a new id is found
+    /// under the old one for a minute, and one lookup may fail.
+    #[must_use]
+    pub fn watch_interval(self, interval: Duration) -> Self {
+        assert!(
+            !interval.is_zero() && interval <= FORWARDING / 2,
+            "the interval of watches must be between zero and 30 seconds"
+        );
+        self.with(|table_handle| table_handle.watching.interval = interval)
+    }
+
+    /// Sets how long a [watch](Self::watch) goes on while the database can't be queried.
+    /// Default: a minute. Then it ends with [`Ending::Unreachable`](crate::Ending::Unreachable),
+    /// although the session may still exist.
+    ///
+    /// With `Duration::ZERO` a watch ends when the first lookup fails. With `Duration::MAX` it
+    /// goes on as long as the database is away, and so does the socket of a user who would be
+    /// signed out. After more than a minute, the watch of a session that got a new id meanwhile
+    /// ends, because its old id leads nowhere.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_pg_session::PgSessionStore;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::PgPool::connect_lazy("postgres:///")?;
+    /// let store = PgSessionStore::new(pool)
+    ///     .watch_interval(Duration::from_secs(2))
+    ///     .watch_outage(Duration::from_secs(20));
+    /// # drop(store);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn watch_outage(self, outage: Duration) -> Self {
+        self.with(|table_handle| table_handle.watching.outage = outage)
+    }
+
+    /// Calls `hook` when a session began, a user signed in, or a session ended, expired ones
+    /// included. It serves audit logs and mails about new sign-ins. Default: none. A second call
+    /// replaces the hook.
+    ///
+    /// The hook runs in the process that made the change, after the commit, in the task that
+    /// committed it. Later writes of that session, and the request that waits, wait for it. So it
+    /// should only send the event to a channel, or spawn a task. It can't change the outcome: if
+    /// it panics, that is logged, and the session stays as it was committed.
+    ///
+    /// - Each event is reported once at most in all processes. It is lost if the process crashes
+    ///   after the commit, or if the connection is lost during the commit. What must never be lost
+    ///   belongs in a transaction of the application.
+    /// - An expiry is reported when a [`Reaper`](crate::Reaper) deletes the row, or when a request
+    ///   with its token begins a new session. So give the reaper a store with the hook.
+    /// - A session that began, or a new id, whose response is not delivered is undone. Its event
+    ///   is not taken back.
+    /// - Sessions that were ended in a transaction of the application
+    ///   ([`destroy_all_in`](crate::UserSessions::destroy_all_in)), or by another program, are not
+    ///   reported.
+    ///
+    /// ```
+    /// use axum_pg_session::{PgSessionLayer, PgSessionStore, SessionEventKind, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+    /// let store = store.on_event(move |event| drop(sender.send(event.clone())));
+    ///
+    /// let ada = TestVisitor::new(&PgSessionLayer::new(store));
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// let event = events.recv().await.expect("a sign-in");
+    /// assert_eq!(event.kind(), SessionEventKind::SignedIn);
+    /// assert_eq!(event.user_id(), Some("ada"));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn on_event(self, hook: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
+        self.with(|table_handle| table_handle.hook = Some(Hook::new(hook)))
     }
 
     /// Sets whether there is a pooler in transaction mode between the pool and Postgres,

@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, env, fs};
 
 use axum_pg_session::{
-    ClearSiteData, CookieLifetime, CookiePriority, Counters, Device, Error, ErrorKind, Expiry,
-    FailurePolicy, HeaderTransport, Key, KeygripDigest, Koa, LazySession, Login, PgSessionLayer,
-    PgSessionService, PgSessionStore, ReapSummary, Reaper, ReaperHandle, ResponseBody,
-    ResponseFuture, Session, SessionId, SessionLimitPolicy, SessionRejection, SigningKeys,
-    StopReason, StoredSession, TableReport, Transport, TypedSession, UnsignedTokens, UserSession,
-    UserSessions, testing::TestVisitor,
+    ClearSiteData, CookieLifetime, CookiePriority, Counters, Device, Ending, Error, ErrorKind,
+    Expiry, ExternalSessions, FailurePolicy, HeaderTransport, Key, KeygripDigest, Koa, LazySession,
+    Login, PgSessionLayer, PgSessionService, PgSessionStore, ReapSummary, Reaper, ReaperHandle,
+    ResponseBody, ResponseFuture, Session, SessionEnd, SessionEvent, SessionEventKind, SessionId,
+    SessionLimitPolicy, SessionRejection, SigningKeys, StopReason, StoredSession, TableReport,
+    Transport, TypedSession, UnsignedTokens, UserSession, UserSessions, testing::TestVisitor,
 };
 use serde_json::Value;
 
@@ -32,6 +32,7 @@ all!(goes_to_other_threads:
     PgSessionLayer, PgSessionService<()>, PgSessionStore, ReapSummary, Reaper, ReaperHandle, ResponseBody<()>,
     Session, SessionId, SessionRejection, SigningKeys, ClearSiteData, StoredSession, TableReport, TestVisitor,
     TypedSession<Local>, UnsignedTokens, UserSession, UserSessions, Box<dyn Transport>,
+    Ending, ExternalSessions, SessionEnd, SessionEvent, SessionEventKind,
 );
 
 // As a handler's own future is.
@@ -40,7 +41,7 @@ all!(goes_to_another_thread: ResponseFuture<std::future::Ready<()>, ()>);
 all!(is_compared:
     SessionLimitPolicy, CookieLifetime, CookiePriority, Counters, Device, StopReason, ErrorKind, Expiry,
     FailurePolicy, HeaderTransport, Key<Local>, KeygripDigest, ReapSummary, SessionId, ClearSiteData,
-    TableReport, UnsignedTokens,
+    TableReport, UnsignedTokens, Ending, SessionEventKind,
 );
 
 /// What of the dependencies users of this crate see, and must have in the same

@@ -12,6 +12,7 @@
 //! `.secure(false)` to the layer in `site.rs`.
 
 mod account;
+mod audit;
 mod basket;
 mod csrf;
 mod devices;
@@ -26,7 +27,7 @@ mod tests;
 mod users;
 mod visitor;
 
-use std::{env, future, net::SocketAddr};
+use std::{env, future, net::SocketAddr, time::Duration};
 
 use axum_pg_session::{PgSessionStore, Reaper};
 use sqlx::PgPool;
@@ -38,6 +39,7 @@ use crate::{error::Failure, site::Site, users::Users};
 async fn main() -> Result<(), Failure> {
     let pool = PgPool::connect(&dev_postgres::database_url()?).await?;
     let store = site::limited(PgSessionStore::new(pool.clone()));
+    let (store, audit) = audit::keep(store, pool.clone()).await?;
     store.migrate().await?;
     let users = Users::new(pool.clone()).await?;
     let reaper = Reaper::new(store.clone()).spawn();
@@ -55,6 +57,8 @@ async fn main() -> Result<(), Failure> {
 
     // Nobody is served any more, so nothing is saved any more either.
     reaper.stop().await;
+    // The last store is dropped by now, so the log ends with what is still in the channel.
+    drop(tokio::time::timeout(Duration::from_secs(5), audit).await);
     pool.close().await;
     Ok(())
 }

@@ -11,12 +11,13 @@ use axum::{
     response::Response,
 };
 use axum_pg_session::{
-    Expiry, Login, PgSessionLayer, PgSessionStore, SessionId, testing::TestVisitor,
+    Expiry, Login, PgSessionLayer, PgSessionStore, Session, SessionId, testing::TestVisitor,
 };
 use dev_postgres::TestDatabase;
 use sqlx::PgPool;
 
 use crate::{
+    audit,
     basket::{Basket, Item},
     error::Failure,
     site::{self, Site},
@@ -42,6 +43,7 @@ impl Shop {
         let database = dev_postgres::test_database().await?;
         let pool = PgPool::connect(database.url()).await?;
         let store = site::limited(PgSessionStore::new(pool.clone()));
+        let (store, _log) = audit::keep(store, pool.clone()).await?;
         store.migrate().await?;
         let users = Users::new(pool.clone()).await?;
         let app = site::app(Site {
@@ -281,5 +283,39 @@ async fn a_session_that_is_not_loaded_or_not_saved_is_a_page_of_the_shop() -> Ou
         assert!(page.contains("Corner shop"), "{what}: {page}");
         assert!(page.contains("Nothing was saved"), "{what}: {page}");
     }
+    Ok(())
+}
+
+/// Waits until the log has this many lines of the customer.
+async fn audited(shop: &Shop, account: &str, lines: usize) -> Outcome<Vec<String>> {
+    loop {
+        let sql = "SELECT event FROM audit WHERE account = $1 ORDER BY at, event";
+        let log: Vec<String> = sqlx::query_scalar(sql)
+            .bind(account)
+            .fetch_all(&shop.pool)
+            .await?;
+        if log.len() >= lines {
+            return Ok(log);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_sign_ins_and_why_sessions_ended() -> Outcome {
+    let shop = Shop::open().await?;
+    let (desk, phone) = (shop.customer("ada").await?, shop.customer("ada").await?);
+    drop(phone);
+    desk.with_session(Session::logout).await?;
+    shop.store.user("ada").destroy_all().await?;
+    let log = audited(&shop, "ada", 4).await?;
+    assert_eq!(log[..2], ["the user signed in"; 2]);
+    assert_eq!(
+        log[2..],
+        [
+            "the user signed out",
+            "the sessions of the user were revoked"
+        ]
+    );
     Ok(())
 }

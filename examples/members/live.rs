@@ -1,5 +1,5 @@
 //! Server-sent events and a WebSocket, which outlive the request that opened
-//! them.
+//! them, and end with its session.
 
 use std::convert::Infallible;
 
@@ -8,63 +8,70 @@ use axum::{
         State,
         ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
     },
+    http::StatusCode,
     response::{
         Response,
         sse::{Event, KeepAlive, Sse},
     },
 };
-use axum_pg_session::SessionId;
-use futures_util::{Stream, StreamExt as _, stream};
+use axum_pg_session::SessionEnd;
+use futures_util::{Stream, StreamExt as _, future::select, stream};
+use maud::Markup;
 use tokio::{select, sync::watch, time::interval};
 
-use crate::{App, visitor::CurrentUser};
+use crate::{App, pages, visitor::CurrentUser};
+
+/// The page that opens both.
+pub(crate) async fn page(user: CurrentUser) -> Markup {
+    pages::live(&user.name)
+}
 
 /// The number of the user's devices, until the session or the process ends.
 pub(crate) async fn events(
     State(app): State<App>,
     user: CurrentUser,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let ending = ended(app.ending.clone());
-    let ticks = interval(app.check_every);
-    let news = stream::unfold((app, user.id, ticks), |(app, id, mut ticks)| async move {
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, StatusCode> {
+    let ended = user.session.ended().ok_or(StatusCode::UNAUTHORIZED)?;
+    let stopped = Box::pin(stopped(app.ending.clone()));
+    let ticks = interval(app.count_every);
+    let news = stream::unfold((app, user.name, ticks), async |(app, name, mut ticks)| {
         loop {
             ticks.tick().await;
-            // Without the database nothing is known, so the stream goes on.
-            let Ok(session) = app.store.load(&id).await else {
-                continue;
-            };
-            let session = session?;
-            let user = session.user_id()?;
-            if let Ok(devices) = app.store.user(user).count().await {
+            // Without the database there is no news, and the stream goes on.
+            if let Ok(devices) = app.store.user(&name).count().await {
                 let event = Event::default().data(devices.to_string());
-                return Some((Ok(event), (app, session.id().clone(), ticks)));
+                return Some((Ok(event), (app, name, ticks)));
             }
         }
     });
-    Sse::new(news.take_until(ending)).keep_alive(KeepAlive::default())
+    let news = Box::pin(news).take_until(select(ended, stopped));
+    Ok(Sse::new(news).keep_alive(KeepAlive::default()))
 }
 
 pub(crate) async fn talk(
     State(app): State<App>,
     user: CurrentUser,
     upgrade: WebSocketUpgrade,
-) -> Response {
-    upgrade.on_upgrade(move |socket| answer(socket, app, user.id))
+) -> Result<Response, StatusCode> {
+    let ended = user.session.ended().ok_or(StatusCode::UNAUTHORIZED)?;
+    Ok(upgrade.on_upgrade(move |socket| answer(socket, app, ended)))
 }
 
 /// Says everything back, until the session or the process ends.
-async fn answer(mut socket: WebSocket, app: App, mut id: SessionId) {
-    let mut ticks = interval(app.check_every);
-    let ending = ended(app.ending.clone());
-    tokio::pin!(ending);
+async fn answer(mut socket: WebSocket, app: App, mut ended: SessionEnd) {
+    let stopped = stopped(app.ending.clone());
+    tokio::pin!(stopped);
     let (code, reason) = loop {
         select! {
+            // The end first, so that nothing is accepted after it.
+            biased;
+            ending = &mut ended => break (close_code::POLICY, ending.to_string()),
+            () = &mut stopped => break (close_code::AWAY, "the server restarts".to_owned()),
             message = socket.recv() => match message {
                 Some(Ok(Message::Text(text))) => {
-                    // Who writes is active, as by a request.
-                    if let Ok(false) = app.sessions.touch(&id).await {
-                        break (close_code::POLICY, "signed out");
-                    }
+                    // Who writes is active, as by a request. If the session has ended,
+                    // `ended` says so.
+                    drop(app.sessions.touch(&ended.id()).await);
                     if socket.send(Message::Text(text)).await.is_err() {
                         return;
                     }
@@ -72,12 +79,6 @@ async fn answer(mut socket: WebSocket, app: App, mut id: SessionId) {
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return,
             },
-            _ = ticks.tick() => match app.store.load(&id).await {
-                Ok(Some(session)) => id = session.id().clone(),
-                Ok(None) => break (close_code::POLICY, "signed out"),
-                Err(_) => {}
-            },
-            () = &mut ending => break (close_code::AWAY, "the server restarts"),
         }
     };
     let close = CloseFrame {
@@ -88,6 +89,6 @@ async fn answer(mut socket: WebSocket, app: App, mut id: SessionId) {
     drop(socket.send(Message::Close(Some(close))).await);
 }
 
-async fn ended(mut ending: watch::Receiver<bool>) {
+async fn stopped(mut ending: watch::Receiver<bool>) {
     drop(ending.wait_for(|ends| *ends).await);
 }

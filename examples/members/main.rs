@@ -38,8 +38,8 @@ struct App {
     store: PgSessionStore,
     sessions: PgSessionLayer,
     accounts: Arc<Accounts>,
-    /// How often a socket looks whether its session still lives.
-    check_every: Duration,
+    /// How often a stream counts the devices.
+    count_every: Duration,
     /// Turns true when the process is about to end.
     ending: watch::Receiver<bool>,
 }
@@ -54,6 +54,7 @@ fn router(app: App) -> Router {
     let members = Router::new()
         .route("/devices", get(account::devices).post(account::end_device))
         .route("/devices/others", post(account::end_others))
+        .route("/live", get(live::page))
         .route("/events", get(live::events))
         .route("/talk", get(live::talk))
         .route_layer(from_fn(visitor::members_only));
@@ -82,7 +83,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         sessions: sessions(store.clone()),
         store,
         accounts: Arc::new(Accounts::with(&[("ada", "correct horse")])?),
-        check_every: Duration::from_secs(20),
+        count_every: Duration::from_secs(2),
         ending,
     };
     let port = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;

@@ -6,7 +6,7 @@ use axum::{
     response::Response,
 };
 use axum_pg_session::{Error, ErrorKind, Session, UserSession};
-use maud::{DOCTYPE, Markup, html};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::visitor::{CurrentUser, take_flash};
 
@@ -26,7 +26,7 @@ pub(crate) fn home(session: &Session) -> Result<Markup, Error> {
         &html! {
             @match session.user_id() {
                 Some(name) => {
-                    p { "Hello, " (name) ". " a href="/members/devices" { "Your devices" } }
+                    p { "Hello, " (name) ". " a href="/members/devices" { "Your devices" } " " a href="/members/live" { "Live" } }
                     form method="post" action="/sign-out" { button { "Sign out" } }
                 }
                 None => p { a href="/sign-in" { "Sign in" } }
@@ -72,6 +72,24 @@ pub(crate) fn devices(user: &CurrentUser, devices: &[UserSession]) -> Result<Mar
             form method="post" action="/members/devices/others" { button { "Sign out all others" } }
         },
     ))
+}
+
+/// A counter by server-sent events, and a WebSocket that says everything back. If the server
+/// closes the socket, the page says why, and tries once more: only a visitor who is signed in
+/// gets another one.
+pub(crate) fn live(name: &str) -> Markup {
+    page(
+        None,
+        &html! {
+            p { "Hello, " (name) ". Signed in on " output id="devices" { "?" } " devices." }
+            p { "Socket: " output id="socket" { "opening" } }
+            form id="talk" { input name="text" autocomplete="off"; button { "Say" } }
+            ul id="said" {}
+            form method="post" action="/members/devices/others" { button { "Sign out all others" } }
+            form method="post" action="/sign-out" { button { "Sign out" } }
+            script { (PreEscaped(include_str!("live.js"))) }
+        },
+    )
 }
 
 /// The site's own page for a session that could not be loaded or saved.

@@ -37,7 +37,7 @@ impl Site {
             sessions: sessions(store.clone()),
             store,
             accounts: Arc::new(Accounts::with(&[("ada", "correct horse")])?),
-            check_every: Duration::from_millis(50),
+            count_every: Duration::from_millis(50),
             ending,
         };
         let router = router(app.clone());

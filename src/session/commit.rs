@@ -39,6 +39,7 @@ use super::Session;
 use crate::{
     Error, ErrorKind, FailurePolicy,
     document::Document,
+    ending::Ending,
     format::{CookieChange, Ticket},
     id::Token,
     row::Row,
@@ -334,10 +335,16 @@ impl Session {
     /// Queues all deletions before it waits for one. If the future is dropped
     /// while it waits, they are still executed.
     async fn delete_rows(&self, rows: Deletions, cookie: &mut CookieChange) -> Result<(), Error> {
-        let queue = |row: &Row| self.store().destroy_row(row.id.clone());
+        let queue = |row: &Row, ending| self.store().destroy_row(row.id.clone(), ending);
         let refused = rows.refused.into_iter();
-        let refused: Vec<_> = refused.map(|row| (queue(&row), row)).collect();
-        let ended = rows.ended.map(|ended| (queue(&ended.row), ended));
+        let refused: Vec<_> = refused
+            .map(|row| (queue(&row, Ending::Rejected), row))
+            .collect();
+        let why = match self.signs_out() {
+            true => Ending::SignedOut,
+            false => Ending::Destroyed,
+        };
+        let ended = rows.ended.map(|ended| (queue(&ended.row, why), ended));
         let mut left = Deletions {
             effects: rows.effects,
             ..Deletions::default()

@@ -23,6 +23,7 @@ use crate::{
 
 mod by_id;
 mod everyone;
+pub(super) mod external;
 pub(super) mod page;
 pub(crate) mod reaper;
 pub(crate) mod stored;

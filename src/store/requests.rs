@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     Error, ErrorKind, Expiry, Login,
     document::Document,
+    ending::Ending,
     error::out_of_time,
     expiry::{Absolute, Timeouts, Written},
     format::OldId,
@@ -45,6 +46,7 @@ use crate::{
             undo::Undelivered,
         },
         table::{columns::Columns, name::TableName},
+        watches::sweep::SessionEnd,
     },
     takeover::{Key, TakenOver, Takeover},
     telemetry::events,
@@ -139,6 +141,7 @@ impl PgSessionStore {
             let written = store.insert_row(&id, insert).await?;
             if written.is_some() {
                 events::began(store.meter(), &store.format().handle(&id));
+                batches.watches.began(&id);
             }
             Ok(written)
         })
@@ -169,6 +172,7 @@ impl PgSessionStore {
             return Ok(None);
         };
         events::began(self.meter(), &self.format().handle(&id));
+        self.shared.batches.watches.began(&id);
         let times = table.columns.times_of_new(written);
         Ok(Some(Arc::new(Row::written(id, content, times))))
     }
@@ -306,10 +310,18 @@ impl PgSessionStore {
     pub(crate) fn destroy_row(
         &self,
         id: RowId,
+        ending: Ending,
     ) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
         let (answer, receipt) = self.receipt();
-        self.shared.queues.submit(id, Write::Destroy(answer));
+        self.shared
+            .queues
+            .submit(id, Write::Destroy(ending, answer));
         receipt.answer()
+    }
+
+    /// Watches the session of this row, which was live when it was loaded.
+    pub(crate) fn watch_row(&self, row: &Row) -> SessionEnd {
+        self.shared.batches.watches.watch(row)
     }
 
     /// A sender for the result of a write, and a receiver with the store's timeout.

@@ -18,6 +18,7 @@ use crate::store::{
         until_free::Locked,
     },
     table::handle::TableHandle,
+    watches::sweep::Watches,
 };
 
 mod cycle;
@@ -41,6 +42,7 @@ pub(crate) struct Batches {
     pub(super) touch: Arc<Batch<Many<TouchRow>>>,
     pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
     pub(super) locked: Arc<Locked>,
+    pub(super) watches: Arc<Watches>,
     /// Users for whom a task deletes the sessions beyond the limit.
     surplus: Mutex<HashSet<Arc<str>>>,
     /// One new id at a time is undone.
@@ -61,6 +63,7 @@ impl Batches {
             save: batch(&table_handle, &locked),
             touch: batch(&table_handle, &locked),
             destroy: batch(&table_handle, &locked),
+            watches: Watches::new(table_handle.clone()),
             table_handle,
             locked,
             surplus: Mutex::default(),

@@ -18,6 +18,8 @@ labels! {
         /// A call of the application outside of its requests, such as to list the sessions
         /// of a user.
         Manage = "manage",
+        /// A look at the sessions that are watched.
+        Watch = "watch",
         /// An inspection of the table before it is used.
         Inspect = "inspect",
     }
@@ -28,7 +30,12 @@ impl Operation {
     pub(super) fn is_batched(self) -> bool {
         match self {
             Self::Load | Self::Insert | Self::Save | Self::Touch | Self::Destroy => true,
-            Self::Cycle | Self::Takeover | Self::Reap | Self::Manage | Self::Inspect => false,
+            Self::Cycle
+            | Self::Takeover
+            | Self::Reap
+            | Self::Manage
+            | Self::Watch
+            | Self::Inspect => false,
         }
     }
 
@@ -41,7 +48,7 @@ impl Operation {
     /// The SQL command, if there is only one.
     pub(super) fn command(self) -> Option<&'static str> {
         match self {
-            Self::Load | Self::Inspect => Some("SELECT"),
+            Self::Load | Self::Watch | Self::Inspect => Some("SELECT"),
             Self::Insert => Some("INSERT"),
             Self::Save | Self::Touch => Some("UPDATE"),
             Self::Destroy | Self::Reap => Some("DELETE"),

@@ -11,4 +11,5 @@ mod defences;
 mod devices;
 mod pictures;
 mod planted;
+mod sockets;
 mod support;

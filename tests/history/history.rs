@@ -151,6 +151,9 @@ impl Stage {
             visitor.look_once_more().await;
         }
         self.copies.kill_all().await;
+        while self.record.has_open_sockets() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// What a killed process sent is carried out to its end.

@@ -68,6 +68,19 @@ impl Line {
         }
     }
 
+    /// The frames of a socket. `None` if the page opened none.
+    pub(crate) async fn open_socket(&mut self, token: &str) -> Option<Body> {
+        let request = Request::get("/socket")
+            .header(header::HOST, "localhost")
+            .header(header::COOKIE, format!("{COOKIE}={token}"))
+            .body(Body::empty())
+            .expect("a request");
+        self.sender.ready().await.ok()?;
+        let response = self.sender.send_request(request).await.ok()?;
+        let is_open = response.status() == 200;
+        is_open.then(|| Body::new(response.into_body()))
+    }
+
     async fn exchange(&mut self, path: &str, token: Option<&str>) -> Option<Answer> {
         let mut request = Request::get(path).header(header::HOST, "localhost");
         if let Some(token) = token {

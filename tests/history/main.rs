@@ -32,6 +32,7 @@ mod record;
 mod report;
 mod site;
 mod soak;
+mod socket;
 mod visitor;
 mod wire;
 

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::site::{Deed, Seen};
+use crate::{
+    site::{Deed, Seen},
+    socket::Socket,
+};
 
 /// A session from its begin to its end, whatever ids it has meanwhile.
 pub(crate) type Life = u64;
@@ -131,6 +134,8 @@ pub(crate) struct Record {
     ticks: AtomicU64,
     numbers: AtomicU64,
     lives: AtomicU64,
+    /// Sockets that have not ended.
+    open_sockets: AtomicU64,
     kept: Mutex<Kept>,
 }
 
@@ -139,6 +144,7 @@ pub(crate) struct Kept {
     pub(crate) entries: Vec<Entry>,
     pub(crate) expired: Vec<Expired>,
     pub(crate) reapings: Vec<Option<u16>>,
+    pub(crate) sockets: Vec<Socket>,
 }
 
 impl Record {
@@ -177,6 +183,22 @@ impl Record {
 
     pub(crate) fn keep_expired(&self, expired: Expired) {
         self.kept().expired.push(expired);
+    }
+
+    pub(crate) fn socket_opens(&self) {
+        self.open_sockets.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn socket_is_over(&self) {
+        self.open_sockets.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_open_sockets(&self) -> bool {
+        self.open_sockets.load(Ordering::SeqCst) > 0
+    }
+
+    pub(crate) fn keep_socket(&self, socket: Socket) {
+        self.kept().sockets.push(socket);
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {

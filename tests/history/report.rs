@@ -7,6 +7,7 @@ use crate::{
     faults::{FAULTS, Fault},
     record::{Entry, Kept, Outcome},
     site::Deed,
+    socket::End,
 };
 
 pub(crate) struct Report {
@@ -40,6 +41,19 @@ impl Report {
         self.counts(|entry| matches!(entry.outcome, Outcome::Dropped(..)).then_some(entry.deed))
     }
 
+    /// By what ended them.
+    fn sockets(&self) -> Counts<&str> {
+        let mut counts = Counts::new();
+        for socket in &self.kept.sockets {
+            let end = match &socket.end {
+                End::Session(why, _) => why.as_str(),
+                End::Lost => "Lost",
+            };
+            *counts.entry(end).or_default() += 1;
+        }
+        counts
+    }
+
     fn operations(&self) -> usize {
         self.kept.entries.len() + self.kept.reapings.len()
     }
@@ -48,10 +62,11 @@ impl Report {
     pub(crate) fn says_something(&self) -> bool {
         // All deeds but the one that always fails.
         let has_all = self.done().len() == 13 && self.faults.len() == FAULTS.len();
-        has_all && sum(&self.done()) * 2 > self.kept.entries.len() as u64
+        let has_sockets = self.sockets().contains_key("Unknown");
+        has_all && has_sockets && sum(&self.done()) * 2 > self.kept.entries.len() as u64
     }
 
-    fn figures(&self) -> [(&'static str, String); 9] {
+    fn figures(&self) -> [(&'static str, String); 10] {
         let doubts = self.counts(|entry| match entry.outcome {
             Outcome::InDoubt(doubt) => Some(doubt),
             _ => None,
@@ -65,6 +80,7 @@ impl Report {
             ("found nobody", line(&self.nobody())),
             ("dropped", line(&self.dropped())),
             ("reaped", reaped.to_string()),
+            ("sockets", line(&self.sockets())),
             ("faults", line(&self.faults)),
             ("duration", format!("{:.1} s", self.duration.as_secs_f64())),
             ("violations", self.violations.len().to_string()),

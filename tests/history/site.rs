@@ -1,15 +1,18 @@
 //! The server whose copies the history is about: every page shows what the
 //! session held when it was loaded, and then does one thing to it.
 
-use std::{collections::BTreeMap, env, io::Read as _, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, env, io::Read as _, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{Path, State},
     http::StatusCode,
+    response::{IntoResponse as _, Response},
     routing::get,
 };
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Reaper, Session};
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;
@@ -25,6 +28,10 @@ pub(crate) const TOUCHES: &str = "HISTORY_TOUCHES";
 pub(crate) const REAPS: &str = "HISTORY_REAPS";
 /// Of the stores of a history: short, so that some statements are slower.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a copy looks up the sessions of its sockets.
+pub(crate) const LOOKS: Duration = Duration::from_millis(100);
+/// Between two frames of a socket.
+const FRAMES: Duration = Duration::from_millis(50);
 /// What a copy prints before the port that it listens on.
 pub(crate) const PORT: &str = "listens on port ";
 
@@ -164,6 +171,24 @@ fn append(session: &Session, number: u64) -> Result<(), Error> {
     list.map(drop)
 }
 
+/// Sends frames until the session has ended, as a socket does. The last one says why.
+async fn socket(session: Session) -> Result<Response, Error> {
+    let Some(ended) = session.ended() else {
+        return Ok(StatusCode::GONE.into_response());
+    };
+    let ticks = tokio::time::interval(FRAMES);
+    let frames = stream::unfold(Some((ticks, ended)), async |socket| {
+        let (mut ticks, mut ended) = socket?;
+        let (frame, socket) = tokio::select! {
+            biased;
+            why = &mut ended => (format!("{why:?}\n"), None),
+            _ = ticks.tick() => ("frame\n".to_owned(), Some((ticks, ended))),
+        };
+        Some((Ok::<_, Infallible>(frame), socket))
+    });
+    Ok(Body::from_stream(frames).into_response())
+}
+
 async fn reap(State(store): State<PgSessionStore>) -> Result<(), Error> {
     Reaper::new(store).run_once().await.map(drop)
 }
@@ -176,6 +201,7 @@ fn app(store: PgSessionStore, touches: bool) -> Router {
     };
     Router::new()
         .route("/{deed}/{number}/{key}/{pause}", get(visit))
+        .route("/socket", get(socket))
         .layer(layer)
         .route("/reap", get(reap))
         .with_state(store)
@@ -197,7 +223,9 @@ async fn serve(url: &str) {
         .acquire_timeout(timeout)
         .connect_lazy(url)
         .expect("the checker's URL");
-    let store = PgSessionStore::new(pool).timeout(timeout);
+    let store = PgSessionStore::new(pool)
+        .timeout(timeout)
+        .watch_interval(LOOKS);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     println!("{PORT}{port}");

@@ -12,6 +12,7 @@ use crate::{
     random::Random,
     record::{Doubt, Entry, Life, Outcome, Record, Token},
     site::Deed,
+    socket,
 };
 
 pub(crate) const KEYS: [&str; 3] = ["a", "b", "c"];
@@ -52,6 +53,8 @@ pub(crate) struct Visitor {
     copies: Arc<Copies>,
     browser: Arc<Browser>,
     lines: Vec<Option<Line>>,
+    /// Not where the record is taken in parts: a socket may outlive one.
+    opens_sockets: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -62,6 +65,8 @@ enum Manner {
     /// With a cookie that nobody ever got.
     Stranger,
     Reap,
+    /// Of the session of the browser's cookie, in a task of its own.
+    Socket,
 }
 
 /// What came of a request.
@@ -93,10 +98,12 @@ impl Visitor {
             lines: (0..copies.number()).map(|_| None).collect(),
             copies,
             browser,
+            opens_sockets: false,
         }
     }
 
     pub(crate) async fn visit(&mut self, times: u64) {
+        self.opens_sockets = true;
         for _ in 0..times {
             self.visit_once().await;
         }
@@ -113,16 +120,19 @@ impl Visitor {
 
     async fn visit_once(&mut self) {
         let manners = [
-            (90, Manner::Honest),
+            (88, Manner::Honest),
             (6, Manner::Thief),
             (2, Manner::Stranger),
             (2, Manner::Reap),
+            (2, Manner::Socket),
         ];
         match self.random.weighted(&manners) {
             Manner::Honest => self.browse().await,
             Manner::Thief => self.steal().await,
             Manner::Stranger => self.make_up_a_cookie().await,
             Manner::Reap => self.reap().await,
+            Manner::Socket if self.opens_sockets => self.open_a_socket(),
+            Manner::Socket => self.browse().await,
         }
     }
 
@@ -221,6 +231,15 @@ impl Visitor {
         };
         let entry = self.ask(plan).await;
         self.record.keep(entry);
+    }
+
+    fn open_a_socket(&mut self) {
+        let number = self.copies.number() as u64;
+        let index = usize::try_from(self.random.below(number)).expect("few copies");
+        if let (Some((token, life)), Some(port)) = (self.browser.current(), self.copies.port(index))
+        {
+            socket::open(Arc::clone(&self.record), port, token, life);
+        }
     }
 
     async fn reap(&mut self) {

@@ -64,7 +64,8 @@ async fn a_table_that_koa_made_is_completed_by_axum_and_still_serves_koa(site: S
             "created",
             "user_id",
             "last_seen",
-            "device"
+            "device",
+            "external_id"
         ]
     );
     serves_both(&site, &koa, &page::server(PgSessionLayer::new(store))).await;

@@ -324,6 +324,7 @@ async fn a_table_of_three_columns_says_which_migration_a_login_needs() {
     let site = with_three_columns().await;
     let report = site.store.check().await.expect("it serves");
     assert!(!report.per_user_sessions && !report.last_seen && !report.device);
+    assert!(!report.external_id);
     let mut browser = site.browser();
     browser.get("/insert/a/1").await;
     visit(&site, &mut browser, async |session: Session| {

@@ -116,7 +116,7 @@ async fn many_processes_may_migrate_a_new_database_at_once() {
     for _ in 0..5 {
         let site = Site::without_table().await;
         migrate_at_once(site.database.url(), |store| store).await;
-        assert_eq!(dump(&site.pool, NOTES).await.len(), 5);
+        assert_eq!(dump(&site.pool, NOTES).await.len(), 7);
     }
 }
 
@@ -158,7 +158,7 @@ async fn the_migrator_and_migrate_make_the_same_in_either_order() {
         shape(&store_first.pool, "public", "session").await,
     );
     for site in [static_first, store_first] {
-        assert_eq!(dump(&site.pool, NOTES).await.len(), 5);
+        assert_eq!(dump(&site.pool, NOTES).await.len(), 7);
         let report = site.store.check().await.expect("a table");
         assert_eq!(report.to_string(), "every feature is on");
     }
@@ -217,7 +217,7 @@ async fn a_host_application_that_migrates_first_is_not_disturbed() {
     assert_eq!(dump(&site.pool, "_sqlx_migrations").await, before);
     host_migrator(6).run(&site.pool).await.expect("the host's");
     site.elsewhere().await.migrate().await.expect("ours");
-    assert_eq!(dump(&site.pool, NOTES).await.len(), 5);
+    assert_eq!(dump(&site.pool, NOTES).await.len(), 7);
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn two_tables_of_one_schema_each_get_their_indexes() {
             &format!("SELECT indexname::text FROM pg_indexes WHERE tablename = '{table}'"),
         )
         .await;
-        for suffix in ["pkey", "expiry_idx", "user_id_idx"] {
+        for suffix in ["pkey", "expiry_idx", "user_id_idx", "external_id_idx"] {
             assert!(indexes.contains(&format!("{table}_{suffix}")), "{suffix}");
         }
     }
@@ -262,7 +262,7 @@ async fn two_tables_whose_long_names_begin_alike_each_get_their_indexes() {
     }
     let sql = "SELECT indexname::text FROM pg_indexes WHERE schemaname = 'public'
                AND tablename LIKE 'ttt%'";
-    assert_eq!(texts(&site.pool, sql).await.len(), 6);
+    assert_eq!(texts(&site.pool, sql).await.len(), 8);
 }
 
 async fn lives_under(name: &str) {

@@ -107,6 +107,16 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "external_destroy.sql",
+        parameters: &["'sid 1'", "IDS"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
+        file: "external_some.sql",
+        parameters: &["'sid 1'", "1000"],
+        shows: "session_external_id_idx",
+    },
+    Pinned {
         file: "find.sql",
         parameters: &["sha256('x')"],
         shows: WHOLE_TABLE,
@@ -177,12 +187,21 @@ const PINNED: &[Pinned] = &[
             "NULL",
             "'user 1000'",
             "NULL",
+            "NULL",
         ],
         shows: PRIMARY_KEY,
     },
     Pinned {
         file: "login_insert.sql",
-        parameters: &["'new'", "'{}'", "86400", "NULL", "'user 1000'", "NULL"],
+        parameters: &[
+            "'new'",
+            "'{}'",
+            "86400",
+            "NULL",
+            "'user 1000'",
+            "NULL",
+            "NULL",
+        ],
         shows: "Insert on session",
     },
     Pinned {
@@ -273,7 +292,7 @@ const PINNED: &[Pinned] = &[
     },
     Pinned {
         file: "undo.sql",
-        parameters: &["ID", "'{}'", "60", "NULL", "NULL", "60"],
+        parameters: &["ID", "'{}'", "60", "NULL", "NULL", "60", "NULL"],
         shows: PRIMARY_KEY,
     },
     Pinned {
@@ -300,6 +319,11 @@ const PINNED: &[Pinned] = &[
         file: "version.sql",
         parameters: &[],
         shows: "Result",
+    },
+    Pinned {
+        file: "watch.sql",
+        parameters: &["IDS"],
+        shows: PRIMARY_KEY,
     },
 ];
 

@@ -182,12 +182,12 @@ async fn undoes_a_new_id(site: &Site, role: &Role) {
 async fn rights_to_the_columns_suffice() {
     let site = Site::new().await;
     let role = Role::new(&site.pool).await;
-    let columns = "id, expiry, session, created, user_id, last_seen, device";
+    let columns = "id, expiry, session, created, user_id, last_seen, device, external_id";
     role.grant(&format!(
         "SELECT ({columns}), INSERT ({columns}) ON session"
     ))
     .await;
-    let changed = "expiry, session, created, user_id, last_seen, device";
+    let changed = "expiry, session, created, user_id, last_seen, device, external_id";
     role.grant(&format!("UPDATE ({changed}), DELETE ON session"))
         .await;
     let store = role.store(site.database.url()).await;

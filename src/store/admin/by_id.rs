@@ -7,11 +7,12 @@ use sqlx::PgConnection;
 
 use crate::{
     Error, ErrorKind, SessionId, StoredSession,
+    ending::Ending,
     expiry::Timeouts,
     id::RowId,
     row::Row,
     state::{Record, Saved, Touch},
-    store::{PgSessionStore, table::statements::Statements},
+    store::{PgSessionStore, table::statements::Statements, watches::sweep::SessionEnd},
 };
 
 impl PgSessionStore {
@@ -143,6 +144,63 @@ impl PgSessionStore {
         }
     }
 
+    /// Watches the session of this handle, for a socket or a job that outlives the session's
+    /// request. The result is a future that is ready when the session no longer exists. It is
+    /// ready at once if the session has ended already.
+    ///
+    /// - If this process ends the session, the future is ready when the end is committed.
+    /// - If another process ends it, or it expires, the future is ready after the
+    ///   [interval](Self::watch_interval) at most, and the time of a statement. Default: 5
+    ///   seconds. This needs no connection of its own, and no setting of the server.
+    /// - If the database can't be queried, it goes on [for a minute](Self::watch_outage).
+    ///
+    /// It follows the session to a new id, as [`load`](Self::load) does, and ends in the same
+    /// cases: a login of an anonymous visitor or of another user, and one with
+    /// [`Login::discard_data`](crate::Login::discard_data), is
+    /// [`Ending::Replaced`](crate::Ending::Replaced). In Koa's format, it follows only new ids
+    /// that this process gave. It never extends the session, see [`PgSessionLayer::touch`], and
+    /// doesn't run the layer's `valid_if`.
+    ///
+    /// In a handler, [`Session::ended`](crate::Session::ended) does the same without a query.
+    ///
+    /// ```
+    /// use axum_pg_session::{Ending, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// let id = ada.session().await?.id().expect("it is stored");
+    ///
+    /// let mut ended = store.watch(&id).await?;
+    /// let job = async {
+    ///     // A long job, of which this is the first step.
+    ///     store.user("ada").destroy_all().await
+    /// };
+    /// assert_eq!(job.await?, 1);
+    /// assert_eq!((&mut ended).await, Ending::Revoked);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the database could not be queried.
+    ///
+    /// # Panics
+    ///
+    /// If it is called outside of a tokio runtime.
+    ///
+    /// [`PgSessionLayer::touch`]: crate::PgSessionLayer::touch
+    pub async fn watch(&self, id: &SessionId) -> Result<SessionEnd, Error> {
+        let row = self.row_behind(id).await?;
+        Ok(row.map_or_else(
+            || SessionEnd::over(id.clone(), Ending::Unknown),
+            |row| self.watch_row(&row),
+        ))
+    }
+
     /// Ends the session of this handle, as
     /// [`Session::destroy`](crate::Session::destroy) does, from outside of its
     /// requests. Returns whether there was one: `false` if it was destroyed or
@@ -168,7 +226,7 @@ impl PgSessionStore {
     /// If the row could not be deleted.
     pub async fn destroy(&self, id: &SessionId) -> Result<bool, Error> {
         match self.row_of(id).await? {
-            Some(id) => self.destroy_row(id).await,
+            Some(id) => self.destroy_row(id, Ending::Destroyed).await,
             None => Ok(false),
         }
     }

@@ -16,6 +16,8 @@ use sqlx::{PgConnection, Row as _};
 
 use crate::{
     Error,
+    ending::Ending,
+    id::RowId,
     row::successor_of,
     store::{
         PgSessionStore,
@@ -23,6 +25,7 @@ use crate::{
         connection::sqlstate::spared,
         rows::destroy::destroy_unread,
         table::{inspect::server, statements::Statements, timestamp::written},
+        watches::report::EndedRow,
     },
     telemetry::events,
 };
@@ -56,7 +59,7 @@ struct Beginning {
 struct Ended {
     /// Rows that were deleted, including forwardings.
     rows: usize,
-    sessions: u64,
+    sessions: Vec<EndedRow>,
     /// The successor rows of the forwardings.
     successors: Vec<String>,
     left: Left,
@@ -65,7 +68,7 @@ struct Ended {
 impl Ended {
     fn add(&mut self, more: Self) {
         self.rows += more.rows;
-        self.sessions += more.sessions;
+        self.sessions.extend(more.sessions);
         self.successors.extend(more.successors);
         self.left.add(more.left);
     }
@@ -144,8 +147,9 @@ impl PgSessionStore {
         while !ids.is_empty() {
             for ids in ids.chunks(BATCH) {
                 let more = self.end_rows(ids.to_vec()).await?;
-                *ended += more.sessions;
+                *ended += more.sessions.len() as u64;
                 all.add(more);
+                all.sessions.clear();
             }
             ids = std::mem::take(&mut all.successors);
             ids.sort_unstable();
@@ -170,10 +174,11 @@ impl PgSessionStore {
             };
             page.after.clone_from(last);
             let more = self.end_rows(ids).await?;
-            *ended += more.sessions;
+            *ended += more.sessions.len() as u64;
             let all = all.get_or_insert_with(Ended::default);
             all.add(more);
             all.successors.clear();
+            all.sessions.clear();
         }
     }
 
@@ -196,9 +201,9 @@ impl PgSessionStore {
                     patience = parts::PATIENCE_IN_SEARCH;
                     match &*ids {
                         [id] if error.is_of_a_document() => match self.end_unread(id).await {
-                            Ok(sessions) => {
+                            Ok(session) => {
                                 all.rows += 1;
-                                all.sessions += sessions;
+                                all.sessions.extend(session);
                             }
                             Err(error) => search.failed(ids, error),
                         },
@@ -209,16 +214,17 @@ impl PgSessionStore {
             }
         }
         all.left.add(search.left());
+        let watches = &self.shared.batches.watches;
+        watches.ended(&all.sessions, Ending::Revoked);
         Ok(all)
     }
 
-    async fn end_unread(&self, id: &str) -> Result<u64, Error> {
-        let outcome = self
-            .change_patiently(parts::PATIENCE_IN_SEARCH, |table, connection| {
-                Box::pin(destroy_unread(table, connection, id.to_owned()))
-            })
-            .await;
-        outcome.map(u64::from)
+    /// Returns the session if it was alive.
+    async fn end_unread(&self, id: &str) -> Result<Option<EndedRow>, Error> {
+        self.change_patiently(parts::PATIENCE_IN_SEARCH, |table, connection| {
+            Box::pin(destroy_unread(table, connection, id.to_owned()))
+        })
+        .await
     }
 }
 
@@ -267,11 +273,16 @@ async fn end(
     ended.rows = deleted.len();
     for row in deleted {
         let (expires, text): (_, Option<String>) = (written(&row, 1)?, row.try_get(2)?);
+        let user: Option<String> = row.try_get(3)?;
         match text.and_then(|text| successor_of(table.layout, &text)) {
             // After a login that drops the data, it leads nowhere.
             Some(successor) if successor.as_str().is_empty() => {}
             Some(successor) => ended.successors.push(successor.as_str().to_owned()),
-            None => ended.sessions += u64::from(expires.0 > now),
+            None if expires.0 > now => {
+                let id = RowId::from(row.try_get::<String, _>(0)?);
+                ended.sessions.push(EndedRow::new(id, user));
+            }
+            None => {}
         }
     }
     Ok(ended)

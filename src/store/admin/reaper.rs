@@ -15,17 +15,21 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row as _};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
     Error, PgSessionStore,
+    ending::Ending,
+    id::RowId,
     jitter::random_fraction,
+    row::successor_of,
     store::{
         Shared,
         batch::parts,
         connection::transaction::{despite_others, in_transaction},
         table::statements::Statements,
+        watches::report::EndedRow,
     },
     telemetry::{Operation, Run},
 };
@@ -445,12 +449,17 @@ impl Shared {
         .await
     }
 
-    /// `None` if another reaper is at work.
+    /// Returns how many rows were deleted. `None` if another reaper is at work.
     async fn reap(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
-        despite_others(|| self.reap_once(rows.clone(), patience)).await
+        let reaped = despite_others(|| self.reap_once(rows.clone(), patience)).await?;
+        let Some(Reaped { rows, sessions }) = reaped else {
+            return Ok(None);
+        };
+        self.batches.watches.ended(&sessions, Ending::Expired);
+        Ok(Some(rows))
     }
 
-    async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
+    async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<Reaped>, Error> {
         let table_handle = &self.batches.table_handle;
         let question = table_handle.run(Some(patience), Operation::Reap, |table, connection| {
             Box::pin(reap(table, connection, rows))
@@ -465,11 +474,18 @@ enum Rows {
     These(Vec<String>),
 }
 
+/// What one transaction deleted.
+struct Reaped {
+    /// Including forwardings.
+    rows: u64,
+    sessions: Vec<EndedRow>,
+}
+
 async fn reap(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     rows: Rows,
-) -> Result<Option<u64>, Error> {
+) -> Result<Option<Reaped>, Error> {
     // A transaction that fails is rolled back at once. Otherwise the next part of this run
     // could find the lock taken.
     in_transaction(connection, |transaction| {
@@ -487,7 +503,20 @@ async fn reap(
                 Rows::Oldest(limit) => table.reap.query().bind(i64::from(limit)),
                 Rows::These(ids) => table.reap_some.query().bind(ids),
             };
-            Ok(Some(delete.execute(transaction).await?.rows_affected()))
+            let deleted = delete.fetch_all(transaction).await?;
+            let mut sessions = Vec::with_capacity(deleted.len());
+            for row in &deleted {
+                let (user, text): (Option<String>, Option<String>) =
+                    (row.try_get(1)?, row.try_get(2)?);
+                if text.is_none_or(|text| successor_of(table.layout, &text).is_none()) {
+                    let id = RowId::from(row.try_get::<String, _>(0)?);
+                    sessions.push(EndedRow::new(id, user));
+                }
+            }
+            Ok(Some(Reaped {
+                rows: deleted.len() as u64,
+                sessions,
+            }))
         })
     })
     .await

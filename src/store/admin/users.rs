@@ -22,7 +22,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::{
-    Device, Error, ListPosition, SessionId, expiry,
+    Device, Error, ListPosition, SessionId,
+    ending::Ending,
+    expiry,
     format::Format,
     id::RowId,
     store::{
@@ -38,6 +40,7 @@ use crate::{
             user_limit::{self, Ended, NO_ROW, end_batch, end_others},
         },
         table::{handle::Work, statements::Statements, timestamp::Instant},
+        watches::{report::EndedRow, sweep::Watches},
     },
     telemetry::events,
 };
@@ -170,6 +173,9 @@ impl UserSessions {
         let mut was_undone = false;
         loop {
             if self.end(row.clone()).await? {
+                let ended = EndedRow::new(row.clone(), Some(self.user_id.as_str()));
+                self.watches().ended([&ended], Ending::Revoked);
+                self.watches().end([&first], Ending::Revoked);
                 events::ended(self.store.meter(), &self.store.format().handle(&row));
                 return Ok(true);
             }
@@ -208,13 +214,20 @@ impl UserSessions {
         }
     }
 
+    fn watches(&self) -> &Watches {
+        &self.store.shared.batches.watches
+    }
+
     async fn end(&self, row: RowId) -> Result<bool, Error> {
         let ids = [row.as_str().to_owned()];
         self.change(|table, connection, user_id| {
             let ids = ids.clone();
-            Box::pin(
-                async move { Ok(user_limit::end(&table, connection, &user_id, &ids).await? == 1) },
-            )
+            Box::pin(async move {
+                Ok(user_limit::end(&table, connection, &user_id, &ids)
+                    .await?
+                    .len()
+                    == 1)
+            })
         })
         .await
     }
@@ -271,7 +284,7 @@ impl UserSessions {
         let patience = parts::patience_of(self.store.table_handle().executor.timeout);
         loop {
             let batch = self.end_some(patience, this, Rows::Any).await?;
-            *ended += batch.sessions;
+            *ended += batch.sessions.len() as u64;
             if !batch.is_a_part {
                 return Ok(());
             }
@@ -293,10 +306,10 @@ impl UserSessions {
                 let rows = Rows::These(ids.clone());
                 match self.end_some(PATIENCE_IN_SEARCH, this, rows).await {
                     Ok(batch) => {
-                        *ended += batch.sessions;
+                        *ended += batch.sessions.len() as u64;
                         // A row that stays is this session with a new id, or a trigger
                         // keeps it.
-                        if batch.sessions < ids.len() as u64 {
+                        if batch.sessions.len() < ids.len() {
                             seen.extend(ids);
                         }
                     }
@@ -336,14 +349,17 @@ impl UserSessions {
         this: Option<&RowId>,
         rows: Rows,
     ) -> Result<Ended, Error> {
-        self.change_patiently(patience, |table, connection, user_id| {
-            let rows = rows.clone();
-            match this.cloned() {
-                Some(this) => Box::pin(end_some_beside(table, connection, user_id, this, rows)),
-                None => Box::pin(end_some_of_all(table, connection, user_id, rows)),
-            }
-        })
-        .await
+        let ended = self
+            .change_patiently(patience, |table, connection, user_id| {
+                let rows = rows.clone();
+                match this.cloned() {
+                    Some(this) => Box::pin(end_some_beside(table, connection, user_id, this, rows)),
+                    None => Box::pin(end_some_of_all(table, connection, user_id, rows)),
+                }
+            })
+            .await?;
+        self.watches().ended(&ended.sessions, Ending::Revoked);
+        Ok(ended)
     }
 
     /// Ends all sessions of the user except the one of this handle, and returns how many

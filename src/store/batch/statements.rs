@@ -91,6 +91,8 @@ pub(in crate::store) struct Destroyed {
     pub(in crate::store) was_alive: bool,
     /// The document if it was short, because it may be a forwarding.
     pub(in crate::store) text: Option<String>,
+    /// The user who was signed in.
+    pub(in crate::store) user: Option<String>,
 }
 
 impl Entry for LoadRow {
@@ -309,6 +311,7 @@ impl Entry for DestroyRow {
         Ok(Destroyed {
             was_alive: timestamp::written(row, 1)?.0 > table.clock.now(),
             text: row.try_get(2)?,
+            user: row.try_get(3)?,
         })
     }
 }

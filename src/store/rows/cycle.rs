@@ -27,6 +27,8 @@ use sqlx::{PgConnection, Row as _};
 use crate::{
     Error, ErrorKind,
     document::Document,
+    ending::Ending,
+    event::SessionEventKind,
     expiry::{FORWARDING, Timeouts, Times, Written, moved_grace_left},
     format::OldId,
     id::RowId,
@@ -39,11 +41,12 @@ use crate::{
         rows::{
             Batches,
             orders::NewIdOrder,
-            steps::{delete, insert, lock_with_device, of_row},
+            steps::{delete, insert, lock_with_extras, of_row},
             undo::{Commit, Made, Undelivered},
             user_limit::{self, Ended, NO_ROW, end_batch},
         },
         table::{statements::Statements, timestamp::Instant},
+        watches::report::EndedRow,
     },
     telemetry::{Operation, events},
 };
@@ -71,10 +74,10 @@ pub(in crate::store) struct Plan {
 }
 
 /// The sessions that a login ended.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Ends {
     /// Because of [`Login::end_others`].
-    others: u64,
+    others: Vec<EndedRow>,
     /// Because of the limit, if there is one.
     surplus: Option<Ended>,
 }
@@ -122,16 +125,49 @@ impl Batches {
             (Some(_), _) => events::signed_in(meter, &id),
             (None, Source::Nothing(_)) => events::began(meter, &id),
         }
-        if ends.others > 0 {
-            events::ended_by_a_login(meter, ends.others);
-        }
+        self.report_move(plan);
+        self.ended_by_a_login(&ends.others);
         if let (Some(ended), Some(limit), Some(user_id)) = (ends.surplus, plan.limit, plan.user()) {
-            if ended.sessions > 0 {
-                events::ended_at_the_limit(meter, ended.sessions, limit.sessions);
-            }
+            self.ended_at_the_limit(&ended.sessions, limit);
             if ended.is_a_part {
                 self.end_surplus(user_id, limit);
             }
+        }
+    }
+
+    fn report_move(&self, plan: &Plan) {
+        let kind = match (&plan.login, &plan.source) {
+            (Some(_), _) => SessionEventKind::SignedIn,
+            (None, Source::Row(_)) => SessionEventKind::GotNewId,
+            (None, Source::Nothing(_)) => SessionEventKind::Began,
+        };
+        match plan.commit.made() {
+            Some(Made::Moved { before, after, .. }) => {
+                let goes_on = plan.forwarding(&before).meta().leads_to_the_session();
+                let [before, after] =
+                    [before, after].map(|row| EndedRow::new(row.id.clone(), row.user));
+                self.watches.moved(Some(&before), goes_on, &after, kind);
+            }
+            _ => {
+                let after = EndedRow::new(plan.new_id.clone(), plan.user());
+                self.watches.moved(None, false, &after, kind);
+            }
+        }
+    }
+
+    fn ended_by_a_login(&self, sessions: &[EndedRow]) {
+        if !sessions.is_empty() {
+            let meter = &self.table_handle.executor.meter;
+            events::ended_by_a_login(meter, sessions.len() as u64);
+            self.watches.ended(sessions, Ending::Revoked);
+        }
+    }
+
+    pub(super) fn ended_at_the_limit(&self, sessions: &[EndedRow], limit: SessionLimit) {
+        if !sessions.is_empty() {
+            let meter = &self.table_handle.executor.meter;
+            events::ended_at_the_limit(meter, sessions.len() as u64, limit.sessions);
+            self.watches.ended(sessions, Ending::Evicted);
         }
     }
 
@@ -211,9 +247,7 @@ impl Batches {
                 },
             );
             let ended = batch.await.map_err(Error::of_an_end)?;
-            if ended.sessions > 0 {
-                events::ended_by_a_login(&self.table_handle.executor.meter, ended.sessions);
-            }
+            self.ended_by_a_login(&ended.sessions);
             if !ended.is_a_part {
                 return Ok(());
             }
@@ -301,7 +335,7 @@ async fn cycle_in(
             }
             ended.sessions
         }
-        None => 0,
+        None => Vec::new(),
     };
     let surplus = match login.zip(plan.limit) {
         Some((login, limit)) => {
@@ -329,10 +363,7 @@ impl Surplus {
         loop {
             match self.end_batch().await {
                 Ok(ended) => {
-                    if ended.sessions > 0 {
-                        let meter = &self.batches.table_handle.executor.meter;
-                        events::ended_at_the_limit(meter, ended.sessions, self.limit.sessions);
-                    }
+                    self.batches.ended_at_the_limit(&ended.sessions, self.limit);
                     if !ended.is_a_part {
                         return;
                     }
@@ -380,7 +411,7 @@ async fn move_on(
     id: &RowId,
     made: &mut Made,
 ) -> Result<Row, Error> {
-    let (row, device) = lock_with_device(table, connection, id).await?;
+    let (row, extras) = lock_with_extras(table, connection, id).await?;
     if row.successor().is_some() {
         return begin_separately(table, connection, plan, &row).await;
     }
@@ -401,7 +432,7 @@ async fn move_on(
     }
     *made = Made::Moved {
         before: Box::new(row),
-        device,
+        extras,
         after: Box::new(copied.clone()),
     };
     Ok(copied)
@@ -534,6 +565,7 @@ pub(in crate::store) async fn copy_for(
     )
     .bind(login.user_id())
     .bind(login.device_text())
+    .bind(login.external())
     .execute(connection)
     .await?;
     let times = table.columns.times_of_new(Written::at(now, extent));
@@ -561,6 +593,7 @@ pub(in crate::store) async fn begin(
         .bind(extent.until)
         .bind(login.user_id())
         .bind(login.device_text())
+        .bind(login.external())
         .fetch_one(connection)
         .await?;
     let written = Written {

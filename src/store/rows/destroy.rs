@@ -10,17 +10,23 @@
 
 use std::sync::Arc;
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row as _};
 
 use crate::{
     Error,
+    ending::Ending,
     id::RowId,
     row::successor_of,
     store::{
-        batch::{execute::Entry as _, statements::DestroyRow, until_free::serve_until_free},
+        batch::{
+            execute::Entry as _,
+            statements::{DestroyRow, Destroyed},
+            until_free::serve_until_free,
+        },
         connection::transaction::{despite_others, in_transaction},
         rows::Batches,
-        table::statements::Statements,
+        table::{statements::Statements, timestamp::written},
+        watches::report::EndedRow,
     },
     telemetry::{Operation, events},
 };
@@ -29,20 +35,25 @@ impl Batches {
     /// Deletes the row, and returns whether there was a live session. If the row is a
     /// forwarding, the successor is deleted too, because the request means the session,
     /// not the id.
-    pub(in crate::store) async fn destroy_row(self: &Arc<Self>, id: &RowId) -> Result<bool, Error> {
+    pub(in crate::store) async fn destroy_row(
+        self: &Arc<Self>,
+        id: &RowId,
+        ending: Ending,
+    ) -> Result<bool, Error> {
         let order = DestroyRow {
             id: id.clone(),
             even_forwarding: false,
         };
         let ended = match self.destroy.submit(order).outcome().await {
-            Ok(Some(deleted)) => deleted.was_alive.then(|| id.clone()),
+            Ok(Some(deleted)) => self.if_it_was_alive(id, deleted),
             // There is no row, or one that may be a forwarding.
             Ok(None) => self.destroy_where_it_leads(id).await?,
             Err(error) if error.is_of_a_document() => self.destroy_unread(id).await?,
             Err(error) => return Err(error),
         };
         if let Some(ended) = &ended {
-            self.report_end(ended);
+            self.report_end(ended, ending);
+            self.watches.end([id], ending);
         }
         Ok(ended.is_some())
     }
@@ -58,25 +69,34 @@ impl Batches {
             even_forwarding: true,
         };
         // If the future is dropped here, the deletion is executed.
-        let was_alive = match self.destroy.submit(order).outcome().await {
-            Ok(deleted) => deleted.is_some_and(|deleted| deleted.was_alive),
-            Err(error) if error.is_of_a_document() => self.destroy_unread(id).await?.is_some(),
+        let ended = match self.destroy.submit(order).outcome().await {
+            Ok(deleted) => deleted.and_then(|deleted| self.if_it_was_alive(id, deleted)),
+            Err(error) if error.is_of_a_document() => self.destroy_unread(id).await?,
             Err(error) => return Err(error),
         };
-        if was_alive {
-            self.report_end(id);
+        if let Some(ended) = &ended {
+            self.report_end(ended, Ending::Destroyed);
         }
-        Ok(was_alive)
+        Ok(ended.is_some())
     }
 
-    fn report_end(&self, ended: &RowId) {
+    fn if_it_was_alive(&self, id: &RowId, deleted: Destroyed) -> Option<EndedRow> {
+        let row = EndedRow::new(id.clone(), deleted.user);
+        if !deleted.was_alive {
+            self.watches.ended([&row], Ending::Expired);
+        }
+        deleted.was_alive.then_some(row)
+    }
+
+    fn report_end(&self, ended: &EndedRow, ending: Ending) {
         let meter = &self.table_handle.executor.meter;
-        events::ended(meter, &self.table_handle.format.handle(ended));
+        events::ended(meter, &self.table_handle.format.handle(&ended.id));
+        self.watches.ended([ended], ending);
     }
 
-    async fn destroy_unread(&self, id: &RowId) -> Result<Option<RowId>, Error> {
+    async fn destroy_unread(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
         let deadline = self.table_handle.executor.deadline();
-        let was_alive = despite_others(|| {
+        despite_others(|| {
             serve_until_free(
                 &self.table_handle,
                 Some(self.locked.key(id.as_str())),
@@ -87,12 +107,11 @@ impl Batches {
                 },
             )
         })
-        .await?;
-        Ok(was_alive.then(|| id.clone()))
+        .await
     }
 
-    /// Returns the id of the live session that was deleted.
-    async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<RowId>, Error> {
+    /// Returns the live session that was deleted.
+    async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
         let deadline = self.table_handle.executor.deadline();
         despite_others(|| {
             serve_until_free(
@@ -114,7 +133,7 @@ async fn destroy_chain(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     id: RowId,
-) -> Result<Option<RowId>, Error> {
+) -> Result<Option<EndedRow>, Error> {
     in_transaction(connection, |transaction| {
         Box::pin(destroy_chain_in(table, transaction, id))
     })
@@ -125,7 +144,7 @@ async fn destroy_chain_in(
     table: Arc<Statements>,
     transaction: &mut PgConnection,
     id: RowId,
-) -> Result<Option<RowId>, Error> {
+) -> Result<Option<EndedRow>, Error> {
     let mut ended = None;
     let mut next = Some(id);
     while let Some(id) = next {
@@ -143,19 +162,24 @@ async fn destroy_chain_in(
             .text
             .and_then(|text| successor_of(table.layout, &text));
         if next.is_none() && deleted.was_alive {
-            ended = Some(order.id);
+            ended = Some(EndedRow::new(order.id, deleted.user));
         }
     }
     Ok(ended)
 }
 
-/// Deletes a row whose document can't be read, and returns whether the session was
-/// alive. A forwarding is never such a row: it is short ASCII text.
+/// Deletes a row whose document can't be read, and returns the session if it was alive. A
+/// forwarding is never such a row: it is short ASCII text.
 pub(in crate::store) async fn destroy_unread(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     id: String,
-) -> Result<bool, Error> {
-    let deleted = table.destroy_unread.query().bind(id);
-    Ok(table.live(&deleted.fetch_all(connection).await?)? > 0)
+) -> Result<Option<EndedRow>, Error> {
+    let deleted = table.destroy_unread.query().bind(id.clone());
+    let Some(row) = deleted.fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let (expires, user): (_, Option<String>) = (written(&row, 0)?, row.try_get(1)?);
+    let was_alive = expires.0 > table.clock.now();
+    Ok(was_alive.then(|| EndedRow::new(RowId::from(id), user)))
 }

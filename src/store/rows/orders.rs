@@ -7,6 +7,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     Error,
+    ending::Ending,
     expiry::Timeouts,
     id::RowId,
     row::Row,
@@ -17,7 +18,7 @@ use crate::{
 /// A write of a row, and the sender of its result.
 pub(in crate::store) enum Write {
     Save(SaveOrder),
-    Destroy(oneshot::Sender<Result<bool, Error>>),
+    Destroy(Ending, oneshot::Sender<Result<bool, Error>>),
     NewId(NewIdOrder),
 }
 

@@ -21,6 +21,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Error,
+    ending::Ending,
     id::RowId,
     row::Row,
     store::rows::{
@@ -130,14 +131,16 @@ impl Worker {
                 }
                 latest
             }
-            Step::Destroy(answer) => {
-                let destroyed = Box::pin(batches.destroy_row(&self.id)).await;
+            Step::Destroy(ending, answer) => {
+                let _busy = batches.watches.busy(&self.id);
+                let destroyed = Box::pin(batches.destroy_row(&self.id, ending)).await;
                 // A cancelled request no longer waits for the result.
                 drop(answer.send(destroyed));
                 None
             }
             Step::NewId(order) => {
-                batches.cycle_row(order).await;
+                let _busy = batches.watches.busy(&self.id);
+                Box::pin(batches.cycle_row(order)).await;
                 None
             }
         }
@@ -157,7 +160,7 @@ impl Drop for Worker {
 /// Writes that one statement, or one transaction, executes.
 enum Step {
     Saves(Vec<SaveOrder>),
-    Destroy(oneshot::Sender<Result<bool, Error>>),
+    Destroy(Ending, oneshot::Sender<Result<bool, Error>>),
     NewId(NewIdOrder),
 }
 
@@ -172,7 +175,7 @@ fn steps(writes: Vec<Queued>) -> Vec<(Step, Vec<Origin>)> {
                 continue;
             }
             (Write::Save(order), _) => Step::Saves(vec![order]),
-            (Write::Destroy(answer), _) => Step::Destroy(answer),
+            (Write::Destroy(ending, answer), _) => Step::Destroy(ending, answer),
             (Write::NewId(order), _) => Step::NewId(order),
         };
         steps.push((step, vec![origin]));

@@ -27,10 +27,18 @@ pub(in crate::store) type Loaded = (
     Option<Instant>,
     Option<String>,
     Option<String>,
+    Option<String>,
 );
 
+/// What is stored with a row and not read by requests.
+#[derive(Clone, Debug, Default)]
+pub(in crate::store) struct Extras {
+    pub(in crate::store) device: Option<String>,
+    pub(in crate::store) external_id: Option<String>,
+}
+
 fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Row {
-    let (id, text, expires, created, now, seen, user, _) = loaded;
+    let (id, text, expires, created, now, seen, user, ..) = loaded;
     let times = Times {
         now: now.0,
         expires: expires.0,
@@ -93,16 +101,16 @@ pub(in crate::store) async fn lock(
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<Row, Error> {
-    let (row, _) = lock_with_device(table, connection, id).await?;
+    let (row, _) = lock_with_extras(table, connection, id).await?;
     Ok(row)
 }
 
-/// Also returns the device that is stored with the row.
-pub(super) async fn lock_with_device(
+/// Also returns what else is stored with the row.
+pub(super) async fn lock_with_extras(
     table: &Statements,
     connection: &mut PgConnection,
     id: &RowId,
-) -> Result<(Row, Option<String>), Error> {
+) -> Result<(Row, Extras), Error> {
     let row: Option<Loaded> = table
         .cycle
         .lock
@@ -112,8 +120,11 @@ pub(super) async fn lock_with_device(
         .await?;
     match row {
         Some(mut row) if row.0 == id.as_str() => {
-            let device = row.7.take();
-            Ok((loaded(row, table.layout), device))
+            let extras = Extras {
+                device: row.7.take(),
+                external_id: row.8.take(),
+            };
+            Ok((loaded(row, table.layout), extras))
         }
         Some(_) => Err(Error::not_asked_for()),
         None => Err(Error::ended()),

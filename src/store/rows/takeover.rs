@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::{
     Error, ErrorKind,
+    event::SessionEventKind,
     expiry::{Timeouts, Written},
     id::{RowId, Token},
     login::Login,
@@ -37,6 +38,7 @@ use crate::{
             statements::Statements,
             timestamp::{self, written},
         },
+        watches::report::EndedRow,
     },
     takeover::{Taken, TakenOver, Takeover, Unfit},
     telemetry::{Operation, events},
@@ -106,6 +108,9 @@ impl Batches {
                 let row = Arc::new(row);
                 let format = &self.table_handle.format;
                 events::taken_over(&self.table_handle.executor.meter, &format.handle(&row.id));
+                let session = EndedRow::new(row.id.clone(), row.user.clone());
+                self.watches
+                    .moved(None, false, &session, SessionEventKind::Began);
                 Ok(Attempt::Ended(TakenOver::Row(row)))
             }
             Ok(None) => Ok(Attempt::Lost),
@@ -230,6 +235,7 @@ async fn move_in(
         .bind(extent.ttl)
         .bind(extent.until)
         .bind(user.as_deref().map(str::to_owned))
+        .bind(None::<String>)
         .bind(None::<String>)
         .fetch_one(transaction)
         .await?;

@@ -40,7 +40,7 @@ use crate::{
         connection::transaction::in_transaction,
         rows::{
             Batches,
-            steps::{self, delete, lock},
+            steps::{self, Extras, delete, lock},
         },
         table::statements::Statements,
     },
@@ -57,7 +57,7 @@ pub(in crate::store) enum Made {
     /// The row `before` got the new id, and was written as `after`.
     Moved {
         before: Box<Row>,
-        device: Option<String>,
+        extras: Extras,
         after: Box<Row>,
     },
     /// A session began.
@@ -73,7 +73,7 @@ impl Commit {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
     }
 
-    fn made(&self) -> Option<Made> {
+    pub(in crate::store) fn made(&self) -> Option<Made> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -180,9 +180,9 @@ async fn undo(
             match made {
                 Made::Moved {
                     before,
-                    device,
+                    extras,
                     after,
-                } => move_back(&table, transaction, &before, device.as_deref(), &after).await,
+                } => move_back(&table, transaction, &before, &extras, &after).await,
                 Made::Begun => delete_unsent(&table, transaction, &new_id).await,
             }
         })
@@ -194,7 +194,7 @@ async fn move_back(
     table: &Statements,
     connection: &mut PgConnection,
     before: &Row,
-    device: Option<&str>,
+    extras: &Extras,
     after: &Row,
 ) -> Result<(), Error> {
     let old = found(lock(table, connection, &before.id).await)?;
@@ -231,7 +231,7 @@ async fn move_back(
         };
         steps::insert(table, connection, &now.id, &before.id, &content, extent).await?;
     }
-    restore(table, connection, before, device).await?;
+    restore(table, connection, before, extras).await?;
     delete(table, connection, &after.id).await
 }
 
@@ -257,7 +257,7 @@ async fn restore(
     table: &Statements,
     connection: &mut PgConnection,
     row: &Row,
-    device: Option<&str>,
+    extras: &Extras,
 ) -> Result<(), Error> {
     let query = table
         .cycle
@@ -267,8 +267,9 @@ async fn restore(
         .bind(row.text.as_deref())
         .bind(row.times.expires)
         .bind(row.user.as_deref())
-        .bind(device)
-        .bind(row.times.created);
+        .bind(extras.device.as_deref())
+        .bind(row.times.created)
+        .bind(extras.external_id.as_deref());
     query.execute(connection).await?;
     Ok(())
 }

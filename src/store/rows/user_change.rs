@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use crate::{
     Error,
     document::Document,
+    event::SessionEventKind,
     expiry::{Extent, Written},
     id::RowId,
     login::SessionLimit,
@@ -47,6 +48,7 @@ use crate::{
             user_limit::{self, Ended},
         },
         table::{statements::Statements, timestamp},
+        watches::report::EndedRow,
     },
     telemetry::{Operation, events},
 };
@@ -254,12 +256,13 @@ impl Batches {
         let (meter, format) = (&self.table_handle.executor.meter, &self.table_handle.format);
         if done.is_login {
             events::signed_in(meter, &format.handle(id));
+            let session = EndedRow::new(id.clone(), user.cloned());
+            self.watches
+                .moved(None, false, &session, SessionEventKind::SignedIn);
         }
-        if let (Some(ended), Some(limit), Some(user)) = (done.ended, self.table_handle.limit, user)
+        if let (Some(ended), Some(limit), Some(user)) = (&done.ended, self.table_handle.limit, user)
         {
-            if ended.sessions > 0 {
-                events::ended_at_the_limit(meter, ended.sessions, limit.sessions);
-            }
+            self.ended_at_the_limit(&ended.sessions, limit);
             if ended.is_a_part {
                 self.end_surplus(Arc::clone(user), limit);
             }

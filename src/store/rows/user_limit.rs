@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row as _};
 
 use crate::{
     Error, ErrorKind,
@@ -14,7 +14,11 @@ use crate::{
     login::{SessionLimit, SessionLimitPolicy},
     store::{
         connection::sqlstate::spared,
-        table::{statements::Statements, timestamp::Instant},
+        table::{
+            statements::Statements,
+            timestamp::{Instant, written},
+        },
+        watches::report::EndedRow,
     },
 };
 
@@ -46,9 +50,10 @@ pub(in crate::store) const BATCH: u32 = 1000;
 const LARGEST_SEARCH: usize = 128 * BATCH as usize;
 
 /// The sessions of a user that one transaction deleted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::store) struct Ended {
-    pub(in crate::store) sessions: u64,
+    /// The rows of those that had not expired.
+    pub(in crate::store) sessions: Vec<EndedRow>,
     /// Whether there may be more.
     pub(in crate::store) is_a_part: bool,
 }
@@ -71,7 +76,7 @@ pub(in crate::store) async fn enforce(
         SessionLimitPolicy::Refuse => 1,
         SessionLimitPolicy::EndOldest => BATCH,
     };
-    let mut ended = 0;
+    let mut ended = Vec::new();
     let mut before = Vec::new();
     loop {
         let surplus = surplus(table, connection, user_id, new.as_str(), others, most).await?;
@@ -80,7 +85,8 @@ pub(in crate::store) async fn enforce(
         }
         let is_a_part = surplus.len() >= most as usize;
         let more = end(table, connection, user_id, &surplus).await?;
-        ended += more;
+        let deleted = more.len();
+        ended.extend(more);
         if surplus.is_empty() || is_a_part {
             return Ok(Ended {
                 sessions: ended,
@@ -88,7 +94,7 @@ pub(in crate::store) async fn enforce(
             });
         }
         // The next search finds a session that got a new id meanwhile.
-        check_progress(more, &before, &surplus)?;
+        check_progress(deleted, &before, &surplus)?;
         before = surplus;
     }
 }
@@ -104,9 +110,9 @@ pub(in crate::store) async fn end_surplus(
     let surplus = surplus(&table, connection, &user_id, NO_ROW, kept, BATCH).await?;
     let sessions = end(&table, connection, &user_id, &surplus).await?;
     Ok(Ended {
-        sessions,
         // If none was deleted, a trigger spares them, and the next batch would be the same.
-        is_a_part: sessions > 0 && surplus.len() >= BATCH as usize,
+        is_a_part: !sessions.is_empty() && surplus.len() >= BATCH as usize,
+        sessions,
     })
 }
 
@@ -182,7 +188,7 @@ async fn some(
     Ok(found)
 }
 
-/// Deletes those of these sessions that are the user's, and returns how many were alive.
+/// Deletes those of these sessions that are the user's, and returns those that were alive.
 ///
 /// The statement compares the user with `IS NOT DISTINCT FROM`, which can't use an index.
 /// Otherwise Postgres without statistics would expect few sessions of a user, use the index
@@ -192,12 +198,20 @@ pub(in crate::store) async fn end(
     connection: &mut PgConnection,
     user_id: &str,
     ids: &[String],
-) -> Result<u64, Error> {
+) -> Result<Vec<EndedRow>, Error> {
     if ids.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let deleted = table.users.destroy.query().bind(user_id).bind(ids);
-    Ok(table.live(&deleted.fetch_all(connection).await?)?)
+    let (now, mut live) = (table.clock.now(), Vec::new());
+    let user: Arc<str> = user_id.into();
+    for row in deleted.fetch_all(connection).await? {
+        if written(&row, 1)?.0 > now {
+            let id = RowId::from(row.try_get::<String, _>(0)?);
+            live.push(EndedRow::new(id, Some(Arc::clone(&user))));
+        }
+    }
+    Ok(live)
 }
 
 fn refused(limit: SessionLimit) -> Error {
@@ -230,16 +244,15 @@ async fn end_at_most(
     this: &str,
     most: usize,
 ) -> Result<Ended, Error> {
-    let mut sessions = 0;
+    let mut sessions = Vec::new();
     let mut before = Vec::new();
     loop {
         let ids = batch(table, connection, user_id, this, most).await?;
-        let mut more = 0;
+        let earlier = sessions.len();
         for ids in ids.chunks(BATCH as usize) {
-            more += end(table, connection, user_id, ids).await?;
+            sessions.extend(end(table, connection, user_id, ids).await?);
         }
-        sessions += more;
-        check_progress(more, &before, &ids)?;
+        check_progress(sessions.len() - earlier, &before, &ids)?;
         let is_a_part = ids.len() >= most;
         if ids.is_empty() || is_a_part {
             return Ok(Ended {
@@ -255,7 +268,7 @@ async fn end_at_most(
 ///
 /// If none of these sessions was deleted, though they are a whole batch or were
 /// found before. Those that got new ids meanwhile would have other ids.
-fn check_progress(deleted: u64, before: &[String], ids: &[String]) -> Result<(), Error> {
+fn check_progress(deleted: usize, before: &[String], ids: &[String]) -> Result<(), Error> {
     let are_spared = before == ids || ids.len() >= BATCH as usize;
     match deleted == 0 && !ids.is_empty() && are_spared {
         true => Err(spared()),
@@ -277,7 +290,7 @@ pub(in crate::store) async fn end_others(
     let mut most = BATCH as usize;
     loop {
         let batch = end_at_most(table, connection, user_id, this, most).await?;
-        ended += batch.sessions;
+        ended += batch.sessions.len() as u64;
         if !batch.is_a_part {
             return Ok(ended);
         }

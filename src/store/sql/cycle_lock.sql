@@ -5,7 +5,8 @@ SELECT t.id,
        pg_catalog.now() AS now,
        t.last_seen AS seen,
        t.user_id AS user_id,
-       t.device::text AS device
+       t.device::text AS device,
+       t.external_id AS external_id
 FROM "public"."session" AS t
 WHERE t.id = $1
   AND t.expiry > pg_catalog.now()

@@ -3,6 +3,7 @@ INSERT INTO "public"."session" AS n (id, expiry, session
     , user_id -- if carried user_id
     , last_seen -- if carried last_seen
     , device -- if carried device
+    , external_id -- if carried external_id
     -- carried columns
 )
 SELECT $2,
@@ -12,6 +13,7 @@ SELECT $2,
        , $6 -- if carried user_id
        , pg_catalog.now() -- if carried last_seen
        , $7::json -- if carried device
+       , $8 -- if carried external_id
        -- carried values
 FROM "public"."session" AS t
 WHERE t.id = $1

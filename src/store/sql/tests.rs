@@ -28,7 +28,10 @@ type LoadedRow = (
 type Written = (String, OffsetDateTime);
 
 /// And for one that it deleted.
-type Destroyed = (String, OffsetDateTime, Option<String>);
+type Destroyed = (String, OffsetDateTime, Option<String>, Option<String>);
+
+/// And for one that had expired.
+type Reaped = (String, Option<String>, Option<String>);
 
 const ID: &str = "id";
 const DOCUMENT: &str = "{}";
@@ -153,7 +156,7 @@ fn one_row_fits_the_table() {
     );
     drop(
         query_file!("src/store/sql/destroy_one.sql", ID, false)
-            .map(|row| -> Destroyed { (row.id, row.expires, row.session) }),
+            .map(|row| -> Destroyed { (row.id, row.expires, row.session, row.user_id) }),
     );
 }
 
@@ -194,7 +197,7 @@ fn destroy_fits_the_table() {
             &[ID.to_owned()],
             &[ID.to_owned()]
         )
-        .map(|row| -> Destroyed { (row.id, row.expires, row.session) }),
+        .map(|row| -> Destroyed { (row.id, row.expires, row.session, row.user_id) }),
     );
 }
 
@@ -202,9 +205,19 @@ fn destroy_fits_the_table() {
 fn cycle_fits_the_table() {
     drop(
         query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded {
-            let device = row.device.clone();
+            let (device, external_id) = (row.device.clone(), row.external_id.clone());
             let (id, text, expires, created, now, seen, user) = loaded!(row);
-            (id, text, expires, created, now, seen, user, device)
+            (
+                id,
+                text,
+                expires,
+                created,
+                now,
+                seen,
+                user,
+                device,
+                external_id,
+            )
         }),
     );
     drop(query_file!(
@@ -229,6 +242,7 @@ fn cycle_fits_the_table() {
         Some(ID),
         Some(DOCUMENT) as _,
         Some(SECONDS),
+        Some(ID),
     ));
 }
 
@@ -244,6 +258,7 @@ fn login_fits_the_table() {
         Some(SECONDS),
         ID,
         DOCUMENT as _,
+        Some(ID),
     ));
     drop(
         query_file!(
@@ -254,6 +269,7 @@ fn login_fits_the_table() {
             Some(SECONDS),
             ID,
             DOCUMENT as _,
+            Some(ID),
         )
         .map(|row| -> OffsetDateTime { row.expires }),
     );
@@ -297,7 +313,7 @@ fn the_statements_of_a_user_fit_the_table() {
     );
     drop(
         query_file!("src/store/sql/user_destroy.sql", ID, &[ID.to_owned()])
-            .map(|row| -> OffsetDateTime { row.expires }),
+            .map(|row| -> Written { (row.id, row.expires) }),
     );
     drop(
         query_file!("src/store/sql/everyone.sql", ID, SECONDS, 1000_i64)
@@ -307,8 +323,34 @@ fn the_statements_of_a_user_fit_the_table() {
 }
 
 #[test]
+fn the_statements_of_an_external_id_fit_the_table() {
+    drop(query_file!("src/store/sql/external_some.sql", ID, 4_i64).map(|row| -> String { row.id }));
+    drop(
+        query_file!("src/store/sql/external_destroy.sql", ID, &[ID.to_owned()]).map(
+            |row| -> (String, OffsetDateTime, Option<String>) {
+                (row.id, row.expires, row.user_id)
+            },
+        ),
+    );
+}
+
+#[test]
 fn find_fits_the_table() {
     drop(query_file!("src/store/sql/find.sql", &[0_u8]).map(|row| -> String { row.id }));
+}
+
+#[test]
+fn watch_fits_the_table() {
+    drop(
+        query_file!("src/store/sql/watch.sql", &[ID.to_owned()]).map(
+            |row| -> (
+                String,
+                Option<String>,
+                OffsetDateTime,
+                Option<OffsetDateTime>,
+            ) { (row.id, row.session, row.expires, row.now) },
+        ),
+    );
 }
 
 #[test]
@@ -324,15 +366,21 @@ fn age_fits_the_table() {
 
 #[test]
 fn reap_fits_the_table() {
-    drop(query_file!("src/store/sql/reap.sql", 1000_i64));
+    drop(
+        query_file!("src/store/sql/reap.sql", 1000_i64)
+            .map(|row| -> Reaped { (row.id, row.user_id, row.session) }),
+    );
     drop(query_file!("src/store/sql/reap_find.sql", 1000_i64, &[ID.to_owned()]).map(|row| row.id));
-    drop(query_file!("src/store/sql/reap_some.sql", &[ID.to_owned()]));
+    drop(
+        query_file!("src/store/sql/reap_some.sql", &[ID.to_owned()])
+            .map(|row| -> Reaped { (row.id, row.user_id, row.session) }),
+    );
     drop(query_file!("src/store/sql/reap_lock.sql", 1_i64).map(|row| row.locked == Some(true)));
 }
 
 #[test]
 fn destroy_unread_fits_the_table() {
-    drop(query_file!("src/store/sql/destroy_unread.sql", ID).map(|row| row.expires));
+    drop(query_file!("src/store/sql/destroy_unread.sql", ID).map(|row| (row.expires, row.user_id)));
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(crate) struct Columns {
     pub(crate) has_unique_id: bool,
     pub(crate) has_expiry_index: bool,
     pub(crate) has_user_id_index: bool,
+    pub(crate) has_external_id_index: bool,
     /// Whether this role may add columns and indexes.
     pub(crate) may_be_altered: bool,
     /// Whether the database can store every character.
@@ -76,7 +77,9 @@ impl Columns {
     /// Whether the table has the result of every migration.
     pub(crate) fn are_complete(&self) -> bool {
         let has_columns = OPTIONAL.iter().all(|(column, _)| self.has(column));
-        has_columns && self.has_expiry_index && self.has_user_id_index
+        let has_indexes =
+            self.has_expiry_index && self.has_user_id_index && self.has_external_id_index;
+        has_columns && has_indexes
     }
 
     pub(crate) fn report(&self) -> TableReport {
@@ -85,6 +88,7 @@ impl Columns {
             per_user_sessions: self.has_user_id(),
             last_seen: self.has_last_seen(),
             device: self.has("device"),
+            external_id: self.has("external_id"),
             expiry_index: self.has_expiry_index,
             unique_id: self.has_unique_id,
             expiry_has_time_zone: self.expiry_has_time_zone(),
@@ -94,9 +98,10 @@ impl Columns {
 }
 
 /// The columns that a table may lack, in the order of the statements.
-pub(in crate::store) const OPTIONAL: [(&str, &str); 4] = [
+pub(in crate::store) const OPTIONAL: [(&str, &str); 5] = [
     ("created", "timestamptz"),
     ("user_id", "text"),
     ("last_seen", "timestamptz"),
     ("device", "json"),
+    ("external_id", "text"),
 ];

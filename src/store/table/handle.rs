@@ -37,6 +37,8 @@ use tokio::{
 use crate::{
     Error, ErrorKind,
     error::out_of_time,
+    event::Hook,
+    expiry::FORWARDING,
     format::{Format, Native},
     login::SessionLimit,
     store::{
@@ -63,11 +65,31 @@ pub(crate) struct TableHandle {
     pub(in crate::store) time_zone: String,
     pub(in crate::store) format: Arc<dyn Format>,
     pub(in crate::store) limit: Option<SessionLimit>,
+    pub(in crate::store) watching: Watching,
+    pub(in crate::store) hook: Option<Hook>,
     found: Arc<RwLock<Option<Found>>>,
     /// The inspection in flight, which all calls that need the table wait for.
     looking: Arc<Mutex<Option<Looking>>>,
     /// The number of inspections that began.
     inspections: Arc<AtomicU64>,
+}
+
+/// How often watched sessions are looked up, and how long a watch outlasts a database that
+/// can't be queried.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Watching {
+    pub(in crate::store) interval: Duration,
+    pub(in crate::store) outage: Duration,
+}
+
+impl Default for Watching {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(5),
+            // After that, an id that was replaced meanwhile leads nowhere.
+            outage: FORWARDING,
+        }
+    }
 }
 
 /// How long the result of an inspection is used before the next one, while the store is in use.
@@ -109,6 +131,8 @@ impl TableHandle {
             time_zone: "UTC".into(),
             format: Native::shared(),
             limit: None,
+            watching: Watching::default(),
+            hook: None,
             found: Arc::default(),
             looking: Arc::default(),
             inspections: Arc::default(),

@@ -166,7 +166,7 @@ impl Column {
 /// The types that an optional column may have. A migration creates it with the first one.
 fn types_of(optional: &str) -> &'static [&'static str] {
     match optional {
-        "user_id" => &["text", "character varying"],
+        "user_id" | "external_id" => &["text", "character varying"],
         "device" => &["json", "jsonb"],
         _ => &["timestamp with time zone"],
     }
@@ -189,6 +189,7 @@ impl Inspection {
             has_unique_id: self.id()?.is_unique,
             has_expiry_index: self.is_indexed("expiry"),
             has_user_id_index: self.is_indexed("user_id"),
+            has_external_id_index: self.is_indexed("external_id"),
             may_be_altered: self.columns[0].may_alter,
             encodes_all_text: matches!(&*self.columns[0].encoding, "UTF8" | "SQL_ASCII"),
         })
@@ -328,7 +329,7 @@ impl Inspection {
 
     /// Refuses NOT NULL for columns that are NULL in a session without a user or a device.
     fn check_nulls(&self) -> Result<(), Error> {
-        for name in ["user_id", "device"] {
+        for name in ["user_id", "device", "external_id"] {
             match self.find(name) {
                 Some(column) if column.serves_as(name) && column.is_not_null => {
                     return Err(self.refused(format!(

@@ -57,7 +57,7 @@ pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| migrator(&TableName::
 
 /// Version, description, and the statement as it is written for the default
 /// table.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (
         1,
         "session",
@@ -82,6 +82,16 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
         5,
         "last seen and device",
         include_str!("../../../migrations/0005_last_seen_and_device.sql"),
+    ),
+    (
+        6,
+        "external id",
+        include_str!("../../../migrations/0006_external_id.sql"),
+    ),
+    (
+        7,
+        "external id index",
+        include_str!("../../../migrations/0007_external_id_index.sql"),
     ),
 ];
 
@@ -116,7 +126,7 @@ fn notes(name: &TableName) -> String {
 }
 
 fn render(name: &TableName, sql: &str) -> String {
-    let indexed = ["_expiry_idx", "_user_id_idx"]
+    let indexed = ["_expiry_idx", "_user_id_idx", "_external_id_idx"]
         .iter()
         .fold(sql.to_owned(), |sql, suffix| {
             let index = quoted(&name.derived("", suffix));

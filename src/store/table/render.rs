@@ -218,6 +218,7 @@ mod tests {
             has_unique_id: true,
             has_expiry_index: true,
             has_user_id_index: true,
+            has_external_id_index: true,
             may_be_altered: true,
             encodes_all_text: true,
         };
@@ -291,10 +292,13 @@ mod tests {
             include_str!("../sql/user_count.sql"),
             include_str!("../sql/user_some.sql"),
             include_str!("../sql/user_destroy.sql"),
+            include_str!("../sql/external_some.sql"),
+            include_str!("../sql/external_destroy.sql"),
             include_str!("../sql/everyone.sql"),
             include_str!("../sql/undated.sql"),
             include_str!("../sql/reap.sql"),
             include_str!("../sql/find.sql"),
+            include_str!("../sql/watch.sql"),
             include_str!("../sql/age.sql"),
         ] {
             let rendered = EXPRESS.render(sql);

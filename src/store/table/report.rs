@@ -39,6 +39,9 @@ pub struct TableReport {
     /// Whether the table has the column `device`, which stores the device of a login.
     /// Migration `0005` adds it.
     pub device: bool,
+    /// Whether the table has the column `external_id`, which
+    /// [`Login::external_id`](crate::Login::external_id) needs. Migration `0006` adds it.
+    pub external_id: bool,
     /// Whether an index starts with `expiry`. Without one, each run of the reaper reads the
     /// whole table. Migration `0003` adds it.
     pub expiry_index: bool,
@@ -74,6 +77,10 @@ impl fmt::Display for TableReport {
             (
                 self.device,
                 "without the column device nothing is remembered of a login (migration 0005)",
+            ),
+            (
+                self.external_id,
+                "without the column external_id no session of an identity provider is found (migration 0006)",
             ),
             (
                 self.expiry_index,

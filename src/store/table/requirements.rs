@@ -20,7 +20,14 @@ impl Columns {
         if login.has_device() {
             self.need("to remember a device needs", "device", "0005", name)?;
         }
+        if login.external().is_some() {
+            self.check_external_id(name)?;
+        }
         self.check_expiry(login.end(), name)
+    }
+
+    pub(in crate::store) fn check_external_id(&self, name: &TableName) -> Result<(), Error> {
+        self.need("an external id needs", "external_id", "0006", name)
     }
 
     /// The limit counts a user's sessions, and finds the oldest by their login.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr, postgres::PgRow};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 use crate::{
     document::Layout,
@@ -15,7 +15,6 @@ use crate::{
             clock::Clock,
             columns::{Columns, Document},
             name::TableName,
-            timestamp::written,
         },
     },
 };
@@ -39,11 +38,13 @@ pub(crate) struct Statements {
     pub(crate) cycle: CycleStatements,
     pub(crate) takeover: TakeoverStatements,
     pub(crate) users: UserStatements,
+    pub(crate) external: ExternalStatements,
     pub(crate) reap: Sql,
     pub(crate) reap_find: Sql,
     pub(crate) reap_lock: Sql,
     pub(crate) reap_some: Sql,
     pub(crate) find: Sql,
+    pub(crate) watch: Sql,
     #[cfg(feature = "testing")]
     pub(crate) age: Sql,
 }
@@ -118,6 +119,22 @@ impl UserStatements {
     }
 }
 
+/// The statements for the sessions of an external id.
+#[derive(Clone, Debug)]
+pub(crate) struct ExternalStatements {
+    pub(crate) some: Sql,
+    pub(crate) destroy: Sql,
+}
+
+impl ExternalStatements {
+    fn new(statement: impl Fn(&str) -> Sql) -> Self {
+        Self {
+            some: statement(include_str!("../sql/external_some.sql")),
+            destroy: statement(include_str!("../sql/external_destroy.sql")),
+        }
+    }
+}
+
 /// The statements for one row and for many.
 macro_rules! both {
     ($sizes:ident, $name:literal) => {
@@ -157,11 +174,13 @@ impl Statements {
             cycle: CycleStatements::new(statement),
             takeover: TakeoverStatements { pooling },
             users: UserStatements::new(statement),
+            external: ExternalStatements::new(statement),
             reap: statement(include_str!("../sql/reap.sql")),
             reap_find: statement(include_str!("../sql/reap_find.sql")),
             reap_lock: statement(include_str!("../sql/reap_lock.sql")),
             reap_some: statement(include_str!("../sql/reap_some.sql")),
             find: statement(include_str!("../sql/find.sql")),
+            watch: statement(include_str!("../sql/watch.sql")),
             #[cfg(feature = "testing")]
             age: statement(include_str!("../sql/age.sql")),
             layout: format.layout(),
@@ -196,17 +215,6 @@ impl Statements {
     /// Whether the table stores a document letter by letter as it was sent.
     pub(crate) fn keeps_spelling(&self) -> bool {
         self.columns.document == Document::Json
-    }
-
-    /// How many of these rows, whose first column is their expiry, had not expired yet.
-    ///
-    /// # Errors
-    ///
-    /// If the column is not an expiry.
-    pub(in crate::store) fn live(&self, deleted: &[PgRow]) -> Result<u64, sqlx::Error> {
-        let now = self.clock.now();
-        let is_live = |row| written(row, 0).map(|expiry| u64::from(expiry.0 > now));
-        deleted.iter().map(is_live).sum()
     }
 }
 

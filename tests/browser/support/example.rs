@@ -75,6 +75,7 @@ fn built(name: &str) -> PathBuf {
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--locked", "--workspace"])
             .args(["--example", "devices", "--example", "dashboard"])
+            .args(["--example", "members"])
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
             .status();
         status.is_ok_and(|status| status.success())

@@ -7,6 +7,7 @@
 mod contents;
 mod cookies;
 mod rows;
+mod sockets;
 mod whereabouts;
 
 use std::{
@@ -126,6 +127,11 @@ pub(crate) fn violations(
         whereabouts::check(*life, record, &mut found);
         contents::check(&books, *life, record, &mut found);
         cookies::check(record, &mut found);
+    }
+    for socket in &kept.sockets {
+        if let Some(record) = books.lives.get(&socket.life) {
+            sockets::check(socket, record, &mut found);
+        }
     }
     cookies::check_strangers(&books.strangers, &mut found);
     cookies::check_fresh(kept, &mut found);

@@ -48,7 +48,8 @@ pub(crate) async fn over_two_servers() -> Option<Foreign> {
          CREATE TABLE public.session (
              id text NOT NULL, expiry timestamptz NOT NULL, session json,
              created timestamptz DEFAULT now(), user_id text,
-             last_seen timestamptz DEFAULT now(), device json
+             last_seen timestamptz DEFAULT now(), device json,
+             external_id text
          ) PARTITION BY HASH (id)",
     )
     .await;

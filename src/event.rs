@@ -1,0 +1,128 @@
+//! What happened to a session, as the application's hook receives it. It does no I/O.
+
+use std::{fmt, sync::Arc};
+
+use crate::{SessionId, ending::Ending, realm::BEFORE_USER};
+
+/// What happened to a session, for an audit log or a mail about a new sign-in. Given to the hook
+/// of [`PgSessionStore::on_event`](crate::PgSessionStore::on_event), which says when.
+///
+/// ```
+/// use axum_pg_session::{SessionEvent, SessionEventKind};
+///
+/// fn line(event: &SessionEvent) -> String {
+///     let user = event.user_id().unwrap_or("a visitor");
+///     match event.kind() {
+///         SessionEventKind::SignedIn => format!("{user} signed in"),
+///         SessionEventKind::Ended(ending) => format!("the session of {user} ended: {ending}"),
+///         _ => format!("another event of {}", event.id()),
+///     }
+/// }
+/// # let _ = line;
+/// ```
+#[derive(Clone, Debug)]
+pub struct SessionEvent {
+    pub(crate) id: SessionId,
+    pub(crate) previous_id: Option<SessionId>,
+    /// With the realm, as it is stored.
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) kind: SessionEventKind,
+}
+
+/// What a [`SessionEvent`] is about.
+///
+/// ```
+/// use axum_pg_session::{Ending, SessionEventKind};
+///
+/// let kind = SessionEventKind::Ended(Ending::Expired);
+/// assert_ne!(kind, SessionEventKind::Began);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SessionEventKind {
+    /// An anonymous session was stored for the first time.
+    Began,
+    /// A user signed in. The session has a new id. If it existed before, and went on, its
+    /// former id is [`previous_id`](SessionEvent::previous_id). If the login replaced the session
+    /// of an anonymous visitor or of another user, that session has an event of its own, with
+    /// [`Ending::Replaced`].
+    SignedIn,
+    /// The session has a new id, by [`Session::cycle_id`](crate::Session::cycle_id).
+    GotNewId,
+    /// The session no longer exists.
+    Ended(Ending),
+}
+
+impl SessionEvent {
+    pub(crate) fn new(id: SessionId, kind: SessionEventKind) -> Self {
+        Self {
+            id,
+            previous_id: None,
+            user: None,
+            kind,
+        }
+    }
+
+    pub(crate) fn of(self, user: Option<Arc<str>>) -> Self {
+        Self { user, ..self }
+    }
+
+    pub(crate) fn after(self, previous: SessionId) -> Self {
+        Self {
+            previous_id: Some(previous),
+            ..self
+        }
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn kind(&self) -> SessionEventKind {
+        self.kind
+    }
+
+    /// The public handle of the session.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// The public handle that the session had before this event, if it got a new id.
+    #[must_use]
+    pub fn previous_id(&self) -> Option<&SessionId> {
+        self.previous_id.as_ref()
+    }
+
+    /// The user who is signed in, or was until the session ended. `None` for an anonymous
+    /// session, and if the table has no column `user_id`.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        let user = self.user.as_deref()?;
+        Some(user.split_once(BEFORE_USER).map_or(user, |(_, id)| id))
+    }
+
+    /// The [realm](crate::PgSessionStore::realm) of the user, if the store has one.
+    #[must_use]
+    pub fn realm(&self) -> Option<&str> {
+        Some(self.user.as_deref()?.split_once(BEFORE_USER)?.0)
+    }
+}
+
+/// The application's hook.
+#[derive(Clone)]
+pub(crate) struct Hook(Arc<dyn Fn(&SessionEvent) + Send + Sync>);
+
+impl Hook {
+    pub(crate) fn new(hook: impl Fn(&SessionEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+
+    pub(crate) fn call(&self, event: &SessionEvent) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}

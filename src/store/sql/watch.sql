@@ -1,0 +1,8 @@
+SELECT t.id,
+       CASE WHEN pg_catalog.pg_column_size(t.session) < 512 THEN
+           CASE WHEN pg_catalog.strpos(t.session::text, '"successor"') > 0 THEN t.session::text END
+       END AS session,
+       t.expiry AS expires,
+       pg_catalog.now() AS now
+FROM "public"."session" AS t
+WHERE t.id = ANY($1)

@@ -1,0 +1,92 @@
+//! Reports what happened to sessions: to their watches, and to the application's hook. It is
+//! called when the transaction is committed, in the task that committed it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use crate::{
+    ending::Ending,
+    event::{SessionEvent, SessionEventKind},
+    id::RowId,
+    store::watches::sweep::Watches,
+};
+
+/// A session whose row was deleted.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct EndedRow {
+    pub(in crate::store) id: RowId,
+    pub(in crate::store) user: Option<Arc<str>>,
+}
+
+impl EndedRow {
+    pub(in crate::store) fn new(id: RowId, user: Option<impl Into<Arc<str>>>) -> Self {
+        Self {
+            id,
+            user: user.map(Into::into),
+        }
+    }
+}
+
+impl Watches {
+    /// These sessions have ended.
+    pub(in crate::store) fn ended<'r>(
+        &self,
+        rows: impl IntoIterator<Item = &'r EndedRow> + Clone,
+        ending: Ending,
+    ) {
+        self.end(rows.clone().into_iter().map(|row| &row.id), ending);
+        if self.table_handle.hook.is_some() {
+            for row in rows {
+                let event = self.event(&row.id, SessionEventKind::Ended(ending));
+                self.call_hook(&event.of(row.user.clone()));
+            }
+        }
+    }
+
+    /// A session began without a login.
+    pub(in crate::store) fn began(&self, id: &RowId) {
+        if self.table_handle.hook.is_some() {
+            self.call_hook(&self.event(id, SessionEventKind::Began));
+        }
+    }
+
+    /// A session got a new id, or a user signed in. `before` is the row of the session before
+    /// that, and `None` if the session began.
+    pub(in crate::store) fn moved(
+        &self,
+        before: Option<&EndedRow>,
+        goes_on: bool,
+        after: &EndedRow,
+        kind: SessionEventKind,
+    ) {
+        let previous = before.filter(|_| goes_on);
+        match (previous, before) {
+            (Some(previous), _) => self.follow(&previous.id, &after.id),
+            (None, Some(replaced)) => self.ended([replaced], Ending::Replaced),
+            (None, None) => {}
+        }
+        if self.table_handle.hook.is_some() {
+            let event = self.event(&after.id, kind).of(after.user.clone());
+            self.call_hook(&match previous {
+                Some(previous) => event.after(self.table_handle.format.handle(&previous.id)),
+                None => event,
+            });
+        }
+    }
+
+    fn event(&self, id: &RowId, kind: SessionEventKind) -> SessionEvent {
+        SessionEvent::new(self.table_handle.format.handle(id), kind)
+    }
+
+    /// The session is committed, so a panic of the hook must not look like a failure.
+    fn call_hook(&self, event: &SessionEvent) {
+        let Some(hook) = &self.table_handle.hook else {
+            return;
+        };
+        if catch_unwind(AssertUnwindSafe(|| hook.call(event))).is_err() {
+            tracing::error!(session.id = %event.id(), "the hook for events of sessions panicked");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What the application's hook receives of sessions that begin, sign in and end.
+
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+};
+
+use axum_pg_session::{
+    Ending, Error, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionEvent,
+    SessionEventKind::{self, Began, Ended, GotNewId, SignedIn},
+    SessionId, SessionLimitPolicy,
+    testing::TestVisitor,
+};
+
+use crate::support::{Log, Site};
+
+/// What was received.
+#[derive(Clone, Default)]
+struct Received(Arc<Mutex<Vec<SessionEvent>>>);
+
+impl Received {
+    fn by(&self, store: PgSessionStore) -> PgSessionStore {
+        let received = self.clone();
+        store.on_event(move |event| {
+            received.0.lock().expect("no panic").push(event.clone());
+        })
+    }
+
+    fn take(&self) -> Vec<SessionEvent> {
+        std::mem::take(&mut self.0.lock().expect("no panic"))
+    }
+
+    /// Kind and user of each.
+    #[track_caller]
+    fn are(&self, expected: &[(SessionEventKind, Option<&str>)]) -> Vec<SessionEvent> {
+        let events = self.take();
+        let seen: Vec<_> = events
+            .iter()
+            .map(|event| (event.kind(), event.user_id()))
+            .collect();
+        assert_eq!(seen, expected);
+        events
+    }
+}
+
+async fn act(visitor: &TestVisitor, act: impl FnOnce(&Session) -> Result<(), Error> + Send) {
+    visitor.with_session(act).await.expect("a database");
+}
+
+async fn id(visitor: &TestVisitor) -> SessionId {
+    let session = visitor.session().await.expect("a database");
+    session.id().expect("it is stored")
+}
+
+#[tokio::test]
+async fn a_hook_receives_the_life_of_a_session() {
+    let (site, received) = (Site::new().await, Received::default());
+    let store = received.by(site.store.clone());
+    let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+
+    act(&ada, |session| session.insert("basket", 1)).await;
+    let anonymous = id(&ada).await;
+    let began = received.are(&[(Began, None)]);
+    assert_eq!(*began[0].id(), anonymous);
+
+    // A save and a load are no events.
+    act(&ada, |session| session.insert("basket", 2)).await;
+    received.are(&[]);
+
+    act(&ada, Session::cycle_id).await;
+    let cycled = received.are(&[(GotNewId, None)]);
+    assert_eq!(cycled[0].previous_id(), Some(&anonymous));
+    let anonymous = id(&ada).await;
+    assert_eq!(*cycled[0].id(), anonymous);
+
+    act(&ada, |session| session.login("ada")).await;
+    let events = received.are(&[(Ended(Ending::Replaced), None), (SignedIn, Some("ada"))]);
+    assert_eq!(*events[0].id(), anonymous);
+    assert_eq!(events[1].previous_id(), None);
+    let first = id(&ada).await;
+    assert_eq!(*events[1].id(), first);
+
+    act(&ada, |session| session.login("ada")).await;
+    let again = received.are(&[(SignedIn, Some("ada"))]);
+    assert_eq!(again[0].previous_id(), Some(&first));
+
+    let last = id(&ada).await;
+    act(&ada, Session::logout).await;
+    let ended = received.are(&[(Ended(Ending::SignedOut), Some("ada"))]);
+    assert_eq!(*ended[0].id(), last);
+
+    // The first change of a visitor who signs in is no session of its own.
+    act(&ada, |session| session.login("ada")).await;
+    received.are(&[(SignedIn, Some("ada"))]);
+}
+
+#[tokio::test]
+async fn a_hook_receives_each_session_that_another_call_ends() {
+    let (site, received) = (Site::new().await, Received::default());
+    let two = NonZeroU32::new(2).expect("not zero");
+    let store = received.by(site.store.clone());
+    let store = store.max_sessions_per_user(two, SessionLimitPolicy::EndOldest);
+    let layer = PgSessionLayer::new(store.clone());
+    let visitors = [(); 3].map(|()| TestVisitor::new(&layer));
+    let [a, b, c] = &visitors;
+    let signed_in = (SignedIn, Some("ada"));
+    for visitor in [a, b] {
+        act(visitor, |session| session.login("ada")).await;
+        received.are(&[signed_in]);
+    }
+    let oldest = id(a).await;
+    act(c, |session| session.login("ada")).await;
+    let events = received.are(&[signed_in, (Ended(Ending::Evicted), Some("ada"))]);
+    assert_eq!(*events[1].id(), oldest);
+
+    let revoked = (Ended(Ending::Revoked), Some("ada"));
+    act(c, |session| session.login(Login::new("ada").end_others())).await;
+    received.are(&[signed_in, revoked]);
+    let c = id(c).await;
+    assert!(store.user("ada").destroy(&c).await.expect("a database"));
+    let events = received.are(&[revoked]);
+    assert_eq!(*events[0].id(), c);
+
+    for visitor in [a, b] {
+        act(visitor, |session| session.login("ada")).await;
+    }
+    received.take();
+    store.user("ada").destroy_all().await.expect("a database");
+    received.are(&[revoked, revoked]);
+    for visitor in [a, b] {
+        act(visitor, |session| session.insert("basket", 1)).await;
+    }
+    received.take();
+    store.destroy_everyone().await.expect("a database");
+    received.are(&[
+        (Ended(Ending::Revoked), None),
+        (Ended(Ending::Revoked), None),
+    ]);
+    store.destroy(&c).await.expect("a database");
+    received.are(&[]);
+}
+
+#[tokio::test]
+async fn an_expiry_is_reported_once_by_the_reaper_that_deletes_the_row() {
+    let site = Site::new().await;
+    let received = [Received::default(), Received::default()];
+    let stores = [
+        received[0].by(site.store.clone()),
+        received[1].by(site.elsewhere().await),
+    ];
+    let ada = TestVisitor::new(&PgSessionLayer::new(stores[0].clone()));
+    act(&ada, |session| session.login("ada")).await;
+    act(&ada, Session::cycle_id).await;
+    let last = id(&ada).await;
+    let bob = TestVisitor::new(&PgSessionLayer::new(stores[0].clone()));
+    act(&bob, |session| session.insert("a", "\"successor\"")).await;
+    received[0].take();
+    site.rows().age(86_400.0 * 40.0).await;
+
+    let [here, there] = stores.map(Reaper::new);
+    let (here, there) = tokio::join!(here.run_once(), there.run_once());
+    here.and(there).expect("a database");
+    // One of them finds the lock taken, or nothing left.
+    let mut events: Vec<_> = received.iter().flat_map(Received::take).collect();
+    events.sort_by_key(|event| event.user_id().map(str::to_owned));
+    let seen: Vec<_> = events
+        .iter()
+        .map(|event| (event.kind(), event.user_id()))
+        .collect();
+    let expired = Ended(Ending::Expired);
+    // The row of the old id was no session any more.
+    assert_eq!(seen, [(expired, None), (expired, Some("ada"))]);
+    assert_eq!(*events[1].id(), last);
+}
+
+#[tokio::test]
+async fn an_event_names_the_realm_of_its_user() {
+    let (site, received) = (Site::new().await, Received::default());
+    let admin = received.by(site.store.clone()).realm("admin");
+    let ada = TestVisitor::new(&PgSessionLayer::new(admin));
+    act(&ada, |session| session.login("1")).await;
+    let events = received.are(&[(SignedIn, Some("1"))]);
+    assert_eq!(events[0].realm(), Some("admin"));
+    assert_eq!(*events[0].id(), id(&ada).await);
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_changes_nothing() {
+    let (site, log) = (Site::new().await, Log::keep());
+    let store = site.store.clone().on_event(|_| panic!("of the hook"));
+    let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    act(&ada, |session| session.login("ada")).await;
+    assert_eq!(store.user("ada").count().await.expect("a database"), 1);
+    act(&ada, Session::logout).await;
+    assert_eq!(store.user("ada").count().await.expect("a database"), 0);
+    let said = "the hook for events of sessions panicked";
+    assert_eq!(log.text().matches(said).count(), 2);
+}

@@ -1,0 +1,124 @@
+//! Sessions that came from a session of an identity provider, and end with it.
+
+use axum_pg_session::{
+    Ending, Error, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor,
+};
+
+use crate::support::{Browser, Site, execute, page::patiently, texts, visit};
+
+async fn act(visitor: &TestVisitor, act: impl FnOnce(&Session) -> Result<(), Error> + Send) {
+    visitor.with_session(act).await.expect("a database");
+}
+
+async fn signed_in(layer: &PgSessionLayer, user: &str, sid: &str) -> TestVisitor {
+    let visitor = TestVisitor::new(layer);
+    act(&visitor, |session| {
+        session.login(Login::new(user).external_id(sid))
+    })
+    .await;
+    visitor
+}
+
+async fn is_signed_in(visitor: &TestVisitor) -> bool {
+    let session = visitor.session().await.expect("a database");
+    session.user_id().is_some()
+}
+
+async fn end(store: &PgSessionStore, sid: &str) -> u64 {
+    let ended = store.external(sid).destroy_all().await;
+    ended.expect("a database")
+}
+
+#[tokio::test]
+async fn all_sessions_of_an_external_id_end_and_no_others() {
+    let site = Site::new().await;
+    let layer = site.layer();
+    let desk = signed_in(&layer, "ada", "sid-1").await;
+    let tablet = signed_in(&layer, "bob", "sid-1").await;
+    let phone = signed_in(&layer, "ada", "sid-2").await;
+    let session = desk.session().await.expect("a database");
+    let watched = session.ended().expect("it is stored");
+
+    assert_eq!(end(&site.store, "sid-1").await, 2);
+    assert_eq!(patiently(watched).await, Ending::Revoked);
+    assert!(!is_signed_in(&desk).await && !is_signed_in(&tablet).await);
+    assert!(is_signed_in(&phone).await);
+    assert_eq!(end(&site.store, "sid-1").await, 0);
+    assert_eq!(end(&site.store.clone().realm("admin"), "sid-2").await, 0);
+    assert!(is_signed_in(&phone).await);
+}
+
+#[tokio::test]
+async fn an_external_id_stays_with_its_session_until_the_next_login() {
+    let site = Site::new().await;
+    let layer = site.layer();
+    let ada = signed_in(&layer, "ada", "sid").await;
+    act(&ada, Session::cycle_id).await;
+    act(&ada, |session| session.insert("basket", 1)).await;
+    assert_eq!(end(&site.store, "sid").await, 1);
+
+    let ada = signed_in(&layer, "ada", "sid").await;
+    act(&ada, |session| session.login("ada")).await;
+    assert_eq!(end(&site.store, "sid").await, 0);
+    act(&ada, |session| {
+        session.login(Login::new("ada").external_id("new"))
+    })
+    .await;
+    assert_eq!(end(&site.store, "new").await, 1);
+    let sids = "SELECT external_id FROM session WHERE external_id IS NOT NULL";
+    assert!(texts(&site.pool, sids).await.is_empty());
+}
+
+/// The row of the former id had lost it.
+#[tokio::test]
+async fn a_new_id_that_is_undone_gives_the_external_id_back() {
+    let site = Site::new().await;
+    let mut ada: Browser = site.browser();
+    visit(&site, &mut ada, async |session: Session| {
+        session.login(Login::new("ada").external_id("sid"))
+    })
+    .await;
+    site.gives_up(ada, "/cycle").await;
+    assert_eq!(site.rows().count().await, 1);
+    assert_eq!(end(&site.store, "sid").await, 1);
+    assert_eq!(site.rows().count().await, 0);
+}
+
+#[tokio::test]
+async fn a_table_without_the_column_says_which_migration_adds_it() {
+    let site = Site::new().await;
+    // As an earlier version left it.
+    let earlier = "ALTER TABLE session DROP COLUMN external_id;
+                   DELETE FROM _axum_pg_session_migrations WHERE version > 5";
+    execute(&site.pool, earlier).await;
+    let store = site.elsewhere().await;
+    let report = store.check().await.expect("a table");
+    assert!(!report.external_id);
+    assert!(report.to_string().contains("0006"), "{report}");
+    let layer = PgSessionLayer::new(store.clone());
+    let ada = TestVisitor::new(&layer);
+    let login = ada.with_session(|session| session.login(Login::new("ada").external_id("sid")));
+    let refused = [
+        login.await.expect_err("no column"),
+        store
+            .external("sid")
+            .destroy_all()
+            .await
+            .expect_err("no column"),
+    ];
+    for error in refused {
+        assert_eq!(error.kind(), ErrorKind::Setup);
+        assert!(error.to_string().contains("0006"), "{error}");
+    }
+    // Other logins need none.
+    act(&ada, |session| session.login("ada")).await;
+    act(&ada, Session::cycle_id).await;
+    assert!(is_signed_in(&ada).await);
+
+    store.migrate().await.expect("the column");
+    act(&ada, |session| {
+        session.login(Login::new("ada").external_id("sid"))
+    })
+    .await;
+    assert_eq!(end(&store, "sid").await, 1);
+}
