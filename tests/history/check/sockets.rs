@@ -11,9 +11,10 @@ use crate::{
 };
 
 /// A lookup may be about to end when the session does, the next may meet a fault and wait for the
-/// store's timeout, and the one after that finds the end. The rest is for a busy machine.
+/// store's timeout, and the one after that finds the end. The rest is for a busy machine, which may
+/// also receive a frame late.
 const BOUND: Duration =
-    Duration::from_millis((3 * LOOKS.as_millis() + 2 * TIMEOUT.as_millis() + 1_500) as u64);
+    Duration::from_millis((3 * LOOKS.as_millis() + 2 * TIMEOUT.as_millis() + 3_000) as u64);
 
 impl LifeRecord<'_> {
     /// Whether a login may have given the session another user by then.
