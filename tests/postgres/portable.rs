@@ -207,6 +207,7 @@ fn every_table_has_its_schema(sql: &str) -> bool {
         .chain(sql.starts_with("update ").then(|| &sql["update ".len()..]));
     let known = [
         "\"public\".",
+        "\"tower_sessions\".",
         "pg_catalog.",
         "unnest(",
         "dead",
