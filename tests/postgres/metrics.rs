@@ -455,7 +455,7 @@ async fn every_series_is_there_from_the_first_request_on() {
     let watched = Watched::new().await;
     watched.site.browser().get("/keys").await;
     let before = watched.meters.registered();
-    assert_eq!(before.len(), 63, "{before:#?}");
+    assert_eq!(before.len(), 64, "{before:#?}");
     let mut browser = watched.visitor().await;
     for page in ["/keys", "/insert/b/2", "/cycle", "/clear", "/destroy"] {
         browser.get(page).await;
