@@ -169,21 +169,22 @@ impl CookieConfig {
     /// Browsers don't separate the ports of a host, so the cookie of an unencrypted site
     /// gets a name of its own. A token is bound to the name, so areas of a site with paths of
     /// their own, such as `/shop` and `/admin`, don't share sessions. The cookies of two
-    /// realms must not replace each other. A token in a header is bound to the header's name, so it opens no session in another
-    /// header.
+    /// realms must not replace each other. A token in a header is bound to the header's name,
+    /// so it opens no session in another header.
     pub(crate) fn set_default_name(&mut self, by: &NamedBy<'_>) {
         self.default_name = None;
-        let mut name = match by.header {
+        let name = match by.header {
             Some(header) => header.as_str().to_owned(),
-            None if !self.secure() => format!("id-{}", by.mark),
-            None => self.name().to_owned(),
+            None => {
+                let own = match self.secure() {
+                    true => self.name().to_owned(),
+                    false => format!("id-{}", by.mark),
+                };
+                let path = (self.path() != "/").then(|| short_digest(self.path()));
+                let parts = [Some(own), path, by.realm.map(str::to_owned)];
+                parts.into_iter().flatten().collect::<Vec<_>>().join("-")
+            }
         };
-        if self.path() != "/" && by.header.is_none() {
-            name = format!("{name}-{}", short_digest(self.path()));
-        }
-        if let (Some(realm), None) = (by.realm, by.header) {
-            name = format!("{name}-{realm}");
-        }
         self.default_name = Some(name);
     }
 

@@ -31,7 +31,8 @@ pub enum Ending {
     /// By [`Session::destroy`](crate::Session::destroy) or
     /// [`PgSessionStore::destroy`](crate::PgSessionStore::destroy).
     Destroyed,
-    /// By a call of [`UserSessions`](crate::UserSessions), by
+    /// By a call of [`UserSessions`](crate::UserSessions) or
+    /// [`ExternalSessions`](crate::ExternalSessions), by
     /// [`Login::end_others`](crate::Login::end_others) or by
     /// [`PgSessionStore::destroy_everyone`](crate::PgSessionStore::destroy_everyone).
     Revoked,
@@ -44,7 +45,8 @@ pub enum Ending {
     /// [`Login::discard_data`](crate::Login::discard_data). The login began another session
     /// in the browser.
     Replaced,
-    /// The layer's [`valid_if`](crate::PgSessionLayer::valid_if) refused it.
+    /// The layer's [`valid_if`](crate::PgSessionLayer::valid_if) refused it, or the layer's
+    /// timeouts had ended it.
     Rejected,
     /// The database could not be queried for longer than
     /// [`watch_outage`](crate::PgSessionStore::watch_outage). The session may still exist.

@@ -431,27 +431,27 @@ impl Error {
 
     /// For an application's check that failed. It is unknown whether the session is valid.
     pub(crate) fn unchecked(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        let message = "the `valid_if` check of the session failed";
-        Self(Arc::new(Inner {
-            sentence: Some("Your session could not be checked. Please try again."),
-            ..Inner::new(ErrorKind::Unavailable, message.into(), Some(source.into()))
-        }))
+        Self::unchecked_until(Retry::AsTheKind, source.into())
     }
 
     /// As [`unchecked`](Self::unchecked), for a check whose own query failed.
     pub(crate) fn unchecked_for(source: Self) -> Self {
+        let retry = source.retry_after().map_or(Retry::Never, Retry::After);
+        Self::unchecked_until(retry, source.into())
+    }
+
+    fn unchecked_until(retry: Retry, source: Box<dyn StdError + Send + Sync>) -> Self {
         let message = "the `valid_if` check of the session failed";
-        let (retry, sentence) = match source.retry_after() {
-            Some(wait) => (
-                Retry::After(wait),
-                "Your session could not be checked. Please try again.",
-            ),
-            None => (Retry::Never, "Your session could not be checked."),
+        let sentence = match retry {
+            Retry::Never => "Your session could not be checked.",
+            Retry::AsTheKind | Retry::After(_) => {
+                "Your session could not be checked. Please try again."
+            }
         };
         Self(Arc::new(Inner {
             retry,
             sentence: Some(sentence),
-            ..Inner::new(ErrorKind::Unavailable, message.into(), Some(source.into()))
+            ..Inner::new(ErrorKind::Unavailable, message.into(), Some(source))
         }))
     }
 

@@ -40,14 +40,17 @@ pub struct SessionEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionEventKind {
-    /// An anonymous session was stored for the first time.
+    /// A session was stored for the first time, or was taken over. A login that begins a
+    /// session is only [`SignedIn`](Self::SignedIn). With the store for tower-sessions, it is
+    /// both.
     Began,
     /// A user signed in. The session has a new id. If it existed before, and went on, its
     /// former id is [`previous_id`](SessionEvent::previous_id). If the login replaced the session
     /// of an anonymous visitor or of another user, that session has an event of its own, with
     /// [`Ending::Replaced`].
     SignedIn,
-    /// The session has a new id, by [`Session::cycle_id`](crate::Session::cycle_id).
+    /// The session has a new id, by [`Session::cycle_id`](crate::Session::cycle_id). The
+    /// response after a takeover gives one, too.
     GotNewId,
     /// The session no longer exists.
     Ended(Ending),

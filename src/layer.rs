@@ -136,14 +136,14 @@ impl PgSessionLayer {
     /// - `__Host-id`,
     /// - `id` with a [`cookie_domain`](Self::cookie_domain), which forbids the prefix,
     /// - `id-` and eight hexadecimal digits with a [`cookie_path`](Self::cookie_path). The
-    ///   digits depend on the path, so two areas don't share sessions.
+    ///   digits depend on the path, so two areas don't share sessions,
     /// - `id-` and eight hexadecimal digits without [`secure`](Self::secure). The
     ///   digits depend on the names of the database and the table,
     /// - the name of the header that carries the token, with a
     ///   [`transport`](Self::transport).
     ///
-    /// If the store has a [`realm`](PgSessionStore::realm), its name follows, as in
-    /// `__Host-id-admin`.
+    /// Without `secure` and with a path, both groups of digits follow `id-`. If the store has
+    /// a [`realm`](PgSessionStore::realm), its name follows, as in `__Host-id-admin`.
     ///
     /// Two layers with the same name on one table share their sessions: a customer
     /// of the shop is signed in to the admin area. If the second layer is not a clone

@@ -299,14 +299,13 @@ impl PgSessionStore {
     /// it is the first one to share the sessions of another layer.
     pub(crate) fn is_first_to_share(&self, layer: &Arc<AtomicBool>) -> bool {
         let options = self.table_handle().executor.pool().connect_options();
-        let database = options.get_database().unwrap_or(options.get_username());
         let area = Area {
             server: (
                 options.get_socket().cloned(),
                 options.get_host().to_owned(),
                 options.get_port(),
             ),
-            table: format!("{database}\0{}", self.table_handle().name),
+            table: self.database_and_table(),
             cookie_name: Arc::clone(&self.realm.cookie_name),
             row: self.row_id(&Token::new("any")),
         };
@@ -368,19 +367,18 @@ impl PgSessionStore {
 
     /// Returns eight hexadecimal digits that distinguish this store's site from others on a
     /// developer's machine. They are the same in all processes of the site, so they don't
-    /// depend on the server, which can have several names. A connection without a database
-    /// name uses the database with the name of its user.
+    /// depend on the server, which can have several names.
     pub(crate) fn mark(&self) -> String {
-        let options = self
-            .table_handle()
-            .executor
-            .connections
-            .pool()
-            .connect_options();
+        short_digest(&self.database_and_table())
+    }
+
+    /// A connection without a database name uses the database with the name of its user.
+    fn database_and_table(&self) -> String {
+        let options = self.table_handle().executor.pool().connect_options();
         let database = options
             .get_database()
             .unwrap_or_else(|| options.get_username());
-        short_digest(&format!("{database}\0{}", self.table_handle().name))
+        format!("{database}\0{}", self.table_handle().name)
     }
 
     /// Returns the id of the row that the token opens in this store.
@@ -516,7 +514,7 @@ impl PgSessionStore {
     pub fn watch_interval(self, interval: Duration) -> Self {
         assert!(
             !interval.is_zero() && interval <= FORWARDING / 2,
-            "the interval of watches must be between zero and 30 seconds"
+            "`watch_interval` must be longer than zero and at most 30 seconds"
         );
         self.with(|table_handle| table_handle.watching.interval = interval)
     }
@@ -559,8 +557,10 @@ impl PgSessionStore {
     /// - Each event is reported once at most in all processes. It is lost if the process crashes
     ///   after the commit, or if the connection is lost during the commit. What must never be lost
     ///   belongs in a transaction of the application.
-    /// - An expiry is reported when a [`Reaper`](crate::Reaper) deletes the row, or when a request
-    ///   with its token begins a new session. So give the reaper a store with the hook.
+    /// - An expiry is reported when a [`Reaper`](crate::Reaper) deletes the row. So give the
+    ///   reaper a store with the hook. If the layer's timeouts ended a session earlier, it is
+    ///   reported as [`Ending::Rejected`](crate::Ending::Rejected) when a request with its
+    ///   token begins a new one.
     /// - A session that began, or a new id, whose response is not delivered is undone. Its event
     ///   is not taken back.
     /// - Sessions that were ended in a transaction of the application

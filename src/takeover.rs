@@ -219,9 +219,9 @@ impl Takeover {
                     Value::Number(id) if id.is_i64() || id.is_u64() => Some(id.to_string()),
                     _ => None,
                 });
-        let text = serde_json::to_string(&members).map_err(|_| Unfit("it is no JSON"))?;
+        let text = serde_json::to_string(&members).map_err(|_| Unfit("it is not JSON"))?;
         let mut document = Document::parse(&NativeLayout, &text.into())
-            .map_err(|_| Unfit("it is no JSON object"))?;
+            .map_err(|_| Unfit("it is not a JSON object"))?;
         if self.expiry == TakenExpiry::IsKept && expires.is_finite() {
             document.set_meta(&Meta::ending_at(expires));
         }

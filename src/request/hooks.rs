@@ -172,8 +172,9 @@ impl Hooks {
     }
 }
 
-/// Converts the error of a check. An error of this crate keeps its kind, unless
-/// it is the application's. The error of a query tells whether another attempt may succeed.
+/// Converts the error of a check. An error of this crate keeps its kind, unless it is the
+/// application's. If it is the error of a query, its kind decides whether another attempt
+/// may succeed.
 fn unchecked(source: BoxError) -> Error {
     let source = match source.downcast::<Error>() {
         Ok(error) if error.kind() != ErrorKind::Application => return *error,

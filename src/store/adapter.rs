@@ -285,7 +285,7 @@ impl Adapter {
         }
         match value {
             Value::String(id) => Some(id).filter(|id| !id.is_empty()),
-            Value::Number(id) => Some(id.to_string()),
+            Value::Number(id) if id.is_i64() || id.is_u64() => Some(id.to_string()),
             _ => None,
         }
     }

@@ -120,7 +120,7 @@ impl Takeover {
     fn protected(mut self, key: &[u8], protection: impl FnOnce(Key) -> Protection) -> Self {
         match Key::try_from(key) {
             Ok(key) => self.system = Arc::new(TowerSessions(protection(key))),
-            Err(_) => self.fault = Some("the key of the cookies to take over needs 64 bytes"),
+            Err(_) => self.fault = Some("the key of a takeover needs at least 64 bytes"),
         }
         self
     }
@@ -166,9 +166,9 @@ impl fmt::Debug for Protection {
 }
 
 fn is_key(value: &str) -> bool {
-    let mut octets = [0; 16];
-    let decoded = URL_SAFE_NO_PAD.decode_slice(value, &mut octets);
-    value.len() == KEY_CHARS && decoded == Ok(octets.len())
+    let mut bytes = [0; 16];
+    let decoded = URL_SAFE_NO_PAD.decode_slice(value, &mut bytes);
+    value.len() == KEY_CHARS && decoded == Ok(bytes.len())
 }
 
 /// The values of a record.
@@ -178,7 +178,7 @@ fn is_key(value: &str) -> bool {
 /// If these bytes are not exactly one record, whose values are JSON.
 pub(crate) fn members_of(data: &[u8]) -> Result<Map<String, Value>, Unfit> {
     if !data.starts_with(&RECORD) {
-        return Err(Unfit("it is no record of tower-sessions 0.9 or later"));
+        return Err(Unfit("it is not a record of tower-sessions 0.9 or later"));
     }
     let mut record = rmp_serde::Deserializer::new(data);
     record.set_max_depth(MAX_DEPTH);

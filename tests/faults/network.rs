@@ -61,19 +61,7 @@ async fn while_packets_are_dropped_requests_for_sessions_are_503_in_time() {
 async fn connections_that_died_unnoticed_cost_no_request() {
     let mut places = Vec::new();
     for connections in [1, 2, 3, CONNECTIONS] {
-        let place = Place::new().await;
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .connect_lazy_with(place.network.options());
-        let site = Site::new(&PgSessionStore::new(pool.clone()).timeout(TIMEOUT), TIMEOUT);
-        let mut visitors = Vec::new();
-        for number in 0..connections {
-            visitors.push(Visitor::enter(&site, format!("visitor-{number}")).await);
-        }
-        drop(take_all(&pool, connections).await);
-        until_idle(&pool, connections).await;
-        place.network.turn(Condition::BlackHole).await;
-        place.network.turn(Condition::Open).await;
+        let (place, _, visitors) = with_dead_connections(connections, PgPoolOptions::new()).await;
         let mut visits = JoinSet::new();
         for mut visitor in visitors {
             visits.spawn(async move { (visitor.add().await, visitor) });
@@ -95,21 +83,8 @@ async fn connections_that_died_unnoticed_cost_no_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_die_unnoticed_and_are_not_pinged_leave_the_pool_whole() {
     for connections in [1, 8] {
-        let place = Place::new().await;
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .test_before_acquire(false)
-            .connect_lazy_with(place.network.options());
-        let site = Site::new(&PgSessionStore::new(pool.clone()).timeout(TIMEOUT), TIMEOUT);
-        let mut visitors = Vec::new();
-        for number in 0..connections {
-            visitors.push(Visitor::enter(&site, format!("visitor-{number}")).await);
-        }
-        let all = take_all(&pool, connections).await;
-        drop(all);
-        until_idle(&pool, connections).await;
-        place.network.turn(Condition::BlackHole).await;
-        place.network.turn(Condition::Open).await;
+        let options = PgPoolOptions::new().test_before_acquire(false);
+        let (_place, pool, visitors) = with_dead_connections(connections, options).await;
         let mut visits = JoinSet::new();
         for mut visitor in visitors {
             visits.spawn(async move { visitor.status_of("/show").await });
@@ -117,6 +92,28 @@ async fn connections_that_die_unnoticed_and_are_not_pinged_leave_the_pool_whole(
         visits.join_all().await;
         drop(take_all(&pool, connections).await);
     }
+}
+
+/// A site whose pool has so many connections, all idle and dead without its notice, and as many
+/// visitors.
+async fn with_dead_connections(
+    connections: u32,
+    options: PgPoolOptions,
+) -> (Place, PgPool, Vec<Visitor>) {
+    let place = Place::new().await;
+    let pool = options
+        .max_connections(connections)
+        .connect_lazy_with(place.network.options());
+    let site = Site::new(&PgSessionStore::new(pool.clone()).timeout(TIMEOUT), TIMEOUT);
+    let mut visitors = Vec::new();
+    for number in 0..connections {
+        visitors.push(Visitor::enter(&site, format!("visitor-{number}")).await);
+    }
+    drop(take_all(&pool, connections).await);
+    until_idle(&pool, connections).await;
+    place.network.turn(Condition::BlackHole).await;
+    place.network.turn(Condition::Open).await;
+    (place, pool, visitors)
 }
 
 /// All connections of the pool, which nobody else uses.

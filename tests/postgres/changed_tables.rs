@@ -204,19 +204,44 @@ async fn a_change_that_hinders_some_calls_is_logged_once_and_leaves_the_others()
     assert!(error.to_string().contains("shop"), "{error}");
 }
 
+/// A site whose table hides its rows from the site's role. Ann signed in before that.
+struct Hidden {
+    site: Site,
+    role: Role,
+    store: PgSessionStore,
+    ann: TestVisitor,
+}
+
+impl Hidden {
+    async fn new() -> Self {
+        let site = Site::new().await;
+        let role = Role::new(&site.pool).await;
+        role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
+            .await;
+        let store = role.store(site.database.url()).await;
+        let ann = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+        ann.with_session(|session| session.login("ann"))
+            .await
+            .expect("a login");
+        execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
+        Self {
+            site,
+            role,
+            store,
+            ann,
+        }
+    }
+}
+
 /// As a program that deletes an account once a day.
 #[tokio::test]
 async fn after_a_pause_the_first_call_sees_row_level_security() {
-    let site = Site::new().await;
-    let role = Role::new(&site.pool).await;
-    role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
-        .await;
-    let store = role.store(site.database.url()).await;
-    let ann = TestVisitor::new(&PgSessionLayer::new(store.clone()));
-    ann.with_session(|session| session.login("ann"))
-        .await
-        .expect("a login");
-    execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
+    let Hidden {
+        site: _site,
+        role,
+        store,
+        ann,
+    } = Hidden::new().await;
     minutes_later(3).await;
     let error = store.user("ann").destroy_all().await;
     let error = error.expect_err("no row can be seen");
@@ -228,16 +253,12 @@ async fn after_a_pause_the_first_call_sees_row_level_security() {
 /// It hides rows and makes no statement fail that reads.
 #[tokio::test]
 async fn row_level_security_that_is_enabled_while_a_site_only_reads_is_noticed_within_a_minute() {
-    let site = Site::new().await;
-    let role = Role::new(&site.pool).await;
-    role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
-        .await;
-    let store = role.store(site.database.url()).await;
-    let ann = TestVisitor::new(&PgSessionLayer::new(store.clone()));
-    ann.with_session(|session| session.login("ann"))
-        .await
-        .expect("a login");
-    execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
+    let Hidden {
+        site,
+        role,
+        store,
+        ann,
+    } = Hidden::new().await;
     minutes_later(1).await;
     patiently(until(async || store.user("ann").count().await.is_err())).await;
     for error in [

@@ -84,6 +84,10 @@ impl Elsewhere {
         Self { proxy, store }
     }
 
+    async fn watch(&self, id: &SessionId) -> SessionEnd {
+        self.store.watch(id).await.expect("a database")
+    }
+
     /// Returns when a lookup that began after this call has ended.
     async fn looks(&self) {
         let before = self.proxy.executed();
@@ -196,16 +200,8 @@ async fn a_watch_ends_after_the_interval_if_another_process_ends_the_session() {
     let site = Site::new().await;
     let elsewhere = Elsewhere::of(&site, |store| store).await;
     let ada = Ada::at(site.store.clone()).await;
-    let mut ended = elsewhere
-        .store
-        .watch(&ada.id().await)
-        .await
-        .expect("a database");
-    let mut other = elsewhere
-        .store
-        .watch(&id(&ada.there).await)
-        .await
-        .expect("a database");
+    let mut ended = elsewhere.watch(&ada.id().await).await;
+    let mut other = elsewhere.watch(&id(&ada.there).await).await;
     elsewhere.looks().await;
     assert_eq!(polled_once(&mut ended).await, None);
 
@@ -250,11 +246,7 @@ async fn a_watch_follows_its_session_to_new_ids() {
     let elsewhere = Elsewhere::of(&site, |store| store).await;
     let ada = Ada::at(site.store.clone().watch_interval(NEVER)).await;
     let mut here = watch(&ada.here).await;
-    let mut there = elsewhere
-        .store
-        .watch(&ada.id().await)
-        .await
-        .expect("a database");
+    let mut there = elsewhere.watch(&ada.id().await).await;
     for _ in 0..2 {
         act(&ada.here, Session::cycle_id).await;
         act(&ada.here, |session| session.login("ada")).await;
@@ -301,11 +293,7 @@ async fn a_watch_goes_back_to_the_former_id_if_the_new_one_is_undone() {
     let site = Site::new().await;
     let elsewhere = Elsewhere::of(&site, |store| store).await;
     let ada = Ada::at(site.store.clone()).await;
-    let mut ended = elsewhere
-        .store
-        .watch(&ada.id().await)
-        .await
-        .expect("a database");
+    let mut ended = elsewhere.watch(&ada.id().await).await;
     execute(&site.pool, "CREATE TABLE before AS TABLE session").await;
     act(&ada.here, Session::cycle_id).await;
     elsewhere.looks().await;
@@ -322,11 +310,7 @@ async fn a_watch_ends_if_a_new_id_was_undone_and_the_session_with_it() {
     let site = Site::new().await;
     let elsewhere = Elsewhere::of(&site, |store| store).await;
     let ada = Ada::at(site.store.clone()).await;
-    let ended = elsewhere
-        .store
-        .watch(&ada.id().await)
-        .await
-        .expect("a database");
+    let ended = elsewhere.watch(&ada.id().await).await;
     act(&ada.here, Session::cycle_id).await;
     elsewhere.looks().await;
     // What is left still leads to the id that is not there.
@@ -342,11 +326,7 @@ async fn a_watch_changes_nothing_in_the_table() {
     let ada = Ada::at(site.store.clone()).await;
     site.rows().age(7200.0).await;
     let before = site.rows().dump().await;
-    let ended = elsewhere
-        .store
-        .watch(&ada.id().await)
-        .await
-        .expect("a database");
+    let ended = elsewhere.watch(&ada.id().await).await;
     elsewhere.looks().await;
     drop(ended);
     assert_eq!(site.rows().dump().await, before);
@@ -397,7 +377,7 @@ async fn watches_outlast_a_database_that_is_away_as_long_as_is_chosen() {
     let waits = Elsewhere::of(&site, timeout).await;
     let mut ends = Vec::new();
     for elsewhere in [&closes, &stays, &waits] {
-        ends.push(elsewhere.store.watch(&id).await.expect("a database"));
+        ends.push(elsewhere.watch(&id).await);
         elsewhere.looks().await;
         elsewhere.proxy.swallow_answers(true);
     }
@@ -488,15 +468,11 @@ async fn a_session_of_koas_format_is_watched_too() {
     let mut here = watch(&ada).await;
     // As text, the handle leads to no row without a query.
     let text: SessionId = id(&ada).await.as_str().parse().expect("a handle");
-    let there = elsewhere.store.watch(&text).await.expect("a database");
+    let there = elsewhere.watch(&text).await;
     act(&ada, Session::cycle_id).await;
     // Nothing leads another process to the new id.
     assert_eq!(patiently(there).await, Ending::Unknown);
-    let there = elsewhere
-        .store
-        .watch(&id(&ada).await)
-        .await
-        .expect("a database");
+    let there = elsewhere.watch(&id(&ada).await).await;
     tokio::time::sleep(SOON * 4).await;
     assert_eq!(polled_once(&mut here).await, None);
     act(&ada, Session::destroy).await;

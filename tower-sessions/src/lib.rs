@@ -22,8 +22,8 @@ const AXUM_LOGIN: [&str; 2] = ["axum-login.data", "user_id"];
 /// has no way to list the keys of a session, so an application doesn't see it.
 const BASE: &str = "\u{1f}axum-pg-session";
 
-/// Ids that are tried for a new session. An id has 128 random bits, so a second attempt is
-/// as good as never needed.
+/// Ids that are tried for a new session. An id has 128 random bits, so a second attempt
+/// is almost never needed.
 const MAX_IDS: usize = 8;
 
 /// A `SessionStore` of tower-sessions, in the table of a [`PgSessionStore`].
@@ -47,12 +47,10 @@ const MAX_IDS: usize = 8;
 /// store.migrate().await?;
 /// let reaper = Reaper::new(store.clone()).spawn();
 ///
-/// let layer = SessionManagerLayer::new(PostgresStore::new(store));
-/// let app: axum::Router = axum::Router::new()
-///     .route("/", axum::routing::get(async |session: Session| {
-///         session.insert("seen", true).await.expect("no store is asked for a new session");
-///     }))
-///     .layer(layer);
+/// let layer = SessionManagerLayer::new(PostgresStore::new(store)); let app: axum::Router
+/// = axum::Router::new() .route("/", axum::routing::get(async |session: Session| {
+/// session.insert("seen", true).await.expect("a new session needs no query"); }))
+/// .layer(layer);
 /// # use tower::ServiceExt as _;
 /// # let request = http::Request::get("/").body(axum::body::Body::empty())?;
 /// let response = app.oneshot(request).await?;
@@ -184,9 +182,9 @@ fn ttl(expiry_date: OffsetDateTime) -> Duration {
     Duration::try_from(left).unwrap_or_default()
 }
 
-/// The end of a session that has so many seconds left, by this process's clock. The time is
-/// measured by the database's clock, so that a clock that is wrong is wrong twice, and no
-/// session is longer or shorter for it.
+/// The end of a session that has so many seconds left, by this process's clock. The time
+/// is measured by the database's clock, so an error of this process's clock cancels out
+/// in `ttl`.
 fn expiry_date(ttl: f64) -> OffsetDateTime {
     let left = time::Duration::saturating_seconds_f64(ttl);
     OffsetDateTime::now_utc().saturating_add(left)

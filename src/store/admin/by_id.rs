@@ -148,7 +148,10 @@ impl PgSessionStore {
     /// request. The result is a future that is ready when the session no longer exists. It is
     /// ready at once if the session has ended already.
     ///
-    /// - If this process ends the session, the future is ready when the end is committed.
+    /// - If this process ends the session, the future is ready when the end is committed. The
+    ///   exceptions are [`destroy_all_in`](crate::UserSessions::destroy_all_in) and
+    ///   [`destroy_others_in`](crate::UserSessions::destroy_others_in), which the next lookup
+    ///   finds.
     /// - If another process ends it, or it expires, the future is ready after the
     ///   [interval](Self::watch_interval) at most, and the time of a statement. Default: 5
     ///   seconds. This needs no connection of its own, and no setting of the server.

@@ -9,18 +9,17 @@
 
 use std::{fmt, sync::Arc};
 
-use sqlx::{PgConnection, Row as _};
+use sqlx::PgConnection;
 
 use crate::{
     Error,
     ending::Ending,
-    id::RowId,
     store::{
         PgSessionStore,
         connection::{sqlstate::spared, transaction::in_transaction},
         rows::user_limit::BATCH,
-        table::{statements::Statements, timestamp::written},
-        watches::report::EndedRow,
+        table::statements::Statements,
+        watches::report::{EndedRow, alive},
     },
     telemetry::events,
 };
@@ -70,7 +69,7 @@ impl PgSessionStore {
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-#[must_use = "nothing is asked yet"]
+#[must_use = "no query runs until a method is called"]
 pub struct ExternalSessions {
     store: PgSessionStore,
     /// With the realm, as it is stored.
@@ -140,13 +139,7 @@ async fn end_batch(
         // In order, so that two statements that delete the same rows can't deadlock.
         ids.sort_unstable();
         let delete = table.external.destroy.query().bind(&external_id).bind(&ids);
-        let (now, mut live) = (table.clock.now(), Vec::new());
-        for row in delete.fetch_all(&mut *connection).await? {
-            if written(&row, 1)?.0 > now {
-                let id = RowId::from(row.try_get::<String, _>(0)?);
-                live.push(EndedRow::new(id, row.try_get::<Option<String>, _>(2)?));
-            }
-        }
+        let live = alive(&table, &delete.fetch_all(&mut *connection).await?)?;
         if !live.is_empty() {
             return Ok(Some(live));
         }

@@ -25,7 +25,7 @@ use crate::{
         },
         connection::transaction::{despite_others, in_transaction},
         rows::Batches,
-        table::{statements::Statements, timestamp::written},
+        table::{handle::Work, statements::Statements, timestamp::written},
         watches::report::EndedRow,
     },
     telemetry::{Operation, events},
@@ -95,23 +95,28 @@ impl Batches {
     }
 
     async fn destroy_unread(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
-        let deadline = self.table_handle.executor.deadline();
-        despite_others(|| {
-            serve_until_free(
-                &self.table_handle,
-                Some(self.locked.key(id.as_str())),
-                deadline,
-                Operation::Destroy,
-                |table, connection| {
-                    Box::pin(destroy_unread(table, connection, id.as_str().to_owned()))
-                },
-            )
+        self.destroy_alone(id, |table, connection| {
+            Box::pin(destroy_unread(table, connection, id.as_str().to_owned()))
         })
         .await
     }
 
     /// Returns the live session that was deleted.
     async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
+        self.destroy_alone(id, |table, connection| {
+            Box::pin(destroy_chain(table, connection, id.clone()))
+        })
+        .await
+    }
+
+    /// Deletes this row by a statement or transaction of its own, when the row is free.
+    async fn destroy_alone(
+        &self,
+        id: &RowId,
+        work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, Option<EndedRow>>
+        + Send
+        + Sync,
+    ) -> Result<Option<EndedRow>, Error> {
         let deadline = self.table_handle.executor.deadline();
         despite_others(|| {
             serve_until_free(
@@ -119,7 +124,7 @@ impl Batches {
                 Some(self.locked.key(id.as_str())),
                 deadline,
                 Operation::Destroy,
-                |table, connection| Box::pin(destroy_chain(table, connection, id.clone())),
+                &work,
             )
         })
         .await

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sqlx::{PgConnection, Row as _};
+use sqlx::PgConnection;
 
 use crate::{
     Error, ErrorKind,
@@ -14,11 +14,8 @@ use crate::{
     login::{SessionLimit, SessionLimitPolicy},
     store::{
         connection::sqlstate::spared,
-        table::{
-            statements::Statements,
-            timestamp::{Instant, written},
-        },
-        watches::report::EndedRow,
+        table::{statements::Statements, timestamp::Instant},
+        watches::report::{EndedRow, alive},
     },
 };
 
@@ -203,15 +200,7 @@ pub(in crate::store) async fn end(
         return Ok(Vec::new());
     }
     let deleted = table.users.destroy.query().bind(user_id).bind(ids);
-    let (now, mut live) = (table.clock.now(), Vec::new());
-    let user: Arc<str> = user_id.into();
-    for row in deleted.fetch_all(connection).await? {
-        if written(&row, 1)?.0 > now {
-            let id = RowId::from(row.try_get::<String, _>(0)?);
-            live.push(EndedRow::new(id, Some(Arc::clone(&user))));
-        }
-    }
-    Ok(live)
+    alive(table, &deleted.fetch_all(connection).await?)
 }
 
 fn refused(limit: SessionLimit) -> Error {

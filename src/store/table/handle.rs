@@ -9,12 +9,12 @@
 //!
 //! - If a statement fails because of that, the result is stale: the next call waits for another
 //!   inspection, and gets its error if the table can't be used.
-//! - Other changes make no statement fail, such as a new column, or row level security that
-//!   hides rows. So a call also starts an inspection if the last one is older than
-//!   [`INSPECTION`]. It doesn't wait for it, unless the store was not used for long. If the
-//!   statements can't read the table any more, or would not see its rows, the result is stale.
-//!   If only some calls would fail, that is logged, and the former result stays in use. So it
-//!   does if the server can't be asked.
+//! - Other changes make no statement fail, such as a new column, or row level security
+//!   that hides rows. So a call also starts an inspection if the last one is older than
+//!   [`INSPECTION`]. It doesn't wait for it, unless the store was not used for long. If
+//!   the statements can't read the table any more, or would not see its rows, the result
+//!   is stale. If only some calls would fail, that is logged, and the former result stays
+//!   in use. The former result also stays in use if the server can't be queried.
 //!
 //! Dropped futures: the inspection runs in a task, so it continues without its callers. If its
 //! runtime stops, the callers that still wait start another one.
@@ -110,10 +110,19 @@ struct Found {
     /// Whether the table was changed since, in a way that makes statements fail.
     is_stale: bool,
     /// What the last inspection found that makes some calls fail.
-    obstacle: Option<String>,
+    obstacle: Option<Arc<str>>,
+}
+
+/// The result of an inspection that succeeded.
+struct Look {
+    number: u64,
+    since: Instant,
+    columns: Columns,
+    obstacle: Option<Error>,
 }
 
 impl Found {
+    /// Whether a call must wait for the next inspection.
     fn waits_for_inspection(&self) -> bool {
         let now = Instant::now();
         self.is_stale || self.due <= now && self.since + OLDEST <= now
@@ -356,50 +365,58 @@ impl TableHandle {
     ///
     /// If some calls would fail, or the server can't be asked.
     async fn look_at_table(&self) -> Result<Arc<Statements>, Error> {
-        let (number, since) = self.begin_inspection();
-        let Inspected { columns, obstacle } =
-            self.inspect().await?.ok_or_else(|| self.no_table())?;
-        match obstacle {
-            Some(obstacle) => Err(obstacle),
-            None => self.store(number, since, columns).await,
+        match self.inspect_now().await? {
+            Look {
+                obstacle: Some(obstacle),
+                ..
+            } => Err(obstacle),
+            look => self.store(look).await,
         }
     }
 
     /// As [`look_at_table`](Self::look_at_table), for a table that is in use. If only some calls
     /// would fail, it logs that once, and the others go on.
     async fn look_again(&self) -> Result<Arc<Statements>, Error> {
-        let (number, since) = self.begin_inspection();
-        let Inspected { columns, obstacle } =
-            self.inspect().await?.ok_or_else(|| self.no_table())?;
-        let Some(obstacle) = obstacle else {
-            return self.store(number, since, columns).await;
+        let look = self.inspect_now().await?;
+        let Some(obstacle) = look.obstacle else {
+            return self.store(look).await;
         };
         let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
         let found = found.as_mut().ok_or_else(|| obstacle.clone())?;
-        found.since = since;
-        found.due = since + INSPECTION;
+        found.since = look.since;
+        found.due = look.since + INSPECTION;
         let text = obstacle.to_string();
         if found.obstacle.as_deref() != Some(&*text) {
             tracing::error!(
                 error = &obstacle as &dyn std::error::Error,
                 "the session table was changed, and some calls will fail"
             );
-            found.obstacle = Some(text);
+            found.obstacle = Some(text.into());
         }
         Ok(Arc::clone(&found.table))
     }
 
-    fn begin_inspection(&self) -> (u64, Instant) {
-        (self.inspections.fetch_add(1, Relaxed), Instant::now())
+    async fn inspect_now(&self) -> Result<Look, Error> {
+        let number = self.inspections.fetch_add(1, Relaxed);
+        let since = Instant::now();
+        let inspected = self.inspect().await?;
+        let Inspected { columns, obstacle } = inspected.ok_or_else(|| self.no_table())?;
+        Ok(Look {
+            number,
+            since,
+            columns,
+            obstacle,
+        })
     }
 
     /// Renders the statements, unless a later inspection has stored its result.
-    async fn store(
-        &self,
-        number: u64,
-        since: Instant,
-        columns: Columns,
-    ) -> Result<Arc<Statements>, Error> {
+    async fn store(&self, look: Look) -> Result<Arc<Statements>, Error> {
+        let Look {
+            number,
+            since,
+            columns,
+            ..
+        } = look;
         columns.check_limit(self.limit, &self.name)?;
         let server = self
             .executor

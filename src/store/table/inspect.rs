@@ -333,8 +333,8 @@ impl Inspection {
             match self.find(name) {
                 Some(column) if column.serves_as(name) && column.is_not_null => {
                     return Err(self.refused(format!(
-                        "has a column {name} that is NOT NULL; it holds NULL where nobody is \
-                         signed in"
+                        "has a column {name} that is NOT NULL; it must accept NULL, because not every \
+                         session has a value for it"
                     )));
                 }
                 _ => {}

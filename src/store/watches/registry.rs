@@ -1,4 +1,4 @@
-//! The rows that are watched, and who watches them. It does no I/O.
+//! The watched rows and their watches. It does no I/O.
 //!
 //! A row has one entry, whatever number of watches it has. If the session gets a new id, the
 //! entry moves there with its watches, and remembers the former id, because the new id may be

@@ -6,11 +6,17 @@ use std::{
     sync::Arc,
 };
 
+use sqlx::{Row as _, postgres::PgRow};
+
 use crate::{
+    Error,
     ending::Ending,
     event::{SessionEvent, SessionEventKind},
     id::RowId,
-    store::watches::sweep::Watches,
+    store::{
+        table::{statements::Statements, timestamp::written},
+        watches::sweep::Watches,
+    },
 };
 
 /// A session whose row was deleted.
@@ -27,6 +33,23 @@ impl EndedRow {
             user: user.map(Into::into),
         }
     }
+}
+
+/// Those of these deleted rows that had not expired. Their first columns are the id, the expiry
+/// and the user.
+///
+/// # Errors
+///
+/// If a column has another type.
+pub(in crate::store) fn alive(table: &Statements, rows: &[PgRow]) -> Result<Vec<EndedRow>, Error> {
+    let (now, mut alive) = (table.clock.now(), Vec::new());
+    for row in rows {
+        if written(row, 1)?.0 > now {
+            let id = RowId::from(row.try_get::<String, _>(0)?);
+            alive.push(EndedRow::new(id, row.try_get::<Option<String>, _>(2)?));
+        }
+    }
+    Ok(alive)
 }
 
 impl Watches {

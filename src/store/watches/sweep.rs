@@ -1,4 +1,5 @@
-//! Looks up the watched rows every few seconds, in a task. It doesn't know who watches them.
+//! Looks up the watched rows every few seconds, in a task. It doesn't know sockets or
+//! jobs.
 //!
 //! How it works: the first watch starts the task, which ends when none is left. Each round
 //! asks for all watched rows, a thousand with one statement, one statement after the other. A
@@ -196,7 +197,7 @@ impl Watches {
         next
     }
 
-    /// Why a row is not there that would expire at this time.
+    /// Why a row that expires at this time was not found.
     fn why(&self, expires: f64) -> Ending {
         let table = self.table_handle.found();
         let now = table.map_or(f64::NEG_INFINITY, |table| table.clock.now());
@@ -260,7 +261,7 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// The task.
+/// The task that looks up the watched rows.
 struct Sweeper {
     watches: Arc<Watches>,
     is_done: bool,

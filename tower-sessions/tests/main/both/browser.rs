@@ -82,6 +82,13 @@ fn app(site: &Site, cookies: Cookies) -> Router {
     }
 }
 
+/// The site, and a visitor who has inserted a value.
+async fn inserted(site: &Site, cookies: Cookies) -> (Router, Browser) {
+    let (app, mut ada) = (app(site, cookies), Browser::default());
+    ada.get(&app, "/insert").await;
+    (app, ada)
+}
+
 #[tokio::test]
 async fn a_visitor_who_stores_nothing_gets_no_cookie_and_no_row() {
     let site = site().await;
@@ -130,9 +137,7 @@ async fn an_unknown_id_begins_a_session_with_an_id_of_its_own() {
 async fn a_cookie_that_was_changed_opens_nothing() {
     let site = site().await;
     for cookies in [Cookies::Signed, Cookies::Private] {
-        let app = app(&site, cookies);
-        let mut ada = Browser::default();
-        ada.get(&app, "/insert").await;
+        let (app, ada) = inserted(&site, cookies).await;
         let cookie = ada.cookie.clone().expect("a cookie");
         let mut mallory = Browser {
             cookie: Some(cookie.replacen("id=", "id=A", 1)),
@@ -145,9 +150,7 @@ async fn a_cookie_that_was_changed_opens_nothing() {
 async fn a_removed_value_is_not_there_any_more() {
     let site = site().await;
     for cookies in ALL {
-        let app = app(&site, cookies);
-        let mut ada = Browser::default();
-        ada.get(&app, "/insert").await;
+        let (app, mut ada) = inserted(&site, cookies).await;
         ada.get(&app, "/remove").await;
         assert_eq!(ada.get(&app, "/get").await.text, "None", "{cookies:?}");
     }
@@ -157,9 +160,7 @@ async fn a_removed_value_is_not_there_any_more() {
 async fn a_cycled_session_has_its_data_under_a_new_id_only() {
     let site = site().await;
     for cookies in ALL {
-        let app = app(&site, cookies);
-        let mut ada = Browser::default();
-        ada.get(&app, "/insert").await;
+        let (app, mut ada) = inserted(&site, cookies).await;
         let mut old = ada.clone();
         ada.get(&app, "/cycle").await;
         assert_ne!(old.cookie, ada.cookie, "{cookies:?}");
@@ -174,9 +175,7 @@ async fn a_cycled_session_has_its_data_under_a_new_id_only() {
 #[tokio::test]
 async fn a_cycled_session_is_lost_if_its_request_fails() {
     let site = site().await;
-    let app = app(&site, Cookies::Plain);
-    let mut ada = Browser::default();
-    ada.get(&app, "/insert").await;
+    let (app, mut ada) = inserted(&site, Cookies::Plain).await;
     ada.get(&app, "/cycle_and_fail").await;
     assert_eq!(ada.get(&app, "/get").await.text, "None");
     assert_eq!(site.rows().await, 0);
@@ -186,9 +185,7 @@ async fn a_cycled_session_is_lost_if_its_request_fails() {
 async fn a_flushed_session_leaves_no_row_and_no_cookie() {
     let site = site().await;
     for cookies in ALL {
-        let app = app(&site, cookies);
-        let mut ada = Browser::default();
-        ada.get(&app, "/insert").await;
+        let (app, mut ada) = inserted(&site, cookies).await;
         let mut old = ada.clone();
         ada.get(&app, "/flush").await;
         assert_eq!(ada.cookie, None, "{cookies:?}");
@@ -202,9 +199,7 @@ async fn an_expiry_of_its_own_moves_the_end_of_a_session() {
     let site = site().await;
     for cookies in ALL {
         site.execute("DELETE FROM session").await;
-        let app = app(&site, cookies);
-        let mut ada = Browser::default();
-        ada.get(&app, "/insert").await;
+        let (app, mut ada) = inserted(&site, cookies).await;
         assert_eq!(hours_left(&site).await, 1);
         let page = ada.get(&app, "/a_day").await;
         assert_eq!(page.attribute("max-age"), Some("86400"), "{cookies:?}");
@@ -229,9 +224,7 @@ async fn hours_left(site: &Site) -> i32 {
 #[tokio::test]
 async fn a_database_that_is_away_is_an_error_and_not_an_empty_session() {
     let site = site().await;
-    let app = app(&site, Cookies::Plain);
-    let mut ada = Browser::default();
-    ada.get(&app, "/insert").await;
+    let (app, mut ada) = inserted(&site, Cookies::Plain).await;
     site.execute("ALTER TABLE session RENAME TO elsewhere")
         .await;
     let page = ada.get(&app, "/remove").await;

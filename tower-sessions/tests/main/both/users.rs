@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::{
     begun, session,
     support::{Site, site},
-    tower_sessions::{SessionStore, session::Id},
+    tower_sessions::{Session, SessionStore, session::Id},
 };
 
 /// As axum-login stores it.
@@ -39,6 +39,14 @@ async fn count(store: &PgSessionStore, user: &str) -> u64 {
 fn limited(site: &Site, most: u32, policy: SessionLimitPolicy) -> PostgresStore {
     let most = NonZeroU32::new(most).expect("not zero");
     PostgresStore::new(site.store.clone().max_sessions_per_user(most, policy))
+}
+
+/// A session that a first request saved, with the login of a second one that is not saved yet.
+async fn unsaved_login(sessions: &PostgresStore, user: Value) -> (Session, Id) {
+    let id = begun(sessions, &[("a", json!(1))]).await;
+    let login = session(sessions, Some(id));
+    login.insert(KEY, user).await.expect("a load");
+    (login, id)
 }
 
 #[tokio::test]
@@ -71,12 +79,13 @@ async fn what_is_no_id_is_no_user() {
         json!({"a": 1}),
         json!([1]),
         json!(""),
+        json!(1.5),
     ] {
         signed_in(&sessions, id).await;
     }
     begun(&sessions, &[(KEY, json!("no object"))]).await;
     begun(&sessions, &[("user_id", json!(7))]).await;
-    assert_eq!(users(&site).await, vec![None; 7]);
+    assert_eq!(users(&site).await, vec![None; 8]);
 }
 
 #[tokio::test]
@@ -427,9 +436,7 @@ async fn a_user_who_was_deleted_is_not_signed_in() {
 async fn a_login_locks_its_user_before_its_row() {
     let site = site().await;
     let sessions = limited(&site, 1, SessionLimitPolicy::EndOldest);
-    let id = begun(&sessions, &[("a", json!(1))]).await;
-    let login = session(&sessions, Some(id));
-    login.insert(KEY, user(7)).await.expect("a load");
+    let (login, _) = unsaved_login(&sessions, user(7)).await;
     let mut blocking = site.pool.begin().await.expect("a transaction");
     sqlx::raw_sql("SELECT FROM session FOR UPDATE")
         .execute(&mut *blocking)
@@ -468,9 +475,7 @@ async fn a_login_whose_commit_is_in_doubt_is_made_once() {
     .await;
     let proxy = site.proxy().await;
     let sessions = PostgresStore::new(PgSessionStore::new(proxy.pool().await));
-    let id = begun(&sessions, &[("a", json!(1))]).await;
-    let login = session(&sessions, Some(id));
-    login.insert(KEY, user(7)).await.expect("a load");
+    let (login, _) = unsaved_login(&sessions, user(7)).await;
 
     let mut blocking = site.pool.acquire().await.expect("a connection");
     sqlx::raw_sql("SELECT pg_advisory_lock(4711)")
@@ -517,9 +522,7 @@ async fn a_login_whose_connection_is_lost_is_made_once_and_wholly() {
     let site = site().await;
     let sessions = limited(&site, 2, SessionLimitPolicy::EndOldest);
     let old = signed_in(&sessions, 7).await;
-    let id = begun(&sessions, &[("a", json!(1))]).await;
-    let login = session(&sessions, Some(id));
-    login.insert(KEY, user(7)).await.expect("a load");
+    let (login, id) = unsaved_login(&sessions, user(7)).await;
 
     let mut blocking = site.pool.begin().await.expect("a transaction");
     sqlx::raw_sql("SELECT FROM session FOR UPDATE")
