@@ -54,11 +54,11 @@ pub(crate) async fn talk(
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, StatusCode> {
     let ended = user.session.ended().ok_or(StatusCode::UNAUTHORIZED)?;
-    Ok(upgrade.on_upgrade(move |socket| answer(socket, app, ended)))
+    Ok(upgrade.on_upgrade(move |socket| echo(socket, app, ended)))
 }
 
 /// Says everything back, until the session or the process ends.
-async fn answer(mut socket: WebSocket, app: App, mut ended: SessionEnd) {
+async fn echo(mut socket: WebSocket, app: App, mut ended: SessionEnd) {
     let stopped = stopped(app.ending.clone());
     tokio::pin!(stopped);
     let (code, reason) = loop {
