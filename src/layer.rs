@@ -36,7 +36,6 @@ use crate::{
     ClearSiteData, CookieLifetime, CookiePriority, Error, ErrorKind, FailurePolicy, PgSessionStore,
     Session, SessionId, SigningKeys, Transport,
     cookie::{CookieConfig, NamedBy, Scope},
-    expiry::{Absolute, Timeouts},
     layer::{service::PgSessionService, site_data::header_value},
     request::{
         config::{Config, CrossSite, Empty},
@@ -44,6 +43,7 @@ use crate::{
     },
     session::Settings,
     takeover::Takeover,
+    timeouts::{Absolute, Timeouts},
 };
 
 pub(crate) mod future;

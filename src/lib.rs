@@ -14,6 +14,7 @@ mod error;
 mod event;
 mod expiry;
 mod format;
+mod forwarding;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -31,6 +32,7 @@ mod takeover;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod timeouts;
 
 /// For the crates of this workspace that keep the sessions of another session layer. It
 /// can change with any version, so they depend on exactly theirs.
@@ -64,7 +66,7 @@ pub use crate::{
         lazy::LazySession,
         transport::{HeaderTransport, Transport},
     },
-    session::{Session, failure::FailurePolicy, typed::TypedSession},
+    session::{Session, failure_policy::FailurePolicy, typed::TypedSession},
     store::{
         ExternalSessions, ListPosition, ListSessions, MIGRATOR, PgSessionStore, SessionEnd,
         TableReport, UserSession, UserSessions,

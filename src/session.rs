@@ -32,7 +32,7 @@ use tracing::Instrument as _;
 use crate::{
     CookieLifetime, Error, ErrorKind, Expiry,
     document::{Document, Json, RESERVED, check_key, key::AsKey},
-    expiry::{Timeouts, instant},
+    expiry::instant,
     format::CookieChange,
     id::SessionId,
     state::{
@@ -40,10 +40,11 @@ use crate::{
         changes::{Apply, Change, decode, encode, erased},
     },
     store::{PgSessionStore, SessionEnd},
+    timeouts::Timeouts,
 };
 
 mod commit;
-pub(crate) mod failure;
+pub(crate) mod failure_policy;
 mod saving;
 mod shape;
 pub(crate) mod typed;

@@ -28,11 +28,11 @@ use std::sync::Arc;
 use crate::{
     CookieLifetime, Error, ErrorKind,
     document::{Document, Json, limits::Limits},
-    expiry::Timeouts,
     id::Token,
     login::{Data, Login},
     row::Row,
     state::changes::{Change, Changes},
+    timeouts::Timeouts,
 };
 
 pub(crate) mod changes;

@@ -16,8 +16,8 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     Counters, Error, SessionLimitPolicy,
     event::{Hook, SessionEvent},
-    expiry::FORWARDING,
     format::{Format, koa::Koa},
+    forwarding::FORWARDING,
     id::{RowId, Token, short_digest},
     login::SessionLimit,
     realm::Realm,

@@ -133,6 +133,7 @@ fn the_pure_files_do_no_input_or_output() {
         "event.rs",
         "expiry.rs",
         "format.rs",
+        "forwarding.rs",
         "format/koa/header.rs",
         "format/koa/keygrip.rs",
         "format/koa/terms.rs",
@@ -143,6 +144,7 @@ fn the_pure_files_do_no_input_or_output() {
         "state/changes.rs",
         "state/pending.rs",
         "takeover.rs",
+        "timeouts.rs",
         "takeover/tower_sessions.rs",
     ] {
         let code = code(&root().join("src").join(file));

@@ -15,10 +15,10 @@ use crate::{
     FailurePolicy, PgSessionStore, Transport,
     cookie::CookieConfig,
     document::{Document, limits::Limits},
-    expiry::Timeouts,
     request::hooks::Hooks,
     session::Settings,
     takeover::Takeover,
+    timeouts::Timeouts,
 };
 
 /// The configuration that the layer, its services and its sessions share.

@@ -48,8 +48,8 @@ use crate::{
     cookie::Cookies,
     credentials::RequestTokens,
     document::Document,
-    expiry::moved_grace_left,
     format::Line,
+    forwarding::moved_grace_left,
     id::RowId,
     request::{
         config::{Config, CrossSite, Empty},

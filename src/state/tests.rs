@@ -4,10 +4,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    document::NativeLayout,
-    expiry::{Timeouts, Times},
-    id::RowId,
-    state::changes::encode,
+    document::NativeLayout, expiry::Times, id::RowId, state::changes::encode, timeouts::Timeouts,
 };
 
 #[derive(Clone, Debug)]

@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::{
     Error, ErrorKind, Login, SessionId,
     document::{Document, Json, RESERVED, limits::Limits},
-    expiry::{Absolute, Extent, Timeouts, Times, Written},
+    expiry::{Extent, Times, Written},
     id::{RowId, Token},
     row::{Content, Row},
     state::{
@@ -33,6 +33,7 @@ use crate::{
         changes::{Change, Changes},
     },
     store::{PgSessionStore, batch::statements::InsertRow, rows::user_change::UserChange},
+    timeouts::{Absolute, Timeouts},
 };
 
 /// Stands for the cookie's name in the digest of a key, so no token of our own layer opens

@@ -5,7 +5,7 @@
 
 pub(super) mod execute;
 mod pace;
-pub(super) mod parts;
 pub(super) mod queue;
+pub(super) mod search;
 pub(super) mod statements;
 pub(super) mod until_free;

@@ -28,7 +28,7 @@ use crate::{
     document::Document,
     ending::Ending,
     error::out_of_time,
-    expiry::{Absolute, Timeouts, Written},
+    expiry::Written,
     format::OldId,
     id::{RowId, Token},
     realm::Realm,
@@ -50,6 +50,7 @@ use crate::{
     },
     takeover::{Key, TakenOver, Takeover},
     telemetry::events,
+    timeouts::{Absolute, Timeouts},
 };
 
 impl PgSessionStore {

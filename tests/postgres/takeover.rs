@@ -217,7 +217,7 @@ async fn an_expired_row_opens_nothing_and_stays() {
 #[tokio::test]
 async fn a_row_in_another_form_stays_and_is_logged_once() {
     for (data, reason) in [
-        (b"\x91\x01".to_vec(), "no record"),
+        (b"\x91\x01".to_vec(), "not a record"),
         (record(&json!({"a": 1}))[..20].to_vec(), "can't be read"),
         (record(&json!({"_session": 1})), "reserved"),
         (

@@ -8,8 +8,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     cookie::{Cookies, is_attribute_octet},
     document::{Document, Json, NativeLayout},
-    expiry::{COOKIE_LIMIT, epoch_seconds, instant},
+    expiry::{epoch_seconds, instant},
     format::Line,
+    timeouts::COOKIE_LIMIT,
 };
 
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -8,11 +8,11 @@ use sqlx::PgConnection;
 use crate::{
     Error, ErrorKind, SessionId, StoredSession,
     ending::Ending,
-    expiry::Timeouts,
     id::RowId,
     row::Row,
     state::{Record, Saved, Touch},
     store::{PgSessionStore, table::statements::Statements, watches::sweep::SessionEnd},
+    timeouts::Timeouts,
 };
 
 impl PgSessionStore {

@@ -21,7 +21,7 @@ use crate::{
     row::successor_of,
     store::{
         PgSessionStore,
-        batch::parts::{self, Left},
+        batch::search::{self, Left},
         connection::sqlstate::spared,
         rows::destroy::destroy_unread,
         table::{inspect::server, statements::Statements, timestamp::written},
@@ -186,9 +186,9 @@ impl PgSessionStore {
     /// alive. So the statement is cut until that row is alone, and it is left for later.
     async fn end_rows(&self, ids: Vec<String>) -> Result<Ended, Error> {
         let database = &self.table_handle().executor;
-        let mut patience = parts::patience_of(database.timeout);
+        let mut patience = search::patience_of(database.timeout);
         let mut all = Ended::default();
-        let mut search = parts::Search::among(ids, database.deadline());
+        let mut search = search::Search::among(ids, database.deadline());
         while let Some(ids) = search.next() {
             let outcome = self
                 .change_patiently(patience, |table, connection| {
@@ -198,7 +198,7 @@ impl PgSessionStore {
             match outcome {
                 Ok(more) => all.add(more),
                 Err(error) if error.blames_a_row() => {
-                    patience = parts::PATIENCE_IN_SEARCH;
+                    patience = search::PATIENCE_IN_SEARCH;
                     match &*ids {
                         [id] if error.is_of_a_document() => match self.end_unread(id).await {
                             Ok(session) => {
@@ -221,7 +221,7 @@ impl PgSessionStore {
 
     /// Returns the session if it was alive.
     async fn end_unread(&self, id: &str) -> Result<Option<EndedRow>, Error> {
-        self.change_patiently(parts::PATIENCE_IN_SEARCH, |table, connection| {
+        self.change_patiently(search::PATIENCE_IN_SEARCH, |table, connection| {
             Box::pin(destroy_unread(table, connection, id.to_owned()))
         })
         .await

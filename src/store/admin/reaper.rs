@@ -26,7 +26,7 @@ use crate::{
     row::successor_of,
     store::{
         Shared,
-        batch::parts,
+        batch::search,
         connection::transaction::{despite_others, in_transaction},
         table::statements::Statements,
         watches::report::EndedRow,
@@ -381,7 +381,7 @@ impl Shared {
         if skipped.ids.is_empty() {
             let oldest = Rows::Oldest(limit);
             let timeout = self.batches.table_handle.executor.timeout;
-            match self.reap(oldest, parts::patience_of(timeout)).await {
+            match self.reap(oldest, search::patience_of(timeout)).await {
                 Err(error) if error.blames_a_row() => {}
                 Err(error) => return Err(error),
                 Ok(None) => return Ok(ReapedBatch::Locked),
@@ -403,10 +403,10 @@ impl Shared {
         let ids = self.expired(limit, skipped.ids.clone()).await?;
         let is_last = ids.len() < limit as usize;
         let mut rows = 0;
-        let mut search = parts::Search::among(ids, deadline);
+        let mut search = search::Search::among(ids, deadline);
         while let Some(ids) = search.next() {
             let part = Rows::These(ids.clone());
-            match self.reap(part, parts::PATIENCE_IN_SEARCH).await {
+            match self.reap(part, search::PATIENCE_IN_SEARCH).await {
                 Ok(Some(more)) => {
                     rows += more;
                     // A trigger of the application can keep rows without an error.

@@ -31,7 +31,7 @@ use crate::{
         PgSessionStore,
         admin::page::{Listed, Page, list},
         batch::{
-            parts::{self, Left, PATIENCE_IN_SEARCH},
+            search::{self, Left, PATIENCE_IN_SEARCH},
             statements::LoadRow,
         },
         connection::transaction::in_transaction,
@@ -281,7 +281,7 @@ impl UserSessions {
     }
 
     async fn end_batches(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
-        let patience = parts::patience_of(self.store.table_handle().executor.timeout);
+        let patience = search::patience_of(self.store.table_handle().executor.timeout);
         loop {
             let batch = self.end_some(patience, this, Rows::Any).await?;
             *ended += batch.sessions.len() as u64;
@@ -301,7 +301,7 @@ impl UserSessions {
             if ids.is_empty() {
                 return Ok(left);
             }
-            let mut search = parts::Search::among(ids, deadline);
+            let mut search = search::Search::among(ids, deadline);
             while let Some(ids) = search.next() {
                 let rows = Rows::These(ids.clone());
                 match self.end_some(PATIENCE_IN_SEARCH, this, rows).await {

@@ -33,8 +33,8 @@ use crate::{
     id::RowId,
     store::{
         batch::{
-            parts::{PARTS, PATIENCE, PATIENCE_IN_SEARCH},
             queue::{Callers, Statement},
+            search::{PARTS, PATIENCE, PATIENCE_IN_SEARCH},
             until_free::{Locked, until_free},
         },
         sql::Sizes,

@@ -20,7 +20,7 @@ use crate::{
     error::out_of_time,
     jitter::random_fraction,
     store::{
-        batch::parts::{PATIENCE, PATIENCE_IN_SEARCH, PAUSE},
+        batch::search::{PATIENCE, PATIENCE_IN_SEARCH, PAUSE},
         table::{
             handle::{TableHandle, Work},
             statements::Statements,

@@ -29,8 +29,9 @@ use crate::{
     document::Document,
     ending::Ending,
     event::SessionEventKind,
-    expiry::{FORWARDING, Timeouts, Times, Written, moved_grace_left},
+    expiry::{Times, Written},
     format::OldId,
+    forwarding::{FORWARDING, moved_grace_left},
     id::RowId,
     login::{Data, Login, SessionLimit},
     row::{Content, Row, successor_of},
@@ -49,6 +50,7 @@ use crate::{
         watches::report::EndedRow,
     },
     telemetry::{Operation, events},
+    timeouts::Timeouts,
 };
 
 /// Attempts to commit a new id, in spite of deadlocks and lost connections.

@@ -8,11 +8,11 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     Error,
     ending::Ending,
-    expiry::Timeouts,
     id::RowId,
     row::Row,
     state::{NewIdWrite, Record, Saved, Touch},
     store::rows::undo::Undelivered,
+    timeouts::Timeouts,
 };
 
 /// A write of a row, and the sender of its result.

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::{
     Error, ErrorKind,
     event::SessionEventKind,
-    expiry::{Timeouts, Written},
+    expiry::Written,
     id::{RowId, Token},
     login::Login,
     realm::Realm,
@@ -42,6 +42,7 @@ use crate::{
     },
     takeover::{Taken, TakenOver, Takeover, Unfit},
     telemetry::{Operation, events},
+    timeouts::Timeouts,
 };
 
 /// Attempts in spite of lost connections and of other requests that move the row.

@@ -31,8 +31,9 @@ use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     Error,
-    expiry::{Extent, FORWARDING},
+    expiry::Extent,
     format::OldId,
+    forwarding::FORWARDING,
     id::RowId,
     row::{Content, Row},
     store::{

@@ -38,8 +38,8 @@ use crate::{
     Error, ErrorKind,
     error::out_of_time,
     event::Hook,
-    expiry::FORWARDING,
     format::{Format, Native},
+    forwarding::FORWARDING,
     login::SessionLimit,
     store::{
         connection::{executor::Executor, peer, probe::is_read_only},
