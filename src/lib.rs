@@ -33,6 +33,7 @@ mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timeouts;
+mod touch;
 
 /// For the crates of this workspace that keep the sessions of another session layer. It
 /// can change with any version, so they depend on exactly theirs.

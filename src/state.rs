@@ -33,6 +33,7 @@ use crate::{
     row::Row,
     state::changes::{Change, Changes},
     timeouts::Timeouts,
+    touch::{Touch, is_touch_due},
 };
 
 pub(crate) mod changes;
@@ -40,7 +41,7 @@ mod pending;
 
 pub(crate) use pending::{
     Deletions, DestroyEffects, EndedRow, NewId, NewIdWrite, Origin, PendingWrites, ReadOnlyReason,
-    Record, RowWrite, Saved, Source, Touch,
+    Record, RowWrite, Saved, Source,
 };
 
 /// Whether the response has started.
@@ -781,7 +782,7 @@ impl State {
     fn touch_of(&self, row: &Arc<Row>, timeouts: &Timeouts, touch: Touch) -> RowWrite {
         match touch {
             Touch::Always => RowWrite::Touch(Arc::clone(row), touch),
-            Touch::IfDue if timeouts.is_touch_due(&self.document.meta(), row.times) => {
+            Touch::IfDue if is_touch_due(timeouts, &self.document.meta(), row.times) => {
                 RowWrite::Touch(Arc::clone(row), touch)
             }
             Touch::IfDue => RowWrite::NoTouchYet,

@@ -1,4 +1,4 @@
-//! The timeouts of a layer: computes when a session expires, and when a touch is due. It does
+//! The timeouts of a layer: computes when a session expires. It does
 //! no I/O and reads no clock: all times come from the database with the row. It doesn't know
 //! the store or requests.
 //!
@@ -10,8 +10,7 @@
 //!   absolute timeout of the session or the layer.
 //!
 //! Together they are an [`Extent`]. Each write that extends the session sets the stored
-//! expiry to `now + ttl`, but not past the deadline. To save writes, a touch is only due
-//! when it would move the expiry by the touch interval. When a row is loaded, the
+//! expiry to `now + ttl`, but not past the deadline. When a row is loaded, the
 //! limits are checked again, because the layer's timeouts may have changed since.
 //!
 //! A session of another system, such as Koa, has other rules, see [`Reckoning`].
@@ -27,12 +26,9 @@ use crate::{
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_hours(24);
 /// The default absolute timeout.
 pub(crate) const ABSOLUTE_TIMEOUT: Duration = Duration::from_hours(30 * 24);
-/// Touches per idle timeout, by default. The index on `expiry` makes each touch
-/// expensive, so twenty must suffice.
-pub(crate) const TOUCHES_PER_IDLE_TIMEOUT: u32 = 20;
 /// Seconds by which a fixed expiry may differ in the table: the table holds
 /// microseconds, and another system writes it by its own clock.
-const ROUNDING: f64 = 1.0;
+pub(crate) const ROUNDING: f64 = 1.0;
 /// The longest lifetime of a cookie (RFC 6265bis, section 5.5).
 pub(crate) const COOKIE_LIMIT: Duration = Duration::from_hours(400 * 24);
 /// The latest time that is stored in Postgres, in seconds since the epoch. Its calendar
@@ -141,42 +137,6 @@ impl Timeouts {
         }
     }
 
-    /// Whether a touch would move the expiry, or `last_seen`, far enough to be worth a
-    /// write.
-    pub(crate) fn is_touch_due(&self, meta: &Meta, times: Times) -> bool {
-        let extent = self.extent(meta, times.created);
-        let moved = (extent.from(times.now) - times.expires).abs();
-        // At the absolute timeout the expiry no longer moves, but `last_seen`
-        // does.
-        let unseen = times.seen.map_or(0.0, |seen| times.now - seen);
-        (moved > 0.0 && moved >= self.precision(extent))
-            || (unseen > 0.0 && unseen >= self.precision_of_seen(extent))
-    }
-
-    fn precision_of_seen(&self, extent: Extent) -> f64 {
-        self.precision(Extent {
-            ttl: extent.ttl.min(self.idle().as_secs_f64()),
-            ..extent
-        })
-    }
-
-    /// Seconds by which the stored expiry may lag behind.
-    fn precision(&self, extent: Extent) -> f64 {
-        if extent.ttl.is_infinite() {
-            return ROUNDING;
-        }
-        self.touch_interval.map_or(
-            extent.ttl / f64::from(TOUCHES_PER_IDLE_TIMEOUT),
-            |interval| interval.as_secs_f64() * self.share_of_idle(extent.ttl),
-        )
-    }
-
-    /// A session with a shorter idle timeout than the layer's is touched as
-    /// often within it. Otherwise it would never be touched.
-    fn share_of_idle(&self, ttl: f64) -> f64 {
-        (ttl / self.idle().as_secs_f64()).min(1.0)
-    }
-
     /// How long a browser can use the cookie of this session.
     pub(crate) fn cookie_life(&self, meta: &Meta, times: Times) -> Duration {
         self.deadline(meta, times.created)
@@ -238,7 +198,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::{Expiry, document::Document};
+    use crate::{Expiry, document::Document, touch::is_touch_due};
 
     fn remember(expiry: Expiry, document: &mut Document) {
         document
@@ -279,41 +239,6 @@ mod tests {
     }
 
     #[test]
-    fn a_touch_is_due_after_a_twentieth_of_the_idle_timeout() {
-        let timeouts = Timeouts::default();
-        let due = |passed| timeouts.is_touch_due(&Meta::default(), times(passed, DAY, 0.0));
-        assert!(!due(0.0));
-        assert!(!due(DAY / 20.0 - 1.0));
-        assert!(due(DAY / 20.0));
-    }
-
-    #[test]
-    fn a_touch_interval_of_zero_touches_always() {
-        let timeouts = Timeouts {
-            touch_interval: Some(Duration::ZERO),
-            ..Timeouts::default()
-        };
-        assert!(timeouts.is_touch_due(&Meta::default(), times(0.001, DAY, 0.0)));
-    }
-
-    #[test]
-    fn a_session_at_its_absolute_end_is_not_touched_any_more() {
-        let at_the_end = times(29.5 * DAY, 30.0 * DAY, 0.0);
-        assert!(!Timeouts::default().is_touch_due(&Meta::default(), at_the_end));
-    }
-
-    #[test]
-    fn at_its_absolute_end_a_session_is_touched_to_say_when_it_was_seen() {
-        let seen = |seen| Times {
-            seen: Some(seen),
-            ..times(29.5 * DAY, 30.0 * DAY, 0.0)
-        };
-        let due = |times| Timeouts::default().is_touch_due(&Meta::default(), times);
-        assert!(due(seen(29.0 * DAY)));
-        assert!(!due(seen(29.5 * DAY - HOUR)));
-    }
-
-    #[test]
     fn a_session_with_timeouts_of_its_own_knows_no_other() {
         let mut document = Document::default();
         let (idle, absolute) = (Duration::from_hours(48), Duration::from_hours(24 * 90));
@@ -323,15 +248,6 @@ mod tests {
         assert_eq!(extent.until, Some(HOUR + 90.0 * DAY));
         remember(Expiry::Default, &mut document);
         assert_eq!(document.to_text(), "{}");
-    }
-
-    #[test]
-    fn an_idle_timeout_that_was_lowered_is_due_at_once() {
-        let timeouts = Timeouts {
-            idle: Some(Duration::from_mins(5)),
-            ..Timeouts::default()
-        };
-        assert!(timeouts.is_touch_due(&Meta::default(), times(0.0, DAY, 0.0)));
     }
 
     #[test]
@@ -411,6 +327,10 @@ mod tests {
         };
         let extent = timeouts.extent(&Meta::default(), Some(0.0));
         assert_eq!((extent.ttl, extent.until), (f64::INFINITY, None));
-        assert!(!timeouts.is_touch_due(&Meta::default(), times(HOUR, f64::INFINITY, 0.0)));
+        assert!(!is_touch_due(
+            &timeouts,
+            &Meta::default(),
+            times(HOUR, f64::INFINITY, 0.0)
+        ));
     }
 }

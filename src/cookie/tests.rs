@@ -1,11 +1,18 @@
+use std::time::Duration;
+
+use cookie::SameSite;
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderValue,
     header::{CACHE_CONTROL, COOKIE, VARY},
 };
 
 use super::*;
-use crate::credentials::RequestTokens;
-use crate::format::{Format as _, Native};
+use crate::{
+    ErrorKind,
+    credentials::RequestTokens,
+    format::{Format as _, Native},
+    id::Token,
+};
 
 fn token() -> Token {
     Native.new_token().expect("random")

@@ -36,7 +36,7 @@ use crate::{
     format::CookieChange,
     layer::response_headers::{CLEAR_SITE_DATA, clear_site_data, vary, write_cookie},
     session::{Closing, Session},
-    state::Touch,
+    touch::Touch,
 };
 
 pin_project! {

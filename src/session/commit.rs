@@ -44,10 +44,9 @@ use crate::{
     id::Token,
     row::Row,
     session::saving::{Caller, Failed, Saving},
-    state::{
-        Deletions, Origin, PendingWrites, Record, RowWrite, Saved, State, Touch, changes::Change,
-    },
+    state::{Deletions, Origin, PendingWrites, Record, RowWrite, Saved, State, changes::Change},
     telemetry::saving,
+    touch::Touch,
 };
 
 /// What the response means for the session of its request.

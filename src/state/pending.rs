@@ -10,15 +10,8 @@ use crate::{
     login::Login,
     row::Row,
     state::changes::Changes,
+    touch::Touch,
 };
-
-/// Whether a save extends its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Touch {
-    Never,
-    IfDue,
-    Always,
-}
 
 /// The row of a destroyed session, until it is deleted.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::{
     document::NativeLayout, expiry::Times, id::RowId, state::changes::encode, timeouts::Timeouts,
+    touch::Touch,
 };
 
 #[derive(Clone, Debug)]

@@ -29,11 +29,12 @@ use crate::{
     id::{RowId, Token},
     row::{Content, Row},
     state::{
-        Record, Saved, Touch,
+        Record, Saved,
         changes::{Change, Changes},
     },
     store::{PgSessionStore, batch::statements::InsertRow, rows::user_change::UserChange},
     timeouts::{Absolute, Timeouts},
+    touch::Touch,
 };
 
 /// Stands for the cookie's name in the digest of a key, so no token of our own layer opens

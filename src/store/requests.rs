@@ -33,7 +33,7 @@ use crate::{
     id::{RowId, Token},
     realm::Realm,
     row::{Content, Row},
-    state::{NewIdWrite, Record, Saved, Source, Touch},
+    state::{NewIdWrite, Record, Saved, Source},
     store::{
         PgSessionStore,
         batch::{
@@ -51,6 +51,7 @@ use crate::{
     takeover::{Key, TakenOver, Takeover},
     telemetry::events,
     timeouts::{Absolute, Timeouts},
+    touch::Touch,
 };
 
 impl PgSessionStore {

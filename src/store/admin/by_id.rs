@@ -10,9 +10,10 @@ use crate::{
     ending::Ending,
     id::RowId,
     row::Row,
-    state::{Record, Saved, Touch},
+    state::{Record, Saved},
     store::{PgSessionStore, table::statements::Statements, watches::sweep::SessionEnd},
     timeouts::Timeouts,
+    touch::Touch,
 };
 
 impl PgSessionStore {

@@ -10,9 +10,10 @@ use crate::{
     ending::Ending,
     id::RowId,
     row::Row,
-    state::{NewIdWrite, Record, Saved, Touch},
+    state::{NewIdWrite, Record, Saved},
     store::rows::undo::Undelivered,
     timeouts::Timeouts,
+    touch::Touch,
 };
 
 /// A write of a row, and the sender of its result.

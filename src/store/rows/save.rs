@@ -32,12 +32,13 @@ use crate::{
     id::RowId,
     jitter::random_fraction,
     row::{Content, Row},
-    state::{Saved, Touch},
+    state::Saved,
     store::{
         batch::statements::{LoadRow, SaveRow, TouchRow},
         rows::{Batches, cycle::moved, orders::SaveOrder},
     },
     telemetry::Meter,
+    touch::{Touch, is_touch_due},
 };
 
 /// Attempts that follow each other at once. Later ones pause, so that writers in
@@ -445,7 +446,7 @@ fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent
         .find(|order| {
             order.record.changes.set_terms()
                 || order.touch == Touch::Always
-                || (order.touch == Touch::IfDue && order.timeouts.is_touch_due(&meta, row.times))
+                || (order.touch == Touch::IfDue && is_touch_due(&order.timeouts, &meta, row.times))
         })
         .map(|order| order.timeouts.extent(&meta, row.times.created))
 }
