@@ -15,6 +15,9 @@ pub(crate) struct Row {
     pub(crate) id: RowId,
     pub(crate) text: Option<Arc<str>>,
     pub(crate) times: Times,
+    /// When the database last returned or stored this text. A touch, which compares only the
+    /// expiry, changes `times` and not this.
+    pub(crate) text_seen: f64,
     /// The user who is signed in.
     pub(crate) user: Option<Arc<str>>,
     layout: &'static dyn Layout,
@@ -34,6 +37,7 @@ impl Row {
             id,
             text,
             times,
+            text_seen: times.now,
             user: None,
             layout,
             document: OnceLock::new(),
@@ -78,6 +82,7 @@ impl Row {
             id,
             text: Some(content.text),
             times,
+            text_seen: times.now,
             user: None,
             layout: content.document.layout(),
             document: OnceLock::from(Some(content.document)),

@@ -2210,3 +2210,43 @@ async fn a_hook_that_panics_drops_the_changes_of_its_save() {
     assert_eq!(browser.at(&page).peek("/page").await.status, 200);
     assert_eq!(browser.peek("/keys").await.body, "a");
 }
+
+/// A touch compares no document, so the row that it returns may be older than what another
+/// request has saved meanwhile.
+#[tokio::test]
+async fn a_touch_of_another_request_hides_nothing_that_was_saved() {
+    let (site, browser) = visited().await;
+    let (sender, mut sessions) = tokio::sync::mpsc::unbounded_channel();
+    let mut begin = async || {
+        let sender = sender.clone();
+        let visit = UnderWay::begin(&browser, "/page", |gate| {
+            site.app_with(async move |session: Session| {
+                sender.send(session).expect("open");
+                gate.pass().await;
+            })
+        })
+        .await;
+        (visit, sessions.recv().await.expect("a session"))
+    };
+    let (reader, reading) = begin().await;
+    let (writer, writing) = begin().await;
+    writing.insert("a", 2).expect("a change");
+    writing.save().await.expect("a save");
+
+    let lock = site.lock_rows().await;
+    reading.touch().expect("a touch");
+    let mut first = Box::pin(reading.save());
+    assert!(polled_once(&mut first).await.is_none());
+    patiently(until(|| site.is_blocked())).await;
+    writing.touch().expect("a touch");
+    let mut second = Box::pin(writing.save());
+    assert!(polled_once(&mut second).await.is_none());
+    lock.rollback().await.expect("a rollback");
+    first.await.expect("a save");
+    second.await.expect("a save");
+    assert_eq!(writing.get::<u8>("a").expect("a number"), Some(2));
+
+    for visit in [reader, writer] {
+        assert_eq!(visit.finish().await.status, 200);
+    }
+}

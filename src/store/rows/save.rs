@@ -295,14 +295,14 @@ enum Place {
     Forwarded(Arc<Row>),
 }
 
-/// The newest of the row that was written last and those that the requests loaded, by the
-/// database's clock. Rows with an earlier id of the session are ignored.
+/// The row with the newest document, of the one that was written last and those that the
+/// requests loaded, by the database's clock. Rows with an earlier id of the session are ignored.
 fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<Arc<Row>> {
     let loaded = orders.iter().map(|order| Arc::clone(&order.base));
     loaded
         .chain(latest)
         .filter(|row| row.id == *id)
-        .max_by(|a, b| a.times.now.total_cmp(&b.times.now))
+        .max_by(|a, b| a.text_seen.total_cmp(&b.text_seen))
 }
 
 fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Saved, Error>) {
