@@ -218,9 +218,10 @@ impl Document {
         Self::with_meta(&Meta::forwarding_to(successor, login))
     }
 
-    /// The row that a session that was taken over leaves when it gets a new id.
-    pub(crate) fn taken_over_to(successor: &str) -> Self {
-        Self::with_meta(&Meta::taken_over_to(successor))
+    /// The row that leads from another system's key to the session that was taken over. It
+    /// names no successor, because no session had the id of this row.
+    pub(crate) fn taken_over(sealed: String) -> Self {
+        Self::with_meta(&Meta::taken_over(sealed, NOWHERE))
     }
 
     fn with_meta(meta: &Meta) -> Self {

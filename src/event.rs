@@ -49,8 +49,7 @@ pub enum SessionEventKind {
     /// of an anonymous visitor or of another user, that session has an event of its own, with
     /// [`Ending::Replaced`].
     SignedIn,
-    /// The session has a new id, by [`Session::cycle_id`](crate::Session::cycle_id). The
-    /// response after a takeover gives one, too.
+    /// The session has a new id, by [`Session::cycle_id`](crate::Session::cycle_id).
     GotNewId,
     /// The session no longer exists.
     Ended(Ending),

@@ -114,10 +114,9 @@ pub(crate) struct Meta {
     /// must not lead to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) login: bool,
-    /// Whether the old id is that of a session that was taken over, which a request may
-    /// still read.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) takeover: bool,
+    /// The token of a session that was taken over, sealed by the key that led to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sealed: Option<String>,
     /// How long the browser keeps the cookie: `persistent` or `browser`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cookie: Option<String>,
@@ -150,11 +149,11 @@ impl Meta {
         }
     }
 
-    /// The content of the row that the first response after a takeover leaves.
-    pub(crate) fn taken_over_to(successor: &str) -> Self {
+    /// The content of the row that leads from another system's key to the session.
+    pub(crate) fn taken_over(sealed: String, nowhere: &str) -> Self {
         Self {
-            takeover: true,
-            ..Self::forwarding_to(successor, false)
+            sealed: Some(sealed),
+            ..Self::forwarding_to(nowhere, false)
         }
     }
 

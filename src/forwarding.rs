@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::expiry::Times;
 
 /// How long the old id of a session forwards late saves to the successor row.
-/// It opens no session meanwhile. Longer than any request should run.
+/// It opens no session meanwhile. Longer than any request should run. As long, the key of
+/// another system leads to the session that was taken over.
 pub(crate) const FORWARDING: Duration = Duration::from_secs(60);
 /// How long a request that arrives with the old token can't change anything.
 /// The response with the new token is still on its way to the browser, and a

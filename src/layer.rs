@@ -612,19 +612,22 @@ impl PgSessionLayer {
     ///
     /// If the layer's own cookie opens no session and the request carries the other system's
     /// cookie, the load deletes the row of the other system and inserts one of ours, in one
-    /// transaction, with the same data, expiry and user. The response gives the session a new
-    /// id, sets our cookie and removes the other one. A `GET` does that, too.
+    /// transaction, with the same data, expiry and user. The response sets our cookie and
+    /// removes the other one, whatever its status is. A `GET` does that, too.
     ///
-    /// - A key that opens nothing costs two statements. A signed or encrypted cookie with a
+    /// - A key that opens nothing costs one statement. A signed or encrypted cookie with a
     ///   wrong signature costs none.
-    /// - A response that saves no changes, such as a 5xx, gives no new id. Until another
-    ///   response does, the other cookie opens our row.
-    /// - For 60 seconds after the new id, a request with the other cookie can read, save and
-    ///   destroy the session. It gets no token, and `take`, `update_now` and `cycle_id` are
-    ///   errors of kind [`Ended`](ErrorKind::Ended). After a login, a `cycle_id` or a logout,
-    ///   the other cookie opens nothing.
-    /// - A row that is not in the expected form stays, and its visitor gets a new session. A
-    ///   warning is logged once for each row.
+    /// - For 60 seconds, requests with the other cookie continue with the same session, and
+    ///   get the same token. So concurrent requests work, and so does the request after a
+    ///   response that was lost. Then the other cookie opens nothing.
+    /// - The calls by user, such as
+    ///   [`destroy_all`](crate::UserSessions::destroy_all), don't reach sessions that were not
+    ///   taken over yet. If users can be locked, or change their password, check each session
+    ///   with [`valid_if`](Self::valid_if).
+    /// - One layer should take over from a table. If two do, a visitor's session goes to the
+    ///   one that loads it first.
+    /// - A row that is not in the expected form, or that a constraint of our table refuses,
+    ///   stays, and its visitor gets a new session. A warning is logged once for each row.
     /// - A user can have more sessions than
     ///   [`max_sessions_per_user`](PgSessionStore::max_sessions_per_user) until the next login.
     ///

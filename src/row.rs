@@ -58,18 +58,6 @@ impl Row {
         self.document()?.meta().successor.map(RowId::from)
     }
 
-    /// The new id, if this row is that of a session that was taken over. The other system's
-    /// cookie then still reads the session.
-    pub(crate) fn successor_of_takeover(&self) -> Option<RowId> {
-        let meta = self.document()?.meta();
-        meta.successor.filter(|_| meta.takeover).map(RowId::from)
-    }
-
-    /// The same session under another id.
-    pub(crate) fn under(&self, id: RowId) -> Self {
-        Self { id, ..self.clone() }
-    }
-
     /// Whether the successor belongs to another user.
     pub(crate) fn has_another_user(&self) -> bool {
         self.document()
@@ -114,4 +102,11 @@ impl From<Arc<Document>> for Content {
 pub(crate) fn successor_of(layout: &'static dyn Layout, text: &str) -> Option<RowId> {
     let document = Document::parse(layout, &text.into()).ok()?;
     document.meta().successor.map(RowId::from)
+}
+
+/// The sealed token, if this text is the document of a row that leads from another system's
+/// key to a session that was taken over.
+pub(crate) fn sealed_in(layout: &'static dyn Layout, text: &str) -> Option<String> {
+    let document = Document::parse(layout, &text.into()).ok()?;
+    document.meta().sealed
 }

@@ -179,6 +179,16 @@ impl Session {
         }))
     }
 
+    /// Makes the response set the cookie of this session, whatever else it does. Must be
+    /// called before the session is shared.
+    pub(crate) fn sending_its_token(mut self) -> Self {
+        let cookie = self.cookie_of(&self.state());
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.saving.get_mut().cookie = cookie;
+        }
+        self
+    }
+
     fn store(&self) -> &PgSessionStore {
         &self.0.settings.store
     }

@@ -87,9 +87,6 @@ pub(crate) struct State {
     is_touched: bool,
     /// The cookie's signature should be replaced with the next touch.
     renews_signature: bool,
-    /// The row was taken over and has the id of the other system's cookie, so the response
-    /// gives the session a new one.
-    is_taken_over: bool,
     /// The caller returns the committed value, so the save must read the row
     /// even if the changes leave the loaded document as it was.
     is_confirmed: bool,
@@ -128,7 +125,6 @@ impl State {
             is_new_id_in_doubt: false,
             is_touched: false,
             renews_signature: false,
-            is_taken_over: false,
             is_confirmed: false,
             is_ended: false,
             effects: DestroyEffects::default(),
@@ -432,26 +428,6 @@ impl State {
         self.renews_signature = true;
     }
 
-    pub(crate) fn take_over(&mut self) {
-        self.is_taken_over = true;
-    }
-
-    /// The new id of a session that was taken over. It replaces the id of the other system's
-    /// cookie, after all other writes. It has no changes, so a failure loses nothing.
-    pub(crate) fn new_id_of_takeover(&self) -> Option<NewIdWrite> {
-        match &self.origin {
-            Origin::Stored(row, _) if self.is_taken_over && !self.is_ended => Some(NewIdWrite {
-                source: Source::Row(row.id.clone()),
-                changes: Changes::default(),
-                login: None,
-                seen: Arc::clone(&self.document),
-                may_begin_separately: false,
-                is_of_takeover: true,
-            }),
-            _ => None,
-        }
-    }
-
     /// Restores the session as it was last loaded or saved.
     pub(crate) fn discard(&mut self) {
         self.forget_record();
@@ -535,7 +511,6 @@ impl State {
     pub(crate) fn settle_begun(&mut self, row: Arc<Row>, token: Token) {
         self.login_in_flight = None;
         self.is_new_id_in_doubt = false;
-        self.is_taken_over = false;
         self.settle_doubt();
         self.settle_stored(row, token);
     }
@@ -761,7 +736,6 @@ impl State {
                     login: id.login(),
                     seen: Arc::clone(&self.document),
                     may_begin_separately: !record.is_confirmed && self.misfit().is_none(),
-                    is_of_takeover: false,
                 })
             }
             (Origin::Moved(row, _), _) if is_changed => {
@@ -798,7 +772,6 @@ impl State {
             login: Some(login),
             seen: Arc::clone(&self.document),
             may_begin_separately: true,
-            is_of_takeover: false,
         })
     }
 

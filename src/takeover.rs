@@ -9,12 +9,14 @@
 //!
 //! 1. If the layer's own cookie opens no session, the load looks for the other system's
 //!    cookie. A signature is verified before the first statement.
-//! 2. One transaction deletes the other system's row and inserts ours. The id of our row is
-//!    a digest of the key, so that the other cookie still opens the session, and nothing is
-//!    lost if the request fails.
-//! 3. The response gives the session a new id, sets our cookie, and removes the other one.
-//!    For a minute, our old row forwards to the new one. A request that arrives meanwhile
-//!    with the other cookie may read and save the session, but gets no token.
+//! 2. One transaction deletes the other system's row and inserts two of ours: that of the
+//!    session, under a fresh token, and one that forwards for a minute. The id of the second
+//!    row is a digest of the key, and it holds the token, sealed by the key. So only a
+//!    request with the other cookie can read it.
+//! 3. Each request that arrives in that minute with the other cookie unseals the token, and
+//!    continues as if the browser had sent it. So all of them work with one session.
+//! 4. Their responses set our cookie and remove the other one, whatever their status is. If
+//!    one is lost, the next one has the same token.
 
 use std::{
     collections::HashSet,
@@ -22,14 +24,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     Error, ErrorKind,
     cookie::{CookieConfig, Cookies, last_value},
     credentials::{Reading, RequestTokens},
-    document::{Document, NativeLayout, check_key},
+    document::{Document, Json, check_key},
     expiry::Meta,
     id::{RowId, Token},
     row::Row,
@@ -219,9 +223,11 @@ impl Takeover {
                     Value::Number(id) if id.is_i64() || id.is_u64() => Some(id.to_string()),
                     _ => None,
                 });
-        let text = serde_json::to_string(&members).map_err(|_| Unfit("it is not JSON"))?;
-        let mut document = Document::parse(&NativeLayout, &text.into())
-            .map_err(|_| Unfit("it is not a JSON object"))?;
+        let mut document = Document::default();
+        for (key, value) in &members {
+            let json = Json::of(value).map_err(|_| Unfit("it is not JSON"))?;
+            document.insert(key, json);
+        }
         if self.expiry == TakenExpiry::IsKept && expires.is_finite() {
             document.set_meta(&Meta::ending_at(expires));
         }
@@ -263,16 +269,80 @@ impl fmt::Debug for Takeover {
 /// What a key leads to.
 #[derive(Debug)]
 pub(crate) enum TakenOver {
-    /// Our row, which was moved by this request or an earlier one. It may forward by now.
-    Row(Arc<Row>),
+    /// This request has moved the row of the session.
+    Now(Token, Arc<Row>),
+    /// An earlier request has. The token may open nothing by now.
+    Before(Token),
     Nothing,
     /// A row of the other system that stays where it is.
     Unfit(Unfit),
 }
 
-/// A request's takeover: what the other system's cookie leads to.
+/// A request's takeover: what the other system's cookie holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
     pub(crate) takeover: Arc<Takeover>,
     pub(crate) token: Token,
+}
+
+/// Separates the pad of a key from other digests. No name of a cookie has a space.
+const PAD: &str = "axum-pg-session takeover ";
+
+impl Key {
+    /// Encrypts the token of the session that this key led to. The key has 128 random bits
+    /// and our table holds only its digest, so only a request with the key can
+    /// [`unseal`](Self::unseal) it.
+    ///
+    /// # Panics
+    ///
+    /// If it is no token of this crate's own format.
+    pub(crate) fn seal(&self, token: &Token) -> String {
+        let bytes = bytes_of(token.as_str()).expect("a token of our own");
+        URL_SAFE_NO_PAD.encode(self.padded(bytes))
+    }
+
+    /// The token that was sealed with this key.
+    pub(crate) fn unseal(&self, sealed: &str) -> Option<Token> {
+        let bytes = bytes_of(sealed)?;
+        Some(Token::new(URL_SAFE_NO_PAD.encode(self.padded(bytes))))
+    }
+
+    /// Encrypts and decrypts. Each key pads one token, as it leads to one session.
+    fn padded(&self, mut bytes: [u8; 32]) -> [u8; 32] {
+        let pad = Sha256::new_with_prefix(PAD).chain_update(self.token.as_str());
+        for (byte, pad) in bytes.iter_mut().zip(pad.finalize()) {
+            *byte ^= pad;
+        }
+        bytes
+    }
+}
+
+fn bytes_of(text: &str) -> Option<[u8; 32]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+#[cfg(all(test, feature = "takeover"))]
+mod tests {
+    use super::*;
+
+    fn key(token: &str) -> Key {
+        Key {
+            takeover: Arc::new(Takeover::tower_sessions()),
+            token: Token::new(token),
+        }
+    }
+
+    #[test]
+    fn only_its_key_unseals_a_token() {
+        let token = Token::new(URL_SAFE_NO_PAD.encode([7; 32]));
+        let sealed = key("AAECAwQFBgcICQoLDA0ODw").seal(&token);
+        assert_eq!(sealed.len(), 43);
+        assert_ne!(sealed, token.as_str());
+        let unsealed = |by| key(by).unseal(&sealed);
+        assert_eq!(unsealed("AAECAwQFBgcICQoLDA0ODw"), Some(token.clone()));
+        assert_ne!(unsealed("AAECAwQFBgcICQoLDA0OEA"), Some(token));
+        for damaged in ["", "AAAA", &sealed[1..], "ü"] {
+            assert_eq!(key("AAECAwQFBgcICQoLDA0ODw").unseal(damaged), None);
+        }
+    }
 }

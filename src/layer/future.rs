@@ -167,10 +167,23 @@ fn closing(session: &LazySession, status: StatusCode) -> Closing {
 /// already is the response.
 fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committed> {
     Box::pin(async move {
-        match session.looked_at() {
-            Some(Ok(session)) => session.commit(closing).await,
-            Some(Err(_)) | None => (CookieChange::None, Ok(())),
+        let committed = match (session.looked_at(), session.unchecked()) {
+            (Some(Ok(opened)), _) => opened.commit(closing).await,
+            (Some(Err(_)), Some(unchecked)) => {
+                let closing = Closing {
+                    keeps_changes: false,
+                    touch: Touch::Never,
+                    ..closing
+                };
+                unchecked.commit(closing).await
+            }
+            (Some(Err(_)), None) | (None, _) => (CookieChange::None, Ok(())),
+        };
+        if matches!(committed.0, CookieChange::Set(_) | CookieChange::Remove(_)) {
+            // If dropped here, all writes to our table are done.
+            session.end_other().await;
         }
+        committed
     })
 }
 

@@ -50,7 +50,7 @@ use crate::{
     document::Document,
     format::Line,
     forwarding::moved_grace_left,
-    id::RowId,
+    id::{RowId, Token},
     request::{
         config::{Config, CrossSite, Empty},
         hooks::is_checking,
@@ -117,6 +117,11 @@ struct Lazy {
     opened_nothing: AtomicBool,
     /// Whether the response saves the session, and closes it.
     is_closed_by_response: AtomicBool,
+    /// Whether the session of the other system's cookie was looked for.
+    has_looked_for_other: AtomicBool,
+    /// A session that was taken over and whose check failed. The response sends its token,
+    /// though no caller gets the session.
+    unchecked: OnceLock<Session>,
     outer: Option<LazySession>,
 }
 
@@ -140,6 +145,8 @@ impl LazySession {
             is_local: unread.is_local,
             opened_nothing: AtomicBool::new(false),
             is_closed_by_response: AtomicBool::new(false),
+            has_looked_for_other: AtomicBool::new(false),
+            unchecked: OnceLock::new(),
             outer,
         }))
     }
@@ -317,6 +324,30 @@ impl LazySession {
         self.0.key().map(|_| takeover)
     }
 
+    /// The session that was taken over and whose check failed.
+    pub(crate) fn unchecked(&self) -> Option<&Session> {
+        self.0.unchecked.get()
+    }
+
+    /// Deletes the session of the other system's cookie, which the response removes, unless
+    /// this request has looked for it. If that fails, the row expires there.
+    pub(crate) async fn end_other(&self) {
+        let (store, key) = (&self.0.config.store, self.0.key());
+        let has_looked = self.0.has_looked_for_other.load(Ordering::Relaxed);
+        let Some(key) = key.filter(|_| !has_looked) else {
+            return;
+        };
+        // If dropped here, the row may stay. The browser then keeps its cookie, too.
+        if let Err(error) = store.end_other(&key, store.deadline()).await {
+            store.meter().failed(&error);
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                error.type = error.kind().name(),
+                "a session of another system could not be deleted; its visitor has one of ours"
+            );
+        }
+    }
+
     /// The request's head, if a hook of the layer uses it.
     pub(crate) fn head(&self) -> Option<&Arc<Parts>> {
         self.0.head.as_ref()
@@ -391,14 +422,24 @@ impl Lazy {
         match state.origin() {
             Origin::ReadOnly(ReadOnlyReason::Ambiguous) => store.tally().ambiguous(),
             Origin::New if self.config.empty == Empty::IsStored => state.touch(),
-            Origin::Stored(_, token) if self.other().tokens.contains(token) => state.take_over(),
             Origin::Stored(_, token) if presented.is_outdated(token) => state.renew_signature(),
             _ => {}
         }
+        let is_taken_over = matches!(
+            state.origin(),
+            Origin::Stored(_, token) if !presented.tokens.contains(token)
+        );
         let session = Session::new(Arc::clone(&self.config.session), state);
+        let session = match is_taken_over {
+            true => session.sending_its_token(),
+            false => session,
+        };
         // If dropped here, the check is dropped where it waits. Its session and the
         // changes that it recorded there are dropped with it.
         let checked = self.check(&session, lookup, deadline).await;
+        if is_taken_over && checked.is_err() && session.discard().is_ok() {
+            self.unchecked.get_or_init(|| session.clone());
+        }
         store
             .meter()
             .looked_up(*checked.as_ref().unwrap_or(&Lookup::Failed));
@@ -410,11 +451,7 @@ impl Lazy {
         // If dropped at either await, nothing is kept. A row that was taken over by then is
         // found by the next load.
         let own = self.find_own().await?;
-        let opens_nothing = matches!(
-            own.origin(),
-            Origin::New | Origin::ReadOnly(ReadOnlyReason::CrossSite)
-        );
-        if !opens_nothing {
+        if !opens_nothing(&own) {
             return Ok(own);
         }
         let store = &self.config.store;
@@ -422,6 +459,7 @@ impl Lazy {
         let Some(key) = self.key() else {
             return Ok(own);
         };
+        self.has_looked_for_other.store(true, Ordering::Relaxed);
         match self.take_over(&key, deadline).instrument(loading()).await {
             Ok(Some(taken)) => Ok(taken),
             Ok(None) => {
@@ -432,43 +470,26 @@ impl Lazy {
         }
     }
 
-    /// Finds the session of the other system's key, and takes it over.
+    /// Finds the session of the other system's key, and takes it over. From then on, it is
+    /// that of a token of ours, which the browser is about to get.
     async fn take_over(&self, key: &Key, deadline: Instant) -> Result<Option<State>, Error> {
-        let (store, blank) = (&self.config.store, &self.config.blank);
-        let row = match store
-            .take_over(key, &self.config.timeouts, deadline)
-            .await?
-        {
-            TakenOver::Row(row) => row,
+        let store = &self.config.store;
+        let outcome = store.take_over(key, &self.config.timeouts, deadline);
+        let (token, rows) = match outcome.await? {
+            TakenOver::Now(token, row) => (token, vec![row]),
+            TakenOver::Before(token) => {
+                let rows = store.load_rows(&[store.row_id(&token)]).await?;
+                (token, rows)
+            }
             TakenOver::Nothing => return Ok(None),
             TakenOver::Unfit(unfit) => {
                 self.report(key, unfit);
                 return Ok(None);
             }
         };
-        let id = row.id.clone();
-        let (found, is_moved) = match row.successor_of_takeover() {
-            // Another request has given the session a new id. This one works with it as
-            // if it had loaded the session before, so it gets no token. Only one step is
-            // followed: a login, too, gives the session a new id.
-            Some(successor) => match store.load_rows(&[successor]).await?.pop() {
-                Some(row) => (self.classify(row), true),
-                None => return Ok(None),
-            },
-            None => (self.classify(row), false),
-        };
-        Ok(match found {
-            Opened::Live(row, document) => {
-                let (row, token) = (Arc::new(row.under(id)), key.token.clone());
-                let origin = match is_moved {
-                    true => Origin::Moved(row, token),
-                    false => Origin::Stored(row, token),
-                };
-                Some(State::new(origin, document, Arc::clone(blank)))
-            }
-            Opened::ReadOnly(reason) => Some(self.without_row(Origin::ReadOnly(reason))),
-            Opened::Nothing | Opened::Outlived(_) => None,
-        })
+        let id = store.row_id(&token);
+        let state = self.resolve(&[token], &[id], rows);
+        Ok(Some(state).filter(|state| !opens_nothing(state)))
     }
 
     /// Logs a row of the other system that stays where it is, once.
@@ -502,7 +523,7 @@ impl Lazy {
                 match store.load_rows(&ids).instrument(loading()).await {
                     Ok(rows) => {
                         store.tally().unknown(ids.len() - rows.len(), store.meter());
-                        Ok(self.resolve(&ids, rows))
+                        Ok(self.resolve(tokens, &ids, rows))
                     }
                     Err(error) => self.not_loaded(error),
                 }
@@ -584,7 +605,7 @@ impl Lazy {
     /// Finds the session that the tokens open. If several are live, none is used,
     /// because the order of cookies is not reliable. A dead token never affects a
     /// live one.
-    fn resolve(&self, ids: &[RowId], rows: Vec<Arc<Row>>) -> State {
+    fn resolve(&self, tokens: &[Token], ids: &[RowId], rows: Vec<Arc<Row>>) -> State {
         let mut opened = rows.into_iter().map(|row| self.classify(row));
         let mut verdict = Opened::Nothing;
         for next in &mut opened {
@@ -598,7 +619,7 @@ impl Lazy {
                 let token = ids
                     .iter()
                     .position(|id| *id == row.id)
-                    .map(|at| self.presented().tokens[at].clone());
+                    .map(|at| tokens[at].clone());
                 let token = token.expect("every row was asked for");
                 let blank = Arc::clone(&self.config.blank);
                 State::new(Origin::Stored(row, token), document, blank)
@@ -628,6 +649,13 @@ impl Lazy {
             false => Opened::Live(row, document),
         }
     }
+}
+
+fn opens_nothing(state: &State) -> bool {
+    matches!(
+        state.origin(),
+        Origin::New | Origin::ReadOnly(ReadOnlyReason::CrossSite)
+    )
 }
 
 const CHECK_IS_LATE: &str = "the load and the check took longer than the store's `timeout`";

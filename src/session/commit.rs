@@ -188,10 +188,6 @@ impl Session {
         // If dropped here, the deletions and a queued write are still executed. A row
         // that this save inserts, or its new id, is undone.
         let outcome = self.execute(writes, cookie).await.and(prepared);
-        if outcome.is_ok() && closing.keeps_changes {
-            // If dropped here, a new id of a session that was taken over is undone.
-            self.replace_key(cookie).await;
-        }
         if cookie.sets_the_token_of(&earlier) {
             // If dropped here, all writes are done. The token of an earlier explicit
             // save is not sent, and its row stays. A token that this save made never
@@ -220,31 +216,6 @@ impl Session {
                 (cookie, Ok(()))
             }
             outcome => (cookie, outcome),
-        }
-    }
-
-    /// Gives a session that was taken over a new id. A failure loses nothing: the other
-    /// system's cookie still opens the row, and the next response tries again.
-    async fn replace_key(&self, cookie: &mut CookieChange) {
-        let Some(write) = self.state().new_id_of_takeover() else {
-            return;
-        };
-        let timeouts = Arc::clone(self.timeouts());
-        // If dropped here, the order is still executed, and its new id is then undone.
-        let replaced = self.store().new_id(write, timeouts).instrument(saving());
-        match replaced.await {
-            Ok((token, row)) => *cookie = self.begin(row, token),
-            // Another request was faster, and its response has the token.
-            Err(error) if error.kind() == ErrorKind::Ended => {}
-            Err(error) => {
-                self.store().meter().failed(&error);
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    error.type = error.kind().name(),
-                    "a session that was taken over could not get a new id; the next response \
-                     tries again"
-                );
-            }
         }
     }
 
@@ -488,7 +459,7 @@ impl Session {
         self.cookie_of(&state)
     }
 
-    fn cookie_of(&self, state: &State) -> CookieChange {
+    pub(super) fn cookie_of(&self, state: &State) -> CookieChange {
         let Origin::Stored(row, token) = state.origin() else {
             return CookieChange::None;
         };

@@ -55,8 +55,6 @@ pub(crate) struct NewIdWrite {
     /// Whether a login may begin a separate session. `false` if the caller returns the
     /// committed value, or if the changes fit only the row's document.
     pub(crate) may_begin_separately: bool,
-    /// Whether the old id is that of a session that was taken over.
-    pub(crate) is_of_takeover: bool,
 }
 
 /// The source of a session with a new id.

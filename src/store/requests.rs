@@ -205,25 +205,33 @@ impl PgSessionStore {
     }
 
     /// Looks for the session of another system's key, and moves its row into our table. If the
-    /// future is dropped, either nothing has changed, or the key opens our row.
+    /// future is dropped, either nothing has changed, or the key leads to the session for a
+    /// minute.
     pub(crate) async fn take_over(
         &self,
         key: &Key,
         timeouts: &Arc<Timeouts>,
         deadline: Instant,
     ) -> Result<TakenOver, Error> {
-        let (schema, table) = key.takeover.schema_and_table();
+        let token = self.format().new_token()?;
         let order = TakeoverOrder {
-            takeover: Arc::clone(&key.takeover),
-            name: other_table(schema, table),
-            key: key.token.clone(),
-            id: self.row_id_of_key(key),
+            key: key.clone(),
+            name: other_table(&key.takeover),
+            key_id: self.row_id_of_key(key),
+            id: self.row_id(&token),
+            token,
             realm: self.own_realm().clone(),
             timeouts: Arc::clone(timeouts),
             deadline,
         };
         self.check_timeouts(timeouts)?;
         self.shared.batches.take_over(&order).await
+    }
+
+    /// Deletes the session of another system's key, which no browser sends any more.
+    pub(crate) async fn end_other(&self, key: &Key, deadline: Instant) -> Result<(), Error> {
+        let name = other_table(&key.takeover);
+        self.shared.batches.end_other(key, name, deadline).await
     }
 
     /// The id of our row for another system's key. It is a digest in a domain of its own, so
@@ -241,8 +249,7 @@ impl PgSessionStore {
     /// If the takeover's settings can't be used with this store.
     pub(crate) fn check_takeover(&self, takeover: &Takeover) -> Result<(), Error> {
         takeover.check()?;
-        let (schema, table) = takeover.schema_and_table();
-        other_table(schema, table).check()?;
+        other_table(takeover).check()?;
         match self.table_handle().format.old_id() {
             OldId::Forwards => Ok(()),
             OldId::IsDeleted => Err(Error::new(
@@ -401,7 +408,8 @@ impl<T: Send + 'static> Drop for UnsentRow<T> {
     }
 }
 
-fn other_table(schema: &str, table: &str) -> TableName {
+fn other_table(takeover: &Takeover) -> TableName {
+    let (schema, table) = takeover.schema_and_table();
     TableName {
         schema: schema.to_owned(),
         table: table.to_owned(),

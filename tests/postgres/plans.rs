@@ -271,7 +271,7 @@ const PINNED: &[Pinned] = &[
     },
     Pinned {
         file: "takeover_read.sql",
-        parameters: &["'7'"],
+        parameters: &["'7'", "ID"],
         shows: PRIMARY_KEY,
     },
     Pinned {

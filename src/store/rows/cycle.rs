@@ -67,8 +67,6 @@ pub(in crate::store) struct Plan {
     seen: Arc<Document>,
     /// See [`NewIdWrite`](crate::state::NewIdWrite).
     may_begin_separately: bool,
-    /// See [`NewIdWrite`](crate::state::NewIdWrite).
-    is_of_takeover: bool,
     limit: Option<SessionLimit>,
     deadline: tokio::time::Instant,
     /// The effect that the transaction may have committed, see [`Undelivered`].
@@ -101,7 +99,6 @@ impl Batches {
             login: order.write.login,
             seen: order.write.seen,
             may_begin_separately: order.write.may_begin_separately,
-            is_of_takeover: order.write.is_of_takeover,
             limit: self.table_handle.limit,
             deadline: order.deadline,
             commit: Arc::default(),
@@ -521,7 +518,6 @@ impl Plan {
     pub(in crate::store) fn forwarding(&self, old: &Row) -> Document {
         match &self.login {
             Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),
-            None if self.is_of_takeover => Document::taken_over_to(self.new_id.as_str()),
             login => {
                 let is_another = |login: &Arc<Login>| old.user.as_deref() != Some(login.user_id());
                 let gets_another = login.as_ref().is_some_and(is_another);

@@ -3,18 +3,20 @@
 //!
 //! How it works:
 //!
-//! 1. Read the other system's row. If there is none, another request may have moved it, so
-//!    load ours. A row can only move in this direction, so none is missed.
-//! 2. Read what the row holds. If it is not in the expected form, nothing is changed.
+//! 1. Read the other system's row, and our row with a digest of the key as its id, in one
+//!    statement. A move is one transaction, so the statement sees one of them. Ours holds the
+//!    token of a session that was moved before, sealed by the key.
+//! 2. Read what the other row holds. If it is not in the expected form, nothing is changed.
 //! 3. In one transaction, delete the other row, under the condition that it still holds the
-//!    same data, and insert ours. If the condition fails, start again: another request has
-//!    changed or moved the row.
+//!    same data, insert the row of the session under a fresh token, and insert the row that
+//!    leads from the key to this token. If the condition fails, start again: another request
+//!    has changed or moved the row.
 //!
 //! A transaction that fails with a conflict or a lost connection is repeated a few times. If
-//! the commit succeeded all the same, step 1 finds our row.
+//! the commit succeeded all the same, step 1 finds its token.
 //!
-//! Dropped futures: the transaction is rolled back, unless its commit was sent. If it was, our
-//! row has the id of the other system's key, so the same cookie opens the session again.
+//! Dropped futures: the transaction is rolled back, unless its commit was sent. If it was, the
+//! key leads to the session for a minute, so the next request with the same cookie finds it.
 
 use std::sync::Arc;
 
@@ -23,14 +25,16 @@ use tokio::time::Instant;
 
 use crate::{
     Error, ErrorKind,
+    document::Document,
     event::SessionEventKind,
-    expiry::Written,
+    expiry::{Extent, Written},
+    forwarding::FORWARDING,
     id::{RowId, Token},
     login::Login,
     realm::Realm,
-    row::{Content, Row},
+    row::{Content, Row, sealed_in},
     store::{
-        batch::{statements::LoadRow, until_free::serve_until_free},
+        batch::until_free::serve_until_free,
         connection::transaction::in_transaction,
         rows::Batches,
         table::{
@@ -40,7 +44,7 @@ use crate::{
         },
         watches::report::EndedRow,
     },
-    takeover::{Taken, TakenOver, Takeover, Unfit},
+    takeover::{Key, Taken, TakenOver, Unfit},
     telemetry::{Operation, events},
     timeouts::Timeouts,
 };
@@ -51,10 +55,12 @@ const MAX_ATTEMPTS: usize = 4;
 /// The session to take over.
 #[derive(Clone)]
 pub(in crate::store) struct TakeoverOrder {
-    pub(in crate::store) takeover: Arc<Takeover>,
+    pub(in crate::store) key: Key,
     pub(in crate::store) name: TableName,
-    pub(in crate::store) key: Token,
-    /// The id of our row.
+    /// The id of the row that leads from the key to the session.
+    pub(in crate::store) key_id: RowId,
+    /// The new token, and the id of its row.
+    pub(in crate::store) token: Token,
     pub(in crate::store) id: RowId,
     pub(in crate::store) realm: Realm,
     pub(in crate::store) timeouts: Arc<Timeouts>,
@@ -91,10 +97,11 @@ impl Batches {
     }
 
     async fn attempt_takeover(&self, order: &TakeoverOrder) -> Result<Attempt, Error> {
-        let Some(found) = self.read_other(order).await? else {
-            return Ok(Attempt::Ended(self.already_taken_over(order).await?));
+        let found = match self.find(order).await? {
+            Found::Theirs(other) => other,
+            found => return Ok(Attempt::Ended(found.moved_before(&order.key))),
         };
-        let taken = match order.takeover.read(&found.data, found.expires) {
+        let taken = match order.key.takeover.read(&found.data, found.expires) {
             Ok(taken) => taken,
             Err(unfit) => return Ok(Attempt::Ended(TakenOver::Unfit(unfit))),
         };
@@ -112,9 +119,12 @@ impl Batches {
                 let session = EndedRow::new(row.id.clone(), row.user.clone());
                 self.watches
                     .moved(None, false, &session, SessionEventKind::Began);
-                Ok(Attempt::Ended(TakenOver::Row(row)))
+                Ok(Attempt::Ended(TakenOver::Now(order.token.clone(), row)))
             }
             Ok(None) => Ok(Attempt::Lost),
+            Err(error) if is_of_a_constraint(&error) => Ok(Attempt::Ended(TakenOver::Unfit(
+                Unfit("a constraint of the session table refuses it, such as that of its user"),
+            ))),
             // A character that this database can't store in a document.
             Err(error) if error.kind() == ErrorKind::Serialize => Ok(Attempt::Ended(
                 TakenOver::Unfit(Unfit("the table can't store its text")),
@@ -122,27 +132,39 @@ impl Batches {
             // The session was taken over before, and a process of the other system wrote
             // its row again.
             Err(error) if error.sqlstate().as_deref() == Some("23505") => {
-                Ok(Attempt::Ended(self.already_taken_over(order).await?))
+                let found = self.find(order).await?;
+                Ok(Attempt::Ended(found.moved_before(&order.key)))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The row that another request has moved.
-    async fn already_taken_over(&self, order: &TakeoverOrder) -> Result<TakenOver, Error> {
-        let load = self
-            .load
-            .submit_until(order.deadline, LoadRow(order.id.clone()));
-        let row = load.outcome().await?;
-        Ok(row.map_or(TakenOver::Nothing, TakenOver::Row))
-    }
-
-    async fn read_other(&self, order: &TakeoverOrder) -> Result<Option<Other>, Error> {
+    async fn find(&self, order: &TakeoverOrder) -> Result<Found, Error> {
         let call = self.table_handle.call(Operation::Load);
-        let (name, key) = (order.name.clone(), order.key.clone());
+        let order = order.clone();
         self.table_handle
             .serve(order.deadline, None, call, |table, connection| {
-                Box::pin(read(table, connection, name, key))
+                Box::pin(read(table, connection, order))
+            })
+            .await
+    }
+
+    /// Deletes the other system's row of this key, whatever it holds.
+    pub(in crate::store) async fn end_other(
+        &self,
+        key: &Key,
+        name: TableName,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let call = self.table_handle.call(Operation::Destroy);
+        let key = key.clone();
+        // If the future is dropped here, the row may stay.
+        self.table_handle
+            .serve(deadline, None, call, |table, connection| {
+                Box::pin(async move {
+                    delete_other(&table, connection, &name, &key, None).await?;
+                    Ok(())
+                })
             })
             .await
     }
@@ -152,7 +174,7 @@ impl Batches {
         let order = &moved.order;
         serve_until_free(
             &self.table_handle,
-            Some(self.locked.key(order.id.as_str())),
+            Some(self.locked.key(order.key_id.as_str())),
             order.deadline,
             Operation::Takeover,
             |table, connection| {
@@ -166,29 +188,80 @@ impl Batches {
     }
 }
 
+/// What a key leads to.
+enum Found {
+    /// Our row leads on to the session, whose token is sealed.
+    Ours(Option<String>),
+    Theirs(Other),
+    Nothing,
+}
+
 /// The other system's row.
 struct Other {
     data: Vec<u8>,
     expires: f64,
 }
 
+impl Found {
+    fn moved_before(self, key: &Key) -> TakenOver {
+        let token = match self {
+            Self::Ours(Some(sealed)) => key.unseal(&sealed),
+            Self::Ours(None) | Self::Theirs(_) | Self::Nothing => None,
+        };
+        token.map_or(TakenOver::Nothing, TakenOver::Before)
+    }
+}
+
+/// The columns of `takeover_read.sql`: two of theirs, and one of ours.
+type Read = (Option<Vec<u8>>, Option<timestamp::Instant>, Option<String>);
+
 async fn read(
     table: Arc<Statements>,
     connection: &mut PgConnection,
-    name: TableName,
-    key: Token,
-) -> Result<Option<Other>, Error> {
-    let read = table.takeover.read(&name);
-    let found: Option<(Vec<u8>, timestamp::Instant)> = read
+    order: TakeoverOrder,
+) -> Result<Found, Error> {
+    let statement = table.takeover.read(&order.name);
+    let rows: Vec<Read> = statement
         .query_as()
-        .bind(key.as_str().to_owned())
+        .bind(order.key.token.as_str())
+        .bind(order.key_id.as_str())
+        .fetch_all(connection)
+        .await
+        .map_err(|error| of_the_other_table(error.into(), &order.name))?;
+    let mut found = Found::Nothing;
+    for row in rows {
+        match row {
+            (Some(data), Some(expires), _) => {
+                let expires = expires.0;
+                found = Found::Theirs(Other { data, expires });
+            }
+            // A process of the other system may have written its row again. Ours wins.
+            (_, _, text) => {
+                let sealed = text.and_then(|text| sealed_in(table.layout, &text));
+                return Ok(Found::Ours(sealed));
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn delete_other(
+    table: &Statements,
+    connection: &mut PgConnection,
+    name: &TableName,
+    key: &Key,
+    data: Option<&[u8]>,
+) -> Result<bool, Error> {
+    let deleted = table
+        .takeover
+        .delete(name)
+        .query()
+        .bind(key.token.as_str().to_owned())
+        .bind(data.map(<[u8]>::to_vec))
         .fetch_optional(connection)
         .await
-        .map_err(|error| of_the_other_table(error.into(), &name))?;
-    Ok(found.map(|(data, expires)| Other {
-        data,
-        expires: expires.0,
-    }))
+        .map_err(|error| of_the_other_table(error.into(), name))?;
+    Ok(deleted.is_some())
 }
 
 /// A row on its way into our table.
@@ -212,42 +285,70 @@ async fn move_in(
         user,
         content,
     } = &*moved;
-    let delete = table.takeover.delete(&order.name);
-    let deleted = delete
-        .query()
-        .bind(order.key.as_str().to_owned())
-        .bind(data.to_vec())
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(|error| of_the_other_table(error.into(), &order.name))?;
-    if deleted.is_none() {
+    if !delete_other(&table, transaction, &order.name, &order.key, Some(data)).await? {
         return Ok(None);
     }
     let has_created = table.columns.has_created();
     let extent = order
         .timeouts
         .extent_of_new(&content.document.meta(), has_created);
-    let inserted = table
-        .cycle
-        .login_insert
-        .query()
-        .bind(order.id.as_str().to_owned())
-        .bind(content.text.to_string())
-        .bind(extent.ttl)
-        .bind(extent.until)
-        .bind(user.as_deref().map(str::to_owned))
-        .bind(None::<String>)
-        .bind(None::<String>)
-        .fetch_one(transaction)
-        .await?;
+    let user_id = user.as_deref();
+    let expires = insert(
+        &table,
+        transaction,
+        &order.id,
+        &content.text,
+        extent,
+        user_id,
+    )
+    .await?;
+    let forwarding = Document::taken_over(order.key.seal(&order.token)).to_text();
+    let extent = Extent {
+        ttl: FORWARDING.as_secs_f64(),
+        until: None,
+    };
+    insert(
+        &table,
+        transaction,
+        &order.key_id,
+        &forwarding,
+        extent,
+        None,
+    )
+    .await?;
     let times = table.columns.times_of_new(Written {
         now: table.clock.now(),
-        expires: written(&inserted, 0)?.0,
+        expires,
     });
     let user = user.clone().filter(|_| table.columns.has("user_id"));
     Ok(Some(
         Row::written(order.id.clone(), content.clone(), times).of(user),
     ))
+}
+
+/// Inserts a row of ours, and returns when it expires.
+async fn insert(
+    table: &Statements,
+    transaction: &mut PgConnection,
+    id: &RowId,
+    text: &str,
+    extent: Extent,
+    user_id: Option<&str>,
+) -> Result<f64, Error> {
+    let inserted = table
+        .cycle
+        .login_insert
+        .query()
+        .bind(id.as_str())
+        .bind(text)
+        .bind(extent.ttl)
+        .bind(extent.until)
+        .bind(user_id)
+        .bind(None::<&str>)
+        .bind(None::<&str>)
+        .fetch_one(transaction)
+        .await?;
+    Ok(written(&inserted, 0)?.0)
 }
 
 /// The user as it is stored. A session with an id that no login accepts has no user.
@@ -272,6 +373,13 @@ fn of_the_other_table(error: Error, name: &TableName) -> Error {
         ),
         _ => error,
     }
+}
+
+/// Whether the session can't be stored as it is: its user was deleted, the user's id is too
+/// long for its column, or a check fails.
+fn is_of_a_constraint(error: &Error) -> bool {
+    let code = error.sqlstate();
+    code.is_some_and(|code| ["22001", "23503", "23514"].contains(&&*code))
 }
 
 fn lost_too_often() -> Error {

@@ -277,13 +277,18 @@ fn login_fits_the_table() {
 
 #[test]
 fn takeover_fits_the_table_of_tower_sessions() {
+    drop(query_file!("src/store/sql/takeover_read.sql", ID, ID).map(
+        |row| -> (Option<Vec<u8>>, Option<OffsetDateTime>, Option<String>) {
+            (row.data, row.expires, row.session)
+        },
+    ));
     drop(
-        query_file!("src/store/sql/takeover_read.sql", ID)
-            .map(|row| -> (Vec<u8>, OffsetDateTime) { (row.data, row.expires) }),
-    );
-    drop(
-        query_file!("src/store/sql/takeover_delete.sql", ID, &[0_u8])
-            .map(|row| -> OffsetDateTime { row.expires }),
+        query_file!(
+            "src/store/sql/takeover_delete.sql",
+            ID,
+            Some([0_u8].as_slice()) as _
+        )
+        .map(|row| -> OffsetDateTime { row.expires }),
     );
 }
 

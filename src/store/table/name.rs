@@ -78,9 +78,14 @@ impl TableName {
         sql.replace(DEFAULT_TABLE, &self.to_string())
     }
 
-    /// The same statement for this table of another system.
-    pub(crate) fn render_other(&self, sql: &str) -> String {
-        sql.replace(DEFAULT_OTHER_TABLE, &self.to_string())
+    /// The same statement for this table and one of another system. Neither name is looked
+    /// for in the other one.
+    pub(crate) fn render_beside(&self, other: &Self, sql: &str) -> String {
+        let parts: Vec<_> = sql
+            .split(DEFAULT_OTHER_TABLE)
+            .map(|part| self.render(part))
+            .collect();
+        parts.join(&other.to_string())
     }
 }
 
@@ -118,6 +123,17 @@ mod tests {
             table: "c\"d; DROP TABLE x".into(),
         };
         assert_eq!(name.to_string(), r#""a.b"."c""d; DROP TABLE x""#);
+    }
+
+    #[test]
+    fn two_tables_can_each_have_the_default_name_of_the_other() {
+        let [ours, other] = ["tower_sessions", "public"].map(|schema| TableName {
+            schema: schema.into(),
+            ..TableName::default()
+        });
+        let sql = format!("{DEFAULT_TABLE} {DEFAULT_OTHER_TABLE}");
+        let expected = format!("{DEFAULT_OTHER_TABLE} {DEFAULT_TABLE}");
+        assert_eq!(ours.render_beside(&other, &sql), expected);
     }
 
     #[test]

@@ -76,22 +76,25 @@ impl CycleStatements {
 }
 
 /// The statements for the table of another system, which each layer can name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TakeoverStatements {
+    ours: TableName,
+    /// For the columns of our table, and without the names of both.
+    read: Arc<str>,
     pooling: Pooling,
 }
 
 impl TakeoverStatements {
-    pub(in crate::store) fn read(self, name: &TableName) -> Sql {
-        self.of(name, include_str!("../sql/takeover_read.sql"))
+    pub(in crate::store) fn read(&self, name: &TableName) -> Sql {
+        self.of(name, &self.read)
     }
 
-    pub(in crate::store) fn delete(self, name: &TableName) -> Sql {
+    pub(in crate::store) fn delete(&self, name: &TableName) -> Sql {
         self.of(name, include_str!("../sql/takeover_delete.sql"))
     }
 
-    fn of(self, name: &TableName, sql: &str) -> Sql {
-        Sql::new(safe(name.render_other(sql)), self.pooling)
+    fn of(&self, name: &TableName, sql: &str) -> Sql {
+        Sql::new(safe(self.ours.render_beside(name, sql)), self.pooling)
     }
 }
 
@@ -154,10 +157,8 @@ impl Statements {
         pooling: Pooling,
     ) -> Self {
         // The name comes last, because it can read like a part of a statement.
-        let statement = |sql: &str| {
-            let sql = format.columns().render(&columns.render(sql));
-            Sql::new(safe(name.render(&sql)), pooling)
-        };
+        let unnamed = |sql: &str| format.columns().render(&columns.render(sql));
+        let statement = |sql: &str| Sql::new(safe(name.render(&unnamed(sql))), pooling);
         let sizes = |one, many| Sizes {
             one: statement(one),
             many: statement(many),
@@ -172,7 +173,11 @@ impl Statements {
             destroy: both!(sizes, "destroy"),
             destroy_unread: statement(include_str!("../sql/destroy_unread.sql")),
             cycle: CycleStatements::new(statement),
-            takeover: TakeoverStatements { pooling },
+            takeover: TakeoverStatements {
+                ours: name.clone(),
+                read: unnamed(include_str!("../sql/takeover_read.sql")).into(),
+                pooling,
+            },
             users: UserStatements::new(statement),
             external: ExternalStatements::new(statement),
             reap: statement(include_str!("../sql/reap.sql")),
