@@ -6,7 +6,9 @@
 //! the base is a three-way merge:
 //!
 //! 1. The members that differ between the base and the saved document are the changes of the
-//!    request. A save without a base replaces the whole document.
+//!    request. If it saves again, so are those that it saved before, because it may have set
+//!    them back. The base has a number by which they are remembered for a while. A save
+//!    without a base replaces the whole document.
 //! 2. If the changes leave the member that names the user as it was, they are submitted to the queue of the
 //!    session, as those of our own layer are, and replayed on the newest row.
 //! 3. Otherwise, and for a save without a base, a transaction replays them on the newest row
@@ -18,7 +20,11 @@
 //! A transaction is rolled back, unless its commit was sent. A row that was inserted is
 //! deleted again, because no client has its key.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -47,6 +53,10 @@ const MAX_DEPTH: usize = 126;
 /// saved later than this request.
 const MAX_TOUCHES: usize = 4;
 
+/// The bases whose saves are remembered, of the requests that saved last. A request that
+/// saves again after so many others may not set a member back.
+const MAX_REMEMBERED: usize = 16_384;
+
 /// Keeps the sessions of another session layer in the table of a store.
 #[derive(Clone, Debug)]
 pub struct Adapter {
@@ -55,6 +65,44 @@ pub struct Adapter {
     /// For the digests of the keys.
     keyed: PgSessionStore,
     user_path: Arc<[String]>,
+    saves: Arc<Mutex<Saves>>,
+}
+
+/// The saves of this process, to recognize what a request changed before.
+#[derive(Debug, Default)]
+struct Saves {
+    last_number: u64,
+    /// For the number of each base, the members that were saved with it.
+    members: HashMap<u64, HashSet<String>>,
+    /// The numbers, the oldest first.
+    order: VecDeque<u64>,
+}
+
+impl Saves {
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn remember(&mut self, number: u64, members: HashSet<String>) {
+        if members.is_empty() {
+            return;
+        }
+        if self.members.insert(number, members).is_none() {
+            self.order.push_back(number);
+        }
+        if self.order.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.members.remove(&oldest);
+        }
+    }
+}
+
+/// The base of a save.
+struct Base {
+    number: u64,
+    row: Row,
 }
 
 /// A session that was loaded.
@@ -76,6 +124,7 @@ impl Adapter {
             keyed: store.clone().for_cookie(AREA),
             store,
             user_path: Arc::default(),
+            saves: Arc::default(),
         }
     }
 
@@ -120,7 +169,7 @@ impl Adapter {
         };
         Ok(Some(Loaded {
             members: members_of(row)?,
-            base: base_of(row),
+            base: self.base_of(row),
             ttl: row.times.expires - row.times.now,
         }))
     }
@@ -154,7 +203,7 @@ impl Adapter {
                 created: None,
                 seen: None,
             };
-            base_of(&Row::written(self.row_id(key), content, times))
+            self.base_of(&Row::written(self.row_id(key), content, times))
         }))
     }
 
@@ -176,12 +225,14 @@ impl Adapter {
         let user = self.user_of(&document)?;
         let id = self.row_id(key);
         let base = base.and_then(|base| parse_base(base, id.clone()));
-        let outcome = match base {
-            Some(base) if !self.changes_user(&base, &document) => {
-                self.merge(base, &document, ttl).await
+        let changed = base.as_ref().map(|base| self.changed(base, &document));
+        let outcome = match base.zip(changed) {
+            Some((base, changed)) if !self.changes_user(&changed) => {
+                self.merge(base.row, &changed, &document, ttl).await
             }
-            base => {
-                let changes = changes(base.as_ref(), &document);
+            based => {
+                let changed = based.map(|(_, changed)| changed);
+                let changes = changes(changed.as_ref(), &document);
                 let change = UserChange::new(id, changes, user, extent(ttl));
                 self.store.shared.batches.save_with_user(change).await
             }
@@ -193,17 +244,22 @@ impl Adapter {
     }
 
     /// Saves changes that don't change the user.
-    async fn merge(&self, base: Row, document: &Document, ttl: Duration) -> Result<(), Error> {
+    async fn merge(
+        &self,
+        base: Row,
+        changed: &HashSet<String>,
+        document: &Document,
+        ttl: Duration,
+    ) -> Result<(), Error> {
         let timeouts = Arc::new(Timeouts {
             idle: Some(ttl),
             absolute: Absolute::Off,
             touch_interval: None,
         });
-        let loaded = base.clone();
         let mut row = Arc::new(base);
         for _ in 0..MAX_TOUCHES {
             let record = Record {
-                changes: changes(Some(&loaded), document),
+                changes: changes(Some(changed), document),
                 ..Record::default()
             };
             let id = row.id.clone();
@@ -267,14 +323,38 @@ impl Adapter {
         Ok(Some(login.user_id().into()))
     }
 
-    /// Whether the request changed the member that names the user. If it is the same user,
-    /// another request may have changed the user since.
-    fn changes_user(&self, base: &Row, document: &Document) -> bool {
-        let before = base.document();
-        self.user_path.first().is_some_and(|first| {
-            let key = stored_key(first);
-            before.and_then(|before| before.get(&key)) != document.get(&key)
-        })
+    /// The members that the request has changed, in this save or in an earlier one. Those of
+    /// a save that fails are among them, because it may be committed all the same.
+    fn changed(&self, base: &Base, document: &Document) -> HashSet<String> {
+        let before = base.row.document();
+        let value = |key: &str| before.and_then(|before| before.get(key));
+        let mut saves = self.saves();
+        let mut changed = saves.members.get(&base.number).cloned().unwrap_or_default();
+        let keys = before.into_iter().flat_map(|before| before.keys());
+        let keys = keys.chain(document.keys());
+        let differing = keys.filter(|key| value(key) != document.get(key));
+        changed.extend(differing.map(str::to_owned));
+        saves.remember(base.number, changed.clone());
+        changed
+    }
+
+    fn saves(&self) -> MutexGuard<'_, Saves> {
+        self.saves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the base, the row's times and its text: all that a save needs.
+    fn base_of(&self, row: &Row) -> String {
+        let number = self.saves().next_number();
+        let (now, expires) = (row.times.now.to_bits(), row.times.expires.to_bits());
+        let text = row.text.as_deref().unwrap_or_default();
+        format!("{number:016x}{now:016x}{expires:016x}{text}")
+    }
+
+    /// Whether the member that names the user is among those that the request changed. If it
+    /// is the same user, another request may have changed the user since.
+    fn changes_user(&self, changed: &HashSet<String>) -> bool {
+        let first = self.user_path.first();
+        first.is_some_and(|first| changed.contains(&stored_key(first)))
     }
 
     /// Text, or an integer as text. No user has an empty id.
@@ -302,23 +382,19 @@ fn extent(ttl: Duration) -> Extent {
     timeouts.extent(&Document::default().meta(), None)
 }
 
-/// The changes that make the document of the base this one; without a base, those that make
-/// any document this one.
-fn changes(base: Option<&Row>, document: &Document) -> Changes {
+/// The changes that give these members what the document has; `None` makes any document this
+/// one.
+fn changes(members: Option<&HashSet<String>>, document: &Document) -> Changes {
     let mut changes = Changes::within(LIMITS);
-    let empty = Document::default();
-    let before = match base.and_then(Row::document) {
-        Some(before) => before,
-        None => {
-            changes.record(Change::Clear);
-            &empty
+    match members {
+        None => changes.record(Change::Clear),
+        Some(members) => {
+            let removed = members.iter().filter(|key| document.get(key).is_none());
+            removed.for_each(|key| changes.record(Change::Remove(key.clone())));
         }
-    };
-    for key in before.keys().filter(|key| document.get(key).is_none()) {
-        changes.record(Change::Remove(key.to_owned()));
     }
     for (key, value) in document.members() {
-        if before.get(key) != Some(value) {
+        if members.is_none_or(|members| members.contains(key)) {
             changes.record(Change::Insert(key.to_owned(), value.clone()));
         }
     }
@@ -393,31 +469,26 @@ fn is_like_reserved(key: &str) -> bool {
     key.starts_with('_') && key.trim_start_matches('_') == reserved
 }
 
-/// The digits of one time in a base.
+/// The digits of a number or a time in a base.
 const DIGITS: usize = 16;
 
-/// The row's times and text: all that a save needs of it.
-fn base_of(row: &Row) -> String {
-    let (now, expires) = (row.times.now.to_bits(), row.times.expires.to_bits());
-    let text = row.text.as_deref().unwrap_or_default();
-    format!("{now:016x}{expires:016x}{text}")
-}
-
-/// `None` if it is not what [`base_of`] returned.
-fn parse_base(base: &str, id: RowId) -> Option<Row> {
-    let time = |at: usize| {
+/// `None` if it is not what [`Adapter::base_of`] returned.
+fn parse_base(base: &str, id: RowId) -> Option<Base> {
+    let bits = |at: usize| {
         let digits = base.get(at * DIGITS..(at + 1) * DIGITS)?;
-        Some(f64::from_bits(u64::from_str_radix(digits, 16).ok()?))
+        u64::from_str_radix(digits, 16).ok()
     };
+    let time = |at: usize| bits(at).map(f64::from_bits);
     let times = Times {
-        now: time(0)?,
-        expires: time(1)?,
+        now: time(1)?,
+        expires: time(2)?,
         created: None,
         seen: None,
     };
-    let text = base.get(2 * DIGITS..)?;
+    let text = base.get(3 * DIGITS..)?;
     let layout = Document::default().layout();
     let row = Row::new(id, Some(text.into()), times, layout);
     row.document()?;
-    Some(row)
+    let number = bits(0)?;
+    Some(Base { number, row })
 }

@@ -110,6 +110,44 @@ async fn a_request_saves_twice_and_keeps_what_others_changed() {
     assert_eq!(site.stored().await[0].0, r#"{"a":1,"b":2,"c":3,"d":4}"#);
 }
 
+/// Such as a mark that lasts for a part of the request.
+#[tokio::test]
+async fn a_request_saves_twice_and_sets_back_what_it_changed() {
+    let site = site().await;
+    let sessions = site.sessions();
+    let id = begun(
+        &sessions,
+        &[("a", json!(0)), ("b", json!(1)), ("c", json!(1))],
+    )
+    .await;
+    // A new session, too: its first save is an insert.
+    let new = session(&sessions, None);
+    new.insert("a", 0).await.expect("no load");
+    new.insert("b", 1).await.expect("no load");
+    new.insert("c", 1).await.expect("no load");
+    new.save().await.expect("a row");
+    for one in [request(&sessions, id).await, new] {
+        let id = one.id().expect("an id");
+        one.insert("busy", true).await.expect("loaded");
+        one.insert("a", 1).await.expect("loaded");
+        one.remove_value("b").await.expect("loaded");
+        one.save().await.expect("a save");
+        assert_eq!(get(&sessions, id, "a").await, Some(1));
+        let two = request(&sessions, id).await;
+        two.insert("c", 2).await.expect("loaded");
+        two.save().await.expect("a save");
+        one.remove_value("busy").await.expect("loaded");
+        one.insert("a", 0).await.expect("loaded");
+        one.insert("b", 1).await.expect("loaded");
+        one.save().await.expect("a save");
+        one.save().await.expect("nothing to save");
+    }
+    for (stored, _) in site.stored().await {
+        let stored: serde_json::Value = serde_json::from_str(&stored).expect("JSON");
+        assert_eq!(stored, json!({"a": 0, "b": 1, "c": 2}));
+    }
+}
+
 #[tokio::test]
 async fn a_cleared_session_loses_what_others_added() {
     let site = site().await;

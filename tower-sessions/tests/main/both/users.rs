@@ -70,6 +70,22 @@ async fn the_user_of_axum_login_is_the_user_of_the_row() {
 }
 
 #[tokio::test]
+async fn a_login_that_its_own_request_takes_back_leaves_no_user() {
+    let site = site().await;
+    let sessions = site.sessions();
+    let (login, _) = unsaved_login(&sessions, user(7)).await;
+    login.save().await.expect("a save");
+    assert_eq!(count(&site.store, "7").await, 1);
+    login.remove_value(KEY).await.expect("loaded");
+    login.save().await.expect("a save");
+    assert_eq!(
+        site.stored().await,
+        [(r#"{"a":1}"#.to_owned(), None)],
+        "the session has no user"
+    );
+}
+
+#[tokio::test]
 async fn what_is_no_id_is_no_user() {
     let site = site().await;
     let sessions = site.sessions();
