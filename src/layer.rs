@@ -797,6 +797,7 @@ impl<S> Layer<S> for PgSessionLayer {
     fn layer(&self, inner: S) -> Self::Service {
         let config = self.checked();
         config.warn_of_a_layer_that_shares_sessions();
+        config.warn_of_a_second_takeover();
         PgSessionService::new(inner, config)
     }
 }

@@ -298,8 +298,22 @@ impl PgSessionStore {
     /// Registers a layer of this store, whose clones share `layer`. Returns whether
     /// it is the first one to share the sessions of another layer.
     pub(crate) fn is_first_to_share(&self, layer: &Arc<AtomicBool>) -> bool {
-        let options = self.table_handle().executor.pool().connect_options();
+        LAYERS.is_first_to_share(self.area(), layer)
+    }
+
+    /// The same for the sessions of another table that the layer takes over.
+    pub(crate) fn is_first_to_share_table(&self, other: String, layer: &Arc<AtomicBool>) -> bool {
         let area = Area {
+            cookie_name: other.into(),
+            row: RowId::from(String::new()),
+            ..self.area()
+        };
+        LAYERS.is_first_to_share(area, layer)
+    }
+
+    fn area(&self) -> Area {
+        let options = self.table_handle().executor.pool().connect_options();
+        Area {
             server: (
                 options.get_socket().cloned(),
                 options.get_host().to_owned(),
@@ -308,8 +322,7 @@ impl PgSessionStore {
             table: self.database_and_table(),
             cookie_name: Arc::clone(&self.realm.cookie_name),
             row: self.row_id(&Token::new("any")),
-        };
-        LAYERS.is_first_to_share(area, layer)
+        }
     }
 
     pub(crate) fn own_realm(&self) -> &Realm {

@@ -115,6 +115,21 @@ impl Config {
         }
     }
 
+    /// Warns once of two layers that take over from one table: each session of it goes to one
+    /// of them.
+    pub(crate) fn warn_of_a_second_takeover(&self) {
+        let Some(takeover) = &self.takeover else {
+            return;
+        };
+        let table = takeover.domain();
+        if self.store.is_first_to_share_table(table, &self.is_ignored) {
+            tracing::warn!(
+                cookie.name = self.cookie_name(),
+                "two session layers take over the sessions of one table; each session goes to the                  layer that loads it first, so let one layer take over"
+            );
+        }
+    }
+
     /// Warns once of a layer whose options have no effect, because `outer` has
     /// the same cookie name and sees each request first.
     pub(crate) fn warn_of_a_layer_that_is_ignored(&self, outer: &Self) {

@@ -927,6 +927,22 @@ async fn a_row_that_is_written_again_is_not_taken_over_while_ours_is_there() {
 }
 
 #[tokio::test]
+async fn two_layers_that_take_over_from_one_table_are_logged() {
+    let site = Site::new().await;
+    let log = Log::keep();
+    let warnings = || log.text().matches("two session layers take over").count();
+    let shop = layer(&site.store);
+    let _shop = [app(shop.clone()), app(shop)];
+    assert_eq!(warnings(), 0);
+    let other = Takeover::tower_sessions().table("public", "other");
+    let _other = app(site.layer().cookie_name("other").takeover(other));
+    assert_eq!(warnings(), 0);
+    let _admin = app(layer(&site.store.clone().realm("admin")));
+    let _third = app(layer(&site.store).cookie_name("third"));
+    assert_eq!(warnings(), 1);
+}
+
+#[tokio::test]
 async fn another_site_that_posts_the_cookie_reaches_the_session() {
     let site = site_with(json!({"a": 1})).await;
     let app = app(layer(&site.store).begin_on_cross_site_post(false));

@@ -54,7 +54,10 @@ impl Move {
 
     /// Our server.
     fn server(&self, takeover: Takeover) -> Router {
-        let layer = PgSessionLayer::new(self.ours.clone()).takeover(takeover);
+        self.server_with(PgSessionLayer::new(self.ours.clone()).takeover(takeover))
+    }
+
+    fn server_with(&self, layer: PgSessionLayer) -> Router {
         Router::new()
             .route("/", get(all))
             .route(
@@ -347,4 +350,40 @@ async fn a_user_of_axum_login_stays_signed_in() {
     assert_eq!(user.destroy_all().await.expect("destroyed"), 1);
     assert_eq!(visitor.get(&ours, "/user").await, "");
     drop(moved.database);
+}
+
+/// The check of docs/moving/from-tower-sessions.md, for one user.
+async fn is_accepted(session: Session, hash: &[u8]) -> Result<bool, axum_pg_session::Error> {
+    let data: Option<Value> = session.get("axum-login.data")?;
+    Ok(data.is_none_or(|data| data["user_id"] == 7 && data["auth_hash"] == json!(hash)))
+}
+
+#[tokio::test]
+async fn a_session_from_before_a_new_password_can_be_refused() {
+    let moved = Move::new().await;
+    let login = async |mut auth: AuthSession<Users>| {
+        auth.login(&User(7)).await.expect("signed in");
+    };
+    let app = Router::new()
+        .route("/login", post(login))
+        .layer(AuthManagerLayerBuilder::new(Users, moved.layer()).build());
+    for (hash, expected) in [
+        ("the hash of a password", "7"),
+        ("that of the next one", ""),
+    ] {
+        let mut visitor = Visitor::default();
+        visitor.post(&app, "/login").await;
+        let old = visitor.clone();
+        let layer = PgSessionLayer::new(moved.ours.clone())
+            .takeover(Takeover::tower_sessions())
+            .valid_if(move |session, _| is_accepted(session, hash.as_bytes()));
+        let ours = moved.server_with(layer);
+        for mut visitor in [visitor, old] {
+            assert_eq!(visitor.get(&ours, "/user").await, expected);
+        }
+        assert_eq!(moved.rows().await, 0);
+        let count = moved.ours.user("7").count().await.expect("a count");
+        assert_eq!(count, u64::from(!expected.is_empty()));
+        moved.ours.user("7").destroy_all().await.expect("destroyed");
+    }
 }
