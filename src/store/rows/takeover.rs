@@ -1,5 +1,5 @@
 //! Moves a row of another system into our table. It doesn't know the cookie that the key came
-//! from, nor the response that gives the session a new id.
+//! from, nor the response that sends the token.
 //!
 //! How it works:
 //!
