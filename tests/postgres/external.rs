@@ -4,7 +4,12 @@ use axum_pg_session::{
     Ending, Error, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor,
 };
 
-use crate::support::{Browser, Site, execute, page::patiently, texts, visit};
+use crate::support::{
+    Browser, Site, execute,
+    page::{app_with, patiently, until},
+    proxy::Proxy,
+    texts, visit,
+};
 
 async fn act(visitor: &TestVisitor, act: impl FnOnce(&Session) -> Result<(), Error> + Send) {
     visitor.with_session(act).await.expect("a database");
@@ -82,6 +87,57 @@ async fn a_new_id_that_is_undone_gives_the_external_id_back() {
     assert_eq!(site.rows().count().await, 1);
     assert_eq!(end(&site.store, "sid").await, 1);
     assert_eq!(site.rows().count().await, 0);
+}
+
+/// The provider had the user sign in again, and the user signs out there before the login is
+/// undone.
+#[tokio::test]
+async fn an_undone_login_does_not_revive_a_session_whose_external_id_was_signed_out() {
+    let site = Site::new().await;
+    let proxy = Proxy::before(site.database.url()).await;
+    let slow = PgSessionStore::new(proxy.pool().await);
+    slow.check().await.expect("a table");
+    let mut ada: Browser = site.browser();
+    visit(&site, &mut ada, async |session: Session| {
+        session.login(Login::new("ada").external_id("sid-1"))
+    })
+    .await;
+    let again = app_with(PgSessionLayer::new(slow), async |session: Session| {
+        session.login(Login::new("ada").external_id("sid-2"))
+    });
+    let ada = ada.at(&again);
+    let are = async |sid: &str| {
+        let sql = "SELECT external_id FROM session WHERE external_id IS NOT NULL";
+        texts(&site.pool, sql).await == [sid]
+    };
+
+    let held = site.hold_commits().await;
+    let given_up = tokio::spawn(async move { ada.peek("/page").await });
+    until(|| site.is_blocked()).await;
+    proxy.swallow_answers(true);
+    drop(held);
+    patiently(until(|| are("sid-2"))).await;
+    given_up.abort();
+    drop(given_up.await);
+    assert_eq!(end(&site.store, "sid-1").await, 0);
+    proxy.swallow_answers(false);
+    proxy.cut();
+
+    let signed_in = "SELECT id FROM session WHERE user_id IS NOT NULL";
+    patiently(until(async || {
+        !are("sid-2").await && texts(&site.pool, signed_in).await.is_empty()
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn an_expired_session_of_an_external_id_is_left_to_the_reaper() {
+    let site = Site::new().await;
+    let ada = signed_in(&site.layer(), "ada", "sid").await;
+    assert!(is_signed_in(&ada).await);
+    site.rows().age(86_400.0 * 40.0).await;
+    assert_eq!(end(&site.store, "sid").await, 0);
+    assert_eq!(site.rows().count().await, 1);
 }
 
 #[tokio::test]

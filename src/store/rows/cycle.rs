@@ -429,10 +429,15 @@ async fn move_on(
             .await
             .map_err(Error::of_an_end)?,
     }
+    let external_id = match &plan.login {
+        Some(login) => login.external().map(str::to_owned),
+        None => extras.external_id.clone(),
+    };
     *made = Made::Moved {
         before: Box::new(row),
         extras,
         after: Box::new(copied.clone()),
+        external_id,
     };
     Ok(copied)
 }

@@ -13,7 +13,7 @@
 //! 2. The old row must still forward to the new id (or nowhere, after a login that
 //!    dropped the data), and the document of the new row must be unchanged. Then the
 //!    task restores the old row. After the 60 seconds of the forwarding, or if the new
-//!    id belongs to another user, the task only deletes the new row.
+//!    id has another user or external id, the task only deletes the new row.
 //! 3. If another request saved a change to the new row meanwhile, nothing is
 //!    undone, because that change was acknowledged.
 //!
@@ -60,6 +60,8 @@ pub(in crate::store) enum Made {
         before: Box<Row>,
         extras: Extras,
         after: Box<Row>,
+        /// The external id of the row `after`.
+        external_id: Option<String>,
     },
     /// A session began.
     Begun,
@@ -183,7 +185,17 @@ async fn undo(
                     before,
                     extras,
                     after,
-                } => move_back(&table, transaction, &before, &extras, &after).await,
+                    external_id,
+                } => {
+                    // Meanwhile all sessions of the former user, or of the former external id,
+                    // may have been ended. That did not include this one.
+                    let is_another_users = before.user.is_some() && before.user != after.user;
+                    let has_another_external_id =
+                        extras.external_id.is_some() && extras.external_id != external_id;
+                    let may_go_back = !is_another_users && !has_another_external_id;
+                    let rows = (&*before, &*after);
+                    move_back(&table, transaction, rows, &extras, may_go_back).await
+                }
                 Made::Begun => delete_unsent(&table, transaction, &new_id).await,
             }
         })
@@ -194,9 +206,9 @@ async fn undo(
 async fn move_back(
     table: &Statements,
     connection: &mut PgConnection,
-    before: &Row,
+    (before, after): (&Row, &Row),
     extras: &Extras,
-    after: &Row,
+    may_go_back: bool,
 ) -> Result<(), Error> {
     let old = found(lock(table, connection, &before.id).await)?;
     match (table.old_id, &old) {
@@ -218,10 +230,7 @@ async fn move_back(
     // The forwarding expired, or the session was destroyed by its old id.
     let is_ended = table.old_id == OldId::Forwards && old.is_none();
     let is_late = now.times.now - after.times.now > FORWARDING.as_secs_f64();
-    // Meanwhile all sessions of the former user may have been destroyed. That did not
-    // include this one, because it belonged to another user.
-    let is_another_users = before.user.is_some() && before.user != after.user;
-    if is_ended || is_late || is_another_users {
+    if is_ended || is_late || !may_go_back {
         return delete(table, connection, &after.id).await;
     }
     if table.old_id == OldId::IsDeleted {
