@@ -15,8 +15,10 @@ use crate::support::{
     Site, execute,
     koa::koa,
     page::{PATIENCE, patiently, polled_once, until},
+    parts::{over_two_servers, sixteen},
     proxy::Proxy,
     site::pool,
+    texts,
 };
 
 /// Longer than any test waits, so only the process itself can have reported an end.
@@ -525,6 +527,123 @@ async fn watches_take_a_place_that_no_request_needs() {
     }
     act(&ada.here, Session::logout).await;
     assert_eq!(patiently(ended).await, Ending::SignedOut);
+}
+
+/// Such as streams that count the sessions of their users, on a table that is slow.
+#[tokio::test]
+async fn queries_of_the_application_do_not_delay_the_lookup() {
+    let site = sixteen().await;
+    let ada = Ada::at(site.store.clone()).await;
+    let id = ada.id().await;
+    let elsewhere = Elsewhere::of(&site, |store| store.timeout(Duration::from_secs(3600))).await;
+    let ended = elsewhere.watch(&id).await;
+    let part = format!("SELECT tableoid::regclass::text FROM session WHERE id = '{id}'");
+    let part = texts(&site.pool, &part).await.remove(0);
+    let other = match part.ends_with("_3") {
+        true => "session_4",
+        false => "session_3",
+    };
+    let mut locked = site.pool.begin().await.expect("a transaction");
+    sqlx::query(sqlx::AssertSqlSafe(format!("LOCK TABLE {other}")))
+        .execute(&mut *locked)
+        .await
+        .expect("a lock");
+    let counts: Vec<_> = (0..20)
+        .map(|_| {
+            let user = elsewhere.store.user("ada");
+            tokio::spawn(async move { user.count().await })
+        })
+        .collect();
+    until(|| site.is_blocked_twice()).await;
+
+    execute(&site.pool, &format!("DELETE FROM {part} WHERE id = '{id}'")).await;
+    assert_eq!(patiently(ended).await, Ending::Unknown);
+    assert!(counts.iter().all(|count| !count.is_finished()));
+    counts.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_part_that_is_gone_ends_no_watch_of_the_others() {
+    let Some(foreign) = over_two_servers().await else {
+        return;
+    };
+    let site = &foreign.site;
+    let elsewhere = Elsewhere::of(site, |store| store.watch_outage(Duration::ZERO)).await;
+    let layer = site.layer();
+    let mut watches = [Vec::new(), Vec::new()];
+    for _ in 0..40 {
+        let visitor = TestVisitor::new(&layer);
+        act(&visitor, |session| session.login("ada")).await;
+        let id = id(&visitor).await;
+        let part = format!("SELECT tableoid::regclass::text FROM session WHERE id = '{id}'");
+        let is_second = ["session_1", "session_3"].contains(&&*texts(&site.pool, &part).await[0]);
+        watches[usize::from(is_second)].push((visitor, elsewhere.watch(&id).await));
+    }
+    let [here, gone] = watches;
+    assert!(here.len() > 1 && gone.len() > 1);
+    let away = "ALTER SERVER shard_1 OPTIONS (SET host '/nowhere')";
+    execute(&site.pool, away).await;
+    for (_, ended) in gone {
+        assert_eq!(patiently(ended).await, Ending::Unreachable);
+    }
+    let mut here = here.into_iter();
+    let (first, ended) = here.next().expect("some");
+    act(&first, Session::logout).await;
+    assert_eq!(patiently(ended).await, Ending::Unknown);
+    for (_, mut ended) in here {
+        assert_eq!(polled_once(&mut ended).await, None);
+    }
+}
+
+/// Each of them could be damaged.
+#[tokio::test]
+async fn the_lookup_reads_no_document_of_a_session_that_goes_on() {
+    let site = Site::new().await;
+    let elsewhere = Elsewhere::of(&site, |store| store).await;
+    let ada = Ada::at(site.store.clone()).await;
+    // It stands for a forwarding, which a session that goes on is not.
+    act(&ada.here, |session| session.insert("a", "\"successor\"")).await;
+    let mut ended = elsewhere.watch(&ada.id().await).await;
+    let looks = include_str!("../../src/store/sql/watch.sql");
+    let row = sqlx::query(looks)
+        .bind(vec![ada.id().await.as_str().to_owned()])
+        .bind(120.0)
+        .fetch_one(&site.pool)
+        .await
+        .expect("a row");
+    assert_eq!(sqlx::Row::get::<Option<String>, _>(&row, 1), None);
+    elsewhere.looks().await;
+    assert_eq!(polled_once(&mut ended).await, None);
+}
+
+#[tokio::test]
+async fn a_watch_that_has_ended_keeps_the_last_id_of_its_session() {
+    let site = Site::new().await;
+    let ada = Ada::at(site.store.clone().watch_interval(NEVER)).await;
+    let mut ended = watch(&ada.here).await;
+    act(&ada.here, Session::cycle_id).await;
+    let last = ada.id().await;
+    act(&ada.here, Session::logout).await;
+    assert_eq!(ended.id(), last);
+    assert_eq!(patiently(&mut ended).await, Ending::SignedOut);
+    assert_eq!(ended.id(), last);
+}
+
+/// As another session layer can write it.
+#[tokio::test]
+async fn another_user_in_the_same_row_ends_the_watch() {
+    let site = Site::new().await;
+    let elsewhere = Elsewhere::of(&site, |store| store).await;
+    let ada = Ada::at(site.store.clone()).await;
+    let mut other = elsewhere.watch(&id(&ada.there).await).await;
+    for user in ["'bob'", "NULL"] {
+        let id = ada.id().await;
+        let ended = elsewhere.watch(&id).await;
+        let sql = format!("UPDATE session SET user_id = {user} WHERE id = '{id}'");
+        execute(&site.pool, &sql).await;
+        assert_eq!(patiently(ended).await, Ending::Replaced);
+    }
+    assert_eq!(polled_once(&mut other).await, None);
 }
 
 #[test]

@@ -112,7 +112,7 @@ impl Executor {
             .await
     }
 
-    /// As [`serve`](Self::serve), for queries of an application outside of requests.
+    /// As [`serve`](Self::serve), for queries outside of requests.
     ///
     /// # Errors
     ///
@@ -123,7 +123,11 @@ impl Executor {
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        self.with_connection(Purpose::Asking, deadline, None, call, work)
+        let purpose = match call.operation {
+            Operation::Watch => Purpose::Watching,
+            _ => Purpose::Asking,
+        };
+        self.with_connection(purpose, deadline, None, call, work)
             .await
     }
 

@@ -75,6 +75,9 @@ struct Shared {
     managing: Arc<Semaphore>,
     /// Places for queries outside of requests. Separate, so that changes can't block them.
     asking: Arc<Semaphore>,
+    /// The place of the lookup of watched sessions, so that queries of an application can't
+    /// delay it.
+    watching: Arc<Semaphore>,
     cancellations: Arc<Cancellations>,
     kept: Mutex<Kept>,
 }
@@ -110,6 +113,8 @@ pub(in crate::store) enum Purpose {
     Managing,
     /// Queries of an application outside of requests.
     Asking,
+    /// The lookup of watched sessions.
+    Watching,
     /// Work of the store itself, such as an inspection of the table. It takes no place.
     Own,
 }
@@ -180,6 +185,7 @@ impl Connections {
             queued: AtomicUsize::new(0),
             managing: Arc::new(Semaphore::new((all / 4).max(1))),
             asking: Arc::new(Semaphore::new((all / 4).max(1))),
+            watching: Arc::new(Semaphore::new(1)),
             kept: Mutex::default(),
         }))
     }
@@ -212,7 +218,7 @@ impl Connections {
         // Other purposes are too rare for a connection that may have died meanwhile.
         let kept = match purpose {
             Purpose::Reading | Purpose::Writing => self.0.take_kept(),
-            Purpose::Managing | Purpose::Asking | Purpose::Own => None,
+            Purpose::Managing | Purpose::Asking | Purpose::Watching | Purpose::Own => None,
         };
         let (connection, backend, since) = match kept {
             Some(kept) => (kept.connection, kept.backend, kept.since),
@@ -535,6 +541,7 @@ impl Shared {
         let outside = match purpose {
             Purpose::Managing => take(&self.managing, true).await?,
             Purpose::Asking => take(&self.asking, true).await?,
+            Purpose::Watching => take(&self.watching, true).await?,
             Purpose::Reading | Purpose::Writing | Purpose::Own => None,
         };
         let writes = matches!(purpose, Purpose::Writing | Purpose::Managing);

@@ -292,6 +292,12 @@ impl Error {
         self.blames_a_row() && self.sqlstate().is_some_and(is_of_a_document)
     }
 
+    /// Whether rows of a part of the table can be at fault, so that the statement may succeed
+    /// for others. A server behind a foreign table reports its lost connections in class 08.
+    pub(in crate::store) fn may_be_of_a_part(&self) -> bool {
+        self.ended_the_statement_only() && !self.is_canceled() && !self.is_of_a_changed_table()
+    }
+
     /// Whether the server rolled back the statement and keeps the connection open.
     fn ended_the_statement_only(&self) -> bool {
         self.sqlx_error()

@@ -347,13 +347,14 @@ fn find_fits_the_table() {
 #[test]
 fn watch_fits_the_table() {
     drop(
-        query_file!("src/store/sql/watch.sql", &[ID.to_owned()]).map(
+        query_file!("src/store/sql/watch.sql", &[ID.to_owned()], SECONDS).map(
             |row| -> (
                 String,
                 Option<String>,
                 OffsetDateTime,
                 Option<OffsetDateTime>,
-            ) { (row.id, row.session, row.expires, row.now) },
+                Option<String>,
+            ) { (row.id, row.session, row.expires, row.now, row.user_id) },
         ),
     );
 }

@@ -168,6 +168,10 @@ fn render_local_expiry(sql: &str, zone: &str) -> String {
         .replace(
             "THEN t.expiry END AS expires",
             &format!("THEN t.expiry{local} END AS expires"),
+        )
+        .replace(
+            "pg_catalog.date_part('epoch', t.expiry)",
+            &format!("pg_catalog.date_part('epoch', t.expiry{local})"),
         );
     let mut parts = sql.split("pg_catalog.to_timestamp(");
     let mut rendered = parts.next().unwrap_or_default().to_owned();

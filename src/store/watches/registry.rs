@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     mem,
+    sync::Arc,
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -19,11 +20,12 @@ pub(super) type Key = u64;
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     rows: HashMap<RowId, Entry>,
-    /// The row of each watch.
+    /// The row of each watch, or its last one if it has ended.
     places: HashMap<Key, RowId>,
     next: Key,
     sweep: Sweep,
-    /// Watched rows that a write of this process is about to delete or to move.
+    rounds: usize,
+    /// Rows that a write of this process is about to delete or to move.
     busy: HashSet<RowId>,
 }
 
@@ -35,6 +37,26 @@ enum Sweep {
     On,
 }
 
+/// What the last lookup of a row was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lookup {
+    Succeeded,
+    /// A statement for the row and others failed.
+    Failed,
+    /// A statement for the row alone failed.
+    FailedAlone,
+}
+
+/// The rows to be looked up, by their last lookup.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Due {
+    pub(super) readable: Vec<RowId>,
+    /// Those whose statement failed, perhaps because of another row.
+    pub(super) missed: Vec<RowId>,
+    /// Those that are likely to fail again.
+    pub(super) unreadable: Vec<RowId>,
+}
+
 #[derive(Debug)]
 struct Entry {
     watches: BTreeMap<Key, oneshot::Sender<Ending>>,
@@ -42,10 +64,13 @@ struct Entry {
     former: Option<RowId>,
     /// The id after this one, if its row was not found.
     lost: Option<RowId>,
+    /// Who is signed in.
+    user: Option<Arc<str>>,
     /// Seconds since the epoch, as the database last returned it.
     expires: f64,
     /// When the row was last found.
     found: Instant,
+    lookup: Lookup,
 }
 
 /// A new watch.
@@ -57,7 +82,13 @@ pub(super) struct Added {
 }
 
 impl Registry {
-    pub(super) fn add(&mut self, row: RowId, expires: f64, now: Instant) -> Added {
+    pub(super) fn add(
+        &mut self,
+        row: RowId,
+        user: Option<Arc<str>>,
+        expires: f64,
+        now: Instant,
+    ) -> Added {
         let (sender, ending) = oneshot::channel();
         self.next += 1;
         let key = self.next;
@@ -66,9 +97,13 @@ impl Registry {
             watches: BTreeMap::new(),
             former: None,
             lost: None,
+            user,
             expires,
             found: now,
+            lookup: Lookup::Succeeded,
         });
+        // The caller has just loaded it.
+        entry.found = entry.found.max(now);
         entry.watches.insert(key, sender);
         Added {
             key,
@@ -77,9 +112,10 @@ impl Registry {
         }
     }
 
-    /// Returns whether the row is watched, and now marked.
+    /// Returns whether the row is now marked. A row that isn't watched is marked too, because
+    /// a watch may be added before the write has ended.
     pub(super) fn mark_busy(&mut self, row: &RowId) -> bool {
-        self.rows.contains_key(row) && self.busy.insert(row.clone())
+        self.sweep == Sweep::On && self.busy.insert(row.clone())
     }
 
     pub(super) fn is_busy(&self, row: &RowId) -> bool {
@@ -112,12 +148,10 @@ impl Registry {
         let Some(entry) = self.rows.remove(row) else {
             return;
         };
-        for (key, watch) in entry.watches {
-            self.places.remove(&key);
+        for watch in entry.watches.into_values() {
             // A watch that is being dropped doesn't receive it.
             let _ = watch.send(ending);
         }
-        self.shrink();
     }
 
     /// A map keeps its memory when it becomes smaller.
@@ -176,7 +210,26 @@ impl Registry {
             entry.expires = expires;
             entry.found = at;
             entry.lost = None;
+            entry.lookup = Lookup::Succeeded;
         }
+    }
+
+    /// The statement for these rows failed.
+    pub(super) fn missed(&mut self, rows: &[RowId]) {
+        for row in rows {
+            let entry = self.rows.get_mut(row);
+            match entry.map(|entry| &mut entry.lookup) {
+                Some(lookup) if rows.len() == 1 => *lookup = Lookup::FailedAlone,
+                Some(lookup @ Lookup::Succeeded) => *lookup = Lookup::Failed,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether another user is signed in to the session of this row than when its watch began.
+    pub(super) fn has_another_user(&self, row: &RowId, user: Option<&str>) -> bool {
+        let entry = self.rows.get(row);
+        entry.is_some_and(|entry| entry.user.as_deref() != user)
     }
 
     /// When the session expires, as far as is known.
@@ -184,8 +237,10 @@ impl Registry {
         self.rows.get(row).map(|entry| entry.expires)
     }
 
-    /// The rows to be looked up. `None` if there is none; then the task has to end.
-    pub(super) fn ids(&mut self) -> Option<Vec<RowId>> {
+    /// The rows to be looked up. Each call begins those that were not read with another one,
+    /// because there may not be time for all of them. `None` if there is no row; then the task
+    /// has to end.
+    pub(super) fn due(&mut self) -> Option<Due> {
         if self.rows.is_empty() {
             self.sweep = Sweep::Off;
             return None;
@@ -195,7 +250,22 @@ impl Registry {
             self.rows.shrink_to_fit();
             self.places.shrink_to_fit();
         }
-        Some(self.rows.keys().cloned().collect())
+        let mut due = Due::default();
+        for (row, entry) in &self.rows {
+            let rows = match entry.lookup {
+                Lookup::Succeeded => &mut due.readable,
+                Lookup::Failed => &mut due.missed,
+                Lookup::FailedAlone => &mut due.unreadable,
+            };
+            rows.push(row.clone());
+        }
+        self.rounds = self.rounds.wrapping_add(1);
+        for rows in [&mut due.missed, &mut due.unreadable] {
+            let step = rows.len() / 3 + 1;
+            let first = self.rounds.wrapping_mul(step) % rows.len().max(1);
+            rows.rotate_left(first);
+        }
+        Some(due)
     }
 
     /// Ends the watches of all rows that were last found before `then`. Returns how many rows.
@@ -209,13 +279,11 @@ impl Registry {
     /// Ends all watches, because no task looks up their rows any more.
     pub(super) fn stop(&mut self, ending: Ending) {
         self.sweep = Sweep::Off;
-        self.places.clear();
         for (_, entry) in mem::take(&mut self.rows) {
             for watch in entry.watches.into_values() {
                 let _ = watch.send(ending);
             }
         }
-        self.shrink();
     }
 }
 
@@ -232,7 +300,7 @@ mod tests {
         let mut registry = Registry::default();
         let now = Instant::now();
         let keys: Vec<_> = (0..1_000_000)
-            .map(|n| registry.add(row(&format!("{}", n / 2)), 0.0, now).key)
+            .map(|n| registry.add(row(&format!("{}", n / 2)), None, 0.0, now).key)
             .collect();
         assert_eq!(registry.rows.len(), 500_000);
         keys.into_iter().for_each(|key| registry.remove(key));
@@ -241,31 +309,32 @@ mod tests {
             (registry.rows.capacity(), registry.places.capacity()),
             (0, 0)
         );
-        assert_eq!(registry.ids(), None);
+        assert_eq!(registry.due(), None);
     }
 
     #[test]
     fn watches_of_one_session_share_an_entry_and_an_end() {
         let mut registry = Registry::default();
         let now = Instant::now();
-        let mut old = registry.add(row("old"), 0.0, now);
-        let mut new = registry.add(row("new"), 0.0, now);
+        let mut old = registry.add(row("old"), None, 0.0, now);
+        let mut new = registry.add(row("new"), None, 0.0, now);
         assert!(old.starts_the_sweep && !new.starts_the_sweep);
 
         registry.follow(&row("old"), &row("new"));
-        assert_eq!(registry.ids(), Some(vec![row("new")]));
+        let due = registry.due().expect("a row");
+        assert_eq!(due.readable, [row("new")]);
         registry.end(&row("old"), Ending::Destroyed);
         assert!(old.ending.try_recv().is_err());
         registry.end(&row("new"), Ending::SignedOut);
         assert_eq!(old.ending.try_recv(), Ok(Ending::SignedOut));
         assert_eq!(new.ending.try_recv(), Ok(Ending::SignedOut));
-        assert_eq!(registry.ids(), None);
+        assert_eq!(registry.due(), None);
     }
 
     #[test]
     fn a_new_id_that_is_not_found_is_looked_up_under_the_former_one_once() {
         let mut registry = Registry::default();
-        let mut watch = registry.add(row("old"), 0.0, Instant::now());
+        let mut watch = registry.add(row("old"), None, 0.0, Instant::now());
         registry.follow(&row("old"), &row("new"));
         assert_eq!(registry.go_back(&row("new")), Some(row("old")));
         assert!(registry.has_lost(&row("old"), &row("new")));
@@ -281,14 +350,34 @@ mod tests {
         let mut registry = Registry::default();
         let start = Instant::now();
         let later = start + std::time::Duration::from_secs(1);
-        let mut stale = registry.add(row("stale"), 0.0, start);
-        let mut fresh = registry.add(row("fresh"), 0.0, start);
+        let mut stale = registry.add(row("stale"), None, 0.0, start);
+        let mut fresh = registry.add(row("fresh"), None, 0.0, start);
         registry.found(&row("fresh"), 0.0, later);
         assert_eq!(registry.end_before(later, Ending::Unreachable), 1);
         assert_eq!(stale.ending.try_recv(), Ok(Ending::Unreachable));
         assert!(fresh.ending.try_recv().is_err());
         registry.stop(Ending::Unknown);
         assert_eq!(fresh.ending.try_recv(), Ok(Ending::Unknown));
-        assert!(registry.add(row("next"), 0.0, later).starts_the_sweep);
+        assert!(registry.add(row("next"), None, 0.0, later).starts_the_sweep);
+    }
+
+    #[test]
+    fn rows_whose_lookup_failed_are_looked_up_apart_until_one_succeeds() {
+        let mut registry = Registry::default();
+        let now = Instant::now();
+        let _watches = ["a", "b", "c"].map(|id| registry.add(row(id), None, 0.0, now));
+        registry.missed(&[row("a"), row("b")]);
+        registry.missed(&[row("a")]);
+        // The statement for all that failed.
+        registry.missed(&[row("a"), row("b")]);
+        let due = registry.due().expect("three rows");
+        let expected = Due {
+            readable: vec![row("c")],
+            missed: vec![row("b")],
+            unreadable: vec![row("a")],
+        };
+        assert_eq!(due, expected);
+        ["a", "b"].map(|id| registry.found(&row(id), 0.0, now));
+        assert_eq!(registry.due().expect("three rows").readable.len(), 3);
     }
 }

@@ -5,11 +5,17 @@
 //! asks for all watched rows, a thousand with one statement, one statement after the other. A
 //! row that is live is noted. A row that forwards moves its watches to the new id, which is
 //! looked up in the same round. A row that is not found ends its watches, unless its id is a
-//! new one: that may have been undone, so the former id is looked up first. The statements take
-//! a place for queries outside of requests, so requests never wait for them.
+//! new one: that may have been undone, so the former id is looked up first. A row with another
+//! user ends its watches; only another session layer changes the user of a row. The statements
+//! have a place of their own, so neither requests nor the application's queries wait for them,
+//! or delay them.
 //!
-//! If a statement fails, its rows are looked up in the next round. Watches of rows that were
-//! not found for too long then end, too.
+//! A statement can fail because of a part of the table: a damaged row, or a server that is
+//! down. Then it is cut until that part is alone, as long as the timeout of a statement, and
+//! the other rows are settled. The next round looks up the missed rows after the others, and
+//! those that failed alone last, with few attempts. Watches of rows that were not found for too
+//! long end, too. The document of a row is only read if the row expires so soon that it may
+//! forward.
 //!
 //! Dropped futures: a [`SessionEnd`] that is dropped removes its watch. The task is dropped
 //! only by a runtime that stops, or by a panic. Then all watches end, because nothing would
@@ -34,12 +40,14 @@ use crate::{
     Error, ErrorKind, SessionId,
     ending::Ending,
     expiry::Times,
+    forwarding::FORWARDING,
     id::RowId,
     row::Row,
     store::{
+        batch::search::Search,
         connection::transaction::despite_a_changed_table,
         table::{handle::TableHandle, statements::Statements, timestamp},
-        watches::registry::{Added, Key, Registry},
+        watches::registry::{Added, Due, Key, Registry},
     },
     telemetry::{Call, Operation},
 };
@@ -48,9 +56,17 @@ use crate::{
 /// than those of requests.
 const BATCH: usize = 1000;
 
+/// How many statements of a sweep may fail for rows that failed alone before. They are likely to
+/// fail again, and each failure may cost a connection.
+const FEW: usize = 16;
+
 /// Rounds of one sweep. Each follows the sessions of the round before to their new ids. What
 /// is left then is looked up by the next sweep.
 const MAX_MOVES: usize = 16;
+
+/// Seconds. A row that expires later is none that forwards. Twice the time, in case the clock
+/// of the server was set back.
+const MAY_FORWARD: f64 = 2.0 * FORWARDING.as_secs_f64();
 
 /// The watched rows of a store, and the task that looks them up.
 #[derive(Debug)]
@@ -73,8 +89,10 @@ impl Watches {
     ///
     /// If it is called outside of a tokio runtime.
     pub(in crate::store) fn watch(self: &Arc<Self>, row: &Row) -> SessionEnd {
-        let (id, expires) = (row.id.clone(), row.times.expires);
-        let added = self.registry().add(id.clone(), expires, Instant::now());
+        let (id, user, expires) = (row.id.clone(), row.user.clone(), row.times.expires);
+        let added = self
+            .registry()
+            .add(id.clone(), user, expires, Instant::now());
         let Added {
             key,
             ending,
@@ -128,31 +146,77 @@ impl Watches {
     }
 
     /// Looks up these rows, and those that they lead to.
-    async fn sweep(&self, rows: Vec<RowId>) -> Result<(), Error> {
-        let (mut rows, mut outcome) = (rows, Ok(()));
-        for _ in 0..MAX_MOVES {
-            let mut next = Vec::new();
-            for rows in rows.chunks(BATCH) {
-                let asked = Instant::now();
-                // If the future is dropped here, the statement is canceled, and `Sweeper`
-                // ends all watches.
-                match self.look_up(rows).await {
-                    Ok(found) => next.extend(self.settle(rows, &found, asked)),
-                    // The next statement would wait in vain, too.
-                    Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
-                    Err(error) => outcome = Err(error),
+    ///
+    /// # Errors
+    ///
+    /// If rows were missed. The others are settled, unless the database can't be reached.
+    async fn sweep(&self, due: Due) -> Result<(), Error> {
+        let deadline = self.table_handle.executor.deadline();
+        let mut outcome = Ok(());
+        for (mut rows, failures) in [
+            (due.readable, usize::MAX),
+            (due.missed, usize::MAX),
+            (due.unreadable, FEW),
+        ] {
+            for _ in 0..MAX_MOVES {
+                let (next, missed) = self.look_up_all(&rows, deadline, failures).await?;
+                outcome = missed.map_or(outcome, Err);
+                if next.is_empty() {
+                    break;
                 }
+                rows = next;
             }
-            if next.is_empty() {
-                break;
-            }
-            rows = next;
         }
         outcome
     }
 
-    async fn look_up(&self, rows: &[RowId]) -> Result<HashMap<RowId, Row>, Error> {
-        let ids: Vec<_> = rows.iter().map(|row| row.as_str().to_owned()).collect();
+    /// Looks up these rows. A statement that fails is cut, until the deadline or until this many
+    /// have failed. Returns the rows that must be looked up, too, and an error if rows were
+    /// missed.
+    ///
+    /// # Errors
+    ///
+    /// If the next statement would wait in vain, too.
+    async fn look_up_all(
+        &self,
+        rows: &[RowId],
+        deadline: Instant,
+        mut failures: usize,
+    ) -> Result<(Vec<RowId>, Option<Error>), Error> {
+        let (mut next, mut missed) = (Vec::new(), None);
+        for rows in rows.chunks(BATCH) {
+            let ids = rows.iter().map(|row| row.as_str().to_owned()).collect();
+            let mut search = Search::among(ids, deadline);
+            while let Some(ids) = search.next() {
+                let rows: Vec<_> = ids.iter().cloned().map(RowId::from).collect();
+                let asked = Instant::now();
+                // If the future is dropped here, the statement is canceled, and `Sweeper`
+                // ends all watches.
+                let error = match self.look_up(&ids).await {
+                    Ok(found) => {
+                        next.extend(self.settle(&rows, &found, asked));
+                        continue;
+                    }
+                    Err(error) => error,
+                };
+                self.registry().missed(&rows);
+                let is_of_a_part = error.may_be_of_a_part();
+                if !is_of_a_part && error.kind() == ErrorKind::Unavailable {
+                    return Err(error);
+                }
+                missed = Some(error.clone());
+                failures = failures.saturating_sub(1);
+                if !is_of_a_part || failures == 0 || Instant::now() >= deadline {
+                    // The next round looks up the rest.
+                    break;
+                }
+                search.failed(ids, error);
+            }
+        }
+        Ok((next, missed))
+    }
+
+    async fn look_up(&self, ids: &[String]) -> Result<HashMap<RowId, Row>, Error> {
         let attempt = || {
             let deadline = self.table_handle.executor.deadline();
             let call = Call {
@@ -160,7 +224,7 @@ impl Watches {
                 ..self.table_handle.call(Operation::Watch)
             };
             self.table_handle.ask(deadline, call, |table, connection| {
-                Box::pin(look_up(table, connection, ids.clone()))
+                Box::pin(look_up(table, connection, ids.to_vec()))
             })
         };
         despite_a_changed_table(attempt).await
@@ -191,6 +255,9 @@ impl Watches {
                     next.push(to);
                 }
                 None if row.times.expires <= row.times.now => registry.end(id, Ending::Expired),
+                None if registry.has_another_user(id, row.user.as_deref()) => {
+                    registry.end(id, Ending::Replaced);
+                }
                 None => registry.found(id, row.times.expires, asked),
             }
         }
@@ -229,7 +296,7 @@ async fn look_up(
     connection: &mut PgConnection,
     ids: Vec<String>,
 ) -> Result<HashMap<RowId, Row>, Error> {
-    let query = table.watch.query().bind(ids);
+    let query = table.watch.query().bind(ids).bind(MAY_FORWARD);
     let mut found = HashMap::new();
     for row in query.fetch_all(connection).await? {
         let id = RowId::from(row.try_get::<String, _>(0)?);
@@ -241,8 +308,9 @@ async fn look_up(
             seen: None,
         };
         table.clock.observe(times.now);
+        let user: Option<&str> = row.try_get(4)?;
         let row = Row::new(id.clone(), text.map(Arc::from), times, table.layout);
-        found.insert(id, row);
+        found.insert(id, row.of(user.map(Arc::from)));
     }
     Ok(found)
 }
@@ -275,14 +343,14 @@ impl Sweeper {
         loop {
             ticks.tick().await;
             // In a statement of its own, because the guard must not live across an await.
-            let rows = self.watches.registry().ids();
-            let Some(rows) = rows else {
+            let due = self.watches.registry().due();
+            let Some(due) = due else {
                 self.is_done = true;
                 return;
             };
             let began = Instant::now();
             // If the future is dropped here, or above, `Drop` ends all watches.
-            if let Err(error) = self.watches.sweep(rows).await {
+            if let Err(error) = self.watches.sweep(due).await {
                 self.watches.table_handle.executor.meter.failed(&error);
                 self.watches.end_stale(began, &error);
             }
@@ -345,7 +413,6 @@ struct Place {
 }
 
 impl Place {
-    /// `None` if the session has ended.
     fn id(&self) -> Option<SessionId> {
         let row = self.watches.registry().place(self.key)?;
         Some(self.watches.table_handle.format.handle(&row))
