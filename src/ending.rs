@@ -43,7 +43,8 @@ pub enum Ending {
     Expired,
     /// By a login of a visitor who was anonymous or another user, or by one with
     /// [`Login::discard_data`](crate::Login::discard_data). The login began another session
-    /// in the browser.
+    /// in the browser. With the store for tower-sessions, the session goes on with another user
+    /// or without one.
     Replaced,
     /// The layer's [`valid_if`](crate::PgSessionLayer::valid_if) refused it, or the layer's
     /// timeouts had ended it.

@@ -41,8 +41,7 @@ pub struct SessionEvent {
 #[non_exhaustive]
 pub enum SessionEventKind {
     /// A session was stored for the first time, or was taken over. A login that begins a
-    /// session is only [`SignedIn`](Self::SignedIn). With the store for tower-sessions, it is
-    /// both.
+    /// session is only [`SignedIn`](Self::SignedIn).
     Began,
     /// A user signed in. The session has a new id. If it existed before, and went on, its
     /// former id is [`previous_id`](SessionEvent::previous_id). If the login replaced the session

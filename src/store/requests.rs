@@ -143,7 +143,10 @@ impl PgSessionStore {
             let written = store.insert_row(&id, insert).await?;
             if written.is_some() {
                 events::began(store.meter(), &store.format().handle(&id));
-                batches.watches.began(&id);
+                // A login that begins a session is reported already.
+                if user.is_none() {
+                    batches.watches.began(&id);
+                }
             }
             Ok(written)
         })

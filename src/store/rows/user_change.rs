@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use crate::{
     Error,
     document::Document,
+    ending::Ending,
     event::SessionEventKind,
     expiry::{Extent, Written},
     id::RowId,
@@ -76,6 +77,8 @@ struct Progress {
 struct Done {
     /// Whether the session got a user who was not signed in there before.
     is_login: bool,
+    /// The session as it was, if it had another user or none.
+    replaced: Option<EndedRow>,
     ended: Option<Ended>,
 }
 
@@ -211,6 +214,7 @@ impl Batches {
         Ok(inserted.map(|(written, ended)| {
             let done = Done {
                 is_login: true,
+                replaced: None,
                 ended: Some(ended),
             };
             self.report_user(&id, Some(&user), &done);
@@ -241,7 +245,7 @@ impl Batches {
                 if written.is_some() {
                     let done = Done {
                         is_login: true,
-                        ended: None,
+                        ..Done::default()
                     };
                     self.report_user(&id, Some(&user), &done);
                 }
@@ -254,6 +258,9 @@ impl Batches {
     /// transaction.
     fn report_user(self: &Arc<Self>, id: &RowId, user: Option<&Arc<str>>, done: &Done) {
         let (meter, format) = (&self.table_handle.executor.meter, &self.table_handle.format);
+        if let Some(replaced) = &done.replaced {
+            self.watches.ended([replaced], Ending::Replaced);
+        }
         if done.is_login {
             events::signed_in(meter, &format.handle(id));
             let session = EndedRow::new(id.clone(), user.cloned());
@@ -318,8 +325,14 @@ async fn save_in(
         }
         _ => None,
     };
+    let is_another = row.user.as_deref() != user;
+    let replaced = is_another.then(|| EndedRow::new(row.id.clone(), row.user.clone()));
     change.is_about_to_commit(row);
-    Ok(Done { is_login, ended })
+    Ok(Done {
+        is_login,
+        replaced,
+        ended,
+    })
 }
 
 async fn insert_in(

@@ -1,8 +1,16 @@
 //! The user of a session, in the column `user_id`.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use axum_pg_session::{PgSessionStore, SessionLimitPolicy};
+use axum_pg_session::{
+    Ending, PgSessionStore,
+    SessionEventKind::{Began, Ended, SignedIn},
+    SessionLimitPolicy,
+};
 use axum_pg_session_tower_sessions::PostgresStore;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -367,6 +375,44 @@ async fn a_login_that_the_limit_refuses_is_an_error_and_changes_nothing() {
     new.insert(KEY, user(7)).await.expect("no load");
     new.save().await.expect_err("one session is there");
     assert_eq!(site.stored().await, before);
+}
+
+/// The row stays, but not the socket of the former user.
+#[tokio::test]
+async fn another_user_of_a_session_ends_its_watches_and_is_reported() {
+    let site = site().await;
+    let log: Arc<Mutex<Vec<_>>> = Arc::default();
+    let events = Arc::clone(&log);
+    // Longer than the test, so only this process can report an end.
+    let store = site.store.clone().watch_interval(Duration::from_secs(30));
+    let store = store.on_event(move |event| {
+        let user = event.user_id().map(str::to_owned);
+        events.lock().expect("no panic").push((event.kind(), user));
+    });
+    let take = || std::mem::take(&mut *log.lock().expect("no panic"));
+    let sessions = PostgresStore::new(store.clone());
+    let (ada, bob) = (Some("7".to_owned()), Some("8".to_owned()));
+    let replaced = Ended(Ending::Replaced);
+
+    let id = signed_in(&sessions, 7).await;
+    assert_eq!(take(), [(SignedIn, ada.clone())]);
+    for next in [Some(8), None] {
+        let handle = sessions.handle(id);
+        let ended = store.watch(&handle).await.expect("a load");
+        let session = session(&sessions, Some(id));
+        match next {
+            Some(next) => session.insert(KEY, user(next)).await.expect("a load"),
+            None => drop(session.remove_value(KEY).await.expect("a load")),
+        }
+        session.save().await.expect("a save");
+        let ended = tokio::time::timeout(Duration::from_secs(20), ended);
+        assert_eq!(ended.await.expect("at once"), Ending::Replaced);
+    }
+    let expected = [(replaced, ada), (SignedIn, bob.clone()), (replaced, bob)];
+    assert_eq!(take(), expected);
+
+    begun(&sessions, &[("a", json!(1))]).await;
+    assert_eq!(take(), [(Began, None)]);
 }
 
 #[tokio::test]
