@@ -39,15 +39,14 @@ pub enum Ending {
     /// By a login, because the user had
     /// [too many sessions](crate::PgSessionStore::max_sessions_per_user).
     Evicted,
-    /// It expired.
+    /// It expired, or the layer's timeouts had ended it.
     Expired,
     /// By a login of a visitor who was anonymous or another user, or by one with
     /// [`Login::discard_data`](crate::Login::discard_data). The login began another session
     /// in the browser. With the store for tower-sessions, the session goes on with another user
     /// or without one.
     Replaced,
-    /// The layer's [`valid_if`](crate::PgSessionLayer::valid_if) refused it, or the layer's
-    /// timeouts had ended it.
+    /// The layer's [`valid_if`](crate::PgSessionLayer::valid_if) refused it.
     Rejected,
     /// The database could not be queried for longer than
     /// [`watch_outage`](crate::PgSessionStore::watch_outage). The session may still exist.

@@ -572,8 +572,7 @@ impl PgSessionStore {
     ///   belongs in a transaction of the application.
     /// - An expiry is reported when a [`Reaper`](crate::Reaper) deletes the row. So give the
     ///   reaper a store with the hook. If the layer's timeouts ended a session earlier, it is
-    ///   reported as [`Ending::Rejected`](crate::Ending::Rejected) when a request with its
-    ///   token begins a new one.
+    ///   reported when a request with its token begins a new one.
     /// - A session that began, or a new id, whose response is not delivered is undone. Its event
     ///   is not taken back.
     /// - Sessions that were ended in a transaction of the application

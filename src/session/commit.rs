@@ -306,9 +306,18 @@ impl Session {
     /// while it waits, they are still executed.
     async fn delete_rows(&self, rows: Deletions, cookie: &mut CookieChange) -> Result<(), Error> {
         let queue = |row: &Row, ending| self.store().destroy_row(row.id.clone(), ending);
+        // A row that `valid_if` refused has not ended by the timeouts.
+        let slack = self.store().zone_slack();
+        let why_not = |row: &Row| {
+            let meta = row.document().map(|document| document.meta());
+            match meta.is_some_and(|meta| self.timeouts().has_ended(&meta, row.times, slack)) {
+                true => Ending::Expired,
+                false => Ending::Rejected,
+            }
+        };
         let refused = rows.refused.into_iter();
         let refused: Vec<_> = refused
-            .map(|row| (queue(&row, Ending::Rejected), row))
+            .map(|row| (queue(&row, why_not(&row)), row))
             .collect();
         let why = match self.signs_out() {
             true => Ending::SignedOut,
