@@ -3,8 +3,10 @@
 use std::{
     num::NonZeroU32,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
+use axum::{Router, body::Body, http::Request, routing::get};
 use axum_pg_session::{
     Ending, Error, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionEvent,
     SessionEventKind::{self, Began, Ended, GotNewId, SignedIn},
@@ -12,7 +14,7 @@ use axum_pg_session::{
     testing::TestVisitor,
 };
 
-use crate::support::{Log, Site};
+use crate::support::{Log, Site, execute};
 
 /// What was received.
 #[derive(Clone, Default)]
@@ -195,4 +197,83 @@ async fn a_hook_that_panics_changes_nothing() {
     assert_eq!(store.user("ada").count().await.expect("a database"), 0);
     let said = "the hook for events of sessions panicked";
     assert_eq!(log.text().matches(said).count(), 2);
+}
+
+/// The list of devices shows it, and it expires before the user ends it there.
+#[tokio::test]
+async fn an_expired_session_that_its_user_ends_is_reported_by_the_reaper() {
+    let (site, received) = (Site::new().await, Received::default());
+    let store = received.by(site.store.clone());
+    let ada = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    act(&ada, |session| session.login("ada")).await;
+    let expired = id(&ada).await;
+    site.rows().age(86_400.0 * 40.0).await;
+    received.take();
+
+    let ended = store.user("ada").destroy(&expired).await;
+    assert!(!ended.expect("a database"));
+    received.are(&[]);
+    let reaped = Reaper::new(store).run_once().await;
+    assert_eq!(reaped.expect("a database").deleted, 1);
+    received.are(&[(Ended(Ending::Expired), Some("ada"))]);
+}
+
+#[tokio::test]
+async fn a_session_that_lowered_timeouts_ended_is_reported_as_expired() {
+    let (site, received) = (Site::new().await, Received::default());
+    let store = received.by(site.store.clone());
+    let before = TestVisitor::new(&PgSessionLayer::new(store.clone()));
+    act(&before, |session| session.login("ada")).await;
+    site.rows().age(3600.0).await;
+    received.take();
+    let page = get(async |session: Session| session.insert("basket", 1));
+    let request = || Request::get("/").body(Body::empty()).expect("a request");
+
+    let lowered = PgSessionLayer::new(store.clone()).idle_timeout(Duration::from_secs(600));
+    let app = Router::new().route("/", page.clone()).layer(lowered);
+    before.send(&app, request()).await.expect("a database");
+    let events = received.take();
+    let kinds: Vec<_> = events.iter().map(SessionEvent::kind).collect();
+    assert!(kinds.contains(&Ended(Ending::Expired)), "{kinds:?}");
+
+    let refusing = PgSessionLayer::new(store).valid_if(async |_: Session, _| false);
+    let app = Router::new().route("/", page).layer(refusing);
+    before.send(&app, request()).await.expect("a database");
+    let events = received.take();
+    let kinds: Vec<_> = events.iter().map(SessionEvent::kind).collect();
+    assert!(kinds.contains(&Ended(Ending::Rejected)), "{kinds:?}");
+}
+
+/// The statement is cut, and its last part fails with an error that is not of a row.
+#[tokio::test]
+async fn sessions_are_reported_although_a_later_part_of_the_same_call_fails() {
+    let (site, received) = (Site::new().await, Received::default());
+    let store = received.by(site.store.clone());
+    let layer = PgSessionLayer::new(store.clone());
+    for _ in 0..8 {
+        act(&TestVisitor::new(&layer), |session| {
+            session.insert("basket", 1)
+        })
+        .await;
+    }
+    received.take();
+    execute(
+        &site.pool,
+        "CREATE SEQUENCE deleted;
+         CREATE TABLE last AS SELECT max(id) AS id FROM session;
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF nextval('public.deleted') = 1 THEN RAISE 'a row'; END IF;
+             IF OLD.id = (SELECT id FROM public.last) THEN
+                 RAISE 'no memory' USING ERRCODE = '53200';
+             END IF;
+             RETURN OLD;
+         END $$;
+         CREATE TRIGGER refuse BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    .await;
+    store.destroy_everyone().await.expect_err("a part failed");
+    let left = site.rows().count().await;
+    assert!((1..8).contains(&left), "{left}");
+    let ended: Vec<_> = received.take().iter().map(SessionEvent::kind).collect();
+    assert_eq!(ended, vec![Ended(Ending::Revoked); 8 - left as usize]);
 }

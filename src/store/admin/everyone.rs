@@ -59,7 +59,10 @@ struct Beginning {
 struct Ended {
     /// Rows that were deleted, including forwardings.
     rows: usize,
+    /// Those that were alive.
     sessions: Vec<EndedRow>,
+    /// Those that had expired since they were found.
+    expired: Vec<EndedRow>,
     /// The successor rows of the forwardings.
     successors: Vec<String>,
     left: Left,
@@ -68,7 +71,6 @@ struct Ended {
 impl Ended {
     fn add(&mut self, more: Self) {
         self.rows += more.rows;
-        self.sessions.extend(more.sessions);
         self.successors.extend(more.successors);
         self.left.add(more.left);
     }
@@ -146,10 +148,7 @@ impl PgSessionStore {
         let mut all = Ended::default();
         while !ids.is_empty() {
             for ids in ids.chunks(BATCH) {
-                let more = self.end_rows(ids.to_vec()).await?;
-                *ended += more.sessions.len() as u64;
-                all.add(more);
-                all.sessions.clear();
+                all.add(self.end_rows(ids.to_vec(), ended).await?);
             }
             ids = std::mem::take(&mut all.successors);
             ids.sort_unstable();
@@ -173,18 +172,17 @@ impl PgSessionStore {
                 return Ok(all);
             };
             page.after.clone_from(last);
-            let more = self.end_rows(ids).await?;
-            *ended += more.sessions.len() as u64;
+            let more = self.end_rows(ids, ended).await?;
             let all = all.get_or_insert_with(Ended::default);
             all.add(more);
             all.successors.clear();
-            all.sessions.clear();
         }
     }
 
     /// Deletes these rows. A row that is locked, or can't be deleted, must not keep the others
-    /// alive. So the statement is cut until that row is alone, and it is left for later.
-    async fn end_rows(&self, ids: Vec<String>) -> Result<Ended, Error> {
+    /// alive. So the statement is cut until that row is alone, and it is left for later. Each
+    /// part is reported when it is committed, because a later one may fail.
+    async fn end_rows(&self, ids: Vec<String>, ended: &mut u64) -> Result<Ended, Error> {
         let database = &self.table_handle().executor;
         let mut patience = search::patience_of(database.timeout);
         let mut all = Ended::default();
@@ -196,14 +194,22 @@ impl PgSessionStore {
                 })
                 .await;
             match outcome {
-                Ok(more) => all.add(more),
+                Ok(more) => {
+                    self.report_end(&more, ended);
+                    all.add(more);
+                }
                 Err(error) if error.blames_a_row() => {
                     patience = search::PATIENCE_IN_SEARCH;
                     match &*ids {
                         [id] if error.is_of_a_document() => match self.end_unread(id).await {
                             Ok(session) => {
-                                all.rows += 1;
-                                all.sessions.extend(session);
+                                let more = Ended {
+                                    rows: 1,
+                                    sessions: session.into_iter().collect(),
+                                    ..Ended::default()
+                                };
+                                self.report_end(&more, ended);
+                                all.add(more);
                             }
                             Err(error) => search.failed(ids, error),
                         },
@@ -214,9 +220,14 @@ impl PgSessionStore {
             }
         }
         all.left.add(search.left());
-        let watches = &self.shared.batches.watches;
-        watches.ended(&all.sessions, Ending::Revoked);
         Ok(all)
+    }
+
+    fn report_end(&self, rows: &Ended, ended: &mut u64) {
+        let watches = &self.shared.batches.watches;
+        watches.ended(&rows.sessions, Ending::Revoked);
+        watches.ended(&rows.expired, Ending::Expired);
+        *ended += rows.sessions.len() as u64;
     }
 
     /// Returns the session if it was alive.
@@ -278,11 +289,13 @@ async fn end(
             // After a login that drops the data, it leads nowhere.
             Some(successor) if successor.as_str().is_empty() => {}
             Some(successor) => ended.successors.push(successor.as_str().to_owned()),
-            None if expires.0 > now => {
-                let id = RowId::from(row.try_get::<String, _>(0)?);
-                ended.sessions.push(EndedRow::new(id, user));
+            None => {
+                let row = EndedRow::new(RowId::from(row.try_get::<String, _>(0)?), user);
+                match expires.0 > now {
+                    true => ended.sessions.push(row),
+                    false => ended.expired.push(row),
+                }
             }
-            None => {}
         }
     }
     Ok(ended)
