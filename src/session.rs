@@ -513,7 +513,8 @@ impl Session {
 
     /// Watches the session, for a socket or a stream that outlives the request. The result is a
     /// future that is ready when the session no longer exists, and returns the
-    /// [`Ending`](crate::Ending). `None` if nothing is stored yet, as for [`id`](Self::id).
+    /// [`Ending`](crate::Ending). `None` if nothing is stored yet, as for [`id`](Self::id). The
+    /// session of an anonymous visitor is watched, too, so check the user as well.
     ///
     /// It runs no query here. It is ready at once if this process ends the session, and after
     /// [a few seconds](PgSessionStore::watch_interval) if another one does, or if the session
@@ -532,7 +533,8 @@ impl Session {
     /// # fn news() -> impl Stream<Item = Result<Event, Infallible>> { stream::empty() }
     /// /// Server-sent events that end when the visitor signs out.
     /// async fn events(session: Session) -> Result<impl IntoResponse, StatusCode> {
-    ///     let ended = session.ended().ok_or(StatusCode::UNAUTHORIZED)?;
+    ///     let ended = session.user_id().and_then(|_| session.ended());
+    ///     let ended = ended.ok_or(StatusCode::UNAUTHORIZED)?;
     ///     Ok(Sse::new(news().take_until(ended)))
     /// }
     /// # use axum::{Router, routing::get};
@@ -545,6 +547,8 @@ impl Session {
     /// # let app = Router::new().route("/", get(events)).layer(layer.clone());
     /// # let request = || axum::http::Request::get("/").body(axum::body::Body::empty());
     /// # let ada = TestVisitor::new(&layer);
+    /// # assert_eq!(ada.send(&app, request()?).await?.status(), StatusCode::UNAUTHORIZED);
+    /// # ada.with_session(|session| session.insert("basket", 1)).await?;
     /// # assert_eq!(ada.send(&app, request()?).await?.status(), StatusCode::UNAUTHORIZED);
     /// # ada.with_session(|session| session.login("ada")).await?;
     /// # assert_eq!(ada.send(&app, request()?).await?.status(), StatusCode::OK);

@@ -562,6 +562,9 @@ impl PgSessionStore {
     /// included. It serves audit logs and mails about new sign-ins. Default: none. A second call
     /// replaces the hook.
     ///
+    /// It is called for changes by this store and its clones. A store that was cloned before this
+    /// call has no hook. So set all options first, then build the layer.
+    ///
     /// The hook runs in the process that made the change, after the commit, in the task that
     /// committed it. Later writes of that session, and the request that waits, wait for it. So it
     /// should only send the event to a channel, or spawn a task. It can't change the outcome: if

@@ -1,7 +1,7 @@
 //! Server-sent events and a WebSocket, which outlive the request that opened
 //! them, and end with its session.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     extract::{
@@ -14,12 +14,19 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use axum_pg_session::SessionEnd;
+use axum_pg_session::{Ending, SessionEnd};
 use futures_util::{Stream, StreamExt as _, future::select, stream};
 use maud::Markup;
-use tokio::{select, sync::watch, time::interval};
+use tokio::{
+    select,
+    sync::watch,
+    time::{interval, timeout},
+};
 
 use crate::{App, pages, visitor::CurrentUser};
+
+/// How long a client may take to read. One that doesn't read must not keep its socket.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The page that opens both.
 pub(crate) async fn page(user: CurrentUser) -> Markup {
@@ -65,16 +72,15 @@ async fn echo(mut socket: WebSocket, app: App, mut ended: SessionEnd) {
         select! {
             // The end first, so that nothing is accepted after it.
             biased;
-            ending = &mut ended => break (close_code::POLICY, ending.to_string()),
+            ending = &mut ended => break (code(ending), ending.to_string()),
             () = &mut stopped => break (close_code::AWAY, "the server restarts".to_owned()),
             message = socket.recv() => match message {
                 Some(Ok(Message::Text(text))) => {
                     // Who writes is active, as by a request. If the session has ended,
                     // `ended` says so.
                     drop(app.sessions.touch(&ended.id()).await);
-                    if socket.send(Message::Text(text)).await.is_err() {
-                        return;
-                    }
+                    let sent = timeout(PATIENCE, socket.send(Message::Text(text)));
+                    let Ok(Ok(())) = sent.await else { return };
                 }
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return,
@@ -86,7 +92,15 @@ async fn echo(mut socket: WebSocket, app: App, mut ended: SessionEnd) {
         reason: reason.into(),
     };
     // The client may have gone.
-    drop(socket.send(Message::Close(Some(close))).await);
+    drop(timeout(PATIENCE, socket.send(Message::Close(Some(close)))).await);
+}
+
+fn code(ending: Ending) -> u16 {
+    match ending {
+        // The session may still exist.
+        Ending::Unreachable => close_code::AGAIN,
+        _ => close_code::POLICY,
+    }
 }
 
 async fn stopped(mut ending: watch::Receiver<bool>) {

@@ -75,8 +75,7 @@ pub(crate) fn devices(user: &CurrentUser, devices: &[UserSession]) -> Result<Mar
 }
 
 /// A counter by server-sent events, and a WebSocket that says everything back. If the server
-/// closes the socket, the page says why, and tries once more: only a visitor who is signed in
-/// gets another one.
+/// closes the socket, the page says why, and opens another one, until the user is signed out.
 pub(crate) fn live(name: &str) -> Markup {
     page(
         None,

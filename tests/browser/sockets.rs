@@ -67,7 +67,7 @@ async fn signing_out_elsewhere_closes_the_socket_and_refuses_another_one() {
     desk.press("Sign out all others").await;
     until(
         &phone,
-        "closed with 1008: the sessions of the user were revoked; refused",
+        "closed with 1008: the sessions of the user were revoked; signed out",
     )
     .await;
     desk.open(&members.site.url("/members/live")).await;
@@ -86,7 +86,7 @@ async fn signing_out_at_another_server_closes_the_socket_too() {
     desk.press("Sign out all others").await;
     until(
         &phone,
-        "closed with 1008: the session no longer exists; refused",
+        "closed with 1008: the session no longer exists; signed out",
     )
     .await;
     until(&desk, "other devices").await;

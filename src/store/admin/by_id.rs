@@ -149,10 +149,12 @@ impl PgSessionStore {
     /// request. The result is a future that is ready when the session no longer exists. It is
     /// ready at once if the session has ended already.
     ///
-    /// - If this process ends the session, the future is ready when the end is committed. The
-    ///   exceptions are [`destroy_all_in`](crate::UserSessions::destroy_all_in) and
+    /// - If this process ends the session by this store or a clone of it, the future is ready when
+    ///   the end is committed. The exceptions are
+    ///   [`destroy_all_in`](crate::UserSessions::destroy_all_in) and
     ///   [`destroy_others_in`](crate::UserSessions::destroy_others_in), which the next lookup
-    ///   finds.
+    ///   finds. A store with other options counts as another process, except for its
+    ///   [realm](Self::realm). So set all options first, then build the layer.
     /// - If another process ends it, or it expires, the future is ready after the
     ///   [interval](Self::watch_interval) at most, and the time of a statement. Default: 5
     ///   seconds. This needs no connection of its own, and no setting of the server.
@@ -161,7 +163,8 @@ impl PgSessionStore {
     /// It follows the session to a new id, as [`load`](Self::load) does, and ends in the same
     /// cases: a login of an anonymous visitor or of another user, and one with
     /// [`Login::discard_data`](crate::Login::discard_data), is
-    /// [`Ending::Replaced`](crate::Ending::Replaced). In Koa's format, it follows only new ids
+    /// [`Ending::Replaced`](crate::Ending::Replaced). So is another user in the column `user_id`
+    /// of the same row, as axum-login can write it. In Koa's format, it follows only new ids
     /// that this process gave. It never extends the session, see [`PgSessionLayer::touch`], and
     /// doesn't run the layer's `valid_if`.
     ///
