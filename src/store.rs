@@ -568,7 +568,8 @@ impl PgSessionStore {
     /// The hook runs in the process that made the change, after the commit, in the task that
     /// committed it. Later writes of that session, and the request that waits, wait for it. So it
     /// should only send the event to a channel, or spawn a task. It can't change the outcome: if
-    /// it panics, that is logged, and the session stays as it was committed.
+    /// it panics, that is logged, and the session stays as it was committed. If it keeps a clone of
+    /// the store, a spawned [`Reaper`](crate::Reaper) only ends when it is stopped.
     ///
     /// - Each event is reported once at most in all processes. It is lost if the process crashes
     ///   after the commit, or if the connection is lost during the commit. What must never be lost

@@ -159,6 +159,8 @@ impl PgSessionStore {
     ///   [interval](Self::watch_interval) at most, and the time of a statement. Default: 5
     ///   seconds. This needs no connection of its own, and no setting of the server.
     /// - If the database can't be queried, it goes on [for a minute](Self::watch_outage).
+    /// - The lookups run in a task on the runtime of the first watch. If that runtime stops, all
+    ///   watches end.
     ///
     /// It follows the session to a new id, as [`load`](Self::load) does, and ends in the same
     /// cases: a login of an anonymous visitor or of another user, and one with
