@@ -616,6 +616,27 @@ async fn the_lookup_reads_no_document_of_a_session_that_goes_on() {
     assert_eq!(polled_once(&mut ended).await, None);
 }
 
+/// In that zone, local times are half a day ahead.
+#[tokio::test]
+async fn a_watch_follows_its_session_on_a_table_with_local_times() {
+    const ZONE: &str = "Pacific/Auckland";
+    let site = Site::without_table().await;
+    let table =
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamp NOT NULL, session json)";
+    execute(&site.pool, table).await;
+    let store = site.store.clone().time_zone(ZONE);
+    store.migrate().await.expect("columns to add");
+    let elsewhere = Elsewhere::of(&site, |store| store.time_zone(ZONE)).await;
+    let ada = Ada::at(store).await;
+    let mut ended = elsewhere.watch(&ada.id().await).await;
+    act(&ada.here, Session::cycle_id).await;
+    elsewhere.looks().await;
+    assert_eq!(polled_once(&mut ended).await, None);
+    assert_eq!(ended.id(), ada.id().await);
+    act(&ada.here, Session::logout).await;
+    assert_eq!(patiently(ended).await, Ending::Unknown);
+}
+
 #[tokio::test]
 async fn a_watch_that_has_ended_keeps_the_last_id_of_its_session() {
     let site = Site::new().await;
