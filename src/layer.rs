@@ -403,11 +403,13 @@ impl PgSessionLayer {
     }
 
     /// Sets what to do if the database fails while a session is loaded. Default:
-    /// [`FailurePolicy::Refuse`], the response is a 503.
+    /// [`FailurePolicy::Refuse`], the response is a 503, or a 500 if the table or its rights
+    /// are at fault.
     ///
     /// With [`FailurePolicy::Continue`], the handler gets an empty session that can't
     /// be saved: a change of it is a failed save. The stored session and the browser's
-    /// cookie stay as they are.
+    /// cookie stay as they are. A [`valid_if`](Self::valid_if) that fails is an error under
+    /// either policy.
     pub fn on_load_failure(self, policy: FailurePolicy) -> Self {
         self.with(|config| config.on_load_failure = policy)
     }
@@ -417,7 +419,8 @@ impl PgSessionLayer {
     ///
     /// With [`FailurePolicy::Continue`], the changes are dropped and logged, and the
     /// response is sent. This never applies to a login, a logout, a `destroy` or a new
-    /// id, because the response must not claim a logout that did not happen.
+    /// id, because the response must not claim a logout that did not happen, nor to a
+    /// [`before_save`](Self::before_save) that fails.
     pub fn on_save_failure(self, policy: FailurePolicy) -> Self {
         self.with(|config| config.on_save_failure = policy)
     }

@@ -1,7 +1,7 @@
 //! The store: everything that reads and writes the table of sessions. It knows no HTTP.
 //!
 //! This file has [`PgSessionStore`] and its settings. Each setting builds a new store with new
-//! queues and batches, which shares the pool. See ARCHITECTURE.md for the folders.
+//! queues and batches, which shares the pool. See docs/internals/architecture.md for the folders.
 
 use std::{
     fmt,
@@ -425,11 +425,12 @@ impl PgSessionStore {
         self.rebuilt(table_handle, creation)
     }
 
-    /// Sets how long the database may take for one statement, including the wait for a
-    /// connection of the pool, before the response is 503. Default: 5 seconds.
+    /// Sets how long a request waits for a load, and again for a write, before the response
+    /// is a 503. The wait for a connection of the pool counts. Default: 5 seconds.
     ///
     /// It bounds the load of a session and the layer's
-    /// [`valid_if`](crate::PgSessionLayer::valid_if) check together.
+    /// [`valid_if`](crate::PgSessionLayer::valid_if) check together. A response that deletes one
+    /// row and writes another waits for each as long.
     ///
     /// On a direct connection, the store then cancels a statement that is still running.
     /// The statement may still commit, as a whole, if the cancel comes too late. Behind a

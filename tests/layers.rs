@@ -22,6 +22,7 @@ use syn::{
 /// without what is a layer of its own in it.
 const LAYERS: &[(&str, &[&str])] = &[
     // What all speak of.
+    ("guide", &[]),
     ("jitter", &[]),
     ("ending", &[]),
     ("error", &[]),

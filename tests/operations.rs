@@ -1,4 +1,4 @@
-//! What `docs/operations.md` says is true of the code; that its table of
+//! What `docs/operations/metrics.md` says is true of the code; that its table of
 //! metrics is complete is tested where a recorder is (`tests/postgres`).
 
 use std::{
@@ -92,7 +92,7 @@ fn last_literal(call: &str) -> String {
 
 #[test]
 fn the_guide_lists_every_event() {
-    let guide = read("docs/operations.md");
+    let guide = read("docs/operations/metrics.md");
     let listed: BTreeSet<_> = table(&guide, "The log")
         .iter()
         .map(|row| (row[1].clone(), row[2].trim_matches(['`', ' ']).to_owned()))
@@ -103,8 +103,8 @@ fn the_guide_lists_every_event() {
 #[test]
 fn each_rule_of_an_alarm_is_that_of_the_guide() {
     let (guide, rules) = (
-        read("docs/operations.md"),
-        read("docs/prometheus-alerts.yml"),
+        read("docs/operations/metrics.md"),
+        read("docs/operations/prometheus-alerts.yml"),
     );
     let alarms = table(&guide, "Alarms");
     let listed: Vec<_> = alarms
@@ -132,11 +132,14 @@ fn each_rule_of_an_alarm_is_that_of_the_guide() {
 
 #[test]
 fn every_query_asks_for_a_metric_and_a_label_that_there_is() {
-    let guide = read("docs/operations.md");
+    let guide = read("docs/operations/metrics.md");
     let metrics = table(&guide, "Metrics");
     let known: Vec<_> = metrics.iter().map(|row| quoted(&row[2])[0]).collect();
     let mut asked = 0;
-    for document in ["docs/operations.md", "docs/prometheus-alerts.yml"] {
+    for document in [
+        "docs/operations/metrics.md",
+        "docs/operations/prometheus-alerts.yml",
+    ] {
         let text = read(document);
         let is_of_a_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
         for part in text.split("axum_pg_session_").skip(1) {

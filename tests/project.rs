@@ -1,6 +1,7 @@
 //! Rules of this project that a search can check.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -207,7 +208,7 @@ fn every_dependency_comes_from_the_registry_under_a_free_licence() {
     }
 }
 
-/// What users of the crate build, each for the reason given in DESIGN.md.
+/// What users of the crate build, each for the reason given in docs/internals/design.md.
 #[test]
 fn the_dependencies_are_those_that_were_chosen() {
     let metadata = metadata();
@@ -322,9 +323,9 @@ fn named_in(column: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn every_test_that_security_names_exists() {
+fn every_test_that_the_asvs_table_names_exists() {
     let tests = tests();
-    let text = fs::read_to_string(root().join("SECURITY.md")).expect("text");
+    let text = fs::read_to_string(root().join("docs/internals/asvs.md")).expect("text");
     let mut named = 0;
     for section in ["## Requirements", "## Classes of bugs"] {
         let section = text.split(section).nth(1).expect("a section");
@@ -349,11 +350,59 @@ fn every_test_that_security_names_exists() {
     assert!(named > 90, "{named} tests are named");
 }
 
-/// What `docs/reliability.md` says is promised has been seen.
+/// The names of a file's methods that take the value and return it.
+fn setters_of(file: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join(file)).expect("text");
+    let methods = text.split("\n    pub fn ").skip(1);
+    let is_setter = |head: &&str| head.contains("self,") && head.trim_end().ends_with("-> Self");
+    let heads = methods.filter_map(|method| method.split([';', '{']).next());
+    let heads = heads.map(|head| head.split("\n    where").next().unwrap_or(head));
+    heads
+        .filter(|head| !head.contains("&self"))
+        .filter(is_setter)
+        .filter_map(|head| head.split(['(', '<']).next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_reference_lists_every_option() {
+    let page = fs::read_to_string(root().join("docs/reference/options.md")).expect("text");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let listed: BTreeSet<_> = rows
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(named_in)
+        .map(str::to_owned)
+        .collect();
+    let files = ["src/layer.rs", "src/store.rs", "src/store/admin/reaper.rs"];
+    let options: BTreeSet<_> = files.into_iter().flat_map(setters_of).collect();
+    assert!(options.len() > 35, "{options:?}");
+    assert_eq!(listed, options);
+}
+
+#[test]
+fn the_reference_lists_every_kind_of_error() {
+    let page = fs::read_to_string(root().join("docs/reference/errors.md")).expect("text");
+    let errors = fs::read_to_string(root().join("src/error.rs")).expect("text");
+    let kinds = errors
+        .split("pub enum ErrorKind {")
+        .nth(1)
+        .expect("the kinds");
+    let kinds = kinds.split("\n}").next().expect("their end").lines();
+    let kinds = kinds.filter_map(|line| line.strip_prefix("    ")?.strip_suffix(','));
+    let mut count = 0;
+    for kind in kinds.filter(|kind| kind.chars().all(char::is_alphanumeric)) {
+        assert!(page.contains(&format!("`{kind}`")), "{kind}");
+        count += 1;
+    }
+    assert!(count > 10, "{count} kinds");
+}
+
+/// What `docs/operations/reliability.md` says is promised has been seen.
 #[test]
 fn every_test_that_reliability_names_exists() {
     let tests = tests();
-    let text = fs::read_to_string(root().join("docs/reliability.md")).expect("text");
+    let text = fs::read_to_string(root().join("docs/operations/reliability.md")).expect("text");
     let rows = text.lines().filter(|line| line.starts_with('|'));
     let mut named = 0;
     for row in rows {
@@ -377,7 +426,7 @@ fn every_test_that_reliability_names_exists() {
 /// A fault that is made and told of nowhere helps no operator.
 #[test]
 fn every_fault_of_the_database_is_told() {
-    let text = fs::read_to_string(root().join("docs/reliability.md")).expect("text");
+    let text = fs::read_to_string(root().join("docs/operations/reliability.md")).expect("text");
     for file in files(&root().join("tests/faults"), "rs") {
         for test in tests_of(&file) {
             assert!(text.contains(&format!("`{test}`")), "{test}");

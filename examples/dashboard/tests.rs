@@ -60,7 +60,7 @@ async fn watched() -> Outcome<Router> {
 
 /// The names in the first column of the tables of metrics.
 fn documented() -> BTreeSet<String> {
-    let text = include_str!("../../docs/operations.md");
+    let text = include_str!("../../docs/operations/metrics.md");
     let rows = text
         .lines()
         .filter(|line| line.starts_with("| `axum_pg_session."));

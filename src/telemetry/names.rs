@@ -1,7 +1,7 @@
 //! The names of all metrics and their labels. All are constants, so a request can't create
 //! a series.
 
-/// A metric, as `docs/operations.md` lists it.
+/// A metric, as `docs/operations/metrics.md` lists it.
 pub(super) struct Family {
     pub(super) name: &'static str,
     pub(super) unit: Unit,

@@ -587,7 +587,7 @@ async fn locked_rows_leave_a_place_to_others_even_in_a_pool_of_one() {
         .await;
 }
 
-/// The figures of docs/reliability.md.
+/// The figures of docs/operations/reliability.md.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it takes four minutes"]
 async fn a_busy_site_outlives_a_row_that_is_locked_for_minutes() {

@@ -504,7 +504,7 @@ async fn the_guide_for_operations_lists_what_is_registered() {
         .chunk_by(|one, next| one.name == next.name)
         .map(row)
         .collect();
-    let guide = include_str!("../../docs/operations.md");
+    let guide = include_str!("../../docs/operations/metrics.md");
     let listed: Vec<_> = guide
         .lines()
         .filter(|line| line.starts_with("| `axum_pg_session."))

@@ -812,7 +812,7 @@ async fn a_cookie_of_ours_that_opens_nothing_is_replaced() {
     assert_eq!(browser.get("/keys").await.body, "a");
 }
 
-/// As docs/databases.md proposes.
+/// As docs/guide/databases.md proposes.
 const USERS: &str = "
     CREATE TABLE account (id text PRIMARY KEY);
     ALTER TABLE session ADD FOREIGN KEY (user_id) REFERENCES account ON DELETE CASCADE";

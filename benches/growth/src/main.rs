@@ -22,7 +22,7 @@
 //! with the server's default of 128 MB of shared buffers: the larger tables
 //! live in the cache of the system.
 //!
-//! Tables are printed; plots go to `benches/plots/growth-*.svg` and ratios to
+//! Tables are printed; plots go to `docs/plots/growth-*.svg` and ratios to
 //! `benches/growth.json`. `--quick` ends at 100,000 rows after about a minute
 //! and writes to `benches/target/growth`; `--smoke` takes seconds and only
 //! checks that every answer is right. `--reap 1000000` asks only what so many

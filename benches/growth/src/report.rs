@@ -40,7 +40,7 @@ impl Report {
                 let folder = benches.join("target/growth");
                 (folder.clone(), folder.join("growth.json"))
             }
-            Effort::Full => (benches.join("plots"), benches.join("growth.json")),
+            Effort::Full => (benches.join("../docs/plots"), benches.join("growth.json")),
         };
         self.draw(&plots)?;
         let (last, now) = (Summary::read(&summary)?, self.summary());

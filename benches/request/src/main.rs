@@ -32,7 +32,7 @@
 //! disk, which would hide everything else.
 //!
 //! The table is printed; allocations and ratios go to `benches/request.json`
-//! and a plot to `benches/plots/request.svg`. `--smoke` takes a moment, checks
+//! and a plot to `docs/plots/request.svg`. `--smoke` takes a moment, checks
 //! every answer and writes nothing.
 
 mod by_hand;

@@ -5,7 +5,7 @@ use bench_common::{Bars, Colour, Figure, Summary, Table, readable};
 use crate::cost::Cost;
 
 const SUMMARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../request.json");
-const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../plots/request.svg");
+const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/plots/request.svg");
 
 pub(crate) struct Row {
     pub(crate) name: &'static str,

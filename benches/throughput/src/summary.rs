@@ -227,7 +227,7 @@ fn row(
 
 /// The plots' folder.
 pub(crate) fn plots() -> PathBuf {
-    Path::new(benches()).join("plots")
+    Path::new(benches()).join("../docs/plots")
 }
 
 #[cfg(test)]
