@@ -476,6 +476,90 @@ async fn a_call_that_leaves_rows_which_a_trigger_spares_ends_with_an_error() {
     assert_eq!(alice.count().await.expect("a count"), 2);
 }
 
+/// The trigger is one for all statements, and returns NEW, which is NULL for a DELETE.
+#[tokio::test]
+async fn a_logout_whose_row_a_trigger_spares_is_an_error() {
+    let site = Site::new().await;
+    let mut visitor = site.browser();
+    visit(&site, &mut visitor, async |session: Session| {
+        session.login("alice")
+    })
+    .await;
+    let id = visitor.peek("/id").await.body.parse().expect("a handle");
+    execute(
+        &site.pool,
+        "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+         CREATE TRIGGER audit BEFORE INSERT OR UPDATE OR DELETE ON session
+         FOR EACH ROW EXECUTE FUNCTION audit()",
+    )
+    .await;
+    let answer = visitor.peek("/destroy").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.sets_no_cookie());
+    let alice = site.store.user("alice");
+    for outcome in [site.store.destroy(&id).await, alice.destroy(&id).await] {
+        let error = outcome.expect_err("the row is left");
+        assert!(error.to_string().contains("trigger"), "{error}");
+    }
+    assert_eq!(alice.count().await.expect("a count"), 1);
+    execute(&site.pool, "DROP TRIGGER audit ON session").await;
+    assert!(visitor.peek("/destroy").await.removes_the_cookie());
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_already_is_no_error_of_a_logout() {
+    let site = Site::new().await;
+    let mut visitor = site.browser();
+    visitor.get("/insert/a/1").await;
+    let id = visitor.peek("/id").await.body.parse().expect("a handle");
+    assert!(site.store.destroy(&id).await.expect("a row"));
+    assert!(!site.store.destroy(&id).await.expect("no row"));
+    site.browser().get("/insert/a/1").await;
+    site.rows().age(90_000.0).await;
+    assert!(!site.store.destroy(&id).await.expect("no row"));
+}
+
+/// Otherwise the former id would stay a session of its own, or there would be none.
+#[tokio::test]
+async fn a_new_id_of_which_a_trigger_drops_a_statement_is_an_error_and_changes_nothing() {
+    for (koa, statement) in [
+        (false, "UPDATE"),
+        (false, "INSERT"),
+        (true, "DELETE"),
+        (true, "INSERT"),
+    ] {
+        let site = match koa {
+            true => Site::of_koa().await,
+            false => Site::new().await,
+        };
+        site.store.migrate().await.expect("a table");
+        let mut visitor = match koa {
+            true => site.visitor_of_koa().await,
+            false => site.browser(),
+        };
+        visitor.get("/insert/a/1").await;
+        execute(
+            &site.pool,
+            &format!(
+                "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+                 CREATE TRIGGER lose BEFORE {statement} ON session
+                 FOR EACH ROW EXECUTE FUNCTION lose()"
+            ),
+        )
+        .await;
+        let before = site.rows().dump().await;
+        let login = site.app_with(async |session: Session| session.login("alice"));
+        for answer in [
+            visitor.peek("/cycle").await,
+            visitor.at(&login).peek("/page").await,
+        ] {
+            assert_eq!(answer.status, 503, "Koa: {koa}, {statement}");
+            assert!(answer.sets_no_cookie(), "Koa: {koa}, {statement}");
+        }
+        assert_eq!(site.rows().dump().await, before, "Koa: {koa}, {statement}");
+    }
+}
+
 #[tokio::test]
 async fn a_login_that_leaves_sessions_which_a_trigger_spares_fails_at_once() {
     let site = spares_the_sessions_of_a_user(2).await;

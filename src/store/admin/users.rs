@@ -27,6 +27,7 @@ use crate::{
     expiry,
     format::Format,
     id::RowId,
+    row::Row,
     store::{
         PgSessionStore,
         admin::page::{Listed, Page, list},
@@ -34,7 +35,7 @@ use crate::{
             search::{self, Left, PATIENCE_IN_SEARCH},
             statements::LoadRow,
         },
-        connection::transaction::in_transaction,
+        connection::{sqlstate::spared, transaction::in_transaction},
         rows::{
             steps,
             user_limit::{self, Ended, NO_ROW, end_batch, end_others},
@@ -179,13 +180,17 @@ impl UserSessions {
                 events::ended(self.store.meter(), &self.store.format().handle(&row));
                 return Ok(true);
             }
-            match self.successor(row.clone()).await? {
+            let found = self.load(row.clone()).await?;
+            match found.as_ref().and_then(|row| row.successor()) {
                 Some(successor) => row = successor,
                 // A new id may have been undone meanwhile, so that the first id is live
                 // again.
                 None if !was_undone => {
                     was_undone = true;
                     row = first.clone();
+                }
+                None if found.is_some_and(|row| row.user.as_deref() == Some(&self.user_id)) => {
+                    return Err(spared());
                 }
                 None => return Ok(false),
             }
@@ -232,10 +237,9 @@ impl UserSessions {
         .await
     }
 
-    async fn successor(&self, row: RowId) -> Result<Option<RowId>, Error> {
+    async fn load(&self, row: RowId) -> Result<Option<Arc<Row>>, Error> {
         let load = &self.store.shared.batches.load;
-        let row = load.submit(LoadRow(row)).answer().await?;
-        Ok(row.and_then(|row| row.successor()))
+        load.submit(LoadRow(row)).answer().await
     }
 
     /// Ends all sessions of the user, and returns how many there were (ASVS 5.0 item 7.4.2:

@@ -20,6 +20,15 @@ pub(in crate::store) fn spared() -> Error {
     )
 }
 
+/// The error for a row that an INSERT or UPDATE should have written, and did not.
+pub(in crate::store) fn unwritten() -> Error {
+    Error::new(
+        ErrorKind::Database,
+        "a session was not written, although the statement reported no error; check the triggers \
+         of the session table",
+    )
+}
+
 /// Marks the errors of deletions that left a row without an error.
 #[derive(Debug)]
 struct Spared;
@@ -190,7 +199,7 @@ impl Error {
             .is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
     }
 
-    /// Whether the statement failed as it only can under a stricter isolation level than
+    /// Whether the statement failed as is typical of a stricter isolation level than
     /// READ COMMITTED.
     pub(in crate::store) fn is_of_the_isolation(&self) -> bool {
         self.sqlstate().is_some_and(|code| code == "40001")

@@ -42,7 +42,7 @@ use crate::{
         rows::{
             Batches,
             orders::NewIdOrder,
-            steps::{delete, insert, lock_with_extras, of_row},
+            steps::{check_written, delete_locked, insert, lock_with_extras, of_row},
             undo::{Commit, Made, Undelivered},
             user_limit::{self, Ended, NO_ROW, end_batch},
         },
@@ -84,7 +84,7 @@ struct Ends {
 
 /// What an attempt did.
 enum Cycled {
-    Committed(Row, Ends),
+    Committed(Box<Row>, Ends),
     /// Nothing, because the login has more sessions to delete than one transaction should.
     TooManyOthers,
 }
@@ -190,7 +190,7 @@ impl Batches {
         let mut doubt = false;
         for attempt in 1.. {
             let error = match self.attempt_cycle(Arc::clone(plan)).await {
-                Ok(Cycled::Committed(row, ends)) => return Ok((Arc::new(row), ends)),
+                Ok(Cycled::Committed(row, ends)) => return Ok((Arc::new(*row), ends)),
                 // If the future is dropped here, batches that were committed stay deleted.
                 Ok(Cycled::TooManyOthers) => match self.end_most_others(plan).await {
                     Ok(()) => continue,
@@ -345,7 +345,7 @@ async fn cycle_in(
         None => None,
     };
     plan.commit.sent(made);
-    Ok(Cycled::Committed(row, Ends { others, surplus }))
+    Ok(Cycled::Committed(Box::new(row), Ends { others, surplus }))
 }
 
 /// The task that deletes a user's sessions beyond the limit. There is one for each user in
@@ -425,7 +425,7 @@ async fn move_on(
     };
     match table.old_id {
         OldId::Forwards => forward(table, connection, plan, &row).await?,
-        OldId::IsDeleted => delete(table, connection, id)
+        OldId::IsDeleted => delete_locked(table, connection, id)
             .await
             .map_err(Error::of_an_end)?,
     }
@@ -559,7 +559,7 @@ pub(in crate::store) async fn copy_for(
     let created = table.columns.has_created().then_some(now);
     let extent = plan.timeouts.extent(&document.meta(), created);
     let content = Content::from(Arc::new(document));
-    of_row(
+    let copied = of_row(
         &table.cycle.login_copy,
         &row.id,
         &plan.new_id,
@@ -571,6 +571,7 @@ pub(in crate::store) async fn copy_for(
     .bind(login.external())
     .execute(connection)
     .await?;
+    check_written(&copied)?;
     let times = table.columns.times_of_new(Written::at(now, extent));
     Ok(Row::written(plan.new_id.clone(), content, times).of(plan.user()))
 }
@@ -613,7 +614,7 @@ pub(in crate::store) async fn forward(
     plan: &Plan,
     row: &Row,
 ) -> Result<(), Error> {
-    table
+    let forwarded = table
         .cycle
         .forward
         .query()
@@ -622,5 +623,5 @@ pub(in crate::store) async fn forward(
         .bind(FORWARDING.as_secs_f64())
         .execute(connection)
         .await?;
-    Ok(())
+    check_written(&forwarded)
 }

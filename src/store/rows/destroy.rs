@@ -3,7 +3,8 @@
 //!
 //! How it works: the batch statement deletes a row that can't be a forwarding. If it finds
 //! none, a transaction deletes the row and follows the chain of forwardings, and deletes all
-//! of them. A row whose document can't be read is deleted without reading it.
+//! of them. A row whose document can't be read is deleted without reading it. If nothing was
+//! deleted, the row is looked up, because a trigger can keep it without an error.
 //!
 //! Dropped futures: this runs in the task of the session's queue. If a runtime drops it, the
 //! transaction is rolled back, unless it was committed already.
@@ -20,10 +21,13 @@ use crate::{
     store::{
         batch::{
             execute::Entry as _,
-            statements::{DestroyRow, Destroyed},
+            statements::{DestroyRow, Destroyed, LoadRow},
             until_free::serve_until_free,
         },
-        connection::transaction::{despite_others, in_transaction},
+        connection::{
+            sqlstate::spared,
+            transaction::{despite_others, in_transaction},
+        },
         rows::Batches,
         table::{handle::Work, statements::Statements, timestamp::written},
         watches::report::EndedRow,
@@ -70,7 +74,11 @@ impl Batches {
         };
         // If the future is dropped here, the deletion is executed.
         let ended = match self.destroy.submit(order).outcome().await {
-            Ok(deleted) => deleted.and_then(|deleted| self.if_it_was_alive(id, deleted)),
+            Ok(Some(deleted)) => self.if_it_was_alive(id, deleted),
+            Ok(None) => match self.load.submit(LoadRow(id.clone())).outcome().await? {
+                Some(_) => return Err(spared()),
+                None => None,
+            },
             Err(error) if error.is_of_a_document() => self.destroy_unread(id).await?,
             Err(error) => return Err(error),
         };
@@ -96,7 +104,14 @@ impl Batches {
 
     async fn destroy_unread(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
         self.destroy_alone(id, |table, connection| {
-            Box::pin(destroy_unread(table, connection, id.as_str().to_owned()))
+            let id = id.as_str().to_owned();
+            Box::pin(async move {
+                let ended = destroy_unread(Arc::clone(&table), connection, id.clone()).await?;
+                if ended.is_none() {
+                    check_deleted(&table, connection, &id).await?;
+                }
+                Ok(ended)
+            })
         })
         .await
     }
@@ -160,6 +175,7 @@ async fn destroy_chain_in(
         let query = table.destroy.one.query().bind(order.id.as_str());
         let query = order.bind_one(query);
         let Some(row) = query.fetch_optional(&mut *transaction).await? else {
+            check_deleted(&table, transaction, order.id.as_str()).await?;
             break;
         };
         let deleted = order.answer(&row, &table)?;
@@ -171,6 +187,21 @@ async fn destroy_chain_in(
         }
     }
     Ok(ended)
+}
+
+/// # Errors
+///
+/// If there is a live row with this id, although a statement should have deleted it.
+async fn check_deleted(
+    table: &Statements,
+    connection: &mut PgConnection,
+    id: &str,
+) -> Result<(), Error> {
+    let found = table.load.one.query().bind(id);
+    match found.fetch_optional(connection).await? {
+        Some(_) => Err(spared()),
+        None => Ok(()),
+    }
 }
 
 /// Deletes a row whose document can't be read, and returns the session if it was alive. A

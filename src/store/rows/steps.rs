@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use sqlx::{PgConnection, Postgres, postgres::PgArguments, query::Query};
+use sqlx::{
+    PgConnection, Postgres,
+    postgres::{PgArguments, PgQueryResult},
+    query::Query,
+};
 
 use crate::{
     Error,
@@ -12,6 +16,7 @@ use crate::{
     id::RowId,
     row::{Content, Row},
     store::{
+        connection::sqlstate::{spared, unwritten},
         sql::Sql,
         table::{statements::Statements, timestamp::Instant},
     },
@@ -49,6 +54,10 @@ fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Row {
 }
 
 /// Copies the row under another id, with another document and expiry.
+///
+/// # Errors
+///
+/// Those of the statement, and if a trigger drops the new row without an error.
 pub(in crate::store) async fn insert(
     table: &Statements,
     connection: &mut PgConnection,
@@ -57,10 +66,19 @@ pub(in crate::store) async fn insert(
     content: &Content,
     extent: Extent,
 ) -> Result<(), Error> {
-    of_row(&table.cycle.copy, from, to, content, extent)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let copied = of_row(&table.cycle.copy, from, to, content, extent);
+    check_written(&copied.execute(connection).await?)
+}
+
+/// # Errors
+///
+/// If the statement for a row that exists has written none. A trigger can drop a row without
+/// an error.
+pub(super) fn check_written(outcome: &PgQueryResult) -> Result<(), Error> {
+    match outcome.rows_affected() {
+        0 => Err(unwritten()),
+        _ => Ok(()),
+    }
 }
 
 /// Binds the parameters that both statements that copy a row begin with.
@@ -79,20 +97,39 @@ pub(super) fn of_row(
         .bind(extent.until)
 }
 
+/// Deletes the row if it exists, and if no trigger keeps it.
 pub(in crate::store) async fn delete(
     table: &Statements,
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<(), Error> {
-    table
-        .destroy
-        .one
-        .query()
-        .bind(id.as_str())
-        .bind(true)
-        .execute(connection)
-        .await?;
+    deletion(table, id).execute(connection).await?;
     Ok(())
+}
+
+/// Deletes a row that the transaction has locked.
+///
+/// # Errors
+///
+/// Those of the statement, and if a trigger keeps the row without an error.
+pub(super) async fn delete_locked(
+    table: &Statements,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<(), Error> {
+    match deletion(table, id)
+        .execute(connection)
+        .await?
+        .rows_affected()
+    {
+        0 => Err(spared()),
+        _ => Ok(()),
+    }
+}
+
+fn deletion(table: &Statements, id: &RowId) -> Query<'static, Postgres, PgArguments> {
+    let delete = table.destroy.one.query();
+    delete.bind(id.as_str().to_owned()).bind(true)
 }
 
 /// Locks the row and reads it. Waits for transactions that are writing it.
