@@ -19,7 +19,8 @@
 //!   each extension sets it. The response removes the cookie if `destroy` or `logout`
 //!   was executed, and the cookie of a former scope if the session is ambiguous. Such a
 //!   response must not be stored by a shared cache, so it gets
-//!   `Cache-Control: no-store`, unless the handler has forbidden that already.
+//!   `Cache-Control: no-store`, unless the handler has forbidden that already. Headers that
+//!   single caches prefer to it, such as `CDN-Cache-Control`, are removed.
 //! - **Vary**: each response whose session was loaded names the request's header that
 //!   carries the token.
 //!

@@ -65,14 +65,32 @@ pub(crate) fn is_set(headers: &HeaderMap, name: &str) -> bool {
     cookies.any(|cookie| name_of(cookie) == name.as_bytes())
 }
 
+/// Caches at the edge prefer a header of their own to `Cache-Control` (RFC 9213), so these are
+/// removed.
 pub(crate) fn forbid_shared_caching(headers: &mut HeaderMap) {
+    let targeted: Vec<_> = headers
+        .keys()
+        .filter(|name| is_targeted(name))
+        .cloned()
+        .collect();
+    for name in targeted {
+        headers.remove(name);
+    }
     if !forbids_shared_caching(headers) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 
+/// Such as `CDN-Cache-Control`, and those of Varnish, nginx and Akamai.
+fn is_targeted(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.ends_with("-cache-control")
+        || ["surrogate-control", "x-accel-expires", "edge-control"].contains(&name)
+}
+
 /// `private` with a list of fields applies only to those fields (RFC 9111, section
-/// 5.2.2.7), so it is not enough.
+/// 5.2.2.7), so it is not enough. A cache that knows the status ignores `no-store` if there is
+/// `must-understand` (section 5.2.2.3).
 fn forbids_shared_caching(headers: &HeaderMap) -> bool {
     let mut directives = headers
         .get_all(CACHE_CONTROL)
@@ -82,7 +100,7 @@ fn forbids_shared_caching(headers: &HeaderMap) -> bool {
     let mut strict = false;
     directives.all(|directive| {
         strict |= is_any_of(directive, &["private", "no-store"]);
-        !is_any_of(directive, &["public"]) && !starts_with(directive, "s-maxage")
+        !is_any_of(directive, &["public", "must-understand"]) && !starts_with(directive, "s-maxage")
     }) && strict
 }
 

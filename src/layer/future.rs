@@ -32,7 +32,7 @@ use pin_project_lite::pin_project;
 
 use crate::{
     Error, ErrorKind, LazySession, ResponseBody,
-    cookie::{is_set, keep_cookies_of_other_layers},
+    cookie::{forbid_shared_caching, is_set, keep_cookies_of_other_layers},
     format::CookieChange,
     layer::response_headers::{CLEAR_SITE_DATA, clear_site_data, vary, write_cookie},
     session::{Closing, Session},
@@ -275,8 +275,8 @@ const OF_THE_BODY: [HeaderName; 24] = [
 ];
 
 /// Replaces the handler's response, because it reports a change that was not
-/// stored. The headers of htmx are removed, because htmx follows them with any
-/// status. The headers of other layers stay, such as CORS and the request id. The
+/// stored. The headers of htmx and Inertia are removed, because their clients act on them with
+/// any status, and those of an upgrade. The headers of other layers stay, such as CORS and the request id. The
 /// error is in the response's extensions, for applications that show their own page.
 fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
     error.log_failed_save(status_of(error));
@@ -284,14 +284,22 @@ fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B
     for name in &OF_THE_BODY {
         parts.headers.remove(name);
     }
-    let of_htmx: Vec<_> = parts
+    let of_the_page: Vec<_> = parts
         .headers
         .keys()
-        .filter(|name| name.as_str().starts_with("hx-"))
+        .filter(|name| {
+            let prefixes = ["hx-", "x-inertia", "sec-websocket-"];
+            prefixes
+                .iter()
+                .any(|prefix| name.as_str().starts_with(prefix))
+        })
         .cloned()
         .collect();
-    for name in of_htmx {
+    for name in of_the_page {
         parts.headers.remove(name);
+    }
+    if parts.headers.remove(header::UPGRADE).is_some() {
+        parts.headers.remove(header::CONNECTION);
     }
     keep_cookies_of_other_layers(&mut parts.headers);
     parts.headers.remove(header::TRANSFER_ENCODING);
@@ -300,7 +308,7 @@ fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    forbid_shared_caching(headers);
     parts.status = status_of(error);
     error.write_retry_after(headers);
     parts.extensions.insert(error.clone());

@@ -158,3 +158,42 @@ async fn a_shared_cache_keeps_what_ignores_the_session() {
     assert!(!cache.visit(&mut browser, "/about").await.1);
     assert!(cache.visit(&mut Browser::new(&app), "/about").await.1);
 }
+
+/// Caches at the edge prefer these to `Cache-Control` (RFC 9213).
+#[tokio::test]
+async fn no_header_for_one_cache_overrides_what_the_session_forbids() {
+    let site = Site::new().await;
+    let targeted = [
+        "cdn-cache-control",
+        "cloudflare-cdn-cache-control",
+        "surrogate-control",
+        "x-accel-expires",
+        "edge-control",
+    ];
+    for allowed in ["private", "no-store, must-understand", "public"] {
+        let headers = targeted.map(|name| (name, "max-age=3600"));
+        let app = Router::new()
+            .route(
+                "/",
+                get(async move |session: Session| {
+                    session.insert("a", 1)?;
+                    Ok::<_, Error>((headers, [("cache-control", allowed)]))
+                }),
+            )
+            .route("/about", get(async move || headers))
+            .layer(site.layer());
+        let mut browser = Browser::new(&app);
+        let answer = browser.get("/").await;
+        assert!(!answer.sets_no_cookie());
+        for name in targeted {
+            assert!(!answer.headers.contains_key(name), "{name}");
+        }
+        let expected = match allowed {
+            "private" => "private",
+            _ => "no-store",
+        };
+        assert_eq!(answer.headers["cache-control"], expected);
+        let about = browser.get("/about").await;
+        assert_eq!(about.headers["surrogate-control"], "max-age=3600");
+    }
+}

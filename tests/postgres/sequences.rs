@@ -1649,6 +1649,13 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
                     ("etag", "\"1\""),
                     ("content-type", "text/html"),
                     ("hx-redirect", "/welcome"),
+                    ("x-inertia", "true"),
+                    ("upgrade", "websocket"),
+                    ("connection", "upgrade"),
+                    ("sec-websocket-accept", "AAAA"),
+                    ("x-accel-expires", "3600"),
+                    ("surrogate-control", "max-age=3600"),
+                    ("cloudflare-cdn-cache-control", "max-age=3600"),
                     ("x-accel-redirect", "/files/1"),
                     ("content-digest", "sha-256=:AAAA:"),
                     ("digest", "sha-256=AAAA"),
@@ -1667,6 +1674,13 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
     for header in [
         "etag",
         "hx-redirect",
+        "x-inertia",
+        "upgrade",
+        "connection",
+        "sec-websocket-accept",
+        "x-accel-expires",
+        "surrogate-control",
+        "cloudflare-cdn-cache-control",
         "x-accel-redirect",
         "content-digest",
         "digest",
@@ -1678,6 +1692,7 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
         assert!(!answer.headers.contains_key(header), "{header}");
     }
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(answer.headers["cache-control"], "no-store");
     let app = app.layer(axum::middleware::map_response(own_page));
     let answer = Browser::new(&app).get("/").await;
     assert_eq!(answer.body, "our page for Database");
