@@ -8,8 +8,8 @@ use axum_pg_session::{
 };
 
 use crate::support::{
-    Log, Role, Site, execute,
-    page::{patiently, until},
+    Browser, Log, Role, Site, app, execute,
+    page::{minutes_later, patiently, until},
     proxy::Proxy,
     texts,
 };
@@ -136,13 +136,6 @@ async fn a_changed_type_of_the_expiry_in_another_zone_changes_the_end_of_no_sess
     }
 }
 
-/// The store inspects its table again after a minute, and waits for that after two.
-async fn minutes_later(minutes: u64) {
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(60 * minutes + 1)).await;
-    tokio::time::resume();
-}
-
 /// The application's transaction can't be repeated here.
 #[tokio::test]
 async fn a_changed_type_of_the_expiry_is_a_conflict_in_a_transaction_of_the_application() {
@@ -202,6 +195,72 @@ async fn a_change_that_hinders_some_calls_is_logged_once_and_leaves_the_others()
         .await
         .expect_err("an id could not change");
     assert!(error.to_string().contains("shop"), "{error}");
+}
+
+/// A right that is missing makes some calls fail. Then the table is inspected at once.
+#[tokio::test]
+async fn a_right_that_is_revoked_fails_only_the_calls_that_need_it() {
+    for right in ["INSERT", "UPDATE", "DELETE"] {
+        let site = Site::new().await;
+        let role = Role::new(&site.pool).await;
+        role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
+            .await;
+        let store = role.store(site.database.url()).await;
+        let app = app(PgSessionLayer::new(store));
+        let [mut ann, mut bob] = [Browser::new(&app), Browser::new(&app)];
+        for visitor in [&mut ann, &mut bob] {
+            assert_eq!(visitor.get("/insert/a/1").await.status, 200);
+        }
+        let statuses = async || {
+            let mut statuses = Vec::new();
+            for page in ["/insert/b/2", "/destroy"] {
+                statuses.push(bob.peek(page).await.status == 200);
+                assert_eq!(ann.peek("/get/a").await.body, "\"1\"", "{right}");
+            }
+            let stranger = Browser::new(&app);
+            statuses.push(stranger.peek("/insert/a/1").await.status == 200);
+            statuses
+        };
+        role.revoke(&format!("{right} ON session")).await;
+        let needed = match right {
+            "INSERT" => [true, true, false],
+            "UPDATE" => [false, true, true],
+            _ => [true, false, true],
+        };
+        assert_eq!(statuses().await, needed, "{right}");
+        role.grant(&format!("{right} ON session")).await;
+        assert_eq!(ann.get("/insert/b/2").await.status, 200, "{right}");
+        assert_eq!(ann.get("/destroy").await.status, 200, "{right}");
+        assert_eq!(ann.get("/insert/a/1").await.status, 200, "{right}");
+        drop((ann, bob, app));
+        role.drop().await;
+    }
+}
+
+/// The unique column hinders new ids, and the changed type each statement.
+#[tokio::test]
+async fn a_changed_type_beside_a_change_that_hinders_some_calls_costs_no_request() {
+    let site = Site::new().await;
+    let log = Log::keep();
+    let mut visitor = site.browser();
+    // The second time prepares the statements that return an id.
+    for _ in 0..2 {
+        assert_eq!(visitor.get("/insert/a/1").await.status, 200);
+    }
+    execute(
+        &site.pool,
+        "ALTER TABLE session ADD shop text UNIQUE;
+         UPDATE session SET shop = 'north';
+         ALTER TABLE session ALTER id TYPE varchar(64)",
+    )
+    .await;
+    for n in ["2", "3"] {
+        let page = format!("/insert/a/{n}");
+        assert_eq!(visitor.get(&page).await.status, 200);
+        assert_eq!(visitor.get("/get/a").await.body, format!("\"{n}\""));
+    }
+    assert_eq!(log.text().matches("some calls will fail").count(), 1);
+    assert_ne!(visitor.get("/cycle").await.status, 200);
 }
 
 /// A site whose table hides its rows from the site's role. Ann signed in before that.

@@ -148,6 +148,45 @@ async fn a_deferrable_key_is_refused() {
     .await;
 }
 
+/// `ON CONFLICT` refuses a table with any such key.
+#[tokio::test]
+async fn a_deferrable_key_of_other_columns_is_refused() {
+    for column in [
+        "seq bigint GENERATED ALWAYS AS IDENTITY UNIQUE DEFERRABLE",
+        "tenant int DEFAULT 1, UNIQUE (id, tenant) DEFERRABLE INITIALLY DEFERRED",
+    ] {
+        assert_refused(
+            &format!("id text PRIMARY KEY, expiry timestamptz, session json, {column}"),
+            &["DEFERRABLE", "inserted"],
+        )
+        .await;
+    }
+}
+
+/// A new id has the same document as the former one for a moment.
+#[tokio::test]
+async fn a_unique_column_that_is_generated_from_copies_is_refused() {
+    for column in [
+        "cart text GENERATED ALWAYS AS (session->>'cart') STORED UNIQUE",
+        "note text, loud text GENERATED ALWAYS AS (upper(note)) STORED UNIQUE",
+    ] {
+        assert_refused(
+            &format!("id text PRIMARY KEY, expiry timestamptz, session json, {column}"),
+            &["unique", "two rows"],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_unique_column_that_is_generated_from_the_id_does_no_harm() {
+    let site = site_with(THREE_COLUMNS).await;
+    let column = "ALTER TABLE session ADD digest text GENERATED ALWAYS AS (md5(id)) STORED UNIQUE";
+    execute(&site.pool, column).await;
+    site.store.migrate().await.expect("a table that serves");
+    Life::of(&site.pool, "session").is_whole(&site.store).await;
+}
+
 #[tokio::test]
 async fn a_unique_index_is_as_good_as_a_primary_key() {
     let site = site_with(

@@ -2,6 +2,7 @@ SELECT a.attname::text AS name,
        a.attnum AS number,
        pg_catalog.format_type(a.atttypid, NULL) AS type,
        (a.attgenerated <> '' OR a.attidentity = 'a') AS is_generated,
+       (a.attgenerated <> '') AS is_computed,
        (a.atthasdef OR a.attidentity <> '') AS has_default,
        a.attnotnull AS is_not_null,
        (a.atttypid = 'pg_catalog.varchar'::pg_catalog.regtype AND a.atttypmod BETWEEN 4 AND 43 + 3) AS is_short,
@@ -40,6 +41,28 @@ SELECT a.attname::text AS name,
              AND (i.indisunique OR i.indisexclusion)
              AND a.attnum = ANY(k.numbers)
        ) AS unique_keys,
+       EXISTS (
+           SELECT FROM pg_catalog.pg_index AS i
+           WHERE i.indrelid = c.oid
+             AND (i.indisunique OR i.indisexclusion)
+             AND NOT i.indimmediate
+       ) AS has_deferrable_key,
+       ARRAY(
+           SELECT d.refobjsubid
+           FROM pg_catalog.pg_depend AS d
+           LEFT JOIN pg_catalog.pg_attrdef AS e
+               ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+              AND d.objid = e.oid
+           WHERE a.attgenerated <> ''
+             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+             AND d.refobjid = c.oid
+             AND d.refobjsubid > 0
+             AND d.refobjsubid <> a.attnum
+             AND (
+                 e.adrelid = c.oid AND e.adnum = a.attnum
+                 OR d.classid = d.refclassid AND d.objid = c.oid AND d.objsubid = a.attnum
+             )
+       ) AS computed_from,
        EXISTS (
            SELECT FROM pg_catalog.pg_index AS i
            WHERE i.indrelid = c.oid

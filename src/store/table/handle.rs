@@ -8,7 +8,8 @@
 //! The table can change while the store uses it:
 //!
 //! - If a statement fails because of that, the result is stale: the next call waits for another
-//!   inspection, and gets its error if the table can't be used.
+//!   inspection, and gets its error if the table can't be used. If only some calls would fail,
+//!   the others go on with the new result.
 //! - Other changes make no statement fail, such as a new column, or row level security
 //!   that hides rows. So a call also starts an inspection if the last one is older than
 //!   [`INSPECTION`]. It doesn't wait for it, unless the store was not used for long. If
@@ -113,7 +114,7 @@ struct Found {
     obstacle: Option<Arc<str>>,
 }
 
-/// The result of an inspection that succeeded.
+/// The result of an inspection that found a table which the statements can read.
 struct Look {
     number: u64,
     since: Instant,
@@ -227,7 +228,7 @@ impl TableHandle {
         let is_known = self.executor.pooling_of_statements() == Pooling::Own;
         // If the inspection fails, the next statement repeats it and reports the error.
         if is_known && self.look_at_table().await.is_err() {
-            self.mark_stale(|_| true);
+            self.mark_stale();
         }
     }
 
@@ -307,9 +308,17 @@ impl TableHandle {
         table: &Arc<Statements>,
         outcome: Result<T, Error>,
     ) -> Result<T, Error> {
-        if outcome.as_ref().is_err_and(Error::is_of_a_changed_table) {
+        if let Err(error) = &outcome
+            && error.is_of_a_changed_table()
+        {
+            let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
             // Unless it was inspected meanwhile.
-            self.mark_stale(|latest| Arc::ptr_eq(latest, table));
+            if let Some(found) = found.as_mut()
+                && Arc::ptr_eq(&found.table, table)
+            {
+                // If the inspection found that a right is missing, another one changes nothing.
+                found.is_stale |= !(found.obstacle.is_some() && error.lacks_a_right());
+            }
         }
         outcome
     }
@@ -322,9 +331,9 @@ impl TableHandle {
         }
     }
 
-    fn mark_stale(&self, is_meant: impl FnOnce(&Arc<Statements>) -> bool) {
+    fn mark_stale(&self) {
         let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = found.as_mut().filter(|found| is_meant(&found.table)) {
+        if let Some(found) = found.as_mut() {
             found.is_stale = true;
         }
     }
@@ -354,8 +363,7 @@ impl TableHandle {
                 self.executor.detect_pooling().await?;
                 self.look_at_table().await
             }
-            Some(found) if found.is_stale => self.look_at_table().await,
-            Some(_) => self.look_again().await,
+            Some(found) => self.look_again(found.is_stale).await,
         }
     }
 
@@ -376,15 +384,21 @@ impl TableHandle {
 
     /// As [`look_at_table`](Self::look_at_table), for a table that is in use. If only some calls
     /// would fail, it logs that once, and the others go on.
-    async fn look_again(&self) -> Result<Arc<Statements>, Error> {
+    async fn look_again(&self, is_stale: bool) -> Result<Arc<Statements>, Error> {
         let look = self.inspect_now().await?;
-        let Some(obstacle) = look.obstacle else {
+        let Some(obstacle) = look.obstacle.clone() else {
             return self.store(look).await;
+        };
+        let since = look.since;
+        // Statements for the former table make no call fail, if it is not stale.
+        let table = match is_stale {
+            true => Some(self.store(look).await?),
+            false => None,
         };
         let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
         let found = found.as_mut().ok_or_else(|| obstacle.clone())?;
-        found.since = look.since;
-        found.due = look.since + INSPECTION;
+        found.since = since;
+        found.due = since + INSPECTION;
         let text = obstacle.to_string();
         if found.obstacle.as_deref() != Some(&*text) {
             tracing::error!(
@@ -393,7 +407,7 @@ impl TableHandle {
             );
             found.obstacle = Some(text.into());
         }
-        Ok(Arc::clone(&found.table))
+        Ok(table.unwrap_or_else(|| Arc::clone(&found.table)))
     }
 
     async fn inspect_now(&self) -> Result<Look, Error> {
@@ -415,7 +429,7 @@ impl TableHandle {
             number,
             since,
             columns,
-            ..
+            obstacle,
         } = look;
         columns.check_limit(self.limit, &self.name)?;
         let server = self
@@ -441,13 +455,15 @@ impl TableHandle {
         }
         let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
         if found.as_ref().is_none_or(|found| found.number < number) {
+            let former = found.take().and_then(|found| found.obstacle);
             *found = Some(Found {
                 table: Arc::clone(&table),
                 since,
                 due: since + INSPECTION,
                 number,
                 is_stale: false,
-                obstacle: None,
+                // It is logged once, and kept while it lasts.
+                obstacle: former.filter(|_| obstacle.is_some()),
             });
         }
         Ok(table)

@@ -24,6 +24,8 @@ struct Column {
     number: i16,
     r#type: String,
     is_generated: bool,
+    /// Whether it is generated from other columns.
+    is_computed: bool,
     has_default: bool,
     is_not_null: bool,
     /// Whether it holds fewer characters than an id of the store has.
@@ -33,6 +35,10 @@ struct Column {
     /// The numbers of the columns of each unique index or exclusion constraint that contains
     /// this column, by itself or in an expression.
     unique_keys: Vec<String>,
+    /// Whether the table has a unique or exclusion constraint that is checked later.
+    has_deferrable_key: bool,
+    /// The numbers of the columns from which this one is generated.
+    computed_from: Vec<i32>,
     is_indexed: bool,
     /// The kind of its relation, as the catalog abbreviates it.
     kind: String,
@@ -53,11 +59,14 @@ impl FromRow<'_, PgRow> for Column {
             number: row.try_get("number")?,
             r#type: row.try_get("type")?,
             is_generated: row.try_get("is_generated")?,
+            is_computed: row.try_get("is_computed")?,
             has_default: row.try_get("has_default")?,
             is_not_null: row.try_get("is_not_null")?,
             is_short: row.try_get("is_short")?,
             is_unique: row.try_get("is_unique")?,
             unique_keys: row.try_get("unique_keys")?,
+            has_deferrable_key: row.try_get("has_deferrable_key")?,
+            computed_from: row.try_get("computed_from")?,
             is_indexed: row.try_get("is_indexed")?,
             kind: row.try_get("kind")?,
             may_alter: row.try_get("may_alter")?,
@@ -128,6 +137,19 @@ pub(in crate::store) async fn server(connection: &mut PgConnection) -> Result<Se
     })
 }
 
+/// The error for policies that hide rows from this role. They would sign users out, or spare
+/// their sessions, without an error.
+fn row_security(name: &TableName) -> Error {
+    Error::new(
+        ErrorKind::Setup,
+        format!(
+            "the table {name} has row level security that applies to this role; connect as the \
+             owner of the table, use ALTER ROLE … BYPASSRLS, or ALTER TABLE … DISABLE ROW LEVEL \
+             SECURITY"
+        ),
+    )
+}
+
 /// Checks that Postgres knows the time zone. Otherwise every statement would fail.
 async fn check_zone(connection: &mut PgConnection, zone: &str) -> Result<(), Error> {
     let known = sqlx::query(include_str!("../sql/check_zone.sql"))
@@ -181,6 +203,10 @@ impl Inspection {
     fn columns(&self, zone: &str) -> Result<Columns, Error> {
         self.check_kind()?;
         self.check_row_security()?;
+        // Without them, users would be signed out, and sessions would have no absolute timeout.
+        for column in ["created", "user_id"] {
+            self.check_optional(column)?;
+        }
         Ok(Columns {
             document: self.document()?,
             expiry: self.expiry(zone)?,
@@ -198,9 +224,7 @@ impl Inspection {
     /// Refuses what makes only some calls fail.
     fn check(&self, columns: &Columns) -> Result<(), Error> {
         self.check_id()?;
-        for column in ["created", "user_id"] {
-            self.check_optional(column)?;
-        }
+        self.check_deferrable_keys()?;
         self.check_foreign_requirements()?;
         self.check_default_of_created()?;
         self.check_nulls()?;
@@ -254,6 +278,18 @@ impl Inspection {
         Ok(())
     }
 
+    /// Refuses constraints that are checked at the commit. `ON CONFLICT` refuses every insert into
+    /// a table with one, whichever columns it has.
+    fn check_deferrable_keys(&self) -> Result<(), Error> {
+        match self.columns[0].has_deferrable_key {
+            true => Err(self.refused(
+                "has a unique or exclusion constraint that is DEFERRABLE, so no session can be \
+                 inserted",
+            )),
+            false => Ok(()),
+        }
+    }
+
     fn carried(&self) -> Vec<String> {
         self.columns
             .iter()
@@ -303,14 +339,9 @@ impl Inspection {
         Err(self.named(&format!("{} is {what}, and must be a table", self.name)))
     }
 
-    /// Refuses row level security. Policies that hide rows from this role would sign users out
-    /// without an error.
     fn check_row_security(&self) -> Result<(), Error> {
         match self.columns[0].has_row_security {
-            true => Err(self.refused(
-                "has row level security that applies to this role; connect as the owner of the \
-                 table, use ALTER ROLE … BYPASSRLS, or ALTER TABLE … DISABLE ROW LEVEL SECURITY",
-            )),
+            true => Err(row_security(&self.name)),
             false => Ok(()),
         }
     }
@@ -343,13 +374,22 @@ impl Inspection {
         Ok(())
     }
 
-    /// Refuses unique keys of columns that are copied. A session that gets a new id has two rows
-    /// with the same values.
+    /// Refuses unique keys of columns that are copied, or generated from them. A session that gets
+    /// a new id has two rows with the same values.
     fn check_unique_copies(&self, columns: &Columns) -> Result<(), Error> {
+        let is_carried =
+            |column: &Column| column.name == "session" || columns.carried.contains(&column.name);
+        let is_computed_from_copies = |column: &Column| {
+            column.is_computed
+                && column.computed_from.iter().all(|number| {
+                    let mut columns = self.columns.iter();
+                    columns.any(|from| i32::from(from.number) == *number && is_carried(from))
+                })
+        };
         let is_copied = |number: &str| {
             self.columns.iter().any(|column| {
-                let is_copied = column.name == "session" || columns.carried.contains(&column.name);
-                column.number.to_string() == number && is_copied
+                column.number.to_string() == number
+                    && (is_carried(column) || is_computed_from_copies(column))
             })
         };
         let is_in_the_way = |key: &String| {

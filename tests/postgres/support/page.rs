@@ -17,6 +17,13 @@ use super::{Answer, Browser, Site, site::pages};
 /// Far more than anything takes here; a wait that is this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The store inspects its table again after a minute, and waits for that after two.
+pub(crate) async fn minutes_later(minutes: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(60 * minutes + 1)).await;
+    tokio::time::resume();
+}
+
 /// The pages of a site, and `/page`.
 pub(crate) fn app_with<H, T>(layer: PgSessionLayer, page: H) -> Router
 where
