@@ -12,7 +12,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{
     Browser, Site, app, execute,
-    page::{app_with, patiently},
+    page::{app_with, minutes_later, patiently, until},
+    proxy::Proxy,
     site::pool,
 };
 
@@ -233,4 +234,32 @@ async fn a_level_that_changes_while_a_process_runs_costs_no_request() {
         other.commit().await.expect("a commit");
         assert_eq!(patiently(visit).await.expect("no panic"), 200, "{page}");
     }
+}
+
+/// Under READ COMMITTED, a row that moves to another partition causes it, too.
+#[tokio::test]
+async fn one_serialization_failure_does_not_give_each_statement_a_transaction_for_good() {
+    let site = Site::new().await;
+    let proxy = Proxy::before(site.database.url()).await;
+    let layer = PgSessionLayer::new(PgSessionStore::new(proxy.pool().await));
+    let mut browser = Browser::new(&app(layer));
+    browser.get("/insert/a/1").await;
+    execute(
+        &site.pool,
+        "CREATE SEQUENCE failures;
+         CREATE FUNCTION fail_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF nextval('failures') = 1 THEN RAISE SQLSTATE '40001'; END IF; RETURN NEW;
+         END $$;
+         CREATE TRIGGER fail_once BEFORE UPDATE ON session FOR EACH ROW EXECUTE FUNCTION fail_once()",
+    )
+    .await;
+    assert_eq!(browser.get("/increment/n").await.body, "1");
+    minutes_later(1).await;
+    let is_without = async || {
+        proxy.take_texts();
+        assert_eq!(browser.peek("/increment/n").await.status, 200);
+        let texts = proxy.take_texts();
+        !texts.iter().any(|text| text.starts_with("BEGIN"))
+    };
+    patiently(until(is_without)).await;
 }

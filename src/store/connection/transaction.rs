@@ -8,15 +8,16 @@
 //!
 //! - Each transaction sets its level, which costs no round trip.
 //! - A single statement gets a transaction if the default is another level. The default is
-//!   read together with the table. After an error that only a stricter level causes, a
-//!   stricter default is assumed.
+//!   read together with the table. After an error that is typical of a stricter level, such a
+//!   default is assumed until the table is inspected again. Under READ COMMITTED, a row that
+//!   moves to another partition causes the same error.
 //!
 //! Nothing here knows what a transaction does. If the future of a transaction is dropped, it
 //! is rolled back, unless its commit was sent.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+    atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use futures_core::future::BoxFuture;
@@ -128,25 +129,34 @@ where
     attempt().await
 }
 
-/// Whether a single statement runs under a stricter level than READ COMMITTED.
+/// How many inspections in a row must find READ COMMITTED before a stricter level is forgotten,
+/// because other connections of the pool may still have it.
+const LOOKS: u32 = 5;
+
+/// Whether a single statement may run under a stricter level than READ COMMITTED: the number of
+/// inspections that must not find one.
 #[derive(Clone, Debug, Default)]
-pub(in crate::store) struct Isolation(Arc<AtomicBool>);
+pub(in crate::store) struct Isolation(Arc<AtomicU32>);
 
 impl Isolation {
     pub(in crate::store) fn is_strict(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.load(Relaxed) > 0
     }
 
-    /// Records the default level of one of the pool's connections. Others may have another
-    /// one, so a stricter level is not forgotten.
+    /// Records the default level that an inspection found on one of the pool's connections.
     pub(in crate::store) fn found(&self, level: &str) {
-        let is_strict = !matches!(level, "read committed" | "read uncommitted");
-        self.0.fetch_or(is_strict, Relaxed);
+        match level {
+            "read committed" | "read uncommitted" => {
+                let looks = self.0.load(Relaxed);
+                self.0.store(looks.saturating_sub(1), Relaxed);
+            }
+            _ => self.0.store(LOOKS, Relaxed),
+        }
     }
 
     pub(in crate::store) fn observe<T>(&self, outcome: &Result<T, Error>) {
         if outcome.as_ref().is_err_and(Error::is_of_the_isolation) {
-            self.0.store(true, Relaxed);
+            self.0.fetch_max(1, Relaxed);
         }
     }
 }
