@@ -666,7 +666,7 @@ impl PgSessionStore {
     }
 
     /// Creates the table, or its missing columns and indexes, and
-    /// [checks](Self::check) it.
+    /// [checks](Self::check) it. That includes what was dropped since an earlier call.
     ///
     /// Any number of processes may call it at once. It inspects the table first: if the
     /// table is complete, it needs no right to create anything. A table of another system

@@ -77,6 +77,41 @@ async fn migrate_twice_is_migrate_once() {
 }
 
 #[tokio::test]
+async fn migrate_restores_what_was_dropped_and_changes_no_note() {
+    let site = Site::new().await;
+    let (before, notes) = (
+        shape(&site.pool, "public", "session").await,
+        dump(&site.pool, NOTES).await,
+    );
+    for dropped in [
+        "DROP TABLE session",
+        "DROP INDEX session_expiry_idx, session_external_id_idx",
+        "ALTER TABLE session DROP COLUMN user_id, DROP COLUMN device",
+        "ALTER TABLE session DROP COLUMN external_id",
+    ] {
+        execute(&site.pool, dropped).await;
+        let mut processes = JoinSet::new();
+        for _ in 0..4 {
+            let store = site.elsewhere().await;
+            processes.spawn(async move { store.migrate().await });
+        }
+        for outcome in processes.join_all().await {
+            outcome.expect(dropped);
+        }
+        let report = site.store.check().await.expect("a table");
+        assert_eq!(report.to_string(), "every feature is on", "{dropped}");
+        assert_eq!(
+            shape(&site.pool, "public", "session").await,
+            before,
+            "{dropped}"
+        );
+        assert_eq!(dump(&site.pool, NOTES).await, notes, "{dropped}");
+    }
+    MIGRATOR.run(&site.pool).await.expect("sqlx's own notes");
+    Life::of(&site.pool, "session").is_whole(&site.store).await;
+}
+
+#[tokio::test]
 async fn migrate_keeps_the_sessions_of_a_table_that_it_completes() {
     let site = Site::without_table().await;
     execute(

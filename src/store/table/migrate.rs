@@ -1,6 +1,10 @@
 //! Creates the table, or adds what it lacks. It doesn't check whether the result can be used:
 //! [`handle`](super::handle) does.
 //!
+//! sqlx runs each migration once, and notes it. If the table, a column or an index was dropped
+//! since, the statements of the migrations that added it are executed again. The notes stay as
+//! they are.
+//!
 //! Dropped futures: the connection that runs the migrations is not returned to the pool, so it
 //! is closed. A migration whose commit was not sent is rolled back, and the next call runs it
 //! again.
@@ -18,6 +22,7 @@ use crate::{
         table::{
             engine::check_engine,
             handle::TableHandle,
+            inspect::inspect,
             name::{TableName, quoted},
         },
     },
@@ -36,8 +41,8 @@ const SETTINGS: [(&str, &str); 4] = [
 ///
 /// They are noted in a table of their own, `_axum_pg_session_migrations`, so
 /// that they run beside the migrations of a host application.
-/// [`PgSessionStore::migrate`] does the same, also for other tables, and needs
-/// no right to create anything once all is there. Behind a pooler in transaction
+/// [`PgSessionStore::migrate`] does the same, also for other tables, restores what
+/// was dropped since, and needs no right to create anything once all is there. Behind a pooler in transaction
 /// mode it is the way to run them: this has a lock of the session, which a pooler
 /// leaves with a connection that others get.
 ///
@@ -232,13 +237,22 @@ impl TableHandle {
     /// connection, because the role may have none left.
     async fn run_migrations(&self, pooling: Pooling) -> Result<(), Error> {
         let mut connection = self.executor.pool().acquire().await?.detach();
-        let outcome = match pooling {
-            Pooling::Own => self.migrate_on(&mut connection).await,
-            Pooling::Transaction => self.migrate_in_one_transaction(&mut connection).await,
-        };
+        let outcome = self.run_migrations_on(&mut connection, pooling).await;
         // Even if this fails, dropping the connection closes its socket.
         drop(connection.close().await);
         outcome
+    }
+
+    async fn run_migrations_on(
+        &self,
+        connection: &mut PgConnection,
+        pooling: Pooling,
+    ) -> Result<(), Error> {
+        match pooling {
+            Pooling::Own => self.migrate_on(connection).await?,
+            Pooling::Transaction => self.migrate_in_one_transaction(connection).await?,
+        }
+        self.restore_what_was_dropped(connection).await
     }
 
     async fn migrate_on(&self, connection: &mut PgConnection) -> Result<(), Error> {
@@ -255,6 +269,16 @@ impl TableHandle {
     /// would stay on the server's connection, which the pooler gives to other clients.
     async fn migrate_in_one_transaction(&self, connection: &mut PgConnection) -> Result<(), Error> {
         let mut transaction = begin(connection).await?;
+        self.lock_in(&mut transaction).await?;
+        let mut migrator = migrator(&self.name);
+        migrator.set_locking(false);
+        migrator.run_direct(None, &mut *transaction, false).await?;
+        // The migrator's prepared statements have names, and would stay too.
+        transaction.clear_cached_statements().await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn lock_in(&self, transaction: &mut PgConnection) -> Result<(), Error> {
         sqlx::raw_sql(AssertSqlSafe(settings("SET LOCAL")))
             .execute(&mut *transaction)
             .await?;
@@ -263,12 +287,58 @@ impl TableHandle {
             .bind(self.name.lock_key("migrations"))
             .execute(&mut *transaction)
             .await?;
-        let mut migrator = migrator(&self.name);
-        migrator.set_locking(false);
-        migrator.run_direct(None, &mut *transaction, false).await?;
-        // The migrator's prepared statements have names, and would stay too.
-        transaction.clear_cached_statements().await?;
-        Ok(transaction.commit().await?)
+        Ok(())
+    }
+
+    /// Executes the migrations again whose results are missing, although they are noted. Each
+    /// has a transaction of its own, so that readers don't wait while an index is built.
+    async fn restore_what_was_dropped(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        let missing = self.missing(connection).await?;
+        for (_, _, sql) in MIGRATIONS
+            .iter()
+            .filter(|(version, ..)| missing.contains(version))
+        {
+            let mut transaction = begin(connection).await?;
+            self.lock_in(&mut transaction).await?;
+            sqlx::raw_sql(AssertSqlSafe(render(&self.name, sql)))
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// The migrations that would add something.
+    async fn missing(&self, connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
+        let mut transaction = begin(connection).await?;
+        let (name, zone) = (self.name.clone(), self.time_zone.clone());
+        let columns = match inspect(&mut transaction, name, zone).await? {
+            Some(found) => found.columns,
+            None => return Ok(MIGRATIONS.map(|(version, ..)| version).to_vec()),
+        };
+        // A column of another type has its name, so the migration would not add it.
+        let lacks = |column| !columns.has(column) && !columns.carries(column);
+        let mut missing = Vec::new();
+        for (version, is_missing) in [
+            (2, lacks("created") || lacks("user_id")),
+            (5, lacks("last_seen") || lacks("device")),
+            (6, lacks("external_id")),
+        ] {
+            missing.extend(is_missing.then_some(version));
+        }
+        for (version, is_there, suffix) in [
+            (3, columns.has_expiry_index, "_expiry_idx"),
+            (4, columns.has_user_id_index, "_user_id_idx"),
+            (7, columns.has_external_id_index, "_external_id_idx"),
+        ] {
+            let index = self.name.derived("", suffix);
+            // An invalid index has its name, too.
+            if !is_there && !has_table(&mut transaction, self.name.schema.clone(), index).await? {
+                missing.push(version);
+            }
+        }
+        transaction.commit().await?;
+        Ok(missing)
     }
 }
 

@@ -108,7 +108,7 @@ impl Columns {
         sql
     }
 
-    fn carries(&self, column: &str) -> bool {
+    pub(in crate::store) fn carries(&self, column: &str) -> bool {
         self.carried.iter().any(|carried| carried == column)
     }
 
