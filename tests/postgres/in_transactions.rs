@@ -4,7 +4,7 @@ use axum_pg_session::{ErrorKind, Session, SessionId};
 use sqlx::{Connection as _, PgConnection};
 
 use crate::support::{
-    Browser, Site, execute,
+    Browser, Role, Site, execute,
     page::{PATIENCE, patiently},
     visit,
 };
@@ -249,4 +249,36 @@ async fn a_changed_table_fails_one_transaction_of_the_application() {
     let mut transaction = site.pool.begin().await.expect("a transaction");
     let outcome = alice.destroy_all_in(&mut transaction).await;
     assert_eq!(outcome.expect("an end"), 1);
+}
+
+/// The store's own role sees every row, and the application's doesn't.
+#[tokio::test]
+async fn row_level_security_of_the_role_of_the_transaction_is_an_error() {
+    let site = Site::new().await;
+    let this = signed_in(&site, "alice").await;
+    signed_in(&site, "alice").await;
+    execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
+    site.store.check().await.expect("it applies to others only");
+    let role = Role::new(&site.pool).await;
+    role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
+        .await;
+    let alice = site.store.user("alice");
+    let this = handle(&this).await;
+    for others_only in [false, true] {
+        let mut transaction = site.pool.begin().await.expect("a transaction");
+        sqlx::query(sqlx::AssertSqlSafe(format!("SET LOCAL ROLE {}", role.name)))
+            .execute(&mut *transaction)
+            .await
+            .expect("a role");
+        let ended = match others_only {
+            true => alice.destroy_others_in(&mut transaction, &this).await,
+            false => alice.destroy_all_in(&mut transaction).await,
+        };
+        let error = ended.expect_err("no row can be seen");
+        assert_eq!(error.kind(), ErrorKind::Setup, "{error}");
+        assert!(error.to_string().contains("row level security"), "{error}");
+        transaction.rollback().await.expect("a rollback");
+    }
+    assert_eq!(alice.count().await.expect("a count"), 2);
+    role.drop().await;
 }

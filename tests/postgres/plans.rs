@@ -245,6 +245,11 @@ const PINNED: &[Pinned] = &[
         shows: "Index Scan",
     },
     Pinned {
+        file: "row_security.sql",
+        parameters: &["'public'", "'session'"],
+        shows: "pg_class_relname_nsp_index",
+    },
+    Pinned {
         file: "save.sql",
         parameters: &["IDS", DIGESTS, DOCUMENTS, SECONDS, NO_SECONDS],
         shows: PRIMARY_KEY,

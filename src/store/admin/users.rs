@@ -40,7 +40,9 @@ use crate::{
             steps,
             user_limit::{self, Ended, NO_ROW, end_batch, end_others},
         },
-        table::{handle::Work, statements::Statements, timestamp::Instant},
+        table::{
+            handle::Work, inspect::check_row_security, statements::Statements, timestamp::Instant,
+        },
         watches::{report::EndedRow, sweep::Watches},
     },
     telemetry::events,
@@ -435,14 +437,19 @@ impl UserSessions {
     ///
     /// # Errors
     ///
-    /// As [`list`](Self::list). On an error, roll back your transaction.
+    /// As [`list`](Self::list), and of kind [`Setup`](crate::ErrorKind::Setup) if row level
+    /// security applies to the role of your transaction, because its policies can hide sessions.
+    /// On an error, roll back your transaction.
     pub async fn destroy_all_in(&self, transaction: &mut PgConnection) -> Result<u64, Error> {
         let table = self.table().await?;
         let for_others = table.for_others();
-        let outcome = end_others(&for_others, transaction, &self.user_id, NO_ROW).await;
+        let ending = async {
+            check_row_security(transaction, &table.name).await?;
+            end_others(&for_others, transaction, &self.user_id, NO_ROW).await
+        };
         self.store
             .table_handle()
-            .note_changed_table(&table, outcome)
+            .note_changed_table(&table, ending.await)
     }
 
     /// Ends all sessions of the user except the one of this handle in your transaction, and
@@ -480,7 +487,8 @@ impl UserSessions {
     ///
     /// # Errors
     ///
-    /// As [`destroy_others`](Self::destroy_others). On an error, roll back your transaction.
+    /// As [`destroy_others`](Self::destroy_others), and as
+    /// [`destroy_all_in`](Self::destroy_all_in). On an error, roll back your transaction.
     pub async fn destroy_others_in(
         &self,
         transaction: &mut PgConnection,
@@ -493,6 +501,7 @@ impl UserSessions {
             .await?
             .ok_or_else(Error::not_of_the_user)?;
         let ending = async {
+            check_row_security(transaction, &table.name).await?;
             let this = lock_own(&for_others, transaction, &self.user_id, this).await?;
             end_others(&for_others, transaction, &self.user_id, this.as_str()).await
         };

@@ -400,6 +400,10 @@ fn inspect_fits_the_catalog() {
         query_file!("src/store/sql/inspect.sql", ID as _, ID as _)
             .map(|row| (row.name, row.r#type, row.is_generated, row.may_delete)),
     );
+    drop(
+        query_file!("src/store/sql/row_security.sql", ID as _, ID as _)
+            .map(|row| row.is_active == Some(true)),
+    );
 }
 
 #[test]

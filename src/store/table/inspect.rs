@@ -137,6 +137,23 @@ pub(in crate::store) async fn server(connection: &mut PgConnection) -> Result<Se
     })
 }
 
+/// Refuses row level security for the role of this connection, such as one of the application.
+pub(in crate::store) async fn check_row_security(
+    connection: &mut PgConnection,
+    name: &TableName,
+) -> Result<(), Error> {
+    let is_active: Option<bool> = sqlx::query_scalar(include_str!("../sql/row_security.sql"))
+        .persistent(false)
+        .bind(&name.schema)
+        .bind(&name.table)
+        .fetch_optional(connection)
+        .await?;
+    match is_active {
+        Some(true) => Err(row_security(name)),
+        _ => Ok(()),
+    }
+}
+
 /// The error for policies that hide rows from this role. They would sign users out, or spare
 /// their sessions, without an error.
 fn row_security(name: &TableName) -> Error {
