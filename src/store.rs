@@ -490,7 +490,8 @@ impl PgSessionStore {
     ///
     /// The limit also holds if several processes log a user in at once. Such a login is one
     /// transaction, and logins of one user wait for each other. If a user already has more
-    /// sessions, because the limit was lowered, the next login ends the surplus.
+    /// sessions, because the limit was lowered, the next login ends the surplus. If these are
+    /// a thousand or more, or their deletion takes long, a task ends the rest afterwards.
     ///
     /// The table needs the columns `user_id` and `created`. If one is missing,
     /// [`check`](Self::check) returns an error.

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod by_id;
+mod ends;
 mod everyone;
 pub(super) mod external;
 pub(super) mod page;

@@ -5,6 +5,7 @@
 
 pub(super) mod execute;
 mod pace;
+pub(super) mod portions;
 pub(super) mod queue;
 pub(super) mod search;
 pub(super) mod statements;

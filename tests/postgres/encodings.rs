@@ -1,7 +1,7 @@
 //! Databases whose encoding is not UTF-8, and search paths that hide the
 //! catalog.
 
-use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper, Session};
 use sqlx::{
     ConnectOptions as _, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -131,4 +131,26 @@ async fn functions_that_hide_those_of_the_catalog_are_never_called() {
         });
     }
     crowd.join_all().await;
+}
+
+/// Its document is as short as a forwarding, so the reaper reads it.
+#[tokio::test]
+async fn an_expired_row_that_can_not_be_read_is_reaped() {
+    let site = Site::without_table().await;
+    let ascii = database_in(&site, "SQL_ASCII").await;
+    let store = PgSessionStore::new(ascii.clone());
+    store.migrate().await.expect("a table");
+    execute(
+        &ascii,
+        r#"INSERT INTO session (id, expiry, session)
+           SELECT 'row ' || n, now() - n * interval '1 minute',
+                  (CASE n WHEN 7 THEN E'{"successor":"\xff"}' ELSE '{}' END)::json
+           FROM generate_series(1, 20) AS n"#,
+    )
+    .await;
+    let reaped = Reaper::new(store).run_once().await.expect("a run");
+    assert_eq!(reaped.deleted, 20);
+    let rows = texts(&ascii, "SELECT count(*)::text FROM session").await;
+    assert_eq!(rows, ["0"]);
+    drop_database(&site, ascii).await;
 }

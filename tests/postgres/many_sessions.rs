@@ -3,13 +3,13 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use axum_pg_session::{Login, PgSessionLayer, PgSessionStore, Session, SessionLimitPolicy};
+use axum_pg_session::{Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionLimitPolicy};
 use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
 
 use crate::support::{
     Browser, Site, execute,
-    page::{app_with, until},
+    page::{app_with, patiently, until},
 };
 
 const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
@@ -281,4 +281,47 @@ async fn no_statement_ends_more_than_a_batch_around_a_row_that_can_not_be_delete
         .await
         .expect("a count");
     assert!(most <= 1000, "{most} rows in one statement");
+}
+
+/// As if another table referenced each row without an index on its column.
+#[tokio::test]
+async fn sessions_whose_rows_take_long_to_delete_end_in_spite_of_the_timeout() {
+    for call in ["user", "external", "everyone", "reaper", "login", "limit"] {
+        let site = with_sessions(130).await;
+        execute(
+            &site.pool,
+            "UPDATE session SET external_id = 'sid' WHERE user_id = 'alice';
+             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN OLD; END $$;
+             CREATE TRIGGER slow BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION slow()",
+        )
+        .await;
+        let store = site.elsewhere().await.timeout(Duration::from_secs(1));
+        let others_end = async |session: Session| session.login(Login::new("alice").end_others());
+        match call {
+            "user" => assert_eq!(store.user("alice").destroy_all().await.expect(call), 130),
+            "external" => assert_eq!(store.external("sid").destroy_all().await.expect(call), 130),
+            "everyone" => assert_eq!(store.destroy_everyone().await.expect(call), 131),
+            "reaper" => {
+                site.rows().age(100_000.0).await;
+                let reaped = Reaper::new(store).run_once().await.expect(call);
+                assert_eq!(reaped.deleted, 131);
+            }
+            "login" => {
+                // Each attempt leaves fewer for the next.
+                let app = app_with(PgSessionLayer::new(store), others_end);
+                let mut statuses = Vec::new();
+                while statuses.last() != Some(&200) && statuses.len() < 10 {
+                    statuses.push(Browser::new(&app).get("/page").await.status.as_u16());
+                }
+                assert_eq!(statuses.last(), Some(&200), "{statuses:?}");
+                assert_eq!(count(&site).await, 1);
+            }
+            _ => {
+                let limit = SessionLimitPolicy::EndOldest;
+                log_in(&store.max_sessions_per_user(FIVE, limit)).await;
+                patiently(until(async || count(&site).await == 5)).await;
+            }
+        }
+    }
 }

@@ -245,6 +245,11 @@ const PINNED: &[Pinned] = &[
         shows: "Index Scan",
     },
     Pinned {
+        file: "reap_unread.sql",
+        parameters: &["ID"],
+        shows: PRIMARY_KEY,
+    },
+    Pinned {
         file: "row_security.sql",
         parameters: &["'public'", "'session'"],
         shows: "pg_class_relname_nsp_index",
@@ -448,6 +453,26 @@ async fn every_statement_finds_its_rows_by_an_index() {
 #[tokio::test]
 async fn every_statement_finds_its_rows_by_an_index_with_a_generic_plan() {
     every_plan_is_pinned("force_generic_plan").await;
+}
+
+/// Such as by a script that signs in for each of its runs. Postgres knows from its statistics how
+/// common the user is, and expects to find a few of the sessions anywhere.
+#[tokio::test]
+async fn the_sessions_of_a_user_with_very_many_are_found_by_an_index() {
+    let (_site, mut connection) = crowded().await;
+    let at_the_end = r#"
+        INSERT INTO "public"."session" (id, expiry, session, user_id)
+        SELECT 'of the script ' || n, now() + interval '1 day', '{}', 'script'
+        FROM generate_series(1, 4000) AS n"#;
+    run(&mut connection, at_the_end).await;
+    run(&mut connection, "VACUUM ANALYZE").await;
+    let common = Pinned {
+        file: "user_some.sql",
+        parameters: &["'script'", "''", "3"],
+        shows: "session_user_id_idx",
+    };
+    let sql = statement(common.file);
+    common.check(&common.plan(&mut connection, &sql, &[]).await);
 }
 
 /// The statement of the reaper as it is sent for the table that is there.

@@ -275,3 +275,47 @@ async fn rows_that_can_not_be_deleted_keep_no_other_from_being_reaped() {
     execute(&site.pool, "DROP TABLE orders").await;
     assert_eq!(reaper.run_once().await.expect("a run").deleted, 3);
 }
+
+/// One of the first batch, and the oldest of all.
+#[tokio::test]
+async fn rows_that_a_trigger_keeps_without_an_error_keep_no_other_from_being_reaped() {
+    let site = Site::new().await;
+    site.cemetery(100).await;
+    execute(
+        &site.pool,
+        "CREATE FUNCTION spare() RETURNS trigger LANGUAGE plpgsql
+         AS $$ BEGIN RETURN CASE WHEN OLD.id IN ('dead100', 'dead90') THEN NULL ELSE OLD END; END $$;
+         CREATE TRIGGER spare BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION spare()",
+    )
+    .await;
+    let reaper = Reaper::new(site.elsewhere().await).batch_size(BATCH);
+    let error = reaper.run_once().await.expect_err("two rows are left");
+    assert!(error.to_string().contains("can't be deleted"), "{error}");
+    let left = texts(
+        &site.pool,
+        "SELECT id FROM session WHERE id LIKE 'dead%' ORDER BY id",
+    )
+    .await;
+    assert_eq!(left, ["dead100", "dead90"]);
+    execute(&site.pool, "DROP TRIGGER spare ON session").await;
+    assert_eq!(reaper.run_once().await.expect("a run").deleted, 2);
+    site.assert_all_died_once(100).await;
+}
+
+/// More of them than a batch has.
+#[tokio::test]
+async fn a_trigger_that_keeps_whole_batches_keeps_no_other_row_from_being_reaped() {
+    let site = Site::new().await;
+    site.cemetery(100).await;
+    execute(
+        &site.pool,
+        "CREATE FUNCTION spare() RETURNS trigger LANGUAGE plpgsql
+         AS $$ BEGIN RETURN CASE WHEN substr(OLD.id, 5)::int > 50 THEN NULL ELSE OLD END; END $$;
+         CREATE TRIGGER spare BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION spare()",
+    )
+    .await;
+    let reaper = Reaper::new(site.elsewhere().await).batch_size(BATCH);
+    reaper.run_once().await.expect_err("rows are left");
+    let left = "SELECT count(*)::text FROM session WHERE id LIKE 'dead%'";
+    assert_eq!(texts(&site.pool, left).await, ["50"]);
+}

@@ -9,7 +9,7 @@ use axum_pg_session::{
 
 use crate::support::{
     Answer, Browser, Site, execute,
-    page::{PATIENCE, app_with},
+    page::{PATIENCE, app_with, patiently, until},
     site::pool,
 };
 
@@ -148,7 +148,8 @@ async fn a_thousand_old_sessions_converge_to_the_limit() {
         .timeout(PATIENCE)
         .max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
     assert_eq!(log_in(&store).await.status, 200);
-    assert_eq!(count(&site).await, 5);
+    // A slow machine ends the rest in the background.
+    patiently(until(async || count(&site).await == 5)).await;
     let bob = site.store.user("bob").count().await.expect("a count");
     assert_eq!(bob, 1000);
 }

@@ -21,8 +21,11 @@ use crate::{
     row::successor_of,
     store::{
         PgSessionStore,
-        batch::search::{self, Left},
-        connection::sqlstate::spared,
+        batch::{
+            portions::Portions,
+            search::{self, Left},
+        },
+        connection::{sqlstate::spared, transaction::in_transaction},
         rows::destroy::destroy_unread,
         table::{inspect::server, statements::Statements, timestamp::written},
         watches::report::EndedRow,
@@ -65,6 +68,8 @@ struct Ended {
     expired: Vec<EndedRow>,
     /// The successor rows of the forwardings.
     successors: Vec<String>,
+    /// The rows that the transaction did not try to delete, because it took long enough.
+    rest: Vec<String>,
     left: Left,
 }
 
@@ -194,7 +199,8 @@ impl PgSessionStore {
                 })
                 .await;
             match outcome {
-                Ok(more) => {
+                Ok(mut more) => {
+                    search.add(std::mem::take(&mut more.rest));
                     self.report_end(&more, ended);
                     all.add(more);
                 }
@@ -271,13 +277,38 @@ async fn ids(
     Ok(ids)
 }
 
-/// Deletes these rows. A forwarding does not count as a session.
+/// Deletes these rows in one transaction, as many as a short time allows.
 async fn end(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     ids: Vec<String>,
 ) -> Result<Ended, Error> {
-    let deleted = table.destroy.many.query().bind(&ids).bind(&ids);
+    in_transaction(connection, |transaction| {
+        Box::pin(async move {
+            let (mut ended, mut portions) = (Ended::default(), Portions::limited());
+            let mut rest = ids;
+            while let Some(rows) = portions.next(rest.len()) {
+                let next = rest.split_off(rows);
+                let more = end_at_once(&table, transaction, &rest).await?;
+                ended.sessions.extend_from_slice(&more.sessions);
+                ended.expired.extend_from_slice(&more.expired);
+                ended.add(more);
+                rest = next;
+            }
+            ended.rest = rest;
+            Ok(ended)
+        })
+    })
+    .await
+}
+
+/// Deletes these rows. A forwarding does not count as a session.
+async fn end_at_once(
+    table: &Statements,
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<Ended, Error> {
+    let deleted = table.destroy.many.query().bind(ids).bind(ids);
     let mut ended = Ended::default();
     let now = table.clock.now();
     let deleted = deleted.fetch_all(connection).await?;

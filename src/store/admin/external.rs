@@ -1,13 +1,13 @@
 //! Ends the sessions that came from one session of an identity provider. It doesn't know users.
 //!
 //! How it works: batches of the sessions with this external id are searched and deleted, each in a
-//! transaction of its own, until a search finds none. A session that gets a new id meanwhile is
-//! found by the next search, because the new row has the external id, too.
+//! transaction of its own, until a search finds none, see [`ends`](super::ends). A session that
+//! gets a new id meanwhile is found by the next search, because the new row has the external id,
+//! too.
 //!
-//! Dropped futures: batches that were committed stay deleted. The batch in flight is canceled, and
-//! rolled back unless it has committed.
+//! Dropped futures: see [`ends`](super::ends).
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::PgConnection;
 
@@ -16,10 +16,12 @@ use crate::{
     ending::Ending,
     store::{
         PgSessionStore,
+        admin::ends::{Rows, Sessions, end_all},
+        batch::portions::Portions,
         connection::{sqlstate::spared, transaction::in_transaction},
-        rows::user_limit::BATCH,
+        rows::user_limit::{BATCH, Ended},
         table::statements::Statements,
-        watches::report::{EndedRow, alive},
+        watches::report::alive,
     },
     telemetry::events,
 };
@@ -82,73 +84,113 @@ impl ExternalSessions {
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) if the table has no column `external_id`, and
-    /// if the database could not delete the rows. Sessions that were ended before stay ended.
+    /// if the database could not delete the rows. Sessions that were ended before stay ended. If
+    /// rows can't be deleted, such as those that another table references, all others have ended.
     pub async fn destroy_all(&self) -> Result<u64, Error> {
         let mut ended = 0;
-        let outcome = self.end_all(&mut ended).await;
+        let outcome = end_all(self, &mut ended).await;
         if ended > 0 {
             events::ended_at_once(self.store.meter(), ended);
         }
         outcome.map(|()| ended)
     }
+}
 
-    async fn end_all(&self, ended: &mut u64) -> Result<(), Error> {
-        loop {
-            // If the future is dropped here, the batch is canceled unless it has committed.
-            let batch = self
-                .store
-                .change(|table, connection| {
-                    let external_id = self.external_id.clone();
-                    Box::pin(async move {
-                        in_transaction(connection, |transaction| {
-                            Box::pin(end_batch(table, transaction, external_id))
-                        })
-                        .await
-                    })
-                })
-                .await?;
-            let Some(sessions) = batch else {
-                return Ok(());
-            };
-            let watches = &self.store.shared.batches.watches;
-            watches.ended(&sessions, Ending::Revoked);
-            *ended += sessions.len() as u64;
-        }
+impl Sessions for ExternalSessions {
+    fn store(&self) -> &PgSessionStore {
+        &self.store
+    }
+
+    async fn find(&self, most: usize) -> Result<Vec<String>, Error> {
+        self.store
+            .ask(|table, connection| {
+                let external_id = self.external_id.clone();
+                Box::pin(async move { find(&table, connection, &external_id, most).await })
+            })
+            .await
+    }
+
+    async fn end(&self, patience: Duration, rows: Rows) -> Result<Ended, Error> {
+        let ended = self
+            .store
+            .change_patiently(patience, |table, connection| {
+                let (external_id, rows) = (self.external_id.clone(), rows.clone());
+                Box::pin(in_transaction(connection, move |transaction| {
+                    Box::pin(end_some(table, transaction, external_id, rows))
+                }))
+            })
+            .await?;
+        let watches = &self.store.shared.batches.watches;
+        watches.ended(&ended.sessions, Ending::Revoked);
+        Ok(ended)
     }
 }
 
-/// Deletes a batch. `None` if there is no such session.
+async fn find(
+    table: &Statements,
+    connection: &mut PgConnection,
+    external_id: &str,
+    most: usize,
+) -> Result<Vec<String>, Error> {
+    table.columns.check_external_id(&table.name)?;
+    let some = table.external.some.query_scalar();
+    let some = some
+        .bind(external_id)
+        .bind(i64::try_from(most).unwrap_or(i64::MAX));
+    let mut ids: Vec<String> = some.fetch_all(connection).await?;
+    // In order, so that two statements that delete the same rows can't deadlock.
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Deletes a batch, or those of these rows that are of the external id.
 ///
 /// # Errors
 ///
-/// If none was deleted although there are some.
-async fn end_batch(
+/// If none of a batch was deleted although there are some.
+async fn end_some(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     external_id: String,
-) -> Result<Option<Vec<EndedRow>>, Error> {
-    table.columns.check_external_id(&table.name)?;
-    let mut before = Vec::new();
+    rows: Rows,
+) -> Result<Ended, Error> {
+    let mut ids = match rows {
+        Rows::These(ids) => return end_these(&table, connection, &external_id, ids).await,
+        Rows::Any => find(&table, connection, &external_id, BATCH as usize).await?,
+    };
     loop {
-        let some = table.external.some.query_scalar();
-        let some = some.bind(&external_id).bind(i64::from(BATCH));
-        let mut ids: Vec<String> = some.fetch_all(&mut *connection).await?;
-        if ids.is_empty() {
-            return Ok(None);
-        }
-        // In order, so that two statements that delete the same rows can't deadlock.
-        ids.sort_unstable();
-        let delete = table.external.destroy.query().bind(&external_id).bind(&ids);
-        let live = alive(&table, &delete.fetch_all(&mut *connection).await?)?;
-        if !live.is_empty() {
-            return Ok(Some(live));
+        let ended = end_these(&table, connection, &external_id, ids.clone()).await?;
+        if ids.is_empty() || !ended.sessions.is_empty() {
+            return Ok(ended);
         }
         // They got new ids meanwhile, or a trigger keeps them.
-        if ids == before {
+        let found = find(&table, connection, &external_id, BATCH as usize).await?;
+        if ids == found {
             return Err(spared());
         }
-        before = ids;
+        ids = found;
     }
+}
+
+async fn end_these(
+    table: &Statements,
+    connection: &mut PgConnection,
+    external_id: &str,
+    mut ids: Vec<String>,
+) -> Result<Ended, Error> {
+    let (mut sessions, mut tried, mut portions) = (Vec::new(), 0, Portions::limited());
+    while let Some(rows) = portions.next(ids.len() - tried) {
+        let portion = &ids[tried..tried + rows];
+        let delete = table.external.destroy.query();
+        let delete = delete.bind(external_id).bind(portion);
+        sessions.extend(alive(table, &delete.fetch_all(&mut *connection).await?)?);
+        tried += rows;
+    }
+    Ok(Ended {
+        sessions,
+        is_a_part: !ids.is_empty(),
+        rest: ids.split_off(tried),
+    })
 }
 
 impl fmt::Debug for ExternalSessions {

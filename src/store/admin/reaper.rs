@@ -2,20 +2,23 @@
 //! only that a row has expired.
 //!
 //! How it works: a batch is one transaction, which takes an advisory lock, so that only one
-//! reaper is at work, and deletes the rows that expired first. If it waits for a locked row, it
-//! is canceled after a moment. Then the ids of the batch are read, and parts of it are deleted
+//! reaper is at work, and deletes the rows that expired first, as many as a short time allows. If
+//! it waits for a locked row, it is canceled after a moment. Then the ids of the batch are read, and parts of it are deleted
 //! in transactions of their own, which become smaller until the locked row is alone. That row
 //! is left to the next run, and this run continues with the rows after it. `SKIP LOCKED` would
 //! do the same in one statement, but Citus refuses it. A row that can't be deleted is found in
-//! the same way: the run deletes the others, and then fails.
+//! the same way: the run deletes the others, and then fails. A trigger can keep a row without an
+//! error. So if fewer rows were deleted than a batch has, and some are left, the rest of the run
+//! looks for expired rows before it deletes them. A row that is found again after its deletion
+//! is kept.
 //!
 //! Dropped futures: a run that is dropped, or stopped, has deleted whole batches. The batch in
 //! flight is canceled and rolled back, unless it has committed. The transaction releases the
 //! advisory lock in each case.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashSet, num::NonZeroU32, sync::Arc, time::Duration};
 
-use sqlx::{PgConnection, Row as _};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use crate::{
@@ -26,8 +29,11 @@ use crate::{
     row::successor_of,
     store::{
         Shared,
-        batch::search,
-        connection::transaction::{despite_others, in_transaction},
+        batch::{portions::Portions, search},
+        connection::{
+            sqlstate::spared,
+            transaction::{despite_others, in_transaction},
+        },
         table::statements::Statements,
         watches::report::EndedRow,
     },
@@ -41,6 +47,8 @@ const INTERVAL: Duration = Duration::from_mins(45);
 const BATCH_SIZE: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 /// The pause between two batches, for other statements.
 const PAUSE: Duration = Duration::from_millis(20);
+/// The most rows that a run goes on around, because each of its searches names them.
+const MOST_SKIPPED: usize = 10_000;
 /// The longest wait before the first run. It is random, so that processes that start together
 /// don't reap together.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
@@ -160,7 +168,8 @@ impl Reaper {
     /// # Errors
     ///
     /// If a batch failed. The rows of earlier batches stay deleted. If rows can't be
-    /// deleted, such as those that another table references, all others are deleted.
+    /// deleted, such as those that another table references, all others are deleted. The run
+    /// ends early if there are more than ten thousand such rows.
     pub async fn run_once(&self) -> Result<ReapSummary, Error> {
         let outcome = self.drain().await;
         let meter = self.store.meter();
@@ -343,11 +352,27 @@ pub(crate) enum ReapedBatch {
 #[derive(Debug, Default)]
 pub(crate) struct Skipped {
     ids: Vec<String>,
+    /// Rows that were not deleted, though there was no error. Another process may have deleted
+    /// them.
+    doubtful: HashSet<String>,
+    /// Whether the run looks for rows before it deletes them.
+    is_searching: bool,
     /// Why the first of those rows that are not locked could not be deleted.
     error: Option<Error>,
 }
 
 impl Skipped {
+    /// Leaves the rows that were found again, though they should have been deleted.
+    fn leave_kept(&mut self, ids: &mut Vec<String>) {
+        let (kept, others) = ids.drain(..).partition(|id| self.doubtful.contains(id));
+        *ids = others;
+        self.doubtful.clear();
+        if !kept.is_empty() {
+            self.ids.extend(kept);
+            self.error.get_or_insert_with(spared);
+        }
+    }
+
     fn check(&mut self) -> Result<(), Error> {
         match self.error.take() {
             Some(error) => Err(Error::caused(
@@ -378,21 +403,24 @@ impl Shared {
         limit: u32,
         skipped: &mut Skipped,
     ) -> Result<ReapedBatch, Error> {
-        if skipped.ids.is_empty() {
+        if !skipped.is_searching {
             let oldest = Rows::Oldest(limit);
             let timeout = self.batches.table_handle.executor.timeout;
             match self.reap(oldest, search::patience_of(timeout)).await {
                 Err(error) if error.blames_a_row() => {}
                 Err(error) => return Err(error),
                 Ok(None) => return Ok(ReapedBatch::Locked),
-                Ok(Some(rows)) => {
+                Ok(Some(reaped)) => {
+                    // A trigger keeps some, or others have expired meanwhile.
+                    skipped.is_searching = reaped.leaves_rows;
                     return Ok(ReapedBatch::Deleted {
-                        rows,
-                        is_last: rows < u64::from(limit),
+                        rows: reaped.rows,
+                        is_last: reaped.is_last,
                     });
                 }
             }
         }
+        skipped.is_searching = true;
         self.delete_around(limit, skipped).await
     }
 
@@ -400,39 +428,57 @@ impl Shared {
     /// dropped, the parts that were committed stay deleted.
     async fn delete_around(&self, limit: u32, skipped: &mut Skipped) -> Result<ReapedBatch, Error> {
         let deadline = self.batches.table_handle.executor.deadline();
-        let ids = self.expired(limit, skipped.ids.clone()).await?;
-        let is_last = ids.len() < limit as usize;
+        let mut ids = self.expired(limit, skipped.ids.clone()).await?;
+        let is_full = ids.len() >= limit as usize;
+        skipped.leave_kept(&mut ids);
         let mut rows = 0;
         let mut search = search::Search::among(ids, deadline);
         while let Some(ids) = search.next() {
             let part = Rows::These(ids.clone());
             match self.reap(part, search::PATIENCE_IN_SEARCH).await {
-                Ok(Some(more)) => {
-                    rows += more;
-                    // A trigger of the application can keep rows without an error.
-                    if more < ids.len() as u64 {
-                        skipped.ids.extend(ids);
-                    }
+                Ok(Some(reaped)) => {
+                    rows += reaped.rows;
+                    skipped.doubtful.extend(reaped.stayed);
+                    search.add(reaped.rest);
                 }
                 Ok(None) if rows == 0 => return Ok(ReapedBatch::Locked),
                 // Another reaper began when this one was between two parts.
                 Ok(None) => break,
-                Err(error) if error.blames_a_row() => search.failed(ids, error),
+                Err(error) if error.blames_a_row() => match &*ids {
+                    [id] if error.is_of_a_document() => {
+                        let unread = Rows::Unread(id.clone());
+                        match self.reap(unread, search::PATIENCE_IN_SEARCH).await {
+                            Ok(reaped) => {
+                                let reaped = reaped.unwrap_or_default();
+                                rows += reaped.rows;
+                                skipped.doubtful.extend(reaped.stayed);
+                            }
+                            Err(error) => search.failed(ids, error),
+                        }
+                    }
+                    _ => search.failed(ids, error),
+                },
                 Err(error) => {
                     self.batches.table_handle.executor.meter.reaped(rows);
                     return Err(error);
                 }
             }
         }
+        let is_last = !is_full && skipped.doubtful.is_empty();
         let left = search.left();
         skipped.ids.extend(left.ids);
         let error = left.error.filter(|error| !error.is_of_a_lock());
         skipped.error = skipped.error.take().or(error);
-        tracing::debug!(
-            reaper.skipped = skipped.ids.len(),
-            "rows are left to the next run"
-        );
-        Ok(ReapedBatch::Deleted { rows, is_last })
+        if !skipped.ids.is_empty() {
+            tracing::debug!(
+                reaper.skipped = skipped.ids.len(),
+                "rows are left to the next run"
+            );
+        }
+        Ok(ReapedBatch::Deleted {
+            rows,
+            is_last: is_last || skipped.ids.len() > MOST_SKIPPED,
+        })
     }
 
     async fn expired(&self, limit: u32, skipped: Vec<String>) -> Result<Vec<String>, Error> {
@@ -449,14 +495,14 @@ impl Shared {
         .await
     }
 
-    /// Returns how many rows were deleted. `None` if another reaper is at work.
-    async fn reap(&self, rows: Rows, patience: Duration) -> Result<Option<u64>, Error> {
+    /// Deletes rows, and reports them. `None` if another reaper is at work.
+    async fn reap(&self, rows: Rows, patience: Duration) -> Result<Option<Reaped>, Error> {
         let reaped = despite_others(|| self.reap_once(rows.clone(), patience)).await?;
-        let Some(Reaped { rows, sessions }) = reaped else {
-            return Ok(None);
-        };
-        self.batches.watches.ended(&sessions, Ending::Expired);
-        Ok(Some(rows))
+        if let Some(reaped) = &reaped {
+            let watches = &self.batches.watches;
+            watches.ended(&reaped.sessions, Ending::Expired);
+        }
+        Ok(reaped)
     }
 
     async fn reap_once(&self, rows: Rows, patience: Duration) -> Result<Option<Reaped>, Error> {
@@ -472,13 +518,24 @@ impl Shared {
 enum Rows {
     Oldest(u32),
     These(Vec<String>),
+    /// One whose document can't be read.
+    Unread(String),
 }
 
 /// What one transaction deleted.
+#[derive(Default)]
 struct Reaped {
     /// Including forwardings.
     rows: u64,
     sessions: Vec<EndedRow>,
+    /// Whether no expired row is left.
+    is_last: bool,
+    /// Whether a statement deleted fewer rows than it should, though some are left.
+    leaves_rows: bool,
+    /// The rows of these statements that were not deleted.
+    stayed: Vec<String>,
+    /// The given rows that the transaction did not try to delete, because it took long enough.
+    rest: Vec<String>,
 }
 
 async fn reap(
@@ -499,27 +556,99 @@ async fn reap(
             if !is_ours {
                 return Ok(None);
             }
-            let delete = match rows {
-                Rows::Oldest(limit) => table.reap.query().bind(i64::from(limit)),
-                Rows::These(ids) => table.reap_some.query().bind(ids),
+            let reaped = match rows {
+                Rows::Oldest(limit) => reap_oldest(&table, transaction, limit as usize).await?,
+                Rows::These(ids) => reap_these(&table, transaction, ids).await?,
+                Rows::Unread(id) => reap_unread(&table, transaction, id).await?,
             };
-            let deleted = delete.fetch_all(transaction).await?;
-            let mut sessions = Vec::with_capacity(deleted.len());
-            for row in &deleted {
-                let (user, text): (Option<String>, Option<String>) =
-                    (row.try_get(1)?, row.try_get(2)?);
-                if text.is_none_or(|text| successor_of(table.layout, &text).is_none()) {
-                    let id = RowId::from(row.try_get::<String, _>(0)?);
-                    sessions.push(EndedRow::new(id, user));
-                }
-            }
-            Ok(Some(Reaped {
-                rows: deleted.len() as u64,
-                sessions,
-            }))
+            Ok(Some(reaped))
         })
     })
     .await
+}
+
+async fn reap_oldest(
+    table: &Statements,
+    connection: &mut PgConnection,
+    limit: usize,
+) -> Result<Reaped, Error> {
+    let (mut reaped, mut tried, mut portions) = (Reaped::default(), 0, Portions::limited());
+    while let Some(rows) = portions.next(limit - tried) {
+        let delete = table
+            .reap
+            .query()
+            .bind(i64::try_from(rows).unwrap_or(i64::MAX));
+        let deleted = delete.fetch_all(&mut *connection).await?;
+        reaped.add(table, &deleted)?;
+        tried += rows;
+        if deleted.len() < rows {
+            let find = table.reap_find.query().bind(1_i64).bind([""; 0]);
+            let found = find.fetch_optional(&mut *connection).await?;
+            reaped.is_last = found.is_none();
+            reaped.leaves_rows = found.is_some();
+            break;
+        }
+    }
+    Ok(reaped)
+}
+
+async fn reap_these(
+    table: &Statements,
+    connection: &mut PgConnection,
+    mut rest: Vec<String>,
+) -> Result<Reaped, Error> {
+    let (mut reaped, mut portions) = (Reaped::default(), Portions::limited());
+    while let Some(rows) = portions.next(rest.len()) {
+        let next = rest.split_off(rows);
+        let delete = table.reap_some.query().bind(&rest);
+        let deleted = delete.fetch_all(&mut *connection).await?;
+        let ids = reaped.add(table, &deleted)?;
+        let stayed = rest.into_iter().filter(|id| !ids.contains(id));
+        reaped.stayed.extend(stayed);
+        rest = next;
+    }
+    reaped.rest = rest;
+    Ok(reaped)
+}
+
+/// Deletes a row without reading its document. It is a session, because a forwarding is short
+/// ASCII text.
+async fn reap_unread(
+    table: &Statements,
+    connection: &mut PgConnection,
+    id: String,
+) -> Result<Reaped, Error> {
+    let delete = table.reap_unread.query_scalar().bind(id.clone());
+    let deleted: Option<Option<String>> = delete.fetch_optional(connection).await?;
+    Ok(match deleted {
+        Some(user) => Reaped {
+            rows: 1,
+            sessions: vec![EndedRow::new(RowId::from(id), user)],
+            ..Reaped::default()
+        },
+        None => Reaped {
+            stayed: vec![id],
+            ..Reaped::default()
+        },
+    })
+}
+
+impl Reaped {
+    /// Adds rows that were deleted, and returns their ids.
+    fn add(&mut self, table: &Statements, deleted: &[PgRow]) -> Result<HashSet<String>, Error> {
+        let mut ids = HashSet::with_capacity(deleted.len());
+        for row in deleted {
+            let (id, user): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+            let text: Option<String> = row.try_get(2)?;
+            if text.is_none_or(|text| successor_of(table.layout, &text).is_none()) {
+                self.sessions
+                    .push(EndedRow::new(RowId::from(id.clone()), user));
+            }
+            ids.insert(id);
+        }
+        self.rows += deleted.len() as u64;
+        Ok(ids)
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,9 @@
 //! Lists, counts and ends the sessions of one user. It doesn't know who is signed in to a
 //! request.
 //!
-//! How it works: sessions are ended in batches, each in a transaction. If a batch fails because
-//! of a locked or damaged row, its rows are searched and deleted in smaller and smaller parts,
-//! until that row is alone. Locked rows are tried again until the deadline.
-//!
-//! Dropped futures: batches that were committed stay deleted, and no event is reported for
-//! them. A batch in flight is canceled and rolled back, unless it has committed.
+//! Dropped futures: see [`ends`](super::ends).
 
 use std::{
-    collections::HashSet,
     fmt,
     future::{Future, IntoFuture},
     num::NonZeroU32,
@@ -30,11 +24,11 @@ use crate::{
     row::Row,
     store::{
         PgSessionStore,
-        admin::page::{Listed, Page, list},
-        batch::{
-            search::{self, Left, PATIENCE_IN_SEARCH},
-            statements::LoadRow,
+        admin::{
+            ends::{Rows, Sessions, end_all},
+            page::{Listed, Page, list},
         },
+        batch::statements::LoadRow,
         connection::{sqlstate::spared, transaction::in_transaction},
         rows::{
             steps,
@@ -247,7 +241,7 @@ impl UserSessions {
     /// Ends all sessions of the user, and returns how many there were (ASVS 5.0 item 7.4.2:
     /// if an account is disabled or deleted).
     ///
-    /// It ends a thousand at a time, each batch with the store's
+    /// It ends a thousand at a time at most, each batch with the store's
     /// [`timeout`](PgSessionStore::timeout), so that any number can be ended. Sessions whose
     /// rows another transaction has locked end last. To end them together with a change of
     /// your own, use [`destroy_all_in`](Self::destroy_all_in).
@@ -265,107 +259,12 @@ impl UserSessions {
     /// deleted, such as those that another table references, all others have ended.
     pub async fn destroy_all(&self) -> Result<u64, Error> {
         let mut ended = 0;
-        let outcome = self.end_all_but(None, &mut ended).await;
+        let others = Others {
+            user: self,
+            this: None,
+        };
+        let outcome = end_all(&others, &mut ended).await;
         self.report(outcome, ended)
-    }
-
-    /// Ends batches until there is no other session. Sessions that another transaction has
-    /// locked end last.
-    async fn end_all_but(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
-        match self.end_batches(this, ended).await {
-            Err(error) if error.blames_a_row() => {}
-            outcome => return outcome,
-        }
-        let mut left = self.end_around(this, ended).await?;
-        let deadline = self.store.table_handle().executor.deadline();
-        while !left.ids.is_empty() {
-            left.wait(deadline).await?;
-            left = self.end_around(this, ended).await?;
-        }
-        // A trigger may have kept rows without an error.
-        self.end_batches(this, ended).await
-    }
-
-    async fn end_batches(&self, this: Option<&RowId>, ended: &mut u64) -> Result<(), Error> {
-        let patience = search::patience_of(self.store.table_handle().executor.timeout);
-        loop {
-            let batch = self.end_some(patience, this, Rows::Any).await?;
-            *ended += batch.sessions.len() as u64;
-            if !batch.is_a_part {
-                return Ok(());
-            }
-        }
-    }
-
-    /// A row that is locked, or can't be deleted, must not keep the others alive. So the batch
-    /// is cut until that row is alone, and it is left for later.
-    async fn end_around(&self, this: Option<&RowId>, ended: &mut u64) -> Result<Left, Error> {
-        let (mut left, mut seen) = (Left::default(), HashSet::new());
-        loop {
-            let deadline = self.store.table_handle().executor.deadline();
-            let ids = self.rows_beside(this, &seen).await?;
-            if ids.is_empty() {
-                return Ok(left);
-            }
-            let mut search = search::Search::among(ids, deadline);
-            while let Some(ids) = search.next() {
-                let rows = Rows::These(ids.clone());
-                match self.end_some(PATIENCE_IN_SEARCH, this, rows).await {
-                    Ok(batch) => {
-                        *ended += batch.sessions.len() as u64;
-                        // A row that stays is this session with a new id, or a trigger
-                        // keeps it.
-                        if batch.sessions.len() < ids.len() {
-                            seen.extend(ids);
-                        }
-                    }
-                    Err(error) if error.blames_a_row() => search.failed(ids, error),
-                    Err(error) => return Err(error),
-                }
-            }
-            let more = search.left();
-            seen.extend(more.ids.iter().cloned());
-            left.add(more);
-        }
-    }
-
-    /// Finds a batch of the user's sessions, except those whose deletion already failed.
-    async fn rows_beside(
-        &self,
-        this: Option<&RowId>,
-        seen: &HashSet<String>,
-    ) -> Result<Vec<String>, Error> {
-        let this = this.map_or(NO_ROW, RowId::as_str);
-        let ids = self
-            .ask(|table, connection, user_id| {
-                let this = this.to_owned();
-                let most = user_limit::BATCH as usize + seen.len();
-                Box::pin(async move {
-                    user_limit::batch(&table, connection, &user_id, &this, most).await
-                })
-            })
-            .await?;
-        let ids = ids.into_iter().filter(|id| !seen.contains(id));
-        Ok(ids.take(user_limit::BATCH as usize).collect())
-    }
-
-    async fn end_some(
-        &self,
-        patience: Duration,
-        this: Option<&RowId>,
-        rows: Rows,
-    ) -> Result<Ended, Error> {
-        let ended = self
-            .change_patiently(patience, |table, connection, user_id| {
-                let rows = rows.clone();
-                match this.cloned() {
-                    Some(this) => Box::pin(end_some_beside(table, connection, user_id, this, rows)),
-                    None => Box::pin(end_some_of_all(table, connection, user_id, rows)),
-                }
-            })
-            .await?;
-        self.watches().ended(&ended.sessions, Ending::Revoked);
-        Ok(ended)
     }
 
     /// Ends all sessions of the user except the one of this handle, and returns how many
@@ -376,7 +275,8 @@ impl UserSessions {
     /// # Errors
     ///
     /// Of kind [`Ended`](crate::ErrorKind::Ended) if the session of this handle is not live,
-    /// or belongs to another user. Then no session is ended. Otherwise as
+    /// or belongs to another user. Then no session is ended. Nor if another transaction has its
+    /// row locked for long, because it may be getting a new id. Otherwise as
     /// [`destroy_all`](Self::destroy_all).
     pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
         let this = self
@@ -384,7 +284,11 @@ impl UserSessions {
             .await?
             .ok_or_else(Error::not_of_the_user)?;
         let mut ended = 0;
-        let outcome = self.end_all_but(Some(&this), &mut ended).await;
+        let others = Others {
+            user: self,
+            this: Some(&this),
+        };
+        let outcome = end_all(&others, &mut ended).await;
         self.report(outcome, ended)
     }
 
@@ -596,12 +500,43 @@ async fn count_others(
     Ok(sessions.unsigned_abs())
 }
 
-/// Which of a user's sessions one transaction ends.
-#[derive(Clone, Debug)]
-enum Rows {
-    /// A batch.
-    Any,
-    These(Vec<String>),
+/// The sessions of a user, except `this`.
+struct Others<'a> {
+    user: &'a UserSessions,
+    this: Option<&'a RowId>,
+}
+
+impl Sessions for Others<'_> {
+    fn store(&self) -> &PgSessionStore {
+        &self.user.store
+    }
+
+    async fn find(&self, most: usize) -> Result<Vec<String>, Error> {
+        let this = self.this.map_or(NO_ROW, RowId::as_str);
+        self.user
+            .ask(|table, connection, user_id| {
+                let this = this.to_owned();
+                Box::pin(async move {
+                    user_limit::batch(&table, connection, &user_id, &this, most).await
+                })
+            })
+            .await
+    }
+
+    async fn end(&self, patience: Duration, rows: Rows) -> Result<Ended, Error> {
+        let ended = self
+            .user
+            .change_patiently(patience, |table, connection, user_id| {
+                let rows = rows.clone();
+                match self.this.cloned() {
+                    Some(this) => Box::pin(end_some_beside(table, connection, user_id, this, rows)),
+                    None => Box::pin(end_some_of_all(table, connection, user_id, rows)),
+                }
+            })
+            .await?;
+        self.user.watches().ended(&ended.sessions, Ending::Revoked);
+        Ok(ended)
+    }
 }
 
 async fn end_some(
@@ -615,10 +550,7 @@ async fn end_some(
         Rows::Any => return end_batch(table, connection, user_id, this).await,
         Rows::These(ids) => ids.into_iter().filter(|id| id != this).collect(),
     };
-    Ok(Ended {
-        sessions: user_limit::end(table, connection, user_id, &ids).await?,
-        is_a_part: !ids.is_empty(),
-    })
+    user_limit::end_these(table, connection, user_id, ids).await
 }
 
 /// Runs in one transaction, so that an attempt that is repeated has ended nothing.

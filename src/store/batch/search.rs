@@ -79,16 +79,25 @@ impl Left {
 
 impl Search {
     pub(in crate::store) fn among(ids: Vec<String>, deadline: Instant) -> Self {
-        Self {
-            pending: vec![ids],
+        let mut search = Self {
+            pending: Vec::new(),
             left: Left::default(),
             deadline,
-        }
+        };
+        search.add(ids);
+        search
     }
 
     /// The ids of the next statement.
     pub(in crate::store) fn next(&mut self) -> Option<Vec<String>> {
         self.pending.pop()
+    }
+
+    /// Adds rows that a statement was not sent for.
+    pub(in crate::store) fn add(&mut self, ids: Vec<String>) {
+        if !ids.is_empty() {
+            self.pending.push(ids);
+        }
     }
 
     /// Records that the statement for these ids failed: they are cut into parts, or

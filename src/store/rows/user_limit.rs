@@ -13,6 +13,7 @@ use crate::{
     id::RowId,
     login::{SessionLimit, SessionLimitPolicy},
     store::{
+        batch::portions::Portions,
         connection::sqlstate::spared,
         table::{statements::Statements, timestamp::Instant},
         watches::report::{EndedRow, alive},
@@ -53,10 +54,12 @@ pub(in crate::store) struct Ended {
     pub(in crate::store) sessions: Vec<EndedRow>,
     /// Whether there may be more.
     pub(in crate::store) is_a_part: bool,
+    /// Those of the given rows that it did not try to delete, because it took long enough.
+    pub(in crate::store) rest: Vec<String>,
 }
 
-/// Deletes the user's sessions beyond the limit, one batch at most, because the client
-/// waits for this.
+/// Deletes the user's sessions beyond the limit: one batch at most, and for a short time,
+/// because the client waits for this.
 ///
 /// # Errors
 ///
@@ -80,18 +83,20 @@ pub(in crate::store) async fn enforce(
         if !surplus.is_empty() && limit.at_limit == SessionLimitPolicy::Refuse {
             return Err(refused(limit));
         }
-        let is_a_part = surplus.len() >= most as usize;
-        let more = end(table, connection, user_id, &surplus).await?;
+        let (more, tried) =
+            end_in(Portions::limited(), table, connection, user_id, &surplus).await?;
+        let is_a_part = surplus.len() >= most as usize || tried < surplus.len();
         let deleted = more.len();
         ended.extend(more);
         if surplus.is_empty() || is_a_part {
             return Ok(Ended {
                 sessions: ended,
                 is_a_part,
+                rest: Vec::new(),
             });
         }
         // The next search finds a session that got a new id meanwhile.
-        check_progress(deleted, &before, &surplus)?;
+        check_progress(deleted, &before, &surplus, tried)?;
         before = surplus;
     }
 }
@@ -105,11 +110,14 @@ pub(in crate::store) async fn end_surplus(
 ) -> Result<Ended, Error> {
     let kept = limit.sessions.get();
     let surplus = surplus(&table, connection, &user_id, NO_ROW, kept, BATCH).await?;
-    let sessions = end(&table, connection, &user_id, &surplus).await?;
+    let portions = Portions::limited();
+    let (sessions, tried) = end_in(portions, &table, connection, &user_id, &surplus).await?;
+    let is_a_part = surplus.len() >= BATCH as usize || tried < surplus.len();
     Ok(Ended {
         // If none was deleted, a trigger spares them, and the next batch would be the same.
-        is_a_part: !sessions.is_empty() && surplus.len() >= BATCH as usize,
+        is_a_part: !sessions.is_empty() && is_a_part,
         sessions,
+        rest: Vec::new(),
     })
 }
 
@@ -203,6 +211,40 @@ pub(in crate::store) async fn end(
     alive(table, &deleted.fetch_all(connection).await?)
 }
 
+/// Deletes those of these sessions that are the user's, see [`end`]. Also returns how many of
+/// the ids it has tried, from the first on.
+async fn end_in(
+    mut portions: Portions,
+    table: &Statements,
+    connection: &mut PgConnection,
+    user_id: &str,
+    ids: &[String],
+) -> Result<(Vec<EndedRow>, usize), Error> {
+    let (mut sessions, mut tried) = (Vec::new(), 0);
+    while let Some(rows) = portions.next(ids.len() - tried) {
+        let portion = &ids[tried..tried + rows];
+        sessions.extend(end(table, connection, user_id, portion).await?);
+        tried += rows;
+    }
+    Ok((sessions, tried))
+}
+
+/// Deletes those of these sessions that are the user's.
+pub(in crate::store) async fn end_these(
+    table: &Statements,
+    connection: &mut PgConnection,
+    user_id: &str,
+    mut ids: Vec<String>,
+) -> Result<Ended, Error> {
+    let portions = Portions::limited();
+    let (sessions, tried) = end_in(portions, table, connection, user_id, &ids).await?;
+    Ok(Ended {
+        sessions,
+        is_a_part: !ids.is_empty(),
+        rest: ids.split_off(tried),
+    })
+}
+
 fn refused(limit: SessionLimit) -> Error {
     Error::new(
         ErrorKind::SessionLimit,
@@ -213,40 +255,41 @@ fn refused(limit: SessionLimit) -> Error {
     )
 }
 
-/// Deletes a batch of the user's sessions, except `this`.
+/// Deletes a batch of the user's sessions, except `this`. It takes a short time.
 pub(in crate::store) async fn end_batch(
     table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
 ) -> Result<Ended, Error> {
-    end_at_most(table, connection, user_id, this, BATCH as usize).await
+    let most = BATCH as usize;
+    end_at_most(most, Portions::limited, table, connection, user_id, this).await
 }
 
 /// Deletes the user's sessions, except `this`. Stops after a search that found `most` or
 /// none. If a search found fewer, it searches again: a statement doesn't see the new row of
 /// a session that gets a new id at the same time, and the next search finds it.
 async fn end_at_most(
+    most: usize,
+    portions: fn() -> Portions,
     table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
     this: &str,
-    most: usize,
 ) -> Result<Ended, Error> {
     let mut sessions = Vec::new();
     let mut before = Vec::new();
     loop {
         let ids = batch(table, connection, user_id, this, most).await?;
-        let earlier = sessions.len();
-        for ids in ids.chunks(BATCH as usize) {
-            sessions.extend(end(table, connection, user_id, ids).await?);
-        }
-        check_progress(sessions.len() - earlier, &before, &ids)?;
-        let is_a_part = ids.len() >= most;
+        let (more, tried) = end_in(portions(), table, connection, user_id, &ids).await?;
+        check_progress(more.len(), &before, &ids, tried)?;
+        sessions.extend(more);
+        let is_a_part = ids.len() >= most || tried < ids.len();
         if ids.is_empty() || is_a_part {
             return Ok(Ended {
                 sessions,
                 is_a_part,
+                rest: Vec::new(),
             });
         }
         before = ids;
@@ -255,10 +298,15 @@ async fn end_at_most(
 
 /// # Errors
 ///
-/// If none of these sessions was deleted, though they are a whole batch or were
-/// found before. Those that got new ids meanwhile would have other ids.
-fn check_progress(deleted: usize, before: &[String], ids: &[String]) -> Result<(), Error> {
-    let are_spared = before == ids || ids.len() >= BATCH as usize;
+/// If none of these sessions was deleted, though they are a whole batch, were found before, or
+/// took long. Those that got new ids meanwhile would have other ids.
+fn check_progress(
+    deleted: usize,
+    before: &[String],
+    ids: &[String],
+    tried: usize,
+) -> Result<(), Error> {
+    let are_spared = before == ids || ids.len() >= BATCH as usize || tried < ids.len();
     match deleted == 0 && !ids.is_empty() && are_spared {
         true => Err(spared()),
         false => Ok(()),
@@ -278,7 +326,8 @@ pub(in crate::store) async fn end_others(
     let mut ended = 0;
     let mut most = BATCH as usize;
     loop {
-        let batch = end_at_most(table, connection, user_id, this, most).await?;
+        let portions = Portions::unlimited;
+        let batch = end_at_most(most, portions, table, connection, user_id, this).await?;
         ended += batch.sessions.len() as u64;
         if !batch.is_a_part {
             return Ok(ended);

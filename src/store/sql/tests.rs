@@ -381,6 +381,10 @@ fn reap_fits_the_table() {
         query_file!("src/store/sql/reap_some.sql", &[ID.to_owned()])
             .map(|row| -> Reaped { (row.id, row.user_id, row.session) }),
     );
+    drop(
+        query_file!("src/store/sql/reap_unread.sql", ID)
+            .map(|row| -> Option<String> { row.user_id }),
+    );
     drop(query_file!("src/store/sql/reap_lock.sql", 1_i64).map(|row| row.locked == Some(true)));
 }
 

@@ -301,6 +301,7 @@ mod tests {
             include_str!("../sql/everyone.sql"),
             include_str!("../sql/undated.sql"),
             include_str!("../sql/reap.sql"),
+            include_str!("../sql/reap_unread.sql"),
             include_str!("../sql/find.sql"),
             include_str!("../sql/watch.sql"),
             include_str!("../sql/age.sql"),

@@ -43,6 +43,7 @@ pub(crate) struct Statements {
     pub(crate) reap_find: Sql,
     pub(crate) reap_lock: Sql,
     pub(crate) reap_some: Sql,
+    pub(crate) reap_unread: Sql,
     pub(crate) find: Sql,
     pub(crate) watch: Sql,
     #[cfg(feature = "testing")]
@@ -184,6 +185,7 @@ impl Statements {
             reap_find: statement(include_str!("../sql/reap_find.sql")),
             reap_lock: statement(include_str!("../sql/reap_lock.sql")),
             reap_some: statement(include_str!("../sql/reap_some.sql")),
+            reap_unread: statement(include_str!("../sql/reap_unread.sql")),
             find: statement(include_str!("../sql/find.sql")),
             watch: statement(include_str!("../sql/watch.sql")),
             #[cfg(feature = "testing")]
