@@ -9,10 +9,10 @@ use http::{HeaderMap, HeaderValue, Uri};
 use crate::{
     CookieLifetime, Error,
     cookie::{CookieConfig, Cookies},
-    credentials::{Reading, RequestTokens},
     document::{Document, Layout, Terms},
     id::{RowId, SessionId, Token},
     realm::Realm,
+    request_tokens::{Reading, RequestTokens},
 };
 
 pub(crate) mod koa;

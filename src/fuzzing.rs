@@ -11,11 +11,11 @@ use crate::takeover::tower_sessions::members_of;
 use crate::{
     Koa, SigningKeys,
     cookie::{CookieConfig, Cookies},
-    credentials::{Reading, RequestTokens},
     document::{Document, Json, NativeLayout, limits::Limits},
     format::{Format, Native},
     id::Token,
     realm::Realm,
+    request_tokens::{Reading, RequestTokens},
     state::changes::{Change, Changes, erased},
 };
 

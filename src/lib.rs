@@ -94,7 +94,6 @@ struct Readme;
 pub mod guide;
 
 mod cookie;
-mod credentials;
 mod document;
 mod ending;
 mod error;
@@ -111,6 +110,7 @@ mod layer;
 mod login;
 mod realm;
 mod request;
+mod request_tokens;
 mod row;
 mod session;
 mod state;

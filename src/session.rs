@@ -45,13 +45,12 @@ use crate::{
 
 mod commit;
 pub(crate) mod failure_policy;
-mod saving;
 mod shape;
 pub(crate) mod typed;
 mod user;
 
 pub(crate) use commit::Closing;
-use saving::{Caller, Saving};
+use commit::{Caller, Saving};
 
 pub(crate) type BeforeSave = Arc<dyn Fn(&Session) -> Result<(), Error> + Send + Sync>;
 

@@ -32,10 +32,10 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Error, ErrorKind,
     cookie::{CookieConfig, Cookies, last_value},
-    credentials::{Reading, RequestTokens},
     document::{Document, Json, check_key},
     expiry::Meta,
     id::{RowId, Token},
+    request_tokens::{Reading, RequestTokens},
     row::Row,
 };
 

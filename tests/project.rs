@@ -126,7 +126,7 @@ fn the_pure_files_do_no_input_or_output() {
         "cookie/attributes.rs",
         "cookie/request.rs",
         "cookie/response.rs",
-        "credentials.rs",
+        "request_tokens.rs",
         "document.rs",
         "document/compare.rs",
         "document/json.rs",

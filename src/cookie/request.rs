@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderValue, header::COOKIE};
 
-use crate::credentials::{Reading, RequestTokens};
+use crate::request_tokens::{Reading, RequestTokens};
 
 /// The `Cookie` headers of a request, not parsed yet, because most requests don't use
 /// the session.

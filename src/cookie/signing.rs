@@ -9,8 +9,8 @@ use sha2::Sha256;
 
 use crate::{
     Error, ErrorKind,
-    credentials::{Reading, Signature},
     id::Token,
+    request_tokens::{Reading, Signature},
 };
 
 /// The minimum length of a key, in bytes: that of the digest (RFC 2104, section 3).

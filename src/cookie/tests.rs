@@ -9,9 +9,9 @@ use http::{
 use super::*;
 use crate::{
     ErrorKind,
-    credentials::RequestTokens,
     format::{Format as _, Native},
     id::Token,
+    request_tokens::RequestTokens,
 };
 
 fn token() -> Token {

@@ -22,7 +22,6 @@ use http::{HeaderMap, HeaderValue, Uri};
 use crate::{
     CookieLifetime, Error, ErrorKind,
     cookie::{CookieConfig, Cookies},
-    credentials::{Reading, RequestTokens, Signature},
     document::{Document, Layout, Terms},
     format::{
         ColumnNames, Format, Line, OldId, Ticket,
@@ -34,6 +33,7 @@ use crate::{
     },
     id::{RowId, SessionId, Token, random},
     realm::Realm,
+    request_tokens::{Reading, RequestTokens, Signature},
 };
 
 pub use keygrip::KeygripDigest;

@@ -10,11 +10,11 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Error,
     cookie::{CookieConfig, Cookies, presented},
-    credentials::{Reading, RequestTokens, Signature},
     document::{Document, Layout, NativeLayout, Terms},
     format::{ColumnNames, Format, Line, OldId, Ticket},
     id::{RowId, SessionId, Token, random},
     realm::Realm,
+    request_tokens::{Reading, RequestTokens, Signature},
 };
 
 /// Bytes of a token: 256 random bits, twice what ASVS 5.0 item 7.2.3 requires.

@@ -46,7 +46,6 @@ use tracing::Instrument as _;
 use crate::{
     Error, FailurePolicy, Session, Transport,
     cookie::Cookies,
-    credentials::RequestTokens,
     document::Document,
     format::Line,
     forwarding::moved_grace_left,
@@ -55,6 +54,7 @@ use crate::{
         config::{Config, CrossSite, Empty},
         hooks::is_checking,
     },
+    request_tokens::RequestTokens,
     row::Row,
     state::{Origin, ReadOnlyReason, State},
     takeover::{Key, TakenOver, Takeover, Unfit},

@@ -13,6 +13,7 @@ pub(super) mod pool;
 mod pooler;
 pub(super) mod primary;
 pub(super) mod probe;
+pub(super) mod purpose;
 mod round_trip;
 pub(in crate::store) mod sqlstate;
 pub(super) mod transaction;

@@ -15,8 +15,8 @@ use serde_json::{Map, Value};
 use super::{System, TakenExpiry, Takeover, Unfit};
 use crate::{
     cookie::CookieConfig,
-    credentials::{Reading, Signature},
     id::Token,
+    request_tokens::{Reading, Signature},
 };
 
 /// Characters of a key: 16 bytes as base64url without padding.

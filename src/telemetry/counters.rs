@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::{
-    credentials::RequestTokens,
+    request_tokens::RequestTokens,
     telemetry::{Meter, RejectedToken},
 };
 

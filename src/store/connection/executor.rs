@@ -20,8 +20,9 @@ use crate::{
     error::{OutOfTime, out_of_time},
     store::{
         connection::{
-            pool::{Connections, HeldConnection, Purpose},
+            pool::{Connections, HeldConnection},
             probe::Backend,
+            purpose::Purpose,
             sqlstate::held_up,
             transaction::{Isolation, READ_COMMITTED},
         },

@@ -17,17 +17,14 @@
 use std::{
     fmt,
     num::NonZeroU32,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::{
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    sync::SemaphorePermit,
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -38,6 +35,7 @@ use crate::store::connection::{
     peer::{Comparisons, Peer},
     primary::Primary,
     probe::{Backend, probe},
+    purpose::{Places, Purpose, TakenPlaces},
 };
 
 /// How long a connection is kept after its last statement. To acquire one costs three
@@ -63,21 +61,7 @@ pub(crate) struct Connections(Arc<Shared>);
 struct Shared {
     source: ConnectionSource,
     limit: NonZeroU32,
-    permits: Arc<Semaphore>,
-    /// Places for writes. If there are five connections or more, it is one less than all,
-    /// so that writes that all wait leave a place for loads.
-    writing: Arc<Semaphore>,
-    /// Places for statements that wait for one locked row.
-    waiting: Semaphore,
-    /// The number of callers that wait for one of these.
-    queued: AtomicUsize,
-    /// Places for changes outside of requests. They also need a place for writes.
-    managing: Arc<Semaphore>,
-    /// Places for queries outside of requests. Separate, so that changes can't block them.
-    asking: Arc<Semaphore>,
-    /// The place of the lookup of watched sessions, so that queries of an application can't
-    /// delay it.
-    watching: Arc<Semaphore>,
+    places: Places,
     cancellations: Arc<Cancellations>,
     kept: Mutex<Kept>,
 }
@@ -102,28 +86,6 @@ enum Janitor {
     #[default]
     Off,
     On,
-}
-
-/// What a connection is acquired for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::store) enum Purpose {
-    Reading,
-    Writing,
-    /// Changes that an application makes outside of requests.
-    Managing,
-    /// Queries of an application outside of requests.
-    Asking,
-    /// The lookup of watched sessions.
-    Watching,
-    /// Work of the store itself, such as an inspection of the table. It takes no place.
-    Own,
-}
-
-/// The places that a connection occupies until they are dropped.
-struct Places {
-    _any: Option<OwnedSemaphorePermit>,
-    _writing: Option<OwnedSemaphorePermit>,
-    _outside: Option<OwnedSemaphorePermit>,
 }
 
 impl Connections {
@@ -179,13 +141,7 @@ impl Connections {
             cancellations: Cancellations::new(source.pool.clone()),
             source,
             limit,
-            permits: Arc::new(Semaphore::new(all)),
-            writing: Arc::new(Semaphore::new(writing_of(all))),
-            waiting: Semaphore::new((all / 4).max(1)),
-            queued: AtomicUsize::new(0),
-            managing: Arc::new(Semaphore::new((all / 4).max(1))),
-            asking: Arc::new(Semaphore::new((all / 4).max(1))),
-            watching: Arc::new(Semaphore::new(1)),
+            places: Places::of(all),
             kept: Mutex::default(),
         }))
     }
@@ -214,7 +170,7 @@ impl Connections {
         purpose: Purpose,
     ) -> Result<HeldConnection, sqlx::Error> {
         // If the future is dropped here, so are the places that it has taken.
-        let places = self.0.places(purpose).await?;
+        let taken = self.0.places.take(purpose).await?;
         // Other purposes are too rare for a connection that may have died meanwhile.
         let kept = match purpose {
             Purpose::Reading | Purpose::Writing => self.0.take_kept(),
@@ -232,7 +188,7 @@ impl Connections {
             backend,
             since,
             shared: Arc::clone(&self.0),
-            _places: places,
+            _taken: taken,
         })))
     }
 
@@ -241,13 +197,12 @@ impl Connections {
     ///
     /// If the future is dropped, its position in the queue is free.
     pub(in crate::store) async fn wait_for_a_row(&self) -> Option<SemaphorePermit<'_>> {
-        let _queued = Queued::behind(&self.0.queued);
-        self.0.waiting.acquire().await.ok()
+        self.0.places.wait_for_a_row().await
     }
 
     /// Whether others [wait](Self::wait_for_a_row) for a place.
     pub(in crate::store) fn are_queued_for_rows(&self) -> bool {
-        self.0.queued.load(Relaxed) > 0
+        self.0.places.are_queued_for_rows()
     }
 
     /// Has the statement of this backend canceled as soon as it waits for a locked row.
@@ -268,7 +223,7 @@ impl Connections {
 
     /// Whether other users have all connections of the pool.
     pub(in crate::store) fn are_exhausted(&self) -> bool {
-        let free = self.0.permits.available_permits();
+        let free = self.0.places.free();
         free > 0 && self.0.source.is_exhausted()
     }
 
@@ -304,26 +259,6 @@ impl Connections {
     pub(in crate::store) fn evict_idle(&self) {
         self.0.give_back(|_| true);
     }
-}
-
-/// Counts a caller that waits for a place, until it is dropped.
-struct Queued<'p>(&'p AtomicUsize);
-
-impl<'p> Queued<'p> {
-    fn behind(queued: &'p AtomicUsize) -> Self {
-        queued.fetch_add(1, Relaxed);
-        Self(queued)
-    }
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-fn writing_of(all: usize) -> usize {
-    if all < 5 { all } else { all - 1 }
 }
 
 fn most_of(pool: &PgPool) -> NonZeroU32 {
@@ -418,7 +353,7 @@ struct Held {
     backend: Backend,
     since: Instant,
     shared: Arc<Shared>,
-    _places: Places,
+    _taken: TakenPlaces,
 }
 
 impl Drop for Held {
@@ -525,32 +460,6 @@ impl Shared {
             _ => self.source.acquire().await?,
         };
         Ok((connection, backend, Instant::now()))
-    }
-
-    /// Takes the places of this purpose, in the order of the calls. If the future is
-    /// dropped, so are the places that it has taken.
-    async fn places(&self, purpose: Purpose) -> Result<Places, sqlx::Error> {
-        let take = async |places: &Arc<Semaphore>, is_needed: bool| {
-            if !is_needed {
-                return Ok(None);
-            }
-            let place = Arc::clone(places).acquire_owned().await;
-            place.map(Some).map_err(|_| sqlx::Error::PoolClosed)
-        };
-        // The scarcest place comes first, so that a caller that waits for it holds no other.
-        let outside = match purpose {
-            Purpose::Managing => take(&self.managing, true).await?,
-            Purpose::Asking => take(&self.asking, true).await?,
-            Purpose::Watching => take(&self.watching, true).await?,
-            Purpose::Reading | Purpose::Writing | Purpose::Own => None,
-        };
-        let writes = matches!(purpose, Purpose::Writing | Purpose::Managing);
-        let writing = take(&self.writing, writes).await?;
-        Ok(Places {
-            _any: take(&self.permits, purpose != Purpose::Own).await?,
-            _writing: writing,
-            _outside: outside,
-        })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
