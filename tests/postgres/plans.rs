@@ -332,7 +332,7 @@ const PINNED: &[Pinned] = &[
     },
     Pinned {
         file: "watch.sql",
-        parameters: &["IDS"],
+        parameters: &["IDS", "60"],
         shows: PRIMARY_KEY,
     },
 ];

@@ -195,9 +195,9 @@ async fn some(
 
 /// Deletes those of these sessions that are the user's, and returns those that were alive.
 ///
-/// The statement compares the user with `IS NOT DISTINCT FROM`, which can't use an index.
-/// Otherwise Postgres without statistics would expect few sessions of a user, use the index
-/// on the user, and read all of them for each batch.
+/// The statement compares the user with `IS NOT DISTINCT FROM`, and the expiry with `IS TRUE`,
+/// which can't use an index. Otherwise Postgres without statistics would expect few sessions of a
+/// user, or few live ones, use that index, and read all of them for each batch.
 pub(in crate::store) async fn end(
     table: &Statements,
     connection: &mut PgConnection,
