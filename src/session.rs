@@ -45,12 +45,13 @@ use crate::{
 
 mod commit;
 pub(crate) mod failure_policy;
+mod outcomes;
 mod shape;
 pub(crate) mod typed;
 mod user;
 
 pub(crate) use commit::Closing;
-use commit::{Caller, Saving};
+use outcomes::{Caller, Saving};
 
 pub(crate) type BeforeSave = Arc<dyn Fn(&Session) -> Result<(), Error> + Send + Sync>;
 

@@ -29,10 +29,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use tokio::runtime::Handle;
@@ -46,6 +43,7 @@ use crate::{
     format::{CookieChange, Ticket},
     id::Token,
     row::Row,
+    session::outcomes::{Caller, Failed, Saving},
     state::{Deletions, Origin, PendingWrites, Record, RowWrite, Saved, State, changes::Change},
     telemetry::saving,
     touch::Touch,
@@ -572,88 +570,5 @@ fn log_lost_changes(error: &Error) {
 fn drop_dead_token(cookie: &mut CookieChange) {
     if matches!(cookie, CookieChange::Set(_)) {
         *cookie = CookieChange::None;
-    }
-}
-
-/// What a save passes to the next one, and to the response.
-#[derive(Debug)]
-pub(super) struct Saving {
-    /// The cookie change of the response.
-    pub(super) cookie: CookieChange,
-    /// The failed saves. The response reports one whose caller has left.
-    pub(super) failed: Vec<Failed>,
-    /// The outcome of the response's save; `None` until it has taken the changes.
-    pub(super) closed: Option<Result<(), Error>>,
-}
-
-/// A save that failed.
-#[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) error: Error,
-    pub(super) caller: Caller,
-    /// See [`State::ends_something`](crate::state::State::ends_something).
-    pub(super) ends_something: bool,
-}
-
-/// Who waits for a save. A handler can stop waiting, for example because of a
-/// timeout of its own.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Caller {
-    has_left: Arc<AtomicBool>,
-}
-
-impl Caller {
-    /// Returns a guard. If it is dropped without
-    /// [`got_the_outcome`](WaitingCaller::got_the_outcome), the caller has left.
-    pub(super) fn waits(&self) -> WaitingCaller {
-        WaitingCaller(Some(self.clone()))
-    }
-
-    fn has_left(&self) -> bool {
-        self.has_left.load(Relaxed)
-    }
-}
-
-pub(super) struct WaitingCaller(Option<Caller>);
-
-impl WaitingCaller {
-    pub(super) fn got_the_outcome(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for WaitingCaller {
-    fn drop(&mut self) {
-        if let Some(caller) = &self.0 {
-            caller.has_left.store(true, Relaxed);
-        }
-    }
-}
-
-impl Saving {
-    pub(super) fn new(cookie: CookieChange) -> Self {
-        Self {
-            cookie,
-            failed: Vec::new(),
-            closed: None,
-        }
-    }
-
-    /// Takes the saves that failed and whose callers have left, and returns one of
-    /// them for all. It prefers an error that no failure policy covers.
-    pub(super) fn take_unreported(&mut self) -> Option<Failed> {
-        let unreported = self.failed.extract_if(.., |save| save.caller.has_left());
-        unreported.reduce(|first, next| {
-            let ends_something = first.ends_something || next.ends_something;
-            let is_covered = |save: &Failed| save.error.is_of_the_database();
-            let save = match is_covered(&first) && !is_covered(&next) {
-                true => next,
-                false => first,
-            };
-            Failed {
-                ends_something,
-                ..save
-            }
-        })
     }
 }
