@@ -159,7 +159,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "telemetry",
             "format",
             "login",
-            "expiry",
             "forwarding",
             "realm",
             "id",
@@ -264,7 +263,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "row",
             "format",
             "document",
-            "expiry",
             "forwarding",
             "timeouts",
             "cookie",
@@ -277,8 +275,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "layer",
         &[
-            "takeover", "request", "session", "store", "state", "format", "expiry", "timeouts",
-            "touch", "cookie", "id", "error",
+            "takeover", "request", "session", "store", "state", "format", "timeouts", "touch",
+            "cookie", "id", "error",
         ],
     ),
     // For the tests of applications, and for fuzzing.
