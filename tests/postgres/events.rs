@@ -224,12 +224,12 @@ async fn a_session_that_lowered_timeouts_ended_is_reported_as_expired() {
     let store = received.by(site.store.clone());
     let before = TestVisitor::new(&PgSessionLayer::new(store.clone()));
     act(&before, |session| session.login("ada")).await;
-    site.rows().age(3600.0).await;
+    site.rows().age_creation(7200.0).await;
     received.take();
     let page = get(async |session: Session| session.insert("basket", 1));
     let request = || Request::get("/").body(Body::empty()).expect("a request");
 
-    let lowered = PgSessionLayer::new(store.clone()).idle_timeout(Duration::from_secs(600));
+    let lowered = PgSessionLayer::new(store.clone()).absolute_timeout(Duration::from_hours(1));
     let app = Router::new().route("/", page.clone()).layer(lowered);
     before.send(&app, request()).await.expect("a database");
     let events = received.take();

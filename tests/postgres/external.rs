@@ -131,16 +131,6 @@ async fn an_undone_login_does_not_revive_a_session_whose_external_id_was_signed_
 }
 
 #[tokio::test]
-async fn an_expired_session_of_an_external_id_is_left_to_the_reaper() {
-    let site = Site::new().await;
-    let ada = signed_in(&site.layer(), "ada", "sid").await;
-    assert!(is_signed_in(&ada).await);
-    site.rows().age(86_400.0 * 40.0).await;
-    assert_eq!(end(&site.store, "sid").await, 0);
-    assert_eq!(site.rows().count().await, 1);
-}
-
-#[tokio::test]
 async fn a_table_without_the_column_says_which_migration_adds_it() {
     let site = Site::new().await;
     // As an earlier version left it.

@@ -602,12 +602,14 @@ async fn the_lookup_reads_no_document_of_a_session_that_goes_on() {
     let elsewhere = Elsewhere::of(&site, |store| store).await;
     let ada = Ada::at(site.store.clone()).await;
     // It stands for a forwarding, which a session that goes on is not.
-    act(&ada.here, |session| session.insert("a", "\"successor\"")).await;
+    act(&ada.here, |session| session.insert("a", ["successor"])).await;
     let mut ended = elsewhere.watch(&ada.id().await).await;
+    let soon = "SELECT date_part('epoch', now() + interval '2 minutes')::text";
+    let seconds: f64 = texts(&site.pool, soon).await[0].parse().expect("seconds");
     let looks = include_str!("../../src/store/sql/watch.sql");
     let row = sqlx::query(looks)
         .bind(vec![ada.id().await.as_str().to_owned()])
-        .bind(120.0)
+        .bind(seconds)
         .fetch_one(&site.pool)
         .await
         .expect("a row");

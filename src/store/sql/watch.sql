@@ -1,5 +1,5 @@
 SELECT t.id,
-       CASE WHEN pg_catalog.date_part('epoch', t.expiry) - pg_catalog.date_part('epoch', pg_catalog.now()) < $2 THEN
+       CASE WHEN pg_catalog.date_part('epoch', t.expiry) < $2 THEN
            CASE WHEN pg_catalog.pg_column_size(t.session) < 512 THEN
                CASE WHEN pg_catalog.strpos(t.session::text, '"successor"') > 0 THEN t.session::text END
            END

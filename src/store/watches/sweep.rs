@@ -64,8 +64,8 @@ const FEW: usize = 16;
 /// is left then is looked up by the next sweep.
 const MAX_MOVES: usize = 16;
 
-/// Seconds. A row that expires later is none that forwards. Twice the time, in case the clock
-/// of the server was set back.
+/// Seconds. A row that expires later is none that forwards. Twice the time, because the clock is
+/// an estimate. If it is behind by more, this lookup corrects it for the next one.
 const MAY_FORWARD: f64 = 2.0 * FORWARDING.as_secs_f64();
 
 /// The watched rows of a store, and the task that looks them up.
@@ -296,7 +296,8 @@ async fn look_up(
     connection: &mut PgConnection,
     ids: Vec<String>,
 ) -> Result<HashMap<RowId, Row>, Error> {
-    let query = table.watch.query().bind(ids).bind(MAY_FORWARD);
+    let may_forward = table.clock.now() + MAY_FORWARD;
+    let query = table.watch.query().bind(ids).bind(may_forward);
     let mut found = HashMap::new();
     for row in query.fetch_all(connection).await? {
         let id = RowId::from(row.try_get::<String, _>(0)?);
