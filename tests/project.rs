@@ -85,6 +85,7 @@ fn tasks_are_spawned_in_twelve_places() {
     assert_eq!(
         users_of("tokio::spawn"),
         [
+            "request/lazy.rs",
             "session.rs",
             "store/admin/reaper.rs",
             "store/batch/execute.rs",

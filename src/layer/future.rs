@@ -167,7 +167,10 @@ fn closing(session: &LazySession, status: StatusCode) -> Closing {
 /// already is the response.
 fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committed> {
     Box::pin(async move {
-        let committed = match (session.looked_at(), session.unchecked()) {
+        // After a logout, the cookie of another system must not sign the visitor in again.
+        let ends = matches!(session.looked_at(), Some(Ok(opened)) if opened.removes_cookie());
+        let other = ends.then(|| session.end_other()).flatten();
+        let (cookie, outcome) = match (session.looked_at(), session.unchecked()) {
             (Some(Ok(opened)), _) => opened.commit(closing).await,
             (Some(Err(_)), Some(unchecked)) => {
                 let closing = Closing {
@@ -179,11 +182,20 @@ fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committe
             }
             (Some(Err(_)), None) | (None, _) => (CookieChange::None, Ok(())),
         };
-        if matches!(committed.0, CookieChange::Set(_) | CookieChange::Remove(_)) {
-            // If dropped here, all writes to our table are done.
-            session.end_other().await;
+        match other {
+            // If dropped here, all writes are done, but for a deletion, which a task executes.
+            Some(other) => {
+                let ended = other.await.unwrap_or_else(|_| Err(Error::unanswered()));
+                (cookie, outcome.and(ended))
+            }
+            None => {
+                if matches!(cookie, CookieChange::Set(_) | CookieChange::Remove(_)) && !ends {
+                    // Without an `await`: a new id whose response is dropped by now is undone.
+                    drop(session.end_other());
+                }
+                (cookie, outcome)
+            }
         }
-        committed
     })
 }
 

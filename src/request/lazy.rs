@@ -39,6 +39,7 @@ use http::{
 };
 use tokio::{
     sync::OnceCell,
+    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tracing::Instrument as _;
@@ -330,22 +331,24 @@ impl LazySession {
     }
 
     /// Deletes the session of the other system's cookie, which the response removes, unless
-    /// this request has looked for it. If that fails, the row expires there.
-    pub(crate) async fn end_other(&self) {
-        let (store, key) = (&self.0.config.store, self.0.key());
+    /// this request has looked for it. A task does so, whether or not the request waits for it.
+    pub(crate) fn end_other(&self) -> Option<JoinHandle<Result<(), Error>>> {
         let has_looked = self.0.has_looked_for_other.load(Ordering::Relaxed);
-        let Some(key) = key.filter(|_| !has_looked) else {
-            return;
+        let key = self.0.key().filter(|_| !has_looked)?;
+        let store = self.0.config.store.clone();
+        let deletion = async move {
+            let outcome = store.end_other(&key, store.deadline()).await;
+            outcome.inspect_err(|error| {
+                store.meter().failed(error);
+                error.mark_as_logged();
+                tracing::warn!(
+                    error = error as &dyn std::error::Error,
+                    error.type = error.kind().name(),
+                    "a session of another system could not be deleted; its visitor has one of ours"
+                );
+            })
         };
-        // If dropped here, the row may stay. The browser then keeps its cookie, too.
-        if let Err(error) = store.end_other(&key, store.deadline()).await {
-            store.meter().failed(&error);
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                error.type = error.kind().name(),
-                "a session of another system could not be deleted; its visitor has one of ours"
-            );
-        }
+        Some(tokio::spawn(deletion.in_current_span()))
     }
 
     /// The request's head, if a hook of the layer uses it.
@@ -459,6 +462,10 @@ impl Lazy {
         let Some(key) = self.key() else {
             return Ok(own);
         };
+        // No response can send the token any more, so the session stays where it is.
+        if self.response_started.load(Ordering::Relaxed) {
+            return Ok(own);
+        }
         self.has_looked_for_other.store(true, Ordering::Relaxed);
         match self.take_over(&key, deadline).instrument(loading()).await {
             Ok(Some(taken)) => Ok(taken),

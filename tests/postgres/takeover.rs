@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     Answer, Browser, Log, Role, Site, execute,
-    page::{UnderWay, dropped_after, patiently, until},
+    page::{UnderWay, app_with, dropped_after, patiently, until},
     proxy::Proxy,
     site::pages,
     texts,
@@ -957,4 +957,69 @@ async fn another_site_that_posts_the_cookie_reaches_the_session() {
     assert_eq!(browser.send(request(&unknown)).await.status, 403);
     let known = format!("id={ID}");
     assert_eq!(browser.send(request(&known)).await.status, 200);
+}
+
+/// A browser can have both: a session of ours, and a cookie of the other system.
+#[tokio::test]
+async fn a_new_id_beside_the_other_cookie_is_undone_if_its_response_is_dropped() {
+    let mut delivered = 0;
+    for polls in 1.. {
+        let site = site_with(json!({"a": 1})).await;
+        site.store.check().await.expect("a table");
+        let mut browser = Browser::new(&app(layer(&site.store)));
+        browser.get("/insert/b/2").await;
+        let mut browser = browser.with_cookie("id", ID);
+        let answer = dropped_after(browser.peek("/cycle"), polls).await;
+        site.settled().await;
+        let is_delivered = answer.is_some();
+        if let Some(answer) = answer {
+            browser.accept(&answer);
+        }
+        assert_eq!(browser.peek("/get/b").await.body, "2", "{polls} polls");
+        delivered += i32::from(is_delivered);
+        if delivered == 2 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_logout_beside_the_other_cookie_ends_both_sessions() {
+    let site = site_with(json!({"a": 1})).await;
+    let mut browser = Browser::new(&app(layer(&site.store)));
+    browser.get("/insert/b/2").await;
+    let mut browser = browser.with_cookie("id", ID);
+    assert_eq!(browser.get("/destroy").await.status, 200);
+    assert_eq!((site.rows().count().await, left(&site).await), (0, 0));
+}
+
+/// Its response can't send the token any more.
+#[tokio::test]
+async fn a_load_after_the_response_takes_nothing_over() {
+    let site = site_with(json!({"a": 1})).await;
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let page = async move |lazy: LazySession| sender.send(lazy).expect("open");
+    let late = Browser::new(&app_with(layer(&site.store), page)).with_cookie("id", ID);
+    assert_eq!(late.peek("/page").await.status, 200);
+    let lazy = receiver.recv().await.expect("sent");
+    assert!(lazy.load().await.expect("a database").is_new());
+    assert_eq!(left(&site).await, 1);
+    assert_eq!(visitor(&site).get("/get/a").await.body, "1");
+}
+
+#[tokio::test]
+async fn a_session_that_a_trigger_or_a_unique_key_refuses_stays() {
+    for rule in [
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'not here'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON session
+            FOR EACH ROW EXECUTE FUNCTION refuse()",
+        "ALTER TABLE session ADD CHECK (session::text NOT LIKE '%\"a\"%')",
+    ] {
+        let site = site_with(json!({"a": 1})).await;
+        execute(&site.pool, rule).await;
+        let answer = visitor(&site).peek("/keys").await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
+        assert_eq!(left(&site).await, 1);
+    }
 }

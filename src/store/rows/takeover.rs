@@ -123,7 +123,7 @@ impl Batches {
             }
             Ok(None) => Ok(Attempt::Lost),
             Err(error) if is_of_a_constraint(&error) => Ok(Attempt::Ended(TakenOver::Unfit(
-                Unfit("a constraint of the session table refuses it, such as that of its user"),
+                Unfit("a constraint or trigger refuses it, such as the foreign key of its user"),
             ))),
             // A character that this database can't store in a document.
             Err(error) if error.kind() == ErrorKind::Serialize => Ok(Attempt::Ended(
@@ -132,8 +132,12 @@ impl Batches {
             // The session was taken over before, and a process of the other system wrote
             // its row again.
             Err(error) if error.sqlstate().as_deref() == Some("23505") => {
-                let found = self.find(order).await?;
-                Ok(Attempt::Ended(found.moved_before(&order.key)))
+                Ok(Attempt::Ended(match self.find(order).await? {
+                    Found::Theirs(_) => {
+                        TakenOver::Unfit(Unfit("a unique key of the session table refuses it"))
+                    }
+                    found => found.moved_before(&order.key),
+                }))
             }
             Err(error) => Err(error),
         }
@@ -379,7 +383,13 @@ fn of_the_other_table(error: Error, name: &TableName) -> Error {
 /// long for its column, or a check fails.
 fn is_of_a_constraint(error: &Error) -> bool {
     let code = error.sqlstate();
-    code.is_some_and(|code| ["22001", "23503", "23514"].contains(&&*code))
+    // Constraints, a view's check option, and what triggers raise. An equal key is another case.
+    code.is_some_and(|code| {
+        code == "22001"
+            || (code.starts_with("23") && code != "23505")
+            || code.starts_with("44")
+            || code.starts_with("P0")
+    })
 }
 
 fn lost_too_often() -> Error {
