@@ -275,8 +275,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "layer",
         &[
-            "takeover", "request", "session", "store", "state", "format", "timeouts", "touch",
-            "cookie", "id", "error",
+            "takeover", "request", "session", "store", "format", "timeouts", "touch", "cookie",
+            "id", "error",
         ],
     ),
     // For the tests of applications, and for fuzzing.

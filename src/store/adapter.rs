@@ -56,6 +56,8 @@ const MAX_TOUCHES: usize = 4;
 /// The bases whose saves are remembered, of the requests that saved last. A request that
 /// saves again after so many others may not set a member back.
 const MAX_REMEMBERED: usize = 16_384;
+/// The most bytes of their names.
+const MAX_REMEMBERED_BYTES: usize = 16 << 20;
 
 /// Keeps the sessions of another session layer in the table of a store.
 #[derive(Clone, Debug)]
@@ -76,6 +78,7 @@ struct Saves {
     members: HashMap<u64, HashSet<String>>,
     /// The numbers, the oldest first.
     order: VecDeque<u64>,
+    bytes: usize,
 }
 
 impl Saves {
@@ -88,15 +91,23 @@ impl Saves {
         if members.is_empty() {
             return;
         }
-        if self.members.insert(number, members).is_none() {
-            self.order.push_back(number);
+        self.bytes += bytes_of(&members);
+        match self.members.insert(number, members) {
+            Some(former) => self.bytes -= bytes_of(&former),
+            None => self.order.push_back(number),
         }
-        if self.order.len() > MAX_REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.members.remove(&oldest);
+        while self.order.len() > MAX_REMEMBERED || self.bytes > MAX_REMEMBERED_BYTES {
+            let oldest = self.order.pop_front();
+            let Some(forgotten) = oldest.and_then(|oldest| self.members.remove(&oldest)) else {
+                return;
+            };
+            self.bytes -= bytes_of(&forgotten);
         }
     }
+}
+
+fn bytes_of(members: &HashSet<String>) -> usize {
+    members.iter().map(String::len).sum()
 }
 
 /// The base of a save.

@@ -103,7 +103,9 @@ impl Search {
     /// Records that the statement for these ids failed: they are cut into parts, or
     /// left if they can't be.
     pub(in crate::store) fn failed(&mut self, ids: Vec<String>, error: Error) {
-        match ids.len() > 1 && Instant::now() < self.deadline {
+        // A row that no statement can delete is soon found. A locked one may stay locked.
+        let may_cut = !error.is_of_a_lock() || Instant::now() < self.deadline;
+        match ids.len() > 1 && may_cut {
             true => {
                 let length = ids.len().div_ceil(PARTS);
                 let parts = ids.chunks(length).rev().map(<[String]>::to_vec);

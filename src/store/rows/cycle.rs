@@ -389,7 +389,10 @@ impl Surplus {
                 Operation::Manage,
                 move |table, connection| {
                     let user_id = Arc::clone(&self.user_id);
-                    Box::pin(user_limit::end_surplus(table, connection, limit, user_id))
+                    // One transaction, so that each deletion is reported or undone.
+                    Box::pin(in_transaction(connection, move |transaction| {
+                        Box::pin(user_limit::end_surplus(table, transaction, limit, user_id))
+                    }))
                 },
             )
         })

@@ -108,7 +108,9 @@ impl Batches {
             Box::pin(async move {
                 let ended = destroy_unread(Arc::clone(&table), connection, id.clone()).await?;
                 if ended.is_none() {
-                    check_deleted(&table, connection, &id).await?;
+                    if is_live(&table, connection, &id).await? {
+                        return Err(spared());
+                    }
                 }
                 Ok(ended)
             })
@@ -172,10 +174,16 @@ async fn destroy_chain_in(
             id,
             even_forwarding: true,
         };
-        let query = table.destroy.one.query().bind(order.id.as_str());
-        let query = order.bind_one(query);
-        let Some(row) = query.fetch_optional(&mut *transaction).await? else {
-            check_deleted(&table, transaction, order.id.as_str()).await?;
+        let delete = || order.bind_one(table.destroy.one.query().bind(order.id.as_str()));
+        let mut row = delete().fetch_optional(&mut *transaction).await?;
+        if row.is_none() && is_live(&table, transaction, order.id.as_str()).await? {
+            // An undo may have restored it in between.
+            row = delete().fetch_optional(&mut *transaction).await?;
+            if row.is_none() {
+                return Err(spared());
+            }
+        }
+        let Some(row) = row else {
             break;
         };
         let deleted = order.answer(&row, &table)?;
@@ -189,19 +197,14 @@ async fn destroy_chain_in(
     Ok(ended)
 }
 
-/// # Errors
-///
-/// If there is a live row with this id, although a statement should have deleted it.
-async fn check_deleted(
+/// Whether there is a live row with this id.
+async fn is_live(
     table: &Statements,
     connection: &mut PgConnection,
     id: &str,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let found = table.load.one.query().bind(id);
-    match found.fetch_optional(connection).await? {
-        Some(_) => Err(spared()),
-        None => Ok(()),
-    }
+    Ok(found.fetch_optional(connection).await?.is_some())
 }
 
 /// Deletes a row whose document can't be read, and returns the session if it was alive. A

@@ -295,14 +295,26 @@ enum Place {
     Forwarded(Arc<Row>),
 }
 
-/// The row with the newest document, of the one that was written last and those that the
-/// requests loaded, by the database's clock. Rows with an earlier id of the session are ignored.
+/// The newest document and the newest times, of the row that was written last and those that
+/// the requests loaded, by the database's clock. A touch changes only the times. Rows with an
+/// earlier id of the session are ignored.
 fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<Arc<Row>> {
     let loaded = orders.iter().map(|order| Arc::clone(&order.base));
-    loaded
-        .chain(latest)
-        .filter(|row| row.id == *id)
-        .max_by(|a, b| a.text_seen.total_cmp(&b.text_seen))
+    let known: Vec<_> = loaded.chain(latest).filter(|row| row.id == *id).collect();
+    let newest = known
+        .iter()
+        .max_by(|a, b| a.text_seen.total_cmp(&b.text_seen))?;
+    let touched = known
+        .iter()
+        .max_by(|a, b| a.times.now.total_cmp(&b.times.now))?;
+    match touched.times.now > newest.times.now {
+        true => {
+            let mut row = Row::clone(newest);
+            row.times = touched.times;
+            Some(Arc::new(row))
+        }
+        false => Some(Arc::clone(newest)),
+    }
 }
 
 fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Saved, Error>) {

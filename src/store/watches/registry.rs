@@ -93,6 +93,10 @@ impl Registry {
         self.next += 1;
         let key = self.next;
         self.places.insert(key, row.clone());
+        // Another process has changed the user since the row was last looked up.
+        if self.rows.get(&row).is_some_and(|entry| entry.user != user) {
+            self.end(&row, Ending::Replaced);
+        }
         let entry = self.rows.entry(row).or_insert_with(|| Entry {
             watches: BTreeMap::new(),
             former: None,
