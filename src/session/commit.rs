@@ -501,6 +501,12 @@ impl Session {
         state.removes_cookie() && matches!(state.origin(), Origin::New)
     }
 
+    /// Whether the handler destroyed a session, and the response deletes it.
+    pub(crate) fn is_to_be_deleted(&self) -> bool {
+        let state = self.state();
+        state.is_ended() || state.removes_cookie()
+    }
+
     /// Whether the handler signed the user out.
     fn signs_out(&self) -> bool {
         self.state().signs_out()

@@ -107,10 +107,8 @@ impl Batches {
             let id = id.as_str().to_owned();
             Box::pin(async move {
                 let ended = destroy_unread(Arc::clone(&table), connection, id.clone()).await?;
-                if ended.is_none() {
-                    if is_live(&table, connection, &id).await? {
-                        return Err(spared());
-                    }
+                if ended.is_none() && is_live(&table, connection, &id).await? {
+                    return Err(spared());
                 }
                 Ok(ended)
             })

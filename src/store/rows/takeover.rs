@@ -123,7 +123,7 @@ impl Batches {
             }
             Ok(None) => Ok(Attempt::Lost),
             Err(error) if is_of_a_constraint(&error) => Ok(Attempt::Ended(TakenOver::Unfit(
-                Unfit("a constraint or trigger refuses it, such as the foreign key of its user"),
+                Unfit("a constraint refuses it, such as the foreign key of its user"),
             ))),
             // A character that this database can't store in a document.
             Err(error) if error.kind() == ErrorKind::Serialize => Ok(Attempt::Ended(
@@ -383,12 +383,10 @@ fn of_the_other_table(error: Error, name: &TableName) -> Error {
 /// long for its column, or a check fails.
 fn is_of_a_constraint(error: &Error) -> bool {
     let code = error.sqlstate();
-    // Constraints, a view's check option, and what triggers raise. An equal key is another case.
+    // Constraints, and a view's check option. An equal key is another case. What a trigger
+    // raises stays an error, because it may pass.
     code.is_some_and(|code| {
-        code == "22001"
-            || (code.starts_with("23") && code != "23505")
-            || code.starts_with("44")
-            || code.starts_with("P0")
+        code == "22001" || (code.starts_with("23") && code != "23505") || code.starts_with("44")
     })
 }
 
