@@ -117,6 +117,10 @@ pub(crate) struct Meta {
     /// The token of a session that was taken over, sealed by the key that led to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sealed: Option<String>,
+    /// Whether the session was taken over with its user, so that nothing says when the user
+    /// signed in. The next login ends that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) login_is_unknown: bool,
     /// How long the browser keeps the cookie: `persistent` or `browser`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cookie: Option<String>,
@@ -157,10 +161,11 @@ impl Meta {
         }
     }
 
-    /// A session with a fixed expiry.
-    pub(crate) fn ending_at(until: f64) -> Self {
+    /// A session that was taken over, with its fixed expiry, if it has one, and its user.
+    pub(crate) fn of_takeover(until: Option<f64>, has_user: bool) -> Self {
         Self {
-            until: Some(until),
+            until,
+            login_is_unknown: has_user,
             ..Self::default()
         }
     }

@@ -304,6 +304,9 @@ impl State {
         if login.data == Data::IsDropped {
             self.apply(Change::Clear)?;
         }
+        if self.row().is_some_and(|row| has_unknown_login(row)) {
+            self.apply(Change::LoginIsKnown)?;
+        }
         // A format may keep the expiry and the cookie's lifetime in one setting. The
         // login's settings come last, so they win.
         self.set_cookie_lifetime(None)?;
@@ -360,6 +363,9 @@ impl State {
         }
         let row = self.row()?;
         row.user.as_ref()?;
+        if has_unknown_login(row) {
+            return None;
+        }
         Some(now.max(row.times.now) - row.times.created?)
     }
 
@@ -797,6 +803,11 @@ impl State {
                 .expect("an insert that is not measured never fails");
         }
     }
+}
+
+fn has_unknown_login(row: &Row) -> bool {
+    let document = row.document();
+    document.is_some_and(|document| document.meta().login_is_unknown)
 }
 
 #[cfg(test)]

@@ -228,9 +228,9 @@ impl Takeover {
             let json = Json::of(value).map_err(|_| Unfit("it is not JSON"))?;
             document.insert(key, json);
         }
-        if self.expiry == TakenExpiry::IsKept && expires.is_finite() {
-            document.set_meta(&Meta::ending_at(expires));
-        }
+        let is_kept = self.expiry == TakenExpiry::IsKept && expires.is_finite();
+        let until = is_kept.then_some(expires);
+        document.set_meta(&Meta::of_takeover(until, user.is_some()));
         let document = Arc::new(document);
         Ok(Taken { document, user })
     }

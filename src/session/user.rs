@@ -107,7 +107,8 @@ impl Session {
     /// 7.5.3). Only [`login`](Self::login) restarts this clock, use of the
     /// session does not. If the table lacks the column `created`, the time of
     /// the login is unknown: the result is `false`, except in the request of
-    /// the login.
+    /// the login. The time is also unknown after a
+    /// [takeover](crate::PgSessionLayer::takeover), until the next login.
     ///
     /// ```
     /// use std::time::Duration;

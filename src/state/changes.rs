@@ -53,6 +53,8 @@ pub(crate) enum Change {
     Expiry(Expiry, Arc<Document>),
     /// With the same document; `None` is the layer's lifetime.
     CookieLifetime(Option<CookieLifetime>, Arc<Document>),
+    /// The time of the login is that of the row again, after a takeover.
+    LoginIsKnown,
     /// Removes a key after its value was read.
     Take(String, Take),
     /// A change of the member that belongs to the document's format.
@@ -144,7 +146,7 @@ impl Change {
     fn sets_terms(&self) -> bool {
         matches!(
             self,
-            Self::Expiry(..) | Self::CookieLifetime(..) | Self::Terms(_)
+            Self::Expiry(..) | Self::CookieLifetime(..) | Self::LoginIsKnown | Self::Terms(_)
         )
     }
 
@@ -162,7 +164,7 @@ impl Change {
     fn adds_at_most(&self) -> Option<usize> {
         match self {
             Self::Insert(key, value) => Some(member_at_most(key, value)),
-            Self::Remove(_) | Self::Clear => Some(0),
+            Self::Remove(_) | Self::Clear | Self::LoginIsKnown => Some(0),
             Self::Terms(change) => change.adds_at_most(),
             // These depend on the document, and some can fail.
             Self::Take(..)
@@ -196,6 +198,11 @@ impl Change {
             Self::CookieLifetime(lifetime, blank) => document
                 .layout()
                 .remember_cookie_lifetime(*lifetime, document, blank),
+            Self::LoginIsKnown => {
+                let mut meta = document.meta();
+                meta.login_is_unknown = false;
+                document.set_meta(&meta);
+            }
             Self::Take(key, take) => {
                 take(document.get(key))?;
                 document.remove(key);
@@ -220,6 +227,7 @@ impl fmt::Debug for Change {
             Self::CookieLifetime(lifetime, _) => {
                 f.debug_tuple("CookieLifetime").field(lifetime).finish()
             }
+            Self::LoginIsKnown => f.write_str("LoginIsKnown"),
             Self::Take(key, _) => f.debug_tuple("Take").field(key).finish(),
             Self::Terms(change) => f.debug_tuple("Terms").field(change).finish(),
         }

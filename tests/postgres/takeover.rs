@@ -430,16 +430,21 @@ async fn a_request_in_flight_is_saved_to_the_same_session() {
     }
 }
 
+/// A page that has taken the session over, and waits.
+async fn taken_over_by_a_page(site: &Site, browser: &Browser) -> UnderWay {
+    UnderWay::begin(browser, "/page", |gate| {
+        let page = async move |_: Session| gate.pass().await;
+        pages().route("/page", get(page)).layer(layer(&site.store))
+    })
+    .await
+}
+
 /// Its token would replace that of the login in the browser.
 #[tokio::test]
 async fn a_request_in_flight_does_not_send_its_token_after_a_login() {
     let site = site_with(json!({"a": 1})).await;
     let mut browser = visitor(&site);
-    let page = UnderWay::begin(&browser, "/page", |gate| {
-        let page = async move |_: Session| gate.pass().await;
-        pages().route("/page", get(page)).layer(layer(&site.store))
-    })
-    .await;
+    let page = taken_over_by_a_page(&site, &browser).await;
     browser.get("/login/ann").await;
     let answer = page.finish().await;
     assert!(answer.sets_no_cookie(), "{answer:?}");
@@ -452,11 +457,7 @@ async fn a_request_in_flight_does_not_send_its_token_after_a_login() {
 async fn what_others_saved_while_the_first_response_was_lost_stays() {
     let site = site_with(json!({"a": 1})).await;
     let mut browser = visitor(&site);
-    let page = UnderWay::begin(&browser, "/page", |gate| {
-        let page = async move |_: Session| gate.pass().await;
-        pages().route("/page", get(page)).layer(layer(&site.store))
-    })
-    .await;
+    let page = taken_over_by_a_page(&site, &browser).await;
     let second = browser.peek("/insert/b/2").await;
     page.answer.abort();
     assert!(page.answered_or_cancelled().await);
@@ -1023,5 +1024,27 @@ async fn a_session_that_a_constraint_or_a_unique_key_refuses_stays() {
         let answer = visitor(&site).peek("/keys").await;
         assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
         assert_eq!(left(&site).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_takeover_is_no_recent_login() {
+    let site = site_with(json!({"axum-login.data": {"user_id": "anna"}})).await;
+    let day = Duration::from_secs(86_400);
+    let page = async move |session: Session| {
+        let user = session.user_id().unwrap_or_default();
+        format!("{user} {}", session.authenticated_within(day))
+    };
+    let asking = app_with(layer(&site.store), page);
+    let mut browser = visitor(&site);
+    for (path, is_recent) in [
+        ("/keys", false),
+        ("/insert/b/2", false),
+        ("/cycle", false),
+        ("/login/anna", true),
+    ] {
+        assert_eq!(browser.get(path).await.status, 200, "{path}");
+        let answer = browser.at(&asking).peek("/page").await;
+        assert_eq!(answer.body, format!("anna {is_recent}"), "{path}");
     }
 }
