@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Rows of the first statement. One may take seconds.
-const FIRST: usize = 1;
+/// Rows of the first statement.
+const FIRST: usize = 16;
 /// Rows of a statement at most.
 const MOST: usize = 1000;
-const GROWTH: usize = 8;
+const GROWTH: usize = 4;
 /// After that long, a transaction deletes no more rows.
 const ENOUGH: Duration = Duration::from_millis(250);
 
@@ -77,12 +77,12 @@ mod tests {
     #[test]
     fn statements_grow_while_they_are_fast() {
         let mut portions = Portions::limited();
-        let sizes: Vec<_> = [1665, 1664, 1656, 1592, 1080, 80, 0]
+        let sizes: Vec<_> = [1416, 1400, 1336, 1080, 80, 0]
             .map(|left| portions.next(left))
             .into_iter()
             .flatten()
             .collect();
-        assert_eq!(sizes, [1, 8, 64, 512, 1000, 80]);
+        assert_eq!(sizes, [16, 64, 256, 1000, 80]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -100,11 +100,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_statement_has_no_more_rows_than_fit_into_the_time() {
         let mut portions = Portions::limited();
-        assert_eq!(portions.next(1000), Some(1));
+        assert_eq!(portions.next(1000), Some(16));
         tokio::time::advance(ENOUGH / 5).await;
-        // Four such rows fit into the rest.
-        assert_eq!(portions.next(999), Some(4));
+        assert_eq!(portions.next(984), Some(64));
         tokio::time::advance(ENOUGH / 5 * 4).await;
-        assert_eq!(portions.next(995), None);
+        assert_eq!(portions.next(920), None);
     }
 }

@@ -17,6 +17,9 @@ pub(in crate::store) const PAUSE: Duration = Duration::from_millis(100);
 /// The number of parts that a statement is cut into if one of its rows is at fault.
 pub(in crate::store) const PARTS: usize = 4;
 
+/// Cuts after the deadline at most. Five find one row among a thousand.
+const MOST_LATE_CUTS: u32 = 16;
+
 /// How long a statement waits for a locked row if no request waits for it, for a store
 /// with this timeout.
 pub(in crate::store) fn patience_of(timeout: Duration) -> Duration {
@@ -25,12 +28,13 @@ pub(in crate::store) fn patience_of(timeout: Duration) -> Duration {
 
 /// The search for the rows that a statement fails for, because another transaction
 /// has locked them or because they are damaged, so that the others don't fail with
-/// them: the statement is cut until such a row is alone. After the deadline it is
-/// not cut any more.
+/// them: the statement is cut until such a row is alone. After the deadline it is cut only a
+/// few times more, and not for a row that is locked, which may stay locked.
 pub(in crate::store) struct Search {
     pending: Vec<Vec<String>>,
     left: Left,
     deadline: Instant,
+    late_cuts: u32,
 }
 
 /// The rows that are left for later, and others with them if the deadline came
@@ -83,6 +87,7 @@ impl Search {
             pending: Vec::new(),
             left: Left::default(),
             deadline,
+            late_cuts: 0,
         };
         search.add(ids);
         search
@@ -103,8 +108,9 @@ impl Search {
     /// Records that the statement for these ids failed: they are cut into parts, or
     /// left if they can't be.
     pub(in crate::store) fn failed(&mut self, ids: Vec<String>, error: Error) {
-        // A row that no statement can delete is soon found. A locked one may stay locked.
-        let may_cut = !error.is_of_a_lock() || Instant::now() < self.deadline;
+        let is_late = Instant::now() >= self.deadline;
+        let may_cut = !is_late || (!error.is_of_a_lock() && self.late_cuts < MOST_LATE_CUTS);
+        self.late_cuts += u32::from(is_late);
         match ids.len() > 1 && may_cut {
             true => {
                 let length = ids.len().div_ceil(PARTS);
