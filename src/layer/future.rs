@@ -169,7 +169,7 @@ fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committe
     Box::pin(async move {
         // After a logout, the cookie of another system must not sign the visitor in again.
         let ends = matches!(session.looked_at(), Some(Ok(opened)) if opened.is_to_be_deleted());
-        let other = ends.then(|| session.end_other()).flatten();
+        let deletion = if ends { session.end_other() } else { None };
         let (cookie, outcome) = match (session.looked_at(), session.unchecked()) {
             (Some(Ok(opened)), _) => opened.commit(closing).await,
             (Some(Err(_)), Some(unchecked)) => {
@@ -182,20 +182,26 @@ fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committe
             }
             (Some(Err(_)), None) | (None, _) => (CookieChange::None, Ok(())),
         };
-        match other {
-            // If dropped here, all writes are done, but for a deletion, which a task executes.
-            Some(other) => {
-                let ended = other.await.unwrap_or_else(|_| Err(Error::unanswered()));
-                (cookie, outcome.and(ended))
+        // No `await` after a commit of a new id: its response must not be dropped in between.
+        if matches!(cookie, CookieChange::Set(_)) {
+            if !ends {
+                drop(session.end_other());
             }
-            None => {
-                if matches!(cookie, CookieChange::Set(_) | CookieChange::Remove(_)) && !ends {
-                    // Without an `await`: a new id whose response is dropped by now is undone.
-                    drop(session.end_other());
-                }
-                (cookie, outcome)
-            }
+            return (cookie, outcome);
         }
+        if let Some(deletion) = deletion {
+            // If dropped here, all other writes are done, and the task executes the deletion.
+            let deleted = deletion.await.unwrap_or_else(|_| Err(Error::unanswered()));
+            if deleted.is_err() {
+                // So that the visitor can repeat the logout.
+                session.keep_other_cookie();
+            }
+            return (cookie, outcome.and(deleted));
+        }
+        if !ends && matches!(cookie, CookieChange::Remove(_)) {
+            drop(session.end_other());
+        }
+        (cookie, outcome)
     })
 }
 
@@ -288,8 +294,9 @@ const OF_THE_BODY: [HeaderName; 24] = [
 
 /// Replaces the handler's response, because it reports a change that was not
 /// stored. The headers of htmx and Inertia are removed, because their clients act on them with
-/// any status, and those of an upgrade. The headers of other layers stay, such as CORS and the request id. The
-/// error is in the response's extensions, for applications that show their own page.
+/// any status, and those of an upgrade. The headers of other layers stay, such as CORS and the
+/// request id. The error is in the response's extensions, for applications that show their own
+/// page.
 fn not_saved<B>(response: Response<B>, error: &Error) -> Response<ResponseBody<B>> {
     error.log_failed_save(status_of(error));
     let (mut parts, _) = response.into_parts();

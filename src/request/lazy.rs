@@ -120,6 +120,8 @@ struct Lazy {
     is_closed_by_response: AtomicBool,
     /// Whether the session of the other system's cookie was looked for.
     has_looked_for_other: AtomicBool,
+    /// Whether the response keeps the other system's cookie.
+    keeps_other_cookie: AtomicBool,
     /// A session that was taken over and whose check failed. The response sends its token,
     /// though no caller gets the session.
     unchecked: OnceLock<Session>,
@@ -147,6 +149,7 @@ impl LazySession {
             opened_nothing: AtomicBool::new(false),
             is_closed_by_response: AtomicBool::new(false),
             has_looked_for_other: AtomicBool::new(false),
+            keeps_other_cookie: AtomicBool::new(false),
             unchecked: OnceLock::new(),
             outer,
         }))
@@ -319,10 +322,17 @@ impl LazySession {
         self.0.is_local && self.0.opened_nothing.load(Ordering::Relaxed)
     }
 
-    /// The takeover, if the request carries a key of the other system.
+    /// The takeover, if the request carries a key of the other system, whose cookie the response
+    /// may remove.
     pub(crate) fn takeover(&self) -> Option<&Takeover> {
         let takeover = self.0.config.takeover.as_deref()?;
-        self.0.key().map(|_| takeover)
+        let is_kept = self.0.keeps_other_cookie.load(Ordering::Relaxed);
+        self.0.key().filter(|_| !is_kept).map(|_| takeover)
+    }
+
+    /// The session of the other system's cookie could not be deleted.
+    pub(crate) fn keep_other_cookie(&self) {
+        self.0.keeps_other_cookie.store(true, Ordering::Relaxed);
     }
 
     /// The session that was taken over and whose check failed.

@@ -35,7 +35,7 @@ use crate::{
     row::{Content, Row, sealed_in},
     store::{
         batch::until_free::serve_until_free,
-        connection::transaction::in_transaction,
+        connection::transaction::{despite_others, in_transaction},
         rows::Batches,
         table::{
             name::TableName,
@@ -160,17 +160,24 @@ impl Batches {
         name: TableName,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let call = self.table_handle.call(Operation::Destroy);
-        let key = key.clone();
+        let name_of_lock = format!("{name:?} {}", key.token.as_str());
         // If the future is dropped here, the row may stay.
-        self.table_handle
-            .serve(deadline, None, call, |table, connection| {
-                Box::pin(async move {
-                    delete_other(&table, connection, &name, &key, None).await?;
-                    Ok(())
-                })
-            })
-            .await
+        despite_others(|| {
+            serve_until_free(
+                &self.table_handle,
+                Some(self.locked.key(&name_of_lock)),
+                deadline,
+                Operation::Destroy,
+                |table, connection| {
+                    let (name, key) = (name.clone(), key.clone());
+                    Box::pin(async move {
+                        delete_other(&table, connection, &name, &key, None).await?;
+                        Ok(())
+                    })
+                },
+            )
+        })
+        .await
     }
 
     async fn move_here(&self, moved: Moved) -> Result<Option<Row>, Error> {
