@@ -56,6 +56,8 @@ const MAX_TOUCHES: usize = 4;
 /// The bases whose saves are remembered, of the requests that saved last. A request that
 /// saves again after so many others may not set a member back.
 const MAX_REMEMBERED: usize = 16_384;
+/// The bytes of a name beside its letters, about.
+const OVERHEAD: usize = 64;
 /// The most bytes of their names.
 const MAX_REMEMBERED_BYTES: usize = 16 << 20;
 
@@ -107,7 +109,7 @@ impl Saves {
 }
 
 fn bytes_of(members: &HashSet<String>) -> usize {
-    members.iter().map(String::len).sum()
+    members.iter().map(|name| name.len() + OVERHEAD).sum()
 }
 
 /// The base of a save.
