@@ -253,6 +253,18 @@ impl Times {
 }
 
 #[cfg(test)]
+impl Times {
+    pub(crate) fn of(now: f64, expires: f64, created: f64) -> Self {
+        Self {
+            now,
+            expires,
+            created: Some(created),
+            seen: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -28,14 +28,7 @@ mod tests {
 
     #[test]
     fn the_grace_of_a_moved_session_counts_from_its_move() {
-        let after = |passed| {
-            moved_grace_left(Times {
-                now: passed,
-                expires: 60.0,
-                created: Some(0.0),
-                seen: None,
-            })
-        };
+        let after = |passed| moved_grace_left(Times::of(passed, 60.0, 0.0));
         assert_eq!(after(0.0), Some(MOVED_GRACE));
         assert_eq!(after(3.5), Some(Duration::from_millis(1500)));
         assert_eq!(after(5.0), None);

@@ -209,15 +209,6 @@ mod tests {
     const HOUR: f64 = 3600.0;
     const DAY: f64 = 24.0 * HOUR;
 
-    fn times(now: f64, expires: f64, created: f64) -> Times {
-        Times {
-            now,
-            expires,
-            created: Some(created),
-            seen: None,
-        }
-    }
-
     #[test]
     fn the_documented_timeouts_are_the_defaults() {
         let extent = Timeouts::default().extent(&Meta::default(), Some(1000.0));
@@ -256,8 +247,8 @@ mod tests {
             absolute: Absolute::After(Duration::from_hours(1)),
             ..Timeouts::default()
         };
-        assert!(timeouts.has_ended(&Meta::default(), times(HOUR, DAY, 0.0), 0.0));
-        assert!(!timeouts.has_ended(&Meta::default(), times(HOUR - 1.0, DAY, 0.0), 0.0));
+        assert!(timeouts.has_ended(&Meta::default(), Times::of(HOUR, DAY, 0.0), 0.0));
+        assert!(!timeouts.has_ended(&Meta::default(), Times::of(HOUR - 1.0, DAY, 0.0), 0.0));
     }
 
     #[test]
@@ -269,13 +260,13 @@ mod tests {
         let ended = |times| timeouts.has_ended(&Meta::default(), times, 0.0);
         let seen = |ago| Times {
             seen: Some(20.0 * DAY - ago),
-            ..times(20.0 * DAY, 30.0 * DAY, 0.0)
+            ..Times::of(20.0 * DAY, 30.0 * DAY, 0.0)
         };
         assert!(ended(seen(15.0 * 60.0)));
         assert!(!ended(seen(14.0 * 60.0)));
         // Without `last_seen` only the expiry shows it.
-        assert!(ended(times(0.0, 16.0 * 60.0, 0.0)));
-        assert!(!ended(times(0.0, 15.0 * 60.0, 0.0)));
+        assert!(ended(Times::of(0.0, 16.0 * 60.0, 0.0)));
+        assert!(!ended(Times::of(0.0, 15.0 * 60.0, 0.0)));
     }
 
     #[test]
@@ -286,7 +277,7 @@ mod tests {
         };
         let mut document = Document::default();
         remember(Expiry::Idle(Duration::from_hours(24)), &mut document);
-        assert!(!timeouts.has_ended(&document.meta(), times(0.0, DAY, 0.0), 0.0));
+        assert!(!timeouts.has_ended(&document.meta(), Times::of(0.0, DAY, 0.0), 0.0));
     }
 
     #[test]
@@ -306,13 +297,13 @@ mod tests {
             absolute: Absolute::After(Duration::from_hours(500 * 24)),
             ..Timeouts::default()
         };
-        let life = timeouts.cookie_life(&Meta::default(), times(0.0, DAY, 0.0));
+        let life = timeouts.cookie_life(&Meta::default(), Times::of(0.0, DAY, 0.0));
         assert_eq!(life, COOKIE_LIMIT);
         let forever = timeouts.cookie_life(
             &Meta::default(),
             Times {
                 created: None,
-                ..times(0.0, DAY, 0.0)
+                ..Times::of(0.0, DAY, 0.0)
             },
         );
         assert_eq!(forever, COOKIE_LIMIT);
@@ -330,7 +321,7 @@ mod tests {
         assert!(!is_touch_due(
             &timeouts,
             &Meta::default(),
-            times(HOUR, f64::INFINITY, 0.0)
+            Times::of(HOUR, f64::INFINITY, 0.0)
         ));
     }
 }

@@ -69,19 +69,10 @@ mod tests {
     const HOUR: f64 = 3600.0;
     const DAY: f64 = 24.0 * HOUR;
 
-    fn times(now: f64, expires: f64, created: f64) -> Times {
-        Times {
-            now,
-            expires,
-            created: Some(created),
-            seen: None,
-        }
-    }
-
     #[test]
     fn a_touch_is_due_after_a_twentieth_of_the_idle_timeout() {
         let timeouts = Timeouts::default();
-        let due = |passed| is_touch_due(&timeouts, &Meta::default(), times(passed, DAY, 0.0));
+        let due = |passed| is_touch_due(&timeouts, &Meta::default(), Times::of(passed, DAY, 0.0));
         assert!(!due(0.0));
         assert!(!due(DAY / 20.0 - 1.0));
         assert!(due(DAY / 20.0));
@@ -96,13 +87,13 @@ mod tests {
         assert!(is_touch_due(
             &timeouts,
             &Meta::default(),
-            times(0.001, DAY, 0.0)
+            Times::of(0.001, DAY, 0.0)
         ));
     }
 
     #[test]
     fn a_session_at_its_absolute_end_is_not_touched_any_more() {
-        let at_the_end = times(29.5 * DAY, 30.0 * DAY, 0.0);
+        let at_the_end = Times::of(29.5 * DAY, 30.0 * DAY, 0.0);
         assert!(!is_touch_due(
             &Timeouts::default(),
             &Meta::default(),
@@ -114,7 +105,7 @@ mod tests {
     fn at_its_absolute_end_a_session_is_touched_to_say_when_it_was_seen() {
         let seen = |seen| Times {
             seen: Some(seen),
-            ..times(29.5 * DAY, 30.0 * DAY, 0.0)
+            ..Times::of(29.5 * DAY, 30.0 * DAY, 0.0)
         };
         let due = |times| is_touch_due(&Timeouts::default(), &Meta::default(), times);
         assert!(due(seen(29.0 * DAY)));
@@ -130,7 +121,7 @@ mod tests {
         assert!(is_touch_due(
             &timeouts,
             &Meta::default(),
-            times(0.0, DAY, 0.0)
+            Times::of(0.0, DAY, 0.0)
         ));
     }
 }

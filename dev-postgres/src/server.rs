@@ -271,7 +271,7 @@ pub(crate) fn write_for(user: Option<User>, file: &Path, contents: &str) -> io::
     }
 }
 
-/// Short, because the path of a socket may have no more than 107 octets.
+/// Short, because the path of a socket may have no more than 107 bytes.
 pub(crate) fn private_folder() -> io::Result<PathBuf> {
     let folder = tempfile::Builder::new().prefix("dev-postgres-").tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;

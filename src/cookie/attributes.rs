@@ -23,7 +23,7 @@ const MAX_ATTRIBUTE: usize = 1024;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
-/// // Whoever closes the browser is signed out.
+/// // A user who closes the browser is signed out.
 /// let layer = PgSessionLayer::new(store).cookie_lifetime(CookieLifetime::BrowserSession);
 /// assert!(layer.check().is_ok());
 /// # Ok(()) }
@@ -267,7 +267,7 @@ impl CookieConfig {
             ));
         }
         if name.len() + value_chars > MAX_NAME_AND_VALUE {
-            return Err(refused("name and value together exceed 4096 octets"));
+            return Err(refused("name and value together exceed 4096 bytes"));
         }
         Ok(())
     }
@@ -281,7 +281,7 @@ impl CookieConfig {
             .flatten()
         {
             if attribute.len() > MAX_ATTRIBUTE {
-                return Err(refused("an attribute of the cookie exceeds 1024 octets"));
+                return Err(refused("an attribute of the cookie exceeds 1024 bytes"));
             }
             if !attribute.bytes().all(is_attribute_octet) || attribute.is_empty() {
                 return Err(refused(

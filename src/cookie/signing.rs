@@ -131,7 +131,7 @@ impl SigningKeys {
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self.shortest {
             Some(MIN_KEY..) => Ok(()),
-            Some(_) => Err(refused("a signing key has fewer than 32 octets")),
+            Some(_) => Err(refused("a signing key has fewer than 32 bytes")),
             None => Err(refused("there is no signing key")),
         }
     }

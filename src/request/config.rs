@@ -125,7 +125,8 @@ impl Config {
         if self.store.is_first_to_share_table(table, &self.is_ignored) {
             tracing::warn!(
                 cookie.name = self.cookie_name(),
-                "two session layers take over the sessions of one table; each session goes to the layer that loads it first, so let one layer take over"
+                "two session layers take over the sessions of one table; each session goes to \
+                 the layer that loads it first, so let one layer take over"
             );
         }
     }
