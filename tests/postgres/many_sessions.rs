@@ -4,8 +4,8 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use axum_pg_session::{Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionLimitPolicy};
-use sqlx::AssertSqlSafe;
-use tokio::time::Instant;
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     Browser, Site, execute,
@@ -118,6 +118,56 @@ async fn very_many_sessions_of_a_user_end_in_batches() {
     assert_eq!(count(&site).await, 1);
     assert_eq!(alice.destroy_all().await.expect("an end"), 1);
     assert_eq!(site.store.user("bob").count().await.expect("a count"), 1);
+}
+
+/// They find the same batches, and each batch is deleted by one of them.
+#[tokio::test]
+async fn calls_at_once_that_end_the_same_sessions_all_succeed() {
+    for (first, second) in [
+        ("user", "user"),
+        ("user", "in"),
+        ("user", "login"),
+        ("external", "external"),
+        ("external", "user"),
+        ("everyone", "everyone"),
+        ("everyone", "login"),
+        ("everyone", "in"),
+    ] {
+        let site = with_sessions(4000).await;
+        let sid = "UPDATE session SET external_id = 'sid' WHERE user_id = 'alice'";
+        execute(&site.pool, sid).await;
+        let mut calls = JoinSet::new();
+        for call in [first, second, first, second] {
+            let store = site.elsewhere().await;
+            let pool = site.pool.clone();
+            calls.spawn(async move { (call, end_by(call, store, &pool).await) });
+        }
+        for (call, outcome) in calls.join_all().await {
+            assert_eq!(outcome, Ok(()), "{call}, beside {first} and {second}");
+        }
+    }
+}
+
+async fn end_by(call: &str, store: PgSessionStore, pool: &PgPool) -> Result<(), String> {
+    let alice = store.user("alice");
+    let ended = match call {
+        "user" => alice.destroy_all().await,
+        "in" => {
+            let mut transaction = pool.begin().await.expect("a transaction");
+            let ended = alice.destroy_all_in(&mut transaction).await;
+            transaction.commit().await.expect("a commit");
+            ended
+        }
+        "external" => store.external("sid").destroy_all().await,
+        "everyone" => store.destroy_everyone().await,
+        _ => {
+            let page = async |session: Session| session.login(Login::new("alice").end_others());
+            let app = app_with(PgSessionLayer::new(store), page);
+            let status = Browser::new(&app).get("/page").await.status;
+            return (status == 200).then_some(()).ok_or(status.to_string());
+        }
+    };
+    ended.map(drop).map_err(|error| error.to_string())
 }
 
 /// A row that is locked by another transaction is waited for by its own batch

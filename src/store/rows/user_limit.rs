@@ -96,7 +96,7 @@ pub(in crate::store) async fn enforce(
             });
         }
         // The next search finds a session that got a new id meanwhile.
-        check_progress(deleted, &before, &surplus, tried)?;
+        check_progress(deleted, &before, &surplus)?;
         before = surplus;
     }
 }
@@ -266,8 +266,8 @@ pub(in crate::store) async fn end_batch(
     end_at_most(most, Portions::limited, table, connection, user_id, this).await
 }
 
-/// Deletes the user's sessions, except `this`. Stops after a search that found `most` or
-/// none. If a search found fewer, it searches again: a statement doesn't see the new row of
+/// Deletes the user's sessions, except `this`. Stops after a search that found none, or `most`
+/// of which it deleted some. Otherwise it searches again: a statement doesn't see the new row of
 /// a session that gets a new id at the same time, and the next search finds it.
 async fn end_at_most(
     most: usize,
@@ -282,32 +282,27 @@ async fn end_at_most(
     loop {
         let ids = batch(table, connection, user_id, this, most).await?;
         let (more, tried) = end_in(portions(), table, connection, user_id, &ids).await?;
-        check_progress(more.len(), &before, &ids, tried)?;
+        let deleted = more.len();
         sessions.extend(more);
         let is_a_part = ids.len() >= most || tried < ids.len();
-        if ids.is_empty() || is_a_part {
+        if ids.is_empty() || (is_a_part && deleted > 0) {
             return Ok(Ended {
                 sessions,
                 is_a_part,
                 rest: Vec::new(),
             });
         }
+        check_progress(deleted, &before, &ids)?;
         before = ids;
     }
 }
 
 /// # Errors
 ///
-/// If none of these sessions was deleted, though they are a whole batch, were found before, or
-/// took long. Those that got new ids meanwhile would have other ids.
-fn check_progress(
-    deleted: usize,
-    before: &[String],
-    ids: &[String],
-    tried: usize,
-) -> Result<(), Error> {
-    let are_spared = before == ids || ids.len() >= BATCH as usize || tried < ids.len();
-    match deleted == 0 && !ids.is_empty() && are_spared {
+/// If none of these sessions was deleted, though the search before found the same. Another call
+/// may have ended those that one search found, or they may have got new ids meanwhile.
+fn check_progress(deleted: usize, before: &[String], ids: &[String]) -> Result<(), Error> {
+    match deleted == 0 && !ids.is_empty() && before == ids {
         true => Err(spared()),
         false => Ok(()),
     }
