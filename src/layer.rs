@@ -615,15 +615,17 @@ impl PgSessionLayer {
     /// stay signed in when an application moves to this crate. Default: none.
     ///
     /// If the layer's own cookie opens no session and the request carries the other system's
-    /// cookie, the load deletes the row of the other system and inserts one of ours, in one
-    /// transaction, with the same data, expiry and user. The response sets our cookie and
-    /// removes the other one, whatever its status is. A `GET` does that, too.
+    /// cookie, the load deletes the row of the other system and inserts one of ours with the same
+    /// data, expiry and user, in one transaction. The response sets our cookie and removes the
+    /// other one, whatever its status is. A `GET` does that, too.
     ///
-    /// - A key that opens nothing costs one statement. A signed or encrypted cookie with a
+    /// - A cookie that opens nothing costs one statement. A signed or encrypted cookie with a
     ///   wrong signature costs none.
-    /// - For 60 seconds, requests with the other cookie continue with the same session, and
-    ///   get the same token. So concurrent requests work, and so does the request after a
-    ///   response that was lost. Then the other cookie opens nothing.
+    /// - For 60 seconds, requests with the other cookie find the same session, and get the same
+    ///   token. So concurrent requests work, and so does the request after a response that was
+    ///   lost. After that, the other cookie opens nothing.
+    /// - [`Session::authenticated_within`](crate::Session::authenticated_within) returns `false`
+    ///   until the next login.
     /// - The calls by user, such as
     ///   [`destroy_all`](crate::UserSessions::destroy_all), don't reach sessions that were not
     ///   taken over yet. If users can be locked, or change their password, check each session
@@ -631,7 +633,8 @@ impl PgSessionLayer {
     /// - One layer should take over from a table. If two do, a visitor's session goes to the
     ///   one that loads it first.
     /// - A row that is not in the expected form, or that a constraint of our table refuses,
-    ///   stays, and its visitor gets a new session. A warning is logged once for each row.
+    ///   stays, and its visitor gets a new session. A warning is logged once for each such row.
+    ///   After the first 1,024 of them, this process logs no more.
     /// - A user can have more sessions than
     ///   [`max_sessions_per_user`](PgSessionStore::max_sessions_per_user) until the next login.
     ///
