@@ -534,7 +534,7 @@ impl PgSessionStore {
         self.with(|table_handle| table_handle.watching.interval = interval)
     }
 
-    /// Sets how long a [watch](Self::watch) goes on while the database can't be queried.
+    /// Sets how long a [watch](Self::watch) lasts while the database can't be queried.
     /// Default: a minute. Then it ends with [`Ending::Unreachable`](crate::Ending::Unreachable),
     /// although the session may still exist.
     ///
