@@ -464,7 +464,7 @@ impl Error {
         )
     }
 
-    /// For a save whose changes were taken by the response of a cancelled request.
+    /// For a save whose changes were taken by the response of a canceled request.
     pub(crate) fn unanswered() -> Self {
         Self::new(
             ErrorKind::Unavailable,

@@ -7,7 +7,7 @@
 //! - **Save**: the response saves the recorded changes, unless it is a 5xx or a 408;
 //!   `save_if` sets another rule. A `destroy`, a `logout`, and the deletion of a
 //!   session that `valid_if` refused, are executed with any response. Without a
-//!   response, because the handler panicked, failed or was cancelled, nothing is
+//!   response, because the handler panicked, failed or was canceled, nothing is
 //!   saved or deleted. If a save fails, an error replaces the response.
 //! - **Touch**: the response extends a loaded session that is stored, if `touch_if`
 //!   allows it and `touch_interval` has passed since the last touch. A 5xx extends it,
@@ -362,13 +362,13 @@ impl PgSessionLayer {
 
     /// Sets which responses save the changes of their handler. Default: all but 5xx
     /// and 408 (Request Timeout), so a request that failed, or that a timeout layer
-    /// cancelled, leaves the session as it was.
+    /// canceled, leaves the session as it was.
     ///
     /// [`destroy`](crate::Session::destroy) and
     /// [`logout`](crate::Session::logout) are executed with any response, and an
     /// explicit [`save`](crate::Session::save) stays committed. If a timeout layer
     /// inside of this one responds with another status, exclude that status here, or
-    /// put the timeout layer outside: then a cancelled handler has no response, and
+    /// put the timeout layer outside: then a canceled handler has no response, and
     /// nothing is saved.
     ///
     /// ```
