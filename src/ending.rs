@@ -5,9 +5,13 @@ use std::fmt;
 /// Why a session ended, as [`Session::ended`](crate::Session::ended) and
 /// [`PgSessionStore::watch`](crate::PgSessionStore::watch) report it.
 ///
-/// Only the process that ends a session knows why. In every other process the reason is
-/// [`Expired`](Self::Expired), [`Replaced`](Self::Replaced) or [`Unknown`](Self::Unknown).
-/// So use it for logs and messages, not for decisions: a socket closes on each of them.
+/// Only the process that ends a session knows why. Every other process finds that the row
+/// doesn't exist, or that it expired or has another user. There the reason is
+/// [`Unknown`](Self::Unknown), [`Expired`](Self::Expired) or [`Replaced`](Self::Replaced).
+///
+/// Use it for logs and messages. A socket should close on each of them. After
+/// [`Unreachable`](Self::Unreachable) and [`Unknown`](Self::Unknown), the client can connect
+/// again, and the new request shows whether the user is still signed in.
 ///
 /// ```
 /// use axum_pg_session::Ending;
@@ -39,20 +43,23 @@ pub enum Ending {
     /// By a login, because the user had
     /// [too many sessions](crate::PgSessionStore::max_sessions_per_user).
     Evicted,
-    /// It expired, or the layer's timeouts had ended it.
+    /// It expired, by its stored expiry or by the layer's timeouts.
     Expired,
     /// By a login of a visitor who was anonymous or another user, or by one with
-    /// [`Login::discard_data`](crate::Login::discard_data). The login began another session
-    /// in the browser. With the store for tower-sessions, the session goes on with another user
-    /// or without one.
+    /// [`Login::discard_data`](crate::Login::discard_data). The browser has the session of that
+    /// login now. With the store for tower-sessions, the row stays, and its user was set, changed
+    /// or removed.
     Replaced,
     /// The layer's [`valid_if`](crate::PgSessionLayer::valid_if) refused it.
     Rejected,
-    /// The database could not be queried for longer than
-    /// [`watch_outage`](crate::PgSessionStore::watch_outage). The session may still exist.
+    /// The session could not be looked up for longer than
+    /// [`watch_outage`](crate::PgSessionStore::watch_outage): the database or the session's
+    /// partition didn't respond, or its row can't be read. The session may still exist.
     Unreachable,
-    /// The session no longer exists, and this process doesn't know why: another process
-    /// ended it, or the application deleted its row.
+    /// This process doesn't know the reason. In most cases the row doesn't exist, because another
+    /// process ended the session, or a statement of the application deleted the row. A watch
+    /// of a session that ended before it began also ends with this reason. If the runtime of the
+    /// lookups stops, all watches do, although their sessions may still exist.
     Unknown,
 }
 

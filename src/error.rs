@@ -20,7 +20,7 @@ const UNTIL_THE_DATABASE_IS_BACK: Duration = Duration::from_secs(5);
 /// The `Retry-After` if other writers of the session were faster.
 const UNTIL_OTHERS_ARE_THROUGH: Duration = Duration::from_secs(1);
 
-/// An error of a session. Use its [`kind`](Error::kind) to tell errors apart.
+/// An error of a session. Use its [`kind`](Error::kind) to distinguish errors.
 ///
 /// Its cause, often an error of sqlx, is its [`source`](std::error::Error::source). Its
 /// response has the [`status`](Error::status), one sentence for the visitor that doesn't
@@ -464,7 +464,7 @@ impl Error {
         )
     }
 
-    /// For a save whose changes were taken by the response of a cancelled request.
+    /// For a save whose changes were taken by the response of a canceled request.
     pub(crate) fn unanswered() -> Self {
         Self::new(
             ErrorKind::Unavailable,

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use crate::{SessionId, ending::Ending, realm::BEFORE_USER};
 
-/// What happened to a session, for an audit log or a mail about a new sign-in. Given to the hook
-/// of [`PgSessionStore::on_event`](crate::PgSessionStore::on_event), which says when.
+/// An event of a session, for an audit log or a mail about a new sign-in. The hook of
+/// [`PgSessionStore::on_event`](crate::PgSessionStore::on_event) receives it.
 ///
 /// ```
 /// use axum_pg_session::{SessionEvent, SessionEventKind};
@@ -29,7 +29,7 @@ pub struct SessionEvent {
     pub(crate) kind: SessionEventKind,
 }
 
-/// What a [`SessionEvent`] is about.
+/// The kind of a [`SessionEvent`].
 ///
 /// ```
 /// use axum_pg_session::{Ending, SessionEventKind};
@@ -43,10 +43,16 @@ pub enum SessionEventKind {
     /// A session was stored for the first time, or was taken over. A login that begins a
     /// session is only [`SignedIn`](Self::SignedIn).
     Began,
-    /// A user signed in. The session has a new id. If it existed before, and went on, its
-    /// former id is [`previous_id`](SessionEvent::previous_id). If the login replaced the session
-    /// of an anonymous visitor or of another user, that session has an event of its own, with
-    /// [`Ending::Replaced`].
+    /// A user signed in by [`Session::login`](crate::Session::login), which gives the session a
+    /// new id.
+    ///
+    /// If the user was signed in to this session before, the former id is
+    /// [`previous_id`](SessionEvent::previous_id). If the session belonged to an anonymous
+    /// visitor or to another user, or if the login dropped its data, the login replaced it: an
+    /// event with [`Ending::Replaced`] reports its end first.
+    ///
+    /// With the store for tower-sessions, a save that writes another user into a stored
+    /// session is a login, too. The row keeps its id, so both events have the same id.
     SignedIn,
     /// The session has a new id, by [`Session::cycle_id`](crate::Session::cycle_id).
     GotNewId,
@@ -75,33 +81,33 @@ impl SessionEvent {
         }
     }
 
-    /// What happened.
+    /// Returns the kind of the event.
     #[must_use]
     pub fn kind(&self) -> SessionEventKind {
         self.kind
     }
 
-    /// The public handle of the session.
+    /// Returns the public handle of the session.
     #[must_use]
     pub fn id(&self) -> &SessionId {
         &self.id
     }
 
-    /// The public handle that the session had before this event, if it got a new id.
+    /// Returns the public handle that the session had before this event, if it got a new id.
     #[must_use]
     pub fn previous_id(&self) -> Option<&SessionId> {
         self.previous_id.as_ref()
     }
 
-    /// The user who is signed in, or was until the session ended. `None` for an anonymous
-    /// session, and if the table has no column `user_id`.
+    /// Returns the user who is signed in, or was until the session ended. `None` for an
+    /// anonymous session, and if the table has no column `user_id`.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         let user = self.user.as_deref()?;
         Some(user.split_once(BEFORE_USER).map_or(user, |(_, id)| id))
     }
 
-    /// The [realm](crate::PgSessionStore::realm) of the user, if the store has one.
+    /// Returns the [realm](crate::PgSessionStore::realm) of the user, if the store has one.
     #[must_use]
     pub fn realm(&self) -> Option<&str> {
         Some(self.user.as_deref()?.split_once(BEFORE_USER)?.0)

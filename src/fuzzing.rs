@@ -82,8 +82,8 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     part.is_empty() || text.windows(part.len()).any(|window| window == part)
 }
 
-/// What is taken for a token is spelled as tokens are, and is read from its
-/// own spelling again.
+/// A value that is accepted as a token has the encoding of one, and is read again from
+/// its own text.
 pub fn tokens(data: &[u8]) {
     let koa = Koa::new(["keys"]);
     for (format, config) in [

@@ -104,7 +104,7 @@ impl fmt::Debug for RowId {
 /// assert_eq!(id.to_string(), stored);
 /// assert!("no handle".parse::<SessionId>().is_err());
 ///
-/// // In a form or an answer of an API it is text too.
+/// // In a form or a response of an API it is text, too.
 /// let json = serde_json::to_string(&id)?;
 /// assert_eq!(serde_json::from_str::<SessionId>(&json)?, id);
 /// assert!(serde_json::from_str::<SessionId>(r#""no handle""#).is_err());

@@ -7,7 +7,7 @@
 //! - **Save**: the response saves the recorded changes, unless it is a 5xx or a 408;
 //!   `save_if` sets another rule. A `destroy`, a `logout`, and the deletion of a
 //!   session that `valid_if` refused, are executed with any response. Without a
-//!   response, because the handler panicked, failed or was cancelled, nothing is
+//!   response, because the handler panicked, failed or was canceled, nothing is
 //!   saved or deleted. If a save fails, an error replaces the response.
 //! - **Touch**: the response extends a loaded session that is stored, if `touch_if`
 //!   allows it and `touch_interval` has passed since the last touch. A 5xx extends it,
@@ -362,13 +362,13 @@ impl PgSessionLayer {
 
     /// Sets which responses save the changes of their handler. Default: all but 5xx
     /// and 408 (Request Timeout), so a request that failed, or that a timeout layer
-    /// cancelled, leaves the session as it was.
+    /// canceled, leaves the session as it was.
     ///
     /// [`destroy`](crate::Session::destroy) and
     /// [`logout`](crate::Session::logout) are executed with any response, and an
     /// explicit [`save`](crate::Session::save) stays committed. If a timeout layer
     /// inside of this one responds with another status, exclude that status here, or
-    /// put the timeout layer outside: then a cancelled handler has no response, and
+    /// put the timeout layer outside: then a canceled handler has no response, and
     /// nothing is saved.
     ///
     /// ```
@@ -615,15 +615,17 @@ impl PgSessionLayer {
     /// stay signed in when an application moves to this crate. Default: none.
     ///
     /// If the layer's own cookie opens no session and the request carries the other system's
-    /// cookie, the load deletes the row of the other system and inserts one of ours, in one
-    /// transaction, with the same data, expiry and user. The response sets our cookie and
-    /// removes the other one, whatever its status is. A `GET` does that, too.
+    /// cookie, the load deletes the row of the other system and inserts one of ours with the same
+    /// data, expiry and user, in one transaction. The response sets our cookie and removes the
+    /// other one, whatever its status is. A `GET` does that, too.
     ///
-    /// - A key that opens nothing costs one statement. A signed or encrypted cookie with a
+    /// - A cookie that opens nothing costs one statement. A signed or encrypted cookie with a
     ///   wrong signature costs none.
-    /// - For 60 seconds, requests with the other cookie continue with the same session, and
-    ///   get the same token. So concurrent requests work, and so does the request after a
-    ///   response that was lost. Then the other cookie opens nothing.
+    /// - For 60 seconds, requests with the other cookie find the same session, and get the same
+    ///   token. So concurrent requests work, and so does the request after a response that was
+    ///   lost. After that, the other cookie opens nothing.
+    /// - [`Session::authenticated_within`](crate::Session::authenticated_within) returns `false`
+    ///   until the next login.
     /// - The calls by user, such as
     ///   [`destroy_all`](crate::UserSessions::destroy_all), don't reach sessions that were not
     ///   taken over yet. If users can be locked, or change their password, check each session
@@ -631,7 +633,8 @@ impl PgSessionLayer {
     /// - One layer should take over from a table. If two do, a visitor's session goes to the
     ///   one that loads it first.
     /// - A row that is not in the expected form, or that a constraint of our table refuses,
-    ///   stays, and its visitor gets a new session. A warning is logged once for each row.
+    ///   stays, and its visitor gets a new session. A warning is logged once for each such row.
+    ///   After the first 1,024 of them, this process logs no more.
     /// - A user can have more sessions than
     ///   [`max_sessions_per_user`](PgSessionStore::max_sessions_per_user) until the next login.
     ///

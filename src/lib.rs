@@ -55,7 +55,7 @@
 //!   query. They work on what was loaded, and record each change.
 //! - **Saving.** When the handler has returned, the layer replays its changes on the newest row,
 //!   commits them, and then sends the response. A response with status 5xx or 408, a panic and a
-//!   cancelled handler save nothing. [`Session::save`], [`Session::take`] and
+//!   canceled handler save nothing. [`Session::save`], [`Session::take`] and
 //!   [`Session::update_now`] commit at once.
 //! - **Merging.** Changes of different keys merge. If two requests [`insert`](Session::insert) the
 //!   same key, the last commit wins. [`Session::update`] loses no change.

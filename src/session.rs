@@ -472,7 +472,7 @@ impl Session {
 
     /// Destroys the session: deletes its row and removes the browser's cookie,
     /// even if the response is a 5xx or a 408. If there is no response, because
-    /// the handler panics or is cancelled, the session stays.
+    /// the handler panics or is canceled, the session stays.
     ///
     /// A destroyed session stays destroyed: the late changes of other requests
     /// are dropped, and their responses are a 503. What this request inserts

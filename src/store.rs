@@ -517,9 +517,9 @@ impl PgSessionStore {
     /// that another process ended, or that expired. Default: 5 seconds. A session that this
     /// process ends is reported at once.
     ///
-    /// So a watch ends no later than this interval, and the time that the lookup takes, after
-    /// the session. All watched sessions are looked up together, by one statement for each
-    /// thousand. With no watched session there is no statement.
+    /// So a watch ends this interval after its session at the latest, plus the time of the
+    /// lookup. One statement looks up a thousand watched sessions. Without a watched session,
+    /// no statement runs.
     ///
     /// # Panics
     ///
@@ -534,14 +534,14 @@ impl PgSessionStore {
         self.with(|table_handle| table_handle.watching.interval = interval)
     }
 
-    /// Sets how long a [watch](Self::watch) goes on while the database can't be queried.
+    /// Sets how long a [watch](Self::watch) lasts while the database can't be queried.
     /// Default: a minute. Then it ends with [`Ending::Unreachable`](crate::Ending::Unreachable),
     /// although the session may still exist.
     ///
     /// With `Duration::ZERO` a watch ends when the first lookup fails. With `Duration::MAX` it
-    /// goes on as long as the database is away, and so does the socket of a user who would be
-    /// signed out. After more than a minute, the watch of a session that got a new id meanwhile
-    /// ends, because its old id leads nowhere.
+    /// lasts as long as the database is away, and so does the socket of a user whose session was
+    /// destroyed. If a session gets a new id during an outage of more than a minute, its watch
+    /// ends afterwards, because the row of the old id has expired.
     ///
     /// ```
     /// use std::time::Duration;
@@ -560,9 +560,10 @@ impl PgSessionStore {
         self.with(|table_handle| table_handle.watching.outage = outage)
     }
 
-    /// Calls `hook` when a session began, a user signed in, or a session ended, expired ones
-    /// included. It serves audit logs and mails about new sign-ins. Default: none. A second call
-    /// replaces the hook.
+    /// Calls `hook` after each change of a session's life: it began, a user signed in, it got a
+    /// new id, it ended or expired. Default: none. A second call replaces the hook.
+    ///
+    /// Use it for audit logs and mails about new sign-ins.
     ///
     /// It is called for changes by this store and its clones. A store that was cloned before this
     /// call has no hook. So set all options first, then build the layer.
@@ -573,15 +574,15 @@ impl PgSessionStore {
     /// it panics, that is logged, and the session stays as it was committed. If it keeps a clone of
     /// the store, a spawned [`Reaper`](crate::Reaper) only ends when it is stopped.
     ///
-    /// - Each event is reported once at most in all processes. It is lost if the process crashes
-    ///   after the commit, or if the connection is lost during the commit. What must never be lost
-    ///   belongs in a transaction of the application.
+    /// - Each event is reported at most once, across all processes. It is lost if the process
+    ///   crashes after the commit, or if the connection is lost during the commit. What must never
+    ///   be lost belongs in a transaction of the application.
     /// - An expiry is reported when a [`Reaper`](crate::Reaper) deletes the row. So give the
     ///   reaper a store with the hook. If the layer's timeouts ended a session earlier, it is
     ///   reported when a request with its token begins a new one.
-    /// - A session that began, or a new id, whose response is not delivered is undone. Its event
-    ///   is not taken back.
-    /// - Sessions that were ended in a transaction of the application
+    /// - If the response of a new session or a new id can't be delivered, the store undoes it.
+    ///   Its event was reported already.
+    /// - Sessions that end in a transaction of the application
     ///   ([`destroy_all_in`](crate::UserSessions::destroy_all_in)), or by another program, are not
     ///   reported.
     ///

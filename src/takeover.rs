@@ -42,7 +42,8 @@ use crate::{
 #[cfg(feature = "takeover")]
 pub(crate) mod tower_sessions;
 
-/// How many rows that can't be taken over are logged as warnings.
+/// How many rows that can't be taken over are logged as warnings, so that the set of those that
+/// were logged stays small.
 const MAX_REPORTED: usize = 1024;
 
 /// Sessions of another system in the same database, for

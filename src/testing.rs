@@ -54,7 +54,7 @@
 //! let basket: Option<Vec<String>> = ada.session().await?.get("basket")?;
 //! assert_eq!(basket.expect("a basket"), ["tea", "bread"]);
 //!
-//! // Somebody who is not signed in.
+//! // A visitor who is not signed in.
 //! let stranger = TestVisitor::new(&layer);
 //! let response = stranger.send(&app, Request::post("/").body(Body::from("bread"))?).await?;
 //! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);

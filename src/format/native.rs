@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(Native.token(format!("\"{spelling}\"").as_bytes()), None);
         assert_eq!(Native.token(&[b'+'; TOKEN_CHARS]), None);
         assert_eq!(Native.token(&[0xff; TOKEN_CHARS]), None);
-        // The last character has two bits that belong to no octet.
+        // The last character has two bits that belong to no byte.
         assert_eq!(Native.token(&[b'B'; TOKEN_CHARS]), None);
     }
 

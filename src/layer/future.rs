@@ -67,7 +67,7 @@ pin_project! {
 
     impl<F, B> PinnedDrop for ResponseFuture<F, B> {
         /// Closes the session if the handler returned no response, because it was
-        /// cancelled, panicked or failed. No response would save later changes.
+        /// canceled, panicked or failed. No response would save later changes.
         fn drop(this: Pin<&mut Self>) {
             if let Some(session) = this.project().session.take() {
                 session.end_without_response();

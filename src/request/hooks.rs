@@ -163,7 +163,7 @@ impl Hooks {
 
     /// Whether a response with this status saves the recorded changes. The default
     /// excludes 408, because a timeout layer inside of this one sends it for a handler
-    /// that it cancelled.
+    /// that it canceled.
     pub(crate) fn saves(&self, head: Option<&Arc<Parts>>, status: StatusCode) -> bool {
         match (&self.save_if, head) {
             (Some(save_if), Some(head)) => save_if(head, status),

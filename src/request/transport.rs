@@ -56,7 +56,7 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Sends a token to the client. It is marked as sensitive.
     fn write(&self, token: &HeaderValue, response: &mut HeaderMap);
 
-    /// Tells the client to drop its token, because the session was destroyed.
+    /// Asks the client to drop its token, because the session was destroyed.
     fn remove(&self, response: &mut HeaderMap);
 
     /// Returns the request's header that the response depends on, for `Vary`. The token
@@ -74,8 +74,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
 /// // `Authorization: Bearer …` in, `X-Session-Token: …` out.
-/// let answer = HeaderName::from_static("x-session-token");
-/// let layer = PgSessionLayer::new(store).transport(HeaderTransport::bearer(answer));
+/// let response = HeaderName::from_static("x-session-token");
+/// let layer = PgSessionLayer::new(store).transport(HeaderTransport::bearer(response));
 /// assert!(layer.check().is_ok());
 /// # Ok(()) }
 /// ```

@@ -53,7 +53,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closing {
     pub(crate) keeps_changes: bool,
-    /// Whether it tells the client that the request failed.
+    /// Whether the response reports a failure, by its status.
     pub(crate) is_failure: bool,
     pub(crate) on_failure: FailurePolicy,
     pub(crate) touch: Touch,

@@ -22,7 +22,7 @@ pub(super) struct Browser {
     sides: Vec<Side>,
 }
 
-/// A cookie; the path tells two of one name apart (RFC 6265bis, section 5.7).
+/// A cookie. The path distinguishes two with one name (RFC 6265bis, section 5.7).
 #[derive(Clone)]
 struct Kept {
     name: String,

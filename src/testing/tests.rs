@@ -11,7 +11,7 @@ fn bearer() -> Arc<dyn Transport> {
     Arc::new(HeaderTransport::bearer(ANSWER))
 }
 
-/// Reads from a place that nobody can guess.
+/// Reads the token from an unpredictable place.
 #[derive(Debug)]
 struct Hidden;
 

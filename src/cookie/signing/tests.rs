@@ -17,7 +17,7 @@ fn read(keys: &SigningKeys, name: &str, value: &str) -> Reading {
     keys.read(name, value.as_bytes(), |value| Native.token(value))
 }
 
-/// Against a second reckoning of RFC 2104, written out.
+/// Against a second computation of RFC 2104, written out.
 #[test]
 fn the_signature_is_an_hmac_of_purpose_name_and_token() {
     use sha2::Digest as _;

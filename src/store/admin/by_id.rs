@@ -146,29 +146,33 @@ impl PgSessionStore {
     }
 
     /// Watches the session of this handle, for a socket or a job that outlives the session's
-    /// request. The result is a future that is ready when the session no longer exists. It is
-    /// ready at once if the session has ended already.
+    /// request. Returns a future that is ready when the session no longer exists, and at once if
+    /// it has ended already.
     ///
     /// - If this process ends the session by this store or a clone of it, the future is ready when
-    ///   the end is committed. The exceptions are
+    ///   the end is committed.
+    /// - If another process ends it, or it expires, the next lookup finds that. So the future is
+    ///   ready after the [interval](Self::watch_interval) at most, 5 seconds by default, plus the
+    ///   time of a statement. The same holds for
     ///   [`destroy_all_in`](crate::UserSessions::destroy_all_in) and
-    ///   [`destroy_others_in`](crate::UserSessions::destroy_others_in), which the next lookup
-    ///   finds. A store with other options counts as another process, except for its
+    ///   [`destroy_others_in`](crate::UserSessions::destroy_others_in), because the store doesn't
+    ///   see your commit.
+    /// - A store with other options counts as another process, except for its
     ///   [realm](Self::realm). So set all options first, then build the layer.
-    /// - If another process ends it, or it expires, the future is ready after the
-    ///   [interval](Self::watch_interval) at most, and the time of a statement. Default: 5
-    ///   seconds. This needs no connection of its own, and no setting of the server.
-    /// - If the database can't be queried, it goes on [for a minute](Self::watch_outage).
+    /// - If the session can't be looked up [for a minute](Self::watch_outage), the future is ready
+    ///   with [`Ending::Unreachable`](crate::Ending::Unreachable).
     /// - The lookups run in a task on the runtime of the first watch. If that runtime stops, all
     ///   watches end.
     ///
-    /// It follows the session to a new id, as [`load`](Self::load) does, and ends in the same
-    /// cases: a login of an anonymous visitor or of another user, and one with
-    /// [`Login::discard_data`](crate::Login::discard_data), is
-    /// [`Ending::Replaced`](crate::Ending::Replaced). So is another user in the column `user_id`
-    /// of the same row, as axum-login can write it. In Koa's format, it follows only new ids
-    /// that this process gave. It never extends the session, see [`PgSessionLayer::touch`], and
-    /// doesn't run the layer's `valid_if`.
+    /// It follows the session to a new id, as [`load`](Self::load) does. In Koa's format, it
+    /// follows only new ids that this process made. It doesn't follow a login of an anonymous
+    /// visitor or of another user, nor one with
+    /// [`Login::discard_data`](crate::Login::discard_data): the future is then ready with
+    /// [`Ending::Replaced`](crate::Ending::Replaced). So it is if another user is written into
+    /// the same row, as axum-login can do.
+    ///
+    /// It never extends the session, see [`PgSessionLayer::touch`], and doesn't run the layer's
+    /// `valid_if`.
     ///
     /// In a handler, [`Session::ended`](crate::Session::ended) does the same without a query.
     ///

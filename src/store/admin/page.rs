@@ -23,7 +23,8 @@ pub(in crate::store) type Listed = (
 /// Later than the beginning of any session.
 const INFINITY: &str = "infinity";
 
-/// Where a list of a user's sessions goes on, from [`UserSession::position`](crate::UserSession::position).
+/// A position in a list of a user's sessions, from which the next page continues. Returned by
+/// [`UserSession::position`](crate::UserSession::position).
 ///
 /// It can be used in a link as text. It holds the session's beginning and its handle, so it
 /// stays valid when that session ends.
@@ -31,7 +32,7 @@ const INFINITY: &str = "infinity";
 /// ```
 /// use axum_pg_session::ListPosition;
 ///
-/// /// Where the page goes on that a link such as `/devices?after=…` asks for.
+/// /// The position from a link such as `/devices?after=…`.
 /// fn after(query: Option<&str>) -> Option<ListPosition> {
 ///     query?.parse().ok()
 /// }

@@ -47,7 +47,7 @@ const INTERVAL: Duration = Duration::from_mins(45);
 const BATCH_SIZE: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 /// The pause between two batches, for other statements.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The most rows that a run goes on around, because each of its searches names them.
+/// The most rows that a run skips, because each of its searches names them.
 const MOST_SKIPPED: usize = 10_000;
 /// The longest wait before the first run. It is random, so that processes that start together
 /// don't reap together.
@@ -115,7 +115,7 @@ pub struct ReapSummary {
 /// fn sentence(reaped: ReapSummary) -> String {
 ///     match reaped.reason {
 ///         StopReason::OtherReaper => "another reaper was at work".to_owned(),
-///         _ => format!("{} rows are gone", reaped.deleted),
+///         _ => format!("{} rows deleted", reaped.deleted),
 ///     }
 /// }
 /// # let _ = sentence;

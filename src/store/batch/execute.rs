@@ -463,7 +463,7 @@ async fn ask<E: Entry>(
     let mut answers: Answers<E> = entries.iter().map(|_| Ok(None)).collect();
     for row in &rows {
         let place = place_of(row.try_get(0)?, &ids).ok_or_else(Error::not_asked_for)?;
-        // A row that can't be read is the fault of nobody else's.
+        // A row that can't be read fails alone.
         answers[place] = match entries[place].answer(row, &table).map_err(Error::from) {
             Err(error) if error.is_of_another_type() => return Err(error),
             answer => answer.map(Some),

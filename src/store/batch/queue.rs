@@ -135,7 +135,7 @@ impl<A> Callers<A> {
 
     pub(in crate::store) fn answer(&mut self, row: usize, outcome: Result<A, Error>) {
         if let Some(answer) = self.answers[row].take() {
-            // It fails if the request was cancelled.
+            // It fails if the request was canceled.
             drop(answer.send(outcome));
         }
     }

@@ -111,7 +111,7 @@ impl Batches {
             row
         });
         let undelivered = Undelivered::new_id(self, plan.new_id.clone(), Arc::clone(&plan.commit));
-        // If the request was cancelled, this drops `undelivered`, which undoes the new id.
+        // If the request was canceled, this drops `undelivered`, which undoes the new id.
         drop(order.answer.send(Ok((outcome, undelivered))));
     }
 

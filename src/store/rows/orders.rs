@@ -49,7 +49,7 @@ impl SaveOrder {
             (Some(_), Err(error)) if error.is_of_the_database() => Err(error),
             (Some(moved), Err(_)) => Err(moved),
         };
-        // Nobody waits for the answer of a cancelled request.
+        // A canceled request has no receiver.
         drop(self.answer.send(outcome));
     }
 }

@@ -134,7 +134,7 @@ impl Worker {
             Step::Destroy(ending, answer) => {
                 let _busy = batches.watches.busy(&self.id);
                 let destroyed = Box::pin(batches.destroy_row(&self.id, ending)).await;
-                // A cancelled request no longer waits for the result.
+                // A canceled request no longer waits for the result.
                 drop(answer.send(destroyed));
                 None
             }

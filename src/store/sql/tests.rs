@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::store::{admin::page::Listed, rows::steps::Loaded, table::timestamp::Instant};
 
-/// What a load answers.
+/// A row that a load returns.
 type LoadedRow = (
     String,
     Option<String>,
@@ -24,7 +24,7 @@ type LoadedRow = (
     Option<String>,
 );
 
-/// What a statement answers for a row that it wrote.
+/// What a statement returns for a row that it wrote.
 type Written = (String, OffsetDateTime);
 
 /// And for one that it deleted.
@@ -37,14 +37,13 @@ const ID: &str = "id";
 const DOCUMENT: &str = "{}";
 const SECONDS: f64 = 60.0;
 
-/// The crate decodes instants itself. A computed one can be null for all that
-/// Postgres tells.
+/// The crate decodes instants itself. Postgres reports a computed one as possibly null.
 fn instant(value: impl Into<Option<OffsetDateTime>>) -> Option<Instant> {
     let value = value.into()?;
     Some(Instant(value.unix_timestamp_nanos() as f64 / 1e9))
 }
 
-/// Each statement answers with a type of its own.
+/// The rows of each statement have a type of their own.
 macro_rules! loaded {
     ($row:ident) => {{
         let [expires, now] = [instant($row.expires), instant($row.now)].map(Option::unwrap);

@@ -9,7 +9,7 @@
 //!
 //! - If a statement fails because of that, the result is stale: the next call waits for another
 //!   inspection, and gets its error if the table can't be used. If only some calls would fail,
-//!   the others go on with the new result.
+//!   the others continue with the new result.
 //! - Other changes make no statement fail, such as a new column, or row level security
 //!   that hides rows. So a call also starts an inspection if the last one is older than
 //!   [`INSPECTION`]. It doesn't wait for it, unless the store was not used for long. If
@@ -383,7 +383,7 @@ impl TableHandle {
     }
 
     /// As [`look_at_table`](Self::look_at_table), for a table that is in use. If only some calls
-    /// would fail, it logs that once, and the others go on.
+    /// would fail, it logs that once, and the others continue.
     async fn look_again(&self, is_stale: bool) -> Result<Arc<Statements>, Error> {
         let look = self.inspect_now().await?;
         let Some(obstacle) = look.obstacle.clone() else {

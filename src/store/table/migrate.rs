@@ -39,12 +39,12 @@ const SETTINGS: [(&str, &str); 4] = [
 
 /// The migrations of the default table, `public.session`.
 ///
-/// They are noted in a table of their own, `_axum_pg_session_migrations`, so
-/// that they run beside the migrations of a host application.
-/// [`PgSessionStore::migrate`] does the same, also for other tables, restores what
-/// was dropped since, and needs no right to create anything once all is there. Behind a pooler in transaction
-/// mode it is the way to run them: this has a lock of the session, which a pooler
-/// leaves with a connection that others get.
+/// They are recorded in a table of their own, `_axum_pg_session_migrations`, so they don't
+/// conflict with the migrations of a host application. [`PgSessionStore::migrate`] does the
+/// same, also for other tables. It also restores what was dropped, and needs no right to create
+/// anything once the table is complete. Behind a pooler in transaction mode, use that method:
+/// this migrator has a lock of the session, which would stay with a connection that the pooler
+/// gives to other clients.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
