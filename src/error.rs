@@ -459,7 +459,7 @@ impl Error {
     pub(crate) fn response_started() -> Self {
         Self::new(
             ErrorKind::ResponseStarted,
-            "the response has started, or the request was cancelled: \
+            "the response has started, or the request was canceled: \
              this change to the session would be lost",
         )
     }
@@ -468,7 +468,7 @@ impl Error {
     pub(crate) fn unanswered() -> Self {
         Self::new(
             ErrorKind::Unavailable,
-            "the request was cancelled while its response saved the session; \
+            "the request was canceled while its response saved the session; \
              the changes may be committed",
         )
     }

@@ -34,7 +34,7 @@ use crate::{
     cookie::{CookieConfig, Cookies, last_value},
     document::{Document, Json, check_key},
     expiry::Meta,
-    id::{RowId, Token},
+    id::{RowId, Token, random},
     request_tokens::{Reading, RequestTokens},
     row::Row,
 };
@@ -288,29 +288,42 @@ pub(crate) struct Key {
 
 /// Separates the pad of a key from other digests. No name of a cookie has a space.
 const PAD: &str = "axum-pg-session takeover ";
+/// Bytes.
+const SALT: usize = 16;
 
 impl Key {
     /// Encrypts the token of the session that this key led to. The key has 128 random bits
     /// and our table holds only its digest, so only a request with the key can
     /// [`unseal`](Self::unseal) it.
     ///
+    /// # Errors
+    ///
+    /// If the system has no random numbers.
+    ///
     /// # Panics
     ///
     /// If it is no token of this crate's own format.
-    pub(crate) fn seal(&self, token: &Token) -> String {
+    pub(crate) fn seal(&self, token: &Token) -> Result<String, Error> {
         let bytes = bytes_of(token.as_str()).expect("a token of our own");
-        URL_SAFE_NO_PAD.encode(self.padded(bytes))
+        let salt = random::<SALT>()?;
+        let padded = self.padded(&salt, bytes);
+        Ok(URL_SAFE_NO_PAD.encode([&salt[..], &padded].concat()))
     }
 
     /// The token that was sealed with this key.
     pub(crate) fn unseal(&self, sealed: &str) -> Option<Token> {
-        let bytes = bytes_of(sealed)?;
-        Some(Token::new(URL_SAFE_NO_PAD.encode(self.padded(bytes))))
+        let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (salt, padded) = bytes.split_at_checked(SALT)?;
+        let bytes = self.padded(salt, padded.try_into().ok()?);
+        Some(Token::new(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// Encrypts and decrypts. Each key pads one token, as it leads to one session.
-    fn padded(&self, mut bytes: [u8; 32]) -> [u8; 32] {
-        let pad = Sha256::new_with_prefix(PAD).chain_update(self.token.as_str());
+    /// Encrypts and decrypts. With the salt no pad is used twice: if a process of the other
+    /// system writes its row again, the same key may lead to a second session.
+    fn padded(&self, salt: &[u8], mut bytes: [u8; 32]) -> [u8; 32] {
+        let pad = Sha256::new_with_prefix(PAD)
+            .chain_update(salt)
+            .chain_update(self.token.as_str());
         for (byte, pad) in bytes.iter_mut().zip(pad.finalize()) {
             *byte ^= pad;
         }
@@ -318,8 +331,8 @@ impl Key {
     }
 }
 
-fn bytes_of(text: &str) -> Option<[u8; 32]> {
-    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+fn bytes_of(token: &str) -> Option<[u8; 32]> {
+    URL_SAFE_NO_PAD.decode(token).ok()?.try_into().ok()
 }
 
 #[cfg(all(test, feature = "takeover"))]
@@ -336,9 +349,11 @@ mod tests {
     #[test]
     fn only_its_key_unseals_a_token() {
         let token = Token::new(URL_SAFE_NO_PAD.encode([7; 32]));
-        let sealed = key("AAECAwQFBgcICQoLDA0ODw").seal(&token);
-        assert_eq!(sealed.len(), 43);
-        assert_ne!(sealed, token.as_str());
+        let seal = || key("AAECAwQFBgcICQoLDA0ODw").seal(&token).expect("a salt");
+        let sealed = seal();
+        assert_eq!(sealed.len(), 64);
+        assert!(!sealed.contains(token.as_str()));
+        assert_ne!(seal()[24..], sealed[24..], "the pad of another seal");
         let unsealed = |by| key(by).unseal(&sealed);
         assert_eq!(unsealed("AAECAwQFBgcICQoLDA0ODw"), Some(token.clone()));
         assert_ne!(unsealed("AAECAwQFBgcICQoLDA0OEA"), Some(token));

@@ -81,7 +81,7 @@ fn only_the_store_speaks_sql() {
 }
 
 #[test]
-fn tasks_are_spawned_in_twelve_places() {
+fn tasks_are_spawned_in_a_few_places() {
     assert_eq!(
         users_of("tokio::spawn"),
         [

@@ -73,7 +73,7 @@ impl Limits {
         let octets = after.octets();
         if octets > self.size && octets > before.octets() {
             return Err(too_large(format!(
-                "the session would have {octets} octets; max_document_size is {}",
+                "the session would have {octets} bytes; max_document_size is {}",
                 self.size
             )));
         }

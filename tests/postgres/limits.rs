@@ -82,7 +82,7 @@ async fn an_error_tells_the_operator_the_limit_and_the_size() {
     });
     assert_eq!(
         Browser::new(&app).get("/page").await.body,
-        "the session would have 21 octets; max_document_size is 20"
+        "the session would have 21 bytes; max_document_size is 20"
     );
 }
 

@@ -927,6 +927,23 @@ async fn a_row_that_is_written_again_is_not_taken_over_while_ours_is_there() {
     assert_eq!(left(&site).await, 1);
 }
 
+/// The minute is over, and the reaper has not deleted the row that led to the session.
+#[tokio::test]
+async fn a_row_that_is_written_again_later_is_a_session_of_its_own() {
+    let site = site_with(json!({"a": 1})).await;
+    let mut browser = visitor(&site);
+    let mut old = browser.clone();
+    browser.get("/insert/b/2").await;
+    let expire =
+        "UPDATE session SET expiry = now() WHERE strpos(session::text, '\"successor\"') > 0";
+    execute(&site.pool, expire).await;
+    write_row(&site.pool, TABLE, &record(&json!({"a": 0})), DAY).await;
+    assert_eq!(old.get("/get/a").await.body, "0");
+    assert_eq!(old.get("/get/a").await.body, "0");
+    assert_eq!(browser.get("/get/a").await.body, "1");
+    assert_eq!(left(&site).await, 0);
+}
+
 #[tokio::test]
 async fn two_layers_that_take_over_from_one_table_are_logged() {
     let site = Site::new().await;

@@ -36,7 +36,7 @@ use crate::{
     store::{
         batch::until_free::serve_until_free,
         connection::transaction::{despite_others, in_transaction},
-        rows::Batches,
+        rows::{Batches, steps::delete},
         table::{
             name::TableName,
             statements::Statements,
@@ -313,11 +313,14 @@ async fn move_in(
         user_id,
     )
     .await?;
-    let forwarding = Document::taken_over(order.key.seal(&order.token)).to_text();
+    let forwarding = Document::taken_over(order.key.seal(&order.token)?).to_text();
     let extent = Extent {
         ttl: FORWARDING.as_secs_f64(),
         until: None,
     };
+    // Of an earlier takeover: the other system has written its row again, and the reaper has
+    // not deleted ours. A live one was found before.
+    delete(&table, transaction, &order.key_id).await?;
     insert(
         &table,
         transaction,

@@ -72,7 +72,7 @@ impl fmt::Display for TableReport {
             ),
             (
                 self.last_seen,
-                "without the column last_seen nobody knows when a session was seen (migration 0005)",
+                "without the column last_seen it is unknown when a session was last used (migration 0005)",
             ),
             (
                 self.device,
