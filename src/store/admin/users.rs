@@ -224,10 +224,9 @@ impl UserSessions {
         self.change(|table, connection, user_id| {
             let ids = ids.clone();
             Box::pin(async move {
-                Ok(user_limit::end(&table, connection, &user_id, &ids)
-                    .await?
-                    .len()
-                    == 1)
+                let delete = &table.users.destroy;
+                let ended = user_limit::end(&table, connection, delete, &user_id, &ids).await?;
+                Ok(ended.len() == 1)
             })
         })
         .await
@@ -550,7 +549,7 @@ async fn end_some(
         Rows::Any => return end_batch(table, connection, user_id, this).await,
         Rows::These(ids) => ids.into_iter().filter(|id| id != this).collect(),
     };
-    user_limit::end_these(table, connection, user_id, ids).await
+    user_limit::end_these(table, connection, &table.users.destroy, user_id, ids).await
 }
 
 /// Runs in one transaction, so that an attempt that is repeated has ended nothing.
