@@ -198,31 +198,21 @@ impl PgSessionStore {
                     Box::pin(end(table, connection, ids.clone()))
                 })
                 .await;
+            let outcome = match (outcome, &*ids) {
+                (Err(error), [id]) if error.is_of_a_document() => self.end_unread(id).await,
+                (Err(error), _) if !error.blames_a_row() => return Err(error),
+                (outcome, _) => outcome,
+            };
             match outcome {
                 Ok(mut more) => {
                     search.add(std::mem::take(&mut more.rest));
                     self.report_end(&more, ended);
                     all.add(more);
                 }
-                Err(error) if error.blames_a_row() => {
+                Err(error) => {
                     patience = search::PATIENCE_IN_SEARCH;
-                    match &*ids {
-                        [id] if error.is_of_a_document() => match self.end_unread(id).await {
-                            Ok(session) => {
-                                let more = Ended {
-                                    rows: 1,
-                                    sessions: session.into_iter().collect(),
-                                    ..Ended::default()
-                                };
-                                self.report_end(&more, ended);
-                                all.add(more);
-                            }
-                            Err(error) => search.failed(ids, error),
-                        },
-                        _ => search.failed(ids, error),
-                    }
+                    search.failed(ids, error);
                 }
-                Err(error) => return Err(error),
             }
         }
         all.left.add(search.left());
@@ -236,12 +226,18 @@ impl PgSessionStore {
         *ended += rows.sessions.len() as u64;
     }
 
-    /// Returns the session if it was alive.
-    async fn end_unread(&self, id: &str) -> Result<Option<EndedRow>, Error> {
-        self.change_patiently(search::PATIENCE_IN_SEARCH, |table, connection| {
-            Box::pin(destroy_unread(table, connection, id.to_owned()))
+    /// Deletes a row without reading its document.
+    async fn end_unread(&self, id: &str) -> Result<Ended, Error> {
+        let session = self
+            .change_patiently(search::PATIENCE_IN_SEARCH, |table, connection| {
+                Box::pin(destroy_unread(table, connection, id.to_owned()))
+            })
+            .await?;
+        Ok(Ended {
+            rows: 1,
+            sessions: session.into_iter().collect(),
+            ..Ended::default()
         })
-        .await
     }
 }
 
