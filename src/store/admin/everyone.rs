@@ -285,10 +285,7 @@ async fn end(
             let mut rest = ids;
             while let Some(rows) = portions.next(rest.len()) {
                 let next = rest.split_off(rows);
-                let more = end_at_once(&table, transaction, &rest).await?;
-                ended.sessions.extend_from_slice(&more.sessions);
-                ended.expired.extend_from_slice(&more.expired);
-                ended.add(more);
+                end_at_once(&table, transaction, &rest, &mut ended).await?;
                 rest = next;
             }
             ended.rest = rest;
@@ -298,17 +295,17 @@ async fn end(
     .await
 }
 
-/// Deletes these rows. A forwarding does not count as a session.
+/// Deletes these rows, and adds them to `ended`. A forwarding does not count as a session.
 async fn end_at_once(
     table: &Statements,
     connection: &mut PgConnection,
     ids: &[String],
-) -> Result<Ended, Error> {
+    ended: &mut Ended,
+) -> Result<(), Error> {
     let deleted = table.destroy.many.query().bind(ids).bind(ids);
-    let mut ended = Ended::default();
     let now = table.clock.now();
     let deleted = deleted.fetch_all(connection).await?;
-    ended.rows = deleted.len();
+    ended.rows += deleted.len();
     for row in deleted {
         let (expires, text): (_, Option<String>) = (written(&row, 1)?, row.try_get(2)?);
         let user: Option<String> = row.try_get(3)?;
@@ -325,5 +322,5 @@ async fn end_at_once(
             }
         }
     }
-    Ok(ended)
+    Ok(())
 }
