@@ -184,14 +184,7 @@ async fn an_external_id_ends_around_rows_that_are_referenced_or_locked() {
         let held = held.id().expect("it is stored").to_string();
         let count = async || site.rows().count().await;
         if is_referenced {
-            execute(
-                &site.pool,
-                &format!(
-                    "CREATE TABLE orders (session_id text REFERENCES session);
-                     INSERT INTO orders VALUES ('{held}')"
-                ),
-            )
-            .await;
+            site.order(&format!("VALUES ('{held}')")).await;
             let error = site.store.external("sid").destroy_all().await;
             let error = error.expect_err("a row is left");
             assert!(error.to_string().contains("can't be deleted"), "{error}");
