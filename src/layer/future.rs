@@ -168,7 +168,7 @@ fn closing(session: &LazySession, status: StatusCode) -> Closing {
 fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committed> {
     Box::pin(async move {
         // After a logout, the cookie of another system must not sign the visitor in again.
-        let ends = matches!(session.looked_at(), Some(Ok(opened)) if opened.is_to_be_deleted());
+        let ends = opened(&session).is_some_and(Session::is_to_be_deleted);
         let deletion = if ends { session.end_other() } else { None };
         let (cookie, outcome) = match (session.looked_at(), session.unchecked()) {
             (Some(Ok(opened)), _) => opened.commit(closing).await,

@@ -344,12 +344,7 @@ async fn a_row_that_can_not_be_deleted_keeps_nobody_else_signed_in() {
     for _ in 0..20 {
         site.browser().get("/insert/a/1").await;
     }
-    execute(
-        &site.pool,
-        "CREATE TABLE orders (session_id text REFERENCES session);
-         INSERT INTO orders SELECT id FROM session LIMIT 1",
-    )
-    .await;
+    site.order("SELECT id FROM session LIMIT 1").await;
     site.store
         .destroy_everyone()
         .await
@@ -366,12 +361,7 @@ async fn a_row_that_can_not_be_deleted_keeps_no_other_of_the_user_signed_in() {
     for _ in 0..20 {
         visit(&site, &mut site.browser(), page).await;
     }
-    execute(
-        &site.pool,
-        "CREATE TABLE orders (session_id text REFERENCES session);
-         INSERT INTO orders SELECT id FROM session LIMIT 1",
-    )
-    .await;
+    site.order("SELECT id FROM session LIMIT 1").await;
     let alice = site.store.user("alice");
     alice.destroy_all().await.expect_err("a row is left");
     assert_eq!(site.rows().count().await, 1);
@@ -391,14 +381,7 @@ async fn a_session_that_was_locked_ends_beside_one_that_can_not_be_deleted() {
             browsers[0].peek("/id").await.body,
             browsers[1].peek("/id").await.body,
         ];
-        execute(
-            &site.pool,
-            &format!(
-                "CREATE TABLE orders (session_id text REFERENCES session);
-                 INSERT INTO orders VALUES ('{referenced}')"
-            ),
-        )
-        .await;
+        site.order(&format!("VALUES ('{referenced}')")).await;
         let lock = site.lock_row(&locked).await;
         let store = site.elsewhere().await;
         let ending = tokio::spawn(async move {
@@ -429,12 +412,7 @@ async fn a_login_that_ends_a_session_which_can_not_be_deleted_names_no_user() {
         session.login("alice")
     });
     assert_eq!(Browser::new(&app).get("/page").await.status, 200);
-    execute(
-        &site.pool,
-        "CREATE TABLE orders (session_id text REFERENCES session);
-         INSERT INTO orders SELECT id FROM session",
-    )
-    .await;
+    site.order("SELECT id FROM session").await;
     let answer = Browser::new(&app).get("/page").await;
     assert_eq!(answer.status, 503);
     let error = answer.error.expect("an error");
@@ -451,12 +429,7 @@ async fn spares_the_sessions_of_a_user(number: usize) -> Site {
         })
         .await;
     }
-    execute(
-        &site.pool,
-        "CREATE FUNCTION spare() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
-         CREATE TRIGGER spare BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION spare()",
-    )
-    .await;
+    site.spare("true").await;
     site
 }
 

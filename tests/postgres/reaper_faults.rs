@@ -257,12 +257,8 @@ async fn a_row_that_is_locked_keeps_no_other_from_being_reaped() {
 async fn rows_that_can_not_be_deleted_keep_no_other_from_being_reaped() {
     let site = Site::new().await;
     site.cemetery(100).await;
-    execute(
-        &site.pool,
-        "CREATE TABLE orders (session_id text REFERENCES session);
-         INSERT INTO orders VALUES ('dead1'), ('dead30'), ('dead100')",
-    )
-    .await;
+    site.order("VALUES ('dead1'), ('dead30'), ('dead100')")
+        .await;
     let reaper = Reaper::new(site.elsewhere().await).batch_size(BATCH);
     let error = reaper.run_once().await.expect_err("three rows are left");
     assert!(error.to_string().contains("can't be deleted"), "{error}");
@@ -281,13 +277,7 @@ async fn rows_that_can_not_be_deleted_keep_no_other_from_being_reaped() {
 async fn rows_that_a_trigger_keeps_without_an_error_keep_no_other_from_being_reaped() {
     let site = Site::new().await;
     site.cemetery(100).await;
-    execute(
-        &site.pool,
-        "CREATE FUNCTION spare() RETURNS trigger LANGUAGE plpgsql
-         AS $$ BEGIN RETURN CASE WHEN OLD.id IN ('dead100', 'dead90') THEN NULL ELSE OLD END; END $$;
-         CREATE TRIGGER spare BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION spare()",
-    )
-    .await;
+    site.spare("OLD.id IN ('dead100', 'dead90')").await;
     let reaper = Reaper::new(site.elsewhere().await).batch_size(BATCH);
     let error = reaper.run_once().await.expect_err("two rows are left");
     assert!(error.to_string().contains("can't be deleted"), "{error}");
@@ -307,13 +297,7 @@ async fn rows_that_a_trigger_keeps_without_an_error_keep_no_other_from_being_rea
 async fn a_trigger_that_keeps_whole_batches_keeps_no_other_row_from_being_reaped() {
     let site = Site::new().await;
     site.cemetery(100).await;
-    execute(
-        &site.pool,
-        "CREATE FUNCTION spare() RETURNS trigger LANGUAGE plpgsql
-         AS $$ BEGIN RETURN CASE WHEN substr(OLD.id, 5)::int > 50 THEN NULL ELSE OLD END; END $$;
-         CREATE TRIGGER spare BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION spare()",
-    )
-    .await;
+    site.spare("substr(OLD.id, 5)::int > 50").await;
     let reaper = Reaper::new(site.elsewhere().await).batch_size(BATCH);
     reaper.run_once().await.expect_err("rows are left");
     let left = "SELECT count(*)::text FROM session WHERE id LIKE 'dead%'";

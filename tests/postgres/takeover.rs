@@ -288,6 +288,15 @@ async fn a_row_that_the_table_cannot_store_stays() {
     assert_eq!(left(&site).await, 1);
 }
 
+/// Sends eight requests at once, each of which inserts a value.
+fn eight_inserts(browser: &Browser) -> JoinSet<Answer> {
+    let insert = |n| {
+        let browser = browser.clone();
+        async move { browser.peek(&format!("/insert/{n}/x")).await }
+    };
+    (0..8).map(insert).collect()
+}
+
 #[tokio::test]
 async fn requests_at_once_all_find_the_session_and_get_the_same_token() {
     let site = site_with(json!({"a": 1})).await;
@@ -296,11 +305,7 @@ async fn requests_at_once_all_find_the_session_and_get_the_same_token() {
     let mut lock = site.pool.begin().await.expect("a transaction");
     let sql = "SELECT 1 FROM tower_sessions.session FOR UPDATE";
     sqlx::query(sql).execute(&mut *lock).await.expect("a lock");
-    let mut visits = JoinSet::new();
-    for n in 0..8 {
-        let browser = browser.clone();
-        visits.spawn(async move { browser.peek(&format!("/insert/{n}/x")).await });
-    }
+    let visits = eight_inserts(&browser);
     until(|| site.is_blocked()).await;
     lock.commit().await.expect("a lock given back");
     let answers = patiently(visits.join_all()).await;
@@ -418,7 +423,7 @@ async fn a_request_in_flight_is_saved_to_the_same_session() {
                     false => session.insert("b", session.get::<u64>("a")?),
                 }
             };
-            pages().route("/page", get(page)).layer(layer(&site.store))
+            app_with(layer(&site.store), page)
         })
         .await;
         browser.get("/keys").await;
@@ -434,7 +439,7 @@ async fn a_request_in_flight_is_saved_to_the_same_session() {
 async fn taken_over_by_a_page(site: &Site, browser: &Browser) -> UnderWay {
     UnderWay::begin(browser, "/page", |gate| {
         let page = async move |_: Session| gate.pass().await;
-        pages().route("/page", get(page)).layer(layer(&site.store))
+        app_with(layer(&site.store), page)
     })
     .await
 }
@@ -521,12 +526,7 @@ async fn a_takeover_needs_no_isolation_level() {
         site.set_isolation(level).await;
         let app = app(layer(&site.elsewhere().await));
         let browser = visitor_of(&app, "id", ID);
-        let mut visits = JoinSet::new();
-        for n in 0..8 {
-            let browser = browser.clone();
-            visits.spawn(async move { browser.peek(&format!("/insert/{n}/x")).await });
-        }
-        let answers = patiently(visits.join_all()).await;
+        let answers = patiently(eight_inserts(&browser).join_all()).await;
         assert!(
             answers.iter().all(|answer| answer.status == 200),
             "{level}: {answers:?}"
@@ -647,7 +647,7 @@ async fn a_handler_that_is_cancelled_leaves_the_old_cookie_working() {
             gate.pass().await;
             Ok::<_, Error>(())
         };
-        pages().route("/page", get(page)).layer(layer(&site.store))
+        app_with(layer(&site.store), page)
     })
     .await;
     page.answer.abort();

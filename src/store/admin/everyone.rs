@@ -198,31 +198,21 @@ impl PgSessionStore {
                     Box::pin(end(table, connection, ids.clone()))
                 })
                 .await;
+            let outcome = match (outcome, &*ids) {
+                (Err(error), [id]) if error.is_of_a_document() => self.end_unread(id).await,
+                (Err(error), _) if !error.blames_a_row() => return Err(error),
+                (outcome, _) => outcome,
+            };
             match outcome {
                 Ok(mut more) => {
                     search.add(std::mem::take(&mut more.rest));
                     self.report_end(&more, ended);
                     all.add(more);
                 }
-                Err(error) if error.blames_a_row() => {
+                Err(error) => {
                     patience = search::PATIENCE_IN_SEARCH;
-                    match &*ids {
-                        [id] if error.is_of_a_document() => match self.end_unread(id).await {
-                            Ok(session) => {
-                                let more = Ended {
-                                    rows: 1,
-                                    sessions: session.into_iter().collect(),
-                                    ..Ended::default()
-                                };
-                                self.report_end(&more, ended);
-                                all.add(more);
-                            }
-                            Err(error) => search.failed(ids, error),
-                        },
-                        _ => search.failed(ids, error),
-                    }
+                    search.failed(ids, error);
                 }
-                Err(error) => return Err(error),
             }
         }
         all.left.add(search.left());
@@ -236,12 +226,18 @@ impl PgSessionStore {
         *ended += rows.sessions.len() as u64;
     }
 
-    /// Returns the session if it was alive.
-    async fn end_unread(&self, id: &str) -> Result<Option<EndedRow>, Error> {
-        self.change_patiently(search::PATIENCE_IN_SEARCH, |table, connection| {
-            Box::pin(destroy_unread(table, connection, id.to_owned()))
+    /// Deletes a row without reading its document.
+    async fn end_unread(&self, id: &str) -> Result<Ended, Error> {
+        let session = self
+            .change_patiently(search::PATIENCE_IN_SEARCH, |table, connection| {
+                Box::pin(destroy_unread(table, connection, id.to_owned()))
+            })
+            .await?;
+        Ok(Ended {
+            rows: 1,
+            sessions: session.into_iter().collect(),
+            ..Ended::default()
         })
-        .await
     }
 }
 
@@ -289,10 +285,7 @@ async fn end(
             let mut rest = ids;
             while let Some(rows) = portions.next(rest.len()) {
                 let next = rest.split_off(rows);
-                let more = end_at_once(&table, transaction, &rest).await?;
-                ended.sessions.extend_from_slice(&more.sessions);
-                ended.expired.extend_from_slice(&more.expired);
-                ended.add(more);
+                end_at_once(&table, transaction, &rest, &mut ended).await?;
                 rest = next;
             }
             ended.rest = rest;
@@ -302,17 +295,17 @@ async fn end(
     .await
 }
 
-/// Deletes these rows. A forwarding does not count as a session.
+/// Deletes these rows, and adds them to `ended`. A forwarding does not count as a session.
 async fn end_at_once(
     table: &Statements,
     connection: &mut PgConnection,
     ids: &[String],
-) -> Result<Ended, Error> {
+    ended: &mut Ended,
+) -> Result<(), Error> {
     let deleted = table.destroy.many.query().bind(ids).bind(ids);
-    let mut ended = Ended::default();
     let now = table.clock.now();
     let deleted = deleted.fetch_all(connection).await?;
-    ended.rows = deleted.len();
+    ended.rows += deleted.len();
     for row in deleted {
         let (expires, text): (_, Option<String>) = (written(&row, 1)?, row.try_get(2)?);
         let user: Option<String> = row.try_get(3)?;
@@ -329,5 +322,5 @@ async fn end_at_once(
             }
         }
     }
-    Ok(ended)
+    Ok(())
 }

@@ -17,11 +17,9 @@ use crate::{
     store::{
         PgSessionStore,
         admin::ends::{Rows, Sessions, end_all},
-        batch::portions::Portions,
         connection::{sqlstate::spared, transaction::in_transaction},
-        rows::user_limit::{BATCH, Ended},
+        rows::user_limit::{BATCH, Ended, end_these},
         table::statements::Statements,
-        watches::report::alive,
     },
     telemetry::events,
 };
@@ -154,12 +152,13 @@ async fn end_some(
     external_id: String,
     rows: Rows,
 ) -> Result<Ended, Error> {
+    let delete = &table.external.destroy;
     let mut ids = match rows {
-        Rows::These(ids) => return end_these(&table, connection, &external_id, ids).await,
+        Rows::These(ids) => return end_these(&table, connection, delete, &external_id, ids).await,
         Rows::Any => find(&table, connection, &external_id, BATCH as usize).await?,
     };
     loop {
-        let ended = end_these(&table, connection, &external_id, ids.clone()).await?;
+        let ended = end_these(&table, connection, delete, &external_id, ids.clone()).await?;
         if ids.is_empty() || !ended.sessions.is_empty() {
             return Ok(ended);
         }
@@ -170,27 +169,6 @@ async fn end_some(
         }
         ids = found;
     }
-}
-
-async fn end_these(
-    table: &Statements,
-    connection: &mut PgConnection,
-    external_id: &str,
-    mut ids: Vec<String>,
-) -> Result<Ended, Error> {
-    let (mut sessions, mut tried, mut portions) = (Vec::new(), 0, Portions::limited());
-    while let Some(rows) = portions.next(ids.len() - tried) {
-        let portion = &ids[tried..tried + rows];
-        let delete = table.external.destroy.query();
-        let delete = delete.bind(external_id).bind(portion);
-        sessions.extend(alive(table, &delete.fetch_all(&mut *connection).await?)?);
-        tried += rows;
-    }
-    Ok(Ended {
-        sessions,
-        is_a_part: !ids.is_empty(),
-        rest: ids.split_off(tried),
-    })
 }
 
 impl fmt::Debug for ExternalSessions {

@@ -188,8 +188,8 @@ impl Reaper {
         loop {
             let limit = self.batch_size.get();
             // If the future is dropped here, the batch is canceled, unless it has committed.
-            let batch = self.store.delete_expired(limit, &mut skipped).await?;
-            let ReapedBatch::Deleted { rows, is_last } = batch else {
+            let batch = self.store.shared.delete_expired(limit, &mut skipped);
+            let ReapedBatch::Deleted { rows, is_last } = batch.await? else {
                 return Ok(ReapSummary {
                     deleted,
                     batches,
@@ -385,19 +385,9 @@ impl Skipped {
     }
 }
 
-impl PgSessionStore {
+impl Shared {
     /// Deletes the rows that expired first, at most `limit`, except those that are locked or
     /// can't be deleted.
-    pub(crate) async fn delete_expired(
-        &self,
-        limit: u32,
-        skipped: &mut Skipped,
-    ) -> Result<ReapedBatch, Error> {
-        self.shared.delete_expired(limit, skipped).await
-    }
-}
-
-impl Shared {
     async fn delete_expired(
         &self,
         limit: u32,
@@ -435,7 +425,20 @@ impl Shared {
         let mut search = search::Search::among(ids, deadline);
         while let Some(ids) = search.next() {
             let part = Rows::These(ids.clone());
-            match self.reap(part, search::PATIENCE_IN_SEARCH).await {
+            let outcome = self.reap(part, search::PATIENCE_IN_SEARCH).await;
+            let outcome = match (outcome, &*ids) {
+                (Err(error), [id]) if error.is_of_a_document() => {
+                    let unread = Rows::Unread(id.clone());
+                    let reaped = self.reap(unread, search::PATIENCE_IN_SEARCH).await;
+                    reaped.map(|reaped| Some(reaped.unwrap_or_default()))
+                }
+                (Err(error), _) if !error.blames_a_row() => {
+                    self.batches.table_handle.executor.meter.reaped(rows);
+                    return Err(error);
+                }
+                (outcome, _) => outcome,
+            };
+            match outcome {
                 Ok(Some(reaped)) => {
                     rows += reaped.rows;
                     skipped.doubtful.extend(reaped.stayed);
@@ -444,24 +447,7 @@ impl Shared {
                 Ok(None) if rows == 0 => return Ok(ReapedBatch::Locked),
                 // Another reaper began when this one was between two parts.
                 Ok(None) => break,
-                Err(error) if error.blames_a_row() => match &*ids {
-                    [id] if error.is_of_a_document() => {
-                        let unread = Rows::Unread(id.clone());
-                        match self.reap(unread, search::PATIENCE_IN_SEARCH).await {
-                            Ok(reaped) => {
-                                let reaped = reaped.unwrap_or_default();
-                                rows += reaped.rows;
-                                skipped.doubtful.extend(reaped.stayed);
-                            }
-                            Err(error) => search.failed(ids, error),
-                        }
-                    }
-                    _ => search.failed(ids, error),
-                },
-                Err(error) => {
-                    self.batches.table_handle.executor.meter.reaped(rows);
-                    return Err(error);
-                }
+                Err(error) => search.failed(ids, error),
             }
         }
         let is_last = !is_full && skipped.doubtful.is_empty();

@@ -137,7 +137,7 @@ impl UserSessions {
             Some(row) => Some(row.clone()),
             None => self.row_of(position.id()).await?,
         };
-        let row = row.unwrap_or_else(|| RowId::from(user_limit::NO_ROW.to_owned()));
+        let row = row.unwrap_or_else(|| RowId::from(NO_ROW.to_owned()));
         Ok(position.page(&row))
     }
 
@@ -224,10 +224,9 @@ impl UserSessions {
         self.change(|table, connection, user_id| {
             let ids = ids.clone();
             Box::pin(async move {
-                Ok(user_limit::end(&table, connection, &user_id, &ids)
-                    .await?
-                    .len()
-                    == 1)
+                let delete = &table.users.destroy;
+                let ended = user_limit::end(&table, connection, delete, &user_id, &ids).await?;
+                Ok(ended.len() == 1)
             })
         })
         .await
@@ -258,13 +257,7 @@ impl UserSessions {
     /// As [`list`](Self::list). Sessions that were ended before stay ended. If rows can't be
     /// deleted, such as those that another table references, all others have ended.
     pub async fn destroy_all(&self) -> Result<u64, Error> {
-        let mut ended = 0;
-        let others = Others {
-            user: self,
-            this: None,
-        };
-        let outcome = end_all(&others, &mut ended).await;
-        self.report(outcome, ended)
+        self.end_beside(None).await
     }
 
     /// Ends all sessions of the user except the one of this handle, and returns how many
@@ -279,17 +272,20 @@ impl UserSessions {
     /// row locked for long, because it may be getting a new id. Otherwise as
     /// [`destroy_all`](Self::destroy_all).
     pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
-        let this = self
-            .row_of(this)
-            .await?
-            .ok_or_else(Error::not_of_the_user)?;
+        let row = self.row_of(this).await?;
+        let this = row.ok_or_else(Error::not_of_the_user)?;
+        self.end_beside(Some(this)).await
+    }
+
+    /// Ends the user's sessions, except `this`. Also reports those that were ended before an
+    /// error.
+    async fn end_beside(&self, this: Option<RowId>) -> Result<u64, Error> {
         let mut ended = 0;
-        let others = Others {
-            user: self,
-            this: Some(&this),
-        };
-        let outcome = end_all(&others, &mut ended).await;
-        self.report(outcome, ended)
+        let outcome = end_all(&Others { user: self, this }, &mut ended).await;
+        if outcome.is_ok() || ended > 0 {
+            events::ended_at_once(self.store.meter(), ended);
+        }
+        outcome.map(|()| ended)
     }
 
     /// Ends all sessions of the user in your transaction, and returns how many there were.
@@ -346,14 +342,7 @@ impl UserSessions {
     /// On an error, roll back your transaction.
     pub async fn destroy_all_in(&self, transaction: &mut PgConnection) -> Result<u64, Error> {
         let table = self.table().await?;
-        let for_others = table.for_others();
-        let ending = async {
-            check_row_security(transaction, &table.name).await?;
-            end_others(&for_others, transaction, &self.user_id, NO_ROW).await
-        };
-        self.store
-            .table_handle()
-            .note_changed_table(&table, ending.await)
+        self.end_beside_in(transaction, &table, None).await
     }
 
     /// Ends all sessions of the user except the one of this handle in your transaction, and
@@ -399,11 +388,19 @@ impl UserSessions {
         this: &SessionId,
     ) -> Result<u64, Error> {
         let table = self.table().await?;
+        let row = self.row_of(this).await?;
+        let this = row.ok_or_else(Error::not_of_the_user)?;
+        self.end_beside_in(transaction, &table, Some(this)).await
+    }
+
+    /// As [`end_beside`](Self::end_beside), in a transaction of the application.
+    async fn end_beside_in(
+        &self,
+        transaction: &mut PgConnection,
+        table: &Arc<Statements>,
+        this: Option<RowId>,
+    ) -> Result<u64, Error> {
         let for_others = table.for_others();
-        let this = self
-            .row_of(this)
-            .await?
-            .ok_or_else(Error::not_of_the_user)?;
         let ending = async {
             check_row_security(transaction, &table.name).await?;
             let this = lock_own(&for_others, transaction, &self.user_id, this).await?;
@@ -411,7 +408,7 @@ impl UserSessions {
         };
         self.store
             .table_handle()
-            .note_changed_table(&table, ending.await)
+            .note_changed_table(table, ending.await)
     }
 
     /// # Errors
@@ -421,14 +418,6 @@ impl UserSessions {
         let table = self.store.table_handle().table().await?;
         table.columns.check_users(&table.name)?;
         Ok(table)
-    }
-
-    /// Also reports the sessions that were ended before an error.
-    fn report(&self, outcome: Result<(), Error>, ended: u64) -> Result<u64, Error> {
-        if outcome.is_ok() || ended > 0 {
-            events::ended_at_once(self.store.meter(), ended);
-        }
-        outcome.map(|()| ended)
     }
 
     async fn ask<T: Send + 'static>(
@@ -503,7 +492,7 @@ async fn count_others(
 /// The sessions of a user, except `this`.
 struct Others<'a> {
     user: &'a UserSessions,
-    this: Option<&'a RowId>,
+    this: Option<RowId>,
 }
 
 impl Sessions for Others<'_> {
@@ -512,7 +501,7 @@ impl Sessions for Others<'_> {
     }
 
     async fn find(&self, most: usize) -> Result<Vec<String>, Error> {
-        let this = self.this.map_or(NO_ROW, RowId::as_str);
+        let this = self.this.as_ref().map_or(NO_ROW, RowId::as_str);
         self.user
             .ask(|table, connection, user_id| {
                 let this = this.to_owned();
@@ -527,11 +516,8 @@ impl Sessions for Others<'_> {
         let ended = self
             .user
             .change_patiently(patience, |table, connection, user_id| {
-                let rows = rows.clone();
-                match self.this.cloned() {
-                    Some(this) => Box::pin(end_some_beside(table, connection, user_id, this, rows)),
-                    None => Box::pin(end_some_of_all(table, connection, user_id, rows)),
-                }
+                let (this, rows) = (self.this.clone(), rows.clone());
+                Box::pin(end_some(table, connection, user_id, this, rows))
             })
             .await?;
         self.user.watches().ended(&ended.sessions, Ending::Revoked);
@@ -539,53 +525,33 @@ impl Sessions for Others<'_> {
     }
 }
 
+/// Ends some of the user's sessions in one transaction, so that an attempt that is repeated has
+/// ended nothing. The row of `this` is locked meanwhile. Otherwise it could get a new id, and
+/// count as one of the others.
 async fn end_some(
-    table: &Statements,
-    connection: &mut PgConnection,
-    user_id: &str,
-    this: &str,
-    rows: Rows,
-) -> Result<Ended, Error> {
-    let ids: Vec<_> = match rows {
-        Rows::Any => return end_batch(table, connection, user_id, this).await,
-        Rows::These(ids) => ids.into_iter().filter(|id| id != this).collect(),
-    };
-    user_limit::end_these(table, connection, user_id, ids).await
-}
-
-/// Runs in one transaction, so that an attempt that is repeated has ended nothing.
-async fn end_some_of_all(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     user_id: String,
-    rows: Rows,
-) -> Result<Ended, Error> {
-    in_transaction(connection, |transaction| {
-        Box::pin(async move { end_some(&table, transaction, &user_id, NO_ROW, rows).await })
-    })
-    .await
-}
-
-/// Ends some of the user's sessions while the row of `this` is locked. Otherwise it could get
-/// a new id, and count as one of the others.
-async fn end_some_beside(
-    table: Arc<Statements>,
-    connection: &mut PgConnection,
-    user_id: String,
-    this: RowId,
+    this: Option<RowId>,
     rows: Rows,
 ) -> Result<Ended, Error> {
     in_transaction(connection, |transaction| {
         Box::pin(async move {
             let this = lock_own(&table, transaction, &user_id, this).await?;
-            end_some(&table, transaction, &user_id, this.as_str(), rows).await
+            let mut ids = match rows {
+                Rows::Any => return end_batch(&table, transaction, &user_id, this.as_str()).await,
+                Rows::These(ids) => ids,
+            };
+            ids.retain(|id| id != this.as_str());
+            let delete = &table.users.destroy;
+            user_limit::end_these(&table, transaction, delete, &user_id, ids).await
         })
     })
     .await
 }
 
-/// Locks the row of this session, which must be the user's, until the
-/// transaction ends.
+/// Locks the row of `this`, which must be the user's session, until the transaction ends. Returns
+/// its current id, or [`NO_ROW`] if `this` is `None`.
 ///
 /// # Errors
 ///
@@ -594,8 +560,11 @@ async fn lock_own(
     table: &Statements,
     connection: &mut PgConnection,
     user_id: &str,
-    mut this: RowId,
+    this: Option<RowId>,
 ) -> Result<RowId, Error> {
+    let Some(mut this) = this else {
+        return Ok(RowId::from(NO_ROW.to_owned()));
+    };
     loop {
         let row = steps::lock(table, connection, &this)
             .await

@@ -15,6 +15,7 @@ use crate::{
     store::{
         batch::portions::Portions,
         connection::sqlstate::spared,
+        sql::Sql,
         table::{statements::Statements, timestamp::Instant},
         watches::report::{EndedRow, alive},
     },
@@ -83,8 +84,8 @@ pub(in crate::store) async fn enforce(
         if !surplus.is_empty() && limit.at_limit == SessionLimitPolicy::Refuse {
             return Err(refused(limit));
         }
-        let (more, tried) =
-            end_in(Portions::limited(), table, connection, user_id, &surplus).await?;
+        let (delete, portions) = (&table.users.destroy, Portions::limited());
+        let (more, tried) = end_in(portions, table, connection, delete, user_id, &surplus).await?;
         let is_a_part = surplus.len() >= most as usize || tried < surplus.len();
         let deleted = more.len();
         ended.extend(more);
@@ -110,8 +111,9 @@ pub(in crate::store) async fn end_surplus(
 ) -> Result<Ended, Error> {
     let kept = limit.sessions.get();
     let surplus = surplus(&table, connection, &user_id, NO_ROW, kept, BATCH).await?;
-    let portions = Portions::limited();
-    let (sessions, tried) = end_in(portions, &table, connection, &user_id, &surplus).await?;
+    let (delete, portions) = (&table.users.destroy, Portions::limited());
+    let (sessions, tried) =
+        end_in(portions, &table, connection, delete, &user_id, &surplus).await?;
     let is_a_part = surplus.len() >= BATCH as usize || tried < surplus.len();
     Ok(Ended {
         // If none was deleted, a trigger spares them, and the next batch would be the same.
@@ -193,51 +195,54 @@ async fn some(
     Ok(found)
 }
 
-/// Deletes those of these sessions that are the user's, and returns those that were alive.
+/// Deletes those of these sessions whose user, or external id, is `key`. Returns those that were
+/// alive.
 ///
-/// The statement compares the user with `IS NOT DISTINCT FROM`, and the expiry with `IS TRUE`,
+/// The statement compares the key with `IS NOT DISTINCT FROM`, and the expiry with `IS TRUE`,
 /// which can't use an index. Otherwise Postgres without statistics would expect few sessions of a
 /// user, or few live ones, use that index, and read all of them for each batch.
 pub(in crate::store) async fn end(
     table: &Statements,
     connection: &mut PgConnection,
-    user_id: &str,
+    delete: &Sql,
+    key: &str,
     ids: &[String],
 ) -> Result<Vec<EndedRow>, Error> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let deleted = table.users.destroy.query().bind(user_id).bind(ids);
+    let deleted = delete.query().bind(key).bind(ids);
     alive(table, &deleted.fetch_all(connection).await?)
 }
 
-/// Deletes those of these sessions that are the user's, see [`end`]. Also returns how many of
-/// the ids it has tried, from the first on.
+/// As [`end`], in portions. Also returns how many of the ids it has tried, from the first on.
 async fn end_in(
     mut portions: Portions,
     table: &Statements,
     connection: &mut PgConnection,
-    user_id: &str,
+    delete: &Sql,
+    key: &str,
     ids: &[String],
 ) -> Result<(Vec<EndedRow>, usize), Error> {
     let (mut sessions, mut tried) = (Vec::new(), 0);
     while let Some(rows) = portions.next(ids.len() - tried) {
         let portion = &ids[tried..tried + rows];
-        sessions.extend(end(table, connection, user_id, portion).await?);
+        sessions.extend(end(table, connection, delete, key, portion).await?);
         tried += rows;
     }
     Ok((sessions, tried))
 }
 
-/// Deletes those of these sessions that are the user's.
+/// As [`end`], for as many of these sessions as a short time allows.
 pub(in crate::store) async fn end_these(
     table: &Statements,
     connection: &mut PgConnection,
-    user_id: &str,
+    delete: &Sql,
+    key: &str,
     mut ids: Vec<String>,
 ) -> Result<Ended, Error> {
     let portions = Portions::limited();
-    let (sessions, tried) = end_in(portions, table, connection, user_id, &ids).await?;
+    let (sessions, tried) = end_in(portions, table, connection, delete, key, &ids).await?;
     Ok(Ended {
         sessions,
         is_a_part: !ids.is_empty(),
@@ -281,7 +286,8 @@ async fn end_at_most(
     let mut before = Vec::new();
     loop {
         let ids = batch(table, connection, user_id, this, most).await?;
-        let (more, tried) = end_in(portions(), table, connection, user_id, &ids).await?;
+        let delete = &table.users.destroy;
+        let (more, tried) = end_in(portions(), table, connection, delete, user_id, &ids).await?;
         let deleted = more.len();
         sessions.extend(more);
         let is_a_part = ids.len() >= most || tried < ids.len();

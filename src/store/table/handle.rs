@@ -228,7 +228,7 @@ impl TableHandle {
         let is_known = self.executor.pooling_of_statements() == Pooling::Own;
         // If the inspection fails, the next statement repeats it and reports the error.
         if is_known && self.look_at_table().await.is_err() {
-            self.mark_stale();
+            self.change_found(|found| found.is_stale = true);
         }
     }
 
@@ -311,30 +311,29 @@ impl TableHandle {
         if let Err(error) = &outcome
             && error.is_of_a_changed_table()
         {
-            let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
-            // Unless it was inspected meanwhile.
-            if let Some(found) = found.as_mut()
-                && Arc::ptr_eq(&found.table, table)
-            {
+            self.change_found(|found| {
+                // Unless it was inspected meanwhile.
+                let is_latest = Arc::ptr_eq(&found.table, table);
                 // If the inspection found that a right is missing, another one changes nothing.
-                found.is_stale |= !(found.obstacle.is_some() && error.lacks_a_right());
-            }
+                let is_known = found.obstacle.is_some() && error.lacks_a_right();
+                found.is_stale |= is_latest && !is_known;
+            });
         }
         outcome
     }
 
     fn note_failed_inspection(&self, error: &Error) {
-        let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = found.as_mut() {
+        self.change_found(|found| {
             found.is_stale |= is_a_finding(error);
             found.due = Instant::now() + INSPECTION;
-        }
+        });
     }
 
-    fn mark_stale(&self) {
+    /// Does nothing if the table was not inspected yet.
+    fn change_found(&self, change: impl FnOnce(&mut Found)) {
         let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = found.as_mut() {
-            found.is_stale = true;
+            change(found);
         }
     }
 

@@ -317,7 +317,7 @@ impl TableHandle {
             None => return Ok(MIGRATIONS.map(|(version, ..)| version).to_vec()),
         };
         // A column of another type has its name, so the migration would not add it.
-        let lacks = |column| !columns.has(column) && !columns.carries(column);
+        let lacks = |column| !columns.carries(column);
         let mut missing = Vec::new();
         for (version, is_missing) in [
             (2, lacks("created") || lacks("user_id")),

@@ -12,7 +12,7 @@ use axum_pg_session::PgSessionLayer;
 use sqlx::{Postgres, Transaction};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
-use super::{Answer, Browser, Site, site::pages};
+use super::{Answer, Browser, Site, execute, site::pages};
 
 /// Far more than anything takes here; a wait that is this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,6 +57,27 @@ impl Site {
     pub(crate) async fn refuse_no_more(&self, what: &str) {
         let sql = format!("DROP TRIGGER refuse_{what} ON TABLE");
         self.rows().execute(&sql).await;
+    }
+
+    /// Creates a table `orders` with these rows, as `INSERT` takes them. Each references a session,
+    /// which can't be deleted.
+    pub(crate) async fn order(&self, rows: &str) {
+        let sql = format!(
+            "CREATE TABLE orders (session_id text REFERENCES session);
+             INSERT INTO orders {rows}"
+        );
+        execute(&self.pool, &sql).await;
+    }
+
+    /// From now on, a trigger keeps the rows that meet the condition from being deleted, without
+    /// an error.
+    pub(crate) async fn spare(&self, condition: &str) {
+        let sql = format!(
+            "CREATE FUNCTION spare() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN RETURN CASE WHEN {condition} THEN NULL ELSE OLD END; END $$;
+             CREATE TRIGGER spare BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION spare()"
+        );
+        execute(&self.pool, &sql).await;
     }
 
     /// Returns when this many statements wait for a lock in the database.
