@@ -61,6 +61,10 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
 
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str;
 
+    /// The cookie for hosts of the developer's machine, if its name differs there. `mark`
+    /// distinguishes the site from others.
+    fn on_this_machine(&self, config: &CookieConfig, mark: &str) -> Option<CookieConfig>;
+
     fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line;
 
     /// The tokens in the request's cookies.

@@ -104,16 +104,25 @@ impl PgSessionLayer {
         }
     }
 
-    /// The cookie with its default name.
-    fn named_cookie(&self) -> CookieConfig {
+    /// The cookie with its default name, and the one for this machine if its name differs
+    /// there.
+    fn named_cookies(&self) -> (CookieConfig, Option<CookieConfig>) {
+        let Config {
+            store, transport, ..
+        } = &*self.config;
+        let mark = store.mark();
         let mut cookie = self.config.cookie.clone();
-        let header = self.config.transport.as_ref();
+        let header = transport.as_ref().map(|transport| transport.varies_by());
         cookie.set_default_name(&NamedBy {
-            mark: &self.config.store.mark(),
-            realm: self.config.store.own_realm().name.as_deref(),
-            header: header.map(|transport| transport.varies_by()).as_ref(),
+            mark: &mark,
+            realm: store.own_realm().name.as_deref(),
+            header: header.as_ref(),
         });
-        cookie
+        let local = match transport {
+            None => store.format().on_this_machine(&cookie, &mark),
+            Some(_) => None,
+        };
+        (cookie, local)
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
@@ -145,6 +154,17 @@ impl PgSessionLayer {
     ///
     /// Without `secure` and with a path, both groups of digits follow `id-`. If the store has
     /// a [`realm`](PgSessionStore::realm), its name follows, as in `__Host-id-admin`.
+    ///
+    /// On localhost, eight hexadecimal digits follow the default name, as in
+    /// `__Host-id-3fa9c1e2`. They depend on the names of the database and the table, because
+    /// browsers send a cookie to each port of a host: applications on `localhost:3000` and
+    /// `localhost:4000` would overwrite each other's cookie. The digits are there already
+    /// without `secure`. Localhost is a request whose `Host` is `localhost`, a name under
+    /// `.localhost`, `127.0.0.1` or `[::1]`, with any port. A proxy that doesn't forward the
+    /// browser's `Host` can cause the longer name in production. Sessions work there, too, but
+    /// when the `Host` changes, users must sign in again. Tokens are bound to the shorter name,
+    /// which is also that of [`LazySession::named`](crate::LazySession::named) and of logs.
+    /// Neither a name that you choose nor Koa's format changes on localhost.
     ///
     /// Two layers with the same name on one table share their sessions: a customer
     /// of the shop is signed in to the admin area. If the second layer is not a clone
@@ -263,10 +283,10 @@ impl PgSessionLayer {
     /// Browsers send a cookie to each port of a host: applications on
     /// `localhost:3000` and `localhost:4000` get each other's cookies, and overwrite
     /// them. So without `Secure`, the default name of the cookie depends on the
-    /// database and the table, see [`cookie_name`](Self::cookie_name). Applications
-    /// that keep `Secure`, or whose databases have the same name, need names of their
-    /// own. On localhost, the layer logs a warning once, when a new session replaces a
-    /// cookie that another application may have set.
+    /// database and the table. With `Secure` it does so only on localhost, see
+    /// [`cookie_name`](Self::cookie_name). Applications whose databases and tables have
+    /// the same names need cookie names of their own. On localhost, the layer logs a warning
+    /// once, when a new session replaces a cookie that another application may have set.
     pub fn secure(self, secure: bool) -> Self {
         self.with(|config| config.cookie.secure = Some(secure))
     }
@@ -690,7 +710,9 @@ impl PgSessionLayer {
         let format = self.config.store.format();
         // The realm is part of the cookie's default name.
         format.check_realm(self.config.store.own_realm())?;
-        format.check(&self.named_cookie())?;
+        let (cookie, local) = self.named_cookies();
+        format.check(&cookie)?;
+        local.map_or(Ok(()), |local| format.check(&local))?;
         self.check_takeover()?;
         self.config.timeouts.check()?;
         self.config.store.check_timeouts(&self.config.timeouts)
@@ -717,7 +739,7 @@ impl PgSessionLayer {
             panic!("PgSessionLayer: {error}");
         }
         let mut config = Config::clone(&self.config);
-        config.cookie = self.named_cookie();
+        (config.cookie, config.local_cookie) = self.named_cookies();
         config.blank = Arc::new(config.store.format().blank(&config.cookie));
         config.store = config.store.clone().for_cookie(config.cookie_name());
         config.session = Arc::new(Settings {

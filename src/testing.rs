@@ -359,7 +359,8 @@ impl TestVisitor {
         let kept = {
             let browser = self.browser();
             let cause = browser.cause(request.method(), request.headers());
-            browser.headers(request.uri().path(), cause)
+            let host = browser.host(request.uri(), request.headers());
+            browser.headers(request.uri().path(), cause, Some(host))
         };
         browser::add(kept, request.headers_mut());
         let mut app = app.clone();
@@ -371,7 +372,9 @@ impl TestVisitor {
 
     /// Returns the headers that the browser sends with a request for this path, for a test
     /// that can't use [`send`](Self::send), for example with a real connection. The request
-    /// is caused by the site itself, so all cookies are sent, whatever their `SameSite` is.
+    /// is caused by the site itself, so all cookies are sent, whatever their `SameSite` is. A
+    /// cookie that has [another name on localhost](PgSessionLayer::cookie_name) is sent under
+    /// both names.
     ///
     /// ```
     /// use axum::{Router, body::Body, http::Request, routing::get};
@@ -402,7 +405,7 @@ impl TestVisitor {
     /// see [`send_token_by`](Self::send_token_by).
     #[must_use]
     pub fn headers(&self, path: &str) -> HeaderMap {
-        self.browser().headers(path, Cause::OwnSite)
+        self.browser().headers(path, Cause::OwnSite, None)
     }
 
     /// Stores the cookies of a response, as browsers do: by name and path, with their

@@ -177,6 +177,17 @@ impl CookieConfig {
         self.default_name = Some(name);
     }
 
+    /// The cookie for hosts of the developer's machine, if its name differs there: the default
+    /// name is followed by `mark`, because browsers don't separate the ports of a host. A
+    /// chosen name stays, and the default name without `Secure` has the mark already.
+    pub(crate) fn on_this_machine(&self, mark: &str) -> Option<Self> {
+        let is_marked = self.name.is_none() && self.secure();
+        is_marked.then(|| Self {
+            default_name: Some(format!("{}-{mark}", self.name())),
+            ..self.clone()
+        })
+    }
+
     fn may_be_host_prefixed(&self) -> bool {
         self.secure() && self.path() == "/" && self.domain.is_none()
     }

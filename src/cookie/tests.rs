@@ -11,7 +11,7 @@ use crate::{
     ErrorKind,
     format::{Format as _, Native},
     id::Token,
-    request_tokens::RequestTokens,
+    request_tokens::{Reading, RequestTokens, Signature},
 };
 
 fn token() -> Token {
@@ -61,6 +61,122 @@ fn the_name_loses_its_prefix_where_the_attributes_forbid_it() {
     };
     assert_eq!(insecure.name(), "id");
     assert!(insecure.check(43).is_ok());
+}
+
+fn named_by(config: CookieConfig, realm: Option<&str>) -> CookieConfig {
+    let mut config = config;
+    let mark = "3fa9c1e2";
+    let header = None;
+    config.set_default_name(&NamedBy {
+        mark,
+        realm,
+        header,
+    });
+    config
+}
+
+#[test]
+fn on_this_machine_the_mark_follows_the_default_name() {
+    let default = CookieConfig::default;
+    let domain = CookieConfig {
+        domain: Some("shop.localhost".into()),
+        ..default()
+    };
+    let path = CookieConfig {
+        path: Some("/shop".into()),
+        ..default()
+    };
+    let digits = crate::id::short_digest("/shop");
+    for (config, realm, expected) in [
+        (default(), None, "__Host-id-3fa9c1e2".to_owned()),
+        (
+            default(),
+            Some("admin"),
+            "__Host-id-admin-3fa9c1e2".to_owned(),
+        ),
+        (domain, None, "id-3fa9c1e2".to_owned()),
+        (path, None, format!("id-{digits}-3fa9c1e2")),
+    ] {
+        let config = named_by(config, realm);
+        let local = config.on_this_machine("3fa9c1e2").expect("another name");
+        assert_eq!(local.name(), expected);
+        assert!(local.check(43).is_ok(), "{expected}");
+        let named = |cookie: HeaderValue| text(&cookie).starts_with(&format!("{expected}="));
+        assert!(named(local.set(&token(), Duration::from_secs(60), None)));
+        assert!(named(local.removal()));
+        // Its attributes are the same.
+        let attributes = |config: &CookieConfig| {
+            let removal = config.removal();
+            text(&removal).split_once('=').expect("a pair").1.to_owned()
+        };
+        assert_eq!(attributes(&local), attributes(&config));
+    }
+}
+
+#[test]
+fn a_chosen_name_and_one_with_the_mark_are_the_same_on_this_machine() {
+    let chosen = CookieConfig {
+        name: Some("__Host-id".into()),
+        ..CookieConfig::default()
+    };
+    let insecure = CookieConfig {
+        secure: Some(false),
+        ..CookieConfig::default()
+    };
+    for config in [chosen, insecure] {
+        let config = named_by(config, None);
+        assert!(
+            config.on_this_machine("3fa9c1e2").is_none(),
+            "{}",
+            config.name()
+        );
+    }
+    let koa = crate::Koa::unsigned();
+    let config = CookieConfig::default();
+    assert!(koa.on_this_machine(&config, "3fa9c1e2").is_none());
+}
+
+#[test]
+fn a_signature_on_this_machine_covers_the_name_there() {
+    let config = CookieConfig {
+        signing: Some(crate::SigningKeys::new(["k".repeat(32)]).into()),
+        ..CookieConfig::default()
+    };
+    let config = named_by(config, None);
+    let local = config.on_this_machine("3fa9c1e2").expect("another name");
+    let token = token();
+    let signed = local.spell(&token);
+    let read = |config: &CookieConfig| Native.read(signed.as_bytes(), config);
+    assert_eq!(read(&local), Reading::Token(token, Signature::UpToDate));
+    assert_eq!(read(&config), Reading::Forged);
+}
+
+#[test]
+fn the_former_scope_of_this_machine_has_the_name_there() {
+    let config = CookieConfig {
+        domain: Some("shop.localhost".into()),
+        former: vec![Scope {
+            domain: Some("localhost".into()),
+            path: "/".into(),
+        }],
+        ..CookieConfig::default()
+    };
+    let local = named_by(config, None).on_this_machine("3fa9c1e2");
+    let local = local.expect("another name");
+    assert!(local.check(43).is_ok());
+    let former = local.former().next().expect("a former scope");
+    assert_eq!(former.name(), "id-3fa9c1e2");
+}
+
+#[test]
+fn the_name_on_this_machine_counts_for_the_size() {
+    let config = CookieConfig {
+        default_name: Some("n".repeat(4096 - 43)),
+        ..CookieConfig::default()
+    };
+    assert!(config.check(43).is_ok());
+    let local = config.on_this_machine("3fa9c1e2").expect("another name");
+    assert_eq!(refusal(&local), ErrorKind::Setup);
 }
 
 #[test]

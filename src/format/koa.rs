@@ -284,6 +284,11 @@ impl Format for Koa {
         config.name.as_deref().unwrap_or("koa.sid")
     }
 
+    /// Koa sends the same name to every host.
+    fn on_this_machine(&self, _: &CookieConfig, _: &str) -> Option<CookieConfig> {
+        None
+    }
+
     fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line {
         let is_forwarded = self.proxy == Proxy::Trusted && forwarded_over_tls(headers);
         match is_forwarded || uri.scheme_str() == Some("https") {

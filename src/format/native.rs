@@ -107,6 +107,10 @@ impl Format for Native {
         config.name()
     }
 
+    fn on_this_machine(&self, config: &CookieConfig, mark: &str) -> Option<CookieConfig> {
+        config.on_this_machine(mark)
+    }
+
     /// The cookie doesn't depend on the connection.
     fn line(&self, _: &Uri, _: &HeaderMap) -> Line {
         Line::Unknown

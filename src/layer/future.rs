@@ -227,14 +227,7 @@ fn finish<B>(
     if matches!(cookie, CookieChange::Set(_)) && session.may_have_a_cookie_of_another_port() {
         config.warn_of_another_application();
     }
-    let takeover = session.takeover();
-    write_cookie(
-        config,
-        &cookie,
-        session.line(),
-        takeover,
-        response.headers_mut(),
-    );
+    write_cookie(session, &cookie, response.headers_mut());
     if opened(session).is_some_and(Session::has_signed_out) {
         clear_site_data(config, &cookie, response.headers_mut());
     }
@@ -254,9 +247,10 @@ fn opened(session: &LazySession) -> Option<&Session> {
 /// certain value. A cookie that the response already sets is kept: behind a
 /// proxy, another application on the same table may have set it.
 fn ends_a_dead_cookie(session: &LazySession, headers: &HeaderMap) -> bool {
+    let format = session.config().store.format();
     session.has_cookie()
         && opened(session).is_some_and(Session::removes_cookie)
-        && !is_set(headers, session.config().cookie_name())
+        && !is_set(headers, format.cookie_name(session.cookie()))
 }
 
 /// Headers that describe or replace the body, or that belong to the handler's own

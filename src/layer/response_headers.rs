@@ -4,45 +4,40 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
 
 use crate::{
+    LazySession,
     cookie::{attach, forbid_shared_caching, vary_by},
-    format::{CookieChange, Line},
+    format::CookieChange,
     id::sensitive,
     request::config::Config,
-    takeover::Takeover,
 };
 
 pub(super) const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// Sets the browser's cookie, or removes it. `takeover` is of the other system's cookie that
-/// the request carries.
-pub(super) fn write_cookie(
-    config: &Config,
-    change: &CookieChange,
-    line: Line,
-    takeover: Option<&Takeover>,
-    headers: &mut HeaderMap,
-) {
+/// Sets the browser's cookie, or removes it.
+pub(super) fn write_cookie(session: &LazySession, change: &CookieChange, headers: &mut HeaderMap) {
+    let config = session.config();
+    let (cookie, line) = (session.cookie(), session.line());
     let format = config.store.format();
     match (change, &config.transport) {
         (CookieChange::None, _) | (CookieChange::RemoveFormer, Some(_)) => {}
         (CookieChange::RemoveFormer, None) => {
-            let former = removal_of_former(config, line);
+            let former = removal_of_former(session);
             if !former.is_empty() {
                 attach(headers, former);
             }
         }
         (CookieChange::Set(ticket), None) => {
-            let mut cookies = removal_of_others(config, line, takeover);
-            cookies.extend(format.set(ticket, &config.cookie, line));
+            let mut cookies = removal_of_others(session);
+            cookies.extend(format.set(ticket, cookie, line));
             attach(headers, cookies);
         }
         (CookieChange::Remove(terms), None) => {
-            let mut cookies = removal_of_others(config, line, takeover);
-            cookies.extend(format.removal(terms, &config.cookie, line));
+            let mut cookies = removal_of_others(session);
+            cookies.extend(format.removal(terms, cookie, line));
             attach(headers, cookies);
         }
         (CookieChange::Set(ticket), Some(transport)) => {
-            let token = format.spell(&ticket.token, &config.cookie);
+            let token = format.spell(&ticket.token, cookie);
             transport.write(&sensitive(&token), headers);
             forbid_shared_caching(headers);
         }
@@ -55,19 +50,20 @@ pub(super) fn write_cookie(
 
 /// Also removes the cookie of another system, if the request carried one that can lead to a
 /// session.
-fn removal_of_others(config: &Config, line: Line, takeover: Option<&Takeover>) -> Vec<HeaderValue> {
-    let mut cookies = removal_of_former(config, line);
-    cookies.extend(takeover.and_then(|takeover| takeover.removal(&config.cookie)));
+fn removal_of_others(session: &LazySession) -> Vec<HeaderValue> {
+    let mut cookies = removal_of_former(session);
+    let takeover = session.takeover();
+    cookies.extend(takeover.and_then(|takeover| takeover.removal(session.cookie())));
     cookies
 }
 
 /// Removes the cookies that the layer set under a former configuration. A browser
 /// keeps a cookie of another scope beside the present one.
-fn removal_of_former(config: &Config, line: Line) -> Vec<HeaderValue> {
-    let format = config.store.format();
-    let former = config.cookie.former();
+fn removal_of_former(session: &LazySession) -> Vec<HeaderValue> {
+    let format = session.config().store.format();
+    let former = session.cookie().former();
     former
-        .flat_map(|cookie| format.removal(&None, &cookie, line))
+        .flat_map(|cookie| format.removal(&None, &cookie, session.line()))
         .collect()
 }
 

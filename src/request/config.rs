@@ -11,6 +11,8 @@ use std::{
 
 use http::HeaderValue;
 
+#[cfg(feature = "testing")]
+use crate::request_tokens::Reading;
 use crate::{
     FailurePolicy, PgSessionStore, Transport,
     cookie::CookieConfig,
@@ -28,6 +30,9 @@ pub(crate) struct Config {
     /// The part that each session uses.
     pub(crate) session: Arc<Settings>,
     pub(crate) cookie: CookieConfig,
+    /// The cookie for requests to this machine, if its name differs there. Tokens are bound
+    /// to the name of `cookie`.
+    pub(crate) local_cookie: Option<CookieConfig>,
     /// The headers that carry the token, if it is not a cookie.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     /// The document of a new session.
@@ -54,6 +59,14 @@ pub(crate) enum CrossSite {
     IsRefused,
 }
 
+/// The host of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// Where a developer runs applications on several ports.
+    ThisMachine,
+    Other,
+}
+
 /// Whether a new session without data is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Empty {
@@ -71,6 +84,7 @@ impl Config {
             }),
             store,
             cookie: CookieConfig::default(),
+            local_cookie: None,
             transport: None,
             blank: Arc::default(),
             timeouts: Arc::default(),
@@ -86,12 +100,33 @@ impl Config {
         }
     }
 
+    /// The name that identifies the layer. The cookie of a request can have a longer one.
     pub(crate) fn cookie_name(&self) -> &str {
         self.store.format().cookie_name(&self.cookie)
     }
 
+    /// The cookie that a request reads and its response sets.
+    pub(crate) fn cookie_of(&self, host: Host) -> &CookieConfig {
+        match (host, &self.local_cookie) {
+            (Host::ThisMachine, Some(cookie)) => cookie,
+            _ => &self.cookie,
+        }
+    }
+
+    /// The value that the cookie with this value on one host has on the other. A signature
+    /// covers the cookie's name.
+    #[cfg(feature = "testing")]
+    pub(crate) fn value_on(&self, host: Host, value: &str, from: Host) -> String {
+        let format = self.store.format();
+        match format.read(value.as_bytes(), self.cookie_of(from)) {
+            Reading::Token(token, _) => format.spell(&token, self.cookie_of(host)),
+            Reading::Malformed | Reading::Forged => value.to_owned(),
+        }
+    }
+
     /// Warns, once per process, of two applications that replace each other's cookie. An
-    /// old cookie of this application looks the same.
+    /// old cookie of this application looks the same. With the default name, only
+    /// applications whose databases and tables have the same names replace it.
     pub(crate) fn warn_of_another_application(&self) {
         if !IS_WARNED_OF_ANOTHER_APPLICATION.swap(true, Relaxed) {
             tracing::warn!(

@@ -33,7 +33,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderName, Uri,
-    header::{COOKIE, HOST, ORIGIN},
+    header::{HOST, ORIGIN},
     request::Parts,
     uri::Authority,
 };
@@ -46,13 +46,13 @@ use tracing::Instrument as _;
 
 use crate::{
     Error, FailurePolicy, Session, Transport,
-    cookie::Cookies,
+    cookie::{CookieConfig, Cookies},
     document::Document,
     format::Line,
     forwarding::moved_grace_left,
     id::{RowId, Token},
     request::{
-        config::{Config, CrossSite, Empty},
+        config::{Config, CrossSite, Empty, Host},
         hooks::is_checking,
     },
     request_tokens::RequestTokens,
@@ -112,8 +112,8 @@ struct Lazy {
     head: Option<Arc<Parts>>,
     session: OnceCell<Result<Session, Error>>,
     response_started: AtomicBool,
-    /// Whether the request is to an application on this machine.
-    is_local: bool,
+    /// It selects the cookie of the request.
+    host: Host,
     /// Whether the request's tokens opened no session.
     opened_nothing: AtomicBool,
     /// Whether the response saves the session, and closes it.
@@ -145,7 +145,7 @@ impl LazySession {
             head,
             session: OnceCell::new(),
             response_started: AtomicBool::new(false),
-            is_local: unread.is_local,
+            host: unread.host,
             opened_nothing: AtomicBool::new(false),
             is_closed_by_response: AtomicBool::new(false),
             has_looked_for_other: AtomicBool::new(false),
@@ -319,7 +319,7 @@ impl LazySession {
     /// request: its token is well-formed and opened no session. Browsers send a cookie
     /// to each port of a host.
     pub(crate) fn may_have_a_cookie_of_another_port(&self) -> bool {
-        self.0.is_local && self.0.opened_nothing.load(Ordering::Relaxed)
+        self.0.host == Host::ThisMachine && self.0.opened_nothing.load(Ordering::Relaxed)
     }
 
     /// The takeover, if the request carries a key of the other system, whose cookie the response
@@ -370,12 +370,16 @@ impl LazySession {
         &self.0.config
     }
 
+    /// The cookie that the request reads and the response sets.
+    pub(crate) fn cookie(&self) -> &CookieConfig {
+        self.0.cookie()
+    }
+
     pub(crate) fn line(&self) -> Line {
         self.0.line
     }
 
-    /// Whether the request carries a cookie of the layer's name, with any
-    /// value.
+    /// Whether the request carries a cookie of the layer, with any value.
     pub(crate) fn has_cookie(&self) -> bool {
         self.0.presented().named
     }
@@ -396,7 +400,11 @@ impl Lazy {
     fn presented(&self) -> &RequestTokens {
         let format = self.config.store.format();
         self.presented
-            .get_or_init(|| format.presented(&self.cookies, &self.config.cookie))
+            .get_or_init(|| format.presented(&self.cookies, self.cookie()))
+    }
+
+    fn cookie(&self) -> &CookieConfig {
+        self.config.cookie_of(self.host)
     }
 
     /// What the cookie of the other system holds.
@@ -734,8 +742,7 @@ pub(crate) struct Unread {
     pub(crate) presented: OnceLock<RequestTokens>,
     /// Whether the request can't begin a session.
     pub(crate) is_refused_a_session: bool,
-    /// Whether the request has cookies and is to an application on this machine.
-    pub(crate) is_local: bool,
+    pub(crate) host: Host,
 }
 
 impl Unread {
@@ -748,14 +755,14 @@ impl Unread {
                 presented: OnceLock::new(),
                 is_refused_a_session: config.cross_site == CrossSite::IsRefused
                     && is_cross_site_post(uri, headers),
-                is_local: headers.contains_key(COOKIE) && is_local(uri, headers),
+                host: host_of(uri, headers),
             },
             Some(transport) => Self {
                 cookies: Cookies::None,
                 line: Line::Unknown,
                 presented: OnceLock::from(Self::carried(config, &**transport, headers)),
                 is_refused_a_session: false,
-                is_local: false,
+                host: Host::Other,
             },
         }
     }
@@ -775,7 +782,7 @@ impl Unread {
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The host of the request, as the browser names it. HTTP/2 has it in the URI.
-fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> &'r str {
+fn host_name<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> &'r str {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     host.or(uri.authority().map(Authority::as_str))
         .unwrap_or_default()
@@ -790,16 +797,20 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Whether the host of the request is one of this machine.
-fn is_local(uri: &Uri, headers: &HeaderMap) -> bool {
-    let name = without_port(host(uri, headers));
+/// Whether the host of the request is a name of this machine.
+pub(crate) fn host_of(uri: &Uri, headers: &HeaderMap) -> Host {
+    let name = without_port(host_name(uri, headers));
     let of_localhost = ".localhost";
     let end = name.len().checked_sub(of_localhost.len());
     let end = end.and_then(|start| name.get(start..));
-    ["localhost", "127.0.0.1", "[::1]"]
+    let is_local = ["localhost", "127.0.0.1", "[::1]"]
         .iter()
         .any(|local| name.eq_ignore_ascii_case(local))
-        || end.is_some_and(|end| end.eq_ignore_ascii_case(of_localhost))
+        || end.is_some_and(|end| end.eq_ignore_ascii_case(of_localhost));
+    match is_local {
+        true => Host::ThisMachine,
+        false => Host::Other,
+    }
 }
 
 /// A link from another site has no `Origin`, and brings a `Lax` cookie. Browsers
@@ -810,7 +821,7 @@ fn is_cross_site_post(uri: &Uri, headers: &HeaderMap) -> bool {
     };
     match headers.get(SEC_FETCH_SITE) {
         Some(site) => site.as_bytes() == b"cross-site",
-        None => !is_origin_of(origin.as_bytes(), host(uri, headers)),
+        None => !is_origin_of(origin.as_bytes(), host_name(uri, headers)),
     }
 }
 
@@ -847,13 +858,10 @@ mod tests {
         ] {
             let value = HeaderValue::from_static(host);
             let headers = HeaderMap::from_iter([(HOST, value)]);
-            assert_eq!(
-                is_local(&Uri::from_static("/"), &headers),
-                expected,
-                "{host}"
-            );
+            let host_of = host_of(&Uri::from_static("/"), &headers);
+            assert_eq!(host_of == Host::ThisMachine, expected, "{host}");
         }
         let uri = Uri::from_static("http://localhost:3000/page");
-        assert!(is_local(&uri, &HeaderMap::new()));
+        assert_eq!(host_of(&uri, &HeaderMap::new()), Host::ThisMachine);
     }
 }

@@ -5,14 +5,26 @@ use std::sync::Arc;
 
 use cookie::{Cookie, SameSite};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
-    header::{COOKIE, Entry},
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{COOKIE, Entry, HOST},
 };
 
 use super::carrier::{self, Carry};
-use crate::{cookie::set_by, id::sensitive, request::config::Config, testing::carrier::Told};
+use crate::{
+    cookie::set_by,
+    id::sensitive,
+    request::{
+        config::{Config, Host},
+        lazy::host_of,
+    },
+    testing::carrier::Told,
+};
 
 /// A browser of one host, whose connection is encrypted.
+///
+/// A test may name the host in some requests only. On this machine, the cookie of a layer can
+/// have another name. So the browser keeps such a cookie under both names, and sends the one
+/// for the host of the request.
 #[derive(Clone)]
 pub(super) struct Browser {
     cookies: Vec<Kept>,
@@ -78,6 +90,23 @@ impl Side {
         self.carry = Some(carry);
     }
 
+    /// The name of the layer's cookie on this machine and elsewhere, if they differ.
+    fn name_on(&self, host: Host) -> Option<&str> {
+        self.config.local_cookie.as_ref()?;
+        Some(self.config.cookie_of(host).name())
+    }
+
+    /// The name and the value that the layer's cookie has on the other kind of host.
+    fn twin_of(&self, name: &str, value: &str) -> Option<(String, String)> {
+        let hosts = [Host::ThisMachine, Host::Other];
+        let at = hosts
+            .iter()
+            .position(|host| self.name_on(*host) == Some(name))?;
+        let (from, to) = (hosts[at], hosts[1 - at]);
+        let name = self.name_on(to)?.to_owned();
+        Some((name, self.config.value_on(to, value, from)))
+    }
+
     fn send(&self, headers: &mut HeaderMap) {
         let Some(token) = &self.token else {
             return;
@@ -113,14 +142,14 @@ impl Browser {
         }
     }
 
-    /// Adds a layer, unless there is one with this cookie name.
+    /// Adds a layer, unless there is one with these cookie names.
     pub(super) fn add_layer(&mut self, side: Side) {
-        let name = side.config.cookie_name();
-        if !self
-            .sides
-            .iter()
-            .any(|known| known.config.cookie_name() == name)
-        {
+        let names = |side: &Side| {
+            let local = side.name_on(Host::ThisMachine).map(str::to_owned);
+            (side.config.cookie_name().to_owned(), local)
+        };
+        let added = names(&side);
+        if !self.sides.iter().any(|known| names(known) == added) {
             self.sides.push(side);
         }
     }
@@ -152,10 +181,23 @@ impl Browser {
         }
     }
 
-    pub(super) fn headers(&self, path: &str, cause: Cause) -> HeaderMap {
+    /// By the request's URI and headers, or else those that are always sent.
+    pub(super) fn host(&self, uri: &Uri, request: &HeaderMap) -> Host {
+        match request.contains_key(HOST) {
+            true => host_of(uri, request),
+            false => host_of(uri, &self.headers),
+        }
+    }
+
+    /// Without a host, a cookie of two names is sent under both.
+    pub(super) fn headers(&self, path: &str, cause: Cause, host: Option<Host>) -> HeaderMap {
         let mut headers = self.headers.clone();
         let cookies = self.cookies.iter();
-        let sent = cookies.filter(|kept| kept.is_for(path) && cause.sends(kept.same_site));
+        let sent = cookies.filter(|kept| {
+            kept.is_for(path)
+                && cause.sends(kept.same_site)
+                && host.is_none_or(|host| self.sends_to(host, &kept.name))
+        });
         let pairs: Vec<_> = sent
             .map(|kept| format!("{}={}", kept.name, kept.value))
             .collect();
@@ -168,9 +210,27 @@ impl Browser {
         headers
     }
 
+    fn sends_to(&self, host: Host, name: &str) -> bool {
+        let elsewhere = match host {
+            Host::ThisMachine => Host::Other,
+            Host::Other => Host::ThisMachine,
+        };
+        let mut sides = self.sides.iter();
+        !sides.any(|side| side.name_on(elsewhere) == Some(name))
+    }
+
     pub(super) fn store_cookies(&mut self, response: &HeaderMap) {
-        for cookie in set_by(response) {
+        for mut cookie in set_by(response) {
             self.keep(&cookie);
+            let sides = self.sides.iter();
+            let twins: Vec<_> = sides
+                .filter_map(|side| side.twin_of(cookie.name(), cookie.value()))
+                .collect();
+            for (name, value) in twins {
+                cookie.set_name(name);
+                cookie.set_value(value);
+                self.keep(&cookie);
+            }
         }
         for side in &mut self.sides {
             side.store_cookies(response);

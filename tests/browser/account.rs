@@ -8,10 +8,10 @@ async fn the_cookie_is_as_promised_and_new_with_each_login() {
     let shop = Shop::open().await;
     let visitor = chromium.profile().await;
     visitor.open(&shop.url("/sign-up")).await;
-    let before = visitor.cookie("__Host-id").await;
+    let before = visitor.default_cookie().await;
     shop.sign_up(&visitor, "alice").await;
-    let after = visitor.cookie("__Host-id").await;
-    assert_eq!(visitor.cookies().await, [Cookie::by_default()]);
+    let after = visitor.default_cookie().await;
+    assert_eq!(visitor.jar().await, [Cookie::by_default()]);
     assert_eq!(after.lifetime(), Lifetime::Days(1));
     assert_ne!(before.value(), after.value());
 }
@@ -22,11 +22,8 @@ async fn who_is_remembered_stays_signed_in_for_longer() {
     let shop = Shop::open().await;
     let (desk, phone) = shop.on_two_devices(&chromium).await;
     shop.sign_in_and_stay(&phone, "alice").await;
-    assert_eq!(desk.cookie("__Host-id").await.lifetime(), Lifetime::Days(1));
-    assert_eq!(
-        phone.cookie("__Host-id").await.lifetime(),
-        Lifetime::Days(180)
-    );
+    assert_eq!(desk.default_cookie().await.lifetime(), Lifetime::Days(1));
+    assert_eq!(phone.default_cookie().await.lifetime(), Lifetime::Days(180));
     let hours: Vec<i32> = sqlx::query_scalar(
         "SELECT round(extract(epoch FROM expiry - now()) / 3600)::int4 FROM session
          WHERE user_id = 'alice' ORDER BY expiry",
@@ -73,10 +70,10 @@ async fn a_new_password_takes_a_fresh_one_and_signs_out_the_others() {
     shop.execute("UPDATE session SET created = created - interval '10 minutes'")
         .await;
     desk.open(&shop.url("/password")).await;
-    let before = desk.cookie("__Host-id").await;
+    let before = desk.default_cookie().await;
     assert!(desk.text().await.contains("Is it you?"));
     shop.confirm(&desk).await;
-    assert_ne!(desk.cookie("__Host-id").await.value(), before.value());
+    assert_ne!(desk.default_cookie().await.value(), before.value());
 
     desk.fill("password", "battery staple").await;
     desk.press("Change password").await;

@@ -15,18 +15,12 @@ mod a_removal_cookie_mirrors_every_attribute {
     /// between.
     async fn assert_kept_and_removed(visitor: &Profile, page: &str, promised: &[Cookie]) {
         visitor.open(&format!("{page}/insert")).await;
-        assert_eq!(jar(visitor).await, promised);
+        assert_eq!(visitor.jar().await, promised);
         assert_eq!(visitor.read(&format!("{page}/keys")).await, "keys: a");
         visitor.open(&format!("{page}/cycle")).await;
-        assert_eq!(jar(visitor).await, promised);
+        assert_eq!(visitor.jar().await, promised);
         assert_eq!(visitor.read(&format!("{page}/destroy")).await, "destroyed");
-        assert_eq!(jar(visitor).await, []);
-    }
-
-    async fn jar(visitor: &Profile) -> Vec<Cookie> {
-        let mut cookies = visitor.cookies().await;
-        cookies.sort_by(|one, other| one.name.cmp(&other.name));
-        cookies
+        assert_eq!(visitor.jar().await, []);
     }
 
     #[tokio::test]
@@ -57,7 +51,7 @@ mod a_removal_cookie_mirrors_every_attribute {
         let visitor = chromium.profile().await;
         let site = Site::new(|layer| layer.cookie_domain("shop.localhost")).await;
         let promised = Cookie {
-            name: "id".into(),
+            name: "id-00000000".into(),
             domain: ".shop.localhost".into(),
             ..Cookie::by_default()
         };
@@ -132,12 +126,32 @@ mod a_removal_cookie_mirrors_every_attribute {
 }
 
 #[tokio::test]
+async fn two_sites_on_ports_of_localhost_keep_their_sessions() {
+    let chromium = chromium_or_skip!();
+    let visitor = chromium.profile().await;
+    let sites = [
+        Site::new(|layer| layer).await,
+        Site::new(|layer| layer).await,
+    ];
+    for site in &sites {
+        visitor.open(&site.url("/insert")).await;
+    }
+    for site in &sites {
+        assert_eq!(visitor.read(&site.url("/keys")).await, "keys: a");
+    }
+    visitor.open(&sites[0].url("/logout")).await;
+    assert_eq!(visitor.read(&sites[0].url("/keys")).await, "keys:");
+    assert_eq!(visitor.read(&sites[1].url("/keys")).await, "keys: a");
+    assert_eq!(visitor.jar().await, [Cookie::by_default()]);
+}
+
+#[tokio::test]
 async fn after_logout_the_browser_jar_is_empty() {
     let chromium = chromium_or_skip!();
     let visitor = chromium.profile().await;
     let site = Site::new(|layer| layer).await;
     visitor.open(&site.url("/login")).await;
-    assert_eq!(visitor.cookies().await, [Cookie::by_default()]);
+    assert_eq!(visitor.jar().await, [Cookie::by_default()]);
     assert_eq!(visitor.read(&site.url("/logout")).await, "signed out");
     assert!(visitor.cookies().await.is_empty());
     assert_eq!(site.rows().await, 0);
@@ -168,24 +182,20 @@ async fn a_cookie_lives_as_long_as_its_session_can() {
     let visitor = chromium.profile().await;
     let site = Site::new(|layer| layer).await;
     visitor.open(&site.url("/insert")).await;
-    assert_eq!(
-        visitor.cookie("__Host-id").await.lifetime(),
-        Lifetime::Days(30)
-    );
+    let cookie = visitor.default_cookie().await;
+    assert_eq!(cookie.lifetime(), Lifetime::Days(30));
+    visitor.forget_cookies().await;
 
     let site = Site::new(|layer| layer.absolute_timeout(None)).await;
     visitor.open(&site.url("/insert")).await;
-    assert_eq!(
-        visitor.cookie("__Host-id").await.lifetime(),
-        Lifetime::Days(400)
-    );
+    let cookie = visitor.default_cookie().await;
+    assert_eq!(cookie.lifetime(), Lifetime::Days(400));
+    visitor.forget_cookies().await;
 
     let site = Site::new(|layer| layer.cookie_lifetime(CookieLifetime::BrowserSession)).await;
     visitor.open(&site.url("/insert")).await;
-    assert_eq!(
-        visitor.cookie("__Host-id").await.lifetime(),
-        Lifetime::Browser
-    );
+    let cookie = visitor.default_cookie().await;
+    assert_eq!(cookie.lifetime(), Lifetime::Browser);
 }
 
 #[tokio::test]
@@ -194,16 +204,18 @@ async fn no_script_reads_the_cookie_or_replaces_it() {
     let visitor = chromium.profile().await;
     let site = Site::new(|layer| layer).await;
     visitor.open(&site.url("/insert")).await;
-    let before = visitor.cookie("__Host-id").await;
-    let planted = "document.cookie = '__Host-id=planted; Path=/; Secure'";
-    visitor.script(planted).await;
+    let before = visitor.default_cookie().await;
+    let name = &before.name;
+    let planted = format!("document.cookie = '{name}=planted; Path=/; Secure'");
+    visitor.script(&planted).await;
     assert_eq!(visitor.script("document.cookie").await, "");
-    assert_eq!(visitor.cookie("__Host-id").await.value(), before.value());
+    assert_eq!(visitor.default_cookie().await.value(), before.value());
     assert_eq!(visitor.read(&site.url("/keys")).await, "keys: a");
 
+    visitor.forget_cookies().await;
     let readable = Site::new(|layer| layer.http_only(false)).await;
     visitor.open(&readable.url("/insert")).await;
-    let cookie = visitor.cookie("__Host-id").await;
-    let seen = format!("__Host-id={}", cookie.value());
+    let cookie = visitor.default_cookie().await;
+    let seen = format!("{}={}", cookie.name, cookie.value());
     assert_eq!(visitor.script("document.cookie").await, seen);
 }

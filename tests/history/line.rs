@@ -18,6 +18,8 @@ use crate::site::Deed;
 
 /// The default name of the layer's cookie.
 const COOKIE: &str = "__Host-id";
+/// On localhost the cookie has another name.
+const HOST: &str = "shop.example";
 
 pub(crate) struct Line {
     pub(crate) port: u16,
@@ -71,7 +73,7 @@ impl Line {
     /// The frames of a socket. `None` if the page opened none.
     pub(crate) async fn open_socket(&mut self, token: &str) -> Option<Body> {
         let request = Request::get("/socket")
-            .header(header::HOST, "localhost")
+            .header(header::HOST, HOST)
             .header(header::COOKIE, format!("{COOKIE}={token}"))
             .body(Body::empty())
             .expect("a request");
@@ -82,7 +84,7 @@ impl Line {
     }
 
     async fn exchange(&mut self, path: &str, token: Option<&str>) -> Option<Answer> {
-        let mut request = Request::get(path).header(header::HOST, "localhost");
+        let mut request = Request::get(path).header(header::HOST, HOST);
         if let Some(token) = token {
             request = request.header(header::COOKIE, format!("{COOKIE}={token}"));
         }

@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, Request, header},
 };
-use axum_pg_session::{ErrorKind, HeaderTransport, Koa, PgSessionLayer, Session};
+use axum_pg_session::{ErrorKind, HeaderTransport, Koa, PgSessionLayer, Session, SigningKeys};
 
 use crate::support::{Answer, Browser, Site, app, log::Log, page::app_with, site::pages};
 
@@ -441,6 +441,156 @@ async fn two_sites_on_ports_of_localhost_sign_nobody_out_of_each_other() {
         browser.at(&app(elsewhere)).peek("/get/a").await.body,
         "\"1\""
     );
+}
+
+/// A visit of a host, with the cookies that the browser has of it.
+async fn visit(browser: &mut Browser, app: &Router, host: &str, path: &str) -> Answer {
+    let mut next = browser.at(app);
+    let mut request = next.request(path);
+    let host = HeaderValue::from_str(host).expect("a host");
+    request.headers_mut().insert(header::HOST, host);
+    let answer = next.send(request).await;
+    next.accept(&answer);
+    *browser = next;
+    answer
+}
+
+fn names(browser: &Browser) -> Vec<&str> {
+    browser.jar.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+fn is_marked(name: &str, default: &str) -> bool {
+    let mark = name
+        .strip_prefix(default)
+        .and_then(|rest| rest.strip_prefix('-'));
+    mark.is_some_and(|mark| mark.len() == 8 && mark.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[tokio::test]
+async fn two_applications_with_default_options_on_localhost_keep_their_sessions() {
+    let sites = [Site::new().await, Site::new().await];
+    for signed in [false, true] {
+        let keys = || SigningKeys::new([b"a key of 32 bytes, or longer than that"]);
+        let app_of = |layer: PgSessionLayer| match signed {
+            true => app(layer.signing_keys(keys())),
+            false => app(layer),
+        };
+        let apps = sites.each_ref().map(|site| app_of(site.layer()));
+        let at = [(&apps[0], "localhost:3000"), (&apps[1], "localhost:4000")];
+        let mut browser = Browser::new(&apps[0]);
+        for ((app, host), value) in at.into_iter().zip(["1", "2"]) {
+            visit(&mut browser, app, host, &format!("/insert/a/{value}")).await;
+        }
+        assert_eq!(browser.jar.len(), 2, "{:?}", browser.jar);
+        assert_ne!(names(&browser)[0], names(&browser)[1]);
+        for name in names(&browser) {
+            assert!(is_marked(name, "__Host-id"), "{name}");
+        }
+        for ((app, host), value) in at.into_iter().zip(["1", "2"]) {
+            let answer = visit(&mut browser, app, host, "/get/a").await;
+            assert_eq!(answer.body, format!("\"{value}\""), "{host}");
+        }
+
+        // Another process, behind the proxy of a development server.
+        let elsewhere = app_of(PgSessionLayer::new(sites[1].elsewhere().await));
+        for host in [
+            "localhost:5173",
+            "shop.localhost",
+            "127.0.0.1:4001",
+            "[::1]:4000",
+        ] {
+            let answer = visit(&mut browser, &elsewhere, host, "/get/a").await;
+            assert_eq!(answer.body, "\"2\"", "{host}");
+        }
+
+        // A logout removes its own cookie.
+        let kept = browser.jar[0].clone();
+        let answer = visit(&mut browser, &apps[1], "localhost:4000", "/destroy").await;
+        assert!(answer.removes_the_cookie(), "{answer:?}");
+        assert_eq!(browser.jar, [kept]);
+        let answer = visit(&mut browser, &apps[1], "localhost:4000", "/keys").await;
+        assert_eq!(answer.body, "");
+        let answer = visit(&mut browser, &apps[0], "localhost:3000", "/get/a").await;
+        assert_eq!(answer.body, "\"1\"");
+    }
+}
+
+#[tokio::test]
+async fn only_the_default_name_is_longer_and_only_on_this_machine() {
+    let site = Site::new().await;
+    let insert = async |layer: PgSessionLayer, host: &str| {
+        let app = app(layer);
+        let mut browser = Browser::new(&app);
+        visit(&mut browser, &app, host, "/insert/a/1").await;
+        let answer = visit(&mut browser, &app, host, "/get/a").await;
+        assert_eq!(answer.body, "\"1\"", "{host}");
+        names(&browser)[0].to_owned()
+    };
+    for host in ["shop.example", "localhost.example:3000", "192.0.2.7:3000"] {
+        assert_eq!(insert(site.layer(), host).await, "__Host-id", "{host}");
+    }
+    let local = "localhost:3000";
+    let realm = PgSessionLayer::new(site.store.clone().realm("admin"));
+    let name = insert(realm, local).await;
+    assert!(is_marked(&name, "__Host-id-admin"), "{name}");
+    let chosen = site.layer().cookie_name("__Host-id");
+    assert_eq!(insert(chosen, local).await, "__Host-id");
+    let insecure = insert(site.layer().secure(false), local).await;
+    assert!(is_marked(&insecure, "id"), "{insecure}");
+    let koa = PgSessionLayer::new(site.store.clone().koa(Koa::unsigned()));
+    assert_eq!(insert(koa, local).await, "koa.sid");
+}
+
+/// The token is bound to the default name, so the session is the same on each host.
+#[tokio::test]
+async fn a_token_of_localhost_is_bound_to_the_default_name() {
+    let site = Site::new().await;
+    let app = site.app();
+    let mut browser = Browser::new(&app);
+    visit(&mut browser, &app, "localhost:3000", "/insert/a/1").await;
+    let (name, token) = browser.jar[0].clone();
+    let mut elsewhere = Browser::new(&app).with_cookie("__Host-id", &token);
+    let answer = visit(&mut elsewhere, &app, "shop.example", "/get/a").await;
+    assert_eq!(answer.body, "\"1\"");
+    let chosen = Browser::new(&pages().layer(site.layer().cookie_name("__Host-id")));
+    let chosen = chosen.with_cookie("__Host-id", &token);
+    assert_eq!(chosen.peek("/get/a").await.body, "\"1\"");
+    // Each host reads the cookie of its own name only.
+    let mut elsewhere = Browser::new(&app).with_cookie(&name, &token);
+    let answer = visit(&mut elsewhere, &app, "shop.example", "/get/a").await;
+    assert_eq!(answer.body, "none");
+    let mut local = Browser::new(&app).with_cookie("__Host-id", &token);
+    let answer = visit(&mut local, &app, "localhost:3000", "/get/a").await;
+    assert_eq!(answer.body, "none");
+}
+
+/// A page may destroy a session whose cookie opens none. On localhost that cookie has the
+/// longer name.
+#[tokio::test]
+async fn a_dead_cookie_of_localhost_is_removed_by_its_name_there() {
+    let site = Site::new().await;
+    let app = site.app();
+    let mut browser = Browser::new(&app);
+    visit(&mut browser, &app, "localhost:3000", "/insert/a/1").await;
+    let name = browser.jar[0].0.clone();
+    let named = name.clone();
+    let dead = |app: &Router| Browser::new(app).with_cookie(&named, &"A".repeat(43));
+    let mut browser = dead(&app);
+    let answer = visit(&mut browser, &app, "localhost:3000", "/destroy").await;
+    assert!(answer.removes_the_cookie(), "{answer:?}");
+    assert!(browser.jar.is_empty(), "{:?}", browser.jar);
+
+    // Not if the response sets that cookie already.
+    let page = async move |session: Session| {
+        session.destroy()?;
+        let cookie = format!("{name}=of-another-process");
+        Ok::<_, axum_pg_session::Error>([(header::SET_COOKIE, cookie)])
+    };
+    let app = app_with(site.layer(), page);
+    browser = dead(&app);
+    let answer = visit(&mut browser, &app, "localhost:3000", "/page").await;
+    let cookies = answer.set_cookies();
+    assert_eq!(cookies[0].value(), "of-another-process");
 }
 
 /// Whose database has the name of its user, as in libpq.

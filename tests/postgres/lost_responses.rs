@@ -80,7 +80,7 @@ async fn send(port: u16, cookie: &str, path: &str) -> TcpStream {
         .await
         .expect("a connection");
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncookie: {cookie}\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\ncookie: {cookie}\r\n\r\n"
     );
     let sent = stream.write_all(request.as_bytes()).await;
     sent.expect("the server reads");

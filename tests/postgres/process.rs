@@ -67,7 +67,7 @@ async fn visit(port: u16, browser: &Browser, path: &str) -> io::Result<u16> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let (name, token) = &browser.jar[0];
     let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+        "GET {path} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\
          cookie: {name}={token}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
@@ -178,7 +178,7 @@ async fn a_graceful_shutdown_ends_open_streams_that_watch_for_it() {
         .expect("it serves");
     let (name, token) = &visitor.jar[0];
     let request =
-        format!("GET /page HTTP/1.1\r\nhost: localhost\r\ncookie: {name}={token}\r\n\r\n");
+        format!("GET /page HTTP/1.1\r\nhost: shop.example\r\ncookie: {name}={token}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("a way");
     let mut news = String::new();
     while !news.contains("data: ") {

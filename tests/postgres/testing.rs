@@ -14,8 +14,9 @@ use axum_pg_session::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
-    header::{AUTHORIZATION, COOKIE, SET_COOKIE, USER_AGENT},
+    header::{AUTHORIZATION, COOKIE, HOST, SET_COOKIE, USER_AGENT},
 };
+use tower::Service as _;
 
 use crate::support::{Site, execute, site::app};
 
@@ -365,6 +366,88 @@ async fn a_cookie_goes_where_its_path_says() -> Result<(), Error> {
     assert!(visitor.headers("/administer").is_empty());
     assert_eq!(visitor.headers("/admin/users").len(), 1);
     assert_eq!(visitor.session().await?.user_id().as_deref(), Some("ada"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_session_is_the_same_on_localhost_and_elsewhere() -> Result<(), Error> {
+    let site = Site::new().await;
+    let keys = SigningKeys::new([b"a key of 32 bytes, or longer than that"]);
+    for layer in [site.layer(), site.layer().signing_keys(keys)] {
+        let app = app(layer.clone());
+        let visitor = TestVisitor::new(&layer);
+        visitor
+            .with_session(|session| session.insert("n", 0))
+            .await?;
+        let on = |host: &'static str| {
+            let mut request = visit("/increment/n");
+            let host = HeaderValue::from_static(host);
+            request.headers_mut().insert(HOST, host);
+            request
+        };
+        let uri = visit("http://localhost:3000/increment/n");
+        for request in [on("localhost:3000"), on("shop.example"), uri] {
+            visitor.send(&app, request).await.expect("infallible");
+        }
+        // A connection of the test's own.
+        let mut request = on("127.0.0.1:3000");
+        request.headers_mut().extend(visitor.headers("/"));
+        let mut own = app.clone();
+        let response = own.call(request).await.expect("infallible");
+        visitor.store_cookies(response.headers());
+        assert_eq!(visitor.session().await?.get("n")?, Some(4));
+
+        // A new token on one host is known on the other, and so is the end of the session.
+        visitor.with_session(Session::cycle_id).await?;
+        visitor
+            .send(&app, on("localhost"))
+            .await
+            .expect("infallible");
+        let mut cycle = on("localhost");
+        *cycle.uri_mut() = "/cycle".parse().expect("a path");
+        visitor.send(&app, cycle).await.expect("infallible");
+        visitor
+            .send(&app, on("shop.example"))
+            .await
+            .expect("infallible");
+        assert_eq!(visitor.session().await?.get("n")?, Some(6));
+        let mut end = on("localhost");
+        *end.uri_mut() = "/destroy".parse().expect("a path");
+        visitor.send(&app, end).await.expect("infallible");
+        assert!(visitor.headers("/").is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_visitor_sends_the_cookie_of_the_host() -> Result<(), Error> {
+    let site = Site::new().await;
+    let layer = site.layer();
+    let echo = async |headers: HeaderMap| {
+        let cookie = headers.get(COOKIE).and_then(|value| value.to_str().ok());
+        cookie.unwrap_or_default().to_owned()
+    };
+    let app = Router::new().route("/", get(echo));
+    let visitor = TestVisitor::new(&layer);
+    visitor.with_session(|session| session.login("ada")).await?;
+    for (host, has_mark) in [("shop.example", false), ("localhost:3000", true)] {
+        let mut request = visit("/");
+        let value = HeaderValue::from_static(host);
+        request.headers_mut().insert(HOST, value.clone());
+        let always = visitor.clone_cookies().header(HOST, value);
+        for (visitor, request) in [(&visitor, request), (&always, visit("/"))] {
+            let response = visitor.send(&app, request).await.expect("infallible");
+            let body = axum::body::to_bytes(response.into_body(), 1000).await;
+            let cookies = String::from_utf8(body.expect("a body").to_vec()).expect("text");
+            assert!(!cookies.contains(';'), "{host}: {cookies}");
+            assert_eq!(
+                cookies.starts_with("__Host-id-"),
+                has_mark,
+                "{host}: {cookies}"
+            );
+        }
+        assert_eq!(always.session().await?.user_id().as_deref(), Some("ada"));
+    }
     Ok(())
 }
 

@@ -54,10 +54,23 @@ pub(crate) enum Lifetime {
 }
 
 impl Cookie {
+    pub(crate) const DEFAULT_NAME: &str = "__Host-id-00000000";
+
+    /// On localhost the default name ends in digits that depend on the database.
+    pub(crate) fn with_equal_digits(mut self) -> Self {
+        for start in ["__Host-id-", "id-"] {
+            let digits = self.name.strip_prefix(start).unwrap_or_default();
+            if digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                self.name = format!("{start}00000000");
+            }
+        }
+        self
+    }
+
     /// What the crate promises of the cookie of a layer with the defaults.
     pub(crate) fn by_default() -> Self {
         Self {
-            name: "__Host-id".into(),
+            name: Self::DEFAULT_NAME.into(),
             domain: "localhost".into(),
             path: "/".into(),
             http_only: true,

@@ -139,18 +139,27 @@ impl Profile {
         serde_json::from_value(answer["cookies"].clone()).expect("cookies")
     }
 
+    /// The same, by name, with the same digits for each site.
+    pub(crate) async fn jar(&self) -> Vec<Cookie> {
+        let cookies = self.cookies().await.into_iter();
+        let mut cookies: Vec<_> = cookies.map(Cookie::with_equal_digits).collect();
+        cookies.sort_by(|one, other| one.name.cmp(&other.name));
+        cookies
+    }
+
+    /// The only cookie with the default name.
+    pub(crate) async fn default_cookie(&self) -> Cookie {
+        let mut cookies = self.cookies().await;
+        cookies.retain(|cookie| cookie.clone().with_equal_digits().name == Cookie::DEFAULT_NAME);
+        assert_eq!(cookies.len(), 1, "{cookies:?}");
+        cookies.remove(0)
+    }
+
     /// Cookies are kept by name, domain and path, so there may be several.
     pub(crate) async fn cookies_named(&self, name: &str) -> Vec<Cookie> {
         let mut cookies = self.cookies().await;
         cookies.retain(|cookie| cookie.name == name);
         cookies
-    }
-
-    /// The only one of this name.
-    pub(crate) async fn cookie(&self, name: &str) -> Cookie {
-        let mut cookies = self.cookies_named(name).await;
-        assert_eq!(cookies.len(), 1, "{cookies:?}");
-        cookies.remove(0)
     }
 
     /// What a script on the page gets from this expression.
