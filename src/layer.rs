@@ -148,7 +148,7 @@ impl PgSessionLayer {
     /// - `id-` and eight hexadecimal digits with a [`cookie_path`](Self::cookie_path). The
     ///   digits depend on the path, so two areas don't share sessions,
     /// - `id-` and eight hexadecimal digits without [`secure`](Self::secure). The
-    ///   digits depend on the names of the database and the table,
+    ///   digits depend on the name of the database,
     /// - the name of the header that carries the token, with a
     ///   [`transport`](Self::transport).
     ///
@@ -156,7 +156,7 @@ impl PgSessionLayer {
     /// a [`realm`](PgSessionStore::realm), its name follows, as in `__Host-id-admin`.
     ///
     /// On localhost, eight hexadecimal digits follow the default name, as in
-    /// `__Host-id-3fa9c1e2`. They depend on the names of the database and the table, because
+    /// `__Host-id-3fa9c1e2`. They depend on the name of the database, because
     /// browsers send a cookie to each port of a host: applications on `localhost:3000` and
     /// `localhost:4000` would overwrite each other's cookie. The digits are there already
     /// without `secure`. Localhost is a request whose `Host` is `localhost`, a name under
@@ -283,9 +283,9 @@ impl PgSessionLayer {
     /// Browsers send a cookie to each port of a host: applications on
     /// `localhost:3000` and `localhost:4000` get each other's cookies, and overwrite
     /// them. So without `Secure`, the default name of the cookie depends on the
-    /// database and the table. With `Secure` it does so only on localhost, see
-    /// [`cookie_name`](Self::cookie_name). Applications whose databases and tables have
-    /// the same names need cookie names of their own. On localhost, the layer logs a warning
+    /// database. With `Secure` it does so only on localhost, see
+    /// [`cookie_name`](Self::cookie_name). Applications whose databases have the same name
+    /// need cookie names of their own. On localhost, the layer logs a warning
     /// once, when a new session replaces a cookie that another application may have set.
     pub fn secure(self, secure: bool) -> Self {
         self.with(|config| config.cookie.secure = Some(secure))

@@ -319,7 +319,7 @@ impl PgSessionStore {
                 options.get_host().to_owned(),
                 options.get_port(),
             ),
-            table: self.database_and_table(),
+            table: format!("{}\0{}", self.database(), self.table_handle().name),
             cookie_name: Arc::clone(&self.realm.cookie_name),
             row: self.row_id(&Token::new("any")),
         }
@@ -380,18 +380,19 @@ impl PgSessionStore {
 
     /// Returns eight hexadecimal digits that distinguish this store's site from others on a
     /// developer's machine. They are the same in all processes of the site, so they don't
-    /// depend on the server, which can have several names.
+    /// depend on the server, which can have several names. They don't depend on the table
+    /// either: two layers that would replace each other's cookie in production do so here.
     pub(crate) fn mark(&self) -> String {
-        short_digest(&self.database_and_table())
+        short_digest(&self.database())
     }
 
     /// A connection without a database name uses the database with the name of its user.
-    fn database_and_table(&self) -> String {
+    fn database(&self) -> String {
         let options = self.table_handle().executor.pool().connect_options();
-        let database = options
-            .get_database()
-            .unwrap_or_else(|| options.get_username());
-        format!("{database}\0{}", self.table_handle().name)
+        let database = options.get_database();
+        database
+            .unwrap_or_else(|| options.get_username())
+            .to_owned()
     }
 
     /// Returns the id of the row that the token opens in this store.

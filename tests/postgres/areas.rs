@@ -8,7 +8,7 @@ use axum::{
 };
 use axum_pg_session::{ErrorKind, HeaderTransport, Koa, PgSessionLayer, Session, SigningKeys};
 
-use crate::support::{Answer, Browser, Site, app, log::Log, page::app_with, site::pages};
+use crate::support::{Answer, Browser, Site, app, execute, log::Log, page::app_with, site::pages};
 
 /// Signs in as user 1 and returns the token.
 async fn sign_in(layer: PgSessionLayer) -> Browser {
@@ -539,6 +539,24 @@ async fn only_the_default_name_is_longer_and_only_on_this_machine() {
     assert!(is_marked(&insecure, "id"), "{insecure}");
     let koa = PgSessionLayer::new(site.store.clone().koa(Koa::unsigned()));
     assert_eq!(insert(koa, local).await, "koa.sid");
+}
+
+/// As in production, where a developer sees it too late.
+#[tokio::test]
+async fn two_tables_of_one_application_share_the_cookie_on_localhost() {
+    let site = Site::new().await;
+    execute(
+        &site.pool,
+        "CREATE TABLE admin (LIKE session INCLUDING ALL)",
+    )
+    .await;
+    let admin = site.elsewhere().await.table("admin");
+    let apps = [app(site.layer()), app(PgSessionLayer::new(admin))];
+    let mut browser = Browser::new(&apps[0]);
+    for app in &apps {
+        visit(&mut browser, app, "localhost:3000", "/insert/a/1").await;
+    }
+    assert_eq!(browser.jar.len(), 1, "{:?}", browser.jar);
 }
 
 /// The token is bound to the default name, so the session is the same on each host.
