@@ -64,7 +64,7 @@ enum Retry {
 /// use axum_pg_session::{Error, ErrorKind, PgSessionLayer, PgSessionStore, Session};
 /// use tower::ServiceExt;
 ///
-/// /// Of what the visitor sent, only this can be too much.
+/// /// Explains the one error that the visitor can correct.
 /// fn explained(error: Error) -> Response {
 ///     match error.kind() {
 ///         ErrorKind::TooLarge => "That was too long.".into_response(),
@@ -251,9 +251,9 @@ impl Error {
 
     /// Returns after how long the same request may succeed. It is the `Retry-After` of the
     /// response (RFC 9110, section 10.2.3): 5 seconds for [`ErrorKind::Unavailable`], and
-    /// 1 second for [`ErrorKind::Conflict`] between requests. An error of kind
+    /// 1 second for a [`ErrorKind::Conflict`] with another request. An error of kind
     /// [`ErrorKind::Ended`] has one only if the request's token was replaced less than 5
-    /// seconds ago: the rest of that time. `None` if a later attempt fails, too.
+    /// seconds ago: the rest of that time. `None` if a later attempt would fail, too.
     ///
     /// ```
     /// use std::time::Duration;

@@ -145,26 +145,27 @@ impl PgSessionLayer {
     ///
     /// - `__Host-id`,
     /// - `id` with a [`cookie_domain`](Self::cookie_domain), which forbids the prefix,
-    /// - `id-` and eight hexadecimal digits with a [`cookie_path`](Self::cookie_path). The
-    ///   digits depend on the path, so two areas don't share sessions,
+    /// - `id-` and eight hexadecimal digits with a [`cookie_path`](Self::cookie_path) other
+    ///   than `/`. The digits depend on the path, so two areas don't share sessions,
     /// - `id-` and eight hexadecimal digits without [`secure`](Self::secure). The
     ///   digits depend on the name of the database,
     /// - the name of the header that carries the token, with a
     ///   [`transport`](Self::transport).
     ///
     /// Without `secure` and with a path, both groups of digits follow `id-`. If the store has
-    /// a [`realm`](PgSessionStore::realm), its name follows, as in `__Host-id-admin`.
+    /// a [`realm`](PgSessionStore::realm), its name follows, as in `__Host-id-admin`, but not
+    /// the name of a header.
     ///
     /// On localhost, eight hexadecimal digits follow the default name, as in
     /// `__Host-id-3fa9c1e2`. They depend on the name of the database, because
     /// browsers send a cookie to each port of a host: applications on `localhost:3000` and
-    /// `localhost:4000` would overwrite each other's cookie. The digits are there already
-    /// without `secure`. Localhost is a request whose `Host` is `localhost`, a name under
-    /// `.localhost`, `127.0.0.1` or `[::1]`, with any port. A proxy that doesn't forward the
-    /// browser's `Host` can cause the longer name in production. Sessions work there, too, but
-    /// when the `Host` changes, users must sign in again. Tokens are bound to the shorter name,
-    /// which is also that of [`LazySession::named`](crate::LazySession::named) and of logs.
-    /// Neither a name that you choose nor Koa's format changes on localhost.
+    /// `localhost:4000` would overwrite each other's cookie. Localhost is a request whose `Host`
+    /// is `localhost`, a name under `.localhost`, `127.0.0.1` or `[::1]`, with any port. A proxy
+    /// that doesn't forward the browser's `Host` can cause the longer name in production.
+    /// Sessions work there, too, but when the `Host` changes, users must sign in again. Tokens
+    /// are bound to the shorter name. [`LazySession::named`](crate::LazySession::named) and logs
+    /// use the shorter name, too. On localhost, the name stays the same if you choose it, without
+    /// `secure`, with a `transport`, and in Koa's format.
     ///
     /// Two layers with the same name on one table share their sessions: a customer
     /// of the shop is signed in to the admin area. If the second layer is not a clone
@@ -173,8 +174,8 @@ impl PgSessionLayer {
     /// realms if the areas have different users.
     ///
     /// If two layers with the same name wrap a handler, the inner one has no effect.
-    /// A layer can't see what it is added to, so a warning is logged at the first
-    /// request, and it is no error at set-up.
+    /// A layer can't detect this when it is added, so a warning is logged at the first
+    /// request.
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         self.with(|config| config.cookie.name = Some(name.into()))
     }
@@ -424,8 +425,8 @@ impl PgSessionLayer {
     }
 
     /// Sets what to do if the database fails while a session is loaded. Default:
-    /// [`FailurePolicy::Refuse`], the response is a 503, or a 500 if the table or its rights
-    /// are at fault.
+    /// [`FailurePolicy::Refuse`], the response is a 503, or a 500 for the kinds
+    /// [`Database`](ErrorKind::Database) and [`Setup`](ErrorKind::Setup).
     ///
     /// With [`FailurePolicy::Continue`], the handler gets an empty session that can't
     /// be saved: a change of it is a failed save. The stored session and the browser's
@@ -449,7 +450,7 @@ impl PgSessionLayer {
     /// Sets which data browsers clear after [`Session::logout`](crate::Session::logout),
     /// in addition to the session's cookie (ASVS 5.0 item 14.3.1). Default: none.
     ///
-    /// Browsers honor the header on encrypted connections only. To clear the cache can
+    /// Browsers honor the header on encrypted connections only. Clearing the cache can
     /// take seconds. The header is not sent if the logout failed, or if the same
     /// response begins another session.
     ///
@@ -471,7 +472,7 @@ impl PgSessionLayer {
     /// a caller stopped waiting for the load. If it returns `false`, the handler gets a
     /// new session, and the response deletes the row, whatever the handler does. If it
     /// returns an error, the session stays and the response is a 503. An [`Error`]
-    /// keeps its own [status](Error::status).
+    /// keeps its own [status](Error::status), except an [`Error::application`].
     ///
     /// The store's [`timeout`](PgSessionStore::timeout) bounds the load and the
     /// check together. A check that takes longer counts as failed: the response is a
@@ -480,8 +481,8 @@ impl PgSessionLayer {
     ///
     /// [`PgSessionStore::load`] and [`touch`](Self::touch) don't run the check.
     ///
-    /// The check may change its session. The changes are saved with the response. To
-    /// save that session, or to load it again, is an error of kind
+    /// The check may change its session. The changes are saved with the response.
+    /// Saving that session, or loading it again, is an error of kind
     /// [`Reentrant`](ErrorKind::Reentrant).
     ///
     /// A check that uses a pool clones it for each call. An `async` closure can't
@@ -639,8 +640,8 @@ impl PgSessionLayer {
     /// data, expiry and user, in one transaction. The response sets our cookie and removes the
     /// other one, whatever its status is. A `GET` does that, too.
     ///
-    /// - A cookie that opens nothing costs one statement. A signed or encrypted cookie with a
-    ///   wrong signature costs none.
+    /// - A cookie that opens nothing runs one query. A signed or encrypted cookie with a
+    ///   wrong signature runs none.
     /// - For 60 seconds, requests with the other cookie find the same session, and get the same
     ///   token. So concurrent requests work, and so does the request after a response that was
     ///   lost. After that, the other cookie opens nothing.
@@ -783,8 +784,8 @@ impl PgSessionLayer {
     /// because [`max_document_size`](Self::max_document_size) limits them, too, and
     /// many keys cost no more than one long value.
     ///
-    /// Set it if visitors choose the keys. To exceed it is the same error as to exceed
-    /// the size.
+    /// Set it if visitors choose the keys. A change that would exceed it is an error of
+    /// kind [`TooLarge`](ErrorKind::TooLarge).
     pub fn max_keys(self, keys: impl Into<Option<usize>>) -> Self {
         self.with(|config| config.limits.keys = keys.into())
     }
@@ -803,8 +804,8 @@ impl PgSessionLayer {
     /// [transport](Self::transport) carries it. Default: no signature.
     ///
     /// A token is safe without a signature: it has 256 random bits, and only tokens
-    /// in the table open a session. With a signature, a forged token costs no
-    /// statement. A token that is signed with a later key of the list opens the
+    /// in the table open a session. With a signature, a forged token runs no
+    /// query. A token that is signed with a later key of the list opens the
     /// session, and the next response that may extend the session replaces its
     /// signature. So a rotation of the keys signs no user out.
     ///

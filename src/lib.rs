@@ -37,7 +37,7 @@
 //! | read and change a session in a handler | [`Session`], or [`TypedSession`] for a struct |
 //! | load only if needed, or ask without loading | [`LazySession`] |
 //! | sign a user in and out | [`Session::login`], [`Login`], [`Session::logout`] |
-//! | list and end a user's sessions | [`PgSessionStore::user`] |
+//! | list and destroy a user's sessions | [`PgSessionStore::user`] |
 //! | close WebSockets and streams when the session ends | [`Session::ended`], [`PgSessionStore::watch`] |
 //! | delete expired rows | [`Reaper`] |
 //! | render errors | [`Error`], [`ErrorKind`] |

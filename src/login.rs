@@ -162,11 +162,15 @@ impl Login {
     ///
     /// Call this when a user signs in after a password reset, or enters the password again
     /// before it is changed (ASVS 5.0 item 7.4.3). When the response is sent, the new
-    /// session is the only one. If the login fails, or the response is a 5xx, no session is
-    /// destroyed. The exception: 1,000 or more other sessions, or fewer if their deletion takes
-    /// long, are deleted in batches before the login, and stay deleted if it fails. A later login of the same user in the same
-    /// request destroys them, too, but not after a `destroy` or `logout` in between, which
-    /// discards this login.
+    /// session is the only one. If the login fails, or the response is a 5xx or a 408, no
+    /// session is destroyed.
+    ///
+    /// There is one exception: if the user has 1,000 or more other sessions, or their deletion
+    /// takes longer than a quarter of a second, they are deleted in batches before the login.
+    /// Then they stay deleted if the login fails.
+    ///
+    /// A later login of the same user in the same request keeps this setting, unless a
+    /// `destroy` or `logout` in between discards this login.
     ///
     /// A session has a new id after a login, so without this call it takes two requests to
     /// destroy the others: [`UserSessions::destroy_others`] needs the id of a session that

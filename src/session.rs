@@ -60,17 +60,17 @@ pub(crate) type BeforeSave = Arc<dyn Fn(&Session) -> Result<(), Error> + Send + 
 /// The first extractor of a request loads the row. After that, all calls except
 /// [`save`](Self::save), [`take`](Self::take) and
 /// [`update_now`](Self::update_now) are synchronous: they read what was loaded,
-/// and record changes. The layer saves the record after the handler has
+/// and record changes. The layer saves the changes after the handler has
 /// returned, and sends the response after the commit. So a success response
 /// means that the changes are committed, unless
 /// [`on_save_failure`](crate::PgSessionLayer::on_save_failure) is set to
 /// continue.
 ///
-/// A failed response drops the record, except a [`destroy`](Self::destroy). By
+/// A failed response drops the changes, except a [`destroy`](Self::destroy). By
 /// default, a 5xx or a 408 is a failed response; see
 /// [`save_if`](crate::PgSessionLayer::save_if).
 ///
-/// A save replays the record on the newest row. So concurrent requests of a
+/// A save replays the changes on the newest row. So concurrent requests of a
 /// session, in one process or in many, never overwrite each other's changes:
 /// different keys are all kept, [`update`](Self::update) loses no change, and
 /// if two requests [`insert`](Self::insert) the same key, the last save wins.
@@ -329,8 +329,8 @@ impl Session {
     /// #         session.discard()
     /// #     }))
     /// #     .layer(PgSessionLayer::new(PgSessionStore::new(pool)));
-    /// # let answer = tower::ServiceExt::oneshot(app, http::Request::new(axum::body::Body::empty())).await?;
-    /// # assert!(answer.status().is_success());
+    /// # let response = tower::ServiceExt::oneshot(app, http::Request::new(axum::body::Body::empty())).await?;
+    /// # assert!(response.status().is_success());
     /// # Ok(()) }
     /// ```
     ///
@@ -482,12 +482,12 @@ impl Session {
     /// and the browser keeps the cookie. The session may still exist.
     ///
     /// A request can't destroy a session if its token was replaced less than 5
-    /// seconds ago, or if its cookies open several sessions. Its response must not
-    /// claim that it did, so it is a 503 or a 400.
+    /// seconds ago: the response is a 503. If its cookies open several sessions, the
+    /// response is a 400.
     ///
     /// A form that another site posts comes without the `SameSite=Lax` cookie, so
     /// there is no session to destroy: the response is a success, and the visitor's
-    /// session lives on. With
+    /// session stays. With
     /// [`begin_on_cross_site_post(false)`](crate::PgSessionLayer::begin_on_cross_site_post)
     /// the response is a 403 ([`CrossSite`](ErrorKind::CrossSite)).
     ///
@@ -516,13 +516,13 @@ impl Session {
     /// [`Ending`](crate::Ending). `None` if nothing is stored yet, as for [`id`](Self::id). The
     /// session of an anonymous visitor is watched, too, so check the user as well.
     ///
-    /// It runs no query here. It is ready at once if this process ends the session, and after
-    /// [a few seconds](PgSessionStore::watch_interval) if another one does, or if the session
-    /// expires. It follows the session to a new id, and never extends it.
+    /// This call runs no query. The future is ready at once if this process ends the session,
+    /// and after [a few seconds](PgSessionStore::watch_interval) if another one does, or if the
+    /// session expires. It follows the session to a new id, and never extends it.
     /// [`PgSessionStore::watch`] has the details.
     ///
     /// After a [`login`](Self::login) in the same request, call [`save`](Self::save) first:
-    /// otherwise this watches the session of before, which the login replaces.
+    /// otherwise this watches the former session, which the login replaces.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -572,8 +572,9 @@ impl Session {
     /// Returns whether the next save begins a session: nothing is stored yet, and
     /// the handler has made changes that need a row and a cookie.
     ///
-    /// It is `false` before the handler, for a session that gets a new id, and after
-    /// an explicit [`save`](Self::save), see [`was_created`](Self::was_created). In a
+    /// It is `false` before the handler and for a session that gets a new id. It is also
+    /// `false` after an explicit [`save`](Self::save): see
+    /// [`was_created`](Self::was_created). In a
     /// middleware, use
     /// [`LazySession::will_be_created`](crate::LazySession::will_be_created),
     /// which doesn't load the session.

@@ -103,7 +103,7 @@ enum Creation {
 }
 
 impl PgSessionStore {
-    /// A store in `public.session` of the pool's database.
+    /// Creates a store in `public.session` of the pool's database.
     ///
     /// The application can still use the pool: the store acquires
     /// [some of its connections](Self::max_connections) for statements and releases
@@ -113,14 +113,15 @@ impl PgSessionStore {
         Self::with_connections(Connections::most_of(pool))
     }
 
-    /// A store with a pool of its own, of sqlx's default size.
+    /// Connects to Postgres, and creates a store with a pool of its own, of sqlx's default
+    /// size (10 connections).
     ///
     /// The store sets a `statement_timeout`, a `lock_timeout` and an
     /// `idle_in_transaction_session_timeout` on its connections: one second more
     /// than [`timeout`](Self::timeout), and at least 6 seconds. It also sets a
     /// `client_connection_check_interval` of one second. With these limits the
-    /// server ends the statements of a killed process. A longer `timeout` raises them
-    /// also on connections that are open. Limits that are already set
+    /// server ends the statements of a killed process. A longer `timeout` also raises them
+    /// on open connections. Limits that are already set
     /// on the server, the database or the role take precedence. Behind a pooler in
     /// transaction mode, the store sets none.
     ///
@@ -136,12 +137,12 @@ impl PgSessionStore {
     /// # Ok(()) }
     /// ```
     ///
-    /// Encrypted connections need one of the features `tls-rustls` and
-    /// `tls-native-tls`. With one, a connection is encrypted if the server offers
-    /// it; `sslmode=verify-full` in the URL insists, and authenticates the server by
-    /// its certificate. Connections over a network that are not encrypted are
-    /// logged as a warning, once for each server. If that can't be found out within
-    /// two seconds, the store tries it four times more within about an hour.
+    /// Encrypted connections need one of the features `tls-rustls`,
+    /// `tls-rustls-aws-lc-rs` and `tls-native-tls`. With one, a connection is encrypted
+    /// if the server offers it. `sslmode=verify-full` in the URL requires encryption, and
+    /// authenticates the server by its certificate. The store logs a warning, once for
+    /// each server, if a connection to another machine is not encrypted. If it can't
+    /// detect this within two seconds, it tries four more times within about an hour.
     ///
     /// Parts that the URL omits come from the variables of libpq, such as `PGHOST`,
     /// `PGUSER` and `PGPASSWORD`, and from the password file. Percent-encode `%`,
@@ -173,8 +174,7 @@ impl PgSessionStore {
         }
     }
 
-    /// A store with a pool of its own, as [`connect`](Self::connect), for connection options
-    /// instead of a URL.
+    /// Connects as [`connect`](Self::connect) does, with connection options instead of a URL.
     ///
     /// ```no_run
     /// use axum_pg_session::PgSessionStore;
@@ -455,8 +455,8 @@ impl PgSessionStore {
     ///
     /// A few connections are enough, because a statement serves all requests that wait. As
     /// long as requests come, the store keeps the connections, which saves two round trips
-    /// for each statement. It returns them to the pool after a quarter of a second. It
-    /// keeps none if sessions may use the whole pool.
+    /// for each statement. Without requests, it returns them to the pool after a quarter of a
+    /// second. It keeps none if the store may use the whole pool.
     ///
     /// ```
     /// use std::num::NonZeroU32;
@@ -540,7 +540,7 @@ impl PgSessionStore {
     /// although the session may still exist.
     ///
     /// With `Duration::ZERO` a watch ends when the first lookup fails. With `Duration::MAX` it
-    /// lasts as long as the database is away, and so does the socket of a user whose session was
+    /// lasts as long as the outage, and so does the socket of a user whose session was
     /// destroyed. If a session gets a new id during an outage of more than a minute, its watch
     /// ends afterwards, because the row of the old id has expired.
     ///
@@ -614,7 +614,7 @@ impl PgSessionStore {
     ///
     /// Such a pooler may send the two halves of a statement to two connections of the
     /// server, so that one user's rows reach another. With `true` every statement is sent
-    /// unnamed and in a transaction, which the pooler keeps together. That costs two more
+    /// unnamed and in a transaction, which the pooler keeps together. That takes two more
     /// round trips for each statement. It is not needed if the pooler keeps track of
     /// prepared statements (PgBouncer 1.21 and later with `max_prepared_statements` above
     /// 0) or is in session mode. Set it anyway if other programs lock rows of the table for
@@ -669,22 +669,22 @@ impl PgSessionStore {
     }
 
     /// Creates the table, or its missing columns and indexes, and
-    /// [checks](Self::check) it. That includes what was dropped since an earlier call.
+    /// [checks](Self::check) it. It also creates again what was dropped since an earlier call.
     ///
     /// Any number of processes may call it at once. It inspects the table first: if the
-    /// table is complete, it needs no right to create anything. A table of another system
+    /// table is complete, it needs no privilege to create anything. A table of another system
     /// that this role may not change is used as it is.
     ///
-    /// It creates under an advisory lock. Without a pooler this is a lock of the session,
-    /// so that readers of a large table don't wait while an index is built. Behind a pooler
-    /// in transaction mode, it is the lock of one transaction for everything.
+    /// It holds an advisory lock while it creates. Without a pooler, each migration is a
+    /// transaction of its own, so that readers of a large table don't wait while an index is
+    /// built. Behind a pooler in transaction mode, all migrations are one transaction.
     ///
     /// # Errors
     ///
-    /// Of kind [`Setup`](crate::ErrorKind::Setup), naming the problem, if a right is missing
-    /// or an existing table can't be used. The same kind, before anything is created, behind
-    /// a pooler that needs
-    /// [`behind_transaction_pooler`](Self::behind_transaction_pooler).
+    /// Of kind [`Setup`](crate::ErrorKind::Setup), naming the problem, if a privilege is
+    /// missing, an existing table can't be used, or a pooler needs
+    /// [`behind_transaction_pooler`](Self::behind_transaction_pooler). In the last case,
+    /// nothing is created.
     pub async fn migrate(&self) -> Result<(), Error> {
         match self.shared.creation {
             Creation::WhenMissing => self.table_handle().migrate().await,
@@ -698,7 +698,7 @@ impl PgSessionStore {
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup), naming the column that is missing
-    /// or of the wrong type, the right that this role lacks, or a pooler that needs
+    /// or of the wrong type, the privilege that this role lacks, or a pooler that needs
     /// [`behind_transaction_pooler`](Self::behind_transaction_pooler). Of kind
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server doesn't respond, or
     /// takes no writes, such as a standby.

@@ -6,7 +6,7 @@
 //! ```toml
 //! [dev-dependencies]
 //! axum-pg-session = { version = "0.1", features = ["testing"] }
-//! dev-postgres = "0.1" # a real Postgres for the tests, brought by cargo
+//! dev-postgres = "0.1" # a real Postgres for tests, installed by cargo
 //! ```
 //!
 //! Nothing is mocked: a [`TestVisitor`] sends its requests through the layer of the
@@ -17,7 +17,7 @@
 //! use axum::{Router, body::Body, http::{Request, StatusCode}, routing::post};
 //! use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
 //!
-//! // What is tested.
+//! // The handler under test.
 //! async fn add(session: Session, item: String) -> Result<StatusCode, Error> {
 //!     if session.user_id().is_none() {
 //!         return Ok(StatusCode::UNAUTHORIZED);
@@ -237,7 +237,7 @@ impl TestVisitor {
         self
     }
 
-    /// Brings the visitor's session into a known state: sends one request through the
+    /// Puts the visitor's session into a known state: sends one request through the
     /// layer, with this closure as its handler. Returns the closure's result after the
     /// changes are committed.
     ///
@@ -263,10 +263,11 @@ impl TestVisitor {
     ///
     /// # Errors
     ///
-    /// The error of the closure; then nothing is saved. Those of [`Session::save`], such as
-    /// of kind [`Setup`](ErrorKind::Setup) if the test did not call
-    /// [`migrate`](crate::PgSessionStore::migrate). Of kind [`Setup`](ErrorKind::Setup) if
-    /// the layer's transport wrote no token that opens the session.
+    /// - The error of the closure. Then nothing is saved.
+    /// - Those of [`Session::save`], for example of kind [`Setup`](ErrorKind::Setup) if the
+    ///   test did not call [`migrate`](crate::PgSessionStore::migrate).
+    /// - Of kind [`Setup`](ErrorKind::Setup) if the layer's transport wrote no token that
+    ///   opens the session.
     ///
     /// # Panics
     ///
@@ -519,7 +520,7 @@ impl TestVisitor {
         row.ok_or_else(|| {
             Error::new(
                 ErrorKind::Ended,
-                "the visitor has no session, or it ended: TestVisitor::with_session makes one",
+                "the visitor has no session, or it ended; create one with `TestVisitor::with_session`",
             )
         })
     }
@@ -529,7 +530,7 @@ impl TestVisitor {
         Error::new(
             ErrorKind::Setup,
             format!(
-                "when a session began needs the column created in the table {table} (migration 0002)"
+                "the column `created` is missing from the table {table}; run `migrate` or add it"
             ),
         )
     }
@@ -545,14 +546,14 @@ fn nothing_happened() -> Error {
 fn not_committed() -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        "the session could not be committed; what was logged says why",
+        "the session could not be committed; the log has the cause",
     )
 }
 
 fn not_carried() -> Error {
     Error::new(
         ErrorKind::Setup,
-        "the session is stored, but what the layer's transport wrote does not open it: \
+        "the session is stored, but the token that the layer's transport wrote does not open it; \
          see TestVisitor::send_token_by",
     )
 }

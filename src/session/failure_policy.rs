@@ -32,7 +32,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailurePolicy {
-    /// The response is an error, as a rule a 503.
+    /// The response is an error, usually a 503.
     #[default]
     Refuse,
     /// The handler's response is sent, without the session: the cookie is not

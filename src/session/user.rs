@@ -78,8 +78,8 @@ impl Session {
     ///
     /// The response is sent after the deletion of the row is committed. If the
     /// deletion fails, the response is a 503, whatever the handler returned. If the
-    /// request brings no session, as a form that another site posts, nothing is
-    /// signed out, and the response is a success: see [`destroy`](Self::destroy).
+    /// request has no session, such as a form that another site posts, nothing is
+    /// destroyed, and the response is a success: see [`destroy`](Self::destroy).
     ///
     /// # Errors
     ///
@@ -104,8 +104,8 @@ impl Session {
     ///
     /// Call it before a sensitive step, such as a change of the password. If it
     /// returns `false`, let the user sign in again (ASVS 5.0 items 7.5.1 and
-    /// 7.5.3). Only [`login`](Self::login) restarts this clock, use of the
-    /// session does not. If the table lacks the column `created`, the time of
+    /// 7.5.3). Only [`login`](Self::login) restarts this clock. Use of the
+    /// session doesn't. If the table lacks the column `created`, the time of
     /// the login is unknown: the result is `false`, except in the request of
     /// the login. The time is also unknown after a
     /// [takeover](crate::PgSessionLayer::takeover), until the next login.

@@ -113,7 +113,7 @@ impl Side {
         };
         let carry = self.carry.as_ref().unwrap_or_else(|| {
             panic!(
-                "how a client sends the token of {:?} can't be made out: say it by \
+                "it is unknown how a client sends the token of {:?}; call \
                  `TestVisitor::send_token_by`",
                 self.config.transport
             )

@@ -40,11 +40,11 @@ const SETTINGS: [(&str, &str); 4] = [
 /// The migrations of the default table, `public.session`.
 ///
 /// They are recorded in a table of their own, `_axum_pg_session_migrations`, so they don't
-/// conflict with the migrations of a host application. [`PgSessionStore::migrate`] does the
-/// same, also for other tables. It also restores what was dropped, and needs no right to create
-/// anything once the table is complete. Behind a pooler in transaction mode, use that method:
-/// this migrator has a lock of the session, which would stay with a connection that the pooler
-/// gives to other clients.
+/// conflict with the migrations of your application. [`PgSessionStore::migrate`] does the
+/// same, also for other tables. It also restores what was dropped, and needs no privilege to
+/// create anything once the table is complete. Behind a pooler in transaction mode, use that
+/// method: this migrator holds an advisory lock of its connection, which the pooler would pass
+/// on to other clients.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
