@@ -75,13 +75,14 @@ impl Session {
         if let (Some(outcome), None) = (&saving.closed, &last) {
             return outcome.clone();
         }
-        let (mut ends_something, prepared) = match saving.take_unreported() {
-            Some(save) => (save.ends_something, Err(save.error)),
+        let (mut ends_something, is_of_the_hook, prepared) = match saving.take_unreported() {
+            Some(save) => (save.ends_something, save.is_of_the_hook, Err(save.error)),
             None => {
                 if let Some(change) = last {
                     self.record_last(change, &caller, &mut saving)?;
                 }
-                (false, self.prepare_caught())
+                let prepared = self.prepare_caught();
+                (false, prepared.is_err(), prepared)
             }
         };
         let mut was_discarded = false;
@@ -109,6 +110,7 @@ impl Session {
                 error: error.clone(),
                 caller,
                 ends_something,
+                is_of_the_hook,
             });
         }
         match was_discarded {
@@ -142,6 +144,7 @@ impl Session {
                 error,
                 caller: caller.clone(),
                 ends_something: false,
+                is_of_the_hook: false,
             });
         }
         recorded.unwrap_or_else(|panic| resume_unwind(panic))
@@ -169,7 +172,7 @@ impl Session {
             Some(save) if closing.is_failure && !closing.keeps_changes && !save.ends_something => {
                 None
             }
-            Some(save) if may_fail(&save.error, save.ends_something) => {
+            Some(save) if save.is_covered() && may_fail(&save.error, save.ends_something) => {
                 log_lost_changes(&save.error);
                 None
             }

@@ -27,6 +27,15 @@ pub(super) struct Failed {
     pub(super) caller: Caller,
     /// See [`State::ends_something`](crate::state::State::ends_something).
     pub(super) ends_something: bool,
+    /// Whether the application's hook caused the error.
+    pub(super) is_of_the_hook: bool,
+}
+
+impl Failed {
+    /// Whether a failure policy covers the error.
+    pub(super) fn is_covered(&self) -> bool {
+        self.error.is_of_the_database() && !self.is_of_the_hook
+    }
 }
 
 /// Who waits for a save. A handler can stop waiting, for example because of a
@@ -79,8 +88,7 @@ impl Saving {
         let unreported = self.failed.extract_if(.., |save| save.caller.has_left());
         unreported.reduce(|first, next| {
             let ends_something = first.ends_something || next.ends_something;
-            let is_covered = |save: &Failed| save.error.is_of_the_database();
-            let save = match is_covered(&first) && !is_covered(&next) {
+            let save = match first.is_covered() && !next.is_covered() {
                 true => next,
                 false => first,
             };

@@ -2207,6 +2207,22 @@ async fn data_of_a_user_whose_session_ended_does_not_enter_the_login_of_another(
     assert_eq!(site.rows().text().await, "{}");
 }
 
+/// The policy for failed saves is for the database, not for the application's hook.
+#[tokio::test]
+async fn a_hook_that_refuses_a_save_whose_caller_has_left_refuses_the_response() {
+    let site = Site::new().await;
+    let layer = site
+        .layer()
+        .on_save_failure(FailurePolicy::Continue)
+        .before_save(|_| Err(sqlx::Error::PoolTimedOut.into()));
+    let page = app_with(layer, async |session: Session| {
+        session.insert("a", 1)?;
+        assert!(polled_once(session.save()).await.is_none());
+        Ok::<_, Error>(())
+    });
+    assert_eq!(Browser::new(&page).get("/page").await.status, 503);
+}
+
 #[tokio::test]
 async fn a_hook_that_panics_drops_the_changes_of_its_save() {
     let (site, browser) = visited().await;
