@@ -1,5 +1,5 @@
-//! How long the id that a session had before its last new id leads to the session. It does no
-//! I/O and reads no clock.
+//! How long the former id of a session forwards to its new id. It does no I/O and reads no
+//! clock.
 
 use std::time::Duration;
 

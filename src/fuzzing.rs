@@ -1,5 +1,5 @@
-//! What the fuzz targets of `fuzz/` call, each with what must always hold.
-//! Compiled with `--cfg fuzzing` only; no part of the crate's interface.
+//! The functions that the fuzz targets of `fuzz/` call. Each checks what must always hold.
+//! They are compiled with `--cfg fuzzing` only, and are not a part of the crate's API.
 
 use std::{collections::HashSet, sync::Arc};
 

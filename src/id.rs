@@ -1,5 +1,5 @@
-//! The three names of a session: the token in the browser, the id of the row, and the
-//! public handle. They do no I/O. The format decides how one leads to the other.
+//! The three names of a session: the token in the browser, the id of the row, and the public
+//! handle. They do no I/O. The format decides how the id of the row follows from the token.
 
 use std::{
     fmt,

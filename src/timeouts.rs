@@ -1,17 +1,16 @@
-//! The timeouts of a layer: computes when a session expires. It does
-//! no I/O and reads no clock: all times come from the database with the row. It doesn't know
-//! the store or requests.
+//! The timeouts of a layer: computes when a session expires. It does no I/O and reads no
+//! clock: all times come from the database with the row. It doesn't know the store or
+//! requests.
 //!
 //! Two limits apply to a session:
 //!
-//! - A *ttl*, in seconds from each touch: the session's own idle timeout, or the
-//!   layer's.
-//! - A *deadline*, a fixed time: the session's own expiry, or its creation plus the
-//!   absolute timeout of the session or the layer.
+//! - A *ttl*, in seconds from each touch: the session's own idle timeout, or the layer's.
+//! - A *deadline*, a fixed time: the session's own expiry, or its creation plus the absolute
+//!   timeout of the session or the layer.
 //!
-//! Together they are an [`Extent`]. Each write that extends the session sets the stored
-//! expiry to `now + ttl`, but not past the deadline. When a row is loaded, the
-//! limits are checked again, because the layer's timeouts may have changed since.
+//! Together they are an [`Extent`]. Each write that extends the session sets the stored expiry
+//! to `now + ttl`, but not past the deadline. When a row is loaded, the limits are checked
+//! again, because the layer's timeouts may have changed since.
 //!
 //! A session of another system, such as Koa, has other rules, see [`Reckoning`].
 

@@ -1,4 +1,4 @@
-//! The cookie that carries the token: its attributes, and the header values that set and
+//! The attributes of the cookie that carries the token, and the header values that set and
 //! remove it. It does no I/O and doesn't know sessions.
 
 use std::{sync::Arc, time::Duration};

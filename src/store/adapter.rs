@@ -6,19 +6,19 @@
 //! the base is a three-way merge:
 //!
 //! 1. The members that differ between the base and the saved document are the changes of the
-//!    request. If it saves again, so are those that it saved before, because it may have set
-//!    them back. The base has a number by which they are remembered for a while. A save
-//!    without a base replaces the whole document.
-//! 2. If the changes leave the member that names the user as it was, they are submitted to the queue of the
-//!    session, as those of our own layer are, and replayed on the newest row.
+//!    request. If the request saves again, the members that it saved before count, too,
+//!    because it may have set them back. They are remembered for a while, under the number of
+//!    the base. A save without a base replaces the whole document.
+//! 2. If the changes leave the member that names the user as it was, they are submitted to the
+//!    queue of the session, as those of our own layer are, and replayed on the newest row.
 //! 3. Otherwise, and for a save without a base, a transaction replays them on the newest row
 //!    and writes the user, see `rows/user_change.rs`.
 //!
 //! A save never inserts, so it doesn't revive a destroyed session.
 //!
-//! Dropped futures: a load or save that was submitted to a batch or queue is still executed.
-//! A transaction is rolled back, unless its commit was sent. A row that was inserted is
-//! deleted again, because no client has its key.
+//! Dropped futures: a load or save that was submitted to a batch or queue is still executed. A
+//! transaction is rolled back, unless its commit was sent. A row that was inserted is deleted
+//! again, because no client has its key.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

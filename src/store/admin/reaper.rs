@@ -1,16 +1,16 @@
-//! Deletes expired rows in batches, in a task that runs from time to time. It knows no session:
-//! only that a row has expired.
+//! Deletes expired rows in batches, in a task that runs from time to time. It knows no
+//! session: only that a row has expired.
 //!
 //! How it works: a batch is one transaction, which takes an advisory lock, so that only one
-//! reaper is at work, and deletes the rows that expired first, as many as a short time allows. If
-//! it waits for a locked row, it is canceled after a moment. Then the ids of the batch are read, and parts of it are deleted
-//! in transactions of their own, which become smaller until the locked row is alone. That row
-//! is left to the next run, and this run continues with the rows after it. `SKIP LOCKED` would
-//! do the same in one statement, but Citus refuses it. A row that can't be deleted is found in
-//! the same way: the run deletes the others, and then fails. A trigger can keep a row without an
-//! error. So if fewer rows were deleted than a batch has, and some are left, the rest of the run
-//! looks for expired rows before it deletes them. A row that is found again after its deletion
-//! is kept.
+//! reaper works at a time. It deletes the rows that expired first, as many as a short time
+//! allows. If it waits for a locked row, it is canceled after a moment. Then the ids of the
+//! batch are read, and parts of it are deleted in transactions of their own, which become
+//! smaller until the locked row is alone. That row is left to the next run, and this run
+//! continues with the rows after it. `SKIP LOCKED` would do the same in one statement, but
+//! Citus refuses it. A row that can't be deleted is found in the same way: the run deletes the
+//! others, and then fails. A trigger can keep a row without an error. So if a batch deleted
+//! fewer rows than it could, and some are left, the rest of the run looks for expired rows
+//! before it deletes them. If a row is found again after its deletion, the run leaves it.
 //!
 //! Dropped futures: a run that is dropped, or stopped, has deleted whole batches. The batch in
 //! flight is canceled and rolled back, unless it has committed. The transaction releases the

@@ -1,11 +1,11 @@
-//! How many rows the statements of one transaction delete, so that it ends in time. It sends no
-//! statement itself.
+//! How many rows the statements of one transaction delete, so that it ends in time. It sends
+//! no statement itself.
 //!
 //! A row can be expensive to delete: if another table references it without an index, Postgres
-//! reads that table for each row, and a thousand rows would exceed the store's timeout again and
-//! again. So a transaction begins with a few rows. Each of its statements deletes more rows than
-//! the one before, but no more than fit into the time that is left. Then the next transaction
-//! continues.
+//! reads that table for each row, and a thousand rows would exceed the store's timeout again
+//! and again. So a transaction begins with a few rows. Each of its statements deletes more
+//! rows than the one before, but no more than fit into the time that is left. Then the next
+//! transaction continues.
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
-//! Work that another transaction may hold up: it is rolled back and tried again, so
+//! Work that may have to wait for another transaction: it is rolled back and tried again, so
 //! that it doesn't keep a connection while it waits. It doesn't know what the work does.
 //!
-//! How it works: each attempt waits for a lock for a moment only. If it has to wait longer,
-//! it is canceled and rolled back, it releases its connection, and the next attempt
-//! follows after a pause. The id of the row is remembered in [`Locked`]. Work on such a row
-//! first takes one of a few places, so most connections stay free for other rows.
+//! How it works: each attempt waits for a lock for a moment only. If it has to wait longer, it
+//! is canceled and rolled back, it releases its connection, and the next attempt follows after
+//! a pause. The id of the row is remembered in [`Locked`]. Work on such a row first takes one
+//! of a few places, so most connections stay free for other rows.
 
 use std::{
     collections::HashMap,

@@ -1,8 +1,8 @@
-//! Explains why a connection could not be opened, if the reason stays, and what to do.
+//! Explains why a connection could not be opened, if the reason is permanent, and what to do.
 //!
 //! Each sentence is for an error of kind `Setup`, so nothing is tried again and no client is
-//! asked to retry. An error that is not known here may pass. Nothing here opens connections,
-//! except [`why`], which makes one attempt for the reason.
+//! asked to retry. An error that is not known here may be temporary. Nothing here opens
+//! connections, except [`why`], which makes one attempt to find the reason.
 
 use std::{error::Error as StdError, fmt, io, path::Path, time::Duration};
 

@@ -1,7 +1,7 @@
-//! A warning if sessions travel in the clear.
+//! Warns if the connections to Postgres are not encrypted.
 //!
-//! With `sslmode=prefer` the server decides, and sqlx doesn't expose the result. So this opens a
-//! connection that requires TLS. If that attempt proves nothing, because the server doesn't
+//! With `sslmode=prefer` the server decides, and sqlx doesn't expose the result. So this opens
+//! a connection that requires TLS. If that attempt proves nothing, because the server doesn't
 //! respond, a task repeats it later. It only warns: nothing else depends on the result.
 //!
 //! Dropped futures: a check that is dropped leaves no entry, so the next call repeats it. The

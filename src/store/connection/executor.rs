@@ -3,9 +3,9 @@
 //!
 //! How it works: [`Executor::with_connection`] acquires a connection and executes the work, in
 //! a transaction if one is needed, with one deadline for both. The outcome decides whether the
-//! connection is kept, returned to the pool, or closed. Work with a patience is canceled if it
-//! waits longer than that for a locked row. In a transaction of its own the `lock_timeout` of
-//! the server does it, otherwise the [cancellations](super::cancellations).
+//! connection is kept, returned to the pool, or closed. Work that has a patience is canceled
+//! if it waits for a locked row for longer than that. In a transaction of its own the
+//! `lock_timeout` of the server does it, otherwise the [cancellations](super::cancellations).
 //!
 //! Dropped futures: see [`HeldConnection`]. Work that was sent may still commit, as a whole.
 

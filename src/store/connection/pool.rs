@@ -1,18 +1,18 @@
 //! The connections that the store uses: at most a part of the pool, with places for each
 //! purpose. It doesn't know what a statement does.
 //!
-//! How it works: [`Connections::acquire`] first takes the places of its purpose, in the
-//! order of the calls, and then a connection: one that is kept since the last statement, or
-//! one of the pool. After its statement the connection is kept for a moment, or returned to
-//! the pool. A task, the [`Round`], returns kept connections that are no longer used.
+//! How it works: [`Connections::acquire`] first takes the places of its purpose, in the order
+//! of the calls, and then a connection: one that is kept since the last statement, or one of
+//! the pool. After its statement the connection is kept for a moment, or returned to the pool.
+//! A task, the [`Round`], returns kept connections that are no longer used.
 //!
 //! Dropped futures: the future of a statement can be dropped at any time, and then drops its
 //! [`HeldConnection`]. The connection must not serve another statement before the server has
-//! responded to this one. So a task takes it over, with its places. It waits for the
-//! response for a moment, then has the server cancel the statement. When the server has
-//! responded, it probes the connection and returns it to the pool, or closes it if it is in
-//! a transaction. If it is unknown whether the statement has ended, it closes it. Without a
-//! runtime there is no task, and the connection is closed at once.
+//! responded to this one. So a task takes it over, with its places. It waits for the response
+//! for a moment, then has the server cancel the statement. When the server has responded, the
+//! task probes the connection and returns it to the pool. It closes the connection if it is in
+//! a transaction, or if it is unknown whether the statement has ended. Without a runtime there
+//! is no task, and the connection is closed at once.
 
 use std::{
     fmt,

@@ -1,5 +1,6 @@
-//! What an error of the database means: its kind, whether it may pass, whether the statement had
-//! an effect, and whether the connection can be used again. It knows no statement.
+//! What an error of the database means: its kind, whether it may be temporary, whether the
+//! statement had an effect, and whether the connection can be used again. It knows no
+//! statement.
 
 use std::{error::Error as StdError, fmt};
 

@@ -1,5 +1,5 @@
 //! Deletes the row of a session, also if its id only forwards to a new one. It doesn't know
-//! who asked for that.
+//! why.
 //!
 //! How it works: the batch statement deletes a row that can't be a forwarding. If it finds
 //! none, a transaction deletes the row and follows the chain of forwardings, and deletes all

@@ -1,11 +1,11 @@
-//! The queue of each session: one process writes one row in order, and saves that wait at
-//! the same time share a statement. It doesn't know how a write is executed.
+//! The queue of each session: a process writes each row in order, and saves that wait at the
+//! same time share a statement. It doesn't know how a write is executed.
 //!
 //! How it works: the first write of a session opens its queue and starts a task, the
-//! [`Worker`]. The worker takes all writes that wait, joins neighboring saves, executes
-//! them one after the other, and takes again. It closes the queue, under the same lock, if
-//! no write waits. It passes the row that it wrote last to the next save, which then needs
-//! no load. A save whose session got a new id moves to the queue of the new id.
+//! [`Worker`]. The worker takes all writes that wait, joins neighboring saves, executes them
+//! one after the other, and takes again. It closes the queue, under the same lock, if no write
+//! waits. It passes the row that it wrote last to the next save, which then needs no load. A
+//! save whose session got a new id moves to the queue of the new id.
 //!
 //! Dropped futures: a request that stops waiting drops only the receiver of its result, and
 //! its write is still executed. A runtime that stops, or a panic, drops the worker. Then its

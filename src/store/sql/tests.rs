@@ -1,8 +1,8 @@
 //! The statements against the types of the default table.
 //!
-//! The macros compare with `.sqlx` when the tests are compiled, so nothing
-//! here asks a database; `.ci/prepare-sqlx` writes that folder anew. Values
-//! marked `as _` are cast by the statement itself, or may be null.
+//! The macros compare with `.sqlx` when the tests are compiled, so nothing here queries a
+//! database; `.ci/prepare-sqlx` writes that folder. Values marked `as _` are cast by the
+//! statement itself, or may be null.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 

@@ -1,5 +1,4 @@
-//! Looks up the watched rows every few seconds, in a task. It doesn't know sockets or
-//! jobs.
+//! Looks up the watched rows every few seconds, in a task. It doesn't know sockets or jobs.
 //!
 //! How it works: the first watch starts the task, which ends when none is left. Each round
 //! asks for all watched rows, a thousand with one statement, one statement after the other. A
@@ -7,15 +6,15 @@
 //! looked up in the same round. A row that is not found ends its watches, unless its id is a
 //! new one: that may have been undone, so the former id is looked up first. A row with another
 //! user ends its watches; only another session layer changes the user of a row. The statements
-//! have a place of their own, so neither requests nor the application's queries wait for them,
-//! or delay them.
+//! use one connection at a time. They have a place of their own, so the application's queries
+//! don't delay them.
 //!
 //! A statement can fail because of a part of the table: a damaged row, or a server that is
-//! down. Then it is cut until that part is alone, as long as the timeout of a statement, and
-//! the other rows are settled. The next round looks up the missed rows after the others, and
-//! those that failed alone last, with few attempts. Watches of rows that were not found for too
-//! long end, too. The document of a row is only read if the row expires so soon that it may
-//! forward.
+//! down. Then the rows are cut into parts until that part is alone, for at most the timeout of
+//! a statement, and the other rows get their results. The next round looks up the missed rows
+//! after the others, and those that failed alone last, with few attempts. If a row could not
+//! be looked up for too long, its watches end, too. The document of a row is only read if the
+//! row expires so soon that it may forward.
 //!
 //! Dropped futures: a [`SessionEnd`] that is dropped removes its watch. The task is dropped
 //! only by a runtime that stops, or by a panic. Then all watches end, because nothing would
