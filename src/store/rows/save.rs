@@ -7,8 +7,9 @@
 //!    request loaded. If there is none, load it.
 //! 2. If the row forwards to a new id, the saves move to the queue of that id.
 //! 3. Replay the changes of all requests, in order, on the document of the row. A request
-//!    whose changes don't fit gets an error, and the others continue without it. If they
-//!    don't fit a row that was not loaded just now, load it and replay them again.
+//!    whose changes don't fit is left out, and the others continue without it. It gets its
+//!    error when they are written: its changes may not fit because of theirs. If changes don't
+//!    fit a row that was not loaded just now, load it and replay them again.
 //! 4. Write the new document, under the condition that the row still holds the old one. If
 //!    only the expiry changes, move it, under the condition that it is still the old one.
 //! 5. If another writer was faster, repeat with a fresh row, until no request waits.
@@ -106,8 +107,8 @@ impl Batches {
             if row.successor().is_some() {
                 return Ok(Place::Forwarded(row));
             }
-            let draft = match compose(&row, age, orders, self.meter()) {
-                Composed::Draft(draft) => draft,
+            let (draft, misfits) = match compose(&row, age, orders, self.meter()) {
+                Composed::Draft(draft, misfits) => (draft, misfits),
                 Composed::Nothing => return Ok(Place::Here(row)),
                 Composed::Misfit => continue,
             };
@@ -116,7 +117,12 @@ impl Batches {
             }
             let until = until(orders);
             // If the future is dropped here, the statement may still commit.
-            match (self.attempt(&row, draft, until).await, doubt.take()) {
+            let attempt = self.attempt(&row, draft, until).await;
+            match &attempt {
+                Attempt::Written(_) | Attempt::Untouched(_) => misfits.refuse(),
+                _ => misfits.put_back(orders),
+            }
+            match (attempt, doubt.take()) {
                 (Attempt::Written(row), _) => return Ok(Place::Here(row)),
                 (Attempt::Untouched(row), _) => return Ok(Place::Untouched(row)),
                 (Attempt::Failed(error), _)
@@ -378,19 +384,48 @@ enum Age {
 
 /// The result of replaying the orders on a row, or why there is none.
 enum Composed {
-    Draft(Draft),
+    Draft(Draft, Misfits),
     /// Each of them was refused.
     Nothing,
     /// They don't fit the remembered row, but may fit a fresh one.
     Misfit,
 }
 
-/// Replays the orders one after the other on the row. An order that doesn't fit it gets
-/// its error and is left out.
+/// Orders that were left out because they don't fit, with their errors and their former places,
+/// in order.
+#[derive(Default)]
+struct Misfits(Vec<(usize, SaveOrder, Error)>);
+
+impl Misfits {
+    /// Takes them from the orders.
+    fn take_out(orders: &mut Vec<SaveOrder>, misfits: Vec<(usize, Error)>) -> Self {
+        let taken = misfits.into_iter().rev();
+        let mut taken: Vec<_> = taken
+            .map(|(place, error)| (place, orders.remove(place), error))
+            .collect();
+        taken.reverse();
+        Self(taken)
+    }
+
+    fn refuse(self) {
+        for (_, order, error) in self.0 {
+            order.answer(Err(error));
+        }
+    }
+
+    fn put_back(self, orders: &mut Vec<SaveOrder>) {
+        for (place, order, _) in self.0 {
+            orders.insert(place, order);
+        }
+    }
+}
+
+/// Replays the orders one after the other on the row. An order that doesn't fit it is left out.
 fn compose(row: &Arc<Row>, age: Age, orders: &mut Vec<SaveOrder>, meter: &Meter) -> Composed {
     let Some(loaded) = row.document() else {
         return Composed::Nothing;
     };
+    let mut left_out = Misfits::default();
     let document = match known_outcome(row, orders) {
         Some(outcome) => outcome,
         None => {
@@ -399,20 +434,22 @@ fn compose(row: &Arc<Row>, age: Age, orders: &mut Vec<SaveOrder>, meter: &Meter)
             if age == Age::Remembered && !misfits.is_empty() {
                 return Composed::Misfit;
             }
-            refuse(orders, misfits);
+            left_out = Misfits::take_out(orders, misfits);
             Arc::new(document)
         }
     };
     if orders.is_empty() {
+        left_out.refuse();
         return Composed::Nothing;
     }
     let extent = extent(row, &document, orders);
-    Composed::Draft(Draft {
+    let draft = Draft {
         is_changed: document != *loaded,
         has_changes: orders.iter().any(|order| !order.record.changes.is_empty()),
         content: document.into(),
         extent,
-    })
+    };
+    Composed::Draft(draft, left_out)
 }
 
 /// The document that a single request has already computed, if it is saved on the row that
@@ -442,12 +479,6 @@ fn replay_all(mut document: Document, orders: &mut [SaveOrder]) -> (Document, Ve
         }
     }
     (document, misfits)
-}
-
-fn refuse(orders: &mut Vec<SaveOrder>, misfits: Vec<(usize, Error)>) {
-    for (place, error) in misfits.into_iter().rev() {
-        orders.remove(place).answer(Err(error));
-    }
 }
 
 fn extent(row: &Row, document: &Document, orders: &[SaveOrder]) -> Option<Extent> {
