@@ -22,7 +22,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::{PgConnection, Row as _};
+use sqlx::PgConnection;
 
 use crate::{
     Error, ErrorKind,
@@ -34,7 +34,7 @@ use crate::{
     forwarding::{FORWARDING, moved_grace_left},
     id::RowId,
     login::{Data, Login, SessionLimit},
-    row::{Content, Row, successor_of},
+    row::{Content, Row},
     state::{Source, changes::Changes},
     store::{
         batch::{statements::LoadRow, until_free::serve_until_free},
@@ -42,7 +42,7 @@ use crate::{
         rows::{
             Batches,
             orders::NewIdOrder,
-            steps::{check_written, delete_locked, insert, lock_with_extras, of_row},
+            steps::{check_written, delete_locked, insert, lock, lock_with_extras, of_row},
             undo::{Commit, Made, Undelivered},
             user_limit::{self, Ended, NO_ROW, end_batch},
         },
@@ -467,7 +467,7 @@ async fn begin_separately(
         return Err(moved(old.times));
     };
     let successor = old.successor().ok_or_else(Error::ended)?;
-    if login.data != Data::IsDropped && !exists(table, connection, successor).await? {
+    if login.data != Data::IsDropped && !lock_if_it_exists(table, connection, successor).await? {
         return Err(moved(old.times));
     }
     begin(table, connection, plan, Arc::clone(&plan.seen)).await
@@ -479,21 +479,23 @@ pub(in crate::store) fn moved(old: Times) -> Error {
     moved_grace_left(old).map_or_else(Error::ended, Error::moved)
 }
 
-/// Follows a session from id to id. Returns whether it still exists.
-async fn exists(
+/// Follows a session from id to id, and locks its row. Returns whether it still exists.
+///
+/// Until the end of the transaction no other one ends the session. So a login that ends it with
+/// the user's others waits, and then also finds the session that begins here.
+async fn lock_if_it_exists(
     table: &Statements,
     connection: &mut PgConnection,
     mut id: RowId,
 ) -> Result<bool, Error> {
     loop {
-        let query = table.load.one.query().bind(id.as_str());
-        let Some(row) = query.fetch_optional(&mut *connection).await? else {
-            return Ok(false);
-        };
-        let text: Option<String> = row.try_get(1)?;
-        match text.and_then(|text| successor_of(table.layout, &text)) {
-            Some(successor) => id = successor,
-            None => return Ok(true),
+        match lock(table, connection, &id).await {
+            Ok(row) => match row.successor() {
+                Some(successor) => id = successor,
+                None => return Ok(true),
+            },
+            Err(error) if error.kind() == ErrorKind::Ended => return Ok(false),
+            Err(error) => return Err(error),
         }
     }
 }
