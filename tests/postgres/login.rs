@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use crate::support::{
     Browser, Rows, Site, app, execute,
-    page::{UnderWay, app_with},
+    page::{UnderWay, app_with, until},
     texts, visit,
 };
 
@@ -650,4 +650,45 @@ async fn a_login_of_a_user_who_does_not_exist_is_refused() {
         assert_eq!(known.get("/keys").await.body, "basket");
         assert_eq!(site.rows().count().await, 1);
     }
+}
+
+/// A double click on "sign in" has left a page with the former id.
+#[tokio::test]
+async fn a_login_that_ends_others_finds_one_that_begins_separately_meanwhile() {
+    let site = Site::new().await;
+    let mut browser = Browser::new(&site.app());
+    sign_in(&site, &mut browser, "alice").await;
+    browser.get("/insert/a/1").await;
+    let again = UnderWay::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.login("alice")
+        })
+    })
+    .await;
+    browser.get("/cycle").await;
+    // It has found that its session still exists, and inserts its own.
+    execute(
+        &site.pool,
+        r#"CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql
+           AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$;
+           CREATE TRIGGER pause BEFORE INSERT ON session FOR EACH ROW
+           WHEN (strpos(NEW.session::text, '"a"') > 0) EXECUTE FUNCTION pause()"#,
+    )
+    .await;
+    let mut pause = site.pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT pg_advisory_xact_lock(1)")
+        .execute(&mut *pause)
+        .await
+        .expect("a lock");
+    let again = tokio::spawn(again.finish());
+    site.blocked(1).await;
+    let page =
+        site.app_with(async |session: Session| session.login(Login::new("alice").end_others()));
+    let ending = tokio::spawn(async move { Browser::new(&page).get("/page").await.status });
+    until(async || ending.is_finished() || site.is_blocked_twice().await).await;
+    pause.rollback().await.expect("a rollback");
+    assert_eq!(ending.await.expect("no panic"), 200);
+    again.await.expect("no panic");
+    assert_eq!(site.store.user("alice").count().await.expect("a count"), 1);
 }

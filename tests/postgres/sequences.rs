@@ -2214,13 +2214,20 @@ async fn a_hook_that_refuses_a_save_whose_caller_has_left_refuses_the_response()
     let layer = site
         .layer()
         .on_save_failure(FailurePolicy::Continue)
-        .before_save(|_| Err(sqlx::Error::PoolTimedOut.into()));
+        .before_save(|session| match session.contains_key("b") {
+            true => Err(sqlx::Error::PoolTimedOut.into()),
+            false => Ok(()),
+        });
     let page = app_with(layer, async |session: Session| {
-        session.insert("a", 1)?;
-        assert!(polled_once(session.save()).await.is_none());
+        for key in ["a", "b"] {
+            session.insert(key, 1)?;
+            // The second one waits for the first.
+            assert!(polled_once(session.save()).await.is_none());
+        }
         Ok::<_, Error>(())
     });
     assert_eq!(Browser::new(&page).get("/page").await.status, 503);
+    assert_eq!(site.rows().text().await, r#"{"a":1}"#);
 }
 
 #[tokio::test]
