@@ -65,6 +65,13 @@ impl Cause {
     }
 }
 
+fn elsewhere(host: Host) -> Host {
+    match host {
+        Host::ThisMachine => Host::Other,
+        Host::Other => Host::ThisMachine,
+    }
+}
+
 /// What the visitor has of one layer, where its token is in no cookie.
 #[derive(Clone)]
 pub(super) struct Side {
@@ -98,11 +105,9 @@ impl Side {
 
     /// The name and the value that the layer's cookie has on the other kind of host.
     fn twin_of(&self, name: &str, value: &str) -> Option<(String, String)> {
-        let hosts = [Host::ThisMachine, Host::Other];
-        let at = hosts
-            .iter()
-            .position(|host| self.name_on(*host) == Some(name))?;
-        let (from, to) = (hosts[at], hosts[1 - at]);
+        let mut hosts = [Host::ThisMachine, Host::Other].into_iter();
+        let from = hosts.find(|host| self.name_on(*host) == Some(name))?;
+        let to = elsewhere(from);
         let name = self.name_on(to)?.to_owned();
         Some((name, self.config.value_on(to, value, from)))
     }
@@ -211,12 +216,8 @@ impl Browser {
     }
 
     fn sends_to(&self, host: Host, name: &str) -> bool {
-        let elsewhere = match host {
-            Host::ThisMachine => Host::Other,
-            Host::Other => Host::ThisMachine,
-        };
         let mut sides = self.sides.iter();
-        !sides.any(|side| side.name_on(elsewhere) == Some(name))
+        !sides.any(|side| side.name_on(elsewhere(host)) == Some(name))
     }
 
     pub(super) fn store_cookies(&mut self, response: &HeaderMap) {
