@@ -2207,6 +2207,60 @@ async fn data_of_a_user_whose_session_ended_does_not_enter_the_login_of_another(
     assert_eq!(site.rows().text().await, "{}");
 }
 
+/// They are written together. The last one doesn't fit the number, which the database refuses.
+#[tokio::test]
+async fn a_save_is_not_refused_for_a_change_that_was_not_written() {
+    let (site, browser) = visited().await;
+    execute(
+        &site.pool,
+        r#"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+           AS $$ BEGIN RAISE 'no number'; END $$;
+           CREATE TRIGGER refuse BEFORE UPDATE ON session FOR EACH ROW
+           WHEN (strpos(NEW.session::text, '"b":1') > 0) EXECUTE FUNCTION refuse()"#,
+    )
+    .await;
+    let mut visits = Vec::new();
+    for key in ["first", "number", "text"] {
+        let change = move |session: &Session| match key {
+            "first" => session.insert("first", true),
+            "number" => session.insert("b", 1),
+            _ => session
+                .update("b", |text: Option<String>| text.unwrap_or_default())
+                .map(drop),
+        };
+        let visit = UnderWay::begin(&browser, "/page", |gate| {
+            site.app_with(async move |session: Session| {
+                gate.pass().await;
+                change(&session)?;
+                let outcome = session.save().await;
+                Ok::<_, Error>(format!("{:?}", outcome.map_err(|error| error.kind())))
+            })
+        });
+        visits.push(visit.await);
+    }
+    let lock = site.lock_rows().await;
+    for (place, visit) in visits.iter().enumerate() {
+        visit.go_on();
+        match place {
+            0 => site.blocked(1).await,
+            // They queue for the session, without I/O.
+            _ => yield_often().await,
+        }
+    }
+    lock.rollback().await.expect("a lock given back");
+    let mut outcomes = Vec::new();
+    for visit in visits {
+        outcomes.push(visit.answered().await.body);
+    }
+    assert_eq!(outcomes, ["Ok(())", "Err(Database)", "Err(Database)"]);
+}
+
+async fn yield_often() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The policy for failed saves is for the database, not for the application's hook.
 #[tokio::test]
 async fn a_hook_that_refuses_a_save_whose_caller_has_left_refuses_the_response() {
