@@ -6,7 +6,7 @@ mod request;
 mod response;
 pub(crate) mod signing;
 
-pub(crate) use attributes::{CookieConfig, NamedBy, Scope, is_attribute_octet};
+pub(crate) use attributes::{CookieConfig, NamedBy, Scope, is_attribute_byte};
 pub use attributes::{CookieLifetime, CookiePriority};
 pub(crate) use request::{Cookies, last_value, presented};
 #[cfg(feature = "testing")]

@@ -99,7 +99,7 @@ impl Document {
             if text.len() > 1 {
                 text.push(',');
             }
-            key.spell(&mut text);
+            key.encode(&mut text);
             text.push(':');
             text.push_str(value.get());
         }
@@ -109,28 +109,28 @@ impl Document {
 
     /// As a value of another document.
     pub(crate) fn to_json(&self) -> Json {
-        Json::spelled(self.to_text())
+        Json::encoded(self.to_text())
     }
 
     /// The bytes of the text without the reserved member.
-    pub(crate) fn octets(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let counted = self
             .members
             .iter()
             .filter(|(key, _)| key.text() != Some(RESERVED));
-        let mut spelled = String::new();
-        let (mut octets, mut members) = (BRACES, 0_usize);
+        let mut encoded = String::new();
+        let (mut bytes, mut members) = (BRACES, 0_usize);
         for (key, value) in counted {
-            spelled.clear();
-            key.spell(&mut spelled);
-            octets += spelled.len() + 1 + value.get().len();
+            encoded.clear();
+            key.encode(&mut encoded);
+            bytes += encoded.len() + 1 + value.get().len();
             members += 1;
         }
-        octets + members.saturating_sub(1)
+        bytes + members.saturating_sub(1)
     }
 
     /// An upper bound for the bytes of the text, in constant time.
-    pub(crate) fn octets_at_most(&self) -> usize {
+    pub(crate) fn size_at_most(&self) -> usize {
         self.at_most
     }
 
@@ -138,15 +138,15 @@ impl Document {
     /// removed.
     pub(crate) fn measure(&mut self) {
         let members = self.members.iter();
-        let octets = members.map(|(key, value)| member_at_most(key.piece().as_str(), value));
-        self.at_most = BRACES + octets.sum::<usize>();
+        let bytes = members.map(|(key, value)| member_at_most(key.piece().as_str(), value));
+        self.at_most = BRACES + bytes.sum::<usize>();
     }
 
     /// The bytes of the text if its names need no escapes.
     fn length(&self) -> usize {
         let members = self.members.iter();
-        let octets = members.map(|(key, value)| key.piece().len() + value.get().len() + 4);
-        octets.sum::<usize>() + BRACES
+        let bytes = members.map(|(key, value)| key.piece().len() + value.get().len() + 4);
+        bytes.sum::<usize>() + BRACES
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Json> {

@@ -465,7 +465,7 @@ impl Error {
     }
 
     /// For a save whose changes were taken by the response of a canceled request.
-    pub(crate) fn unanswered() -> Self {
+    pub(crate) fn without_outcome() -> Self {
         Self::new(
             ErrorKind::Unavailable,
             "the request was canceled while its response saved the session; \

@@ -126,7 +126,7 @@ pub(crate) struct Meta {
     cookie: Option<String>,
     /// The rules that apply.
     #[serde(skip)]
-    pub(crate) reckoning: Reckoning,
+    pub(crate) rules: ExpiryRules,
     /// Members of a later version of this crate.
     #[serde(flatten)]
     rest: Map<String, Value>,
@@ -134,7 +134,7 @@ pub(crate) struct Meta {
 
 /// The rules for the lifetime of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Reckoning {
+pub(crate) enum ExpiryRules {
     #[default]
     Ours,
     /// The rules of another system. An idle timeout of the layer overrides the session's
@@ -182,7 +182,7 @@ impl Meta {
         Self {
             idle,
             until,
-            reckoning: Reckoning::Foreign,
+            rules: ExpiryRules::Foreign,
             ..Self::default()
         }
     }

@@ -29,7 +29,7 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     fn read(&self, value: &[u8], config: &CookieConfig) -> Reading;
 
     /// The value that [`read`](Self::read) reads as this token.
-    fn spell(&self, token: &Token, config: &CookieConfig) -> String;
+    fn encode(&self, token: &Token, config: &CookieConfig) -> String;
 
     /// The row that the token opens in the realm.
     fn row_id(&self, token: &Token, realm: &Realm) -> RowId;

@@ -32,7 +32,7 @@ fn signed() -> CookieConfig {
 /// Each line is a `Cookie` header.
 pub fn cookies(data: &[u8]) {
     let mut headers = HeaderMap::new();
-    for line in data.split(|octet| *octet == b'\n') {
+    for line in data.split(|byte| *byte == b'\n') {
         if let Ok(value) = HeaderValue::from_bytes(line) {
             headers.append(COOKIE, value);
         }
@@ -92,9 +92,9 @@ pub fn tokens(data: &[u8]) {
         (&koa, &CookieConfig::default()),
     ] {
         if let Reading::Token(token, _) = format.read(data, config) {
-            let spelled = format.spell(&token, config);
-            HeaderValue::from_str(&spelled).expect("a header can carry it");
-            let again = format.read(spelled.as_bytes(), config);
+            let encoded = format.encode(&token, config);
+            HeaderValue::from_str(&encoded).expect("a header can carry it");
+            let again = format.read(encoded.as_bytes(), config);
             assert!(matches!(again, Reading::Token(read, _) if read == token));
             format.row_id(&token, &Realm::default());
         }
@@ -114,21 +114,21 @@ pub fn tokens(data: &[u8]) {
 pub fn signature(data: &[u8]) {
     let keys = SigningKeys::new(KEYS);
     let token = Token::new(TOKEN);
-    let spelled = [
-        keys.spell("__Host-id", &token),
-        SigningKeys::new([KEYS[1]]).spell("__Host-id", &token),
+    let encoded = [
+        keys.encode("__Host-id", &token),
+        SigningKeys::new([KEYS[1]]).encode("__Host-id", &token),
     ];
-    let mut value = spelled[0].clone().into_bytes();
+    let mut value = encoded[0].clone().into_bytes();
     for change in data.chunks_exact(2) {
         let at = usize::from(change[0]) % value.len();
         value[at] = change[1];
     }
     for value in [value.as_slice(), data] {
         let reading = keys.read("__Host-id", value, |value| Native.token(value));
-        let is_one_of_ours = spelled.iter().any(|spelled| spelled.as_bytes() == value);
+        let is_one_of_ours = encoded.iter().any(|encoded| encoded.as_bytes() == value);
         if let Reading::Token(read, _) = &reading {
-            let by_either = KEYS.map(|key| SigningKeys::new([key]).spell("__Host-id", read));
-            assert!(by_either.iter().any(|spelled| spelled.as_bytes() == value));
+            let by_either = KEYS.map(|key| SigningKeys::new([key]).encode("__Host-id", read));
+            assert!(by_either.iter().any(|encoded| encoded.as_bytes() == value));
         }
         assert!(!is_one_of_ours || matches!(reading, Reading::Token(..)));
         let elsewhere = keys.read("__Host-other", value, |value| Native.token(value));
@@ -146,7 +146,7 @@ pub fn document(data: &[u8]) {
         return;
     };
     let written = document.to_text();
-    assert!(document.octets() <= written.len() && written.len() <= document.octets_at_most());
+    assert!(document.size() <= written.len() && written.len() <= document.size_at_most());
     let again = Document::parse(&NativeLayout, &written.as_str().into()).expect("our own text");
     assert!(again == document);
     assert_eq!(again.to_text(), written);

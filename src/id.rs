@@ -25,8 +25,8 @@ const HANDLE_CHARS: usize = 43;
 pub(crate) struct Token(Arc<str>);
 
 impl Token {
-    pub(crate) fn new(spelling: impl Into<Arc<str>>) -> Self {
-        Self(spelling.into())
+    pub(crate) fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -50,11 +50,11 @@ impl fmt::Debug for Token {
 
 /// Random bytes of the system's generator, without any fallback (CVE-2026-41838).
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
-    let mut octets = [0; N];
-    generator::fill(&mut octets).map_err(|source| {
+    let mut bytes = [0; N];
+    generator::fill(&mut bytes).map_err(|source| {
         Error::caused(ErrorKind::Random, "the system gave no random bits", source)
     })?;
-    Ok(octets)
+    Ok(bytes)
 }
 
 /// Eight hexadecimal digits that distinguish this text from others.
@@ -149,13 +149,13 @@ impl SessionId {
     ///
     /// If the text is not a handle.
     pub(crate) fn digest(&self) -> Result<[u8; 32], Error> {
-        let mut octets = [0; 32];
+        let mut bytes = [0; 32];
         let is_decoded = self.handle.len() == HANDLE_CHARS
             && URL_SAFE_NO_PAD
-                .decode_slice(self.as_str(), &mut octets)
+                .decode_slice(self.as_str(), &mut bytes)
                 .is_ok();
         match is_decoded {
-            true => Ok(octets),
+            true => Ok(bytes),
             false => Err(Error::new(
                 ErrorKind::Deserialize,
                 "this is not the handle of a session",

@@ -55,10 +55,10 @@
 //! assert_eq!(basket.expect("a basket"), ["tea", "bread"]);
 //!
 //! // A visitor who is not signed in.
-//! let stranger = TestVisitor::new(&layer);
-//! let response = stranger.send(&app, Request::post("/").body(Body::from("bread"))?).await?;
+//! let other_visitor = TestVisitor::new(&layer);
+//! let response = other_visitor.send(&app, Request::post("/").body(Body::from("bread"))?).await?;
 //! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-//! assert!(stranger.session().await?.is_new());
+//! assert!(other_visitor.session().await?.is_new());
 //! # Ok(()) }
 //! ```
 //!

@@ -12,13 +12,13 @@
 //! to `now + ttl`, but not past the deadline. When a row is loaded, the limits are checked
 //! again, because the layer's timeouts may have changed since.
 //!
-//! A session of another system, such as Koa, has other rules, see [`Reckoning`].
+//! A session of another system, such as Koa, has other rules, see [`ExpiryRules`].
 
 use std::time::Duration;
 
 use crate::{
     Error, ErrorKind,
-    expiry::{Extent, Meta, Reckoning, Times},
+    expiry::{ExpiryRules, Extent, Meta, Times},
 };
 
 /// The default idle timeout.
@@ -69,8 +69,8 @@ impl Timeouts {
 
     /// The session's own idle timeout and fixed expiry, in seconds.
     fn own_terms(&self, meta: &Meta) -> (Option<f64>, Option<f64>) {
-        match (meta.reckoning, self.idle) {
-            (Reckoning::Foreign, Some(idle)) => (Some(idle.as_secs_f64()), None),
+        match (meta.rules, self.idle) {
+            (ExpiryRules::Foreign, Some(idle)) => (Some(idle.as_secs_f64()), None),
             _ => (meta.idle, meta.until),
         }
     }
@@ -104,10 +104,10 @@ impl Timeouts {
         if meta.absolute.is_some() {
             return meta.absolute;
         }
-        match (self.absolute, meta.reckoning) {
-            (Absolute::WherePossible, Reckoning::Ours) => Some(ABSOLUTE_TIMEOUT.as_secs_f64()),
+        match (self.absolute, meta.rules) {
+            (Absolute::WherePossible, ExpiryRules::Ours) => Some(ABSOLUTE_TIMEOUT.as_secs_f64()),
             (Absolute::After(limit), _) => Some(limit.as_secs_f64()),
-            (Absolute::Off, _) | (Absolute::WherePossible, Reckoning::Foreign) => None,
+            (Absolute::Off, _) | (Absolute::WherePossible, ExpiryRules::Foreign) => None,
         }
     }
 
@@ -127,7 +127,7 @@ impl Timeouts {
     /// rules, which don't depend on activity.
     fn has_idled_out(&self, meta: &Meta, times: Times, zone_slack: f64) -> bool {
         let ttl = self.extent(meta, times.created).ttl;
-        if meta.reckoning == Reckoning::Foreign || ttl.is_infinite() {
+        if meta.rules == ExpiryRules::Foreign || ttl.is_infinite() {
             return false;
         }
         match times.seen {
@@ -145,7 +145,7 @@ impl Timeouts {
 
     /// Whether a cookie that is set only once can expire before its session.
     pub(crate) fn outlives_cookie(&self, meta: &Meta, times: Times) -> bool {
-        meta.reckoning == Reckoning::Foreign || self.cookie_life(meta, times) >= COOKIE_LIMIT
+        meta.rules == ExpiryRules::Foreign || self.cookie_life(meta, times) >= COOKIE_LIMIT
     }
 
     /// # Errors

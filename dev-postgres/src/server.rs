@@ -96,7 +96,7 @@ struct Watchdog {
     process: Child,
     /// Taken when it is to end.
     orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    responses: BufReader<ChildStdout>,
 }
 
 impl Builder {
@@ -215,7 +215,7 @@ impl Builder {
         };
         server
             .watchdog()
-            .answer()
+            .response()
             .map_err(|error| server.with_log(&error))?;
         for (name, contents) in &self.files {
             write_for(user, &server.folder.join("data").join(name), contents)?;
@@ -440,25 +440,25 @@ impl Watchdog {
         }
         let mut process = command.spawn()?;
         let orders = process.stdin.take();
-        let answers = process.stdout.take().expect("it is piped");
+        let responses = process.stdout.take().expect("it is piped");
         Ok(Self {
             process,
             orders,
-            answers: BufReader::new(answers),
+            responses: BufReader::new(responses),
         })
     }
 
     fn order(&mut self, order: &str) -> io::Result<String> {
         let orders = self.orders.as_mut().expect("taken at the end only");
         writeln!(orders, "{order}")?;
-        self.answer()
+        self.response()
     }
 
     /// The process of the server, where one runs.
-    fn answer(&mut self) -> io::Result<String> {
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer)?;
-        match answer.trim_end().strip_prefix("ok") {
+    fn response(&mut self) -> io::Result<String> {
+        let mut response = String::new();
+        self.responses.read_line(&mut response)?;
+        match response.trim_end().strip_prefix("ok") {
             Some(process) => Ok(process.trim().to_owned()),
             None => Err(io::Error::other("Postgres could not be set up")),
         }

@@ -153,7 +153,7 @@ async fn a_standby_has_what_its_primary_commits_and_can_take_its_place() {
 async fn until_it_has(standby: &Server, table: &str) {
     let sql = format!("SELECT (to_regclass('{table}') IS NOT NULL)::text");
     let deadline = Instant::now() + Duration::from_secs(30);
-    while ask(&standby.url(), &sql).await.expect("an answer") == "false" {
+    while ask(&standby.url(), &sql).await.expect("a response") == "false" {
         let log = || standby.log().expect("a log");
         assert!(Instant::now() < deadline, "{}", log());
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -215,7 +215,7 @@ async fn two_test_databases_do_not_see_each_other() {
     let two = dev_postgres::test_database().await.expect("a database");
     run(one.url(), "CREATE TABLE mine (n int)").await;
     let seen = ask(two.url(), "SELECT (to_regclass('mine') IS NULL)::text").await;
-    assert_eq!(seen.expect("an answer"), "true");
+    assert_eq!(seen.expect("a response"), "true");
 }
 
 /// Where a machine has no Postgres, both are the one that cargo brought.
@@ -226,7 +226,9 @@ async fn the_programs_of_the_machine_serve_too() {
         .start()
         .expect("a server");
     assert_eq!(
-        ask(&server.url(), "SELECT 'yes'").await.expect("an answer"),
+        ask(&server.url(), "SELECT 'yes'")
+            .await
+            .expect("a response"),
         "yes"
     );
 }

@@ -63,7 +63,7 @@ pub(crate) const CHARTS: [Chart; 12] = [
     Chart {
         title: "Statement",
         unit: "ms",
-        about: "from having a connection to its answer",
+        about: "from having a connection to its response",
         of: "axum_pg_session_operation_duration_seconds_sum",
         per: Per::Other("axum_pg_session_operation_duration_seconds_count", 1000),
     },

@@ -40,8 +40,8 @@ function draw({ element, unit, values }) {
 
 async function look() {
     try {
-        const answer = await fetch("/metrics");
-        const now = { text: await answer.text(), at: performance.now() };
+        const response = await fetch("/metrics");
+        const now = { text: await response.text(), at: performance.now() };
         for (const figure of before ? figures : []) {
             figure.values = [...figure.values, growth(figure, now)].slice(-SECONDS);
             draw(figure);
@@ -49,7 +49,7 @@ async function look() {
         before = now;
         state.textContent = "Now, and the last two minutes.";
     } catch {
-        state.textContent = "The site does not answer.";
+        state.textContent = "The site does not response.";
     }
 }
 

@@ -69,10 +69,10 @@ fn documented() -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn the_made_up_visitors_move_every_chart_and_prometheus_reads_every_name() -> Outcome {
+async fn the_unknown_visitors_move_every_chart_and_prometheus_reads_every_name() -> Outcome {
     let app = watched().await?;
-    let (answer, said) = get(&app, "/metrics").await?;
-    let content_type = answer.headers()[header::CONTENT_TYPE].to_str()?;
+    let (reply, said) = get(&app, "/metrics").await?;
+    let content_type = reply.headers()[header::CONTENT_TYPE].to_str()?;
     assert!(content_type.starts_with("text/plain; version=0.0.4"));
     let exposed: BTreeSet<_> = said
         .lines()
@@ -89,12 +89,12 @@ async fn the_made_up_visitors_move_every_chart_and_prometheus_reads_every_name()
 }
 
 #[tokio::test]
-async fn the_page_asks_nobody_else_and_runs_no_script_of_its_own() -> Outcome {
+async fn the_page_asks_no_other_host_and_runs_no_script_of_its_own() -> Outcome {
     let app = page::app(recorder::builder()?.build_recorder().handle());
     for path in ["/", "/style.css", "/dashboard.js", "/metrics"] {
-        let (answer, text) = get(&app, path).await?;
-        assert!(answer.status().is_success());
-        let policy = answer.headers()[header::CONTENT_SECURITY_POLICY].to_str()?;
+        let (reply, text) = get(&app, path).await?;
+        assert!(reply.status().is_success());
+        let policy = reply.headers()[header::CONTENT_SECURITY_POLICY].to_str()?;
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"));
         assert!(!text.contains("//") || path == "/dashboard.js", "{path}");
         for other in [

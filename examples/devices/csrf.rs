@@ -18,7 +18,7 @@ use crate::error::{Failure, PageError};
 pub(crate) const FIELD: &str = "csrf";
 /// Of the session.
 const KEY: &str = "csrf";
-/// Octets of a form of this site, with much to spare.
+/// Bytes of a form of this site, with much to spare.
 const MAX_FORM: usize = 16 * 1024;
 
 #[derive(Deserialize)]
@@ -38,9 +38,9 @@ pub(crate) fn token(session: &Session) -> Result<String, PageError> {
 
 /// With every login, as with the id of the session.
 pub(crate) fn renew(session: &Session) -> Result<String, PageError> {
-    let mut octets = [0; 32];
-    getrandom::fill(&mut octets).map_err(|error| Failure::from(error.to_string()))?;
-    let token = URL_SAFE_NO_PAD.encode(octets);
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::from(error.to_string()))?;
+    let token = URL_SAFE_NO_PAD.encode(bytes);
     session.insert(KEY, &token)?;
     Ok(token)
 }

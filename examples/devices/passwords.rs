@@ -38,7 +38,7 @@ impl Passwords {
     }
 
     /// Takes as long where there is no such user, so that the time of an
-    /// answer does not tell who has an account.
+    /// response does not tell who has an account.
     pub(crate) async fn verify(
         &self,
         password: String,

@@ -228,7 +228,7 @@ async fn other_devices_are_signed_out_and_this_one_is_not() -> Outcome {
 }
 
 #[tokio::test]
-async fn nobody_ends_the_session_of_another_user() -> Outcome {
+async fn a_user_can_not_end_the_session_of_another_user() -> Outcome {
     let shop = Shop::open().await?;
     let (ada, bob) = (shop.customer("ada").await?, shop.customer("bob").await?);
     let id: Option<SessionId> = bob.session().await?.id();

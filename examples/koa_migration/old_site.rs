@@ -78,7 +78,7 @@ impl Drop for KoaProcess {
 }
 
 impl OldSite {
-    /// Koa's answer to a request of ours.
+    /// Koa's response to a request of ours.
     pub(crate) async fn forward(&self, mut request: Request) -> Response {
         *request.uri_mut() = self.uri_of(request.uri());
         remove_hop_by_hop(request.headers_mut());

@@ -193,9 +193,9 @@ impl CookieConfig {
     }
 
     /// The value of the cookie: the token, signed if there are keys.
-    pub(crate) fn spell(&self, token: &Token) -> String {
+    pub(crate) fn encode(&self, token: &Token) -> String {
         match &self.signing {
-            Some(keys) => keys.spell(self.name(), token),
+            Some(keys) => keys.encode(self.name(), token),
             None => token.as_str().to_owned(),
         }
     }
@@ -207,7 +207,7 @@ impl CookieConfig {
         life: Duration,
         lifetime: Option<CookieLifetime>,
     ) -> HeaderValue {
-        let mut cookie = self.with_value(self.spell(token));
+        let mut cookie = self.with_value(self.encode(token));
         if lifetime.or(self.lifetime) != Some(CookieLifetime::BrowserSession) {
             let seconds = i64::try_from(life.as_secs()).unwrap_or(i64::MAX);
             cookie.set_max_age(time::Duration::seconds(seconds));
@@ -272,7 +272,7 @@ impl CookieConfig {
 
     fn check_name(&self, value_chars: usize) -> Result<(), Error> {
         let name = self.name();
-        if name.is_empty() || !name.bytes().all(is_token_octet) {
+        if name.is_empty() || !name.bytes().all(is_token_byte) {
             return Err(refused(
                 "the cookie's name is not a token (RFC 6265bis, section 4.1.1)",
             ));
@@ -294,7 +294,7 @@ impl CookieConfig {
             if attribute.len() > MAX_ATTRIBUTE {
                 return Err(refused("an attribute of the cookie exceeds 1024 bytes"));
             }
-            if !attribute.bytes().all(is_attribute_octet) || attribute.is_empty() {
+            if !attribute.bytes().all(is_attribute_byte) || attribute.is_empty() {
                 return Err(refused(
                     "an attribute of the cookie is empty or has a character that ends it",
                 ));
@@ -387,11 +387,11 @@ fn is_host(domain: &str) -> bool {
 }
 
 /// `tchar` of RFC 9110, section 5.6.2.
-fn is_token_octet(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// `av-octet` of RFC 6265bis, section 4.1.1.
-pub(crate) fn is_attribute_octet(octet: u8) -> bool {
-    (0x20..0x7f).contains(&octet) && octet != b';'
+pub(crate) fn is_attribute_byte(byte: u8) -> bool {
+    (0x20..0x7f).contains(&byte) && byte != b';'
 }

@@ -53,7 +53,7 @@ pub(crate) fn presented(
     let values = cookies
         .values()
         .iter()
-        .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
+        .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
         .filter_map(|pair| value_of(pair, name.as_bytes()));
     for value in values {
         presented.add(read(value));
@@ -66,7 +66,7 @@ pub(crate) fn last_value<'c>(cookies: &'c Cookies, name: &str) -> Option<&'c [u8
     let pairs = cookies
         .values()
         .iter()
-        .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'));
+        .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'));
     pairs
         .filter_map(|pair| value_of(pair, name.as_bytes()))
         .last()
@@ -78,21 +78,21 @@ fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     (found == name).then(|| trim(value))
 }
 
-fn is_blank(octet: u8) -> bool {
-    octet == b' ' || octet == b'\t'
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
 }
 
-fn trim_start(octets: &[u8]) -> &[u8] {
-    let blanks = octets.iter().take_while(|octet| is_blank(**octet)).count();
-    &octets[blanks..]
+fn trim_start(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
+    &bytes[blanks..]
 }
 
-pub(super) fn trim(octets: &[u8]) -> &[u8] {
-    let octets = trim_start(octets);
-    let blanks = octets
+pub(super) fn trim(bytes: &[u8]) -> &[u8] {
+    let bytes = trim_start(bytes);
+    let blanks = bytes
         .iter()
         .rev()
-        .take_while(|octet| is_blank(**octet))
+        .take_while(|byte| is_blank(**byte))
         .count();
-    &octets[..octets.len() - blanks]
+    &bytes[..bytes.len() - blanks]
 }

@@ -54,9 +54,9 @@ pub(crate) fn keep_cookies_of_other_layers(headers: &mut HeaderMap) {
 }
 
 fn name_of(set_cookie: &HeaderValue) -> &[u8] {
-    let octets = set_cookie.as_bytes();
-    let end = octets.iter().position(|octet| b"=;".contains(octet));
-    trim(&octets[..end.unwrap_or(octets.len())])
+    let bytes = set_cookie.as_bytes();
+    let end = bytes.iter().position(|byte| b"=;".contains(byte));
+    trim(&bytes[..end.unwrap_or(bytes.len())])
 }
 
 /// Whether the response already sets a cookie with this name.
@@ -95,7 +95,7 @@ fn forbids_shared_caching(headers: &HeaderMap) -> bool {
     let mut directives = headers
         .get_all(CACHE_CONTROL)
         .into_iter()
-        .flat_map(|header| header.as_bytes().split(|octet| *octet == b','))
+        .flat_map(|header| header.as_bytes().split(|byte| *byte == b','))
         .map(trim);
     let mut strict = false;
     directives.all(|directive| {
@@ -121,7 +121,7 @@ pub(crate) fn vary_by(name: &HeaderName, headers: &mut HeaderMap) {
     let varies = headers
         .get_all(VARY)
         .into_iter()
-        .flat_map(|header| header.as_bytes().split(|octet| *octet == b','))
+        .flat_map(|header| header.as_bytes().split(|byte| *byte == b','))
         .map(trim)
         .any(|field| field == b"*" || field.eq_ignore_ascii_case(name.as_str().as_bytes()));
     if !varies {

@@ -137,7 +137,7 @@ impl SigningKeys {
     }
 
     /// The value of a cookie with this name and token.
-    pub(crate) fn spell(&self, name: &str, token: &Token) -> String {
+    pub(crate) fn encode(&self, name: &str, token: &Token) -> String {
         let token = token.as_str();
         match (self.unsigned, self.keys.first()) {
             (UnsignedTokens::Issue, _) | (_, None) => token.to_owned(),
@@ -208,12 +208,12 @@ impl<'v> Signed<'v> {
     fn parse(value: &'v [u8]) -> Option<Self> {
         let (token, rest) = value.split_at_checked(value.len().checked_sub(SIGNED_CHARS)?)?;
         let (separator, signature) = rest.split_first()?;
-        let mut octets = [0; 32];
+        let mut bytes = [0; 32];
         let is_decoded = *separator == SEPARATOR as u8
-            && URL_SAFE_NO_PAD.decode_slice(signature, &mut octets) == Ok(octets.len());
+            && URL_SAFE_NO_PAD.decode_slice(signature, &mut bytes) == Ok(bytes.len());
         is_decoded.then_some(Self {
             token,
-            signature: octets,
+            signature: bytes,
         })
     }
 }

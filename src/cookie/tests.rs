@@ -145,7 +145,7 @@ fn a_signature_on_this_machine_covers_the_name_there() {
     let config = named_by(config, None);
     let local = config.on_this_machine("3fa9c1e2").expect("another name");
     let token = token();
-    let signed = local.spell(&token);
+    let signed = local.encode(&token);
     let read = |config: &CookieConfig| Native.read(signed.as_bytes(), config);
     assert_eq!(read(&local), Reading::Token(token, Signature::UpToDate));
     assert_eq!(read(&config), Reading::Forged);

@@ -38,8 +38,8 @@ fn same_value(left: &str, right: &str, levels: usize) -> bool {
 fn same_members(left: &Members, right: &Members, levels: usize) -> bool {
     left.len() == right.len()
         && left.iter().all(|(key, value)| {
-            let twin = right.get(key);
-            twin.is_some_and(|twin| same_value(value.get(), twin.get(), levels))
+            let other = right.get(key);
+            other.is_some_and(|other| same_value(value.get(), other.get(), levels))
         })
 }
 
@@ -77,5 +77,5 @@ fn same_values(left: &[&RawValue], right: &[&RawValue], levels: usize) -> bool {
         && left
             .iter()
             .zip(right)
-            .all(|(value, twin)| same_value(value.get(), twin.get(), levels))
+            .all(|(value, other)| same_value(value.get(), other.get(), levels))
 }

@@ -126,7 +126,7 @@ impl Json {
     }
 
     /// Wraps a text that is JSON.
-    pub(super) fn spelled(text: String) -> Self {
+    pub(super) fn encoded(text: String) -> Self {
         Self(Piece::whole(text))
     }
 
@@ -140,14 +140,14 @@ impl Json {
 }
 
 impl Key {
-    /// `spelling` is a slice of `text`, with its quotation marks.
-    fn of(text: &Arc<str>, spelling: &str) -> Self {
-        if !spelling.contains('\\') {
-            return Self::Text(Piece::of(text, &spelling[1..spelling.len() - 1]));
+    /// `encoded` is a slice of `text`, with its quotation marks.
+    fn of(text: &Arc<str>, encoded: &str) -> Self {
+        if !encoded.contains('\\') {
+            return Self::Text(Piece::of(text, &encoded[1..encoded.len() - 1]));
         }
-        match serde_json::from_str::<String>(spelling) {
+        match serde_json::from_str::<String>(encoded) {
             Ok(name) => Self::Text(Piece::whole(name)),
-            Err(_) => Self::Odd(Piece::of(text, spelling)),
+            Err(_) => Self::Odd(Piece::of(text, encoded)),
         }
     }
 
@@ -164,7 +164,7 @@ impl Key {
         }
     }
 
-    pub(super) fn spell(&self, into: &mut String) {
+    pub(super) fn encode(&self, into: &mut String) {
         match self {
             Self::Text(text) if is_plain(text.as_str()) => {
                 into.push('"');
@@ -174,7 +174,7 @@ impl Key {
             Self::Text(text) => {
                 into.push_str(&serde_json::to_string(text.as_str()).expect("text is JSON"));
             }
-            Self::Odd(spelling) => into.push_str(spelling.as_str()),
+            Self::Odd(encoded) => into.push_str(encoded.as_str()),
         }
     }
 }
@@ -182,7 +182,7 @@ impl Key {
 /// Whether the text needs no escapes in JSON.
 fn is_plain(text: &str) -> bool {
     text.bytes()
-        .all(|octet| octet >= b' ' && octet != b'"' && octet != b'\\')
+        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 impl Hash for Key {

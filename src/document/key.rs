@@ -36,8 +36,8 @@ use crate::document::RESERVED;
 /// #         session.discard()
 /// #     }))
 /// #     .layer(PgSessionLayer::new(PgSessionStore::new(pool)));
-/// # let answer = tower::ServiceExt::oneshot(app, http::Request::new(axum::body::Body::empty())).await?;
-/// # assert!(answer.status().is_success());
+/// # let response = tower::ServiceExt::oneshot(app, http::Request::new(axum::body::Body::empty())).await?;
+/// # assert!(response.status().is_success());
 /// # Ok(()) }
 /// ```
 ///

@@ -53,8 +53,8 @@ impl Limits {
     }
 
     /// Whether so many more bytes and keys fit, by the upper bound.
-    pub(crate) fn has_room(self, document: &Document, octets: usize, keys: usize) -> bool {
-        document.octets_at_most() + octets <= self.size
+    pub(crate) fn has_room(self, document: &Document, bytes: usize, keys: usize) -> bool {
+        document.size_at_most() + bytes <= self.size
             && self
                 .keys
                 .is_none_or(|limit| document.keys().count() + keys <= limit)
@@ -70,10 +70,10 @@ impl Limits {
         if self.has_room(after, 0, 0) {
             return Ok(());
         }
-        let octets = after.octets();
-        if octets > self.size && octets > before.octets() {
+        let bytes = after.size();
+        if bytes > self.size && bytes > before.size() {
             return Err(too_large(format!(
-                "the session would have {octets} bytes; max_document_size is {}",
+                "the session would have {bytes} bytes; max_document_size is {}",
                 self.size
             )));
         }
@@ -106,12 +106,12 @@ fn is_deeper_than(limit: usize, json: &str) -> bool {
         return false;
     }
     let mut depth = 0_usize;
-    let mut octets = json.bytes();
-    while let Some(octet) = octets.next() {
-        match octet {
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth -= 1,
-            b'"' => skip_text(&mut octets),
+            b'"' => skip_text(&mut bytes),
             _ => {}
         }
         if depth > limit {
@@ -122,11 +122,11 @@ fn is_deeper_than(limit: usize, json: &str) -> bool {
 }
 
 /// Skips a string up to its closing quotation mark.
-fn skip_text(octets: &mut impl Iterator<Item = u8>) {
-    while let Some(octet) = octets.next() {
-        match octet {
+fn skip_text(bytes: &mut impl Iterator<Item = u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
             b'"' => return,
-            b'\\' => drop(octets.next()),
+            b'\\' => drop(bytes.next()),
             _ => {}
         }
     }
@@ -165,7 +165,7 @@ mod tests {
 
     /// Whatever has to be escaped, and wherever the text was read from.
     #[test]
-    fn octets_are_those_of_the_text() {
+    fn bytes_are_those_of_the_text() {
         for text in [
             "{}",
             r#"{"a":1}"#,
@@ -173,15 +173,15 @@ mod tests {
             r#"{"\u0000":1,"\ud800":2,"x\udfff\"y":3,"ü":"ü"}"#,
         ] {
             let document = document(text);
-            assert_eq!(document.octets(), document.to_text().len(), "{text}");
-            assert!(document.octets_at_most() >= document.octets(), "{text}");
+            assert_eq!(document.size(), document.to_text().len(), "{text}");
+            assert!(document.size_at_most() >= document.size(), "{text}");
         }
         let own = document(r#"{"_session":{"idle":1.0},"a":1}"#);
-        assert_eq!(own.octets(), r#"{"a":1}"#.len());
+        assert_eq!(own.size(), r#"{"a":1}"#.len());
     }
 
     #[test]
-    fn the_last_octet_fits_and_the_next_one_does_not() {
+    fn the_last_byte_fits_and_the_next_one_does_not() {
         for (text, key, value) in [
             ("{}", "a", "1"),
             (r#"{"a":1}"#, "b", "[1]"),
@@ -194,7 +194,7 @@ mod tests {
             let length = after.to_text().len();
             let check = |size| sized(size).check_insert(&before, key, &json(value));
             assert!(check(length).is_ok(), "{key:?} in {text}");
-            let error = check(length - 1).expect_err("an octet too many");
+            let error = check(length - 1).expect_err("a byte too many");
             assert_eq!(error.kind(), ErrorKind::TooLarge);
         }
     }
@@ -239,7 +239,7 @@ mod tests {
     /// Another writer's document, larger than any of ours: neither deep nor
     /// many members may exhaust the stack or the time.
     #[test]
-    fn another_writers_document_is_read_and_compared_whatever_its_shape() {
+    fn a_document_of_another_writer_is_read_and_compared_in_any_shape() {
         let wide: Vec<_> = (0..100_000).map(|n| format!("\"k{n}\":{n}")).collect();
         for (text, other) in [
             (nested(100_000), "[".to_owned() + &nested(100_000) + "]"),

@@ -9,7 +9,7 @@ fn round_trip(text: &str) -> String {
 }
 
 #[test]
-fn what_was_not_touched_keeps_its_spelling_and_its_place() {
+fn unchanged_members_keep_their_text_and_their_place() {
     for text in [
         r#"{"b":1,"a":{"z":1.50,"y":[ 1 ]}}"#,
         r#"{"big":123456789012345678901234567890,"tiny":1e-400}"#,
@@ -48,7 +48,7 @@ fn unknown_members_of_the_reserved_part_survive() {
 }
 
 #[test]
-fn the_spelling_of_a_value_makes_no_difference() {
+fn the_encoding_of_a_value_makes_no_difference() {
     let spaced = parse(r#"{"a": {"x": 1, "y": [1, 2]}, "b": 2}"#).expect("object");
     let tight = parse(r#"{"b":2,"a":{"y":[1,2],"x":1}}"#).expect("object");
     assert_eq!(spaced, tight);

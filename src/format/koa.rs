@@ -39,7 +39,7 @@ use crate::{
 pub use keygrip::KeygripDigest;
 
 /// The bytes of koa-generic-session's `genSid`.
-const SID_OCTETS: usize = 24;
+const SID_BYTES: usize = 24;
 /// The longest sid. An application can have a `genSid` of its own.
 const MAX_SID: usize = 255;
 /// A day, as in koa-generic-session.
@@ -168,7 +168,7 @@ impl Koa {
     /// Accepts any sid that a cookie can carry, because an application on Koa may have a
     /// `genSid` of its own.
     pub(crate) fn token(&self, value: &[u8]) -> Option<Token> {
-        let is_sid = (1..=MAX_SID).contains(&value.len()) && value.iter().all(is_cookie_octet);
+        let is_sid = (1..=MAX_SID).contains(&value.len()) && value.iter().all(is_cookie_byte);
         let text = std::str::from_utf8(value).ok().filter(|_| is_sid)?;
         Some(Token::new(text))
     }
@@ -204,7 +204,7 @@ impl Koa {
 
 impl Format for Koa {
     fn new_token(&self) -> Result<Token, Error> {
-        Ok(Token::new(URL_SAFE_NO_PAD.encode(random::<SID_OCTETS>()?)))
+        Ok(Token::new(URL_SAFE_NO_PAD.encode(random::<SID_BYTES>()?)))
     }
 
     /// A header has no signature, because Koa signs cookies only.
@@ -214,7 +214,7 @@ impl Format for Koa {
         })
     }
 
-    fn spell(&self, token: &Token, _: &CookieConfig) -> String {
+    fn encode(&self, token: &Token, _: &CookieConfig) -> String {
         token.as_str().to_owned()
     }
 
@@ -319,19 +319,19 @@ impl Format for Koa {
         self.cookies(
             self.cookie_name(config),
             ticket.token.as_str(),
-            &attributes.spelled(expires, line),
+            &attributes.encoded(expires, line),
         )
     }
 
     fn removal(&self, terms: &Terms, config: &CookieConfig, line: Line) -> Vec<HeaderValue> {
-        let attributes = self.attributes(terms, config).spelled(Some(0.0), line);
+        let attributes = self.attributes(terms, config).encoded(Some(0.0), line);
         self.cookies(self.cookie_name(config), "", &attributes)
     }
 }
 
 /// `cookie-octet` of RFC 6265bis, section 4.1.1.
-fn is_cookie_octet(octet: &u8) -> bool {
-    (0x21..0x7f).contains(octet) && !b"\",;\\".contains(octet)
+fn is_cookie_byte(byte: &u8) -> bool {
+    (0x21..0x7f).contains(byte) && !b"\",;\\".contains(byte)
 }
 
 impl fmt::Debug for Koa {

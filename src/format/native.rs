@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Bytes of a token: 256 random bits, twice what ASVS 5.0 item 7.2.3 requires.
-const TOKEN_OCTETS: usize = 32;
+const TOKEN_BYTES: usize = 32;
 /// Characters of a token as base64url without padding.
 pub(crate) const TOKEN_CHARS: usize = 43;
 
@@ -33,16 +33,14 @@ impl Native {
 
     /// Accepts only the canonical encoding of a token.
     pub(crate) fn token(self, value: &[u8]) -> Option<Token> {
-        octets(value)?;
+        bytes(value)?;
         Some(Token::new(std::str::from_utf8(value).ok()?))
     }
 }
 
 impl Format for Native {
     fn new_token(&self) -> Result<Token, Error> {
-        Ok(Token::new(
-            URL_SAFE_NO_PAD.encode(random::<TOKEN_OCTETS>()?),
-        ))
+        Ok(Token::new(URL_SAFE_NO_PAD.encode(random::<TOKEN_BYTES>()?)))
     }
 
     fn read(&self, value: &[u8], config: &CookieConfig) -> Reading {
@@ -54,8 +52,8 @@ impl Format for Native {
         }
     }
 
-    fn spell(&self, token: &Token, config: &CookieConfig) -> String {
-        config.spell(token)
+    fn encode(&self, token: &Token, config: &CookieConfig) -> String {
+        config.encode(token)
     }
 
     /// A fast digest is enough, because 256 random bits can't be guessed. So a dump of
@@ -129,13 +127,13 @@ impl Format for Native {
     }
 }
 
-fn octets(value: &[u8]) -> Option<[u8; TOKEN_OCTETS]> {
+fn bytes(value: &[u8]) -> Option<[u8; TOKEN_BYTES]> {
     if value.len() != TOKEN_CHARS {
         return None;
     }
-    let mut octets = [0; TOKEN_OCTETS];
-    URL_SAFE_NO_PAD.decode_slice(value, &mut octets).ok()?;
-    Some(octets)
+    let mut bytes = [0; TOKEN_BYTES];
+    URL_SAFE_NO_PAD.decode_slice(value, &mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -149,9 +147,9 @@ mod tests {
     #[test]
     fn a_token_carries_at_least_128_random_bits() {
         let tokens: Vec<_> = (0..512)
-            .map(|_| octets(generated().as_str().as_bytes()).expect("a token"))
+            .map(|_| bytes(generated().as_str().as_bytes()).expect("a token"))
             .collect();
-        for bit in 0..TOKEN_OCTETS * 8 {
+        for bit in 0..TOKEN_BYTES * 8 {
             let ones = tokens
                 .iter()
                 .filter(|token| token[bit / 8] >> (bit % 8) & 1 == 1)
@@ -165,20 +163,20 @@ mod tests {
     }
 
     #[test]
-    fn a_token_survives_its_own_spelling() {
+    fn a_token_survives_encoding_and_decoding() {
         let token = generated();
         assert_eq!(token.as_str().len(), TOKEN_CHARS);
         assert_eq!(Native.token(token.as_str().as_bytes()), Some(token));
     }
 
     #[test]
-    fn only_the_canonical_spelling_is_a_token() {
+    fn only_the_canonical_encoding_is_a_token() {
         let token = generated();
-        let spelling = token.as_str();
+        let encoded = token.as_str();
         assert_eq!(Native.token(b""), None);
-        assert_eq!(Native.token(&spelling.as_bytes()[1..]), None);
-        assert_eq!(Native.token(format!("{spelling}=").as_bytes()), None);
-        assert_eq!(Native.token(format!("\"{spelling}\"").as_bytes()), None);
+        assert_eq!(Native.token(&encoded.as_bytes()[1..]), None);
+        assert_eq!(Native.token(format!("{encoded}=").as_bytes()), None);
+        assert_eq!(Native.token(format!("\"{encoded}\"").as_bytes()), None);
         assert_eq!(Native.token(&[b'+'; TOKEN_CHARS]), None);
         assert_eq!(Native.token(&[0xff; TOKEN_CHARS]), None);
         // The last character has two bits that belong to no byte.

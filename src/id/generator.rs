@@ -5,11 +5,11 @@ use getrandom::Error;
 /// # Errors
 ///
 /// Those of the system. There is no weaker fallback (CVE-2026-41838).
-pub(super) fn fill(octets: &mut [u8]) -> Result<(), Error> {
+pub(super) fn fill(bytes: &mut [u8]) -> Result<(), Error> {
     if is_down() {
         return Err(Error::UNEXPECTED);
     }
-    getrandom::fill(octets)
+    getrandom::fill(bytes)
 }
 
 #[cfg(not(test))]
@@ -44,7 +44,7 @@ mod tests {
             .header(header::COOKIE, cookies)
             .body(Body::empty())
             .expect("a request");
-        let response = app.clone().oneshot(request).await.expect("an answer");
+        let response = app.clone().oneshot(request).await.expect("a response");
         let cookies = response.headers().get_all(header::SET_COOKIE).iter();
         let pairs: Vec<_> = cookies
             .map(|cookie| cookie.to_str().expect("ASCII"))

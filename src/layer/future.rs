@@ -191,7 +191,9 @@ fn commit(session: LazySession, closing: Closing) -> BoxFuture<'static, Committe
         }
         if let Some(deletion) = deletion {
             // If dropped here, all other writes are done, and the task executes the deletion.
-            let deleted = deletion.await.unwrap_or_else(|_| Err(Error::unanswered()));
+            let deleted = deletion
+                .await
+                .unwrap_or_else(|_| Err(Error::without_outcome()));
             if deleted.is_err() {
                 // So that the visitor can repeat the logout.
                 session.keep_other_cookie();

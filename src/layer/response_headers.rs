@@ -37,7 +37,7 @@ pub(super) fn write_cookie(session: &LazySession, change: &CookieChange, headers
             attach(headers, cookies);
         }
         (CookieChange::Set(ticket), Some(transport)) => {
-            let token = format.spell(&ticket.token, cookie);
+            let token = format.encode(&ticket.token, cookie);
             transport.write(&sensitive(&token), headers);
             forbid_shared_caching(headers);
         }

@@ -119,7 +119,7 @@ impl Config {
     pub(crate) fn value_on(&self, host: Host, value: &str, from: Host) -> String {
         let format = self.store.format();
         match format.read(value.as_bytes(), self.cookie_of(from)) {
-            Reading::Token(token, _) => format.spell(&token, self.cookie_of(host)),
+            Reading::Token(token, _) => format.encode(&token, self.cookie_of(host)),
             Reading::Malformed | Reading::Forged => value.to_owned(),
         }
     }

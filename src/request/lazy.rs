@@ -612,7 +612,7 @@ impl Lazy {
                 tracing::error!(
                     error = cause,
                     error.type = kind,
-                    "a session could not be loaded; its request goes on without it"
+                    "session load failed; the request continues without a session"
                 );
                 Ok(self.without_row(Origin::ReadOnly(ReadOnlyReason::NotLoaded)))
             }

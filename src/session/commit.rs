@@ -183,7 +183,7 @@ impl Session {
         waiting.end();
         // A later `save` returns this error if the future is dropped before the
         // outcome is known.
-        saving.closed = Some(Err(Error::unanswered()));
+        saving.closed = Some(Err(Error::without_outcome()));
         let must_hold = prepared.is_err() || unreported.is_some();
         let ends_something = writes.ends_something;
         let cookie = &mut saving.cookie;

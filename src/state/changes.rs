@@ -131,7 +131,7 @@ impl Changes {
 
     fn fits_for_sure(&self, document: &Document) -> bool {
         let added: Option<usize> = self.list.iter().map(Change::adds_at_most).sum();
-        added.is_some_and(|octets| self.limits.has_room(document, octets, self.list.len()))
+        added.is_some_and(|bytes| self.limits.has_room(document, bytes, self.list.len()))
     }
 
     fn apply_all(&mut self, document: &mut Document) -> Result<(), Error> {

@@ -81,7 +81,7 @@ impl PgSessionStore {
             .collect();
         let mut rows = Vec::with_capacity(receipts.len());
         for receipt in receipts {
-            rows.extend(receipt.answer().await?);
+            rows.extend(receipt.outcome_in_time().await?);
         }
         Ok(rows)
     }
@@ -271,7 +271,7 @@ impl PgSessionStore {
         timeouts: Arc<Timeouts>,
         touch: Touch,
     ) -> Result<Saved, Error> {
-        let (answer, receipt) = self.receipt();
+        let (reply, receipt) = self.receipt();
         let id = base.id.clone();
         let order = SaveOrder {
             base,
@@ -280,10 +280,10 @@ impl PgSessionStore {
             timeouts,
             forwarded: None,
             deadline: receipt.deadline(),
-            answer,
+            reply,
         };
         self.shared.queues.submit(id, Write::Save(order));
-        receipt.answer().await
+        receipt.outcome_in_time().await
     }
 
     /// Gives the session a new token; the old one opens nothing any more.
@@ -299,18 +299,18 @@ impl PgSessionStore {
             Source::Row(id) => id.clone(),
             Source::Nothing(_) => new_id.clone(),
         };
-        let (answer, receipt) = self.receipt();
+        let (reply, receipt) = self.receipt();
         let order = NewIdOrder {
             write,
             timeouts,
             new_id,
             deadline: receipt.deadline(),
-            answer,
+            reply,
         };
         self.shared.queues.submit(queue, Write::NewId(order));
         // If the future is dropped here, or the deadline passes, the new id is undone. So
         // it is if the outcome is an error and the commit was sent.
-        let (outcome, undelivered) = receipt.answer().await?;
+        let (outcome, undelivered) = receipt.outcome_in_time().await?;
         let row = outcome?;
         undelivered.delivered();
         Ok((token, row))
@@ -324,11 +324,9 @@ impl PgSessionStore {
         id: RowId,
         ending: Ending,
     ) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
-        let (answer, receipt) = self.receipt();
-        self.shared
-            .queues
-            .submit(id, Write::Destroy(ending, answer));
-        receipt.answer()
+        let (reply, receipt) = self.receipt();
+        self.shared.queues.submit(id, Write::Destroy(ending, reply));
+        receipt.outcome_in_time()
     }
 
     /// Watches the session of this row, which was live when it was loaded.
@@ -338,9 +336,9 @@ impl PgSessionStore {
 
     /// A sender for the result of a write, and a receiver with the store's timeout.
     fn receipt<T>(&self) -> (oneshot::Sender<Result<T, Error>>, Receipt<T>) {
-        let (answer, receipt) = oneshot::channel();
+        let (reply, receipt) = oneshot::channel();
         (
-            answer,
+            reply,
             Receipt::new(receipt, self.table_handle().executor.deadline()),
         )
     }

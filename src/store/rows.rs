@@ -43,7 +43,7 @@ pub(crate) struct Batches {
     pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
     pub(super) locked: Arc<Locked>,
     pub(super) watches: Arc<Watches>,
-    /// Users for whom a task deletes the sessions beyond the limit.
+    /// Users whose sessions beyond the limit a task deletes.
     surplus: Mutex<HashSet<Arc<str>>>,
     /// One new id at a time is undone.
     pub(super) undoing: tokio::sync::Mutex<()>,

@@ -67,7 +67,7 @@ impl Tally {
             tracing::debug!(
                 token.malformed = malformed,
                 token.forged = forged,
-                "a request carries what is no token"
+                "a request carries an invalid token"
             );
         }
     }

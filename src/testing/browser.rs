@@ -17,7 +17,7 @@ use crate::{
         config::{Config, Host},
         lazy::host_of,
     },
-    testing::carrier::Told,
+    testing::carrier::TokenChange,
 };
 
 /// A browser of one host, whose connection is encrypted.
@@ -104,7 +104,7 @@ impl Side {
     }
 
     /// The name and the value that the layer's cookie has on the other kind of host.
-    fn twin_of(&self, name: &str, value: &str) -> Option<(String, String)> {
+    fn counterpart_of(&self, name: &str, value: &str) -> Option<(String, String)> {
         let mut hosts = [Host::ThisMachine, Host::Other].into_iter();
         let from = hosts.find(|host| self.name_on(*host) == Some(name))?;
         let to = elsewhere(from);
@@ -130,10 +130,10 @@ impl Side {
         let Some(transport) = &self.config.transport else {
             return;
         };
-        match carrier::told(&**transport, response) {
-            Told::Nothing => {}
-            Told::Gone => self.token = None,
-            Told::Token(token) => self.token = Some(sensitive(&token)),
+        match carrier::token_change(&**transport, response) {
+            TokenChange::None => {}
+            TokenChange::Removed => self.token = None,
+            TokenChange::Set(token) => self.token = Some(sensitive(&token)),
         }
     }
 }
@@ -224,10 +224,10 @@ impl Browser {
         for mut cookie in set_by(response) {
             self.keep(&cookie);
             let sides = self.sides.iter();
-            let twins: Vec<_> = sides
-                .filter_map(|side| side.twin_of(cookie.name(), cookie.value()))
+            let counterparts: Vec<_> = sides
+                .filter_map(|side| side.counterpart_of(cookie.name(), cookie.value()))
                 .collect();
-            for (name, value) in twins {
+            for (name, value) in counterparts {
                 cookie.set_name(name);
                 cookie.set_value(value);
                 self.keep(&cookie);

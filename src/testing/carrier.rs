@@ -17,10 +17,10 @@ const SCHEMES: [&str; 3] = ["", "Bearer ", "Token "];
 
 /// The change of the client's token in a response.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    Nothing,
-    Gone,
-    Token(String),
+pub(super) enum TokenChange {
+    None,
+    Removed,
+    Set(String),
 }
 
 /// How a client sends a token that this transport reads.
@@ -43,19 +43,21 @@ fn following(scheme: &str, token: &str) -> HeaderValue {
 }
 
 /// Compares the response with the headers that the transport writes.
-pub(super) fn told(transport: &dyn Transport, response: &HeaderMap) -> Told {
-    let mut gone = HeaderMap::new();
-    transport.remove(&mut gone);
-    let mut signs = gone.iter().peekable();
+pub(super) fn token_change(transport: &dyn Transport, response: &HeaderMap) -> TokenChange {
+    let mut removal = HeaderMap::new();
+    transport.remove(&mut removal);
+    let mut signs = removal.iter().peekable();
     if signs.peek().is_some() && signs.all(|(name, value)| response.get(name) == Some(value)) {
-        return Told::Gone;
+        return TokenChange::Removed;
     }
     let mut probe = HeaderMap::new();
     transport.write(&HeaderValue::from_static(PROBE), &mut probe);
     let token = probe.iter().find_map(|(name, written)| {
         let (before, after) = written.to_str().ok()?.split_once(PROBE)?;
-        let said = response.get(name)?.to_str().ok()?;
-        said.strip_prefix(before)?.strip_suffix(after)
+        let value = response.get(name)?.to_str().ok()?;
+        value.strip_prefix(before)?.strip_suffix(after)
     });
-    token.map_or(Told::Nothing, |token| Told::Token(token.to_owned()))
+    token.map_or(TokenChange::None, |token| {
+        TokenChange::Set(token.to_owned())
+    })
 }

@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 
-use super::carrier::{Told, found_for, told};
+use super::carrier::{TokenChange, found_for, token_change};
 use crate::{HeaderTransport, Transport};
 
-const ANSWER: HeaderName = HeaderName::from_static("x-session-token");
+const RESPONSE: HeaderName = HeaderName::from_static("x-session-token");
 
 fn bearer() -> Arc<dyn Transport> {
-    Arc::new(HeaderTransport::bearer(ANSWER))
+    Arc::new(HeaderTransport::bearer(RESPONSE))
 }
 
 /// Reads the token from an unpredictable place.
@@ -26,11 +26,11 @@ impl Transport for Hidden {
     fn write(&self, token: &HeaderValue, response: &mut HeaderMap) {
         let token = token.to_str().expect("ASCII");
         let value = HeaderValue::from_str(&format!("id={token};"));
-        response.insert(ANSWER, value.expect("ASCII"));
+        response.insert(RESPONSE, value.expect("ASCII"));
     }
 
     fn remove(&self, response: &mut HeaderMap) {
-        response.insert(ANSWER, HeaderValue::from_static("none"));
+        response.insert(RESPONSE, HeaderValue::from_static("none"));
     }
 
     fn varies_by(&self) -> HeaderName {
@@ -40,8 +40,8 @@ impl Transport for Hidden {
 
 #[test]
 fn how_a_client_sends_a_bare_token_or_a_bearer_is_found_out() {
-    let bare: Arc<dyn Transport> = Arc::new(HeaderTransport::new(ANSWER));
-    for (transport, name, sent) in [(bare, ANSWER, "t"), (bearer(), AUTHORIZATION, "Bearer t")] {
+    let bare: Arc<dyn Transport> = Arc::new(HeaderTransport::new(RESPONSE));
+    for (transport, name, sent) in [(bare, RESPONSE, "t"), (bearer(), AUTHORIZATION, "Bearer t")] {
         let carry = found_for(&transport).expect("a client");
         let mut request = HeaderMap::new();
         carry(&HeaderValue::from_static("t"), &mut request);
@@ -58,16 +58,19 @@ fn a_client_that_can_not_be_guessed_is_none() {
 #[test]
 fn a_token_is_found_among_what_stands_around_it() {
     let mut response = HeaderMap::new();
-    assert_eq!(told(&Hidden, &response), Told::Nothing);
+    assert_eq!(token_change(&Hidden, &response), TokenChange::None);
     Hidden.write(&HeaderValue::from_static("abc"), &mut response);
-    assert_eq!(told(&Hidden, &response), Told::Token("abc".into()));
+    assert_eq!(
+        token_change(&Hidden, &response),
+        TokenChange::Set("abc".into())
+    );
     Hidden.remove(&mut response);
-    assert_eq!(told(&Hidden, &response), Told::Gone);
+    assert_eq!(token_change(&Hidden, &response), TokenChange::Removed);
 }
 
 #[test]
-fn an_empty_header_of_the_answer_ends_the_token() {
+fn an_empty_header_of_the_response_ends_the_token() {
     let mut response = HeaderMap::new();
     bearer().remove(&mut response);
-    assert_eq!(told(&*bearer(), &response), Told::Gone);
+    assert_eq!(token_change(&*bearer(), &response), TokenChange::Removed);
 }

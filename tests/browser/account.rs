@@ -92,14 +92,14 @@ async fn a_wrong_password_and_an_unknown_name_look_alike() {
     let shop = Shop::open().await;
     let (desk, visitor) = tokio::join!(chromium.profile(), chromium.profile());
     shop.sign_up(&desk, "alice").await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (name, password) in [("alice", "wrong horse"), ("nobody", "correct horse")] {
         visitor.open(&shop.url("/sign-in")).await;
         visitor.fill("name", name).await;
         visitor.fill("password", password).await;
         visitor.press("Sign in").await;
-        answers.push(visitor.text().await);
+        responses.push(visitor.text().await);
     }
-    assert!(answers[0].contains("Wrong name or password."));
-    assert_eq!(answers[0], answers[1]);
+    assert!(responses[0].contains("Wrong name or password."));
+    assert_eq!(responses[0], responses[1]);
 }

@@ -26,7 +26,7 @@ async fn watches(chromium: &Chromium, dashboard: &Example) -> Profile {
 }
 
 #[tokio::test]
-async fn every_figure_is_drawn_and_nobody_else_is_asked() {
+async fn every_figure_is_drawn_without_another_host() {
     let chromium = chromium_or_skip!();
     let database = dev_postgres::test_database().await.expect("a database");
     let dashboard = Example::start("dashboard", database.url());

@@ -68,7 +68,7 @@ async fn no_page_runs_a_script_or_is_shown_in_a_frame() {
 
 /// Needs no browser.
 #[tokio::test]
-async fn every_answer_says_what_browsers_must_not_do() {
+async fn every_response_has_the_security_headers() {
     let shop = Shop::open().await;
     for (request, status) in [
         ("GET /", "200"),

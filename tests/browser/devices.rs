@@ -41,7 +41,7 @@ async fn signing_out_everywhere_else_leaves_this_device_and_other_users() {
 }
 
 #[tokio::test]
-async fn nobody_ends_the_session_of_another_user() {
+async fn a_user_can_not_end_the_session_of_another_user() {
     let chromium = chromium_or_skip!();
     let shop = Shop::open().await;
     let (desk, _phone) = shop.on_two_devices(&chromium).await;

@@ -17,7 +17,7 @@ const TABLET: &str = "--user-agent=Mozilla/5.0 (iPad; CPU OS 19_0 like Mac OS X)
 const PHONE: &str = "--user-agent=Mozilla/5.0 (Android 15; Mobile; rv:145.0) \
                      Gecko/145.0 Firefox/145.0";
 /// A README should load quickly.
-const MAX_OCTETS: usize = 100_000;
+const MAX_BYTES: usize = 100_000;
 
 /// Days have passed since the logins, and they came from other places.
 const LIVED_IN: [&str; 3] = [
@@ -78,7 +78,7 @@ async fn keep(visitor: &Profile, name: &str) {
 
 async fn draw(visitor: &Profile, name: &str) -> PathBuf {
     let picture = visitor.screenshot().await;
-    assert!(picture.len() < MAX_OCTETS, "{name}: {}", picture.len());
+    assert!(picture.len() < MAX_BYTES, "{name}: {}", picture.len());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
     fs::create_dir_all(&folder).expect("a folder");
     let file = folder.join(name);

@@ -3,8 +3,8 @@
 
 use crate::support::{Chromium, Profile, Site, chromium_or_skip};
 
-/// Well-formed, and made up.
-const MADE_UP: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+/// Well-formed, and unknown.
+const UNKNOWN: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
 const WWW: &str = "www.shop.localhost";
 const SIBLING: &str = "forum.shop.localhost";
@@ -27,7 +27,7 @@ async fn a_cookie_of_a_sibling_path_neither_shadows_nor_ends_the_session() {
     let site = plain_site().await;
     let visitor = visitor_of(&site, &chromium).await;
     // The longer path goes first in the header.
-    let planted = format!("/app/set?id={MADE_UP}; Path=/app");
+    let planted = format!("/app/set?id={UNKNOWN}; Path=/app");
     visitor.open(&site.url_on(WWW, &planted)).await;
     assert_eq!(visitor.cookies_named("id").await.len(), 2);
     for page in ["/app/pages/keys", "/keys"] {
@@ -40,7 +40,7 @@ async fn a_cookie_of_a_sibling_host_neither_shadows_nor_ends_the_session() {
     let chromium = chromium_or_skip!();
     let site = plain_site().await;
     let visitor = visitor_of(&site, &chromium).await;
-    let planted = format!("/set?id={MADE_UP}; Domain=shop.localhost; Path=/app");
+    let planted = format!("/set?id={UNKNOWN}; Domain=shop.localhost; Path=/app");
     visitor.open(&site.url_on(SIBLING, &planted)).await;
     assert_eq!(visitor.cookies_named("id").await.len(), 2);
     for page in ["/app/pages/keys", "/keys"] {
@@ -67,7 +67,7 @@ async fn a_live_session_that_a_sibling_plants_is_not_taken_and_ends_nothing() {
 }
 
 #[tokio::test]
-async fn nobody_plants_a_cookie_with_the_default_name() {
+async fn a_cookie_with_the_default_name_can_not_be_planted() {
     let chromium = chromium_or_skip!();
     let site = Site::new(|layer| layer).await;
     let visitor = visitor_of(&site, &chromium).await;
@@ -78,7 +78,7 @@ async fn nobody_plants_a_cookie_with_the_default_name() {
         (WWW, "; Secure; Path=/app"),
         (WWW, "; Path=/"),
     ] {
-        let planted = format!("/app/set?{}={MADE_UP}{rest}", real.name);
+        let planted = format!("/app/set?{}={UNKNOWN}{rest}", real.name);
         visitor.open(&site.url_on(host, &planted)).await;
         let kept = visitor.cookies_named(&real.name).await;
         assert_eq!(kept.len(), 1, "{host}{rest}");

@@ -15,7 +15,7 @@ use crate::{
         Crowd, Place, Visitor,
         crowd::Habit,
         place::{CONNECTIONS, execute},
-        visitor::Answer,
+        visitor::Reply,
     },
 };
 
@@ -127,7 +127,7 @@ async fn a_damaged_document_fails_only_the_requests_of_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_document_keeps_nobody_signed_in() {
+async fn a_damaged_document_keeps_no_user_signed_in() {
     let place = Place::new().await;
     let mut unlucky = Visitor::enter(&place.app(), "unlucky".into()).await;
     unlucky.carry_much().await;
@@ -218,7 +218,7 @@ async fn a_visitor_is_served_after_the_table_was_altered_on_a_pool_of_one() {
         place
             .execute(&format!("ALTER TABLE session ALTER id TYPE {new_type}"))
             .await;
-        assert_eq!(visitor.show().await, Answer::Served);
-        assert_eq!(visitor.add().await, Answer::Served);
+        assert_eq!(visitor.show().await, Reply::Served);
+        assert_eq!(visitor.add().await, Reply::Served);
     }
 }

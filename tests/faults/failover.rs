@@ -88,7 +88,7 @@ async fn when_the_primary_dies_its_promoted_standby_serves_what_was_acknowledged
     crowd.recovers("fail-over to a standby", &pair.second).await;
 }
 
-/// The packets of a host that lost its power are answered by nobody.
+/// The packets of a host without power get no response.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_primary_falls_silent_its_promoted_standby_serves() {
     let pair = Pair::new().await;
@@ -117,7 +117,7 @@ async fn connections_to_a_demoted_primary_are_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_primary_that_comes_back_as_a_standby_serves_nobody() {
+async fn an_old_primary_that_comes_back_as_a_standby_serves_no_session() {
     let pair = Pair::new().await;
     let crowd = Crowd::enter(&Site::new(&pair.store, TIMEOUT)).await;
     crowd.served(50).await;

@@ -10,7 +10,7 @@ use crate::support::{
     Condition, Crowd, Place, Site, TIMEOUT, Visitor, comes_true,
     crowd::{Habit, PATIENCE},
     place::{CONNECTIONS, connect},
-    visitor::Answer,
+    visitor::Reply,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,8 +68,8 @@ async fn connections_that_died_unnoticed_cost_no_request() {
             visits.spawn(async move { (visitor.add().await, visitor) });
         }
         let mut visitors = Vec::new();
-        for (answer, visitor) in visits.join_all().await {
-            assert_eq!(answer, Answer::Served, "a pool of {connections}");
+        for (response, visitor) in visits.join_all().await {
+            assert_eq!(response, Reply::Served, "a pool of {connections}");
             visitors.push(visitor);
         }
         places.push((place, visitors));
@@ -136,7 +136,7 @@ async fn until_idle(pool: &PgPool, connections: u32) {
     }
 }
 
-/// A server on another continent answers late, and is not taken for dead.
+/// A server on another continent responds late and counts as alive.
 #[tokio::test(flavor = "multi_thread")]
 async fn far_from_its_server_a_site_keeps_its_connections() {
     let place = Place::new().await;
@@ -149,7 +149,7 @@ async fn far_from_its_server_a_site_keeps_its_connections() {
     let mut accepted = Vec::new();
     for _ in 0..4 {
         all_are_given_back(&place.pool).await;
-        assert_eq!(visitor.show().await, Answer::Served);
+        assert_eq!(visitor.show().await, Reply::Served);
         accepted.push(place.network.accepted());
     }
     let learnt = accepted[0];
@@ -177,7 +177,7 @@ async fn connections_that_die_while_they_are_kept_leave_the_pool_whole() {
     place.network.turn(Condition::BlackHole).await;
     all_are_given_back(&place.pool).await;
     place.network.turn(Condition::Open).await;
-    assert_eq!(visitor.add().await, Answer::Served);
+    assert_eq!(visitor.add().await, Reply::Served);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +190,7 @@ async fn pages_without_a_session_ask_for_no_connection() {
         visitor.look_at_a_plain_page().await;
     }
     assert_eq!(place.network.accepted(), before);
-    assert_eq!(visitor.show().await, Answer::Refused);
+    assert_eq!(visitor.show().await, Reply::Refused);
     assert!(place.network.accepted() > before);
 }
 
@@ -230,7 +230,7 @@ async fn waiting_besides(place: &Place, these: &[i32]) -> Vec<i32> {
         let waiting: Vec<i32> = sqlx::query_scalar(sql)
             .fetch_all(&mut other)
             .await
-            .expect("an answer");
+            .expect("a response");
         if waiting.iter().any(|pid| !these.contains(pid)) {
             return waiting;
         }

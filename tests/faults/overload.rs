@@ -21,7 +21,7 @@ use crate::{
         Condition, Crowd, Network, Place, Site, Visitor, comes_true,
         crowd::{Habit, PATIENCE},
         place::{self, connect, execute, start},
-        visitor::Answer,
+        visitor::Reply,
     },
 };
 
@@ -316,7 +316,7 @@ async fn the_server_ends_what_a_process_left_that_is_out_of_reach() {
     let is_waiting = async || text(&place.server, waiting).await != "0";
     assert!(comes_true(PATIENCE, is_waiting).await, "it waits");
     place.network.turn(Condition::BlackHole).await;
-    assert_eq!(asking.await.expect("no panic"), Answer::Refused);
+    assert_eq!(asking.await.expect("no panic"), Reply::Refused);
     // Six seconds: one more than the store's default.
     let has_ended = async || text(&place.server, waiting).await == "0";
     assert!(
@@ -512,7 +512,7 @@ impl Locked {
         let lock = self.lock_the_row_of("victim").await;
         let (refused, _) = crowd.so_far();
         let adding = tokio::spawn(async move {
-            while victim.add().await == Answer::Refused {}
+            while victim.add().await == Reply::Refused {}
             (victim, Instant::now())
         });
         sleep(Duration::from_millis(500)).await;

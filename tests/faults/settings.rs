@@ -144,7 +144,7 @@ pub(crate) async fn text(server: &Server, sql: &str) -> String {
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
         .fetch_one(&mut connect(server).await)
         .await
-        .expect("an answer")
+        .expect("a response")
 }
 
 /// Documents of several pages each, so that every change needs room.
@@ -152,7 +152,7 @@ pub(crate) async fn text(server: &Server, sql: &str) -> String {
 async fn while_the_disk_is_full_sessions_can_be_read() {
     let server = match tokio::task::block_in_place(|| Server::builder().disk(4).start()) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            writeln!(stderr(), "the full disk is skipped: {error}").expect("somebody reads");
+            writeln!(stderr(), "the full disk is skipped: {error}").expect("stderr is open");
             return;
         }
         server => server.expect("a server"),

@@ -9,8 +9,8 @@ use crate::record::{Entry, GivenCookie, Life, Outcome, Token};
 #[derive(Debug, Default)]
 pub(crate) struct Browser {
     jar: Mutex<Jar>,
-    /// Read by every page that is under way, written by the one that begins a
-    /// session: an answer to a page of the last session may remove the cookie,
+    /// Read by every page that is in flight, written by the one that begins a
+    /// session: a response to a page of the last session may remove the cookie,
     /// and what a browser then loses is not the crate's to keep.
     pub(crate) pages: RwLock<()>,
 }
@@ -35,19 +35,19 @@ impl Browser {
         self.jar().earlier.clone()
     }
 
-    /// Does with the jar what a browser does, in the order of the answers.
+    /// Does with the jar what a browser does, in the order of the responses.
     pub(crate) fn accept(&self, entry: &Entry) {
         match (entry.cookie(), entry.life) {
             (Some(GivenCookie::Token(token)), Some(life)) => {
                 self.jar().hold(Some((token.clone(), life)));
             }
             (Some(GivenCookie::Removal), _) => self.jar().hold(None),
-            _ if matches!(entry.outcome, Outcome::Nobody(_)) => self.give_up(entry),
+            _ if matches!(entry.outcome, Outcome::NoSession(_)) => self.give_up(entry),
             _ => {}
         }
     }
 
-    /// The answer that held the new cookie was lost, so the visitor begins
+    /// The response that held the new cookie was lost, so the visitor begins
     /// anew. Not where it may still come: then the jar holds it soon.
     fn give_up(&self, entry: &Entry) {
         let mut jar = self.jar();

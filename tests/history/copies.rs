@@ -114,9 +114,9 @@ impl Copies {
         }
     }
 
-    /// What the database answers to this copy is lost for so long.
-    pub(crate) async fn lose_answers(&self, index: usize, length: Duration) {
-        self.copies[index].wire.lose_answers(length).await;
+    /// The responses of the database to this copy are lost for so long.
+    pub(crate) async fn lose_responses(&self, index: usize, length: Duration) {
+        self.copies[index].wire.lose_responses(length).await;
     }
 
     pub(crate) async fn start_copy(&self, index: usize) {

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) enum Fault {
     KilledServer,
     TerminatedConnections,
-    LostAnswers,
+    LostResponses,
     SlowRow,
     SlowTable,
     /// Not a fault, but it too comes from nowhere.
@@ -26,7 +26,7 @@ pub(crate) enum Fault {
 pub(crate) const FAULTS: [(u64, Fault); 6] = [
     (1, Fault::KilledServer),
     (4, Fault::TerminatedConnections),
-    (3, Fault::LostAnswers),
+    (3, Fault::LostResponses),
     (6, Fault::SlowRow),
     (2, Fault::SlowTable),
     (3, Fault::ExpiredSession),
@@ -44,10 +44,10 @@ pub(crate) struct Faults {
 
 impl Faults {
     /// Injects one fault after each few requests until it is told that all
-    /// were sent; answers how many of each there were.
+    /// were sent; returns how many of each there were.
     pub(crate) async fn inject(mut self, done: watch::Receiver<bool>) -> BTreeMap<Fault, u64> {
         let mut counts = BTreeMap::new();
-        let mut under_way = JoinSet::new();
+        let mut in_flight = JoinSet::new();
         let mut next = 0;
         while !*done.borrow() {
             if self.record.sent() < next {
@@ -57,9 +57,9 @@ impl Faults {
             next += 20 + self.random.below(60);
             let fault = self.choose(counts.len());
             *counts.entry(fault).or_default() += 1;
-            self.strike(fault, &mut under_way).await;
+            self.strike(fault, &mut in_flight).await;
         }
-        under_way.join_all().await;
+        in_flight.join_all().await;
         counts
     }
 
@@ -71,7 +71,7 @@ impl Faults {
         }
     }
 
-    async fn strike(&mut self, fault: Fault, under_way: &mut JoinSet<()>) {
+    async fn strike(&mut self, fault: Fault, in_flight: &mut JoinSet<()>) {
         let pool = self.pool.clone();
         let length = self.length();
         match fault {
@@ -79,17 +79,17 @@ impl Faults {
             Fault::TerminatedConnections => {
                 let number = 1 + i64::try_from(self.random.below(4)).expect("it is small");
                 let choice = if self.random.one_in(2) { BUSY } else { ANY };
-                under_way.spawn(terminate(pool, choice, number));
+                in_flight.spawn(terminate(pool, choice, number));
             }
-            Fault::LostAnswers => {
+            Fault::LostResponses => {
                 let (copies, index) = (Arc::clone(&self.copies), self.copy());
                 let length = Duration::from_millis(self.random.below(8));
-                under_way.spawn(async move { copies.lose_answers(index, length).await });
+                in_flight.spawn(async move { copies.lose_responses(index, length).await });
             }
-            Fault::SlowRow => drop(under_way.spawn(slow_down(pool, LOCK_ROW, length))),
-            Fault::SlowTable => drop(under_way.spawn(slow_down(pool, LOCK_TABLE, length))),
+            Fault::SlowRow => drop(in_flight.spawn(slow_down(pool, LOCK_ROW, length))),
+            Fault::SlowTable => drop(in_flight.spawn(slow_down(pool, LOCK_TABLE, length))),
             Fault::ExpiredSession => {
-                under_way.spawn(expire(pool, Arc::clone(&self.record)));
+                in_flight.spawn(expire(pool, Arc::clone(&self.record)));
             }
         }
     }

@@ -141,7 +141,7 @@ impl Stage {
         )
     }
 
-    /// First whatever still runs is ended, so that nothing is under way.
+    /// First whatever still runs is ended, so that nothing is in flight.
     async fn look_at_every_jar(&self) {
         self.copies.kill_all().await;
         self.wait_for_statements().await;

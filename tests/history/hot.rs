@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     copies::{Copies, Manner, Reaping},
-    line::{Answer, Line},
+    line::{Line, Reply},
     record::{GivenCookie, Outcome},
     site::Deed,
     tell,
@@ -19,9 +19,9 @@ const INCREMENTS: usize = 50;
 /// Nobody loses patience here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn ask(line: &mut Line, deed: Deed, token: Option<&str>) -> Answer {
+async fn ask(line: &mut Line, deed: Deed, token: Option<&str>) -> Reply {
     let path = format!("/{deed:?}/1/key/0");
-    line.get(&path, token, PATIENCE).await.expect("an answer")
+    line.get(&path, token, PATIENCE).await.expect("a response")
 }
 
 async fn begin(copies: &Copies) -> String {
@@ -34,13 +34,13 @@ async fn begin(copies: &Copies) -> String {
     }
 }
 
-/// Answers how many of the increments were not acknowledged.
+/// Returns how many of the increments were not acknowledged.
 async fn increment(port: u16, token: Arc<str>) -> usize {
     let mut line = Line::open(port).await.expect("a line");
     let mut failures = 0;
     for _ in 0..INCREMENTS {
-        let answer = ask(&mut line, Deed::Increment, Some(&token)).await;
-        failures += usize::from(answer.status != 200);
+        let response = ask(&mut line, Deed::Increment, Some(&token)).await;
+        failures += usize::from(response.status != 200);
     }
     failures
 }

@@ -27,7 +27,7 @@ pub(crate) struct Line {
     driving: JoinHandle<()>,
 }
 
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) status: u16,
     cookies: Vec<String>,
     body: Vec<u8>,
@@ -39,7 +39,7 @@ impl Line {
         stream.set_nodelay(true).ok()?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
         let driving = tokio::spawn(async move {
-            // Whoever waits for an answer is told by the sender.
+            // Whoever waits for a response is told by the sender.
             drop(connection.await);
         });
         Some(Self {
@@ -55,18 +55,18 @@ impl Line {
 
     /// # Errors
     ///
-    /// When the answer did not come: the visitor's patience was up, or the
+    /// When the response did not come: the visitor's patience was up, or the
     /// connection was. The line is of no more use then.
     pub(crate) async fn get(
         &mut self,
         path: &str,
         token: Option<&str>,
         patience: Duration,
-    ) -> Result<Answer, Doubt> {
+    ) -> Result<Reply, Doubt> {
         match timeout(patience, self.exchange(path, token)).await {
             Err(_) => Err(Doubt::Cancelled),
             Ok(None) => Err(Doubt::ConnectionLost),
-            Ok(Some(answer)) => Ok(answer),
+            Ok(Some(reply)) => Ok(reply),
         }
     }
 
@@ -83,14 +83,14 @@ impl Line {
         is_open.then(|| Body::new(response.into_body()))
     }
 
-    async fn exchange(&mut self, path: &str, token: Option<&str>) -> Option<Answer> {
+    async fn exchange(&mut self, path: &str, token: Option<&str>) -> Option<Reply> {
         let mut request = Request::get(path).header(header::HOST, HOST);
         if let Some(token) = token {
             request = request.header(header::COOKIE, format!("{COOKIE}={token}"));
         }
         let request = request.body(Body::empty()).expect("a request");
         self.sender.ready().await.ok()?;
-        Answer::read(self.sender.send_request(request).await.ok()?).await
+        Reply::read(self.sender.send_request(request).await.ok()?).await
     }
 }
 
@@ -100,7 +100,7 @@ impl Drop for Line {
     }
 }
 
-impl Answer {
+impl Reply {
     async fn read(response: Response<Incoming>) -> Option<Self> {
         let (parts, body) = response.into_parts();
         let body = to_bytes(Body::new(body), usize::MAX).await.ok()?;
@@ -124,7 +124,7 @@ impl Answer {
             (500, Some(cookie)) if deed == Deed::Fail => {
                 self.seen().map(|seen| Outcome::Dropped(seen, cookie))
             }
-            (410, Some(cookie)) => Some(Outcome::Nobody(cookie)),
+            (410, Some(cookie)) => Some(Outcome::NoSession(cookie)),
             (503, Some(GivenCookie::None)) => Some(Outcome::InDoubt(Doubt::Unavailable)),
             _ => None,
         };
@@ -135,7 +135,7 @@ impl Answer {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// What a browser makes of the answer; `None` where no answer of ours
+    /// What a browser makes of the response; `None` where no response of ours
     /// should look so.
     fn cookie(&self) -> Option<GivenCookie> {
         let [text] = self.cookies.as_slice() else {

@@ -46,7 +46,7 @@ use std::{
 /// Past the capture of the test harness, so that the seed is told also when
 /// the process is killed.
 fn tell(text: &str) {
-    writeln!(stderr(), "{text}").expect("somebody reads");
+    writeln!(stderr(), "{text}").expect("stderr is open");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

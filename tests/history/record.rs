@@ -17,7 +17,7 @@ use crate::{
 pub(crate) type Life = u64;
 pub(crate) type Token = Arc<str>;
 
-/// When something was sent or answered, in the order of this process.
+/// When something was sent or received, in the order of this process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Moment {
     pub(crate) tick: u64,
@@ -38,13 +38,13 @@ impl Moment {
 pub(crate) struct Entry {
     /// Unique, and the value that the request writes.
     pub(crate) number: u64,
-    /// Whose cookie it carries, or which it begins; `None` for a made-up one.
+    /// Whose cookie it carries, or which it begins; `None` for an unknown one.
     pub(crate) life: Option<Life>,
     pub(crate) token: Option<Token>,
     pub(crate) deed: Deed,
     pub(crate) key: &'static str,
     pub(crate) sent: Moment,
-    /// When the answer was there, or nobody waited for it any more.
+    /// When the response was there, or nobody waited for it any more.
     pub(crate) ended: Moment,
     pub(crate) outcome: Outcome,
 }
@@ -52,18 +52,18 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Done(Seen, GivenCookie),
-    /// The page found nobody and did nothing.
-    Nobody(GivenCookie),
+    /// The page found no session and did nothing.
+    NoSession(GivenCookie),
     /// A server error that the page chose, which drops what it did.
     Dropped(Seen, GivenCookie),
     InDoubt(Doubt),
-    /// An answer that no page should give.
+    /// A response that no page should give.
     Strange(String),
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Doubt {
-    /// 503: not done, or the answer of the database was lost.
+    /// 503: not done, or the response of the database was lost.
     Unavailable,
     Cancelled,
     ConnectionLost,
@@ -90,13 +90,13 @@ impl Entry {
     pub(crate) fn seen(&self) -> Option<&Seen> {
         match &self.outcome {
             Outcome::Done(seen, _) | Outcome::Dropped(seen, _) => Some(seen),
-            Outcome::Nobody(_) | Outcome::InDoubt(_) | Outcome::Strange(_) => None,
+            Outcome::NoSession(_) | Outcome::InDoubt(_) | Outcome::Strange(_) => None,
         }
     }
 
     pub(crate) fn cookie(&self) -> Option<&GivenCookie> {
         match &self.outcome {
-            Outcome::Done(_, cookie) | Outcome::Dropped(_, cookie) | Outcome::Nobody(cookie) => {
+            Outcome::Done(_, cookie) | Outcome::Dropped(_, cookie) | Outcome::NoSession(cookie) => {
                 Some(cookie)
             }
             Outcome::InDoubt(_) | Outcome::Strange(_) => None,
@@ -176,7 +176,7 @@ impl Record {
         self.kept().entries.push(entry);
     }
 
-    /// With its status, where it was answered.
+    /// With its status, if a response came.
     pub(crate) fn keep_reaping(&self, status: Option<u16>) {
         self.kept().reapings.push(status);
     }

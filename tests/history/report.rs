@@ -33,8 +33,8 @@ impl Report {
         self.counts(|entry| entry.is_done().then_some(entry.deed))
     }
 
-    fn nobody(&self) -> Counts<Deed> {
-        self.counts(|entry| matches!(entry.outcome, Outcome::Nobody(_)).then_some(entry.deed))
+    fn without_session(&self) -> Counts<Deed> {
+        self.counts(|entry| matches!(entry.outcome, Outcome::NoSession(_)).then_some(entry.deed))
     }
 
     fn dropped(&self) -> Counts<Deed> {
@@ -77,7 +77,7 @@ impl Report {
             ("operations", self.operations().to_string()),
             ("acknowledged", line(&self.done())),
             ("in doubt", line(&doubts)),
-            ("found nobody", line(&self.nobody())),
+            ("found no session", line(&self.without_session())),
             ("dropped", line(&self.dropped())),
             ("reaped", reaped.to_string()),
             ("sockets", line(&self.sockets())),

@@ -54,14 +54,14 @@ pub(crate) enum Deed {
     Destroy,
     /// Ends the owner's sessions, of which there is this one, by the store.
     EndUser,
-    /// Appends, and answers with a server error, which drops that.
+    /// Appends, and returns a server error, which drops that.
     Fail,
 }
 
 /// What a session holds.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Seen {
-    /// The life that began this session; `None` where the page found nobody.
+    /// The life that began this session; `None` where the page found no session.
     pub(crate) owner: Option<u64>,
     pub(crate) count: u64,
     pub(crate) list: Vec<u64>,

@@ -1,4 +1,4 @@
-//! Sockets: what a page sends after its answer has begun, until its session has ended.
+//! Sockets: what a page sends after its response has begun, until its session has ended.
 
 use std::sync::Arc;
 

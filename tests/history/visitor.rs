@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::{
     browser::Browser,
     copies::Copies,
-    line::{Answer, Line},
+    line::{Line, Reply},
     random::Random,
     record::{Doubt, Entry, Life, Outcome, Record, Token},
     site::Deed,
@@ -71,14 +71,14 @@ enum Manner {
 
 /// What came of a request.
 enum Sent {
-    Answered(Answer),
+    Responded(Reply),
     /// By something that was done to it.
     Lost(Doubt),
     /// By the server alone.
     Forgotten(&'static str),
 }
 
-/// What is to be asked, before it is known which copy answers.
+/// What is to be asked, before it is known which copy serves it.
 struct Plan {
     life: Option<Life>,
     token: Option<Token>,
@@ -129,7 +129,7 @@ impl Visitor {
         match self.random.weighted(&manners) {
             Manner::Honest => self.browse().await,
             Manner::Thief => self.steal().await,
-            Manner::Stranger => self.make_up_a_cookie().await,
+            Manner::Stranger => self.send_an_unknown_cookie().await,
             Manner::Reap => self.reap().await,
             Manner::Socket if self.opens_sockets => self.open_a_socket(),
             Manner::Socket => self.browse().await,
@@ -172,13 +172,13 @@ impl Visitor {
         self.act(Deed::Read).await;
     }
 
-    /// Sometimes with a planted cookie: one that was made up, or one that the
+    /// Sometimes with a planted cookie: an unknown one, or one that the
     /// browser held before. The latter may still open its session, for example
     /// if a new id was undone because its response was not delivered. Then the
     /// page begins nothing, and the request is a read of that session.
     async fn begin(&mut self) {
         let (token, owner) = match self.random.below(8) {
-            0 => (Some(made_up(&mut self.random)), None),
+            0 => (Some(unknown_token(&mut self.random)), None),
             1 => self.stolen().unzip(),
             _ => (None, None),
         };
@@ -223,10 +223,10 @@ impl Visitor {
         self.record.keep(entry);
     }
 
-    async fn make_up_a_cookie(&mut self) {
+    async fn send_an_unknown_cookie(&mut self) {
         let plan = Plan {
             life: None,
-            token: Some(made_up(&mut self.random)),
+            token: Some(unknown_token(&mut self.random)),
             deed: Deed::Append,
         };
         let entry = self.ask(plan).await;
@@ -243,9 +243,9 @@ impl Visitor {
     }
 
     async fn reap(&mut self) {
-        let answer = self.send("/reap", None, PATIENCE).await;
-        self.record.keep_reaping(match answer {
-            Sent::Answered(answer) => Some(answer.status),
+        let response = self.send("/reap", None, PATIENCE).await;
+        self.record.keep_reaping(match response {
+            Sent::Responded(response) => Some(response.status),
             Sent::Lost(_) | Sent::Forgotten(_) => None,
         });
     }
@@ -259,7 +259,7 @@ impl Visitor {
             false => PATIENCE,
         };
         let sent = self.record.now();
-        let answer = self.send(&path, plan.token.as_deref(), patience).await;
+        let response = self.send(&path, plan.token.as_deref(), patience).await;
         Entry {
             number,
             life: plan.life,
@@ -268,8 +268,8 @@ impl Visitor {
             key,
             sent,
             ended: self.record.now(),
-            outcome: match answer {
-                Sent::Answered(answer) => answer.outcome(plan.deed),
+            outcome: match response {
+                Sent::Responded(response) => response.outcome(plan.deed),
                 Sent::Lost(doubt) => Outcome::InDoubt(doubt),
                 Sent::Forgotten(how) => Outcome::Strange(how.to_owned()),
             },
@@ -296,13 +296,13 @@ impl Visitor {
         let index = self.connect(copy).await;
         let line = self.lines[index].as_mut().expect("it was just connected");
         let port = line.port;
-        let answer = line.get(path, token, patience).await;
-        if answer.is_err() {
+        let response = line.get(path, token, patience).await;
+        if response.is_err() {
             self.lines[index] = None;
         }
-        match answer {
-            Ok(answer) => Sent::Answered(answer),
-            Err(Doubt::Cancelled) if patience == PATIENCE => Sent::Forgotten("no answer in time"),
+        match response {
+            Ok(response) => Sent::Responded(response),
+            Err(Doubt::Cancelled) if patience == PATIENCE => Sent::Forgotten("no response in time"),
             Err(Doubt::ConnectionLost) if !self.copies.was_killed(port).await => {
                 Sent::Forgotten("a server that nobody killed hung up")
             }
@@ -347,7 +347,7 @@ fn allowed(deed: Deed, life: Life) -> Deed {
 }
 
 /// Of the form of a token, and nobody's.
-fn made_up(random: &mut Random) -> Token {
-    let octets = [(); 4].map(|()| random.next().to_be_bytes()).concat();
-    URL_SAFE_NO_PAD.encode(octets).into()
+fn unknown_token(random: &mut Random) -> Token {
+    let bytes = [(); 4].map(|()| random.next().to_be_bytes()).concat();
+    URL_SAFE_NO_PAD.encode(bytes).into()
 }

@@ -1,5 +1,5 @@
 //! The wire between a copy of the server and its database, which can lose
-//! what the database answers.
+//! what the database returns.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use tokio::{
 
 pub(crate) struct Wire {
     url: String,
-    loses_answers: Arc<AtomicBool>,
+    loses_responses: Arc<AtomicBool>,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -35,11 +35,11 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let through = over_tcp(&database).host("127.0.0.1").port(port);
-        let loses_answers = Arc::new(AtomicBool::new(false));
-        tokio::spawn(accept(listener, database, Arc::clone(&loses_answers)));
+        let loses_responses = Arc::new(AtomicBool::new(false));
+        tokio::spawn(accept(listener, database, Arc::clone(&loses_responses)));
         Self {
             url: through.to_url_lossy().to_string(),
-            loses_answers,
+            loses_responses,
         }
     }
 
@@ -48,12 +48,12 @@ impl Wire {
         &self.url
     }
 
-    /// Whatever is answered meanwhile never arrives, and its connection ends:
+    /// No response of this time arrives, and its connection ends:
     /// the statement is carried out, and nobody knows.
-    pub(crate) async fn lose_answers(&self, length: Duration) {
-        self.loses_answers.store(true, Ordering::SeqCst);
+    pub(crate) async fn lose_responses(&self, length: Duration) {
+        self.loses_responses.store(true, Ordering::SeqCst);
         tokio::time::sleep(length).await;
-        self.loses_answers.store(false, Ordering::SeqCst);
+        self.loses_responses.store(false, Ordering::SeqCst);
     }
 }
 
@@ -68,12 +68,16 @@ fn over_tcp(database: &PgConnectOptions) -> PgConnectOptions {
         .ssl_mode(PgSslMode::Disable)
 }
 
-async fn accept(listener: TcpListener, database: PgConnectOptions, loses_answers: Arc<AtomicBool>) {
+async fn accept(
+    listener: TcpListener,
+    database: PgConnectOptions,
+    loses_responses: Arc<AtomicBool>,
+) {
     while let Ok((copy, _)) = listener.accept().await {
-        let (database, loses_answers) = (database.clone(), Arc::clone(&loses_answers));
+        let (database, loses_responses) = (database.clone(), Arc::clone(&loses_responses));
         tokio::spawn(async move {
             // A connection that broke is what the copy has to cope with.
-            drop(relay(copy, &database, &loses_answers).await);
+            drop(relay(copy, &database, &loses_responses).await);
         });
     }
 }
@@ -81,14 +85,14 @@ async fn accept(listener: TcpListener, database: PgConnectOptions, loses_answers
 async fn relay(
     copy: TcpStream,
     database: &PgConnectOptions,
-    loses_answers: &AtomicBool,
+    loses_responses: &AtomicBool,
 ) -> io::Result<()> {
     copy.set_nodelay(true)?;
     let (mut from_copy, to_copy) = copy.into_split();
     let (from_database, mut to_database) = tokio::io::split(connect(database).await?);
     tokio::select! {
         asked = tokio::io::copy(&mut from_copy, &mut to_database) => asked.map(drop),
-        answered = answers(from_database, to_copy, loses_answers) => answered,
+        served = responses(from_database, to_copy, loses_responses) => served,
     }
 }
 
@@ -105,15 +109,15 @@ async fn connect(database: &PgConnectOptions) -> io::Result<Box<dyn Stream>> {
     })
 }
 
-async fn answers(
+async fn responses(
     mut database: impl AsyncRead + Unpin,
     mut copy: impl AsyncWrite + Unpin,
-    loses_answers: &AtomicBool,
+    loses_responses: &AtomicBool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = database.read(&mut buffer).await?;
-        if read == 0 || loses_answers.load(Ordering::SeqCst) {
+        if read == 0 || loses_responses.load(Ordering::SeqCst) {
             return Ok(());
         }
         copy.write_all(&buffer[..read]).await?;

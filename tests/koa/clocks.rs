@@ -43,8 +43,8 @@ async fn both_reckon_in_the_zone_of_koas_connection(site: Site) {
             for server in [there, here] {
                 let left = site.rows_of(&table).seconds_left(zone).await;
                 assert!((left - DAY).abs() < SLACK, "{zone}: {left} s are left");
-                let answer = browser.visit(server, json!([["increment", "a"]])).await;
-                assert_ne!(answer.session()["a"], 1, "{zone}");
+                let response = browser.visit(server, json!([["increment", "a"]])).await;
+                assert_ne!(response.session()["a"], 1, "{zone}");
             }
             browser.visit(here, json!([["destroy"]])).await;
         }
@@ -116,8 +116,8 @@ async fn ends_after_the_next_changes_of_the_clock_are_the_same_for_both(site: Si
             let steps = json!([["cookie", {"expires": end}], ["set", "a", 1]]);
             browser.visit(&koa, steps).await;
             let of_koa = rows.expiry().await;
-            let answer = browser.visit(&axum, json!([["increment", "a"]])).await;
-            assert_eq!(answer.session()["a"], 2, "{end} in {zone}");
+            let response = browser.visit(&axum, json!([["increment", "a"]])).await;
+            assert_eq!(response.session()["a"], 2, "{end} in {zone}");
             assert_same_second(&rows.expiry().await, &of_koa, end, zone);
             browser.visit(&axum, json!([["destroy"]])).await;
             let mut browser = Browser::new();
@@ -125,8 +125,8 @@ async fn ends_after_the_next_changes_of_the_clock_are_the_same_for_both(site: Si
                 .visit(&axum, json!([["until", end], ["set", "a", 1]]))
                 .await;
             assert_same_second(&rows.expiry().await, &of_koa, end, zone);
-            let answer = browser.visit(&koa, json!([["increment", "a"]])).await;
-            assert_eq!(answer.session()["a"], 2, "{end} in {zone}");
+            let response = browser.visit(&koa, json!([["increment", "a"]])).await;
+            assert_eq!(response.session()["a"], 2, "{end} in {zone}");
             browser.visit(&koa, json!([["destroy"]])).await;
         }
         assert_eq!(reaper.run_once().await.expect("a run").deleted, 0);
@@ -156,14 +156,14 @@ async fn what_is_over_is_over_for_axum_and_lives_in_koa_until_it_is_cleaned_up(s
     let mut browser = Browser::new();
     browser.visit(&koa, json!([["set", "a", 1]])).await;
     site.rows().age(DAY + 1.0).await;
-    let answer = browser.peek(&axum, json!([])).await;
-    assert_eq!(answer.session()["a"], Value::Null);
-    let answer = browser.peek(&koa, json!([])).await;
-    assert_eq!(answer.session()["a"], 1);
+    let response = browser.peek(&axum, json!([])).await;
+    assert_eq!(response.session()["a"], Value::Null);
+    let response = browser.peek(&koa, json!([])).await;
+    assert_eq!(response.session()["a"], 1);
     let reaped = Reaper::new(site.store()).run_once().await.expect("a run");
     assert_eq!(reaped.deleted, 1);
-    let answer = browser.peek(&koa, json!([])).await;
-    assert_eq!(answer.session()["a"], Value::Null);
+    let response = browser.peek(&koa, json!([])).await;
+    assert_eq!(response.session()["a"], Value::Null);
 }
 
 async fn a_session_without_end_lives_on_both_sides(site: Site) {

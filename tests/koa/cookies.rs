@@ -30,13 +30,13 @@ async fn both_send_the_same_lines(site: Site) {
     let mut of_koa = Browser::new();
     let expected = of_koa.visit(&koa, json!([["set", "a", 1]])).await;
     let mut of_axum = Browser::new();
-    let answer = of_axum.visit(&axum, json!([["set", "a", 1]])).await;
+    let response = of_axum.visit(&axum, json!([["set", "a", 1]])).await;
     assert_eq!(
-        shapes(&of_axum, &answer.dateless_cookies()),
+        shapes(&of_axum, &response.dateless_cookies()),
         shapes(&of_koa, &expected.dateless_cookies())
     );
     for name in ["koa.sid", "koa.sid.sig"] {
-        let difference = answer.cookie_life(name) - expected.cookie_life(name);
+        let difference = response.cookie_life(name) - expected.cookie_life(name);
         assert!(difference.abs() < SLACK, "{name}: {difference} s");
     }
     // The same session and so the same lines to the letter, where axum sends
@@ -63,8 +63,8 @@ async fn the_cookie_and_the_row_have_the_names_that_were_chosen(site: Site) {
     for (here, there) in [(&koa, &axum), (&axum, &koa)] {
         let mut browser = Browser::new();
         browser.visit(here, json!([["set", "a", 1]])).await;
-        let answer = browser.visit(there, json!([["increment", "a"]])).await;
-        assert_eq!(answer.session()["a"], 2);
+        let response = browser.visit(there, json!([["increment", "a"]])).await;
+        assert_eq!(response.session()["a"], 2);
         let id = format!("s:{}", browser.value("shop"));
         assert_eq!(site.ids().await, [id]);
         browser.visit(here, json!([["destroy"]])).await;
@@ -82,12 +82,12 @@ async fn a_cookie_of_a_path_and_a_domain_is_set_and_removed_by_axum(site: Site) 
             .visit_at(here, "/app/basket", json!([["set", "a", 1]]))
             .await;
         let mut elsewhere = browser.clone().at_host("shop.site.test");
-        let answer = elsewhere.visit_at(there, "/app", json!([])).await;
-        assert_eq!(answer.session()["a"], 1);
-        let answer = browser
+        let response = elsewhere.visit_at(there, "/app", json!([])).await;
+        assert_eq!(response.session()["a"], 1);
+        let response = browser
             .visit_at(there, "/app", json!([["increment", "a"]]))
             .await;
-        assert_eq!(answer.session()["a"], 2);
+        assert_eq!(response.session()["a"], 2);
         browser
             .visit_at(&axum, "/app/basket", json!([["destroy"]]))
             .await;
@@ -102,16 +102,16 @@ async fn behind_a_proxy_with_tls_the_cookie_is_secure(site: Site) {
     let axum = page::server(PgSessionLayer::new(store));
     for server in [&koa, &axum] {
         let mut browser = Browser::new().over_tls();
-        let answer = browser.visit(server, json!([["set", "a", 1]])).await;
-        let lines = answer.set_cookies();
+        let response = browser.visit(server, json!([["set", "a", 1]])).await;
+        let lines = response.set_cookies();
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(
             lines.iter().all(|line| line.contains("; secure; httponly")),
             "{lines:?}"
         );
         let mut browser = Browser::new();
-        let answer = browser.visit(server, json!([["set", "a", 1]])).await;
-        let lines = answer.set_cookies();
+        let response = browser.visit(server, json!([["set", "a", 1]])).await;
+        let lines = response.set_cookies();
         assert!(
             lines.iter().all(|line| !line.contains("secure")),
             "{lines:?}"
@@ -131,9 +131,9 @@ async fn a_life_that_koa_chose_rules_the_cookie_and_the_row_of_axum(site: Site) 
     browser.visit(&koa, steps).await;
     assert_lives(&site, HOUR).await;
     site.rows().age(HOUR / 2.0).await;
-    let answer = browser.visit(&axum, json!([["increment", "a"]])).await;
-    assert!((answer.cookie_life("koa.sid") - HOUR).abs() < SLACK);
-    assert!((answer.cookie_life("koa.sid.sig") - HOUR).abs() < SLACK);
+    let response = browser.visit(&axum, json!([["increment", "a"]])).await;
+    assert!((response.cookie_life("koa.sid") - HOUR).abs() < SLACK);
+    assert!((response.cookie_life("koa.sid.sig") - HOUR).abs() < SLACK);
     assert_lives(&site, HOUR).await;
 }
 
@@ -141,13 +141,13 @@ async fn a_life_that_axum_chose_rules_the_cookie_and_the_row_of_koa(site: Site) 
     let (koa, axum) = site.both().await;
     let mut browser = Browser::new();
     let steps = json!([["idle", HOUR], ["set", "a", 1]]);
-    let answer = browser.visit(&axum, steps).await;
-    assert!((answer.cookie_life("koa.sid") - HOUR).abs() < SLACK);
+    let response = browser.visit(&axum, steps).await;
+    assert!((response.cookie_life("koa.sid") - HOUR).abs() < SLACK);
     assert_lives(&site, HOUR).await;
     site.rows().age(HOUR / 2.0).await;
-    let answer = browser.visit(&koa, json!([["increment", "a"]])).await;
-    assert_eq!(answer.session()["cookie"]["maxAge"], 3_600_000);
-    assert!((answer.cookie_life("koa.sid") - HOUR).abs() < SLACK);
+    let response = browser.visit(&koa, json!([["increment", "a"]])).await;
+    assert_eq!(response.session()["cookie"]["maxAge"], 3_600_000);
+    assert!((response.cookie_life("koa.sid") - HOUR).abs() < SLACK);
     assert_lives(&site, HOUR).await;
 }
 
@@ -183,8 +183,8 @@ async fn an_end_stays(site: &Site, here: &Server, there: &Server, step: fn(&str)
         .await;
     assert_lives(site, 2.0 * HOUR).await;
     assert_eq!(site.rows().document().await["cookie"]["expires"], at);
-    let answer = browser.visit(there, json!([["increment", "a"]])).await;
-    assert_eq!(answer.session()["a"], 2);
+    let response = browser.visit(there, json!([["increment", "a"]])).await;
+    assert_eq!(response.session()["a"], 2);
     let kept = browser.cookie("koa.sid").and_then(|kept| kept.expires);
     let end = page::instant(&at).replace_nanosecond(0).expect("a second");
     assert_eq!(kept, Some(end));
@@ -253,10 +253,10 @@ async fn a_fixed_life_of_rows_leaves_the_cookie_alone(site: Site) {
     let axum = page::server(layer.idle_timeout(Duration::from_secs(3600)));
     for server in [&koa, &axum] {
         let mut browser = Browser::new();
-        let answer = browser.visit(server, json!([["set", "a", 1]])).await;
+        let response = browser.visit(server, json!([["set", "a", 1]])).await;
         assert_lives(&site, HOUR).await;
         assert_eq!(site.rows().document().await["cookie"]["maxAge"], 86_400_000);
-        assert!((answer.cookie_life("koa.sid") - 24.0 * HOUR).abs() < SLACK);
+        assert!((response.cookie_life("koa.sid") - 24.0 * HOUR).abs() < SLACK);
         browser.visit(server, json!([["destroy"]])).await;
     }
 }

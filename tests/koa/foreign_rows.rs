@@ -32,8 +32,13 @@ async fn rows_of_axum_are_whole_for_koa(site: Site) {
     browser.visit(&axum, json!([["set", "a", 1]])).await;
     let expected = format!(r#"{{"cookie":{COOKIE},"a":1}}"#);
     assert_eq!(site.rows().text().await, expected);
-    let answer = browser.visit(&koa, json!([["set", "a", 2]])).await;
-    assert_eq!(answer.set_cookies().len(), 2, "{:?}", answer.set_cookies());
+    let response = browser.visit(&koa, json!([["set", "a", 2]])).await;
+    assert_eq!(
+        response.set_cookies().len(),
+        2,
+        "{:?}",
+        response.set_cookies()
+    );
     assert_eq!(browser.value("koa.sid.sig").len(), 27);
 }
 
@@ -41,10 +46,10 @@ async fn a_row_without_cookie_settings_is_read_and_completed_by_axum(site: Site)
     for document in [r#"{"user":"ann"}"#, r#"{"user":"ann","cookie":{}}"#] {
         let mut browser = browser_with(&site, document).await;
         let (koa, axum) = site.both().await;
-        let answer = browser.visit(&axum, json!([["set", "a", 1]])).await;
-        assert_eq!(answer.session()["user"], "ann", "{document}");
-        let answer = browser.visit(&koa, json!([["set", "a", 2]])).await;
-        assert_eq!(answer.session()["user"], "ann", "{document}");
+        let response = browser.visit(&axum, json!([["set", "a", 1]])).await;
+        assert_eq!(response.session()["user"], "ann", "{document}");
+        let response = browser.visit(&koa, json!([["set", "a", 2]])).await;
+        assert_eq!(response.session()["user"], "ann", "{document}");
         browser.visit(&axum, json!([["destroy"]])).await;
     }
 }
@@ -63,8 +68,8 @@ async fn what_is_no_object_is_no_session_and_stays(site: Site) {
         let mut browser = browser_with(&site, document).await;
         let axum = site.axum();
         let before = site.rows().dump().await;
-        let answer = browser.peek(&axum, json!([])).await;
-        assert_eq!(answer.session(), json!({}), "{document}");
+        let response = browser.peek(&axum, json!([])).await;
+        assert_eq!(response.session(), json!({}), "{document}");
         assert_eq!(site.rows().dump().await, before, "{document}");
         let old = browser.sid().to_owned();
         browser.visit(&axum, json!([["set", "a", 1]])).await;
@@ -82,8 +87,8 @@ async fn a_row_without_a_document_is_no_session_and_stays(site: Site) {
         .await;
     let before = site.rows().dump().await;
     for server in [&koa, &axum] {
-        let answer = browser.peek(server, json!([])).await;
-        assert_eq!(answer.session()["a"], Value::Null);
+        let response = browser.peek(server, json!([])).await;
+        assert_eq!(response.session()["a"], Value::Null);
     }
     assert_eq!(site.rows().dump().await, before);
 }
@@ -93,12 +98,12 @@ async fn halves_of_characters_survive_axum(site: Site) {
     let document = format!(r#"{{"cookie":{COOKIE},"half":{half},"n":1}}"#);
     let mut browser = browser_with(&site, &document).await;
     let (koa, axum) = site.both().await;
-    let answer = browser.visit(&axum, json!([["increment", "n"]])).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    let response = browser.visit(&axum, json!([["increment", "n"]])).await;
+    assert_eq!(response.status, StatusCode::OK);
     let text = site.rows().text().await;
     assert_eq!(text, document.replace(r#""n":1"#, r#""n":2"#));
-    let answer = browser.visit(&koa, json!([["increment", "n"]])).await;
-    assert!(answer.body.contains(half), "{}", answer.body);
+    let response = browser.visit(&koa, json!([["increment", "n"]])).await;
+    assert!(response.body.contains(half), "{}", response.body);
     assert!(site.rows().text().await.contains(half));
 }
 

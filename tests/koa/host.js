@@ -4,7 +4,7 @@
 // takes orders, and ends with its input, so it never outlives the tests.
 //
 //   {"open": {…}}     opens a site with these options: {"port": …}
-//   {"arrived": "x"}  answers when a request waits at the gate x
+//   {"arrived": "x"}  returns when a request waits at the gate x
 //   {"release": "x"}  lets that request go on
 
 const http = require('http');
@@ -45,7 +45,7 @@ function bodyOf(request) {
   });
 }
 
-/** Listens on a free port of the loopback and answers it. */
+/** Listens on a free port of the loopback and returns it. */
 function listen(app) {
   return new Promise((resolve, reject) => {
     const server = app.listen(0, '127.0.0.1', () => resolve(server.address().port));
@@ -53,13 +53,13 @@ function listen(app) {
   });
 }
 
-/** `open` makes a site of options and answers its port. */
+/** `open` makes a site of options and returns its port. */
 async function serve(open) {
   const orders = http.createServer((request, response) => {
     bodyOf(request)
       .then((order) => carryOut(order, open))
       .catch((error) => ({ error: String((error && error.stack) || error) }))
-      .then((answer) => response.end(JSON.stringify(answer)));
+      .then((reply) => response.end(JSON.stringify(reply)));
   });
   process.stdin.resume().on('close', () => process.exit());
   console.log(await listen(orders));

@@ -10,7 +10,7 @@ with_both_generations![
     an_untouched_visit_leaves_neither_row_nor_cookie,
     a_read_leaves_the_row_and_sends_no_cookie,
     of_two_changes_at_once_the_first_to_be_saved_is_lost,
-    a_save_that_was_under_way_undoes_a_logout,
+    a_save_that_was_in_flight_undoes_a_logout,
     an_expired_session_lives_until_it_is_cleaned_up,
     its_cleanup_deletes_what_is_expired_and_nothing_else,
     a_session_without_cookie_settings_is_lost,
@@ -20,11 +20,16 @@ with_both_generations![
 async fn a_session_is_a_row_and_two_cookies(site: Site) {
     let koa = site.koa().await;
     let mut browser = Browser::new();
-    let answer = browser.visit(&koa, json!([["set", "count", 2]])).await;
+    let response = browser.visit(&koa, json!([["set", "count", 2]])).await;
     let expected = r#"{"cookie":{"httpOnly":true,"path":"/","overwrite":true,"signed":true,"maxAge":86400000},"count":2}"#;
-    assert_eq!(answer.body, expected);
+    assert_eq!(response.body, expected);
     assert_eq!(site.rows().text().await, expected);
-    assert_eq!(answer.set_cookies().len(), 2, "{:?}", answer.set_cookies());
+    assert_eq!(
+        response.set_cookies().len(),
+        2,
+        "{:?}",
+        response.set_cookies()
+    );
     assert_eq!(browser.sid().len(), 32);
     assert_eq!(browser.value("koa.sid.sig").len(), 27);
     assert_eq!(site.ids().await, [format!("koa:sess:{}", browser.sid())]);
@@ -32,9 +37,9 @@ async fn a_session_is_a_row_and_two_cookies(site: Site) {
 
 async fn an_untouched_visit_leaves_neither_row_nor_cookie(site: Site) {
     let koa = site.koa().await;
-    let answer = Browser::new().visit(&koa, json!([])).await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.set_cookies().is_empty());
+    let response = Browser::new().visit(&koa, json!([])).await;
+    assert_eq!(response.status, 200);
+    assert!(response.set_cookies().is_empty());
     assert!(site.ids().await.is_empty());
 }
 
@@ -43,9 +48,9 @@ async fn a_read_leaves_the_row_and_sends_no_cookie(site: Site) {
     let mut browser = Browser::new();
     browser.visit(&koa, json!([["set", "a", 1]])).await;
     let before = site.rows().dump().await;
-    let answer = browser.visit(&koa, json!([])).await;
-    assert_eq!(answer.session()["a"], 1);
-    assert!(answer.set_cookies().is_empty());
+    let response = browser.visit(&koa, json!([])).await;
+    assert_eq!(response.session()["a"], 1);
+    assert!(response.set_cookies().is_empty());
     assert_eq!(site.rows().dump().await, before);
 }
 
@@ -68,7 +73,7 @@ async fn of_two_changes_at_once_the_first_to_be_saved_is_lost(site: Site) {
     );
 }
 
-async fn a_save_that_was_under_way_undoes_a_logout(site: Site) {
+async fn a_save_that_was_in_flight_undoes_a_logout(site: Site) {
     let koa = site.koa().await;
     let mut browser = Browser::new();
     browser.visit(&koa, json!([["set", "user", "ann"]])).await;
@@ -106,8 +111,13 @@ async fn its_cleanup_deletes_what_is_expired_and_nothing_else(site: Site) {
 async fn a_session_without_cookie_settings_is_lost(site: Site) {
     let koa = site.koa().await;
     let mut browser = Browser::new();
-    let answer = browser.visit(&koa, json!([["replace", {"a": 1}]])).await;
-    assert_eq!(answer.set_cookies().len(), 1, "{:?}", answer.set_cookies());
+    let response = browser.visit(&koa, json!([["replace", {"a": 1}]])).await;
+    assert_eq!(
+        response.set_cookies().len(),
+        1,
+        "{:?}",
+        response.set_cookies()
+    );
     assert_eq!(
         browser.cookie("koa.sid").and_then(|kept| kept.expires),
         None

@@ -28,12 +28,12 @@ async fn a_session_goes_to_and_fro(site: Site) {
         let mut browser = Browser::new();
         browser.visit(&here, json!([["set", "a", 1]])).await;
         let sid = browser.sid().to_owned();
-        let answer = browser.visit(&there, json!([["increment", "a"]])).await;
-        assert_eq!(answer.session()["a"], 2);
-        let answer = browser.visit(&here, json!([["set", "b", ["x"]]])).await;
-        assert_eq!(answer.session()["a"], 2);
-        let answer = browser.visit(&there, json!([["remove", "a"]])).await;
-        assert_eq!(answer.session()["b"], json!(["x"]));
+        let response = browser.visit(&there, json!([["increment", "a"]])).await;
+        assert_eq!(response.session()["a"], 2);
+        let response = browser.visit(&here, json!([["set", "b", ["x"]]])).await;
+        assert_eq!(response.session()["a"], 2);
+        let response = browser.visit(&there, json!([["remove", "a"]])).await;
+        assert_eq!(response.session()["b"], json!(["x"]));
         assert_eq!(
             browser.visit(&here, json!([])).await.session()["a"],
             Value::Null
@@ -50,8 +50,8 @@ async fn a_login_on_one_side_holds_on_the_other(site: Site) {
         browser.visit(&there, json!([["set", "basket", 3]])).await;
         let login = json!([["regenerate"], ["set", "user", "ann"]]);
         browser.visit(&here, login).await;
-        let answer = browser.visit(&there, json!([])).await;
-        assert_eq!(answer.session()["user"], "ann");
+        let response = browser.visit(&there, json!([])).await;
+        assert_eq!(response.session()["user"], "ann");
     }
 }
 
@@ -63,8 +63,8 @@ async fn a_session_that_one_side_ended_is_over_on_the_other(site: Site) {
         browser.visit(&there, json!([["destroy"]])).await;
         assert!(site.ids().await.is_empty());
         assert!(browser.cookie("koa.sid").is_none(), "{:?}", browser.jar);
-        let answer = other_tab.peek(&here, json!([])).await;
-        assert_eq!(answer.session()["user"], Value::Null);
+        let response = other_tab.peek(&here, json!([])).await;
+        assert_eq!(response.session()["user"], Value::Null);
         let ended = other_tab.sid().to_owned();
         other_tab
             .visit(&here, json!([["set", "user", "bob"]]))
@@ -138,8 +138,8 @@ async fn every_value_comes_through_unharmed(site: Site) {
         let steps = VALUES.map(|(key, value)| format!(r#"["set",{key},{value}]"#));
         browser.visit(&here, format!("[{}]", steps.join(","))).await;
         for server in [&there, &here, &there] {
-            let answer = browser.visit(server, json!([["increment", "n"]])).await;
-            assert!(answer.body.contains(&members), "{}", answer.body);
+            let response = browser.visit(server, json!([["increment", "n"]])).await;
+            assert!(response.body.contains(&members), "{}", response.body);
             assert!(site.rows().text().await.contains(&members));
         }
         browser.visit(&here, json!([["destroy"]])).await;
@@ -152,8 +152,8 @@ async fn a_date_of_koa_is_a_text(site: &Site) {
     let mut browser = Browser::new();
     let steps = json!([["date", "at", "2026-03-29T01:30:00.123Z"]]);
     browser.visit(&koa, steps).await;
-    let answer = browser.visit(&axum, json!([["increment", "n"]])).await;
-    assert_eq!(answer.session()["at"], "2026-03-29T01:30:00.123Z");
+    let response = browser.visit(&axum, json!([["increment", "n"]])).await;
+    assert_eq!(response.session()["at"], "2026-03-29T01:30:00.123Z");
 }
 
 async fn numbers_that_javascript_cannot_hold_survive_axum(site: Site) {
@@ -162,9 +162,9 @@ async fn numbers_that_javascript_cannot_hold_survive_axum(site: Site) {
     let steps = r#"[["set","big",1152921504606846977],["set","exact",0.10000000000000000001]]"#;
     browser.visit(&axum, steps).await;
     browser.visit(&koa, json!([])).await;
-    let answer = browser.visit(&axum, json!([["increment", "n"]])).await;
+    let response = browser.visit(&axum, json!([["increment", "n"]])).await;
     let expected = r#""big":1152921504606846977,"exact":0.10000000000000000001"#;
-    assert!(answer.body.contains(expected), "{}", answer.body);
+    assert!(response.body.contains(expected), "{}", response.body);
     browser.visit(&koa, json!([["increment", "n"]])).await;
     let text = site.rows().text().await;
     assert!(text.contains(r#""big":1152921504606847000"#), "{text}");
@@ -191,12 +191,12 @@ async fn reading_in_axum_leaves_the_row_as_it_is(site: Site) {
     let mut browser = Browser::new();
     browser.visit(&koa, json!([["set", "a", 1]])).await;
     let before = site.rows().dump().await;
-    let answer = browser.visit(&axum, json!([])).await;
-    assert_eq!(answer.session()["a"], 1);
+    let response = browser.visit(&axum, json!([])).await;
+    assert_eq!(response.session()["a"], 1);
     assert!(
-        answer.set_cookies().is_empty(),
+        response.set_cookies().is_empty(),
         "{:?}",
-        answer.set_cookies()
+        response.set_cookies()
     );
     assert_eq!(site.rows().dump().await, before);
 }
@@ -205,8 +205,8 @@ async fn a_visitor_who_changes_nothing_has_no_row_on_either_side(site: Site) {
     for (here, there) in both_orders(&site).await {
         let mut browser = Browser::new();
         for server in [&here, &there] {
-            let answer = browser.visit(server, json!([])).await;
-            assert!(answer.set_cookies().is_empty());
+            let response = browser.visit(server, json!([])).await;
+            assert!(response.set_cookies().is_empty());
         }
         assert!(site.ids().await.is_empty());
     }

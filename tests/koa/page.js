@@ -1,7 +1,7 @@
 'use strict';
 
 // The one page of every site: the body of the request says, step by step, what
-// it does to `ctx.session`, and the answer is what the session then is.
+// it does to `ctx.session`, and the response is what the session then is.
 
 const { bodyOf, waitAt } = require('./host');
 

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, Browser, Server, Site, with_both_generations};
+use crate::support::{Browser, Reply, Server, Site, with_both_generations};
 
 with_both_generations![
     fifty_changes_in_axum_survive_while_koa_reads,
@@ -18,14 +18,14 @@ with_both_generations![
 ];
 
 /// While a request to `server` is between its load and its save, `meanwhile`
-/// happens; the answer is that of the request.
+/// happens; the response is that of the request.
 async fn during(
     site: &Site,
     browser: &Browser,
     server: &Server,
     step: Value,
     meanwhile: impl Future<Output = ()>,
-) -> Answer {
+) -> Reply {
     let gate = site.gate();
     let steps = json!([["wait", gate.name], step]);
     let meanwhile = async {
@@ -45,8 +45,8 @@ async fn fifty_changes_in_axum_survive_while_koa_reads(site: Site) {
         let (browser, axum, koa) = (browser.clone(), axum.clone(), koa.clone());
         requests.spawn(async move {
             let steps = json!([["set", format!("key {number}"), number], ["increment", "n"]]);
-            let answer = browser.peek(&axum, steps).await;
-            assert_eq!(answer.status, 200, "{}", answer.body);
+            let response = browser.peek(&axum, steps).await;
+            assert_eq!(response.status, 200, "{}", response.body);
             browser.peek(&koa, json!([])).await;
         });
     }
@@ -67,8 +67,8 @@ async fn a_change_in_axum_survives_one_of_koa_that_was_saved_meanwhile(site: Sit
             .peek(&koa, json!([["increment", "n"], ["set", "koa", 1]]))
             .await;
     };
-    let answer = during(&site, &browser, &axum, json!(["increment", "n"]), koas).await;
-    assert_eq!(answer.status, 200);
+    let response = during(&site, &browser, &axum, json!(["increment", "n"]), koas).await;
+    assert_eq!(response.status, 200);
     let document = site.rows().document().await;
     assert_eq!((&document["n"], &document["koa"]), (&json!(3), &json!(1)));
 }
@@ -78,8 +78,8 @@ async fn a_change_in_axum_is_lost_to_one_of_koa_that_was_loaded_before_it(site: 
     let mut browser = Browser::new();
     browser.visit(&koa, json!([["set", "n", 1]])).await;
     let ours = async {
-        let answer = browser.peek(&axum, json!([["set", "axum", 1]])).await;
-        assert_eq!(answer.status, 200);
+        let response = browser.peek(&axum, json!([["set", "axum", 1]])).await;
+        assert_eq!(response.status, 200);
     };
     during(&site, &browser, &koa, json!(["set", "koa", 1]), ours).await;
     let document = site.rows().document().await;
@@ -96,14 +96,14 @@ async fn what_koa_ended_stays_ended_whatever_axum_was_at(site: Site) {
     let logout = async {
         browser.peek(&koa, json!([["destroy"]])).await;
     };
-    let answer = during(&site, &browser, &axum, json!(["set", "a", 1]), logout).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(!gives_a_session(&answer), "{:?}", answer.set_cookies());
+    let response = during(&site, &browser, &axum, json!(["set", "a", 1]), logout).await;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!gives_a_session(&response), "{:?}", response.set_cookies());
     assert!(site.ids().await.is_empty());
 }
 
-fn gives_a_session(answer: &Answer) -> bool {
-    let lines = answer.set_cookies();
+fn gives_a_session(response: &Reply) -> bool {
+    let lines = response.set_cookies();
     lines
         .iter()
         .any(|line| line.starts_with("koa.sid=") && !line.starts_with("koa.sid=;"))
@@ -120,9 +120,9 @@ async fn what_koa_regenerated_is_not_brought_back_by_axum(site: Site) {
             .visit(&koa, json!([["regenerate"], ["set", "user", "ann"]]))
             .await;
     };
-    let answer = during(&site, &before, &axum, json!(["set", "b", 1]), login).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(!gives_a_session(&answer), "{:?}", answer.set_cookies());
+    let response = during(&site, &before, &axum, json!(["set", "b", 1]), login).await;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!gives_a_session(&response), "{:?}", response.set_cookies());
     assert_eq!(site.ids().await, [format!("koa:sess:{}", after.sid())]);
     assert_eq!(after.peek(&axum, json!([])).await.session()["user"], "ann");
 }
@@ -132,8 +132,8 @@ async fn a_save_of_koa_can_undo_a_logout_in_axum(site: Site) {
     let mut browser = Browser::new();
     browser.visit(&koa, json!([["set", "user", "ann"]])).await;
     let logout = async {
-        let answer = browser.peek(&axum, json!([["destroy"]])).await;
-        assert_eq!(answer.status, 200);
+        let response = browser.peek(&axum, json!([["destroy"]])).await;
+        assert_eq!(response.status, 200);
         assert!(site.ids().await.is_empty());
     };
     during(&site, &browser, &koa, json!(["set", "a", 1]), logout).await;
@@ -149,8 +149,8 @@ async fn fifty_requests_of_each_end_in_a_session_that_both_read(site: Site) {
         let (browser, server) = (browser.clone(), server.clone());
         requests.spawn(async move { browser.peek(&server, json!([["increment", "n"]])).await });
     }
-    for answer in requests.join_all().await {
-        assert_eq!(answer.status, 200, "{}", answer.body);
+    for response in requests.join_all().await {
+        assert_eq!(response.status, 200, "{}", response.body);
     }
     let of_koa = browser.peek(&koa, json!([])).await.session()["n"].clone();
     let of_axum = browser.peek(&axum, json!([])).await.session()["n"].clone();

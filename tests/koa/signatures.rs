@@ -36,17 +36,17 @@ fn axum_with(site: &Site, format: Koa) -> Server {
 }
 
 async fn user(browser: &mut Browser, server: &Server) -> Value {
-    let answer = browser.visit(server, json!([])).await;
-    answer.session()["user"].clone()
+    let response = browser.visit(server, json!([])).await;
+    response.session()["user"].clone()
 }
 
 async fn known_signatures_open_a_session(site: Site) {
     let (koa, axum) = site.both().await;
     let mut browser = browser_with(&site, BY_FIRST_KEY).await;
     for server in [&koa, &axum] {
-        let answer = browser.visit(server, json!([])).await;
-        assert_eq!(answer.session()["user"], "ann");
-        assert!(answer.set_cookies().is_empty());
+        let response = browser.visit(server, json!([])).await;
+        assert_eq!(response.session()["user"], "ann");
+        assert!(response.set_cookies().is_empty());
     }
 }
 
@@ -54,8 +54,8 @@ async fn a_signature_by_a_later_key_is_made_anew(site: Site) {
     let (koa, axum) = site.both().await;
     for server in [&koa, &axum] {
         let mut browser = browser_with(&site, BY_SECOND_KEY).await;
-        let answer = browser.visit(server, json!([])).await;
-        assert_eq!(answer.session()["user"], "ann");
+        let response = browser.visit(server, json!([])).await;
+        assert_eq!(response.session()["user"], "ann");
         assert_eq!(browser.value("koa.sid.sig"), BY_FIRST_KEY);
         assert_eq!(browser.sid(), SID);
     }
@@ -87,8 +87,8 @@ async fn without_its_signature_a_cookie_opens_nothing(site: Site) {
     browser.forget("koa.sid.sig");
     let before = site.rows().dump().await;
     for server in [&koa, &axum] {
-        let answer = browser.peek(server, json!([])).await;
-        assert_eq!(answer.session()["user"], Value::Null);
+        let response = browser.peek(server, json!([])).await;
+        assert_eq!(response.session()["user"], Value::Null);
     }
     assert_eq!(site.rows().dump().await, before);
 }
@@ -103,8 +103,8 @@ async fn with_a_wrong_signature_a_cookie_opens_nothing(site: Site) {
     for wrong in [tampered, of_other, "short".into()] {
         for server in [&koa, &axum] {
             let browser = browser_with(&site, &wrong).await;
-            let answer = browser.peek(server, json!([])).await;
-            assert_eq!(answer.session()["user"], Value::Null);
+            let response = browser.peek(server, json!([])).await;
+            assert_eq!(response.session()["user"], Value::Null);
         }
     }
     assert_eq!(site.rows().document().await["user"], "ann");
@@ -133,8 +133,8 @@ async fn both_do_without_signatures(site: Site) {
         let mut browser = Browser::new();
         browser.visit(here, json!([["set", "user", "bob"]])).await;
         assert!(browser.cookie("koa.sid.sig").is_none());
-        let answer = browser.visit(there, json!([["increment", "n"]])).await;
-        assert_eq!(answer.session()["user"], "bob");
+        let response = browser.visit(there, json!([["increment", "n"]])).await;
+        assert_eq!(response.session()["user"], "bob");
         assert!(browser.cookie("koa.sid.sig").is_none());
     }
 }

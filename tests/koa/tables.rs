@@ -21,13 +21,13 @@ async fn serves_both(site: &Site, koa: &Server, axum: &Server) {
     for (here, there) in [(koa, axum), (axum, koa)] {
         let mut browser = Browser::new();
         browser.visit(here, json!([["set", "a", 1]])).await;
-        let answer = browser.visit(there, json!([["increment", "a"]])).await;
-        assert_eq!(answer.session()["a"], 2);
-        let answer = browser.visit(here, json!([["increment", "a"]])).await;
-        assert_eq!(answer.session()["a"], 3);
+        let response = browser.visit(there, json!([["increment", "a"]])).await;
+        assert_eq!(response.session()["a"], 2);
+        let response = browser.visit(here, json!([["increment", "a"]])).await;
+        assert_eq!(response.session()["a"], 3);
         browser.visit(axum, json!([["cycle"]])).await.is_ok();
-        let answer = browser.visit(koa, json!([])).await;
-        assert_eq!(answer.session()["a"], 3);
+        let response = browser.visit(koa, json!([])).await;
+        assert_eq!(response.session()["a"], 3);
         browser.visit(there, json!([["destroy"]])).await.is_ok();
         assert!(site.ids().await.is_empty());
     }

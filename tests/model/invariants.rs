@@ -35,7 +35,7 @@ pub(crate) struct Invariants {
     requests: BTreeMap<u8, Access>,
     /// Rows whose token a response carried, also one that was lost.
     reachable: HashSet<String>,
-    /// Rows of requests that were never answered.
+    /// Rows of requests that never got a response.
     excused: HashSet<String>,
 }
 
@@ -176,9 +176,9 @@ impl Invariants {
         }
     }
 
-    /// The request was never answered, so nobody has the token of what it
+    /// The request never got a response, so no client has the token of what it
     /// began.
-    pub(crate) fn unanswered(&mut self, request: u8) {
+    pub(crate) fn without_response(&mut self, request: u8) {
         let access = self.requests.entry(request).or_default();
         self.excused.extend(access.rows.iter().cloned());
     }

@@ -55,7 +55,7 @@ use std::{
 /// Past the capture of the test harness, so that the seed is told also when
 /// the process is killed.
 fn tell(text: &str) {
-    writeln!(stderr(), "{text}").expect("somebody reads");
+    writeln!(stderr(), "{text}").expect("stderr is open");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
         Age, Cookie, Expected, Failure, InFlight, Lasting, Model, Moment, Response, RowNo, Seen,
         State, Token, user_name,
     },
-    world::{Answer, Lane, Patience, Running, SetCookie, TableRow, cookie_name, handle, row_id},
+    world::{Lane, Patience, Reply, Running, SetCookie, TableRow, cookie_name, handle, row_id},
 };
 
 /// Far more than any step takes.
@@ -375,7 +375,7 @@ impl Play<'_> {
             .map_err(|what| ("flow", format!("by {call:?} {what}")))
     }
 
-    /// A store knows the database's time from the answers to its requests.
+    /// A store knows the database's time from the responses to its requests.
     fn with_slack(&self, request: u8, expected: Expected) -> Expected {
         let slack = self.slowest.get(&request).copied().unwrap_or_default();
         match expected {
@@ -495,8 +495,8 @@ impl Play<'_> {
         if is_cancelled {
             let mut running = self.running.remove(&request).expect("open");
             running.let_end(End::CancelOutside);
-            if running.answer().await.is_some() {
-                return Err(("status", "a cancelled request was answered".into()));
+            if running.response().await.is_some() {
+                return Err(("status", "a cancelled request returned a response".into()));
             }
             self.ended.insert(request, running);
         } else if gives_up {
@@ -514,7 +514,7 @@ impl Play<'_> {
         self.finish_saves(began_save, &mut saves).await?;
         if is_cancelled {
             self.model.vanish(request);
-            self.invariants.unanswered(request);
+            self.invariants.without_response(request);
         }
         Ok(())
     }
@@ -694,11 +694,11 @@ impl Play<'_> {
             running.let_end(End::CancelOutside);
         }
         self.lane.unlock().await;
-        let answer = running.answer().await;
+        let reply = running.response().await;
         self.ended.insert(request, running);
         self.since(from, request);
-        if let Some(answer) = answer {
-            return self.answered(request, End::Ok, &answer).await;
+        if let Some(reply) = reply {
+            return self.responded(request, End::Ok, &reply).await;
         }
         // Whether the row of each new token is undone is only known a moment later.
         let predictions: [fn(&mut Model, u8) -> bool; 5] = [
@@ -744,8 +744,8 @@ impl Play<'_> {
                 let Err(broken) = outcome else {
                     // Not before the undo: what it restores was not over.
                     self.look(&[request]).await?;
-                    self.invariants.unanswered(request);
-                    self.model.unanswered(request);
+                    self.invariants.without_response(request);
+                    self.model.without_response(request);
                     return Ok(());
                 };
                 first.get_or_insert(broken);
@@ -760,37 +760,40 @@ impl Play<'_> {
         let from = self.now();
         let mut running = self.running.remove(&request).expect("open");
         running.let_end(end);
-        let answer = running.answer().await;
+        let reply = running.response().await;
         self.ended.insert(request, running);
         self.since(from, request);
         if matches!(end, End::PanicOutside | End::CancelOutside) {
             let rows = self.look(&[request]).await?;
             self.model.vanish(request);
-            self.invariants.unanswered(request);
-            return match answer {
-                Some(_) => Err(("status", "a request that panicked was answered".into())),
+            self.invariants.without_response(request);
+            return match reply {
+                Some(_) => Err((
+                    "status",
+                    "a request that panicked returned a response".into(),
+                )),
                 None => match_table(&mut self.model, &rows),
             };
         }
-        let answer = answer.ok_or_else(|| ("panic", format!("no answer to {end:?}")))?;
-        self.answered(request, end, &answer).await
+        let reply = reply.ok_or_else(|| ("panic", format!("no reply to {end:?}")))?;
+        self.responded(request, end, &reply).await
     }
 
-    async fn answered(&mut self, request: u8, end: End, answer: &Answer) -> Result<(), Broken> {
+    async fn responded(&mut self, request: u8, end: End, reply: &Reply) -> Result<(), Broken> {
         let rows = self.look(&[request]).await?;
         let options = &self.program.options;
         let mut expected = self.settle(
             |model| model.end(request, end),
             |model, expected| {
-                bind(options, model, &expected, answer);
+                bind(options, model, &expected, reply);
                 match_table(model, &rows)?;
-                check_response(options, model, &expected, answer)?;
+                check_response(options, model, &expected, reply)?;
                 Ok(expected)
             },
         )?;
-        self.sent(request, answer)?;
+        self.sent(request, reply)?;
         if end != End::Lost {
-            self.deliver(request, &mut expected, answer);
+            self.deliver(request, &mut expected, reply);
         }
         Ok(())
     }
@@ -804,10 +807,10 @@ impl Play<'_> {
         self.lane.hold_commits(format).await;
         let mut running = self.running.remove(&request).expect("open");
         running.let_end(End::Ok);
-        let answer = running.answer().await;
+        let reply = running.response().await;
         self.ended.insert(request, running);
         self.lane.release_commits(format).await;
-        let answer = answer.ok_or_else(|| ("panic", "no answer".to_owned()))?;
+        let reply = reply.ok_or_else(|| ("panic", "no reply".to_owned()))?;
         let options = &self.program.options;
         let began = Instant::now();
         loop {
@@ -815,9 +818,9 @@ impl Play<'_> {
             let outcome = self.settle(
                 |model| model.end_too_late(request),
                 |model, expected| {
-                    bind(options, model, &expected, &answer);
+                    bind(options, model, &expected, &reply);
                     match_table(model, &rows)?;
-                    check_response(options, model, &expected, &answer)?;
+                    check_response(options, model, &expected, &reply)?;
                     Ok(expected)
                 },
             );
@@ -829,8 +832,8 @@ impl Play<'_> {
                 Err(broken) => return Err(broken),
                 Ok(mut expected) => {
                     self.look(&[request]).await?;
-                    self.sent(request, &answer)?;
-                    self.deliver(request, &mut expected, &answer);
+                    self.sent(request, &reply)?;
+                    self.deliver(request, &mut expected, &reply);
                     return Ok(());
                 }
             }
@@ -854,10 +857,10 @@ impl Play<'_> {
             running.let_end(End::Ok);
             all.push(running);
         }
-        let mut answers = Vec::new();
+        let mut replies = Vec::new();
         for running in &mut all {
-            let answer = running.answer().await;
-            answers.push(answer.ok_or_else(|| ("panic", "no answer".to_owned()))?);
+            let reply = running.response().await;
+            replies.push(reply.ok_or_else(|| ("panic", "no reply".to_owned()))?);
         }
         self.ended.extend(open.iter().copied().zip(all));
         for request in &open {
@@ -884,12 +887,12 @@ impl Play<'_> {
                     expected
                 },
                 |model, expected| {
-                    for (expected, answer) in expected.iter().zip(&answers) {
-                        bind(options, model, expected, answer);
+                    for (expected, reply) in expected.iter().zip(&replies) {
+                        bind(options, model, expected, reply);
                     }
                     match_table(model, &rows)?;
-                    for (expected, answer) in expected.iter().zip(&answers) {
-                        check_response(options, model, expected, answer)?;
+                    for (expected, reply) in expected.iter().zip(&replies) {
+                        check_response(options, model, expected, reply)?;
                     }
                     Ok(expected)
                 },
@@ -911,14 +914,14 @@ impl Play<'_> {
             return Err(("together", format!("no order explains it, such as: {what}")));
         };
         for (at, request) in open.iter().enumerate() {
-            self.sent(*request, &answers[at])?;
-            self.deliver(*request, &mut expected[at], &answers[at]);
+            self.sent(*request, &replies[at])?;
+            self.deliver(*request, &mut expected[at], &replies[at]);
         }
         Ok(())
     }
 
-    fn sent(&mut self, request: u8, answer: &Answer) -> Result<(), Broken> {
-        for cookie in &answer.cookies {
+    fn sent(&mut self, request: u8, reply: &Reply) -> Result<(), Broken> {
+        for cookie in &reply.cookies {
             if !cookie.value.is_empty() {
                 let id = row_id(&self.program.options, &cookie.name, &cookie.value);
                 self.invariants
@@ -929,11 +932,11 @@ impl Play<'_> {
         Ok(())
     }
 
-    fn deliver(&mut self, request: u8, expected: &mut Response, answer: &Answer) {
+    fn deliver(&mut self, request: u8, expected: &mut Response, reply: &Reply) {
         let jar = usize::from(self.model.requests[&request].jar);
         for layer in 0..self.model.layers() {
             let name = cookie_name(&self.program.options, layer);
-            let value = answer
+            let value = reply
                 .cookies
                 .iter()
                 .find(|cookie| cookie.name == name)
@@ -1121,7 +1124,7 @@ impl Play<'_> {
         Ok(rows)
     }
 
-    /// Finds the answers to open questions with which the prediction fits what
+    /// Finds the responses to open questions with which the prediction fits what
     /// happened, and goes on with them.
     fn settle<E, T>(
         &mut self,
@@ -1202,15 +1205,15 @@ fn check_response(
     options: &crate::program::Options,
     model: &Model,
     expected: &Response,
-    answer: &Answer,
+    reply: &Reply,
 ) -> Result<(), Broken> {
-    if answer.status != expected.status {
+    if reply.status != expected.status {
         return Err((
             "status",
-            format!("status {} instead of {}", answer.status, expected.status),
+            format!("status {} instead of {}", reply.status, expected.status),
         ));
     }
-    let retry_fits = match (expected.retry, answer.retry) {
+    let retry_fits = match (expected.retry, reply.retry) {
         (None, None) => true,
         (Some((least, most)), Some(retry)) => (least..=most).contains(&retry),
         _ => false,
@@ -1220,13 +1223,13 @@ fn check_response(
             "retry",
             format!(
                 "Retry-After {:?} instead of {:?}",
-                answer.retry, expected.retry
+                reply.retry, expected.retry
             ),
         ));
     }
     for (layer, cookie) in expected.cookies.iter().enumerate() {
         let name = cookie_name(options, layer);
-        let sent: Vec<_> = answer
+        let sent: Vec<_> = reply
             .cookies
             .iter()
             .filter(|cookie| cookie.name == name)
@@ -1268,15 +1271,10 @@ fn lasts(cookie: &SetCookie, lasting: Lasting) -> bool {
 type Prediction = Box<dyn Fn(&mut Model) -> Expected>;
 
 /// Of several new rows that hold the same, the cookies tell which is which.
-fn bind(
-    options: &crate::program::Options,
-    model: &mut Model,
-    expected: &Response,
-    answer: &Answer,
-) {
+fn bind(options: &crate::program::Options, model: &mut Model, expected: &Response, reply: &Reply) {
     for (layer, cookie) in expected.cookies.iter().enumerate() {
         let name = cookie_name(options, layer);
-        let sent = answer.cookies.iter().find(|cookie| cookie.name == name);
+        let sent = reply.cookies.iter().find(|cookie| cookie.name == name);
         if let (Cookie::Set(row, _), Some(sent)) = (cookie, sent)
             && !sent.value.is_empty()
         {

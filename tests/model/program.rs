@@ -277,7 +277,7 @@ pub(crate) enum End {
     Ok,
     NotFound,
     ServerError,
-    /// The handler answers 408 by itself.
+    /// The handler returns 408 itself.
     Timeout,
     /// The browser never gets the response.
     Lost,
@@ -285,7 +285,7 @@ pub(crate) enum End {
     PanicOutside,
     /// Caught inside of the session layer, which gets a 500.
     PanicInside,
-    /// The future is dropped by a layer inside, which answers 408.
+    /// The future is dropped by a layer inside, which returns 408.
     CancelInside,
     /// The whole request is dropped.
     CancelOutside,

@@ -288,7 +288,7 @@ pub(crate) struct Request {
     views: Vec<Option<View>>,
     pub(crate) is_open: bool,
     /// Whether there was a response.
-    pub(crate) is_answered: bool,
+    pub(crate) is_served: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -694,7 +694,7 @@ impl Model {
         }
     }
 
-    /// The same with answers to the questions that the documentation leaves
+    /// The same with responses to the questions that the documentation leaves
     /// open.
     pub(crate) fn choosing(&self, choices: &[bool]) -> Self {
         Self {
@@ -765,7 +765,7 @@ impl Model {
             presented: presented.collect(),
             views: vec![None; layers],
             is_open: true,
-            is_answered: false,
+            is_served: false,
         };
         self.requests.insert(request, request_state);
     }
@@ -1615,9 +1615,9 @@ impl Model {
     }
 
     /// Its response was never sent, whatever it saved.
-    pub(crate) fn unanswered(&mut self, request: u8) {
+    pub(crate) fn without_response(&mut self, request: u8) {
         let state = self.requests.get_mut(&request).expect("begun");
-        state.is_answered = false;
+        state.is_served = false;
         for view in state.views.iter_mut().flatten() {
             view.may_be_newer = true;
         }
@@ -1676,7 +1676,7 @@ impl Model {
         if layer + 1 == self.layers() {
             let state = self.requests.get_mut(&request).expect("begun");
             state.is_open = false;
-            state.is_answered = true;
+            state.is_served = true;
         }
     }
 

@@ -98,7 +98,7 @@ pub(crate) struct SetCookie {
 
 /// What a browser gets.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) retry: Option<u64>,
     pub(crate) cookies: Vec<SetCookie>,
@@ -394,7 +394,7 @@ impl Lane {
         }
     }
 
-    /// Returns when no store of this lane has a statement under way.
+    /// Returns when no store of this lane has a statement in flight.
     pub(crate) async fn quiet(&mut self) {
         let sql = "SELECT count(*) FROM pg_stat_activity
                    WHERE application_name = $1 AND state <> 'idle'";
@@ -571,7 +571,7 @@ impl Handler {
                 },
             };
             let Some(order) = order else {
-                return answer(500);
+                return reply(500);
             };
             let seen = match order {
                 Order::End(end) => return end_with(end),
@@ -607,13 +607,13 @@ impl Handler {
                 },
             };
             if self.replies.send(seen).is_err() {
-                return answer(500);
+                return reply(500);
             }
         }
     }
 }
 
-fn answer(status: u16) -> Response<String> {
+fn reply(status: u16) -> Response<String> {
     let mut response = Response::new(String::new());
     *response.status_mut() = StatusCode::from_u16(status).expect("a status");
     response
@@ -621,10 +621,10 @@ fn answer(status: u16) -> Response<String> {
 
 fn end_with(end: End) -> Response<String> {
     match end {
-        End::Ok | End::Lost | End::CancelInside | End::CancelOutside => answer(200),
-        End::NotFound => answer(404),
-        End::ServerError => answer(500),
-        End::Timeout => answer(408),
+        End::Ok | End::Lost | End::CancelInside | End::CancelOutside => reply(200),
+        End::NotFound => reply(404),
+        End::ServerError => reply(500),
+        End::Timeout => reply(408),
         // Without the words of a panic hook.
         End::PanicInside => resume_unwind(Box::new(Inside)),
         End::PanicOutside => resume_unwind(Box::new(Outside)),
@@ -645,11 +645,11 @@ async fn guarded(
     let response = poll_fn(|context| {
         use std::task::Poll;
         if let Poll::Ready(Ok(status)) = cancel.as_mut().poll(context) {
-            return Poll::Ready(answer(status.as_u16()));
+            return Poll::Ready(reply(status.as_u16()));
         }
         match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(context))) {
             Ok(polled) => polled,
-            Err(panic) if panic.is::<Inside>() => Poll::Ready(answer(500)),
+            Err(panic) if panic.is::<Inside>() => Poll::Ready(reply(500)),
             Err(panic) => resume_unwind(panic),
         }
     });
@@ -766,7 +766,7 @@ impl Running {
         self.is_saved.load(Ordering::SeqCst)
     }
 
-    /// Whether it is answered, or was cancelled.
+    /// Whether it returns a response, or was cancelled.
     pub(crate) fn is_over(&self) -> bool {
         self.task.is_finished()
     }
@@ -795,7 +795,7 @@ impl Running {
     }
 
     /// `None` where there is none.
-    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+    pub(crate) async fn response(&mut self) -> Option<Reply> {
         let response = (&mut self.task).await.ok()?;
         let retry = response.headers().get(header::RETRY_AFTER);
         let retry = retry.map(|retry| retry.to_str().expect("ASCII").parse().expect("seconds"));
@@ -815,7 +815,7 @@ impl Running {
                 }
             })
             .collect();
-        Some(Answer {
+        Some(Reply {
             status: response.status().as_u16(),
             retry,
             cookies,

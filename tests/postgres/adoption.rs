@@ -19,7 +19,7 @@ use proptest::{
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::support::{Answer, Site, browser::send, koa, texts};
+use crate::support::{Reply, Site, browser::send, koa, texts};
 
 const CALLS: &str = "x-calls";
 const STATUS: &str = "x-status";
@@ -30,7 +30,7 @@ const EVERY_CALL: &[u8] = b"lirucydsthvgxo";
 /// What a client puts under the cookie's name.
 #[derive(Clone, Debug)]
 enum Value {
-    MadeUp(u8),
+    Unknown(u8),
     /// As the row of it would be called in Koa's format.
     Prefixed(u8),
     /// With a signature of the client's own.
@@ -39,7 +39,7 @@ enum Value {
     UnderAnothers(u8),
     /// The id that a row has.
     RowId,
-    /// What the server gave it, some answers ago; it may have ended.
+    /// What the server gave it, some responses ago; it may have ended.
     Issued(u8),
 }
 
@@ -52,7 +52,7 @@ struct Visit {
 
 fn visits() -> impl Strategy<Value = Vec<Visit>> {
     let value = prop_oneof![
-        4 => (0..4_u8).prop_map(Value::MadeUp),
+        4 => (0..4_u8).prop_map(Value::Unknown),
         1 => (0..4_u8).prop_map(Value::Prefixed),
         2 => (0..4_u8).prop_map(Value::Signed),
         1 => (0..4_u8).prop_map(Value::UnderAnothers),
@@ -101,12 +101,12 @@ async fn call_of(session: &Session, call: char) -> Result<(), Error> {
     }
 }
 
-/// 32 octets that nobody drew by chance.
-fn made_up(n: u8) -> String {
+/// 32 bytes that nobody drew by chance.
+fn unknown_token(n: u8) -> String {
     URL_SAFE_NO_PAD.encode([n + 100; 32])
 }
 
-/// A way to keep sessions, and what a made-up token would become in it.
+/// A way to keep sessions, and what an unknown token would become in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Format {
     Plain,
@@ -187,17 +187,17 @@ impl Client<'_> {
             let cookies = HeaderValue::from_str(&pairs.join("; ")).expect("ASCII");
             request.headers_mut().insert(header::COOKIE, cookies);
         }
-        let answer = send(self.app.clone(), request).await;
-        self.judge(&answer);
+        let response = send(self.app.clone(), request).await;
+        self.judge(&response);
     }
 
     /// The pairs of a value, signature cookie included.
     async fn spelled(&mut self, value: &Value) -> Vec<String> {
         let (value, signature) = match value {
-            Value::MadeUp(n) => (made_up(*n), None),
-            Value::Prefixed(n) => (format!("koa:sess:{}", made_up(*n)), None),
-            Value::Signed(n) => self.signed(&made_up(*n)),
-            Value::UnderAnothers(n) => self.under_anothers(&made_up(*n)),
+            Value::Unknown(n) => (unknown_token(*n), None),
+            Value::Prefixed(n) => (format!("koa:sess:{}", unknown_token(*n)), None),
+            Value::Signed(n) => self.signed(&unknown_token(*n)),
+            Value::UnderAnothers(n) => self.under_anothers(&unknown_token(*n)),
             Value::RowId => (self.row_id().await, None),
             Value::Issued(n) => self.issued_before(*n),
         };
@@ -214,7 +214,7 @@ impl Client<'_> {
                 let signature = koa::signature("another key", "koa.sid", token);
                 (token.to_owned(), Some(signature))
             }
-            false => (format!("{token}.{}", made_up(9)), None),
+            false => (format!("{token}.{}", unknown_token(9)), None),
         }
     }
 
@@ -226,8 +226,8 @@ impl Client<'_> {
         }
     }
 
-    fn issued_before(&self, answers: u8) -> (String, Option<String>) {
-        let at = self.issued.len().checked_sub(1 + usize::from(answers));
+    fn issued_before(&self, responses: u8) -> (String, Option<String>) {
+        let at = self.issued.len().checked_sub(1 + usize::from(responses));
         at.map_or((String::new(), None), |at| self.issued[at].clone())
     }
 
@@ -237,9 +237,9 @@ impl Client<'_> {
     }
 
     /// What the server gives is new, or what it gave before.
-    fn judge(&mut self, answer: &Answer) {
+    fn judge(&mut self, response: &Reply) {
         let name = self.format.cookie_name();
-        let cookies = answer.set_cookies();
+        let cookies = response.set_cookies();
         let value_of = |name: &str| {
             let found = cookies.iter().find(|cookie| cookie.name() == name);
             found.map(|cookie| cookie.value().to_owned())
@@ -266,7 +266,7 @@ fn runtime() -> Runtime {
 async fn assert_none_is_stored(site: &Site, format: Format) {
     let ids = texts(&site.pool, "SELECT id FROM public.session").await;
     for n in 0..4 {
-        let token = made_up(n);
+        let token = unknown_token(n);
         assert!(!ids.contains(&format.row_id(&token)), "{token} has a row");
         assert!(
             !ids.iter().any(|id| id.contains(&token)),
@@ -275,7 +275,7 @@ async fn assert_none_is_stored(site: &Site, format: Format) {
     }
 }
 
-fn no_made_up_id_is_adopted(format: Format, cases: u32) {
+fn no_unknown_id_is_adopted(format: Format, cases: u32) {
     let runtime = runtime();
     let (site, layer) = runtime.block_on(format.site());
     let empty_too = layer.clone().allow_empty(true);
@@ -309,18 +309,18 @@ fn no_made_up_id_is_adopted(format: Format, cases: u32) {
 }
 
 #[test]
-fn no_sequence_of_calls_adopts_a_made_up_id() {
-    no_made_up_id_is_adopted(Format::Plain, 96);
+fn no_sequence_of_calls_adopts_a_unknown_id() {
+    no_unknown_id_is_adopted(Format::Plain, 96);
 }
 
 #[test]
-fn no_sequence_of_calls_adopts_a_made_up_id_where_tokens_are_signed() {
-    no_made_up_id_is_adopted(Format::Signed, 48);
-    no_made_up_id_is_adopted(Format::SwitchingOn, 48);
+fn no_sequence_of_calls_adopts_a_unknown_id_where_tokens_are_signed() {
+    no_unknown_id_is_adopted(Format::Signed, 48);
+    no_unknown_id_is_adopted(Format::SwitchingOn, 48);
 }
 
 #[test]
-fn no_sequence_of_calls_adopts_a_made_up_id_in_koas_format() {
-    no_made_up_id_is_adopted(Format::Koa, 48);
-    no_made_up_id_is_adopted(Format::UnsignedKoa, 48);
+fn no_sequence_of_calls_adopts_a_unknown_id_in_koas_format() {
+    no_unknown_id_is_adopted(Format::Koa, 48);
+    no_unknown_id_is_adopted(Format::UnsignedKoa, 48);
 }

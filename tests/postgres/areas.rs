@@ -8,7 +8,7 @@ use axum::{
 };
 use axum_pg_session::{ErrorKind, HeaderTransport, Koa, PgSessionLayer, Session, SigningKeys};
 
-use crate::support::{Answer, Browser, Site, app, execute, log::Log, page::app_with, site::pages};
+use crate::support::{Browser, Reply, Site, app, execute, log::Log, page::app_with, site::pages};
 
 /// Signs in as user 1 and returns the token.
 async fn sign_in(layer: PgSessionLayer) -> Browser {
@@ -119,12 +119,12 @@ async fn a_token_of_one_header_opens_nothing_in_another_one() {
     let site = Site::new().await;
     let layers = [SHOP, ADMIN].map(|name| site.layer().transport(HeaderTransport::new(name)));
     let [shop, admin] = layers.map(|layer| Browser::new(&app(layer)));
-    let answer = shop.get_without_cookies("/insert/a/1", None).await;
-    let token = answer.headers[SHOP].clone();
+    let response = shop.get_without_cookies("/insert/a/1", None).await;
+    let token = response.headers[SHOP].clone();
     for (browser, header, expected) in [(&shop, SHOP, "\"1\""), (&admin, ADMIN, "none")] {
         let header = Some((header, token.clone()));
-        let answer = browser.get_without_cookies("/get/a", header).await;
-        assert_eq!(answer.body, expected);
+        let response = browser.get_without_cookies("/get/a", header).await;
+        assert_eq!(response.body, expected);
     }
     // Nor in a cookie, which is another carrier.
     let token = token.to_str().expect("ASCII");
@@ -135,10 +135,10 @@ async fn a_token_of_one_header_opens_nothing_in_another_one() {
         let layer = site.layer().transport(HeaderTransport::new(header));
         Browser::new(&app(layer.cookie_name("token")))
     };
-    let answer = named(SHOP).get_without_cookies("/insert/a/1", None).await;
-    let header = Some((ADMIN, answer.headers[SHOP].clone()));
-    let answer = named(ADMIN).get_without_cookies("/get/a", header).await;
-    assert_eq!(answer.body, "\"1\"");
+    let response = named(SHOP).get_without_cookies("/insert/a/1", None).await;
+    let header = Some((ADMIN, response.headers[SHOP].clone()));
+    let response = named(ADMIN).get_without_cookies("/get/a", header).await;
+    assert_eq!(response.body, "\"1\"");
 }
 
 impl Browser {
@@ -146,7 +146,7 @@ impl Browser {
         &self,
         path: &str,
         header: Option<(HeaderName, HeaderValue)>,
-    ) -> Answer {
+    ) -> Reply {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = path.parse().expect("a path");
         request.headers_mut().extend(header);
@@ -171,9 +171,9 @@ async fn a_user_of_one_realm_is_not_the_same_user_of_another() {
     assert_eq!((ours.count().await.expect("a count"), listed.len()), (1, 1));
     // A handle is of its realm, too.
     let id = listed[0].id();
-    assert!(site.store.load(id).await.expect("an answer").is_none());
-    assert!(!ours.destroy(id).await.expect("an answer"));
-    let stored = admin.load(id).await.expect("an answer").expect("alive");
+    assert!(site.store.load(id).await.expect("a response").is_none());
+    assert!(!ours.destroy(id).await.expect("a response"));
+    let stored = admin.load(id).await.expect("a response").expect("alive");
     assert_eq!(stored.user_id(), Some("1"));
     assert_eq!(ours.destroy_all().await.expect("an end"), 1);
     assert_eq!(theirs.count().await.expect("a count"), 1);
@@ -212,9 +212,9 @@ async fn a_realm_of_koas_or_with_a_bad_name_is_refused_at_set_up() {
     }
 }
 
-/// What the cookies of an answer say of their scopes.
-fn scopes(answer: &Answer) -> Vec<String> {
-    let cookies = answer.set_cookies();
+/// What the cookies of a response say of their scopes.
+fn scopes(response: &Reply) -> Vec<String> {
+    let cookies = response.set_cookies();
     let shown = cookies.iter().map(|cookie| {
         let is_over = cookie.expires_datetime() == Some(cookie::time::OffsetDateTime::UNIX_EPOCH);
         let what = if is_over { "removes" } else { "sets" };
@@ -244,9 +244,9 @@ async fn a_visitor_with_cookies_of_two_scopes_is_served_after_one_page() {
         .former_cookie_scope(None, "/");
     for page in ["/keys", "/insert/b/1", "/destroy", "/cycle"] {
         let mut browser = torn(&formerly, &now).await;
-        let answer = browser.peek(page).await;
-        assert_eq!(scopes(&answer), ["removes host/"], "{page}");
-        assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+        let response = browser.peek(page).await;
+        assert_eq!(scopes(&response), ["removes host/"], "{page}");
+        assert_eq!(response.headers[header::CACHE_CONTROL], "no-store");
         // As a browser does.
         browser.jar.truncate(1);
         assert_eq!(browser.get("/get/a").await.body, "\"now\"", "{page}");
@@ -267,9 +267,9 @@ async fn a_response_that_sets_or_removes_the_cookie_removes_that_of_a_former_sco
     browser.get("/insert/a/1").await;
     let mut browser = browser.at(&app(now));
     // Nothing to say: whoever has only the former cookie stays signed in.
-    let answer = browser.get("/get/a").await;
+    let response = browser.get("/get/a").await;
     assert_eq!(
-        (answer.body.as_str(), answer.sets_no_cookie()),
+        (response.body.as_str(), response.sets_no_cookie()),
         ("\"1\"", true)
     );
     let former = ["removes host/shop", "removes example.com/"];
@@ -287,9 +287,9 @@ async fn koas_signature_goes_with_the_cookie_of_the_former_scope() {
     let layer = PgSessionLayer::new(store)
         .cookie_domain("example.com")
         .former_cookie_scope(None, "/");
-    let answer = Browser::new(&app(layer)).get("/insert/a/1").await;
+    let response = Browser::new(&app(layer)).get("/insert/a/1").await;
     assert_eq!(
-        scopes(&answer),
+        scopes(&response),
         [
             "removes host/",
             "removes host/",
@@ -314,9 +314,9 @@ async fn a_cross_site_post_without_the_cookie_replaces_no_session_if_the_layer_s
     let layer = site.layer().begin_on_cross_site_post(false);
     let browser = Browser::new(&app(layer.clone()));
     for origin in ["https://appleid.apple.com", "null"] {
-        let answer = browser.send(form_post(Some(origin), "cross-site")).await;
-        assert_eq!(answer.status, 403);
-        assert!(answer.sets_no_cookie());
+        let response = browser.send(form_post(Some(origin), "cross-site")).await;
+        assert_eq!(response.status, 403);
+        assert!(response.sets_no_cookie());
     }
     assert_eq!(site.rows().count().await, 0);
     // A link, a form of the site's own, and one that brings the cookie.
@@ -333,17 +333,17 @@ async fn a_cross_site_post_without_the_cookie_replaces_no_session_if_the_layer_s
     request
         .headers_mut()
         .insert(header::COOKIE, cookie.parse().expect("a cookie"));
-    let answer = known.send(request).await;
+    let response = known.send(request).await;
     assert_eq!(
-        (answer.status.as_u16(), answer.sets_no_cookie()),
+        (response.status.as_u16(), response.sets_no_cookie()),
         (200, true)
     );
     // By default it is as any other request.
-    let answer = site
+    let response = site
         .browser()
         .send(form_post(Some("null"), "cross-site"))
         .await;
-    assert!(answer.token().is_some());
+    assert!(response.token().is_some());
 }
 
 /// Safari before 16.4, and browsers on plain HTTP.
@@ -370,8 +370,8 @@ async fn a_cross_site_post_is_known_by_its_origin_without_fetch_metadata() {
             .header(header::HOST, host)
             .header(header::ORIGIN, origin);
         let request = request.body(Body::empty()).expect("a request");
-        let answer = browser.send(request).await;
-        assert_eq!(answer.status, status, "{host}, {origin}");
+        let response = browser.send(request).await;
+        assert_eq!(response.status, status, "{host}, {origin}");
     }
     // HTTP/2 has the host in the URI.
     for (origin, status) in [("https://shop.example", 200), ("https://a.example", 403)] {
@@ -396,9 +396,9 @@ async fn a_cross_site_logout_ends_nothing_and_is_a_403_if_the_layer_says_so() {
         let page = app_with(layer, async |session: Session| session.logout());
         let mut request = form_post(Some("null"), "cross-site");
         *request.uri_mut() = "/page".parse().expect("a path");
-        let answer = Browser::new(&page).send(request).await;
-        assert_eq!(answer.status, expected);
-        assert!(answer.sets_no_cookie());
+        let response = Browser::new(&page).send(request).await;
+        assert_eq!(response.status, expected);
+        assert!(response.sets_no_cookie());
     }
     assert_eq!(visitor.get("/keys").await.body, "a");
 }
@@ -413,16 +413,16 @@ async fn a_handler_that_only_looks_is_served_on_a_cross_site_post() {
     let app: Router = pages().layer(layer);
     let mut request = form_post(Some("null"), "cross-site");
     *request.uri_mut() = "/keys".parse().expect("a path");
-    let answer = Browser::new(&app).send(request).await;
+    let response = Browser::new(&app).send(request).await;
     assert_eq!(
-        (answer.status.as_u16(), answer.sets_no_cookie()),
+        (response.status.as_u16(), response.sets_no_cookie()),
         (200, true)
     );
 }
 
 /// Two developers' sites on two ports, which are one host to a browser.
 #[tokio::test]
-async fn two_sites_on_ports_of_localhost_sign_nobody_out_of_each_other() {
+async fn two_sites_on_ports_of_localhost_do_not_sign_each_other_out() {
     let sites = [Site::new().await, Site::new().await];
     let apps = sites.each_ref().map(|site| app(site.layer().secure(false)));
     let mut browser = Browser::new(&apps[0]);
@@ -444,15 +444,15 @@ async fn two_sites_on_ports_of_localhost_sign_nobody_out_of_each_other() {
 }
 
 /// A visit of a host, with the cookies that the browser has of it.
-async fn visit(browser: &mut Browser, app: &Router, host: &str, path: &str) -> Answer {
+async fn visit(browser: &mut Browser, app: &Router, host: &str, path: &str) -> Reply {
     let mut next = browser.at(app);
     let mut request = next.request(path);
     let host = HeaderValue::from_str(host).expect("a host");
     request.headers_mut().insert(header::HOST, host);
-    let answer = next.send(request).await;
-    next.accept(&answer);
+    let response = next.send(request).await;
+    next.accept(&response);
     *browser = next;
-    answer
+    response
 }
 
 fn names(browser: &Browser) -> Vec<&str> {
@@ -487,8 +487,8 @@ async fn two_applications_with_default_options_on_localhost_keep_their_sessions(
             assert!(is_marked(name, "__Host-id"), "{name}");
         }
         for ((app, host), value) in at.into_iter().zip(["1", "2"]) {
-            let answer = visit(&mut browser, app, host, "/get/a").await;
-            assert_eq!(answer.body, format!("\"{value}\""), "{host}");
+            let response = visit(&mut browser, app, host, "/get/a").await;
+            assert_eq!(response.body, format!("\"{value}\""), "{host}");
         }
 
         // Another process, behind the proxy of a development server.
@@ -499,19 +499,19 @@ async fn two_applications_with_default_options_on_localhost_keep_their_sessions(
             "127.0.0.1:4001",
             "[::1]:4000",
         ] {
-            let answer = visit(&mut browser, &elsewhere, host, "/get/a").await;
-            assert_eq!(answer.body, "\"2\"", "{host}");
+            let response = visit(&mut browser, &elsewhere, host, "/get/a").await;
+            assert_eq!(response.body, "\"2\"", "{host}");
         }
 
         // A logout removes its own cookie.
         let kept = browser.jar[0].clone();
-        let answer = visit(&mut browser, &apps[1], "localhost:4000", "/destroy").await;
-        assert!(answer.removes_the_cookie(), "{answer:?}");
+        let response = visit(&mut browser, &apps[1], "localhost:4000", "/destroy").await;
+        assert!(response.removes_the_cookie(), "{response:?}");
         assert_eq!(browser.jar, [kept]);
-        let answer = visit(&mut browser, &apps[1], "localhost:4000", "/keys").await;
-        assert_eq!(answer.body, "");
-        let answer = visit(&mut browser, &apps[0], "localhost:3000", "/get/a").await;
-        assert_eq!(answer.body, "\"1\"");
+        let response = visit(&mut browser, &apps[1], "localhost:4000", "/keys").await;
+        assert_eq!(response.body, "");
+        let response = visit(&mut browser, &apps[0], "localhost:3000", "/get/a").await;
+        assert_eq!(response.body, "\"1\"");
     }
 }
 
@@ -522,8 +522,8 @@ async fn only_the_default_name_is_longer_and_only_on_this_machine() {
         let app = app(layer);
         let mut browser = Browser::new(&app);
         visit(&mut browser, &app, host, "/insert/a/1").await;
-        let answer = visit(&mut browser, &app, host, "/get/a").await;
-        assert_eq!(answer.body, "\"1\"", "{host}");
+        let response = visit(&mut browser, &app, host, "/get/a").await;
+        assert_eq!(response.body, "\"1\"", "{host}");
         names(&browser)[0].to_owned()
     };
     for host in ["shop.example", "localhost.example:3000", "192.0.2.7:3000"] {
@@ -568,18 +568,18 @@ async fn a_token_of_localhost_is_bound_to_the_default_name() {
     visit(&mut browser, &app, "localhost:3000", "/insert/a/1").await;
     let (name, token) = browser.jar[0].clone();
     let mut elsewhere = Browser::new(&app).with_cookie("__Host-id", &token);
-    let answer = visit(&mut elsewhere, &app, "shop.example", "/get/a").await;
-    assert_eq!(answer.body, "\"1\"");
+    let response = visit(&mut elsewhere, &app, "shop.example", "/get/a").await;
+    assert_eq!(response.body, "\"1\"");
     let chosen = Browser::new(&pages().layer(site.layer().cookie_name("__Host-id")));
     let chosen = chosen.with_cookie("__Host-id", &token);
     assert_eq!(chosen.peek("/get/a").await.body, "\"1\"");
     // Each host reads the cookie of its own name only.
     let mut elsewhere = Browser::new(&app).with_cookie(&name, &token);
-    let answer = visit(&mut elsewhere, &app, "shop.example", "/get/a").await;
-    assert_eq!(answer.body, "none");
+    let response = visit(&mut elsewhere, &app, "shop.example", "/get/a").await;
+    assert_eq!(response.body, "none");
     let mut local = Browser::new(&app).with_cookie("__Host-id", &token);
-    let answer = visit(&mut local, &app, "localhost:3000", "/get/a").await;
-    assert_eq!(answer.body, "none");
+    let response = visit(&mut local, &app, "localhost:3000", "/get/a").await;
+    assert_eq!(response.body, "none");
 }
 
 /// A page may destroy a session whose cookie opens none. On localhost that cookie has the
@@ -594,8 +594,8 @@ async fn a_dead_cookie_of_localhost_is_removed_by_its_name_there() {
     let named = name.clone();
     let dead = |app: &Router| Browser::new(app).with_cookie(&named, &"A".repeat(43));
     let mut browser = dead(&app);
-    let answer = visit(&mut browser, &app, "localhost:3000", "/destroy").await;
-    assert!(answer.removes_the_cookie(), "{answer:?}");
+    let response = visit(&mut browser, &app, "localhost:3000", "/destroy").await;
+    assert!(response.removes_the_cookie(), "{response:?}");
     assert!(browser.jar.is_empty(), "{:?}", browser.jar);
 
     // Not if the response sets that cookie already.
@@ -606,8 +606,8 @@ async fn a_dead_cookie_of_localhost_is_removed_by_its_name_there() {
     };
     let app = app_with(site.layer(), page);
     browser = dead(&app);
-    let answer = visit(&mut browser, &app, "localhost:3000", "/page").await;
-    let cookies = answer.set_cookies();
+    let response = visit(&mut browser, &app, "localhost:3000", "/page").await;
+    let cookies = response.set_cookies();
     assert_eq!(cookies[0].value(), "of-another-process");
 }
 

@@ -116,9 +116,9 @@ async fn an_unreadable_row_beside_a_live_one_does_not_shadow_it() {
     live.get("/insert/b/2").await;
     let both = format!("{}; __Host-id={}", live.token(), bad.token());
     let visitor = site.browser().with_cookie("__Host-id", &both);
-    let answer = visitor.peek("/get/b").await;
-    assert_eq!(answer.body, "\"2\"");
-    assert!(answer.sets_no_cookie());
+    let response = visitor.peek("/get/b").await;
+    assert_eq!(response.body, "\"2\"");
+    assert!(response.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -241,8 +241,8 @@ async fn an_absurd_life_in_a_row_does_not_break_its_session() {
         let site = Site::new().await;
         let row = format!(r#"{{"_session":{part},"a":1}}"#);
         let mut browser = visitor_with(&site, Some(&row)).await;
-        let answer = browser.get("/insert/b/2").await;
-        assert_eq!(answer.status, 200, "{part}");
+        let response = browser.get("/insert/b/2").await;
+        assert_eq!(response.status, 200, "{part}");
     }
 }
 
@@ -339,7 +339,7 @@ async fn a_corrupt_row_harms_no_one_else() {
 
 /// Such as an application's table that references the session of an order.
 #[tokio::test]
-async fn a_row_that_can_not_be_deleted_keeps_nobody_else_signed_in() {
+async fn a_row_that_can_not_be_deleted_keeps_no_other_session_alive() {
     let site = Site::new().await;
     for _ in 0..20 {
         site.browser().get("/insert/a/1").await;
@@ -413,9 +413,9 @@ async fn a_login_that_ends_a_session_which_can_not_be_deleted_names_no_user() {
     });
     assert_eq!(Browser::new(&app).get("/page").await.status, 200);
     site.order("SELECT id FROM session").await;
-    let answer = Browser::new(&app).get("/page").await;
-    assert_eq!(answer.status, 503);
-    let error = answer.error.expect("an error");
+    let response = Browser::new(&app).get("/page").await;
+    assert_eq!(response.status, 503);
+    let error = response.error.expect("an error");
     assert_eq!(error.kind(), ErrorKind::Database);
     assert!(error.to_string().contains("can't be deleted"), "{error}");
 }
@@ -466,9 +466,9 @@ async fn a_logout_whose_row_a_trigger_spares_is_an_error() {
          FOR EACH ROW EXECUTE FUNCTION audit()",
     )
     .await;
-    let answer = visitor.peek("/destroy").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let response = visitor.peek("/destroy").await;
+    assert_eq!(response.status, 503);
+    assert!(response.sets_no_cookie());
     let alice = site.store.user("alice");
     for outcome in [site.store.destroy(&id).await, alice.destroy(&id).await] {
         let error = outcome.expect_err("the row is left");
@@ -522,12 +522,12 @@ async fn a_new_id_of_which_a_trigger_drops_a_statement_is_an_error_and_changes_n
         .await;
         let before = site.rows().dump().await;
         let login = site.app_with(async |session: Session| session.login("alice"));
-        for answer in [
+        for response in [
             visitor.peek("/cycle").await,
             visitor.at(&login).peek("/page").await,
         ] {
-            assert_eq!(answer.status, 503, "Koa: {koa}, {statement}");
-            assert!(answer.sets_no_cookie(), "Koa: {koa}, {statement}");
+            assert_eq!(response.status, 503, "Koa: {koa}, {statement}");
+            assert!(response.sets_no_cookie(), "Koa: {koa}, {statement}");
         }
         assert_eq!(site.rows().dump().await, before, "Koa: {koa}, {statement}");
     }
@@ -546,8 +546,8 @@ async fn a_login_that_leaves_sessions_which_a_trigger_spares_fails_at_once() {
         app_with(site.layer(), ends_others),
         app_with(PgSessionLayer::new(limited), is_limited),
     ] {
-        let answer = patiently(Browser::new(&app).get("/page")).await;
-        let error = answer.error.expect("sessions are left");
+        let response = patiently(Browser::new(&app).get("/page")).await;
+        let error = response.error.expect("sessions are left");
         assert_eq!(error.kind(), ErrorKind::Database, "{error}");
     }
     assert_eq!(site.rows().count().await, 2);

@@ -10,7 +10,7 @@ use axum::{
 };
 use axum_pg_session::{Error, Session};
 
-use crate::support::{Answer, Browser, Site};
+use crate::support::{Browser, Reply, Site};
 
 /// Keeps all that it may keep, for ever: whatever is not forbidden.
 #[derive(Default)]
@@ -18,7 +18,7 @@ struct Cache(Mutex<HashMap<String, Vec<Stored>>>);
 
 #[derive(Clone)]
 struct Stored {
-    /// What the request said in the headers that the answer varies by.
+    /// What the request said in the headers that the response varies by.
     chosen_by: Vec<(String, Option<HeaderValue>)>,
     status: StatusCode,
     headers: HeaderMap,
@@ -34,24 +34,24 @@ fn words<'h>(headers: &'h HeaderMap, name: &header::HeaderName) -> Vec<&'h str> 
 }
 
 impl Cache {
-    /// The answer to this visitor, and whether it came from the cache.
-    async fn visit(&self, browser: &mut Browser, path: &str) -> (Answer, bool) {
+    /// The response to this visitor, and whether it came from the cache.
+    async fn visit(&self, browser: &mut Browser, path: &str) -> (Reply, bool) {
         let request = browser.request(path);
         let asked = request.headers().clone();
         if let Some(stored) = self.find(path, &asked) {
-            let answer = Answer {
+            let reply = Reply {
                 status: stored.status,
                 headers: stored.headers,
                 body: stored.body,
                 error: None,
             };
-            browser.accept(&answer);
-            return (answer, true);
+            browser.accept(&reply);
+            return (reply, true);
         }
-        let answer = browser.send(request).await;
-        self.keep(path, &asked, &answer);
-        browser.accept(&answer);
-        (answer, false)
+        let reply = browser.send(request).await;
+        self.keep(path, &asked, &reply);
+        browser.accept(&reply);
+        (reply, false)
     }
 
     fn find(&self, path: &str, asked: &HeaderMap) -> Option<Stored> {
@@ -63,10 +63,10 @@ impl Cache {
         kept.get(path)?.iter().find(fits).cloned()
     }
 
-    fn keep(&self, path: &str, asked: &HeaderMap, answer: &Answer) {
+    fn keep(&self, path: &str, asked: &HeaderMap, reply: &Reply) {
         let forbids = |word: &&str| ["no-store", "private"].contains(word);
-        let varies_by = words(&answer.headers, &header::VARY);
-        let is_forbidden = words(&answer.headers, &header::CACHE_CONTROL)
+        let varies_by = words(&reply.headers, &header::VARY);
+        let is_forbidden = words(&reply.headers, &header::CACHE_CONTROL)
             .iter()
             .any(forbids);
         if is_forbidden || varies_by.contains(&"*") {
@@ -77,9 +77,9 @@ impl Cache {
                 .iter()
                 .map(|name| ((*name).to_owned(), asked.get(*name).cloned()))
                 .collect(),
-            status: answer.status,
-            headers: answer.headers.clone(),
-            body: answer.body.clone(),
+            status: reply.status,
+            headers: reply.headers.clone(),
+            body: reply.body.clone(),
         };
         let mut kept = self.0.lock().expect("no panic");
         kept.entry(path.to_owned()).or_default().push(stored);
@@ -128,12 +128,12 @@ async fn a_shared_cache_never_mixes_two_visitors() {
     let mut visitors = ["ann", "bob"].map(|name| (name, Browser::new(&app)));
     for round in 0..3 {
         for (name, browser) in &mut visitors {
-            let (answer, _) = cache.visit(browser, &format!("/{name}")).await;
-            assert_eq!(answer.body, *name);
+            let (reply, _) = cache.visit(browser, &format!("/{name}")).await;
+            assert_eq!(reply.body, *name);
             for page in ["/name", "/touch", "/missing"] {
-                let (answer, is_kept) = cache.visit(browser, page).await;
-                assert_eq!(answer.body, *name, "{page} in round {round}");
-                assert!(!is_kept || answer.sets_no_cookie(), "{page}");
+                let (reply, is_kept) = cache.visit(browser, page).await;
+                assert_eq!(reply.body, *name, "{page} in round {round}");
+                assert!(!is_kept || reply.sets_no_cookie(), "{page}");
             }
         }
         let mut stranger = Browser::new(&app);
@@ -183,16 +183,16 @@ async fn no_header_for_one_cache_overrides_what_the_session_forbids() {
             .route("/about", get(async move || headers))
             .layer(site.layer());
         let mut browser = Browser::new(&app);
-        let answer = browser.get("/").await;
-        assert!(!answer.sets_no_cookie());
+        let reply = browser.get("/").await;
+        assert!(!reply.sets_no_cookie());
         for name in targeted {
-            assert!(!answer.headers.contains_key(name), "{name}");
+            assert!(!reply.headers.contains_key(name), "{name}");
         }
         let expected = match allowed {
             "private" => "private",
             _ => "no-store",
         };
-        assert_eq!(answer.headers["cache-control"], expected);
+        assert_eq!(reply.headers["cache-control"], expected);
         let about = browser.get("/about").await;
         assert_eq!(about.headers["surrogate-control"], "max-age=3600");
     }

@@ -30,11 +30,11 @@ struct Stage {
     site: Site,
     pool: PgPool,
     store: PgSessionStore,
-    /// While nothing is under way.
+    /// While nothing is in flight.
     tasks: usize,
 }
 
-/// What is there while and after something was under way.
+/// What is there while and after something was in flight.
 #[derive(Debug, PartialEq)]
 struct Left {
     tasks: usize,
@@ -146,8 +146,8 @@ impl Stage {
         }
         self.site.blocked(CONNECTIONS.into()).await;
         lock.rollback().await.expect("a rollback");
-        let answers = visits.join_all().await;
-        assert!(answers.iter().all(http::StatusCode::is_success));
+        let responses = visits.join_all().await;
+        assert!(responses.iter().all(http::StatusCode::is_success));
     }
 
     async fn clear(&self) {
@@ -181,7 +181,7 @@ impl Stage {
             check(&prepared, is_done).await;
             polls = match is_done {
                 true if polls > 1 => break,
-                // On a busy machine an answer can be there at once.
+                // On a busy machine a response can be there at once.
                 true => 0,
                 false => polls + 1,
             };
@@ -191,15 +191,15 @@ impl Stage {
     }
 
     /// The same for a visit to a page, where the table then holds one of these
-    /// sessions, and the last of them when the answer was there.
+    /// sessions, and the last of them when the response was there.
     async fn drop_visits(&self, page: &str, allowed: &[&[Value]]) {
         let prepare = async || {
             self.clear().await;
             self.visitor().await
         };
         let visit = async |browser: &Browser| {
-            let answer = browser.peek(page).await;
-            assert_eq!(answer.status, 200, "{}", answer.body);
+            let response = browser.peek(page).await;
+            assert_eq!(response.status, 200, "{}", response.body);
         };
         self.drop_at_every_poll(page, prepare, visit, async |_, is_done| {
             self.assert_holds(allowed, is_done).await;
@@ -289,7 +289,7 @@ async fn a_change_dropped_at_any_poll_is_made_once_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_save_by_hand_dropped_at_any_poll_saves_all_before_it_or_nothing() {
+async fn an_explicit_save_dropped_at_any_poll_saves_all_before_it_or_nothing() {
     let stage = Stage::new().await;
     let (old, saved) = ([json!({"n": 1})], [json!({"n": 1, "a": 1})]);
     let all = [json!({"n": 1, "a": 1, "b": 2})];

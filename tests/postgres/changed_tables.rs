@@ -67,7 +67,7 @@ async fn a_changed_type_of_the_expiry_in_another_zone_deletes_no_live_session() 
 }
 
 #[tokio::test]
-async fn a_changed_type_of_the_expiry_in_another_zone_signs_nobody_out() {
+async fn a_changed_type_of_the_expiry_in_another_zone_signs_no_one_out() {
     for alteration in ALTERATIONS {
         let altered = Altered::new(alteration).await;
         let session = altered.ann.session().await.expect("a load");

@@ -159,7 +159,7 @@ async fn a_wrong_password_at_the_pooler_is_told_at_once() {
 
 /// It says so in the way of every server that wants TLS, with TLS or without.
 #[tokio::test]
-async fn a_server_that_takes_nobody_in_the_clear_is_told_at_once() {
+async fn a_server_that_requires_tls_is_reported_at_once() {
     let server = server().await;
     let url = url(server, "nobody", "postgres");
     is_set_up_and_says(&refusal(&url).await, "refused a connection without TLS");
@@ -213,7 +213,7 @@ async fn several_servers_without_one_that_takes_writes_are_told_each_with_its_er
 #[tokio::test]
 async fn a_server_that_does_not_listen_is_told_with_the_error_of_the_system() {
     let outcome = PgSessionStore::connect("postgres://127.0.0.1:1/none").await;
-    let error = outcome.map(drop).expect_err("nobody listens");
+    let error = outcome.map(drop).expect_err("no server listens");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let source = std::error::Error::source(&error).expect("a cause");
     assert!(source.to_string().contains("refused"), "{source}");

@@ -7,14 +7,14 @@ use axum::{
 use axum_pg_session::{Counters, SigningKeys};
 use sqlx::AssertSqlSafe;
 
-use crate::support::{Answer, Browser, Site, app, browser::send, texts};
+use crate::support::{Browser, Reply, Site, app, browser::send, texts};
 
 const NAME: &str = "__Host-id";
-/// Well-formed, and made up.
-const MADE_UP: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+/// Well-formed, and unknown.
+const UNKNOWN: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
-/// Visits with these `Cookie` headers, octet by octet.
-async fn visit(site: &Site, path: &str, cookies: &[&[u8]]) -> Answer {
+/// Visits with these `Cookie` headers, byte by byte.
+async fn visit(site: &Site, path: &str, cookies: &[&[u8]]) -> Reply {
     let mut request = Request::get(path).body(Body::empty()).expect("a request");
     for value in cookies {
         let value = HeaderValue::from_bytes(value).expect("what a server lets through");
@@ -46,7 +46,7 @@ async fn has_row(site: &Site, id: &str) -> bool {
         .bind(id)
         .fetch_one(&site.pool)
         .await
-        .expect("an answer")
+        .expect("a response")
 }
 
 /// The visitor reads nothing and keeps the cookie; what they insert begins a
@@ -80,17 +80,17 @@ async fn assert_no_token(values: &[&[u8]]) {
 
 #[tokio::test]
 async fn a_malformed_token_is_no_session() {
-    let longer = format!("{MADE_UP}A");
+    let longer = format!("{UNKNOWN}A");
     assert_no_token(&[
         b"x",
         b"deleted",
         b"null",
         b"undefined",
-        &MADE_UP.as_bytes()[1..],
+        &UNKNOWN.as_bytes()[1..],
         longer.as_bytes(),
         &[b'+'; 43],
         &[b'='; 43],
-        // The last character has bits that belong to no octet.
+        // The last character has bits that belong to no byte.
         &[b'B'; 43],
         b"../../etc/passwd",
         b"' OR true --",
@@ -107,7 +107,7 @@ async fn an_empty_cookie_is_no_session() {
 
 #[tokio::test]
 async fn an_oversized_cookie_is_no_session() {
-    assert_no_token(&[&[b'A'; 8 * 1024], MADE_UP.repeat(200).as_bytes()]).await;
+    assert_no_token(&[&[b'A'; 8 * 1024], UNKNOWN.repeat(200).as_bytes()]).await;
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_cookie_that_speaks_of_nul_is_no_session() {
 async fn a_live_token_in_another_spelling_is_no_session() {
     let site = Site::new().await;
     let token = stored(&site).await.token().to_owned();
-    let percent: String = token.bytes().map(|octet| format!("%{octet:02X}")).collect();
+    let percent: String = token.bytes().map(|byte| format!("%{byte:02X}")).collect();
     for value in [
         format!("\"{token}\""),
         percent,
@@ -145,17 +145,17 @@ async fn blanks_around_a_token_do_no_harm() {
     let site = Site::new().await;
     let token = stored(&site).await.token().to_owned();
     let cookies = format!("a=b ;\t{NAME}={token}\t; c=d");
-    let answer = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
-    assert_eq!(answer.body, "\"1\"");
+    let response = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
+    assert_eq!(response.body, "\"1\"");
 }
 
 #[tokio::test]
-async fn a_bad_cookie_where_nobody_looks_changes_nothing() {
+async fn a_bad_cookie_changes_nothing_if_the_session_is_not_used() {
     let site = Site::without_table().await;
-    for value in [b"".as_slice(), b"x", &[0xff; 43], MADE_UP.as_bytes()] {
-        let answer = visit(&site, "/plain", &[&pair(value)]).await;
-        assert_eq!(answer.status, 200);
-        assert!(answer.sets_no_cookie());
+    for value in [b"".as_slice(), b"x", &[0xff; 43], UNKNOWN.as_bytes()] {
+        let response = visit(&site, "/plain", &[&pair(value)]).await;
+        assert_eq!(response.status, 200);
+        assert!(response.sets_no_cookie());
     }
 }
 
@@ -173,9 +173,9 @@ async fn a_session_is_found_among_thousands_of_cookies() {
     let token = stored(&site).await.token().to_owned();
     let others: String = (0..5000).map(|n| format!("c{n}=v; ")).collect();
     let cookies = format!("{others}{NAME}={token}; {others}");
-    let answer = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
-    assert_eq!(answer.body, "\"1\"");
-    assert!(answer.sets_no_cookie());
+    let response = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
+    assert_eq!(response.body, "\"1\"");
+    assert!(response.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -184,8 +184,8 @@ async fn thousands_of_malformed_pairs_hide_no_session() {
     let token = stored(&site).await.token().to_owned();
     let bad = format!("{NAME}=bad; ").repeat(3000);
     let cookies = format!("{bad}{NAME}={token}; {bad}");
-    let answer = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
-    assert_eq!(answer.body, "\"1\"");
+    let response = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
+    assert_eq!(response.body, "\"1\"");
     assert_opens_nothing(&site, &[bad.as_bytes()]).await;
 }
 
@@ -209,9 +209,9 @@ async fn a_pair_does_not_span_two_headers() {
     let site = Site::new().await;
     let token = stored(&site).await.token().to_owned();
     let half = format!("id={token}");
-    let answer = visit(&site, "/get/a", &[b"__Host-", half.as_bytes()]).await;
-    assert_eq!(answer.body, "none");
-    assert!(answer.sets_no_cookie());
+    let response = visit(&site, "/get/a", &[b"__Host-", half.as_bytes()]).await;
+    assert_eq!(response.body, "none");
+    assert!(response.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -239,22 +239,22 @@ async fn a_name_that_looks_like_ours_is_another_cookie() {
         "=__Host-id",
     ] {
         let cookies = format!("{name}={token}");
-        let answer = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
-        assert_eq!(answer.body, "none", "{name}");
-        assert!(answer.sets_no_cookie(), "{name}");
+        let response = visit(&site, "/get/a", &[cookies.as_bytes()]).await;
+        assert_eq!(response.body, "none", "{name}");
+        assert!(response.sets_no_cookie(), "{name}");
     }
 }
 
 #[tokio::test]
-async fn no_made_up_token_is_adopted() {
+async fn no_unknown_token_is_adopted() {
     let site = Site::new().await;
-    let id = row_id(&site, MADE_UP).await;
-    assert_opens_nothing(&site, &[&pair(MADE_UP.as_bytes())]).await;
+    let id = row_id(&site, UNKNOWN).await;
+    assert_opens_nothing(&site, &[&pair(UNKNOWN.as_bytes())]).await;
     assert!(!has_row(&site, &id).await);
     for path in ["/cycle", "/destroy", "/clear", "/increment/n"] {
-        let answer = visit(&site, path, &[&pair(MADE_UP.as_bytes())]).await;
-        assert_eq!(answer.status, 200, "{path}");
-        assert_ne!(answer.token().as_deref(), Some(MADE_UP), "{path}");
+        let response = visit(&site, path, &[&pair(UNKNOWN.as_bytes())]).await;
+        assert_eq!(response.status, 200, "{path}");
+        assert_ne!(response.token().as_deref(), Some(UNKNOWN), "{path}");
         assert!(!has_row(&site, &id).await, "{path}");
     }
 }
@@ -292,20 +292,20 @@ async fn assert_reads(site: &Site, tokens: &[&str]) {
     let one_header = pairs.join(b"; ".as_slice());
     let headers: Vec<_> = pairs.iter().map(Vec::as_slice).collect();
     for cookies in [&[one_header.as_slice()], headers.as_slice()] {
-        let answer = visit(site, "/get/a", cookies).await;
-        assert_eq!(answer.body, "\"1\"");
-        assert!(answer.sets_no_cookie());
+        let response = visit(site, "/get/a", cookies).await;
+        assert_eq!(response.body, "\"1\"");
+        assert!(response.sets_no_cookie());
     }
-    let answer = visit(site, "/increment/n", &[&one_header]).await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.sets_no_cookie());
+    let response = visit(site, "/increment/n", &[&one_header]).await;
+    assert_eq!(response.status, 200);
+    assert!(response.sets_no_cookie());
 }
 
 #[tokio::test]
 async fn a_planted_duplicate_neither_shadows_nor_ends_the_session() {
     let site = Site::new().await;
     let live = stored(&site).await.token().to_owned();
-    for planted in [MADE_UP, "bad", ""] {
+    for planted in [UNKNOWN, "bad", ""] {
         assert_reads(&site, &[planted, &live]).await;
         assert_reads(&site, &[&live, planted]).await;
         assert_reads(&site, &[planted, &live, planted]).await;
@@ -341,7 +341,7 @@ async fn a_replaced_duplicate_does_not_shadow_its_successor() {
     assert_reads(&site, &[browser.token(), &old]).await;
 }
 
-fn made_up(n: u8) -> String {
+fn unknown_token(n: u8) -> String {
     let letter = char::from(b'a' + n);
     format!("{}A", letter.to_string().repeat(42))
 }
@@ -354,24 +354,24 @@ fn header_with(tokens: &[String]) -> Vec<u8> {
 #[tokio::test]
 async fn a_few_planted_duplicates_do_not_shadow_the_session() {
     let site = Site::new().await;
-    let mut tokens: Vec<_> = (0..3).map(made_up).collect();
+    let mut tokens: Vec<_> = (0..3).map(unknown_token).collect();
     tokens.push(stored(&site).await.token().to_owned());
-    let answer = visit(&site, "/get/a", &[&header_with(&tokens)]).await;
-    assert_eq!(answer.body, "\"1\"");
-    assert!(answer.sets_no_cookie());
+    let response = visit(&site, "/get/a", &[&header_with(&tokens)]).await;
+    assert_eq!(response.body, "\"1\"");
+    assert!(response.sets_no_cookie());
 }
 
 /// More than are looked up: the live one may be among the others.
 #[tokio::test]
 async fn many_planted_duplicates_do_not_end_the_session() {
     let site = Site::new().await;
-    let mut tokens: Vec<_> = (0..20).map(made_up).collect();
+    let mut tokens: Vec<_> = (0..20).map(unknown_token).collect();
     tokens.push(stored(&site).await.token().to_owned());
     let before = site.rows().dump().await;
     for (path, status) in [("/keys", 200), ("/insert/b/2", 400), ("/destroy", 400)] {
-        let answer = visit(&site, path, &[&header_with(&tokens)]).await;
-        assert_eq!(answer.status, status, "{path}");
-        assert!(answer.sets_no_cookie(), "{path}");
+        let response = visit(&site, path, &[&header_with(&tokens)]).await;
+        assert_eq!(response.status, status, "{path}");
+        assert!(response.sets_no_cookie(), "{path}");
         assert_eq!(site.rows().dump().await, before, "{path}");
     }
 }
@@ -394,9 +394,12 @@ async fn of_two_live_sessions_none_is_read() {
         ("/is_new", "true"),
         ("/id", "none"),
     ] {
-        let answer = visit(&site, path, &[&cookies]).await;
-        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, body));
-        assert!(answer.sets_no_cookie());
+        let response = visit(&site, path, &[&cookies]).await;
+        assert_eq!(
+            (response.status.as_u16(), response.body.as_str()),
+            (200, body)
+        );
+        assert!(response.sets_no_cookie());
     }
     assert_eq!(site.rows().dump().await, before);
 }
@@ -413,9 +416,9 @@ async fn of_two_live_sessions_none_is_changed() {
         "/clear",
         "/destroy",
     ] {
-        let answer = visit(&site, path, &[&cookies]).await;
-        assert_eq!(answer.status, 400, "{path}");
-        assert!(answer.sets_no_cookie(), "{path}");
+        let response = visit(&site, path, &[&cookies]).await;
+        assert_eq!(response.status, 400, "{path}");
+        assert!(response.sets_no_cookie(), "{path}");
         assert_eq!(site.rows().dump().await, before, "{path}");
     }
 }
@@ -436,9 +439,9 @@ async fn a_stored_id_is_no_cookie_in_any_encoding() {
     let mut browser = stored(&site).await;
     browser.get("/cycle").await;
     for value in every_encoding_of_the_dump(&site).await {
-        let answer = visit(&site, "/get/a", &[&pair(value.as_bytes())]).await;
+        let response = visit(&site, "/get/a", &[&pair(value.as_bytes())]).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.body.as_str()),
+            (response.status.as_u16(), response.body.as_str()),
             (200, "none"),
             "{value}"
         );
@@ -480,12 +483,12 @@ async fn a_thousand_garbage_cookies_leave_no_row() {
     for n in 0..1000_u32 {
         let value = match n % 4 {
             0 => n.to_string().into_bytes(),
-            1 => n.to_be_bytes().map(|octet| octet | 0x80).to_vec(),
+            1 => n.to_be_bytes().map(|byte| byte | 0x80).to_vec(),
             2 => format!("{n:0>42}A").into_bytes(),
             _ => format!("{}{n}", "%00".repeat(20)).into_bytes(),
         };
-        let answer = visit(&site, "/get/a", &[&pair(&value)]).await;
-        assert_eq!(answer.status, 200, "{n}");
+        let response = visit(&site, "/get/a", &[&pair(&value)]).await;
+        assert_eq!(response.status, 200, "{n}");
     }
     assert_eq!(site.rows().dump().await, [""; 0]);
 }
@@ -506,9 +509,9 @@ async fn a_token_in_the_query_or_body_is_ignored() {
         "content-type",
         HeaderValue::from_static("application/x-www-form-urlencoded"),
     );
-    let answer = send(site.app(), request).await;
-    assert_eq!(answer.body, "none");
-    assert!(answer.sets_no_cookie());
+    let response = send(site.app(), request).await;
+    assert_eq!(response.body, "none");
+    assert!(response.sets_no_cookie());
 }
 
 /// A growing number is somebody's guessing; a cookie that is stale is one.
@@ -518,8 +521,13 @@ async fn unknown_tokens_are_counted() {
     let token = stored(&site).await.token().to_owned();
     let other = stored(&site).await.token().to_owned();
     assert_eq!(site.store.counters(), Counters::default());
-    let unknown = pair(MADE_UP.as_bytes());
-    let two = [unknown.as_slice(), b"; ", &pair(made_up(1).as_bytes())].concat();
+    let unknown = pair(UNKNOWN.as_bytes());
+    let two = [
+        unknown.as_slice(),
+        b"; ",
+        &pair(unknown_token(1).as_bytes()),
+    ]
+    .concat();
     let ambiguous = format!("{NAME}={token}; {NAME}={other}");
     for (cookies, counts) in [
         (pair(token.as_bytes()).as_slice(), [0, 0, 0, 0]),
@@ -544,7 +552,7 @@ async fn unknown_tokens_are_counted() {
 async fn forged_tokens_are_counted() {
     let site = Site::new().await;
     let signed = app(site.layer().signing_keys(SigningKeys::new([[1; 32]])));
-    for value in [MADE_UP.to_owned(), format!("{MADE_UP}.{MADE_UP}")] {
+    for value in [UNKNOWN.to_owned(), format!("{UNKNOWN}.{UNKNOWN}")] {
         let forger = Browser::new(&signed).with_cookie(NAME, &value);
         assert_eq!(forger.peek("/get/a").await.body, "none");
     }
@@ -552,7 +560,7 @@ async fn forged_tokens_are_counted() {
     assert_eq!((counted.forged, counted.unknown), (2, 0));
 }
 
-/// Another cookie's octets above 127, its lack of a name or of a value, hide
+/// Another cookie's bytes above 127, its lack of a name or of a value, hide
 /// nothing.
 #[tokio::test]
 async fn odd_neighbours_hide_no_session() {
@@ -573,10 +581,10 @@ async fn odd_neighbours_hide_no_session() {
             [odd, b"; ", &ours].concat(),
             [&ours, b";".as_slice(), odd].concat(),
         ] {
-            let answer = visit(&site, "/get/a", &[&header]).await;
+            let response = visit(&site, "/get/a", &[&header]).await;
             let header = String::from_utf8_lossy(&header);
-            assert_eq!(answer.body, "\"1\"", "{header}");
-            assert!(answer.sets_no_cookie(), "{header}");
+            assert_eq!(response.body, "\"1\"", "{header}");
+            assert!(response.sets_no_cookie(), "{header}");
         }
     }
 }
@@ -589,8 +597,8 @@ async fn a_header_is_read_in_a_time_that_grows_with_its_length_only() {
     let mut header = format!("{NAME}={};", &token[1..]).repeat(10_000);
     header.push_str(&format!("{NAME}={token}"));
     let started = std::time::Instant::now();
-    let answer = visit(&site, "/get/a", &[header.as_bytes()]).await;
-    assert_eq!(answer.body, "\"1\"");
+    let response = visit(&site, "/get/a", &[header.as_bytes()]).await;
+    assert_eq!(response.body, "\"1\"");
     assert_eq!(site.store.counters().malformed, 10_000);
     // Half a megabyte; a quadratic reading would take minutes.
     assert!(started.elapsed().as_secs() < 10);

@@ -4,7 +4,7 @@ use axum::{Router, routing::get};
 use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::support::{Answer, Browser, Site, app, proxy::Proxy};
+use crate::support::{Browser, Reply, Site, app, proxy::Proxy};
 
 const HOUR: f64 = 3600.0;
 
@@ -43,17 +43,17 @@ impl Counted {
         browser
     }
 
-    async fn cost(&self, browser: &mut Browser, path: &str) -> (Answer, usize) {
+    async fn cost(&self, browser: &mut Browser, path: &str) -> (Reply, usize) {
         let before = self.proxy.executed();
-        let answer = browser.get(path).await;
-        assert!(answer.status.is_success(), "{path}: {}", answer.status);
-        (answer, self.proxy.executed() - before)
+        let response = browser.get(path).await;
+        assert!(response.status.is_success(), "{path}: {}", response.status);
+        (response, self.proxy.executed() - before)
     }
 
     async fn is_free_for(&self, browser: &mut Browser, path: &str) {
-        let (answer, cost) = self.cost(browser, path).await;
+        let (response, cost) = self.cost(browser, path).await;
         assert_eq!(cost, 0, "statements of {path}");
-        assert!(answer.sets_no_cookie());
+        assert!(response.sets_no_cookie());
         assert_eq!(self.site.rows().count().await, 0);
     }
 }
@@ -101,9 +101,9 @@ async fn a_route_without_a_session_is_free_with_a_cookie_too() {
     let counted = Counted::new().await;
     let mut browser = counted.visitor().await;
     for path in ["/plain", "/look_away"] {
-        let (answer, cost) = counted.cost(&mut browser, path).await;
+        let (response, cost) = counted.cost(&mut browser, path).await;
         assert_eq!(cost, 0, "statements of {path}");
-        assert!(answer.sets_no_cookie());
+        assert!(response.sets_no_cookie());
     }
 }
 
@@ -130,9 +130,9 @@ async fn a_malformed_cookie_costs_no_statement() {
     let values = ["x", "\"\"", "%00", &"+".repeat(43), &"A".repeat(44)];
     for value in values {
         let mut browser = counted.stranger().with_cookie("__Host-id", value);
-        let (answer, cost) = counted.cost(&mut browser, "/keys").await;
+        let (response, cost) = counted.cost(&mut browser, "/keys").await;
         assert_eq!(cost, 0, "statements for {value}");
-        assert_eq!(answer.body, "");
+        assert_eq!(response.body, "");
     }
     assert_eq!(counted.site.rows().count().await, 0);
 }
@@ -141,9 +141,9 @@ async fn a_malformed_cookie_costs_no_statement() {
 async fn a_read_costs_one_statement() {
     let counted = Counted::new().await;
     let mut browser = counted.visitor().await;
-    let (answer, cost) = counted.cost(&mut browser, "/get/a").await;
-    assert_eq!((answer.body.as_str(), cost), ("\"1\"", 1));
-    assert!(answer.sets_no_cookie());
+    let (response, cost) = counted.cost(&mut browser, "/get/a").await;
+    assert_eq!((response.body.as_str(), cost), ("\"1\"", 1));
+    assert!(response.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -161,25 +161,25 @@ async fn a_read_before_a_touch_is_due_changes_nothing() {
 async fn many_extractors_of_one_request_share_one_statement() {
     let counted = Counted::new().await;
     let mut browser = counted.visitor().await;
-    let (answer, cost) = counted.cost(&mut browser, "/many_extractors").await;
-    assert_eq!((answer.body.as_str(), cost), ("a", 1));
+    let (response, cost) = counted.cost(&mut browser, "/many_extractors").await;
+    assert_eq!((response.body.as_str(), cost), ("a", 1));
 }
 
 #[tokio::test]
 async fn a_token_that_opens_nothing_costs_one_statement() {
     let counted = Counted::new().await;
     let mut browser = counted.stranger().with_cookie("__Host-id", &"A".repeat(43));
-    let (answer, cost) = counted.cost(&mut browser, "/keys").await;
+    let (response, cost) = counted.cost(&mut browser, "/keys").await;
     assert_eq!(cost, 1);
-    assert!(answer.sets_no_cookie());
+    assert!(response.sets_no_cookie());
 }
 
 async fn saves_nothing_for_an_equal_value(counted: &Counted) {
     let mut browser = counted.visitor().await;
     let before = counted.site.rows().dump().await;
-    let (answer, cost) = counted.cost(&mut browser, "/insert/a/1").await;
+    let (response, cost) = counted.cost(&mut browser, "/insert/a/1").await;
     assert_eq!(cost, 1);
-    assert!(answer.sets_no_cookie());
+    assert!(response.sets_no_cookie());
     assert_eq!(counted.site.rows().dump().await, before);
 }
 
@@ -196,9 +196,9 @@ async fn an_equal_value_is_not_saved_in_a_table_with_jsonb() {
 #[tokio::test]
 async fn a_new_session_costs_one_statement() {
     let counted = Counted::new().await;
-    let (answer, cost) = counted.cost(&mut counted.stranger(), "/insert/a/1").await;
+    let (response, cost) = counted.cost(&mut counted.stranger(), "/insert/a/1").await;
     assert_eq!(cost, 1);
-    assert!(answer.token().is_some());
+    assert!(response.token().is_some());
 }
 
 #[tokio::test]
@@ -265,9 +265,9 @@ async fn a_save_that_is_due_a_touch_is_one_statement() {
 async fn an_end_costs_at_most_two_statements() {
     let counted = Counted::new().await;
     let mut browser = counted.visitor().await;
-    let (answer, cost) = counted.cost(&mut browser, "/destroy").await;
+    let (response, cost) = counted.cost(&mut browser, "/destroy").await;
     assert!(cost <= 2, "{cost} statements");
-    assert!(answer.removes_the_cookie());
+    assert!(response.removes_the_cookie());
 }
 
 #[tokio::test]
@@ -313,8 +313,8 @@ async fn the_statement_binds_a_digest() {
     browser.get("/destroy").await;
     assert!(counted.proxy.has_sent(id.as_bytes()));
     for token in tokens {
-        let octets = URL_SAFE_NO_PAD.decode(&token).expect("base64url");
+        let bytes = URL_SAFE_NO_PAD.decode(&token).expect("base64url");
         assert!(!counted.proxy.has_sent(token.as_bytes()));
-        assert!(!counted.proxy.has_sent(&octets));
+        assert!(!counted.proxy.has_sent(&bytes));
     }
 }

@@ -84,8 +84,8 @@ async fn a_request_that_meets_a_deadlock_is_made_again() {
         let browser = visitor(&site).await;
         let rival = Rival::of(&site).await;
         let visit = tokio::spawn(async move { browser.peek(page).await });
-        let answer = rival.meets(&site, visit).await;
-        assert_eq!(answer.status, 200, "{page}: {}", answer.body);
+        let response = rival.meets(&site, visit).await;
+        assert_eq!(response.status, 200, "{page}: {}", response.body);
     }
 }
 

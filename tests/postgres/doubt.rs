@@ -1,5 +1,5 @@
-//! Connections that are lost, and answers that are late, while a change is
-//! under way.
+//! Connections that are lost, and responses that are late, while a change is
+//! in flight.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::support::{
     Browser, Site, app,
-    page::{UnderWay, app_with, dropped_after, patiently, until},
+    page::{InFlight, app_with, dropped_after, patiently, until},
     proxy::Proxy,
     skip::server_with_timeouts,
     texts,
@@ -102,7 +102,7 @@ async fn a_change_in_doubt_that_is_taken_back_is_written() {
 async fn taken_back_in_doubt(touches: bool) {
     let exposed = Exposed::new().await;
     let lock = exposed.site.lock_rows().await;
-    let visit = UnderWay::begin(&exposed.browser, "/page", |gate| {
+    let visit = InFlight::begin(&exposed.browser, "/page", |gate| {
         let layer = PgSessionLayer::new(exposed.store.clone());
         app_with(layer, async move |session: Session| {
             session.insert("n", 2)?;
@@ -264,7 +264,7 @@ async fn a_client_that_leaves_after_the_handler_loses_nothing() {
 async fn a_change_that_only_an_older_row_has_no_need_of_is_made() {
     let exposed = Exposed::new().await;
     let elsewhere = exposed.browser.at(&exposed.site.app());
-    exposed.proxy.withhold_answers_of_updates(true);
+    exposed.proxy.withhold_responses_of_updates(true);
     let here = exposed.browser.at(&exposed.app);
     let first = tokio::spawn(async move { here.peek("/increment/n").await.status });
     until(async || exposed.n().await == 2).await;
@@ -281,7 +281,7 @@ async fn a_change_that_only_an_older_row_has_no_need_of_is_made() {
     let here = exposed.browser.at(&here);
     let second = tokio::spawn(async move { here.peek("/page").await.body });
     removed.notified().await;
-    exposed.proxy.withhold_answers_of_updates(false);
+    exposed.proxy.withhold_responses_of_updates(false);
     assert!(patiently(first).await.expect("no panic").is_success());
     assert_eq!(patiently(second).await.expect("no panic"), "1");
     assert_eq!(exposed.browser.peek("/get/b").await.body, "none");

@@ -114,13 +114,13 @@ async fn an_undone_login_does_not_revive_a_session_whose_external_id_was_signed_
     let held = site.hold_commits().await;
     let given_up = tokio::spawn(async move { ada.peek("/page").await });
     until(|| site.is_blocked()).await;
-    proxy.swallow_answers(true);
+    proxy.drop_responses(true);
     drop(held);
     patiently(until(|| are("sid-2"))).await;
     given_up.abort();
     drop(given_up.await);
     assert_eq!(end(&site.store, "sid-1").await, 0);
-    proxy.swallow_answers(false);
+    proxy.drop_responses(false);
     proxy.cut();
 
     let signed_in = "SELECT id FROM session WHERE user_id IS NOT NULL";

@@ -11,7 +11,7 @@ const CLIENTS: usize = 64;
 const INCREMENTS: usize = 50;
 
 /// Every client visits `path` so many times, each one in a process of `apps`.
-/// Answers how many visits were not answered with success.
+/// Returns how many visits failed.
 async fn visit(
     browser: &Browser,
     apps: &[Router],

@@ -163,8 +163,8 @@ async fn requests_in_flight_bring_no_session_back_that_ends_in_a_transaction() {
             site.blocked(1).await;
         }
         transaction.commit().await.expect("a commit");
-        let answer = patiently(visit).await.expect("no panic");
-        browser.accept(&answer);
+        let response = patiently(visit).await.expect("no panic");
+        browser.accept(&response);
         assert!(!is_signed_in(&browser).await, "{page}");
         assert_eq!(site.rows().count().await, 0, "{page}");
     }

@@ -135,8 +135,8 @@ async fn requests_that_meet_another_writer_succeed_under_every_isolation_level()
             let visitor = under.visitor().await;
             let other = under.write_every_row().await;
             let visit = tokio::spawn(async move { visitor.peek(page).await });
-            let answer = under.commit_once_blocked(other, visit).await;
-            assert_eq!(answer.status, 200, "{level}, {page}: {}", answer.body);
+            let response = under.commit_once_blocked(other, visit).await;
+            assert_eq!(response.status, 200, "{level}, {page}: {}", response.body);
         }
     }
 }

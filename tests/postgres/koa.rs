@@ -50,9 +50,9 @@ async fn a_session_of_koas_is_read_and_its_row_stays_as_it_is() {
     let site = Site::of_koa().await;
     let mut browser = site.visitor_of_koa().await;
     let before = site.rows().dump().await;
-    let answer = browser.get("/get/count").await;
-    assert_eq!(answer.body, "2");
-    assert!(answer.sets_no_cookie());
+    let reply = browser.get("/get/count").await;
+    assert_eq!(reply.body, "2");
+    assert!(reply.sets_no_cookie());
     assert_eq!(browser.get("/keys").await.body, "count");
     assert_eq!(site.rows().dump().await, before);
 }
@@ -72,7 +72,7 @@ async fn a_session_of_koas_is_changed_in_its_row() {
 async fn a_new_session_is_one_that_koa_would_have_made() {
     let site = Site::of_koa().await;
     let mut browser = site.browser();
-    let answer = browser.get("/insert/name/Ada").await;
+    let reply = browser.get("/insert/name/Ada").await;
     let sid = browser.sid().to_owned();
     assert_eq!(sid.len(), 32);
     assert_eq!(ids(&site).await, [format!("koa:sess:{sid}")]);
@@ -80,10 +80,10 @@ async fn a_new_session_is_one_that_koa_would_have_made() {
     assert_eq!(site.rows().text().await, expected);
     assert!((site.rows().seconds_left().await - DAY).abs() < 5.0);
 
-    let date = end_of_both(&site, &answer.cookie_lines()).await;
+    let date = end_of_both(&site, &reply.cookie_lines()).await;
     let signature = signature(KEYS[0], "koa.sid", &sid);
     assert_eq!(
-        answer.cookie_lines(),
+        reply.cookie_lines(),
         [
             format!("koa.sid={sid}; path=/; expires={date}; httponly"),
             format!("koa.sid.sig={signature}; path=/; expires={date}; httponly"),
@@ -103,7 +103,7 @@ async fn a_session_that_axum_made_can_be_koas_next() {
 }
 
 #[tokio::test]
-async fn an_id_that_a_client_made_up_is_never_adopted() {
+async fn an_id_that_a_client_unknown_is_never_adopted() {
     let site = Site::of_koa().await;
     // Even one that the site signed once.
     let mut browser = site.browser().signed(SID, KEYS[0]);
@@ -125,12 +125,12 @@ async fn a_cookie_without_its_signature_costs_no_statement() {
         .clone()
         .with_cookie("koa.sid.sig", &signature(KEYS[0], "koa.sid", "another"));
     for mut visitor in [unsigned, forged, of_another] {
-        let answer = visitor.get("/get/count").await;
-        assert_eq!((answer.status.as_u16(), &*answer.body), (200, "none"));
+        let reply = visitor.get("/get/count").await;
+        assert_eq!((reply.status.as_u16(), &*reply.body), (200, "none"));
         assert!(
-            answer.cookie_lines().is_empty(),
+            reply.cookie_lines().is_empty(),
             "{:?}",
-            answer.cookie_lines()
+            reply.cookie_lines()
         );
     }
     let mut signed = browser.signed(SID, KEYS[0]);
@@ -142,9 +142,9 @@ async fn a_signature_by_a_key_that_is_about_to_go_is_replaced() {
     let site = Site::of_koa().await;
     site.koa_writes(SID, DOCUMENT, DAY).await;
     let mut browser = site.browser().signed(SID, KEYS[1]);
-    let answer = browser.get("/get/count").await;
-    assert_eq!(answer.body, "2");
-    assert!(answer.renews_the_pair(SID), "{:?}", answer.cookie_lines());
+    let reply = browser.get("/get/count").await;
+    assert_eq!(reply.body, "2");
+    assert!(reply.renews_the_pair(SID), "{:?}", reply.cookie_lines());
     assert!(browser.get("/get/count").await.sets_no_cookie());
 }
 
@@ -162,9 +162,9 @@ async fn the_end_of_a_session_removes_both_cookies_as_they_were_set() {
     let site = Site::of_koa().await;
     let document = r#"{"cookie":{"path":"/app","domain":"example.org","maxAge":86400000}}"#;
     let mut browser = site.visitor_with(document, DAY).await;
-    let answer = browser.get("/destroy").await;
-    assert!(answer.removes_the_pair(), "{:?}", answer.cookie_lines());
-    for line in answer.cookie_lines() {
+    let reply = browser.get("/destroy").await;
+    assert!(reply.removes_the_pair(), "{:?}", reply.cookie_lines());
+    for line in reply.cookie_lines() {
         assert!(line.contains("; path=/app; "), "{line}");
         assert!(line.contains("; domain=example.org; "), "{line}");
     }
@@ -177,9 +177,9 @@ async fn the_cookie_of_a_session_that_koa_ended_opens_nothing_and_stays() {
     let site = Site::of_koa().await;
     let mut browser = site.visitor_of_koa().await;
     execute(&site.pool, "DELETE FROM public.session").await;
-    let answer = browser.get("/get/count").await;
-    assert_eq!(answer.body, "none");
-    assert!(answer.cookie_lines().is_empty());
+    let reply = browser.get("/get/count").await;
+    assert_eq!(reply.body, "none");
+    assert!(reply.cookie_lines().is_empty());
 }
 
 #[tokio::test]
@@ -187,8 +187,8 @@ async fn a_new_id_leaves_nothing_under_the_old_one() {
     let site = Site::of_koa().await;
     let mut browser = site.visitor_of_koa().await;
     let mut old = browser.clone();
-    let answer = browser.get("/cycle").await;
-    assert!(answer.renews_the_pair(browser.sid()));
+    let reply = browser.get("/cycle").await;
+    assert!(reply.renews_the_pair(browser.sid()));
     assert_ne!(browser.sid(), SID);
     assert_eq!(ids(&site).await, [format!("koa:sess:{}", browser.sid())]);
     assert_eq!(site.rows().text().await, DOCUMENT);
@@ -207,9 +207,9 @@ async fn a_late_save_under_the_old_id_is_refused_and_leaves_nothing() {
         session.insert("late", true)
     };
     let slow = browser.at(&site.app_with(page));
-    let answer = slow.peek("/page").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let reply = slow.peek("/page").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().text().await, DOCUMENT);
     assert!(!ids(&site).await.contains(&format!("koa:sess:{SID}")));
 }
@@ -222,9 +222,9 @@ async fn a_late_touch_of_a_session_that_cycled_sets_no_cookie() {
     let page = async move |_: Session| {
         other.clone().get("/cycle").await;
     };
-    let answer = browser.at(&site.app_with(page)).peek("/page").await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.sets_no_cookie(), "{:?}", answer.cookie_lines());
+    let reply = browser.at(&site.app_with(page)).peek("/page").await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.sets_no_cookie(), "{:?}", reply.cookie_lines());
 }
 
 #[tokio::test]
@@ -285,10 +285,10 @@ async fn the_settings_of_a_session_rule_its_row_and_its_cookies() {
         Ok::<_, Error>(())
     };
     let mut browser = site.visitor_of_koa().await.at(&site.app_with(page));
-    let answer = browser.get("/page").await;
-    let date = end_of_both(&site, &answer.cookie_lines()).await;
+    let reply = browser.get("/page").await;
+    let date = end_of_both(&site, &reply.cookie_lines()).await;
     assert!((site.rows().seconds_left().await - 3600.0).abs() < 5.0);
-    for line in answer.cookie_lines() {
+    for line in reply.cookie_lines() {
         let attributes = format!("; path=/; expires={date}");
         assert!(line.ends_with(&attributes), "{line}");
     }
@@ -307,10 +307,10 @@ async fn set_expiry(
 ) -> Vec<String> {
     let page = async move |session: Session| session.set_expiry(expiry);
     let mut visitor = browser.at(&site.app_with(page));
-    let answer = visitor.get("/page").await;
-    assert_eq!(answer.status, 200);
+    let reply = visitor.get("/page").await;
+    assert_eq!(reply.status, 200);
     browser.jar = visitor.jar;
-    let lines = answer.cookie_lines().into_iter();
+    let lines = reply.cookie_lines().into_iter();
     lines.map(str::to_owned).collect()
 }
 
@@ -343,9 +343,9 @@ async fn an_expiry_is_kept_where_koa_looks_for_it() {
 async fn a_session_without_an_age_lives_for_45_minutes_and_its_cookie_with_the_browser() {
     let site = Site::with_format(koa().max_age(None)).await;
     let mut browser = site.browser();
-    let answer = browser.get("/insert/a/1").await;
+    let reply = browser.get("/insert/a/1").await;
     assert!((site.rows().seconds_left().await - 2700.0).abs() < 5.0);
-    for line in answer.cookie_lines() {
+    for line in reply.cookie_lines() {
         assert!(!line.contains("expires"), "{line}");
     }
 }
@@ -355,11 +355,11 @@ async fn an_idle_timeout_of_the_layer_is_koas_ttl() {
     let site = Site::of_koa().await;
     let layer = site.layer().idle_timeout(Duration::from_secs(600));
     let mut browser = site.visitor_of_koa().await.at(&app(layer));
-    let answer = browser.get("/insert/a/1").await;
+    let reply = browser.get("/insert/a/1").await;
     assert!((site.rows().seconds_left().await - 600.0).abs() < 5.0);
     // The cookie keeps to the session's own settings, as in Koa.
-    assert!(answer.renews_the_pair(SID));
-    let seconds = end_of(answer.cookie_lines()[0]).1;
+    assert!(reply.renews_the_pair(SID));
+    let seconds = end_of(reply.cookie_lines()[0]).1;
     assert!((seconds - DAY).abs() < 5.0, "{seconds}");
 }
 
@@ -382,8 +382,8 @@ async fn nothing_ends_a_session_that_is_used_unless_the_layer_says_so() {
 async fn a_touch_renews_the_row_and_both_cookies() {
     let site = Site::of_koa().await;
     let mut browser = site.visitor_with(DOCUMENT, DAY / 2.0).await;
-    let answer = browser.get("/get/count").await;
-    assert!(answer.renews_the_pair(SID), "{:?}", answer.cookie_lines());
+    let reply = browser.get("/get/count").await;
+    assert!(reply.renews_the_pair(SID), "{:?}", reply.cookie_lines());
     assert!((site.rows().seconds_left().await - DAY).abs() < 5.0);
     assert_eq!(site.rows().text().await, DOCUMENT);
 }
@@ -419,8 +419,8 @@ async fn a_session_without_settings_gets_them_with_its_next_change() {
         let mut browser = site.visitor_with(document, DAY / 2.0).await;
         assert_eq!(browser.get("/get/count").await.body, "2");
         assert_eq!(site.rows().text().await, document);
-        let answer = browser.get("/increment/count").await;
-        assert!(answer.renews_the_pair(SID), "{:?}", answer.cookie_lines());
+        let reply = browser.get("/increment/count").await;
+        assert!(reply.renews_the_pair(SID), "{:?}", reply.cookie_lines());
         let stored = site.rows().document().await;
         assert_eq!(stored["count"], 3);
         assert_eq!(stored["cookie"]["maxAge"], 86_400_000, "{document}");
@@ -482,11 +482,11 @@ async fn key_prefix_and_digest_can_be_chosen() {
     let site = Site::with_format(format).await;
     let app = app(site.layer().cookie_name("shop").cookie_path("/shop"));
     let mut browser = Browser::new(&app);
-    let answer = browser.get("/insert/a/1").await;
+    let reply = browser.get("/insert/a/1").await;
     let sid = browser.cookie("shop").expect("a session").to_owned();
     assert_eq!(ids(&site).await, [format!("shop:{sid}")]);
     assert_eq!(browser.cookie("shop.sig").expect("signed").len(), 43);
-    assert!(answer.cookie_lines()[1].contains("; path=/shop; "));
+    assert!(reply.cookie_lines()[1].contains("; path=/shop; "));
     assert_eq!(site.rows().document().await["cookie"]["path"], "/shop");
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
 }
@@ -506,8 +506,8 @@ async fn a_cookie_behind_a_trusted_proxy_is_secure() {
     let mut request = browser.request("/insert/a/1");
     let https = "https".parse().expect("a value");
     request.headers_mut().insert("x-forwarded-proto", https);
-    let answer = browser.send(request).await;
-    for line in answer.cookie_lines() {
+    let reply = browser.send(request).await;
+    for line in reply.cookie_lines() {
         assert!(line.contains("; secure; httponly"), "{line}");
     }
     let plain = browser.peek("/insert/a/1").await;
@@ -515,7 +515,7 @@ async fn a_cookie_behind_a_trusted_proxy_is_secure() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_koa_sets_in_the_same_answer_is_not_removed() {
+async fn a_cookie_that_koa_sets_in_the_same_response_is_not_removed() {
     let site = Site::of_koa().await;
     let behind = get(async |session: Session| {
         assert!(session.is_new());
@@ -523,8 +523,8 @@ async fn a_cookie_that_koa_sets_in_the_same_answer_is_not_removed() {
     });
     let app = Router::new().route("/", behind).layer(site.layer());
     let stale = Browser::new(&app).signed(SID, KEYS[0]);
-    let answer = stale.peek("/").await;
-    assert_eq!(answer.cookie_lines(), ["koa.sid=fresh; path=/; httponly"]);
+    let reply = stale.peek("/").await;
+    assert_eq!(reply.cookie_lines(), ["koa.sid=fresh; path=/; httponly"]);
 }
 
 #[tokio::test]
@@ -537,14 +537,14 @@ async fn the_session_s_own_cookie_replaces_one_of_the_same_name() {
         })
     });
     let app = Router::new().route("/", page).layer(site.layer());
-    let answer = Browser::new(&app).peek("/").await;
-    let names: Vec<_> = answer
+    let reply = Browser::new(&app).peek("/").await;
+    let names: Vec<_> = reply
         .cookie_lines()
         .iter()
         .map(|line| line.split('=').next().expect("a name").to_owned())
         .collect();
     assert_eq!(names, ["other", "koa.sid", "koa.sid.sig"]);
-    assert!(!answer.cookie_lines()[1].contains("stale"));
+    assert!(!reply.cookie_lines()[1].contains("stale"));
 }
 
 #[tokio::test]
@@ -593,7 +593,7 @@ async fn a_handle_keeps_a_session_alive_and_ends_with_its_id() {
     // Koa would take a forwarding for a session, so nothing follows.
     browser.get("/cycle").await;
     assert!(site.store.load(&id).await.expect("a database").is_none());
-    assert!(!site.layer().touch(&id).await.expect("an answer"));
+    assert!(!site.layer().touch(&id).await.expect("a response"));
 }
 
 /// Goes through the life of a session, mistakes included.
@@ -617,8 +617,8 @@ async fn whole_life(site: &Site) -> Vec<String> {
         "/increment/shown",
         "/destroy",
     ] {
-        let answer = browser.get(path).await;
-        assert!(!answer.body.contains(SID), "{}", answer.body);
+        let reply = browser.get(path).await;
+        assert!(!reply.body.contains(SID), "{}", reply.body);
         secrets.extend(browser.cookie("koa.sid").map(str::to_owned));
     }
     browser.signed(SID, "forged").get("/get/count").await;

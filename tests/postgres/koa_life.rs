@@ -115,7 +115,7 @@ async fn the_later_blind_write_of_koas_wins() {
 
 /// What this crate can't prevent: Koa's `set` inserts what it does not find.
 #[tokio::test]
-async fn a_write_of_koas_that_was_under_way_brings_an_ended_session_back() {
+async fn a_write_of_koas_that_was_in_flight_brings_an_ended_session_back() {
     let site = Site::of_koa().await;
     let mut browser = site.visitor_of_koa().await;
     let mut other = browser.clone();
@@ -139,8 +139,8 @@ async fn a_change_here_is_made_on_what_koa_wrote_meanwhile() {
             .update("count", |n: Option<u64>| n.unwrap_or(0) + 1)
             .map(drop)
     };
-    let answer = browser.at(&site.app_with(page)).peek("/page").await;
-    assert_eq!(answer.status, 200);
+    let response = browser.at(&site.app_with(page)).peek("/page").await;
+    assert_eq!(response.status, 200);
     let stored = site.rows().document().await;
     assert_eq!(
         (&stored["count"], &stored["koa"]),

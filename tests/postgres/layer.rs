@@ -14,8 +14,8 @@ const DAY: f64 = 24.0 * HOUR;
 
 /// The cookie that a new session of this layer gets.
 async fn cookie_of(layer: PgSessionLayer) -> Cookie<'static> {
-    let answer = Browser::new(&app(layer)).get("/insert/a/1").await;
-    let mut cookies = answer.set_cookies();
+    let response = Browser::new(&app(layer)).get("/insert/a/1").await;
+    let mut cookies = response.set_cookies();
     assert_eq!(cookies.len(), 1);
     cookies.remove(0)
 }
@@ -160,9 +160,9 @@ async fn a_removal_cookie_mirrors_every_attribute() {
         .same_site(SameSite::Strict);
     let mut browser = Browser::new(&app(layer));
     browser.get("/insert/a/1").await;
-    let answer = browser.get("/destroy").await;
-    assert!(answer.removes_the_cookie());
-    let removal = answer.set_cookies().remove(0);
+    let response = browser.get("/destroy").await;
+    assert!(response.removes_the_cookie());
+    let removal = response.set_cookies().remove(0);
     assert_eq!(removal.name(), "shop");
     assert_eq!(removal.path(), Some("/shop"));
     assert_eq!(removal.domain(), Some("example.org"));
@@ -353,15 +353,15 @@ async fn a_contradiction_panics_where_the_layer_is_added() {
 }
 
 #[tokio::test]
-async fn an_answer_of_5xx_is_not_saved_by_default() {
+async fn a_response_of_5xx_is_not_saved_by_default() {
     let site = Site::new().await;
-    let answer = site.browser().get("/insert_and/500/a/1").await;
-    assert!(answer.sets_no_cookie());
+    let response = site.browser().get("/insert_and/500/a/1").await;
+    assert!(response.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
 #[tokio::test]
-async fn an_answer_of_5xx_is_saved_on_request() {
+async fn a_response_of_5xx_is_saved_on_request() {
     let site = Site::new().await;
     let mut browser = Browser::new(&app(site.layer().save_if(|_, _| true)));
     assert!(browser.get("/insert_and/500/a/1").await.token().is_some());
@@ -369,7 +369,7 @@ async fn an_answer_of_5xx_is_saved_on_request() {
 }
 
 #[tokio::test]
-async fn an_answer_of_4xx_is_saved() {
+async fn a_response_of_4xx_is_saved() {
     let site = Site::new().await;
     let mut browser = site.browser();
     assert!(browser.get("/insert_and/422/a/1").await.token().is_some());

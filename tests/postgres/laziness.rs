@@ -16,13 +16,13 @@ use axum_pg_session::{
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 
-use crate::support::{Answer, Browser, Site, proxy::Proxy, site::pages};
+use crate::support::{Browser, Reply, Site, proxy::Proxy, site::pages};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// Well above the timeout that is set, well below the default one.
 const IN_TIME: Duration = Duration::from_secs(3);
 
-/// Nobody listens on port 1.
+/// No server listens on port 1.
 const NOWHERE: &str = "postgres://127.0.0.1:1/none";
 
 fn layer(url: &str) -> PgSessionLayer {
@@ -47,7 +47,7 @@ fn maybe() -> MethodRouter {
     get(async |session: Option<Session>| session.is_some().to_string())
 }
 
-/// Answers whether there was a session, and never fails.
+/// Returns whether there was a session, and never fails.
 async fn tolerant(session: Result<Session, SessionRejection>) -> String {
     if let Ok(session) = &session {
         session
@@ -57,7 +57,7 @@ async fn tolerant(session: Result<Session, SessionRejection>) -> String {
     session.is_ok().to_string()
 }
 
-/// Asks again where the first answer was an error.
+/// Asks again where the first response was an error.
 async fn stubborn(lazy: LazySession) -> Result<String, Error> {
     let first = lazy.load().await.map_err(|error| error.kind());
     let second = lazy.load().await.map_err(|error| error.kind());
@@ -75,9 +75,9 @@ fn visitor(app: &Router) -> Browser {
     Browser::new(app).with_cookie("__Host-id", &"A".repeat(43))
 }
 
-fn is_refused(answer: &Answer) {
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer.sets_no_cookie());
+fn is_refused(reply: &Reply) {
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -85,9 +85,9 @@ async fn a_route_that_takes_no_session_needs_no_database() {
     let app = site_without_database();
     for browser in [stranger(&app), visitor(&app)] {
         for path in ["/plain", "/lazy", "/maybe_lazy"] {
-            let answer = browser.peek(path).await;
-            assert_eq!(answer.status, StatusCode::OK, "{path}");
-            assert!(answer.sets_no_cookie());
+            let reply = browser.peek(path).await;
+            assert_eq!(reply.status, StatusCode::OK, "{path}");
+            assert!(reply.sets_no_cookie());
         }
     }
 }
@@ -96,27 +96,27 @@ async fn a_route_that_takes_no_session_needs_no_database() {
 async fn an_anonymous_reader_needs_no_database() {
     let browser = stranger(&site_without_database());
     for path in ["/keys", "/get/a", "/is_new", "/id", "/destroy", "/maybe"] {
-        let answer = browser.peek(path).await;
-        assert_eq!(answer.status, StatusCode::OK, "{path}");
-        assert!(answer.sets_no_cookie());
+        let reply = browser.peek(path).await;
+        assert_eq!(reply.status, StatusCode::OK, "{path}");
+        assert!(reply.sets_no_cookie());
     }
 }
 
 #[tokio::test]
 async fn a_malformed_cookie_needs_no_database_and_stays() {
     let browser = stranger(&site_without_database()).with_cookie("__Host-id", "x");
-    let answer = browser.peek("/keys").await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert!(answer.sets_no_cookie());
+    let reply = browser.peek("/keys").await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
 async fn an_anonymous_write_without_a_database_is_503_and_sets_no_cookie() {
     let browser = stranger(&site_without_database());
-    let answer = browser.peek("/insert/a/1").await;
-    is_refused(&answer);
+    let reply = browser.peek("/insert/a/1").await;
+    is_refused(&reply);
     assert_eq!(
-        answer.body,
+        reply.body,
         "The session store is unavailable. Please try again."
     );
 }
@@ -137,14 +137,14 @@ async fn a_session_that_can_not_be_loaded_is_503_and_not_an_empty_one() {
 }
 
 #[tokio::test]
-async fn the_time_out_of_the_store_is_kept_where_nobody_listens() {
+async fn the_timeout_of_the_store_holds_if_no_server_listens() {
     let started = Instant::now();
     is_refused(&visitor(&site_without_database()).peek("/keys").await);
     assert!(started.elapsed() < IN_TIME);
 }
 
 #[tokio::test]
-async fn the_time_out_of_the_store_is_kept_where_nobody_answers() {
+async fn the_timeout_of_the_store_holds_if_no_server_responds() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = silent.local_addr().expect("an address");
     let app = all_pages().layer(layer(&format!("postgres://{address}/none")));
@@ -155,15 +155,15 @@ async fn the_time_out_of_the_store_is_kept_where_nobody_answers() {
 }
 
 /// A session `a`, and how the same browser meets a site without a database.
-async fn lost_database(path: &str) -> Answer {
+async fn lost_database(path: &str) -> Reply {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/a/1").await;
     let before = site.rows().dump().await;
-    let answer = browser.at(&site_without_database()).peek(path).await;
+    let reply = browser.at(&site_without_database()).peek(path).await;
     assert_eq!(site.rows().dump().await, before);
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
-    answer
+    reply
 }
 
 #[tokio::test]
@@ -175,16 +175,16 @@ async fn a_failed_load_never_overwrites() {
 
 #[tokio::test]
 async fn a_failed_load_leaves_the_cookie_to_a_handler_that_goes_on() {
-    let answer = lost_database("/tolerant").await;
+    let reply = lost_database("/tolerant").await;
     assert_eq!(
-        (answer.status, answer.body.as_str()),
+        (reply.status, reply.body.as_str()),
         (StatusCode::OK, "false")
     );
-    assert!(answer.sets_no_cookie());
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
-async fn an_answer_that_never_comes_overwrites_nothing() {
+async fn a_response_that_never_comes_overwrites_nothing() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/a/1").await;
@@ -193,11 +193,11 @@ async fn an_answer_that_never_comes_overwrites_nothing() {
     let store = PgSessionStore::new(proxy.pool().await).timeout(TIMEOUT);
     store.check().await.expect("a table");
     let app = all_pages().layer(PgSessionLayer::new(store));
-    proxy.swallow_answers(true);
+    proxy.drop_responses(true);
     is_refused(&browser.at(&app).peek("/insert/b/2").await);
     assert_eq!(browser.at(&app).peek("/tolerant").await.body, "false");
     assert_eq!(site.rows().dump().await, before);
-    proxy.swallow_answers(false);
+    proxy.drop_responses(false);
     assert_eq!(browser.at(&app).peek("/get/a").await.body, "\"1\"");
 }
 
@@ -208,7 +208,7 @@ async fn questions(lazy: LazySession, request: Request, next: Next) -> Response 
     let after = [lazy.is_loaded(), lazy.will_be_created()];
     let text = format!("{before:?} {after:?}");
     let header = text.parse().expect("a value of a header");
-    response.headers_mut().insert("answers", header);
+    response.headers_mut().insert("replies", header);
     response
 }
 
@@ -225,8 +225,8 @@ async fn begin_anew(session: Session) -> Result<(), Error> {
     session.insert("farewell", true)
 }
 
-fn answers(answer: &Answer) -> &str {
-    answer.headers["answers"].to_str().expect("text")
+fn replies(reply: &Reply) -> &str {
+    reply.headers["replies"].to_str().expect("text")
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn a_middleware_asks_about_the_session_without_a_database() {
         ),
         (visitor(&app), "/keys", "[true, false, false] [true, false]"),
     ] {
-        assert_eq!(answers(&browser.peek(path).await), expected, "{path}");
+        assert_eq!(replies(&browser.peek(path).await), expected, "{path}");
     }
 }
 
@@ -265,13 +265,13 @@ async fn a_session_will_be_created_only_by_a_request_that_begins_one() {
     let site = Site::new().await;
     let app = asking(site.layer());
     for path in ["/insert/a/1", "/login"] {
-        let answer = stranger(&app).get(path).await;
+        let reply = stranger(&app).get(path).await;
         assert_eq!(
-            answers(&answer),
+            replies(&reply),
             "[false, false, false] [true, true]",
             "{path}"
         );
-        assert!(answer.token().is_some());
+        assert!(reply.token().is_some());
     }
     // The token was replaced; a login begins a session of its own.
     let mut stored = stranger(&app);
@@ -284,17 +284,17 @@ async fn a_session_will_be_created_only_by_a_request_that_begins_one() {
         ("/login", false),
         ("/begin_anew", true),
     ] {
-        let answer = stored.get(path).await;
+        let reply = stored.get(path).await;
         let expected = format!("[true, false, false] [true, {creates}]");
-        assert_eq!(answers(&answer), expected, "{path}");
+        assert_eq!(replies(&reply), expected, "{path}");
     }
     for (path, creates) in [("/insert/a/1", false), ("/login", true)] {
-        let answer = moved.peek(path).await;
+        let reply = moved.peek(path).await;
         let expected = format!("[true, false, false] [true, {creates}]");
-        assert_eq!(answers(&answer), expected, "moved, {path}");
+        assert_eq!(replies(&reply), expected, "moved, {path}");
     }
     let unknown = visitor(&app).get("/insert/a/1").await;
-    assert_eq!(answers(&unknown), "[true, false, false] [true, true]");
+    assert_eq!(replies(&unknown), "[true, false, false] [true, true]");
 }
 
 /// An explicit save begins the session before the middleware asks.
@@ -326,12 +326,12 @@ async fn a_session_that_a_save_began_was_created_by_this_request() {
         ("/anew", "[false, true]"),
         ("/insert", "[false, false]"),
     ] {
-        assert_eq!(answers(&visitor.get(path).await), expected, "{path}");
+        assert_eq!(replies(&visitor.get(path).await), expected, "{path}");
     }
     let mut stranger = Browser::new(&app);
-    assert_eq!(answers(&stranger.get("/insert").await), "[true, false]");
+    assert_eq!(replies(&stranger.get("/insert").await), "[true, false]");
     let ended = Browser::new(&app).get("/end").await;
-    assert_eq!(answers(&ended), "[false, false]");
+    assert_eq!(replies(&ended), "[false, false]");
 }
 
 async fn begin_and_save(session: Session) -> Result<(), Error> {
@@ -356,7 +356,7 @@ async fn was_created(lazy: LazySession, request: Request, next: Next) -> Respons
     let mut response = next.run(request).await;
     let text = format!("{:?}", [lazy.will_be_created(), lazy.was_created()]);
     let header = text.parse().expect("a value of a header");
-    response.headers_mut().insert("answers", header);
+    response.headers_mut().insert("replies", header);
     response
 }
 
@@ -364,7 +364,7 @@ async fn was_created(lazy: LazySession, request: Request, next: Next) -> Respons
 async fn an_empty_session_that_is_allowed_will_be_created() {
     let site = Site::new().await;
     let app = asking(site.layer().allow_empty(true));
-    let answer = stranger(&app).get("/keys").await;
-    assert_eq!(answers(&answer), "[false, false, false] [true, true]");
-    assert!(answer.token().is_some());
+    let reply = stranger(&app).get("/keys").await;
+    assert_eq!(replies(&reply), "[false, false, false] [true, true]");
+    assert!(reply.token().is_some());
 }

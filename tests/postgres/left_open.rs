@@ -52,8 +52,8 @@ impl Shared {
     async fn keeps_what_it_acknowledges(&self) {
         let mut browser = self.browser();
         for n in ["1", "2", "3"] {
-            let answer = browser.get("/increment/n").await;
-            assert_eq!(answer.body, n, "{}", answer.status);
+            let response = browser.get("/increment/n").await;
+            assert_eq!(response.body, n, "{}", response.status);
             // Seen from elsewhere, so it is committed.
             let stored = &self.site.rows().document().await["n"];
             assert_eq!(stored.to_string(), n);

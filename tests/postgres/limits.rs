@@ -11,13 +11,13 @@ use crate::support::{Browser, Site, app, execute, koa, page::app_with, texts, vi
 
 const MEBIBYTE: usize = 1024 * 1024;
 
-fn text(octets: usize) -> String {
-    "x".repeat(octets)
+fn text(bytes: usize) -> String {
+    "x".repeat(bytes)
 }
 
-/// A document of so many octets.
-fn filling(octets: usize) -> String {
-    text(octets - r#"{"x":""}"#.len())
+/// A document of so many bytes.
+fn filling(bytes: usize) -> String {
+    text(bytes - r#"{"x":""}"#.len())
 }
 
 fn is_too_large<T: std::fmt::Debug>(outcome: Result<T, Error>) {
@@ -65,9 +65,9 @@ async fn a_document_at_the_limit_saves_and_one_byte_more_is_a_clear_error() {
             session.insert("y", 1)
         }),
     ] {
-        let answer = browser.at(&more).get("/page").await;
-        assert_eq!(answer.status, 507);
-        assert_eq!(answer.body, "Your session is full.");
+        let response = browser.at(&more).get("/page").await;
+        assert_eq!(response.status, 507);
+        assert_eq!(response.body, "Your session is full.");
         assert!(stored(&site).await == before);
     }
 }
@@ -86,7 +86,7 @@ async fn an_error_tells_the_operator_the_limit_and_the_size() {
     );
 }
 
-/// Nothing of a request that answers with the error is saved.
+/// Nothing of a request that returns the error is saved.
 #[tokio::test]
 async fn what_the_handler_did_before_is_dropped_with_the_error() {
     let site = Site::new().await;
@@ -296,7 +296,7 @@ async fn a_session_that_is_too_large_already_can_be_read_and_shrink() {
 }
 
 #[tokio::test]
-async fn another_writers_hundred_thousand_keys_harm_nobody() {
+async fn a_hundred_thousand_keys_of_another_writer_harm_no_other_session() {
     let site = Site::new().await;
     let members: Vec<_> = (0..100_000).map(|n| format!("\"k{n}\":{n}")).collect();
     let mut browser = filled(&site, &format!("{{{},\"n\":1}}", members.join(","))).await;
@@ -310,7 +310,7 @@ async fn another_writers_hundred_thousand_keys_harm_nobody() {
 /// What is deeper than we write, as deep as Postgres reads, and another value
 /// of the same shape in its place.
 #[tokio::test]
-async fn another_writers_deep_nesting_harms_nobody() {
+async fn deep_nesting_of_another_writer_harms_no_other_session() {
     let site = Site::new().await;
     let deep = |core: &str| format!("{}{core}{}", "[".repeat(5000), "]".repeat(5000));
     let row = format!(r#"{{"deep":{},"n":1}}"#, deep("1"));

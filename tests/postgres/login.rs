@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use crate::support::{
     Browser, Rows, Site, app, execute,
-    page::{UnderWay, app_with, until},
+    page::{InFlight, app_with, until},
     texts, visit,
 };
 
@@ -96,7 +96,7 @@ async fn a_login_can_drop_what_was_there() {
 }
 
 #[tokio::test]
-async fn nobody_gets_what_another_user_left() {
+async fn no_user_gets_what_another_user_left() {
     let site = Site::new().await;
     let mut browser = site.browser();
     sign_in(&site, &mut browser, "alice").await;
@@ -129,7 +129,7 @@ async fn a_login_starts_the_clocks_anew() {
 }
 
 #[tokio::test]
-async fn a_login_that_was_answered_with_5xx_did_not_happen() {
+async fn a_login_with_a_response_of_5xx_did_not_happen() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/basket/pear").await;
@@ -137,9 +137,9 @@ async fn a_login_that_was_answered_with_5xx_did_not_happen() {
         session.login("alice")?;
         Ok::<_, Error>(StatusCode::INTERNAL_SERVER_ERROR)
     });
-    let answer = browser.at(&app).get("/page").await;
-    assert_eq!(answer.status, 500);
-    assert!(answer.sets_no_cookie());
+    let response = browser.at(&app).get("/page").await;
+    assert_eq!(response.status, 500);
+    assert!(response.sets_no_cookie());
     assert_eq!(user(&site, &mut browser).await, "");
     assert_eq!(browser.get("/get/basket").await.body, "\"pear\"");
 }
@@ -207,7 +207,7 @@ async fn overtaken_by_a_login(login: Login) -> (Site, Browser, StatusCode) {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/basket/pear").await;
-    let late = UnderWay::begin(&browser, "/page", |gate| {
+    let late = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("late", true)
@@ -215,9 +215,9 @@ async fn overtaken_by_a_login(login: Login) -> (Site, Browser, StatusCode) {
     })
     .await;
     sign_in(&site, &mut browser, login).await;
-    let answer = late.finish().await;
-    assert!(answer.sets_no_cookie());
-    (site, browser, answer.status)
+    let response = late.finish().await;
+    assert!(response.sets_no_cookie());
+    (site, browser, response.status)
 }
 
 #[tokio::test]
@@ -227,7 +227,7 @@ async fn a_stored_session_tells_who_is_signed_in() {
     browser.get("/insert/basket/pear").await;
     let load = async |browser: &Browser| {
         let id = browser.peek("/id").await.body.parse().expect("a handle");
-        let loaded = site.store.load(&id).await.expect("an answer");
+        let loaded = site.store.load(&id).await.expect("a response");
         loaded.expect("it lives").user_id().map(str::to_owned)
     };
     assert_eq!(load(&browser).await, None);
@@ -258,8 +258,8 @@ async fn the_second_of_two_logins_at_once_begins_a_session_of_its_own() {
     browser.get("/insert/basket/pear").await;
     let mut second = browser.at(&site.app_with(async |session: Session| session.login("alice")));
     sign_in(&site, &mut browser, "alice").await;
-    let answer = second.get("/page").await;
-    assert_eq!(answer.status, 200);
+    let response = second.get("/page").await;
+    assert_eq!(response.status, 200);
     assert_ne!(second.token(), browser.token());
     assert_eq!(site.store.user("alice").count().await.expect("a count"), 2);
     // It was sent when the session had its new id already, so it reads nothing.
@@ -276,8 +276,8 @@ async fn a_remembered_session_keeps_its_own_timeouts() {
         session.login(Login::new("alice").expiry(Expiry::Timeouts { idle, absolute }))
     });
     let mut visitor = browser.at(&app);
-    let answer = visitor.get("/page").await;
-    let max_age = answer.set_cookies()[0].max_age().expect("a life");
+    let response = visitor.get("/page").await;
+    let max_age = response.set_cookies()[0].max_age().expect("a life");
     assert_eq!(max_age.whole_days(), 90);
     browser.jar = visitor.jar;
     assert!((site.rows().seconds_left().await - 30.0 * 86_400.0).abs() < 1.0);
@@ -351,7 +351,7 @@ async fn a_table_of_three_columns_says_which_migration_a_login_needs() {
 
 /// Before the table was looked at nobody knows; then the save tells.
 #[tokio::test]
-async fn a_login_on_a_table_that_nobody_looked_at_is_refused_when_it_is_saved() {
+async fn a_login_on_a_table_without_users_is_refused_at_its_save_if_it_was_not_inspected() {
     let site = with_three_columns().await;
     let app = site.app_with(async |session: Session| {
         session.login("alice")?;
@@ -453,13 +453,13 @@ async fn a_logout_ends_the_session_and_clears_what_the_layer_names() {
         assert_eq!(session.user_id(), None);
         Ok::<_, Error>(())
     };
-    let answer = browser
+    let response = browser
         .at(&app_with(with_site_data(&site), logout))
         .get("/page")
         .await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.removes_the_cookie());
-    assert_eq!(answer.headers["clear-site-data"], r#""cache", "storage""#);
+    assert_eq!(response.status, 200);
+    assert!(response.removes_the_cookie());
+    assert_eq!(response.headers["clear-site-data"], r#""cache", "storage""#);
     assert_eq!(site.rows().count().await, 0);
     assert_eq!(user(&site, &mut browser).await, "");
 }
@@ -476,12 +476,12 @@ async fn a_logout_that_was_saved_clears_site_data_in_spite_of_a_discard() {
         session.destroy()?;
         session.discard()
     };
-    let answer = browser
+    let response = browser
         .at(&app_with(with_site_data(&site), logout))
         .get("/page")
         .await;
-    assert!(answer.removes_the_cookie());
-    assert_eq!(answer.headers["clear-site-data"], r#""cache", "storage""#);
+    assert!(response.removes_the_cookie());
+    assert_eq!(response.headers["clear-site-data"], r#""cache", "storage""#);
 }
 
 #[tokio::test]
@@ -514,13 +514,13 @@ async fn a_logout_clears_site_data_even_if_the_next_session_cannot_begin() {
         session.logout()?;
         session.insert("message", "good-bye")
     };
-    let answer = browser
+    let response = browser
         .at(&app_with(with_site_data(&site), logout))
         .get("/page")
         .await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.removes_the_cookie());
-    assert_eq!(answer.headers["clear-site-data"], r#""cache", "storage""#);
+    assert_eq!(response.status, 503);
+    assert!(response.removes_the_cookie());
+    assert_eq!(response.headers["clear-site-data"], r#""cache", "storage""#);
 }
 
 #[tokio::test]
@@ -538,9 +538,9 @@ async fn a_logout_whose_refused_row_stays_clears_no_site_data() {
             session.discard()
         }),
     ] {
-        let answer = browser.at(&page).peek("/page").await;
-        assert_eq!(answer.status, 503);
-        assert!(!answer.headers.contains_key("clear-site-data"));
+        let response = browser.at(&page).peek("/page").await;
+        assert_eq!(response.status, 503);
+        assert!(!response.headers.contains_key("clear-site-data"));
     }
 }
 
@@ -551,12 +551,12 @@ async fn only_a_logout_clears_site_data() {
         let mut browser = site.browser();
         browser.get("/insert/a/1").await;
         let page = async move |session: Session| handler(&session);
-        let answer = browser
+        let response = browser
             .at(&app_with(with_site_data(&site), page))
             .get("/page")
             .await;
-        assert_eq!(answer.status, 200);
-        answer.headers.contains_key("clear-site-data")
+        assert_eq!(response.status, 200);
+        response.headers.contains_key("clear-site-data")
     };
     assert!(clears(Session::logout).await);
     assert!(!clears(Session::destroy).await);
@@ -575,13 +575,13 @@ async fn a_logout_that_failed_clears_no_site_data() {
     sign_in(&site, &mut browser, "alice").await;
     site.refuse("DELETE").await;
     let page = async |session: Session| session.logout();
-    let answer = browser
+    let response = browser
         .at(&app_with(with_site_data(&site), page))
         .get("/page")
         .await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
-    assert!(!answer.headers.contains_key("clear-site-data"));
+    assert_eq!(response.status, 503);
+    assert!(response.sets_no_cookie());
+    assert!(!response.headers.contains_key("clear-site-data"));
     assert_eq!(user(&site, &mut browser).await, "alice");
 }
 
@@ -659,7 +659,7 @@ async fn a_login_that_ends_others_finds_one_that_begins_separately_meanwhile() {
     let mut browser = Browser::new(&site.app());
     sign_in(&site, &mut browser, "alice").await;
     browser.get("/insert/a/1").await;
-    let again = UnderWay::begin(&browser, "/page", |gate| {
+    let again = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             session.login("alice")

@@ -37,8 +37,8 @@ async fn log_in(store: &PgSessionStore) -> Browser {
     let page = async |session: Session| session.login("alice");
     let app = app_with(PgSessionLayer::new(store.clone()), page);
     let mut browser = Browser::new(&app);
-    let answer = browser.get("/page").await;
-    assert_eq!(answer.status, 200, "{:?}", answer.error);
+    let response = browser.get("/page").await;
+    assert_eq!(response.status, 200, "{:?}", response.error);
     browser
 }
 

@@ -41,10 +41,10 @@ async fn serve(stores: &[PgSessionStore]) {
             let browser = Browser::new(&app(PgSessionLayer::new(store.clone())));
             visits.spawn(async move { browser.peek("/increment/n").await.status });
         }
-        let answers = visits.join_all().await;
+        let responses = visits.join_all().await;
         assert!(
-            answers.iter().all(http::StatusCode::is_success),
-            "{answers:?}"
+            responses.iter().all(http::StatusCode::is_success),
+            "{responses:?}"
         );
     }
 }

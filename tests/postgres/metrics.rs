@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::support::{
     Browser, Meters, Site, app, execute,
     meters::Registered,
-    page::{UnderWay, app_with, until},
+    page::{InFlight, app_with, until},
     site::pool,
     texts, visit,
 };
@@ -247,7 +247,7 @@ async fn a_session_that_the_application_refuses_is_no_hit() {
 async fn a_save_that_another_writer_overtook_is_a_conflict_and_a_replay() {
     let watched = Watched::new().await;
     let browser = watched.visitor().await;
-    let late = UnderWay::begin(&browser, "/page", |gate| {
+    let late = InFlight::begin(&browser, "/page", |gate| {
         watched.site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("b", 2)
@@ -304,7 +304,7 @@ async fn a_touch_that_the_database_refuses_is_a_failure_although_the_page_is_ser
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_a_lookup_that_failed_whatever_is_answered() {
+async fn a_missing_database_is_a_failed_lookup_for_each_response() {
     let meters = Meters::install();
     let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
     let store = PgSessionStore::new(pool).timeout(Duration::from_millis(500));

@@ -200,8 +200,8 @@ async fn the_migrator_and_migrate_make_the_same_in_either_order() {
 }
 
 #[tokio::test]
-async fn the_files_run_by_hand_make_the_same_table() {
-    let (by_hand, by_migrate) = (Site::without_table().await, Site::new().await);
+async fn the_files_run_one_by_one_make_the_same_table() {
+    let (by_files, by_migrate) = (Site::without_table().await, Site::new().await);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .expect("the folder")
@@ -212,16 +212,16 @@ async fn the_files_run_by_hand_make_the_same_table() {
     // Twice, because the folder says that each can be.
     for file in files.iter().chain(&files) {
         let sql = std::fs::read_to_string(file).expect("a file");
-        execute(&by_hand.pool, &sql).await;
+        execute(&by_files.pool, &sql).await;
     }
     assert_eq!(
-        shape(&by_hand.pool, "public", "session").await,
+        shape(&by_files.pool, "public", "session").await,
         shape(&by_migrate.pool, "public", "session").await,
     );
-    by_hand.store.migrate().await.expect("nothing to do");
-    MIGRATOR.run(&by_hand.pool).await.expect("nothing to do");
-    Life::of(&by_hand.pool, "session")
-        .is_whole(&by_hand.store)
+    by_files.store.migrate().await.expect("nothing to do");
+    MIGRATOR.run(&by_files.pool).await.expect("nothing to do");
+    Life::of(&by_files.pool, "session")
+        .is_whole(&by_files.store)
         .await;
 }
 
@@ -354,7 +354,7 @@ async fn a_name_may_read_like_a_part_of_our_statements() {
     lives_under("session, created, user_id)").await;
 }
 
-/// Beside quotes, dots, Unicode, 63 octets and words of SQL above.
+/// Beside quotes, dots, Unicode, 63 bytes and words of SQL above.
 #[tokio::test]
 async fn hostile_table_names_are_quoted() {
     for name in [
@@ -659,7 +659,7 @@ async fn own_columns_that_an_id_change_can_copy_are_no_obstacle() {
     let login = app_with(site.layer(), page);
     let mut browser = Browser::new(&login);
     for page in ["/page", "/page", "/cycle", "/insert/a/1", "/page"] {
-        let answer = browser.get(page).await;
-        assert_eq!(answer.status, 200, "{:?}", answer.error);
+        let response = browser.get(page).await;
+        assert_eq!(response.status, 200, "{:?}", response.error);
     }
 }

@@ -8,7 +8,7 @@
 //! | the cleanup ends at its first failure, in one statement, without a stop | `reaper::the_reaper_survives_a_dead_database`, `reaper::a_run_takes_as_many_batches_as_it_needs`, `reaper::a_reaper_that_waits_stops_at_once` |
 //! | processes that start together fail | `migrations::many_processes_may_migrate_a_new_database_at_once` |
 //! | a role without the right to create fails | `rights::the_documented_grants_suffice` |
-//! | a store that is down hangs or is a 500 | `laziness::the_time_out_of_the_store_is_kept_where_nobody_answers`, `store::no_connection_leaks_whatever_becomes_of_a_request` |
+//! | a store that is down hangs or is a 500 | `laziness::the_timeout_of_the_store_holds_if_no_server_responds`, `store::no_connection_leaks_whatever_becomes_of_a_request` |
 //! | a missing table or column shows with the first visitor | `set_up::a_missing_table_is_named`, `set_up::a_missing_column_is_named` |
 //! | a regenerated session comes back under its old id | `koa::a_late_save_under_the_old_id_is_refused_and_leaves_nothing` |
 //! | a whole new content loses the cookie's settings | `koa::a_whole_new_content_keeps_the_settings_of_the_cookie` |
@@ -22,13 +22,13 @@ use axum_pg_session::{ErrorKind, Koa, PgSessionLayer, SameSite, Session, Session
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::support::{
-    Answer, Browser, Site, execute,
+    Browser, Reply, Site, execute,
     koa::{DAY, DOCUMENT, KEYS, SID},
     texts,
 };
 
 /// Visits of one session that all have loaded it before the first is saved.
-async fn at_once<F>(site: &Site, browser: &Browser, visits: usize, change: F) -> Vec<Answer>
+async fn at_once<F>(site: &Site, browser: &Browser, visits: usize, change: F) -> Vec<Reply>
 where
     F: Fn(&Session, usize) -> Result<(), axum_pg_session::Error> + Clone + Send + Sync + 'static,
 {
@@ -46,8 +46,8 @@ where
     set.join_all().await
 }
 
-fn statuses(answers: &[Answer]) -> Vec<StatusCode> {
-    let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+fn statuses(responses: &[Reply]) -> Vec<StatusCode> {
+    let mut statuses: Vec<_> = responses.iter().map(|response| response.status).collect();
     statuses.sort();
     statuses.dedup();
     statuses
@@ -57,11 +57,11 @@ fn statuses(answers: &[Answer]) -> Vec<StatusCode> {
 async fn fifty_keys_at_once_all_survive_in_koas_format() {
     let site = Site::of_koa().await;
     let browser = site.visitor_of_koa().await;
-    let answers = at_once(&site, &browser, 50, |session, visit| {
+    let responses = at_once(&site, &browser, 50, |session, visit| {
         session.insert(format!("key{visit}"), visit)
     })
     .await;
-    assert_eq!(statuses(&answers), [200]);
+    assert_eq!(statuses(&responses), [200]);
     let stored = site.rows().document().await;
     // The settings and the count were there before.
     assert_eq!(stored.as_object().expect("an object").len(), 52);
@@ -71,13 +71,13 @@ async fn fifty_keys_at_once_all_survive_in_koas_format() {
 async fn fifty_increments_at_once_make_fifty_in_koas_format() {
     let site = Site::of_koa().await;
     let browser = site.visitor_of_koa().await;
-    let answers = at_once(&site, &browser, 50, |session, _| {
+    let responses = at_once(&site, &browser, 50, |session, _| {
         session
             .update("count", |n: Option<u64>| n.unwrap_or(0) + 1)
             .map(drop)
     })
     .await;
-    assert_eq!(statuses(&answers), [200]);
+    assert_eq!(statuses(&responses), [200]);
     assert_eq!(site.rows().document().await["count"], 52);
 }
 
@@ -85,14 +85,14 @@ async fn fifty_increments_at_once_make_fifty_in_koas_format() {
 async fn a_session_that_is_ended_among_its_writers_stays_ended_without_a_500() {
     let site = Site::of_koa().await;
     let browser = site.visitor_of_koa().await;
-    let answers = at_once(&site, &browser, 20, |session, visit| match visit {
+    let responses = at_once(&site, &browser, 20, |session, visit| match visit {
         7 => session.destroy(),
         _ => session
             .update("count", |n: Option<u64>| n.unwrap_or(0) + 1)
             .map(drop),
     })
     .await;
-    for status in statuses(&answers) {
+    for status in statuses(&responses) {
         assert!([200, 503].contains(&status.as_u16()), "{status}");
     }
     assert_eq!(site.rows().count().await, 0);
@@ -109,9 +109,9 @@ async fn a_reader_under_rolling_brings_no_ended_session_back() {
     };
     let layer = site.layer().touch_interval(std::time::Duration::ZERO);
     let app = Router::new().route("/", get(page)).layer(layer);
-    let answer = browser.at(&app).peek("/").await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.sets_no_cookie());
+    let response = browser.at(&app).peek("/").await;
+    assert_eq!(response.status, 200);
+    assert!(response.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -125,8 +125,8 @@ async fn an_equal_content_under_a_new_id_is_saved() {
         session.insert("count", 2)
     };
     let mut visitor = browser.at(&site.app_with(page));
-    let answer = visitor.get("/page").await;
-    assert!(answer.renews_the_pair(visitor.sid()));
+    let response = visitor.get("/page").await;
+    assert!(response.renews_the_pair(visitor.sid()));
     assert_ne!(visitor.sid(), SID);
     browser.jar = visitor.jar;
     assert_eq!(browser.get("/get/count").await.body, "2");
@@ -161,12 +161,12 @@ async fn connections_that_the_server_closed_while_idle_cost_no_request() {
 }
 
 #[tokio::test]
-async fn an_answer_with_a_cookie_has_a_row() {
+async fn a_response_with_a_cookie_has_a_row() {
     let site = Site::of_koa().await;
     for _ in 0..20 {
         let mut browser = site.browser();
-        let answer = browser.get("/insert/a/1").await;
-        assert_eq!(answer.status, 200);
+        let response = browser.get("/insert/a/1").await;
+        assert_eq!(response.status, 200);
         let sql = format!(
             "SELECT id FROM public.session WHERE id = 'koa:sess:{}'",
             browser.sid()
@@ -180,9 +180,9 @@ async fn a_secure_cookie_over_plain_http_is_no_failure() {
     let site = Site::of_koa().await;
     let app = crate::support::app(site.layer().secure(true));
     let mut browser = Browser::new(&app);
-    let answer = browser.get("/insert/a/1").await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.cookie_lines()[0].contains("; secure; httponly"));
+    let response = browser.get("/insert/a/1").await;
+    assert_eq!(response.status, 200);
+    assert!(response.cookie_lines()[0].contains("; secure; httponly"));
     assert_eq!(site.rows().document().await["cookie"]["secure"], true);
 }
 
@@ -231,8 +231,11 @@ async fn new_options_of_the_cookie_reach_old_sessions() {
     let mut browser = site.browser();
     browser.get("/insert/a/1").await;
     let app = crate::support::app(site.layer().same_site(SameSite::Strict));
-    let answer = browser.at(&app).get("/cycle").await;
-    assert_eq!(answer.set_cookies()[0].same_site(), Some(SameSite::Strict));
+    let response = browser.at(&app).get("/cycle").await;
+    assert_eq!(
+        response.set_cookies()[0].same_site(),
+        Some(SameSite::Strict)
+    );
 }
 
 /// The stored object rules the cookie in Koa's format, also when the site's
@@ -243,9 +246,9 @@ async fn in_koas_format_a_session_keeps_the_options_that_it_began_with() {
     let mut browser = site.visitor_of_koa().await;
     let app = crate::support::app(site.layer().same_site(SameSite::Strict));
     let mut visitor = browser.at(&app);
-    let answer = visitor.get("/cycle").await;
-    assert!(!answer.cookie_lines()[0].contains("samesite"));
+    let response = visitor.get("/cycle").await;
+    assert!(!response.cookie_lines()[0].contains("samesite"));
     browser.jar.clear();
-    let answer = browser.at(&app).get("/insert/a/1").await;
-    assert!(answer.cookie_lines()[0].contains("; samesite=strict"));
+    let response = browser.at(&app).get("/insert/a/1").await;
+    assert!(response.cookie_lines()[0].contains("; samesite=strict"));
 }

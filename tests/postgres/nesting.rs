@@ -8,7 +8,7 @@ use sqlx::postgres::PgPoolOptions;
 
 use crate::support::{Browser, Rows, Site, app, log::Log, site::pages};
 
-/// `/both/{value}` writes to either session, `/read` answers both, and all
+/// `/both/{value}` writes to either session, `/read` returns both, and all
 /// other pages are those of the inner layer.
 fn nested(outer: PgSessionLayer, inner: PgSessionLayer) -> Router {
     pages()
@@ -57,8 +57,8 @@ fn on_one_table(site: &Site) -> Router {
 async fn two_layers_keep_two_sessions() {
     let site = Site::new().await;
     let mut browser = Browser::new(&on_one_table(&site));
-    let answer = browser.get("/both/1").await;
-    assert_eq!(answer.set_cookies().len(), 2);
+    let response = browser.get("/both/1").await;
+    assert_eq!(response.set_cookies().len(), 2);
     assert_ne!(browser.cookie("outer"), browser.cookie("inner"));
     let expected = r#"Some("outer 1") Some("inner 1")"#;
     assert_eq!(browser.get("/read").await.body, expected);
@@ -100,9 +100,9 @@ async fn a_layer_that_is_not_there_has_no_session() {
         .route("/", get(page))
         .layer(layer(&site.store, "inner"))
         .layer(layer(&site.store, "outer"));
-    let answer = Browser::new(&app).get("/").await;
-    assert_eq!(answer.body, "[true, true, false]");
-    assert!(answer.sets_no_cookie());
+    let response = Browser::new(&app).get("/").await;
+    assert_eq!(response.body, "[true, true, false]");
+    assert!(response.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -148,15 +148,15 @@ async fn an_inner_save_that_fails_drops_what_the_outer_one_would_save() {
     other.migrate().await.expect("a second table");
     let app = nested(layer(&other, "outer"), layer(&site.store, "inner"));
     site.refuse("INSERT").await;
-    let answer = Browser::new(&app).get("/both/1").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let response = Browser::new(&app).get("/both/1").await;
+    assert_eq!(response.status, 503);
+    assert!(response.sets_no_cookie());
     let rows = Rows::new(site.pool.clone(), "public.visit");
     assert_eq!(rows.count().await, 0);
 }
 
 #[tokio::test]
-async fn an_outer_session_that_nobody_looks_at_needs_no_database() {
+async fn an_unused_outer_session_needs_no_database() {
     let site = Site::new().await;
     let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none");
     let nowhere = PgSessionStore::new(nowhere.expect("a URL"));
@@ -169,10 +169,10 @@ async fn an_outer_session_that_nobody_looks_at_needs_no_database() {
 #[tokio::test]
 async fn both_layers_are_named_in_vary_once() {
     let site = Site::new().await;
-    let answer = Browser::new(&on_one_table(&site)).get("/both/1").await;
-    let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
+    let response = Browser::new(&on_one_table(&site)).get("/both/1").await;
+    let vary: Vec<_> = response.headers.get_all("vary").iter().collect();
     assert_eq!(vary, ["cookie"]);
-    let caching: Vec<_> = answer.headers.get_all("cache-control").iter().collect();
+    let caching: Vec<_> = response.headers.get_all("cache-control").iter().collect();
     assert_eq!(caching, ["no-store"]);
 }
 

@@ -21,7 +21,7 @@ use axum_pg_session::{
 };
 use serde_json::json;
 
-use crate::support::{Answer, Browser, Site, app, page::app_with, visit};
+use crate::support::{Browser, Reply, Site, app, page::app_with, visit};
 
 const DAY: f64 = 86_400.0;
 
@@ -51,7 +51,7 @@ async fn parts_that_lead_nowhere_are_an_error() {
         .host("127.0.0.1")
         .port(1);
     let outcome = PgSessionStore::connect_with(options).await;
-    let error = outcome.map(drop).expect_err("nobody listens");
+    let error = outcome.map(drop).expect_err("no server listens");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
@@ -69,8 +69,8 @@ async fn the_longest_timeout_is_no_panic() {
 #[tokio::test]
 async fn a_session_that_holds_nothing_is_not_stored_by_default() {
     let site = Site::new().await;
-    let answer = site.browser().get("/keys").await;
-    assert!(answer.sets_no_cookie());
+    let reply = site.browser().get("/keys").await;
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -83,8 +83,8 @@ async fn a_session_that_holds_nothing_can_be_stored() {
     assert_eq!(browser.jar.len(), 1);
     assert_eq!(site.rows().text().await, "{}");
     assert!(browser.get("/keys").await.sets_no_cookie());
-    let answer = browser.get("/destroy").await;
-    assert!(answer.removes_the_cookie());
+    let reply = browser.get("/destroy").await;
+    assert!(reply.removes_the_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -92,8 +92,8 @@ async fn a_session_that_holds_nothing_can_be_stored() {
 async fn an_empty_session_is_not_stored_for_a_failure() {
     let site = Site::new().await;
     let mut browser = Browser::new(&app(site.layer().allow_empty(true)));
-    let answer = browser.get("/destroy_and/500").await;
-    assert!(answer.sets_no_cookie());
+    let reply = browser.get("/destroy_and/500").await;
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -105,9 +105,9 @@ async fn a_session_that_can_not_be_loaded_is_a_503_by_default() {
     let mut browser = site.browser();
     browser.get("/insert/a/1").await;
     let away = browser.at(&app(PgSessionLayer::new(unreachable())));
-    let answer = away.peek("/get/a").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let reply = away.peek("/get/a").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.sets_no_cookie());
 }
 
 /// A visitor with a session whose database went away.
@@ -123,13 +123,13 @@ async fn left_alone(layer: impl FnOnce(PgSessionLayer) -> PgSessionLayer) -> (Si
 async fn a_session_that_can_not_be_loaded_can_be_done_without() {
     let (site, away) = left_alone(|layer| layer.on_load_failure(FailurePolicy::Continue)).await;
     let before = site.rows().dump().await;
-    let answer = away.peek("/get/a").await;
-    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "none"));
-    assert!(answer.sets_no_cookie());
+    let reply = away.peek("/get/a").await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "none"));
+    assert!(reply.sets_no_cookie());
     for path in ["/insert/a/2", "/clear", "/destroy", "/cycle"] {
-        let answer = away.peek(path).await;
-        assert_eq!(answer.status, 503, "{path}");
-        assert!(answer.sets_no_cookie(), "{path}");
+        let reply = away.peek(path).await;
+        assert_eq!(reply.status, 503, "{path}");
+        assert!(reply.sets_no_cookie(), "{path}");
     }
     assert_eq!(site.rows().dump().await, before);
 }
@@ -144,9 +144,9 @@ fn lenient(layer: PgSessionLayer) -> PgSessionLayer {
 async fn a_site_can_go_on_without_its_database() {
     let (site, away) = left_alone(lenient).await;
     let before = site.rows().dump().await;
-    let answer = away.peek("/insert/a/2").await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.sets_no_cookie());
+    let reply = away.peek("/insert/a/2").await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().dump().await, before);
 }
 
@@ -154,9 +154,9 @@ async fn a_site_can_go_on_without_its_database() {
 async fn an_end_that_did_not_happen_is_never_claimed() {
     let (_site, away) = left_alone(lenient).await;
     for path in ["/destroy", "/cycle"] {
-        let answer = away.peek(path).await;
-        assert_eq!(answer.status, 503, "{path}");
-        assert!(answer.sets_no_cookie(), "{path}");
+        let reply = away.peek(path).await;
+        assert_eq!(reply.status, 503, "{path}");
+        assert!(reply.sets_no_cookie(), "{path}");
     }
 }
 
@@ -177,9 +177,9 @@ async fn a_change_that_is_not_saved_can_be_done_without() {
     browser.get("/insert/a/1").await;
     site.refuse("UPDATE").await;
     site.refuse("DELETE").await;
-    let answer = browser.get("/insert/a/2").await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.sets_no_cookie());
+    let reply = browser.get("/insert/a/2").await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.sets_no_cookie());
     for path in ["/destroy", "/cycle"] {
         assert_eq!(browser.get(path).await.status, 503, "{path}");
     }
@@ -191,9 +191,9 @@ async fn a_new_session_that_is_not_saved_sets_no_cookie() {
     let site = Site::new().await;
     site.refuse("INSERT").await;
     let layer = site.layer().on_save_failure(FailurePolicy::Continue);
-    let answer = Browser::new(&app(layer)).get("/insert/a/1").await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.sets_no_cookie());
+    let reply = Browser::new(&app(layer)).get("/insert/a/1").await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -235,8 +235,8 @@ async fn a_session_that_is_not_accepted_ends_and_another_begins() {
     browser.get("/insert/a/1").await;
     assert_eq!(browser.get("/insert/banned/1").await.status, 200);
     let old = browser.token().to_owned();
-    let answer = browser.get("/insert/b/1").await;
-    assert_eq!(answer.status, 200);
+    let reply = browser.get("/insert/b/1").await;
+    assert_eq!(reply.status, 200);
     assert_ne!(browser.token(), old);
     assert_eq!(site.rows().text().await, r#"{"b":"1"}"#);
     assert_eq!(browser.get("/is_new").await.body, "false");
@@ -247,8 +247,8 @@ async fn the_row_of_a_session_that_is_not_accepted_goes_also_with_a_failure() {
     let site = Site::new().await;
     let mut browser = Browser::new(&app(without_the_banned(&site)));
     browser.get("/insert/banned/1").await;
-    let answer = browser.get("/insert_and/500/b/1").await;
-    assert!(answer.sets_no_cookie());
+    let reply = browser.get("/insert_and/500/b/1").await;
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -326,7 +326,7 @@ async fn what_is_done_before_a_save_is_saved() {
 }
 
 #[tokio::test]
-async fn a_save_by_hand_is_prepared_too() {
+async fn an_explicit_save_is_prepared_too() {
     let site = Site::new().await;
     let page = async |session: Session| {
         session.insert("a", 1)?;
@@ -345,9 +345,9 @@ async fn a_save_that_can_not_be_prepared_is_none() {
         .layer()
         .before_save(|session| session.get::<u64>("a").map(drop));
     let mut browser = Browser::new(&app(layer));
-    let answer = browser.get("/insert/a/text").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let reply = browser.get("/insert/a/text").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -388,7 +388,7 @@ impl Client {
         }
     }
 
-    async fn get(&mut self, path: &str) -> Answer {
+    async fn get(&mut self, path: &str) -> Reply {
         let mut request = Request::get(path)
             .body(axum::body::Body::empty())
             .expect("a request");
@@ -397,19 +397,19 @@ impl Client {
             let value = HeaderValue::from_bytes(&value).expect("a value");
             request.headers_mut().insert(self.header.clone(), value);
         }
-        let answer = Browser::new(&self.app).send(request).await;
-        assert!(answer.sets_no_cookie(), "{:?}", answer.headers);
-        if let Some(token) = answer.headers.get(X_SESSION) {
+        let reply = Browser::new(&self.app).send(request).await;
+        assert!(reply.sets_no_cookie(), "{:?}", reply.headers);
+        if let Some(token) = reply.headers.get(X_SESSION) {
             self.token = Some(token.clone()).filter(|token| !token.is_empty());
         }
-        answer
+        reply
     }
 }
 
 async fn travels(mut client: Client, site: &Site) {
-    let answer = client.get("/insert/a/1").await;
-    assert_eq!(answer.headers["cache-control"], "no-store");
-    assert_eq!(answer.headers["vary"], client.header.as_str());
+    let reply = client.get("/insert/a/1").await;
+    assert_eq!(reply.headers["cache-control"], "no-store");
+    assert_eq!(reply.headers["vary"], client.header.as_str());
     let first = client.token.clone().expect("a token");
     assert!(client.get("/get/a").await.headers.get(X_SESSION).is_none());
     client.get("/cycle").await;
@@ -424,8 +424,8 @@ async fn travels(mut client: Client, site: &Site) {
 async fn the_token_travels_in_a_cookie_by_default() {
     let site = Site::new().await;
     let mut browser = site.browser();
-    let answer = browser.get("/insert/a/1").await;
-    assert_eq!(answer.headers["vary"], "cookie");
+    let reply = browser.get("/insert/a/1").await;
+    assert_eq!(reply.headers["vary"], "cookie");
     let mut header = Client::new(site.layer(), X_SESSION, "");
     header.token = Some(HeaderValue::from_str(browser.token()).expect("a value"));
     assert_eq!(header.get("/get/a").await.body, "none");
@@ -462,9 +462,9 @@ async fn with_another_transport_a_cookie_is_no_session() {
     browser.get("/insert/a/1").await;
     let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
     let header = browser.at(&app(layer));
-    let answer = header.peek("/get/a").await;
-    assert_eq!(answer.body, "none");
-    assert!(answer.sets_no_cookie());
+    let reply = header.peek("/get/a").await;
+    assert_eq!(reply.body, "none");
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -472,11 +472,11 @@ async fn no_transport_has_a_token_adopted() {
     let site = Site::new().await;
     let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
     let mut client = Client::new(layer, X_SESSION, "");
-    for made_up in ["x", "", "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA"] {
-        client.token = Some(HeaderValue::from_static(made_up));
+    for unknown in ["x", "", "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA"] {
+        client.token = Some(HeaderValue::from_static(unknown));
         client.get("/insert/a/1").await;
         let token = client.token.clone().expect("a token");
-        assert_ne!(token, made_up);
+        assert_ne!(token, unknown);
         client.get("/destroy").await;
     }
     assert_eq!(site.rows().count().await, 0);
@@ -488,11 +488,11 @@ async fn a_token_that_opens_nothing_is_removed_from_the_header_by_a_logout() {
     let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
     let mut client = Client::new(layer, X_SESSION, "");
     client.token = Some(HeaderValue::from_static("x"));
-    let answer = client.get("/get/a").await;
-    assert!(!answer.headers.contains_key(X_SESSION));
+    let reply = client.get("/get/a").await;
+    assert!(!reply.headers.contains_key(X_SESSION));
     client.token = Some(HeaderValue::from_static("x"));
-    let answer = client.get("/destroy").await;
-    assert_eq!(answer.headers[X_SESSION], "");
+    let reply = client.get("/destroy").await;
+    assert_eq!(reply.headers[X_SESSION], "");
 }
 
 /// Reads what a middleware of the application found out.
@@ -541,8 +541,8 @@ async fn an_earlier_middleware_can_say_which_session_it_is() {
 #[tokio::test]
 async fn priority_and_partition_are_not_said_by_default() {
     let site = Site::new().await;
-    let answer = site.browser().get("/insert/a/1").await;
-    let line = answer.headers["set-cookie"].to_str().expect("ASCII");
+    let reply = site.browser().get("/insert/a/1").await;
+    let line = reply.headers["set-cookie"].to_str().expect("ASCII");
     assert!(!line.contains("Priority") && !line.contains("Partitioned"));
 }
 
@@ -555,8 +555,8 @@ async fn priority_and_partition_can_be_chosen() {
         .cookie_partitioned(true);
     let mut browser = Browser::new(&app(layer));
     for path in ["/insert/a/1", "/destroy"] {
-        let answer = browser.get(path).await;
-        let line = answer.headers["set-cookie"].to_str().expect("ASCII");
+        let reply = browser.get(path).await;
+        let line = reply.headers["set-cookie"].to_str().expect("ASCII");
         assert!(line.contains("; Priority=high"), "{line}");
         assert!(line.contains("; Partitioned"), "{line}");
     }
@@ -630,7 +630,7 @@ async fn a_request_can_drop_the_end_of_its_session() {
 }
 
 #[tokio::test]
-async fn what_was_saved_by_hand_is_not_dropped() {
+async fn an_explicit_save_is_not_dropped() {
     let site = Site::new().await;
     let mut browser = site.browser();
     visit(&site, &mut browser, async |session: Session| {

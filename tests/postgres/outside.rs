@@ -6,7 +6,7 @@ use axum_pg_session::{Error, Expiry, Login, PgSessionLayer, Session, SessionId};
 
 use crate::support::{
     Browser, Site, execute,
-    page::{UnderWay, app_with},
+    page::{InFlight, app_with},
     visit,
 };
 
@@ -154,7 +154,7 @@ async fn a_touch_by_a_handle_keeps_to_the_timeouts_of_layer_and_session() {
     assert!(is_a_day(left + DAY / 2.0), "the absolute timeout: {left}");
 
     let lowered = site.layer().absolute_timeout(Duration::from_hours(24));
-    assert!(!lowered.touch(&id).await.expect("an answer"), "it ended");
+    assert!(!lowered.touch(&id).await.expect("a response"), "it ended");
     let left = site.rows().seconds_left().await;
     assert!(is_a_day(left + DAY / 2.0), "untouched: {left}");
 
@@ -194,7 +194,7 @@ async fn a_touch_by_a_handle_revives_nothing() {
         .await
         .expect("an end");
     lock.commit().await.expect("a commit");
-    let alive = touching.await.expect("no panic").expect("an answer");
+    let alive = touching.await.expect("no panic").expect("a response");
     assert!(!alive, "destroyed meanwhile");
     assert!(!touch(&site, &id).await, "destroyed before");
 
@@ -211,7 +211,7 @@ async fn a_session_that_moves_under_a_touch_by_a_handle_is_alive() {
     let (mut browser, id) = visitor(&site).await;
     site.rows().age(7200.0).await;
     let layer = PgSessionLayer::new(site.elsewhere().await);
-    let late = UnderWay::begin(&browser, "/page", |gate| {
+    let late = InFlight::begin(&browser, "/page", |gate| {
         app_with(layer, async move |session: Session| {
             gate.pass().await;
             session.cycle_id()
@@ -225,8 +225,8 @@ async fn a_session_that_moves_under_a_touch_by_a_handle_is_alive() {
     let touching = tokio::spawn(async move { layer.touch(&touched).await });
     site.blocked(2).await;
     lock.commit().await.expect("no changes");
-    browser.accept(&late.answered().await);
-    assert!(touching.await.expect("no panic").expect("an answer"));
+    browser.accept(&late.response().await);
+    assert!(touching.await.expect("no panic").expect("a response"));
     let left = site.rows().seconds_left().await;
     assert!(is_a_day(left), "{left}");
     assert_eq!(browser.peek("/get/a").await.body, "\"1\"");

@@ -13,7 +13,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{
     Browser, Life, Site, app, execute,
-    page::{UnderWay, app_with},
+    page::{InFlight, app_with},
     parts::{over_two_servers, sixteen},
     site::pool,
     texts,
@@ -152,8 +152,11 @@ async fn requests_of_one_session_merge_in_parts() {
             };
             visits.spawn(async move { browser.peek(&page).await.status });
         }
-        let answers = visits.join_all().await;
-        assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+        let responses = visits.join_all().await;
+        assert!(
+            responses.iter().all(|status| *status == 200),
+            "{responses:?}"
+        );
         let document = site.rows().document().await;
         assert_eq!(document["n"], 180);
         assert_eq!(document.as_object().expect("an object").len(), 22);
@@ -166,7 +169,7 @@ async fn a_late_save_follows_to_the_new_id_in_another_part() {
     in_parts(async |site| {
         let mut browser = site.browser();
         browser.get("/insert/a/1").await;
-        let late = UnderWay::begin(&browser, "/page", |gate| {
+        let late = InFlight::begin(&browser, "/page", |gate| {
             site.app_with(async move |session: Session| {
                 gate.pass().await;
                 session.insert("late", 1)
@@ -195,8 +198,11 @@ async fn logins_at_once_leave_exactly_the_limit_in_parts() {
                 logins.spawn(async move { browser.peek("/page").await.status });
             }
         }
-        let answers = logins.join_all().await;
-        assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+        let responses = logins.join_all().await;
+        assert!(
+            responses.iter().all(|status| *status == 200),
+            "{responses:?}"
+        );
         let count = site.store.user("alice").count().await;
         assert_eq!(count.expect("a count"), 5);
     })
@@ -297,11 +303,11 @@ async fn a_part_that_is_gone_is_missed_by_its_sessions_alone() {
         execute(&foreign.site.pool, &sql).await;
     };
     move_to("/nowhere").await;
-    let mut answered = 0;
+    let mut served = 0;
     for (shard, browser) in &browsers {
-        let answer = browser.peek("/increment/n").await;
-        assert_eq!(answer.status, [200, 503][*shard]);
-        answered += usize::from(*shard == 0);
+        let response = browser.peek("/increment/n").await;
+        assert_eq!(response.status, [200, 503][*shard]);
+        served += usize::from(*shard == 0);
     }
     let count = foreign.site.store.user("alice").count().await;
     assert_eq!(
@@ -313,8 +319,8 @@ async fn a_part_that_is_gone_is_missed_by_its_sessions_alone() {
         assert_eq!(browser.peek("/increment/n").await.status, 200);
     }
     assert!(
-        (1..16).contains(&answered),
-        "{answered} are on the first server"
+        (1..16).contains(&served),
+        "{served} are on the first server"
     );
 }
 
@@ -327,7 +333,7 @@ async fn part_of(site: &Site, id: &SessionId) -> usize {
     texts(&site.pool, &sql).await[0].parse().expect("a number")
 }
 
-/// Through postgres_fdw whoever waited for another writer is answered with
+/// Through postgres_fdw a writer that waited for another one gets
 /// 40001 instead of no row.
 #[tokio::test]
 async fn a_conflict_on_another_server_is_tried_again() {
@@ -352,9 +358,9 @@ async fn a_conflict_on_another_server_is_tried_again() {
         let waiting = tokio::spawn(async move { waiting.peek(page).await });
         shard.blocked(1).await;
         other.commit().await.expect("no conflict");
-        let answer = waiting.await.expect("no panic");
-        assert_eq!(answer.status, 200, "{page}");
-        browser.accept(&answer);
+        let response = waiting.await.expect("no panic");
+        assert_eq!(response.status, 200, "{page}");
+        browser.accept(&response);
         let keys = browser.peek("/keys").await.body;
         assert!(keys.starts_with("a,other"), "{page}: {keys}");
     }

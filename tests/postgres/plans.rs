@@ -407,7 +407,7 @@ impl Pinned {
         values.join(", ")
     }
 
-    /// Executes the statement and answers its plan; what it wrote is undone.
+    /// Executes the statement and returns its plan; what it wrote is undone.
     async fn plan(&self, connection: &mut PgConnection, sql: &str, ids: &[String]) -> String {
         run(connection, &format!("PREPARE p AS {sql}")).await;
         run(connection, "BEGIN").await;

@@ -62,7 +62,7 @@ impl Serving {
     }
 }
 
-/// The status of the answer to a visit over TCP.
+/// The status of the response to a visit over TCP.
 async fn visit(port: u16, browser: &Browser, path: &str) -> io::Result<u16> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let (name, token) = &browser.jar[0];
@@ -71,9 +71,9 @@ async fn visit(port: u16, browser: &Browser, path: &str) -> io::Result<u16> {
          cookie: {name}={token}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let status = answer.split(' ').nth(1).unwrap_or_default();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await?;
+    let status = reply.split(' ').nth(1).unwrap_or_default();
     status.parse().map_err(io::Error::other)
 }
 
@@ -125,10 +125,10 @@ async fn a_graceful_shutdown_finishes_the_commits_in_flight() {
         .await
         .expect("a count");
     assert_eq!(counted, 16);
-    let answers = visits.join_all().await;
+    let replies = visits.join_all().await;
     assert!(
-        answers.iter().all(|answer| matches!(answer, Ok(200))),
-        "{answers:?}"
+        replies.iter().all(|reply| matches!(reply, Ok(200))),
+        "{replies:?}"
     );
 }
 
@@ -153,8 +153,8 @@ async fn a_graceful_shutdown_waits_no_longer_than_the_timeout_of_the_store() {
         .expect("an end");
     // Loaded machines are slow, not five times as slow as the timeout.
     assert!(told.elapsed() < TIMEOUT * 5, "{:?}", told.elapsed());
-    let answer = visiting.await.expect("no panic");
-    assert_eq!(answer.expect("an answer"), 503);
+    let reply = visiting.await.expect("no panic");
+    assert_eq!(reply.expect("a response"), 503);
     lock.rollback().await.expect("a rollback");
 }
 
@@ -229,8 +229,8 @@ fn a_session_lives_its_whole_life_on_every_kind_of_runtime() {
                 let browser = browser.clone();
                 visits.spawn(async move { browser.peek("/increment/n").await.status });
             }
-            let answers = visits.join_all().await;
-            assert!(answers.iter().all(http::StatusCode::is_success));
+            let replies = visits.join_all().await;
+            assert!(replies.iter().all(http::StatusCode::is_success));
             let n = browser.get("/get/n").await.body;
             assert_eq!(n, "33", "{flavour:?}");
         });
@@ -272,7 +272,7 @@ impl Divided {
         thread::scope(|threads| {
             threads.spawn(|| {
                 self.beside.block_on(self.site.blocked(1));
-                seen.send(()).expect("somebody waits");
+                seen.send(()).expect("the test waits");
             });
             working.block_on(is_seen).expect("no panic");
         });
@@ -292,11 +292,11 @@ impl Divided {
 async fn counts_to_three(app: &Router) -> bool {
     let mut browser = Browser::new(app);
     for n in ["1", "2", "3"] {
-        let answer = patiently(browser.get("/increment/n")).await;
-        if answer.status == 503 {
+        let reply = patiently(browser.get("/increment/n")).await;
+        if reply.status == 503 {
             return false;
         }
-        assert_eq!(answer.body, n);
+        assert_eq!(reply.body, n);
     }
     true
 }
@@ -321,7 +321,7 @@ fn a_store_is_of_use_after_the_runtime_that_it_was_first_used_from() {
             divided.site.settled().await;
         });
         let document = divided.beside.block_on(divided.site.rows().document());
-        // The statement that was under way is carried out, with as many of the
+        // The statement that was in flight is carried out, with as many of the
         // increments as were there by then; what waited is not.
         assert!([1, 2, 3].contains(&document["n"].as_i64().expect("a number")));
         let second = Flavour::OneThread.runtime();
@@ -358,7 +358,7 @@ impl Elsewhere {
             let runtime = flavour.runtime();
             runtime.block_on(async {
                 work().await;
-                begun.send(()).expect("somebody waits");
+                begun.send(()).expect("the test waits");
                 is_to_end.await.expect("it is told");
             });
         });
@@ -375,7 +375,7 @@ impl Elsewhere {
 /// Their statement would have been sent by the lane of the other runtime, which
 /// is of one thread, so that it is known what its first statement takes along.
 #[test]
-fn requests_that_wait_for_another_runtime_get_an_answer_when_it_ends() {
+fn requests_that_wait_for_another_runtime_get_a_response_when_it_ends() {
     let runtime = Flavour::OneThread.runtime();
     let divided = Divided::new(&runtime);
     let beside = divided.beside.handle().clone();
@@ -394,11 +394,11 @@ fn requests_that_wait_for_another_runtime_get_an_answer_when_it_ends() {
     runtime.block_on(until(async || divided.site.is_blocked().await));
     let waiting = runtime.block_on(spawn_polled(async move { last.peek("/get/n").await }));
     elsewhere.end();
-    let answer = runtime.block_on(patiently(waiting)).expect("no panic");
-    assert_eq!(answer.status, 503);
+    let reply = runtime.block_on(patiently(waiting)).expect("no panic");
+    assert_eq!(reply.status, 503);
     beside.block_on(lock.rollback()).expect("a rollback");
-    let answer = runtime.block_on(patiently(browsers[0].peek("/get/n")));
-    assert_eq!(answer.body, "1");
+    let reply = runtime.block_on(patiently(browsers[0].peek("/get/n")));
+    assert_eq!(reply.body, "1");
     drop((app, browsers));
     divided.end();
 }
@@ -430,7 +430,7 @@ async fn lock_table(site: &Site) -> sqlx::Transaction<'static, sqlx::Postgres> {
 
 /// The worker of their session ends with its runtime.
 #[test]
-fn a_change_that_waits_for_a_worker_of_another_runtime_gets_an_answer_when_it_ends() {
+fn a_change_that_waits_for_a_worker_of_another_runtime_gets_a_response_when_it_ends() {
     for flavour in FLAVOURS {
         let runtime = Flavour::OneThread.runtime();
         let divided = Divided::new(&runtime);
@@ -451,11 +451,11 @@ fn a_change_that_waits_for_a_worker_of_another_runtime_gets_an_answer_when_it_en
             tokio::task::yield_now().await;
         });
         elsewhere.end();
-        let answer = runtime.block_on(patiently(waiting)).expect("no panic");
-        assert_eq!(answer.status, 503, "{flavour:?}");
+        let reply = runtime.block_on(patiently(waiting)).expect("no panic");
+        assert_eq!(reply.status, 503, "{flavour:?}");
         beside.block_on(lock.rollback()).expect("a rollback");
-        let answer = runtime.block_on(patiently(browser.peek("/page")));
-        assert_eq!(answer.status, 200, "{flavour:?}");
+        let reply = runtime.block_on(patiently(browser.peek("/page")));
+        assert_eq!(reply.status, 200, "{flavour:?}");
         drop((app, browser));
         divided.end();
     }

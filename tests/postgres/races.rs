@@ -13,8 +13,8 @@ use axum::{Router, extract::Path, routing::get};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Reaper, Session};
 
 use crate::support::{
-    Answer, Browser, Site,
-    page::{Gate, UnderWay, until},
+    Browser, Reply, Site,
+    page::{Gate, InFlight, until},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,15 +46,15 @@ fn gated(layer: PgSessionLayer, gate: Gate) -> Router {
     Router::new().route("/{action}", get(handler)).layer(layer)
 }
 
-async fn begin(layer: PgSessionLayer, browser: &Browser, action: &str) -> UnderWay {
-    UnderWay::begin(browser, &format!("/{action}"), |gate| gated(layer, gate)).await
+async fn begin(layer: PgSessionLayer, browser: &Browser, action: &str) -> InFlight {
+    InFlight::begin(browser, &format!("/{action}"), |gate| gated(layer, gate)).await
 }
 
 struct Race {
     site: Site,
     browser: Browser,
-    first: Answer,
-    second: Answer,
+    first: Reply,
+    second: Reply,
     /// For the lock of the row.
     waited: Duration,
 }
@@ -89,8 +89,8 @@ async fn race_once(place: Place, first: &str, second: &str) -> Race {
     let ((first, second), waited) = match place {
         Place::OneRowLock => overlapping(&site, first, second).await,
         Place::OneProcess | Place::TwoProcesses => {
-            let answers = (first.finish().await, second.finish().await);
-            (answers, Duration::ZERO)
+            let responses = (first.finish().await, second.finish().await);
+            (responses, Duration::ZERO)
         }
     };
     Race {
@@ -102,11 +102,7 @@ async fn race_once(place: Place, first: &str, second: &str) -> Race {
     }
 }
 
-async fn overlapping(
-    site: &Site,
-    first: UnderWay,
-    second: UnderWay,
-) -> ((Answer, Answer), Duration) {
+async fn overlapping(site: &Site, first: InFlight, second: InFlight) -> ((Reply, Reply), Duration) {
     let lock = site.lock_rows().await;
     let began = Instant::now();
     first.go_on();
@@ -115,7 +111,7 @@ async fn overlapping(
     site.blocked(2).await;
     lock.commit().await.expect("a lock given back");
     let waited = began.elapsed();
-    ((first.answered().await, second.answered().await), waited)
+    ((first.response().await, second.response().await), waited)
 }
 
 impl Race {
@@ -127,15 +123,15 @@ impl Race {
     /// The old token opens nothing, and the browser that follows it is left
     /// alone.
     async fn left_the_old_id(&self) {
-        let answer = self.browser.peek("/keys").await;
-        assert_eq!(answer.body, "");
-        assert!(answer.sets_no_cookie());
+        let response = self.browser.peek("/keys").await;
+        assert_eq!(response.body, "");
+        assert!(response.sets_no_cookie());
     }
 
-    /// What the browser reads with the cookie of this answer.
-    async fn keys_after(&self, answer: &Answer) -> String {
+    /// What the browser reads with the cookie of this response.
+    async fn keys_after(&self, response: &Reply) -> String {
         let mut browser = self.browser.clone();
-        browser.accept(answer);
+        browser.accept(response);
         browser.peek("/keys").await.body
     }
 }
@@ -304,7 +300,7 @@ async fn store_in(place: Place, site: &Site) -> PgSessionStore {
 
 /// The request has loaded the session while it lived; it expires and is
 /// reaped before the request is through.
-async fn reaped_before(place: Place, action: &str) -> (Site, Answer) {
+async fn reaped_before(place: Place, action: &str) -> (Site, Reply) {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/base/1").await;
@@ -325,9 +321,9 @@ async fn nothing_after_the_reaper_revives_the_session() {
             ("cycle", 503),
             ("destroy", 200),
         ] {
-            let (site, answer) = reaped_before(place, action).await;
-            assert_eq!(answer.status.as_u16(), status, "{place:?} {action}");
-            assert!(answer.token().is_none(), "{place:?} {action}");
+            let (site, response) = reaped_before(place, action).await;
+            assert_eq!(response.status.as_u16(), status, "{place:?} {action}");
+            assert!(response.token().is_none(), "{place:?} {action}");
             assert_eq!(site.rows().count().await, 0, "{place:?} {action}");
         }
     }
@@ -364,7 +360,7 @@ async fn a_touch_that_waits_beside_the_reaper_decides_by_the_clock() {
     let reaper = Reaper::new(site.elsewhere().await);
     let reaping = tokio::spawn(async move { reaper.run_once().await });
     lock.commit().await.expect("a lock given back");
-    assert_eq!(request.answered().await.status.as_u16(), 200);
+    assert_eq!(request.response().await.status.as_u16(), 200);
     assert_eq!(reaping.await.expect("no panic").expect("a run").deleted, 0);
     assert_eq!(browser.get("/keys").await.body, "base");
 }
@@ -377,8 +373,8 @@ async fn a_request_that_is_cancelled_in_its_handler_saves_nothing_and_leaves_not
     let before = site.rows().dump().await;
     for action in ["save", "cycle", "destroy"] {
         let request = begin(site.layer(), &browser, action).await;
-        request.answer.abort();
-        assert!(request.answer.await.expect_err("aborted").is_cancelled());
+        request.response.abort();
+        assert!(request.response.await.expect_err("aborted").is_cancelled());
     }
     assert_eq!(site.rows().dump().await, before);
     until(async || site.pool.num_idle() == site.pool.size() as usize).await;
@@ -396,8 +392,11 @@ async fn every_earlier_id_of_a_chain_is_dead() {
         assert!(browser.get("/cycle").await.token().is_some());
     }
     for old in earlier {
-        let answer = old.peek("/keys").await;
-        assert_eq!((answer.body.as_str(), answer.sets_no_cookie()), ("", true));
+        let response = old.peek("/keys").await;
+        assert_eq!(
+            (response.body.as_str(), response.sets_no_cookie()),
+            ("", true)
+        );
         assert_eq!(old.peek("/insert/intruder/1").await.status.as_u16(), 503);
         assert_eq!(old.peek("/destroy").await.status.as_u16(), 503);
     }

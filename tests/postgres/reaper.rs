@@ -290,13 +290,13 @@ async fn the_reaper_survives_a_dead_database() {
     site.expired("a", 3).await;
     drained(&site).await;
 
-    proxy.swallow_answers(true);
-    let heard = proxy.octets_sent();
-    until(async || proxy.octets_sent() > heard).await;
+    proxy.drop_responses(true);
+    let heard = proxy.bytes_sent();
+    until(async || proxy.bytes_sent() > heard).await;
     proxy.cut();
     assert!(!handle.is_finished());
 
-    proxy.swallow_answers(false);
+    proxy.drop_responses(false);
     site.expired("b", 3).await;
     drained(&site).await;
     patiently(handle.stop()).await;

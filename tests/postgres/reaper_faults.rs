@@ -163,7 +163,7 @@ async fn what_a_killed_process_leaves_is_reaped_by_the_next() {
     site.is_in_mid_batch().await;
     process.kill().await;
     assert_eq!(site.deaths().await, 40);
-    // The server does not know yet that nobody waits for its answer.
+    // The server does not know yet that nobody waits for its response.
     let next = Reaper::new(site.store.clone());
     let refused = next.run_once().await.expect("a database");
     assert_eq!(refused.reason, StopReason::OtherReaper);
@@ -223,8 +223,8 @@ async fn a_locked_table_costs_the_reaper_its_runs_and_requests_no_connection() {
     until(async || failures() >= 2).await;
     assert!(!handle.is_finished());
     for n in 2..=20 {
-        let answer = visitor.get("/increment/n").await;
-        assert_eq!(answer.body, n.to_string());
+        let response = visitor.get("/increment/n").await;
+        assert_eq!(response.body, n.to_string());
     }
     table.rollback().await.expect("a rollback");
     until(async || site.deaths().await == 10).await;

@@ -18,7 +18,7 @@ use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::support::{
-    Answer, Browser, Site, app, execute, log::Log, page::app_with, proxy::Proxy, site::pages,
+    Browser, Reply, Site, app, execute, log::Log, page::app_with, proxy::Proxy, site::pages,
 };
 
 type Outcome = Result<(), Error>;
@@ -36,12 +36,12 @@ fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
         .collect()
 }
 
-fn vary(answer: &Answer) -> Vec<String> {
-    values(&answer.headers, VARY.as_str())
+fn vary(reply: &Reply) -> Vec<String> {
+    values(&reply.headers, VARY.as_str())
 }
 
-fn caching(answer: &Answer) -> Vec<String> {
-    values(&answer.headers, CACHE_CONTROL.as_str())
+fn caching(reply: &Reply) -> Vec<String> {
+    values(&reply.headers, CACHE_CONTROL.as_str())
 }
 
 #[tokio::test]
@@ -70,15 +70,15 @@ async fn vary_is_set_whenever_the_session_was_looked_at() {
 }
 
 #[tokio::test]
-async fn vary_is_set_on_an_unmodified_answer() {
+async fn vary_is_set_on_an_unmodified_response() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| {
         assert!(session.contains_key("a"));
         StatusCode::NOT_MODIFIED
     });
-    let answer = visitor(&app).await.get("/page").await;
-    assert_eq!(vary(&answer), ["cookie"]);
-    assert!(answer.sets_no_cookie());
+    let reply = visitor(&app).await.get("/page").await;
+    assert_eq!(vary(&reply), ["cookie"]);
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -86,26 +86,26 @@ async fn vary_is_set_on_a_session_that_was_extended_and_no_more() {
     let site = Site::new().await;
     let mut browser = visitor(&site.app()).await;
     site.rows().age(7200.0).await;
-    let answer = browser.get("/keys").await;
-    assert_eq!(vary(&answer), ["cookie"]);
-    assert!(answer.sets_no_cookie());
+    let reply = browser.get("/keys").await;
+    assert_eq!(vary(&reply), ["cookie"]);
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
 async fn vary_is_not_set_where_the_session_is_ignored() {
     let site = Site::new().await;
-    let answer = visitor(&site.app()).await.get("/plain").await;
-    assert_eq!(vary(&answer), [""; 0]);
-    assert_eq!(caching(&answer), [""; 0]);
+    let reply = visitor(&site.app()).await.get("/plain").await;
+    assert_eq!(vary(&reply), [""; 0]);
+    assert_eq!(caching(&reply), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_bad_cookie_changes_nothing_where_the_session_is_ignored() {
     let site = Site::new().await;
     let browser = site.browser().with_cookie("__Host-id", "made-up");
-    let answer = browser.peek("/plain").await;
-    assert!(answer.sets_no_cookie());
-    assert_eq!(vary(&answer), [""; 0]);
+    let reply = browser.peek("/plain").await;
+    assert!(reply.sets_no_cookie());
+    assert_eq!(vary(&reply), [""; 0]);
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn an_applications_vary_stays() {
 }
 
 #[tokio::test]
-async fn an_answer_with_a_cookie_is_not_stored_by_any_cache() {
+async fn a_response_with_a_cookie_is_not_stored_by_any_cache() {
     let site = Site::new().await;
     let mut browser = site.browser();
     for page in ["/insert/a/1", "/cycle", "/destroy"] {
@@ -132,7 +132,7 @@ async fn an_answer_with_a_cookie_is_not_stored_by_any_cache() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_cookie_keeps_its_caching() {
+async fn a_response_without_a_cookie_keeps_its_caching() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| {
         ([(CACHE_CONTROL, "max-age=60")], session.keys().join(","))
@@ -149,9 +149,9 @@ async fn beside_a_cookie(own: &'static str) -> Vec<String> {
         session.insert("a", 1)?;
         Ok::<_, Error>([(CACHE_CONTROL, own)])
     });
-    let answer = Browser::new(&app).get("/page").await;
-    assert!(answer.token().is_some());
-    caching(&answer)
+    let reply = Browser::new(&app).get("/page").await;
+    assert!(reply.token().is_some());
+    caching(&reply)
 }
 
 #[tokio::test]
@@ -183,8 +183,8 @@ async fn an_applications_own_cookies_stay() {
         let own = [(SET_COOKIE, "theme=dark"), (SET_COOKIE, "size=7")];
         Ok::<_, Error>(AppendHeaders(own))
     });
-    let answer = Browser::new(&app).get("/page").await;
-    let mut names: Vec<_> = answer
+    let reply = Browser::new(&app).get("/page").await;
+    let mut names: Vec<_> = reply
         .set_cookies()
         .iter()
         .map(|c| c.name().to_owned())
@@ -226,13 +226,13 @@ async fn a_cookie_that_opens_nothing_is_removed_only_by_a_handler_that_ends_the_
     for value in ["A".repeat(43)] {
         let browser = site.browser().with_cookie("__Host-id", &value);
         for page in ["/keys", "/clear", "/cycle"] {
-            let answer = browser.peek(page).await;
-            assert!(answer.sets_no_cookie(), "{value} {page}");
-            assert_eq!(answer.status, 200);
+            let reply = browser.peek(page).await;
+            assert!(reply.sets_no_cookie(), "{value} {page}");
+            assert_eq!(reply.status, 200);
         }
-        let answer = browser.peek("/destroy").await;
-        assert!(answer.removes_the_cookie(), "{value}");
-        assert_eq!(answer.status, 200);
+        let reply = browser.peek("/destroy").await;
+        assert!(reply.removes_the_cookie(), "{value}");
+        assert_eq!(reply.status, 200);
     }
 }
 
@@ -247,9 +247,9 @@ async fn a_5xx_saves_nothing() {
     });
     let mut browser = visitor(&app).await;
     let before = site.rows().dump().await;
-    let answer = browser.get("/page").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let reply = browser.get("/page").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().dump().await, before);
 }
 
@@ -258,8 +258,8 @@ async fn a_5xx_after_cycle_id_loses_nothing() {
     let site = Site::new().await;
     let mut browser = visitor(&site.app()).await;
     let before = site.rows().dump().await;
-    let answer = browser.get("/cycle_and/500").await;
-    assert!(answer.sets_no_cookie());
+    let reply = browser.get("/cycle_and/500").await;
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().dump().await, before);
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
 }
@@ -268,9 +268,9 @@ async fn a_5xx_after_cycle_id_loses_nothing() {
 async fn a_5xx_after_destroy_ends_the_session_all_the_same() {
     let site = Site::new().await;
     let mut browser = visitor(&site.app()).await;
-    let answer = browser.get("/destroy_and/500").await;
-    assert_eq!(answer.status, 500);
-    assert!(answer.removes_the_cookie());
+    let reply = browser.get("/destroy_and/500").await;
+    assert_eq!(reply.status, 500);
+    assert!(reply.removes_the_cookie());
     assert_eq!(site.rows().dump().await.len(), 0);
 }
 
@@ -288,7 +288,7 @@ async fn a_5xx_after_destroy_drops_the_session_that_was_begun_after_it() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_session_as_an_answer_saves_nothing() {
+async fn an_error_of_the_session_as_a_response_saves_nothing() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| {
         session.insert("c", 3)?;
@@ -299,13 +299,13 @@ async fn an_error_of_the_session_as_an_answer_saves_nothing() {
     assert_eq!(browser.get("/keys").await.body, "a");
 }
 
-fn assert_not_saved(answer: &Answer) {
-    assert_eq!(answer.status, 503);
-    assert_ne!(answer.body, "");
-    assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
-    assert_eq!(answer.headers["cache-control"], "no-store");
-    assert!(answer.sets_no_cookie());
-    assert_eq!(vary(answer), ["cookie"]);
+fn assert_not_saved(reply: &Reply) {
+    assert_eq!(reply.status, 503);
+    assert_ne!(reply.body, "");
+    assert_eq!(reply.headers["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(reply.headers["cache-control"], "no-store");
+    assert!(reply.sets_no_cookie());
+    assert_eq!(vary(reply), ["cookie"]);
 }
 
 #[tokio::test]
@@ -371,8 +371,8 @@ async fn a_touch_that_fails_does_not_fail_the_request() {
     let mut browser = visitor(&site.app()).await;
     site.rows().age(7200.0).await;
     site.refuse("UPDATE").await;
-    let answer = browser.get("/get/a").await;
-    assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "\"1\""));
+    let reply = browser.get("/get/a").await;
+    assert_eq!((reply.status, &*reply.body), (StatusCode::OK, "\"1\""));
 }
 
 #[tokio::test]
@@ -411,14 +411,14 @@ async fn a_failed_load_never_overwrites_the_row() {
     let remote = Remote::new().await;
     let mut browser = visitor(&app(remote.layer())).await;
     let before = remote.site.rows().dump().await;
-    remote.proxy.swallow_answers(true);
+    remote.proxy.drop_responses(true);
     for page in ["/insert/a/2", "/clear", "/cycle", "/destroy", "/keys"] {
-        let answer = browser.get(page).await;
-        assert_eq!(answer.status, 503, "{page}");
-        assert!(answer.sets_no_cookie(), "{page}");
-        assert_eq!(vary(&answer), ["cookie"], "{page}");
+        let reply = browser.get(page).await;
+        assert_eq!(reply.status, 503, "{page}");
+        assert!(reply.sets_no_cookie(), "{page}");
+        assert_eq!(vary(&reply), ["cookie"], "{page}");
     }
-    remote.proxy.swallow_answers(false);
+    remote.proxy.drop_responses(false);
     assert_eq!(remote.site.rows().dump().await, before);
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
 }
@@ -435,24 +435,24 @@ async fn a_page_that_goes_on_without_its_session_leaves_the_cookie() {
         },
     );
     let browser = visitor(&app).await;
-    remote.proxy.swallow_answers(true);
-    let answer = browser.peek("/page").await;
-    assert_eq!((answer.status, &*answer.body), (StatusCode::OK, "without"));
-    assert!(answer.sets_no_cookie());
+    remote.proxy.drop_responses(true);
+    let reply = browser.peek("/page").await;
+    assert_eq!((reply.status, &*reply.body), (StatusCode::OK, "without"));
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
 async fn a_page_that_needs_no_session_is_served_without_a_database() {
     let remote = Remote::new().await;
     let browser = visitor(&app(remote.layer())).await;
-    remote.proxy.swallow_answers(true);
+    remote.proxy.drop_responses(true);
     assert_eq!(browser.peek("/plain").await.body, "plain");
 }
 
 #[tokio::test]
 async fn a_new_visitor_may_read_without_a_database() {
     let remote = Remote::new().await;
-    remote.proxy.swallow_answers(true);
+    remote.proxy.drop_responses(true);
     let browser = Browser::new(&app(remote.layer()));
     assert_eq!(browser.peek("/keys").await.status, 200);
     assert_eq!(browser.peek("/insert/a/1").await.status, 503);
@@ -463,12 +463,12 @@ async fn a_connection_lost_before_the_save_is_a_503() {
     let remote = Remote::new().await;
     let proxy = Arc::clone(&remote.proxy);
     let app = app_with(remote.layer(), async move |session: Session| {
-        proxy.swallow_answers(true);
+        proxy.drop_responses(true);
         session.insert("b", 2)
     });
     let mut browser = visitor(&app).await;
     assert_not_saved(&browser.get("/page").await);
-    remote.proxy.swallow_answers(false);
+    remote.proxy.drop_responses(false);
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
 }
 
@@ -477,7 +477,7 @@ async fn a_logout_that_the_database_never_confirmed_is_a_503() {
     let remote = Remote::new().await;
     let proxy = Arc::clone(&remote.proxy);
     let app = app_with(remote.layer(), async move |session: Session| {
-        proxy.swallow_answers(true);
+        proxy.drop_responses(true);
         session.destroy()
     });
     let mut browser = visitor(&app).await;
@@ -487,10 +487,10 @@ async fn a_logout_that_the_database_never_confirmed_is_a_503() {
 #[tokio::test]
 async fn without_a_layer_the_log_names_the_likely_mistake_and_the_visitor_sees_nothing() {
     let log = Log::keep();
-    let answer = Browser::new(&pages()).get("/keys").await;
-    assert_eq!(answer.status, 500);
-    assert_eq!(answer.body, "The session store can't be used.");
-    let error = answer.error.expect("for a page of the application's own");
+    let reply = Browser::new(&pages()).get("/keys").await;
+    assert_eq!(reply.status, 500);
+    assert_eq!(reply.body, "The session store can't be used.");
+    let error = reply.error.expect("for a page of the application's own");
     assert_eq!(error.kind(), ErrorKind::Setup);
     assert!(error.to_string().contains("Perhaps you forgot"), "{error}");
     let text = log.text();
@@ -515,11 +515,11 @@ async fn an_optional_session_that_cannot_be_loaded_is_no_absent_one() {
     let remote = Remote::new().await;
     let page = async |session: Option<Session>| session.is_none().to_string();
     let browser = visitor(&app_with(remote.layer(), page)).await;
-    remote.proxy.swallow_answers(true);
+    remote.proxy.drop_responses(true);
     assert_eq!(browser.peek("/page").await.status, 503);
 }
 
-/// The status and the text of an error as an answer.
+/// The status and the text of an error as a response.
 async fn shown(error: Error) -> (StatusCode, String) {
     let response = error.into_response();
     let status = response.status();
@@ -533,7 +533,7 @@ async fn an_unreachable_database_is_a_503_without_detail() {
     let url = "postgres://bob:sesame@127.0.0.1:1/none";
     let nowhere = sqlx::PgPool::connect_lazy(url).expect("a URL");
     let store = PgSessionStore::new(nowhere).timeout(Duration::from_millis(100));
-    let error = store.check().await.expect_err("nobody listens");
+    let error = store.check().await.expect_err("no server listens");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(std::error::Error::source(&error).is_some());
     let (status, text) = shown(error).await;
@@ -555,13 +555,13 @@ async fn a_mistake_in_the_set_up_is_a_500_without_detail() {
 #[tokio::test]
 async fn a_missing_table_is_a_500_at_a_read_and_names_the_cause_in_the_log_only() {
     let site = Site::without_table().await;
-    let answer = site
+    let reply = site
         .browser()
         .with_cookie("__Host-id", &"A".repeat(43))
         .get("/keys")
         .await;
-    assert_eq!(answer.status, 500);
-    assert_eq!(answer.body, "The session store can't be used.");
+    assert_eq!(reply.status, 500);
+    assert_eq!(reply.body, "The session store can't be used.");
     let error = site.store.check().await.expect_err("no table");
     assert!(error.to_string().contains("forgot"), "{error}");
 }
@@ -570,9 +570,9 @@ async fn a_missing_table_is_a_500_at_a_read_and_names_the_cause_in_the_log_only(
 async fn a_value_that_does_not_fit_is_a_500_without_detail() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| session.get::<u64>("a").map(drop));
-    let answer = visitor(&app).await.get("/page").await;
-    assert_eq!(answer.status, 500);
-    assert_eq!(answer.body, "A value of your session can't be read.");
+    let reply = visitor(&app).await.get("/page").await;
+    assert_eq!(reply.status, 500);
+    assert_eq!(reply.body, "A value of your session can't be read.");
 }
 
 #[tokio::test]
@@ -584,9 +584,9 @@ async fn several_live_sessions_are_a_400_with_advice() {
     });
     let mut both = visitor(&app).await;
     both.jar.extend(visitor(&app).await.jar);
-    let answer = both.peek("/page").await;
-    assert_eq!(answer.status, 400);
-    assert!(answer.body.contains("clear this site's cookies"));
+    let reply = both.peek("/page").await;
+    assert_eq!(reply.status, 400);
+    assert!(reply.body.contains("clear this site's cookies"));
 }
 
 /// A page whose session ends before it saves.
@@ -604,9 +604,9 @@ fn ended_meanwhile(site: &Site) -> Router {
 async fn a_session_that_ended_meanwhile_is_a_503() {
     let site = Site::new().await;
     let app = ended_meanwhile(&site);
-    let answer = visitor(&app).await.get("/page").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.body.contains("has ended"), "{}", answer.body);
+    let reply = visitor(&app).await.get("/page").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.body.contains("has ended"), "{}", reply.body);
 }
 
 #[tokio::test]
@@ -694,9 +694,9 @@ async fn a_failed_save_says_that_the_changes_were_not_saved_whatever_the_cause()
     let layer = site.layer();
     let failing = layer.before_save(|_| Err(Error::application("the hook failed")));
     for app in [nothing.app(), app(failing)] {
-        let answer = Browser::new(&app).peek("/insert/a/1").await;
-        assert_eq!(answer.status, 503);
-        assert_eq!(answer.body, "Your changes could not be saved.");
+        let reply = Browser::new(&app).peek("/insert/a/1").await;
+        assert_eq!(reply.status, 503);
+        assert_eq!(reply.body, "Your changes could not be saved.");
     }
 }
 
@@ -705,16 +705,16 @@ async fn a_failed_check_is_not_told_as_a_fault_of_the_store() {
     let site = Site::new().await;
     let browser = visitor(&site.app()).await;
     let check = async |_: Session, _| Err::<bool, _>("the list of banned users is away");
-    let answer = browser
+    let reply = browser
         .at(&app(site.layer().valid_if(check)))
         .peek("/keys")
         .await;
-    assert_eq!(answer.status, 503);
+    assert_eq!(reply.status, 503);
     assert_eq!(
-        answer.body,
+        reply.body,
         "Your session could not be checked. Please try again."
     );
-    assert!(answer.headers.contains_key("retry-after"));
+    assert!(reply.headers.contains_key("retry-after"));
 }
 
 // Several applications on one host.
@@ -749,8 +749,8 @@ async fn two_applications_that_replace_each_others_cookie_are_warned_of_once() {
         let mut request = next.request("/insert/a/1");
         let host = axum::http::HeaderValue::from_static(host);
         request.headers_mut().insert("host", host);
-        let answer = next.send(request).await;
-        next.accept(&answer);
+        let reply = next.send(request).await;
+        next.accept(&reply);
         *browser = next;
     };
     let warnings = || log.text().matches(TWO_APPLICATIONS).count();

@@ -225,8 +225,8 @@ async fn row_level_security_that_is_enabled_while_a_site_runs_is_noticed() {
     visitor.get("/page").await;
     execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
     assert_eq!(Browser::new(&app).get("/page").await.status, 503);
-    let answer = visitor.get("/page").await;
-    let error = answer.error.expect("no row can be seen");
+    let response = visitor.get("/page").await;
+    let error = response.error.expect("no row can be seen");
     assert!(error.to_string().contains("row level security"), "{error}");
     role.drop().await;
 }

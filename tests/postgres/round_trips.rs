@@ -181,8 +181,8 @@ where
 {
     let app = Router::new().route("/", get(handler)).layer(layer.clone());
     let mut visitor = browser.at(&app);
-    let answer = visitor.get("/").await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    let response = visitor.get("/").await;
+    assert_eq!(response.status, 200, "{}", response.body);
     browser.jar = visitor.jar;
 }
 

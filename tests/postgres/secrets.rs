@@ -85,7 +85,7 @@ impl Said {
         write!(printed, "{thing:?}\n{thing:#?}\n").expect("a String takes everything");
     }
 
-    /// An error with all that caused it, and as an answer.
+    /// An error with all that caused it, and as a response.
     async fn print_error(&self, error: &Error) {
         self.print(error);
         let mut chain = error.to_string();
@@ -95,9 +95,9 @@ impl Said {
             source = error.source();
         }
         self.print(chain);
-        let answer = error.clone().into_response();
-        self.print(&answer);
-        let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await;
+        let reply = error.clone().into_response();
+        self.print(&reply);
+        let body = axum::body::to_bytes(reply.into_body(), usize::MAX).await;
         self.print(body.expect("a body"));
     }
 
@@ -161,13 +161,13 @@ impl Listened {
     }
 
     async fn visit(&mut self, browser: &mut Browser, page: &str) -> u16 {
-        let answer = browser.get(page).await;
+        let reply = browser.get(page).await;
         self.said
-            .print((&answer.status, &answer.headers, &answer.body));
-        for cookie in answer.set_cookies() {
+            .print((&reply.status, &reply.headers, &reply.body));
+        for cookie in reply.set_cookies() {
             self.secrets.keep_cookie(cookie.value());
         }
-        answer.status.as_u16()
+        reply.status.as_u16()
     }
 
     async fn lives(&mut self) -> Browser {
@@ -231,8 +231,8 @@ impl Listened {
             let second = twice.cookie(name).expect("as many cookies").to_owned();
             twice = twice.with_cookie(name, &format!("{second}; {name}={value}"));
         }
-        let answer = twice.peek("/insert/a/2").await;
-        self.said.print((&answer.headers, &answer.body));
+        let reply = twice.peek("/insert/a/2").await;
+        self.said.print((&reply.headers, &reply.body));
     }
 
     async fn fails(&mut self, browser: &mut Browser) {
@@ -296,7 +296,7 @@ impl Listened {
         let request = Request::get("/id").body(Body::empty()).expect("a request");
         let future = service.call(request);
         self.said.print(&future);
-        self.said.print(future.await.expect("an answer"));
+        self.said.print(future.await.expect("a response"));
         let transport = HeaderTransport::bearer(HeaderName::from_static("x-token"));
         self.said.print(self.layer.clone().transport(transport));
         self.said
@@ -338,7 +338,7 @@ impl Listened {
         let printed = self.said.printed.lock().expect("no panic").clone();
         assert!(!planted.found_in(&printed).is_empty());
         let bound = sqlx::query_scalar::<_, String>("SELECT $1::text").bind(&token);
-        bound.fetch_one(&self.pool).await.expect("an answer");
+        bound.fetch_one(&self.pool).await.expect("a response");
         assert!(!planted.found_in(&self.said.of_the_server()).is_empty());
     }
 }
@@ -421,16 +421,16 @@ fn attempts(column: &str) -> Vec<String> {
         format!("{column}.{}", "A".repeat(43)),
     ];
     attempts.extend(forms(column.as_bytes()));
-    let digest = |octets: &[u8]| URL_SAFE_NO_PAD.encode(Sha256::digest(octets));
+    let digest = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(Sha256::digest(bytes));
     attempts.push(digest(column.as_bytes()));
     attempts.push(digest(format!("__Host-id={column}").as_bytes()));
     attempts.extend(
         URL_SAFE_NO_PAD
             .decode(column)
             .iter()
-            .map(|octets| digest(octets)),
+            .map(|bytes| digest(bytes)),
     );
-    attempts.retain(|value| value.bytes().all(|octet| (0x20..0x7f).contains(&octet)));
+    attempts.retain(|value| value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
     attempts
 }
 
@@ -458,9 +458,9 @@ async fn assert_a_dump_opens_nothing(site: &Site, layer: PgSessionLayer) {
             thief.clone().with_cookie(&format!("{name}.sig"), &value),
             thief,
         ] {
-            let answer = thief.peek("/get/a").await;
+            let reply = thief.peek("/get/a").await;
             assert_eq!(
-                (answer.status.as_u16(), answer.body.as_str()),
+                (reply.status.as_u16(), reply.body.as_str()),
                 (200, "none"),
                 "{value}"
             );

@@ -33,8 +33,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Answer, Browser, Site, app, execute,
-    page::{Gate, UnderWay, app_with, patiently, polled_once, until},
+    Browser, Reply, Site, app, execute,
+    page::{Gate, InFlight, app_with, patiently, polled_once, until},
     texts,
 };
 
@@ -55,9 +55,9 @@ where
 {
     let held = site.hold_commits().await;
     let layer = PgSessionLayer::new(store.timeout(Duration::from_millis(300)));
-    let answer = browser.at(&app_with(layer, page)).peek("/page").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let reply = browser.at(&app_with(layer, page)).peek("/page").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.sets_no_cookie());
     drop(held);
 }
 
@@ -67,7 +67,7 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
     let mut victim = site.browser();
     victim.get("/insert/basket/pear").await;
     let attacker = victim.clone();
-    let attack = UnderWay::begin(&attacker, "/page", |gate| {
+    let attack = InFlight::begin(&attacker, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("planted", 1)?;
@@ -87,10 +87,10 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
         session.login("alice")
     }));
     visitor.get("/page").await;
-    let answer = attack.finish().await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.body, r#"["basket", "planted"] None false"#);
-    assert!(answer.sets_no_cookie());
+    let reply = attack.finish().await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.body, r#"["basket", "planted"] None false"#);
+    assert!(reply.sets_no_cookie());
     let mut signed_in = visitor.at(&site.app());
     assert_eq!(signed_in.get("/keys").await.body, "basket,secret,planted");
 }
@@ -98,7 +98,7 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
 #[tokio::test]
 async fn a_discard_after_a_save_that_followed_shows_again_what_the_request_saw() {
     let (site, mut browser) = visited().await;
-    let late = UnderWay::begin(&browser, "/page", |gate| {
+    let late = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("b", 1)?;
@@ -119,7 +119,7 @@ async fn no_token_of_a_session_is_given_to_a_request_under_its_old_id() {
     let mut victim = site.browser();
     victim.get("/insert/basket/pear").await;
     let attacker = victim.clone();
-    let attack = UnderWay::begin(&attacker, "/page", |gate| {
+    let attack = InFlight::begin(&attacker, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("planted", 1)?;
@@ -131,10 +131,10 @@ async fn no_token_of_a_session_is_given_to_a_request_under_its_old_id() {
     .await;
     let mut visitor = victim.at(&site.app_with(async |session: Session| session.login("alice")));
     visitor.get("/page").await;
-    let answer = attack.finish().await;
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.headers["retry-after"], "5");
-    assert!(answer.sets_no_cookie());
+    let reply = attack.finish().await;
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.headers["retry-after"], "5");
+    assert!(reply.sets_no_cookie());
     // The victim's token lives.
     assert_eq!(
         visitor.at(&site.app()).get("/keys").await.body,
@@ -148,7 +148,7 @@ async fn a_body_that_goes_on_reading_sees_nothing_of_the_new_session() {
     let kept = Arc::new(std::sync::Mutex::new(None));
     let mut victim = site.browser();
     victim.get("/insert/basket/pear").await;
-    let attack = UnderWay::begin(&victim, "/page", |gate| {
+    let attack = InFlight::begin(&victim, "/page", |gate| {
         let kept = Arc::clone(&kept);
         site.app_with(async move |session: Session| {
             gate.pass().await;
@@ -168,7 +168,7 @@ async fn a_body_that_goes_on_reading_sees_nothing_of_the_new_session() {
 #[tokio::test]
 async fn a_touch_after_a_save_that_followed_leaves_the_cookie_of_the_other_tab() {
     let (site, mut browser) = visited().await;
-    let late = UnderWay::begin(&browser, "/page", |gate| {
+    let late = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("b", 1)?;
@@ -179,9 +179,9 @@ async fn a_touch_after_a_save_that_followed_leaves_the_cookie_of_the_other_tab()
     })
     .await;
     browser.get("/cycle").await;
-    let answer = late.finish().await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.sets_no_cookie());
+    let reply = late.finish().await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -196,8 +196,8 @@ async fn a_discard_does_not_revive_what_the_check_refused() {
         session.discard()?;
         Ok::<_, Error>(session.keys().join(","))
     });
-    let answer = browser.at(&discarding).get("/page").await;
-    assert_eq!((answer.status.as_u16(), &*answer.body), (200, ""));
+    let reply = browser.at(&discarding).get("/page").await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (200, ""));
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -209,14 +209,14 @@ async fn gives_up_on_a_save<H, Fut>(
     layer: PgSessionLayer,
     before: Act,
     go_on: H,
-) -> (UnderWay, Session)
+) -> (InFlight, Session)
 where
     H: Fn(Session) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output: IntoResponse> + Send,
 {
     let place = Arc::new(std::sync::Mutex::new(None));
     let kept = Arc::clone(&place);
-    let visit = UnderWay::begin(browser, "/page", |gate| {
+    let visit = InFlight::begin(browser, "/page", |gate| {
         app_with(layer, async move |session: Session| {
             before(&session)?;
             assert!(polled_once(session.save()).await.is_none());
@@ -233,7 +233,7 @@ where
 
 /// A page that gave up on a save, and has returned while the commit is held.
 struct GaveUp {
-    visit: UnderWay,
+    visit: InFlight,
     held: Transaction<'static, Postgres>,
 }
 
@@ -254,14 +254,14 @@ impl GaveUp {
         Self { visit, held }
     }
 
-    async fn answered(self) -> Answer {
+    async fn response(self) -> Reply {
         drop(self.held);
-        self.visit.answered().await
+        self.visit.response().await
     }
 
     async fn visitor_leaves(self) {
-        self.visit.answer.abort();
-        assert!(self.visit.answer.await.is_err());
+        self.visit.response.abort();
+        assert!(self.visit.response.await.is_err());
         drop(self.held);
     }
 }
@@ -285,10 +285,10 @@ async fn a_logout_also_ends_what_a_save_in_flight_commits() {
     for end in [Session::logout, Session::destroy] {
         for (site, mut browser) in with_and_without_a_row().await {
             let given_up = GaveUp::on_a_save(&site, &browser, sign_in, end).await;
-            let answer = given_up.answered().await;
-            browser.accept(&answer);
-            assert_eq!(answer.status, 200);
-            assert!(answer.token().is_none());
+            let reply = given_up.response().await;
+            browser.accept(&reply);
+            assert_eq!(reply.status, 200);
+            assert!(reply.token().is_none());
             assert!(browser.jar.is_empty());
             assert_eq!(site.store.user("alice").count().await.expect("a count"), 0);
         }
@@ -313,12 +313,12 @@ async fn a_second_login_beside_a_save_of_the_first_drops_the_data_of_the_first_u
             session.insert("note", "bob's")
         })
         .await;
-        let answer = given_up.answered().await;
-        assert_eq!(answer.status, 200);
-        browser.accept(&answer);
+        let reply = given_up.response().await;
+        assert_eq!(reply.status, 200);
+        browser.accept(&reply);
         let here = async |session: Session| format!("{:?} {:?}", session.user_id(), session.keys());
-        let answer = browser.at(&site.app_with(here)).peek("/page").await;
-        assert_eq!(answer.body, r#"Some("bob") ["note"]"#);
+        let reply = browser.at(&site.app_with(here)).peek("/page").await;
+        assert_eq!(reply.body, r#"Some("bob") ["note"]"#);
     }
 }
 
@@ -387,12 +387,12 @@ async fn of_two_logins_in_flight_each_gets_a_session_with_the_basket() {
             session.login("alice")
         })
     };
-    let first = UnderWay::begin(&browser, "/page", login).await;
-    let second = UnderWay::begin(&browser, "/page", login).await;
-    for answer in [first.finish().await, second.finish().await] {
-        assert_eq!(answer.status, 200);
+    let first = InFlight::begin(&browser, "/page", login).await;
+    let second = InFlight::begin(&browser, "/page", login).await;
+    for reply in [first.finish().await, second.finish().await] {
+        assert_eq!(reply.status, 200);
         let mut browser = site.browser();
-        browser.accept(&answer);
+        browser.accept(&reply);
         assert_eq!(browser.get("/keys").await.body, "basket");
     }
     assert_eq!(site.store.user("alice").count().await.expect("a count"), 2);
@@ -403,7 +403,7 @@ async fn a_login_in_flight_brings_nothing_back_of_a_session_that_was_ended() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/basket/pear").await;
-    let late = UnderWay::begin(&browser, "/page", |gate| {
+    let late = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             drop(session.keys());
             gate.pass().await;
@@ -415,9 +415,9 @@ async fn a_login_in_flight_brings_nothing_back_of_a_session_that_was_ended() {
     tab.get("/cycle").await;
     tab.get("/cycle").await;
     tab.get("/destroy").await;
-    let answer = late.finish().await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let reply = late.finish().await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -523,9 +523,9 @@ async fn a_handler_that_a_timeout_inside_of_the_layer_cancels_saves_nothing() {
         )
         .layer(from_fn(times_out))
         .layer(site.layer());
-    let answer = Browser::new(&app).get("/").await;
-    assert_eq!(answer.status, 408);
-    assert!(answer.sets_no_cookie());
+    let reply = Browser::new(&app).get("/").await;
+    assert_eq!(reply.status, 408);
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -554,17 +554,17 @@ async fn at_once(site: &Site, browser: &Browser, requests: usize, page: Page) ->
             page(session).await
         })
     });
-    let mut answers = JoinSet::new();
+    let mut replies = JoinSet::new();
     for number in 0..requests {
         let browser = browser.at(&pages[number % 2]);
-        answers.spawn(async move { browser.peek("/page").await });
+        replies.spawn(async move { browser.peek("/page").await });
     }
-    let answers = answers.join_all().await;
-    answers
+    let replies = replies.join_all().await;
+    replies
         .into_iter()
-        .map(|answer| {
-            assert_eq!(answer.status, 200, "{}", answer.body);
-            answer.body
+        .map(|reply| {
+            assert_eq!(reply.status, 200, "{}", reply.body);
+            reply.body
         })
         .collect()
 }
@@ -631,7 +631,7 @@ async fn nothing_is_taken_from_a_session_under_a_new_id() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/nonce/8f3a").await;
-    let late = UnderWay::begin(&browser, "/page", |gate| {
+    let late = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             let error = session.take::<String>("nonce").await.expect_err("moved");
@@ -657,7 +657,7 @@ async fn a_logout_after_a_failed_take_ends_the_session_under_its_new_id() {
         let site = Site::new().await;
         let mut browser = site.browser();
         browser.get("/insert/nonce/8f3a").await;
-        let late = UnderWay::begin(&browser, "/page", |gate| {
+        let late = InFlight::begin(&browser, "/page", |gate| {
             site.app_with(async move |session: Session| {
                 gate.pass().await;
                 let error = session.take::<String>("nonce").await.expect_err("ended");
@@ -672,10 +672,10 @@ async fn a_logout_after_a_failed_take_ends_the_session_under_its_new_id() {
         })
         .await;
         browser.get(if moves { "/cycle" } else { "/destroy" }).await;
-        let answer = late.finish().await;
-        assert_eq!(answer.status, 200, "{moves}");
+        let reply = late.finish().await;
+        assert_eq!(reply.status, 200, "{moves}");
         assert_eq!(browser.peek("/keys").await.body, "", "{moves}");
-        browser.accept(&answer);
+        browser.accept(&reply);
         assert_eq!(browser.get("/keys").await.body, "c", "{moves}");
         let nonce = "SELECT count(*)::text FROM session WHERE session::text LIKE '%8f3a%'";
         assert_eq!(texts(&site.pool, nonce).await, ["0"], "{moves}");
@@ -695,8 +695,8 @@ async fn of_two_logins_that_take_a_value_one_gets_it() {
             Ok::<_, Error>(taken.unwrap_or_default())
         })
     };
-    let first = UnderWay::begin(&browser, "/page", sign_in).await;
-    let second = UnderWay::begin(&browser, "/page", sign_in).await;
+    let first = InFlight::begin(&browser, "/page", sign_in).await;
+    let second = InFlight::begin(&browser, "/page", sign_in).await;
     let first = first.finish().await;
     assert_eq!((first.status.as_u16(), first.body.as_str()), (200, "8f3a"));
     let second = second.finish().await;
@@ -709,7 +709,7 @@ async fn a_login_after_a_save_that_followed_takes_nothing() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/nonce/8f3a").await;
-    let late = UnderWay::begin(&browser, "/page", |gate| {
+    let late = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("a", 1)?;
@@ -751,8 +751,8 @@ async fn a_hook_that_clears_the_session_leaves_update_now_its_value() {
         let counted = session.update_now("n", count).await?;
         Ok::<_, Error>(counted.to_string())
     };
-    let answer = browser.at(&app_with(layer, page)).peek("/page").await;
-    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "1"));
+    let reply = browser.at(&app_with(layer, page)).peek("/page").await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "1"));
     assert_eq!(browser.peek("/keys").await.body, "");
 }
 
@@ -796,7 +796,7 @@ async fn a_second_login_keeps_the_data_of_the_former_user_apart() {
     let (site, browser) = visited().await;
     let mut bob = browser.at(&site.app_with(async |session: Session| session.login("bob")));
     bob.get("/page").await;
-    let late = UnderWay::begin(&bob, "/page", |gate| {
+    let late = InFlight::begin(&bob, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("late", 1)
@@ -852,7 +852,7 @@ async fn a_login_of_koas_that_is_undone_keeps_the_age_of_the_session() {
 async fn a_cookie_that_a_save_renewed_is_not_sent_after_the_session_got_a_new_id() {
     let (site, mut browser) = visited().await;
     for (moves, seconds) in [(false, 900), (true, 800)] {
-        let late = UnderWay::begin(&browser, "/page", |gate| {
+        let late = InFlight::begin(&browser, "/page", |gate| {
             site.app_with(async move |session: Session| {
                 session.set_expiry(Expiry::Idle(Duration::from_secs(seconds)))?;
                 session.save().await?;
@@ -864,9 +864,9 @@ async fn a_cookie_that_a_save_renewed_is_not_sent_after_the_session_got_a_new_id
         if moves {
             browser.get("/cycle").await;
         }
-        let answer = late.finish().await;
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.sets_no_cookie(), moves);
+        let reply = late.finish().await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.sets_no_cookie(), moves);
     }
     assert_eq!(browser.get("/keys").await.body, "a");
 }
@@ -890,16 +890,16 @@ async fn a_logout_that_a_request_cannot_execute_is_an_error_whatever_else_it_doe
         drop(session.save().await);
         Ok::<_, Error>(())
     });
-    let answer = browser.at(&page).peek("/page").await;
-    assert_eq!(answer.status, 503);
-    assert!(!answer.headers.contains_key("clear-site-data"));
+    let reply = browser.at(&page).peek("/page").await;
+    assert_eq!(reply.status, 503);
+    assert!(!reply.headers.contains_key("clear-site-data"));
     let page = site.app_with(async |session: Session| {
         session.logout()?;
         session.login("alice")
     });
-    let answer = browser.at(&page).peek("/page").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let reply = browser.at(&page).peek("/page").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.sets_no_cookie());
     let page = site.app_with(async |session: Session| {
         session.logout()?;
         session.discard()
@@ -940,7 +940,7 @@ async fn a_change_that_does_not_fit_the_row_of_an_earlier_save_is_an_error() {
 #[tokio::test]
 async fn a_second_save_of_a_destroyed_session_is_not_worth_another_attempt() {
     let (site, mut browser) = visited().await;
-    let late = UnderWay::begin(&browser, "/page", |gate| {
+    let late = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             gate.pass().await;
             session.insert("b", 1)?;
@@ -950,9 +950,9 @@ async fn a_second_save_of_a_destroyed_session_is_not_worth_another_attempt() {
     })
     .await;
     browser.get("/destroy").await;
-    let answer = late.finish().await;
-    assert_eq!(answer.status, 503);
-    assert!(!answer.headers.contains_key("retry-after"));
+    let reply = late.finish().await;
+    assert_eq!(reply.status, 503);
+    assert!(!reply.headers.contains_key("retry-after"));
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -973,8 +973,8 @@ async fn a_check_cannot_save_the_session_that_it_checks() {
         Err::<bool, _>(saved)
     });
     let page = async |session: Session| session.get::<String>("a").map(drop);
-    let answer = browser.at(&app_with(checking, page)).peek("/page").await;
-    assert_eq!(answer.status, 500);
+    let reply = browser.at(&app_with(checking, page)).peek("/page").await;
+    assert_eq!(reply.status, 500);
     assert_eq!(site.rows().dump().await, before);
 
     let marking = site.layer().valid_if(async |session, _| {
@@ -982,13 +982,13 @@ async fn a_check_cannot_save_the_session_that_it_checks() {
         Ok::<_, Error>(true)
     });
     let page = async |session: Session| session.save().await;
-    let answer = browser.at(&app_with(marking, page)).get("/page").await;
-    assert_eq!(answer.status, 200);
+    let reply = browser.at(&app_with(marking, page)).get("/page").await;
+    assert_eq!(reply.status, 200);
     assert_eq!(browser.get("/keys").await.body, "a,checked");
 }
 
 /// A page that gives up on a save, which then fails because its session ended.
-async fn gave_up_on_a_save_that_fails<H, Fut>(go_on: H) -> Answer
+async fn gave_up_on_a_save_that_fails<H, Fut>(go_on: H) -> Reply
 where
     H: Fn(Session) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output: IntoResponse> + Send,
@@ -1004,39 +1004,39 @@ where
         .expect("rows");
     lock.commit().await.expect("a commit");
     site.settled().await;
-    let answer = visit.finish().await;
-    assert!(answer.sets_no_cookie());
+    let reply = visit.finish().await;
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
-    answer
+    reply
 }
 
 #[tokio::test]
 async fn a_save_that_fails_after_the_handler_gave_up_on_it_fails_the_response() {
-    let answer = gave_up_on_a_save_that_fails(async |_| ()).await;
-    assert_eq!(answer.status, 503);
+    let reply = gave_up_on_a_save_that_fails(async |_| ()).await;
+    assert_eq!(reply.status, 503);
     // What is changed since is not saved without it.
-    let answer = gave_up_on_a_save_that_fails(async |session| session.insert("b", 1)).await;
-    assert_eq!(answer.status, 503);
+    let reply = gave_up_on_a_save_that_fails(async |session| session.insert("b", 1)).await;
+    assert_eq!(reply.status, 503);
 }
 
 #[tokio::test]
 async fn a_save_that_fails_after_the_handler_gave_up_on_it_fails_the_next_save() {
-    let answer = gave_up_on_a_save_that_fails(async |session| {
+    let reply = gave_up_on_a_save_that_fails(async |session| {
         let error = session.save().await.expect_err("the change is lost");
         assert_eq!(error.kind(), ErrorKind::Ended);
         // It is reported once.
         session.save().await
     })
     .await;
-    assert_eq!(answer.status, 200);
+    assert_eq!(reply.status, 200);
 }
 
 #[tokio::test]
 async fn an_error_page_of_the_handlers_own_reports_a_save_that_it_gave_up_on() {
     let own = async |_| (StatusCode::GATEWAY_TIMEOUT, "try again later");
-    let answer = gave_up_on_a_save_that_fails(own).await;
+    let reply = gave_up_on_a_save_that_fails(own).await;
     assert_eq!(
-        (answer.status.as_u16(), &*answer.body),
+        (reply.status.as_u16(), &*reply.body),
         (504, "try again later")
     );
 }
@@ -1065,7 +1065,7 @@ async fn refuse_rows_with(transaction: &mut PgConnection, word: &str) {
 
 /// A page that gives up on a save of what `before` does, which the database then
 /// refuses, because `refused` is a part of the row. The response may conceal that.
-async fn gave_up_on_what_is_refused(refused: &str, before: Act, after: Act) -> (Site, Answer) {
+async fn gave_up_on_what_is_refused(refused: &str, before: Act, after: Act) -> (Site, Reply) {
     let (site, browser) = visited().await;
     let mut lock = site.pool.begin().await.expect("a transaction");
     lock_table(&mut lock).await;
@@ -1075,17 +1075,17 @@ async fn gave_up_on_what_is_refused(refused: &str, before: Act, after: Act) -> (
     refuse_rows_with(&mut lock, refused).await;
     lock.commit().await.expect("a commit");
     site.settled().await;
-    let answer = visit.finish().await;
-    (site, answer)
+    let reply = visit.finish().await;
+    (site, reply)
 }
 
 #[tokio::test]
 async fn a_login_after_a_save_that_was_given_up_on_and_failed_is_made() {
     let change: Act = |session| session.insert("paid", true);
     let login: Act = |session| session.login("alice");
-    let (site, answer) = gave_up_on_what_is_refused("paid", change, login).await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.token().is_some());
+    let (site, reply) = gave_up_on_what_is_refused("paid", change, login).await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.token().is_some());
     assert_eq!(site.store.user("alice").count().await.expect("a count"), 1);
 }
 
@@ -1093,9 +1093,9 @@ async fn a_login_after_a_save_that_was_given_up_on_and_failed_is_made() {
 async fn a_login_that_was_given_up_on_and_failed_is_never_concealed() {
     let login: Act = |session| session.login("alice");
     let change: Act = |session| session.insert("note", 1);
-    let (site, answer) = gave_up_on_what_is_refused("alice", login, change).await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let (site, reply) = gave_up_on_what_is_refused("alice", login, change).await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
 }
 
@@ -1116,7 +1116,7 @@ async fn saves_behind_the_response<R>(
     site: &Site,
     browser: &Browser,
     end: fn(&Session) -> R,
-) -> (UnderWay, JoinHandle<Result<(), Error>>)
+) -> (InFlight, JoinHandle<Result<(), Error>>)
 where
     R: IntoResponse + Send + 'static,
 {
@@ -1138,7 +1138,7 @@ async fn a_save_that_comes_after_a_failed_response_is_an_error() {
     let (site, browser) = visited().await;
     let fails = |_: &Session| StatusCode::INTERNAL_SERVER_ERROR;
     let (visit, late) = saves_behind_the_response(&site, &browser, fails).await;
-    assert_eq!(visit.answered().await.status, 500);
+    assert_eq!(visit.response().await.status, 500);
     let error = late.await.expect("no panic").expect_err("dropped");
     assert_eq!(error.kind(), ErrorKind::ResponseStarted);
     assert_eq!(site.rows().text().await, r#"{"a":"1","b":1}"#);
@@ -1154,8 +1154,8 @@ async fn a_save_behind_a_response_that_was_given_up_is_an_error() {
     let waits = "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     patiently(until(async || texts(&site.pool, waits).await == ["1"])).await;
-    visit.answer.abort();
-    assert!(visit.answer.await.is_err());
+    visit.response.abort();
+    assert!(visit.response.await.is_err());
     drop(held);
     late.await.expect("no panic").expect_err("undone");
     let before = r#"{"a":"1","b":1}"#;
@@ -1165,7 +1165,7 @@ async fn a_save_behind_a_response_that_was_given_up_is_an_error() {
 #[tokio::test]
 async fn a_token_that_died_after_its_save_is_not_sent() {
     let (site, browser) = visited().await;
-    let first = UnderWay::begin(&browser, "/page", |gate| {
+    let first = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             session.login(Login::new("alice").end_others())?;
             session.save().await?;
@@ -1178,10 +1178,10 @@ async fn a_token_that_died_after_its_save_is_not_sent() {
     let page = async |session: Session| session.login(Login::new("alice").end_others());
     let mut browser = browser.at(&site.app_with(page));
     browser.get("/page").await;
-    let answer = first.finish().await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.sets_no_cookie());
-    browser.accept(&answer);
+    let reply = first.finish().await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.sets_no_cookie());
+    browser.accept(&reply);
     let here = async |session: Session| session.user_id().unwrap_or_default();
     let here = browser.at(&site.app_with(here));
     assert_eq!(here.peek("/page").await.body, "alice");
@@ -1194,7 +1194,7 @@ async fn a_change_that_does_not_fit_a_new_session_is_an_error() {
     let mut lock = site.pool.begin().await.expect("a transaction");
     let sql = "LOCK TABLE public.session IN SHARE ROW EXCLUSIVE MODE";
     sqlx::query(sql).execute(&mut *lock).await.expect("a lock");
-    let visit = UnderWay::begin(&site.browser(), "/page", |gate| {
+    let visit = InFlight::begin(&site.browser(), "/page", |gate| {
         site.app_with(async move |session: Session| {
             session.insert("n", 5)?;
             let update = async {
@@ -1219,14 +1219,14 @@ async fn a_change_that_does_not_fit_a_new_session_is_an_error() {
         .await
         .expect("a trigger");
     lock.commit().await.expect("a commit");
-    assert_eq!(visit.answered().await.status, 500);
+    assert_eq!(visit.response().await.status, 500);
 }
 
 #[tokio::test]
 async fn a_change_that_does_not_fit_the_new_session_says_nothing_about_it() {
     for is_late in [false, true] {
         let (site, mut browser) = visited().await;
-        let late = UnderWay::begin(&browser, "/page", |gate| {
+        let late = InFlight::begin(&browser, "/page", |gate| {
             site.app_with(async move |session: Session| {
                 gate.pass().await;
                 session.update("a", |a: Option<String>| a.unwrap_or_default() + "1")?;
@@ -1354,8 +1354,8 @@ async fn a_login_decides_how_long_the_browser_keeps_the_cookie() {
         (CookieLifetime::Persistent, true),
     ] {
         let mut browser = browser.at(&sign_in(lifetime));
-        let answer = browser.get("/page").await;
-        assert_eq!(answer.set_cookies()[0].max_age().is_some(), is_kept);
+        let reply = browser.get("/page").await;
+        assert_eq!(reply.set_cookies()[0].max_age().is_some(), is_kept);
         // Extensions, and a new id, keep the choice, whatever the layer says.
         let layer = site.layer().cookie_lifetime(match lifetime {
             CookieLifetime::Persistent => CookieLifetime::BrowserSession,
@@ -1389,9 +1389,9 @@ async fn a_login_in_koas_format_decides_how_long_the_browser_keeps_the_cookie() 
                     site.layer().cookie_lifetime(layers),
                     async move |session: Session| session.login(login),
                 );
-                let answer = site.browser().at(&page).peek("/page").await;
-                assert_eq!(answer.status, 200);
-                let cookie = &answer.set_cookies()[0];
+                let reply = site.browser().at(&page).peek("/page").await;
+                assert_eq!(reply.status, 200);
+                let cookie = &reply.set_cookies()[0];
                 assert_eq!(
                     cookie.expires().is_some(),
                     is_kept,
@@ -1415,8 +1415,8 @@ async fn a_session_decides_how_long_the_browser_keeps_the_cookie() {
     let page = site.app_with(async |session: Session| {
         session.set_cookie_lifetime(CookieLifetime::BrowserSession)
     });
-    let answer = browser.at(&page).get("/page").await;
-    assert_eq!(answer.set_cookies()[0].max_age(), None);
+    let reply = browser.at(&page).get("/page").await;
+    assert_eq!(reply.set_cookies()[0].max_age(), None);
     assert_eq!(browser.get("/keys").await.body, "a");
 }
 
@@ -1470,8 +1470,8 @@ async fn a_closure_that_uses_its_own_session_is_an_error() {
         })?;
         Ok::<_, Error>(kind.to_string())
     });
-    let answer = patiently(Browser::new(&page).get("/page")).await;
-    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "1"));
+    let reply = patiently(Browser::new(&page).get("/page")).await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "1"));
 }
 
 #[tokio::test]
@@ -1488,8 +1488,8 @@ async fn a_check_that_loads_the_session_that_it_checks_is_an_error() {
         let error = lazy.load().await.expect_err("it waits for itself");
         format!("{}", error.kind() == ErrorKind::Reentrant)
     });
-    let answer = patiently(browser.at(&page).get("/page")).await;
-    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "true"));
+    let reply = patiently(browser.at(&page).get("/page")).await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "true"));
 }
 
 #[tokio::test]
@@ -1502,9 +1502,9 @@ async fn a_check_that_fails_leaves_the_session() {
             .valid_if(async |_, _| Err::<bool, _>(Error::application("it is away"))),
     ];
     for layer in layers {
-        let answer = browser.at(&app(layer)).get("/keys").await;
-        assert_eq!(answer.status, 503);
-        assert!(answer.sets_no_cookie());
+        let reply = browser.at(&app(layer)).get("/keys").await;
+        assert_eq!(reply.status, 503);
+        assert!(reply.sets_no_cookie());
         assert_eq!(browser.get("/keys").await.body, "a");
     }
 }
@@ -1527,11 +1527,11 @@ async fn a_check_that_can_never_succeed_asks_no_client_back() {
         browser.at(&app(layer)).get("/keys").await
     };
     for (pool, may_heal) in [(site.pool.clone(), false), (closed, true)] {
-        let answer = check_by(pool).await;
-        assert_eq!(answer.status, 503);
-        assert_eq!(answer.body.ends_with("Please try again."), may_heal);
-        assert_eq!(answer.headers.contains_key("retry-after"), may_heal);
-        assert!(answer.sets_no_cookie());
+        let reply = check_by(pool).await;
+        assert_eq!(reply.status, 503);
+        assert_eq!(reply.body.ends_with("Please try again."), may_heal);
+        assert_eq!(reply.headers.contains_key("retry-after"), may_heal);
+        assert!(reply.sets_no_cookie());
     }
     assert_eq!(browser.get("/keys").await.body, "a");
 }
@@ -1554,14 +1554,14 @@ async fn a_check_that_hangs_is_cut_off_at_the_timeout_and_leaves_the_session() {
         assert_eq!(again.to_string(), error.to_string());
         Err::<(), _>(error)
     });
-    let answer = patiently(browser.at(&page).peek("/page")).await;
-    assert_eq!(answer.status, 503);
+    let reply = patiently(browser.at(&page).peek("/page")).await;
+    assert_eq!(reply.status, 503);
     assert_eq!(
-        answer.body,
+        reply.body,
         "Your session could not be checked. Please try again."
     );
-    assert!(answer.headers.contains_key("retry-after"));
-    assert!(answer.sets_no_cookie());
+    assert!(reply.headers.contains_key("retry-after"));
+    assert!(reply.sets_no_cookie());
     assert_eq!(browser.get("/keys").await.body, "a");
 }
 
@@ -1668,9 +1668,9 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
         )
         .layer(from_fn(cors))
         .layer(site.layer());
-    let answer = Browser::new(&app).get("/").await;
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.headers[ORIGIN], "*");
+    let reply = Browser::new(&app).get("/").await;
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.headers[ORIGIN], "*");
     for header in [
         "etag",
         "hx-redirect",
@@ -1689,13 +1689,13 @@ async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_applicati
         "retry-after",
         "clear-site-data",
     ] {
-        assert!(!answer.headers.contains_key(header), "{header}");
+        assert!(!reply.headers.contains_key(header), "{header}");
     }
-    assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
-    assert_eq!(answer.headers["cache-control"], "no-store");
+    assert_eq!(reply.headers["content-type"], "text/plain; charset=utf-8");
+    assert_eq!(reply.headers["cache-control"], "no-store");
     let app = app.layer(axum::middleware::map_response(own_page));
-    let answer = Browser::new(&app).get("/").await;
-    assert_eq!(answer.body, "our page for Database");
+    let reply = Browser::new(&app).get("/").await;
+    assert_eq!(reply.body, "our page for Database");
 }
 
 #[tokio::test]
@@ -1732,28 +1732,28 @@ async fn of_two_touches_of_a_session_that_was_ended_none_sends_its_token() {
             session.touch()
         })
     };
-    let first = UnderWay::begin(&browser, "/page", touch).await;
-    let second = UnderWay::begin(&browser, "/page", touch).await;
+    let first = InFlight::begin(&browser, "/page", touch).await;
+    let second = InFlight::begin(&browser, "/page", touch).await;
     let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
     browser.at(&elsewhere).peek("/destroy").await;
     let held = site.pool.begin().await.expect("a transaction");
     first.go_on();
     second.go_on();
     drop(held);
-    assert!(first.answered().await.sets_no_cookie());
-    assert!(second.answered().await.sets_no_cookie());
+    assert!(first.response().await.sets_no_cookie());
+    assert!(second.response().await.sets_no_cookie());
 }
 
 /// Visits a page while a trigger refuses to delete rows.
-async fn while_nothing_is_deleted<H, T>(site: &Site, browser: &Browser, page: H) -> Answer
+async fn while_nothing_is_deleted<H, T>(site: &Site, browser: &Browser, page: H) -> Reply
 where
     H: Handler<T, ()>,
     T: 'static,
 {
     refuse_deletions(&site.pool).await;
-    let answer = browser.at(&site.app_with(page)).peek("/page").await;
+    let reply = browser.at(&site.app_with(page)).peek("/page").await;
     execute(&site.pool, "DROP TRIGGER refuse ON session").await;
-    answer
+    reply
 }
 
 async fn refuse_deletions(pool: &PgPool) {
@@ -1773,13 +1773,13 @@ async fn a_destroy_that_failed_and_is_discarded_leaves_the_cookie_of_an_earlier_
             session.save().await.expect_err("refused");
             session.discard()
         };
-        let answer = while_nothing_is_deleted(&site, &browser, page).await;
-        assert_eq!(answer.status, 200);
-        assert!(answer.token().is_some());
-        browser.accept(&answer);
+        let reply = while_nothing_is_deleted(&site, &browser, page).await;
+        assert_eq!(reply.status, 200);
+        assert!(reply.token().is_some());
+        browser.accept(&reply);
         let page = async |session: Session| session.user_id().unwrap_or_default();
-        let answer = browser.at(&site.app_with(page)).get("/page").await;
-        assert_eq!(answer.body, "alice");
+        let reply = browser.at(&site.app_with(page)).get("/page").await;
+        assert_eq!(reply.body, "alice");
     }
 }
 
@@ -1791,9 +1791,9 @@ async fn a_destroy_that_failed_sends_no_cookie_of_an_earlier_save() {
             session.save().await?;
             session.destroy()
         };
-        let answer = while_nothing_is_deleted(&site, &browser, page).await;
-        assert_eq!(answer.status, 503);
-        assert!(answer.sets_no_cookie());
+        let reply = while_nothing_is_deleted(&site, &browser, page).await;
+        assert_eq!(reply.status, 503);
+        assert!(reply.sets_no_cookie());
     }
 }
 
@@ -1814,8 +1814,8 @@ async fn a_destroy_under_an_old_id_that_failed_and_is_discarded_leaves_what_was_
             session.insert("a", 1)
         }
     };
-    let answer = while_nothing_is_deleted(&site, &browser, page).await;
-    assert_eq!(answer.status, 200);
+    let reply = while_nothing_is_deleted(&site, &browser, page).await;
+    assert_eq!(reply.status, 200);
     let live = "SELECT session->>'a' FROM session WHERE session->>'a' IS NOT NULL";
     assert_eq!(texts(&site.pool, live).await, ["1"]);
 }
@@ -1834,11 +1834,11 @@ async fn a_destroy_that_was_executed_before_it_is_discarded_removes_the_cookie()
         session.discard().expect("open");
         lock.commit().await.expect("a commit");
         site.settled().await;
-        let answer = visit.finish().await;
-        assert_eq!(answer.status, 200);
-        browser.accept(&answer);
+        let reply = visit.finish().await;
+        assert_eq!(reply.status, 200);
+        browser.accept(&reply);
         assert!(browser.jar.is_empty());
-        assert!(answer.headers.contains_key("clear-site-data"));
+        assert!(reply.headers.contains_key("clear-site-data"));
     }
 }
 
@@ -1886,7 +1886,7 @@ async fn after_a_new_id_in_doubt_no_change_follows_to_it() {
             END $$";
         execute(&site.pool, commits_when_canceled).await;
         let store = site.elsewhere().await.timeout(Duration::from_millis(300));
-        let visit = UnderWay::begin(&browser, "/page", |gate| {
+        let visit = InFlight::begin(&browser, "/page", |gate| {
             app_with(PgSessionLayer::new(store), async move |session: Session| {
                 acts(&session)?;
                 session.save().await.expect_err("too late");
@@ -1897,9 +1897,9 @@ async fn after_a_new_id_in_doubt_no_change_follows_to_it() {
         .await;
         patiently(until(async || site.rows().dump().await.len() == 2)).await;
         drop(held);
-        let answer = visit.finish().await;
-        assert_eq!(answer.status, 503);
-        assert!(answer.headers.contains_key("retry-after"));
+        let reply = visit.finish().await;
+        assert_eq!(reply.status, 503);
+        assert!(reply.headers.contains_key("retry-after"));
         execute(&site.pool, "DROP TRIGGER refuse ON session").await;
         patiently(until(async || site.rows().dump().await == before)).await;
         assert_eq!(browser.get("/keys").await.body, "a");
@@ -1914,7 +1914,7 @@ async fn a_load_in_the_background_leaves_the_session_open_for_the_hook_of_its_re
         .layer()
         .before_save(|session| session.insert("saved", true));
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let visit = UnderWay::begin(&browser, "/page", |gate| {
+    let visit = InFlight::begin(&browser, "/page", |gate| {
         app_with(layer, async move |lazy: LazySession| {
             let session = lazy.load().await?;
             session.insert("b", 1)?;
@@ -1931,7 +1931,7 @@ async fn a_load_in_the_background_leaves_the_session_open_for_the_hook_of_its_re
     tokio::task::yield_now().await;
     lazy.load().await.expect("loaded");
     lock.commit().await.expect("a commit");
-    assert_eq!(visit.answered().await.status, 200);
+    assert_eq!(visit.response().await.status, 200);
     assert_eq!(browser.get("/keys").await.body, "a,b,saved,c");
 }
 
@@ -1965,7 +1965,7 @@ async fn of_two_saves_that_were_given_up_on_the_refused_one_is_reported() {
             true => Err(Error::application("bad")),
             false => Ok(()),
         });
-    let visit = UnderWay::begin(&browser, "/page", |gate| {
+    let visit = InFlight::begin(&browser, "/page", |gate| {
         app_with(layer, async move |session: Session| {
             session.insert("paid", true)?;
             let mut save = Box::pin(session.save());
@@ -1998,7 +1998,7 @@ async fn a_change_that_an_older_row_refuses_follows_the_session() {
     };
     let mut visits = Vec::new();
     for act in [inserts, counts] {
-        let visit = UnderWay::begin(&browser, "/page", |gate| {
+        let visit = InFlight::begin(&browser, "/page", |gate| {
             app_with(site.layer(), async move |session: Session| {
                 act(&session)?;
                 gate.pass().await;
@@ -2009,14 +2009,14 @@ async fn a_change_that_an_older_row_refuses_follows_the_session() {
     }
     let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
     browser.at(&elsewhere).peek("/cycle").await;
-    visits.iter().for_each(UnderWay::go_on);
-    let mut answers = Vec::new();
+    visits.iter().for_each(InFlight::go_on);
+    let mut replies = Vec::new();
     for visit in visits {
-        answers.push(visit.answered().await);
+        replies.push(visit.response().await);
     }
-    assert_eq!(answers[0].status, 200);
-    assert_eq!(answers[1].status, 503);
-    assert!(answers[1].headers.contains_key("retry-after"));
+    assert_eq!(replies[0].status, 200);
+    assert_eq!(replies[1].status, 503);
+    assert!(replies[1].headers.contains_key("retry-after"));
 }
 
 const FIFTEEN_MINUTES: Duration = Duration::from_mins(15);
@@ -2068,7 +2068,7 @@ async fn a_task_that_outlives_its_cancelled_request_is_told_that_nothing_saves_i
         let (site, browser) = visited().await;
         let left = Arc::new(Mutex::new(None));
         let handed_over = Arc::clone(&left);
-        let visit = UnderWay::begin(&browser, "/page", |gate| {
+        let visit = InFlight::begin(&browser, "/page", |gate| {
             site.app_with(async move |session: LazySession| {
                 if is_loaded_before {
                     session.load().await.expect("a session");
@@ -2078,8 +2078,8 @@ async fn a_task_that_outlives_its_cancelled_request_is_told_that_nothing_saves_i
             })
         })
         .await;
-        visit.answer.abort();
-        assert!(visit.answer.await.is_err());
+        visit.response.abort();
+        assert!(visit.response.await.is_err());
         let session = left
             .lock()
             .expect("no panic")
@@ -2108,8 +2108,8 @@ async fn leaves_during_a_save(site: &Site, browser: &Browser, change: Act) -> Se
     let (visit, session) = gives_up_on_a_save(site, browser, site.layer(), change, go_on).await;
     visit.go_on();
     tokio::task::yield_now().await;
-    visit.answer.abort();
-    assert!(visit.answer.await.is_err());
+    visit.response.abort();
+    assert!(visit.response.await.is_err());
     session
 }
 
@@ -2183,7 +2183,7 @@ async fn data_of_a_user_whose_session_ended_does_not_enter_the_login_of_another(
     let site = Site::new().await;
     let mut browser = Browser::new(&site.app_with(async |session: Session| session.login("alice")));
     browser.get("/page").await;
-    let visit = UnderWay::begin(&browser, "/page", |gate| {
+    let visit = InFlight::begin(&browser, "/page", |gate| {
         site.app_with(async move |session: Session| {
             session.insert("a", 1)?;
             gate.pass().await;
@@ -2228,7 +2228,7 @@ async fn a_save_is_not_refused_for_a_change_that_was_not_written() {
                 .update("b", |text: Option<String>| text.unwrap_or_default())
                 .map(drop),
         };
-        let visit = UnderWay::begin(&browser, "/page", |gate| {
+        let visit = InFlight::begin(&browser, "/page", |gate| {
             site.app_with(async move |session: Session| {
                 gate.pass().await;
                 change(&session)?;
@@ -2250,7 +2250,7 @@ async fn a_save_is_not_refused_for_a_change_that_was_not_written() {
     lock.rollback().await.expect("a lock given back");
     let mut outcomes = Vec::new();
     for visit in visits {
-        outcomes.push(visit.answered().await.body);
+        outcomes.push(visit.response().await.body);
     }
     assert_eq!(outcomes, ["Ok(())", "Err(Database)", "Err(Database)"]);
 }
@@ -2311,7 +2311,7 @@ async fn a_touch_of_another_request_hides_nothing_that_was_saved() {
     let (sender, mut sessions) = tokio::sync::mpsc::unbounded_channel();
     let mut begin = async || {
         let sender = sender.clone();
-        let visit = UnderWay::begin(&browser, "/page", |gate| {
+        let visit = InFlight::begin(&browser, "/page", |gate| {
             site.app_with(async move |session: Session| {
                 sender.send(session).expect("open");
                 gate.pass().await;

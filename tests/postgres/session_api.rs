@@ -151,7 +151,7 @@ async fn the_reserved_key_can_be_neither_read_nor_written() {
 }
 
 #[tokio::test]
-async fn remove_answers_the_value_and_takes_it_away() {
+async fn remove_returns_the_value_and_deletes_it() {
     let site = Site::new().await;
     let mut browser = visitor(&site.app()).await;
     assert_eq!(browser.get("/remove/a").await.body, "\"1\"");
@@ -170,14 +170,14 @@ async fn removing_the_last_value_keeps_the_session() {
 }
 
 #[tokio::test]
-async fn update_is_given_the_stored_value_and_answers_its_own() {
+async fn update_gets_the_stored_value_and_returns_its_own() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| {
-        let answered = session.update("a", |a: Option<String>| {
+        let served = session.update("a", |a: Option<String>| {
             assert_eq!(a.as_deref(), Some("1"));
             17
         })?;
-        assert_eq!(answered, 17);
+        assert_eq!(served, 17);
         let fresh = session.update("new", |value: Option<u8>| {
             assert_eq!(value, None);
             vec![1, 2]
@@ -342,8 +342,8 @@ async fn cycle_id_changes_the_id_once_it_is_saved() {
     });
     let mut browser = visitor(&app).await;
     let before = browser.clone();
-    let answer = browser.get("/page").await;
-    assert_eq!(answer.set_cookies().len(), 1);
+    let reply = browser.get("/page").await;
+    assert_eq!(reply.set_cookies().len(), 1);
     assert_ne!(browser.token(), before.token());
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
 }
@@ -585,9 +585,9 @@ async fn what_was_saved_stays_when_the_handler_fails_afterwards() {
         Ok::<_, Error>(StatusCode::INTERNAL_SERVER_ERROR)
     });
     let mut browser = Browser::new(&app);
-    let answer = browser.get("/page").await;
-    assert_eq!(answer.status, 500);
-    assert!(answer.token().is_some(), "the cookie travels all the same");
+    let reply = browser.get("/page").await;
+    assert_eq!(reply.status, 500);
+    assert!(reply.token().is_some(), "the cookie travels all the same");
     assert_eq!(browser.get("/keys").await.body, "saved");
 }
 
@@ -606,7 +606,7 @@ async fn a_session_that_was_saved_and_destroyed_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_destroy_can_be_saved_by_hand() {
+async fn a_destroy_can_be_saved_explicitly() {
     let site = Site::new().await;
     let rows = site.rows();
     let app = site.app_with(async move |session: Session| {
@@ -636,9 +636,9 @@ async fn a_destroyed_session_is_not_revived_by_a_late_save() {
         Outcome::Ok(())
     });
     let mut browser = visitor(&app).await;
-    let answer = browser.get("/page").await;
-    assert_eq!(answer.status, 200, "the handler knows and has decided");
-    assert!(answer.sets_no_cookie());
+    let reply = browser.get("/page").await;
+    assert_eq!(reply.status, 200, "the handler knows and has decided");
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -678,9 +678,9 @@ async fn a_cycle_of_a_session_that_ended_is_a_503() {
         session.cycle_id()
     });
     let browser = visitor(&app).await;
-    let answer = browser.peek("/page").await;
-    assert_eq!(answer.status, 503);
-    assert!(answer.sets_no_cookie());
+    let reply = browser.peek("/page").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -756,9 +756,9 @@ async fn a_logout_under_a_token_that_was_replaced_is_a_503() {
     let mut browser = visitor(&site.app()).await;
     let late = browser.clone();
     browser.get("/cycle").await;
-    let answer = late.peek("/destroy").await;
-    assert_eq!(answer.status, 503, "the session goes on under its new id");
-    assert!(answer.sets_no_cookie());
+    let reply = late.peek("/destroy").await;
+    assert_eq!(reply.status, 503, "the session goes on under its new id");
+    assert!(reply.sets_no_cookie());
     assert_eq!(browser.get("/keys").await.body, "a,b");
 }
 
@@ -770,9 +770,9 @@ async fn a_request_with_two_sessions_can_neither_change_nor_end_them() {
     both.jar.extend(bob.jar.clone());
     let before = site.rows().dump().await;
     for page in ["/insert/a/9", "/clear", "/cycle", "/destroy"] {
-        let answer = both.peek(page).await;
-        assert_eq!(answer.status, 400, "{page}");
-        assert!(answer.sets_no_cookie(), "{page}");
+        let reply = both.peek(page).await;
+        assert_eq!(reply.status, 400, "{page}");
+        assert!(reply.sets_no_cookie(), "{page}");
     }
     assert_eq!(both.peek("/keys").await.body, "");
     assert_eq!(site.rows().dump().await, before);
@@ -863,8 +863,8 @@ async fn a_streamed_body_can_read_its_session_and_not_change_it() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| Body::from_stream(Late(Some(session))));
     let mut browser = visitor(&app).await;
-    let answer = browser.get("/page").await;
-    assert_eq!(answer.body, "Some(ResponseStarted), a,b");
+    let reply = browser.get("/page").await;
+    assert_eq!(reply.body, "Some(ResponseStarted), a,b");
     assert_eq!(browser.get("/keys").await.body, "a,b");
 }
 
@@ -876,8 +876,8 @@ async fn a_session_loaded_after_the_response_started_can_only_be_read() {
         leave.send(lazy).map_err(drop).expect("the test listens");
     });
     let mut browser = visitor(&app).await;
-    let answer = browser.get("/page").await;
-    assert!(!answer.headers.contains_key("vary"));
+    let reply = browser.get("/page").await;
+    assert!(!reply.headers.contains_key("vary"));
     let lazy = left.recv().await.expect("the page's session");
     let session = lazy.load().await.expect("a loaded session");
     assert_eq!(text(&session, "a").as_deref(), Some("1"));
@@ -909,9 +909,9 @@ async fn debug_output_of_a_session_shows_no_value_and_no_token() {
     });
     let mut browser = visitor(&app).await;
     let token = browser.token().to_owned();
-    let answer = browser.get("/page").await;
-    assert!(answer.body.contains("Session"));
-    assert!(!answer.body.contains("sesame") && !answer.body.contains(&token));
+    let reply = browser.get("/page").await;
+    assert!(reply.body.contains("Session"));
+    assert!(!reply.body.contains("sesame") && !reply.body.contains(&token));
 }
 
 #[tokio::test]
@@ -1043,8 +1043,8 @@ async fn a_last_save_that_fails_keeps_the_cookie_of_an_earlier_one() {
         session.insert("b", 2)
     });
     let mut browser = Browser::new(&app);
-    let answer = browser.get("/page").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer.token().is_some());
+    let reply = browser.get("/page").await;
+    assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(reply.token().is_some());
     assert_eq!(browser.get("/keys").await.body, "a");
 }

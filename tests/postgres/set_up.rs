@@ -353,8 +353,8 @@ async fn an_explicit_absolute_timeout_is_never_silently_off() {
     let site = site_with(THREE_COLUMNS).await;
     let layer = site.layer().absolute_timeout(Duration::from_secs(3600));
     let mut browser = Browser::new(&app(layer));
-    let answer = browser.get("/insert/a/1").await;
-    assert!(answer.status.is_server_error());
+    let response = browser.get("/insert/a/1").await;
+    assert!(response.status.is_server_error());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -381,10 +381,10 @@ async fn a_missing_table_is_an_error_that_tells_a_visitor_nothing() {
     let token = "A".repeat(43);
     let visitor = site.browser().with_cookie("__Host-id", &token);
     for path in ["/get/a", "/insert/a/1", "/destroy"] {
-        let answer = visitor.peek(path).await;
-        assert_eq!(answer.status, 500, "{path}");
-        assert_eq!(answer.body, "The session store can't be used.");
-        assert!(answer.sets_no_cookie());
+        let response = visitor.peek(path).await;
+        assert_eq!(response.status, 500, "{path}");
+        assert_eq!(response.body, "The session store can't be used.");
+        assert!(response.sets_no_cookie());
     }
 }
 
@@ -392,10 +392,10 @@ async fn a_missing_table_is_an_error_that_tells_a_visitor_nothing() {
 #[tokio::test]
 async fn a_missing_table_keeps_nothing_of_a_new_visitor() {
     let site = Site::without_table().await;
-    let answer = site.browser().peek("/insert/a/1").await;
-    assert_eq!(answer.status, 503);
-    assert_eq!(answer.body, "Your changes could not be saved.");
-    assert!(answer.sets_no_cookie());
+    let response = site.browser().peek("/insert/a/1").await;
+    assert_eq!(response.status, 503);
+    assert_eq!(response.body, "Your changes could not be saved.");
+    assert!(response.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -606,9 +606,9 @@ async fn an_error_shows_the_cause_to_the_operator_and_not_the_visitor() {
     let app = Router::new()
         .route("/", get(handler))
         .layer(PgSessionLayer::new(site.store.clone()));
-    let answer = Browser::new(&app).peek("/").await;
-    assert!(answer.status.is_server_error());
-    assert_eq!(answer.body, "Your changes could not be saved.");
+    let response = Browser::new(&app).peek("/").await;
+    assert!(response.status.is_server_error());
+    assert_eq!(response.body, "Your changes could not be saved.");
     let error = site.store.check().await.expect_err("no column");
     assert!(error.to_string().contains("has no column session"));
 }

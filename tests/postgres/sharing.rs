@@ -67,13 +67,13 @@ async fn at_once(visitors: &[Browser], path: &'static str) -> Vec<String> {
         let visitor = visitor.clone();
         visits.spawn(async move { (at, visitor.peek(path).await) });
     }
-    let mut answers = visits.join_all().await;
-    answers.sort_by_key(|(at, _)| *at);
-    answers
+    let mut responses = visits.join_all().await;
+    responses.sort_by_key(|(at, _)| *at);
+    responses
         .into_iter()
-        .map(|(_, answer)| {
-            assert_eq!(answer.status, 200, "{}", answer.body);
-            answer.body
+        .map(|(_, response)| {
+            assert_eq!(response.status, 200, "{}", response.body);
+            response.body
         })
         .collect()
 }
@@ -82,9 +82,9 @@ async fn at_once(visitors: &[Browser], path: &'static str) -> Vec<String> {
 async fn loads_that_wait_share_a_statement_and_each_gets_its_own_row() {
     let shared = Shared::new(None).await;
     let visitors = shared.visitors(64).await;
-    let answers = at_once(&visitors, "/get/a").await;
+    let responses = at_once(&visitors, "/get/a").await;
     let expected: Vec<_> = (0..64).map(|at| format!("\"{at}\"")).collect();
-    assert_eq!(answers, expected);
+    assert_eq!(responses, expected);
     let statements = shared.sent("SELECT");
     assert!(statements <= 16, "{statements} statements for 64 requests");
 }
@@ -93,15 +93,15 @@ async fn loads_that_wait_share_a_statement_and_each_gets_its_own_row() {
 async fn saves_that_wait_share_a_statement() {
     let shared = Shared::new(None).await;
     let visitors = shared.visitors(64).await;
-    let answers = at_once(&visitors, "/increment/n").await;
-    assert!(answers.iter().all(|answer| answer == "1"));
+    let responses = at_once(&visitors, "/increment/n").await;
+    assert!(responses.iter().all(|response| response == "1"));
     let statements = shared.sent("UPDATE");
     assert!(statements <= 24, "{statements} statements for 64 requests");
     assert!(
         at_once(&visitors, "/get/n")
             .await
             .iter()
-            .all(|answer| answer == "1")
+            .all(|response| response == "1")
     );
 }
 
@@ -116,19 +116,19 @@ async fn new_sessions_share_a_statement() {
 }
 
 #[tokio::test]
-async fn requests_with_one_cookie_share_an_answer() {
+async fn requests_with_one_cookie_share_a_response() {
     let shared = Shared::new(None).await;
     let visitor = shared.visitors(1).await.remove(0);
     let same = vec![visitor; 64];
-    let answers = at_once(&same, "/get/a").await;
-    assert!(answers.iter().all(|answer| answer == "\"0\""));
+    let responses = at_once(&same, "/get/a").await;
+    assert!(responses.iter().all(|response| response == "\"0\""));
     let statements = shared.sent("SELECT");
     assert!(statements <= 16, "{statements} statements for 64 requests");
 }
 
 /// The first statement waits for the table, and the others for it.
 #[tokio::test]
-async fn requests_that_give_up_while_they_wait_harm_nobody() {
+async fn requests_that_give_up_while_they_wait_harm_no_others() {
     let shared = Shared::new(None).await;
     let visitors = shared.visitors(32).await;
     let mut lock = shared.site.pool.begin().await.expect("a transaction");
@@ -147,8 +147,11 @@ async fn requests_that_give_up_while_they_wait_harm_nobody() {
     }
     lock.rollback().await.expect("a rollback");
     for (at, visit) in visits.drain(..).enumerate() {
-        let answer = visit.await;
-        assert!(at % 2 == 0 || answer.is_ok_and(|body| body == "1"), "{at}");
+        let response = visit.await;
+        assert!(
+            at % 2 == 0 || response.is_ok_and(|body| body == "1"),
+            "{at}"
+        );
     }
 }
 
@@ -194,10 +197,10 @@ async fn sessions_leave_the_application_its_part_of_the_pool() {
     assert!(own.is_ok());
     shared.site.blocked(2).await;
     lock.rollback().await.expect("a rollback");
-    let answers = visits.join_all().await;
+    let responses = visits.join_all().await;
     assert!(
-        answers.iter().all(http::StatusCode::is_success),
-        "{answers:?}"
+        responses.iter().all(http::StatusCode::is_success),
+        "{responses:?}"
     );
 }
 
@@ -264,8 +267,12 @@ async fn a_connection_that_died_while_it_was_kept_fails_no_request() {
             .execute(&apart)
             .await
             .expect("a superuser");
-        let answers = at_once(&visitors, "/increment/n").await;
-        assert!(answers.iter().all(|answer| *answer == round.to_string()));
+        let responses = at_once(&visitors, "/increment/n").await;
+        assert!(
+            responses
+                .iter()
+                .all(|response| *response == round.to_string())
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use axum_pg_session::{
     UnsignedTokens,
 };
 
-use crate::support::{Answer, Browser, Site, app, browser::send, koa, proxy::Proxy};
+use crate::support::{Browser, Reply, Site, app, browser::send, koa, proxy::Proxy};
 
 const NEW: [u8; 32] = [1; 32];
 const OLD: [u8; 32] = [2; 32];
@@ -31,25 +31,25 @@ async fn visitor(app: &Router) -> Browser {
     browser
 }
 
-async fn reads_on(browser: &mut Browser, app: &Router) -> Answer {
+async fn reads_on(browser: &mut Browser, app: &Router) -> Reply {
     let mut elsewhere = browser.at(app);
-    let answer = elsewhere.get("/get/a").await;
+    let response = elsewhere.get("/get/a").await;
     browser.jar = elsewhere.jar;
-    answer
+    response
 }
 
 /// The session opens, and its cookie stays as it is.
 async fn is_at_home(browser: &mut Browser, app: &Router) {
-    let answer = reads_on(browser, app).await;
-    assert_eq!(answer.body, "\"1\"");
-    assert!(answer.sets_no_cookie(), "{answer:?}");
+    let response = reads_on(browser, app).await;
+    assert_eq!(response.body, "\"1\"");
+    assert!(response.sets_no_cookie(), "{response:?}");
 }
 
 /// The session opens, and its cookie is replaced by another of its token.
 async fn is_signed_anew(browser: &mut Browser, app: &Router) {
     let before = browser.token().to_owned();
-    let answer = reads_on(browser, app).await;
-    assert_eq!(answer.body, "\"1\"");
+    let response = reads_on(browser, app).await;
+    assert_eq!(response.body, "\"1\"");
     assert_ne!(browser.token(), before);
     assert_eq!(bare(browser.token()), bare(&before));
     is_at_home(browser, app).await;
@@ -111,9 +111,9 @@ async fn a_forged_token_costs_no_statement() {
     ] {
         let before = proxy.executed();
         let browser = Browser::new(&app).with_cookie(NAME, &forged);
-        let answer = browser.peek("/get/a").await;
-        assert_eq!(answer.body, "none", "{forged}");
-        assert!(answer.sets_no_cookie());
+        let response = browser.peek("/get/a").await;
+        assert_eq!(response.body, "none", "{forged}");
+        assert!(response.sets_no_cookie());
         assert_eq!(proxy.executed(), before, "{forged}");
     }
     assert_eq!(mine.peek("/get/a").await.body, "\"1\"");
@@ -138,9 +138,9 @@ async fn keys_are_rotated_without_signing_anyone_out() {
 async fn a_key_that_was_taken_out_opens_nothing() {
     let site = Site::new().await;
     let mut browser = visitor(&signed(&site, keys(&[OLD]))).await;
-    let answer = reads_on(&mut browser, &signed(&site, keys(&[NEW]))).await;
-    assert_eq!(answer.body, "none");
-    assert!(answer.sets_no_cookie());
+    let response = reads_on(&mut browser, &signed(&site, keys(&[NEW]))).await;
+    assert_eq!(response.body, "none");
+    assert!(response.sets_no_cookie());
 }
 
 #[tokio::test]
@@ -150,8 +150,8 @@ async fn a_save_replaces_an_old_signature_too() {
     let rotated = signed(&site, keys(&[NEW, OLD]));
     for page in ["/increment/n", "/insert/b/2", "/cycle"] {
         let mut browser = browser.at(&rotated);
-        let answer = browser.get(page).await;
-        assert_eq!(answer.set_cookies().len(), 1, "{page}");
+        let response = browser.get(page).await;
+        assert_eq!(response.set_cookies().len(), 1, "{page}");
         is_at_home(&mut browser, &rotated).await;
         is_at_home(&mut browser, &signed(&site, keys(&[NEW]))).await;
     }
@@ -161,11 +161,11 @@ async fn a_save_replaces_an_old_signature_too() {
 async fn a_logout_under_an_old_signature_begins_no_session() {
     let site = Site::new().await;
     let browser = visitor(&signed(&site, keys(&[OLD]))).await;
-    let answer = browser
+    let response = browser
         .at(&signed(&site, keys(&[NEW, OLD])))
         .peek("/destroy")
         .await;
-    assert!(answer.removes_the_cookie(), "{answer:?}");
+    assert!(response.removes_the_cookie(), "{response:?}");
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -175,8 +175,8 @@ async fn a_session_that_is_refused_under_an_old_signature_is_not_begun_anew() {
     let browser = visitor(&signed(&site, keys(&[OLD]))).await;
     let layer = site.layer().signing_keys(keys(&[NEW, OLD]));
     let checked = app(layer.valid_if(async |_: Session, _| false));
-    let answer = browser.at(&checked).peek("/get/a").await;
-    assert!(answer.sets_no_cookie(), "{answer:?}");
+    let response = browser.at(&checked).peek("/get/a").await;
+    assert!(response.sets_no_cookie(), "{response:?}");
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -208,15 +208,15 @@ async fn of_duplicates_the_one_that_is_signed_opens() {
     let app = signed(&site, keys(&[NEW]));
     let (mine, other) = (visitor(&app).await, visitor(&app).await);
     let header = format!("{}; {NAME}={}", bare(other.token()), mine.token());
-    let answer = Browser::new(&app)
+    let response = Browser::new(&app)
         .with_cookie(NAME, &header)
         .peek("/get/a")
         .await;
-    assert_eq!(answer.body, "\"1\"");
-    assert!(answer.sets_no_cookie());
+    assert_eq!(response.body, "\"1\"");
+    assert!(response.sets_no_cookie());
 }
 
-async fn with_header(app: &Router, path: &str, token: &HeaderValue) -> Answer {
+async fn with_header(app: &Router, path: &str, token: &HeaderValue) -> Reply {
     let mut request = Browser::new(app).request(path);
     request.headers_mut().insert(X_SESSION, token.clone());
     send(app.clone(), request).await
@@ -231,18 +231,18 @@ async fn a_token_in_a_header_is_signed_and_replaced_like_one_in_a_cookie() {
     });
     let first = Browser::new(&old).get("/insert/a/1").await.headers[X_SESSION].clone();
     assert_eq!(first.len(), 87);
-    let answer = with_header(&rotated, "/get/a", &first).await;
-    assert_eq!(answer.body, "\"1\"");
-    let renewed = answer.headers[X_SESSION].clone();
+    let response = with_header(&rotated, "/get/a", &first).await;
+    assert_eq!(response.body, "\"1\"");
+    let renewed = response.headers[X_SESSION].clone();
     assert_ne!(renewed, first);
     assert_eq!(
         with_header(&rotated, "/get/a", &renewed).await.body,
         "\"1\""
     );
     let unsigned = HeaderValue::from_bytes(&first.as_bytes()[..43]).expect("ASCII");
-    let answer = with_header(&old, "/get/a", &unsigned).await;
-    assert_eq!(answer.body, "none");
-    assert!(!answer.headers.contains_key(X_SESSION));
+    let response = with_header(&old, "/get/a", &unsigned).await;
+    assert_eq!(response.body, "none");
+    assert!(!response.headers.contains_key(X_SESSION));
 }
 
 /// Each step beside the one before it, as processes are replaced one by one.
@@ -286,13 +286,13 @@ async fn keys_for_koas_format_are_refused_at_set_up() {
     }
 }
 
-/// The name and the signature share the 4,096 octets with the token.
+/// The name and the signature share the 4,096 bytes with the token.
 #[tokio::test]
 async fn a_signature_counts_for_the_size_of_the_cookie() {
     let site = Site::new().await;
-    let layer = |octets| site.layer().cookie_name("n".repeat(octets));
+    let layer = |bytes| site.layer().cookie_name("n".repeat(bytes));
     assert!(layer(4096 - 43).check().is_ok());
-    let signed = |octets| layer(octets).signing_keys(keys(&[NEW])).check();
+    let signed = |bytes| layer(bytes).signing_keys(keys(&[NEW])).check();
     assert!(signed(4096 - 87).is_ok());
     assert!(signed(4096 - 86).is_err());
 }

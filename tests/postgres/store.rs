@@ -7,7 +7,7 @@ use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, Session};
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::support::{Answer, Browser, Rows, Site, app, page::patiently, site::pool};
+use crate::support::{Browser, Reply, Rows, Site, app, page::patiently, site::pool};
 
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -31,7 +31,7 @@ async fn clones_share_what_they_know_of_the_table() {
 }
 
 #[tokio::test]
-async fn a_store_looks_at_its_table_when_nobody_did_before() {
+async fn a_store_inspects_its_table_at_its_first_use() {
     let site = Site::new().await;
     let unprepared = app(PgSessionLayer::new(site.elsewhere().await));
     let mut browser = visitor(&unprepared).await;
@@ -169,12 +169,12 @@ impl Held {
     }
 
     /// Visits a page that has to wait for the lock.
-    async fn visit(&self, page: &str) -> Answer {
+    async fn visit(&self, page: &str) -> Reply {
         let started = Instant::now();
-        let answer = self.browser.peek(page).await;
+        let response = self.browser.peek(page).await;
         assert!(started.elapsed() >= SHORT, "it waited");
         assert!(started.elapsed() < SHORT * 10, "it did not wait for long");
-        answer
+        response
     }
 }
 
@@ -182,9 +182,9 @@ impl Held {
 async fn a_row_that_is_blocked_is_a_503_within_the_timeout() {
     for page in ["/increment/n", "/destroy", "/cycle"] {
         let held = Held::new(2).await;
-        let answer = held.visit(page).await;
-        assert_eq!(answer.status, 503, "{page}");
-        assert!(answer.sets_no_cookie(), "{page}");
+        let response = held.visit(page).await;
+        assert_eq!(response.status, 503, "{page}");
+        assert!(response.sets_no_cookie(), "{page}");
     }
 }
 
@@ -198,8 +198,8 @@ async fn a_touch_of_a_blocked_row_costs_the_visitor_only_the_wait() {
         .execute(&mut *lock)
         .await
         .expect("a lock");
-    let answer = held.browser.peek("/get/a").await;
-    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "\"1\""));
+    let response = held.browser.peek("/get/a").await;
+    assert_eq!((response.status.as_u16(), &*response.body), (200, "\"1\""));
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn a_blocked_row_blocks_no_other_session() {
     let mut other = held.browser.clone();
     other.jar.clear();
     assert_eq!(other.get("/increment/n").await.body, "1");
-    assert_eq!(waiting.await.expect("an answer"), 503);
+    assert_eq!(waiting.await.expect("a response"), 503);
 }
 
 #[tokio::test]

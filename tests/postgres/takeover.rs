@@ -23,8 +23,8 @@ use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Browser, Log, Role, Site, execute,
-    page::{UnderWay, app_with, dropped_after, patiently, until},
+    Browser, Log, Reply, Role, Site, execute,
+    page::{InFlight, app_with, dropped_after, patiently, until},
     proxy::Proxy,
     site::pages,
     texts,
@@ -137,15 +137,15 @@ async fn end_forwarding(site: &Site) {
 async fn a_visitor_of_tower_sessions_keeps_the_session_and_gets_our_cookie() {
     let site = site_with(json!({"a": {"deep": [1, 2.5, null, "ü"]}, "n": u64::MAX})).await;
     let mut browser = visitor(&site);
-    let answer = browser.get("/get/a").await;
-    assert_eq!(answer.body, r#"{"deep":[1,2.5,null,"ü"]}"#);
-    let [removed, set] = &answer.set_cookies()[..] else {
-        panic!("two cookies in {answer:?}")
+    let response = browser.get("/get/a").await;
+    assert_eq!(response.body, r#"{"deep":[1,2.5,null,"ü"]}"#);
+    let [removed, set] = &response.set_cookies()[..] else {
+        panic!("two cookies in {response:?}")
     };
     assert_eq!((removed.name(), removed.value()), ("id", ""));
     assert_eq!((removed.path(), removed.secure()), (Some("/"), Some(true)));
     assert_eq!((set.name(), set.value().len()), ("__Host-id", 43));
-    assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+    assert_eq!(response.headers[header::CACHE_CONTROL], "no-store");
     assert_eq!(left(&site).await, 0);
     assert_eq!(browser.jar.len(), 1);
     assert_eq!(browser.get("/get/n").await.body, u64::MAX.to_string());
@@ -206,9 +206,12 @@ async fn a_forged_cookie_costs_no_statement_and_an_unknown_one_costs_one() {
         (&private, ID.to_owned()),
         (&private, "A".repeat(68)),
     ] {
-        let answer = visitor_of(app, "id", &value).get("/keys").await;
-        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
-        assert!(answer.sets_no_cookie());
+        let response = visitor_of(app, "id", &value).get("/keys").await;
+        assert_eq!(
+            (response.status.as_u16(), response.body.as_str()),
+            (200, "")
+        );
+        assert!(response.sets_no_cookie());
     }
     // A page that doesn't use its session runs no query either.
     let mut known = visitor_of(&plain, "id", ID);
@@ -249,8 +252,11 @@ async fn a_row_in_another_form_stays_and_is_logged_once() {
         let log = Log::keep();
         let browser = visitor(&site);
         for _ in 0..2 {
-            let answer = browser.peek("/keys").await;
-            assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
+            let response = browser.peek("/keys").await;
+            assert_eq!(
+                (response.status.as_u16(), response.body.as_str()),
+                (200, "")
+            );
         }
         let text = log.text();
         assert_eq!(text.matches("can't be taken over").count(), 1, "{text}");
@@ -283,13 +289,16 @@ async fn a_row_that_the_table_cannot_store_stays() {
     let site = site_with(json!({"a": "\0"})).await;
     let sql = "ALTER TABLE session ALTER session TYPE jsonb USING session::jsonb";
     execute(&site.pool, sql).await;
-    let answer = visitor(&site).get("/keys").await;
-    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
+    let response = visitor(&site).get("/keys").await;
+    assert_eq!(
+        (response.status.as_u16(), response.body.as_str()),
+        (200, "")
+    );
     assert_eq!(left(&site).await, 1);
 }
 
 /// Sends eight requests at once, each of which inserts a value.
-fn eight_inserts(browser: &Browser) -> JoinSet<Answer> {
+fn eight_inserts(browser: &Browser) -> JoinSet<Reply> {
     let insert = |n| {
         let browser = browser.clone();
         async move { browser.peek(&format!("/insert/{n}/x")).await }
@@ -308,17 +317,19 @@ async fn requests_at_once_all_find_the_session_and_get_the_same_token() {
     let visits = eight_inserts(&browser);
     until(|| site.is_blocked()).await;
     lock.commit().await.expect("a lock given back");
-    let answers = patiently(visits.join_all()).await;
+    let responses = patiently(visits.join_all()).await;
     assert!(
-        answers.iter().all(|answer| answer.status == 200),
-        "{answers:?}"
+        responses.iter().all(|response| response.status == 200),
+        "{responses:?}"
     );
-    let mut tokens: Vec<_> = answers.iter().filter_map(Answer::token).collect();
+    let mut tokens: Vec<_> = responses.iter().filter_map(Reply::token).collect();
     assert_eq!(tokens.len(), 8);
     tokens.dedup();
     assert_eq!(tokens.len(), 1, "{tokens:?}");
     let mut browser = browser;
-    answers.iter().for_each(|answer| browser.accept(answer));
+    responses
+        .iter()
+        .for_each(|response| browser.accept(response));
     let keys = browser.get("/keys").await.body;
     let mut keys: Vec<_> = keys.split(',').collect();
     keys.sort_unstable();
@@ -340,14 +351,14 @@ async fn a_late_request_with_the_old_cookie_gets_the_same_token() {
         ("/get/b", r#""2""#),
         ("/take", "Some(Number(1))"),
     ] {
-        let answer = late.peek(path).await;
+        let response = late.peek(path).await;
         assert_eq!(
-            (answer.status.as_u16(), &*answer.body),
+            (response.status.as_u16(), &*response.body),
             (200, body),
             "{path}"
         );
-        let [removed, set] = &answer.set_cookies()[..] else {
-            panic!("two cookies in {answer:?}")
+        let [removed, set] = &response.set_cookies()[..] else {
+            panic!("two cookies in {response:?}")
         };
         assert_eq!((removed.name(), removed.value()), ("id", ""));
         assert_eq!((set.name(), set.value()), ("__Host-id", &*token));
@@ -375,8 +386,8 @@ async fn after_a_response_that_was_lost_the_next_request_has_the_session() {
         let lost = browser.peek(first).await;
         let token = lost.token().expect("a token");
         assert_eq!(token.len(), 43, "{first}");
-        let answer = browser.get("/get/a").await;
-        assert_eq!((&*answer.body, answer.token()), ("1", Some(token)));
+        let response = browser.get("/get/a").await;
+        assert_eq!((&*response.body, response.token()), ("1", Some(token)));
         assert_eq!(browser.cookie("id"), None);
         end_forwarding(&site).await;
         assert_eq!(browser.get("/get/a").await.body, "1", "{first}");
@@ -415,7 +426,7 @@ async fn a_request_in_flight_is_saved_to_the_same_session() {
     for signs_out in [false, true] {
         let site = site_with(json!({"a": 1})).await;
         let mut browser = visitor(&site);
-        let page = UnderWay::begin(&browser, "/page", |gate| {
+        let page = InFlight::begin(&browser, "/page", |gate| {
             let page = async move |session: Session| {
                 gate.pass().await;
                 match signs_out {
@@ -427,17 +438,17 @@ async fn a_request_in_flight_is_saved_to_the_same_session() {
         })
         .await;
         browser.get("/keys").await;
-        let answer = page.finish().await;
+        let response = page.finish().await;
         let token = (!signs_out).then(|| browser.token().to_owned());
-        assert_eq!((answer.status.as_u16(), answer.token()), (200, token));
+        assert_eq!((response.status.as_u16(), response.token()), (200, token));
         let expected = if signs_out { "" } else { "a,b" };
         assert_eq!(browser.get("/keys").await.body, expected);
     }
 }
 
 /// A page that has taken the session over, and waits.
-async fn taken_over_by_a_page(site: &Site, browser: &Browser) -> UnderWay {
-    UnderWay::begin(browser, "/page", |gate| {
+async fn taken_over_by_a_page(site: &Site, browser: &Browser) -> InFlight {
+    InFlight::begin(browser, "/page", |gate| {
         let page = async move |_: Session| gate.pass().await;
         app_with(layer(&site.store), page)
     })
@@ -451,9 +462,9 @@ async fn a_request_in_flight_does_not_send_its_token_after_a_login() {
     let mut browser = visitor(&site);
     let page = taken_over_by_a_page(&site, &browser).await;
     browser.get("/login/ann").await;
-    let answer = page.finish().await;
-    assert!(answer.sets_no_cookie(), "{answer:?}");
-    browser.accept(&answer);
+    let response = page.finish().await;
+    assert!(response.sets_no_cookie(), "{response:?}");
+    browser.accept(&response);
     assert_eq!(browser.get("/user").await.body, "ann");
 }
 
@@ -464,8 +475,8 @@ async fn what_others_saved_while_the_first_response_was_lost_stays() {
     let mut browser = visitor(&site);
     let page = taken_over_by_a_page(&site, &browser).await;
     let second = browser.peek("/insert/b/2").await;
-    page.answer.abort();
-    assert!(page.answered_or_cancelled().await);
+    page.response.abort();
+    assert!(page.response_or_cancelled().await);
     site.settled().await;
     assert_eq!(second.status, 200);
     assert_eq!(browser.get("/keys").await.body, "a,b");
@@ -488,8 +499,8 @@ async fn a_check_that_fails_leaves_the_session_to_the_visitor() {
         }
     });
     let mut browser = visitor_of(&app(layer), "id", ID);
-    let answer = browser.get("/insert/b/2").await;
-    assert_eq!(answer.status, 503, "{answer:?}");
+    let response = browser.get("/insert/b/2").await;
+    assert_eq!(response.status, 503, "{response:?}");
     assert_eq!(browser.token().len(), 43);
     let stored = site.rows().document().await;
     assert_eq!((&stored["a"], stored.get("checked")), (&json!(1), None));
@@ -508,13 +519,13 @@ async fn a_row_that_changes_meanwhile_is_taken_over_as_it_is_then() {
     let update = update.bind(record(&json!({"a": 2})));
     update.execute(&mut *lock).await.expect("a row");
     let visit = tokio::spawn(async move {
-        let answer = browser.get("/get/a").await;
-        (answer, browser)
+        let response = browser.get("/get/a").await;
+        (response, browser)
     });
     until(|| site.is_blocked()).await;
     lock.commit().await.expect("a lock given back");
-    let (answer, mut browser) = patiently(visit).await.expect("no panic");
-    assert_eq!(answer.body, "2");
+    let (response, mut browser) = patiently(visit).await.expect("no panic");
+    assert_eq!(response.body, "2");
     assert_eq!(browser.get("/get/a").await.body, "2");
     assert_eq!((site.rows().count().await, left(&site).await), (1, 0));
 }
@@ -526,12 +537,12 @@ async fn a_takeover_needs_no_isolation_level() {
         site.set_isolation(level).await;
         let app = app(layer(&site.elsewhere().await));
         let browser = visitor_of(&app, "id", ID);
-        let answers = patiently(eight_inserts(&browser).join_all()).await;
+        let responses = patiently(eight_inserts(&browser).join_all()).await;
         assert!(
-            answers.iter().all(|answer| answer.status == 200),
-            "{level}: {answers:?}"
+            responses.iter().all(|response| response.status == 200),
+            "{level}: {responses:?}"
         );
-        let mut tokens: Vec<_> = answers.iter().filter_map(Answer::token).collect();
+        let mut tokens: Vec<_> = responses.iter().filter_map(Reply::token).collect();
         tokens.dedup();
         assert_eq!(tokens.len(), 1, "{level}");
         let document = site.rows().document().await;
@@ -561,9 +572,9 @@ async fn a_takeover_needs_two_rights_on_the_other_table() {
     role.grant("SELECT ON tower_sessions.session").await;
     let app = app(layer(&role.store(site.database.url()).await));
     let mut browser = visitor_of(&app, "id", ID);
-    let answer = browser.get("/get/a").await;
-    assert_eq!(answer.status, 500);
-    let error = answer.error.expect("the layer's error").to_string();
+    let response = browser.get("/get/a").await;
+    assert_eq!(response.status, 500);
+    let error = response.error.expect("the layer's error").to_string();
     assert!(error.contains("grant SELECT and DELETE"), "{error}");
     assert_eq!(left(&site).await, 1);
     role.grant("DELETE ON tower_sessions.session").await;
@@ -577,15 +588,15 @@ async fn a_write_that_the_database_refuses_loses_nothing() {
     let site = site_with(json!({"a": 1})).await;
     let mut browser = visitor(&site);
     site.refuse("INSERT").await;
-    let answer = browser.get("/get/a").await;
-    assert_eq!(answer.status, 500, "{answer:?}");
+    let response = browser.get("/get/a").await;
+    assert_eq!(response.status, 500, "{response:?}");
     assert_eq!(left(&site).await, 1);
     site.refuse_no_more("INSERT").await;
     // A change that fails doesn't hold up the token.
     site.refuse("UPDATE").await;
-    let answer = browser.peek("/insert/b/2").await;
-    assert_eq!(answer.status, 503, "{answer:?}");
-    assert_eq!(answer.token().map(|token| token.len()), Some(43));
+    let response = browser.peek("/insert/b/2").await;
+    assert_eq!(response.status, 503, "{response:?}");
+    assert_eq!(response.token().map(|token| token.len()), Some(43));
     site.refuse_no_more("UPDATE").await;
     assert_eq!(browser.get("/get/a").await.body, "1");
     assert_eq!(browser.cookie("id"), None);
@@ -598,8 +609,8 @@ async fn after_a_logout_the_old_cookie_opens_nothing() {
         let site = site_with(json!({"a": 1})).await;
         let mut browser = visitor(&site);
         browser.get(first).await;
-        let answer = browser.get("/logout").await;
-        assert_eq!(answer.status, 200);
+        let response = browser.get("/logout").await;
+        assert_eq!(response.status, 200);
         assert!(browser.jar.is_empty(), "{:?}", browser.jar);
         let old = visitor(&site).peek("/keys").await;
         assert_eq!((old.status.as_u16(), old.body.as_str()), (200, ""));
@@ -629,9 +640,9 @@ async fn after_a_login_the_old_cookie_opens_nothing() {
             browser.get(first).await;
             assert_eq!(browser.get(change).await.status, 200);
             assert_eq!(browser.get("/get/a").await.body, "1");
-            let answer = attacker.peek("/get/a").await;
-            assert_eq!(answer.body, "none", "{first} {change}");
-            assert!(answer.sets_no_cookie());
+            let response = attacker.peek("/get/a").await;
+            assert_eq!(response.body, "none", "{first} {change}");
+            assert!(response.sets_no_cookie());
             assert_eq!(attacker.peek("/user").await.body, "");
         }
     }
@@ -641,7 +652,7 @@ async fn after_a_login_the_old_cookie_opens_nothing() {
 async fn a_handler_that_is_cancelled_leaves_the_old_cookie_working() {
     let site = site_with(json!({"a": 1})).await;
     let browser = visitor(&site);
-    let page = UnderWay::begin(&browser, "/page", |gate| {
+    let page = InFlight::begin(&browser, "/page", |gate| {
         let page = async move |session: Session| {
             session.insert("b", 2)?;
             gate.pass().await;
@@ -650,8 +661,8 @@ async fn a_handler_that_is_cancelled_leaves_the_old_cookie_working() {
         app_with(layer(&site.store), page)
     })
     .await;
-    page.answer.abort();
-    assert!(page.answered_or_cancelled().await);
+    page.response.abort();
+    assert!(page.response_or_cancelled().await);
     let mut browser = browser;
     assert_eq!(browser.get("/keys").await.body, "a");
     assert_eq!(browser.get("/get/a").await.body, "1");
@@ -666,11 +677,11 @@ async fn a_takeover_that_is_dropped_at_any_await_loses_nothing() {
         let site = site_with(json!({"a": 1})).await;
         site.store.check().await.expect("a table");
         let mut browser = visitor(&site);
-        let answer = dropped_after(browser.peek("/insert/b/2"), polls).await;
+        let response = dropped_after(browser.peek("/insert/b/2"), polls).await;
         site.settled().await;
-        let is_delivered = answer.is_some();
-        if let Some(answer) = answer {
-            browser.accept(&answer);
+        let is_delivered = response.is_some();
+        if let Some(response) = response {
+            browser.accept(&response);
         }
         assert_eq!(browser.peek("/get/a").await.body, "1", "{polls} polls");
         assert_eq!(site.rows().count().await, 1, "{polls} polls");
@@ -705,12 +716,12 @@ async fn a_takeover_whose_connection_is_cut_loses_nothing() {
         until(|| site.is_blocked()).await;
         proxy.cut();
         lock.commit().await.expect("a lock given back");
-        let answer = patiently(visit).await.expect("no panic");
+        let response = patiently(visit).await.expect("no panic");
         let mut browser = browser;
-        browser.accept(&answer);
+        browser.accept(&response);
         assert!(
-            [200, 503].contains(&answer.status.as_u16()),
-            "{held}: {answer:?}"
+            [200, 503].contains(&response.status.as_u16()),
+            "{held}: {response:?}"
         );
         site.settled().await;
         assert_eq!(browser.get("/get/a").await.body, "1", "{held}");
@@ -833,9 +844,9 @@ async fn the_visitor_of_a_user_that_was_deleted_is_a_new_one() {
         let log = Log::keep();
         let mut browser = visitor(&site);
         for _ in 0..2 {
-            let answer = browser.peek("/user").await;
+            let response = browser.peek("/user").await;
             assert_eq!(
-                (answer.status.as_u16(), &*answer.body),
+                (response.status.as_u16(), &*response.body),
                 (200, ""),
                 "{schema}"
             );
@@ -855,8 +866,11 @@ async fn a_cookie_with_our_name_is_replaced_and_not_removed() {
     let site = site_with(json!({"a": 1})).await;
     let layer = layer(&site.store).cookie_name("id");
     let mut browser = visitor_of(&app(layer), "id", ID);
-    let answer = browser.get("/get/a").await;
-    assert_eq!((answer.body.as_str(), answer.set_cookies().len()), ("1", 1));
+    let response = browser.get("/get/a").await;
+    assert_eq!(
+        (response.body.as_str(), response.set_cookies().len()),
+        ("1", 1)
+    );
     assert_eq!(browser.token().len(), 43);
     assert_eq!(browser.get("/get/a").await.body, "1");
 }
@@ -883,9 +897,9 @@ async fn the_table_can_have_any_name() {
 #[tokio::test]
 async fn a_missing_table_is_an_error_that_names_it() {
     let site = Site::new().await;
-    let answer = visitor(&site).get("/keys").await;
-    assert_eq!(answer.status, 500);
-    let error = answer.error.expect("the layer's error");
+    let response = visitor(&site).get("/keys").await;
+    assert_eq!(response.status, 500);
+    let error = response.error.expect("the layer's error");
     assert_eq!(error.kind(), ErrorKind::Setup);
     assert!(error.to_string().contains(TABLE), "{error}");
     // Visitors without such a cookie don't notice.
@@ -989,11 +1003,11 @@ async fn a_new_id_beside_the_other_cookie_is_undone_if_its_response_is_dropped()
         let mut browser = Browser::new(&app(layer(&site.store)));
         browser.get("/insert/b/2").await;
         let mut browser = browser.with_cookie("id", ID);
-        let answer = dropped_after(browser.peek("/cycle"), polls).await;
+        let response = dropped_after(browser.peek("/cycle"), polls).await;
         site.settled().await;
-        let is_delivered = answer.is_some();
-        if let Some(answer) = answer {
-            browser.accept(&answer);
+        let is_delivered = response.is_some();
+        if let Some(response) = response {
+            browser.accept(&response);
         }
         assert_eq!(browser.peek("/get/b").await.body, "\"2\"", "{polls} polls");
         delivered += i32::from(is_delivered);
@@ -1038,8 +1052,11 @@ async fn a_session_that_a_constraint_or_a_unique_key_refuses_stays() {
             site.browser().get("/insert/a/1").await;
         }
         execute(&site.pool, rule).await;
-        let answer = visitor(&site).peek("/keys").await;
-        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, ""));
+        let response = visitor(&site).peek("/keys").await;
+        assert_eq!(
+            (response.status.as_u16(), response.body.as_str()),
+            (200, "")
+        );
         assert_eq!(left(&site).await, 1);
     }
 }
@@ -1061,7 +1078,7 @@ async fn a_takeover_is_no_recent_login() {
         ("/login/anna", true),
     ] {
         assert_eq!(browser.get(path).await.status, 200, "{path}");
-        let answer = browser.at(&asking).peek("/page").await;
-        assert_eq!(answer.body, format!("anna {is_recent}"), "{path}");
+        let response = browser.at(&asking).peek("/page").await;
+        assert_eq!(response.body, format!("anna {is_recent}"), "{path}");
     }
 }

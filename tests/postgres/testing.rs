@@ -21,7 +21,7 @@ use tower::Service as _;
 use crate::support::{Site, execute, site::app};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const ANSWER: HeaderName = HeaderName::from_static("x-session-token");
+const RESPONSE: HeaderName = HeaderName::from_static("x-session-token");
 
 fn visit(path: &str) -> Request<Body> {
     Request::get(path).body(Body::empty()).expect("a request")
@@ -76,8 +76,8 @@ async fn a_visitor_has_a_session_by_a_signed_cookie_of_another_name() -> Result<
 #[tokio::test]
 async fn a_visitor_has_a_session_by_a_header() -> Result<(), Error> {
     let site = Site::new().await;
-    both_ways(site.layer().transport(HeaderTransport::new(ANSWER))).await?;
-    both_ways(site.layer().transport(HeaderTransport::bearer(ANSWER))).await
+    both_ways(site.layer().transport(HeaderTransport::new(RESPONSE))).await?;
+    both_ways(site.layer().transport(HeaderTransport::bearer(RESPONSE))).await
 }
 
 #[tokio::test]
@@ -97,10 +97,10 @@ impl Transport for Own {
             .strip_prefix(b"Session id=")
     }
     fn write(&self, token: &HeaderValue, response: &mut HeaderMap) {
-        response.insert(ANSWER, token.clone());
+        response.insert(RESPONSE, token.clone());
     }
     fn remove(&self, response: &mut HeaderMap) {
-        response.insert(ANSWER, HeaderValue::from_static(""));
+        response.insert(RESPONSE, HeaderValue::from_static(""));
     }
     fn varies_by(&self) -> HeaderName {
         AUTHORIZATION

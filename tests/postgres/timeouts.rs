@@ -272,8 +272,8 @@ async fn an_instant_in_the_past_ends_the_session_at_once() {
     let site = Site::new().await;
     let mut browser = visitor(&expiring(&site, Expiry::At(OffsetDateTime::UNIX_EPOCH))).await;
     let stolen = browser.clone();
-    let answer = browser.get("/page").await;
-    let cookie = answer.set_cookies().remove(0);
+    let response = browser.get("/page").await;
+    let cookie = response.set_cookies().remove(0);
     assert_eq!(cookie.max_age(), Some(cookie::time::Duration::ZERO));
     assert!(!is_alive(&stolen).await);
 }
@@ -328,7 +328,7 @@ async fn an_expiry_that_was_chosen_before_a_5xx_is_dropped() {
     assert_left(&site, DAY).await;
 }
 
-/// A page that answers `expires_at` in microseconds since the epoch.
+/// A page that returns `expires_at` in microseconds since the epoch.
 async fn expires_at(session: Session) -> String {
     session.expires_at().map_or_else(
         || "never".into(),
@@ -342,18 +342,18 @@ async fn stored_expiry(site: &Site) -> String {
     stored.expect("one row")
 }
 
-fn assert_same_microsecond(answered: &str, stored: &str) {
-    let [answered, stored] = [answered, stored].map(|text| text.parse::<i64>().expect("a number"));
+fn assert_same_microsecond(served: &str, stored: &str) {
+    let [served, stored] = [served, stored].map(|text| text.parse::<i64>().expect("a number"));
     // A double holds this century's instants to a quarter of a microsecond.
-    assert!((answered - stored).abs() <= 1, "{answered} is not {stored}");
+    assert!((served - stored).abs() <= 1, "{served} is not {stored}");
 }
 
 #[tokio::test]
 async fn expires_at_is_what_the_row_says() {
     let site = Site::new().await;
     let mut browser = visitor(&site.app_with(expires_at)).await;
-    let answered = browser.get("/page").await.body;
-    assert_same_microsecond(&answered, &stored_expiry(&site).await);
+    let served = browser.get("/page").await.body;
+    assert_same_microsecond(&served, &stored_expiry(&site).await);
 }
 
 #[tokio::test]
@@ -366,8 +366,8 @@ async fn expires_at_is_what_the_row_says_right_after_a_save() {
         session.save().await?;
         Ok::<_, Error>(expires_at(session).await)
     });
-    let answered = Browser::new(&app).get("/page").await.body;
-    assert_same_microsecond(&answered, &stored_expiry(&site).await);
+    let served = Browser::new(&app).get("/page").await.body;
+    assert_same_microsecond(&served, &stored_expiry(&site).await);
 }
 
 #[tokio::test]
@@ -417,8 +417,8 @@ async fn no_page_revives_an_expired_row() {
     site.rows().age(2.0 * DAY).await;
     let dead = site.rows().dump().await;
     for page in ["/keys", "/cycle", "/clear", "/destroy", "/remove/a"] {
-        let answer = browser.peek(page).await;
-        assert_eq!(answer.removes_the_cookie(), page == "/destroy", "{page}");
+        let response = browser.peek(page).await;
+        assert_eq!(response.removes_the_cookie(), page == "/destroy", "{page}");
         assert_eq!(site.rows().dump().await, dead, "{page}");
     }
 }
@@ -558,10 +558,10 @@ async fn a_touch_that_comes_too_late_renews_no_cookie() {
     );
     let browser = visitor(&app).await;
     site.rows().age(HOUR * 2.0).await;
-    let answer = browser.peek("/page").await;
-    assert_eq!(answer.body, "a");
+    let response = browser.peek("/page").await;
+    assert_eq!(response.body, "a");
     assert!(
-        answer.sets_no_cookie(),
+        response.sets_no_cookie(),
         "the old token would replace the new"
     );
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use axum::http::header;
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
 
-use crate::support::{Answer, Browser, Site, app, page::app_with, proxy::Proxy, visit};
+use crate::support::{Browser, Reply, Site, app, page::app_with, proxy::Proxy, visit};
 
 #[tokio::test]
 async fn no_two_sessions_share_a_token() {
@@ -37,9 +37,9 @@ async fn a_token_without_a_live_row_opens_nothing() {
         browser.get("/insert/a/1").await;
         assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
         site.rows().execute(end).await;
-        let answer = browser.peek("/get/a").await;
-        assert_eq!(answer.body, "none", "{end}");
-        assert!(answer.sets_no_cookie(), "{end}");
+        let response = browser.peek("/get/a").await;
+        assert_eq!(response.body, "none", "{end}");
+        assert!(response.sets_no_cookie(), "{end}");
         site.rows().execute("DELETE FROM TABLE").await;
     }
 }
@@ -57,15 +57,20 @@ async fn a_session_ended_elsewhere_is_dead_at_the_next_request() {
     assert_eq!(browser.peek("/get/a").await.body, "none");
 }
 
-/// All that an answer says beside its `Set-Cookie`.
-fn said(answer: &Answer) -> String {
-    let mut headers = answer.headers.clone();
+/// All that a response says beside its `Set-Cookie`.
+fn said(response: &Reply) -> String {
+    let mut headers = response.headers.clone();
     headers.remove(header::SET_COOKIE);
     let headers: Vec<_> = headers
         .iter()
         .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
         .collect();
-    format!("{}\n{}\n{}", answer.status, headers.join("\n"), answer.body)
+    format!(
+        "{}\n{}\n{}",
+        response.status,
+        headers.join("\n"),
+        response.body
+    )
 }
 
 /// Everything that a handler can ask a session for.
@@ -87,7 +92,7 @@ async fn the_token_is_only_ever_in_set_cookie() {
     let app = app_with(site.layer(), tell_all);
     let mut browser = Browser::new(&app);
     let mut tokens = Vec::new();
-    let mut answers = String::new();
+    let mut responses = String::new();
     for page in [
         "/insert/a/1",
         "/page",
@@ -102,15 +107,15 @@ async fn the_token_is_only_ever_in_set_cookie() {
         "/destroy",
         "/page",
     ] {
-        let answer = browser.get(page).await;
-        tokens.extend(answer.token());
-        answers.push_str(&said(&answer));
-        for set_cookie in answer.headers.get_all(header::SET_COOKIE) {
+        let response = browser.get(page).await;
+        tokens.extend(response.token());
+        responses.push_str(&said(&response));
+        for set_cookie in response.headers.get_all(header::SET_COOKIE) {
             assert!(set_cookie.is_sensitive(), "{page}");
         }
     }
     assert_eq!(tokens.len(), 2);
-    assert!(tokens.iter().all(|token| !answers.contains(token)));
+    assert!(tokens.iter().all(|token| !responses.contains(token)));
 }
 
 #[tokio::test]
@@ -126,9 +131,9 @@ async fn a_row_that_was_not_asked_for_is_an_error() {
     let id = mine.get("/id").await.body;
     proxy.mix_up(&id, &other.get("/id").await.body);
     for page in ["/get/whose", "/insert/whose/mine", "/cycle", "/destroy"] {
-        let answer = mine.peek(page).await;
-        assert_eq!(answer.status, 500, "{page}");
-        assert!(answer.sets_no_cookie() && !answer.body.contains("other"));
+        let response = mine.peek(page).await;
+        assert_eq!(response.status, 500, "{page}");
+        assert!(response.sets_no_cookie() && !response.body.contains("other"));
     }
     assert_eq!(other.peek("/get/whose").await.body, "\"other\"");
     assert_eq!(site.rows().count().await, 2);

@@ -144,7 +144,7 @@ async fn a_session_that_could_not_be_loaded_is_told_and_why() {
 }
 
 #[tokio::test]
-async fn a_change_that_could_not_be_saved_is_told_with_its_answer() {
+async fn a_change_that_could_not_be_saved_is_reported_with_its_response() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/a/1").await;

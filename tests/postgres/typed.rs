@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::support::{
-    Answer, Browser, Site,
-    page::{Gate, UnderWay, until},
+    Browser, Reply, Site,
+    page::{Gate, InFlight, until},
 };
 
 #[derive(Default, Deserialize, Serialize)]
@@ -74,10 +74,10 @@ fn gated(layer: PgSessionLayer, gate: Gate) -> Router {
 }
 
 /// Both requests have loaded their session before either saves it.
-async fn together(layers: [PgSessionLayer; 2], browser: &Browser, pages: [&str; 2]) -> [Answer; 2] {
+async fn together(layers: [PgSessionLayer; 2], browser: &Browser, pages: [&str; 2]) -> [Reply; 2] {
     let [here, there] = layers;
-    let first = UnderWay::begin(browser, pages[0], |gate| gated(here, gate)).await;
-    let second = UnderWay::begin(browser, pages[1], |gate| gated(there, gate)).await;
+    let first = InFlight::begin(browser, pages[0], |gate| gated(here, gate)).await;
+    let second = InFlight::begin(browser, pages[1], |gate| gated(there, gate)).await;
     [first.finish().await, second.finish().await]
 }
 
@@ -91,8 +91,12 @@ async fn two_requests_that_change_different_fields_keep_both() {
     let mut browser = Browser::new(&app(site.layer()));
     browser.get("/visit").await;
     let layers = layers_of_two_processes(&site).await;
-    let answers = together(layers, &browser, ["/name", "/put"]).await;
-    assert!(answers.iter().all(|answer| answer.status.is_success()));
+    let responses = together(layers, &browser, ["/name", "/put"]).await;
+    assert!(
+        responses
+            .iter()
+            .all(|response| response.status.is_success())
+    );
     let stored = json!({"visits": 1, "name": "Ada", "basket": [7]});
     assert_eq!(site.rows().document().await, stored);
 }
@@ -103,17 +107,17 @@ async fn an_update_is_made_again_on_what_another_request_saved() {
     let mut browser = Browser::new(&app(site.layer()));
     browser.get("/visit").await;
     let layers = layers_of_two_processes(&site).await;
-    let answers = together(layers, &browser, ["/visit", "/visit"]).await;
-    assert!(answers.iter().all(|answer| answer.body == "2"));
+    let responses = together(layers, &browser, ["/visit", "/visit"]).await;
+    assert!(responses.iter().all(|response| response.body == "2"));
     assert_eq!(site.rows().document().await, json!({"visits": 3}));
 }
 
 #[tokio::test]
 async fn a_visitor_who_changes_nothing_costs_no_row_and_no_cookie() {
     let site = Site::new().await;
-    let answer = Browser::new(&app(site.layer())).get("/show").await;
-    assert_eq!(answer.body, "None [] 0");
-    assert!(answer.sets_no_cookie());
+    let response = Browser::new(&app(site.layer())).get("/show").await;
+    assert_eq!(response.body, "None [] 0");
+    assert!(response.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -158,8 +162,8 @@ async fn an_update_that_fits_no_longer_when_it_is_saved_is_an_error() {
         .await
         .expect("a row");
     lock.commit().await.expect("a commit");
-    let answer = late.await.expect("no panic");
-    assert!(answer.status.is_server_error());
+    let response = late.await.expect("no panic");
+    assert!(response.status.is_server_error());
     assert_eq!(site.rows().document().await, json!({"visits": "many"}));
 }
 
@@ -172,8 +176,8 @@ async fn the_layers_limit_holds_for_the_struct_too() {
     let app = Router::new()
         .route("/page", get(many))
         .layer(site.layer().max_document_size(1000));
-    let answer = Browser::new(&app).get("/page").await;
-    assert_eq!(answer.status, 507);
+    let response = Browser::new(&app).get("/page").await;
+    assert_eq!(response.status, 507);
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -192,8 +196,8 @@ async fn a_key_with_its_type_takes_and_gives_values_of_that_type() {
         Ok(format!("{two} {there} {removed:?} {left:?}"))
     };
     let app = site.app_with(page);
-    let answer = Browser::new(&app).get("/page").await;
-    assert_eq!(answer.body, "2 true Some(2) None");
+    let response = Browser::new(&app).get("/page").await;
+    assert_eq!(response.body, "2 true Some(2) None");
     assert_eq!(site.rows().document().await, json!({"visits": 5}));
 }
 

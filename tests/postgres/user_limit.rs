@@ -8,7 +8,7 @@ use axum_pg_session::{
 };
 
 use crate::support::{
-    Answer, Browser, Site, execute,
+    Browser, Reply, Site, execute,
     page::{PATIENCE, app_with, patiently, until},
     site::pool,
 };
@@ -20,7 +20,7 @@ fn login_page(store: &PgSessionStore) -> Router {
     app_with(PgSessionLayer::new(store.clone()), page)
 }
 
-async fn log_in(store: &PgSessionStore) -> Answer {
+async fn log_in(store: &PgSessionStore) -> Reply {
     Browser::new(&login_page(store)).get("/page").await
 }
 
@@ -58,7 +58,7 @@ async fn processes(site: &Site, at_limit: SessionLimitPolicy) -> Vec<PgSessionSt
 
 /// Twenty visitors log in at once in four processes: none has committed when
 /// the last one has come as far as it can.
-async fn twenty_log_in(site: &Site, at_limit: SessionLimitPolicy) -> Vec<Answer> {
+async fn twenty_log_in(site: &Site, at_limit: SessionLimitPolicy) -> Vec<Reply> {
     let stores = processes(site, at_limit).await;
     let commits = site.hold_commits().await;
     let mut logins = Vec::new();
@@ -68,18 +68,18 @@ async fn twenty_log_in(site: &Site, at_limit: SessionLimitPolicy) -> Vec<Answer>
     }
     site.blocked(20).await;
     commits.commit().await.expect("no changes");
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for login in logins {
-        answers.push(login.await.expect("no panic"));
+        responses.push(login.await.expect("no panic"));
     }
-    answers
+    responses
 }
 
 #[tokio::test]
 async fn twenty_logins_at_once_leave_exactly_the_limit() {
     let site = Site::new().await;
-    let answers = twenty_log_in(&site, SessionLimitPolicy::EndOldest).await;
-    assert!(answers.iter().all(|answer| answer.status == 200));
+    let responses = twenty_log_in(&site, SessionLimitPolicy::EndOldest).await;
+    assert!(responses.iter().all(|response| response.status == 200));
     assert_eq!(count(&site).await, 5);
     assert_eq!(site.rows().count().await, 5);
 }
@@ -87,9 +87,15 @@ async fn twenty_logins_at_once_leave_exactly_the_limit() {
 #[tokio::test]
 async fn twenty_logins_at_once_are_refused_beyond_the_limit() {
     let site = Site::new().await;
-    let answers = twenty_log_in(&site, SessionLimitPolicy::Refuse).await;
-    let refused = answers.iter().filter(|answer| answer.status == 403).count();
-    let signed_in = answers.iter().filter(|answer| answer.status == 200).count();
+    let responses = twenty_log_in(&site, SessionLimitPolicy::Refuse).await;
+    let refused = responses
+        .iter()
+        .filter(|response| response.status == 403)
+        .count();
+    let signed_in = responses
+        .iter()
+        .filter(|response| response.status == 200)
+        .count();
     assert_eq!((signed_in, refused), (5, 15));
     assert_eq!(count(&site).await, 5);
 }
@@ -164,7 +170,7 @@ async fn a_session_that_expired_takes_no_place() {
 }
 
 #[tokio::test]
-async fn a_refused_login_changes_nothing_and_can_be_answered() {
+async fn a_refused_login_changes_nothing_and_can_have_a_response() {
     let site = Site::new().await;
     let store = full(&site).await;
     let page = async |session: Session| {
@@ -179,16 +185,16 @@ async fn a_refused_login_changes_nothing_and_can_be_answered() {
     let mut browser = site.browser();
     browser.get("/insert/basket/pear").await;
     let mut visitor = browser.at(&app_with(PgSessionLayer::new(store.clone()), page));
-    let answer = visitor.get("/page").await;
+    let response = visitor.get("/page").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.body.contains("five")),
+        (response.status.as_u16(), response.body.contains("five")),
         (200, true)
     );
     assert_eq!(browser.get("/keys").await.body, "basket,told");
 
-    let answer = browser.at(&login_page(&store)).get("/page").await;
-    assert_eq!(answer.status, 403);
-    assert!(answer.sets_no_cookie());
+    let response = browser.at(&login_page(&store)).get("/page").await;
+    assert_eq!(response.status, 403);
+    assert!(response.sets_no_cookie());
     assert_eq!(browser.get("/keys").await.body, "basket,told");
     assert_eq!(count(&site).await, 5);
 }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::support::{
     Browser, Site, app, execute,
-    page::{PATIENCE, UnderWay, app_with, until},
+    page::{InFlight, PATIENCE, app_with, until},
     texts, visit,
 };
 
@@ -48,8 +48,8 @@ async fn after_destroy_all_a_login_in_the_same_handler_fails() {
         store.user("alice").destroy_all().await?;
         session.login("alice")
     };
-    let answer = alice.at(&site.app_with(page)).peek("/page").await;
-    assert_eq!(answer.status, 503);
+    let response = alice.at(&site.app_with(page)).peek("/page").await;
+    assert_eq!(response.status, 503);
     assert_eq!(count(&site, "alice").await, 0);
 }
 
@@ -450,10 +450,10 @@ async fn ending_an_expired_session_among_others_reports_each_as_it_was() {
 }
 
 /// A request that does this as soon as it goes on.
-async fn begin(site: &Site, browser: &Browser, act: Act) -> UnderWay {
+async fn begin(site: &Site, browser: &Browser, act: Act) -> InFlight {
     let layer = PgSessionLayer::new(site.store.clone().timeout(PATIENCE));
     let layer = layer.touch_interval(Duration::ZERO);
-    UnderWay::begin(browser, "/page", |gate| {
+    InFlight::begin(browser, "/page", |gate| {
         app_with(layer, async move |session: Session| {
             gate.pass().await;
             act(&session)
@@ -485,7 +485,7 @@ async fn end(how: &str, store: &PgSessionStore, id: &SessionId) -> u64 {
 }
 
 #[tokio::test]
-async fn no_request_under_way_revives_a_session_that_was_ended_elsewhere() {
+async fn no_request_in_flight_revives_a_session_that_was_ended_elsewhere() {
     for how in ["one", "all", "everyone"] {
         for (what, act) in ACTS {
             let site = Site::new().await;
@@ -497,11 +497,11 @@ async fn no_request_under_way_revives_a_session_that_was_ended_elsewhere() {
                 1,
                 "{how}, {what}"
             );
-            let answer = late.finish().await;
+            let response = late.finish().await;
             // A touch that comes too late is no failure of its request.
             let status = if what == "touch" { 200 } else { 503 };
-            assert_eq!(answer.status, status, "{how}, {what}");
-            assert!(answer.sets_no_cookie(), "{how}, {what}");
+            assert_eq!(response.status, status, "{how}, {what}");
+            assert!(response.sets_no_cookie(), "{how}, {what}");
             assert_eq!(site.rows().count().await, 0, "{how}, {what}");
         }
     }
@@ -524,11 +524,11 @@ async fn a_new_id_is_no_escape_from_the_end() {
             let ending = tokio::spawn(async move { end(how, &elsewhere, &id).await });
             site.blocked(2).await;
             held.commit().await.expect("no changes");
-            let answer = late.answered().await;
-            assert_eq!(answer.status, 200, "{how}, {what}");
+            let response = late.response().await;
+            assert_eq!(response.status, 200, "{how}, {what}");
             let ended = ending.await.expect("no panic");
             let mut visitor = browser.clone();
-            visitor.accept(&answer);
+            visitor.accept(&response);
             // A login that begins after everyone was to end is another one.
             if (how, what) != ("everyone", "login") {
                 assert_eq!(ended, 1, "{how}, {what}");
@@ -551,12 +551,12 @@ async fn a_new_id_does_not_make_this_session_one_of_the_others() {
     let ending = tokio::spawn(async move { alice.destroy_others(&id).await });
     site.blocked(1).await;
     late.go_on();
-    until(async || late.answer.is_finished() || site.is_blocked_twice().await).await;
+    until(async || late.response.is_finished() || site.is_blocked_twice().await).await;
     lock.commit().await.expect("no changes");
-    let answer = late.answered().await;
+    let response = late.response().await;
     assert_eq!(ending.await.expect("no panic").expect("an end"), 1);
     let mut visitor = this.clone();
-    visitor.accept(&answer);
+    visitor.accept(&response);
     assert_eq!(user(&site, &visitor).await, "alice");
     assert_eq!(user(&site, &other).await, "");
 }
@@ -728,8 +728,8 @@ async fn a_login_that_fails_ends_no_other_session() {
         session.login(Login::new("alice").end_others())?;
         Ok::<_, Error>(axum::http::StatusCode::INTERNAL_SERVER_ERROR)
     };
-    let answer = site.browser().at(&site.app_with(page)).get("/page").await;
-    assert_eq!(answer.status, 500);
+    let response = site.browser().at(&site.app_with(page)).get("/page").await;
+    assert_eq!(response.status, 500);
     assert_eq!(user(&site, &other).await, "alice");
 
     // After all statements, by the commit.
@@ -779,17 +779,17 @@ async fn a_new_id_is_no_escape_from_a_login_that_ends_the_others() {
     let store = site.elsewhere().await.timeout(PATIENCE);
     let mut this = Browser::new(&signs_in_alone(PgSessionLayer::new(store)));
     let login = tokio::spawn(async move {
-        let answer = this.get("/page").await;
-        (this, answer)
+        let response = this.get("/page").await;
+        (this, response)
     });
     site.blocked(2).await;
     lock.commit().await.expect("no changes");
-    let answer = late.answered().await;
-    assert_eq!(answer.status, 200);
+    let response = late.response().await;
+    assert_eq!(response.status, 200);
     let (this, login) = login.await.expect("no panic");
     assert_eq!(login.status, 200, "{:?}", login.error);
     let mut other = other;
-    other.accept(&answer);
+    other.accept(&response);
     assert_eq!(user(&site, &other).await, "");
     assert_eq!(user(&site, &this.at(&site.app())).await, "alice");
     assert_eq!(count(&site, "alice").await, 1);

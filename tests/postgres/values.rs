@@ -22,12 +22,12 @@ where
         session.insert("key", value)
     })
     .await;
-    let (answer, found) = tokio::sync::oneshot::channel();
-    let answer = std::sync::Arc::new(std::sync::Mutex::new(Some(answer)));
+    let (response, found) = tokio::sync::oneshot::channel();
+    let response = std::sync::Arc::new(std::sync::Mutex::new(Some(response)));
     visit(&site, &mut browser, async move |session: Session| {
         let value: T = session.get("key")?.expect("a value");
-        let answer = answer.lock().expect("no panic").take();
-        drop(answer.expect("one visit").send(value));
+        let response = response.lock().expect("no panic").take();
+        drop(response.expect("one visit").send(value));
         Ok::<_, Error>(())
     })
     .await;
@@ -116,12 +116,12 @@ async fn an_error_for_a_value_is_500_and_drops_the_request() {
             }),
         )
         .layer(site.layer());
-    let answer = Browser::new(&app).get("/").await;
+    let response = Browser::new(&app).get("/").await;
     assert_eq!(
-        (answer.status.as_u16(), answer.body.as_str()),
+        (response.status.as_u16(), response.body.as_str()),
         (500, "A value can't be stored in your session.")
     );
-    assert!(answer.sets_no_cookie());
+    assert!(response.sets_no_cookie());
     assert_eq!(site.rows().dump().await, [""; 0]);
 }
 
@@ -137,14 +137,14 @@ fn told(error: &Error) -> String {
 }
 
 #[derive(Debug, Deserialize)]
-enum Answer {
+enum Reply {
     Yes,
 }
 
 fn misfits(session: &Session) -> Vec<Error> {
     vec![
         session.get::<u64>("key").expect_err("no number"),
-        session.get::<Answer>("key").expect_err("no answer"),
+        session.get::<Reply>("key").expect_err("no response"),
         session.get::<Vec<u8>>("key").expect_err("no list"),
         session
             .get::<BTreeMap<String, u8>>("key")
@@ -177,11 +177,11 @@ async fn a_value_of_another_type_is_an_error_that_does_not_show_it() {
         })
         .await;
     }
-    assert!(matches!(round_trip_answer().await, Answer::Yes));
+    assert!(matches!(round_trip_response().await, Reply::Yes));
 }
 
-async fn round_trip_answer() -> Answer {
-    serde_json::from_value(round_trip(json!("Yes")).await).expect("an answer")
+async fn round_trip_response() -> Reply {
+    serde_json::from_value(round_trip(json!("Yes")).await).expect("a response")
 }
 
 #[tokio::test]

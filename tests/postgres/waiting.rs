@@ -11,7 +11,7 @@ use sqlx::{
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answer, Browser, Site, app, execute,
+    Browser, Reply, Site, app, execute,
     page::{PATIENCE, app_with, until},
     proxy::Proxy,
     texts, visit,
@@ -69,9 +69,9 @@ async fn a_request_waits_no_longer_than_the_timeout_whatever_waits_before_it() {
 }
 
 /// Those that were sent are canceled on the server, and those that waited for them are
-/// not sent: they were answered, and minutes later would be a surprise. A statement that
+/// not sent: their responses were sent, and minutes later would be a surprise. A statement that
 /// was sent at the end of its time may still be on its way to the server when its request
-/// is answered; its connection returns to the pool when it has ended.
+/// has its response; its connection returns to the pool when it has ended.
 #[tokio::test]
 async fn changes_whose_time_is_up_are_not_made_when_the_lock_is_released() {
     let site = Site::new().await;
@@ -169,8 +169,8 @@ async fn a_row_that_is_free_again_is_not_kept_waiting_by_rows_that_are_still_loc
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }
 
-fn seconds(answer: &Answer) -> &str {
-    let header = answer.headers.get(RETRY_AFTER);
+fn seconds(response: &Reply) -> &str {
+    let header = response.headers.get(RETRY_AFTER);
     header.map_or("none", |value| value.to_str().expect("a number"))
 }
 
@@ -208,11 +208,14 @@ async fn a_503_says_when_to_come_back_if_time_heals_it() {
 }
 
 #[tokio::test]
-async fn an_answer_that_no_wait_would_mend_asks_nobody_back() {
+async fn a_response_that_time_does_not_change_has_no_retry_after() {
     let site = Site::without_table().await;
     let known = site.browser().with_cookie("__Host-id", &"A".repeat(43));
-    let answer = known.peek("/get/a").await;
-    assert_eq!((answer.status.as_u16(), seconds(&answer)), (500, "none"));
+    let response = known.peek("/get/a").await;
+    assert_eq!(
+        (response.status.as_u16(), seconds(&response)),
+        (500, "none")
+    );
 }
 
 async fn read_only(site: &Site) {

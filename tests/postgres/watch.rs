@@ -156,8 +156,8 @@ async fn a_watch_ends_at_once_if_this_process_ends_the_session() {
             .route("/", get(async |_: Session| {}))
             .layer(layer);
         let request = axum::http::Request::get("/").body(axum::body::Body::empty());
-        let answer = ada.here.send(&app, request.expect("a request")).await;
-        answer.expect("a database");
+        let response = ada.here.send(&app, request.expect("a request")).await;
+        response.expect("a database");
     })
     .await;
 }
@@ -381,7 +381,7 @@ async fn watches_outlast_a_database_that_is_away_as_long_as_is_chosen() {
     for elsewhere in [&closes, &stays, &waits] {
         ends.push(elsewhere.watch(&id).await);
         elsewhere.looks().await;
-        elsewhere.proxy.swallow_answers(true);
+        elsewhere.proxy.drop_responses(true);
     }
     let [first, second, third] = &mut ends[..] else {
         unreachable!("three")
@@ -391,7 +391,7 @@ async fn watches_outlast_a_database_that_is_away_as_long_as_is_chosen() {
     // The default is a minute.
     for (ended, elsewhere) in [(&mut *second, &stays), (&mut *third, &waits)] {
         assert_eq!(polled_once(&mut *ended).await, None);
-        elsewhere.proxy.swallow_answers(false);
+        elsewhere.proxy.drop_responses(false);
         elsewhere.proxy.cut();
         elsewhere.looks().await;
         assert_eq!(polled_once(ended).await, None);

@@ -99,8 +99,8 @@ async fn lives_by_what_others_write(zoned: &Zoned, store: &PgSessionStore, kind:
         let (table, moved) = (kind.table(), format!("now() + interval '{seconds} s'"));
         execute(&zoned.pool, &format!("UPDATE {table} SET expiry = {moved}")).await;
         let touched = PgSessionLayer::new(store.clone()).touch_if(|_, _| false);
-        let answer = browser.at(&app(touched)).peek("/get/a").await;
-        assert_eq!(answer.body, body, "{kind:?}, {seconds} s");
+        let response = browser.at(&app(touched)).peek("/get/a").await;
+        assert_eq!(response.body, body, "{kind:?}, {seconds} s");
     }
 }
 
@@ -408,10 +408,10 @@ async fn a_life_under_a_wrong_clock() {
         let is_recent = session.authenticated_within(Duration::from_mins(1));
         Ok::<_, axum_pg_session::Error>(is_recent.to_string())
     };
-    let answer = Browser::new(&app_with(site.layer(), page))
+    let response = Browser::new(&app_with(site.layer(), page))
         .get("/page")
         .await;
-    assert_eq!(answer.body, "true");
-    let cookie = &answer.set_cookies()[0];
+    assert_eq!(response.body, "true");
+    let cookie = &response.set_cookies()[0];
     assert_eq!(cookie.max_age(), Some(cookie::time::Duration::days(30)));
 }

@@ -397,7 +397,7 @@ async fn a_connection_that_is_lost_in_the_handshake_may_heal() {
     });
     let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=require");
     let outcome = PgSessionStore::connect(&url).await;
-    let error = outcome.map(drop).expect_err("nobody answers");
+    let error = outcome.map(drop).expect_err("no server responds");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
 }
 

@@ -3,7 +3,7 @@ use std::{env, time::Duration};
 /// How far the benchmark goes, and for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// To see that every answer is right.
+    /// To see that every response is right.
     Smoke,
     /// To see where a change leads.
     Quick,

@@ -25,7 +25,7 @@
 //! Tables are printed; plots go to `docs/plots/growth-*.svg` and ratios to
 //! `benches/growth.json`. `--quick` ends at 100,000 rows after about a minute
 //! and writes to `benches/target/growth`; `--smoke` takes seconds and only
-//! checks that every answer is right. `--reap 1000000` asks only what so many
+//! checks that every response is right. `--reap 1000000` asks only what so many
 //! expired rows cost, three times, each after five seconds without the reaper,
 //! and writes nothing; fewer are reaped in batches of three sizes in turns.
 
@@ -43,7 +43,7 @@ use sqlx::PgPool;
 
 use crate::{effort::Effort, report::Report};
 
-/// What may fail, in a program whose only answer is to say so and end.
+/// What may fail, in a program whose only response is to say so and end.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 #[tokio::main]

@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use crate::{
     Outcome,
     effort::{Alone, Effort},
-    rounds::{Answered, Crowd},
+    rounds::{Served, Crowd},
     seed::{Life, Rows, insert, vacuum},
     site::{Site, Visit},
 };
@@ -42,8 +42,8 @@ pub(crate) type P99s = BTreeMap<Visit, f64>;
 
 struct Run {
     took: Duration,
-    alone: Vec<Answered>,
-    during: Vec<Answered>,
+    alone: Vec<Served>,
+    during: Vec<Served>,
 }
 
 pub(crate) async fn over_expired(pool: &PgPool, effort: Effort) -> Outcome<Vec<ReapSummary>> {
@@ -82,20 +82,20 @@ async fn run(site: &Site, expired: u64, batch: u32, alone: Alone) -> Outcome<Run
     let reaper = Reaper::new(site.store.clone()).batch_size(rows);
     let reaped = reaper.run_once().await?;
     let took = from.elapsed();
-    let answered = crowd.leave().await?;
+    let served = crowd.leave().await?;
     if reaped.deleted != expired {
         return Err(format!("{expired} rows were expired: {reaped:?}").into());
     }
     Ok(Run {
         took,
-        alone: met(&answered, entered + WARM_UP, took.min(alone.watched)),
-        during: met(&answered, from, took),
+        alone: met(&served, entered + WARM_UP, took.min(alone.watched)),
+        during: met(&served, from, took),
     })
 }
 
-fn met(answered: &[Answered], from: Instant, length: Duration) -> Vec<Answered> {
-    let meets = |answer: &&Answered| answer.from < from + length && answer.to > from;
-    answered.iter().filter(meets).copied().collect()
+fn met(served: &[Served], from: Instant, length: Duration) -> Vec<Served> {
+    let meets = |response: &&Served| response.from < from + length && response.to > from;
+    served.iter().filter(meets).copied().collect()
 }
 
 fn step(expired: u64, batch: u32, runs: &[Run]) -> ReapSummary {
@@ -109,13 +109,13 @@ fn step(expired: u64, batch: u32, runs: &[Run]) -> ReapSummary {
     }
 }
 
-fn p99s<'a>(answered: impl Iterator<Item = &'a Answered>) -> P99s {
+fn p99s<'a>(served: impl Iterator<Item = &'a Served>) -> P99s {
     let mut millis: BTreeMap<Visit, Vec<f64>> = BTreeMap::new();
-    for answer in answered {
+    for response in served {
         millis
-            .entry(answer.visit)
+            .entry(response.visit)
             .or_default()
-            .push(answer.millis());
+            .push(response.millis());
     }
     millis
         .into_iter()

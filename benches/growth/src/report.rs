@@ -13,7 +13,7 @@ use crate::{
     steps::{Step, Time},
 };
 
-/// The answers to the three questions.
+/// The responses to the three questions.
 pub(crate) struct Report {
     pub(crate) rows: Vec<Step>,
     pub(crate) sizes: Vec<Step>,

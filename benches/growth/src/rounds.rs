@@ -13,18 +13,18 @@ use crate::{
     site::{Site, Visit},
 };
 
-/// How many requests are under way at a moment.
+/// How many requests are in flight at a moment.
 pub(crate) const AT_ONCE: usize = 8;
 
-/// A request that was answered rightly.
+/// A request that got the right response.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered {
+pub(crate) struct Served {
     pub(crate) visit: Visit,
     pub(crate) from: Instant,
     pub(crate) to: Instant,
 }
 
-impl Answered {
+impl Served {
     pub(crate) fn millis(&self) -> f64 {
         (self.to - self.from).as_secs_f64() * 1e3
     }
@@ -33,7 +33,7 @@ impl Answered {
 /// Visitors who come until they are sent home.
 pub(crate) struct Crowd {
     open: Arc<AtomicBool>,
-    visitors: JoinSet<Outcome<Vec<Answered>>>,
+    visitors: JoinSet<Outcome<Vec<Served>>>,
 }
 
 impl Crowd {
@@ -47,34 +47,34 @@ impl Crowd {
         Self { open, visitors }
     }
 
-    pub(crate) async fn leave(mut self) -> Outcome<Vec<Answered>> {
+    pub(crate) async fn leave(mut self) -> Outcome<Vec<Served>> {
         self.open.store(false, Ordering::Relaxed);
-        let mut answered = Vec::new();
+        let mut served = Vec::new();
         while let Some(visitor) = self.visitors.join_next().await {
-            answered.extend(visitor??);
+            served.extend(visitor??);
         }
-        Ok(answered)
+        Ok(served)
     }
 }
 
-async fn come_again(site: Site, visit: Visit, open: Arc<AtomicBool>) -> Outcome<Vec<Answered>> {
-    let mut answered = Vec::new();
+async fn come_again(site: Site, visit: Visit, open: Arc<AtomicBool>) -> Outcome<Vec<Served>> {
+    let mut served = Vec::new();
     while open.load(Ordering::Relaxed) {
         let visitor = somebody(site.visitors);
         let from = Instant::now();
         site.visit(visit, visitor).await?;
         let to = Instant::now();
-        answered.push(Answered { visit, from, to });
+        served.push(Served { visit, from, to });
     }
-    Ok(answered)
+    Ok(served)
 }
 
 /// A round of one kind of visits.
 pub(crate) async fn round(site: &Site, visit: Visit, length: Duration) -> Outcome<Vec<f64>> {
     let crowd = Crowd::enter(site, &[visit]);
     tokio::time::sleep(length).await;
-    let answered = crowd.leave().await?;
-    Ok(answered.iter().map(Answered::millis).collect())
+    let served = crowd.leave().await?;
+    Ok(served.iter().map(Served::millis).collect())
 }
 
 /// One of `count`, each as likely; the same ones in each run (SplitMix64).

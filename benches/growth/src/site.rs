@@ -85,7 +85,7 @@ impl Site {
         })
     }
 
-    /// Fails when the answer is not the visitor's.
+    /// Fails when the response is not the visitor's.
     pub(crate) async fn visit(&self, visit: Visit, visitor: u64) -> Outcome<()> {
         let (app, path) = match visit {
             Visit::Load => (&self.app, "/read"),
@@ -107,10 +107,10 @@ impl Site {
         Ok(())
     }
 
-    /// Fails when a visit that was answered is not stored, or one is stored
+    /// Fails when a visit that got a response is not stored, or one is stored
     /// twice.
     pub(crate) async fn check_saves(&self) -> Outcome<()> {
-        let (ids, answered) = {
+        let (ids, served) = {
             let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
             let ids: Vec<_> = saved.keys().map(|visitor| row_id(*visitor)).collect();
             (ids, saved.values().sum())
@@ -122,9 +122,9 @@ impl Site {
         );
         let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(ids);
         let stored: i64 = query.fetch_one(&self.pool).await?;
-        if stored != bigint(answered) {
+        if stored != bigint(served) {
             let table = &self.table;
-            return Err(format!("{table}: {answered} saves answered, {stored} stored").into());
+            return Err(format!("{table}: {served} saves acknowledged, {stored} stored").into());
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ fn pages() -> Router {
         .route("/write", get(write))
 }
 
-/// Whose session it is, by which an answer is known to be the right one.
+/// Whose session it is, by which a response is known to be the right one.
 fn owner(session: &Session) -> Result<String, Error> {
     let visitor: Option<u64> = session.get("visitor")?;
     Ok(visitor.map_or_else(|| "nobody".into(), |visitor| visitor.to_string()))

@@ -37,7 +37,7 @@ struct Page {
     app: Router,
     path: &'static str,
     cookies: Vec<String>,
-    answer: Cookie,
+    response: Cookie,
     database: Database,
 }
 
@@ -103,7 +103,7 @@ impl Case {
         }
     }
 
-    /// Does it some times and answers what one took. What is asked is made
+    /// Does it some times and returns what one took. What is asked is made
     /// before, and is no part of that.
     pub(crate) async fn round(&self, times: usize) -> Result<Cost, Box<dyn Error>> {
         let before = self.done.fetch_add(times, Ordering::Relaxed);
@@ -128,7 +128,7 @@ async fn one_by_one(page: &Page, times: usize) -> Result<Cost, Box<dyn Error>> {
     let (mut app, requests) = (page.app.clone(), page.requests(times));
     let meter = Meter::start();
     for request in requests {
-        visit(&mut app, request, page.answer).await?;
+        visit(&mut app, request, page.response).await?;
     }
     Ok(meter.stop(times))
 }
@@ -140,14 +140,14 @@ async fn at_once(page: &Page, times: usize) -> Result<Cost, Box<dyn Error>> {
     for (at, request) in page.requests(times).into_iter().enumerate() {
         queues[at % VISITORS].push(request);
     }
-    let answer = page.answer;
+    let response = page.response;
     let mut connections = JoinSet::new();
     let meter = Meter::start();
     for queue in queues {
         let mut app = page.app.clone();
         connections.spawn(async move {
             for request in queue {
-                visit(&mut app, request, answer).await?;
+                visit(&mut app, request, response).await?;
             }
             Ok::<(), String>(())
         });
@@ -180,7 +180,7 @@ fn without_database(site: &Site) -> Vec<Case> {
         app: app.clone(),
         path: "/plain",
         cookies: site.readers.clone(),
-        answer: Cookie::None,
+        response: Cookie::None,
         database: Database::None,
     };
     let stranger = Page {
@@ -202,7 +202,7 @@ fn page(site: &Site, path: &'static str, cookies: &[String]) -> Page {
         app: site.with_database.clone(),
         path,
         cookies: cookies.to_vec(),
-        answer: Cookie::None,
+        response: Cookie::None,
         database: Database::Asked,
     }
 }
@@ -250,7 +250,7 @@ fn writing(site: &Site) -> [Case; 3] {
 fn beginning(site: &Site) -> [Case; 2] {
     let insert = Some("insert by hand");
     let new = Page {
-        answer: Cookie::Made,
+        response: Cookie::Made,
         ..page(site, "/new", &[])
     };
     [

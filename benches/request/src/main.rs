@@ -13,7 +13,7 @@
 //!
 //! | row | what happens | set beside |
 //! |---|---|---|
-//! | bare | axum finds a handler, which answers a constant | |
+//! | bare | axum finds a handler, which returns a constant | |
 //! | idle layer | the same under a layer that does nothing: what `Router::layer` costs by itself | |
 //! | plain | our layer, a cookie, and a handler that takes no session; no database listens | idle layer |
 //! | stranger | no cookie, and a handler that reads from the session; no database listens | idle layer |
@@ -26,14 +26,14 @@
 //! | insert by hand | a new row | |
 //! | new | no cookie, and an `insert`: a row and a cookie are made | insert by hand |
 //! | …, recorded | the same with the metrics of a Prometheus exporter; the other rows have the feature, and no recorder | the same without |
-//! | …, 64 at once | 64 requests are under way at every moment | the same by hand, one at a time |
+//! | …, 64 at once | 64 requests are in flight at every moment | the same by hand, one at a time |
 //!
 //! All rows with a database share its pool. It commits without waiting for the
 //! disk, which would hide everything else.
 //!
 //! The table is printed; allocations and ratios go to `benches/request.json`
 //! and a plot to `docs/plots/request.svg`. `--smoke` takes a moment, checks
-//! every answer and writes nothing.
+//! every response and writes nothing.
 
 mod by_hand;
 mod cases;
@@ -54,7 +54,7 @@ use crate::{
 /// How long the benchmark takes, and for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effort {
-    /// To see that every answer is right.
+    /// To see that every response is right.
     Smoke,
     /// To quote the figures.
     Full,

@@ -13,10 +13,10 @@ use tower::{Service as _, ServiceExt as _, layer::util::Identity};
 
 use crate::by_hand;
 
-/// How many visitors take turns, so that no two requests under way are of one
+/// How many visitors take turns, so that no two requests in flight are of one
 /// session.
 pub(crate) const VISITORS: usize = 64;
-/// Nobody listens there, so a statement would fail.
+/// No server listens there, so a statement would fail.
 const NOWHERE: &str = "postgres://127.0.0.1:1/none";
 
 /// The same pages with and without our layer, and visitors who have a row.
@@ -55,13 +55,13 @@ impl Site {
         })
     }
 
-    /// Fails when the rows do not hold the visits that were answered.
+    /// Fails when the rows do not hold the visits that got a response.
     pub(crate) async fn check_visits(&self, written: usize) -> Result<(), Box<dyn Error>> {
         let sql = "SELECT COALESCE(sum((session->>'visits')::int8), 0)::int8 FROM session \
                    WHERE session->>'name' IS NOT NULL";
         let stored: i64 = sqlx::query_scalar(sql).fetch_one(&self.pool).await?;
         if usize::try_from(stored) != Ok(written) {
-            return Err(format!("{written} visits were answered, {stored} are stored").into());
+            return Err(format!("{written} visits got a response, {stored} are stored").into());
         }
         Ok(())
     }
@@ -138,14 +138,14 @@ async fn join(app: &Router) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(cookies)
 }
 
-/// Whether an answer must bring a cookie.
+/// Whether a response must bring a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cookie {
     Made,
     None,
 }
 
-/// Calls the router and drops what it answers.
+/// Calls the router and drops its response.
 pub(crate) async fn visit(
     app: &mut Router,
     request: Request<Body>,
@@ -154,7 +154,7 @@ pub(crate) async fn visit(
     let Ok(response) = app.call(request).await;
     let brings = response.headers().contains_key(header::SET_COOKIE);
     if response.status() != StatusCode::OK || brings != (cookie == Cookie::Made) {
-        return Err(format!("unexpected answer: {response:?}"));
+        return Err(format!("unexpected reply: {response:?}"));
     }
     Ok(())
 }

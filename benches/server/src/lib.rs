@@ -83,7 +83,7 @@ pub async fn serve(app: Router) -> io::Result<()> {
     }
 }
 
-/// What `/seed` puts into a session: 465 octets as JSON, of the kind that
+/// What `/seed` puts into a session: 465 bytes as JSON, of the kind that
 /// applications keep, and the counter.
 #[must_use]
 pub fn members() -> Vec<(&'static str, Value)> {
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seeded_document_has_465_octets() {
+    fn a_seeded_document_has_465_bytes() {
         let document: serde_json::Map<_, _> = members()
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))

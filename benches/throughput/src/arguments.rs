@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
     /// Write summary.json, SUMMARY.md and the plots
     #[arg(long)]
     pub(crate) record: bool,
-    /// Whether the answers are right, in seconds; not how fast they are
+    /// Whether the responses are right, in seconds; not how fast they are
     #[arg(long, conflicts_with = "record")]
     pub(crate) smoke: bool,
 }

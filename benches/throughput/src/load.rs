@@ -40,7 +40,7 @@ fn report(report: &Report) -> io::Result<()> {
 enum Phase {
     WarmUp,
     Measured,
-    /// No request is sent any more; those under way are answered.
+    /// No request is sent any more; those in flight get their responses.
     Ending,
 }
 
@@ -52,7 +52,7 @@ struct Load {
     end: Instant,
     /// Requests still to be sent, where they are counted.
     quota: u64,
-    under_way: usize,
+    in_flight: usize,
     latencies: Histogram<u64>,
     outcome: Outcome,
 }
@@ -76,7 +76,7 @@ impl Load {
             begin,
             end: begin + Duration::from_millis(measured),
             quota,
-            under_way: 0,
+            in_flight: 0,
             latencies: latencies()?,
             outcome: Outcome::default(),
         })
@@ -91,14 +91,14 @@ impl Load {
             self.send(at, Instant::now())?;
         }
         let mut events = Events::with_capacity(1024);
-        while self.under_way > 0 {
+        while self.in_flight > 0 {
             match self.poll.poll(&mut events, Some(PATIENCE)) {
                 // By a signal, such as the one that continues a stopped process.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
             if events.is_empty() {
-                return Err(io::Error::other("the server does not answer"));
+                return Err(io::Error::other("the server does not response"));
             }
             for event in &events {
                 self.receive(event.token().0)?;
@@ -112,7 +112,7 @@ impl Load {
             return Ok(());
         }
         self.quota -= 1;
-        self.under_way += 1;
+        self.in_flight += 1;
         self.connections[at].send(now)
     }
 
@@ -122,13 +122,13 @@ impl Load {
             return Ok(());
         };
         let sent_at = connection.sent_at;
-        self.under_way -= 1;
+        self.in_flight -= 1;
         let now = Instant::now();
         self.enter(now)?;
-        self.outcome.answers += 1;
-        if let Judged::Wrong(answer) = judged {
+        self.outcome.responses += 1;
+        if let Judged::Wrong(response) = judged {
             self.outcome.wrong += 1;
-            self.outcome.example.get_or_insert(answer);
+            self.outcome.example.get_or_insert(response);
         }
         if self.phase == Phase::Measured {
             self.outcome.requests += 1;
@@ -172,7 +172,7 @@ fn microseconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1000.0
 }
 
-/// In nanoseconds, up to what is waited for an answer.
+/// In nanoseconds, up to what is waited for a response.
 fn latencies() -> io::Result<Histogram<u64>> {
     let longest = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
     Histogram::new_with_bounds(1, longest, 3).map_err(io::Error::other)

@@ -46,7 +46,7 @@ fn main() -> io::Result<ExitCode> {
     println!("\n{}", report::table(&results, &tracked));
     if results.wrong() > 0 {
         let examples = report::examples(&results).join("\n");
-        eprintln!("{} answers were wrong:\n{examples}", results.wrong());
+        eprintln!("{} responses were wrong:\n{examples}", results.wrong());
         return Ok(ExitCode::FAILURE);
     }
     if arguments.record {

@@ -192,7 +192,7 @@ impl<'a> Contest<'a> {
             .postgres
             .statements_of(name, || generate(&plan, |_| Ok(Meters::default())))?;
         contestant.keep(&outcome.seats);
-        Ok(Some(statements as f64 / outcome.answers.max(1) as f64))
+        Ok(Some(statements as f64 / outcome.responses.max(1) as f64))
     }
 }
 
@@ -280,7 +280,7 @@ impl Contestant {
         }
     }
 
-    /// The load generator answers with the sessions in the order it got them.
+    /// The load generator returns the sessions in the order it got them.
     fn keep(&mut self, seats: &[Seat]) {
         self.seats[..seats.len()].clone_from_slice(seats);
     }

@@ -1,4 +1,4 @@
-//! What the driver tells the load generator, and what that answers.
+//! What the driver sends to the load generator, and what that returns.
 
 use std::fmt;
 
@@ -74,7 +74,7 @@ pub(crate) enum Extent {
     Requests(u64),
 }
 
-/// One load: as many connections, each with one request under way.
+/// One load: as many connections, each with one request in flight.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) address: std::net::SocketAddr,
@@ -88,14 +88,14 @@ pub(crate) struct Plan {
 /// What came of a load.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Answers within the measured time.
+    /// Replies within the measured time.
     pub(crate) requests: u64,
-    /// Of all answers, also those outside of the measured time.
-    pub(crate) answers: u64,
+    /// Of all responses, also those outside of the measured time.
+    pub(crate) responses: u64,
     pub(crate) seconds: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
-    /// Answers with another status or content than the right one.
+    /// Replies with another status or content than the right one.
     pub(crate) wrong: u64,
     /// One of them, to look into.
     pub(crate) example: Option<String>,
@@ -110,7 +110,7 @@ pub(crate) enum Report {
     Begin,
     /// The measured time is over.
     End,
-    /// Every request is answered.
+    /// Every request gets a response.
     Done(Box<Outcome>),
     /// The load could not be carried out.
     Failed(String),

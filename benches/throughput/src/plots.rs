@@ -103,7 +103,7 @@ fn headline(results: &Results) -> Figure {
         view.panel(title, &HEADLINE)
     };
     Figure::new("Sessions in Postgres against sessions in Redis")
-        .note("durable: an answered write outlives a power cut (fsync on; appendfsync always)")
+        .note("durable: an acknowledged write outlives a power cut (fsync on; appendfsync always)")
         .note(note(results))
         .panel(panel(Route::Read, "read"))
         .panel(panel(Route::Incr, "read and write"))

@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) enum Persistence {
     /// Nothing.
     Nothing,
-    /// Every write, before it is answered: as durable as a commit.
+    /// Every write, before its response: as durable as a commit.
     EachWrite,
 }
 
@@ -101,9 +101,9 @@ fn socket(folder: &Path) -> PathBuf {
 fn is_ready(socket: &Path) -> io::Result<bool> {
     let mut stream = UnixStream::connect(socket)?;
     stream.write_all(b"PING\r\n")?;
-    let mut answer = [0; 5];
-    stream.read_exact(&mut answer)?;
-    Ok(&answer == b"+PONG")
+    let mut response = [0; 5];
+    stream.read_exact(&mut response)?;
+    Ok(&response == b"+PONG")
 }
 
 fn settings(persistence: Persistence, folder: &Path) -> Vec<String> {
@@ -150,7 +150,7 @@ fn installed() -> Option<String> {
     Some(version.to_owned())
 }
 
-/// Others than root are refused, which is an answer, too.
+/// Others than root are refused, which is a response, too.
 fn install() {
     eprintln!("redis-server is not installed; asking apt-get for it");
     for arguments in [

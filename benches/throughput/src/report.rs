@@ -59,7 +59,7 @@ pub(crate) fn or_dash(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
-/// Wrong answers, one of each candidate and point.
+/// Wrong responses, one of each candidate and point.
 pub(crate) fn examples(results: &Results) -> Vec<String> {
     let examples = results.medians().iter().filter_map(|one| {
         let example = one.example.as_ref()?;

@@ -22,18 +22,18 @@ fn read(keys: &SigningKeys, name: &str, value: &str) -> Reading {
 fn the_signature_is_an_hmac_of_purpose_name_and_token() {
     use sha2::Digest as _;
     let token = token();
-    let pad = |octet: u8| -> Vec<u8> { (0..64).map(|at| octet ^ u8::from(at < 32)).collect() };
+    let pad = |byte: u8| -> Vec<u8> { (0..64).map(|at| byte ^ u8::from(at < 32)).collect() };
     let signed = format!("axum-pg-session cookie\0__Host-id={}", token.as_str());
     let inner = Sha256::digest([pad(0x36), signed.into_bytes()].concat());
     let outer = Sha256::digest([pad(0x5c), inner.to_vec()].concat());
     let expected = format!("{}.{}", token.as_str(), URL_SAFE_NO_PAD.encode(outer));
-    assert_eq!(keys().spell(NAME, &token), expected);
+    assert_eq!(keys().encode(NAME, &token), expected);
 }
 
 #[test]
 fn a_token_under_its_own_signature_opens_its_session() {
     let token = token();
-    let value = keys().spell(NAME, &token);
+    let value = keys().encode(NAME, &token);
     assert_eq!(value.len(), token.as_str().len() + SIGNED_CHARS);
     assert_eq!(
         read(&keys(), NAME, &value),
@@ -44,7 +44,7 @@ fn a_token_under_its_own_signature_opens_its_session() {
 #[test]
 fn a_signature_by_a_later_key_is_outdated() {
     let token = token();
-    let value = SigningKeys::new([SECOND]).spell(NAME, &token);
+    let value = SigningKeys::new([SECOND]).encode(NAME, &token);
     assert_eq!(
         read(&keys(), NAME, &value),
         Reading::Token(token, Signature::Outdated)
@@ -54,7 +54,7 @@ fn a_signature_by_a_later_key_is_outdated() {
 #[test]
 fn a_token_under_anothers_signature_is_refused() {
     let (mine, other) = (token(), token());
-    let signature = keys().spell(NAME, &other)[43..].to_owned();
+    let signature = keys().encode(NAME, &other)[43..].to_owned();
     let value = format!("{}{signature}", mine.as_str());
     assert_eq!(read(&keys(), NAME, &value), Reading::Forged);
 }
@@ -62,8 +62,8 @@ fn a_token_under_anothers_signature_is_refused() {
 #[test]
 fn a_signature_counts_for_one_name_and_one_set_of_keys_only() {
     let token = token();
-    let other_name = keys().spell("__Host-admin", &token);
-    let other_key = SigningKeys::new([[3; 32]]).spell(NAME, &token);
+    let other_name = keys().encode("__Host-admin", &token);
+    let other_key = SigningKeys::new([[3; 32]]).encode(NAME, &token);
     for value in [other_name, other_key, token.as_str().to_owned()] {
         assert_eq!(read(&keys(), NAME, &value), Reading::Forged, "{value}");
     }
@@ -73,7 +73,7 @@ fn a_signature_counts_for_one_name_and_one_set_of_keys_only() {
 /// unused bits of its last character.
 #[test]
 fn a_signature_of_another_form_is_malformed() {
-    let value = keys().spell(NAME, &token());
+    let value = keys().encode(NAME, &token());
     let last = value.len() - 1;
     for wrong in [
         value[..last].to_owned(),
@@ -93,7 +93,7 @@ fn a_signature_of_another_form_is_malformed() {
 
 #[test]
 fn every_bit_of_a_signature_counts() {
-    let value = keys().spell(NAME, &token());
+    let value = keys().encode(NAME, &token());
     let signature = URL_SAFE_NO_PAD.decode(&value[44..]).expect("base64url");
     for bit in 0..signature.len() * 8 {
         let mut wrong = signature.clone();
@@ -106,11 +106,11 @@ fn every_bit_of_a_signature_counts() {
 #[test]
 fn signing_can_be_switched_on_in_steps() {
     let token = token();
-    let signed = keys().spell(NAME, &token);
+    let signed = keys().encode(NAME, &token);
     let issues = keys().unsigned(UnsignedTokens::Issue);
     let accepts = keys().unsigned(UnsignedTokens::Accept);
-    assert_eq!(issues.spell(NAME, &token), token.as_str());
-    assert_eq!(accepts.spell(NAME, &token), signed);
+    assert_eq!(issues.encode(NAME, &token), token.as_str());
+    assert_eq!(accepts.encode(NAME, &token), signed);
     for (keys, value, expected) in [
         (&issues, token.as_str(), Signature::UpToDate),
         (&issues, signed.as_str(), Signature::UpToDate),

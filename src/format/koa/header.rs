@@ -6,7 +6,7 @@ use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    cookie::{Cookies, is_attribute_octet},
+    cookie::{Cookies, is_attribute_byte},
     document::{Document, Json, NativeLayout},
     expiry::{epoch_seconds, instant},
     format::Line,
@@ -20,7 +20,7 @@ pub(super) fn first<'c>(cookies: &'c Cookies, name: &str) -> Option<&'c [u8]> {
     let value = cookies
         .values()
         .iter()
-        .flat_map(|header| header.as_bytes().split(|octet| *octet == b';'))
+        .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
         .find_map(|pair| value_of(pair, name.as_bytes()))?;
     match value.split_first() {
         Some((b'"', rest)) => Some(&rest[..rest.len().saturating_sub(1)]),
@@ -29,7 +29,7 @@ pub(super) fn first<'c>(cookies: &'c Cookies, name: &str) -> Option<&'c [u8]> {
 }
 
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let blanks = pair.iter().take_while(|octet| **octet == b' ').count();
+    let blanks = pair.iter().take_while(|byte| **byte == b' ').count();
     pair[blanks..].strip_prefix(name)?.strip_prefix(b"=")
 }
 
@@ -41,7 +41,7 @@ pub(super) fn pair(name: &str, value: &[u8]) -> Vec<u8> {
 /// Whether the first entry of `X-Forwarded-Proto` is `https`, as in Koa.
 pub(super) fn forwarded_over_tls(headers: &HeaderMap) -> bool {
     headers.get(FORWARDED_PROTO).is_some_and(|value| {
-        let first = value.as_bytes().split(|octet| *octet == b',').next();
+        let first = value.as_bytes().split(|byte| *byte == b',').next();
         first.is_some_and(|first| first.trim_ascii() == b"https")
     })
 }
@@ -109,7 +109,7 @@ impl Attributes {
     }
 
     /// The text of the attributes after the cookie's value.
-    pub(super) fn spelled(&self, expires: Option<f64>, line: Line) -> String {
+    pub(super) fn encoded(&self, expires: Option<f64>, line: Line) -> String {
         let secure = self.secure.unwrap_or(line == Line::Encrypted);
         let texts = [
             ("path", self.path.clone()),
@@ -123,16 +123,16 @@ impl Attributes {
             ("httponly", self.http_only),
             ("partitioned", self.partitioned),
         ];
-        let mut spelled = String::new();
+        let mut encoded = String::new();
         for (name, text) in texts {
             if let Some(text) = text {
-                spelled.extend(["; ", name, "=", &text]);
+                encoded.extend(["; ", name, "=", &text]);
             }
         }
         for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
-            spelled.extend(["; ", name]);
+            encoded.extend(["; ", name]);
         }
-        spelled
+        encoded
     }
 }
 
@@ -142,7 +142,7 @@ const SAME_SITES: [&str; 3] = ["lax", "none", "strict"];
 /// A string without characters that end the attribute.
 fn attribute(value: Value) -> Option<String> {
     match value {
-        Value::String(text) if !text.is_empty() && text.bytes().all(is_attribute_octet) => {
+        Value::String(text) if !text.is_empty() && text.bytes().all(is_attribute_byte) => {
             Some(text)
         }
         _ => None,

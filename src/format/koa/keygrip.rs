@@ -64,9 +64,9 @@ impl Keygrip {
             .map(|key| key.as_slice())
             .unwrap_or_default();
         let signature = match self.digest {
-            KeygripDigest::Sha1 => octets(mac::<Hmac<Sha1>>(key, data)),
-            KeygripDigest::Sha256 => octets(mac::<Hmac<Sha256>>(key, data)),
-            KeygripDigest::Sha512 => octets(mac::<Hmac<Sha512>>(key, data)),
+            KeygripDigest::Sha1 => bytes(mac::<Hmac<Sha1>>(key, data)),
+            KeygripDigest::Sha256 => bytes(mac::<Hmac<Sha256>>(key, data)),
+            KeygripDigest::Sha512 => bytes(mac::<Hmac<Sha512>>(key, data)),
         };
         URL_SAFE_NO_PAD.encode(signature)
     }
@@ -98,7 +98,7 @@ fn mac<M: Mac + KeyInit>(key: &[u8], data: &[u8]) -> M {
     mac
 }
 
-fn octets(mac: impl Mac) -> Vec<u8> {
+fn bytes(mac: impl Mac) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 

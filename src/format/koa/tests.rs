@@ -37,7 +37,7 @@ fn issued_with(terms: &str) -> String {
 }
 
 /// The attributes of a cookie that is set with these settings.
-fn spelled(terms: &str) -> String {
+fn encoded(terms: &str) -> String {
     issued_with(terms)
         .split_once("; ")
         .map_or_else(String::new, |(_, rest)| rest.to_owned())
@@ -109,7 +109,7 @@ fn attributes_stand_in_koas_order_and_in_lower_case() {
     let all = r#"{"partitioned":true,"httpOnly":true,"secure":true,"sameSite":"LAX",
         "priority":"High","domain":"example.org","maxAge":1000,"path":"/app"}"#;
     assert_eq!(
-        spelled(all),
+        encoded(all),
         "path=/app; expires=Mon, 23 Nov 2026 08:48:46 GMT; domain=example.org; priority=high; \
          samesite=lax; secure; httponly; partitioned"
     );
@@ -117,16 +117,16 @@ fn attributes_stand_in_koas_order_and_in_lower_case() {
 
 #[test]
 fn settings_are_read_by_the_rules_of_javascript() {
-    assert_eq!(spelled("{}"), "path=/; httponly");
+    assert_eq!(encoded("{}"), "path=/; httponly");
     assert_eq!(
-        spelled(r#"{"sameSite":true}"#),
+        encoded(r#"{"sameSite":true}"#),
         "path=/; samesite=strict; httponly"
     );
-    assert_eq!(spelled(r#"{"httpOnly":0,"secure":"no"}"#), "path=/; secure");
-    assert_eq!(spelled(r#"{"path":null,"httpOnly":false}"#), "");
-    assert_eq!(spelled(r#"{"maxAge":0}"#), "path=/; httponly");
+    assert_eq!(encoded(r#"{"httpOnly":0,"secure":"no"}"#), "path=/; secure");
+    assert_eq!(encoded(r#"{"path":null,"httpOnly":false}"#), "");
+    assert_eq!(encoded(r#"{"maxAge":0}"#), "path=/; httponly");
     assert_eq!(
-        spelled(r#"{"maxage":1000}"#),
+        encoded(r#"{"maxage":1000}"#),
         "path=/; expires=Mon, 23 Nov 2026 08:48:46 GMT; httponly"
     );
 }
@@ -135,11 +135,11 @@ fn settings_are_read_by_the_rules_of_javascript() {
 fn a_cookie_ends_after_its_age_or_else_at_its_date() {
     let date = r#""expires":"2026-12-01T00:00:00.000Z""#;
     assert_eq!(
-        spelled(&format!("{{{date}}}")),
+        encoded(&format!("{{{date}}}")),
         "path=/; expires=Tue, 01 Dec 2026 00:00:00 GMT; httponly"
     );
     assert_eq!(
-        spelled(&format!(r#"{{{date},"maxAge":1000}}"#)),
+        encoded(&format!(r#"{{{date},"maxAge":1000}}"#)),
         "path=/; expires=Mon, 23 Nov 2026 08:48:46 GMT; httponly"
     );
 }
@@ -148,7 +148,7 @@ fn a_cookie_ends_after_its_age_or_else_at_its_date() {
 fn no_setting_breaks_out_of_its_attribute() {
     let broken = r#"{"path":"/; domain=evil","domain":"a\r\nSet-Cookie: b","priority":"x; y",
         "sameSite":"x","expires":"never","maxAge":"soon"}"#;
-    assert_eq!(spelled(broken), "httponly");
+    assert_eq!(encoded(broken), "httponly");
     assert_eq!(
         issued_with(r#"{"maxAge":1e300}"#)
             .matches("expires")
@@ -158,7 +158,7 @@ fn no_setting_breaks_out_of_its_attribute() {
 }
 
 #[test]
-fn a_cookie_is_secure_where_the_line_is_and_nobody_said() {
+fn a_cookie_is_secure_on_a_secure_line_by_default() {
     let config = CookieConfig::default();
     let secure = |terms: &str, line| {
         let cookies = issued(&koa(), &config, raw(terms), line);
@@ -324,7 +324,7 @@ fn clear_keeps_the_cookie_which_is_none_of_the_applications_keys() {
 }
 
 #[test]
-fn a_token_is_24_random_octets_under_the_prefix() {
+fn a_token_is_24_random_bytes_under_the_prefix() {
     let token = koa().new_token().expect("random");
     assert_eq!(token.as_str().len(), 32);
     let id = koa().prefix("p:").row_id(&token, &Realm::default());

@@ -26,14 +26,14 @@ where
 }
 
 /// All that an error says.
-fn told(error: &Error) -> String {
-    let mut told = error.to_string();
+fn text_of(error: &Error) -> String {
+    let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        told = format!("{told}: {error}");
+        text = format!("{text}: {error}");
         source = error.source();
     }
-    told
+    text
 }
 
 #[test]
@@ -61,15 +61,15 @@ fn only_the_fields_that_an_edit_changed_are_written() {
 
 #[test]
 fn an_edit_that_changes_nothing_writes_nothing() {
-    let spelled = r#"{"visits" : 1, "name":"\u0041da"}"#;
-    let edited = edit_of(spelled, |visitor: &mut Visitor| {
+    let encoded = r#"{"visits" : 1, "name":"\u0041da"}"#;
+    let edited = edit_of(encoded, |visitor: &mut Visitor| {
         visitor.name = Some("Ada".into());
     });
-    assert_eq!(edited.expect("an edit"), document(spelled).to_text());
+    assert_eq!(edited.expect("an edit"), document(encoded).to_text());
 }
 
 #[test]
-fn an_edit_answers_what_its_closure_does() {
+fn an_edit_returns_what_its_closure_returns() {
     let mut visits = document(r#"{"visits":4}"#);
     let outcome = edit(
         &mut visits,
@@ -160,9 +160,9 @@ fn a_value_that_does_not_fit_is_an_error_that_names_the_field_and_not_the_value(
     let stored = r#"{"visits":"sesame","name":"Ada"}"#;
     let error = read::<Visitor>(&document(stored)).expect_err("text is no number");
     assert_eq!(error.kind(), ErrorKind::Deserialize);
-    let told = format!("{} {error:?}", told(&error));
-    assert!(told.contains("visits"), "{told}");
-    assert!(!told.contains("sesame"), "{told}");
+    let text = format!("{} {error:?}", text_of(&error));
+    assert!(text.contains("visits"), "{text}");
+    assert!(!text.contains("sesame"), "{text}");
     let edited = edit_of(stored, |visitor: &mut Visitor| visitor.name = None);
     assert_eq!(
         edited.expect_err("it can't be read").kind(),
@@ -178,7 +178,7 @@ fn a_field_without_a_default_is_an_error_that_names_it() {
         name: String,
     }
     let error = read::<Unwritten>(&document("{}")).expect_err("nothing to take it from");
-    assert!(told(&error).contains("name"), "{error}");
+    assert!(text_of(&error).contains("name"), "{error}");
     let stored = document(r#"{"name":"Ada"}"#);
     assert_eq!(read::<Unwritten>(&stored).expect("it is there").name, "Ada");
 }
@@ -191,8 +191,8 @@ fn a_struct_that_refuses_unknown_members_says_which() {
         visits: u64,
     }
     let error = read::<Closed>(&document(r#"{"theirs":"sesame"}"#)).expect_err("it is unknown");
-    assert!(told(&error).contains("theirs"), "{error}");
-    assert!(!told(&error).contains("sesame"), "{error}");
+    assert!(text_of(&error).contains("theirs"), "{error}");
+    assert!(!text_of(&error).contains("sesame"), "{error}");
 }
 
 #[test]

@@ -188,10 +188,10 @@ fn clear_forgets_what_was_recorded_before_it_but_not_the_expiry() {
 #[test]
 fn clear_keeps_changes_whose_callers_wait_for_the_committed_value() {
     let mut calls = 0;
-    let (tell, called) = std::sync::mpsc::channel();
+    let (sender, called) = std::sync::mpsc::channel();
     let apply = Box::new(move |_: Option<&Json>| {
         calls += 1;
-        tell.send(calls).expect("a test that listens");
+        sender.send(calls).expect("a test that listens");
         encode("n", &calls)
     });
     let mut changes = Changes::default();

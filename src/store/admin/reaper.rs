@@ -377,7 +377,7 @@ impl Skipped {
         match self.error.take() {
             Some(error) => Err(Error::caused(
                 error.kind(),
-                "an expired row can't be deleted; the run has gone on with the others",
+                "an expired row can't be deleted; the reaper continued with the other rows",
                 error,
             )),
             None => Ok(()),

@@ -234,7 +234,7 @@ impl UserSessions {
 
     async fn load(&self, row: RowId) -> Result<Option<Arc<Row>>, Error> {
         let load = &self.store.shared.batches.load;
-        load.submit(LoadRow(row)).answer().await
+        load.submit(LoadRow(row)).outcome_in_time().await
     }
 
     /// Ends all sessions of the user, and returns how many there were (ASVS 5.0 item 7.4.2:

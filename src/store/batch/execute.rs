@@ -46,7 +46,7 @@ use crate::{
 /// One row of a statement, as one request submits it.
 pub(in crate::store) trait Entry: Clone + Send + Sync + 'static {
     /// The result for its row, if there is one.
-    type Answer: Send + 'static;
+    type Output: Send + 'static;
 
     const OPERATION: Operation;
 
@@ -83,15 +83,15 @@ pub(in crate::store) trait Entry: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// If the columns have other types than the statement selects.
-    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Self::Answer, sqlx::Error>;
+    fn decode(&self, row: &PgRow, table: &Statements) -> Result<Self::Output, sqlx::Error>;
 
     /// Bytes of the document that it returned.
-    fn size(_: &Self::Answer) -> usize {
+    fn size(_: &Self::Output) -> usize {
         0
     }
 
     /// The result for another request of the same row, if they can share it.
-    fn share(_: &Self::Answer) -> Option<Self::Answer> {
+    fn share(_: &Self::Output) -> Option<Self::Output> {
         None
     }
 }
@@ -159,7 +159,7 @@ impl DocumentSizes {
 }
 
 /// The results of some entries, each at the index of its entry.
-type Answers<E> = Vec<Result<Option<<E as Entry>::Answer>, Error>>;
+type Outputs<E> = Vec<Result<Option<<E as Entry>::Output>, Error>>;
 
 impl<E> Clone for Many<E> {
     fn clone(&self) -> Self {
@@ -194,7 +194,7 @@ impl<E: Entry> Many<E> {
         origins: &[Origin],
         patience: Duration,
         until: Option<Instant>,
-    ) -> Result<Answers<E>, Error> {
+    ) -> Result<Outputs<E>, Error> {
         let deadline = self.table_handle.executor.deadline();
         let deadline = until.map_or(deadline, |until| deadline.min(until));
         let mut is_lost = false;
@@ -225,7 +225,7 @@ impl<E: Entry> Many<E> {
         origins: &[Origin],
         deadline: Instant,
         patience: Duration,
-    ) -> Result<Answers<E>, Error> {
+    ) -> Result<Outputs<E>, Error> {
         let call = Call {
             rows: part.len(),
             origins: Origins::Of(origins),
@@ -244,20 +244,20 @@ impl<E: Entry> Many<E> {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn observe_sizes(&self, answers: &Answers<E>) {
+    fn observe_sizes(&self, outputs: &Outputs<E>) {
         if E::RETURNS_DOCUMENTS {
-            let found = answers
+            let found = outputs
                 .iter()
-                .filter_map(|answer| answer.as_ref().ok()?.as_ref());
-            let (rows, bytes) = found.fold((0, 0), |(rows, bytes), answer| {
-                (rows + 1, bytes + E::size(answer))
+                .filter_map(|output| output.as_ref().ok()?.as_ref());
+            let (rows, bytes) = found.fold((0, 0), |(rows, bytes), output| {
+                (rows + 1, bytes + E::size(output))
             });
             self.sizes().observe(rows, bytes);
         }
     }
 
     /// Starts a task that waits for this row, so that no other row waits for it.
-    fn wait_apart(&self, part: &Part<E>, caller: Callers<Option<E::Answer>>) {
+    fn wait_apart(&self, part: &Part<E>, caller: Callers<Option<E::Output>>) {
         tokio::spawn(self.clone().wait_for_a_row(part.alone(), caller));
     }
 
@@ -267,7 +267,7 @@ impl<E: Entry> Many<E> {
     fn serve<'s>(
         &'s self,
         part: Part<E>,
-        mut callers: Callers<Option<E::Answer>>,
+        mut callers: Callers<Option<E::Output>>,
         patience: Duration,
     ) -> BoxFuture<'s, ()> {
         Box::pin(async move {
@@ -295,10 +295,10 @@ impl<E: Entry> Many<E> {
                     self.wait_apart(&part, callers);
                 }
                 Err(error) => callers.fail(&error),
-                Ok(answers) => {
-                    self.observe_sizes(&answers);
-                    for (row, answer) in answers.into_iter().enumerate() {
-                        callers.answer(row, answer);
+                Ok(outputs) => {
+                    self.observe_sizes(&outputs);
+                    for (row, output) in outputs.into_iter().enumerate() {
+                        callers.reply(row, output);
                     }
                 }
             }
@@ -308,7 +308,7 @@ impl<E: Entry> Many<E> {
     /// Tries one row that another transaction has locked until its request stops
     /// waiting. It runs in a task, which only a runtime that stops drops; the caller
     /// gets an error then.
-    async fn wait_for_a_row(self, part: Part<E>, mut caller: Callers<Option<E::Answer>>) {
+    async fn wait_for_a_row(self, part: Part<E>, mut caller: Callers<Option<E::Output>>) {
         let key = part.entries()[0].id().as_str();
         let deadline = caller.deadline().unwrap_or_else(Instant::now);
         let outcome = until_free(
@@ -318,21 +318,21 @@ impl<E: Entry> Many<E> {
             |patience| self.send(&part, caller.origins(), patience, Some(deadline)),
         );
         let outcome = outcome.await;
-        caller.answer(0, outcome.and_then(only));
+        caller.reply(0, outcome.and_then(only));
     }
 }
 
 /// The result of a statement for one row.
-fn only<A>(answers: Vec<Result<Option<A>, Error>>) -> Result<Option<A>, Error> {
-    answers.into_iter().next().unwrap_or(Ok(None))
+fn only<A>(outputs: Vec<Result<Option<A>, Error>>) -> Result<Option<A>, Error> {
+    outputs.into_iter().next().unwrap_or(Ok(None))
 }
 
 impl<E: Entry> Statement for Many<E> {
     type Row = E;
-    type Answer = Option<E::Answer>;
+    type Output = Option<E::Output>;
 
     /// Sends rows that were locked recently one by one, and all others together.
-    async fn run(&self, entries: Vec<E>, mut callers: Callers<Self::Answer>) {
+    async fn run(&self, entries: Vec<E>, mut callers: Callers<Self::Output>) {
         // Reads never wait for a lock.
         let locked = match E::SAFE_TO_REPEAT {
             true => Vec::new(),
@@ -452,7 +452,7 @@ async fn ask<E: Entry>(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     part: Part<E>,
-) -> Result<Answers<E>, Error> {
+) -> Result<Outputs<E>, Error> {
     let entries = part.entries();
     let ids = ids(entries);
     let query = bound(E::statement(&table), entries, &ids);
@@ -460,17 +460,17 @@ async fn ask<E: Entry>(
     if rows.len() > entries.len() {
         return Err(Error::not_asked_for());
     }
-    let mut answers: Answers<E> = entries.iter().map(|_| Ok(None)).collect();
+    let mut outputs: Outputs<E> = entries.iter().map(|_| Ok(None)).collect();
     for row in &rows {
         let place = place_of(row.try_get(0)?, &ids).ok_or_else(Error::not_asked_for)?;
         // A row that can't be read fails alone.
-        answers[place] = match entries[place].answer(row, &table).map_err(Error::from) {
+        outputs[place] = match entries[place].decode(row, &table).map_err(Error::from) {
             Err(error) if error.is_of_another_type() => return Err(error),
-            answer => answer.map(Some),
+            output => output.map(Some),
         };
     }
-    share(entries, &mut answers);
-    Ok(answers)
+    share(entries, &mut outputs);
+    Ok(outputs)
 }
 
 /// The ids, in order. The last one is repeated up to [`LENGTH_OF_UNKNOWN_ARRAY`]. The
@@ -493,11 +493,11 @@ fn place_of(id: &str, ids: &[&str]) -> Option<usize> {
 
 /// Copies the result of a row to other requests of the same row, which are next to each
 /// other.
-fn share<E: Entry>(entries: &[E], answers: &mut Answers<E>) {
+fn share<E: Entry>(entries: &[E], outputs: &mut Outputs<E>) {
     for place in 1..entries.len() {
         if entries[place].id() == entries[place - 1].id() {
-            answers[place] = match &answers[place - 1] {
-                Ok(answer) => Ok(answer.as_ref().and_then(E::share)),
+            outputs[place] = match &outputs[place - 1] {
+                Ok(output) => Ok(output.as_ref().and_then(E::share)),
                 Err(error) => Err(error.clone()),
             };
         }

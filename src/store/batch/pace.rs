@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_first_goes_at_once() {
+    fn the_first_statement_is_sent_at_once() {
         for took in [Duration::ZERO, Duration::from_millis(50)] {
             assert!(at(took).allows(1, 0));
         }

@@ -40,14 +40,14 @@ pub(crate) trait Statement: Send + Sync + 'static {
     /// What one request adds to the statement.
     type Row: Send + 'static;
     /// What the request gets back.
-    type Answer: Send + 'static;
+    type Output: Send + 'static;
 
     /// Runs the statement for rows that are sorted by their ids, and sends each
     /// caller its result. Rows and callers are in the same order.
     fn run(
         &self,
         rows: Vec<Self::Row>,
-        waiting: Callers<Self::Answer>,
+        waiting: Callers<Self::Output>,
     ) -> impl Future<Output = ()> + Send;
 
     fn id(row: &Self::Row) -> &RowId;
@@ -100,7 +100,7 @@ struct Waiting<S: Statement> {
     /// takes the row.
     deadline: Instant,
     origin: Origin,
-    answer: oneshot::Sender<Result<S::Answer, Error>>,
+    reply: oneshot::Sender<Result<S::Output, Error>>,
 }
 
 /// The requests that wait for the rows of one statement, in the order of the rows.
@@ -108,7 +108,7 @@ pub(crate) struct Callers<A> {
     origins: Vec<Origin>,
     deadlines: Vec<Instant>,
     /// `None` if the result was sent.
-    answers: Vec<Option<oneshot::Sender<Result<A, Error>>>>,
+    replies: Vec<Option<oneshot::Sender<Result<A, Error>>>>,
 }
 
 impl<A> Callers<A> {
@@ -116,7 +116,7 @@ impl<A> Callers<A> {
         Self {
             origins: Vec::with_capacity(rows),
             deadlines: Vec::with_capacity(rows),
-            answers: Vec::with_capacity(rows),
+            replies: Vec::with_capacity(rows),
         }
     }
 
@@ -130,13 +130,13 @@ impl<A> Callers<A> {
     }
 
     pub(in crate::store) fn fail(&mut self, error: &Error) {
-        (0..self.answers.len()).for_each(|row| self.answer(row, Err(error.clone())));
+        (0..self.replies.len()).for_each(|row| self.reply(row, Err(error.clone())));
     }
 
-    pub(in crate::store) fn answer(&mut self, row: usize, outcome: Result<A, Error>) {
-        if let Some(answer) = self.answers[row].take() {
+    pub(in crate::store) fn reply(&mut self, row: usize, outcome: Result<A, Error>) {
+        if let Some(reply) = self.replies[row].take() {
             // It fails if the request was canceled.
-            drop(answer.send(outcome));
+            drop(reply.send(outcome));
         }
     }
 
@@ -146,7 +146,7 @@ impl<A> Callers<A> {
         for row in rows {
             taken.origins.push(self.origins[row].clone());
             taken.deadlines.push(self.deadlines[row]);
-            taken.answers.push(self.answers[row].take());
+            taken.replies.push(self.replies[row].take());
         }
         taken
     }
@@ -169,7 +169,7 @@ impl<S: Statement> Batch<S> {
 
     /// Adds the row to a statement. The row is sent even if the receipt is dropped,
     /// unless its deadline passes before that.
-    pub(crate) fn submit(self: &Arc<Self>, row: S::Row) -> Receipt<S::Answer> {
+    pub(crate) fn submit(self: &Arc<Self>, row: S::Row) -> Receipt<S::Output> {
         self.submit_until(Instant::now() + self.statement.patience(), row)
     }
 
@@ -178,8 +178,8 @@ impl<S: Statement> Batch<S> {
         self: &Arc<Self>,
         deadline: Instant,
         row: S::Row,
-    ) -> Receipt<S::Answer> {
-        let (answer, receipt) = oneshot::channel();
+    ) -> Receipt<S::Output> {
+        let (reply, receipt) = oneshot::channel();
         let origin = Origin::current();
         let room = self.statement.room();
         let dispatches = {
@@ -189,7 +189,7 @@ impl<S: Statement> Batch<S> {
                 since: Instant::now(),
                 deadline,
                 origin,
-                answer,
+                reply,
             });
             queue.dispatches(room)
         };
@@ -297,7 +297,7 @@ impl<S: Statement> Batch<S> {
             rows.push(waiting.row);
             callers.origins.push(waiting.origin);
             callers.deadlines.push(waiting.deadline);
-            callers.answers.push(Some(waiting.answer));
+            callers.replies.push(Some(waiting.reply));
         }
         self.statement.run(rows, callers).await;
     }
@@ -356,7 +356,7 @@ impl<S: Statement> Queue<S> {
         for row in waiting {
             match row.deadline > now {
                 true => self.waiting.push_back(row),
-                false => drop(row.answer.send(Err(out_of_time()))),
+                false => drop(row.reply.send(Err(out_of_time()))),
             }
         }
     }
@@ -391,16 +391,16 @@ impl<S: Statement> fmt::Debug for Batch<S> {
 
 /// Receives the result of one row. Dropping it doesn't cancel the row.
 pub(crate) struct Receipt<T> {
-    answer: oneshot::Receiver<Result<T, Error>>,
+    reply: oneshot::Receiver<Result<T, Error>>,
     deadline: Instant,
 }
 
 impl<T> Receipt<T> {
     pub(in crate::store) fn new(
-        answer: oneshot::Receiver<Result<T, Error>>,
+        reply: oneshot::Receiver<Result<T, Error>>,
         deadline: Instant,
     ) -> Self {
-        Self { answer, deadline }
+        Self { reply, deadline }
     }
 
     pub(in crate::store) fn deadline(&self) -> Instant {
@@ -411,22 +411,20 @@ impl<T> Receipt<T> {
     ///
     /// Those of the statement, and `Unavailable` if the deadline passes. The
     /// statement may still be executed after that.
-    pub(crate) async fn answer(self) -> Result<T, Error> {
+    pub(crate) async fn outcome_in_time(self) -> Result<T, Error> {
         timeout_at(self.deadline, self.outcome())
             .await
             .unwrap_or_else(|_| Err(out_of_time()))
     }
 
-    /// As [`answer`](Self::answer) without a timer, for one of several steps that a
+    /// As [`outcome_in_time`](Self::outcome_in_time) without a timer, for one of several steps that a
     /// request waits for. The request has a timer, and so has the statement.
     ///
     /// # Errors
     ///
     /// Those of the statement.
     pub(crate) async fn outcome(self) -> Result<T, Error> {
-        self.answer
-            .await
-            .unwrap_or_else(|_| Err(Error::abandoned()))
+        self.reply.await.unwrap_or_else(|_| Err(Error::abandoned()))
     }
 }
 
@@ -442,10 +440,10 @@ mod tests {
 
     impl Statement for Lengths {
         type Row = (RowId, usize);
-        type Answer = ();
+        type Output = ();
 
         async fn run(&self, rows: Vec<Self::Row>, mut callers: Callers<()>) {
-            (0..rows.len()).for_each(|row| callers.answer(row, Ok(())));
+            (0..rows.len()).for_each(|row| callers.reply(row, Ok(())));
         }
 
         fn id(row: &Self::Row) -> &RowId {
@@ -471,7 +469,7 @@ mod tests {
             row: (RowId::from("id".to_owned()), length),
             deadline: Instant::now() + Duration::from_secs(60),
             origin: Origin::current(),
-            answer: oneshot::channel().0,
+            reply: oneshot::channel().0,
         }
     }
 
@@ -520,19 +518,19 @@ mod tests {
         let pool = sqlx::PgPool::connect_lazy("postgres:///").expect("a URL");
         let store = crate::PgSessionStore::new(pool);
         let lane = Lane::new(Arc::clone(&store.shared.batches.save));
-        let octets = size_of_val(&lane.drain());
-        assert!(octets < 4096, "{octets} octets");
+        let bytes = size_of_val(&lane.drain());
+        assert!(bytes < 4096, "{bytes} bytes");
     }
 
     #[tokio::test]
-    async fn every_row_gets_its_answer_whatever_its_length() {
+    async fn every_row_gets_its_reply_at_any_length_of_the_queue() {
         let batch = Batch::new(Lengths::default());
         let lengths = (0..2000_usize).map(|n| (n % 7) << (n % 20));
         let receipts: Vec<_> = lengths
             .map(|length| batch.submit((RowId::from("id".to_owned()), length)))
             .collect();
         for receipt in receipts {
-            assert!(receipt.answer().await.is_ok());
+            assert!(receipt.outcome_in_time().await.is_ok());
         }
         assert_eq!(batch.queue().statements_in_flight, 0);
         assert_eq!(batch.queue().rows_in_flight, 0);

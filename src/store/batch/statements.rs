@@ -96,7 +96,7 @@ pub(in crate::store) struct Destroyed {
 }
 
 impl Entry for LoadRow {
-    type Answer = Arc<Row>;
+    type Output = Arc<Row>;
 
     const OPERATION: Operation = Operation::Load;
     const SAFE_TO_REPEAT: bool = true;
@@ -118,7 +118,7 @@ impl Entry for LoadRow {
         query
     }
 
-    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Arc<Row>, sqlx::Error> {
+    fn decode(&self, row: &PgRow, table: &Statements) -> Result<Arc<Row>, sqlx::Error> {
         let text: Option<&str> = row.try_get(1)?;
         let times = Times {
             expires: instant(row, 2)?,
@@ -133,17 +133,17 @@ impl Entry for LoadRow {
         Ok(Arc::new(row.of(user.map(Arc::from))))
     }
 
-    fn size(answer: &Arc<Row>) -> usize {
-        answer.text.as_ref().map_or(0, |text| text.len())
+    fn size(output: &Arc<Row>) -> usize {
+        output.text.as_ref().map_or(0, |text| text.len())
     }
 
-    fn share(answer: &Arc<Row>) -> Option<Arc<Row>> {
-        Some(Arc::clone(answer))
+    fn share(output: &Arc<Row>) -> Option<Arc<Row>> {
+        Some(Arc::clone(output))
     }
 }
 
 impl Entry for InsertRow {
-    type Answer = Written;
+    type Output = Written;
 
     const OPERATION: Operation = Operation::Insert;
     const LOOKS_FOR_ROWS: bool = false;
@@ -174,13 +174,13 @@ impl Entry for InsertRow {
             .bind(self.extent.until)
     }
 
-    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
+    fn decode(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
         written(row, table)
     }
 }
 
 impl Entry for InsertUserRow {
-    type Answer = Written;
+    type Output = Written;
 
     const OPERATION: Operation = Operation::Insert;
     const LOOKS_FOR_ROWS: bool = false;
@@ -209,13 +209,13 @@ impl Entry for InsertUserRow {
         self.row.bind_one(query).bind(&*self.user)
     }
 
-    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
+    fn decode(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
         written(row, table)
     }
 }
 
 impl Entry for SaveRow {
-    type Answer = Written;
+    type Output = Written;
 
     const OPERATION: Operation = Operation::Save;
 
@@ -247,13 +247,13 @@ impl Entry for SaveRow {
             .bind(self.until())
     }
 
-    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
+    fn decode(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
         written(row, table)
     }
 }
 
 impl Entry for TouchRow {
-    type Answer = Written;
+    type Output = Written;
 
     const OPERATION: Operation = Operation::Touch;
 
@@ -279,13 +279,13 @@ impl Entry for TouchRow {
             .bind(self.extent.until)
     }
 
-    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
+    fn decode(&self, row: &PgRow, table: &Statements) -> Result<Written, sqlx::Error> {
         written(row, table)
     }
 }
 
 impl Entry for DestroyRow {
-    type Answer = Destroyed;
+    type Output = Destroyed;
 
     const OPERATION: Operation = Operation::Destroy;
 
@@ -307,7 +307,7 @@ impl Entry for DestroyRow {
         query.bind(self.even_forwarding)
     }
 
-    fn answer(&self, row: &PgRow, table: &Statements) -> Result<Destroyed, sqlx::Error> {
+    fn decode(&self, row: &PgRow, table: &Statements) -> Result<Destroyed, sqlx::Error> {
         Ok(Destroyed {
             was_alive: timestamp::written(row, 1)?.0 > table.clock.now(),
             text: row.try_get(2)?,

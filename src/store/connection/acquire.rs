@@ -35,10 +35,10 @@ use crate::store::connection::{
 };
 
 /// The shortest time that a connection of the pool has to respond.
-const TO_ANSWER: Duration = Duration::from_millis(250);
+const TO_RESPOND: Duration = Duration::from_millis(250);
 /// The pool pings the connection, and then it is probed. Each response may take twice as
 /// long as recently.
-const ROUND_TRIPS_TO_ANSWER: u32 = 4;
+const ROUND_TRIPS_TO_RESPOND: u32 = 4;
 /// The shortest time that a new connection has before the next attempt. It doubles, so that
 /// a server that accepts connections slowly can be reached, and an overloaded server doesn't
 /// get more and more attempts.
@@ -151,12 +151,12 @@ impl ConnectionSource {
     /// If another attempt would be pointless.
     pub(in crate::store) async fn acquire(&self) -> Acquired {
         let mut moves = self.primary.as_ref().map(|primary| primary.moves());
-        let to_answer = patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, &self.round_trip);
+        let to_respond = patience(TO_RESPOND, ROUND_TRIPS_TO_RESPOND, &self.round_trip);
         let mut to_connect = patience(TO_CONNECT, ROUND_TRIPS_TO_CONNECT, &self.round_trip);
         let mut pause = PAUSE;
         loop {
             let has_idle = self.pool.num_idle() > 0;
-            let patience = if has_idle { to_answer } else { to_connect };
+            let patience = if has_idle { to_respond } else { to_connect };
             let attempt = tokio::select! {
                 attempt = self.attempt(has_idle, patience) => attempt,
                 () = moved(moves.as_mut()) => continue,
@@ -188,7 +188,7 @@ impl ConnectionSource {
         let mut acquired = pin!(self.acquire_once());
         let began = Instant::now();
         loop {
-            if let Ok(acquired) = timeout(TO_ANSWER, &mut acquired).await {
+            if let Ok(acquired) = timeout(TO_RESPOND, &mut acquired).await {
                 return Attempt::Ended(acquired);
             }
             self.suspect_failover();
@@ -266,7 +266,7 @@ impl ConnectionSource {
 }
 
 fn patience(least: Duration, round_trips: u32, round_trip: &RoundTrip) -> Duration {
-    let enough = round_trip.of_late().saturating_mul(round_trips);
+    let enough = round_trip.recent().saturating_mul(round_trips);
     enough.clamp(least, LONGEST_ATTEMPT)
 }
 
@@ -355,11 +355,11 @@ pub(in crate::store) async fn give_back(connection: PoolConnection<Postgres>) {
 mod tests {
     use super::*;
 
-    fn patience_where_answers_take(took: Duration) -> [Duration; 2] {
+    fn patience_if_responses_take(took: Duration) -> [Duration; 2] {
         let round_trip = RoundTrip::default();
         round_trip.observe(took);
         [
-            patience(TO_ANSWER, ROUND_TRIPS_TO_ANSWER, &round_trip),
+            patience(TO_RESPOND, ROUND_TRIPS_TO_RESPOND, &round_trip),
             patience(TO_CONNECT, ROUND_TRIPS_TO_CONNECT, &round_trip),
         ]
     }
@@ -367,20 +367,20 @@ mod tests {
     #[test]
     fn a_server_nearby_has_a_quarter_and_half_a_second() {
         for took in [Duration::ZERO, Duration::from_millis(60)] {
-            let [to_answer, to_connect] = patience_where_answers_take(took);
-            assert_eq!((to_answer, to_connect), (TO_ANSWER, TO_CONNECT));
+            let [to_respond, to_connect] = patience_if_responses_take(took);
+            assert_eq!((to_respond, to_connect), (TO_RESPOND, TO_CONNECT));
         }
     }
 
     #[test]
     fn a_server_that_is_far_has_as_many_round_trips_as_it_needs() {
         let far = Duration::from_millis(150);
-        assert_eq!(patience_where_answers_take(far), [4 * far, 8 * far]);
+        assert_eq!(patience_if_responses_take(far), [4 * far, 8 * far]);
     }
 
     #[test]
     fn nothing_that_was_slow_once_is_waited_for_longer_than_two_seconds() {
         let stopped = Duration::from_secs(3600);
-        assert_eq!(patience_where_answers_take(stopped), [LONGEST_ATTEMPT; 2]);
+        assert_eq!(patience_if_responses_take(stopped), [LONGEST_ATTEMPT; 2]);
     }
 }

@@ -59,7 +59,7 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(250);
 /// How long the store remembers that it had no connection for a look.
 const REMEMBERING: Duration = Duration::from_secs(10);
 /// How long a backend may be idle before its response counts as lost.
-const ANSWER: Duration = Duration::from_millis(250);
+const RESPONSE: Duration = Duration::from_millis(250);
 /// The time limits for a new connection and for one look. A busy server is not out of reach.
 const TO_CONNECT: Duration = Duration::from_secs(1);
 const TO_LOOK: Duration = Duration::from_secs(2);
@@ -122,7 +122,7 @@ impl Case {
     fn is_silent(&self) -> bool {
         self.idle
             .get()
-            .is_some_and(|since| since.elapsed() >= ANSWER)
+            .is_some_and(|since| since.elapsed() >= RESPONSE)
     }
 }
 
@@ -143,7 +143,7 @@ pub(in crate::store) enum Verdict {
     /// The server has canceled it.
     Canceled,
     /// The server has no such process, or doesn't show it to this role.
-    Gone,
+    NoProcess,
     /// No connection to the server can be opened, so no second statement can run beside
     /// this one either.
     OutOfReach,
@@ -166,7 +166,7 @@ impl Watched {
     pub(in crate::store) async fn settled(&self) -> Verdict {
         let mut verdict = self.case.verdict.subscribe();
         let settled =
-            verdict.wait_for(|verdict| matches!(verdict, Verdict::Gone | Verdict::OutOfReach));
+            verdict.wait_for(|verdict| matches!(verdict, Verdict::NoProcess | Verdict::OutOfReach));
         settled
             .await
             .map_or(Verdict::OutOfReach, |verdict| *verdict)
@@ -509,7 +509,7 @@ impl Round {
     }
 
     fn is_gone(&self, number: u64, case: &Case) {
-        case.verdict.send_replace(Verdict::Gone);
+        case.verdict.send_replace(Verdict::NoProcess);
         if case.why == Why::Lost {
             self.cancellations.state().cases.remove(&number);
         }
@@ -599,7 +599,7 @@ mod tests {
         /// A statement that waits for the row.
         async fn waiting(&self) -> Waiting {
             let mut connection = self.connect().await;
-            let probe = probe(&mut connection).await.expect("an answer");
+            let probe = probe(&mut connection).await.expect("a probe");
             let backend = probe.expect("no transaction").backend;
             let statement = tokio::spawn(async move {
                 sqlx::raw_sql("UPDATE t SET n = n + 1")
@@ -684,14 +684,14 @@ mod tests {
     async fn the_statement_of_another_backend_with_the_same_process_id_is_left_alone() {
         let place = Place::new().await;
         let lock = place.lock().await;
-        let stranger = place.waiting().await;
+        let other = place.waiting().await;
         let before_it_began = Backend {
-            seen: stranger.backend.seen - 60.0,
-            ..stranger.backend
+            seen: other.backend.seen - 60.0,
+            ..other.backend
         };
         let of_another_server = Backend {
-            started: stranger.backend.started + 1,
-            ..stranger.backend
+            started: other.backend.started + 1,
+            ..other.backend
         };
         for backend in [before_it_began, of_another_server] {
             let given_up = place.cancellations.give_up(backend);
@@ -699,15 +699,15 @@ mod tests {
             place.cancellations.lose(backend);
             for watched in [given_up, slow] {
                 let settled = timeout(PATIENCE, watched.settled()).await;
-                assert_eq!(settled, Ok(Verdict::Gone), "{backend:?}");
+                assert_eq!(settled, Ok(Verdict::NoProcess), "{backend:?}");
                 let closed = watched.close().await;
                 assert!(matches!(closed, Ok(false)), "{backend:?}");
             }
             until(async || place.cancellations.state().cases.is_empty()).await;
         }
-        place.waits(stranger.backend.pid).await;
+        place.waits(other.backend.pid).await;
         release(lock).await;
-        stranger.ends().await.expect("it was left alone");
+        other.ends().await.expect("it was left alone");
     }
 
     /// The server shows a role neither what others do nor since when.
@@ -716,14 +716,14 @@ mod tests {
         let (_server, place) = Place::alone().await;
         let cancellations = place.cancellations_of("weak", "LOGIN").await;
         let lock = place.lock().await;
-        let stranger = place.waiting().await;
-        let given_up = cancellations.give_up(stranger.backend);
+        let other = place.waiting().await;
+        let given_up = cancellations.give_up(other.backend);
         let settled = timeout(PATIENCE, given_up.settled()).await;
-        assert_eq!(settled, Ok(Verdict::Gone));
+        assert_eq!(settled, Ok(Verdict::NoProcess));
         assert!(matches!(given_up.close().await, Ok(false)));
-        place.waits(stranger.backend.pid).await;
+        place.waits(other.backend.pid).await;
         release(lock).await;
-        stranger.ends().await.expect("it was left alone");
+        other.ends().await.expect("it was left alone");
     }
 
     #[tokio::test]
@@ -745,17 +745,17 @@ mod tests {
     /// The look may reach the server later, and cancel what the connection does
     /// then.
     #[tokio::test]
-    async fn after_a_look_without_an_answer_a_connection_serves_nothing() {
+    async fn a_connection_whose_probe_had_no_response_serves_nothing() {
         let (_server, place) = Place::alone().await;
         let mut connection = place.connect().await;
-        let probe = probe(&mut connection).await.expect("an answer");
+        let probe = probe(&mut connection).await.expect("a probe");
         let backend = probe.expect("no transaction").backend;
         let mut catalog = place.connect().await;
-        let answered = place.cancellations.watch(backend);
-        let unanswered = place.cancellations.watch(backend);
+        let responsive = place.cancellations.watch(backend);
+        let silent = place.cancellations.watch(backend);
         let looks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT a.pid AS pid%'";
         until(async || count(&place.pool, looks).await == 1).await;
-        assert!(matches!(answered.close().await, Ok(false)));
+        assert!(matches!(responsive.close().await, Ok(false)));
         assert!(!place.cancellations.is_unsettled(backend));
         sqlx::raw_sql("BEGIN; LOCK TABLE pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE")
             .execute(&mut catalog)
@@ -771,7 +771,7 @@ mod tests {
                 break;
             }
         }
-        assert!(unanswered.close().await.is_err());
+        assert!(silent.close().await.is_err());
         assert!(place.cancellations.is_unsettled(backend));
         release(catalog).await;
     }

@@ -368,7 +368,7 @@ impl Drop for Held {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     /// The server has responded, and the connection can be used.
-    Answered,
+    Responded,
     /// The connection is lost, and the statement may still run.
     Lost,
     /// The statement can't run any more, or it is unknown whether it does.
@@ -378,7 +378,7 @@ enum End {
 impl End {
     fn of_use_if(self, is_settled: bool) -> Self {
         match self {
-            Self::Answered if !is_settled => Self::Unknown,
+            Self::Responded if !is_settled => Self::Unknown,
             end => end,
         }
     }
@@ -392,7 +392,7 @@ impl Held {
             end = self.end() => end,
         };
         match end {
-            End::Answered => self.put_in_order().await,
+            End::Responded => self.put_in_order().await,
             End::Lost if self.shared.source.is_direct() => {
                 self.shared.cancellations.lose(self.backend);
             }
@@ -404,16 +404,16 @@ impl Held {
         let Some(connection) = self.connection.as_deref_mut() else {
             return End::Unknown;
         };
-        if let Ok(end) = timeout(GRACE, answered(connection)).await {
+        if let Ok(end) = timeout(GRACE, until_it_responds(connection)).await {
             return end.of_use_if(!self.shared.cancellations.is_unsettled(self.backend));
         }
         if !self.shared.source.is_direct() {
-            let end = timeout(LONGEST_UNKNOWN, answered(connection)).await;
+            let end = timeout(LONGEST_UNKNOWN, until_it_responds(connection)).await;
             return end.unwrap_or(End::Unknown);
         }
         let given_up = self.shared.cancellations.give_up(self.backend);
         let end = tokio::select! {
-            end = answered(connection) => end,
+            end = until_it_responds(connection) => end,
             verdict = given_up.settled() => match verdict {
                 Verdict::OutOfReach => End::Lost,
                 _ => End::Unknown,
@@ -439,10 +439,10 @@ impl Held {
 }
 
 /// Reads the remaining responses of the server, and waits for a ping after them.
-async fn answered(connection: &mut PgConnection) -> End {
+async fn until_it_responds(connection: &mut PgConnection) -> End {
     loop {
         match connection.ping().await {
-            Ok(()) => return End::Answered,
+            Ok(()) => return End::Responded,
             // The error of the statement, or of what follows in its transaction.
             Err(sqlx::Error::Database(_)) => {}
             Err(_) => return End::Lost,
@@ -470,8 +470,8 @@ impl Shared {
     fn spares_one(&self) -> bool {
         let pool = &self.source.pool;
         let all = of_pool(pool);
-        let lent = (pool.size() as usize).saturating_sub(pool.num_idle());
-        self.limit < all && lent < all.get() as usize
+        let in_use = (pool.size() as usize).saturating_sub(pool.num_idle());
+        self.limit < all && in_use < all.get() as usize
     }
 
     fn take_kept(&self) -> Option<IdleConnection> {

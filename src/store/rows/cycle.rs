@@ -112,7 +112,7 @@ impl Batches {
         });
         let undelivered = Undelivered::new_id(self, plan.new_id.clone(), Arc::clone(&plan.commit));
         // If the request was canceled, this drops `undelivered`, which undoes the new id.
-        drop(order.answer.send(Ok((outcome, undelivered))));
+        drop(order.reply.send(Ok((outcome, undelivered))));
     }
 
     /// Reports what was committed.
@@ -142,10 +142,10 @@ impl Batches {
         };
         match plan.commit.made() {
             Some(Made::Moved { before, after, .. }) => {
-                let goes_on = plan.forwarding(&before).meta().leads_to_the_session();
+                let leads_on = plan.forwarding(&before).meta().leads_to_the_session();
                 let [before, after] =
                     [before, after].map(|row| EndedRow::new(row.id.clone(), row.user));
-                self.watches.moved(Some(&before), goes_on, &after, kind);
+                self.watches.moved(Some(&before), leads_on, &after, kind);
             }
             _ => {
                 let after = EndedRow::new(plan.new_id.clone(), plan.user());

@@ -184,7 +184,7 @@ async fn destroy_chain_in(
         let Some(row) = row else {
             break;
         };
-        let deleted = order.answer(&row, &table)?;
+        let deleted = order.decode(&row, &table)?;
         next = deleted
             .text
             .and_then(|text| successor_of(table.layout, &text));

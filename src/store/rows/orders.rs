@@ -36,13 +36,13 @@ pub(in crate::store) struct SaveOrder {
     /// since the request loaded it. The order is then executed on a row that the
     /// request must not see.
     pub(in crate::store) forwarded: Option<Error>,
-    pub(in crate::store) answer: oneshot::Sender<Result<Saved, Error>>,
+    pub(in crate::store) reply: oneshot::Sender<Result<Saved, Error>>,
 }
 
 impl SaveOrder {
     /// Sends the result. If the request's token doesn't open the row, the result shows
     /// nothing of the row, not even why the changes don't fit.
-    pub(in crate::store) fn answer(self, outcome: Result<Saved, Error>) {
+    pub(in crate::store) fn reply(self, outcome: Result<Saved, Error>) {
         let outcome = match (self.forwarded, outcome) {
             (None, outcome) => outcome,
             (Some(_), Ok(_)) => Ok(Saved::Moved),
@@ -50,7 +50,7 @@ impl SaveOrder {
             (Some(moved), Err(_)) => Err(moved),
         };
         // A canceled request has no receiver.
-        drop(self.answer.send(outcome));
+        drop(self.reply.send(outcome));
     }
 }
 
@@ -60,7 +60,7 @@ pub(in crate::store) struct NewIdOrder {
     pub(in crate::store) new_id: RowId,
     /// The request stops waiting at this time.
     pub(in crate::store) deadline: Instant,
-    pub(in crate::store) answer: oneshot::Sender<Result<NewId, Error>>,
+    pub(in crate::store) reply: oneshot::Sender<Result<NewId, Error>>,
 }
 
 /// The outcome of a new id, and a guard that undoes it if the outcome is not received.

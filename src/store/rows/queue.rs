@@ -131,11 +131,11 @@ impl Worker {
                 }
                 latest
             }
-            Step::Destroy(ending, answer) => {
+            Step::Destroy(ending, reply) => {
                 let _busy = batches.watches.busy(&self.id);
                 let destroyed = Box::pin(batches.destroy_row(&self.id, ending)).await;
                 // A canceled request no longer waits for the result.
-                drop(answer.send(destroyed));
+                drop(reply.send(destroyed));
                 None
             }
             Step::NewId(order) => {
@@ -175,7 +175,7 @@ fn steps(writes: Vec<Queued>) -> Vec<(Step, Vec<Origin>)> {
                 continue;
             }
             (Write::Save(order), _) => Step::Saves(vec![order]),
-            (Write::Destroy(ending, answer), _) => Step::Destroy(ending, answer),
+            (Write::Destroy(ending, reply), _) => Step::Destroy(ending, reply),
             (Write::NewId(order), _) => Step::NewId(order),
         };
         steps.push((step, vec![origin]));
@@ -199,7 +199,7 @@ mod tests {
             id: RowId::from("id".to_owned()),
             queue: QueueState::Closed,
         };
-        let octets = size_of_val(&worker.work());
-        assert!(octets < 4096, "{octets} octets");
+        let bytes = size_of_val(&worker.work());
+        assert!(bytes < 4096, "{bytes} bytes");
     }
 }

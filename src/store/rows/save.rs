@@ -74,16 +74,16 @@ impl Batches {
         let outcome = self.save_until_won(id, base, &mut orders).await;
         match outcome {
             Ok(Place::Here(row)) => {
-                answer_all(orders, &Ok(Saved::Here(Arc::clone(&row))));
+                reply_all(orders, &Ok(Saved::Here(Arc::clone(&row))));
                 (self.remember(row), Vec::new())
             }
             Ok(Place::Untouched(row)) => {
-                answer_all(orders, &Ok(Saved::Untouched(row)));
+                reply_all(orders, &Ok(Saved::Untouched(row)));
                 (None, Vec::new())
             }
             Ok(Place::Forwarded(row)) => (None, forwarded(&row, orders)),
             Err(error) => {
-                answer_all(orders, &Err(error));
+                reply_all(orders, &Err(error));
                 (None, Vec::new())
             }
         }
@@ -239,7 +239,7 @@ impl Batches {
     /// Returns the row as the base for the next save, if the table stores the text of a
     /// document unchanged.
     fn remember(&self, row: Arc<Row>) -> Option<Arc<Row>> {
-        self.table_handle.found()?.keeps_spelling().then_some(row)
+        self.table_handle.found()?.keeps_the_text().then_some(row)
     }
 }
 
@@ -257,13 +257,13 @@ fn forwarded(old: &Row, orders: Vec<SaveOrder>) -> Vec<(RowId, SaveOrder)> {
                 order.forwarded.get_or_insert_with(|| moved(old.times));
                 forwarded.push((successor, order));
             }
-            _ => order.answer(Err(moved(old.times))),
+            _ => order.reply(Err(moved(old.times))),
         }
     }
     forwarded
 }
 
-/// Answers the requests that wait no longer; what they wanted is not sent any
+/// Replies to the requests that wait no longer; what they wanted is not sent any
 /// more.
 ///
 /// # Errors
@@ -272,7 +272,7 @@ fn forwarded(old: &Row, orders: Vec<SaveOrder>) -> Vec<(RowId, SaveOrder)> {
 fn drop_expired(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
     let now = Instant::now();
     for order in orders.extract_if(.., |order| order.deadline <= now) {
-        order.answer(Err(out_of_time()));
+        order.reply(Err(out_of_time()));
     }
     match orders.is_empty() {
         true => Err(out_of_time()),
@@ -323,9 +323,9 @@ fn newest(id: &RowId, latest: Option<Arc<Row>>, orders: &[SaveOrder]) -> Option<
     }
 }
 
-fn answer_all(orders: Vec<SaveOrder>, outcome: &Result<Saved, Error>) {
+fn reply_all(orders: Vec<SaveOrder>, outcome: &Result<Saved, Error>) {
     for order in orders {
-        order.answer(outcome.clone());
+        order.reply(outcome.clone());
     }
 }
 
@@ -409,7 +409,7 @@ impl Misfits {
 
     fn refuse(self) {
         for (_, order, error) in self.0 {
-            order.answer(Err(error));
+            order.reply(Err(error));
         }
     }
 

@@ -473,8 +473,8 @@ fn every_function_is_called_by_its_schema() {
 fn hash(sql: &str) -> String {
     Sha256::digest(sql)
         .iter()
-        .fold(String::new(), |mut hex, octet| {
-            write!(hex, "{octet:02x}").expect("a String takes everything");
+        .fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("a String takes everything");
             hex
         })
 }

@@ -30,10 +30,10 @@ impl Clock {
     /// Records a time that the database returned. A response takes a while to arrive, so the
     /// latest epoch is the most precise one.
     pub(in crate::store) fn observe(&self, now: f64) {
-        let heard = now - self.passed();
+        let observed = now - self.passed();
         let known = self.epoch();
-        if heard > known || heard < known - STEP {
-            self.epoch.store(heard.to_bits(), Relaxed);
+        if observed > known || observed < known - STEP {
+            self.epoch.store(observed.to_bits(), Relaxed);
         }
     }
 
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_took_long_does_not_put_the_clock_back() {
+    async fn a_slow_response_does_not_put_the_clock_back() {
         let clock = Clock::at(1000.0);
         clock.observe(999.5);
         assert_eq!(clock.now(), 1000.0);

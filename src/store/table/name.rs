@@ -69,7 +69,7 @@ impl TableName {
     /// purposes have the same key by chance, they only wait for each other.
     pub(in crate::store) fn lock_key(&self, purpose: &str) -> i64 {
         let digest = Sha256::digest(format!("axum-pg-session {purpose} {self}"));
-        let (first, _) = digest.split_first_chunk().expect("32 octets");
+        let (first, _) = digest.split_first_chunk().expect("32 bytes");
         i64::from_be_bytes(*first)
     }
 

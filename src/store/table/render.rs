@@ -189,8 +189,8 @@ fn render_local_expiry(sql: &str, zone: &str) -> String {
 /// The position in `sql` of the parenthesis that closes one that was opened before it.
 fn end_of_argument(sql: &str) -> usize {
     let mut depth = 1_u32;
-    let closes = |(_, octet): &(usize, u8)| {
-        match octet {
+    let closes = |(_, byte): &(usize, u8)| {
+        match byte {
             b'(' => depth += 1,
             b')' => depth -= 1,
             _ => {}

@@ -220,7 +220,7 @@ impl Statements {
     }
 
     /// Whether the table stores a document letter by letter as it was sent.
-    pub(crate) fn keeps_spelling(&self) -> bool {
+    pub(crate) fn keeps_the_text(&self) -> bool {
         self.columns.document == Document::Json
     }
 }

@@ -175,7 +175,7 @@ impl Watches {
     ///
     /// # Errors
     ///
-    /// If the next statement would wait in vain, too.
+    /// If the next statement would wait without a result, too.
     async fn look_up_all(
         &self,
         rows: &[RowId],

@@ -118,7 +118,7 @@ impl Drop for Chromium {
     }
 }
 
-/// Answered when the browsers have ended.
+/// Completed when the browsers have ended.
 fn shut_down(port: u16) -> io::Result<()> {
     let mut driver = TcpStream::connect(("127.0.0.1", port))?;
     driver.set_read_timeout(Some(PATIENCE))?;
@@ -160,6 +160,6 @@ fn skip(why: &io::Error) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let said = format!("SKIPPED: every test in Chromium: {why}; .ci/browser installs it");
-        writeln!(io::stderr(), "{said}").expect("somebody reads");
+        writeln!(io::stderr(), "{said}").expect("stderr is open");
     });
 }

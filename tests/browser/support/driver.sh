@@ -1,4 +1,4 @@
-# Runs one driver, with its browsers and their profiles, until somebody says that
+# Runs one driver, with its browsers and their profiles, until its caller says that
 # the browsers have ended, or is gone, and leaves nothing behind.
 dir=$(mktemp -d) || exit 1
 trap '' PIPE INT

@@ -135,8 +135,8 @@ impl Profile {
 
     /// All cookies that the browser keeps, of whichever page.
     pub(crate) async fn cookies(&self) -> Vec<Cookie> {
-        let answer = self.ask("Storage.getCookies", json!({})).await;
-        serde_json::from_value(answer["cookies"].clone()).expect("cookies")
+        let response = self.ask("Storage.getCookies", json!({})).await;
+        serde_json::from_value(response["cookies"].clone()).expect("cookies")
     }
 
     /// The same, by name, with the same digits for each site.
@@ -165,8 +165,8 @@ impl Profile {
     /// What a script on the page gets from this expression.
     pub(crate) async fn script(&self, expression: &str) -> Value {
         let script = format!("return {expression}");
-        let answer = self.driver.execute(script, Vec::<Value>::new()).await;
-        answer.expect("a script runs").json().clone()
+        let response = self.driver.execute(script, Vec::<Value>::new()).await;
+        response.expect("a script runs").json().clone()
     }
 
     pub(crate) async fn forget_cookies(&self) {
@@ -190,8 +190,8 @@ impl Profile {
 
     /// By the protocol of the developer tools.
     async fn ask(&self, method: &str, parameters: Value) -> Value {
-        let answer = self.driver.cdp().send_raw(method, parameters).await;
-        answer.expect("an answer of the browser")
+        let response = self.driver.cdp().send_raw(method, parameters).await;
+        response.expect("a response of the browser")
     }
 }
 
@@ -205,7 +205,7 @@ fn field(name: &str) -> String {
 
 impl Drop for Profile {
     /// The browser ends with its driver. To end it here would wait for an
-    /// answer, on a connection that only this blocked runtime could read.
+    /// response, on a connection that only this blocked runtime could read.
     fn drop(&mut self) {
         let _ = self.driver.clone().leak();
     }

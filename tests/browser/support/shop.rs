@@ -85,7 +85,7 @@ impl Shop {
         visitor.press("Continue").await;
     }
 
-    /// Status and headers of an answer, in small letters, to somebody without a
+    /// Status and headers of a response, in small letters, to somebody without a
     /// browser.
     pub(crate) async fn head(&self, request: &str) -> String {
         let mut connection = TcpStream::connect(self.example.address())
@@ -94,10 +94,10 @@ impl Shop {
         let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let sent = connection.write_all(request.as_bytes()).await;
         sent.expect("it reads");
-        let mut answer = String::new();
-        let read = connection.read_to_string(&mut answer).await;
-        read.expect("an answer");
-        let head = answer.split("\r\n\r\n").next().unwrap_or_default();
+        let mut response = String::new();
+        let read = connection.read_to_string(&mut response).await;
+        read.expect("a response");
+        let head = response.split("\r\n\r\n").next().unwrap_or_default();
         head.to_lowercase()
     }
 

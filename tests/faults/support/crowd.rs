@@ -10,7 +10,7 @@ use dev_postgres::Server;
 use sqlx::Row as _;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
-use super::{Site, Visitor, place::connect, visitor::Answer};
+use super::{Site, Visitor, place::connect, visitor::Reply};
 
 const VISITORS: usize = 12;
 /// Between two requests of one visitor.
@@ -130,7 +130,7 @@ impl Crowd {
         let took = (first - recovered).as_millis();
         let refused = self.news.refused.borrow();
         let summary = format!("recovery | {fault} | {took} ms | {} refused", *refused);
-        writeln!(stderr(), "{summary}").expect("somebody reads");
+        writeln!(stderr(), "{summary}").expect("stderr is open");
         check(&visitors, server).await
     }
 }
@@ -150,12 +150,12 @@ async fn come(mut visitor: Visitor, habit: Habit, news: Arc<News>) -> Visitor {
             break;
         }
         let is_over = news.recovered.borrow().is_some();
-        let answer = match (turn % 2, habit) {
+        let response = match (turn % 2, habit) {
             (0, _) => visitor.add().await,
             (_, Habit::Count) => visitor.show().await,
             (_, Habit::Cycle) => visitor.cycle().await,
         };
-        news.hear(answer, is_over);
+        news.hear(response, is_over);
         served_since += u32::from(is_over);
         tokio::time::sleep(PAUSE).await;
     }
@@ -163,16 +163,16 @@ async fn come(mut visitor: Visitor, habit: Habit, news: Arc<News>) -> Visitor {
 }
 
 impl News {
-    fn hear(&self, answer: Answer, is_over: bool) {
+    fn hear(&self, response: Reply, is_over: bool) {
         if is_over {
-            assert_eq!(answer, Answer::Served, "asked after the recovery");
+            assert_eq!(response, Reply::Served, "asked after the recovery");
             self.first_served.send_modify(|first| {
                 first.get_or_insert_with(Instant::now);
             });
         }
-        let counter = match answer {
-            Answer::Served => &self.served,
-            Answer::Refused => &self.refused,
+        let counter = match response {
+            Reply::Served => &self.served,
+            Reply::Refused => &self.refused,
         };
         counter.send_modify(|count| *count += 1);
     }

@@ -21,7 +21,7 @@ pub(crate) const SLACK: Duration = Duration::from_millis(1500);
 /// Between two looks at what is waited for.
 const LOOKING: Duration = Duration::from_millis(5);
 
-/// Whether the answer becomes yes in time.
+/// Whether the response becomes yes in time.
 pub(crate) async fn comes_true(within: Duration, ask: impl AsyncFn() -> bool) -> bool {
     let asking = async {
         while !ask().await {

@@ -38,7 +38,7 @@ pub(crate) enum Condition {
     /// Connections are accepted and closed at once, as by a proxy without a
     /// server behind it.
     Unserved,
-    /// Nobody listens.
+    /// No server listens.
     Refusing,
     /// Nothing arrives, and no connection is made. Those that were there stay
     /// dead ever after, as behind a firewall that has forgotten them.
@@ -100,7 +100,7 @@ impl Network {
         self.wire.accepted.load(Ordering::SeqCst)
     }
 
-    /// Connections that are being made now, which nobody answers. The list is
+    /// Connections that are being made now, which get no response. The list is
     /// read in pieces, and shows one that ends meanwhile beside its successor.
     pub(crate) fn hanging(&self) -> usize {
         const SYN_SENT: &str = "02";

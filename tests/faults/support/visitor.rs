@@ -15,14 +15,14 @@ pub(crate) struct Visitor {
     site: Site,
     pub(crate) name: String,
     cookie: String,
-    /// Increments that were answered with success.
+    /// Increments that returned success.
     pub(crate) acknowledged: u64,
-    /// Increments that were answered with 503, of which each may be stored.
+    /// Increments that returned 503, of which each may be stored.
     pub(crate) doubtful: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Answer {
+pub(crate) enum Reply {
     Served,
     /// 503, in time, with the time to wait before trying again.
     Refused,
@@ -76,24 +76,24 @@ impl Visitor {
         assert!(took < SLACK, "a page without a session took {took:?}");
     }
 
-    pub(crate) async fn add(&mut self) -> Answer {
-        let answer = self.visit("/add", 1).await;
-        match answer {
-            Answer::Served => self.acknowledged += 1,
-            Answer::Refused => self.doubtful += 1,
+    pub(crate) async fn add(&mut self) -> Reply {
+        let reply = self.visit("/add", 1).await;
+        match reply {
+            Reply::Served => self.acknowledged += 1,
+            Reply::Refused => self.doubtful += 1,
         }
-        answer
+        reply
     }
 
-    pub(crate) async fn show(&mut self) -> Answer {
+    pub(crate) async fn show(&mut self) -> Reply {
         self.visit("/show", 0).await
     }
 
-    pub(crate) async fn cycle(&mut self) -> Answer {
+    pub(crate) async fn cycle(&mut self) -> Reply {
         self.visit("/cycle", 0).await
     }
 
-    async fn visit(&mut self, path: &str, adds: u64) -> Answer {
+    async fn visit(&mut self, path: &str, adds: u64) -> Reply {
         let asked = Instant::now();
         let (response, body) = self.ask(path).await;
         let took = asked.elapsed();
@@ -105,11 +105,11 @@ impl Visitor {
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {
             let headers = response.headers();
             assert!(says_when_to_try_again(headers), "{path}: {headers:?}");
-            return Answer::Refused;
+            return Reply::Refused;
         }
         assert_eq!(response.status(), StatusCode::OK, "{path}: {body}");
         self.believe(&body, adds);
-        Answer::Served
+        Reply::Served
     }
 
     /// The page shows this visitor, with all that was acknowledged.

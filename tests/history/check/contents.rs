@@ -32,7 +32,7 @@ pub(super) struct Pages<'a> {
     /// By key.
     inserts: HashMap<&'static str, Vec<&'a Entry>>,
     removes: HashMap<&'static str, Vec<&'a Entry>>,
-    /// From when on an append is known to have happened: it was answered, or
+    /// From when on an append is known to have happened: the response came, or
     /// somebody saw it.
     known: HashMap<u64, Moment>,
 }

@@ -17,8 +17,8 @@ pub(super) fn check(record: &LifeRecord<'_>, found: &mut Found) {
             Outcome::Dropped(_, cookie) => {
                 found.at(entry, format_args!("a cookie with an error: {cookie:?}"));
             }
-            Outcome::Nobody(GivenCookie::None) => {}
-            Outcome::Nobody(cookie) => {
+            Outcome::NoSession(GivenCookie::None) => {}
+            Outcome::NoSession(cookie) => {
                 found.at(entry, format_args!("a cookie for nobody: {cookie:?}"));
             }
             Outcome::InDoubt(_) | Outcome::Strange(_) => {}
@@ -44,10 +44,13 @@ pub(super) fn check_strangers(entries: &[&Entry], found: &mut Found) {
     for entry in entries {
         let is_right = matches!(
             entry.outcome,
-            Outcome::Nobody(GivenCookie::None) | Outcome::InDoubt(_)
+            Outcome::NoSession(GivenCookie::None) | Outcome::InDoubt(_)
         );
         if !is_right {
-            found.at(entry, format_args!("a made-up cookie: {:?}", entry.outcome));
+            found.at(
+                entry,
+                format_args!("an unknown cookie: {:?}", entry.outcome),
+            );
         }
     }
 }

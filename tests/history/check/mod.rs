@@ -1,7 +1,7 @@
 //! What a record must satisfy, whatever happened at the same moment.
 //!
-//! A request that was answered took effect between the moment in which it was
-//! sent and the answer; one in doubt took effect later than it was sent, once
+//! A request with a response took effect between the moment in which it was
+//! sent and the response; one in doubt took effect later than it was sent, once
 //! or never. Nothing else is known, and nothing else is assumed.
 
 mod contents;
@@ -122,7 +122,7 @@ pub(crate) fn violations(
 ) -> Vec<Violation> {
     let books = Books::new(kept, held);
     let mut found = Found::default();
-    found.strange_answers(kept);
+    found.strange_responses(kept);
     for (life, record) in &books.lives {
         whereabouts::check(*life, record, &mut found);
         contents::check(&books, *life, record, &mut found);
@@ -157,18 +157,18 @@ impl Found {
         self.0.push(Violation { number: 0, what });
     }
 
-    fn strange_answers(&mut self, kept: &Kept) {
+    fn strange_responses(&mut self, kept: &Kept) {
         for entry in &kept.entries {
-            if let Outcome::Strange(answer) = &entry.outcome {
+            if let Outcome::Strange(response) = &entry.outcome {
                 self.at(
                     entry,
-                    format_args!("an answer that no page gives: {answer}"),
+                    format_args!("a response that no page gives: {response}"),
                 );
             }
         }
         for status in kept.reapings.iter().flatten() {
             if ![200, 503].contains(status) {
-                self.at_the_end(format!("the reaper answered {status}"));
+                self.at_the_end(format!("the reaper returned {status}"));
             }
         }
     }

@@ -1,5 +1,5 @@
 //! What the table holds when all is over: the sessions that browsers hold,
-//! those whose cookie was in a lost answer, and nothing else.
+//! those whose cookie was in a lost response, and nothing else.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
@@ -52,7 +52,7 @@ impl StoredRow {
     }
 }
 
-/// `end` is when the table was read, with nothing under way any more.
+/// `end` is when the table was read, with nothing in flight any more.
 pub(super) fn check(books: &Books<'_>, rows: &[StoredRow], end: Moment, found: &mut Found) {
     let held: HashSet<_> = books.held.iter().map(|token| row_id(token)).collect();
     let mut by_life: BTreeMap<Life, Vec<&StoredRow>> = BTreeMap::new();
@@ -136,7 +136,7 @@ fn as_read(life: Life, row: &StoredRow, end: Moment) -> Entry {
 }
 
 impl LifeRecord<'_> {
-    /// Whether an answer was lost that gave the session its first or another
+    /// Whether a response was lost that gave the session its first or another
     /// cookie, or that took it.
     fn may_have_lost_its_cookie(&self) -> bool {
         let mut entries = self.entries.iter();

@@ -59,7 +59,7 @@ pub(super) fn check(life: Life, record: &LifeRecord<'_>, found: &mut Found) {
             continue;
         }
         match &entry.outcome {
-            Outcome::Nobody(_) => check_absence(record, entry, found),
+            Outcome::NoSession(_) => check_absence(record, entry, found),
             Outcome::Done(..) | Outcome::Dropped(..) => check_presence(life, record, entry, found),
             Outcome::InDoubt(_) | Outcome::Strange(_) => {}
         }

@@ -18,7 +18,7 @@ use crate::{
 pub(crate) enum Blow {
     KilledServer,
     TerminatedConnections,
-    LostAnswers,
+    LostResponses,
     SlowRow,
     SlowTable,
     ExpiredSessions,
@@ -30,7 +30,7 @@ pub(crate) enum Blow {
 pub(crate) const ALL: [Blow; 9] = [
     Blow::KilledServer,
     Blow::TerminatedConnections,
-    Blow::LostAnswers,
+    Blow::LostResponses,
     Blow::SlowRow,
     Blow::SlowTable,
     Blow::ExpiredSessions,
@@ -96,9 +96,9 @@ impl Blows {
                 self.copies.kill_and_start_again(index).await;
             }
             Blow::TerminatedConnections => terminate(pool, ANY, i64::MAX).await,
-            Blow::LostAnswers => {
+            Blow::LostResponses => {
                 let index = self.below(self.copies.number());
-                self.copies.lose_answers(index, TIMEOUT).await;
+                self.copies.lose_responses(index, TIMEOUT).await;
             }
             Blow::SlowRow => slow_down(pool, LOCK_ROW, TIMEOUT.mul_f64(SLOW)).await,
             Blow::SlowTable => slow_down(pool, LOCK_TABLE, TIMEOUT.mul_f64(SLOW)).await,

@@ -11,7 +11,7 @@ use crate::copies::Copies;
 /// units beside that, so that small figures have room.
 const GROWTH: f64 = 1.1;
 
-/// Taken at the end of a round, when nothing is under way.
+/// Taken at the end of a round, when nothing is in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     /// MiB that are resident, of the servers that are never killed.

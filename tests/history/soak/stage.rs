@@ -29,10 +29,10 @@ const BROWSERS: usize = 8;
 const TABS: usize = 4;
 /// So often each copy reaps.
 const REAPING: Duration = Duration::from_secs(2);
-/// Nothing that is under way is without a statement for so long.
+/// Nothing that is in flight is without a statement for so long.
 const STILL: Duration = TIMEOUT.saturating_mul(2);
 const LOOK: Duration = Duration::from_millis(20);
-/// Something that is under way for longer has no end.
+/// Something that is in flight for longer has no end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) struct Stage {
@@ -136,7 +136,7 @@ impl Stage {
         }
     }
 
-    /// Returns when no server has anything under way: what a visitor gave up
+    /// Returns when no server has anything in flight: what a visitor gave up
     /// on is carried out to its end. A transaction that is never ended, or a
     /// lock that is never given back, is found by that.
     async fn all_is_still(&self) {
@@ -151,7 +151,7 @@ impl Stage {
             }
         };
         if timeout(PATIENCE, stillness).await.is_err() {
-            panic!("under way without an end: {:?}", busy(&self.pool).await);
+            panic!("in flight without an end: {:?}", busy(&self.pool).await);
         }
     }
 
@@ -197,7 +197,7 @@ async fn busy(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar(sql)
         .fetch_all(pool)
         .await
-        .expect("what is under way")
+        .expect("what is in flight")
 }
 
 impl fmt::Display for Round {

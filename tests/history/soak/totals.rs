@@ -16,10 +16,10 @@ pub(super) struct Totals {
     pub(super) rounds: u32,
     requests: u64,
     acknowledged: BTreeMap<Deed, u64>,
-    nobody: u64,
+    without_session: u64,
     dropped: u64,
     in_doubt: BTreeMap<Doubt, u64>,
-    /// Runs of the reaper that a visitor asked for and that were answered.
+    /// Runs of the reaper that a visitor asked for and that returned a response.
     reaped: u64,
     blows: BTreeMap<Blow, Vec<Recovery>>,
     pub(super) violations: Vec<String>,
@@ -32,10 +32,10 @@ struct Recovery {
     /// that was sent after it.
     served: Option<Duration>,
     /// From the end of the fault to the last read before the next one that was
-    /// answered with 503. Nothing else keeps a read from its answer; a change
+    /// refused with 503. Nothing else delays a read; a change
     /// may also have come too late for its session.
     refusing: Duration,
-    /// Reads from the begin of the fault to the next one that were answered
+    /// Reads from the begin of the fault to the next one that got a response
     /// with 503.
     refused: u64,
 }
@@ -63,7 +63,7 @@ impl Totals {
     fn count(&mut self, entry: &Entry) {
         match &entry.outcome {
             Outcome::Done(..) => *self.acknowledged.entry(entry.deed).or_default() += 1,
-            Outcome::Nobody(_) => self.nobody += 1,
+            Outcome::NoSession(_) => self.without_session += 1,
             Outcome::Dropped(..) => self.dropped += 1,
             Outcome::InDoubt(doubt) => *self.in_doubt.entry(*doubt).or_default() += 1,
             Outcome::Strange(_) => {}
@@ -127,7 +127,7 @@ impl fmt::Display for Totals {
             sum(acknowledged)
         )?;
         writeln!(f, "{:20} {} {in_doubt:?}", "in doubt", sum(in_doubt))?;
-        writeln!(f, "{:20} {}", "found nobody", self.nobody)?;
+        writeln!(f, "{:20} {}", "found no session", self.without_session)?;
         writeln!(f, "{:20} {}", "dropped", self.dropped)?;
         writeln!(f, "{:20} {}", "reaped on request", self.reaped)?;
         for (blow, recoveries) in &self.blows {

@@ -10,7 +10,7 @@ use cookie::{
     time::{Duration, OffsetDateTime},
 };
 
-use super::{Answer, Server};
+use super::{Reply, Server};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Browser {
@@ -83,7 +83,7 @@ impl Browser {
     }
 
     /// Asks the page at `/` for these steps, and keeps the cookies.
-    pub(crate) async fn visit(&mut self, server: &Server, steps: impl ToString) -> Answer {
+    pub(crate) async fn visit(&mut self, server: &Server, steps: impl ToString) -> Reply {
         self.visit_at(server, "/", steps).await
     }
 
@@ -92,23 +92,18 @@ impl Browser {
         server: &Server,
         path: &str,
         steps: impl ToString,
-    ) -> Answer {
-        let answer = self.peek_at(server, path, steps).await;
-        self.accept(path, &answer);
-        answer
+    ) -> Reply {
+        let response = self.peek_at(server, path, steps).await;
+        self.accept(path, &response);
+        response
     }
 
-    /// Visits without keeping the cookies of the answer.
-    pub(crate) async fn peek(&self, server: &Server, steps: impl ToString) -> Answer {
+    /// Visits without keeping the cookies of the response.
+    pub(crate) async fn peek(&self, server: &Server, steps: impl ToString) -> Reply {
         self.peek_at(server, "/", steps).await
     }
 
-    pub(crate) async fn peek_at(
-        &self,
-        server: &Server,
-        path: &str,
-        steps: impl ToString,
-    ) -> Answer {
+    pub(crate) async fn peek_at(&self, server: &Server, path: &str, steps: impl ToString) -> Reply {
         server.send(self.request(path, steps.to_string())).await
     }
 
@@ -136,9 +131,9 @@ impl Browser {
         of_host && path_matches(path, &kept.path) && (!kept.secure || self.scheme == "https")
     }
 
-    /// Does with the jar what the answer to a request for `path` says.
-    pub(crate) fn accept(&mut self, path: &str, answer: &Answer) {
-        for line in answer.set_cookies() {
+    /// Does with the jar what the response to a request for `path` says.
+    pub(crate) fn accept(&mut self, path: &str, response: &Reply) {
+        for line in response.set_cookies() {
             let cookie = Cookie::parse(line.to_owned()).expect("a cookie");
             let kept = self.kept(&cookie, path);
             let refused =

@@ -19,14 +19,14 @@ pub(crate) enum Server {
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
 }
 
 impl Server {
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         match self {
             Self::Koa { port } => send_to(*port, request).await,
             Self::Axum(router) => send_in(router.clone(), request).await,
@@ -34,27 +34,27 @@ impl Server {
     }
 }
 
-async fn send_in(router: Router, request: Request<Body>) -> Answer {
+async fn send_in(router: Router, request: Request<Body>) -> Reply {
     let response = router.oneshot(request).await.expect("it never fails");
     let (parts, body) = response.into_parts();
-    Answer::new(parts.status, parts.headers, body).await
+    Reply::new(parts.status, parts.headers, body).await
 }
 
-pub(crate) async fn send_to(port: u16, request: Request<Body>) -> Answer {
+pub(crate) async fn send_to(port: u16, request: Request<Body>) -> Reply {
     let stream = TcpStream::connect(("127.0.0.1", port)).await;
     let stream = TokioIo::new(stream.expect("a server that listens"));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
         .await
         .expect("a connection");
     let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await.expect("an answer");
+    let response = sender.send_request(request).await.expect("a response");
     let (parts, body) = response.into_parts();
-    let answer = Answer::new(parts.status, parts.headers, Body::new(body)).await;
+    let reply = Reply::new(parts.status, parts.headers, Body::new(body)).await;
     connection.abort();
-    answer
+    reply
 }
 
-impl Answer {
+impl Reply {
     async fn new(status: StatusCode, headers: HeaderMap, body: Body) -> Self {
         let body = to_bytes(body, usize::MAX).await.expect("a whole body");
         Self {

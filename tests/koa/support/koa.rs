@@ -70,7 +70,7 @@ fn is_ci() -> bool {
 /// Past the capture of the test harness.
 fn skip(name: &str, why: &io::Error) {
     let said = format!("SKIPPED: every test with {name}, because it can't be run here: {why}");
-    writeln!(io::stderr(), "{said}").expect("somebody reads");
+    writeln!(io::stderr(), "{said}").expect("stderr is open");
 }
 
 impl Host {
@@ -99,16 +99,16 @@ impl Host {
         let body = Body::from(order.to_string());
         let request = Request::post("/").header(header::HOST, "localhost");
         let request = request.body(body).expect("a request");
-        let answer = send_to(self.port, request).await;
-        let answer: Value = serde_json::from_str(&answer.body).expect("JSON");
-        assert_eq!(answer["error"], Value::Null, "{order}");
-        answer
+        let response = send_to(self.port, request).await;
+        let response: Value = serde_json::from_str(&response.body).expect("JSON");
+        assert_eq!(response["error"], Value::Null, "{order}");
+        response
     }
 
     /// A site with these options.
     pub(crate) async fn open(&self, options: Value) -> Server {
-        let answer = self.order(json!({ "open": options })).await;
-        let port = answer["port"]
+        let response = self.order(json!({ "open": options })).await;
+        let port = response["port"]
             .as_u64()
             .and_then(|port| port.try_into().ok());
         Server::Koa {

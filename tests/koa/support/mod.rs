@@ -11,7 +11,7 @@ pub(crate) mod site;
 pub(crate) mod table;
 
 pub(crate) use browser::Browser;
-pub(crate) use http::{Answer, Server};
+pub(crate) use http::{Reply, Server};
 pub(crate) use koa::Generation;
 pub(crate) use site::Site;
 pub(crate) use table::Table;

@@ -1,4 +1,4 @@
-//! A setter answers the layer that it sets.
+//! A setter returns the layer that it sets.
 
 #![deny(unused_must_use)]
 

@@ -1,4 +1,4 @@
-//! To save by hand is to wait.
+//! An explicit save must be awaited.
 
 #![deny(unused_must_use)]
 

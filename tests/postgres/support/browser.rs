@@ -17,7 +17,7 @@ pub(crate) struct Browser {
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
@@ -25,7 +25,7 @@ pub(crate) struct Answer {
     pub(crate) error: Option<axum_pg_session::Error>,
 }
 
-impl Answer {
+impl Reply {
     pub(crate) fn set_cookies(&self) -> Vec<Cookie<'static>> {
         self.headers
             .get_all(header::SET_COOKIE)
@@ -35,7 +35,7 @@ impl Answer {
             .collect()
     }
 
-    /// The token that this answer gave the browser.
+    /// The token that this response gave the browser.
     pub(crate) fn token(&self) -> Option<String> {
         self.set_cookies()
             .into_iter()
@@ -107,24 +107,24 @@ impl Browser {
         request.body(Body::empty()).expect("a request")
     }
 
-    /// Visits and keeps the cookies of the answer.
-    pub(crate) async fn get(&mut self, path: &str) -> Answer {
-        let answer = self.peek(path).await;
-        self.accept(&answer);
-        answer
+    /// Visits and keeps the cookies of the response.
+    pub(crate) async fn get(&mut self, path: &str) -> Reply {
+        let reply = self.peek(path).await;
+        self.accept(&reply);
+        reply
     }
 
-    /// Visits without keeping the cookies of the answer.
-    pub(crate) async fn peek(&self, path: &str) -> Answer {
+    /// Visits without keeping the cookies of the response.
+    pub(crate) async fn peek(&self, path: &str) -> Reply {
         self.send(self.request(path)).await
     }
 
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         send(self.app.clone(), request).await
     }
 
-    pub(crate) fn accept(&mut self, answer: &Answer) {
-        for cookie in answer.set_cookies() {
+    pub(crate) fn accept(&mut self, reply: &Reply) {
+        for cookie in reply.set_cookies() {
             let value = if is_over(&cookie) { "" } else { cookie.value() };
             self.keep(cookie.name(), value);
         }
@@ -136,11 +136,11 @@ fn is_over(cookie: &Cookie<'_>) -> bool {
     cookie.expires_datetime() == Some(cookie::time::OffsetDateTime::UNIX_EPOCH)
 }
 
-pub(crate) async fn send(app: Router, request: Request<Body>) -> Answer {
+pub(crate) async fn send(app: Router, request: Request<Body>) -> Reply {
     let response = app.oneshot(request).await.expect("a router never fails");
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.expect("a whole body");
-    Answer {
+    Reply {
         status: parts.status,
         error: parts.extensions.get().cloned(),
         headers: parts.headers,

@@ -5,7 +5,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
 
-use super::{Answer, Browser, Site, execute};
+use super::{Browser, Reply, Site, execute};
 
 /// `app.keys` of the site.
 pub(crate) const KEYS: [&str; 2] = ["keys", "keykeys"];
@@ -75,7 +75,7 @@ impl Browser {
     }
 }
 
-impl Answer {
+impl Reply {
     pub(crate) fn cookie_lines(&self) -> Vec<&str> {
         let lines = self.headers.get_all("set-cookie").iter();
         lines.map(|line| line.to_str().expect("ASCII")).collect()

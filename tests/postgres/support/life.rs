@@ -29,7 +29,7 @@ pub(crate) fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
-/// A visit to a page that does this to the session; the answer must be 200.
+/// A visit to a page that does this to the session; the response must be 200.
 pub(crate) async fn visit<H, T>(site: &Site, browser: &mut Browser, handler: H) -> String
 where
     H: Handler<T, ()>,
@@ -37,10 +37,10 @@ where
 {
     let app = Router::new().route("/", get(handler)).layer(site.layer());
     let mut visitor = browser.at(&app);
-    let answer = visitor.get("/").await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    let response = visitor.get("/").await;
+    assert_eq!(response.status, 200, "{}", response.body);
     browser.jar = visitor.jar;
-    answer.body
+    response.body
 }
 
 /// A role of this test's own, with the rights that it is given.

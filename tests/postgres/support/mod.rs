@@ -17,7 +17,7 @@ pub(crate) mod table;
 pub(crate) mod timers;
 pub(crate) mod zone;
 
-pub(crate) use browser::{Answer, Browser};
+pub(crate) use browser::{Browser, Reply};
 pub(crate) use life::{Life, Role, execute, quoted, texts, visit};
 pub(crate) use log::Log;
 pub(crate) use meters::Meters;

@@ -12,7 +12,7 @@ use axum_pg_session::PgSessionLayer;
 use sqlx::{Postgres, Transaction};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
-use super::{Answer, Browser, Site, execute, site::pages};
+use super::{Browser, Reply, Site, execute, site::pages};
 
 /// Far more than anything takes here; a wait that is this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -155,7 +155,7 @@ impl Site {
         until(async || self.backends("state = 'active'").await == 0).await;
     }
 
-    /// Returns when nothing is under way in the database, also not between two
+    /// Returns when nothing is in flight in the database, also not between two
     /// statements of a transaction: seen three times, as a task that has just
     /// begun is seen by its first statement only.
     pub(crate) async fn settled(&self) {
@@ -208,12 +208,12 @@ impl Gate {
 }
 
 /// A request that has loaded its session and waits to go on.
-pub(crate) struct UnderWay {
+pub(crate) struct InFlight {
     gate: Gate,
-    pub(crate) answer: JoinHandle<Answer>,
+    pub(crate) response: JoinHandle<Reply>,
 }
 
-impl UnderWay {
+impl InFlight {
     /// Of the pages that `app` makes, whose handler or layer passes the gate.
     pub(crate) async fn begin(
         browser: &Browser,
@@ -223,27 +223,27 @@ impl UnderWay {
         let gate = Gate::closed();
         let browser = browser.at(&app(gate.clone()));
         let path = path.to_owned();
-        let answer = tokio::spawn(async move { browser.peek(&path).await });
+        let response = tokio::spawn(async move { browser.peek(&path).await });
         gate.reached().await;
-        Self { gate, answer }
+        Self { gate, response }
     }
 
     pub(crate) fn go_on(&self) {
         self.gate.open();
     }
 
-    pub(crate) async fn finish(self) -> Answer {
+    pub(crate) async fn finish(self) -> Reply {
         self.go_on();
-        self.answered().await
+        self.response().await
     }
 
-    /// Returns whether it was cancelled before it was answered.
-    pub(crate) async fn answered_or_cancelled(self) -> bool {
-        self.answer.await.is_err_and(|error| error.is_cancelled())
+    /// Returns whether it was cancelled before it had a response.
+    pub(crate) async fn response_or_cancelled(self) -> bool {
+        self.response.await.is_err_and(|error| error.is_cancelled())
     }
 
-    pub(crate) async fn answered(self) -> Answer {
-        self.answer.await.expect("no panic")
+    pub(crate) async fn response(self) -> Reply {
+        self.response.await.expect("no panic")
     }
 }
 
@@ -271,7 +271,7 @@ pub(crate) async fn dropped_after<F: Future>(future: F, polls: usize) -> Option<
     .await
 }
 
-/// Asks until the answer is yes.
+/// Asks until the response is yes.
 pub(crate) async fn until<F: Future<Output = bool>>(ask: impl Fn() -> F) {
     let asking = async {
         while !ask().await {

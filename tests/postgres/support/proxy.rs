@@ -35,13 +35,13 @@ struct Traffic {
     texts: Mutex<Vec<String>>,
     /// Every message to the server, one after another.
     sent: Mutex<Vec<u8>>,
-    /// While set, answers are swallowed and the client's next message finds
+    /// While set, responses are dropped and the client's next message finds
     /// the connection closed.
-    swallows_answers: AtomicBool,
+    drops_responses: AtomicBool,
     /// While set, a connection that executes an `UPDATE` does not get its
-    /// answer.
+    /// response.
     withholds: watch::Sender<bool>,
-    /// What answers say, and what they are made to say.
+    /// What responses contain, and what replaces it.
     mixed_up: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     cut: Notify,
     /// While set, nobody tells the server the time zone of a new connection.
@@ -50,14 +50,14 @@ struct Traffic {
 
 impl Traffic {
     /// Ids are of one length, so no message changes its own.
-    fn mix_up(&self, answer: &mut [u8]) {
+    fn mix_up(&self, response: &mut [u8]) {
         let mixed_up = self.mixed_up.lock().expect("no panic");
         let Some((id, other)) = &*mixed_up else {
             return;
         };
-        for at in 0..answer.len().saturating_sub(id.len() - 1) {
-            if answer[at..].starts_with(id) {
-                answer[at..at + id.len()].copy_from_slice(other);
+        for at in 0..response.len().saturating_sub(id.len() - 1) {
+            if response[at..].starts_with(id) {
+                response[at..at + id.len()].copy_from_slice(other);
             }
         }
     }
@@ -113,7 +113,7 @@ impl Proxy {
     }
 
     /// Of all messages to the server so far.
-    pub(crate) fn octets_sent(&self) -> usize {
+    pub(crate) fn bytes_sent(&self) -> usize {
         self.traffic.sent.lock().expect("no panic").len()
     }
 
@@ -130,19 +130,19 @@ impl Proxy {
     }
 
     /// From now on the server hears everything and nobody hears the server.
-    pub(crate) fn swallow_answers(&self, swallow: bool) {
+    pub(crate) fn drop_responses(&self, swallow: bool) {
         self.traffic
-            .swallows_answers
+            .drops_responses
             .store(swallow, Ordering::SeqCst);
     }
 
-    /// From now on no `UPDATE` is answered, until this is taken back; then the
-    /// answers come after all. Other connections do not notice.
-    pub(crate) fn withhold_answers_of_updates(&self, withhold: bool) {
+    /// From now on each `UPDATE` gets no response, until this is undone; then the
+    /// responses arrive. Other connections do not notice.
+    pub(crate) fn withhold_responses_of_updates(&self, withhold: bool) {
         self.traffic.withholds.send_replace(withhold);
     }
 
-    /// From now on answers name the other id instead of this one, as of a
+    /// From now on responses name the other id instead of this one, as of a
     /// pooler that mixes up two connections.
     pub(crate) fn mix_up(&self, id: &str, other: &str) {
         let pair = (id.as_bytes().to_vec(), other.as_bytes().to_vec());
@@ -207,11 +207,11 @@ async fn relay(client: TcpStream, server: Box<dyn Stream>, traffic: &Traffic) {
     let is_withheld = AtomicBool::new(false);
     tokio::select! {
         _ = questions(from_client, to_server, traffic, &is_withheld) => {}
-        _ = answers(from_server, to_client, traffic, &is_withheld) => {}
+        _ = responses(from_server, to_client, traffic, &is_withheld) => {}
     }
 }
 
-/// Forwards message by message; the first one has no type octet.
+/// Forwards message by message; the first one has no type byte.
 async fn questions(
     mut client: impl AsyncRead + Unpin,
     mut server: impl AsyncWrite + Unpin,
@@ -234,7 +234,7 @@ async fn questions(
         traffic.sent.lock().expect("no panic").extend(&body);
         if let Some(text) = statements.executes(kind, &body) {
             traffic.executed.fetch_add(1, Ordering::SeqCst);
-            // The answer comes after the next message, which is not sent yet.
+            // The response comes after the next message, which is not sent yet.
             let withholds = *traffic.withholds.borrow() && text.starts_with("UPDATE");
             is_withheld.fetch_or(withholds, Ordering::SeqCst);
             traffic.texts.lock().expect("no panic").push(text);
@@ -245,7 +245,7 @@ async fn questions(
 /// The message that begins a connection, as its version and pairs of strings.
 fn without_zone(start: &[u8]) -> Vec<u8> {
     let (version, pairs) = start.split_at(4);
-    let strings: Vec<_> = pairs.split_inclusive(|octet| *octet == 0).collect();
+    let strings: Vec<_> = pairs.split_inclusive(|byte| *byte == 0).collect();
     let kept = strings.chunks(2).filter(|pair| pair[0] != b"TimeZone\0");
     [
         version,
@@ -268,7 +268,7 @@ async fn forward(
     Ok(body)
 }
 
-async fn answers(
+async fn responses(
     mut server: impl AsyncRead + Unpin,
     mut client: impl AsyncWrite + Unpin,
     traffic: &Traffic,
@@ -280,7 +280,7 @@ async fn answers(
         if read == 0 {
             return Ok(());
         }
-        if traffic.swallows_answers.load(Ordering::SeqCst) {
+        if traffic.drops_responses.load(Ordering::SeqCst) {
             return Ok(());
         }
         if is_withheld.load(Ordering::SeqCst) {
@@ -309,18 +309,18 @@ impl Statements {
     fn executes(&mut self, kind: u8, body: &[u8]) -> Option<String> {
         match kind {
             b'Q' => {
-                let text = text(body.split(|octet| *octet == 0).next()?);
+                let text = text(body.split(|byte| *byte == 0).next()?);
                 // A connection that comes out of the pool is asked how it is.
                 (!text.starts_with("SELECT pg_catalog.pg_backend_pid()")).then_some(text)
             }
             b'P' => {
-                let mut parts = body.split(|octet| *octet == 0);
+                let mut parts = body.split(|byte| *byte == 0);
                 let name = parts.next()?.to_vec();
                 self.prepared.insert(name, text(parts.next()?));
                 None
             }
             b'B' => {
-                let name = body.split(|octet| *octet == 0).nth(1)?;
+                let name = body.split(|byte| *byte == 0).nth(1)?;
                 self.bound = self.prepared.get(name).cloned().unwrap_or_default();
                 None
             }
@@ -330,6 +330,6 @@ impl Statements {
     }
 }
 
-fn text(octets: &[u8]) -> String {
-    String::from_utf8_lossy(octets).into_owned()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -34,7 +34,7 @@ impl Secrets {
     }
 }
 
-/// All spellings of a secret and of the octets that it encodes.
+/// All spellings of a secret and of the bytes that it encodes.
 pub(crate) fn forms(secret: &[u8]) -> Vec<String> {
     let mut forms = spellings(secret);
     if let Ok(text) = std::str::from_utf8(secret) {
@@ -47,7 +47,7 @@ pub(crate) fn forms(secret: &[u8]) -> Vec<String> {
                 engine
                     .decode(text)
                     .iter()
-                    .flat_map(|octets| spellings(octets)),
+                    .flat_map(|bytes| spellings(bytes)),
             );
         }
     }
@@ -56,25 +56,25 @@ pub(crate) fn forms(secret: &[u8]) -> Vec<String> {
     forms
 }
 
-fn spellings(octets: &[u8]) -> Vec<String> {
-    let hex = |octets: &[u8]| -> String { octets.iter().map(|o| format!("{o:02x}")).collect() };
-    let numbers = format!("{octets:?}");
+fn spellings(bytes: &[u8]) -> Vec<String> {
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|o| format!("{o:02x}")).collect() };
+    let numbers = format!("{bytes:?}");
     let mut spellings = vec![
-        String::from_utf8_lossy(octets).into_owned(),
-        octets.iter().map(|octet| format!("%{octet:02X}")).collect(),
-        octets.iter().map(|octet| format!("%{octet:02x}")).collect(),
-        hex(octets),
-        hex(octets).to_uppercase(),
-        octets
+        String::from_utf8_lossy(bytes).into_owned(),
+        bytes.iter().map(|byte| format!("%{byte:02X}")).collect(),
+        bytes.iter().map(|byte| format!("%{byte:02x}")).collect(),
+        hex(bytes),
+        hex(bytes).to_uppercase(),
+        bytes
             .iter()
             .rev()
-            .map(|octet| format!("{octet:02x}"))
+            .map(|byte| format!("{byte:02x}"))
             .collect(),
         numbers[1..numbers.len() - 1].to_owned(),
-        octets.escape_ascii().to_string(),
+        bytes.escape_ascii().to_string(),
     ];
     for engine in [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD] {
-        spellings.push(engine.encode(octets));
+        spellings.push(engine.encode(bytes));
     }
     spellings
 }

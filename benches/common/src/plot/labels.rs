@@ -1,7 +1,7 @@
 /// Moves places apart until each has `gap` to the next, as little as that
 /// takes, and keeps them between `low` and `high` where there is room.
 ///
-/// Answers them in the order in which they came.
+/// Returns them in the order in which they came.
 pub(super) fn spread(wanted: &[i32], gap: i32, low: i32, high: i32) -> Vec<i32> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by_key(|at| wanted[*at]);

@@ -72,9 +72,9 @@ async fn increment(State(pool): State<PgPool>, headers: HeaderMap) -> Result<Str
 }
 
 async fn create(pool: &PgPool, document: &Map<String, Value>) -> Result<String, Failure> {
-    let mut octets = [0; 32];
-    getrandom::fill(&mut octets)?;
-    let id = URL_SAFE_NO_PAD.encode(octets);
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    let id = URL_SAFE_NO_PAD.encode(bytes);
     let sql = "INSERT INTO session (id, expiry, session)
         VALUES ($1, now() + interval '1 day', $2::json)";
     let document = serde_json::to_string(document)?;

@@ -47,9 +47,9 @@ async fn increment(
 }
 
 fn create(sessions: &Sessions, document: Map<String, Value>) -> Result<String, Failure> {
-    let mut octets = [0; 32];
-    getrandom::fill(&mut octets)?;
-    let id = URL_SAFE_NO_PAD.encode(octets);
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    let id = URL_SAFE_NO_PAD.encode(bytes);
     sessions.insert(id.clone(), document);
     let cookie = Cookie::build(("id", id))
         .path("/")

@@ -1,4 +1,4 @@
-//! One connection with one request under way.
+//! One connection with one request in flight.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -8,10 +8,10 @@ use std::{
 
 use mio::net::TcpStream;
 
-use super::http::Answer;
+use super::http::Reply;
 use crate::plan::{Route, Seat};
 
-/// No answer of the servers is longer.
+/// No response of the servers is longer.
 const BUFFER: usize = 16 * 1024;
 
 pub(super) struct Connection {
@@ -30,7 +30,7 @@ struct Turn {
     seat: Seat,
 }
 
-/// What an answer was.
+/// What a response was.
 pub(super) enum Judged {
     Right,
     Wrong(String),
@@ -65,7 +65,7 @@ impl Connection {
         self.stream.write_all(&self.turns[self.at].request)
     }
 
-    /// The judgement on the answer, once it is there as a whole.
+    /// The judgement on the response, once it is there as a whole.
     pub(super) fn receive(&mut self, harvest: &mut Vec<Seat>) -> io::Result<Option<Judged>> {
         loop {
             match self.stream.read(&mut self.buffer[self.filled..]) {
@@ -75,11 +75,11 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            if let Some(answer) = Answer::parse(&self.buffer[..self.filled]) {
-                if answer.length != self.filled {
-                    return Err(io::Error::other("an answer that nobody asked for"));
+            if let Some(response) = Reply::parse(&self.buffer[..self.filled]) {
+                if response.length != self.filled {
+                    return Err(io::Error::other("a response that nobody asked for"));
                 }
-                let judged = self.turns[self.at].judge(self.route, &answer, harvest);
+                let judged = self.turns[self.at].judge(self.route, &response, harvest);
                 self.filled = 0;
                 self.at = (self.at + 1) % self.turns.len();
                 return Ok(Some(judged));
@@ -114,26 +114,26 @@ impl Turn {
         }
     }
 
-    fn judge(&mut self, route: Route, answer: &Answer<'_>, harvest: &mut Vec<Seat>) -> Judged {
-        let is_right = answer.status == b"200"
+    fn judge(&mut self, route: Route, response: &Reply<'_>, harvest: &mut Vec<Seat>) -> Judged {
+        let is_right = response.status == b"200"
             && match route {
-                Route::Plain => answer.body == b"plain",
-                Route::Read => self.counts(answer.body, 0),
-                Route::Incr => self.counts(answer.body, 1),
-                Route::New => answer.body == b"new" && !answer.cookies().is_empty(),
-                Route::Seed => answer.body == b"seeded" && !answer.cookies().is_empty(),
+                Route::Plain => response.body == b"plain",
+                Route::Read => self.counts(response.body, 0),
+                Route::Incr => self.counts(response.body, 1),
+                Route::New => response.body == b"new" && !response.cookies().is_empty(),
+                Route::Seed => response.body == b"seeded" && !response.cookies().is_empty(),
             };
         if !is_right {
             self.seat.count = None;
             return Judged::Wrong(format!(
                 "{} {}",
-                String::from_utf8_lossy(answer.status),
-                String::from_utf8_lossy(answer.body)
+                String::from_utf8_lossy(response.status),
+                String::from_utf8_lossy(response.body)
             ));
         }
         if route == Route::Seed {
             harvest.push(Seat {
-                cookie: answer.cookies(),
+                cookie: response.cookies(),
                 count: Some(0),
             });
         }

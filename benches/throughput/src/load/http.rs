@@ -1,24 +1,24 @@
-//! As much of HTTP/1.1 as the answers of the servers need.
+//! As much of HTTP/1.1 as the responses of the servers need.
 
-/// An answer that has arrived as a whole.
+/// A response that has arrived as a whole.
 #[derive(Debug, PartialEq)]
-pub(super) struct Answer<'a> {
+pub(super) struct Reply<'a> {
     pub(super) status: &'a [u8],
     pub(super) body: &'a [u8],
     head: &'a [u8],
-    /// Octets of the whole.
+    /// Bytes of the whole.
     pub(super) length: usize,
 }
 
-impl<'a> Answer<'a> {
+impl<'a> Reply<'a> {
     /// `None` while some of it is missing.
-    pub(super) fn parse(octets: &'a [u8]) -> Option<Self> {
-        let end = octets.windows(4).position(|at| at == b"\r\n\r\n")?;
-        let head = &octets[..end];
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let end = bytes.windows(4).position(|at| at == b"\r\n\r\n")?;
+        let head = &bytes[..end];
         let length = end + 4 + content_length(head)?;
         Some(Self {
             status: head.get(9..12)?,
-            body: octets.get(end + 4..length)?,
+            body: bytes.get(end + 4..length)?,
             head,
             length,
         })
@@ -30,7 +30,7 @@ impl<'a> Answer<'a> {
         for line in lines(self.head) {
             if let Some(value) = header(line, b"set-cookie:") {
                 let pair = value
-                    .split(|octet| *octet == b';')
+                    .split(|byte| *byte == b';')
                     .next()
                     .unwrap_or_default();
                 let pair = String::from_utf8_lossy(pair).trim().to_owned();
@@ -43,14 +43,14 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// An answer without a length is none that the servers give.
+/// A response without a length is none that the servers give.
 fn content_length(head: &[u8]) -> Option<usize> {
     let value = lines(head).find_map(|line| header(line, b"content-length:"))?;
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
 fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
-    head.split(|octet| *octet == b'\n')
+    head.split(|byte| *byte == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
@@ -67,20 +67,20 @@ mod tests {
         Max-Age=0\r\nset-cookie: b=c\r\nContent-Length: 2\r\n\r\n42";
 
     #[test]
-    fn an_answer_is_parsed_once_it_is_whole() {
+    fn a_response_is_parsed_once_it_is_whole() {
         for length in 0..WHOLE.len() {
-            assert_eq!(Answer::parse(&WHOLE[..length]), None);
+            assert_eq!(Reply::parse(&WHOLE[..length]), None);
         }
-        let answer = Answer::parse(WHOLE).expect("whole");
+        let response = Reply::parse(WHOLE).expect("whole");
         assert_eq!(
-            (answer.status, answer.body, answer.length),
+            (response.status, response.body, response.length),
             (&b"200"[..], &b"42"[..], WHOLE.len())
         );
     }
 
     #[test]
     fn cookies_are_sent_back_unless_they_were_removed() {
-        let answer = Answer::parse(WHOLE).expect("whole");
-        assert_eq!(answer.cookies(), "id=abc; b=c");
+        let response = Reply::parse(WHOLE).expect("whole");
+        assert_eq!(response.cookies(), "id=abc; b=c");
     }
 }

@@ -26,19 +26,19 @@ fn routes() -> Router {
         .route("/", get(async |_: Session| "home"))
         .route(
             "/insert",
-            get(async |session: Session| session.insert("answer", 42).await.expect("saved later")),
+            get(async |session: Session| session.insert("number", 42).await.expect("saved later")),
         )
         .route(
             "/get",
             get(async |session: Session| {
-                let answer: Option<u32> = session.get("answer").await.expect("a load");
-                format!("{answer:?}")
+                let number: Option<u32> = session.get("number").await.expect("a load");
+                format!("{number:?}")
             }),
         )
         .route(
             "/remove",
             get(
-                async |session: Session| match session.remove_value("answer").await {
+                async |session: Session| match session.remove_value("number").await {
                     Ok(_) => StatusCode::OK,
                     Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
                 },
