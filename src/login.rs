@@ -38,8 +38,9 @@ pub struct Login {
     user_id: String,
     device: Option<Device>,
     external_id: Option<String>,
-    expiry: Expiry,
+    expiry: Option<Expiry>,
     lifetime: Option<CookieLifetime>,
+    keeps_settings: bool,
     ends_others: bool,
     pub(crate) data: Data,
 }
@@ -53,7 +54,8 @@ pub(crate) enum Data {
 
 impl Login {
     /// Creates a login of this user. By default, it keeps the data of an anonymous
-    /// session, and the layer's timeouts apply.
+    /// session, and the layer's timeouts apply. The settings of an earlier login end, unless
+    /// you call [`keep_settings`](Self::keep_settings).
     ///
     /// The id must identify the user permanently. It has 1 to 1,024 bytes, without U+0000
     /// and U+001F.
@@ -62,8 +64,9 @@ impl Login {
             user_id: user_id.into(),
             device: None,
             external_id: None,
-            expiry: Expiry::Default,
+            expiry: None,
             lifetime: None,
+            keeps_settings: false,
             ends_others: false,
             data: Data::Stays,
         }
@@ -116,7 +119,10 @@ impl Login {
     /// [`set_expiry`](crate::Session::set_expiry).
     #[must_use]
     pub fn expiry(self, expiry: Expiry) -> Self {
-        Self { expiry, ..self }
+        Self {
+            expiry: Some(expiry),
+            ..self
+        }
     }
 
     /// Sets how long the browser keeps the cookie of this session, for example longer for a
@@ -142,6 +148,48 @@ impl Login {
     pub fn cookie_lifetime(self, lifetime: CookieLifetime) -> Self {
         Self {
             lifetime: Some(lifetime),
+            ..self
+        }
+    }
+
+    /// Keeps the device, the external id, the expiry and the cookie's lifetime of the session
+    /// if this user is already signed in. Default: they end, and the login starts without
+    /// them.
+    ///
+    /// Call this when a user enters the password again, for example before it is changed.
+    /// Without it, a user who chose "remember me" is not remembered any more, and the list of
+    /// the user's sessions has no device. What you set on this login replaces the earlier
+    /// setting. If no user or another one is signed in, it has no effect.
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, http::Request, routing::post};
+    /// use axum_pg_session::{
+    ///     Device, Error, Login, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor,
+    /// };
+    ///
+    /// async fn password_changed(session: Session) -> Result<(), Error> {
+    ///     session.login(Login::new("ada").keep_settings().end_others())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store.clone());
+    /// let ada = TestVisitor::new(&layer);
+    /// let device = Device::new().with_label("my phone");
+    /// ada.with_session(|session| session.login(Login::new("ada").device(device.clone()))).await?;
+    ///
+    /// let app = Router::new().route("/", post(password_changed)).layer(layer);
+    /// ada.send(&app, Request::post("/").body(Body::empty())?).await?;
+    /// let sessions = store.user("ada").list().await?;
+    /// assert_eq!(sessions[0].device(), Some(&device));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn keep_settings(self) -> Self {
+        Self {
+            keeps_settings: true,
             ..self
         }
     }
@@ -221,8 +269,37 @@ impl Login {
         self.external_id.as_deref()
     }
 
-    pub(crate) fn end(&self) -> Expiry {
+    pub(crate) fn end(&self) -> Option<Expiry> {
         self.expiry
+    }
+
+    pub(crate) fn keeps_settings(&self) -> bool {
+        self.keeps_settings
+    }
+
+    /// Without the settings of the session, which belongs to another user or to none.
+    pub(crate) fn without_settings(self) -> Self {
+        Self {
+            keeps_settings: false,
+            ..self
+        }
+    }
+
+    /// Follows a login of the same request and the same user that was not executed.
+    pub(crate) fn after(self, pending: &Self) -> Self {
+        Self {
+            ends_others: self.ends_others || pending.ends_others,
+            device: self.device.or_else(|| match self.keeps_settings {
+                true => pending.device.clone(),
+                false => None,
+            }),
+            external_id: self.external_id.or_else(|| match self.keeps_settings {
+                true => pending.external_id.clone(),
+                false => None,
+            }),
+            keeps_settings: self.keeps_settings && pending.keeps_settings,
+            ..self
+        }
     }
 
     pub(crate) fn lifetime(&self) -> Option<CookieLifetime> {

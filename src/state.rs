@@ -26,7 +26,7 @@
 use std::sync::Arc;
 
 use crate::{
-    CookieLifetime, Error, ErrorKind,
+    CookieLifetime, Error, ErrorKind, Expiry,
     document::{Document, Json, limits::Limits},
     id::Token,
     login::{Data, Login},
@@ -291,11 +291,15 @@ impl State {
     /// destroy that can't be executed, the login is not executed either, because its
     /// response would conceal that.
     pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
+        if self.user() != Some(login.user_id()) || self.is_of_another_user(login.user_id()) {
+            login = login.without_settings();
+        }
+        let keeps_settings = login.keeps_settings();
         let mut is_dropped = false;
         if let NewId::Login(pending) = &self.new_id {
             is_dropped = pending.data == Data::IsDropped;
-            if pending.ends_others() && pending.user_id() == login.user_id() {
-                login = login.end_others();
+            if pending.user_id() == login.user_id() {
+                login = login.after(pending);
             }
         }
         if is_dropped || self.is_of_another_user(login.user_id()) {
@@ -309,9 +313,13 @@ impl State {
         }
         // A format may keep the expiry and the cookie's lifetime in one setting. The
         // login's settings come last, so they win.
-        self.set_cookie_lifetime(None)?;
-        let blank = Arc::clone(&self.blank);
-        self.apply(Change::Expiry(login.end(), blank))?;
+        if !keeps_settings {
+            self.set_cookie_lifetime(None)?;
+        }
+        if let Some(expiry) = login.end().or((!keeps_settings).then_some(Expiry::Default)) {
+            let blank = Arc::clone(&self.blank);
+            self.apply(Change::Expiry(expiry, blank))?;
+        }
         if let Some(lifetime) = login.lifetime() {
             self.set_cookie_lifetime(Some(lifetime))?;
         }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::{
-    extract::{Form, State},
+    extract::{Form, Query, State},
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use axum_pg_session::{Expiry, Login, Session};
 use maud::Markup;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::{
     csrf,
@@ -26,7 +26,7 @@ const DAY: Duration = Duration::from_hours(24);
 const RECENTLY: Duration = Duration::from_mins(5);
 
 /// Whether a login outlasts the day.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Remember {
     #[default]
@@ -42,15 +42,19 @@ pub(crate) struct SignIn {
     remember: Remember,
 }
 
+/// In the address and not in the session, so that a visitor without a session gets none.
+#[derive(Deserialize)]
+pub(crate) struct Required {
+    #[serde(default)]
+    required: bool,
+}
+
 #[derive(Deserialize)]
 pub(crate) struct Password {
     password: String,
 }
 
 impl Remember {
-    /// Of the session, for when its user types the password again.
-    const KEY: &'static str = "remember";
-
     fn expiry(self) -> Expiry {
         match self {
             Self::No => Expiry::Default,
@@ -62,30 +66,10 @@ impl Remember {
     }
 }
 
-/// What a login means for the user's other devices.
-#[derive(Clone, Copy)]
-enum Others {
-    Stay,
-    End,
-}
-
-/// After the password was right. The session goes on under a new id with what
-/// is in the basket, and its token for forms is new as well.
-fn begin(
-    session: &Session,
-    visitor: &Visitor,
-    user: String,
-    remember: Remember,
-    others: Others,
-) -> Result<(), PageError> {
-    let login = Login::new(user)
-        .device(visitor.device())
-        .expiry(remember.expiry());
-    session.login(match others {
-        Others::Stay => login,
-        Others::End => login.end_others(),
-    })?;
-    session.insert(Remember::KEY, remember)?;
+/// Signs in after the password was checked. The session keeps the basket and gets a new
+/// id and a new token for forms.
+fn begin(session: &Session, login: Login) -> Result<(), PageError> {
+    session.login(login)?;
     csrf::renew(session)?;
     Ok(())
 }
@@ -111,12 +95,16 @@ pub(crate) async fn sign_up(
         return Ok(refused(pages::sign_up(&frame, Some(refusal.sentence()))));
     }
     flash::show(&session, format!("Welcome, {user}."))?;
-    begin(&session, &visitor, user, Remember::No, Others::Stay)?;
+    begin(&session, Login::new(user).device(visitor.device()))?;
     Ok(Redirect::to("/devices").into_response())
 }
 
-pub(crate) async fn sign_in_page(session: Session) -> Result<Markup, PageError> {
-    Ok(pages::sign_in(&Frame::of(&session)?, None))
+pub(crate) async fn sign_in_page(
+    session: Session,
+    Query(query): Query<Required>,
+) -> Result<Markup, PageError> {
+    let message = query.required.then_some("Please sign in.");
+    Ok(pages::sign_in(&Frame::of(&session)?, message))
 }
 
 /// A site that many know also slows down whoever tries one password after the
@@ -137,7 +125,10 @@ pub(crate) async fn sign_in(
         )));
     }
     flash::show(&session, format!("Welcome back, {user}."))?;
-    begin(&session, &visitor, user, form.remember, Others::Stay)?;
+    let login = Login::new(user)
+        .device(visitor.device())
+        .expiry(form.remember.expiry());
+    begin(&session, login)?;
     Ok(Redirect::to("/devices").into_response())
 }
 
@@ -154,20 +145,18 @@ pub(crate) async fn password_page(SignedIn { session, .. }: SignedIn) -> Result<
     })
 }
 
-/// Typing the password again is a login like the first one: with a new id,
-/// and clocks that start anew.
+/// Typing the password again is a login that keeps the device and "remember me". The session
+/// gets a new id, and its timeouts start again.
 pub(crate) async fn confirm(
     State(site): State<Site>,
     SignedIn { session, user, .. }: SignedIn,
-    visitor: Visitor,
     Form(form): Form<Password>,
 ) -> Result<Response, PageError> {
     if !site.users.is_password_of(&user, form.password).await? {
         let frame = Frame::of(&session)?;
         return Ok(refused(pages::confirm(&frame, Some("Wrong password."))));
     }
-    let remember = session.get(Remember::KEY)?.unwrap_or_default();
-    begin(&session, &visitor, user, remember, Others::Stay)?;
+    begin(&session, Login::new(user).keep_settings())?;
     Ok(Redirect::to("/password").into_response())
 }
 
@@ -177,7 +166,6 @@ pub(crate) async fn confirm(
 pub(crate) async fn change_password(
     State(site): State<Site>,
     SignedIn { session, user, .. }: SignedIn,
-    visitor: Visitor,
     Form(form): Form<Password>,
 ) -> Result<Response, PageError> {
     if !session.authenticated_within(RECENTLY) {
@@ -190,8 +178,7 @@ pub(crate) async fn change_password(
             Some(refusal.sentence()),
         )));
     }
-    let remember = session.get(Remember::KEY)?.unwrap_or_default();
-    begin(&session, &visitor, user, remember, Others::End)?;
+    begin(&session, Login::new(user).keep_settings().end_others())?;
     let message = "Your password is changed, and all other devices are signed out.";
     flash::show(&session, message)?;
     Ok(Redirect::to("/devices").into_response())

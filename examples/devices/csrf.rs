@@ -28,7 +28,9 @@ struct Sent {
 }
 
 /// The token of the session. A visitor who is not signed in has one as well,
-/// or another site could sign them in to an account of its own.
+/// or another site could sign them in to an account of its own. So each page with a form
+/// begins a session. On pages that crawlers visit, check `Sec-Fetch-Site` instead, as the
+/// example `members` does.
 pub(crate) fn token(session: &Session) -> Result<String, PageError> {
     match session.get(KEY)? {
         Some(token) => Ok(token),

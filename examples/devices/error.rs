@@ -27,7 +27,7 @@ pub(crate) enum PageError {
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, sentence) = match self {
-            Self::SignedOut => return Redirect::to("/sign-in").into_response(),
+            Self::SignedOut => return Redirect::to("/sign-in?required=true").into_response(),
             // With the error in its extensions, of which `session_page` makes a
             // page.
             Self::NoSession(rejection) => return rejection.into_response(),

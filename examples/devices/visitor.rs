@@ -8,7 +8,7 @@ use axum::{
 };
 use axum_pg_session::{Device, Session, SessionId};
 
-use crate::{error::PageError, flash};
+use crate::error::PageError;
 
 /// What a browser calls itself holds the first of these that is right.
 const BROWSERS: [(&str, &str); 6] = [
@@ -43,7 +43,6 @@ impl<S: Sync> FromRequestParts<S> for SignedIn {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, PageError> {
         let session = Session::from_request_parts(parts, state).await?;
         let (Some(user), Some(this)) = (session.user_id(), session.id()) else {
-            flash::show(&session, "Please sign in.")?;
             return Err(PageError::SignedOut);
         };
         Ok(Self {

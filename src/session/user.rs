@@ -14,6 +14,8 @@ impl Session {
     ///   item 7.2.4). A failed response (a 5xx or a 408) keeps the old id.
     /// - The session belongs to the user: [`PgSessionStore::user`] lists and
     ///   destroys it, and [`max_sessions_per_user`] counts it.
+    /// - The device, external id, expiry and cookie lifetime of an earlier login end, unless you
+    ///   call [`Login::keep_settings`].
     /// - Its clocks restart: the idle timeout, the absolute timeout, and
     ///   [`authenticated_within`](Self::authenticated_within).
     /// - The data of an anonymous session stays, such as a basket, unless you
@@ -67,7 +69,10 @@ impl Session {
         let login = login.into();
         login.check()?;
         let mut state = self.open_state()?;
-        self.store().format().layout().check(login.end())?;
+        self.store()
+            .format()
+            .layout()
+            .check(login.end().unwrap_or(Expiry::Default))?;
         self.store().check_login(&login)?;
         state.log_in(login.in_realm(self.store().own_realm()))
     }

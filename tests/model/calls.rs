@@ -237,10 +237,17 @@ pub(crate) fn perform(session: &Session, call: &Call, tag: u64) -> Seen {
             user,
             discard_data,
             end_others,
+            keep_settings,
             expiry: end,
             cookie,
         } => {
-            let mut login = Login::new(user_name(*user)).expiry(expiry(*end));
+            let mut login = Login::new(user_name(*user));
+            if *end != ExpiryChoice::Default || !keep_settings {
+                login = login.expiry(expiry(*end));
+            }
+            if *keep_settings {
+                login = login.keep_settings();
+            }
             if *discard_data {
                 login = login.discard_data();
             }

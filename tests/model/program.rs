@@ -244,6 +244,8 @@ pub(crate) enum Call {
         /// Not in the programs of former versions.
         #[serde(default)]
         end_others: bool,
+        #[serde(default)]
+        keep_settings: bool,
         expiry: ExpiryChoice,
         cookie: CookieChoice,
     },
@@ -741,6 +743,7 @@ impl Draft<'_> {
             user: self.random.weighted(&[(4, 0), (1, 1)]),
             discard_data: self.random.one_in(5),
             end_others: self.random.one_in(6),
+            keep_settings: self.random.one_in(4),
             expiry: match self.random.one_in(6) {
                 true => self.expiry(),
                 false => ExpiryChoice::Default,

@@ -1993,10 +1993,11 @@ impl View {
                 user,
                 discard_data,
                 end_others,
+                keep_settings,
                 expiry,
                 cookie,
             } => {
-                let options = (*discard_data, *end_others);
+                let options = (*discard_data, *end_others, *keep_settings);
                 self.log_in(*user, options, *expiry, *cookie, has_users, format)
             }
             Call::Logout | Call::Destroy => {
@@ -2057,7 +2058,7 @@ impl View {
     fn log_in(
         &mut self,
         user: u8,
-        (discard_data, end_others): (bool, bool),
+        (discard_data, end_others, keep_settings): (bool, bool, bool),
         expiry: ExpiryChoice,
         cookie: CookieChoice,
         has_users: bool,
@@ -2078,13 +2079,19 @@ impl View {
         };
         let users = [self.user(), self.user.clone()];
         let may_log_in = self.id != Id::Ends;
+        let is_signed_in = self.user().is_some_and(|known| known == user);
         let is_another = users.into_iter().flatten().any(|known| known != user);
         let drops = discard_data || is_dropped || is_another;
         if drops {
             self.change(Change::Clear);
         }
-        self.change(Change::Cookie(CookieChoice::Default, format));
-        self.change(Change::Expiry(expiry, format));
+        let keeps_settings = keep_settings && is_signed_in && !is_another;
+        if !keeps_settings {
+            self.change(Change::Cookie(CookieChoice::Default, format));
+        }
+        if !keeps_settings || expiry != ExpiryChoice::Default {
+            self.change(Change::Expiry(expiry, format));
+        }
         if cookie != CookieChoice::Default {
             self.change(Change::Cookie(cookie, format));
         }

@@ -247,6 +247,7 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
             user,
             discard_data,
             end_others,
+            keep_settings,
             expiry,
             cookie,
         } => {
@@ -254,6 +255,7 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
                 user: *user,
                 discard_data: false,
                 end_others: false,
+                keep_settings: false,
                 expiry: crate::program::ExpiryChoice::Default,
                 cookie: crate::program::CookieChoice::Default,
             };
@@ -261,6 +263,7 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
                 user: *user,
                 discard_data: *discard_data,
                 end_others: *end_others,
+                keep_settings: *keep_settings,
                 expiry: crate::program::ExpiryChoice::Default,
                 cookie: *cookie,
             };
@@ -268,6 +271,7 @@ fn simpler_calls(call: &Call) -> Vec<Call> {
                 user: 0,
                 discard_data: *discard_data,
                 end_others: *end_others,
+                keep_settings: *keep_settings,
                 expiry: *expiry,
                 cookie: *cookie,
             };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum_pg_session::{
-    ClearSiteData, Device, Error, ErrorKind, Expiry, Koa, Login, PgSessionLayer, PgSessionStore,
-    Session,
+    ClearSiteData, CookieLifetime, Device, Error, ErrorKind, Expiry, Koa, Login, PgSessionLayer,
+    PgSessionStore, Session,
 };
 use serde_json::json;
 use time::OffsetDateTime;
@@ -79,6 +79,93 @@ async fn a_login_begins_a_session_where_there_is_none() {
     assert_eq!(column(&site, "user_id").await, "alice");
     assert_eq!(column(&site, "created = last_seen").await, "true");
     assert!((site.rows().seconds_left().await - 86_400.0).abs() < 1.0);
+}
+
+/// The settings of the only session: device, external id, seconds to its fixed idle
+/// timeout, and whether its cookie ends with the browser.
+async fn settings(site: &Site) -> [String; 4] {
+    let sql = "SELECT unnest(ARRAY[coalesce(device::text, ''), coalesce(external_id, ''),
+                   coalesce(session::jsonb #>> '{_session,idle}', ''),
+                   coalesce(session::jsonb #>> '{_session,cookie}', '')])
+               FROM session WHERE session::jsonb #> '{_session,successor}' IS NULL";
+    let settings = texts(&site.pool, sql).await;
+    settings.try_into().expect("one session")
+}
+
+fn remembered() -> Login {
+    Login::new("alice")
+        .device(Device::new().with_label("my phone"))
+        .external_id("sid")
+        .expiry(Expiry::Idle(30 * DAY))
+        .cookie_lifetime(CookieLifetime::BrowserSession)
+}
+
+const REMEMBERED: [&str; 4] = [r#"{"label":"my phone"}"#, "sid", "2592000.0", "browser"];
+const NOTHING: [&str; 4] = [""; 4];
+
+#[tokio::test]
+async fn a_login_keeps_the_settings_of_the_same_users_login_if_asked() {
+    let again = || Login::new("alice").keep_settings();
+    let tablet = || Device::new().with_label("tablet");
+    for (login, expected) in [
+        (Login::new("alice"), NOTHING),
+        (again(), REMEMBERED),
+        (again().discard_data(), REMEMBERED),
+        (again().end_others(), REMEMBERED),
+        (Login::new("bob").keep_settings(), NOTHING),
+        (
+            again().device(tablet()).external_id("other"),
+            [r#"{"label":"tablet"}"#, "other", "2592000.0", "browser"],
+        ),
+        (
+            again()
+                .expiry(Expiry::Default)
+                .cookie_lifetime(CookieLifetime::Persistent),
+            [REMEMBERED[0], "sid", "", "persistent"],
+        ),
+    ] {
+        let site = Site::new().await;
+        let mut browser = site.browser();
+        sign_in(&site, &mut browser, remembered()).await;
+        let before = browser.get("/id").await.body;
+        assert_eq!(settings(&site).await, REMEMBERED);
+        sign_in(&site, &mut browser, login.clone()).await;
+        assert_ne!(browser.get("/id").await.body, before);
+        assert_eq!(settings(&site).await, expected, "{login:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_keeps_the_settings_of_a_login_in_the_same_request_if_asked() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    visit(&site, &mut browser, async |session: Session| {
+        session.login(remembered())?;
+        session.login(Login::new("alice").keep_settings())
+    })
+    .await;
+    assert_eq!(settings(&site).await, REMEMBERED);
+    visit(&site, &mut browser, async |session: Session| {
+        session.login("alice")?;
+        session.login(Login::new("alice").keep_settings())
+    })
+    .await;
+    assert_eq!(settings(&site).await, NOTHING);
+    sign_in(&site, &mut browser, remembered()).await;
+    visit(&site, &mut browser, async |session: Session| {
+        session.logout()?;
+        session.login(Login::new("alice").keep_settings())
+    })
+    .await;
+    assert_eq!(settings(&site).await, NOTHING);
+}
+
+#[tokio::test]
+async fn a_login_that_keeps_settings_begins_a_session_without_any() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    sign_in(&site, &mut browser, Login::new("alice").keep_settings()).await;
+    assert_eq!(settings(&site).await, NOTHING);
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ use crate::{
         rows::{
             Batches,
             orders::NewIdOrder,
-            steps::{check_written, delete_locked, insert, lock, lock_with_extras, of_row},
+            steps::{Extras, check_written, delete_locked, insert, lock, lock_with_extras, of_row},
             undo::{Commit, Made, Undelivered},
             user_limit::{self, Ended, NO_ROW, end_batch},
         },
@@ -321,7 +321,10 @@ async fn cycle_in(
     }
     let row = match &plan.source {
         Source::Row(id) => move_on(table, transaction, plan, id, &mut made).await?,
-        Source::Nothing(document) => begin(table, transaction, plan, Arc::clone(document)).await?,
+        Source::Nothing(document) => {
+            let extras = plan.extras(None, Extras::default());
+            begin(table, transaction, plan, Arc::clone(document), &extras).await?
+        }
     };
     // These are deleted first, because they would count for the limit.
     let others = match login.filter(|login| login.ends_others()) {
@@ -418,13 +421,14 @@ async fn move_on(
         return begin_separately(table, connection, plan, &row).await;
     }
     let document = plan.replay(&row)?;
+    let new_extras = plan.extras(row.user.as_deref(), extras.clone());
     let copied = match &plan.login {
         None => copy(table, connection, plan, &row, document).await?,
         // The application's own columns are data too, so they are not copied either.
         Some(login) if login.data == Data::IsDropped => {
-            begin(table, connection, plan, Arc::new(document)).await?
+            begin(table, connection, plan, Arc::new(document), &new_extras).await?
         }
-        Some(login) => copy_for(login, table, connection, plan, &row, document).await?,
+        Some(_) => copy_for(&new_extras, table, connection, plan, &row, document).await?,
     };
     match table.old_id {
         OldId::Forwards => forward(table, connection, plan, &row).await?,
@@ -432,15 +436,11 @@ async fn move_on(
             .await
             .map_err(Error::of_an_end)?,
     }
-    let external_id = match &plan.login {
-        Some(login) => login.external().map(str::to_owned),
-        None => extras.external_id.clone(),
-    };
     *made = Made::Moved {
         before: Box::new(row),
         extras,
         after: Box::new(copied.clone()),
-        external_id,
+        external_id: new_extras.external_id,
     };
     Ok(copied)
 }
@@ -450,8 +450,9 @@ async fn move_on(
 ///
 /// Only another response carries the token of that id, and it may be lost: if a
 /// browser submits a login form twice, it drops the first response. So the
-/// login begins a session with what its request saw. It never restores data of
-/// a session that was destroyed since.
+/// login begins a session with what its request saw, without a device or an external
+/// id that it should keep: those are in a row that the request's token doesn't open. It never
+/// restores data of a session that was destroyed since.
 ///
 /// # Errors
 ///
@@ -470,7 +471,8 @@ async fn begin_separately(
     if login.data != Data::IsDropped && !lock_if_it_exists(table, connection, successor).await? {
         return Err(moved(old.times));
     }
-    begin(table, connection, plan, Arc::clone(&plan.seen)).await
+    let extras = plan.extras(None, Extras::default());
+    begin(table, connection, plan, Arc::clone(&plan.seen), &extras).await
 }
 
 /// The error for a request whose id only forwards. The client can try again as soon as
@@ -522,6 +524,19 @@ impl Plan {
         Some(self.login.as_ref()?.user_id().into())
     }
 
+    /// What is stored with the new row, if the old one has this user and these.
+    fn extras(&self, user: Option<&str>, old: Extras) -> Extras {
+        let Some(login) = &self.login else {
+            return old;
+        };
+        let stays = login.keeps_settings() && user == Some(login.user_id());
+        let kept = if stays { old } else { Extras::default() };
+        Extras {
+            device: login.device_text().or(kept.device),
+            external_id: login.external().map(str::to_owned).or(kept.external_id),
+        }
+    }
+
     /// The document that forwards late saves from the old id. If the login
     /// dropped the data, it forwards nowhere: late changes belong to the
     /// dropped data.
@@ -553,7 +568,7 @@ pub(in crate::store) async fn copy(
 
 /// Copies the row for a login: the data stays, and the times start again.
 pub(in crate::store) async fn copy_for(
-    login: &Login,
+    extras: &Extras,
     table: &Statements,
     connection: &mut PgConnection,
     plan: &Plan,
@@ -571,9 +586,9 @@ pub(in crate::store) async fn copy_for(
         &content,
         extent,
     )
-    .bind(login.user_id())
-    .bind(login.device_text())
-    .bind(login.external())
+    .bind(plan.user())
+    .bind(extras.device.as_deref())
+    .bind(extras.external_id.as_deref())
     .execute(connection)
     .await?;
     check_written(&copied)?;
@@ -587,6 +602,7 @@ pub(in crate::store) async fn begin(
     connection: &mut PgConnection,
     plan: &Plan,
     document: Arc<Document>,
+    extras: &Extras,
 ) -> Result<Row, Error> {
     let login = plan.login.as_deref().ok_or_else(Error::ended)?;
     let has_created = table.columns.has_created();
@@ -601,8 +617,8 @@ pub(in crate::store) async fn begin(
         .bind(extent.ttl)
         .bind(extent.until)
         .bind(login.user_id())
-        .bind(login.device_text())
-        .bind(login.external())
+        .bind(extras.device.as_deref())
+        .bind(extras.external_id.as_deref())
         .fetch_one(connection)
         .await?;
     let written = Written {

@@ -23,7 +23,7 @@ impl Columns {
         if login.external().is_some() {
             self.check_external_id(name)?;
         }
-        self.check_expiry(login.end(), name)
+        self.check_expiry(login.end().unwrap_or(Expiry::Default), name)
     }
 
     pub(in crate::store) fn check_external_id(&self, name: &TableName) -> Result<(), Error> {
