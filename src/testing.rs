@@ -73,7 +73,10 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response,
+    header::{IntoHeaderName, ORIGIN},
+};
 use tower_service::Service;
 
 use crate::{
@@ -200,7 +203,7 @@ impl TestVisitor {
 
     /// Adds a header that the browser sends with every request, such as the `User-Agent`
     /// that a [`valid_if`](PgSessionLayer::valid_if) compares.
-    pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
+    pub fn header(self, name: impl IntoHeaderName, value: HeaderValue) -> Self {
         self.browser().always_send(name, value);
         self
     }
@@ -313,6 +316,9 @@ impl TestVisitor {
     /// Sends a request with the cookies and headers of the browser, and stores the cookies
     /// of the response. A header of the request takes precedence.
     ///
+    /// A request without the headers `Sec-Fetch-Site` and `Origin` is caused by the site itself,
+    /// and gets `Sec-Fetch-Site: same-origin`.
+    ///
     /// A request with the header `Sec-Fetch-Site: cross-site` is caused by another site. As
     /// in browsers, it carries cookies with `SameSite=Lax`, or without the attribute, only
     /// if it is a link: its method is safe, such as `GET`, and `Sec-Fetch-Mode` is absent or
@@ -361,7 +367,13 @@ impl TestVisitor {
             let browser = self.browser();
             let cause = browser.cause(request.method(), request.headers());
             let host = browser.host(request.uri(), request.headers());
-            browser.headers(request.uri().path(), cause, Some(host))
+            let mut kept = browser.headers(request.uri().path(), cause, Some(host));
+            if browser.sends_fetch_metadata() && !request.headers().contains_key(ORIGIN) {
+                let site = HeaderName::from_static("sec-fetch-site");
+                kept.entry(site)
+                    .or_insert(HeaderValue::from_static("same-origin"));
+            }
+            kept
         };
         browser::add(kept, request.headers_mut());
         let mut app = app.clone();

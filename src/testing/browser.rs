@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cookie::{Cookie, SameSite};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri,
-    header::{COOKIE, Entry, HOST},
+    HeaderMap, HeaderValue, Method, Uri,
+    header::{COOKIE, Entry, HOST, IntoHeaderName},
 };
 
 use super::carrier::{self, Carry};
@@ -165,8 +165,15 @@ impl Browser {
         side.expect("a visitor's layer is added when the visitor is created")
     }
 
-    pub(super) fn always_send(&mut self, name: HeaderName, value: HeaderValue) {
+    pub(super) fn always_send(&mut self, name: impl IntoHeaderName, value: HeaderValue) {
         self.headers.insert(name, value);
+    }
+
+    /// Whether it is a browser, and no other client with a token in a header.
+    pub(super) fn sends_fetch_metadata(&self) -> bool {
+        self.sides
+            .iter()
+            .any(|side| side.config.transport.is_none())
     }
 
     /// By the headers with which browsers say where a request comes from (Fetch

@@ -9,8 +9,8 @@ use axum::{
     routing::{any, get},
 };
 use axum_pg_session::{
-    Error, ErrorKind, HeaderTransport, PgSessionLayer, Session, SigningKeys, Transport,
-    testing::TestVisitor,
+    Error, ErrorKind, HeaderTransport, LazySession, PgSessionLayer, Session, SigningKeys,
+    Transport, testing::TestVisitor,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
@@ -272,8 +272,7 @@ async fn a_foreign_page_causes_requests_without_most_cookies() -> Result<(), Err
     assert_eq!(ask(&visitor, script).await, "none");
 
     // As a header of the visitor; the session is found as before.
-    let name = HeaderName::from_static("sec-fetch-site");
-    let visitor = visitor.header(name, HeaderValue::from_static("cross-site"));
+    let visitor = visitor.header("sec-fetch-site", HeaderValue::from_static("cross-site"));
     let post = Request::post("/cookies").body(Body::empty());
     assert_eq!(ask(&visitor, post.expect("a request")).await, "none");
     assert_eq!(
@@ -281,6 +280,40 @@ async fn a_foreign_page_causes_requests_without_most_cookies() -> Result<(), Err
         "__Host-s none silent"
     );
     assert_eq!(visitor.session().await?.user_id().as_deref(), Some("ada"));
+    Ok(())
+}
+
+async fn body(response: http::Response<Body>) -> String {
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+    String::from_utf8(body.expect("a body").to_vec()).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn a_visitor_says_that_a_page_of_the_site_sent_the_request() -> Result<(), Error> {
+    let site = Site::new().await;
+    let sent = async |headers: HeaderMap, _: LazySession| {
+        let site = headers.get("sec-fetch-site").cloned();
+        site.map_or("none".into(), |site| {
+            site.to_str().expect("ASCII").to_owned()
+        })
+    };
+    let layer = site.layer();
+    let page = |layer| Router::new().route("/", get(sent)).layer(layer);
+    let (app, browser) = (page(layer.clone()), TestVisitor::new(&layer));
+    let said = async |request: http::request::Builder| {
+        let request = request.uri("/").body(Body::empty()).expect("a request");
+        body(browser.send(&app, request).await.expect("a router")).await
+    };
+    assert_eq!(said(Request::builder()).await, "same-origin");
+    let origin = Request::builder().header("origin", "https://evil.example");
+    assert_eq!(said(origin).await, "none");
+    let cross_site = Request::builder().header("sec-fetch-site", "cross-site");
+    assert_eq!(said(cross_site).await, "cross-site");
+
+    let layer = site.layer().transport(HeaderTransport::bearer(RESPONSE));
+    let request = Request::get("/").body(Body::empty()).expect("a request");
+    let of_an_app = TestVisitor::new(&layer).send(&page(layer), request).await;
+    assert_eq!(body(of_an_app.expect("a router")).await, "none");
     Ok(())
 }
 
