@@ -63,7 +63,7 @@ pub(crate) mod site_data;
 ///
 /// Layers with different cookie names can be nested. [`Session`] then belongs to
 /// the inner one. If two nested layers have the same name, the inner one has no
-/// effect, and a warning is logged once. Two layers with the same name beside each
+/// effect. A warning is logged once, unless one is a clone of the other. Two layers with the same name beside each
 /// other share their sessions, see [`cookie_name`](Self::cookie_name).
 ///
 /// ```

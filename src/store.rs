@@ -686,6 +686,7 @@ impl PgSessionStore {
     /// [`behind_transaction_pooler`](Self::behind_transaction_pooler). In the last case,
     /// nothing is created.
     pub async fn migrate(&self) -> Result<(), Error> {
+        self.format().check_realm(self.own_realm())?;
         match self.shared.creation {
             Creation::WhenMissing => self.table_handle().migrate().await,
             Creation::Never => self.check().await.map(drop),
@@ -703,6 +704,7 @@ impl PgSessionStore {
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server doesn't respond, or
     /// takes no writes, such as a standby.
     pub async fn check(&self) -> Result<TableReport, Error> {
+        self.format().check_realm(self.own_realm())?;
         self.table_handle().check().await
     }
 }

@@ -174,7 +174,11 @@ async fn who_is_not_signed_in_is_sent_to_where_one_does() -> Outcome {
     let visitor = shop.visitor().await?;
     for path in ["/devices", "/password"] {
         let response = shop.get(&visitor, path).await?;
-        assert_eq!(leads_to(&response), Some("/sign-in?required=true"), "{path}");
+        assert_eq!(
+            leads_to(&response),
+            Some("/sign-in?required=true"),
+            "{path}"
+        );
     }
     Ok(())
 }

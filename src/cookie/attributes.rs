@@ -139,7 +139,7 @@ impl CookieConfig {
         self.same_site.unwrap_or(SameSite::Lax)
     }
 
-    fn secure(&self) -> bool {
+    pub(crate) fn secure(&self) -> bool {
         self.secure.unwrap_or(true)
     }
 

@@ -1,7 +1,7 @@
 //! The optional signature of a token in this crate's own format: `token.signature`. It
 //! does no I/O. Koa's format has other signatures.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -42,9 +42,10 @@ pub(crate) const SIGNED_CHARS: usize = 1 + SIGNATURE_CHARS;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
-/// // From the environment, in earnest: `openssl rand 32`.
-/// let (new, old) = ([7; 32], [3; 32]);
-/// let layer = PgSessionLayer::new(store.clone()).signing_keys(SigningKeys::new([new, old]));
+/// // Use `std::env::var("SESSION_KEYS")?`, which has the key that signs and then the older ones,
+/// // separated by commas. `openssl rand -base64 32` makes one.
+/// let keys = ["n".repeat(44), "o".repeat(44)].join(",");
+/// let layer = PgSessionLayer::new(store.clone()).signing_keys(SigningKeys::new(keys.split(',')));
 /// assert!(layer.check().is_ok());
 ///
 /// let layer = PgSessionLayer::new(store).signing_keys(SigningKeys::new(["too short"]));
@@ -55,8 +56,8 @@ pub(crate) const SIGNED_CHARS: usize = 1 + SIGNATURE_CHARS;
 #[must_use = "keys sign nothing until a layer has them"]
 pub struct SigningKeys {
     keys: Vec<Hmac<Sha256>>,
-    /// The length of the shortest key; `None` without a key.
-    shortest: Option<usize>,
+    /// The position, from 1, and the length of the first key that is too short.
+    too_short: Option<(usize, usize)>,
     unsigned: UnsignedTokens,
 }
 
@@ -93,14 +94,15 @@ pub enum UnsignedTokens {
 }
 
 impl SigningKeys {
-    /// Creates keys of at least 32 bytes each. Use random bytes, not a password.
+    /// Creates keys of at least 32 bytes each. Use random bytes, or the text of
+    /// `openssl rand -base64 32`, not a password.
     ///
     /// Without a key, or with a shorter one,
     /// [`PgSessionLayer::check`](crate::PgSessionLayer::check) is an error.
     pub fn new<K: AsRef<[u8]>>(keys: impl IntoIterator<Item = K>) -> Self {
         let mut signing = Self {
             keys: Vec::new(),
-            shortest: None,
+            too_short: None,
             unsigned: UnsignedTokens::Reject,
         };
         for key in keys {
@@ -113,10 +115,9 @@ impl SigningKeys {
         let mut mac = Hmac::new_from_slice(key).expect("HMAC takes keys of any length");
         mac.update(PURPOSE);
         self.keys.push(mac);
-        let shortest = self
-            .shortest
-            .map_or(key.len(), |known| known.min(key.len()));
-        self.shortest = Some(shortest);
+        if key.len() < MIN_KEY && self.too_short.is_none() {
+            self.too_short = Some((self.keys.len(), key.len()));
+        }
     }
 
     /// Sets how tokens without a signature are handled. Default:
@@ -129,10 +130,13 @@ impl SigningKeys {
     ///
     /// If there is no key, or a key is too short.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        match self.shortest {
-            Some(MIN_KEY..) => Ok(()),
-            Some(_) => Err(refused("a signing key has fewer than 32 bytes")),
-            None => Err(refused("there is no signing key")),
+        match self.too_short {
+            _ if self.keys.is_empty() => Err(refused("there is no signing key")),
+            Some((position, bytes)) => Err(refused(format!(
+                "signing key {position} has {bytes} bytes, and needs at least {MIN_KEY}; use the \
+                 text of `openssl rand -base64 32`"
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -218,7 +222,7 @@ impl<'v> Signed<'v> {
     }
 }
 
-fn refused(message: &'static str) -> Error {
+fn refused(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Setup, message)
 }
 

@@ -113,6 +113,17 @@ impl Config {
         }
     }
 
+    /// Warns once per process that browsers drop the cookie.
+    pub(super) fn warn_of_plain_http(&self) {
+        if self.cookie.secure() && !IS_WARNED_OF_PLAIN_HTTP.swap(true, Relaxed) {
+            tracing::warn!(
+                cookie.name = self.cookie_name(),
+                "a page was sent over plain HTTP, where browsers drop the cookie, because it is \
+                 Secure; use HTTPS, or set `secure(false)` on the layer during development"
+            );
+        }
+    }
+
     /// The value that the cookie with this value on one host has on the other. A signature
     /// covers the cookie's name.
     #[cfg(feature = "testing")]
@@ -144,8 +155,9 @@ impl Config {
         if self.store.is_first_to_share(&self.is_ignored) {
             tracing::warn!(
                 cookie.name = self.cookie_name(),
-                "two session layers with the same cookie name share their sessions; clone the \
-                 layer to share its sessions, or give it a cookie_name or the store a realm"
+                "two session layers have the same cookie name and share their sessions; use a \
+                 clone of one layer if that is intended, or else another `cookie_name`, or a store \
+                 with a `realm`"
             );
         }
     }
@@ -181,6 +193,8 @@ impl Config {
 }
 
 /// Whether this process has warned of another application on its host.
+static IS_WARNED_OF_PLAIN_HTTP: AtomicBool = AtomicBool::new(false);
+
 static IS_WARNED_OF_ANOTHER_APPLICATION: AtomicBool = AtomicBool::new(false);
 
 impl fmt::Debug for Config {

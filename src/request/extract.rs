@@ -3,6 +3,7 @@
 
 use std::{convert::Infallible, fmt};
 
+use axum::extract::MatchedPath;
 use axum_core::{
     extract::{FromRequestParts, OptionalFromRequestParts},
     response::{IntoResponse, Response},
@@ -39,8 +40,8 @@ impl fmt::Display for SessionRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MissingLayer => f.write_str(
-                "no session layer was found. Perhaps you forgot `.layer(PgSessionLayer::new(store))`, \
-                 or added it before this route?",
+                "no session layer was found: add `.layer(PgSessionLayer::new(store))` after the \
+                 routes and the middleware that take the session",
             ),
             Self::NotLoaded(error) => write!(f, "the session could not be loaded: {error}"),
         }
@@ -59,7 +60,12 @@ impl std::error::Error for SessionRejection {
 impl IntoResponse for SessionRejection {
     fn into_response(self) -> Response {
         match self {
-            Self::MissingLayer => Error::new(ErrorKind::Setup, self.to_string()).into_response(),
+            Self::MissingLayer => {
+                let error = Error::new(ErrorKind::Setup, self.to_string());
+                // It was logged with the path, see `missing`.
+                error.mark_as_logged();
+                error.into_response()
+            }
             Self::NotLoaded(error) => error.into_response(),
         }
     }
@@ -75,7 +81,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let lazy = lazy(parts).ok_or(SessionRejection::MissingLayer)?;
+        let lazy = lazy(parts).ok_or_else(|| missing(parts))?;
         Ok(lazy.load().await?)
     }
 }
@@ -97,7 +103,7 @@ impl<S: Sync> FromRequestParts<S> for LazySession {
     type Rejection = SessionRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        lazy(parts).ok_or(SessionRejection::MissingLayer)
+        lazy(parts).ok_or_else(|| missing(parts))
     }
 }
 
@@ -107,6 +113,18 @@ impl<S: Sync> OptionalFromRequestParts<S> for LazySession {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Self::Rejection> {
         Ok(lazy(parts))
     }
+}
+
+/// Logs where the layer is missing. A route's template says that without the visitor's values.
+fn missing(parts: &Parts) -> SessionRejection {
+    let rejection = SessionRejection::MissingLayer;
+    let route = parts.extensions.get::<MatchedPath>();
+    tracing::error!(
+        http.request.method = %parts.method,
+        http.route = route.map_or_else(|| parts.uri.path(), MatchedPath::as_str),
+        "{rejection}"
+    );
+    rejection
 }
 
 fn lazy(parts: &Parts) -> Option<LazySession> {

@@ -748,6 +748,10 @@ pub(crate) struct Unread {
 impl Unread {
     /// Copies them from the request's URI and headers.
     pub(crate) fn of(config: &Config, uri: &Uri, headers: &HeaderMap) -> Self {
+        let host = host_of(uri, headers);
+        if host == Host::Other && config.transport.is_none() && is_from_plain_http(uri, headers) {
+            config.warn_of_plain_http();
+        }
         match &config.transport {
             None => Self {
                 cookies: Cookies::of(headers),
@@ -755,7 +759,7 @@ impl Unread {
                 presented: OnceLock::new(),
                 is_refused_a_session: config.cross_site == CrossSite::IsRefused
                     && is_cross_site_post(uri, headers),
-                host: host_of(uri, headers),
+                host,
             },
             Some(transport) => Self {
                 cookies: Cookies::None,
@@ -811,6 +815,15 @@ pub(crate) fn host_of(uri: &Uri, headers: &HeaderMap) -> Host {
         true => Host::ThisMachine,
         false => Host::Other,
     }
+}
+
+/// Whether a page of this host sent the request over plain HTTP, by its `Origin`, which a
+/// proxy that ends TLS passes on.
+fn is_from_plain_http(uri: &Uri, headers: &HeaderMap) -> bool {
+    headers.get(ORIGIN).is_some_and(|origin| {
+        let origin = origin.as_bytes();
+        origin.starts_with(b"http://") && is_origin_of(origin, host_name(uri, headers))
+    })
 }
 
 /// A link from another site has no `Origin`, and brings a `Lax` cookie. Browsers

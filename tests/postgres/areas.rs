@@ -206,9 +206,16 @@ async fn a_realm_of_koas_or_with_a_bad_name_is_refused_at_set_up() {
         site.store.clone().realm("a:b"),
         site.store.realm("admin").koa(Koa::new(["key"])),
     ] {
-        let error = PgSessionLayer::new(store).check().expect_err("refused");
-        assert_eq!(error.kind(), ErrorKind::Setup);
-        assert!(error.to_string().contains("realm"), "{error}");
+        let layer = PgSessionLayer::new(store.clone());
+        for refused in [
+            layer.check(),
+            store.check().await.map(drop),
+            store.migrate().await,
+        ] {
+            let error = refused.expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::Setup);
+            assert!(error.to_string().contains("realm"), "{error}");
+        }
     }
 }
 

@@ -397,7 +397,7 @@ async fn a_database_is_refused_by_name_if_it_lacks_a_function() {
         ),
         (
             "PostgreSQL 16.4 on x86_64-pc-linux-gnu, compiled by gcc",
-            "the table, its rights or the login do not fit",
+            "the database role lacks a privilege",
         ),
     ] {
         let server = claiming(version).await;

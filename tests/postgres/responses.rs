@@ -12,7 +12,8 @@ use axum::{
     response::{AppendHeaders, IntoResponse as _},
 };
 use axum_pg_session::{
-    Error, ErrorKind, Expiry, PgSessionLayer, PgSessionStore, Session, SessionRejection,
+    Error, ErrorKind, Expiry, LazySession, PgSessionLayer, PgSessionStore, Session,
+    SessionRejection,
 };
 use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
@@ -485,17 +486,59 @@ async fn a_logout_that_the_database_never_confirmed_is_a_503() {
 }
 
 #[tokio::test]
-async fn without_a_layer_the_log_names_the_likely_mistake_and_the_visitor_sees_nothing() {
+async fn without_a_layer_the_log_says_where_and_the_visitor_sees_nothing() {
     let log = Log::keep();
-    let reply = Browser::new(&pages()).get("/keys").await;
+    let pages = pages().route("/of/{user}", axum::routing::get(async |_: LazySession| ()));
+    let browser = Browser::new(&pages);
+    assert_eq!(browser.peek("/of/ada").await.status, 500);
+    let text = log.text();
+    assert!(
+        text.contains("/of/{user}") && !text.contains("ada"),
+        "{text}"
+    );
+    let reply = browser.peek("/keys").await;
     assert_eq!(reply.status, 500);
     assert_eq!(reply.body, "The session store can't be used.");
     let error = reply.error.expect("for a page of the application's own");
     assert_eq!(error.kind(), ErrorKind::Setup);
-    assert!(error.to_string().contains("Perhaps you forgot"), "{error}");
+    let what_to_do = "add `.layer(PgSessionLayer::new(store))`";
+    assert!(error.to_string().contains(what_to_do), "{error}");
     let text = log.text();
-    assert_eq!(text.matches("Perhaps you forgot").count(), 1, "{text}");
-    assert!(text.contains("ERROR axum_pg_session"), "{text}");
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains(what_to_do))
+        .collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[1].contains("ERROR axum_pg_session"), "{text}");
+    assert!(
+        lines[1].contains("GET") && lines[1].contains("/keys"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn an_outage_is_logged_once_with_its_cause() {
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = port.local_addr().expect("an address");
+    drop(port);
+    let pool = sqlx::PgPool::connect_lazy(&format!("postgres://{address}/none")).expect("a URL");
+    let store = PgSessionStore::new(pool).timeout(Duration::from_millis(300));
+    let browser = Browser::new(&app(PgSessionLayer::new(store)));
+    let log = Log::keep();
+    for _ in 0..3 {
+        assert_eq!(browser.peek("/insert/a/1").await.status, 503);
+    }
+    let text = log.text();
+    let warnings: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("WARN axum_pg_session"))
+        .collect();
+    assert_eq!(warnings.len(), 1, "{text}");
+    assert!(warnings[0].contains("can't be reached"), "{text}");
+    let port = format!("server.port={}", address.port());
+    assert!(warnings[0].contains(&port), "{text}");
 }
 
 #[tokio::test]
@@ -724,7 +767,12 @@ const TWO_APPLICATIONS: &str = "another application on this host may have set";
 /// Once in a process, so this needs one of its own.
 #[test]
 fn two_applications_on_localhost_are_warned_of_in_a_process_of_their_own() {
-    let test = "responses::two_applications_that_replace_each_others_cookie_are_warned_of_once";
+    in_a_process_of_its_own(
+        "responses::two_applications_that_replace_each_others_cookie_are_warned_of_once",
+    );
+}
+
+fn in_a_process_of_its_own(test: &str) {
     let output = Command::new(env::current_exe().expect("this program"))
         .args(["--exact", test])
         .env(ALONE, "1")
@@ -735,7 +783,7 @@ fn two_applications_on_localhost_are_warned_of_in_a_process_of_their_own() {
     assert!(said.contains("1 passed"), "{said}");
 }
 
-const ALONE: &str = "WARNS_OF_ANOTHER_APPLICATION";
+const ALONE: &str = "WARNS_IN_ITS_OWN_PROCESS";
 
 #[tokio::test]
 async fn two_applications_that_replace_each_others_cookie_are_warned_of_once() {
@@ -786,4 +834,39 @@ async fn two_applications_that_replace_each_others_cookie_are_warned_of_once() {
     let line = line.expect("a warning");
     assert!(line.starts_with("WARN axum_pg_session"), "{line}");
     assert!(line.contains("cookie.name=\"__Host-app\""), "{line}");
+}
+
+#[test]
+fn plain_http_is_warned_of_in_a_process_of_its_own() {
+    in_a_process_of_its_own("responses::a_secure_cookie_on_plain_http_is_warned_of_once");
+}
+
+#[tokio::test]
+async fn a_secure_cookie_on_plain_http_is_warned_of_once() {
+    if env::var_os(ALONE).is_none() {
+        return;
+    }
+    let site = Site::new().await;
+    let log = Log::keep();
+    let post = async |layer: PgSessionLayer, host: &'static str, origin: &'static str| {
+        let browser = Browser::new(&app(layer));
+        let mut request = browser.request("/insert/a/1");
+        for (name, value) in [("host", host), ("origin", origin)] {
+            let value = axum::http::HeaderValue::from_static(value);
+            request.headers_mut().insert(name, value);
+        }
+        assert_eq!(browser.send(request).await.status, 200);
+        log.text().matches("over plain HTTP").count()
+    };
+    let not_secure = site.layer().secure(false).cookie_name("id");
+    for (layer, host, origin, warnings) in [
+        (site.layer(), "shop.test", "https://shop.test", 0),
+        (site.layer(), "shop.test", "http://evil.test", 0),
+        (site.layer(), "localhost:3000", "http://localhost:3000", 0),
+        (not_secure, "shop.test", "http://shop.test", 0),
+        (site.layer(), "shop.test:3000", "http://shop.test:3000", 1),
+        (site.layer(), "shop.test:3000", "http://shop.test:3000", 1),
+    ] {
+        assert_eq!(post(layer, host, origin).await, warnings, "{host} {origin}");
+    }
 }

@@ -76,7 +76,7 @@ async fn the_life_of_a_session_is_traced() {
             line.starts_with("INFO ")
                 || line.starts_with("DEBUG ")
                 // Each page here is an application of its own.
-                || line.contains("layers with the same cookie name share their sessions"),
+                || line.contains("layers have the same cookie name and share their sessions"),
             "{line}"
         );
     }

@@ -65,6 +65,8 @@ pub(in crate::store) struct ConnectionSource {
     pub(in crate::store) own: Option<Arc<Own>>,
     comparisons: Mutex<Comparisons>,
     round_trip: RoundTrip,
+    /// Whether the last attempt to connect failed.
+    is_unreachable: AtomicBool,
 }
 
 /// The limits that the server applies to connections of the store's own pool:
@@ -126,6 +128,7 @@ impl ConnectionSource {
             own,
             comparisons: Mutex::default(),
             round_trip: RoundTrip::default(),
+            is_unreachable: AtomicBool::new(false),
         }
     }
 
@@ -163,7 +166,7 @@ impl ConnectionSource {
             };
             match attempt {
                 Attempt::Ended(Err(error)) if may_pass(&error) => {
-                    tracing::debug!(%error, "connecting failed, and is tried again");
+                    self.log_failure(Some(&error));
                     self.suspect_failover();
                     tokio::select! {
                         () = sleep(pause) => {}
@@ -171,11 +174,33 @@ impl ConnectionSource {
                     }
                     pause = LONGEST_PAUSE.min(2 * pause);
                 }
-                Attempt::Ended(acquired) => return acquired,
+                Attempt::Ended(acquired) => {
+                    if acquired.is_ok() && self.is_unreachable.swap(false, Relaxed) {
+                        tracing::info!("the database can be reached again");
+                    }
+                    return acquired;
+                }
                 Attempt::Hangs if has_idle => self.give_up_idle(),
                 Attempt::Hangs => to_connect *= 2,
             }
         }
+    }
+
+    /// The first failure of an outage is a warning, because the errors of the requests only say
+    /// that their time is up.
+    pub(in crate::store) fn log_failure(&self, error: Option<&sqlx::Error>) {
+        let error = error.map(tracing::field::display);
+        if self.is_unreachable.swap(true, Relaxed) {
+            tracing::debug!(error, "the database still can't be reached; retrying");
+            return;
+        }
+        let options = self.pool.connect_options();
+        tracing::warn!(
+            error,
+            server.address = options.get_host(),
+            server.port = options.get_port(),
+            "the database can't be reached; retrying"
+        );
     }
 
     /// Makes one attempt. It lasts longer than `patience` if all connections are in use,

@@ -286,7 +286,10 @@ impl Executor {
                  request, give the store a pool of its own",
                 OutOfTime,
             ),
-            false => out_of_time(),
+            false => {
+                self.connections.log_unreachable();
+                out_of_time()
+            }
         }
     }
 

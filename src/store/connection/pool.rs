@@ -227,6 +227,13 @@ impl Connections {
         free > 0 && self.0.source.is_exhausted()
     }
 
+    /// Logs that no connection was acquired in time, unless the others have all of them.
+    pub(in crate::store) fn log_unreachable(&self) {
+        if self.0.places.free() > 0 && !self.0.source.is_exhausted() {
+            self.0.source.log_failure(None);
+        }
+    }
+
     /// Makes all connections that are not in use prepare their statements again. If the
     /// future is dropped, those that did not respond yet are closed.
     pub(in crate::store) async fn clear_statements(&self) {

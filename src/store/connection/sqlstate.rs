@@ -104,8 +104,9 @@ impl From<sqlx::Error> for Error {
 fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
     match code {
         "40001" | "40P01" | "55P03" => (ErrorKind::Conflict, "another writer was in the way"),
-        "42P01" | "42703" | "42501" | "42P10" | "0A000" | "3D000" | "3F000" | "28000" | "28P01"
-        | "23502" | "22001" | "22P02" => (
+        "42501" => (ErrorKind::Setup, "the database role lacks a privilege"),
+        "42P01" | "42703" | "42P10" | "0A000" | "3D000" | "3F000" | "28000" | "28P01" | "23502"
+        | "22001" | "22P02" => (
             ErrorKind::Setup,
             "the table, its rights or the login do not fit",
         ),

@@ -159,8 +159,27 @@ impl TableHandle {
     }
 
     async fn create(&self, pooling: Pooling) -> Result<(), Error> {
-        self.create_schema().await?;
-        self.run_migrations(pooling).await
+        let outcome = match self.create_schema().await {
+            Ok(()) => self.run_migrations(pooling).await,
+            Err(error) => Err(error),
+        };
+        outcome.map_err(|error| match error.lacks_a_right() {
+            true => self.no_right_to_create(error),
+            false => error,
+        })
+    }
+
+    fn no_right_to_create(&self, source: Error) -> Error {
+        let Self { name, .. } = self;
+        Error::caused(
+            ErrorKind::Setup,
+            format!(
+                "this role may not create the table {name}: run `migrate` once as a role that may, \
+                 or grant it CREATE on the schema {}",
+                quoted(&name.schema)
+            ),
+            source,
+        )
     }
 
     /// Adds what the table lacks. If this role may not do that, a table with the three
