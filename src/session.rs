@@ -17,6 +17,7 @@ use std::{
     fmt,
     future::{Future as _, poll_fn},
     ops::{Deref, DerefMut},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -715,21 +716,24 @@ impl Session {
         // enter it. `unconstrained`, because a task that has used up its budget would
         // not get into the line.
         let mut saving = Box::pin(unconstrained(saving));
-        let first = poll_fn(|context| Poll::Ready(saving.as_mut().poll(context))).await;
-        let outcome = match first {
-            Poll::Ready(outcome) => Ok(outcome),
+        let first = poll_fn(|context| {
+            let poll = AssertUnwindSafe(|| saving.as_mut().poll(context));
+            Poll::Ready(catch_unwind(poll))
+        });
+        let outcome = match first.await {
+            Ok(Poll::Ready(outcome)) => Ok(outcome),
             // If dropped here, the task finishes the save. `waiting` records that the
             // caller has left, so the next save or the response reports an error.
-            Poll::Pending => tokio::spawn(saving).await,
+            Ok(Poll::Pending) => tokio::spawn(saving).await.or_else(|stopped| {
+                stopped
+                    .try_into_panic()
+                    .map_or_else(|_| Ok(Err(Error::abandoned())), Err)
+            }),
+            Err(panic) => Err(panic),
         };
         waiting.got_the_outcome();
-        outcome.unwrap_or_else(|stopped| {
-            match stopped.try_into_panic() {
-                // A hook of the application panicked. The handler gets the panic.
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::abandoned()),
-            }
-        })
+        // If a hook of the application panicked, the handler gets the panic.
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Runs the application's check of this session, which must not save it. A save

@@ -81,7 +81,7 @@ impl Session {
                 if let Some(change) = last {
                     self.record_last(change, &caller, &mut saving)?;
                 }
-                let prepared = self.prepare_caught();
+                let prepared = self.prepare_caught(&caller, &mut saving);
                 (false, prepared.is_err(), prepared)
             }
         };
@@ -267,10 +267,18 @@ impl Session {
 
     /// As [`prepare`](Self::prepare). If the hook panics, the changes are dropped, as
     /// if it had returned an error: the response must not save changes that this save
-    /// did not.
-    fn prepare_caught(&self) -> Result<(), Error> {
+    /// did not. If the caller has left, the response reports it.
+    fn prepare_caught(&self, caller: &Caller, saving: &mut Saving) -> Result<(), Error> {
         catch_unwind(AssertUnwindSafe(|| self.prepare())).unwrap_or_else(|panic| {
-            self.state().forget_changes();
+            let mut state = self.state();
+            saving.failed.push(Failed {
+                error: Error::panicked(),
+                caller: caller.clone(),
+                ends_something: state.ends_something(),
+                is_of_the_hook: true,
+            });
+            state.forget_changes();
+            drop(state);
             resume_unwind(panic)
         })
     }
