@@ -265,6 +265,13 @@ impl Error {
         self.is_unavailable() && !self.sqlstate().is_some_and(is_of_use)
     }
 
+    /// Whether the server refused what a statement would have written. Another statement may
+    /// succeed.
+    pub(crate) fn is_of_a_value(&self) -> bool {
+        self.sqlstate().is_some()
+            && matches!(self.kind(), ErrorKind::Serialize | ErrorKind::Database)
+    }
+
     pub(crate) fn lacks_a_right(&self) -> bool {
         self.sqlstate().is_some_and(|code| code == "42501")
     }

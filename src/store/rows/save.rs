@@ -16,6 +16,8 @@
 //! 6. If the connection was lost, it is unknown whether the write was committed. It is
 //!    repeated once, and only if the server itself reported the error and a load shows the
 //!    old document. Otherwise a late first write could restore what others removed since.
+//! 7. If the database refuses the document of several requests, such as for a character that
+//!    it can't store, each request is saved alone. Only the one at fault gets the error.
 //!
 //! Dropped futures: all of this runs in the task of the session's queue, which only a
 //! runtime that stops drops. Each request then gets an error. A statement that was submitted
@@ -82,11 +84,29 @@ impl Batches {
                 (None, Vec::new())
             }
             Ok(Place::Forwarded(row)) => (None, forwarded(&row, orders)),
+            Err(error) if orders.len() > 1 && error.is_of_a_value() => {
+                // If the future is dropped here, those that were saved stay saved.
+                Box::pin(self.save_one_by_one(id, orders)).await
+            }
             Err(error) => {
                 reply_all(orders, &Err(error));
                 (None, Vec::new())
             }
         }
+    }
+
+    async fn save_one_by_one(
+        &self,
+        id: &RowId,
+        orders: Vec<SaveOrder>,
+    ) -> (Option<Arc<Row>>, Vec<(RowId, SaveOrder)>) {
+        let (mut latest, mut forwarded) = (None, Vec::new());
+        for order in orders {
+            let (row, moved) = self.save_all(id, latest, vec![order]).await;
+            latest = row;
+            forwarded.extend(moved);
+        }
+        (latest, forwarded)
     }
 
     async fn save_until_won(
@@ -118,21 +138,32 @@ impl Batches {
             let until = until(orders);
             // If the future is dropped here, the statement may still commit.
             let attempt = self.attempt(&row, draft, until).await;
-            match &attempt {
-                Attempt::Written(_) | Attempt::Untouched(_) => misfits.refuse(),
-                _ => misfits.put_back(orders),
-            }
             match (attempt, doubt.take()) {
-                (Attempt::Written(row), _) => return Ok(Place::Here(row)),
-                (Attempt::Untouched(row), _) => return Ok(Place::Untouched(row)),
-                (Attempt::Failed(error), _)
-                | (Attempt::Lost, Some(error))
-                | (Attempt::InDoubt(error), Some(_)) => return Err(error),
-                (Attempt::InDoubt(error), None) => {
-                    base = Some(self.settle(&row, &error).await?);
-                    doubt = Some(error);
+                (Attempt::Written(row), _) => {
+                    misfits.refuse();
+                    return Ok(Place::Here(row));
+                }
+                (Attempt::Untouched(row), _) => {
+                    misfits.refuse();
+                    return Ok(Place::Untouched(row));
+                }
+                (Attempt::Failed(error), _) => {
+                    misfits.put_back(orders);
+                    return Err(error);
+                }
+                (Attempt::InDoubt(error), None) => match self.settle(&row, &error).await {
+                    Ok(row) => {
+                        misfits.put_back(orders);
+                        base = Some(row);
+                        doubt = Some(error);
+                    }
+                    Err(error) => misfits.go_on_without(orders, error)?,
+                },
+                (Attempt::Lost, Some(error)) | (Attempt::InDoubt(error), Some(_)) => {
+                    misfits.go_on_without(orders, error)?;
                 }
                 (Attempt::Lost, None) => {
+                    misfits.put_back(orders);
                     self.try_again(orders)?;
                     pause(lost).await;
                 }
@@ -413,9 +444,24 @@ impl Misfits {
         }
     }
 
+    /// Gives the others the error, because the outcome of their write is unknown. The misfits
+    /// were not part of it, so they are tried again.
+    ///
+    /// # Errors
+    ///
+    /// If there is no misfit, that error.
+    fn go_on_without(self, orders: &mut Vec<SaveOrder>, error: Error) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Err(error);
+        }
+        reply_all(std::mem::take(orders), &Err(error));
+        self.put_back(orders);
+        Ok(())
+    }
+
     fn put_back(self, orders: &mut Vec<SaveOrder>) {
         for (place, order, _) in self.0 {
-            orders.insert(place, order);
+            orders.insert(place.min(orders.len()), order);
         }
     }
 }
