@@ -318,6 +318,36 @@ async fn a_value_that_jsonb_refuses_fails_alone() {
     assert_eq!(bad.get("/get/a").await.body, "1");
 }
 
+/// The requests of one session share its statement, too.
+#[tokio::test]
+async fn a_value_that_jsonb_refuses_fails_alone_among_requests_of_its_session() {
+    let site = jsonb_site().await;
+    let browser = visitor_with(&site, Some(r#"{"a": 1}"#)).await;
+    let lock = site.lock_rows().await;
+    let mut visits = JoinSet::new();
+    for n in 0..12 {
+        let browser = browser.clone();
+        visits.spawn(async move {
+            let value = if n % 3 == 0 {
+                "%00".into()
+            } else {
+                n.to_string()
+            };
+            (
+                n,
+                browser.peek(&format!("/insert/k{n}/{value}")).await.status,
+            )
+        });
+    }
+    site.blocked(1).await;
+    lock.rollback().await.expect("a lock given back");
+    for (n, status) in patiently(visits.join_all()).await {
+        assert_eq!(status.as_u16(), if n % 3 == 0 { 500 } else { 200 }, "{n}");
+        let stored = browser.peek(&format!("/get/k{n}")).await.body;
+        assert_eq!(stored == "none", n % 3 == 0, "{n}: {stored}");
+    }
+}
+
 /// Rows of all kinds in one load, each to its own visitor.
 #[tokio::test]
 async fn a_corrupt_row_harms_no_one_else() {
@@ -431,6 +461,115 @@ async fn spares_the_sessions_of_a_user(number: usize) -> Site {
     }
     site.spare("true").await;
     site
+}
+
+async fn many_of_alice(site: &Site, number: usize) {
+    let sql = format!(
+        "INSERT INTO session (id, expiry, session, user_id, external_id)
+         SELECT lpad(n::text, 43, 'A'), now() + interval '1 day', '{{}}', 'alice', 'sid'
+         FROM generate_series(1, {number}) AS n"
+    );
+    execute(&site.pool, &sql).await;
+}
+
+/// The rows move in the table at each attempt, so each search finds others first.
+#[tokio::test]
+async fn rows_that_are_only_marked_as_deleted_are_an_error_of_each_call() {
+    let site = Site::new().await;
+    many_of_alice(&site, 1500).await;
+    let softly = "ALTER TABLE session ADD COLUMN deleted timestamptz;
+        CREATE INDEX ON session (deleted);
+        CREATE FUNCTION softly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            UPDATE session SET deleted = clock_timestamp() WHERE id = OLD.id; RETURN NULL; END $$;
+        CREATE TRIGGER softly BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION softly()";
+    execute(&site.pool, softly).await;
+    let alice = site.store.user("alice");
+    let mut transaction = site.pool.begin().await.expect("a transaction");
+    let outcome = patiently(alice.destroy_all_in(&mut transaction)).await;
+    transaction.rollback().await.expect("a rollback");
+    for outcome in [
+        outcome,
+        patiently(alice.destroy_all()).await,
+        patiently(site.store.external("sid").destroy_all()).await,
+        patiently(site.store.destroy_everyone()).await,
+    ] {
+        let error = outcome.expect_err("rows are left");
+        assert!(error.to_string().contains("trigger"), "{error}");
+    }
+    let page = async |session: Session| session.login(Login::new("alice").end_others());
+    let browser = Browser::new(&site.app_with(page));
+    assert_eq!(patiently(browser.peek("/page")).await.status, 503);
+
+    execute(
+        &site.pool,
+        "UPDATE session SET expiry = now() - interval '1 hour'",
+    )
+    .await;
+    let reaper = axum_pg_session::Reaper::new(site.store.clone());
+    let error = patiently(reaper.run_once())
+        .await
+        .expect_err("rows are left");
+    assert_eq!(error.kind(), ErrorKind::Database);
+}
+
+#[tokio::test]
+async fn a_trigger_that_spares_sessions_beyond_the_limit_refuses_the_login() {
+    for number in [2, 1500] {
+        let site = Site::new().await;
+        many_of_alice(&site, number).await;
+        site.spare("true").await;
+        let limited = site
+            .store
+            .clone()
+            .max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
+        let page = async |session: Session| session.login("alice");
+        let browser = Browser::new(&app_with(PgSessionLayer::new(limited), page));
+        assert_eq!(browser.peek("/page").await.status, 503, "{number}");
+        let alice = site.store.user("alice");
+        assert_eq!(alice.count().await.expect("a count"), number as u64);
+    }
+}
+
+#[tokio::test]
+async fn undated_sessions_that_a_trigger_spares_are_an_error_too() {
+    let site = Site::without_table().await;
+    execute(&site.pool, &JSONB.replace("jsonb", "json")).await;
+    let mut browser = site.browser();
+    browser.get("/insert/a/1").await;
+    let mut other = site.browser();
+    other.get("/insert/a/1").await;
+    let id = browser.get("/id").await.body;
+    site.spare(&format!("OLD.id = '{id}'")).await;
+    let outcome = patiently(site.store.destroy_everyone()).await;
+    let error = outcome.expect_err("a row is left");
+    assert!(error.to_string().contains("trigger"), "{error}");
+    assert_ne!(browser.get("/get/a").await.body, "none");
+    assert_eq!(other.get("/get/a").await.body, "none");
+}
+
+/// Another program may have written it.
+#[tokio::test]
+async fn a_row_that_leads_to_itself_opens_nothing_and_ends_each_call() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    visit(&site, &mut browser, async |session: Session| {
+        session.login("alice")
+    })
+    .await;
+    let handle = browser.get("/id").await.body.parse().expect("a handle");
+    let circle = "UPDATE session SET user_id = NULL,
+        session = json_build_object('_session', json_build_object('successor', id))";
+    execute(&site.pool, circle).await;
+    let (store, alice) = (&site.store, site.store.user("alice"));
+    for outcome in [
+        patiently(store.load(&handle)).await.map(drop),
+        patiently(alice.destroy(&handle)).await.map(drop),
+        patiently(alice.destroy_others(&handle)).await.map(drop),
+    ] {
+        let error = outcome.expect_err("no session");
+        assert_eq!(error.kind(), ErrorKind::Database, "{error}");
+    }
+    assert_eq!(browser.get("/get/a").await.body, "none");
 }
 
 #[tokio::test]

@@ -11,7 +11,10 @@ use crate::{
     id::RowId,
     row::Row,
     state::{Record, Saved},
-    store::{PgSessionStore, table::statements::Statements, watches::sweep::SessionEnd},
+    store::{
+        PgSessionStore, rows::steps::Moves, table::statements::Statements,
+        watches::sweep::SessionEnd,
+    },
     timeouts::Timeouts,
     touch::Touch,
 };
@@ -102,7 +105,9 @@ impl PgSessionStore {
         };
         let mut next = first.clone();
         let mut was_undone = false;
+        let mut moves = Moves::default();
         loop {
+            moves.follow()?;
             match self.load_rows(&[next.clone()]).await?.pop() {
                 None if next != first && !was_undone => {
                     was_undone = true;

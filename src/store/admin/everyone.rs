@@ -10,7 +10,7 @@
 //! Dropped futures: batches that were committed stay deleted, and no event is reported for
 //! them. A batch in flight is canceled, unless it has committed.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use sqlx::{PgConnection, Row as _};
 
@@ -66,6 +66,8 @@ struct Ended {
     sessions: Vec<EndedRow>,
     /// Those that had expired since they were found.
     expired: Vec<EndedRow>,
+    /// Those that were not deleted, because they were gone, or a trigger kept them.
+    undeleted: Vec<String>,
     /// The successor rows of the forwardings.
     successors: Vec<String>,
     /// The rows that the transaction did not try to delete, because it took long enough.
@@ -76,6 +78,7 @@ struct Ended {
 impl Ended {
     fn add(&mut self, more: Self) {
         self.rows += more.rows;
+        self.undeleted.extend(more.undeleted);
         self.successors.extend(more.successors);
         self.left.add(more.left);
     }
@@ -158,8 +161,23 @@ impl PgSessionStore {
             ids = std::mem::take(&mut all.successors);
             ids.sort_unstable();
         }
+        let kept = self.alive_among(all.undeleted).await?;
+        if !kept.is_empty() {
+            all.left.leave(kept, spared());
+        }
         all.left.ids.sort_unstable();
         Ok(all.left)
+    }
+
+    async fn alive_among(&self, ids: Vec<String>) -> Result<Vec<String>, Error> {
+        let ids: Vec<_> = ids.into_iter().map(RowId::from).collect();
+        let mut alive = Vec::new();
+        for ids in ids.chunks(BATCH) {
+            let rows = self.load_rows(ids).await?;
+            let live = rows.iter().filter(|row| row.successor().is_none());
+            alive.extend(live.map(|row| row.id.as_str().to_owned()));
+        }
+        Ok(alive)
     }
 
     /// Walks through the table once. `None` if it found no row.
@@ -181,6 +199,7 @@ impl PgSessionStore {
             let all = all.get_or_insert_with(Ended::default);
             all.add(more);
             all.successors.clear();
+            all.undeleted.clear();
         }
     }
 
@@ -306,7 +325,9 @@ async fn end_at_once(
     let now = table.clock.now();
     let deleted = deleted.fetch_all(connection).await?;
     ended.rows += deleted.len();
+    let mut undeleted: HashSet<&str> = ids.iter().map(String::as_str).collect();
     for row in deleted {
+        undeleted.remove(row.try_get::<&str, _>(0)?);
         let (expires, text): (_, Option<String>) = (written(&row, 1)?, row.try_get(2)?);
         let user: Option<String> = row.try_get(3)?;
         match text.and_then(|text| successor_of(table.layout, &text)) {
@@ -322,5 +343,8 @@ async fn end_at_once(
             }
         }
     }
+    ended
+        .undeleted
+        .extend(undeleted.into_iter().map(str::to_owned));
     Ok(())
 }

@@ -17,8 +17,8 @@ use crate::{
     store::{
         PgSessionStore,
         admin::ends::{Rows, Sessions, end_all},
-        connection::{sqlstate::spared, transaction::in_transaction},
-        rows::user_limit::{BATCH, Ended, end_these},
+        connection::transaction::in_transaction,
+        rows::user_limit::{BATCH, Ended, Progress, end_these},
         table::statements::Statements,
     },
     telemetry::events,
@@ -157,17 +157,15 @@ async fn end_some(
         Rows::These(ids) => return end_these(&table, connection, delete, &external_id, ids).await,
         Rows::Any => find(&table, connection, &external_id, BATCH as usize).await?,
     };
+    let mut progress = Progress::default();
     loop {
         let ended = end_these(&table, connection, delete, &external_id, ids.clone()).await?;
         if ids.is_empty() || !ended.sessions.is_empty() {
             return Ok(ended);
         }
         // They got new ids meanwhile, or a trigger keeps them.
-        let found = find(&table, connection, &external_id, BATCH as usize).await?;
-        if ids == found {
-            return Err(spared());
-        }
-        ids = found;
+        progress.check(0, ids)?;
+        ids = find(&table, connection, &external_id, BATCH as usize).await?;
     }
 }
 

@@ -366,8 +366,8 @@ impl Skipped {
     fn leave_kept(&mut self, ids: &mut Vec<String>) {
         let (kept, others) = ids.drain(..).partition(|id| self.doubtful.contains(id));
         *ids = others;
-        self.doubtful.clear();
         if !kept.is_empty() {
+            self.doubtful.retain(|id| !kept.contains(id));
             self.ids.extend(kept);
             self.error.get_or_insert_with(spared);
         }

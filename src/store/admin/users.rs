@@ -168,7 +168,9 @@ impl UserSessions {
         };
         let mut row = first.clone();
         let mut was_undone = false;
+        let mut moves = steps::Moves::default();
         loop {
+            moves.follow()?;
             if self.end(row.clone()).await? {
                 let ended = EndedRow::new(row.clone(), Some(self.user_id.as_str()));
                 self.watches().ended([&ended], Ending::Revoked);
@@ -565,7 +567,9 @@ async fn lock_own(
     let Some(mut this) = this else {
         return Ok(RowId::from(NO_ROW.to_owned()));
     };
+    let mut moves = steps::Moves::default();
     loop {
+        moves.follow()?;
         let row = steps::lock(table, connection, &this)
             .await
             .map_err(of_a_handle)?;

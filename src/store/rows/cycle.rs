@@ -42,7 +42,9 @@ use crate::{
         rows::{
             Batches,
             orders::NewIdOrder,
-            steps::{Extras, check_written, delete_locked, insert, lock, lock_with_extras, of_row},
+            steps::{
+                Extras, Moves, check_written, delete_locked, insert, lock, lock_with_extras, of_row,
+            },
             undo::{Commit, Made, Undelivered},
             user_limit::{self, Ended, NO_ROW, end_batch},
         },
@@ -490,7 +492,9 @@ async fn lock_if_it_exists(
     connection: &mut PgConnection,
     mut id: RowId,
 ) -> Result<bool, Error> {
+    let mut moves = Moves::default();
     loop {
+        moves.follow()?;
         match lock(table, connection, &id).await {
             Ok(row) => match row.successor() {
                 Some(successor) => id = successor,

@@ -10,7 +10,7 @@ use sqlx::{
 };
 
 use crate::{
-    Error,
+    Error, ErrorKind,
     document::Layout,
     expiry::{Extent, Times},
     id::RowId,
@@ -51,6 +51,31 @@ fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Row {
         seen: seen.map(|seen| seen.0),
     };
     Row::new(id.into(), text.map(Arc::from), times, layout).of(user.map(Arc::from))
+}
+
+/// Forwardings that a call follows from a handle to its session. A session can have that many
+/// new ids while they last.
+const MOST_MOVES: u32 = 1000;
+
+/// Counts the forwardings that a call follows. Another program may have written a row that
+/// leads to itself.
+#[derive(Default)]
+pub(in crate::store) struct Moves(u32);
+
+impl Moves {
+    /// # Errors
+    ///
+    /// If there are too many.
+    pub(in crate::store) fn follow(&mut self) -> Result<(), Error> {
+        self.0 += 1;
+        match self.0 > MOST_MOVES {
+            true => Err(Error::new(
+                ErrorKind::Database,
+                "the forwardings of a session lead in a circle",
+            )),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Copies the row under another id, with another document and expiry.

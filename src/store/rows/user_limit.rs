@@ -4,7 +4,7 @@
 //! It runs in the caller's transaction: it doesn't begin or commit one, and a dropped
 //! future deletes nothing.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use sqlx::PgConnection;
 
@@ -78,7 +78,7 @@ pub(in crate::store) async fn enforce(
         SessionLimitPolicy::EndOldest => BATCH,
     };
     let mut ended = Vec::new();
-    let mut before = Vec::new();
+    let mut progress = Progress::default();
     loop {
         let surplus = surplus(table, connection, user_id, new.as_str(), others, most).await?;
         if !surplus.is_empty() && limit.at_limit == SessionLimitPolicy::Refuse {
@@ -89,7 +89,7 @@ pub(in crate::store) async fn enforce(
         let is_a_part = surplus.len() >= most as usize || tried < surplus.len();
         let deleted = more.len();
         ended.extend(more);
-        if surplus.is_empty() || is_a_part {
+        if surplus.is_empty() || (is_a_part && deleted > 0) {
             return Ok(Ended {
                 sessions: ended,
                 is_a_part,
@@ -97,8 +97,7 @@ pub(in crate::store) async fn enforce(
             });
         }
         // The next search finds a session that got a new id meanwhile.
-        check_progress(deleted, &before, &surplus)?;
-        before = surplus;
+        progress.check(deleted, surplus)?;
     }
 }
 
@@ -115,9 +114,12 @@ pub(in crate::store) async fn end_surplus(
     let (sessions, tried) =
         end_in(portions, &table, connection, delete, &user_id, &surplus).await?;
     let is_a_part = surplus.len() >= BATCH as usize || tried < surplus.len();
+    if sessions.is_empty() && is_a_part {
+        // The next batch would be the same.
+        return Err(spared());
+    }
     Ok(Ended {
-        // If none was deleted, a trigger spares them, and the next batch would be the same.
-        is_a_part: !sessions.is_empty() && is_a_part,
+        is_a_part,
         sessions,
         rest: Vec::new(),
     })
@@ -283,7 +285,7 @@ async fn end_at_most(
     this: &str,
 ) -> Result<Ended, Error> {
     let mut sessions = Vec::new();
-    let mut before = Vec::new();
+    let mut progress = Progress::default();
     loop {
         let ids = batch(table, connection, user_id, this, most).await?;
         let delete = &table.users.destroy;
@@ -298,19 +300,29 @@ async fn end_at_most(
                 rest: Vec::new(),
             });
         }
-        check_progress(deleted, &before, &ids)?;
-        before = ids;
+        progress.check(deleted, ids)?;
     }
 }
 
-/// # Errors
-///
-/// If none of these sessions was deleted, though the search before found the same. Another call
-/// may have ended those that one search found, or they may have got new ids meanwhile.
-fn check_progress(deleted: usize, before: &[String], ids: &[String]) -> Result<(), Error> {
-    match deleted == 0 && !ids.is_empty() && before == ids {
-        true => Err(spared()),
-        false => Ok(()),
+/// The sessions that were found and not deleted. Another call may have ended them, or they may
+/// have got new ids meanwhile. If they are found again, a trigger keeps them.
+#[derive(Default)]
+pub(in crate::store) struct Progress(HashSet<String>);
+
+impl Progress {
+    /// # Errors
+    ///
+    /// If none of these sessions was deleted, and each was found before.
+    pub(in crate::store) fn check(
+        &mut self,
+        deleted: usize,
+        ids: Vec<String>,
+    ) -> Result<(), Error> {
+        if deleted == 0 && !ids.is_empty() && ids.iter().all(|id| self.0.contains(id)) {
+            return Err(spared());
+        }
+        self.0.extend(ids);
+        Ok(())
     }
 }
 
