@@ -119,7 +119,7 @@ impl Config {
             tracing::warn!(
                 cookie.name = self.cookie_name(),
                 "a page was sent over plain HTTP, where browsers drop the cookie, because it is \
-                 Secure; use HTTPS, or set `secure(false)` on the layer during development"
+                 Secure; use HTTPS, or set secure(false) on the layer during development"
             );
         }
     }
@@ -156,8 +156,8 @@ impl Config {
             tracing::warn!(
                 cookie.name = self.cookie_name(),
                 "two session layers have the same cookie name and share their sessions; use a \
-                 clone of one layer if that is intended, or else another `cookie_name`, or a store \
-                 with a `realm`"
+                 clone of one layer if that is intended, or else another cookie_name, or a store \
+                 with a realm"
             );
         }
     }

@@ -122,7 +122,8 @@ fn missing(parts: &Parts) -> SessionRejection {
     tracing::error!(
         http.request.method = %parts.method,
         http.route = route.map_or_else(|| parts.uri.path(), MatchedPath::as_str),
-        "{rejection}"
+        error = %rejection,
+        "a session was requested without its layer"
     );
     rejection
 }

@@ -309,18 +309,18 @@ fn no_unknown_id_is_adopted(format: Format, cases: u32) {
 }
 
 #[test]
-fn no_sequence_of_calls_adopts_a_unknown_id() {
+fn no_sequence_of_calls_adopts_an_unknown_id() {
     no_unknown_id_is_adopted(Format::Plain, 96);
 }
 
 #[test]
-fn no_sequence_of_calls_adopts_a_unknown_id_where_tokens_are_signed() {
+fn no_sequence_of_calls_adopts_an_unknown_id_where_tokens_are_signed() {
     no_unknown_id_is_adopted(Format::Signed, 48);
     no_unknown_id_is_adopted(Format::SwitchingOn, 48);
 }
 
 #[test]
-fn no_sequence_of_calls_adopts_a_unknown_id_in_koas_format() {
+fn no_sequence_of_calls_adopts_an_unknown_id_in_koas_format() {
     no_unknown_id_is_adopted(Format::Koa, 48);
     no_unknown_id_is_adopted(Format::UnsignedKoa, 48);
 }
