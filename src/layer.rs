@@ -824,7 +824,7 @@ impl<S> Layer<S> for PgSessionLayer {
 
     /// # Panics
     ///
-    /// If [`check`](Self::check) finds a contradiction. This happens at set-up, not at
+    /// If [`check`](Self::check) finds a contradiction. This happens at setup, not at
     /// the first request.
     fn layer(&self, inner: S) -> Self::Service {
         let config = self.checked();
