@@ -5,7 +5,7 @@ use std::fmt;
 /// Why a session ended, as [`Session::ended`](crate::Session::ended) and
 /// [`PgSessionStore::watch`](crate::PgSessionStore::watch) report it.
 ///
-/// Only the process that ends a session knows why. Every other process finds that the row
+/// Only the process that destroys a session knows why. Every other process finds that the row
 /// doesn't exist, or that it expired or has another user. There the reason is
 /// [`Unknown`](Self::Unknown), [`Expired`](Self::Expired) or [`Replaced`](Self::Replaced).
 ///
@@ -57,8 +57,8 @@ pub enum Ending {
     /// partition didn't respond, or its row can't be read. The session may still exist.
     Unreachable,
     /// This process doesn't know the reason. In most cases the row doesn't exist, because another
-    /// process ended the session, or a statement of the application deleted the row. A watch
-    /// of a session that ended before it began also ends with this reason. If the runtime of the
+    /// process destroyed the session, or a statement of the application deleted the row. A watch
+    /// that begins after its session has ended also has this reason. If the runtime of the
     /// lookups stops, all watches do, although their sessions may still exist.
     Unknown,
 }

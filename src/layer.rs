@@ -63,8 +63,9 @@ pub(crate) mod site_data;
 ///
 /// Layers with different cookie names can be nested. [`Session`] then belongs to
 /// the inner one. If two nested layers have the same name, the inner one has no
-/// effect. A warning is logged once, unless one is a clone of the other. Two layers with the same name beside each
-/// other share their sessions, see [`cookie_name`](Self::cookie_name).
+/// effect. A warning is logged once, unless one is a clone of the other. Two layers
+/// with the same name on one table that are not nested share their sessions, see
+/// [`cookie_name`](Self::cookie_name).
 ///
 /// ```
 /// use std::time::Duration;
@@ -184,7 +185,8 @@ impl PgSessionLayer {
     ///
     /// A path by itself doesn't separate sessions, because a client can send the cookie to
     /// another path. The [name](Self::cookie_name) does. The default name depends on the
-    /// path, so a change of the path ends all sessions unless you chose a name.
+    /// path, so after a change of the path every visitor gets a new session, unless you chose
+    /// a name.
     pub fn cookie_path(self, path: impl Into<String>) -> Self {
         self.with(|config| config.cookie.path = Some(path.into()))
     }
@@ -822,7 +824,7 @@ impl<S> Layer<S> for PgSessionLayer {
 
     /// # Panics
     ///
-    /// If [`check`](Self::check) finds a contradiction. This happens at set-up, not at
+    /// If [`check`](Self::check) finds a contradiction. This happens at setup, not at
     /// the first request.
     fn layer(&self, inner: S) -> Self::Service {
         let config = self.checked();

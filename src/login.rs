@@ -54,8 +54,8 @@ pub(crate) enum Data {
 
 impl Login {
     /// Creates a login of this user. By default, it keeps the data of an anonymous
-    /// session, and the layer's timeouts apply. The settings of an earlier login end, unless
-    /// you call [`keep_settings`](Self::keep_settings).
+    /// session, and the layer's timeouts apply. The settings of an earlier login are dropped,
+    /// unless you call [`keep_settings`](Self::keep_settings).
     ///
     /// The id must identify the user permanently. It has 1 to 1,024 bytes, without U+0000
     /// and U+001F.
@@ -86,8 +86,8 @@ impl Login {
     }
 
     /// Stores the id that another system has for this session, such as the `sid` of an OpenID
-    /// Connect provider. [`PgSessionStore::external`] ends the sessions with this id, for the
-    /// provider's back-channel logout. Default: none, even after an earlier login.
+    /// Connect provider. [`PgSessionStore::external`] finds the sessions with this id, for
+    /// the provider's back-channel logout. Default: none, even after an earlier login.
     ///
     /// It has 1 to 1,024 bytes, without U+0000 and U+001F. Several sessions may have the same
     /// one. It needs the column `external_id` (migration 0006).
@@ -153,8 +153,7 @@ impl Login {
     }
 
     /// Keeps the device, the external id, the expiry and the cookie's lifetime of the session
-    /// if this user is already signed in. Default: they end, and the login starts without
-    /// them.
+    /// if this user is already signed in. Default: they are dropped.
     ///
     /// Call this when a user enters the password again, for example before it is changed.
     /// Without it, a user who chose "remember me" is not remembered any more, and the list of

@@ -122,7 +122,7 @@ struct Inner {
     /// on that thread, it gets an error instead of a deadlock.
     holder: AtomicUsize,
     /// Orders the saves of this request, so each starts from the row of the last
-    /// one. The only lock that is held across an `await`.
+    /// one. The only lock of a session that is held across an `await`.
     saving: tokio::sync::Mutex<Saving>,
     /// Whether `valid_if` is checking the session.
     is_checked: AtomicBool,
@@ -517,7 +517,7 @@ impl Session {
     /// [`Ending`](crate::Ending). `None` if nothing is stored yet, as for [`id`](Self::id). The
     /// session of an anonymous visitor is watched, too, so check the user as well.
     ///
-    /// This call runs no query. The future is ready at once if this process ends the session,
+    /// This call runs no query. The future is ready at once if this process destroys the session,
     /// and after [a few seconds](PgSessionStore::watch_interval) if another one does, or if the
     /// session expires. It follows the session to a new id, and never extends it.
     /// [`PgSessionStore::watch`] has the details.
@@ -628,7 +628,8 @@ impl Session {
     /// the layer's [`cookie_lifetime`](crate::PgSessionLayer::cookie_lifetime).
     ///
     /// The choice is stored with the session, and the response sets the cookie
-    /// again. A later [`login`](Self::login) replaces the choice with its own.
+    /// again. A later [`login`](Self::login) replaces the choice with its own,
+    /// unless it has [`Login::keep_settings`](crate::Login::keep_settings).
     ///
     /// In Koa's format the choice is the member `maxAge` of the stored cookie,
     /// which is also the session's idle timeout there. If neither the session nor

@@ -491,8 +491,9 @@ impl PgSessionStore {
     ///
     /// The limit also holds if several processes log a user in at once. Such a login is one
     /// transaction, and logins of one user wait for each other. If a user already has more
-    /// sessions, because the limit was lowered, the next login ends the surplus. If these are
-    /// a thousand or more, or their deletion takes long, a task ends the rest afterwards.
+    /// sessions, because the limit was lowered, the next login destroys the surplus. If these
+    /// are a thousand or more, or their deletion takes long, a task destroys the rest
+    /// afterwards.
     ///
     /// The table needs the columns `user_id` and `created`. If one is missing,
     /// [`check`](Self::check) returns an error.
@@ -515,10 +516,10 @@ impl PgSessionStore {
     }
 
     /// Sets how often the sessions that are [watched](Self::watch) are looked up, to find those
-    /// that another process ended, or that expired. Default: 5 seconds. A session that this
-    /// process ends is reported at once.
+    /// that another process destroyed, or that expired. Default: 5 seconds. If this process
+    /// destroys a session, the watch ends at once.
     ///
-    /// So a watch ends this interval after its session at the latest, plus the time of the
+    /// So a watch ends at most this interval after its session, plus the time of the
     /// lookup. One statement looks up a thousand watched sessions. Without a watched session,
     /// no statement runs.
     ///
@@ -583,7 +584,7 @@ impl PgSessionStore {
     ///   reported when a request with its token begins a new one.
     /// - If the response of a new session or a new id can't be delivered, the store undoes it.
     ///   Its event was reported already.
-    /// - Sessions that end in a transaction of the application
+    /// - Sessions that are destroyed in a transaction of the application
     ///   ([`destroy_all_in`](crate::UserSessions::destroy_all_in)), or by another program, are not
     ///   reported.
     ///

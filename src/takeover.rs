@@ -143,8 +143,8 @@ impl Takeover {
 
     /// Sets the schema and the table of the other system. Default: those of the system, which
     /// are `tower_sessions` and `session` for tower-sessions. The table must be in the
-    /// database of the store, and the role of the store needs the rights `SELECT` and
-    /// `DELETE` on it, and `USAGE` on its schema.
+    /// database of the store, and the role of the store needs the privileges `SELECT`
+    /// and `DELETE` on it, and `USAGE` on its schema.
     pub fn table(mut self, schema: impl Into<String>, table: impl Into<String>) -> Self {
         (self.schema, self.table) = (schema.into(), table.into());
         self
@@ -167,9 +167,9 @@ impl Takeover {
     /// `false`, so the session ends when it would have ended in the other system, whatever
     /// its activity, and a login starts the layer's timeouts.
     ///
-    /// Another system's row says when the session ends, and not why. Set this to `true` if
-    /// activity extended the sessions, as `Expiry::OnInactivity` of tower-sessions does. The
-    /// absolute timeout then counts from the takeover.
+    /// Another system's row has the time at which the session ends, not the rule. Set this
+    /// to `true` if activity extended the sessions, as `Expiry::OnInactivity` of
+    /// tower-sessions does. The absolute timeout then counts from the takeover.
     pub fn layer_timeouts(mut self, apply: bool) -> Self {
         self.expiry = match apply {
             true => TakenExpiry::IsOfTheLayer,

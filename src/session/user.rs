@@ -14,8 +14,8 @@ impl Session {
     ///   item 7.2.4). A failed response (a 5xx or a 408) keeps the old id.
     /// - The session belongs to the user: [`PgSessionStore::user`] lists and
     ///   destroys it, and [`max_sessions_per_user`] counts it.
-    /// - The device, external id, expiry and cookie lifetime of an earlier login end, unless you
-    ///   call [`Login::keep_settings`].
+    /// - The device, external id, expiry and cookie lifetime of an earlier login are dropped,
+    ///   unless you call [`Login::keep_settings`].
     /// - Its clocks restart: the idle timeout, the absolute timeout, and
     ///   [`authenticated_within`](Self::authenticated_within).
     /// - The data of an anonymous session stays, such as a basket, unless you

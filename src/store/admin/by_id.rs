@@ -21,15 +21,15 @@ use crate::{
 
 impl PgSessionStore {
     /// Loads the session of this handle as it is stored now, for a socket or a job
-    /// that outlives the session's request. `None` if it ended.
+    /// that outlives the session's request. Returns `None` if it was destroyed or expired.
     ///
     /// If the session got a new id since ([`cycle_id`], or a [`login`] of the same
     /// user), this follows it, and [`StoredSession::id`] is the new handle. Keep
-    /// that one: the old id leads to the session for one minute, afterwards it
-    /// is an ended one. A socket or a job that looks more rarely should keep the
-    /// user's id too.
+    /// the new one: the old one leads to the session for one minute, and then to
+    /// nothing. A socket or a job that calls this more rarely should keep the
+    /// user's id, too.
     ///
-    /// `None` doesn't always mean that the user signed out. It doesn't follow
+    /// `None` doesn't always mean that the user signed out. This call doesn't follow
     ///
     /// - the login of an anonymous visitor, or of another user,
     /// - a login with [`Login::discard_data`],
@@ -45,8 +45,8 @@ impl PgSessionStore {
     ///
     /// It doesn't extend the session, see [`PgSessionLayer::touch`], nor run
     /// the layer's `valid_if`. In Koa's format nothing leads from an old id to
-    /// the new one, and a handle that was read from text, rather than taken from
-    /// a session, reads every row.
+    /// the new one, and the call reads every row if the handle was parsed from
+    /// text.
     ///
     /// ```
     /// use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, SessionId, testing::TestVisitor};
@@ -151,14 +151,14 @@ impl PgSessionStore {
     }
 
     /// Watches the session of this handle, for a socket or a job that outlives the session's
-    /// request. Returns a future that is ready when the session no longer exists, and at once if
-    /// it has ended already.
+    /// request. Returns a future that is ready when the session no longer exists. If it doesn't
+    /// exist, the future is ready at once.
     ///
-    /// - If this process ends the session by this store or a clone of it, the future is ready when
-    ///   the end is committed.
-    /// - If another process ends it, or it expires, the next lookup finds that. So the future is
-    ///   ready after the [interval](Self::watch_interval) at most, 5 seconds by default, plus the
-    ///   time of a statement. The same holds for
+    /// - If this process destroys the session by this store or a clone of it, the future is ready
+    ///   after the commit.
+    /// - If another process destroys it, or it expires, the next lookup finds that. So the future
+    ///   is ready after the [interval](Self::watch_interval) at most, 5 seconds by default, plus
+    ///   the time of a statement. The same holds for
     ///   [`destroy_all_in`](crate::UserSessions::destroy_all_in) and
     ///   [`destroy_others_in`](crate::UserSessions::destroy_others_in), because the store doesn't
     ///   see your commit.
@@ -173,8 +173,8 @@ impl PgSessionStore {
     /// follows only new ids that this process made. It doesn't follow a login of an anonymous
     /// visitor or of another user, nor one with
     /// [`Login::discard_data`](crate::Login::discard_data): the future is then ready with
-    /// [`Ending::Replaced`](crate::Ending::Replaced). So it is if another user is written into
-    /// the same row, as axum-login can do.
+    /// [`Ending::Replaced`](crate::Ending::Replaced). The same holds if another user is written
+    /// into the same row, as axum-login can do.
     ///
     /// It never extends the session, see [`PgSessionLayer::touch`], and doesn't run the layer's
     /// `valid_if`.
@@ -219,7 +219,7 @@ impl PgSessionStore {
         ))
     }
 
-    /// Ends the session of this handle, as
+    /// Destroys the session of this handle, as
     /// [`Session::destroy`](crate::Session::destroy) does, from outside of its
     /// requests. Returns whether there was one: `false` if it was destroyed or
     /// expired before.

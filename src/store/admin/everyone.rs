@@ -85,13 +85,13 @@ impl Ended {
 }
 
 impl PgSessionStore {
-    /// Ends all sessions, including anonymous ones, and returns how many there were (ASVS
+    /// Destroys all sessions, including anonymous ones, and returns how many there were (ASVS
     /// 5.0 item 7.4.5). It is for an emergency, such as stolen keys or backups.
     ///
     /// It has no time limit as a whole. It runs small statements, each with the store's
     /// [`timeout`](Self::timeout). Sessions that begin meanwhile stay, including logins. No
-    /// request in flight revives an ended session. Sessions whose rows another transaction
-    /// has locked end last.
+    /// request in flight revives a destroyed session. Sessions whose rows another transaction
+    /// has locked are destroyed last.
     ///
     /// If the table has no column `created`, or it is NULL, the ids of these sessions are
     /// read first and kept in memory, about 100 bytes each. In Koa's format, a session of
@@ -109,8 +109,8 @@ impl PgSessionStore {
     ///
     /// # Errors
     ///
-    /// If a statement failed. Sessions that were ended before stay ended. If rows can't be
-    /// deleted, such as those that another table references, all others have ended.
+    /// If a statement failed. Sessions that were destroyed before stay destroyed. If rows can't
+    /// be deleted, such as those that another table references, all others are deleted.
     pub async fn destroy_everyone(&self) -> Result<u64, Error> {
         let mut ended = 0;
         let outcome = self.end_everyone(&mut ended).await;

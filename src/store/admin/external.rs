@@ -77,13 +77,15 @@ pub struct ExternalSessions {
 }
 
 impl ExternalSessions {
-    /// Ends these sessions, and returns how many there were. No request in flight revives them.
+    /// Destroys these sessions, and returns how many there were. No request in flight revives
+    /// them.
     ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) if the table has no column `external_id`, and
-    /// if the database could not delete the rows. Sessions that were ended before stay ended. If
-    /// rows can't be deleted, such as those that another table references, all others have ended.
+    /// if the database could not delete the rows. Sessions that were destroyed before stay
+    /// destroyed. If rows can't be deleted, such as those that another table references, all
+    /// others are deleted.
     pub async fn destroy_all(&self) -> Result<u64, Error> {
         let mut ended = 0;
         let outcome = end_all(self, &mut ended).await;

@@ -267,7 +267,7 @@ impl ReaperHandle {
         drop(self.task.await);
     }
 
-    /// Whether the reaper has ended.
+    /// Returns whether the reaper has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()

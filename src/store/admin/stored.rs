@@ -61,13 +61,13 @@ impl StoredSession {
         }
     }
 
-    /// The public handle.
+    /// Returns the public handle.
     #[must_use]
     pub fn id(&self) -> &SessionId {
         &self.id
     }
 
-    /// The value of `key`. `None` if there is none or it is JSON's `null`.
+    /// Returns the value of `key`, or `None` if there is none or it is JSON's `null`.
     ///
     /// # Errors
     ///
@@ -80,20 +80,20 @@ impl StoredSession {
         }
     }
 
-    /// The keys, in the order in which they were first inserted.
+    /// Returns the keys, in the order in which they were first inserted.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
         self.document.keys().map(str::to_owned).collect()
     }
 
-    /// The user who was signed in by [`Session::login`](crate::Session::login), if any.
+    /// Returns the user who was signed in by [`Session::login`](crate::Session::login), if any.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         self.row.user.as_deref().map(|user| self.realm.id_of(user))
     }
 
-    /// When the session expires if no request comes, by the database's clock. `None` if it
-    /// never expires.
+    /// Returns when the session expires if no other request arrives, by the database's clock.
+    /// `None` if it never expires.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         instant(self.row.times.expires)

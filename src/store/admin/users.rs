@@ -62,8 +62,8 @@ impl PgSessionStore {
 /// The sessions of one user, for "where am I signed in" and "sign out everywhere else".
 /// Returned by [`PgSessionStore::user`].
 ///
-/// When a call returns, the sessions that it ended have ended for every process. No request
-/// in flight revives them: its changes are dropped, and its response is 503.
+/// When a call returns, the sessions that it destroyed don't exist for any process. No request
+/// in flight revives them: its changes are dropped, and its response is a 503.
 ///
 /// Use the id of the user who is signed in, never an id that the client sent. Then a handle
 /// of another user's session is refused.
@@ -72,7 +72,7 @@ impl PgSessionStore {
 /// use axum::{Router, extract::State, routing::post};
 /// use axum_pg_session::{Error, PgSessionStore, Session};
 ///
-/// /// Ends the user's other sessions, such as after a change of the password.
+/// /// Destroys the user's other sessions, such as after a change of the password.
 /// async fn sign_out_elsewhere(
 ///     State(store): State<PgSessionStore>,
 ///     session: Session,
@@ -153,10 +153,10 @@ impl UserSessions {
         .await
     }
 
-    /// Ends the session of this handle. Returns `false` if it ended before, or belongs to
-    /// another user.
+    /// Destroys the session of this handle. Returns `false` if it was destroyed or expired
+    /// before, or belongs to another user.
     ///
-    /// A session that got a new id since the handle was listed ends too, except in
+    /// A session that got a new id since the handle was listed is destroyed, too, except in
     /// Koa's format, which keeps no old ids: there this returns `false`.
     ///
     /// # Errors
@@ -239,40 +239,40 @@ impl UserSessions {
         load.submit(LoadRow(row)).outcome_in_time().await
     }
 
-    /// Ends all sessions of the user, and returns how many there were (ASVS 5.0 item 7.4.2:
+    /// Destroys all sessions of the user, and returns how many there were (ASVS 5.0 item 7.4.2:
     /// if an account is disabled or deleted).
     ///
-    /// It ends a thousand at a time at most, each batch with the store's
-    /// [`timeout`](PgSessionStore::timeout), so that any number can be ended. Sessions whose
-    /// rows another transaction has locked end last. To end them together with a change of
+    /// It deletes a thousand at a time at most, each batch with the store's
+    /// [`timeout`](PgSessionStore::timeout), so that any number can be destroyed. Sessions whose
+    /// rows another transaction has locked come last. To destroy them together with a change of
     /// your own, use [`destroy_all_in`](Self::destroy_all_in).
     ///
-    /// A handler that calls it for its own user also ends the session of its request. Changes
+    /// A handler that calls it for its own user also destroys the session of its request. Changes
     /// of the request to that session are then an error of kind
     /// [`Ended`](crate::ErrorKind::Ended). To keep that session, use
     /// [`destroy_others`](Self::destroy_others). In a handler that signs the user in, use
-    /// [`Login::end_others`](crate::Login::end_others): if `destroy_all` ended the session of
-    /// the request, the login fails, and the user has no session.
+    /// [`Login::end_others`](crate::Login::end_others): if `destroy_all` destroyed the session
+    /// of the request, the login fails, and the user has no session.
     ///
     /// # Errors
     ///
-    /// As [`list`](Self::list). Sessions that were ended before stay ended. If rows can't be
-    /// deleted, such as those that another table references, all others have ended.
+    /// As [`list`](Self::list). Sessions that were destroyed before stay destroyed. If rows can't
+    /// be deleted, such as those that another table references, all others are deleted.
     pub async fn destroy_all(&self) -> Result<u64, Error> {
         self.end_beside(None).await
     }
 
-    /// Ends all sessions of the user except the one of this handle, and returns how many
+    /// Destroys all sessions of the user except the one of this handle, and returns how many
     /// there were (ASVS 5.0 item 7.4.3: offer it after a change of the password).
     ///
-    /// It ends a thousand at a time, as [`destroy_all`](Self::destroy_all) does.
+    /// It deletes a thousand at a time, as [`destroy_all`](Self::destroy_all) does.
     ///
     /// # Errors
     ///
     /// Of kind [`Ended`](crate::ErrorKind::Ended) if the session of this handle is not live,
-    /// or belongs to another user. Then no session is ended. Nor if another transaction has its
-    /// row locked for long, because it may be getting a new id. Otherwise as
-    /// [`destroy_all`](Self::destroy_all).
+    /// or belongs to another user. Then no session is destroyed. The call also fails, and
+    /// destroys nothing, if another transaction has locked the row of the handle for long,
+    /// because the session may be getting a new id. Otherwise as [`destroy_all`](Self::destroy_all).
     pub async fn destroy_others(&self, this: &SessionId) -> Result<u64, Error> {
         let row = self.row_of(this).await?;
         let this = row.ok_or_else(Error::not_of_the_user)?;
@@ -290,11 +290,11 @@ impl UserSessions {
         outcome.map(|()| ended)
     }
 
-    /// Ends all sessions of the user in your transaction, and returns how many there were.
-    /// They end if it commits, together with its other changes, such as the deletion of the
-    /// account.
+    /// Destroys all sessions of the user in your transaction, and returns how many there were.
+    /// They are destroyed if it commits, together with its other changes, such as the deletion
+    /// of the account.
     ///
-    /// No request revives an ended session after the commit. Until then, requests that
+    /// No request revives a destroyed session after the commit. Until then, requests that
     /// change these sessions wait for your transaction. So commit soon, and call
     /// [`Session::save`](crate::Session::save) of one of them only afterwards. A login that
     /// is committed at the same time stays. With a foreign key to your users, it fails once
@@ -347,9 +347,9 @@ impl UserSessions {
         self.end_beside_in(transaction, &table, None).await
     }
 
-    /// Ends all sessions of the user except the one of this handle in your transaction, and
-    /// returns how many there were. They end if it commits, together with its other changes,
-    /// such as a change of the password.
+    /// Destroys all sessions of the user except the one of this handle in your transaction, and
+    /// returns how many there were. They are destroyed if it commits, together with its other
+    /// changes, such as a change of the password.
     ///
     /// The session of the handle is locked until then, so commit before you call its
     /// [`save`](crate::Session::save). In Koa's format, a handle that was read from text is
@@ -641,42 +641,43 @@ impl UserSession {
         }
     }
 
-    /// The public handle, for [`UserSessions::destroy`](crate::UserSessions::destroy). It opens nothing, so
+    /// Returns the public handle, for
+    /// [`UserSessions::destroy`](crate::UserSessions::destroy). It opens nothing, so
     /// it can be in a page or an address.
     #[must_use]
     pub fn id(&self) -> &SessionId {
         &self.id
     }
 
-    /// The position after this session, for
+    /// Returns the position after this session, for
     /// [`ListSessions::after`](crate::ListSessions::after).
     #[must_use]
     pub fn position(&self) -> ListPosition {
         self.position.clone()
     }
 
-    /// When the user last signed in to this session. `None` if the table has no column
+    /// Returns when the user last signed in to this session. `None` if the table has no column
     /// `created`.
     #[must_use]
     pub fn created(&self) -> Option<OffsetDateTime> {
         self.created
     }
 
-    /// When a request last extended the session. The last request may be later by up to the
-    /// layer's [`touch_interval`](crate::PgSessionLayer::touch_interval). `None` if the table
+    /// Returns when a request last extended the session. The last request may be later by up to
+    /// the layer's [`touch_interval`](crate::PgSessionLayer::touch_interval). `None` if the table
     /// has no column `last_seen` (migration 0005).
     #[must_use]
     pub fn last_seen(&self) -> Option<OffsetDateTime> {
         self.last_seen
     }
 
-    /// When the session expires if no request comes. `None` if it never expires.
+    /// Returns when the session expires if no other request arrives. `None` if it never expires.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         self.expires_at
     }
 
-    /// The device that the [`login`](crate::Login::device) stored, if any.
+    /// Returns the device that the [`login`](crate::Login::device) stored, if any.
     #[must_use]
     pub fn device(&self) -> Option<&Device> {
         self.device.as_ref()
