@@ -32,23 +32,23 @@ const fn seconds(name: &'static str, help: &'static str) -> Family {
 
 pub(super) const LOOKUPS: Family = count(
     "axum_pg_session.lookups",
-    "Sessions that requests asked for, by what came of it",
+    "Lookups of sessions by requests, by outcome",
 );
 pub(super) const REJECTED_TOKENS: Family = count(
     "axum_pg_session.tokens.rejected",
-    "Tokens that opened nothing, also those beside one that did",
+    "Tokens that opened no session, including those beside one that did",
 );
 pub(super) const SKIPPED_TOUCHES: Family = count(
     "axum_pg_session.touches.skipped",
-    "Requests that kept their session alive without a statement, as the last touch is recent",
+    "Requests that did not extend their session, because the last touch was recent",
 );
 pub(super) const CONFLICTS: Family = count(
     "axum_pg_session.conflicts",
-    "Saves that found another row than they compared with, and were made again",
+    "Saves that were repeated because another writer had changed the row",
 );
 pub(super) const REPLAYS: Family = count(
     "axum_pg_session.replays",
-    "Records of changes that were replayed on another row than their request had loaded",
+    "Requests whose changes were replayed on a newer row than they had loaded",
 );
 pub(super) const FAILURES: Family = count(
     "axum_pg_session.failures",
@@ -60,29 +60,29 @@ pub(super) const STARTED: Family = count(
 );
 pub(super) const CYCLED: Family = count(
     "axum_pg_session.sessions.cycled",
-    "New ids for sessions, without a login",
+    "New ids of sessions, without a login",
 );
 pub(super) const ENDED: Family = count(
     "axum_pg_session.sessions.ended",
-    "Sessions that ended before their time",
+    "Sessions that were destroyed before they expired",
 );
 pub(super) const LOGINS: Family = count("axum_pg_session.logins", "Users who signed in");
 pub(super) const LOGOUTS: Family = count("axum_pg_session.logouts", "Users who signed out");
 pub(super) const DURATION: Family = seconds(
     "axum_pg_session.operation.duration",
-    "From the moment that a statement or transaction has its connection until its end",
+    "Duration of a statement or transaction on its connection",
 );
 pub(super) const QUEUE_TIME: Family = seconds(
     "axum_pg_session.operation.queue_time",
-    "What a row waited until its statement was sent",
+    "Time that a row waited until its statement was sent",
 );
 pub(super) const BATCH_SIZE: Family = count(
     "axum_pg_session.operation.batch_size",
-    "Rows that were sent with one statement",
+    "Rows of one statement",
 );
 pub(super) const WAIT_TIME: Family = seconds(
     "axum_pg_session.connection.wait_time",
-    "What a statement waited for a connection",
+    "Time that a statement waited for a connection",
 );
 pub(super) const REAPED: Family = count(
     "axum_pg_session.reaper.deleted",
