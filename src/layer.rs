@@ -25,7 +25,7 @@
 //!   carries the token.
 //!
 //! [`service`] starts a request, [`future`] decides what its response does, and
-//! `session/commit.rs` executes it.
+//! `session/saving.rs` executes it.
 
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -105,9 +105,9 @@ mod forwarding;
 #[doc(hidden)]
 pub mod fuzzing;
 mod id;
-mod jitter;
 mod layer;
 mod login;
+mod random_fraction;
 mod realm;
 mod request;
 mod request_tokens;

@@ -3,7 +3,7 @@
 //! A session is a handle to a [`State`] under a mutex. Synchronous calls lock it,
 //! read the document or record a change, and run no query. An explicit save runs in
 //! [`save_with`](Session::save_with): it is polled once in the handler's task and,
-//! if it is not done, continues in a task of its own. [`commit`] has the writes.
+//! if it is not done, continues in a task of its own. [`saving`] has the writes.
 //!
 //! This module knows the [store](PgSessionStore) by its calls only. It doesn't know
 //! requests, responses or SQL.
@@ -44,15 +44,15 @@ use crate::{
     timeouts::Timeouts,
 };
 
-mod commit;
 pub(crate) mod failure_policy;
 mod outcomes;
+mod saving;
 mod shape;
 pub(crate) mod typed;
 mod user;
 
-pub(crate) use commit::Closing;
 use outcomes::{Caller, Saving};
+pub(crate) use saving::Closing;
 
 pub(crate) type BeforeSave = Arc<dyn Fn(&Session) -> Result<(), Error> + Send + Sync>;
 

@@ -57,7 +57,7 @@ use connection::{
     url::Hosts,
 };
 use layers::{Area, LAYERS};
-use rows::{Batches, queue::SessionQueues};
+use rows::{Batches, session_queue::SessionQueues};
 use sql::Pooling;
 use table::handle::TableHandle;
 

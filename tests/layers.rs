@@ -23,7 +23,7 @@ use syn::{
 const LAYERS: &[(&str, &[&str])] = &[
     // What all speak of.
     ("guide", &[]),
-    ("jitter", &[]),
+    ("random_fraction", &[]),
     ("ending", &[]),
     ("error", &[]),
     ("id", &["error"]),
@@ -76,7 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store/sql", &[]),
     (
         "store/connection",
-        &["store/sql", "telemetry", "jitter", "error"],
+        &["store/sql", "telemetry", "random_fraction", "error"],
     ),
     (
         "store/table",
@@ -102,7 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "row",
             "expiry",
             "id",
-            "jitter",
+            "random_fraction",
             "error",
         ],
     ),
@@ -141,7 +141,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "timeouts",
             "touch",
             "id",
-            "jitter",
+            "random_fraction",
             "takeover",
             "realm",
             "ending",
@@ -227,7 +227,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "timeouts",
             "touch",
             "id",
-            "jitter",
+            "random_fraction",
             "ending",
             "error",
         ],

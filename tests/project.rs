@@ -95,7 +95,7 @@ fn tasks_are_spawned_in_a_few_places() {
             "store/connection/pool.rs",
             "store/connection/primary.rs",
             "store/rows/cycle.rs",
-            "store/rows/queue.rs",
+            "store/rows/session_queue.rs",
             "store/table/handle.rs",
             "store/watches/sweep.rs"
         ]

@@ -1,6 +1,6 @@
 //! The future of a request: it runs the handler, commits the session, and writes
 //! the headers of the response. This module decides what is saved. It doesn't know
-//! how, see `session/commit.rs`.
+//! how, see `session/saving.rs`.
 //!
 //! The future has two stages:
 //!

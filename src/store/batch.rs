@@ -3,9 +3,10 @@
 //! Nothing here knows a session: neither what is saved, nor why, nor in which order the
 //! writes of one session are sent.
 
+pub(super) mod deletion_portions;
 pub(super) mod execute;
+pub(super) mod limits;
 mod pace;
-pub(super) mod portions;
 pub(super) mod queue;
 pub(super) mod search;
 pub(super) mod statements;

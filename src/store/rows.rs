@@ -5,7 +5,7 @@
 //! is the lowest folder that knows what a session is.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -24,8 +24,8 @@ use crate::store::{
 mod cycle;
 pub(in crate::store) mod destroy;
 pub(super) mod orders;
-pub(super) mod queue;
 mod save;
+pub(super) mod session_queue;
 pub(super) mod steps;
 pub(super) mod takeover;
 pub(super) mod undo;
@@ -44,7 +44,8 @@ pub(crate) struct Batches {
     pub(super) locked: Arc<Locked>,
     pub(super) watches: Arc<Watches>,
     /// Users whose sessions beyond the limit a task deletes.
-    surplus: Mutex<HashSet<Arc<str>>>,
+    /// The value is whether another login has asked for that since the task began its last batch.
+    surplus: Mutex<HashMap<Arc<str>, bool>>,
     /// One new id at a time is undone.
     pub(super) undoing: tokio::sync::Mutex<()>,
 }
@@ -71,7 +72,7 @@ impl Batches {
         })
     }
 
-    pub(super) fn surplus(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+    pub(super) fn surplus(&self) -> MutexGuard<'_, HashMap<Arc<str>, bool>> {
         self.surplus.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,8 +15,11 @@ use crate::{
     Error,
     store::{
         PgSessionStore,
-        batch::search::{self, Left, PATIENCE_IN_SEARCH},
-        rows::user_limit::{BATCH, Ended},
+        batch::{
+            limits::BATCH,
+            search::{self, Left, PATIENCE_IN_SEARCH},
+        },
+        rows::user_limit::Ended,
     },
 };
 
@@ -120,7 +123,7 @@ async fn rows_beside(
     sessions: &impl Sessions,
     seen: &HashSet<String>,
 ) -> Result<Vec<String>, Error> {
-    let ids = sessions.find(BATCH as usize + seen.len()).await?;
+    let ids = sessions.find(BATCH + seen.len()).await?;
     let ids = ids.into_iter().filter(|id| !seen.contains(id));
-    Ok(ids.take(BATCH as usize).collect())
+    Ok(ids.take(BATCH).collect())
 }

@@ -22,7 +22,8 @@ use crate::{
     store::{
         PgSessionStore,
         batch::{
-            portions::Portions,
+            deletion_portions::Portions,
+            limits::BATCH,
             search::{self, Left},
         },
         connection::{sqlstate::spared, transaction::in_transaction},
@@ -32,9 +33,6 @@ use crate::{
     },
     telemetry::events,
 };
-
-/// Rows of one statement, the same number as for the reaper.
-const BATCH: usize = 1000;
 
 /// How many walks in a row may find rows and delete none. A trigger may keep rows without an
 /// error. After one or two such walks, another process may have deleted the rows.

@@ -17,8 +17,9 @@ use crate::{
     store::{
         PgSessionStore,
         admin::ends::{Rows, Sessions, end_all},
+        batch::limits::BATCH,
         connection::transaction::in_transaction,
-        rows::user_limit::{BATCH, Ended, Progress, end_these},
+        rows::user_limit::{Ended, Progress, end_these},
         table::statements::Statements,
     },
     telemetry::events,
@@ -157,7 +158,7 @@ async fn end_some(
     let delete = &table.external.destroy;
     let mut ids = match rows {
         Rows::These(ids) => return end_these(&table, connection, delete, &external_id, ids).await,
-        Rows::Any => find(&table, connection, &external_id, BATCH as usize).await?,
+        Rows::Any => find(&table, connection, &external_id, BATCH).await?,
     };
     let mut progress = Progress::default();
     loop {
@@ -167,7 +168,7 @@ async fn end_some(
         }
         // They got new ids meanwhile, or a trigger keeps them.
         progress.check(0, ids)?;
-        ids = find(&table, connection, &external_id, BATCH as usize).await?;
+        ids = find(&table, connection, &external_id, BATCH).await?;
     }
 }
 

@@ -25,11 +25,11 @@ use crate::{
     Error, PgSessionStore,
     ending::Ending,
     id::RowId,
-    jitter::random_fraction,
+    random_fraction::random_fraction,
     row::successor_of,
     store::{
         Shared,
-        batch::{portions::Portions, search},
+        batch::{deletion_portions::Portions, search},
         connection::{
             sqlstate::spared,
             transaction::{despite_others, in_transaction},

@@ -26,14 +26,16 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{Error, error::out_of_time, id::RowId, store::batch::pace::Pace, telemetry::Origin};
-
-/// Rows of one statement at the most; Postgres plans thousands as well as
-/// hundreds, but one statement's locks and memory should stay small.
-pub(in crate::store) const MAX_ROWS: usize = 512;
-/// Bytes that one statement carries at the most, so that a large document
-/// does not hold up a batch of small ones. One row may exceed it, alone.
-const MAX_BYTES: usize = 256 * 1024;
+use crate::{
+    Error,
+    error::out_of_time,
+    id::RowId,
+    store::batch::{
+        limits::{MAX_BYTES, MAX_ROWS},
+        pace::Pace,
+    },
+    telemetry::Origin,
+};
 
 /// A statement that serves many rows at once.
 pub(crate) trait Statement: Send + Sync + 'static {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     Error,
     error::out_of_time,
-    jitter::random_fraction,
+    random_fraction::random_fraction,
     store::{
         batch::search::{PATIENCE, PATIENCE_IN_SEARCH, PAUSE},
         table::{

@@ -104,11 +104,7 @@ impl Executor {
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let purpose = match call.operation {
-            Operation::Load => Purpose::Reading,
-            Operation::Manage => Purpose::Managing,
-            _ => Purpose::Writing,
-        };
+        let purpose = Purpose::of_statement(call.operation);
         self.with_connection(purpose, deadline, patience, call, work)
             .await
     }
@@ -124,10 +120,7 @@ impl Executor {
         call: Call<'_>,
         work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let purpose = match call.operation {
-            Operation::Watch => Purpose::Watching,
-            _ => Purpose::Asking,
-        };
+        let purpose = Purpose::of_query(call.operation);
         self.with_connection(purpose, deadline, None, call, work)
             .await
     }

@@ -174,7 +174,7 @@ impl Connections {
         // Other purposes are too rare for a connection that may have died meanwhile.
         let kept = match purpose {
             Purpose::Reading | Purpose::Writing => self.0.take_kept(),
-            Purpose::Managing | Purpose::Asking | Purpose::Watching | Purpose::Own => None,
+            Purpose::Changing | Purpose::Asking | Purpose::Watching | Purpose::Own => None,
         };
         let (connection, backend, since) = match kept {
             Some(kept) => (kept.connection, kept.backend, kept.since),

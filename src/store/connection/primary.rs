@@ -32,7 +32,7 @@ use tokio::{
 
 use crate::{
     Error, ErrorKind,
-    jitter::random_fraction,
+    random_fraction::random_fraction,
     store::connection::{
         TIMEOUT,
         connecting::{explained, socket},

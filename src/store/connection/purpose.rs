@@ -8,19 +8,40 @@ use std::sync::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
+use crate::telemetry::Operation;
+
 /// What a connection is acquired for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::store) enum Purpose {
     Reading,
     Writing,
     /// Changes that an application makes outside of requests.
-    Managing,
+    Changing,
     /// Queries of an application outside of requests.
     Asking,
     /// The lookup of watched sessions.
     Watching,
     /// Work of the store itself, such as an inspection of the table. It takes no place.
     Own,
+}
+
+impl Purpose {
+    /// Of a statement of a request, or a change outside of requests.
+    pub(super) fn of_statement(operation: Operation) -> Self {
+        match operation {
+            Operation::Load => Self::Reading,
+            Operation::Manage => Self::Changing,
+            _ => Self::Writing,
+        }
+    }
+
+    /// Of a query outside of requests.
+    pub(super) fn of_query(operation: Operation) -> Self {
+        match operation {
+            Operation::Watch => Self::Watching,
+            _ => Self::Asking,
+        }
+    }
 }
 
 /// The places for each purpose. A place is the right to use a connection.
@@ -34,7 +55,7 @@ pub(super) struct Places {
     /// The number of callers that wait for one of these.
     queued: AtomicUsize,
     /// Places for changes outside of requests. They also need a place for writes.
-    managing: Arc<Semaphore>,
+    changing: Arc<Semaphore>,
     /// Places for queries outside of requests. Separate, so that changes can't block them.
     asking: Arc<Semaphore>,
     /// The place of the lookup of watched sessions, so that queries of an application can't
@@ -56,7 +77,7 @@ impl Places {
             writing: Arc::new(Semaphore::new(writing_of(connections))),
             waiting: Semaphore::new((connections / 4).max(1)),
             queued: AtomicUsize::new(0),
-            managing: Arc::new(Semaphore::new((connections / 4).max(1))),
+            changing: Arc::new(Semaphore::new((connections / 4).max(1))),
             asking: Arc::new(Semaphore::new((connections / 4).max(1))),
             watching: Arc::new(Semaphore::new(1)),
         }
@@ -74,12 +95,12 @@ impl Places {
         };
         // The scarcest place comes first, so that a caller that waits for it holds no other.
         let outside = match purpose {
-            Purpose::Managing => take(&self.managing, true).await?,
+            Purpose::Changing => take(&self.changing, true).await?,
             Purpose::Asking => take(&self.asking, true).await?,
             Purpose::Watching => take(&self.watching, true).await?,
             Purpose::Reading | Purpose::Writing | Purpose::Own => None,
         };
-        let writes = matches!(purpose, Purpose::Writing | Purpose::Managing);
+        let writes = matches!(purpose, Purpose::Writing | Purpose::Changing);
         let writing = take(&self.writing, writes).await?;
         Ok(TakenPlaces {
             _any: take(&self.all, purpose != Purpose::Own).await?,

@@ -20,7 +20,10 @@
 //! waiting doesn't drop it. If a runtime that stops drops it, a transaction that was not
 //! committed is rolled back. A committed new id then stays, because no task can undo it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::hash_map::Entry,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use sqlx::PgConnection;
 
@@ -175,13 +178,20 @@ impl Batches {
     /// Deletes the sessions beyond the limit that a login left, in a task and in batches.
     /// If the process ends before that, the user's next login continues.
     pub(super) fn end_surplus(self: &Arc<Self>, user_id: Arc<str>, limit: SessionLimit) {
-        if !self.surplus().insert(Arc::clone(&user_id)) {
-            return;
+        match self.surplus().entry(Arc::clone(&user_id)) {
+            Entry::Occupied(mut is_asked_again) => {
+                is_asked_again.insert(true);
+                return;
+            }
+            Entry::Vacant(free) => {
+                free.insert(false);
+            }
         }
         let surplus = Surplus {
             batches: Arc::clone(self),
             user_id,
             limit,
+            is_over: false,
         };
         tokio::spawn(surplus.end());
     }
@@ -360,15 +370,17 @@ struct Surplus {
     batches: Arc<Batches>,
     user_id: Arc<str>,
     limit: SessionLimit,
+    /// Whether the user's next login may start another task.
+    is_over: bool,
 }
 
 impl Surplus {
-    async fn end(self) {
+    async fn end(mut self) {
         loop {
             match self.end_batch().await {
                 Ok(ended) => {
                     self.batches.ended_at_the_limit(&ended.sessions, self.limit);
-                    if !ended.is_a_part {
+                    if !ended.is_a_part && self.is_over() {
                         return;
                     }
                 }
@@ -381,6 +393,17 @@ impl Surplus {
                 }
             }
         }
+    }
+
+    /// Whether no login has asked again. Then the next one starts another task.
+    fn is_over(&mut self) -> bool {
+        let mut surplus = self.batches.surplus();
+        let is_asked_again = surplus.get_mut(&self.user_id).is_some_and(std::mem::take);
+        if !is_asked_again {
+            surplus.remove(&self.user_id);
+            self.is_over = true;
+        }
+        self.is_over
     }
 
     async fn end_batch(&self) -> Result<Ended, Error> {
@@ -407,7 +430,9 @@ impl Surplus {
 
 impl Drop for Surplus {
     fn drop(&mut self) {
-        self.batches.surplus().remove(&self.user_id);
+        if !self.is_over {
+            self.batches.surplus().remove(&self.user_id);
+        }
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     error::out_of_time,
     expiry::{Extent, Written},
     id::RowId,
-    jitter::random_fraction,
+    random_fraction::random_fraction,
     row::{Content, Row},
     state::Saved,
     store::{

@@ -13,7 +13,7 @@ use crate::{
     id::RowId,
     login::{SessionLimit, SessionLimitPolicy},
     store::{
-        batch::portions::Portions,
+        batch::{deletion_portions::Portions, limits::BATCH},
         connection::sqlstate::spared,
         sql::Sql,
         table::{statements::Statements, timestamp::Instant},
@@ -41,12 +41,8 @@ pub(in crate::store) async fn lock(
     Ok(())
 }
 
-/// The most rows that one transaction deletes. A user can have a million of them, for
-/// example by a script that signs in for each of its runs.
-pub(in crate::store) const BATCH: u32 = 1000;
-
 /// The most ids that are in memory at once, about 100 bytes each.
-const LARGEST_SEARCH: usize = 128 * BATCH as usize;
+const LARGEST_SEARCH: usize = 128 * BATCH;
 
 /// The sessions of a user that one transaction deleted.
 #[derive(Clone, Debug)]
@@ -86,7 +82,7 @@ pub(in crate::store) async fn enforce(
         }
         let (delete, portions) = (&table.users.destroy, Portions::limited());
         let (more, tried) = end_in(portions, table, connection, delete, user_id, &surplus).await?;
-        let is_a_part = surplus.len() >= most as usize || tried < surplus.len();
+        let is_a_part = surplus.len() >= most || tried < surplus.len();
         let deleted = more.len();
         ended.extend(more);
         if surplus.is_empty() || (is_a_part && deleted > 0) {
@@ -113,7 +109,7 @@ pub(in crate::store) async fn end_surplus(
     let (delete, portions) = (&table.users.destroy, Portions::limited());
     let (sessions, tried) =
         end_in(portions, &table, connection, delete, &user_id, &surplus).await?;
-    let is_a_part = surplus.len() >= BATCH as usize || tried < surplus.len();
+    let is_a_part = surplus.len() >= BATCH || tried < surplus.len();
     if sessions.is_empty() && is_a_part {
         // The next batch would be the same.
         return Err(spared());
@@ -136,14 +132,14 @@ async fn surplus(
     user_id: &str,
     this: &str,
     kept: u32,
-    most: u32,
+    most: usize,
 ) -> Result<Vec<String>, Error> {
     let mut found = some(
         table,
         connection,
         user_id,
         this,
-        i64::from(kept) + i64::from(most),
+        i64::from(kept) + i64::try_from(most).unwrap_or(i64::MAX / 2),
     )
     .await?;
     // The order of `user_list.sql`.
@@ -269,7 +265,7 @@ pub(in crate::store) async fn end_batch(
     user_id: &str,
     this: &str,
 ) -> Result<Ended, Error> {
-    let most = BATCH as usize;
+    let most = BATCH;
     end_at_most(most, Portions::limited, table, connection, user_id, this).await
 }
 
@@ -337,7 +333,7 @@ pub(in crate::store) async fn end_others(
     this: &str,
 ) -> Result<u64, Error> {
     let mut ended = 0;
-    let mut most = BATCH as usize;
+    let mut most = BATCH;
     loop {
         let portions = Portions::unlimited;
         let batch = end_at_most(most, portions, table, connection, user_id, this).await?;
