@@ -59,6 +59,7 @@ const CHOSEN: &[&str] = &[
     // Requests and responses, of every library of this field. Re-exported.
     "http",
     "http::header::map::HeaderMap",
+    "http::header::map::into_header_name::IntoHeaderName",
     "http::header::name::HeaderName",
     "http::header::value::HeaderValue",
     "http::request::Parts",

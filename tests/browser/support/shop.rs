@@ -47,7 +47,7 @@ impl Shop {
     pub(crate) async fn assert_is_signed_out(&self, visitor: &Profile) {
         let page = visitor.read(&self.url("/devices")).await;
         assert!(page.contains("Please sign in."), "{page}");
-        assert_eq!(visitor.url().await, self.url("/sign-in"));
+        assert_eq!(visitor.url().await, self.url("/sign-in?required=true"));
     }
 
     pub(crate) async fn assert_is_signed_in(&self, visitor: &Profile) {
