@@ -146,11 +146,16 @@ pub(crate) async fn play(lane: &mut Lane, program: &Program) -> Result<(), Viola
         Ok(Err(broken)) => Some(broken),
         Err(_) => Some((HANG, "a step never came to an end".to_owned())),
     };
-    drop(play);
+    // The end of a request whose session is locked for good would wait for that lock.
+    let is_locked = matches!(&broken, Some((_, what)) if what.contains("Stuck"));
+    match is_locked {
+        true => std::mem::forget(play),
+        false => drop(play),
+    }
     let Some((rule, what)) = broken else {
         return Ok(());
     };
-    if is_stuck {
+    if is_stuck || is_locked {
         lane.renew().await;
     } else {
         lane.unlock().await;

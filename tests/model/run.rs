@@ -201,6 +201,8 @@ pub(crate) fn run(settings: &Settings) -> Report {
                     .build()
                     .expect("a runtime");
                 runtime.block_on(shared.lane(number, &url, through.as_deref()));
+                // The process ends soon. Its tasks may hold a session that is locked for good.
+                std::mem::forget(runtime);
             })
         })
         .collect();
