@@ -286,16 +286,11 @@ impl Login {
 
     /// Follows a login of the same request and the same user that was not executed.
     pub(crate) fn after(self, pending: &Self) -> Self {
+        let kept = self.keeps_settings.then_some(pending);
         Self {
             ends_others: self.ends_others || pending.ends_others,
-            device: self.device.or_else(|| match self.keeps_settings {
-                true => pending.device.clone(),
-                false => None,
-            }),
-            external_id: self.external_id.or_else(|| match self.keeps_settings {
-                true => pending.external_id.clone(),
-                false => None,
-            }),
+            device: self.device.or_else(|| kept?.device.clone()),
+            external_id: self.external_id.or_else(|| kept?.external_id.clone()),
             keeps_settings: self.keeps_settings && pending.keeps_settings,
             ..self
         }

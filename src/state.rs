@@ -291,7 +291,8 @@ impl State {
     /// destroy that can't be executed, the login is not executed either, because its
     /// response would conceal that.
     pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
-        if self.user() != Some(login.user_id()) || self.is_of_another_user(login.user_id()) {
+        let is_of_another_user = self.is_of_another_user(login.user_id());
+        if self.user() != Some(login.user_id()) || is_of_another_user {
             login = login.without_settings();
         }
         let keeps_settings = login.keeps_settings();
@@ -302,7 +303,7 @@ impl State {
                 login = login.after(pending);
             }
         }
-        if is_dropped || self.is_of_another_user(login.user_id()) {
+        if is_dropped || is_of_another_user {
             login.data = Data::IsDropped;
         }
         if login.data == Data::IsDropped {

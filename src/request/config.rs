@@ -192,9 +192,9 @@ impl Config {
     }
 }
 
-/// Whether this process has warned of another application on its host.
+/// Whether this process has warned that browsers drop its cookie.
 static IS_WARNED_OF_PLAIN_HTTP: AtomicBool = AtomicBool::new(false);
-
+/// Whether this process has warned of another application on its host.
 static IS_WARNED_OF_ANOTHER_APPLICATION: AtomicBool = AtomicBool::new(false);
 
 impl fmt::Debug for Config {

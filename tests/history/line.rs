@@ -39,7 +39,7 @@ impl Line {
         stream.set_nodelay(true).ok()?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
         let driving = tokio::spawn(async move {
-            // Whoever waits for a response is told by the sender.
+            // The sender reports the end to the caller.
             drop(connection.await);
         });
         Some(Self {

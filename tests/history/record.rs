@@ -44,7 +44,7 @@ pub(crate) struct Entry {
     pub(crate) deed: Deed,
     pub(crate) key: &'static str,
     pub(crate) sent: Moment,
-    /// When the response was there, or nobody waited for it any more.
+    /// When the response arrived, or the client stopped waiting for it.
     pub(crate) ended: Moment,
     pub(crate) outcome: Outcome,
 }

@@ -101,7 +101,7 @@ async fn call_of(session: &Session, call: char) -> Result<(), Error> {
     }
 }
 
-/// 32 bytes that nobody drew by chance.
+/// A well-formed token that was not generated.
 fn unknown_token(n: u8) -> String {
     URL_SAFE_NO_PAD.encode([n + 100; 32])
 }

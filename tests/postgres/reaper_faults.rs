@@ -163,7 +163,7 @@ async fn what_a_killed_process_leaves_is_reaped_by_the_next() {
     site.is_in_mid_batch().await;
     process.kill().await;
     assert_eq!(site.deaths().await, 40);
-    // The server does not know yet that nobody waits for its response.
+    // The server does not know yet that its client has stopped waiting.
     let next = Reaper::new(site.store.clone());
     let refused = next.run_once().await.expect("a database");
     assert_eq!(refused.reason, StopReason::OtherReaper);

@@ -334,7 +334,7 @@ async fn cycle_in(
     let row = match &plan.source {
         Source::Row(id) => move_on(table, transaction, plan, id, &mut made).await?,
         Source::Nothing(document) => {
-            let extras = plan.extras(None, Extras::default());
+            let extras = plan.extras(None, &Extras::default());
             begin(table, transaction, plan, Arc::clone(document), &extras).await?
         }
     };
@@ -448,7 +448,7 @@ async fn move_on(
         return begin_separately(table, connection, plan, &row).await;
     }
     let document = plan.replay(&row)?;
-    let new_extras = plan.extras(row.user.as_deref(), extras.clone());
+    let new_extras = plan.extras(row.user.as_deref(), &extras);
     let copied = match &plan.login {
         None => copy(table, connection, plan, &row, document).await?,
         // The application's own columns are data too, so they are not copied either.
@@ -498,7 +498,7 @@ async fn begin_separately(
     if login.data != Data::IsDropped && !lock_if_it_exists(table, connection, successor).await? {
         return Err(moved(old.times));
     }
-    let extras = plan.extras(None, Extras::default());
+    let extras = plan.extras(None, &Extras::default());
     begin(table, connection, plan, Arc::clone(&plan.seen), &extras).await
 }
 
@@ -554,15 +554,16 @@ impl Plan {
     }
 
     /// What is stored with the new row, if the old one has this user and these.
-    fn extras(&self, user: Option<&str>, old: Extras) -> Extras {
+    fn extras(&self, user: Option<&str>, old: &Extras) -> Extras {
         let Some(login) = &self.login else {
-            return old;
+            return old.clone();
         };
         let stays = login.keeps_settings() && user == Some(login.user_id());
-        let kept = if stays { old } else { Extras::default() };
+        let kept = stays.then_some(old);
+        let external_id = login.external().map(str::to_owned);
         Extras {
-            device: login.device_text().or(kept.device),
-            external_id: login.external().map(str::to_owned).or(kept.external_id),
+            device: login.device_text().or_else(|| kept?.device.clone()),
+            external_id: external_id.or_else(|| kept?.external_id.clone()),
         }
     }
 

@@ -159,11 +159,11 @@ impl TableHandle {
     }
 
     async fn create(&self, pooling: Pooling) -> Result<(), Error> {
-        let outcome = match self.create_schema().await {
-            Ok(()) => self.run_migrations(pooling).await,
-            Err(error) => Err(error),
+        let creating = async {
+            self.create_schema().await?;
+            self.run_migrations(pooling).await
         };
-        outcome.map_err(|error| match error.lacks_a_right() {
+        creating.await.map_err(|error| match error.lacks_a_right() {
             true => self.no_right_to_create(error),
             false => error,
         })

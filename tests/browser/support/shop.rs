@@ -85,7 +85,7 @@ impl Shop {
         visitor.press("Continue").await;
     }
 
-    /// Status and headers of a response, in small letters, to somebody without a
+    /// Status and headers of a response, in small letters, to a client without a
     /// browser.
     pub(crate) async fn head(&self, request: &str) -> String {
         let mut connection = TcpStream::connect(self.example.address())

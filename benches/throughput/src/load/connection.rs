@@ -77,7 +77,7 @@ impl Connection {
             }
             if let Some(response) = Reply::parse(&self.buffer[..self.filled]) {
                 if response.length != self.filled {
-                    return Err(io::Error::other("a response that nobody asked for"));
+                    return Err(io::Error::other("a response without a request"));
                 }
                 let judged = self.turns[self.at].judge(self.route, &response, harvest);
                 self.filled = 0;
