@@ -364,7 +364,7 @@ impl Error {
                 error = self as &dyn StdError,
                 error.type = self.kind().name(),
                 http.response.status_code = status.as_u16(),
-                "an error of a session became a response"
+                "a handler returned an error of a session"
             );
         }
     }

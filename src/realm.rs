@@ -35,11 +35,13 @@ impl Realm {
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         };
-        match self.name.as_deref().is_none_or(is_valid) {
-            true => Ok(()),
-            false => Err(Error::new(
+        match self.name.as_deref().filter(|name| !is_valid(name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::new(
                 ErrorKind::Setup,
-                "the name of a realm has 1 to 63 ASCII letters, digits, hyphens, dots and underscores",
+                format!(
+                    "invalid realm {name:?}; use 1 to 63 ASCII letters, digits, `-`, `.` or `_`"
+                ),
             )),
         }
     }

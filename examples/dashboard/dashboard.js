@@ -49,7 +49,7 @@ async function look() {
         before = now;
         state.textContent = "Now, and the last two minutes.";
     } catch {
-        state.textContent = "The site does not response.";
+        state.textContent = "The site does not respond.";
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct SignIn {
     remember: Remember,
 }
 
-/// In the address and not in the session, so that a visitor without a session gets none.
+/// In the URL, so that the message needs no session.
 #[derive(Deserialize)]
 pub(crate) struct Required {
     #[serde(default)]

@@ -18,7 +18,7 @@ use crate::error::{Failure, PageError};
 pub(crate) const FIELD: &str = "csrf";
 /// Of the session.
 const KEY: &str = "csrf";
-/// Bytes of a form of this site, with much to spare.
+/// The maximum size of a form, in bytes. The forms of this site are much smaller.
 const MAX_FORM: usize = 16 * 1024;
 
 #[derive(Deserialize)]

@@ -45,7 +45,7 @@ pub(crate) const SIGNED_CHARS: usize = 1 + SIGNATURE_CHARS;
 /// // Use `std::env::var("SESSION_KEYS")?`, which has the key that signs and then the older ones,
 /// // separated by commas. `openssl rand -base64 32` makes one.
 /// let keys = ["n".repeat(44), "o".repeat(44)].join(",");
-/// let layer = PgSessionLayer::new(store.clone()).signing_keys(SigningKeys::new(keys.split(',')));
+/// let layer = PgSessionLayer::new(store.clone()).signing_keys(SigningKeys::new(keys.split(',').map(str::trim)));
 /// assert!(layer.check().is_ok());
 ///
 /// let layer = PgSessionLayer::new(store).signing_keys(SigningKeys::new(["too short"]));

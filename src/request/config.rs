@@ -118,8 +118,8 @@ impl Config {
         if self.cookie.secure() && !IS_WARNED_OF_PLAIN_HTTP.swap(true, Relaxed) {
             tracing::warn!(
                 cookie.name = self.cookie_name(),
-                "a page was sent over plain HTTP, where browsers drop the cookie, because it is \
-                 Secure; use HTTPS, or set secure(false) on the layer during development"
+                "a request came over plain HTTP, where browsers drop the Secure cookie; use HTTPS, \
+                 or set secure(false) on the layer during development"
             );
         }
     }

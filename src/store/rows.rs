@@ -44,7 +44,7 @@ pub(crate) struct Batches {
     pub(super) locked: Arc<Locked>,
     pub(super) watches: Arc<Watches>,
     /// Users whose sessions beyond the limit a task deletes.
-    /// The value is whether another login has asked for that since the task began its last batch.
+    /// The value is whether another login has requested that since the task began its last batch.
     surplus: Mutex<HashMap<Arc<str>, bool>>,
     /// One new id at a time is undone.
     pub(super) undoing: tokio::sync::Mutex<()>,

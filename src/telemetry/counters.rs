@@ -67,7 +67,7 @@ impl Tally {
             tracing::debug!(
                 token.malformed = malformed,
                 token.forged = forged,
-                "a request carries an invalid token"
+                "a request carries invalid tokens"
             );
         }
     }

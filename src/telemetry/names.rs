@@ -30,13 +30,10 @@ const fn seconds(name: &'static str, help: &'static str) -> Family {
     }
 }
 
-pub(super) const LOOKUPS: Family = count(
-    "axum_pg_session.lookups",
-    "Lookups of sessions by requests, by outcome",
-);
+pub(super) const LOOKUPS: Family = count("axum_pg_session.lookups", "Session lookups, by outcome");
 pub(super) const REJECTED_TOKENS: Family = count(
     "axum_pg_session.tokens.rejected",
-    "Tokens that opened no session, including those beside one that did",
+    "Rejected tokens, of which one request can carry several",
 );
 pub(super) const SKIPPED_TOUCHES: Family = count(
     "axum_pg_session.touches.skipped",
@@ -60,7 +57,7 @@ pub(super) const STARTED: Family = count(
 );
 pub(super) const CYCLED: Family = count(
     "axum_pg_session.sessions.cycled",
-    "New ids of sessions, without a login",
+    "Sessions that got a new id without a login",
 );
 pub(super) const ENDED: Family = count(
     "axum_pg_session.sessions.ended",
@@ -76,10 +73,8 @@ pub(super) const QUEUE_TIME: Family = seconds(
     "axum_pg_session.operation.queue_time",
     "Time that a row waited until its statement was sent",
 );
-pub(super) const BATCH_SIZE: Family = count(
-    "axum_pg_session.operation.batch_size",
-    "Rows of one statement",
-);
+pub(super) const BATCH_SIZE: Family =
+    count("axum_pg_session.operation.batch_size", "Rows per statement");
 pub(super) const WAIT_TIME: Family = seconds(
     "axum_pg_session.connection.wait_time",
     "Time that a statement waited for a connection",

@@ -160,6 +160,54 @@ async fn a_login_keeps_the_settings_of_a_login_in_the_same_request_if_asked() {
     assert_eq!(settings(&site).await, NOTHING);
 }
 
+/// Such as the second of two clicks: the session has a new id when it is executed.
+#[tokio::test]
+async fn the_second_of_two_logins_at_once_keeps_the_settings_if_asked() {
+    for discards in [false, true] {
+        let site = Site::new().await;
+        let mut browser = site.browser();
+        sign_in(&site, &mut browser, remembered()).await;
+        let again = move || match discards {
+            true => Login::new("alice").keep_settings().discard_data(),
+            false => Login::new("alice").keep_settings(),
+        };
+        let second = InFlight::begin(&browser, "/page", |gate| {
+            site.app_with(async move |session: Session| {
+                gate.pass().await;
+                session.login(again().end_others())
+            })
+        });
+        let second = second.await;
+        sign_in(&site, &mut browser, Login::new("alice").keep_settings()).await;
+        assert_eq!(settings(&site).await, REMEMBERED);
+        second.go_on();
+        assert!(second.response().await.token().is_some());
+        assert_eq!(settings(&site).await, REMEMBERED, "{discards}");
+    }
+}
+
+/// Another user has signed in meanwhile under the session's new id.
+#[tokio::test]
+async fn the_second_of_two_logins_at_once_takes_no_settings_of_another_user() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    sign_in(&site, &mut browser, Login::new("alice")).await;
+    let second = InFlight::begin(&browser, "/page", |gate| {
+        site.app_with(async move |session: Session| {
+            gate.pass().await;
+            session.login(Login::new("alice").keep_settings().discard_data())
+        })
+    });
+    let second = second.await;
+    let bob = Login::new("bob").device(Device::new().with_label("of bob"));
+    sign_in(&site, &mut browser, bob.external_id("of bob")).await;
+    second.go_on();
+    assert!(second.response().await.token().is_some());
+    let sql = "SELECT coalesce(device::text, '') || coalesce(external_id, '')
+               FROM session WHERE user_id = 'alice'";
+    assert_eq!(texts(&site.pool, sql).await, [""]);
+}
+
 #[tokio::test]
 async fn a_login_that_keeps_settings_begins_a_session_without_any() {
     let site = Site::new().await;

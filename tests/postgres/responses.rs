@@ -663,7 +663,7 @@ async fn the_table_may_be_made_after_the_first_request() {
 
 // What is logged of errors that become responses.
 
-const BECAME_A_RESPONSE: &str = "an error of a session became a response";
+const BECAME_A_RESPONSE: &str = "a handler returned an error of a session";
 
 #[tokio::test]
 async fn an_error_that_a_handler_returns_is_logged_once_without_the_value() {

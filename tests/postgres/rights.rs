@@ -85,13 +85,14 @@ async fn a_role_that_may_not_create_is_told_so() {
     execute(&site.pool, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
     let role = Role::new(&site.pool).await;
     let store = role.store(site.database.url()).await;
-    for store in [store.clone(), store.schema("web")] {
+    for (store, owner) in [
+        (store.clone(), r#"the schema "public""#),
+        (store.schema("web"), "the database"),
+    ] {
         let error = store.migrate().await.expect_err("no CREATE");
         assert_eq!(error.kind(), ErrorKind::Setup);
-        assert!(
-            error.to_string().contains("grant it CREATE on the schema"),
-            "{error}"
-        );
+        let advice = format!("grant it CREATE on {owner}");
+        assert!(error.to_string().ends_with(&advice), "{error}");
         let mut cause: &dyn std::error::Error = &error;
         while let Some(source) = cause.source() {
             cause = source;

@@ -98,7 +98,7 @@ impl Load {
                 result => result?,
             }
             if events.is_empty() {
-                return Err(io::Error::other("the server does not response"));
+                return Err(io::Error::other("the server does not respond"));
             }
             for event in &events {
                 self.receive(event.token().0)?;

@@ -64,7 +64,7 @@ struct Ended {
     sessions: Vec<EndedRow>,
     /// Those that had expired since they were found.
     expired: Vec<EndedRow>,
-    /// Those that were not deleted, because they were gone, or a trigger kept them.
+    /// Those that were not deleted, because they no longer existed, or a trigger kept them.
     undeleted: Vec<String>,
     /// The successor rows of the forwardings.
     successors: Vec<String>,

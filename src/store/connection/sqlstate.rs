@@ -108,7 +108,7 @@ fn of_sqlstate(code: &str) -> (ErrorKind, &'static str) {
         "42P01" | "42703" | "42P10" | "0A000" | "3D000" | "3F000" | "28000" | "28P01" | "23502"
         | "22001" | "22P02" => (
             ErrorKind::Setup,
-            "the table, its rights or the login do not fit",
+            "the table, its privileges or the login are wrong; call `check`",
         ),
         // Usually a character that the encoding of the database lacks.
         "22P05" | "22021" => (

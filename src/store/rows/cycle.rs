@@ -46,7 +46,7 @@ use crate::{
             Batches,
             orders::NewIdOrder,
             steps::{
-                Extras, Moves, check_written, delete_locked, insert, lock, lock_with_extras, of_row,
+                Extras, Moves, check_written, delete_locked, insert, lock_with_extras, of_row,
             },
             undo::{Commit, Made, Undelivered},
             user_limit::{self, Ended, NO_ROW, end_batch},
@@ -179,8 +179,8 @@ impl Batches {
     /// If the process ends before that, the user's next login continues.
     pub(super) fn end_surplus(self: &Arc<Self>, user_id: Arc<str>, limit: SessionLimit) {
         match self.surplus().entry(Arc::clone(&user_id)) {
-            Entry::Occupied(mut is_asked_again) => {
-                is_asked_again.insert(true);
+            Entry::Occupied(mut is_requested_again) => {
+                is_requested_again.insert(true);
                 return;
             }
             Entry::Vacant(free) => {
@@ -395,11 +395,11 @@ impl Surplus {
         }
     }
 
-    /// Whether no login has asked again. Then the next one starts another task.
+    /// Whether no login has requested a deletion since. Then the next one starts another task.
     fn is_over(&mut self) -> bool {
         let mut surplus = self.batches.surplus();
-        let is_asked_again = surplus.get_mut(&self.user_id).is_some_and(std::mem::take);
-        if !is_asked_again {
+        let is_requested_again = surplus.get_mut(&self.user_id).is_some_and(std::mem::take);
+        if !is_requested_again {
             surplus.remove(&self.user_id);
             self.is_over = true;
         }
@@ -477,9 +477,9 @@ async fn move_on(
 ///
 /// Only another response carries the token of that id, and it may be lost: if a
 /// browser submits a login form twice, it drops the first response. So the
-/// login begins a session with what its request saw, without a device or an external
-/// id that it should keep: those are in a row that the request's token doesn't open. It never
-/// restores data of a session that was destroyed since.
+/// login begins a session with what its request saw. It never restores data of a session that
+/// was destroyed since. The device and the external id that it keeps are those of the session
+/// under its new id, if the same user is signed in there. The request can't read them.
 ///
 /// # Errors
 ///
@@ -495,10 +495,18 @@ async fn begin_separately(
         return Err(moved(old.times));
     };
     let successor = old.successor().ok_or_else(Error::ended)?;
-    if login.data != Data::IsDropped && !lock_if_it_exists(table, connection, successor).await? {
+    let keeps_data = login.data != Data::IsDropped;
+    let session = match keeps_data || login.keeps_settings() {
+        true => lock_if_it_exists(table, connection, successor).await?,
+        false => None,
+    };
+    if keeps_data && session.is_none() {
         return Err(moved(old.times));
     }
-    let extras = plan.extras(None, &Extras::default());
+    let extras = match &session {
+        Some((row, extras)) => plan.extras(row.user.as_deref(), extras),
+        None => plan.extras(None, &Extras::default()),
+    };
     begin(table, connection, plan, Arc::clone(&plan.seen), &extras).await
 }
 
@@ -508,7 +516,7 @@ pub(in crate::store) fn moved(old: Times) -> Error {
     moved_grace_left(old).map_or_else(Error::ended, Error::moved)
 }
 
-/// Follows a session from id to id, and locks its row. Returns whether it still exists.
+/// Follows a session from id to id, and locks its row. `None` if it no longer exists.
 ///
 /// Until the end of the transaction no other one ends the session. So a login that ends it with
 /// the user's others waits, and then also finds the session that begins here.
@@ -516,16 +524,16 @@ async fn lock_if_it_exists(
     table: &Statements,
     connection: &mut PgConnection,
     mut id: RowId,
-) -> Result<bool, Error> {
+) -> Result<Option<(Row, Extras)>, Error> {
     let mut moves = Moves::default();
     loop {
         moves.follow()?;
-        match lock(table, connection, &id).await {
-            Ok(row) => match row.successor() {
+        match lock_with_extras(table, connection, &id).await {
+            Ok((row, extras)) => match row.successor() {
                 Some(successor) => id = successor,
-                None => return Ok(true),
+                None => return Ok(Some((row, extras))),
             },
-            Err(error) if error.kind() == ErrorKind::Ended => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Ended => return Ok(None),
             Err(error) => return Err(error),
         }
     }

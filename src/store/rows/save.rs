@@ -294,8 +294,7 @@ fn forwarded(old: &Row, orders: Vec<SaveOrder>) -> Vec<(RowId, SaveOrder)> {
     forwarded
 }
 
-/// Replies to the requests that wait no longer; what they wanted is not sent any
-/// more.
+/// Returns an error to the requests whose time is up. Their changes are not sent.
 ///
 /// # Errors
 ///
@@ -444,12 +443,12 @@ impl Misfits {
         }
     }
 
-    /// Gives the others the error, because the outcome of their write is unknown. The misfits
-    /// were not part of it, so they are tried again.
+    /// Fails the other requests, because the outcome of their write is unknown. The misfits were
+    /// not part of that write, so they are tried again.
     ///
     /// # Errors
     ///
-    /// If there is no misfit, that error.
+    /// `error`, if there is no misfit.
     fn go_on_without(self, orders: &mut Vec<SaveOrder>, error: Error) -> Result<(), Error> {
         if self.0.is_empty() {
             return Err(error);

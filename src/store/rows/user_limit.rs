@@ -300,7 +300,7 @@ async fn end_at_most(
     }
 }
 
-/// The sessions that were found and not deleted. Another call may have ended them, or they may
+/// The sessions that were found and not deleted. Another call may have destroyed them, or they may
 /// have got new ids meanwhile. If they are found again, a trigger keeps them.
 #[derive(Default)]
 pub(in crate::store) struct Progress(HashSet<String>);

@@ -159,27 +159,17 @@ impl TableHandle {
     }
 
     async fn create(&self, pooling: Pooling) -> Result<(), Error> {
-        let creating = async {
-            self.create_schema().await?;
-            self.run_migrations(pooling).await
-        };
-        creating.await.map_err(|error| match error.lacks_a_right() {
-            true => self.no_right_to_create(error),
-            false => error,
+        let (name, schema) = (&self.name, quoted(&self.name.schema));
+        let created = self.create_schema().await;
+        created.map_err(|error| no_right_to(error, &format!("schema {schema}"), "the database"))?;
+        let created = self.run_migrations(pooling).await;
+        created.map_err(|error| {
+            no_right_to(
+                error,
+                &format!("table {name}"),
+                &format!("the schema {schema}"),
+            )
         })
-    }
-
-    fn no_right_to_create(&self, source: Error) -> Error {
-        let Self { name, .. } = self;
-        Error::caused(
-            ErrorKind::Setup,
-            format!(
-                "this role may not create the table {name}: run `migrate` once as a role that may, \
-                 or grant it CREATE on the schema {}",
-                quoted(&name.schema)
-            ),
-            source,
-        )
     }
 
     /// Adds what the table lacks. If this role may not do that, a table with the three
@@ -202,7 +192,7 @@ impl TableHandle {
     fn warn_of_an_incomplete_table(&self) {
         tracing::warn!(
             db.collection.name = %self.name,
-            "this role may not complete the session table; it is used as it is"
+            "the database role can't add the missing columns of the session table; their features are off"
         );
     }
 
@@ -401,6 +391,21 @@ impl From<MigrateError> for Error {
                 other,
             ),
         }
+    }
+}
+
+/// The error, with what to do if the role may not create `missing`.
+fn no_right_to(error: Error, missing: &str, owner: &str) -> Error {
+    match error.lacks_a_right() {
+        true => Error::caused(
+            ErrorKind::Setup,
+            format!(
+                "the database role can't create the {missing}: run `migrate` once as another role, \
+                 or grant it CREATE on {owner}"
+            ),
+            error,
+        ),
+        false => error,
     }
 }
 
