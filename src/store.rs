@@ -350,8 +350,8 @@ impl PgSessionStore {
     /// `admin`, U+001F and the user's id in `user_id`. So a foreign key from
     /// `user_id` to a table of users needs a [`table`](Self::table) for each
     /// area instead. [`destroy_everyone`](Self::destroy_everyone), the reaper and
-    /// [`counters`](Self::counters) are for the whole table or store. Koa's
-    /// format has no realms.
+    /// [`counters`](Self::counters) are for the whole table or store. The
+    /// formats of Koa and Express have no realms.
     ///
     /// ```
     /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum_pg_session::{
-    Error, ErrorKind, Expiry, Express, PgSessionLayer, PgSessionStore, Reaper, SessionId,
+    Error, ErrorKind, Expiry, Express, PgSessionLayer, PgSessionStore, Reaper, Session, SessionId,
     testing::TestVisitor,
 };
 use http::{HeaderMap, HeaderValue, header};
@@ -135,7 +135,7 @@ async fn the_whole_life_of_a_session_works_on_both_tables() {
                 .await
                 .expect("a row");
             visitor
-                .with_session(|session| session.cycle_id())
+                .with_session(Session::cycle_id)
                 .await
                 .expect("a new id");
             assert_eq!(value().await.expect("a session"), Some(1));
@@ -254,7 +254,7 @@ async fn users_of_both_applications_are_listed_and_ended() {
     );
     assert_eq!(ada.count().await.expect("a count"), 0);
     visitor
-        .with_session(|session| session.logout())
+        .with_session(Session::logout)
         .await
         .expect("a logout");
     assert_eq!(documents(&site).await, Vec::<Value>::new());
@@ -280,12 +280,9 @@ async fn a_user_stays_when_the_session_is_cleared_or_changed() {
             .as_deref(),
         Some("42")
     );
+    visitor.with_session(Session::clear).await.expect("a save");
     visitor
-        .with_session(|session| session.clear())
-        .await
-        .expect("a save");
-    visitor
-        .with_session(|session| session.cycle_id())
+        .with_session(Session::cycle_id)
         .await
         .expect("a new id");
     // The same user signs in again, and the type of the stored id stays.
