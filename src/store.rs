@@ -676,6 +676,11 @@ impl PgSessionStore {
     /// `expire` is a `timestamp`, as there, set the [`time_zone`](Self::time_zone) of the
     /// connections of Express. It also sets Express's defaults for the cookie of the layer.
     /// Settings of the layer override them.
+    ///
+    /// [`migrate`](Self::migrate) adds the column `user_id`, which is generated from the user that
+    /// Passport stores. For that, Postgres rewrites the table, and locks it meanwhile. So a
+    /// [`login`](crate::Session::login) is one of both applications, and
+    /// [`user`](Self::user) finds the sessions of both.
     #[must_use]
     pub fn express(self, express: Express) -> Self {
         self.with(|table_handle| table_handle.format = Arc::new(express))

@@ -10,7 +10,11 @@ use axum_pg_session::{
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 
-use crate::support::{Role, Site, execute, texts};
+use crate::support::{
+    Browser, Role, Site, execute,
+    page::{Gate, app_with},
+    texts,
+};
 
 const SID: &str = "_KYE9W_e2dVrVIXyzCkc51UEsyguoON-";
 /// The cookie of that session, signed with the secret.
@@ -293,6 +297,34 @@ async fn a_user_stays_when_the_session_is_cleared_or_changed() {
     visitor.with_session(again).await.expect("a login");
     assert_eq!(documents(&site).await[0]["passport"], json!({ "user": 42 }));
     assert_eq!(site.store.user("42").count().await.expect("a count"), 1);
+}
+
+/// Passport before 0.6 writes the user into the row that the visitor has.
+#[tokio::test]
+async fn a_login_keeps_no_data_of_a_user_whom_express_has_signed_in_meanwhile() {
+    let site = migrated_site().await;
+    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"cart":"empty"}}"#)).await;
+    let gate = Gate::closed();
+    let page = {
+        let gate = gate.clone();
+        async move |session: Session| {
+            gate.pass().await;
+            session.login("ada")
+        }
+    };
+    let app = app_with(layer(&site.store), page);
+    let (name, value) = COOKIE.split_once('=').expect("a cookie");
+    let browser = Browser::new(&app).with_cookie(name, value);
+    let visit = tokio::spawn(async move { browser.peek("/page").await });
+    gate.reached().await;
+    let bobs = format!(r#"{{{SETTINGS},"cart":"of bob","passport":{{"user":"bob"}}}}"#);
+    express_writes(&site, SID, &bobs).await;
+    gate.open();
+    assert_eq!(visit.await.expect("a reply").status, 503);
+    assert_eq!(
+        texts(&site.pool, "SELECT sess::text FROM session").await,
+        [bobs]
+    );
 }
 
 #[tokio::test]
