@@ -1,4 +1,4 @@
-//! The processes that are measured, and how much CPU they took.
+//! The processes of the servers, and their CPU time.
 
 use std::{
     fs,
@@ -8,10 +8,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// The kernel counts CPU time for programs in hundredths of a second.
+/// The unit in which the kernel reports CPU time.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A server; it ends with this value.
+/// A server. It ends when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Child,
@@ -28,9 +28,8 @@ impl Server {
         let output = process.stdout.take().expect("it is piped");
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
-        let address = line.trim().parse().map_err(|_| {
-            io::Error::other(format!("{} does not start: {line}", program.display()))
-        })?;
+        let invalid = |_| io::Error::other(format!("{} does not start", program.display()));
+        let address = line.trim().parse().map_err(invalid)?;
         Ok(Self { process, address })
     }
 
@@ -42,49 +41,39 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
-        // It has no error to tell that anybody could still act on.
         drop(self.process.wait());
     }
 }
 
-/// Seconds of CPU that a process, and the children it waited for, have taken.
+/// CPU time of a process, and of the children that have ended.
 pub(crate) fn cpu_seconds(process: u32) -> f64 {
-    stat(process).map_or(0.0, |stat| stat.cpu_seconds)
+    stat(process).map_or(0.0, |(_, seconds)| seconds)
 }
 
-/// The same of a process and of its children, alive or not.
-pub(crate) fn cpu_seconds_of_family(parent: u32) -> f64 {
-    let children = fs::read_dir("/proc").into_iter().flatten();
-    let children = children.filter_map(|entry| {
+/// CPU time of a process and of all its children.
+pub(crate) fn cpu_seconds_with_children(parent: u32) -> f64 {
+    let processes = fs::read_dir("/proc").into_iter().flatten();
+    let children = processes.filter_map(|entry| {
         let process = entry.ok()?.file_name().to_str()?.parse().ok()?;
-        let stat = stat(process)?;
-        (stat.parent == parent).then_some(stat.cpu_seconds)
+        let (parent_of_process, seconds) = stat(process)?;
+        (parent_of_process == parent).then_some(seconds)
     });
     children.sum::<f64>() + cpu_seconds(parent)
 }
 
-struct Stat {
-    parent: u32,
-    cpu_seconds: f64,
-}
-
-/// `None` for a process that is gone.
-fn stat(process: u32) -> Option<Stat> {
+/// The parent and the CPU time of a process that exists.
+fn stat(process: u32) -> Option<(u32, f64)> {
     parse(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
 }
 
-/// The name, the second field, may hold anything, but ends with the last
-/// bracket. After it come the state and the parent; the times are the fields
-/// 14 to 17.
-fn parse(line: &str) -> Option<Stat> {
+/// The second field is the name, which can contain anything, and ends with the last bracket. The
+/// fields after it are the state and the parent. The times are fields 14 to 17.
+fn parse(line: &str) -> Option<(u32, f64)> {
     let (_, rest) = line.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let ticks = fields.get(11..15)?.iter();
     let ticks: f64 = ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
-    Some(Stat {
-        parent: fields.get(1)?.parse().ok()?,
-        cpu_seconds: ticks / TICKS_PER_SECOND,
-    })
+    Some((fields.get(1)?.parse().ok()?, ticks / TICKS_PER_SECOND))
 }
 
 #[cfg(test)]
@@ -92,10 +81,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_read_whatever_its_name() {
+    fn a_process_can_have_any_name() {
         let line = "42 (a) b (c) S 7 1 1 0 -1 0 0 0 0 0 100 20 3 1 20 0 1 0 5 0";
-        let stat = parse(line).expect("a line of the kernel's");
-        assert_eq!(stat.parent, 7);
-        assert!((stat.cpu_seconds - 1.24).abs() < 1e-9);
+        assert_eq!(parse(line), Some((7, 1.24)));
     }
 }
