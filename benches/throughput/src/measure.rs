@@ -1,13 +1,13 @@
 //! Measures the candidates in turns, at one point after the other.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, process::Command, time::Duration};
 
 use crate::{
     arguments::Arguments,
     candidates::{Candidate, Storage},
     load::{Client, Extent, Outcome, Plan, Route, generate},
     postgres::Postgres,
-    processes::{Server, cpu_seconds, cpu_seconds_with_children},
+    processes::{Process, cpu_seconds, cpu_seconds_with_children},
     redis::Redis,
     results::Measured,
 };
@@ -20,7 +20,8 @@ const COUNTED: Duration = Duration::from_millis(300);
 /// A candidate whose server runs.
 struct Running {
     name: String,
-    server: Server,
+    server: Process,
+    address: SocketAddr,
     database: Database,
     clients: Vec<Client>,
 }
@@ -99,12 +100,15 @@ impl Running {
                 (Database::Redis(redis), url, arguments.redis_pool)
             }
         };
-        let options = [url, connections.to_string(), candidate.variant.to_owned()];
-        let server = Server::start(&candidate.program, &options)?;
+        let mut command = Command::new(&candidate.program);
+        command.args([&url, &connections.to_string(), candidate.variant]);
+        let server = Process::start(&mut command)?;
+        let invalid = |_| io::Error::other(format!("{} does not start", candidate.name));
+        let address = server.first_line.parse().map_err(invalid)?;
         let sessions = arguments.all_sessions();
         let (seeded, _) = generate(
             Plan {
-                address: server.address,
+                address,
                 route: Route::Seed,
                 connections: SEEDING.min(sessions),
                 extent: Extent::Requests(sessions),
@@ -120,6 +124,7 @@ impl Running {
         Ok(Self {
             name: candidate.name.clone(),
             server,
+            address,
             database,
             clients: seeded.clients,
         })
@@ -197,7 +202,7 @@ impl Running {
             false => arguments.sessions * connections,
         };
         Plan {
-            address: self.server.address,
+            address: self.address,
             route,
             connections,
             extent,

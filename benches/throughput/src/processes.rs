@@ -1,47 +1,42 @@
-//! The processes of the servers, and their CPU time.
+//! Processes, and their CPU time.
 
 use std::{
     fs,
     io::{self, BufRead as _, BufReader},
-    net::SocketAddr,
-    path::Path,
     process::{Child, Command, Stdio},
 };
 
 /// The unit in which the kernel reports CPU time.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A server. It ends when the value is dropped.
+/// A process that ends with its standard input, which is closed when the value is dropped.
 #[derive(Debug)]
-pub(crate) struct Server {
-    process: Child,
-    pub(crate) address: SocketAddr,
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) first_line: String,
 }
 
-impl Server {
-    pub(crate) fn start(program: &Path, arguments: &[String]) -> io::Result<Self> {
-        let mut process = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = process.stdout.take().expect("it is piped");
+impl Process {
+    /// Starts the process and waits for the first line of its output.
+    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let output = child.stdout.take().expect("it is piped");
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
-        let invalid = |_| io::Error::other(format!("{} does not start", program.display()));
-        let address = line.trim().parse().map_err(invalid)?;
-        Ok(Self { process, address })
+        let first_line = line.trim().to_owned();
+        Ok(Self { child, first_line })
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.process.id()
+        self.child.id()
     }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        drop(self.process.wait());
+        drop(self.child.stdin.take());
+        drop(self.child.wait());
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
+
+use crate::processes::Process;
 
 /// Ends the server and deletes its folder when its standard input ends, which happens however this
 /// process ends.
@@ -28,7 +30,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// A Redis that ends when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    watchdog: Child,
+    _watchdog: Process,
     pub(crate) process: u32,
     socket: PathBuf,
 }
@@ -39,7 +41,8 @@ impl Redis {
         let folder = tempfile::Builder::new().prefix("bench-redis-").tempdir()?;
         let folder = folder.keep();
         let socket = folder.join("redis.sock");
-        let mut watchdog = Command::new("/bin/sh")
+        let mut command = Command::new("/bin/sh");
+        command
             .args(["-c", WATCHDOG, "bench-redis"])
             .arg(&folder)
             // Like Postgres, it listens on a Unix socket, without TCP.
@@ -52,16 +55,11 @@ impl Redis {
             // A rewrite of the log during a measurement would be noise.
             .args(["--auto-aof-rewrite-percentage", "0"])
             // Ctrl-C is sent to this process group only, so the watchdog can clean up.
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        let output = watchdog.stdout.take().expect("it is piped");
-        BufReader::new(output).read_line(&mut line)?;
+            .process_group(0);
+        let watchdog = Process::start(&mut command)?;
         let redis = Self {
-            watchdog,
-            process: line.trim().parse().map_err(io::Error::other)?,
+            process: watchdog.first_line.parse().map_err(io::Error::other)?,
+            _watchdog: watchdog,
             socket,
         };
         let deadline = Instant::now() + PATIENCE;
@@ -77,13 +75,6 @@ impl Redis {
 
     pub(crate) fn url(&self) -> String {
         format!("redis+unix://{}", self.socket.display())
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        drop(self.watchdog.stdin.take());
-        drop(self.watchdog.wait());
     }
 }
 
