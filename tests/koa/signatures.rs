@@ -24,7 +24,8 @@ const BY_FIRST_KEY_SHA256: &str = "OUIyFVFt_5meCBb6jOXdbLx4scWTZ708HuY_PK_l_YM";
 /// A browser with the session of [`SID`], signed like this.
 async fn browser_with(site: &Site, signature: &str) -> Browser {
     let document = r#"{"cookie":{"httpOnly":true,"path":"/","overwrite":true,"signed":true,"maxAge":86400000},"user":"ann"}"#;
-    site.rows().insert(SID, document).await;
+    let id = format!("koa:sess:{SID}");
+    site.rows().insert(&id, document).await;
     let mut browser = Browser::new();
     browser.forge("koa.sid", SID);
     browser.forge("koa.sid.sig", signature);

@@ -1,4 +1,4 @@
-//! The page of the axum servers, which understands the same steps as `page.js`.
+//! The page of the axum servers. Its steps have the names of those in `page.js`.
 
 use std::{
     collections::HashMap,
@@ -34,6 +34,7 @@ async fn page(session: Session, body: String) -> Result<Response, Error> {
     for step in &steps {
         match given::<String>(step, 0).as_str() {
             "wait" => wait_at(&given::<String>(step, 1)).await,
+            "save" => session.save().await?,
             "status" => status = StatusCode::from_u16(given(step, 1)).expect("a status"),
             name => perform(&session, name, step)?,
         }
@@ -58,9 +59,11 @@ fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> 
             .map(drop),
         "cookie" => change_cookie(session, given(step, 1)),
         "destroy" => session.destroy(),
+        "discard" => session.discard(),
+        "touch" => session.touch(),
         "clear" => session.clear(),
         "cycle" => session.cycle_id(),
-        // As Koa's.
+        // As in Node.
         "regenerate" => session.clear().and_then(|()| session.cycle_id()),
         "idle" => session.set_expiry(Expiry::Idle(Duration::from_secs_f64(given(step, 1)))),
         "until" => session.set_expiry(Expiry::At(instant(&given::<String>(step, 1)))),

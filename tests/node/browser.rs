@@ -66,12 +66,7 @@ impl Browser {
             .value
     }
 
-    /// The session's id, which is the value of Koa's default cookie.
-    pub(crate) fn sid(&self) -> &str {
-        self.value("koa.sid")
-    }
-
-    /// Puts a value where a visitor might put one by hand.
+    /// Puts a cookie into the jar that no server set.
     pub(crate) fn forge(&mut self, name: &str, value: &str) {
         let cookie = Cookie::new(name.to_owned(), value.to_owned());
         let kept = self.kept(&cookie, "/");

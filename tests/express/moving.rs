@@ -1,0 +1,250 @@
+//! One session of one browser, on both sides in turn.
+
+use serde_json::{Value, json};
+
+use crate::support::{Browser, Site, with_every_generation};
+
+with_every_generation![
+    a_session_moves_to_and_fro,
+    a_login_by_passport_is_seen_by_axum,
+    a_login_in_axum_is_seen_by_passport,
+    a_logout_by_passport_counts_in_axum,
+    a_session_that_axum_destroyed_is_unknown_to_express,
+    a_session_that_express_destroyed_is_unknown_to_axum,
+    a_new_id_of_axum_counts_on_both_sides_and_the_old_one_on_neither,
+    a_session_that_express_regenerated_is_empty_for_both,
+    every_value_survives_both_sides,
+    a_date_of_express_is_a_text_for_axum,
+    numbers_that_javascript_rounds_survive_axum,
+    reading_in_axum_leaves_the_row_as_it_is,
+    a_visitor_who_changes_nothing_has_no_row_on_either_side,
+    ids_with_dots_serve_both,
+];
+
+async fn a_session_moves_to_and_fro(site: Site) {
+    for (here, there) in site.both_orders().await {
+        let mut browser = Browser::new();
+        browser.visit(&here, json!([["set", "a", 1]])).await;
+        let sid = browser.sid().to_owned();
+        let response = browser.visit(&there, json!([["increment", "a"]])).await;
+        assert_eq!(response.session()["a"], 2);
+        let response = browser.visit(&here, json!([["set", "b", ["x"]]])).await;
+        assert_eq!(response.session()["a"], 2);
+        let response = browser.visit(&there, json!([["remove", "a"]])).await;
+        assert_eq!(response.session()["b"], json!(["x"]));
+        assert_eq!(
+            browser.visit(&here, json!([])).await.session()["a"],
+            Value::Null
+        );
+        assert_eq!(browser.sid(), sid);
+        assert_eq!(site.ids().await, [sid]);
+        browser.visit(&here, json!([["destroy"]])).await;
+    }
+}
+
+async fn a_login_by_passport_is_seen_by_axum(site: Site) {
+    let (express, axum) = site.both().await;
+    for user in [json!("ann"), json!(7)] {
+        let mut browser = Browser::new();
+        browser.visit(&axum, json!([["set", "basket", 3]])).await;
+        let before = browser.clone();
+        browser.visit(&express, json!([["login", user]])).await;
+        assert_ne!(browser.sid(), before.sid());
+        let session = browser.visit(&axum, json!([])).await.session();
+        assert_eq!(session["passport"], json!({ "user": user }));
+        assert_eq!(session["basket"], Value::Null);
+        let session = before.peek(&axum, json!([])).await.session();
+        assert_eq!(session["basket"], Value::Null);
+        browser.visit(&axum, json!([["destroy"]])).await;
+    }
+}
+
+async fn a_login_in_axum_is_seen_by_passport(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    browser.visit(&express, json!([["set", "basket", 3]])).await;
+    let login = json!([["cycle"], ["set", "passport", {"user": "ann"}]]);
+    browser.visit(&axum, login).await;
+    let response = browser.visit(&express, json!([])).await;
+    assert_eq!(response.headers["x-user"], "ann");
+    assert_eq!(response.session()["basket"], 3);
+}
+
+async fn a_logout_by_passport_counts_in_axum(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    browser.visit(&express, json!([["login", "ann"]])).await;
+    let before = browser.clone();
+    browser.visit(&express, json!([["logout"]])).await;
+    for browser in [&before, &browser] {
+        let session = browser.peek(&axum, json!([])).await.session();
+        assert_eq!(session["passport"]["user"], Value::Null);
+    }
+}
+
+async fn a_session_that_axum_destroyed_is_unknown_to_express(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    browser.visit(&express, json!([["set", "user", "ann"]])).await;
+    let mut other_tab = browser.clone();
+    browser.visit(&axum, json!([["destroy"]])).await;
+    assert!(site.ids().await.is_empty());
+    assert!(browser.cookie("connect.sid").is_none(), "{:?}", browser.jar);
+    let destroyed = other_tab.sid().to_owned();
+    let response = other_tab.visit(&express, json!([["set", "a", 1]])).await;
+    assert_eq!(response.session()["user"], Value::Null);
+    assert_ne!(other_tab.sid(), destroyed);
+}
+
+/// Express leaves the cookie in the browser.
+async fn a_session_that_express_destroyed_is_unknown_to_axum(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    browser.visit(&axum, json!([["set", "user", "ann"]])).await;
+    let destroyed = browser.sid().to_owned();
+    browser.visit(&express, json!([["destroy"]])).await;
+    assert!(site.ids().await.is_empty());
+    assert_eq!(browser.sid(), destroyed);
+    let response = browser.visit(&axum, json!([["set", "a", 1]])).await;
+    assert_eq!(response.session()["user"], Value::Null);
+    assert_ne!(browser.sid(), destroyed);
+}
+
+async fn a_new_id_of_axum_counts_on_both_sides_and_the_old_one_on_neither(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    browser.visit(&express, json!([["set", "basket", 3]])).await;
+    let before = browser.clone();
+    browser
+        .visit(&axum, json!([["cycle"], ["set", "user", "ann"]]))
+        .await;
+    assert_ne!(browser.sid(), before.sid());
+    for server in [&express, &axum] {
+        let session = browser.visit(server, json!([])).await.session();
+        assert_eq!(
+            (&session["basket"], &session["user"]),
+            (&json!(3), &json!("ann"))
+        );
+        let session = before.peek(server, json!([])).await.session();
+        assert_eq!(session["basket"], Value::Null);
+    }
+}
+
+async fn a_session_that_express_regenerated_is_empty_for_both(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    browser.visit(&axum, json!([["set", "basket", 3]])).await;
+    let before = browser.clone();
+    let login = json!([["regenerate"], ["set", "user", "ann"]]);
+    browser.visit(&express, login).await;
+    for server in [&express, &axum] {
+        let session = browser.visit(server, json!([])).await.session();
+        assert_eq!(
+            (&session["basket"], &session["user"]),
+            (&Value::Null, &json!("ann"))
+        );
+        let session = before.peek(server, json!([])).await.session();
+        assert_eq!(session["basket"], Value::Null);
+    }
+}
+
+/// As JavaScript writes them. The last text has half of a character.
+const VALUES: [(&str, &str); 9] = [
+    (
+        r#""nested""#,
+        r#"{"list":[1,[2,{"deep":null}]],"empty":{},"none":[]}"#,
+    ),
+    (r#""text""#, r#""žluťoučký kůň 🐎 \u0000 \" \\ \n""#),
+    (r#""""#, "true"),
+    (r#""key with \u0000""#, "false"),
+    (
+        r#""floats""#,
+        "[0.1,5e-324,1.7976931348623157e+308,-0.5,1e+21]",
+    ),
+    (r#""integers""#, "[9007199254740991,-9007199254740991,0]"),
+    (r#""date""#, r#""2026-03-29T01:30:00.123Z""#),
+    (r#""toJSON""#, r#"{"__proto__":1,"constructor":2}"#),
+    (r#""half""#, r#""\ud83d""#),
+];
+
+async fn every_value_survives_both_sides(site: Site) {
+    let members = VALUES
+        .map(|(key, value)| format!("{key}:{value}"))
+        .join(",");
+    for (here, there) in site.both_orders().await {
+        let mut browser = Browser::new();
+        let steps = VALUES.map(|(key, value)| format!(r#"["set",{key},{value}]"#));
+        browser.visit(&here, format!("[{}]", steps.join(","))).await;
+        for server in [&there, &here, &there] {
+            let response = browser.visit(server, json!([["increment", "n"]])).await;
+            assert!(response.body.contains(&members), "{}", response.body);
+            assert!(site.rows().text().await.contains(&members));
+        }
+        browser.visit(&here, json!([["destroy"]])).await;
+    }
+}
+
+async fn a_date_of_express_is_a_text_for_axum(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    let steps = json!([["date", "at", "2026-03-29T01:30:00.123Z"]]);
+    browser.visit(&express, steps).await;
+    let response = browser.visit(&axum, json!([["increment", "n"]])).await;
+    assert_eq!(response.session()["at"], "2026-03-29T01:30:00.123Z");
+}
+
+async fn numbers_that_javascript_rounds_survive_axum(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    let steps = r#"[["set","big",1152921504606846977],["set","exact",0.10000000000000000001]]"#;
+    browser.visit(&axum, steps).await;
+    browser.visit(&express, json!([])).await;
+    let response = browser.visit(&axum, json!([["increment", "n"]])).await;
+    let expected = r#""big":1152921504606846977,"exact":0.10000000000000000001"#;
+    assert!(response.body.contains(expected), "{}", response.body);
+    browser.visit(&express, json!([["increment", "n"]])).await;
+    let text = site.rows().text().await;
+    assert!(text.contains(r#""big":1152921504606847000"#), "{text}");
+}
+
+async fn reading_in_axum_leaves_the_row_as_it_is(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    browser.visit(&express, json!([["set", "a", 1]])).await;
+    let before = site.rows().dump().await;
+    let response = browser.visit(&axum, json!([])).await;
+    assert_eq!(response.session()["a"], 1);
+    assert!(
+        response.set_cookies().is_empty(),
+        "{:?}",
+        response.set_cookies()
+    );
+    assert_eq!(site.rows().dump().await, before);
+}
+
+async fn a_visitor_who_changes_nothing_has_no_row_on_either_side(site: Site) {
+    for (here, there) in site.both_orders().await {
+        let mut browser = Browser::new();
+        for server in [&here, &there] {
+            let response = browser.visit(server, json!([])).await;
+            assert!(response.set_cookies().is_empty());
+        }
+        assert!(site.ids().await.is_empty());
+    }
+}
+
+async fn ids_with_dots_serve_both(site: Site) {
+    let express = site.express_with(json!({"idPrefix": "a.b."})).await;
+    let axum = site.axum();
+    let mut browser = Browser::new();
+    browser.visit(&express, json!([["set", "n", 1]])).await;
+    let sid = browser.sid().to_owned();
+    assert!(sid.starts_with("a.b."), "{sid}");
+    for (server, n) in [(&axum, 2), (&express, 3), (&axum, 4)] {
+        let response = browser.visit(server, json!([["increment", "n"]])).await;
+        assert_eq!(response.session()["n"], n);
+    }
+    assert_eq!(site.ids().await, [sid]);
+    browser.visit(&axum, json!([["destroy"]])).await;
+    assert!(site.ids().await.is_empty());
+}
