@@ -8,7 +8,7 @@ pub(crate) mod signing;
 
 pub(crate) use attributes::{CookieConfig, NamedBy, Scope, is_attribute_byte};
 pub use attributes::{CookieLifetime, CookiePriority};
-pub(crate) use request::{Cookies, last_value, presented};
+pub(crate) use request::{Cookies, first_value, last_value, presented};
 #[cfg(feature = "testing")]
 pub(crate) use response::set_by;
 pub(crate) use response::{

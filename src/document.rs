@@ -165,11 +165,14 @@ impl Document {
         self.members.shift_remove(key);
     }
 
-    /// Removes the application's members. Those of the crate and the format stay.
+    /// Removes the application's members. Those of the crate and the format, and the user,
+    /// stay.
     pub(crate) fn clear(&mut self) {
-        let own = self.layout.own_key();
-        self.members
-            .retain(|key, _| key.text().is_some_and(|key| is_kept(key, own)));
+        let (own, user) = (self.layout.own_key(), self.layout.user_key());
+        self.members.retain(|key, _| {
+            key.text()
+                .is_some_and(|key| is_kept(key, own) || Some(key) == user)
+        });
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
@@ -262,6 +265,24 @@ pub(crate) fn member_at_most(key: &str, value: &Json) -> usize {
 pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
     /// The member of the format that the application may read.
     fn own_key(&self) -> Option<&'static str>;
+
+    /// The member that names the user, if the format stores the user in the document. It stays
+    /// when the application clears the session.
+    fn user_key(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The value of that member for this user.
+    fn user_value(&self, _stored: Option<&Json>, user: &str) -> Json {
+        Json::of(&user).expect("text is JSON")
+    }
+
+    /// # Errors
+    ///
+    /// If the other application would lose a member of this name.
+    fn check_key(&self, _key: &str) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// The lifetime and the successor that are stored with the session.
     fn meta(&self, document: &Document) -> Meta;

@@ -15,6 +15,9 @@ use crate::{
     request_tokens::{Reading, RequestTokens},
 };
 
+pub(crate) mod express;
+mod hmac_keys;
+mod javascript;
 pub(crate) mod koa;
 mod native;
 
@@ -37,6 +40,12 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     /// The public handle of a row.
     fn handle(&self, id: &RowId) -> SessionId;
 
+    /// Whether the id of a row contains the token. Then its handle is a digest of the id, and a
+    /// handle that was read from text is found by an index.
+    fn has_secret_ids(&self) -> bool {
+        self.old_id() == OldId::IsDeleted
+    }
+
     /// The row of a handle, if it is known without a query.
     fn row_of(&self, handle: &SessionId, realm: &Realm) -> Option<RowId>;
 
@@ -46,8 +55,14 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
 
     fn layout(&self) -> &'static dyn Layout;
 
-    /// The document of a new session.
-    fn blank(&self, config: &CookieConfig) -> Document;
+    /// The document of a session that begins with a request over `line`.
+    fn blank(&self, config: &CookieConfig, line: Line) -> Document;
+
+    /// The idle timeout of a session that has none, if the layer sets none either. `None` is
+    /// this crate's default.
+    fn idle_timeout(&self) -> Option<Duration> {
+        None
+    }
 
     /// # Errors
     ///

@@ -39,7 +39,7 @@ use crate::{
     cookie::{CookieConfig, NamedBy, Scope},
     layer::{service::PgSessionService, site_data::header_value},
     request::{
-        config::{Config, CrossSite, Empty},
+        config::{BlankDocuments, Config, CrossSite, Empty},
         hooks::Validity,
     },
     session::Settings,
@@ -743,7 +743,11 @@ impl PgSessionLayer {
         }
         let mut config = Config::clone(&self.config);
         (config.cookie, config.local_cookie) = self.named_cookies();
-        config.blank = Arc::new(config.store.format().blank(&config.cookie));
+        let format = config.store.format();
+        config.blank = BlankDocuments::new(format, &config.cookie);
+        if let Some(idle) = format.idle_timeout() {
+            Arc::make_mut(&mut config.timeouts).default_idle = idle;
+        }
         config.store = config.store.clone().for_cookie(config.cookie_name());
         config.session = Arc::new(Settings {
             store: config.store.clone(),

@@ -141,7 +141,10 @@ pub use crate::{
     error::{Error, ErrorKind},
     event::{SessionEvent, SessionEventKind},
     expiry::Expiry,
-    format::koa::{KeygripDigest, Koa},
+    format::{
+        express::Express,
+        koa::{KeygripDigest, Koa},
+    },
     id::SessionId,
     layer::{
         PgSessionLayer, future::ResponseFuture, response_body::ResponseBody,

@@ -271,7 +271,7 @@ impl Session {
     ///   started.
     pub fn insert<T: Serialize>(&self, key: impl AsKey<T>, value: T) -> Result<(), Error> {
         let key = key.as_ref();
-        check_key(key)?;
+        self.check_key(key)?;
         let value = encode(key, &value)?;
         self.check_value(key, &value)?;
         let insert = self.tagged(key, Change::Insert(key.to_owned(), value));
@@ -291,7 +291,7 @@ impl Session {
     /// those of [`insert`](Self::insert).
     pub fn remove<T: DeserializeOwned>(&self, key: impl AsKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_ref();
-        check_key(key)?;
+        self.check_key(key)?;
         self.check_removal(key)?;
         let mut state = self.open_state()?;
         let Some(raw) = state.document().get(key) else {
@@ -342,7 +342,7 @@ impl Session {
     /// started.
     pub fn delete(&self, key: impl AsRef<str>) -> Result<bool, Error> {
         let key = key.as_ref();
-        check_key(key)?;
+        self.check_key(key)?;
         self.check_removal(key)?;
         let mut state = self.open_state()?;
         if state.document().get(key).is_none() {
@@ -378,7 +378,7 @@ impl Session {
         U: Serialize + 'static,
     {
         let key = AsRef::<str>::as_ref(&key);
-        check_key(key)?;
+        self.check_key(key)?;
         let mut state = self.open_state()?;
         let current = state
             .document()
@@ -408,7 +408,7 @@ impl Session {
         let members = Document::of(&value)?;
         let mut changes = vec![Change::Clear];
         for (key, value) in members {
-            check_key(&key)?;
+            self.check_key(&key)?;
             self.check_value(&key, &value)?;
             changes.push(self.tagged(&key.clone(), Change::Insert(key, value)));
         }
@@ -801,7 +801,7 @@ impl Session {
         T: DeserializeOwned + Send + 'static,
     {
         let key = key.as_ref();
-        check_key(key)?;
+        self.check_key(key)?;
         self.check_removal(key)?;
         self.open_state().map(drop)?;
         let taken = Arc::new(Mutex::new(None));
@@ -857,7 +857,7 @@ impl Session {
         U: Serialize + Send + 'static,
     {
         let key = AsRef::<str>::as_ref(&key);
-        check_key(key)?;
+        self.check_key(key)?;
         let limits = self.open_state()?.limits();
         let updated = Arc::new(Mutex::new(None));
         let kept = Arc::clone(&updated);
@@ -868,6 +868,14 @@ impl Session {
         self.save_with(Some(change)).await?;
         let updated = locked(&updated).take();
         updated.ok_or_else(Error::abandoned)
+    }
+
+    /// # Errors
+    ///
+    /// For the crate's own member, and for names that the format can't keep.
+    fn check_key(&self, key: &str) -> Result<(), Error> {
+        check_key(key)?;
+        self.store().format().layout().check_key(key)
     }
 
     fn is_own(&self, key: &str) -> bool {

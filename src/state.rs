@@ -31,7 +31,7 @@ use crate::{
     id::Token,
     login::{Data, Login},
     row::Row,
-    state::changes::{Change, Changes},
+    state::changes::{Apply, Change, Changes},
     timeouts::Timeouts,
     touch::{Touch, is_touch_due},
 };
@@ -324,10 +324,23 @@ impl State {
         if let Some(lifetime) = login.lifetime() {
             self.set_cookie_lifetime(Some(lifetime))?;
         }
+        self.store_user_in_document(login.user_id())?;
         if self.new_id != NewId::End {
             self.new_id = NewId::Login(Arc::new(login));
         }
         Ok(())
+    }
+
+    /// Records the user in the document, if the format stores the user there.
+    fn store_user_in_document(&mut self, user: &str) -> Result<(), Error> {
+        let layout = self.document.layout();
+        let Some(key) = layout.user_key() else {
+            return Ok(());
+        };
+        let user = user.to_owned();
+        let apply: Apply = Box::new(move |stored| Ok(layout.user_value(stored, &user)));
+        let change = Change::Update(key.to_owned(), apply);
+        self.apply(Change::Terms(Box::new(change)))
     }
 
     /// Whether the handler may be reading another user's data. That user can be the row's, the

@@ -16,7 +16,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     Counters, Error, SessionLimitPolicy,
     event::{Hook, SessionEvent},
-    format::{Format, koa::Koa},
+    format::{Format, express::Express, koa::Koa},
     forwarding::FORWARDING,
     id::{RowId, Token, short_digest},
     login::SessionLimit,
@@ -667,6 +667,49 @@ impl PgSessionStore {
     #[must_use]
     pub fn koa(self, koa: Koa) -> Self {
         self.with(|table_handle| table_handle.format = Arc::new(koa))
+    }
+
+    /// Keeps sessions in the format of a site on Express, in the same table. Default: this
+    /// crate's own format.
+    ///
+    /// The table has the columns `sid`, `sess` and `expire`, as connect-pg-simple creates it. If
+    /// `expire` is a `timestamp`, as there, set the [`time_zone`](Self::time_zone) of the
+    /// connections of Express. It also sets Express's defaults for the cookie of the layer.
+    /// Settings of the layer override them.
+    #[must_use]
+    pub fn express(self, express: Express) -> Self {
+        self.with(|table_handle| table_handle.format = Arc::new(express))
+    }
+
+    /// Sets whether the table keeps the ids of destroyed sessions, so that a late write of another
+    /// application can't bring them back. Default: `false`.
+    ///
+    /// Koa and Express write a whole session at the end of a request, and insert the row if it is
+    /// missing. So a request that loaded a session before it was destroyed brings it back.
+    /// [`migrate`](Self::migrate) creates a table of destroyed ids and two triggers, which work for
+    /// every writer of the table, also for its deletions. [`check`](Self::check) is an error if
+    /// they are missing.
+    ///
+    /// An id is kept until its session would have expired, for at least one hour. Sessions that
+    /// expire leave none. The cost is one small insert for each destroyed session, and one lookup
+    /// for each new one. Citus has no such triggers. A session in this crate's own format needs
+    /// none: no writer of this crate inserts a row that exists already.
+    ///
+    /// ```
+    /// use axum_pg_session::{Express, PgSessionStore};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let pool = sqlx::PgPool::connect(database.url()).await?;
+    /// let store = PgSessionStore::new(pool).express(Express::new(["secret"])).tombstones(true);
+    /// assert!(store.check().await.is_err());
+    /// store.migrate().await?;
+    /// assert!(store.check().await?.tombstones);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn tombstones(self, tombstones: bool) -> Self {
+        self.with(|table_handle| table_handle.tombstones = tombstones)
     }
 
     /// Creates the table, or its missing columns and indexes, and

@@ -48,6 +48,8 @@ pub(crate) enum Absolute {
 pub(crate) struct Timeouts {
     /// `None` if the application did not choose one.
     pub(crate) idle: Option<Duration>,
+    /// The idle timeout if the application chose none.
+    pub(crate) default_idle: Duration,
     pub(crate) absolute: Absolute,
     pub(crate) touch_interval: Option<Duration>,
 }
@@ -56,6 +58,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             idle: None,
+            default_idle: IDLE_TIMEOUT,
             absolute: Absolute::WherePossible,
             touch_interval: None,
         }
@@ -64,7 +67,7 @@ impl Default for Timeouts {
 
 impl Timeouts {
     pub(crate) fn idle(&self) -> Duration {
-        self.idle.unwrap_or(IDLE_TIMEOUT)
+        self.idle.unwrap_or(self.default_idle)
     }
 
     /// The session's own idle timeout and fixed expiry, in seconds.
@@ -313,7 +316,7 @@ mod tests {
         let timeouts = Timeouts {
             idle: Some(Duration::MAX),
             absolute: Absolute::After(Duration::MAX),
-            touch_interval: None,
+            ..Timeouts::default()
         };
         let extent = timeouts.extent(&Meta::default(), Some(0.0));
         assert_eq!((extent.ttl, extent.until), (f64::INFINITY, None));

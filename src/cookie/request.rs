@@ -50,26 +50,27 @@ pub(crate) fn presented(
     read: impl Fn(&[u8]) -> Reading,
 ) -> RequestTokens {
     let mut presented = RequestTokens::default();
-    let values = cookies
-        .values()
-        .iter()
-        .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
-        .filter_map(|pair| value_of(pair, name.as_bytes()));
-    for value in values {
+    for value in values_of(cookies, name) {
         presented.add(read(value));
     }
     presented
 }
 
+/// The value of the first cookie with this name.
+pub(crate) fn first_value<'c>(cookies: &'c Cookies, name: &str) -> Option<&'c [u8]> {
+    values_of(cookies, name).next()
+}
+
 /// The value of the last cookie with this name.
 pub(crate) fn last_value<'c>(cookies: &'c Cookies, name: &str) -> Option<&'c [u8]> {
-    let pairs = cookies
-        .values()
-        .iter()
-        .flat_map(|header| header.as_bytes().split(|byte| *byte == b';'));
-    pairs
-        .filter_map(|pair| value_of(pair, name.as_bytes()))
-        .last()
+    values_of(cookies, name).last()
+}
+
+/// The values of the cookies with this name.
+fn values_of<'c>(cookies: &'c Cookies, name: &str) -> impl Iterator<Item = &'c [u8]> {
+    let headers = cookies.values().iter();
+    let pairs = headers.flat_map(|header| header.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| value_of(pair, name.as_bytes()))
 }
 
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {

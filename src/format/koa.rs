@@ -25,8 +25,10 @@ use crate::{
     document::{Document, Layout, Terms},
     format::{
         ColumnNames, Format, Line, OldId, Ticket,
+        hmac_keys::HmacKeys,
+        javascript::forwarded_proto,
         koa::{
-            header::{Attributes, first, forwarded_over_tls},
+            header::{Attributes, first},
             keygrip::Keygrip,
             terms::KoaLayout,
         },
@@ -96,7 +98,7 @@ impl Koa {
     /// [`PgSessionLayer::check`](crate::PgSessionLayer::check) is an error.
     pub fn new<K: Into<Vec<u8>>>(keys: impl IntoIterator<Item = K>) -> Self {
         Self {
-            keygrip: Some(Keygrip::new(keys.into_iter().map(Into::into).collect())),
+            keygrip: Some(Keygrip::new(HmacKeys::new(keys))),
             ..Self::unsigned()
         }
     }
@@ -187,7 +189,7 @@ impl Koa {
     /// The stored attributes, or those of a new session.
     fn attributes(&self, terms: &Terms, config: &CookieConfig) -> Attributes {
         let stored = terms.as_ref().and_then(Attributes::parse);
-        let blank = || Attributes::parse(self.blank(config).terms().as_ref()?);
+        let blank = || Attributes::parse(self.blank(config, Line::Unknown).terms().as_ref()?);
         stored.or_else(blank).unwrap_or_default()
     }
 
@@ -256,7 +258,7 @@ impl Format for Koa {
         &KoaLayout
     }
 
-    fn blank(&self, config: &CookieConfig) -> Document {
+    fn blank(&self, config: &CookieConfig, _: Line) -> Document {
         let lifetime = config.lifetime;
         let max_age = self
             .max_age
@@ -290,8 +292,8 @@ impl Format for Koa {
     }
 
     fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line {
-        let is_forwarded = self.proxy == Proxy::Trusted && forwarded_over_tls(headers);
-        match is_forwarded || uri.scheme_str() == Some("https") {
+        let is_forwarded = || forwarded_proto(headers) == Some(b"https");
+        match self.proxy == Proxy::Trusted && is_forwarded() || uri.scheme_str() == Some("https") {
             true => Line::Encrypted,
             false => Line::Unknown,
         }

@@ -93,7 +93,7 @@ impl Format for Native {
         &NativeLayout
     }
 
-    fn blank(&self, _: &CookieConfig) -> Document {
+    fn blank(&self, _: &CookieConfig, _: Line) -> Document {
         Document::default()
     }
 

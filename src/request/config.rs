@@ -17,6 +17,7 @@ use crate::{
     FailurePolicy, PgSessionStore, Transport,
     cookie::CookieConfig,
     document::{Document, limits::Limits},
+    format::{Format, Line},
     request::hooks::Hooks,
     session::Settings,
     takeover::Takeover,
@@ -36,7 +37,7 @@ pub(crate) struct Config {
     /// The headers that carry the token, if it is not a cookie.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     /// The document of a new session.
-    pub(crate) blank: Arc<Document>,
+    pub(crate) blank: BlankDocuments,
     pub(crate) timeouts: Arc<Timeouts>,
     pub(crate) empty: Empty,
     pub(crate) cross_site: CrossSite,
@@ -50,6 +51,31 @@ pub(crate) struct Config {
     /// Whether an outer layer has the same cookie name. Clones of a layer share this
     /// value, so it also distinguishes them from other layers.
     pub(crate) is_ignored: Arc<AtomicBool>,
+}
+
+/// The documents of sessions that begin with a request over an encrypted connection or another
+/// one.
+#[derive(Clone, Default)]
+pub(crate) struct BlankDocuments {
+    encrypted: Arc<Document>,
+    other: Arc<Document>,
+}
+
+impl BlankDocuments {
+    pub(crate) fn new(format: &dyn Format, cookie: &CookieConfig) -> Self {
+        let blank = |line| Arc::new(format.blank(cookie, line));
+        Self {
+            encrypted: blank(Line::Encrypted),
+            other: blank(Line::Unknown),
+        }
+    }
+
+    pub(crate) fn over(&self, line: Line) -> &Arc<Document> {
+        match line {
+            Line::Encrypted => &self.encrypted,
+            Line::Unknown => &self.other,
+        }
+    }
 }
 
 /// Whether a form that another site posts without our cookie begins a session.
@@ -86,7 +112,7 @@ impl Config {
             cookie: CookieConfig::default(),
             local_cookie: None,
             transport: None,
-            blank: Arc::default(),
+            blank: BlankDocuments::default(),
             timeouts: Arc::default(),
             empty: Empty::IsNone,
             cross_site: CrossSite::Begins,

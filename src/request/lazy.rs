@@ -598,7 +598,7 @@ impl Lazy {
     }
 
     fn without_row(&self, origin: Origin) -> State {
-        State::without_row(origin, Arc::clone(&self.config.blank))
+        State::without_row(origin, Arc::clone(self.config.blank.over(self.line)))
     }
 
     fn not_loaded(&self, error: Error) -> Result<State, Error> {
@@ -646,7 +646,7 @@ impl Lazy {
                     .position(|id| *id == row.id)
                     .map(|at| tokens[at].clone());
                 let token = token.expect("every row was asked for");
-                let blank = Arc::clone(&self.config.blank);
+                let blank = Arc::clone(self.config.blank.over(self.line));
                 State::new(Origin::Stored(row, token), document, blank)
             }
         }

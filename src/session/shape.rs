@@ -151,6 +151,7 @@ fn fields(value: &impl Serialize) -> Result<Fields, Error> {
 
 fn check_field(document: &Document, field: &str) -> Result<(), Error> {
     check_key(field)?;
+    document.layout().check_key(field)?;
     match document.layout().own_key() == Some(field) {
         true => Err(Error::new(
             ErrorKind::ReservedKey,

@@ -267,7 +267,7 @@ impl Adapter {
         let timeouts = Arc::new(Timeouts {
             idle: Some(ttl),
             absolute: Absolute::Off,
-            touch_interval: None,
+            ..Timeouts::default()
         });
         let mut row = Arc::new(base);
         for _ in 0..MAX_TOUCHES {
@@ -390,7 +390,7 @@ fn extent(ttl: Duration) -> Extent {
     let timeouts = Timeouts {
         idle: Some(ttl),
         absolute: Absolute::Off,
-        touch_interval: None,
+        ..Timeouts::default()
     };
     timeouts.extent(&Document::default().meta(), None)
 }

@@ -1,19 +1,19 @@
 //! Koa's cookies, byte by byte as the package `cookies` reads and writes them. It
 //! does no I/O and doesn't know signatures.
 
-use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    cookie::{Cookies, is_attribute_byte},
+    cookie::Cookies,
     document::{Document, Json, NativeLayout},
-    expiry::{epoch_seconds, instant},
-    format::Line,
+    expiry::epoch_seconds,
+    format::{
+        Line,
+        javascript::{attribute, http_date, is_truthy, one_of},
+    },
     timeouts::COOKIE_LIMIT,
 };
-
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The value of the first cookie of this name, without quotes around it.
 pub(super) fn first<'c>(cookies: &'c Cookies, name: &str) -> Option<&'c [u8]> {
@@ -36,14 +36,6 @@ fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 /// The text that is signed.
 pub(super) fn pair(name: &str, value: &[u8]) -> Vec<u8> {
     [name.as_bytes(), b"=", value].concat()
-}
-
-/// Whether the first entry of `X-Forwarded-Proto` is `https`, as in Koa.
-pub(super) fn forwarded_over_tls(headers: &HeaderMap) -> bool {
-    headers.get(FORWARDED_PROTO).is_some_and(|value| {
-        let first = value.as_bytes().split(|byte| *byte == b',').next();
-        first.is_some_and(|first| first.trim_ascii() == b"https")
-    })
 }
 
 /// The attributes in a stored object, read by the rules of JavaScript.
@@ -139,38 +131,10 @@ impl Attributes {
 const PRIORITIES: [&str; 3] = ["low", "medium", "high"];
 const SAME_SITES: [&str; 3] = ["lax", "none", "strict"];
 
-/// A string without characters that end the attribute.
-fn attribute(value: Value) -> Option<String> {
-    match value {
-        Value::String(text) if !text.is_empty() && text.bytes().all(is_attribute_byte) => {
-            Some(text)
-        }
-        _ => None,
-    }
-}
-
-fn one_of(value: &Value, known: &[&'static str; 3]) -> Option<&'static str> {
-    let text = value.as_str()?;
-    known
-        .iter()
-        .copied()
-        .find(|known| known.eq_ignore_ascii_case(text))
-}
-
 fn same_site(value: &Value) -> Option<&'static str> {
     match value {
         Value::Bool(true) => Some("strict"),
         value => one_of(value, &SAME_SITES),
-    }
-}
-
-fn is_truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(is_true) => *is_true,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(_) | Value::Object(_) => true,
     }
 }
 
@@ -184,20 +148,4 @@ fn milliseconds(value: &Value) -> Option<f64> {
 fn date(value: &Value) -> Option<f64> {
     let date = OffsetDateTime::parse(value.as_str()?, &Rfc3339).ok()?;
     Some(epoch_seconds(date))
-}
-
-/// Formats a time as JavaScript's `toUTCString`.
-fn http_date(seconds: f64) -> Option<String> {
-    let date = instant(seconds)?;
-    let (weekday, month) = (date.weekday().to_string(), date.month().to_string());
-    Some(format!(
-        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
-        &weekday[..3],
-        date.day(),
-        &month[..3],
-        date.year(),
-        date.hour(),
-        date.minute(),
-        date.second()
-    ))
 }

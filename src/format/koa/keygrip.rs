@@ -1,13 +1,12 @@
 //! The signatures of Keygrip. The `cookie` crate has others. This module doesn't know
 //! cookies.
 
-use std::fmt;
-
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Hmac;
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
-use zeroize::Zeroizing;
+
+use crate::format::hmac_keys::HmacKeys;
 
 /// The digest that Keygrip signs with.
 ///
@@ -32,18 +31,17 @@ pub enum KeygripDigest {
     Sha512,
 }
 
-/// Several keys: the first one signs, and all verify.
-#[derive(Clone)]
+/// The keys of an application on Koa, and the digest that they sign with.
+#[derive(Clone, Debug)]
 pub(super) struct Keygrip {
-    /// Wiped from memory when the last layer that uses them is dropped.
-    keys: Vec<Zeroizing<Vec<u8>>>,
+    keys: HmacKeys,
     digest: KeygripDigest,
 }
 
 impl Keygrip {
-    pub(super) fn new(keys: Vec<Vec<u8>>) -> Self {
+    pub(super) fn new(keys: HmacKeys) -> Self {
         Self {
-            keys: keys.into_iter().map(Zeroizing::new).collect(),
+            keys,
             digest: KeygripDigest::Sha1,
         }
     }
@@ -53,66 +51,26 @@ impl Keygrip {
     }
 
     pub(super) fn has_keys(&self) -> bool {
-        !self.keys.is_empty() && self.keys.iter().all(|key| !key.is_empty())
+        self.keys.are_usable()
     }
 
     /// Returns the signature as unpadded base64url.
     pub(super) fn sign(&self, data: &[u8]) -> String {
-        let key = self
-            .keys
-            .first()
-            .map(|key| key.as_slice())
-            .unwrap_or_default();
-        let signature = match self.digest {
-            KeygripDigest::Sha1 => bytes(mac::<Hmac<Sha1>>(key, data)),
-            KeygripDigest::Sha256 => bytes(mac::<Hmac<Sha256>>(key, data)),
-            KeygripDigest::Sha512 => bytes(mac::<Hmac<Sha512>>(key, data)),
-        };
-        URL_SAFE_NO_PAD.encode(signature)
+        URL_SAFE_NO_PAD.encode(match self.digest {
+            KeygripDigest::Sha1 => self.keys.sign::<Hmac<Sha1>>(data),
+            KeygripDigest::Sha256 => self.keys.sign::<Hmac<Sha256>>(data),
+            KeygripDigest::Sha512 => self.keys.sign::<Hmac<Sha512>>(data),
+        })
     }
 
-    /// Returns the position of the key that signed. All keys are tried, each in constant
-    /// time, so that the duration reveals nothing about them.
+    /// Returns the position of the key that signed.
     pub(super) fn verify(&self, data: &[u8], signature: &[u8]) -> Option<usize> {
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let signed: Vec<_> = self
-            .keys
-            .iter()
-            .map(|key| self.is_signed_with(key, data, &signature))
-            .collect();
-        signed.iter().position(|is_signed| *is_signed)
-    }
-
-    fn is_signed_with(&self, key: &[u8], data: &[u8], signature: &[u8]) -> bool {
         match self.digest {
-            KeygripDigest::Sha1 => fits(mac::<Hmac<Sha1>>(key, data), signature),
-            KeygripDigest::Sha256 => fits(mac::<Hmac<Sha256>>(key, data), signature),
-            KeygripDigest::Sha512 => fits(mac::<Hmac<Sha512>>(key, data), signature),
+            KeygripDigest::Sha1 => self.keys.verify::<Hmac<Sha1>>(data, &signature),
+            KeygripDigest::Sha256 => self.keys.verify::<Hmac<Sha256>>(data, &signature),
+            KeygripDigest::Sha512 => self.keys.verify::<Hmac<Sha512>>(data, &signature),
         }
-    }
-}
-
-fn mac<M: Mac + KeyInit>(key: &[u8], data: &[u8]) -> M {
-    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(data);
-    mac
-}
-
-fn bytes(mac: impl Mac) -> Vec<u8> {
-    mac.finalize().into_bytes().to_vec()
-}
-
-fn fits(mac: impl Mac, signature: &[u8]) -> bool {
-    mac.verify_slice(signature).is_ok()
-}
-
-impl fmt::Debug for Keygrip {
-    /// Omits the keys.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keygrip")
-            .field("keys", &self.keys.len())
-            .field("digest", &self.digest)
-            .finish()
     }
 }
 
@@ -125,7 +83,7 @@ mod tests {
     const BY_KEYKEYS: &[u8] = b"_XIp6MPd5io63mglwrmCFPGBNtI";
 
     fn keygrip() -> Keygrip {
-        Keygrip::new(vec![b"keys".to_vec(), b"keykeys".to_vec()])
+        Keygrip::new(HmacKeys::new(["keys", "keykeys"]))
     }
 
     #[test]
@@ -156,7 +114,7 @@ mod tests {
             assert_eq!(keygrip().verify(DATA, signature), None);
         }
         assert_eq!(keygrip().verify(b"koa.sid=another", BY_KEYS), None);
-        let other = Keygrip::new(vec![b"other".to_vec()]);
+        let other = Keygrip::new(HmacKeys::new(["other"]));
         assert_eq!(other.verify(DATA, BY_KEYS), None);
         let sha256 = keygrip().with(KeygripDigest::Sha256);
         assert_eq!(sha256.verify(DATA, BY_KEYS), None);

@@ -13,16 +13,16 @@ use time::OffsetDateTime;
 use crate::{
     CookieLifetime, Error, ErrorKind, Expiry, SameSite,
     cookie::CookieConfig,
-    document::{Document, Json, Layout, NativeLayout},
+    document::{Document, Layout},
     expiry::Meta,
-    format::koa::header::Attributes,
+    format::{
+        javascript::{COOKIE, change_cookie, copy, milliseconds, to_json},
+        koa::header::Attributes,
+    },
 };
 
-const COOKIE: &str = "cookie";
 /// The lifetime of a row whose cookie has none.
 const FALLBACK: Duration = Duration::from_mins(45);
-/// About half of the largest time of a JavaScript `Date`.
-const MAX_MILLISECONDS: u128 = 4_000_000_000_000_000;
 
 /// A document of koa-generic-session.
 #[derive(Debug)]
@@ -60,12 +60,12 @@ impl Layout for KoaLayout {
                 copy("expires", blank, cookie);
             }
             Expiry::Idle(idle) | Expiry::Timeouts { idle, .. } => {
-                cookie.insert("maxAge", raw(&milliseconds(idle)));
+                cookie.insert("maxAge", to_json(&milliseconds(idle)));
                 cookie.remove("expires");
             }
             Expiry::At(instant) => {
-                cookie.insert("maxAge", raw(&Value::Null));
-                cookie.insert("expires", raw(&iso_date(instant)));
+                cookie.insert("maxAge", to_json(&Value::Null));
+                cookie.insert("expires", to_json(&iso_date(instant)));
             }
         });
     }
@@ -80,7 +80,7 @@ impl Layout for KoaLayout {
     ) {
         change_cookie(document, blank, |cookie, blank| match lifetime {
             Some(CookieLifetime::BrowserSession) => {
-                cookie.insert("maxAge", raw(&Value::Null));
+                cookie.insert("maxAge", to_json(&Value::Null));
                 cookie.remove("expires");
             }
             Some(CookieLifetime::Persistent) if has_a_life(cookie) => {}
@@ -88,7 +88,7 @@ impl Layout for KoaLayout {
                 copy("maxAge", blank, cookie);
                 copy("expires", blank, cookie);
                 if !has_a_life(cookie) {
-                    cookie.insert("maxAge", raw(&milliseconds(FALLBACK)));
+                    cookie.insert("maxAge", to_json(&milliseconds(FALLBACK)));
                 }
             }
             None => {
@@ -99,34 +99,10 @@ impl Layout for KoaLayout {
     }
 }
 
-/// Changes the document's member `cookie`. If it has none, the change starts from that
-/// of the blank document.
-fn change_cookie(
-    document: &mut Document,
-    blank: &Document,
-    change: impl FnOnce(&mut Document, &Document),
-) {
-    let settings = |document: &Document| -> Option<Document> {
-        Document::parse(&NativeLayout, &document.get(COOKIE)?.get().into()).ok()
-    };
-    let blank = settings(blank).unwrap_or_default();
-    let mut cookie = settings(document).unwrap_or_else(|| blank.clone());
-    cookie.remove("maxage");
-    change(&mut cookie, &blank);
-    document.insert(COOKIE, cookie.to_json());
-}
-
 /// Whether the cookie has a lifetime.
 fn has_a_life(cookie: &Document) -> bool {
     let is_set = |key| cookie.get(key).is_some_and(|value| value.get() != "null");
     is_set("maxAge") || is_set("expires")
-}
-
-fn copy(key: &str, from: &Document, to: &mut Document) {
-    match from.get(key) {
-        Some(value) => to.insert(key, value.clone()),
-        None => to.remove(key),
-    }
 }
 
 /// The document of a new session. The options of the layer come first, as in
@@ -134,7 +110,7 @@ fn copy(key: &str, from: &Document, to: &mut Document) {
 pub(super) fn blank(config: &CookieConfig, max_age: Option<Duration>, is_signed: bool) -> Document {
     let mut cookie = Document::default();
     for (key, value) in chosen(config) {
-        cookie.insert(key, raw(&value));
+        cookie.insert(key, to_json(&value));
     }
     let defaults = [
         ("httpOnly", json!(true)),
@@ -148,7 +124,7 @@ pub(super) fn blank(config: &CookieConfig, max_age: Option<Duration>, is_signed:
     ];
     for (key, value) in defaults {
         if cookie.get(key).is_none() {
-            cookie.insert(key, raw(&value));
+            cookie.insert(key, to_json(&value));
         }
     }
     let cookie = cookie.to_json();
@@ -180,15 +156,6 @@ fn chosen(config: &CookieConfig) -> impl Iterator<Item = (&'static str, Value)> 
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))
-}
-
-fn raw(value: &impl serde::Serialize) -> Json {
-    Json::of(value).expect("numbers and text are JSON")
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    let milliseconds = duration.as_millis().min(MAX_MILLISECONDS);
-    u64::try_from(milliseconds).expect("it is less")
 }
 
 /// Formats a time as JavaScript's `toISOString`.

@@ -63,7 +63,7 @@ fn opens(koa: &Koa, header: &str) -> bool {
 #[test]
 fn a_new_session_sets_the_two_cookies_of_koa() {
     let config = CookieConfig::default();
-    let terms = koa().blank(&config).terms();
+    let terms = koa().blank(&config, Line::Unknown).terms();
     assert_eq!(
         issued(&koa(), &config, terms, Line::Unknown),
         [
@@ -76,7 +76,7 @@ fn a_new_session_sets_the_two_cookies_of_koa() {
 #[test]
 fn without_signing_there_is_one_cookie() {
     let config = CookieConfig::default();
-    let terms = Koa::unsigned().blank(&config).terms();
+    let terms = Koa::unsigned().blank(&config, Line::Unknown).terms();
     let cookies = issued(&Koa::unsigned(), &config, terms, Line::Unknown);
     assert_eq!(cookies.len(), 1);
 }
@@ -236,7 +236,7 @@ fn cookies_are_found_as_koa_finds_them() {
 
 #[test]
 fn the_application_s_choices_precede_the_defaults() {
-    let text = |koa: &Koa, config: &CookieConfig| koa.blank(config).to_text();
+    let text = |koa: &Koa, config: &CookieConfig| koa.blank(config, Line::Unknown).to_text();
     assert_eq!(
         text(&koa(), &CookieConfig::default()),
         r#"{"cookie":{"httpOnly":true,"path":"/","overwrite":true,"signed":true,"maxAge":86400000}}"#
@@ -288,7 +288,7 @@ fn the_reserved_member_of_this_crate_means_nothing_to_koa() {
 
 #[test]
 fn an_expiry_is_remembered_in_koas_terms_and_leaves_the_rest() {
-    let blank = koa().blank(&CookieConfig::default());
+    let blank = koa().blank(&CookieConfig::default(), Line::Unknown);
     let mut document = stored(r#"{"z":1,"cookie":{"own":1e-400,"maxAge":1,"path":"/"},"a":2}"#);
     KoaLayout.remember(Expiry::Idle(Duration::from_secs(60)), &mut document, &blank);
     let idle = r#"{"z":1,"cookie":{"own":1e-400,"maxAge":60000,"path":"/"},"a":2}"#;
@@ -308,7 +308,7 @@ fn an_expiry_is_remembered_in_koas_terms_and_leaves_the_rest() {
 
 #[test]
 fn an_endless_expiry_is_still_a_number_of_javascript() {
-    let blank = koa().blank(&CookieConfig::default());
+    let blank = koa().blank(&CookieConfig::default(), Line::Unknown);
     let mut document = blank.clone();
     KoaLayout.remember(Expiry::Idle(Duration::MAX), &mut document, &blank);
     assert!(document.to_text().contains(r#""maxAge":4000000000000000"#));

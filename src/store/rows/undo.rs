@@ -239,6 +239,8 @@ async fn move_back(
             ttl: f64::INFINITY,
             until: Some(before.times.expires),
         };
+        let restores = table.cycle.restores.query().bind(before.id.as_str());
+        restores.execute(&mut *connection).await?;
         steps::insert(table, connection, &now.id, &before.id, &content, extent).await?;
     }
     restore(table, connection, before, extras).await?;

@@ -69,6 +69,20 @@ SELECT a.attname::text AS name,
              AND i.indisvalid
              AND i.indkey[0] = a.attnum
        ) AS is_indexed,
+       EXISTS (
+           SELECT FROM pg_catalog.pg_index AS i
+           WHERE i.indrelid = c.oid
+             AND i.indisvalid
+             AND i.indexprs IS NOT NULL
+             AND pg_catalog.pg_get_indexdef(i.indexrelid) LIKE '%sha256%decode%replace%'
+       ) AS has_handle_index,
+       2 = (
+           SELECT pg_catalog.count(*)
+           FROM pg_catalog.pg_trigger AS g
+           WHERE g.tgrelid = c.oid
+             AND g.tgname = ANY($3)
+             AND g.tgenabled IN ('O', 'A')
+       ) AS has_tombstones,
        c.relkind::text AS kind,
        pg_catalog.pg_has_role(c.relowner, 'USAGE') AS may_alter,
        pg_catalog.row_security_active(c.oid) AS has_row_security,

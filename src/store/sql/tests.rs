@@ -248,6 +248,7 @@ fn cycle_fits_the_table() {
 #[test]
 fn login_fits_the_table() {
     drop(query_file!("src/store/sql/advisory_lock.sql", 1_i64));
+    drop(query_file!("src/store/sql/restores.sql", ID));
     drop(query_file!(
         "src/store/sql/login_copy.sql",
         ID,
@@ -400,7 +401,7 @@ fn inspect_fits_the_catalog() {
             .map(|row| row.exists == Some(true)),
     );
     drop(
-        query_file!("src/store/sql/inspect.sql", ID as _, ID as _)
+        query_file!("src/store/sql/inspect.sql", ID as _, ID as _, &[ID.to_owned()] as _)
             .map(|row| (row.name, row.r#type, row.is_generated, row.may_delete)),
     );
     drop(

@@ -36,6 +36,8 @@ pub(crate) struct Columns {
     pub(crate) has_expiry_index: bool,
     pub(crate) has_user_id_index: bool,
     pub(crate) has_external_id_index: bool,
+    pub(crate) has_handle_index: bool,
+    pub(crate) has_tombstones: bool,
     /// Whether this role may add columns and indexes.
     pub(crate) may_be_altered: bool,
     /// Whether the database can store every character.
@@ -93,6 +95,7 @@ impl Columns {
             unique_id: self.has_unique_id,
             expiry_has_time_zone: self.expiry_has_time_zone(),
             encodes_all_text: self.encodes_all_text,
+            tombstones: self.has_tombstones,
         }
     }
 }

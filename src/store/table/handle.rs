@@ -49,7 +49,7 @@ use crate::{
             clock::Clock,
             columns::Columns,
             engine::check_engine,
-            inspect::{Inspected, inspect, server},
+            inspect::{Inspected, Wanted, inspect, server},
             name::TableName,
             report::TableReport,
             statements::Statements,
@@ -65,6 +65,8 @@ pub(crate) struct TableHandle {
     pub(in crate::store) name: TableName,
     pub(in crate::store) time_zone: String,
     pub(in crate::store) format: Arc<dyn Format>,
+    /// Whether the table must have tombstones.
+    pub(in crate::store) tombstones: bool,
     pub(in crate::store) limit: Option<SessionLimit>,
     pub(in crate::store) watching: Watching,
     pub(in crate::store) hook: Option<Hook>,
@@ -140,6 +142,7 @@ impl TableHandle {
             name: TableName::default(),
             time_zone: "UTC".into(),
             format: Native::shared(),
+            tombstones: false,
             limit: None,
             watching: Watching::default(),
             hook: None,
@@ -346,6 +349,9 @@ impl TableHandle {
     /// Checks the table, after the check for a pooler.
     pub(in crate::store) async fn check_table(&self) -> Result<TableReport, Error> {
         let report = self.look_at_table().await?.columns.report();
+        if self.tombstones && !report.tombstones {
+            return Err(self.no_tombstones());
+        }
         match self
             .executor
             .look(|connection| Box::pin(async move { Ok(is_read_only(connection).await?) }))
@@ -483,10 +489,31 @@ impl TableHandle {
 
     async fn inspect(&self) -> Result<Option<Inspected>, Error> {
         self.name.check()?;
-        let (name, time_zone) = (self.name.clone(), self.time_zone.clone());
+        let wanted = self.wanted();
         self.executor
-            .look(|connection| Box::pin(inspect(connection, name, time_zone)))
+            .look(|connection| Box::pin(inspect(connection, wanted)))
             .await
+    }
+
+    /// The table as the format and the options of the store need it.
+    pub(in crate::store) fn wanted(&self) -> Wanted {
+        Wanted {
+            name: self.name.clone(),
+            zone: self.time_zone.clone(),
+            columns: self.format.columns(),
+            stores_user_in_document: self.format.layout().user_key().is_some(),
+        }
+    }
+
+    fn no_tombstones(&self) -> Error {
+        Error::new(
+            ErrorKind::Setup,
+            format!(
+                "the table {} has no triggers for the store's tombstones; call \
+                 PgSessionStore::migrate as the owner of the table",
+                self.name
+            ),
+        )
     }
 
     fn no_table(&self) -> Error {

@@ -7,6 +7,7 @@ use sqlx::{FromRow, PgConnection, Row as _, postgres::PgRow};
 
 use crate::{
     Error, ErrorKind,
+    format::ColumnNames,
     store::table::{
         columns::{Columns, Document, Instant, OPTIONAL},
         name::TableName,
@@ -40,6 +41,9 @@ struct Column {
     /// The numbers of the columns from which this one is generated.
     computed_from: Vec<i32>,
     is_indexed: bool,
+    /// Whether the table has an index on the digests of the ids.
+    has_handle_index: bool,
+    has_tombstones: bool,
     /// The kind of its relation, as the catalog abbreviates it.
     kind: String,
     may_alter: bool,
@@ -68,6 +72,8 @@ impl FromRow<'_, PgRow> for Column {
             has_deferrable_key: row.try_get("has_deferrable_key")?,
             computed_from: row.try_get("computed_from")?,
             is_indexed: row.try_get("is_indexed")?,
+            has_handle_index: row.try_get("has_handle_index")?,
+            has_tombstones: row.try_get("has_tombstones")?,
             kind: row.try_get("kind")?,
             may_alter: row.try_get("may_alter")?,
             has_row_security: row.try_get("has_row_security")?,
@@ -88,6 +94,16 @@ pub(crate) struct Inspected {
     pub(crate) obstacle: Option<Error>,
 }
 
+/// The table as the format and the options of the store need it.
+pub(crate) struct Wanted {
+    pub(crate) name: TableName,
+    /// The time zone of the column `expiry`, if it has none.
+    pub(crate) zone: String,
+    pub(crate) columns: ColumnNames,
+    /// Whether `user_id` is generated from the document.
+    pub(crate) stores_user_in_document: bool,
+}
+
 /// Inspects the table. `None` if there is none.
 ///
 /// # Errors
@@ -96,20 +112,20 @@ pub(crate) struct Inspected {
 /// see its rows. Other errors are those of the queries.
 pub(crate) async fn inspect(
     connection: &mut PgConnection,
-    name: TableName,
-    zone: String,
+    wanted: Wanted,
 ) -> Result<Option<Inspected>, Error> {
     let columns: Vec<Column> = sqlx::query_as(include_str!("../sql/inspect.sql"))
         .persistent(false)
-        .bind(&name.schema)
-        .bind(&name.table)
+        .bind(&wanted.name.schema)
+        .bind(&wanted.name.table)
+        .bind(wanted.name.tombstone_triggers())
         .fetch_all(&mut *connection)
         .await?;
     if columns.is_empty() {
         return Ok(None);
     }
-    let inspection = Inspection { name, columns };
-    let columns = inspection.columns(&zone)?;
+    let inspection = Inspection { wanted, columns };
+    let columns = inspection.columns()?;
     if let Instant::Local(zone) = &columns.expiry {
         check_zone(connection, zone).await?;
     }
@@ -196,10 +212,6 @@ impl Column {
     fn is_required(&self) -> bool {
         self.is_not_null && !self.has_default
     }
-
-    fn serves_as(&self, optional: &str) -> bool {
-        !self.is_generated && types_of(optional).contains(&self.r#type.as_str())
-    }
 }
 
 /// The types that an optional column may have. A migration creates it with the first one.
@@ -212,12 +224,12 @@ fn types_of(optional: &str) -> &'static [&'static str] {
 }
 
 struct Inspection {
-    name: TableName,
+    wanted: Wanted,
     columns: Vec<Column>,
 }
 
 impl Inspection {
-    fn columns(&self, zone: &str) -> Result<Columns, Error> {
+    fn columns(&self) -> Result<Columns, Error> {
         self.check_kind()?;
         self.check_row_security()?;
         // Without them, users would be signed out, and sessions would have no absolute timeout.
@@ -226,13 +238,15 @@ impl Inspection {
         }
         Ok(Columns {
             document: self.document()?,
-            expiry: self.expiry(zone)?,
+            expiry: self.expiry()?,
             carried: self.carried(),
             optional: self.optional(),
             has_unique_id: self.id()?.is_unique,
-            has_expiry_index: self.is_indexed("expiry"),
+            has_expiry_index: self.is_indexed(self.names().expiry),
             has_user_id_index: self.is_indexed("user_id"),
             has_external_id_index: self.is_indexed("external_id"),
+            has_handle_index: self.columns[0].has_handle_index,
+            has_tombstones: self.columns[0].has_tombstones,
             may_be_altered: self.columns[0].may_alter,
             encodes_all_text: matches!(&*self.columns[0].encoding, "UTF8" | "SQL_ASCII"),
         })
@@ -249,6 +263,27 @@ impl Inspection {
         self.check_rights(columns)
     }
 
+    fn names(&self) -> ColumnNames {
+        self.wanted.columns
+    }
+
+    fn required_names(&self) -> [&'static str; 3] {
+        let ColumnNames {
+            id,
+            expiry,
+            session,
+        } = self.names();
+        [id, expiry, session]
+    }
+
+    /// Whether the store can use the column as this optional one. It writes all of them, except
+    /// for a user that is generated from the document.
+    fn serves_as(&self, column: &Column, optional: &str) -> bool {
+        let must_be_generated = optional == "user_id" && self.wanted.stores_user_in_document;
+        column.is_generated == must_be_generated
+            && types_of(optional).contains(&column.r#type.as_str())
+    }
+
     fn find(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }
@@ -259,38 +294,45 @@ impl Inspection {
     }
 
     fn document(&self) -> Result<Document, Error> {
-        match self.required("session")?.r#type.as_str() {
+        let name = self.names().session;
+        match self.required(name)?.r#type.as_str() {
             "json" => Ok(Document::Json),
             "jsonb" => Ok(Document::Jsonb),
-            found => Err(self.mistyped("session", found, "json or jsonb")),
+            found => Err(self.mistyped(name, found, "json or jsonb")),
         }
     }
 
-    fn expiry(&self, zone: &str) -> Result<Instant, Error> {
-        match self.required("expiry")?.r#type.as_str() {
+    fn expiry(&self) -> Result<Instant, Error> {
+        let name = self.names().expiry;
+        match self.required(name)?.r#type.as_str() {
             "timestamp with time zone" => Ok(Instant::Zoned),
-            "timestamp without time zone" => Ok(Instant::Local(zone.to_owned())),
-            found => Err(self.mistyped("expiry", found, "timestamptz or timestamp")),
+            "timestamp without time zone" => Ok(Instant::Local(self.wanted.zone.clone())),
+            found => Err(self.mistyped(name, found, "timestamptz or timestamp")),
         }
     }
 
     fn id(&self) -> Result<&Column, Error> {
-        let id = self.required("id")?;
+        let name = self.names().id;
+        let id = self.required(name)?;
         match id.r#type.as_str() {
             "text" | "character varying" => Ok(id),
-            found => Err(self.mistyped("id", found, "text")),
+            found => Err(self.mistyped(name, found, "text")),
         }
     }
 
     fn check_id(&self) -> Result<(), Error> {
         let id = self.id()?;
         if id.is_short {
-            return Err(self.refused("has a column id that holds less than 43 characters"));
+            let name = &id.name;
+            return Err(self.refused(format!(
+                "has a column {name} that holds less than 43 characters"
+            )));
         }
         if id.kind == PLAIN && !id.is_unique {
-            return Err(self.refused(
-                "has no primary key or unique index on its column id that is not deferrable",
-            ));
+            let name = &id.name;
+            return Err(self.refused(format!(
+                "has no primary key or unique index on its column {name} that is not deferrable"
+            )));
         }
         Ok(())
     }
@@ -312,7 +354,7 @@ impl Inspection {
             .iter()
             .filter(|column| !column.is_generated && !column.is_a_number_of_its_row())
             .map(|column| column.name.clone())
-            .filter(|name| !matches!(name.as_str(), "id" | "expiry" | "session"))
+            .filter(|name| !self.required_names().contains(&name.as_str()))
             .collect()
     }
 
@@ -323,7 +365,10 @@ impl Inspection {
     /// The optional columns that the store uses. A column of another type belongs to the
     /// application, even if it has the same name.
     fn optional(&self) -> Vec<&'static str> {
-        let serves = |name: &str| self.find(name).is_some_and(|column| column.serves_as(name));
+        let serves = |name: &str| {
+            self.find(name)
+                .is_some_and(|column| self.serves_as(column, name))
+        };
         OPTIONAL
             .map(|(name, _)| name)
             .into_iter()
@@ -353,12 +398,15 @@ impl Inspection {
             "c" => "a type",
             _ => "no table",
         };
-        Err(self.named(&format!("{} is {what}, and must be a table", self.name)))
+        Err(self.named(&format!(
+            "{} is {what}, and must be a table",
+            self.wanted.name
+        )))
     }
 
     fn check_row_security(&self) -> Result<(), Error> {
         match self.columns[0].has_row_security {
-            true => Err(row_security(&self.name)),
+            true => Err(row_security(&self.wanted.name)),
             false => Ok(()),
         }
     }
@@ -379,7 +427,7 @@ impl Inspection {
     fn check_nulls(&self) -> Result<(), Error> {
         for name in ["user_id", "device", "external_id"] {
             match self.find(name) {
-                Some(column) if column.serves_as(name) && column.is_not_null => {
+                Some(column) if self.serves_as(column, name) && column.is_not_null => {
                     return Err(self.refused(format!(
                         "has a column {name} that is NOT NULL; it must accept NULL, because not every \
                          session has a value for it"
@@ -394,8 +442,9 @@ impl Inspection {
     /// Refuses unique keys of columns that are copied, or generated from them. A session that gets
     /// a new id has two rows with the same values.
     fn check_unique_copies(&self, columns: &Columns) -> Result<(), Error> {
-        let is_carried =
-            |column: &Column| column.name == "session" || columns.carried.contains(&column.name);
+        let is_carried = |column: &Column| {
+            column.name == self.names().session || columns.carried.contains(&column.name)
+        };
         let is_computed_from_copies = |column: &Column| {
             column.is_computed
                 && column.computed_from.iter().all(|number| {
@@ -429,7 +478,7 @@ impl Inspection {
 
     /// Refuses required columns of the application, because a new session could not be inserted.
     fn check_foreign_requirements(&self) -> Result<(), Error> {
-        let ours = ["id", "expiry", "session"];
+        let ours = self.required_names();
         match self.columns.iter().find(|column| {
             column.is_required() && !column.is_generated && !ours.contains(&column.name.as_str())
         }) {
@@ -448,14 +497,16 @@ impl Inspection {
         if !first.may_use_schema {
             missing.push("USAGE of its schema".to_owned());
         }
-        let copied: Vec<_> = ["id", "expiry", "session"]
+        let copied: Vec<_> = self
+            .required_names()
             .into_iter()
             .chain(columns.carried.iter().map(String::as_str))
             .collect();
         let optional = OPTIONAL.map(|(name, _)| name);
-        let changed: Vec<_> = ["expiry", "session"]
+        let is_changed = |name: &&str| columns.has(name) && columns.carries(name);
+        let changed: Vec<_> = [self.names().expiry, self.names().session]
             .into_iter()
-            .chain(optional.into_iter().filter(|name| columns.has(name)))
+            .chain(optional.into_iter().filter(is_changed))
             .collect();
         missing.extend(self.lacking("SELECT", &copied, |column| column.may_select));
         missing.extend(self.lacking("INSERT", &copied, |column| column.may_insert));
@@ -499,7 +550,7 @@ impl Inspection {
     }
 
     fn refused(&self, finding: impl fmt::Display) -> Error {
-        self.named(&format!("the table {} {finding}", self.name))
+        self.named(&format!("the table {} {finding}", self.wanted.name))
     }
 
     fn named(&self, finding: &str) -> Error {

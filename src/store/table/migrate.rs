@@ -16,10 +16,12 @@ use sqlx_core::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use crate::{
     Error, ErrorKind,
+    format::{ColumnNames, Format, Native},
     store::{
         connection::transaction::begin,
         sql::Pooling,
         table::{
+            columns::{Columns, Instant},
             engine::check_engine,
             handle::TableHandle,
             inspect::inspect,
@@ -58,7 +60,8 @@ const SETTINGS: [(&str, &str); 4] = [
 /// ```
 ///
 /// [`PgSessionStore::migrate`]: crate::PgSessionStore::migrate
-pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| migrator(&TableName::default()));
+pub static MIGRATOR: LazyLock<Migrator> =
+    LazyLock::new(|| migrator(&TableName::default(), &Native));
 
 /// Version, description, and the statement as it is written for the default
 /// table.
@@ -100,15 +103,52 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     ),
 ];
 
-fn migrator(name: &TableName) -> Migrator {
-    let migrations = MIGRATIONS
-        .iter()
+/// The second migration, for a format that stores the user in the document.
+const USER_IN_THE_DOCUMENT: &str =
+    include_str!("../../../migrations/shared/0002_created_and_user_id.sql");
+
+/// The statements that depend on the options of a store. They are not noted, but executed if
+/// their results are missing.
+const HANDLE_INDEX: &str = include_str!("../../../migrations/shared/0008_handle_index.sql");
+const TOMBSTONES: &str = include_str!("../../../migrations/shared/0009_tombstones.sql");
+
+/// The ends of the names of what the migrations create, after the name of the table.
+const SUFFIXES: [&str; 9] = [
+    "_expiry_idx",
+    "_user_id_idx",
+    "_external_id_idx",
+    "_user_in",
+    "_handle_idx",
+    "_tombstones",
+    "_tombstones_until_idx",
+    "_leave_tombstone",
+    "_keep_destroyed",
+];
+
+/// The migrations of a table in this format.
+fn migrations(
+    name: &TableName,
+    format: &dyn Format,
+) -> impl Iterator<Item = (i64, &'static str, String)> {
+    let has_user = format.layout().user_key().is_some();
+    let columns = format.columns();
+    MIGRATIONS.iter().map(move |&(version, description, sql)| {
+        let sql = match version {
+            2 if has_user => USER_IN_THE_DOCUMENT,
+            _ => sql,
+        };
+        (version, description, render(name, columns, sql))
+    })
+}
+
+fn migrator(name: &TableName, format: &dyn Format) -> Migrator {
+    let migrations = migrations(name, format)
         .map(|(version, description, sql)| {
             Migration::new(
-                *version,
+                version,
                 Cow::Borrowed(description),
                 MigrationType::Simple,
-                AssertSqlSafe(render(name, sql)).into_sql_str(),
+                AssertSqlSafe(sql).into_sql_str(),
                 false,
             )
         })
@@ -130,15 +170,35 @@ fn notes(name: &TableName) -> String {
     name.derived("_axum_pg_", "_migrations")
 }
 
-fn render(name: &TableName, sql: &str) -> String {
-    let indexed = ["_expiry_idx", "_user_id_idx", "_external_id_idx"]
-        .iter()
-        .fold(sql.to_owned(), |sql, suffix| {
-            let index = quoted(&name.derived("", suffix));
-            sql.replace(&format!("\"session{suffix}\""), &index)
-        });
+fn render(name: &TableName, columns: ColumnNames, sql: &str) -> String {
+    let schema = quoted(&name.schema);
+    let sql = columns.render_migration(sql);
+    let named = SUFFIXES.iter().fold(sql, |sql, suffix| {
+        let derived = quoted(&name.derived("", suffix));
+        sql.replace(
+            &format!("\"public\".\"session{suffix}\""),
+            &format!("{schema}.{derived}"),
+        )
+        .replace(&format!("\"session{suffix}\""), &derived)
+    });
     // This comes last, because a table can have the name of an index.
-    name.render(&indexed)
+    name.render(&named)
+}
+
+/// The statements for tombstones. The triggers convert a `timestamp` as the other statements do.
+fn render_tombstones(name: &TableName, columns: ColumnNames, expiry: &Instant) -> String {
+    let expiry_of_row = format!("OLD.{}", quoted(columns.expiry));
+    let sql = render(name, columns, TOMBSTONES).replace("OLD.expiry", &expiry_of_row);
+    match expiry {
+        Instant::Zoned => sql,
+        Instant::Local(zone) => {
+            let zone = zone.replace('\'', "''");
+            sql.replace(
+                &expiry_of_row,
+                &format!("({expiry_of_row} AT TIME ZONE '{zone}')"),
+            )
+        }
+    }
 }
 
 impl TableHandle {
@@ -150,7 +210,7 @@ impl TableHandle {
         // This fails before anything is created.
         let pooling = self.executor.detect_pooling().await?;
         match found {
-            Some(columns) if columns.are_complete() => {}
+            Some(columns) if self.is_complete(&columns) => {}
             Some(columns) if !columns.may_be_altered => self.warn_of_an_incomplete_table(),
             Some(_) => self.complete(pooling).await?,
             None => self.create(pooling).await?,
@@ -269,7 +329,7 @@ impl TableHandle {
             .execute(&mut *connection)
             .await?;
         // `run` calls the same function, but its trait bounds don't hold in a task.
-        Ok(migrator(&self.name)
+        Ok(migrator(&self.name, &*self.format)
             .run_direct(None, connection, false)
             .await?)
     }
@@ -279,7 +339,7 @@ impl TableHandle {
     async fn migrate_in_one_transaction(&self, connection: &mut PgConnection) -> Result<(), Error> {
         let mut transaction = begin(connection).await?;
         self.lock_in(&mut transaction).await?;
-        let mut migrator = migrator(&self.name);
+        let mut migrator = migrator(&self.name, &*self.format);
         migrator.set_locking(false);
         migrator.run_direct(None, &mut *transaction, false).await?;
         // The migrator's prepared statements have names, and would stay too.
@@ -302,14 +362,10 @@ impl TableHandle {
     /// Executes the migrations again whose results are missing, although they are noted. Each
     /// has a transaction of its own, so that readers don't wait while an index is built.
     async fn restore_what_was_dropped(&self, connection: &mut PgConnection) -> Result<(), Error> {
-        let missing = self.missing(connection).await?;
-        for (_, _, sql) in MIGRATIONS
-            .iter()
-            .filter(|(version, ..)| missing.contains(version))
-        {
+        for sql in self.missing(connection).await? {
             let mut transaction = begin(connection).await?;
             self.lock_in(&mut transaction).await?;
-            sqlx::raw_sql(AssertSqlSafe(render(&self.name, sql)))
+            sqlx::raw_sql(AssertSqlSafe(sql))
                 .execute(&mut *transaction)
                 .await?;
             transaction.commit().await?;
@@ -317,16 +373,23 @@ impl TableHandle {
         Ok(())
     }
 
-    /// The migrations that would add something.
-    async fn missing(&self, connection: &mut PgConnection) -> Result<Vec<i64>, Error> {
+    /// Whether the table has the result of every migration, and of the store's options.
+    fn is_complete(&self, columns: &Columns) -> bool {
+        let has_handle_index = columns.has_handle_index || !self.format.has_secret_ids();
+        let has_tombstones = columns.has_tombstones || !self.tombstones;
+        columns.are_complete() && has_handle_index && has_tombstones
+    }
+
+    /// The statements that would add something.
+    async fn missing(&self, connection: &mut PgConnection) -> Result<Vec<String>, Error> {
         let mut transaction = begin(connection).await?;
-        let (name, zone) = (self.name.clone(), self.time_zone.clone());
-        let columns = match inspect(&mut transaction, name, zone).await? {
-            Some(found) => found.columns,
-            None => return Ok(MIGRATIONS.map(|(version, ..)| version).to_vec()),
+        let found = inspect(&mut transaction, self.wanted()).await?;
+        let all = migrations(&self.name, &*self.format);
+        let Some(columns) = found.map(|found| found.columns) else {
+            return Ok(all.map(|(.., sql)| sql).collect());
         };
         // A column of another type has its name, so the migration would not add it.
-        let lacks = |column| !columns.carries(column);
+        let lacks = |column| !columns.carries(column) && !columns.has(column);
         let mut missing = Vec::new();
         for (version, is_missing) in [
             (2, lacks("created") || lacks("user_id")),
@@ -346,8 +409,19 @@ impl TableHandle {
                 missing.push(version);
             }
         }
+        let mut statements: Vec<_> = all
+            .filter(|(version, ..)| missing.contains(version))
+            .map(|(.., sql)| sql)
+            .collect();
+        let names = self.format.columns();
+        if self.format.has_secret_ids() && !columns.has_handle_index {
+            statements.push(render(&self.name, names, HANDLE_INDEX));
+        }
+        if self.tombstones && !columns.has_tombstones {
+            statements.push(render_tombstones(&self.name, names, &columns.expiry));
+        }
         transaction.commit().await?;
-        Ok(missing)
+        Ok(statements)
     }
 }
 
@@ -421,7 +495,7 @@ mod tests {
         };
         let rendered: Vec<_> = MIGRATIONS
             .iter()
-            .map(|(_, _, sql)| render(&other, sql))
+            .map(|(_, _, sql)| render(&other, ColumnNames::OURS, sql))
             .collect();
         assert!(rendered[2].contains(r#""a""b_expiry_idx" ON "app"."a""b""#));
         assert!(rendered[3].contains(r#""a""b_user_id_idx" ON "app"."a""b""#));

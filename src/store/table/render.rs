@@ -43,6 +43,29 @@ impl ColumnNames {
     }
 }
 
+impl ColumnNames {
+    /// The same migration for a table whose three columns have these names.
+    pub(in crate::store) fn render_migration(&self, sql: &str) -> String {
+        if *self == Self::OURS {
+            return sql.to_owned();
+        }
+        let [id, expiry, session] = [self.id, self.expiry, self.session].map(quoted);
+        sql.replace(
+            "    id text PRIMARY KEY,\n    expiry timestamptz NOT NULL,\n    session json\n",
+            &format!(
+                "    {id} text PRIMARY KEY,\n    {expiry} timestamptz NOT NULL,\n    \
+                 {session} json NOT NULL\n"
+            ),
+        )
+        .replace("(expiry)", &format!("({expiry})"))
+        .replace("(session::json)", &format!("({session}::json)"))
+        .replace("replace(id,", &format!("replace({id},"))
+        .replace("t.id", &format!("t.{id}"))
+        .replace("OLD.id", &format!("OLD.{id}"))
+        .replace("NEW.id", &format!("NEW.{id}"))
+    }
+}
+
 impl Columns {
     /// The same statement for the columns that this table has.
     pub(in crate::store) fn render(&self, sql: &str) -> String {
@@ -223,6 +246,8 @@ mod tests {
             has_expiry_index: true,
             has_user_id_index: true,
             has_external_id_index: true,
+            has_handle_index: true,
+            has_tombstones: false,
             may_be_altered: true,
             encodes_all_text: true,
         };

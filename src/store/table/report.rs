@@ -57,6 +57,9 @@ pub struct TableReport {
     /// saving a value with another character, such as an emoji, is an error of kind
     /// [`Serialize`](crate::ErrorKind::Serialize).
     pub encodes_all_text: bool,
+    /// Whether the table has the triggers of
+    /// [`PgSessionStore::tombstones`](crate::PgSessionStore::tombstones).
+    pub tombstones: bool,
 }
 
 impl fmt::Display for TableReport {

@@ -57,6 +57,8 @@ pub(crate) struct CycleStatements {
     pub(crate) copy: Sql,
     pub(crate) forward: Sql,
     pub(crate) undo: Sql,
+    /// Lets the transaction insert an id that has a tombstone.
+    pub(crate) restores: Sql,
     pub(crate) login_lock: Sql,
     pub(crate) login_copy: Sql,
     pub(crate) login_insert: Sql,
@@ -69,6 +71,7 @@ impl CycleStatements {
             copy: statement(include_str!("../sql/cycle_copy.sql")),
             forward: statement(include_str!("../sql/cycle_forward.sql")),
             undo: statement(include_str!("../sql/undo.sql")),
+            restores: statement(include_str!("../sql/restores.sql")),
             login_lock: statement(include_str!("../sql/advisory_lock.sql")),
             login_copy: statement(include_str!("../sql/login_copy.sql")),
             login_insert: statement(include_str!("../sql/login_insert.sql")),

@@ -1,0 +1,287 @@
+//! The member `cookie` of a stored session: its lifetime, and the attributes of its cookie. It
+//! does no I/O.
+//!
+//! Express stores one lifetime for the row and the cookie, `originalMaxAge`: each of its requests
+//! moves both to so many milliseconds from then. Without it, the browser drops the cookie when
+//! it is closed, and the row lives for the store's `ttl`. Express ignores the stored `expires`,
+//! and computes it when it writes the session. This crate stores `null`, because it has no clock
+//! but the database's.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{
+    CookieLifetime, Error, ErrorKind, Expiry, SameSite,
+    cookie::CookieConfig,
+    document::{Document, Json, Layout, NativeLayout},
+    expiry::Meta,
+    format::javascript::{
+        COOKIE, attribute, change_cookie, copy, http_date, is_truthy, milliseconds, one_of, to_json,
+    },
+    timeouts::COOKIE_LIMIT,
+};
+
+/// The lifetime of a cookie that should have one, if the layer has none.
+const FALLBACK: Duration = Duration::from_hours(24);
+const ORIGINAL_MAX_AGE: &str = "originalMaxAge";
+const EXPIRES: &str = "expires";
+/// The member in which Passport stores the user.
+const PASSPORT: &str = "passport";
+
+/// The names that Express drops from a session that it loads, because each object in JavaScript
+/// or its own sessions have such a member.
+const DROPPED: [&str; 20] = [
+    "__defineGetter__",
+    "__defineSetter__",
+    "__lookupGetter__",
+    "__lookupSetter__",
+    "__proto__",
+    "constructor",
+    "destroy",
+    "hasOwnProperty",
+    "id",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "regenerate",
+    "reload",
+    "req",
+    "resetMaxAge",
+    "save",
+    "toLocaleString",
+    "toString",
+    "touch",
+    "valueOf",
+];
+
+/// A document of express-session.
+#[derive(Debug)]
+pub(super) struct ExpressLayout;
+
+impl Layout for ExpressLayout {
+    fn own_key(&self) -> Option<&'static str> {
+        Some(COOKIE)
+    }
+
+    fn user_key(&self) -> Option<&'static str> {
+        Some(PASSPORT)
+    }
+
+    /// The stored value stays if it is the same user's, because its type can be another one, such
+    /// as a number.
+    fn user_value(&self, stored: Option<&Json>, user: &str) -> Json {
+        let stored = stored.filter(|stored| user_in(stored).as_deref() == Some(user));
+        stored
+            .cloned()
+            .unwrap_or_else(|| to_json(&json!({ "user": user })))
+    }
+
+    fn check_key(&self, key: &str) -> Result<(), Error> {
+        match DROPPED.contains(&key) {
+            true => Err(Error::new(
+                ErrorKind::ReservedKey,
+                format!(
+                    "Express drops the key {key} from each session that it loads; choose another"
+                ),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn meta(&self, document: &Document) -> Meta {
+        let stored = document.get(COOKIE).and_then(CookieSettings::parse);
+        Meta::foreign(stored.and_then(|settings| settings.max_age), None)
+    }
+
+    fn check(&self, expiry: Expiry) -> Result<(), Error> {
+        match expiry {
+            Expiry::Default | Expiry::Idle(_) => Ok(()),
+            Expiry::At(_) | Expiry::Timeouts { .. } => Err(Error::new(
+                ErrorKind::Setup,
+                "Express's format keeps no fixed expiry and no absolute timeout of one session, as \
+                 each request to Express extends it; use Expiry::Idle",
+            )),
+        }
+    }
+
+    fn remember(&self, expiry: Expiry, document: &mut Document, blank: &Document) {
+        change_cookie(document, blank, |cookie, blank| match expiry {
+            Expiry::Idle(idle) | Expiry::Timeouts { idle, .. } => {
+                set_max_age(cookie, Some(idle));
+            }
+            Expiry::Default | Expiry::At(_) => copy_max_age(blank, cookie),
+        });
+    }
+
+    /// `BrowserSession` clears `originalMaxAge`. `Persistent` sets it if there is none.
+    fn remember_cookie_lifetime(
+        &self,
+        lifetime: Option<CookieLifetime>,
+        document: &mut Document,
+        blank: &Document,
+    ) {
+        change_cookie(document, blank, |cookie, blank| match lifetime {
+            Some(CookieLifetime::BrowserSession) => set_max_age(cookie, None),
+            Some(CookieLifetime::Persistent) if max_age(cookie).is_some() => {}
+            Some(CookieLifetime::Persistent) => match max_age(blank) {
+                Some(_) => copy_max_age(blank, cookie),
+                None => set_max_age(cookie, Some(FALLBACK)),
+            },
+            None => copy_max_age(blank, cookie),
+        });
+    }
+}
+
+/// The user in the member of Passport, as the column `user_id` has it: the text of the user, or
+/// of its member `id`.
+fn user_in(passport: &Json) -> Option<String> {
+    let passport: Value = serde_json::from_str(passport.get()).ok()?;
+    let user = passport.get("user")?;
+    let id = user.get("id").filter(|id| !id.is_null());
+    match id.unwrap_or(user) {
+        Value::Null => None,
+        Value::String(user) => Some(user.clone()),
+        user => Some(user.to_string()),
+    }
+}
+
+fn max_age(cookie: &Document) -> Option<f64> {
+    let value: Value = serde_json::from_str(cookie.get(ORIGINAL_MAX_AGE)?.get()).ok()?;
+    value.as_f64()
+}
+
+fn set_max_age(cookie: &mut Document, max_age: Option<Duration>) {
+    cookie.insert(ORIGINAL_MAX_AGE, to_json(&max_age.map(milliseconds)));
+    cookie.insert(EXPIRES, to_json(&Value::Null));
+}
+
+fn copy_max_age(from: &Document, to: &mut Document) {
+    copy(ORIGINAL_MAX_AGE, from, to);
+    copy(EXPIRES, from, to);
+}
+
+/// The document of a new session, with its members in Express's order.
+pub(super) fn blank(
+    config: &CookieConfig,
+    max_age: Option<Duration>,
+    secure: Option<bool>,
+) -> Document {
+    let same_site = config.same_site.map(|same_site| match same_site {
+        SameSite::Strict => "strict",
+        SameSite::Lax => "lax",
+        SameSite::None => "none",
+    });
+    let members = [
+        (ORIGINAL_MAX_AGE, Some(json!(max_age.map(milliseconds)))),
+        ("partitioned", config.partitioned.then_some(json!(true))),
+        (
+            "priority",
+            config.priority.map(|priority| json!(priority.as_str())),
+        ),
+        (EXPIRES, Some(Value::Null)),
+        ("secure", secure.map(|secure| json!(secure))),
+        ("httpOnly", Some(json!(config.http_only.unwrap_or(true)))),
+        ("domain", config.domain.as_ref().map(|domain| json!(domain))),
+        ("path", Some(json!(config.path()))),
+        ("sameSite", same_site.map(|same_site| json!(same_site))),
+    ];
+    let mut cookie = Document::default();
+    for (key, value) in members {
+        if let Some(value) = value {
+            cookie.insert(key, to_json(&value));
+        }
+    }
+    let mut document = Document::new(&ExpressLayout);
+    document.insert(COOKIE, cookie.to_json());
+    document
+}
+
+/// The settings of a cookie in a stored object, read by the rules of JavaScript.
+#[derive(Clone, Debug)]
+pub(super) struct CookieSettings {
+    /// Seconds.
+    max_age: Option<f64>,
+    domain: Option<String>,
+    path: Option<String>,
+    http_only: bool,
+    secure: bool,
+    partitioned: bool,
+    priority: Option<&'static str>,
+    same_site: Option<&'static str>,
+}
+
+impl Default for CookieSettings {
+    /// Those of an empty object.
+    fn default() -> Self {
+        Self {
+            max_age: None,
+            domain: None,
+            path: Some("/".into()),
+            http_only: true,
+            secure: false,
+            partitioned: false,
+            priority: None,
+            same_site: None,
+        }
+    }
+}
+
+impl CookieSettings {
+    /// `None` if the value is not an object.
+    pub(super) fn parse(stored: &Json) -> Option<Self> {
+        let object = Document::parse(&NativeLayout, &stored.get().into()).ok()?;
+        let value = |key| -> Option<Value> { serde_json::from_str(object.get(key)?.get()).ok() };
+        let is_set = |key| value(key).as_ref().map(is_truthy);
+        let default = Self::default();
+        Some(Self {
+            max_age: max_age(&object).map(|milliseconds| milliseconds / 1000.0),
+            domain: value("domain").and_then(attribute),
+            path: value("path").map_or(default.path, attribute),
+            http_only: is_set("httpOnly").unwrap_or(default.http_only),
+            secure: is_set("secure").unwrap_or_default(),
+            partitioned: is_set("partitioned").unwrap_or_default(),
+            priority: value("priority").and_then(|value| one_of(&value, &PRIORITIES)),
+            same_site: value("sameSite").as_ref().and_then(same_site),
+        })
+    }
+
+    /// When a cookie that is set at `now` expires; `None` if it is dropped when the
+    /// browser is closed.
+    pub(super) fn expiry_after(&self, now: f64) -> Option<f64> {
+        Some(now + self.max_age?.min(COOKIE_LIMIT.as_secs_f64()))
+    }
+
+    /// The text of the attributes after the cookie's value, in Express's order.
+    pub(super) fn encode(&self, expires: Option<f64>) -> String {
+        let flag = |is_set: bool, name| is_set.then(|| String::from(name));
+        let attributes = [
+            self.domain
+                .as_ref()
+                .map(|domain| format!("Domain={domain}")),
+            self.path.as_ref().map(|path| format!("Path={path}")),
+            expires
+                .and_then(http_date)
+                .map(|date| format!("Expires={date}")),
+            flag(self.http_only, "HttpOnly"),
+            flag(self.secure, "Secure"),
+            flag(self.partitioned, "Partitioned"),
+            self.priority.map(|priority| format!("Priority={priority}")),
+            self.same_site
+                .map(|same_site| format!("SameSite={same_site}")),
+        ];
+        let attributes = attributes.into_iter().flatten();
+        attributes
+            .map(|attribute| format!("; {attribute}"))
+            .collect()
+    }
+}
+
+const PRIORITIES: [&str; 3] = ["Low", "Medium", "High"];
+const SAME_SITES: [&str; 3] = ["Strict", "Lax", "None"];
+
+fn same_site(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::Bool(true) => Some("Strict"),
+        value => one_of(value, &SAME_SITES),
+    }
+}
