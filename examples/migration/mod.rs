@@ -84,7 +84,10 @@ pub(crate) async fn serve(
     store.migrate().await?;
     let reaper = Reaper::new(store.clone()).spawn();
 
-    eprintln!("{} starts; the first time, npm installs its packages", old.name);
+    eprintln!(
+        "{} starts; the first time, npm installs its packages",
+        old.name
+    );
     let connection = connection::parts(&url)?;
     let options = json!({ "connection": connection, "table": old.table, "keys": old.keys });
     let node = NodeProcess::start(&old, &options)?;

@@ -57,7 +57,8 @@ impl NodeProcess {
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
         let port = line.trim().parse();
-        let port = port.map_err(|_| io::Error::other(format!("{name} ended before it listened")))?;
+        let port =
+            port.map_err(|_| io::Error::other(format!("{name} ended before it listened")))?;
         Ok(Self { process, port })
     }
 

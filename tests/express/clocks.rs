@@ -19,15 +19,15 @@ with_connect_pg_simple![expiries_after_changes_of_the_clock_are_the_same_for_bot
 const ZONES: [&str; 3] = ["Europe/Berlin", "America/New_York", "Asia/Kolkata"];
 const DAY: f64 = 86_400.0;
 
-/// The name of the table for a zone. A site has one zone only.
-fn table(zone: &str) -> String {
+/// The schema for a zone. A site has one zone only.
+fn schema(zone: &str) -> String {
     let name = zone.replace('/', "_").to_lowercase();
     format!("in_{name}")
 }
 
 /// axum on the table of this zone.
 fn store(site: &Site, zone: &str) -> PgSessionStore {
-    let store = site.store().table(table(zone));
+    let store = site.store().schema(schema(zone));
     match site.is_of_knex() {
         true => store,
         false => store.time_zone(zone),
@@ -37,8 +37,12 @@ fn store(site: &Site, zone: &str) -> PgSessionStore {
 /// Both on a table that Express makes for this zone.
 async fn both_in(site: &Site, zone: &str, options: Value) -> (Server, Server) {
     site.set_zone(zone).await;
+    let schema = schema(zone);
+    let rows = site.rows_in(&schema);
+    rows.execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}"))
+        .await;
     let mut options = options;
-    options["tableName"] = json!(table(zone));
+    options["schemaName"] = json!(schema);
     let express = site.express_with(json!({ "store": options })).await;
     let axum = page::server(PgSessionLayer::new(store(site, zone)));
     (express, axum)
@@ -51,7 +55,7 @@ async fn both_use_one_clock_in_every_zone(site: Site) {
             let mut browser = Browser::new();
             browser.visit(here, json!([["set", "a", 1]])).await;
             for server in [there, here] {
-                let left = site.rows_of(&table(zone)).seconds_left(zone).await;
+                let left = site.rows_in(&schema(zone)).seconds_left(zone).await;
                 assert!((left - DAY).abs() < SLACK, "{zone}: {left} s are left");
                 let response = browser.visit(server, json!([["increment", "a"]])).await;
                 assert_ne!(response.session()["a"], 1, "{zone}");
@@ -65,7 +69,7 @@ async fn neither_cleanup_deletes_living_rows_or_keeps_expired_ones(site: Site) {
     for zone in ["Europe/Berlin", "America/New_York"] {
         let (express, axum) = both_in(&site, zone, site.quick_cleanup()).await;
         let reaper = Reaper::new(store(&site, zone));
-        let rows = site.rows_of(&table(zone));
+        let rows = site.rows_in(&schema(zone));
         let mut living = [Browser::new(), Browser::new()];
         living[0].visit(&express, json!([["set", "a", 1]])).await;
         living[1].visit(&axum, json!([["set", "a", 1]])).await;
@@ -119,13 +123,15 @@ const ENDS: [&str; 11] = [
 async fn expiries_after_changes_of_the_clock_are_the_same_for_both(site: Site) {
     for zone in ["Europe/Berlin", "America/New_York"] {
         let (express, axum) = both_in(&site, zone, json!({})).await;
-        let rows = site.rows_of(&table(zone));
+        let rows = site.rows_in(&schema(zone));
         for end in ENDS {
             let mut browser = Browser::new();
             let steps = json!([["until", end], ["set", "a", 1]]);
             browser.visit(&express, steps).await;
             let of_express = rows.expiry().await;
-            let response = browser.visit(&axum, json!([["increment", "a"], ["touch"]])).await;
+            let response = browser
+                .visit(&axum, json!([["increment", "a"], ["touch"]]))
+                .await;
             assert_eq!(response.session()["a"], 2, "{end} in {zone}");
             let of_axum = rows.expiry().await;
             let later = shown(&of_axum) - shown(&of_express);

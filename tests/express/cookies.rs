@@ -22,8 +22,16 @@ with_every_generation![
 
 const HOUR: f64 = 3600.0;
 
-/// The text with each digit replaced, so that only dates and numbers may differ.
-fn without_digits(text: &str) -> String {
+/// The stored text, with the date of the next request in Express as axum stores it, and
+/// without digits, because Express can lose a millisecond.
+fn without_times(text: &str) -> String {
+    let text = match text.split_once(r#""expires":""#) {
+        Some((before, rest)) => {
+            let (_, after) = rest.split_once('"').expect("a date");
+            format!(r#"{before}"expires":null{after}"#)
+        }
+        None => text.to_owned(),
+    };
     text.replace(|digit: char| digit.is_ascii_digit(), "0")
 }
 
@@ -85,7 +93,7 @@ async fn both_send_the_same_cookie_and_store_the_same_settings(site: Site) {
         let response = of_axum.visit_at(&axum, "/app", step).await;
         assert_eq!(shapes(&of_axum, "connect.sid", &response), expected);
         let text = site.rows().text().await;
-        assert_eq!(without_digits(&text), without_digits(&expected_text));
+        assert_eq!(without_times(&text), without_times(&expected_text));
         if cookie.get("maxAge").is_some() {
             let life = response.cookie_life("connect.sid");
             assert!((life - HOUR).abs() < SLACK, "{life} s");
@@ -225,7 +233,7 @@ async fn without_a_lifetime_the_row_lives_for_the_ttl(site: Site) {
         let cookie = browser.cookie("connect.sid");
         assert_eq!(cookie.and_then(|kept| kept.expires), None);
         assert_lives(&site, life).await;
-        site.rows().age(HOUR).await;
+        site.rows().age(life / 2.0).await;
     }
 }
 

@@ -29,7 +29,8 @@ async fn a_session_is_a_row_and_a_cookie(site: Site) {
     let express = site.express().await;
     let mut browser = Browser::new();
     let response = browser.visit(&express, json!([["set", "count", 2]])).await;
-    let expected = r#"{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"count":2}"#;
+    let expected =
+        r#"{"cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"},"count":2}"#;
     assert_eq!(response.body, expected);
     assert_eq!(site.rows().text().await, expected);
     let value = browser.value("connect.sid");
@@ -74,7 +75,9 @@ async fn an_expired_session_is_not_loaded(site: Site) {
 }
 
 async fn its_cleanup_deletes_only_expired_rows(site: Site) {
-    let express = site.express_with(json!({"store": site.quick_cleanup()})).await;
+    let express = site
+        .express_with(json!({"store": site.quick_cleanup()}))
+        .await;
     let mut expired = Browser::new();
     expired.visit(&express, json!([["set", "a", 1]])).await;
     let mut living = Browser::new();
@@ -89,7 +92,8 @@ async fn names_of_javascript_are_dropped_with_the_next_request(site: Site) {
     for name in NAMES_OF_JAVASCRIPT {
         let mut browser = Browser::new();
         browser.visit(&express, json!([["set", "a", 1]])).await;
-        let cookie = r#""cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}"#;
+        let cookie =
+            r#""cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}"#;
         let document = format!(r#"{{{cookie},"a":1,"{name}":2}}"#);
         site.rows().insert(browser.sid(), &document).await;
         let response = browser.visit(&express, json!([])).await;
@@ -154,7 +158,9 @@ async fn of_two_concurrent_changes_the_first_is_lost(site: Site) {
 async fn a_late_save_revives_a_destroyed_session(site: Site) {
     let express = site.express().await;
     let mut browser = Browser::new();
-    browser.visit(&express, json!([["set", "user", "ann"]])).await;
+    browser
+        .visit(&express, json!([["set", "user", "ann"]]))
+        .await;
     let logout = async {
         browser.peek(&express, json!([["destroy"]])).await;
         assert!(site.ids().await.is_empty());
@@ -190,14 +196,16 @@ async fn a_changed_max_age_alone_is_not_stored(site: Site) {
 }
 
 async fn the_expiry_is_in_the_zone_of_its_connection(site: Site) {
-    for (zone, table) in [("Europe/Berlin", "berlin"), ("America/New_York", "york")] {
+    for (zone, schema) in [("Europe/Berlin", "berlin"), ("America/New_York", "york")] {
         site.set_zone(zone).await;
-        let options = json!({"store": {"tableName": table}});
+        let rows = site.rows_in(schema);
+        rows.execute(&format!("CREATE SCHEMA {schema}")).await;
+        let options = json!({"store": {"schemaName": schema}});
         let express = site.express_with(options).await;
         Browser::new()
             .visit(&express, json!([["set", "a", 1]]))
             .await;
-        let left = site.rows_of(table).seconds_left(zone).await;
+        let left = rows.seconds_left(zone).await;
         assert!((left - DAY).abs() < SLACK, "{zone}: {left} s are left");
     }
 }

@@ -61,10 +61,13 @@ async fn a_login_by_passport_is_seen_by_axum(site: Site) {
 
 async fn a_login_in_axum_is_seen_by_passport(site: Site) {
     let (express, axum) = site.both().await;
+    site.store().migrate().await.expect("more columns");
     let mut browser = Browser::new();
     browser.visit(&express, json!([["set", "basket", 3]])).await;
-    let login = json!([["cycle"], ["set", "passport", {"user": "ann"}]]);
-    browser.visit(&axum, login).await;
+    let before = browser.clone();
+    let login = browser.visit(&axum, json!([["login", "ann"]])).await;
+    login.is_ok();
+    assert_ne!(browser.sid(), before.sid());
     let response = browser.visit(&express, json!([])).await;
     assert_eq!(response.headers["x-user"], "ann");
     assert_eq!(response.session()["basket"], 3);
@@ -85,7 +88,9 @@ async fn a_logout_by_passport_counts_in_axum(site: Site) {
 async fn a_session_that_axum_destroyed_is_unknown_to_express(site: Site) {
     let (express, axum) = site.both().await;
     let mut browser = Browser::new();
-    browser.visit(&express, json!([["set", "user", "ann"]])).await;
+    browser
+        .visit(&express, json!([["set", "user", "ann"]]))
+        .await;
     let mut other_tab = browser.clone();
     browser.visit(&axum, json!([["destroy"]])).await;
     assert!(site.ids().await.is_empty());

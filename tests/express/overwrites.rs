@@ -25,7 +25,9 @@ with_connect_pg_simple![without_touch_a_read_in_express_leaves_the_whole_row_as_
 async fn begin(site: &Site, session: Value) -> (Browser, Server, Server) {
     let express = site.express_with(json!({ "session": session })).await;
     let mut browser = Browser::new();
-    browser.visit(&express, json!([["set", "user", "ann"]])).await;
+    browser
+        .visit(&express, json!([["set", "user", "ann"]]))
+        .await;
     (browser, express, site.axum())
 }
 
@@ -161,7 +163,7 @@ async fn without_touch_a_read_in_express_leaves_the_whole_row_as_it_is(site: Sit
         .await;
     let mut browser = Browser::new();
     browser.visit(&express, json!([["set", "a", 1]])).await;
-    site.rows().age(3600.0).await;
+    site.rows().age(43_200.0).await;
     let before = site.rows().dump().await;
     browser.visit(&express, json!([])).await.is_ok();
     assert_eq!(site.rows().dump().await, before);

@@ -73,10 +73,6 @@ impl Browser {
         self.replace(kept);
     }
 
-    pub(crate) fn forget(&mut self, name: &str) {
-        self.jar.retain(|kept| kept.name != name);
-    }
-
     /// Asks the page at `/` for these steps, and keeps the cookies.
     pub(crate) async fn visit(&mut self, server: &Server, steps: impl ToString) -> Reply {
         self.visit_at(server, "/", steps).await

@@ -15,7 +15,9 @@ use tower::ServiceExt as _;
 #[derive(Clone, Debug)]
 pub(crate) enum Server {
     /// A Node site, on a port of this machine.
-    Node { port: u16 },
+    Node {
+        port: u16,
+    },
     Axum(Router),
 }
 

@@ -61,6 +61,8 @@ fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> 
         "destroy" => session.destroy(),
         "discard" => session.discard(),
         "touch" => session.touch(),
+        "login" => session.login(given::<String>(step, 1)),
+        "logout" => session.logout(),
         "clear" => session.clear(),
         "cycle" => session.cycle_id(),
         // As in Node.

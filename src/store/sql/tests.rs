@@ -401,8 +401,13 @@ fn inspect_fits_the_catalog() {
             .map(|row| row.exists == Some(true)),
     );
     drop(
-        query_file!("src/store/sql/inspect.sql", ID as _, ID as _, &[ID.to_owned()] as _)
-            .map(|row| (row.name, row.r#type, row.is_generated, row.may_delete)),
+        query_file!(
+            "src/store/sql/inspect.sql",
+            ID as _,
+            ID as _,
+            &[ID.to_owned()] as _
+        )
+        .map(|row| (row.name, row.r#type, row.is_generated, row.may_delete)),
     );
     drop(
         query_file!("src/store/sql/row_security.sql", ID as _, ID as _)

@@ -3,9 +3,10 @@
 const { ConnectSessionKnexStore } = require('connect-session-knex');
 const makeKnex = require('knex');
 
-async function openStore(options) {
-  const knex = makeKnex({ client: 'pg', connection: options.connection, pool: { min: 0, max: 10 } });
-  const store = new ConnectSessionKnexStore({ knex, ...options.store });
+async function openStore({ connection, store: { schemaName = 'public', ...settings } }) {
+  const pool = { min: 0, max: 10 };
+  const knex = makeKnex({ client: 'pg', connection, pool, searchPath: [schemaName] });
+  const store = new ConnectSessionKnexStore({ knex, ...settings });
   await store.ready;
   return store;
 }

@@ -85,15 +85,16 @@ impl Site {
     }
 
     pub(crate) fn rows(&self) -> Table {
-        self.rows_of(self.table_name())
+        self.rows_in("public")
     }
 
-    pub(crate) fn rows_of(&self, table: &str) -> Table {
+    /// The table in this schema.
+    pub(crate) fn rows_in(&self, schema: &str) -> Table {
         let columns = match self.is_of_knex() {
             true => &OF_KNEX,
             false => &OF_CONNECT_PG_SIMPLE,
         };
-        self.table(&format!("public.{table}"), columns)
+        self.table(&format!("{schema}.{}", self.table_name()), columns)
     }
 
     pub(crate) async fn ids(&self) -> Vec<String> {
