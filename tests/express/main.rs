@@ -19,3 +19,4 @@ mod semantics;
 mod signatures;
 mod support;
 mod tables;
+mod tombstones;
