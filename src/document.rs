@@ -168,11 +168,9 @@ impl Document {
     /// Removes the application's members. Those of the crate and the format, and the user,
     /// stay.
     pub(crate) fn clear(&mut self) {
-        let (own, user) = (self.layout.own_key(), self.layout.user_key());
-        self.members.retain(|key, _| {
-            key.text()
-                .is_some_and(|key| is_kept(key, own) || Some(key) == user)
-        });
+        let layout = self.layout;
+        self.members
+            .retain(|key, _| key.text().is_some_and(|key| is_kept(key, layout)));
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
@@ -181,11 +179,11 @@ impl Document {
 
     /// The application's members.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &Json)> {
-        let own = self.layout.own_key();
+        let layout = self.layout;
         self.members
             .iter()
             .filter_map(|(key, value)| Some((key.text()?, value)))
-            .filter(move |(key, _)| !is_kept(key, own))
+            .filter(move |(key, _)| !is_kept(key, layout))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -247,8 +245,8 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
     }
 }
 
-fn is_kept(key: &str, own: Option<&str>) -> bool {
-    key == RESERVED || Some(key) == own
+fn is_kept(key: &str, layout: &dyn Layout) -> bool {
+    key == RESERVED || [layout.own_key(), layout.user_key()].contains(&Some(key))
 }
 
 /// The bytes of an empty object.
@@ -266,8 +264,8 @@ pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
     /// The member of the format that the application may read.
     fn own_key(&self) -> Option<&'static str>;
 
-    /// The member that names the user, if the format stores the user in the document. It stays
-    /// when the application clears the session.
+    /// The member that names the user, if the format stores the user in the document. A login
+    /// writes it, and `clear` keeps it.
     fn user_key(&self) -> Option<&'static str> {
         None
     }

@@ -74,6 +74,9 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     /// If this format can't store the realm.
     fn check_realm(&self, realm: &Realm) -> Result<(), Error>;
 
+    /// Whether browsers drop the cookie if it comes over plain HTTP.
+    fn is_always_secure(&self, config: &CookieConfig) -> bool;
+
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str;
 
     /// The cookie for hosts of the developer's machine, if its name differs there. `mark`

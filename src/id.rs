@@ -66,7 +66,7 @@ pub(crate) fn short_digest(text: &str) -> String {
         .collect()
 }
 
-/// The `id` of a row. In Koa's format it contains the token, so it is never printed.
+/// The `id` of a row. In the formats of Koa and Express it contains the token, so it is never printed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RowId(Arc<str>);
 

@@ -139,8 +139,8 @@ impl PgSessionLayer {
     }
 
     /// Sets the name of the cookie. Tokens are bound to it: they open no session in a
-    /// layer with another name. [Koa's format](crate::Koa) is the exception, because
-    /// Koa doesn't bind its ids to a name.
+    /// layer with another name. The formats of [Koa](crate::Koa) and
+    /// [Express](crate::Express) are the exception, because they don't bind an id to a name.
     ///
     /// The default is
     ///
@@ -166,7 +166,7 @@ impl PgSessionLayer {
     /// Sessions work there, too, but when the `Host` changes, users must sign in again. Tokens
     /// are bound to the shorter name. [`LazySession::named`](crate::LazySession::named) and logs
     /// use the shorter name, too. On localhost, the name stays the same if you choose it, without
-    /// `secure`, with a `transport`, and in Koa's format.
+    /// `secure`, with a `transport`, and in the formats of Koa and Express.
     ///
     /// Two layers with the same name on one table share their sessions: a customer
     /// of the shop is signed in to the admin area. If the second layer is not a clone
@@ -335,8 +335,8 @@ impl PgSessionLayer {
 
     /// Sets how long a session lives without a request. Default: 1 day.
     ///
-    /// In Koa's format the default is the lifetime that is stored with the session. If
-    /// this is set, it is the `ttl` of koa-generic-session.
+    /// In the formats of Koa and Express the default is the lifetime that is stored with the
+    /// session. If this is set, it takes precedence, as the `ttl` of koa-generic-session does.
     pub fn idle_timeout(self, timeout: Duration) -> Self {
         self.with_timeouts(|timeouts| timeouts.idle = Some(timeout))
     }
@@ -596,7 +596,8 @@ impl PgSessionLayer {
     /// revives a destroyed or expired session. For one minute it follows the session
     /// to a new id, as [`PgSessionStore::load`] does. Load the session to get the new
     /// handle. It sends no cookie. In this crate's own format the cookie lives as long
-    /// as the session can. In Koa's format the next request renews it.
+    /// as the session can. In the formats of Koa and Express the next
+    /// request renews it.
     ///
     /// Call it on user activity, not by a timer: a session that a timer extends never
     /// reaches its idle timeout.
@@ -816,8 +817,8 @@ impl PgSessionLayer {
     /// signature. So a rotation of the keys signs no user out.
     ///
     /// The keys belong to the layer, not to the store, because they also sign the
-    /// cookie's name. Koa's format has its own keys: see
-    /// [`Koa::new`](crate::Koa::new).
+    /// cookie's name. The formats of Koa and Express have their own
+    /// keys: see [`Koa::new`](crate::Koa::new) and [`Express::new`](crate::Express::new).
     pub fn signing_keys(self, keys: SigningKeys) -> Self {
         self.with(|config| config.cookie.signing = Some(Arc::new(keys)))
     }

@@ -608,7 +608,7 @@ impl Session {
     /// The choice is stored with the session, so it also applies to later
     /// requests. The browser gets a cookie with the same lifetime.
     ///
-    /// In Koa's format it is stored where Koa reads it. There, an
+    /// In the formats of Koa and Express it is stored where they read it. There, an
     /// [`idle_timeout`](crate::PgSessionLayer::idle_timeout) of the layer takes
     /// precedence for the row.
     ///
@@ -631,10 +631,11 @@ impl Session {
     /// again. A later [`login`](Self::login) replaces the choice with its own,
     /// unless it has [`Login::keep_settings`](crate::Login::keep_settings).
     ///
-    /// In Koa's format the choice is the member `maxAge` of the stored cookie,
-    /// which is also the session's idle timeout there. If neither the session nor
-    /// the layer has one, `Persistent` sets 45 minutes, the idle timeout that
-    /// Koa gives such a session.
+    /// In the formats of Koa and Express the choice is the member `maxAge` or
+    /// `originalMaxAge` of the stored cookie, which is also the session's idle timeout
+    /// there. If neither the session nor the layer has one, `Persistent` sets the idle
+    /// timeout that the other application gives such a session: 45 minutes in Koa, and
+    /// 1 day in Express.
     ///
     /// # Errors
     ///

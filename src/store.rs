@@ -350,8 +350,8 @@ impl PgSessionStore {
     /// `admin`, U+001F and the user's id in `user_id`. So a foreign key from
     /// `user_id` to a table of users needs a [`table`](Self::table) for each
     /// area instead. [`destroy_everyone`](Self::destroy_everyone), the reaper and
-    /// [`counters`](Self::counters) are for the whole table or store. Koa's
-    /// format has no realms.
+    /// [`counters`](Self::counters) are for the whole table or store. The
+    /// formats of Koa and Express have no realms.
     ///
     /// ```
     /// use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
@@ -676,6 +676,11 @@ impl PgSessionStore {
     /// `expire` is a `timestamp`, as there, set the [`time_zone`](Self::time_zone) of the
     /// connections of Express. It also sets Express's defaults for the cookie of the layer.
     /// Settings of the layer override them.
+    ///
+    /// [`migrate`](Self::migrate) adds the column `user_id`, which is generated from the user that
+    /// Passport stores. For that, Postgres rewrites the table, and locks it meanwhile. So a
+    /// [`login`](crate::Session::login) is one of both applications, and
+    /// [`user`](Self::user) finds the sessions of both.
     #[must_use]
     pub fn express(self, express: Express) -> Self {
         self.with(|table_handle| table_handle.format = Arc::new(express))

@@ -12,7 +12,7 @@
 //! to `now + ttl`, but not past the deadline. When a row is loaded, the limits are checked
 //! again, because the layer's timeouts may have changed since.
 //!
-//! A session of another system, such as Koa, has other rules, see [`ExpiryRules`].
+//! A session of another system, such as Koa or Express, has other rules, see [`ExpiryRules`].
 
 use std::time::Duration;
 

@@ -241,6 +241,7 @@ fn the_dependencies_are_those_that_were_chosen() {
             "http-body",
             "indexmap",
             "metrics",
+            "percent-encoding",
             "pin-project-lite",
             "rmp-serde",
             "serde",

@@ -1,5 +1,5 @@
 //! The optional signature of a token in this crate's own format: `token.signature`. It
-//! does no I/O. Koa's format has other signatures.
+//! does no I/O. The formats of Koa and Express have other signatures.
 
 use std::{borrow::Cow, fmt};
 

@@ -267,6 +267,10 @@ impl Format for Express {
         resolved.check(MAX_VALUE)
     }
 
+    fn is_always_secure(&self, config: &CookieConfig) -> bool {
+        config.secure == Some(true)
+    }
+
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str {
         config.name.as_deref().unwrap_or("connect.sid")
     }

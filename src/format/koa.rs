@@ -282,6 +282,10 @@ impl Format for Koa {
         resolved.check(MAX_SID)
     }
 
+    fn is_always_secure(&self, config: &CookieConfig) -> bool {
+        config.secure == Some(true)
+    }
+
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str {
         config.name.as_deref().unwrap_or("koa.sid")
     }

@@ -101,6 +101,10 @@ impl Format for Native {
         config.check(TOKEN_CHARS)
     }
 
+    fn is_always_secure(&self, config: &CookieConfig) -> bool {
+        config.secure()
+    }
+
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str {
         config.name()
     }

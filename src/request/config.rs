@@ -141,7 +141,8 @@ impl Config {
 
     /// Warns once per process that browsers drop the cookie.
     pub(super) fn warn_of_plain_http(&self) {
-        if self.cookie.secure() && !IS_WARNED_OF_PLAIN_HTTP.swap(true, Relaxed) {
+        let is_secure = self.store.format().is_always_secure(&self.cookie);
+        if is_secure && !IS_WARNED_OF_PLAIN_HTTP.swap(true, Relaxed) {
             tracing::warn!(
                 cookie.name = self.cookie_name(),
                 "a request came over plain HTTP, where browsers drop the Secure cookie; use HTTPS, \

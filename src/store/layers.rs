@@ -29,7 +29,7 @@ pub(crate) struct Area {
     pub(crate) table: String,
     pub(crate) cookie_name: Arc<str>,
     /// Where a certain token leads: it depends on the realm, or on what precedes
-    /// the ids in Koa's format.
+    /// the ids in the formats of Koa and Express.
     pub(crate) row: RowId,
 }
 

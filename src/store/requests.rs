@@ -257,7 +257,7 @@ impl PgSessionStore {
             OldId::Forwards => Ok(()),
             OldId::IsDeleted => Err(Error::new(
                 ErrorKind::Setup,
-                "a takeover needs this crate's own format, because Koa would read the rows",
+                "a takeover needs this crate's own format, because Koa or Express would read the rows",
             )),
         }
     }

@@ -35,7 +35,15 @@ pub(crate) struct Program {
 pub(crate) enum Format {
     Native,
     Koa,
+    Express,
     ThreeColumns,
+}
+
+impl Format {
+    /// Whether the table is one of another application.
+    pub(crate) fn is_foreign(self) -> bool {
+        matches!(self, Self::Koa | Self::Express)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -385,6 +393,7 @@ fn options(random: &mut Random) -> Options {
     let format = random.weighted(&[
         (8, Format::Native),
         (1, Format::Koa),
+        (1, Format::Express),
         (1, Format::ThreeColumns),
     ]);
     // Most programs are about the calls and not the options.
@@ -399,12 +408,12 @@ fn options(random: &mut Random) -> Options {
             (_, true) => BeforeSave::Writes,
             _ => BeforeSave::None,
         },
-        signed: rare(10) && format != Format::Koa,
+        signed: rare(10) && !format.is_foreign(),
         saves_on_failure: rare(16),
         continues_on_failure: rare(16),
-        two_layers: rare(12) && format != Format::Koa,
-        browser_cookies: rare(8) && format != Format::Koa,
-        deployment: match rare(6) && format != Format::Koa {
+        two_layers: rare(12) && !format.is_foreign(),
+        browser_cookies: rare(8) && !format.is_foreign(),
+        deployment: match rare(6) && !format.is_foreign() {
             true => Deployment::Long,
             false => Deployment::Default,
         },
@@ -465,7 +474,7 @@ impl Draft<'_> {
     }
 
     fn deploy(&mut self) {
-        if self.options.format != Format::Koa {
+        if !self.options.format.is_foreign() {
             let deployment = self.random.weighted(&[
                 (1, Deployment::Default),
                 (2, Deployment::ShortIdle),
@@ -824,7 +833,7 @@ impl Draft<'_> {
                 3 | 4 if self.options.valid_if => Call::InsertBad,
                 5 => Call::RemoveBad,
                 // There it is another name for the idle timeout.
-                _ if self.options.format == Format::Koa => Call::RemoveBad,
+                _ if self.options.format.is_foreign() => Call::RemoveBad,
                 _ => Call::SetCookieLifetime(self.cookie()),
             },
             _ if self.options.before_save == BeforeSave::Fails => Call::InsertFail,

@@ -379,7 +379,7 @@ fn has_timed_out(document: &Document, times: Times, format: Format, layer: Deplo
         }
         Format::ThreeColumns => times.left > idle + 1.0,
         // The stored session says.
-        Format::Koa => false,
+        Format::Koa | Format::Express => false,
     }
 }
 
@@ -454,13 +454,13 @@ impl Change {
             }
             // The life of a session and of its cookie are one setting, so that the
             // last choice of either kind is the only one.
-            Self::Expiry(expiry, Format::Koa) => {
+            Self::Expiry(expiry, Format::Koa | Format::Express) => {
                 document.expiry = *expiry;
                 document.cookie = CookieChoice::Default;
             }
-            Self::Cookie(CookieChoice::Session, Format::Koa)
+            Self::Cookie(CookieChoice::Session, Format::Koa | Format::Express)
                 if document.cookie != CookieChoice::Browser => {}
-            Self::Cookie(cookie, Format::Koa) => {
+            Self::Cookie(cookie, Format::Koa | Format::Express) => {
                 document.expiry = ExpiryChoice::Default;
                 document.cookie = match cookie {
                     CookieChoice::Browser => CookieChoice::Browser,
@@ -733,7 +733,7 @@ impl Model {
 
     /// Whether a session's life and its cookie's are one setting.
     pub(crate) fn has_one_setting(&self) -> bool {
-        self.options.format == Format::Koa
+        self.options.format.is_foreign()
     }
 
     fn has_users(&self) -> bool {
@@ -784,8 +784,8 @@ impl Model {
             return;
         }
         let mut tokens = self.requests[&request].presented[layer].clone();
-        if self.options.format == Format::Koa {
-            // Of several cookies of one name Koa takes the first.
+        if self.options.format.is_foreign() {
+            // Of several cookies of one name, Koa and Express take the first.
             tokens.truncate(1);
         }
         let (mut live, mut outlived, mut moved) = (Vec::new(), Vec::new(), None);
@@ -1428,7 +1428,7 @@ impl Model {
 
     fn move_row(&mut self, row: RowNo, to: Option<RowNo>) {
         self.rows[row.0].state = match self.options.format {
-            Format::Koa => State::Deleted,
+            Format::Koa | Format::Express => State::Deleted,
             Format::Native | Format::ThreeColumns => State::Forwards {
                 to,
                 age: Age::Fresh,

@@ -15,8 +15,8 @@ use std::{
 };
 
 use axum_pg_session::{
-    CookieLifetime, FailurePolicy, Koa, LazySession, PgSessionLayer, PgSessionStore, Session,
-    SessionId, SessionLimitPolicy, SigningKeys,
+    CookieLifetime, Express, FailurePolicy, Koa, LazySession, PgSessionLayer, PgSessionStore,
+    Session, SessionId, SessionLimitPolicy, SigningKeys,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cookie::Cookie;
@@ -173,6 +173,7 @@ impl Lane {
         let letter = match format {
             Format::Native => 'n',
             Format::Koa => 'k',
+            Format::Express => 'e',
             Format::ThreeColumns => 't',
         };
         format!("model_{letter}_{}", self.number)
@@ -184,11 +185,11 @@ impl Lane {
             "CREATE TABLE {three} (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)"
         );
         execute(&mut self.admin, &sql).await;
-        for format in [Format::Native, Format::Koa] {
+        for format in [Format::Native, Format::Koa, Format::Express] {
             let store = self.store_of(format, Limit::None, 0);
             store.migrate().await.expect("a new table");
         }
-        for format in [Format::Native, Format::Koa, Format::ThreeColumns] {
+        for format in FORMATS {
             // What a crash of the server would lose, nobody wants.
             let sql = format!("ALTER TABLE {} SET UNLOGGED", self.table(format));
             execute(&mut self.admin, &sql).await;
@@ -204,6 +205,9 @@ impl Lane {
             .timeout(Duration::from_secs(20));
         let store = match format {
             Format::Koa => store.koa(Koa::unsigned()),
+            Format::Express => store
+                .express(Express::new(["secret"]).max_age(Duration::from_hours(24)))
+                .tombstones(true),
             Format::Native | Format::ThreeColumns => store,
         };
         let sessions = |n| NonZeroU32::new(n).expect("not zero");
@@ -241,12 +245,15 @@ impl Lane {
 
     /// Empties the table of this format.
     pub(crate) async fn clear(&mut self, format: Format) {
-        let sql = format!("DELETE FROM {}", self.table(format));
-        self.run(&sql).await;
+        let table = self.table(format);
+        self.run(&format!("DELETE FROM {table}")).await;
+        if format == Format::Express {
+            self.run(&format!("DELETE FROM {table}_tombstones")).await;
+        }
     }
 
     pub(crate) async fn vacuum(&mut self) {
-        for format in [Format::Native, Format::Koa, Format::ThreeColumns] {
+        for format in FORMATS {
             let sql = format!("VACUUM {}", self.table(format));
             execute(&mut self.admin, &sql).await;
         }
@@ -262,11 +269,13 @@ impl Lane {
     pub(crate) async fn rows(&mut self, format: Format) -> Vec<TableRow> {
         let (user, created, seen) = match format {
             Format::ThreeColumns => ("NULL::text", "NULL::timestamptz", "NULL::timestamptz"),
-            Format::Native | Format::Koa => ("user_id", "created", "last_seen"),
+            Format::Native | Format::Koa | Format::Express => ("user_id", "created", "last_seen"),
         };
+        let [id, expiry, session] = columns(format);
         let sql = format!(
-            "SELECT id, session::text AS session, {user} AS user_id, expiry > now() AS is_live,
-                    extract(epoch FROM expiry - now())::float8 AS seconds_left,
+            "SELECT {id} AS id, {session}::text AS session, {user} AS user_id,
+                    {expiry} > now() AS is_live,
+                    extract(epoch FROM {expiry} - now())::float8 AS seconds_left,
                     extract(epoch FROM now() - {created})::float8 AS age,
                     extract(epoch FROM now() - {seen})::float8 AS unseen FROM {}",
             self.table(format)
@@ -281,7 +290,10 @@ impl Lane {
                 let mut values: BTreeMap<String, Value> =
                     serde_json::from_str(&text).expect("an object");
                 let own = match format {
-                    Format::Koa => values.remove("cookie"),
+                    Format::Koa | Format::Express => {
+                        values.remove("passport");
+                        values.remove("cookie")
+                    }
                     Format::Native | Format::ThreeColumns => values.remove("_session"),
                 };
                 let successor = own
@@ -300,7 +312,7 @@ impl Lane {
                         unseen: row.get("unseen"),
                     },
                     terms: match format {
-                        Format::Koa => None,
+                        Format::Koa | Format::Express => None,
                         Format::Native | Format::ThreeColumns => terms(own.as_ref()),
                     },
                 }
@@ -310,8 +322,9 @@ impl Lane {
 
     /// The row expires a second ago.
     pub(crate) async fn expire(&mut self, format: Format, id: &str) {
+        let [column, expiry, _] = columns(format);
         let sql = format!(
-            "UPDATE {} SET expiry = now() - interval '1 second' WHERE id = '{id}'",
+            "UPDATE {} SET {expiry} = now() - interval '1 second' WHERE {column} = '{id}'",
             self.table(format)
         );
         self.run(&sql).await;
@@ -322,6 +335,7 @@ impl Lane {
         let columns: &[&str] = match format {
             Format::ThreeColumns => &["expiry"],
             Format::Native | Format::Koa => &["expiry", "created", "last_seen"],
+            Format::Express => &["expire", "created", "last_seen"],
         };
         let changes: Vec<_> = columns
             .iter()
@@ -333,7 +347,7 @@ impl Lane {
 
     /// Every forwarding is older by so many seconds.
     pub(crate) async fn age_forwardings(&mut self, format: Format, seconds: u32) {
-        if format == Format::Koa {
+        if format.is_foreign() {
             return;
         }
         let sql = format!(
@@ -430,15 +444,36 @@ impl Lane {
 pub(crate) fn cookie_name(options: &Options, layer: usize) -> String {
     match (options.format, layer) {
         (Format::Koa, _) => "koa.sid".into(),
+        (Format::Express, _) => "connect.sid".into(),
         (_, 0) => "__Host-a".into(),
         _ => "__Host-b".into(),
     }
 }
 
+const FORMATS: [Format; 4] = [
+    Format::Native,
+    Format::Koa,
+    Format::Express,
+    Format::ThreeColumns,
+];
+
+/// The names of the three columns that every table has.
+fn columns(format: Format) -> [&'static str; 3] {
+    match format {
+        Format::Express => ["sid", "expire", "sess"],
+        _ => ["id", "expiry", "session"],
+    }
+}
+
 /// The id of the row that the cookie opens.
 pub(crate) fn row_id(options: &Options, name: &str, cookie: &str) -> String {
-    if options.format == Format::Koa {
-        return format!("koa:sess:{cookie}");
+    match options.format {
+        Format::Koa => return format!("koa:sess:{cookie}"),
+        Format::Express => {
+            let signed = cookie.strip_prefix("s%3A").unwrap_or_default();
+            return signed.split('.').next().unwrap_or_default().to_owned();
+        }
+        Format::Native | Format::ThreeColumns => {}
     }
     let token = cookie.split('.').next().unwrap_or_default();
     URL_SAFE_NO_PAD.encode(Sha256::digest(format!("{name}={token}")))
@@ -446,7 +481,7 @@ pub(crate) fn row_id(options: &Options, name: &str, cookie: &str) -> String {
 
 pub(crate) fn handle(options: &Options, id: &str) -> SessionId {
     let text = match options.format {
-        Format::Koa => URL_SAFE_NO_PAD.encode(Sha256::digest(id)),
+        Format::Koa | Format::Express => URL_SAFE_NO_PAD.encode(Sha256::digest(id)),
         Format::Native | Format::ThreeColumns => id.to_owned(),
     };
     text.parse().expect("a handle")
@@ -484,7 +519,7 @@ fn layer(
     own: &OwnSessions,
 ) -> PgSessionLayer {
     let mut layer = PgSessionLayer::new(store).allow_empty(options.allow_empty);
-    if options.format != Format::Koa {
+    if !options.format.is_foreign() {
         layer = layer.cookie_name(cookie_name(options, number));
     }
     if options.touches_always {

@@ -4,13 +4,17 @@
 use std::time::Duration;
 
 use axum_pg_session::{
-    Error, ErrorKind, Expiry, Express, PgSessionLayer, PgSessionStore, Reaper, SessionId,
+    Error, ErrorKind, Expiry, Express, PgSessionLayer, PgSessionStore, Reaper, Session, SessionId,
     testing::TestVisitor,
 };
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 
-use crate::support::{Role, Site, execute, texts};
+use crate::support::{
+    Browser, Role, Site, execute,
+    page::{Gate, app_with},
+    texts,
+};
 
 const SID: &str = "_KYE9W_e2dVrVIXyzCkc51UEsyguoON-";
 /// The cookie of that session, signed with the secret.
@@ -135,7 +139,7 @@ async fn the_whole_life_of_a_session_works_on_both_tables() {
                 .await
                 .expect("a row");
             visitor
-                .with_session(|session| session.cycle_id())
+                .with_session(Session::cycle_id)
                 .await
                 .expect("a new id");
             assert_eq!(value().await.expect("a session"), Some(1));
@@ -254,7 +258,7 @@ async fn users_of_both_applications_are_listed_and_ended() {
     );
     assert_eq!(ada.count().await.expect("a count"), 0);
     visitor
-        .with_session(|session| session.logout())
+        .with_session(Session::logout)
         .await
         .expect("a logout");
     assert_eq!(documents(&site).await, Vec::<Value>::new());
@@ -280,12 +284,9 @@ async fn a_user_stays_when_the_session_is_cleared_or_changed() {
             .as_deref(),
         Some("42")
     );
+    visitor.with_session(Session::clear).await.expect("a save");
     visitor
-        .with_session(|session| session.clear())
-        .await
-        .expect("a save");
-    visitor
-        .with_session(|session| session.cycle_id())
+        .with_session(Session::cycle_id)
         .await
         .expect("a new id");
     // The same user signs in again, and the type of the stored id stays.
@@ -296,6 +297,34 @@ async fn a_user_stays_when_the_session_is_cleared_or_changed() {
     visitor.with_session(again).await.expect("a login");
     assert_eq!(documents(&site).await[0]["passport"], json!({ "user": 42 }));
     assert_eq!(site.store.user("42").count().await.expect("a count"), 1);
+}
+
+/// Passport before 0.6 writes the user into the row that the visitor has.
+#[tokio::test]
+async fn a_login_keeps_no_data_of_a_user_whom_express_has_signed_in_meanwhile() {
+    let site = migrated_site().await;
+    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"cart":"empty"}}"#)).await;
+    let gate = Gate::closed();
+    let page = {
+        let gate = gate.clone();
+        async move |session: Session| {
+            gate.pass().await;
+            session.login("ada")
+        }
+    };
+    let app = app_with(layer(&site.store), page);
+    let (name, value) = COOKIE.split_once('=').expect("a cookie");
+    let browser = Browser::new(&app).with_cookie(name, value);
+    let visit = tokio::spawn(async move { browser.peek("/page").await });
+    gate.reached().await;
+    let bobs = format!(r#"{{{SETTINGS},"cart":"of bob","passport":{{"user":"bob"}}}}"#);
+    express_writes(&site, SID, &bobs).await;
+    gate.open();
+    assert_eq!(visit.await.expect("a reply").status, 503);
+    assert_eq!(
+        texts(&site.pool, "SELECT sess::text FROM session").await,
+        [bobs]
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Tombstones: a late write of another application doesn't revive a destroyed session.
 
-use axum_pg_session::{Express, Koa, PgSessionLayer, PgSessionStore, Reaper, testing::TestVisitor};
+use axum_pg_session::{
+    Express, Koa, PgSessionLayer, PgSessionStore, Reaper, Session, testing::TestVisitor,
+};
 use sqlx::{Executor as _, PgConnection};
 
 use crate::support::{Browser, Site, app, execute, page::until, texts};
@@ -140,12 +142,12 @@ async fn a_session_that_this_crate_destroys_or_gives_a_new_id_stays_so() {
         let mut former = Vec::new();
         former.push(texts(&site.pool, &id).await.remove(0));
         visitor
-            .with_session(|session| session.cycle_id())
+            .with_session(Session::cycle_id)
             .await
             .expect("a new id");
         former.push(texts(&site.pool, &id).await.remove(0));
         visitor
-            .with_session(|session| session.destroy())
+            .with_session(Session::destroy)
             .await
             .expect("a deletion");
         for former in former {

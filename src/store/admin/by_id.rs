@@ -44,9 +44,9 @@ impl PgSessionStore {
     /// a digest, and no browser can send it as a cookie.
     ///
     /// It doesn't extend the session, see [`PgSessionLayer::touch`], nor run
-    /// the layer's `valid_if`. In Koa's format nothing leads from an old id to
-    /// the new one, and the call reads every row if the handle was parsed from
-    /// text.
+    /// the layer's `valid_if`. In the formats of Koa and Express nothing leads from
+    /// an old id to the new one, and a handle that was parsed from text is found by an
+    /// index that [`migrate`](Self::migrate) creates. Without it, the call reads every row.
     ///
     /// ```
     /// use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, SessionId, testing::TestVisitor};
@@ -169,8 +169,8 @@ impl PgSessionStore {
     /// - The lookups run in a task on the runtime of the first watch. If that runtime stops, all
     ///   watches end.
     ///
-    /// It follows the session to a new id, as [`load`](Self::load) does. In Koa's format, it
-    /// follows only new ids that this process made. It doesn't follow a login of an anonymous
+    /// It follows the session to a new id, as [`load`](Self::load) does. In the formats of Koa
+    /// and Express, it follows only new ids that this process made. It doesn't follow a login of an anonymous
     /// visitor or of another user, nor one with
     /// [`Login::discard_data`](crate::Login::discard_data): the future is then ready with
     /// [`Ending::Replaced`](crate::Ending::Replaced). The same holds if another user is written

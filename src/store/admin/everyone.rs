@@ -92,8 +92,8 @@ impl PgSessionStore {
     /// has locked are destroyed last.
     ///
     /// If the table has no column `created`, or it is NULL, the ids of these sessions are
-    /// read first and kept in memory, about 100 bytes each. In Koa's format, a session of
-    /// such a table that gets a new id at that moment stays.
+    /// read first and kept in memory, about 100 bytes each. In the formats of Koa and
+    /// Express, a session of such a table that gets a new id at that moment stays.
     ///
     /// ```
     /// # use axum_pg_session::PgSessionStore;

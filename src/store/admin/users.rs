@@ -157,7 +157,7 @@ impl UserSessions {
     /// before, or belongs to another user.
     ///
     /// A session that got a new id since the handle was listed is destroyed, too, except in
-    /// Koa's format, which keeps no old ids: there this returns `false`.
+    /// the formats of Koa and Express, which keep no old ids: there this returns `false`.
     ///
     /// # Errors
     ///
@@ -352,8 +352,8 @@ impl UserSessions {
     /// changes, such as a change of the password.
     ///
     /// The session of the handle is locked until then, so commit before you call its
-    /// [`save`](crate::Session::save). In Koa's format, a handle that was read from text is
-    /// looked up over a connection of the store's pool. See also
+    /// [`save`](crate::Session::save). In the formats of Koa and Express, a handle that was
+    /// read from text is looked up over a connection of the store's pool. See also
     /// [`destroy_all_in`](Self::destroy_all_in).
     ///
     /// ```

@@ -447,6 +447,9 @@ async fn move_on(
     if row.successor().is_some() {
         return begin_separately(table, connection, plan, &row).await;
     }
+    if plan.would_keep_data_of_another_user(&row) {
+        return Err(Error::ended());
+    }
     let document = plan.replay(&row)?;
     let new_extras = plan.extras(row.user.as_deref(), &extras);
     let copied = match &plan.login {
@@ -559,6 +562,18 @@ impl Plan {
 
     pub(in crate::store) fn user(&self) -> Option<Arc<str>> {
         Some(self.login.as_ref()?.user_id().into())
+    }
+
+    /// Whether the login keeps the data of the row, but another application has written another
+    /// user into it since the request loaded it.
+    fn would_keep_data_of_another_user(&self, row: &Row) -> bool {
+        let login = self.login.as_ref();
+        let keeps = login.filter(|login| login.data != Data::IsDropped);
+        keeps.is_some_and(|login| {
+            row.user
+                .as_deref()
+                .is_some_and(|user| user != login.user_id())
+        })
     }
 
     /// What is stored with the new row, if the old one has this user and these.
