@@ -8,7 +8,8 @@ with_every_generation![
     a_session_moves_to_and_fro,
     a_login_by_passport_is_seen_by_axum,
     a_login_in_axum_is_seen_by_passport,
-    a_logout_by_passport_counts_in_axum,
+    a_login_by_passport_survives_axum_on_a_table_without_its_columns,
+    a_logout_on_either_side_counts_on_the_other,
     a_session_that_axum_destroyed_is_unknown_to_express,
     a_session_that_express_destroyed_is_unknown_to_axum,
     a_new_id_of_axum_counts_on_both_sides_and_the_old_one_on_neither,
@@ -44,18 +45,37 @@ async fn a_session_moves_to_and_fro(site: Site) {
 
 async fn a_login_by_passport_is_seen_by_axum(site: Site) {
     let (express, axum) = site.both().await;
-    for user in [json!("ann"), json!(7)] {
+    site.store().migrate().await.expect("more columns");
+    for (user, text) in [(json!("ann"), "ann"), (json!(7), "7")] {
         let mut browser = Browser::new();
         browser.visit(&axum, json!([["set", "basket", 3]])).await;
         let before = browser.clone();
         browser.visit(&express, json!([["login", user]])).await;
         assert_ne!(browser.sid(), before.sid());
-        let session = browser.visit(&axum, json!([])).await.session();
-        assert_eq!(session["passport"], json!({ "user": user }));
-        assert_eq!(session["basket"], Value::Null);
-        let session = before.peek(&axum, json!([])).await.session();
-        assert_eq!(session["basket"], Value::Null);
-        browser.visit(&axum, json!([["destroy"]])).await;
+        let response = browser.visit(&axum, json!([["set", "a", 1]])).await;
+        assert_eq!(response.user(), Some(text));
+        assert_eq!(response.session()["basket"], Value::Null);
+        let document = site.rows().document().await;
+        assert_eq!(document["passport"], json!({ "user": user }));
+        let response = before.peek(&axum, json!([])).await;
+        assert_eq!(response.user(), None);
+        assert_eq!(response.session()["basket"], Value::Null);
+        browser.visit(&axum, json!([["destroy"]])).await.is_ok();
+    }
+}
+
+async fn a_login_by_passport_survives_axum_on_a_table_without_its_columns(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    browser.visit(&express, json!([["login", "ann"]])).await;
+    for steps in [
+        json!([["set", "a", 1]]),
+        json!([["cycle"]]),
+        json!([["clear"]]),
+    ] {
+        browser.visit(&axum, steps).await.is_ok();
+        let response = browser.visit(&express, json!([])).await;
+        assert_eq!(response.user(), Some("ann"));
     }
 }
 
@@ -69,19 +89,21 @@ async fn a_login_in_axum_is_seen_by_passport(site: Site) {
     login.is_ok();
     assert_ne!(browser.sid(), before.sid());
     let response = browser.visit(&express, json!([])).await;
-    assert_eq!(response.headers["x-user"], "ann");
+    assert_eq!(response.user(), Some("ann"));
     assert_eq!(response.session()["basket"], 3);
 }
 
-async fn a_logout_by_passport_counts_in_axum(site: Site) {
+async fn a_logout_on_either_side_counts_on_the_other(site: Site) {
     let (express, axum) = site.both().await;
-    let mut browser = Browser::new();
-    browser.visit(&express, json!([["login", "ann"]])).await;
-    let before = browser.clone();
-    browser.visit(&express, json!([["logout"]])).await;
-    for browser in [&before, &browser] {
-        let session = browser.peek(&axum, json!([])).await.session();
-        assert_eq!(session["passport"]["user"], Value::Null);
+    site.store().migrate().await.expect("more columns");
+    for (here, there) in [(&express, &axum), (&axum, &express)] {
+        let mut browser = Browser::new();
+        browser.visit(&express, json!([["login", "ann"]])).await;
+        let before = browser.clone();
+        browser.visit(here, json!([["logout"]])).await.is_ok();
+        for browser in [&before, &browser] {
+            assert_eq!(browser.peek(there, json!([])).await.user(), None);
+        }
     }
 }
 

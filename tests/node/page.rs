@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     Router,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode},
     response::{IntoResponse as _, Response},
     routing::post,
 };
@@ -39,7 +39,12 @@ async fn page(session: Session, body: String) -> Result<Response, Error> {
             name => perform(&session, name, step)?,
         }
     }
-    Ok((status, text(&session)?).into_response())
+    let mut response = (status, text(&session)?).into_response();
+    if let Some(user) = session.user_id() {
+        let user = HeaderValue::try_from(user).expect("a name");
+        response.headers_mut().insert("x-user", user);
+    }
+    Ok(response)
 }
 
 fn given<T: DeserializeOwned>(step: &Step<'_>, index: usize) -> T {

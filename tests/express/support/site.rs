@@ -189,6 +189,14 @@ impl Browser {
     }
 }
 
+impl Reply {
+    /// The user that the page found.
+    pub(crate) fn user(&self) -> Option<&str> {
+        let user = self.headers.get("x-user")?;
+        Some(user.to_str().expect("ASCII"))
+    }
+}
+
 /// The id in the value of a cookie.
 pub(crate) fn sid(value: &str) -> &str {
     let signed = value.strip_prefix("s%3A").expect("a signed value");
