@@ -17,6 +17,8 @@ with_every_generation![
     a_lifetime_that_express_chose_applies_in_axum,
     without_a_lifetime_the_row_lives_for_the_ttl,
     a_lifetime_that_is_false_is_none,
+    a_cookie_that_axum_made_persistent_is_one_for_express,
+    a_lifetime_of_centuries_works_on_both_sides,
     the_first_of_several_cookies_counts,
 ];
 
@@ -251,6 +253,32 @@ async fn a_lifetime_that_is_false_is_none(site: Site) {
         let cookie = browser.cookie("connect.sid");
         assert_eq!(cookie.and_then(|kept| kept.expires), None);
         assert_lives(&site, 24.0 * HOUR).await;
+    }
+}
+
+async fn a_cookie_that_axum_made_persistent_is_one_for_express(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    browser.visit(&express, json!([["set", "a", 1]])).await;
+    let steps = [json!([["persist"]]), json!([["increment", "a"]])];
+    for (server, steps) in [&axum, &express].into_iter().zip(steps) {
+        let response = browser.visit(server, steps).await;
+        let life = response.cookie_life("connect.sid");
+        assert!((life - 24.0 * HOUR).abs() < SLACK, "{life} s");
+    }
+}
+
+/// Postgres doesn't read JavaScript's format of a date after the year 9999.
+async fn a_lifetime_of_centuries_works_on_both_sides(site: Site) {
+    let (express, axum) = site.both().await;
+    let mut browser = Browser::new();
+    let steps = json!([["idle", 1e15], ["set", "a", 1]]);
+    browser.visit(&axum, steps).await.is_ok();
+    for (server, a) in [(&express, 2), (&axum, 3), (&express, 4)] {
+        let response = browser.visit(server, json!([["increment", "a"]])).await;
+        assert_eq!(response.session()["a"], a);
+        let left = site.rows().seconds_left("UTC").await;
+        assert!(left > 100.0 * 365.0 * 24.0 * HOUR, "{left} s are left");
     }
 }
 

@@ -19,7 +19,8 @@ with_every_generation![
     numbers_that_javascript_rounds_survive_axum,
     reading_in_axum_leaves_the_row_as_it_is,
     a_visitor_who_changes_nothing_has_no_row_on_either_side,
-    ids_with_dots_serve_both,
+    ids_of_another_genid_serve_both,
+    an_empty_session_of_express_keeps_its_id,
 ];
 
 async fn a_session_moves_to_and_fro(site: Site) {
@@ -262,18 +263,37 @@ async fn a_visitor_who_changes_nothing_has_no_row_on_either_side(site: Site) {
     }
 }
 
-async fn ids_with_dots_serve_both(site: Site) {
-    let express = site.express_with(json!({"idPrefix": "a.b."})).await;
+async fn ids_of_another_genid_serve_both(site: Site) {
+    let axum = site.axum();
+    for prefix in ["a.b.", r#"user:7/a+b=%20"';,\#"#] {
+        let express = site.express_with(json!({ "idPrefix": prefix })).await;
+        let mut browser = Browser::new();
+        browser.visit(&express, json!([["set", "n", 1]])).await;
+        let ids = site.ids().await;
+        assert!(ids[0].starts_with(prefix), "{ids:?}");
+        for (server, n) in [(&axum, 2), (&express, 3), (&axum, 4)] {
+            let response = browser.visit(server, json!([["increment", "n"]])).await;
+            assert_eq!(response.session()["n"], n, "{prefix}");
+        }
+        assert_eq!(site.ids().await, ids);
+        browser.visit(&axum, json!([["destroy"]])).await;
+        assert!(site.ids().await.is_empty());
+    }
+}
+
+/// Express stores it with `saveUninitialized`.
+async fn an_empty_session_of_express_keeps_its_id(site: Site) {
+    let options = json!({"session": {"saveUninitialized": true}});
+    let express = site.express_with(options).await;
     let axum = site.axum();
     let mut browser = Browser::new();
-    browser.visit(&express, json!([["set", "n", 1]])).await;
+    browser.visit(&express, json!([])).await;
+    let before = site.rows().dump().await;
+    browser.visit(&axum, json!([])).await.is_ok();
+    assert_eq!(site.rows().dump().await, before);
     let sid = browser.sid().to_owned();
-    assert!(sid.starts_with("a.b."), "{sid}");
-    for (server, n) in [(&axum, 2), (&express, 3), (&axum, 4)] {
-        let response = browser.visit(server, json!([["increment", "n"]])).await;
-        assert_eq!(response.session()["n"], n);
-    }
+    browser.visit(&axum, json!([["set", "a", 1]])).await.is_ok();
+    let response = browser.visit(&express, json!([])).await;
+    assert_eq!(response.session()["a"], 1);
     assert_eq!(site.ids().await, [sid]);
-    browser.visit(&axum, json!([["destroy"]])).await;
-    assert!(site.ids().await.is_empty());
 }

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use axum_pg_session::{Error, Expiry, PgSessionLayer, Session};
+use axum_pg_session::{CookieLifetime, Error, Expiry, PgSessionLayer, Session};
 use cookie::time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
@@ -72,6 +72,7 @@ fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> 
         "cycle" => session.cycle_id(),
         // As in Node.
         "regenerate" => session.clear().and_then(|()| session.cycle_id()),
+        "persist" => session.set_cookie_lifetime(CookieLifetime::Persistent),
         "idle" => session.set_expiry(Expiry::Idle(Duration::from_secs_f64(given(step, 1)))),
         "until" => session.set_expiry(Expiry::At(instant(&given::<String>(step, 1)))),
         _ => panic!("no step {name}"),
