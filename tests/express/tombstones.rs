@@ -4,6 +4,7 @@
 use axum::http::StatusCode;
 use axum_pg_session::PgSessionLayer;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::{Browser, NOTHING, Reply, Server, Site, page, with_every_generation};
 
@@ -13,6 +14,7 @@ with_every_generation![
     a_change_in_express_revives_no_session_that_express_destroyed,
     a_change_in_express_revives_no_old_id_after_a_login,
     a_change_in_express_after_a_reload_revives_no_session,
+    of_fifty_concurrent_changes_in_express_none_revives_a_session,
     a_whole_visit_works_with_tombstones,
     the_users_of_passport_are_listed_and_signed_out_by_axum,
 ];
@@ -109,6 +111,28 @@ async fn a_change_in_express_after_a_reload_revives_no_session(site: Site) {
     let response = during_a_logout(&site, &browser, &express, step, &axum).await;
     assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_is_signed_out(&site, &browser, [&express, &axum]).await;
+}
+
+async fn of_fifty_concurrent_changes_in_express_none_revives_a_session(site: Site) {
+    let (express, axum) = both_with(&site, json!({})).await;
+    let browser = signed_in(&express).await;
+    let mut requests = JoinSet::new();
+    for _ in 0..50 {
+        let (browser, express) = (browser.clone(), express.clone());
+        let steps = json!([["increment", "n"]]);
+        requests.spawn(async move { browser.peek(&express, steps).await.is_ok() });
+    }
+    requests
+        .join_next()
+        .await
+        .expect("a response")
+        .expect("it is ok");
+    browser.peek(&axum, json!([["destroy"]])).await.is_ok();
+    requests.join_all().await;
+    // Requests after that begin sessions of other ids.
+    let ids = site.ids().await;
+    assert!(!ids.contains(&browser.sid().to_owned()), "{ids:?}");
+    assert_eq!(browser.peek(&express, json!([])).await.user(), None);
 }
 
 async fn a_whole_visit_works_with_tombstones(site: Site) {
