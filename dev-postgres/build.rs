@@ -1,5 +1,5 @@
-//! Unpacks the Postgres that a dependency carries into `OUT_DIR/postgres`.
-//! A target without such a dependency gets an empty folder.
+//! Unpacks the Postgres of a dependency into `OUT_DIR/postgres`. On targets without such a
+//! dependency, the folder is empty.
 
 use std::{
     env,
@@ -11,7 +11,7 @@ use std::{
 
 use ruzstd::decoding::StreamingDecoder;
 
-/// As pinned in the manifest.
+/// The version that the manifest pins.
 const VERSION: &str = "0.2.7";
 const ARCHIVE: &str = "lib/pglite-runtime.tar.zst";
 
@@ -34,7 +34,7 @@ fn unpack(archive: &Path, folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(tar::Archive::new(plain).unpack(folder)?)
 }
 
-/// Cargo tells a build script nothing of where a dependency's files are.
+/// Finds the archive. Cargo gives a build script no path of its dependencies' files.
 fn archive(package: &str) -> Option<PathBuf> {
     in_registry(package).or_else(|| by_metadata(package))
 }
@@ -50,7 +50,7 @@ fn in_registry(package: &str) -> Option<PathBuf> {
         .find(|archive| archive.is_file())
 }
 
-/// Where the dependencies are vendored.
+/// If the dependencies are vendored.
 fn by_metadata(package: &str) -> Option<PathBuf> {
     let output = Command::new(env::var_os("CARGO")?)
         .args([

@@ -7,9 +7,8 @@
 //! curl -c jar -b jar http://localhost:3000/     # visit 2
 //! ```
 //!
-//! It starts a Postgres of its own, which ends with it. With `DATABASE_URL`
-//! set it uses that one, and the counts outlive it. `PORT` chooses the port;
-//! 0 takes any that is free.
+//! It starts a Postgres, which ends with the example. If `DATABASE_URL` is set, it uses that database,
+//! and the counts survive a restart. `PORT` sets the port; 0 is any free port.
 
 use std::env;
 
@@ -23,8 +22,8 @@ async fn visits(session: Session) -> Result<String, Error> {
 }
 
 fn sessions(store: PgSessionStore) -> PgSessionLayer {
-    // Browsers other than Chromium and Firefox keep `Secure` cookies off
-    // http://localhost. Leave this line out where there is TLS.
+    // Browsers other than Chromium and Firefox drop `Secure` cookies of http://localhost. Remove this
+    // option if the site has TLS.
     PgSessionLayer::new(store).secure(false)
 }
 
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_browser_is_counted_by_itself() -> Outcome {
+    async fn each_browser_has_its_own_count() -> Outcome {
         let database = dev_postgres::test_database().await?;
         let store = PgSessionStore::connect(database.url()).await?;
         store.migrate().await?;

@@ -1,4 +1,4 @@
-//! A server whose clock is not the machine's, by libfaketime.
+//! A server with a clock of its own, by libfaketime.
 
 use std::{
     ffi::OsString,
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// By distribution; `lib64` where there is no folder for the architecture.
+/// The paths of several distributions. `{}` is the architecture.
 const PLACES: [&str; 4] = [
     "/usr/lib/{}/faketime/libfaketime.so.1",
     "/usr/lib/faketime/libfaketime.so.1",
@@ -15,11 +15,11 @@ const PLACES: [&str; 4] = [
     "/usr/local/lib/faketime/libfaketime.so.1",
 ];
 
-/// The library that shows a program another time, where the machine has it.
+/// The path of the machine's libfaketime, which makes a program see another time.
 ///
 /// # Errors
 ///
-/// When it has not.
+/// When it is not installed.
 pub fn libfaketime() -> io::Result<PathBuf> {
     let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
     PLACES
@@ -27,12 +27,12 @@ pub fn libfaketime() -> io::Result<PathBuf> {
         .map(|place| PathBuf::from(place.replace("{}", &triple)))
         .find(|path| path.exists())
         .ok_or_else(|| {
-            let message = "no libfaketime is here; Debian has it in the package faketime";
+            let message = "libfaketime is not installed; on Debian, it is in the package faketime";
             io::Error::new(io::ErrorKind::NotFound, message)
         })
 }
 
-/// What makes a server read its clock from a file of its folder.
+/// The environment in which a server reads its clock from a file in its folder.
 pub(crate) fn environment(
     folder: &Path,
     library: PathBuf,
@@ -41,22 +41,22 @@ pub(crate) fn environment(
     Ok(vec![
         ("LD_PRELOAD", library.into()),
         ("FAKETIME_TIMESTAMP_FILE", file(folder).into()),
-        // A change is seen at once.
+        // A change takes effect at once.
         ("FAKETIME_NO_CACHE", "1".into()),
-        // Postgres measures its waits by it.
+        // Postgres measures waits by the monotonic clock.
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        // It would stay behind when the server is killed.
+        // Shared memory would remain after the server was killed.
         ("FAKETIME_DISABLE_SHM", "1".into()),
     ])
 }
 
-/// How many seconds it is ahead of the machine's.
+/// Sets how many seconds the clock is ahead of the machine's.
 pub(crate) fn set(folder: &Path, ahead: i64) -> io::Result<()> {
     let written = folder.join("clock.new");
     fs::write(&written, format!("{ahead:+}\n"))?;
-    // As root, the server is another user's.
+    // As root, the server runs as another user.
     fs::set_permissions(&written, fs::Permissions::from_mode(0o644))?;
-    // The server never reads half of it.
+    // So the server never reads half of the file.
     fs::rename(written, file(folder))
 }
 

@@ -11,8 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, postgres::PgConnectOpti
 
 use crate::{Lending, Pooler, Prefer, Server};
 
-/// The server of this process, started when first asked for. It ends with the
-/// process.
+/// The server of this process. The first call starts it, and it ends with the process.
 fn server(prefer: Prefer) -> io::Result<&'static Server> {
     static STARTING: Mutex<()> = Mutex::new(());
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -24,8 +23,7 @@ fn server(prefer: Prefer) -> io::Result<&'static Server> {
     Ok(SERVER.get_or_init(|| server))
 }
 
-/// The pooler before the server of this process, where `DEV_POSTGRES_POOLER`
-/// asks for one.
+/// The pooler in front of the server of this process, if `DEV_POSTGRES_POOLER` names a mode.
 fn pooler() -> io::Result<Option<&'static Pooler>> {
     static STARTING: Mutex<()> = Mutex::new(());
     static POOLER: OnceLock<Pooler> = OnceLock::new();
@@ -34,10 +32,14 @@ fn pooler() -> io::Result<Option<&'static Pooler>> {
         "session" => Lending::Session,
         "transaction" => Lending::Transaction,
         "prepared" => Lending::TransactionWithPreparedStatements,
-        other => return Err(io::Error::other(format!("DEV_POSTGRES_POOLER is {other}"))),
+        other => {
+            return Err(io::Error::other(format!(
+                "DEV_POSTGRES_POOLER is {other}, not session, transaction or prepared"
+            )));
+        }
     };
     if given().is_some() {
-        let why = "DEV_POSTGRES_POOLER stands before a server of its own: unset DATABASE_URL";
+        let why = "DEV_POSTGRES_POOLER needs the server of dev-postgres: unset DATABASE_URL";
         return Err(io::Error::other(why));
     }
     let _guard = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,8 +54,8 @@ fn given() -> Option<String> {
     env::var("DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// The URL of a database for an example: `DATABASE_URL`, or that of a server
-/// of its own, which lives as long as this process.
+/// Returns the URL of a database for an example: `DATABASE_URL`, or that of a new server, which
+/// ends with this process.
 ///
 /// ```
 /// let url = dev_postgres::database_url()?;
@@ -63,7 +65,7 @@ fn given() -> Option<String> {
 ///
 /// # Errors
 ///
-/// When there is no Postgres that could be started.
+/// When no Postgres can be started.
 pub fn database_url() -> io::Result<String> {
     match given() {
         Some(url) => Ok(url),
@@ -71,8 +73,8 @@ pub fn database_url() -> io::Result<String> {
     }
 }
 
-/// A new, empty database, on the server of `DATABASE_URL` or on one that all
-/// tests of this process share. It is dropped with the value.
+/// Creates an empty database, on the server of `DATABASE_URL` or on one that all tests of this
+/// process share. It is dropped with the value.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -84,7 +86,7 @@ pub fn database_url() -> io::Result<String> {
 ///
 /// # Errors
 ///
-/// When there is no Postgres, or the role may not create databases.
+/// When no Postgres can be started, or the role can't create databases.
 pub async fn test_database() -> io::Result<TestDatabase> {
     let url = match given() {
         Some(url) => url,
@@ -94,11 +96,11 @@ pub async fn test_database() -> io::Result<TestDatabase> {
 }
 
 impl Server {
-    /// A new, empty database on this server.
+    /// Creates an empty database on this server.
     ///
     /// # Errors
     ///
-    /// When the server does not run.
+    /// When the server is stopped.
     pub async fn test_database(&self) -> io::Result<TestDatabase> {
         database_on(&self.url(), None).await
     }
@@ -119,8 +121,8 @@ async fn database_on(url: &str, pooler: Option<&Pooler>) -> io::Result<TestDatab
     })
 }
 
-/// A database for one test, dropped with the value: fewer files make the next
-/// one quicker.
+/// A database for one test. It is dropped with the value, because fewer files make the next
+/// `CREATE DATABASE` faster.
 #[derive(Debug)]
 pub struct TestDatabase {
     url: String,
@@ -130,15 +132,14 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// Its URL, for the superuser or the role of `DATABASE_URL`.
+    /// The URL, for the superuser or for the role of `DATABASE_URL`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its URL through the pooler that `DEV_POSTGRES_POOLER` asks for: a
-    /// PgBouncer that lends a connection for a `session` or a `transaction`, or
-    /// for a transaction with an eye on what was `prepared`.
+    /// The URL through a PgBouncer, and its mode, if `DEV_POSTGRES_POOLER` is `session`,
+    /// `transaction` or `prepared`.
     #[must_use]
     pub fn pooled(&self) -> Option<(&str, Lending)> {
         let (url, lending) = self.pooled.as_ref()?;
@@ -150,14 +151,14 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         let server = self.server.clone();
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // A runtime can't be blocked on from within another one.
+        // A runtime can't block a thread of another runtime.
         let dropping = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
             runtime.map(|runtime| runtime.block_on(execute(&server, sql)))
         });
-        // A database that stays is a nuisance, not a reason to fail a test.
+        // A database that remains is no reason to fail a test.
         drop(dropping.join());
     }
 }
@@ -184,7 +185,7 @@ fn url_of(server: &str, database: &str) -> String {
     let authority = place.find("://").map_or(0, |scheme| scheme + "://".len());
     let path = place[authority..].find('/').map(|path| authority + path);
     let mut url = format!("{}/{database}", &place[..path.unwrap_or(place.len())]);
-    // It would count in place of the path.
+    // A `dbname` would override the path.
     let is_kept = |parameter: &&str| !parameter.is_empty() && !parameter.starts_with("dbname=");
     for (index, parameter) in query.split('&').filter(is_kept).enumerate() {
         url.push(if index == 0 { '?' } else { '&' });

@@ -1,4 +1,4 @@
-//! A small disk of one server's own, which can become full.
+//! A small disk for one server, which can become full.
 
 use std::{
     fs, io,
@@ -9,16 +9,15 @@ use std::{
 
 use crate::{Server, programs::User};
 
-/// Mounts, and goes on as a shell.
+/// Mounts the disk, and continues as a shell.
 const MOUNT: &str = r#"mount -t tmpfs -o size="$1" tmpfs "$0" && shift && exec /bin/sh "$@""#;
 
-/// A shell in a mount namespace of its own, which ends with its processes, and
-/// with it the disk. Who is not root is root in there, which the Postgres that
-/// cargo brought does not mind.
+/// A shell in a new mount namespace. The namespace and the disk end with its processes. A user who
+/// isn't root is root in the namespace, which cargo's Postgres allows.
 ///
 /// # Errors
 ///
-/// Of kind `Unsupported` where the machine does not allow that.
+/// Of kind `Unsupported` if the machine doesn't allow it.
 pub(crate) fn shell(folder: &Path, megabytes: u32, user: Option<User>) -> io::Result<Command> {
     let disk = folder.join("disk");
     fs::create_dir(&disk)?;
@@ -48,12 +47,12 @@ pub(crate) fn shell(folder: &Path, megabytes: u32, user: Option<User>) -> io::Re
 fn refused(why: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
-        format!("no disk of its own for a server: {why}"),
+        format!("the server can't have a disk of its own: {why}"),
     )
 }
 
 impl Server {
-    /// Where the server sees the [disk](crate::Builder::disk) that it was given.
+    /// The path of the server's [disk](crate::Builder::disk).
     #[must_use]
     pub fn disk(&self) -> PathBuf {
         self.folder.join("disk")

@@ -1,4 +1,4 @@
-//! Runs a command beside a Postgres of its own, or prints the address of one.
+//! Runs a command with the URL of a new Postgres, or prints the URL.
 
 use std::{
     env,

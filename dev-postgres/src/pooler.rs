@@ -22,13 +22,13 @@ const WATCHDOG: &str = include_str!("pooler.sh");
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
 const PORT: u16 = 6432;
-/// From this one on it keeps track of prepared statements, if it is told to.
+/// The first version that can track prepared statements.
 const FIRST_WITH_PREPARED_STATEMENTS: (u32, u32) = (1, 21);
 
-/// A PgBouncer before a [`Server`], on a socket in a private folder.
+/// A PgBouncer in front of a [`Server`], on a socket in a private folder.
 ///
-/// It is the machine's, or the one that `DEV_PGBOUNCER` names. It ends when the
-/// value is dropped or the process ends, in whatever way.
+/// It is the machine's PgBouncer, or the one that `DEV_PGBOUNCER` names. It ends when the value is
+/// dropped, or when the process ends in any way.
 #[derive(Debug)]
 pub struct Pooler {
     folder: PathBuf,
@@ -36,29 +36,29 @@ pub struct Pooler {
     lending: Lending,
     port: u16,
     process: Child,
-    /// Taken when it is to end.
+    /// Closed to end the process.
     life: Option<ChildStdin>,
 }
 
-/// How a [`Pooler`] lends the server's connections.
+/// For how long a client of a [`Pooler`] gets a connection of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lending {
-    /// To one client, until it leaves.
+    /// Until it disconnects.
     Session,
-    /// For a transaction; what is prepared is the client's to look after.
+    /// For a transaction, without tracking of prepared statements.
     Transaction,
-    /// For a transaction, with an eye on what each client has prepared.
+    /// For a transaction. The pooler tracks the prepared statements of each client.
     TransactionWithPreparedStatements,
 }
 
-/// What a [`Pooler`] needs to be [`encrypted`](Pooler::encrypted), as PEM.
+/// The certificates of an [`encrypted`](Pooler::encrypted) [`Pooler`], as PEM.
 #[derive(Clone, Copy)]
 pub struct Tls<'a> {
-    /// Its certificate, for its clients.
+    /// The certificate for clients.
     pub certificate: &'a str,
-    /// The key of its certificate.
+    /// The key of that certificate.
     pub key: &'a str,
-    /// The authority that its server's certificate is from.
+    /// The authority that signed the server's certificate.
     pub authority: &'a str,
 }
 
@@ -108,45 +108,42 @@ struct Program {
 }
 
 impl Pooler {
-    /// One before all databases of this server, with so many connections to
-    /// each.
+    /// Starts one in front of all databases of this server, with that many connections to each.
     ///
     /// # Errors
     ///
-    /// Of kind `NotFound` where there is no PgBouncer that can do this, and when
-    /// it does not start.
+    /// Of kind `NotFound` if no PgBouncer with this feature is installed, and when it does not start.
     pub fn before(server: &Server, lending: Lending, connections: u32) -> io::Result<Self> {
         Self::start(server, lending, connections, None, &[], "")
     }
 
-    /// As [`before`](Self::before), with the server's connections lent in turn.
+    /// Like [`before`](Self::before), but clients get the server's connections in turns.
     ///
     /// # Errors
     ///
-    /// As [`before`](Self::before).
+    /// Like [`before`](Self::before).
     pub fn in_turn(server: &Server, lending: Lending, connections: u32) -> io::Result<Self> {
         let in_turn = "server_round_robin = 1\n";
         Self::start(server, lending, connections, None, &[], in_turn)
     }
 
-    /// As [`before`](Self::before), and as PgBouncer is without a setting: it
-    /// refuses the startup parameters that it does not know.
+    /// Like [`before`](Self::before), but with PgBouncer's default: it refuses unknown startup
+    /// parameters.
     ///
     /// # Errors
     ///
-    /// As [`before`](Self::before).
+    /// Like [`before`](Self::before).
     pub fn strict(server: &Server, lending: Lending, connections: u32) -> io::Result<Self> {
-        // Of two lines with one name the last one counts.
+        // If a setting has two lines, the last one wins.
         let nothing = "ignore_startup_parameters =\n";
         Self::start(server, lending, connections, None, &[], nothing)
     }
 
-    /// As [`before`](Self::before), for these users alone, each with the password
-    /// beside the name, which it asks for by SCRAM.
+    /// Like [`before`](Self::before), but only for these users and their passwords, by SCRAM.
     ///
     /// # Errors
     ///
-    /// As [`before`](Self::before).
+    /// Like [`before`](Self::before).
     pub fn with_passwords(
         server: &Server,
         lending: Lending,
@@ -192,7 +189,7 @@ impl Pooler {
         fs::write(folder.join("pgbouncer.ini"), configuration)?;
         if let Some(user) = user {
             chown(&folder, Some(user.id), Some(user.group))?;
-            // The socket is open to everyone who gets that far.
+            // The socket itself has no restrictions.
             fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o711))?;
         }
         let mut process = watchdog(&folder, &program, user).spawn()?;
@@ -209,14 +206,13 @@ impl Pooler {
         Ok(pooler)
     }
 
-    /// As [`before`](Self::before) a server with
-    /// [TLS](crate::Builder::tls) that listens on `127.0.0.1`: on a port of its own,
-    /// where it accepts only encrypted connections, and with encrypted
-    /// connections to the server, whose certificate it verifies.
+    /// Like [`before`](Self::before), but with TLS. It accepts only encrypted connections, on a
+    /// port of its own, and connects to the server with encryption. It verifies the certificate of
+    /// the server, which must have [TLS](crate::Builder::tls) and listen on `127.0.0.1`.
     ///
     /// # Errors
     ///
-    /// As [`before`](Self::before).
+    /// Like [`before`](Self::before).
     pub fn encrypted(server: &Server, lending: Lending, tls: &Tls<'_>) -> io::Result<Self> {
         Self::start(server, lending, 10, Some(tls), &[], "")
     }
@@ -227,8 +223,8 @@ impl Pooler {
         self.port
     }
 
-    /// The URL of a database behind it, or of its console, which is the database
-    /// `pgbouncer`. Its name must need no escape in a URL.
+    /// The URL of a database through the pooler, or of the pooler's console, the database
+    /// `pgbouncer`. The name must need no escape in a URL.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
         format!(
@@ -238,13 +234,13 @@ impl Pooler {
         )
     }
 
-    /// As it was started.
+    /// The mode that it was started with.
     #[must_use]
     pub fn lending(&self) -> Lending {
         self.lending
     }
 
-    /// Major and minor version of PgBouncer.
+    /// The major and minor version of PgBouncer.
     #[must_use]
     pub fn version(&self) -> (u32, u32) {
         self.program.version
@@ -267,7 +263,7 @@ impl Pooler {
 impl Drop for Pooler {
     fn drop(&mut self) {
         self.life.take();
-        // It has no error to tell that anybody could still act on.
+        // There is nothing to do on an error.
         drop(self.process.wait());
     }
 }
@@ -279,7 +275,7 @@ fn watchdog(folder: &Path, program: &Program, user: Option<User>) -> Command {
         .args([folder, &program.file])
         .current_dir("/")
         .env_clear()
-        // Ctrl-C reaches the processes of the foreground only.
+        // Ctrl-C is sent to the foreground process group only.
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -302,7 +298,9 @@ impl Program {
             None => of_machine.into_iter().find_map(Self::at),
         };
         found.ok_or_else(|| {
-            not_found("no PgBouncer runs here: install it, or name it in DEV_PGBOUNCER")
+            not_found(
+                "PgBouncer is not installed: install it, or name its program in DEV_PGBOUNCER",
+            )
         })
     }
 
@@ -325,7 +323,7 @@ impl Program {
         let wants_it = lending == Lending::TransactionWithPreparedStatements;
         match wants_it && !self.keeps_track_of_prepared_statements() {
             true => Err(not_found(
-                "this PgBouncer is older than 1.21 and does not keep track of prepared statements",
+                "this PgBouncer is older than 1.21, which is the first version that tracks prepared statements",
             )),
             false => Ok(()),
         }
@@ -359,7 +357,7 @@ impl Program {
              max_client_conn = 1000\n\
              ignore_startup_parameters = extra_float_digits\n"
         );
-        // An older one does not know it, and a newer one has it by default.
+        // Older versions don't know this setting. Newer ones have another default.
         if self.keeps_track_of_prepared_statements() {
             lines += &format!("max_prepared_statements = {prepared_statements}\n");
         }

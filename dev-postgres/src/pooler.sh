@@ -1,5 +1,5 @@
-# Runs one PgBouncer for as long as somebody holds the other end of its standard
-# input, and leaves nothing behind, however that somebody ended.
+# Runs one PgBouncer until its standard input ends, which happens however the parent process ends.
+# Then stops it and deletes its folder.
 dir=$1 program=$2
 PATH=/usr/sbin:/usr/bin:/bin
 trap '' PIPE INT

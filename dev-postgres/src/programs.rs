@@ -9,23 +9,23 @@ use std::{
 
 use crate::version;
 
-/// Which Postgres to take where both are there.
+/// Which Postgres to use if both exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefer {
-    /// The machine's: what a developer knows and can look into.
+    /// The machine's, which its users know.
     Machine,
-    /// The one that cargo brought: the same on every machine.
+    /// Cargo's, which is the same on every machine.
     Bundled,
 }
 
-/// The programs of one Postgres, and who may run them.
+/// The programs of one Postgres.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     pub(crate) folder: PathBuf,
     pub(crate) refuses_root: bool,
 }
 
-/// What the programs must be good for.
+/// What the programs must support.
 #[derive(Clone, Debug)]
 pub(crate) struct Need {
     pub(crate) prefer: Prefer,
@@ -36,7 +36,7 @@ pub(crate) struct Need {
 impl Programs {
     /// # Errors
     ///
-    /// When there are none, saying what to do.
+    /// When there are none. The error has instructions.
     pub(crate) fn find(need: &Need) -> io::Result<Self> {
         let asked = version::asked_for()?;
         let found = match (variable("DEV_POSTGRES_BIN"), asked) {
@@ -44,7 +44,7 @@ impl Programs {
             (None, Some(major)) => Self::of_version(major)?,
             (None, None) => return Self::first(need).ok_or_else(|| nowhere(need)),
         };
-        // Another one that is there must not pass for what was asked for.
+        // Another version must not be used by mistake.
         if asked.is_some_and(|major| found.major() != Some(major)) {
             return Err(not_the_version(&found));
         }
@@ -61,7 +61,7 @@ impl Programs {
             Prefer::Machine => of_machine().filter(fit).or_else(|| bundled().filter(fit)),
             Prefer::Bundled => bundled().filter(fit).or_else(|| of_machine().filter(fit)),
         };
-        // Only where nothing else has what is needed, as it takes a download.
+        // npm comes last, because it downloads.
         let of_npm = || Self::of_npm(version::NEWEST).ok().filter(fit);
         match need.extensions.is_empty() && !need.tls {
             true => found,
@@ -69,7 +69,7 @@ impl Programs {
         }
     }
 
-    /// The machine's before those that npm brings.
+    /// The machine's or cargo's, otherwise npm's.
     fn of_version(major: u32) -> io::Result<Self> {
         let mut candidates = Self::all_of_machine().chain(Self::bundled());
         match candidates.find(|programs| programs.major() == Some(major)) {
@@ -95,7 +95,7 @@ impl Programs {
             .filter_map(|folder| Self::in_folder(&folder))
     }
 
-    /// Runs from any folder and as root; needs a libc that is not too old.
+    /// Those of cargo, which run from any folder and as root. They don't run if the libc is too old.
     fn bundled() -> Option<Self> {
         let folder = Path::new(env!("OUT_DIR")).join("postgres/bin");
         let programs = Self::in_folder(&folder)?;
@@ -115,7 +115,7 @@ impl Programs {
         need.extensions.iter().all(has) && (!need.tls || self.have_tls())
     }
 
-    /// A build without it has no ciphers to choose from.
+    /// A build without TLS has no ciphers.
     fn have_tls(&self) -> bool {
         let output = Command::new(self.folder.join("postgres"))
             .arg("--describe-config")
@@ -130,8 +130,8 @@ impl Programs {
             .is_some_and(|line| !line.contains("\tnone\t"))
     }
 
-    /// Where the extensions can be, by who built the programs: they are
-    /// moved, or those of Debian, or say it themselves.
+    /// The folders that can have the extensions: those beside programs that were moved, those of
+    /// Debian, and those that `pg_config` reports.
     fn shares(&self) -> Vec<PathBuf> {
         let prefix = self.folder.parent().unwrap_or(&self.folder);
         let mut shares = vec![prefix.join("share/postgresql"), prefix.join("share")];
@@ -147,7 +147,7 @@ impl Programs {
         shares
     }
 
-    /// Of `postgres (PostgreSQL) 15.20 (Debian …)`.
+    /// The major version, from a line such as `postgres (PostgreSQL) 15.20 (Debian …)`.
     fn major(&self) -> Option<u32> {
         let output = Command::new(self.folder.join("postgres"))
             .arg("--version")
@@ -176,7 +176,7 @@ impl Programs {
     }
 }
 
-/// Debian keeps the programs of each version off the path.
+/// Debian's programs, newest version first. They are not in `PATH`.
 fn of_distribution() -> Vec<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut folders: Vec<(u32, PathBuf)> = versions
@@ -190,7 +190,7 @@ fn of_distribution() -> Vec<PathBuf> {
     folders.into_iter().map(|(_, folder)| folder).collect()
 }
 
-/// Postgres refuses to run as root; on Unix somebody else is always there.
+/// A user other than root, because Postgres refuses to run as root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) id: u32,
@@ -198,7 +198,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// Who should run the programs, where that is not whoever owns `folder`.
+    /// The user who runs the programs, if the owner of `folder` can't.
     pub(crate) fn instead_of_owner(programs: &Programs, folder: &Path) -> io::Result<Option<Self>> {
         match programs.refuses_root {
             true => Self::instead_of_root(folder),
@@ -206,7 +206,7 @@ impl User {
         }
     }
 
-    /// Who should run a program that root may not, where root owns `folder`.
+    /// The user who runs a program that root can't run, if root owns `folder`.
     pub(crate) fn instead_of_root(folder: &Path) -> io::Result<Option<Self>> {
         if fs::metadata(folder)?.uid() != 0 {
             return Ok(None);
@@ -215,8 +215,9 @@ impl User {
         let user = ["postgres", "nobody"]
             .iter()
             .find_map(|name| Self::named(name, &users));
-        user.map(Some)
-            .ok_or_else(|| io::Error::other("root can't run this, and there is no other user"))
+        user.map(Some).ok_or_else(|| {
+            io::Error::other("root can't run Postgres, and there is no user postgres or nobody")
+        })
     }
 
     fn named(name: &str, users: &str) -> Option<Self> {
@@ -266,7 +267,7 @@ fn nowhere(need: &Need) -> io::Error {
     io::Error::new(
         io::ErrorKind::NotFound,
         format!(
-            "no Postgres{with} runs here: set DATABASE_URL, or install the server programs of \
+            "no Postgres{with} was found: set DATABASE_URL, or install the server programs of \
              Postgres and name their folder in DEV_POSTGRES_BIN"
         ),
     )
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_the_programs_is_none() {
+    fn a_folder_without_programs_is_skipped() {
         assert!(Programs::in_folder(&env::temp_dir()).is_none());
     }
 }

@@ -23,15 +23,15 @@ use crate::{
 const WATCHDOG: &str = include_str!("watchdog.sh");
 /// A loaded machine takes seconds, not minutes.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Each of them fails at once, unless it succeeds.
+/// Each attempt fails or succeeds at once.
 const ATTEMPTS: u32 = 20;
 const POLL: Duration = Duration::from_millis(10);
 
-/// A Postgres of one's own, on a socket in a private folder.
+/// A Postgres on a socket in a private folder.
 ///
-/// It ends, and its data with it, when the value is dropped or the process
-/// ends, in whatever way: Ctrl-C and `kill -9` included. Tests that need no
-/// server of their own share one by [`test_database`](crate::test_database).
+/// It ends, and its data is deleted, when the value is dropped or the process ends, even after
+/// Ctrl-C or `kill -9`. Tests that need no separate server share one through
+/// [`test_database`](crate::test_database).
 ///
 /// ```
 /// use dev_postgres::Server;
@@ -47,12 +47,12 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Server {
     pub(crate) folder: PathBuf,
-    /// Where it listens on TCP too.
+    /// If it also listens on TCP.
     port: Option<u16>,
     watchdog: Mutex<Watchdog>,
 }
 
-/// What a [`Server`] is to be.
+/// The options of a [`Server`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
@@ -80,12 +80,12 @@ enum Clock {
     OfItsOwn,
 }
 
-/// How a server is told to stop.
+/// How a server stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// Ends the connections and writes a checkpoint.
     Fast,
-    /// Ends at once; the next start recovers from the log.
+    /// Ends at once. The next start recovers from the log.
     Immediate,
     /// `kill -9` of the postmaster.
     Killed,
@@ -94,34 +94,33 @@ pub enum Shutdown {
 #[derive(Debug)]
 struct Watchdog {
     process: Child,
-    /// Taken when it is to end.
+    /// Closed to end the process.
     orders: Option<ChildStdin>,
     responses: BufReader<ChildStdout>,
 }
 
 impl Builder {
-    /// A setting of `postgresql.conf`.
+    /// Adds a setting of `postgresql.conf`.
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// A file in the folder of the data, by the name that a setting has for it, or
-    /// instead of `pg_hba.conf`.
+    /// Adds a file to the data folder, for a setting that names it, or replaces `pg_hba.conf`.
     pub fn file(mut self, name: &str, contents: &str) -> Self {
         self.files.push((name.to_owned(), contents.to_owned()));
         self
     }
 
-    /// Listens on TCP too, at a [port](Server::port) that is free, on these
-    /// addresses: `127.0.0.1`, for example, or `*` for all of the machine's.
+    /// Also listens on TCP, at a free [port](Server::port), on these addresses: `127.0.0.1`, for
+    /// example, or `*` for all addresses of the machine.
     pub fn tcp(mut self, addresses: &str) -> Self {
         self.listens = Listens::OnTcpToo;
         self.setting("listen_addresses", addresses)
     }
 
-    /// Offers TLS on TCP, with this certificate and its key, as PEM. The Postgres
-    /// that cargo brings has no TLS, so this takes the machine's, or npm's.
+    /// Offers TLS on TCP, with this certificate and its key, as PEM. Cargo's Postgres has no TLS,
+    /// so the server is the machine's or npm's.
     ///
     /// ```no_run
     /// # fn of(certificate: &str, key: &str) -> std::io::Result<dev_postgres::Server> {
@@ -139,36 +138,35 @@ impl Builder {
             .setting("ssl", "on")
     }
 
-    /// Which Postgres to take. Default: the one that cargo brought.
+    /// Sets which Postgres to prefer. Default: [`Prefer::Bundled`].
     pub fn prefer(mut self, prefer: Prefer) -> Self {
         self.need.prefer = prefer;
         self
     }
 
-    /// An extension that must be there to be created. That of cargo has none;
-    /// where the machine's Postgres has it neither, npm brings one.
+    /// Requires an extension, which `CREATE EXTENSION` can then create. Cargo's Postgres has none,
+    /// so the server is the machine's, or npm's if the machine's lacks the extension.
     pub fn extension(mut self, name: &str) -> Self {
         self.need.extensions.push(name.to_owned());
         self
     }
 
-    /// A clock that [`Server::set_clock`] moves. Needs
+    /// Gives the server a clock that [`Server::set_clock`] moves. Needs
     /// [`libfaketime`](crate::libfaketime).
     pub fn own_clock(mut self) -> Self {
         self.clock = Clock::OfItsOwn;
         self
     }
 
-    /// A standby by streaming replication. It begins with a copy of the
-    /// primary's data, so the primary must be [stopped](Server::stop) while this
-    /// one is started; it is to be started next.
+    /// Makes the server a standby by streaming replication. It begins with a copy of the primary's
+    /// data, so [stop](Server::stop) the primary before you start the standby, and start the
+    /// primary again afterwards.
     pub fn standby_of(mut self, primary: &Server) -> Self {
         self.standby_of = Some(primary.folder.clone());
         self
     }
 
-    /// A disk of this many MB beside the data, at [`Server::disk`], for a
-    /// tablespace that is to become full.
+    /// Adds a disk of this many MB at [`Server::disk`], for a tablespace that becomes full.
     pub fn disk(mut self, megabytes: u32) -> Self {
         self.disk = Some(megabytes);
         self
@@ -178,9 +176,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When there is no Postgres, or it does not start; with its log. Of kind
-    /// [`Unsupported`](io::ErrorKind::Unsupported) when the machine allows no
-    /// [`disk`](Self::disk) of its own.
+    /// When there is no Postgres, or when it does not start; the error has its log. Of kind
+    /// [`Unsupported`](io::ErrorKind::Unsupported) if the machine allows no
+    /// [`disk`](Self::disk).
     pub fn start(mut self) -> io::Result<Server> {
         let port = match self.listens {
             Listens::OnSocket => None,
@@ -227,13 +225,13 @@ impl Builder {
         Ok(server)
     }
 
-    /// The data is thrown away, so nothing need survive the machine.
+    /// `fsync` is off, because the data is deleted at the end.
     fn arguments(&self) -> Vec<String> {
         let defaults = [
             ("max_connections", "500"),
             ("shared_buffers", "128MB"),
             ("fsync", "off"),
-            // Elsewhere a killed server leaves its segments in shared memory.
+            // Otherwise a killed server leaves shared memory behind.
             ("dynamic_shared_memory_type", "mmap"),
         ];
         let defaults = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -245,7 +243,7 @@ impl Builder {
     }
 }
 
-/// Those of `DEV_POSTGRES_SETTINGS`, such as `work_mem=5MB;fsync=on`.
+/// The settings of `DEV_POSTGRES_SETTINGS`, such as `work_mem=5MB;fsync=on`.
 fn given_settings() -> Vec<(String, String)> {
     let given = env::var("DEV_POSTGRES_SETTINGS").unwrap_or_default();
     given
@@ -255,13 +253,12 @@ fn given_settings() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Another process could take it before the server does, which then does not
-/// start.
+/// A free port. If another process takes it before the server does, the server does not start.
 pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Only its owner may read a key, or Postgres refuses it.
+/// Writes a file that only its owner can read, because Postgres refuses other keys.
 pub(crate) fn write_for(user: Option<User>, file: &Path, contents: &str) -> io::Result<()> {
     fs::write(file, contents)?;
     fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
@@ -271,7 +268,7 @@ pub(crate) fn write_for(user: Option<User>, file: &Path, contents: &str) -> io::
     }
 }
 
-/// Short, because the path of a socket may have no more than 107 bytes.
+/// A folder with a short path, because the path of a socket can have at most 107 bytes.
 pub(crate) fn private_folder() -> io::Result<PathBuf> {
     let folder = tempfile::Builder::new().prefix("dev-postgres-").tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
@@ -279,17 +276,17 @@ pub(crate) fn private_folder() -> io::Result<PathBuf> {
 }
 
 impl Server {
-    /// A server with the defaults.
+    /// Starts a server with the defaults.
     ///
     /// # Errors
     ///
-    /// As [`Builder::start`].
+    /// Like [`Builder::start`].
     pub fn start() -> io::Result<Self> {
         Self::builder().start()
     }
 
-    /// Begins with the defaults: nothing is flushed to disk, 500 connections, and
-    /// the settings that the variable `DEV_POSTGRES_SETTINGS` lists, such as
+    /// Returns a builder with the defaults: `fsync` is off, `max_connections` is 500, and the
+    /// settings of the variable `DEV_POSTGRES_SETTINGS` apply, such as
     /// `default_transaction_isolation=serializable;work_mem=5MB`.
     pub fn builder() -> Builder {
         Builder {
@@ -307,14 +304,13 @@ impl Server {
         }
     }
 
-    /// The URL of the database `postgres`, for its superuser.
+    /// The URL of the database `postgres`, for the superuser.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of("postgres")
     }
 
-    /// The URL of another database, for the superuser. Its name must need no
-    /// escape in a URL.
+    /// The URL of another database, for the superuser. The name must need no escape in a URL.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
         let port = self.port.map(|port| format!("&port={port}"));
@@ -325,8 +321,7 @@ impl Server {
         )
     }
 
-    /// The port on which it listens, if it was started with
-    /// [`tcp`](Builder::tcp).
+    /// The port on which the server listens, if it was started with [`tcp`](Builder::tcp).
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.port
@@ -336,11 +331,11 @@ impl Server {
         &self.folder
     }
 
-    /// Stops the server; its data stays for [`start_again`](Self::start_again).
+    /// Stops the server. Its data stays for [`start_again`](Self::start_again).
     ///
     /// # Errors
     ///
-    /// When the watchdog is gone.
+    /// When the watchdog process was killed.
     pub fn stop(&self, how: Shutdown) -> io::Result<()> {
         let order = match how {
             Shutdown::Fast => "INT",
@@ -354,12 +349,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When it does not start; with its log.
+    /// When it does not start; the error has its log.
     pub fn start_again(&self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        // After a kill the old processes hold its memory for a moment, and a
-        // server that finds it in use ends. One that ends for another reason
-        // does so each time.
+        // Shortly after a kill, the old processes still use its memory, so the new server ends. If
+        // it ends for another reason, it does so at each attempt.
         for _ in 0..ATTEMPTS {
             if self.starts_by(deadline)? {
                 return Ok(());
@@ -380,8 +374,8 @@ impl Server {
         Ok(false)
     }
 
-    /// The file of a killed server stays, so the process counts too: it is on
-    /// the first line, and what it is at on the eighth.
+    /// The file of a killed server remains, so the process id must match, too. The id is the first
+    /// line, and the state is the eighth.
     fn is_ready(&self, process: &str) -> bool {
         let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
         let mut lines = file.lines().map(str::trim);
@@ -392,17 +386,16 @@ impl Server {
         self.watchdog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets a clock of its own this many seconds ahead of the machine's, or
-    /// behind, for the next time that the server looks at it.
+    /// Sets the server's clock this many seconds ahead of the machine's, or behind.
     ///
     /// # Errors
     ///
-    /// When the folder of the server is gone.
+    /// When the folder of the server was deleted.
     pub fn set_clock(&self, ahead: i64) -> io::Result<()> {
         clock::set(&self.folder, ahead)
     }
 
-    /// What the server has logged so far.
+    /// The log of the server so far.
     ///
     /// # Errors
     ///
@@ -427,7 +420,7 @@ impl Watchdog {
             .args(builder.arguments())
             .current_dir("/")
             .env_clear()
-            // Ctrl-C reaches the processes of the foreground only.
+            // Ctrl-C is sent to the foreground process group only.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -454,13 +447,13 @@ impl Watchdog {
         self.response()
     }
 
-    /// The process of the server, where one runs.
+    /// The process id of the server, if it runs.
     fn response(&mut self) -> io::Result<String> {
         let mut response = String::new();
         self.responses.read_line(&mut response)?;
         match response.trim_end().strip_prefix("ok") {
             Some(process) => Ok(process.trim().to_owned()),
-            None => Err(io::Error::other("Postgres could not be set up")),
+            None => Err(io::Error::other("Postgres could not create its data")),
         }
     }
 }
@@ -468,7 +461,7 @@ impl Watchdog {
 impl Drop for Watchdog {
     fn drop(&mut self) {
         self.orders.take();
-        // It has no error to tell that anybody could still act on.
+        // There is nothing to do on an error.
         drop(self.process.wait());
     }
 }

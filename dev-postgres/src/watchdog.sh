@@ -1,8 +1,8 @@
-# Runs one server for as long as somebody holds the other end of its standard
-# input, and leaves nothing behind, however that somebody ended.
+# Runs one server until its standard input ends, which happens however the parent process ends. Then
+# stops the server and deletes its folder.
 dir=$1 bin=$2 source=$3
 shift 3
-# Nothing of the owner's environment is known here.
+# The environment is empty.
 PATH=/usr/bin:/bin
 trap '' PIPE INT
 server=
@@ -12,8 +12,8 @@ start() {
     server=$!
 }
 
-# TERM first: a shell starts its jobs with INT ignored, so a server that has
-# not set its handlers yet hears only TERM.
+# TERM first: a shell starts its jobs with INT ignored, so only TERM ends a server that has not set
+# its signal handlers yet.
 end() {
     [ -n "$server" ] || return 0
     kill -TERM "$server"
@@ -48,6 +48,6 @@ else
     read -r order
 fi
 end
-# A disk of its own, in a mount namespace of its own.
+# The server's disk, if it has one.
 umount "$dir/disk" 2>/dev/null
 rm -rf "$dir"

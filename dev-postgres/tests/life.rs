@@ -1,4 +1,4 @@
-//! A server lives as long as its process, and not longer.
+//! A server ends with the process that started it.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ async fn run(url: &str, sql: &str) {
         .expect("a statement");
 }
 
-/// The program of this crate, which prints the URL of its server.
+/// Starts the program of this crate, which prints the URL of its server. Returns the server's folder.
 fn program() -> (Child, PathBuf) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_dev-postgres"))
         .process_group(0)
@@ -148,8 +148,7 @@ async fn a_standby_has_what_its_primary_commits_and_can_take_its_place() {
     until_it_has(&primary, "later").await;
 }
 
-/// A standby that was copied from a server that was never told of it first
-/// asks again a few seconds later.
+/// A standby that can't connect at first tries again a few seconds later.
 async fn until_it_has(standby: &Server, table: &str) {
     let sql = format!("SELECT (to_regclass('{table}') IS NOT NULL)::text");
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -187,7 +186,7 @@ async fn a_disk_of_its_own_becomes_full() {
 }
 
 #[test]
-fn a_setting_that_is_refused_is_told_with_the_log() {
+fn the_error_for_an_invalid_setting_has_the_log() {
     let refused = Server::builder().setting("work_mem", "much").start();
     let error = refused.expect_err("no such amount").to_string();
     assert!(error.contains("work_mem"), "{error}");
@@ -197,7 +196,7 @@ fn a_setting_that_is_refused_is_told_with_the_log() {
 async fn a_test_database_is_dropped_with_its_value() {
     let one = dev_postgres::test_database().await.expect("a database");
     let two = dev_postgres::test_database().await.expect("a database");
-    // The query can have slashes, too: those of a socket's path.
+    // The query can contain slashes, too, in the path of a socket.
     let place = one.url().split('?').next().expect("a URL");
     let name = place.rsplit('/').next();
     let sql = format!(
@@ -218,9 +217,9 @@ async fn two_test_databases_do_not_see_each_other() {
     assert_eq!(seen.expect("a response"), "true");
 }
 
-/// Where a machine has no Postgres, both are the one that cargo brought.
+/// On a machine without Postgres, this is cargo's.
 #[tokio::test]
-async fn the_programs_of_the_machine_serve_too() {
+async fn the_programs_of_the_machine_can_be_used() {
     let server = Server::builder()
         .prefer(Prefer::Machine)
         .start()
@@ -233,9 +232,8 @@ async fn the_programs_of_the_machine_serve_too() {
     );
 }
 
-/// The programs that cargo brought are 17, so nothing else may pass for 15.
 #[test]
-fn a_version_that_the_folder_has_not_is_refused() {
+fn a_folder_with_another_version_is_refused() {
     let server = Server::start().expect("a server");
     let major = version_of(&server.url());
     drop(server);
@@ -248,9 +246,12 @@ fn a_version_that_the_folder_has_not_is_refused() {
             command.env("DEV_POSTGRES_BIN", bundled());
         }
         let output = command.output().expect("the program runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.success(), is_there, "{asked}: {said}");
-        assert!(is_there || said.contains("DEV_POSTGRES_VERSION"), "{said}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), is_there, "{asked}: {errors}");
+        assert!(
+            is_there || errors.contains("DEV_POSTGRES_VERSION"),
+            "{errors}"
+        );
     }
 }
 
@@ -261,7 +262,7 @@ fn version_of(url: &str) -> u32 {
     version.parse::<u32>().expect("a number") / 10_000
 }
 
-/// The folder of the programs that a server of this test runs.
+/// The folder of the programs that the tests use.
 fn bundled() -> PathBuf {
     let server = Server::start().expect("a server");
     let folder = folder_of(&server);
@@ -280,16 +281,16 @@ async fn a_clock_of_its_own_is_moved_while_the_server_runs() {
     let server = Server::builder().own_clock().start().expect("a server");
     let hours = "SELECT round(extract(epoch FROM now() - to_timestamp(0)) / 3600)::text";
     let mut connection = PgConnection::connect(&server.url()).await.expect("one");
-    let mut told = Vec::new();
+    let mut times = Vec::new();
     for ahead in [0, 10 * 3600, -10 * 3600] {
         server.set_clock(ahead).expect("a folder");
         let hours: String = sqlx::query_scalar(hours)
             .fetch_one(&mut connection)
             .await
             .expect("a time");
-        told.push(hours.parse::<i64>().expect("a number"));
+        times.push(hours.parse::<i64>().expect("a number"));
     }
-    assert_eq!([told[1] - told[0], told[2] - told[0]], [10, -10]);
+    assert_eq!([times[1] - times[0], times[2] - times[0]], [10, -10]);
 }
 
 fn is_ci() -> bool {

@@ -1,4 +1,4 @@
-// Reads /metrics once a second and draws how each selector grows.
+// Reads /metrics once a second and draws the change of each counter.
 const SECONDS = 120;
 const figures = [...document.querySelectorAll("figure")].map((element) => ({
     element,
@@ -8,7 +8,7 @@ const figures = [...document.querySelectorAll("figure")].map((element) => ({
 const state = document.getElementById("state");
 let before;
 
-// The sum of the series that `name{label="value"}` chooses.
+// The sum of the series that match `name{label="value"}`.
 function sum(text, selector) {
     const [name, label] = selector.replace(/}$/, "").split("{");
     return text.split("\n").reduce((sum, line) => {
@@ -17,7 +17,7 @@ function sum(text, selector) {
     }, 0);
 }
 
-// Nothing where nothing happened that it could be the mean of.
+// `null` if there were no events, so there is no mean.
 function growth({ of, per, factor }, now) {
     const grown = sum(now.text, of) - sum(before.text, of);
     const by = per

@@ -1,6 +1,6 @@
-//! Prometheus' text format, as far as a page needs it.
+//! The part of Prometheus's text format that the page needs.
 
-/// What `/metrics` says.
+/// The text of `/metrics`.
 pub(crate) struct Exposition(String);
 
 impl Exposition {
@@ -8,8 +8,7 @@ impl Exposition {
         Self(text)
     }
 
-    /// The sum of the series that a selector such as `name{label="value"}`
-    /// chooses.
+    /// The sum of the series that match a selector such as `name{label="value"}`.
     pub(crate) fn sum(&self, selector: &str) -> f64 {
         let (name, label) = selector
             .strip_suffix('}')
@@ -32,9 +31,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_selector_chooses_by_name_and_label() {
-        let said = "# HELP a_total of a\na_total{x=\"1\",y=\"2\"} 3\na_total{x=\"2\"} 4\na_total_more 5\nb 6\n";
-        let exposition = Exposition::new(said.to_owned());
+    fn a_selector_matches_name_and_label() {
+        let text = "# HELP a_total of a\na_total{x=\"1\",y=\"2\"} 3\na_total{x=\"2\"} 4\na_total_more 5\nb 6\n";
+        let exposition = Exposition::new(text.to_owned());
         let sum = |selector| exposition.sum(selector);
         assert_eq!(sum("a_total") as u8, 7);
         assert_eq!(sum("a_total{x=\"1\"}") as u8, 3);

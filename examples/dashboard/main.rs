@@ -1,13 +1,12 @@
-//! A page that shows what the sessions of a site are doing, and the endpoint
-//! that it and Prometheus read.
+//! A page that shows the metrics of a site's sessions, and the endpoint that the page and Prometheus
+//! read.
 //!
-//! Run with `cargo run --example dashboard`, then open <http://localhost:3000>.
-//! What Prometheus reads is at <http://localhost:3000/metrics>.
+//! Run with `cargo run --example dashboard`, then open <http://localhost:3000>. Prometheus reads
+//! <http://localhost:3000/metrics>.
 //!
-//! Two servers of one site and a few made-up visitors run in the same process,
-//! so that there is something to see. It starts a Postgres of its own, which
-//! ends with it. With `DATABASE_URL` set it uses that one. `PORT` chooses the
-//! port; 0 takes any that is free.
+//! Two servers of one site and a few simulated visitors run in the same process. The example starts a
+//! Postgres, which ends with it. If `DATABASE_URL` is set, it uses that database. `PORT` sets the port;
+//! 0 is any free port.
 
 mod chart;
 mod exposition;
@@ -25,7 +24,7 @@ use tokio::{net::TcpListener, signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Before the first request: a store finds its recorder then.
+    // Before the first request, because a store looks for its recorder then.
     let metrics = recorder::install()?;
     let url = dev_postgres::database_url()?;
     let store = PgSessionStore::connect(&url).await?;

@@ -1,4 +1,4 @@
-//! The page, what it reads, and what browsers are told about both.
+//! The page, the endpoint that it reads, and the security headers of both.
 
 use axum::{
     Router,
@@ -15,7 +15,7 @@ use crate::{
     exposition::Exposition,
 };
 
-/// Everything comes from this site, and no other can show it in a frame.
+/// The page loads everything from this site, and no other site can show it in a frame.
 const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -31,16 +31,15 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
-/// On a real site these are for its operators: on another port, or behind a
-/// login.
+/// On a real site, only operators should have access: put it on another port, or behind a login.
 pub(crate) fn app(metrics: PrometheusHandle) -> Router {
-    let said = metrics.clone();
+    let exported = metrics.clone();
     Router::new()
         .route(
             "/",
             get(async move || dashboard(&Exposition::new(metrics.render()))),
         )
-        .route("/metrics", get(async move || exposed(said.render())))
+        .route("/metrics", get(async move || exposed(exported.render())))
         .route("/style.css", get(style))
         .route("/dashboard.js", get(script))
         .layer(map_response(async |mut response: Response| {
@@ -78,7 +77,7 @@ fn dashboard(now: &Exposition) -> Markup {
             body {
                 header {
                     h1 { "Sessions" }
-                    p #state role="status" { "Totals since the start. Scripts draw what happens now." }
+                    p #state role="status" { "Totals since the start. The charts need scripts." }
                     a href="/metrics" { "/metrics" }
                 }
                 main {
@@ -89,7 +88,7 @@ fn dashboard(now: &Exposition) -> Markup {
     }
 }
 
-/// With what has come together so far; the script goes on from there.
+/// A chart with its total so far, which the script then updates.
 fn figure(chart: &Chart, now: &Exposition) -> Markup {
     let total = now.sum(chart.of);
     let (per, factor, shown, unit) = match chart.per {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// From what a commit to memory takes to the timeout of a store.
+/// From the duration of a commit in memory to the timeout of a store.
 const SECONDS: [f64; 12] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
-/// 512 is the most that one statement carries.
+/// A statement has at most 512 rows.
 const ROWS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 pub(crate) fn builder() -> Result<PrometheusBuilder, BuildError> {
@@ -20,8 +20,8 @@ pub(crate) fn builder() -> Result<PrometheusBuilder, BuildError> {
         .set_buckets_for_metric(ends("batch_size"), &ROWS)
 }
 
-/// For the whole process. What is observed is kept until somebody reads it, so
-/// it is tidied up also where nobody does.
+/// Installs the recorder of the process. Observations stay in memory until `/metrics` is read or
+/// `run_upkeep` is called, so a task calls it.
 pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = builder()?.install_recorder()?;
     let upkept = handle.clone();

@@ -1,11 +1,11 @@
-//! The site that is watched: it counts what its visitors do.
+//! The site whose sessions are shown: it counts the visits.
 
 use std::time::Duration;
 
 use axum::{Router, routing::get};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
 
-/// So short that sessions expire while somebody watches.
+/// So short that sessions expire while you watch.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(crate) fn pages(store: PgSessionStore) -> Router {

@@ -1,4 +1,4 @@
-//! What the page and its source promise to who watches.
+//! The page and its endpoint, with real metrics.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -25,7 +25,7 @@ async fn get(app: &Router, path: &str) -> Outcome<(Response<()>, String)> {
     ))
 }
 
-/// Until the visitors have moved everything that the page shows.
+/// Returns the page when the visitors have changed every chart.
 async fn watched() -> Outcome<Router> {
     let recorder = Box::leak(Box::new(recorder::builder()?.build_recorder()));
     let handle = recorder.handle();
@@ -69,12 +69,12 @@ fn documented() -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn the_unknown_visitors_move_every_chart_and_prometheus_reads_every_name() -> Outcome {
+async fn the_simulated_visitors_change_every_chart_and_prometheus_reads_every_name() -> Outcome {
     let app = watched().await?;
-    let (reply, said) = get(&app, "/metrics").await?;
+    let (reply, text) = get(&app, "/metrics").await?;
     let content_type = reply.headers()[header::CONTENT_TYPE].to_str()?;
     assert!(content_type.starts_with("text/plain; version=0.0.4"));
-    let exposed: BTreeSet<_> = said
+    let exposed: BTreeSet<_> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE axum_pg_session_"))
         .filter_map(|line| line.split(' ').next())
@@ -89,7 +89,7 @@ async fn the_unknown_visitors_move_every_chart_and_prometheus_reads_every_name()
 }
 
 #[tokio::test]
-async fn the_page_asks_no_other_host_and_runs_no_script_of_its_own() -> Outcome {
+async fn the_page_loads_nothing_from_other_hosts_and_has_no_inline_script() -> Outcome {
     let app = page::app(recorder::builder()?.build_recorder().handle());
     for path in ["/", "/style.css", "/dashboard.js", "/metrics"] {
         let (reply, text) = get(&app, path).await?;

@@ -1,4 +1,4 @@
-//! Visitors who are made up, so that there is something to watch.
+//! Simulated visitors, who change the metrics.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tower::ServiceExt as _;
 
 const NAME: &str = "__Host-id";
 const VISITORS: u64 = 24;
-/// Of the right form, and nobody's.
+/// A token of the right format that opens no session.
 const GUESS: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
-/// They stay for as long as the set is kept.
+/// Starts the visitors. They stop when the set is dropped.
 pub(crate) fn come(site: Router, elsewhere: Router) -> JoinSet<()> {
     let mut visitors = JoinSet::new();
     for n in 0..VISITORS {
@@ -24,7 +24,7 @@ pub(crate) fn come(site: Router, elsewhere: Router) -> JoinSet<()> {
     visitors
 }
 
-/// One browser: what it has of cookies.
+/// A browser with at most one cookie.
 #[derive(Clone, Debug, Default)]
 struct Browser {
     cookie: Option<String>,
@@ -57,7 +57,7 @@ impl Browser {
     }
 }
 
-/// Comes, looks around, and leaves properly.
+/// Visits pages, and signs out at the end.
 async fn browse(site: Router, pause: Duration) {
     loop {
         let mut browser = Browser::default();
@@ -71,7 +71,7 @@ async fn browse(site: Router, pause: Duration) {
     }
 }
 
-/// Has two pages of two servers open, which count in one session.
+/// Sends two requests at once to two servers, which count in the same session.
 async fn share(site: Router, elsewhere: Router) {
     let mut one = Browser::default();
     loop {
@@ -82,7 +82,7 @@ async fn share(site: Router, elsewhere: Router) {
     }
 }
 
-/// Never comes back, so that the reaper has something to do.
+/// Begins sessions and never returns, so that the reaper has rows to delete.
 async fn leave_cookies_behind(site: Router) {
     loop {
         Browser::default().get(&site, "/count").await;
@@ -90,7 +90,7 @@ async fn leave_cookies_behind(site: Router) {
     }
 }
 
-/// Tries a token of nobody's, and the cookies of two at once.
+/// Sends an unknown token, and then the cookies of two sessions at once.
 async fn guess(site: Router) {
     loop {
         Browser::with(GUESS).get(&site, "/look").await;

@@ -22,10 +22,10 @@ use crate::{
 };
 
 const DAY: Duration = Duration::from_hours(24);
-/// A password is changed no longer after it was typed.
+/// How recent the login must be for a change of the password.
 const RECENTLY: Duration = Duration::from_mins(5);
 
-/// Whether a login outlasts the day.
+/// Whether the visitor stays signed in for longer than a day.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Remember {
@@ -66,15 +66,14 @@ impl Remember {
     }
 }
 
-/// Signs in after the password was checked. The session keeps the basket and gets a new
-/// id and a new token for forms.
+/// Signs in. The session keeps the basket, and gets a new id and a new token for forms.
 fn begin(session: &Session, login: Login) -> Result<(), PageError> {
     session.login(login)?;
     csrf::renew(session)?;
     Ok(())
 }
 
-/// Shows the form again, saying why.
+/// Shows the form again, with the reason.
 fn refused(page: Markup) -> Response {
     (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
 }
@@ -107,8 +106,7 @@ pub(crate) async fn sign_in_page(
     Ok(pages::sign_in(&Frame::of(&session)?, message))
 }
 
-/// A site that many know also slows down whoever tries one password after the
-/// other.
+/// A public site must also limit the rate of attempts.
 pub(crate) async fn sign_in(
     State(site): State<Site>,
     session: Session,
@@ -117,7 +115,7 @@ pub(crate) async fn sign_in(
 ) -> Result<Response, PageError> {
     let user = form.credentials.name();
     if !site.users.verify(form.credentials).await? {
-        // Not which of them, so that nobody learns who has an account.
+        // Not which of them is wrong, because that would reveal who has an account.
         let frame = Frame::of(&session)?;
         return Ok(refused(pages::sign_in(
             &frame,
@@ -145,8 +143,8 @@ pub(crate) async fn password_page(SignedIn { session, .. }: SignedIn) -> Result<
     })
 }
 
-/// Typing the password again is a login that keeps the device and "remember me". The session
-/// gets a new id, and its timeouts start again.
+/// Entering the password again is a login that keeps the device and "remember me". The session gets a
+/// new id, and its timeouts restart.
 pub(crate) async fn confirm(
     State(site): State<Site>,
     SignedIn { session, user, .. }: SignedIn,
@@ -160,9 +158,8 @@ pub(crate) async fn confirm(
     Ok(Redirect::to("/password").into_response())
 }
 
-/// Whoever knew the old password may be signed in somewhere, so all other
-/// devices are signed out, and this one gets a new id: one transaction, with
-/// the response.
+/// An attacker who knew the old password may be signed in. So all other devices are signed out, and
+/// this session gets a new id, in one transaction.
 pub(crate) async fn change_password(
     State(site): State<Site>,
     SignedIn { session, user, .. }: SignedIn,

@@ -1,7 +1,7 @@
-//! Who signed in and out, and why a session ended: a table of this site's own.
+//! An audit log of logins, logouts and other ends of sessions, in a table of the site.
 //!
-//! The hook of the store only sends the event to a channel, so no request waits
-//! for the log. A task writes it down.
+//! The hook of the store only sends the event to a channel, so no request waits for the log. A task
+//! writes it to the table.
 
 use axum_pg_session::{PgSessionStore, SessionEvent, SessionEventKind};
 use sqlx::PgPool;
@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::error::Failure;
 
-/// A site that lives longer has migrations for this.
+/// On a real site, this is a migration.
 const CREATE_TABLE: &str = "
     CREATE TABLE IF NOT EXISTS audit (
         at timestamptz NOT NULL DEFAULT now(),
@@ -18,7 +18,7 @@ const CREATE_TABLE: &str = "
         event text NOT NULL
     )";
 
-/// The store with the log. The task ends when the store is dropped.
+/// Returns the store with the log. The task ends when the store is dropped.
 pub(crate) async fn keep(
     store: PgSessionStore,
     pool: PgPool,
@@ -26,9 +26,9 @@ pub(crate) async fn keep(
     sqlx::query(CREATE_TABLE).execute(&pool).await?;
     let (sender, events) = mpsc::unbounded_channel();
     let store = store.on_event(move |event| {
-        // Anonymous visitors are no news.
+        // Anonymous sessions are not logged.
         if event.user_id().is_some() {
-            // It fails at the end of the process only.
+            // This fails only at the end of the process.
             drop(sender.send(event.clone()));
         }
     });
@@ -54,7 +54,6 @@ fn sentence(kind: SessionEventKind) -> String {
     match kind {
         SessionEventKind::SignedIn => "the user signed in".to_owned(),
         SessionEventKind::Ended(ending) => ending.to_string(),
-        // The session goes on under another id.
         _ => "the session has a new id".to_owned(),
     }
 }

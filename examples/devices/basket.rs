@@ -1,4 +1,4 @@
-//! A basket, which visitors fill before they sign in.
+//! The basket, which visitors can fill before they sign in.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::{
 const KEY: &str = "basket";
 const MAX_OF_ONE: u32 = 99;
 
-/// What the shop has.
+/// The goods of the shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Item {
@@ -41,8 +41,8 @@ pub(crate) async fn shop(session: Session) -> Result<Markup, PageError> {
     Ok(pages::shop(&Frame::of(&session)?, &basket))
 }
 
-/// Two at the same moment are both in the basket, whatever tabs they come
-/// from: the closure runs on what is stored when it is saved.
+/// If two tabs add an item at the same time, both items are in the basket, because the closure runs
+/// again on the stored basket.
 pub(crate) async fn add(
     session: Session,
     Form(Chosen { item }): Form<Chosen>,
@@ -68,7 +68,7 @@ impl Item {
         }
     }
 
-    /// As forms name it.
+    /// The value in forms.
     pub(crate) fn value(self) -> &'static str {
         match self {
             Self::Tea => "tea",

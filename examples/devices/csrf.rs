@@ -1,5 +1,5 @@
-//! No other site can make a visitor's browser do something here: every form
-//! carries a token that only pages of the same session know.
+//! Protection against cross-site requests: every form has a token, which only pages of the same
+//! session know.
 
 use axum::{
     body::{Body, to_bytes},
@@ -14,9 +14,9 @@ use subtle::ConstantTimeEq as _;
 
 use crate::error::{Failure, PageError};
 
-/// The name of the field of every form.
+/// The name of the form field.
 pub(crate) const FIELD: &str = "csrf";
-/// Of the session.
+/// The key in the session.
 const KEY: &str = "csrf";
 /// The maximum size of a form, in bytes. The forms of this site are much smaller.
 const MAX_FORM: usize = 16 * 1024;
@@ -27,10 +27,9 @@ struct Sent {
     csrf: String,
 }
 
-/// The token of the session. A visitor who is not signed in has one as well,
-/// or another site could sign them in to an account of its own. So each page with a form
-/// begins a session. On pages that crawlers visit, check `Sec-Fetch-Site` instead, as the
-/// example `members` does.
+/// Returns the token of the session. Visitors who aren't signed in have one, too. Otherwise another
+/// site could sign them in to its own account. So each page with a form begins a session. On pages
+/// that crawlers visit, check `Sec-Fetch-Site` instead, as the example `members` does.
 pub(crate) fn token(session: &Session) -> Result<String, PageError> {
     match session.get(KEY)? {
         Some(token) => Ok(token),
@@ -38,7 +37,7 @@ pub(crate) fn token(session: &Session) -> Result<String, PageError> {
     }
 }
 
-/// With every login, as with the id of the session.
+/// Creates a new token. Like the id of the session, it changes with every login.
 pub(crate) fn renew(session: &Session) -> Result<String, PageError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| Failure::from(error.to_string()))?;
@@ -47,8 +46,7 @@ pub(crate) fn renew(session: &Session) -> Result<String, PageError> {
     Ok(token)
 }
 
-/// Lets no request pass that changes something and lacks the token. As it is
-/// around all pages, no handler can forget to ask.
+/// Rejects unsafe requests without the token. It wraps all pages, so no handler can omit the check.
 pub(crate) async fn guard(
     session: Session,
     request: Request,
@@ -72,7 +70,7 @@ pub(crate) async fn guard(
     Ok(next.run(request).await)
 }
 
-/// In constant time, so that nobody finds the token letter by letter.
+/// Compares in constant time, so that the time reveals no prefix of the token.
 fn is_token_of(session: &Session, sent: &str) -> Result<bool, PageError> {
     let token: Option<String> = session.get(KEY)?;
     Ok(token.is_some_and(|token| token.as_bytes().ct_eq(sent.as_bytes()).into()))

@@ -1,4 +1,4 @@
-//! Where the user is signed in.
+//! The list of the user's devices.
 
 use axum::{
     extract::{Form, State},
@@ -34,8 +34,8 @@ pub(crate) async fn list(
     Ok(pages::list(&frame, &this, &devices))
 }
 
-/// The handle of a session of somebody else's ends nothing: it is looked for
-/// among those of the user.
+/// Signs out one device. Only sessions of this user are searched, so the handle of another user's
+/// session has no effect.
 pub(crate) async fn end(
     State(site): State<Site>,
     SignedIn {

@@ -1,4 +1,4 @@
-//! What can go wrong, and the page that says so.
+//! Errors, and the page that shows them.
 
 use axum::{
     body::Body,
@@ -9,15 +9,15 @@ use axum_pg_session::{Error, ErrorKind, SessionRejection};
 
 use crate::pages;
 
-/// What no visitor can do anything about.
+/// An error that the visitor can't fix.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) enum PageError {
-    /// The page is for somebody who is signed in.
+    /// The page is only for users who are signed in.
     SignedOut,
-    /// A form without the token of its session.
+    /// The form has another token than its session.
     StaleForm,
-    /// No form of this site.
+    /// The form is not one of this site.
     BadForm,
     NoSession(SessionRejection),
     Session(Error),
@@ -28,8 +28,7 @@ impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, sentence) = match self {
             Self::SignedOut => return Redirect::to("/sign-in?required=true").into_response(),
-            // With the error in its extensions, of which `session_page` makes a
-            // page.
+            // `session_page` shows a page for the error in the extensions.
             Self::NoSession(rejection) => return rejection.into_response(),
             Self::Session(error) => return error.into_response(),
             Self::StaleForm => (
@@ -37,7 +36,10 @@ impl IntoResponse for PageError {
                 "This form is out of date, or your browser keeps no cookies of this site. \
                  Please go back, reload the page and try again.",
             ),
-            Self::BadForm => (StatusCode::BAD_REQUEST, "This is no form of this site."),
+            Self::BadForm => (
+                StatusCode::BAD_REQUEST,
+                "This form is not one of this site.",
+            ),
             Self::Failed(error) => {
                 eprintln!("{error}");
                 (
@@ -50,10 +52,9 @@ impl IntoResponse for PageError {
     }
 }
 
-/// The shop's own page for each error of a session: one that could not be
-/// loaded, which a handler passed on, and one that could not be saved, which
-/// only the layer knows. So it stands outside of the layer. Status and headers
-/// stay, as `Retry-After` and `Set-Cookie` are among them.
+/// Shows the shop's own page for each error of a session. If a session could not be loaded, the
+/// handler returns the error. If it could not be saved, only the layer knows, so this wraps the layer.
+/// Status and headers stay, such as `Retry-After` and `Set-Cookie`.
 pub(crate) async fn session_page(response: Response) -> Response {
     let Some(error) = response.extensions().get::<Error>() else {
         return response;
@@ -72,7 +73,7 @@ pub(crate) async fn session_page(response: Response) -> Response {
         _ => "Something went wrong here. Please try again.",
     });
     let (mut parts, _) = response.into_parts();
-    // Of the body that is replaced.
+    // The length of the former body.
     parts.headers.remove(header::CONTENT_LENGTH);
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     parts.headers.insert(header::CONTENT_TYPE, html);

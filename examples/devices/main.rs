@@ -1,14 +1,12 @@
-//! A shop whose customers see where they are signed in, and sign out there.
+//! A shop whose customers see on which devices they are signed in, and can sign out there.
 //!
-//! Run with `cargo run --example devices`, then open <http://localhost:3000>
-//! in two browsers, sign up in one, and sign in with the other.
+//! Run with `cargo run --example devices`, then open <http://localhost:3000> in two browsers. Sign up
+//! in one, and sign in with the other.
 //!
-//! It starts a Postgres of its own, which ends with it. With `DATABASE_URL`
-//! set it uses that one, and accounts and sessions outlive it. `PORT` chooses
-//! the port; 0 takes any that is free.
+//! It starts a Postgres, which ends with the example. If `DATABASE_URL` is set, it uses that database,
+//! and accounts and sessions survive a restart. `PORT` sets the port; 0 is any free port.
 //!
-//! The cookie is `Secure`, as it should be where people live. Chromium and
-//! Firefox keep such cookies of `http://localhost` too; for Safari add
+//! The cookie is `Secure`. Chromium and Firefox keep it on `http://localhost`; for Safari, add
 //! `.secure(false)` to the layer in `site.rs`.
 
 mod account;
@@ -55,15 +53,15 @@ async fn main() -> Result<(), Failure> {
     .with_graceful_shutdown(interrupted())
     .await?;
 
-    // Nobody is served any more, so nothing is saved any more either.
+    // The server has ended, so nothing else is saved.
     reaper.stop().await;
-    // The last store is dropped by now, so the log ends with what is still in the channel.
+    // All stores are dropped, so the task ends when the channel is empty.
     drop(tokio::time::timeout(Duration::from_secs(5), audit).await);
     pool.close().await;
     Ok(())
 }
 
-/// By Ctrl-C, or as service managers and containers do it.
+/// By Ctrl-C, or by SIGTERM, which service managers and containers send.
 async fn interrupted() {
     tokio::select! {
         () = ctrl_c() => {}
@@ -73,7 +71,7 @@ async fn interrupted() {
 
 async fn ctrl_c() {
     if let Err(error) = signal::ctrl_c().await {
-        eprintln!("Ctrl-C will not end it gently: {error}");
+        eprintln!("no graceful shutdown on Ctrl-C: {error}");
         future::pending::<()>().await;
     }
 }
@@ -85,7 +83,7 @@ async fn terminated() {
             terminated.recv().await;
         }
         Err(error) => {
-            eprintln!("SIGTERM will not end it gently: {error}");
+            eprintln!("no graceful shutdown on SIGTERM: {error}");
             future::pending::<()>().await;
         }
     }

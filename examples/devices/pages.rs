@@ -1,4 +1,4 @@
-//! What is around every page. The templates escape what they are given.
+//! The frame of every page. The templates escape all values.
 
 pub(crate) mod account;
 pub(crate) mod devices;
@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use crate::{basket, csrf, error::PageError, flash};
 
-/// What every page shows of its session.
+/// The parts of a session that every page shows.
 pub(crate) struct Frame {
     user: Option<String>,
     token: String,
@@ -18,7 +18,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// Takes the message, as it is about to be shown.
+    /// Removes the message from the session, because the page shows it.
     pub(crate) fn of(session: &Session) -> Result<Self, PageError> {
         Ok(Self {
             user: session.user_id(),
@@ -61,7 +61,7 @@ impl Frame {
         )
     }
 
-    /// The one place that makes forms, so that none lacks the token.
+    /// The only function that creates forms, so that all have the token.
     fn form(&self, action: &str, content: &Markup) -> Markup {
         html! {
             form method="post" action=(action) {
@@ -72,7 +72,7 @@ impl Frame {
     }
 }
 
-/// Where the session can't be asked.
+/// A page without a session.
 pub(crate) fn failure(sentence: &str) -> Markup {
     document(
         "Sorry",

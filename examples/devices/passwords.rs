@@ -1,4 +1,4 @@
-//! Passwords, of which only slow hashes are kept.
+//! Passwords, which are stored as slow hashes.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use tokio::{sync::Semaphore, task};
 
 use crate::error::Failure;
 
-/// Each takes 19 MiB and a processor for a while.
+/// Each hash takes 19 MiB and some CPU time.
 const MAX_AT_ONCE: usize = 4;
 
-/// Hashes passwords and compares them, away from the threads that serve.
+/// Hashes passwords and compares them, on threads that handle no requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Passwords {
     places: Arc<Semaphore>,
-    /// Of a password that nobody knows.
-    nobodys: Arc<str>,
+    /// The hash of a random password, for names without an account.
+    unknown: Arc<str>,
 }
 
 impl Passwords {
     pub(crate) async fn new() -> Result<Self, Failure> {
-        let mut unknown = [0; 32];
-        getrandom::fill(&mut unknown).map_err(|error| error.to_string())?;
-        let nobodys = task::spawn_blocking(move || hash(&unknown)).await??;
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+        let unknown = task::spawn_blocking(move || hash(&random)).await??;
         Ok(Self {
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
-            nobodys: nobodys.into(),
+            unknown: unknown.into(),
         })
     }
 
@@ -37,8 +37,8 @@ impl Passwords {
         Ok(task::spawn_blocking(move || hash(password.as_bytes())).await??)
     }
 
-    /// Takes as long where there is no such user, so that the time of an
-    /// response does not tell who has an account.
+    /// Takes equally long if there is no such user, so that the time doesn't reveal who has an
+    /// account.
     pub(crate) async fn verify(
         &self,
         password: String,
@@ -46,7 +46,7 @@ impl Passwords {
     ) -> Result<bool, Failure> {
         let _place = self.places.acquire().await;
         let is_known = stored.is_some();
-        let stored = stored.unwrap_or_else(|| self.nobodys.to_string());
+        let stored = stored.unwrap_or_else(|| self.unknown.to_string());
         let is_right = task::spawn_blocking(move || verify(&password, &stored)).await??;
         Ok(is_right && is_known)
     }

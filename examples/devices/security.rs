@@ -1,12 +1,12 @@
-//! What browsers are told about every page.
+//! The security headers of every page.
 
 use axum::{
     http::{HeaderName, HeaderValue, header},
     response::Response,
 };
 
-/// A browser that obeys these runs no script, shows the pages in no frame of
-/// another site, and sends their forms nowhere else.
+/// With these, browsers run no script, show the pages in no frame of another site, and send their
+/// forms only to this site.
 const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -28,8 +28,8 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
 pub(crate) async fn headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.extend(HEADERS);
-    // Whatever does not say otherwise is somebody's own page: nobody else who
-    // uses the browser later may go back to it.
+    // A page is private unless it says otherwise. The next user of the browser must not see it by
+    // going back.
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));

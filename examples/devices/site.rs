@@ -1,4 +1,4 @@
-//! All pages, and what is around them.
+//! The routes and the layers of the site.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -12,13 +12,13 @@ use axum_pg_session::{ClearSiteData, PgSessionLayer, PgSessionStore, SessionLimi
 
 use crate::{account, basket, csrf, devices, error, security, users::Users};
 
-/// Who signs in on one more device is signed out on that of the oldest login.
+/// A login on one more device signs out the device with the oldest login.
 const MAX_DEVICES: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
-/// For visitors who do not ask to be remembered.
+/// For visitors who don't choose "remember me".
 const IDLE_TIMEOUT: Duration = Duration::from_hours(2);
 const ABSOLUTE_TIMEOUT: Duration = Duration::from_hours(24);
 
-/// What handlers work with.
+/// The state of the handlers.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
     pub(crate) store: PgSessionStore,
@@ -32,12 +32,12 @@ pub(crate) fn limited(store: PgSessionStore) -> PgSessionStore {
 pub(crate) fn app(site: Site) -> Router {
     let sessions = sessions(site.store.clone());
     pages()
-        // Inside of the sessions, as the token is in one.
+        // Inside of the session layer, because the token is in the session.
         .route_layer(from_fn(csrf::guard))
         .layer(sessions)
-        // Outside of them, as it shows what they could not load or save.
+        // Outside of the session layer, because it shows errors of loading and saving.
         .layer(map_response(error::session_page))
-        // Outside of them, so that these can be cached.
+        // Outside of the session layer, so that these can be cached.
         .merge(files())
         .layer(map_response(security::headers))
         .with_state(site)
@@ -83,7 +83,7 @@ fn files() -> Router<Site> {
 
 type File = ([(HeaderName, &'static str); 2], &'static str);
 
-/// The same for everybody, so that caches may keep it.
+/// The same for all visitors, so caches can keep it.
 fn file(content_type: &'static str, content: &'static str) -> File {
     let headers = [
         (header::CONTENT_TYPE, content_type),

@@ -1,5 +1,5 @@
-//! What the shop promises its customers, by the kit for tests of
-//! axum-pg-session: <https://docs.rs/axum-pg-session/latest/axum_pg_session/testing>.
+//! Tests of the shop with the test visitors of axum-pg-session:
+//! <https://docs.rs/axum-pg-session/latest/axum_pg_session/testing>.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -60,7 +60,7 @@ impl Shop {
         })
     }
 
-    /// Somebody with a page of the shop open.
+    /// A visitor who has opened a page.
     async fn visitor(&self) -> Outcome<TestVisitor> {
         let visitor = TestVisitor::new(&self.sessions);
         visitor
@@ -93,7 +93,7 @@ impl Shop {
         self.post_bare(visitor, path, form).await
     }
 
-    /// Sends what may be no form of the shop.
+    /// Sends a form without the token.
     async fn post_bare(
         &self,
         visitor: &TestVisitor,
@@ -112,7 +112,7 @@ fn leads_to(response: &Response) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn what_is_chosen_is_in_the_basket_and_told_once() -> Outcome {
+async fn an_item_is_in_the_basket_and_its_message_is_shown_once() -> Outcome {
     let shop = Shop::open().await?;
     let visitor = shop.visitor().await?;
     let basket = Basket::from([(Item::Tea, 1)]);
@@ -169,7 +169,7 @@ async fn a_basket_survives_the_login_and_the_old_cookie_does_not() -> Outcome {
 }
 
 #[tokio::test]
-async fn who_is_not_signed_in_is_sent_to_where_one_does() -> Outcome {
+async fn visitors_who_are_not_signed_in_are_redirected_to_the_login() -> Outcome {
     let shop = Shop::open().await?;
     let visitor = shop.visitor().await?;
     for path in ["/devices", "/password"] {
@@ -184,7 +184,7 @@ async fn who_is_not_signed_in_is_sent_to_where_one_does() -> Outcome {
 }
 
 #[tokio::test]
-async fn a_password_is_changed_by_who_typed_it_lately() -> Outcome {
+async fn a_change_of_the_password_needs_a_recent_login() -> Outcome {
     let shop = Shop::open().await?;
     let ada = shop.customer("ada").await?;
     let asks_again = |page: &str| page.contains(r#"action="/confirm""#);
@@ -200,7 +200,7 @@ async fn a_password_is_changed_by_who_typed_it_lately() -> Outcome {
 }
 
 #[tokio::test]
-async fn who_asks_to_be_remembered_stays_signed_in() -> Outcome {
+async fn a_remembered_user_stays_signed_in() -> Outcome {
     let shop = Shop::open().await?;
     let forgotten = shop.customer("ada").await?;
     let remembered = Login::new("ada").expiry(Expiry::Timeouts {
@@ -222,11 +222,11 @@ async fn who_asks_to_be_remembered_stays_signed_in() -> Outcome {
 async fn other_devices_are_signed_out_and_this_one_is_not() -> Outcome {
     let shop = Shop::open().await?;
     let (desk, phone) = (shop.customer("ada").await?, shop.customer("ada").await?);
-    let somebody_else = shop.customer("bob").await?;
+    let bob = shop.customer("bob").await?;
     shop.post(&desk, "/devices/end-others", "").await?;
     assert!(phone.session().await?.is_new());
     assert_eq!(desk.session().await?.user_id().as_deref(), Some("ada"));
-    assert!(!somebody_else.session().await?.is_new());
+    assert!(!bob.session().await?.is_new());
     assert_eq!(shop.store.user("ada").count().await?, 1);
     Ok(())
 }

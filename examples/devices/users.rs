@@ -1,5 +1,4 @@
-//! Who has an account: a table of this site's own, beside that of the
-//! sessions.
+//! The accounts, in a table of the site.
 
 use serde::Deserialize;
 use sqlx::PgPool;
@@ -9,25 +8,25 @@ use crate::{
     passwords::Passwords,
 };
 
-/// A site that lives longer has migrations for this.
+/// On a real site, this is a migration.
 const CREATE_TABLE: &str = "
     CREATE TABLE IF NOT EXISTS account (
         name text PRIMARY KEY,
         password_hash text NOT NULL
     )";
 const MAX_NAME: usize = 32;
-/// NIST SP 800-63B asks for eight at least, and for no rules beside that.
+/// NIST SP 800-63B requires at least eight characters, and advises against other rules.
 const MIN_PASSWORD: usize = 8;
 const MAX_PASSWORD: usize = 256;
 
-/// What somebody typed. It has no `Debug`, so that it gets into no log.
+/// The input of a form. It has no `Debug`, so that no log contains it.
 #[derive(Deserialize)]
 pub(crate) struct Credentials {
     name: String,
     password: String,
 }
 
-/// Why there is no new account, or no new password.
+/// Why an account or a password was refused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     Name,
@@ -42,7 +41,7 @@ pub(crate) struct Users {
 }
 
 impl Credentials {
-    /// As it is stored: people do not remember in which case they typed it.
+    /// The name as it is stored, in lower case, because users don't remember the case.
     pub(crate) fn name(&self) -> String {
         self.name.trim().to_lowercase()
     }
@@ -90,7 +89,7 @@ impl Users {
         })
     }
 
-    /// Whether they are somebody's.
+    /// Whether an account has this name and password.
     pub(crate) async fn verify(&self, credentials: Credentials) -> Result<bool, PageError> {
         let name = credentials.name();
         self.is_password_of(&name, credentials.password).await

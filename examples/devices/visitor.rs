@@ -1,4 +1,4 @@
-//! Who sends a request, and from what.
+//! The user and the device of a request.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use axum_pg_session::{Device, Session, SessionId};
 
 use crate::error::PageError;
 
-/// What a browser calls itself holds the first of these that is right.
+/// The first of these that a `User-Agent` contains is the browser.
 const BROWSERS: [(&str, &str); 6] = [
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -28,12 +28,12 @@ const SYSTEMS: [(&str, &str); 6] = [
     ("Linux", "Linux"),
 ];
 
-/// Somebody who is signed in; others are sent to the page where one does.
+/// A user who is signed in. Other visitors are redirected to the login.
 #[derive(Debug)]
 pub(crate) struct SignedIn {
     pub(crate) session: Session,
     pub(crate) user: String,
-    /// The handle of this session, which opens nothing.
+    /// The public handle of this session.
     pub(crate) this: SessionId,
 }
 
@@ -53,7 +53,7 @@ impl<S: Sync> FromRequestParts<S> for SignedIn {
     }
 }
 
-/// What is remembered of the browser at a login, for its user alone to see.
+/// What a login stores of the browser. Only its user sees it.
 #[derive(Debug)]
 pub(crate) struct Visitor {
     user_agent: String,
@@ -63,8 +63,8 @@ pub(crate) struct Visitor {
 impl<S: Send + Sync> FromRequestParts<S> for Visitor {
     type Rejection = ExtensionRejection;
 
-    /// Behind a proxy the address is in a header of the proxy's, such as
-    /// `X-Forwarded-For`, which nobody else may be able to set.
+    /// Behind a proxy, the address is in a header such as `X-Forwarded-For`. Make sure that only
+    /// the proxy can set it.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let ConnectInfo(address) =
             ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await?;
@@ -87,7 +87,7 @@ impl Visitor {
     }
 }
 
-/// A name that people know their device by.
+/// A readable name of the device.
 fn label(user_agent: &str) -> String {
     let first_of = |names: &[(&'static str, &'static str)]| {
         let found = names.iter().find(|(sign, _)| user_agent.contains(sign));

@@ -22,12 +22,12 @@ use crate::{
     visitor::{CurrentUser, flash, random},
 };
 
-/// What the provider gives back, so that a visitor completes only the sign-in
-/// that they began.
+/// A random value that the provider returns, so that visitors can only complete a sign-in that they
+/// began.
 const OAUTH_STATE: Key<String> = Key::new("oauth_state");
 const PROVIDER: &str = "https://id.example.com/authorize?client_id=members&response_type=code";
 
-/// Who may sign in by password; a real site has a table.
+/// Names and password hashes. A real site has a table.
 pub(crate) struct Accounts(HashMap<String, String>);
 
 #[derive(Deserialize)]
@@ -100,14 +100,14 @@ pub(crate) async fn oauth_start(session: Session) -> Result<Redirect, Error> {
     Ok(Redirect::to(&address))
 }
 
-/// The provider sends the browser back here. The link comes from another site,
-/// and a `SameSite=Lax` cookie comes with it.
+/// The provider redirects the browser to this page. Browsers send `SameSite=Lax` cookies with such a
+/// request from another site.
 pub(crate) async fn oauth_callback(
     session: Session,
     headers: HeaderMap,
     Query(returned): Query<Returned>,
 ) -> Result<Response, Error> {
-    // Committed at once: of two callbacks with the state one gets it.
+    // `take` commits at once, so of two callbacks with the state only one gets it.
     if session.take(OAUTH_STATE).await? != Some(returned.state) {
         return Ok(StatusCode::BAD_REQUEST.into_response());
     }
@@ -119,7 +119,7 @@ pub(crate) async fn oauth_callback(
     Ok(Redirect::to("/members/devices").into_response())
 }
 
-/// Here the code would be sent to the provider, which says whose it is.
+/// A real site sends the code to the provider, which returns the user.
 async fn user_of(code: &str) -> Option<String> {
     code.strip_prefix("code-of-").map(str::to_owned)
 }
@@ -134,7 +134,7 @@ pub(crate) async fn end_device(
     user: CurrentUser,
     Form(chosen): Form<Chosen>,
 ) -> Result<Redirect, Error> {
-    // Among the user's own: the handle of another user's session ends nothing.
+    // Only sessions of this user, so the handle of another user's session has no effect.
     app.store.user(&user.name).destroy(&chosen.id).await?;
     Ok(Redirect::to("/members/devices"))
 }
@@ -162,13 +162,13 @@ impl Accounts {
             let hash = Argon2::default().hash_password(password.as_bytes())?;
             Ok::<_, password_hash::Error>(((*name).to_owned(), hash.to_string()))
         };
-        // Compared with for unknown names, so that the time doesn't tell who has
-        // an account.
-        let nobody = ("", "nobody's password");
+        // Unknown names are compared with this one, so that the time doesn't reveal who has an
+        // account.
+        let unknown = ("", "the password of no account");
         Ok(Self(
             accounts
                 .iter()
-                .chain([&nobody])
+                .chain([&unknown])
                 .map(hash)
                 .collect::<Result<_, password_hash::Error>>()?,
         ))

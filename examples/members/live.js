@@ -1,14 +1,14 @@
 const show = (id, text) => { document.getElementById(id).textContent = text; };
 
-// Opens it again and again until the user is signed out. `open` resolves when it has closed, to
-// whether it was open.
+// Opens a stream again each time it closes, until the user is signed out. `open` resolves when the
+// stream has closed, to whether it was open before.
 const keepOpen = async (open) => {
   for (let pause = 5; ; pause = Math.min(2 * pause, 60)) {
     if (await open()) pause = 5;
-    // After a sign-in in another tab, the new cookie may be on its way for 5 seconds.
+    // After a login in another tab, the new cookie can take up to 5 seconds to arrive.
     await new Promise((done) => setTimeout(done, 1000 * (pause + Math.random())));
     const response = await fetch("/members/live", { redirect: "manual" }).catch(() => undefined);
-    // To the sign-in. Any other failure may pass, such as a database that is away.
+    // A redirect to the login. Other failures are temporary, such as a database outage.
     if (response?.type === "opaqueredirect") return;
   }
 };
@@ -18,7 +18,7 @@ const events = () => new Promise((closed) => {
   let wasOpen = false;
   source.onopen = () => { wasOpen = true; };
   source.onmessage = (event) => show("devices", event.data);
-  // It would try again by itself, but never after a refusal.
+  // EventSource reconnects by itself, but not after an error response.
   source.onerror = () => { source.close(); closed(wasOpen); };
 });
 keepOpen(events);

@@ -1,5 +1,5 @@
-//! Server-sent events and a WebSocket, which outlive the request that opened
-//! them, and end with its session.
+//! Server-sent events and a WebSocket. They continue after the request that opened them, and end with
+//! its session.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{App, pages, visitor::CurrentUser};
 /// How long a client may take to read. One that doesn't read must not keep its socket.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The page that opens both.
+/// The page that opens the stream and the socket.
 pub(crate) async fn page(user: CurrentUser) -> Markup {
     pages::live(&user.name)
 }
@@ -44,7 +44,7 @@ pub(crate) async fn events(
     let news = stream::unfold((app, user.name, ticks), async |(app, name, mut ticks)| {
         loop {
             ticks.tick().await;
-            // Without the database there is no news, and the stream goes on.
+            // If the database can't be queried, the stream continues without an event.
             if let Ok(devices) = app.store.user(&name).count().await {
                 let event = Event::default().data(devices.to_string());
                 return Some((Ok(event), (app, name, ticks)));
@@ -64,7 +64,7 @@ pub(crate) async fn talk(
     Ok(upgrade.on_upgrade(move |socket| echo(socket, app, ended)))
 }
 
-/// Says everything back, until the session or the process ends.
+/// Echoes each message, until the session or the process ends.
 async fn echo(mut socket: WebSocket, app: App, mut ended: SessionEnd) {
     let stopped = stopped(app.ending.clone());
     tokio::pin!(stopped);
@@ -76,8 +76,8 @@ async fn echo(mut socket: WebSocket, app: App, mut ended: SessionEnd) {
             () = &mut stopped => break (close_code::AWAY, "the server restarts".to_owned()),
             message = socket.recv() => match message {
                 Some(Ok(Message::Text(text))) => {
-                    // Who writes is active, as by a request. If the session has ended,
-                    // `ended` says so.
+                    // A message is user activity, like a request. If the session has ended, the
+                    // branch above closes the socket.
                     drop(app.sessions.touch(&ended.id()).await);
                     let sent = timeout(PATIENCE, socket.send(Message::Text(text)));
                     let Ok(Ok(())) = sent.await else { return };
@@ -91,7 +91,7 @@ async fn echo(mut socket: WebSocket, app: App, mut ended: SessionEnd) {
         code,
         reason: reason.into(),
     };
-    // The client may have gone.
+    // The client may have disconnected.
     drop(timeout(PATIENCE, socket.send(Message::Close(Some(close)))).await);
 }
 

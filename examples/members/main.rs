@@ -1,17 +1,14 @@
-//! A members' site: a sign-in by password or by an identity provider, messages
-//! that are shown once, a list of devices, server-sent events, a WebSocket, and
-//! an error page of its own.
+//! A site for members: login by password or by an identity provider, flash messages, a list of
+//! devices, server-sent events, a WebSocket, and an error page of its own.
 //!
-//! Run with `cargo run --example members`, then open <http://localhost:3000> and
-//! sign in as `ada` with the password `correct horse`. The tests have the rest:
-//! `cargo test --example members`.
+//! Run with `cargo run --example members`, then open <http://localhost:3000> and sign in as `ada` with
+//! the password `correct horse`. The tests show the rest: `cargo test --example members`.
 //!
-//! It starts a Postgres of its own. With `DATABASE_URL` set it uses that one;
-//! for one that requires TLS turn on the crate's feature `tls-rustls`. `PORT`
-//! chooses the port; 0 takes any that is free.
+//! It starts a Postgres. If `DATABASE_URL` is set, it uses that database. If that server requires TLS,
+//! enable the crate's feature `tls-rustls`. `PORT` sets the port; 0 is any free port.
 //!
-//! The cookie is `Secure`. Chromium and Firefox keep it on `http://localhost`;
-//! for Safari add `.secure(false)` to the layer in `sessions`.
+//! The cookie is `Secure`. Chromium and Firefox keep it on `http://localhost`; for Safari, add
+//! `.secure(false)` to the layer in `sessions`.
 
 mod account;
 mod live;
@@ -32,7 +29,7 @@ use tokio::{net::TcpListener, signal, sync::watch};
 
 use crate::account::Accounts;
 
-/// What handlers work with.
+/// The state of the handlers.
 #[derive(Clone)]
 struct App {
     store: PgSessionStore,
@@ -40,7 +37,7 @@ struct App {
     accounts: Arc<Accounts>,
     /// How often a stream counts the devices.
     count_every: Duration,
-    /// Turns true when the process is about to end.
+    /// Becomes true when the server shuts down.
     ending: watch::Receiver<bool>,
 }
 
@@ -67,7 +64,7 @@ fn router(app: App) -> Router {
         .nest("/members", members)
         .layer(from_fn(visitor::same_origin))
         .layer(app.sessions.clone())
-        // Outside of the sessions, so that it sees their errors.
+        // Outside of the session layer, so that it sees its errors.
         .layer(map_response(pages::error_page))
         .with_state(app)
 }
@@ -92,7 +89,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     axum::serve(listener, router(app))
         .with_graceful_shutdown(async move {
             interrupted().await;
-            // Open streams and sockets would keep the server from ending.
+            // The server waits for open streams and sockets, so they must end.
             end.send_replace(true);
         })
         .await?;

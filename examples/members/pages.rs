@@ -74,8 +74,8 @@ pub(crate) fn devices(user: &CurrentUser, devices: &[UserSession]) -> Result<Mar
     ))
 }
 
-/// A counter by server-sent events, and a WebSocket that says everything back. If the server
-/// closes the socket, the page says why, and opens another one, until the user is signed out.
+/// A counter by server-sent events, and a WebSocket that echoes each message. If the server closes
+/// the socket, the page shows the reason, and opens another one, until the user is signed out.
 pub(crate) fn live(name: &str) -> Markup {
     page(
         None,

@@ -1,4 +1,4 @@
-//! Who sends a request.
+//! The user of a request, and checks before the handler.
 
 use axum::{
     extract::{FromRequestParts, Request},
@@ -36,7 +36,7 @@ impl<S: Sync> FromRequestParts<S> for CurrentUser {
     }
 }
 
-/// Lets no other visitor pass, whatever its handler asks.
+/// Redirects visitors who aren't signed in, before their handler runs.
 pub(crate) async fn members_only(
     session: Session,
     request: Request,
@@ -45,12 +45,12 @@ pub(crate) async fn members_only(
     if session.user_id().is_some() {
         return Ok(next.run(request).await);
     }
-    // In the address and not in the session: a robot that tries every link begins
+    // The message is in the URL, not in the session, so that a crawler that follows every link begins
     // no session.
     Ok(Redirect::to("/sign-in?members-only=true").into_response())
 }
 
-/// No other site makes a visitor's browser change something here.
+/// Rejects requests from other sites that change something.
 pub(crate) async fn same_origin(request: Request, next: Next) -> Response {
     match request.method().is_safe() || is_same_origin(request.headers()) {
         true => next.run(request).await,

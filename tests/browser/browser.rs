@@ -1,7 +1,7 @@
 //! What only a real browser can say: Chromium, without a window, driven by
 //! ChromeDriver.
 //!
-//! `.ci/browser` installs both. Where they can't be had the tests say that
+//! `.ci/install` installs both. Where they can't be had the tests say that
 //! they were skipped; on CI that is a failure.
 
 mod account;

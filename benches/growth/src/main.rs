@@ -1,66 +1,145 @@
 //! How does the cost of a session grow?
 //!
 //! ```text
-//! cargo run --release --manifest-path benches/Cargo.toml -p growth [-- --quick | --smoke]
+//! cargo run --release --manifest-path benches/Cargo.toml -p growth [-- --quick | --smoke | --reap ROWS]
 //! ```
 //!
-//! Three questions, each asked by requests to a router in process, eight at a
-//! time, of visitors chosen at random among all rows:
+//! Eight requests at a time go to a router in this process, for visitors that are chosen at random
+//! among all rows. Three things grow:
 //!
 //! - **rows**: 10,000 to 5,000,000 sessions of 100 bytes;
-//! - **size**: documents of 100 bytes to 1 MB, which do not compress;
-//! - **reaper**: 1 to 100,000 expired rows deleted by `Reaper::run_once` while
-//!   others load and save.
+//! - **size**: documents of 100 bytes to 1 MB, which don't compress;
+//! - **reaper**: 1 to 100,000 expired rows, which `Reaper::run_once` deletes while requests load and
+//!   save.
 //!
-//! A *load* is a request that reads a value, a *touch* one that reads and whose
-//! session is extended, a *save* one that reads and changes a value. Times are
-//! those of whole requests. Every step has a table of its own, and they are
-//! asked in turns, so that what the machine does meanwhile meets all of them:
-//! a figure is the median of the rounds' medians, a p99 that of all requests.
+//! A *load* is a request that reads a value. A *touch* also extends the session. A *save* reads and
+//! changes a value. Times are those of whole requests. Each step has a table of its own, and the
+//! steps are measured in turns, so that other work of the machine affects all of them. A time is the
+//! median of the rounds' medians, a p99 that of all requests.
 //!
-//! The tables are those of `migrate()`, in one database that flushes to disk,
-//! with the server's default of 128 MB of shared buffers: the larger tables
-//! live in the cache of the system.
+//! `migrate()` creates the tables, in one database with `fsync` on and the server's default of 128 MB
+//! of shared buffers. So the larger tables are in the page cache of the system.
 //!
-//! Tables are printed; plots go to `docs/plots/growth-*.svg` and ratios to
-//! `benches/growth.json`. `--quick` ends at 100,000 rows after about a minute
-//! and writes to `benches/target/growth`; `--smoke` takes seconds and only
-//! checks that every response is right. `--reap 1000000` asks only what so many
-//! expired rows cost, three times, each after five seconds without the reaper,
-//! and writes nothing; fewer are reaped in batches of three sizes in turns.
+//! The run prints tables, and records ratios in `benches/growth.json`. `--quick` ends at 100,000 rows,
+//! takes about a minute and records in `benches/target`. `--smoke` takes seconds, checks every
+//! response and records nothing. `--reap 1000000` measures only the reaper, three times, each time
+//! after five seconds without it. It records nothing. Below 1,000,000 rows it compares three batch
+//! sizes.
 
-mod effort;
+mod crowd;
+mod growing;
 mod reap;
-mod report;
-mod rounds;
-mod seed;
 mod site;
-mod steps;
 
-use std::error::Error;
+use std::{env, error::Error, path::Path, time::Duration};
 
+use bench_common::Summary;
 use sqlx::PgPool;
 
-use crate::{effort::Effort, report::Report};
-
-/// What may fail, in a program whose only response is to say so and end.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How much is measured.
+struct Effort {
+    /// Below `benches`.
+    summary: Option<&'static str>,
+    rows: &'static [u64],
+    /// Bytes of the documents.
+    sizes: &'static [u64],
+    rounds: usize,
+    round: Duration,
+    expired: Vec<u64>,
+    /// Rows that the reaper deletes in one transaction; 1,000 is its default.
+    batches: &'static [u32],
+    /// Rows that aren't expired, while the reaper runs.
+    live: u64,
+    /// Rows to delete for each number of expired rows, in several runs.
+    reaped: u64,
+    /// The time without the reaper before each of its runs.
+    alone: Duration,
+}
+
+const FULL: Effort = Effort {
+    summary: Some("growth.json"),
+    rows: &[10_000, 100_000, 1_000_000, 5_000_000],
+    sizes: &[100, 1_000, 10_000, 100_000, 1_000_000],
+    rounds: 5,
+    round: Duration::from_secs(1),
+    expired: Vec::new(),
+    batches: &[1_000],
+    live: 100_000,
+    reaped: 300_000,
+    alone: Duration::from_millis(300),
+};
+
+impl Effort {
+    fn from_arguments() -> Result<Self, String> {
+        let arguments: Vec<_> = env::args().skip(1).collect();
+        let full = Self {
+            expired: vec![1, 10, 100, 1_000, 10_000, 100_000],
+            ..FULL
+        };
+        match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => Ok(full),
+            ["--quick"] => Ok(Self {
+                summary: Some("target/growth.json"),
+                rows: &[10_000, 100_000],
+                round: Duration::from_millis(250),
+                expired: vec![1, 10, 100, 1_000, 10_000],
+                live: 10_000,
+                reaped: 20_000,
+                ..full
+            }),
+            ["--smoke"] => Ok(Self {
+                summary: None,
+                rows: &[100, 1_000],
+                sizes: &[100, 100_000],
+                rounds: 1,
+                round: Duration::from_millis(50),
+                expired: vec![1, 1_500],
+                live: 1_000,
+                reaped: 1,
+                ..full
+            }),
+            ["--reap", rows] => {
+                let rows = rows.parse().map_err(|error| format!("{rows}: {error}"))?;
+                Ok(Self {
+                    summary: None,
+                    rows: &[],
+                    sizes: &[],
+                    expired: vec![rows],
+                    batches: match rows {
+                        1_000_000.. => &[1_000],
+                        _ => &[250, 1_000, 4_000],
+                    },
+                    reaped: 3 * rows,
+                    alone: Duration::from_millis(5_500),
+                    ..full
+                })
+            }
+            _ => Err(format!(
+                "--quick, --smoke, --reap ROWS or nothing, not {arguments:?}"
+            )),
+        }
+    }
+
+    /// How often that many expired rows are deleted. A p99 needs more runs if they are short.
+    fn runs(&self, expired: u64) -> u64 {
+        let least = self.reaped.min(3);
+        (self.reaped / expired).clamp(least, 40)
+    }
+}
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let effort = Effort::from_arguments()?;
     let server = bench_common::postgres().start()?;
     let pool = PgPool::connect(&server.url()).await?;
-    let report = report(&pool, effort).await?;
-    println!("{report}");
-    report.publish(effort)?;
+    let mut summary = Summary::default();
+    growing::rows(&pool, &effort, &mut summary).await?;
+    growing::sizes(&pool, &effort, &mut summary).await?;
+    reap::measure(&pool, &effort, &mut summary).await?;
+    if let Some(file) = effort.summary {
+        summary.record(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file))?;
+    }
     Ok(())
-}
-
-async fn report(pool: &PgPool, effort: Effort) -> Outcome<Report> {
-    Ok(Report {
-        rows: steps::over_rows(pool, effort).await?,
-        sizes: steps::over_sizes(pool, effort).await?,
-        reaped: reap::over_expired(pool, effort).await?,
-    })
 }

@@ -5,120 +5,115 @@ use std::{
 };
 
 use axum_pg_session::Reaper;
-use bench_common::{median, percentile};
+use bench_common::{Summary, Table, median, percentile, readable};
 use sqlx::PgPool;
 
 use crate::{
-    Outcome,
-    effort::{Alone, Effort},
-    rounds::{Served, Crowd},
-    seed::{Life, Rows, insert, vacuum},
-    site::{Site, Visit},
+    Effort, Outcome,
+    crowd::{Crowd, Served},
+    site::{Life, Site, Visit},
 };
 
 const SIZE: u64 = 500;
-/// Half of those who are there at once read, half of them write.
+/// Half of the concurrent requests read, half of them write.
 const FOREGROUND: [Visit; 2] = [Visit::Load, Visit::Save];
-/// What goes by before anything counts.
 const WARM_UP: Duration = Duration::from_millis(100);
+/// The requests shortly before the reaper starts don't count as undisturbed.
+const BEFORE_THE_REAPER: Duration = Duration::from_millis(50);
 
-/// What it took to delete so many rows.
-#[derive(Clone, Debug)]
-pub(crate) struct ReapSummary {
-    pub(crate) expired: u64,
-    /// Rows of one transaction.
-    pub(crate) batch: u32,
-    /// The median of some runs, its pauses included.
-    pub(crate) micros_per_row: f64,
-    /// Of the requests that met the reaper.
-    pub(crate) during: P99s,
-    /// Of those that met a moment of the same length just before: long ones
-    /// meet a short moment more often, with or without a reaper.
-    pub(crate) alone: P99s,
-}
-
-/// Milliseconds.
-pub(crate) type P99s = BTreeMap<Visit, f64>;
-
+/// One run of the reaper.
 struct Run {
     took: Duration,
-    alone: Vec<Served>,
     during: Vec<Served>,
+    /// The requests of an equally long time before the run: the longer the time, the more slow
+    /// requests, with or without a reaper.
+    alone: Vec<Served>,
 }
 
-pub(crate) async fn over_expired(pool: &PgPool, effort: Effort) -> Outcome<Vec<ReapSummary>> {
-    let site = Site::new(pool, "reaped".into(), effort.living(), SIZE).await?;
-    let mut steps = Vec::new();
-    for expired in effort.expired() {
+pub(crate) async fn measure(pool: &PgPool, effort: &Effort, summary: &mut Summary) -> Outcome<()> {
+    let mut table = Table::new([
+        "expired",
+        "a batch",
+        "us per row",
+        "load p99 ms alone",
+        "reaping",
+        "save p99 ms alone",
+        "reaping",
+    ]);
+    let site = Site::new(pool, "reaped".into(), effort.live, SIZE).await?;
+    let mut micros = BTreeMap::new();
+    for expired in &effort.expired {
         let mut runs: BTreeMap<u32, Vec<Run>> = BTreeMap::new();
-        for _ in 0..effort.reaps(expired) {
-            for batch in effort.batches() {
-                let run = run(&site, expired, *batch, effort.alone()).await?;
+        for _ in 0..effort.runs(*expired) {
+            for batch in effort.batches {
+                let run = run(&site, *expired, *batch, effort.alone).await?;
                 runs.entry(*batch).or_default().push(run);
             }
         }
-        eprintln!("{expired} rows are reaped");
-        let of_batches = runs.iter().map(|(batch, runs)| step(expired, *batch, runs));
-        steps.extend(of_batches);
+        let subject = readable(*expired as f64);
+        for (batch, runs) in runs {
+            let took = median(runs.iter().map(|run| run.took.as_secs_f64()));
+            micros.insert(*expired, took * 1e6 / *expired as f64);
+            let mut cells = vec![
+                subject.clone(),
+                readable(batch.into()),
+                readable(micros[expired]),
+            ];
+            for visit in FOREGROUND {
+                let alone = p99(visit, runs.iter().flat_map(|run| &run.alone));
+                let during = p99(visit, runs.iter().flat_map(|run| &run.during));
+                cells.extend([readable(alone), readable(during)]);
+                let figure = format!("{} p99 to that without", visit.name());
+                summary.set(format!("reaping {subject}"), figure, during / alone);
+            }
+            table.row(cells);
+        }
+        eprintln!("{subject} rows are deleted");
+    }
+    // From 1,000 rows on, the batches are full.
+    for (expired, row) in &micros {
+        let of_batch = micros.get(&1_000).copied().unwrap_or(f64::NAN);
+        let subject = format!("reaping {}", readable(*expired as f64));
+        summary.set(subject, "time of a row to that of 1k", row / of_batch);
     }
     site.check_saves().await?;
-    Ok(steps)
+    println!("{table}");
+    Ok(())
 }
 
-async fn run(site: &Site, expired: u64, batch: u32, alone: Alone) -> Outcome<Run> {
-    let rows = Rows {
-        first: site.visitors,
-        count: expired,
-        size: SIZE,
-        life: Life::Expired,
-    };
-    insert(&site.pool, &site.table, rows).await?;
-    vacuum(&site.pool, &site.table).await?;
-    let crowd = Crowd::enter(site, &FOREGROUND);
-    let entered = Instant::now();
-    tokio::time::sleep(alone.length).await;
-    let from = Instant::now();
-    let rows = NonZeroU32::new(batch).ok_or("a batch of no rows")?;
+async fn run(site: &Site, expired: u64, batch: u32, alone: Duration) -> Outcome<Run> {
+    site.insert(site.visitors, expired, SIZE, Life::Expired)
+        .await?;
+    let rows = NonZeroU32::new(batch).ok_or("a batch has no rows")?;
     let reaper = Reaper::new(site.store.clone()).batch_size(rows);
+    let crowd = Crowd::start(site, &FOREGROUND);
+    let started = Instant::now();
+    tokio::time::sleep(alone).await;
+    let from = Instant::now();
     let reaped = reaper.run_once().await?;
     let took = from.elapsed();
-    let served = crowd.leave().await?;
+    let served = crowd.stop().await?;
     if reaped.deleted != expired {
-        return Err(format!("{expired} rows were expired: {reaped:?}").into());
+        return Err(
+            format!("{expired} rows were expired, but the reaper reports {reaped:?}").into(),
+        );
     }
+    let undisturbed = took.min(alone - WARM_UP - BEFORE_THE_REAPER);
     Ok(Run {
         took,
-        alone: met(&served, entered + WARM_UP, took.min(alone.watched)),
-        during: met(&served, from, took),
+        during: in_flight(&served, from, took),
+        alone: in_flight(&served, started + WARM_UP, undisturbed),
     })
 }
 
-fn met(served: &[Served], from: Instant, length: Duration) -> Vec<Served> {
-    let meets = |response: &&Served| response.from < from + length && response.to > from;
-    served.iter().filter(meets).copied().collect()
+/// The requests that were in flight at some point of this time.
+fn in_flight(served: &[Served], from: Instant, length: Duration) -> Vec<Served> {
+    let overlaps = |request: &&Served| request.from < from + length && request.to > from;
+    served.iter().filter(overlaps).copied().collect()
 }
 
-fn step(expired: u64, batch: u32, runs: &[Run]) -> ReapSummary {
-    let micros = |run: &Run| run.took.as_secs_f64() * 1e6 / expired as f64;
-    ReapSummary {
-        expired,
-        batch,
-        micros_per_row: median(&mut runs.iter().map(micros).collect::<Vec<_>>()),
-        during: p99s(runs.iter().flat_map(|run| &run.during)),
-        alone: p99s(runs.iter().flat_map(|run| &run.alone)),
-    }
-}
-
-fn p99s<'a>(served: impl Iterator<Item = &'a Served>) -> P99s {
-    let mut millis: BTreeMap<Visit, Vec<f64>> = BTreeMap::new();
-    for response in served {
-        millis
-            .entry(response.visit)
-            .or_default()
-            .push(response.millis());
-    }
-    millis
-        .into_iter()
-        .map(|(visit, mut millis)| (visit, percentile(&mut millis, 0.99)))
-        .collect()
+/// In milliseconds.
+fn p99<'a>(visit: Visit, served: impl Iterator<Item = &'a Served>) -> f64 {
+    let of_visit = served.filter(|request| request.visit == visit);
+    percentile(of_visit.map(Served::millis), 0.99)
 }

@@ -11,15 +11,19 @@ use axum::{
     routing::get,
 };
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
 use sqlx::{AssertSqlSafe, PgPool};
 use tower::ServiceExt as _;
 
-use crate::{
-    Outcome,
-    seed::{Life, Rows, bigint, checkpoint, cookie, insert, row_id, vacuum},
-};
+use crate::Outcome;
 
-/// What a visitor asks for.
+/// The bytes of a document beside its filling, about.
+const FRAME: u64 = 48;
+/// So long that no load and no save is a touch as well.
+const RARELY: Duration = Duration::from_hours(12);
+
+/// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Visit {
     Load,
@@ -39,11 +43,15 @@ impl Visit {
     }
 }
 
-/// So that no load or save is a touch as well, however long the run is.
-const SELDOM: Duration = Duration::from_hours(12);
+/// Whether rows are expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// No: they expire somewhat earlier than after a touch.
+    Live,
+    Expired,
+}
 
-/// A site with a table of its own, and visitors 0 to `visitors`, who have a
-/// row each.
+/// A site with a table of its own, which has a row for each of its visitors.
 #[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) pool: PgPool,
@@ -52,40 +60,79 @@ pub(crate) struct Site {
     pub(crate) visitors: u64,
     app: Router,
     touching: Router,
-    /// How often each visitor was told that a visit is saved.
+    /// The number of acknowledged saves of each visitor.
     saved: Arc<Mutex<BTreeMap<u64, u64>>>,
 }
 
 impl Site {
-    /// Makes the table and fills it.
+    /// Creates the table and fills it.
     pub(crate) async fn new(pool: &PgPool, table: String, count: u64, size: u64) -> Outcome<Self> {
         let store = PgSessionStore::new(pool.clone()).table(&table);
         store.migrate().await?;
-        let rows = Rows {
-            first: 0,
-            count,
-            size,
-            life: Life::Living,
-        };
-        insert(pool, &table, rows).await?;
-        vacuum(pool, &table).await?;
-        checkpoint(pool).await?;
         let layer = PgSessionLayer::new(store.clone());
         let touching = layer.clone().touch_interval(Duration::ZERO);
-        let layer = layer.touch_interval(SELDOM);
-        eprintln!("{table} has its rows");
-        Ok(Self {
+        let site = Self {
             pool: pool.clone(),
             store,
             table,
             visitors: count,
-            app: pages().layer(layer),
+            app: pages().layer(layer.touch_interval(RARELY)),
             touching: pages().layer(touching),
             saved: Arc::default(),
-        })
+        };
+        site.insert(0, count, size, Life::Live).await?;
+        // From here on, the first change of each page is logged as a whole page, as it is for most
+        // changes of a large table in production.
+        sqlx::raw_sql("CHECKPOINT").execute(pool).await?;
+        eprintln!("{} has its rows", site.table);
+        Ok(site)
     }
 
-    /// Fails when the response is not the visitor's.
+    /// Inserts rows for `count` visitors from `first` on. The ids are those of [`row_id`], computed
+    /// in SQL, because there are millions.
+    pub(crate) async fn insert(
+        &self,
+        first: u64,
+        count: u64,
+        size: u64,
+        life: Life,
+    ) -> Outcome<()> {
+        let base64url =
+            |bytes: &str| format!("translate(rtrim(encode({bytes}, 'base64'), '='), '+/', '-_')");
+        let token = base64url("sha256(convert_to('visitor ' || n, 'UTF8'))");
+        let sql = format!(
+            "INSERT INTO {table} (id, expiry, session)
+             SELECT {id},
+                    now() + {expiry} - random() * interval '0:20',
+                    json_build_object('visitor', n, 'visits', 0, 'filling', left(
+                        (SELECT string_agg(md5(n || ' ' || part), '')
+                         FROM generate_series(0, $3::int8 / 32) AS part),
+                        $3::int4))
+             FROM generate_series($1::int8, $2::int8) AS n",
+            table = self.table,
+            id = base64url(&format!(
+                "sha256(convert_to('__Host-id=' || {token}, 'UTF8'))"
+            )),
+            expiry = match life {
+                Life::Live => "interval '23:30'",
+                Life::Expired => "interval '-1:00'",
+            },
+        );
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(bigint(first))
+            .bind(bigint(first + count) - 1)
+            .bind(bigint(size.saturating_sub(FRAME)))
+            .execute(&self.pool)
+            .await?;
+        // As autovacuum would, if it had the time.
+        let sql = format!("VACUUM ANALYZE {}", self.table);
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Fails if the response is not that visitor's.
     pub(crate) async fn visit(&self, visit: Visit, visitor: u64) -> Outcome<()> {
         let (app, path) = match visit {
             Visit::Load => (&self.app, "/read"),
@@ -107,8 +154,7 @@ impl Site {
         Ok(())
     }
 
-    /// Fails when a visit that got a response is not stored, or one is stored
-    /// twice.
+    /// Fails unless each acknowledged save is stored exactly once.
     pub(crate) async fn check_saves(&self) -> Outcome<()> {
         let (ids, served) = {
             let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,16 +175,32 @@ impl Site {
         Ok(())
     }
 
-    /// How many rows live longer than they were made to.
-    pub(crate) async fn touched(&self) -> Outcome<i64> {
-        let sql = format!(
-            "SELECT count(*) FROM {} WHERE expiry > now() + interval '23:35'",
-            self.table
-        );
-        Ok(sqlx::query_scalar(AssertSqlSafe(sql))
-            .fetch_one(&self.pool)
-            .await?)
+    /// Fails if no touch has extended a session.
+    pub(crate) async fn check_touches(&self) -> Outcome<()> {
+        let table = &self.table;
+        let sql =
+            format!("SELECT EXISTS (SELECT FROM {table} WHERE expiry > now() + interval '23:35')");
+        let is_touched = sqlx::query_scalar(AssertSqlSafe(sql));
+        match is_touched.fetch_one(&self.pool).await? {
+            true => Ok(()),
+            false => Err(format!("{table}: no session was touched").into()),
+        }
     }
+}
+
+/// The visitor's cookie, as the browser sends it.
+fn cookie(visitor: u64) -> String {
+    let token = Sha256::digest(format!("visitor {visitor}"));
+    format!("__Host-id={}", URL_SAFE_NO_PAD.encode(token))
+}
+
+/// The digest of the cookie.
+fn row_id(visitor: u64) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(cookie(visitor)))
+}
+
+fn bigint(number: u64) -> i64 {
+    i64::try_from(number).expect("less than a bigint holds")
 }
 
 fn pages() -> Router {
@@ -147,10 +209,10 @@ fn pages() -> Router {
         .route("/write", get(write))
 }
 
-/// Whose session it is, by which a response is known to be the right one.
+/// The visitor whose session it is.
 fn owner(session: &Session) -> Result<String, Error> {
     let visitor: Option<u64> = session.get("visitor")?;
-    Ok(visitor.map_or_else(|| "nobody".into(), |visitor| visitor.to_string()))
+    Ok(visitor.map_or_else(|| "no visitor".into(), |visitor| visitor.to_string()))
 }
 
 async fn read(session: Session) -> Result<String, Error> {

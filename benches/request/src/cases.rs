@@ -1,119 +1,55 @@
-use std::{
-    error::Error,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::error::Error;
 
 use axum::{
     Router,
     body::Body,
-    http::{Request, header},
+    http::{Request, StatusCode, header},
 };
 use sqlx::PgPool;
 use tokio::task::JoinSet;
+use tower::Service as _;
 
 use crate::{
-    by_hand::ByHand,
     cost::{Cost, Meter},
-    pages::{Cookie, Site, VISITORS, visit},
+    handwritten::Statement,
+    pages::Site,
 };
+
+/// The number of visitors, and of requests in flight. Concurrent requests are of different visitors.
+pub(crate) const VISITORS: usize = 64;
 
 /// One row of the table.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    /// The row whose cost is not ours.
+    /// The row that this one is compared with.
     pub(crate) beside: Option<&'static str>,
-    task: Task,
-    done: AtomicUsize,
+    /// How many times as often it is measured as one request with a round trip.
+    pub(crate) repetitions: usize,
+    work: Work,
+    done: usize,
 }
 
-enum Task {
-    OneByOne(Page),
-    AtOnce(Page),
-    ByHand(ByHand, PgPool),
+enum Work {
+    Page(Page),
+    Statement(Statement, PgPool),
 }
 
-#[derive(Clone)]
 struct Page {
     app: Router,
     path: &'static str,
     cookies: Vec<String>,
-    response: Cookie,
-    database: Database,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Database {
-    None,
-    Asked,
-}
-
-impl Page {
-    fn requests(&self, times: usize) -> Vec<Request<Body>> {
-        let request = |at: usize| {
-            let mut request = Request::get(self.path);
-            if let Some(cookie) = self.cookies.get(at % self.cookies.len().max(1)) {
-                request = request.header(header::COOKIE, cookie);
-            }
-            request.body(Body::empty()).expect("a valid request")
-        };
-        (0..times).map(request).collect()
-    }
+    in_flight: usize,
 }
 
 impl Case {
-    fn one_by_one(name: &'static str, beside: Option<&'static str>, page: Page) -> Self {
-        Self::new(name, beside, Task::OneByOne(page))
-    }
-
-    fn at_once(name: &'static str, beside: Option<&'static str>, page: Page) -> Self {
-        Self::new(name, beside, Task::AtOnce(page))
-    }
-
-    fn new(name: &'static str, beside: Option<&'static str>, task: Task) -> Self {
-        Self {
-            name,
-            beside,
-            task,
-            done: AtomicUsize::new(0),
-        }
-    }
-
-    /// How many times as often it is done as what asks the database.
-    pub(crate) fn repetitions(&self) -> usize {
-        match &self.task {
-            Task::AtOnce(_) => 5,
-            Task::OneByOne(_) | Task::ByHand(..) if self.asks_database() => 1,
-            Task::OneByOne(_) | Task::ByHand(..) => 50,
-        }
-    }
-
-    pub(crate) fn asks_database(&self) -> bool {
-        match &self.task {
-            Task::OneByOne(page) | Task::AtOnce(page) => page.database == Database::Asked,
-            Task::ByHand(..) => true,
-        }
-    }
-
-    pub(crate) fn visits_written(&self) -> usize {
-        match &self.task {
-            Task::OneByOne(page) | Task::AtOnce(page) if page.path == "/write" => {
-                self.done.load(Ordering::Relaxed)
-            }
-            _ => 0,
-        }
-    }
-
-    /// Does it some times and returns what one took. What is asked is made
-    /// before, and is no part of that.
-    pub(crate) async fn round(&self, times: usize) -> Result<Cost, Box<dyn Error>> {
-        let before = self.done.fetch_add(times, Ordering::Relaxed);
-        match &self.task {
-            Task::OneByOne(page) => one_by_one(page, times).await,
-            Task::AtOnce(page) => at_once(page, times).await,
-            Task::ByHand(statement, pool) => {
-                let ids: Vec<_> = (before..before + times)
-                    .map(|at| statement.id(at))
-                    .collect();
+    /// Does the work so many times and returns the cost of one.
+    pub(crate) async fn round(&mut self, times: usize) -> Result<Cost, Box<dyn Error>> {
+        let before = self.done;
+        self.done += times;
+        match &self.work {
+            Work::Page(page) => page.visit(times).await,
+            Work::Statement(statement, pool) => {
+                let ids: Vec<_> = (before..self.done).map(|at| statement.id(at)).collect();
                 let meter = Meter::start();
                 for id in &ids {
                     statement.send(pool, id).await?;
@@ -122,139 +58,125 @@ impl Case {
             }
         }
     }
+
+    /// The number of visits that the rows of the sessions must have counted.
+    pub(crate) fn visits_written(&self) -> usize {
+        match &self.work {
+            Work::Page(page) if page.path == "/write" => self.done,
+            _ => 0,
+        }
+    }
+
+    fn at_once(mut self) -> Self {
+        if let Work::Page(page) = &mut self.work {
+            page.in_flight = VISITORS;
+        }
+        self.repetitions = 5;
+        self
+    }
+
+    fn without_database(mut self) -> Self {
+        self.repetitions = 50;
+        self
+    }
 }
 
-async fn one_by_one(page: &Page, times: usize) -> Result<Cost, Box<dyn Error>> {
-    let (mut app, requests) = (page.app.clone(), page.requests(times));
-    let meter = Meter::start();
-    for request in requests {
-        visit(&mut app, request, page.response).await?;
+impl Page {
+    fn request(&self, at: usize) -> Request<Body> {
+        let mut request = Request::get(self.path);
+        if let Some(cookie) = self.cookies.get(at % VISITORS) {
+            request = request.header(header::COOKIE, cookie);
+        }
+        request.body(Body::empty()).expect("a valid request")
     }
-    Ok(meter.stop(times))
+
+    /// Sends the requests in as many tasks as may be in flight, like the connections of a server.
+    async fn visit(&self, times: usize) -> Result<Cost, Box<dyn Error>> {
+        let mut queues: Vec<Vec<_>> = (0..self.in_flight).map(|_| Vec::new()).collect();
+        for at in 0..times {
+            queues[at % self.in_flight].push(self.request(at));
+        }
+        let sets_cookie = self.path == "/new";
+        let mut connections = JoinSet::new();
+        let meter = Meter::start();
+        for queue in queues {
+            let mut app = self.app.clone();
+            connections.spawn(async move {
+                for request in queue {
+                    let Ok(response) = app.call(request).await;
+                    let has_cookie = response.headers().contains_key(header::SET_COOKIE);
+                    if response.status() != StatusCode::OK || has_cookie != sets_cookie {
+                        return Err(format!("unexpected response: {response:?}"));
+                    }
+                }
+                Ok(())
+            });
+        }
+        while let Some(connection) = connections.join_next().await {
+            connection??;
+        }
+        Ok(meter.stop(times))
+    }
 }
 
-/// As many tasks as visitors, each with one request after the other, as the
-/// connections of a server.
-async fn at_once(page: &Page, times: usize) -> Result<Cost, Box<dyn Error>> {
-    let mut queues: Vec<Vec<_>> = (0..VISITORS).map(|_| Vec::new()).collect();
-    for (at, request) in page.requests(times).into_iter().enumerate() {
-        queues[at % VISITORS].push(request);
-    }
-    let response = page.response;
-    let mut connections = JoinSet::new();
-    let meter = Meter::start();
-    for queue in queues {
-        let mut app = page.app.clone();
-        connections.spawn(async move {
-            for request in queue {
-                visit(&mut app, request, response).await?;
-            }
-            Ok::<(), String>(())
-        });
-    }
-    while let Some(connection) = connections.join_next().await {
-        connection??;
-    }
-    Ok(meter.stop(times))
-}
-
-/// Each after the one that it is set beside.
+/// All rows, each after the one that it is compared with.
 pub(crate) fn all(site: &Site) -> Vec<Case> {
-    let by_hand = |name, statement| {
-        let task = Task::ByHand(statement, site.pool.clone());
-        Case::new(name, None, task)
+    let row = |name, beside, work| Case {
+        name,
+        beside,
+        repetitions: 1,
+        work,
+        done: 0,
     };
-    let mut cases = without_database(site);
-    cases.push(by_hand("ping by hand", ByHand::Ping));
-    cases.push(by_hand("select by hand", ByHand::Select));
-    cases.extend(reading(site));
-    cases.push(by_hand("update by hand", ByHand::Update));
-    cases.extend(writing(site));
-    cases.push(by_hand("insert by hand", ByHand::Insert));
-    cases.extend(beginning(site));
-    cases
-}
-
-fn without_database(site: &Site) -> Vec<Case> {
-    let plain = |app: &Router| Page {
-        app: app.clone(),
-        path: "/plain",
-        cookies: site.readers.clone(),
-        response: Cookie::None,
-        database: Database::None,
+    let page = |name, beside, app: &Router, path, cookies: &[String]| {
+        let page = Page {
+            app: app.clone(),
+            path,
+            cookies: cookies.to_vec(),
+            in_flight: 1,
+        };
+        row(name, beside, Work::Page(page))
     };
-    let stranger = Page {
-        path: "/read",
-        cookies: Vec::new(),
-        ..plain(&site.without_database)
+    let handwritten = |name, statement| {
+        let work = Work::Statement(statement, site.pool.clone());
+        row(name, None, work)
     };
-    let (known, idle) = (plain(&site.without_database), Some("idle layer"));
+    let (readers, writers) = (site.readers.as_slice(), site.writers.as_slice());
+    let (offline, app, recorded) = (&site.without_database, &site.with_database, &site.recorded);
+    let idle = Some("idle layer");
+    let (select, update) = (Some("handwritten select"), Some("handwritten update"));
+    let insert = Some("handwritten insert");
     vec![
-        Case::one_by_one("bare", None, plain(&site.bare)),
-        Case::one_by_one("idle layer", None, plain(&site.idle)),
-        Case::one_by_one("plain", idle, known),
-        Case::one_by_one("stranger", idle, stranger),
-    ]
-}
-
-fn page(site: &Site, path: &'static str, cookies: &[String]) -> Page {
-    Page {
-        app: site.with_database.clone(),
-        path,
-        cookies: cookies.to_vec(),
-        response: Cookie::None,
-        database: Database::Asked,
-    }
-}
-
-fn recorded(site: &Site, path: &'static str, cookies: &[String]) -> Page {
-    Page {
-        app: site.recorded.clone(),
-        ..page(site, path, cookies)
-    }
-}
-
-fn reading(site: &Site) -> [Case; 5] {
-    let untouched = page(site, "/untouched", &site.readers);
-    let (read, select) = (page(site, "/read", &site.readers), Some("select by hand"));
-    [
-        Case::one_by_one("untouched", select, untouched),
-        Case::one_by_one("read", select, read.clone()),
-        Case::at_once("read, 64 at once", select, read),
-        Case::one_by_one(
-            "read, recorded",
-            Some("read"),
-            recorded(site, "/read", &site.readers),
-        ),
-        Case::at_once(
+        page("bare", None, &site.bare, "/plain", readers).without_database(),
+        page("idle layer", None, &site.idle, "/plain", readers).without_database(),
+        page("plain", idle, offline, "/plain", readers).without_database(),
+        page("stranger", idle, offline, "/read", &[]).without_database(),
+        handwritten("handwritten ping", Statement::Ping),
+        handwritten("handwritten select", Statement::Select),
+        page("untouched", select, app, "/untouched", readers),
+        page("read", select, app, "/read", readers),
+        page("read, 64 at once", select, app, "/read", readers).at_once(),
+        page("read, recorded", Some("read"), recorded, "/read", readers),
+        page(
             "read, recorded, 64 at once",
             Some("read, 64 at once"),
-            recorded(site, "/read", &site.readers),
-        ),
-    ]
-}
-
-fn writing(site: &Site) -> [Case; 3] {
-    let (write, update) = (page(site, "/write", &site.writers), Some("update by hand"));
-    [
-        Case::one_by_one("write", update, write.clone()),
-        Case::at_once("write, 64 at once", update, write),
-        Case::one_by_one(
+            recorded,
+            "/read",
+            readers,
+        )
+        .at_once(),
+        handwritten("handwritten update", Statement::Update),
+        page("write", update, app, "/write", writers),
+        page("write, 64 at once", update, app, "/write", writers).at_once(),
+        page(
             "write, recorded",
             Some("write"),
-            recorded(site, "/write", &site.writers),
+            recorded,
+            "/write",
+            writers,
         ),
-    ]
-}
-
-fn beginning(site: &Site) -> [Case; 2] {
-    let insert = Some("insert by hand");
-    let new = Page {
-        response: Cookie::Made,
-        ..page(site, "/new", &[])
-    };
-    [
-        Case::one_by_one("new", insert, new.clone()),
-        Case::at_once("new, 64 at once", insert, new),
+        handwritten("handwritten insert", Statement::Insert),
+        page("new", insert, app, "/new", &[]),
+        page("new, 64 at once", insert, app, "/new", &[]).at_once(),
     ]
 }

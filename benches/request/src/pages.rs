@@ -3,32 +3,28 @@ use std::error::Error;
 use axum::{
     Router,
     body::Body,
-    http::{Request, StatusCode, header},
+    http::{Request, header},
     routing::get,
 };
 use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::PgPool;
-use tower::{Service as _, ServiceExt as _, layer::util::Identity};
+use tower::{ServiceExt as _, layer::util::Identity};
 
-use crate::by_hand;
+use crate::{cases::VISITORS, handwritten};
 
-/// How many visitors take turns, so that no two requests in flight are of one
-/// session.
-pub(crate) const VISITORS: usize = 64;
-/// No server listens there, so a statement would fail.
+/// No server listens here, so a statement would fail.
 const NOWHERE: &str = "postgres://127.0.0.1:1/none";
 
-/// The same pages with and without our layer, and visitors who have a row.
+/// The same pages with and without our layer, and the cookies of visitors.
 pub(crate) struct Site {
     pub(crate) pool: PgPool,
     pub(crate) bare: Router,
     pub(crate) idle: Router,
     pub(crate) without_database: Router,
     pub(crate) with_database: Router,
-    /// The same by a store whose metrics are recorded.
+    /// `with_database`, but its store reports metrics.
     pub(crate) recorded: Router,
-    /// Theirs is the session that readers read.
     pub(crate) readers: Vec<String>,
     pub(crate) writers: Vec<String>,
 }
@@ -42,7 +38,7 @@ impl Site {
         let with_database = pages().layer(PgSessionLayer::new(store));
         let readers = join(&with_database).await?;
         let recorded = recorded(&pool).await?;
-        by_hand::make_rows(&pool).await?;
+        handwritten::insert_rows(&pool).await?;
         Ok(Self {
             pool,
             bare: plain(),
@@ -55,33 +51,30 @@ impl Site {
         })
     }
 
-    /// Fails when the rows do not hold the visits that got a response.
+    /// Fails if the rows don't have exactly the visits that were acknowledged.
     pub(crate) async fn check_visits(&self, written: usize) -> Result<(), Box<dyn Error>> {
         let sql = "SELECT COALESCE(sum((session->>'visits')::int8), 0)::int8 FROM session \
                    WHERE session->>'name' IS NOT NULL";
         let stored: i64 = sqlx::query_scalar(sql).fetch_one(&self.pool).await?;
         if usize::try_from(stored) != Ok(written) {
-            return Err(format!("{written} visits got a response, {stored} are stored").into());
+            return Err(format!("{written} visits were acknowledged, {stored} are stored").into());
         }
         Ok(())
     }
 }
 
-/// A store keeps the recorder that it finds at its first request, so that the
-/// others in this process have none.
+/// A store keeps the recorder that it finds at its first request. So the other stores of this
+/// process have none.
 async fn recorded(pool: &PgPool) -> Result<Router, Box<dyn Error>> {
     let recorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
     let _found = metrics::set_default_local_recorder(recorder);
     let app = pages().layer(PgSessionLayer::new(PgSessionStore::new(pool.clone())));
     let request = Request::get("/read").body(Body::empty())?;
     let response = app.clone().oneshot(request).await?;
-    match recorder
-        .handle()
-        .render()
-        .contains("axum_pg_session_lookups")
-    {
+    let text = recorder.handle().render();
+    match text.contains("axum_pg_session_lookups") {
         true => Ok(app),
-        false => Err(format!("nothing was recorded: {response:?}").into()),
+        false => Err(format!("no metric was recorded: {response:?}").into()),
     }
 }
 
@@ -113,7 +106,7 @@ async fn new(session: Session) -> Result<&'static str, axum_pg_session::Error> {
     Ok("ok")
 }
 
-/// A document of about half a kilobyte, as a visitor who signed in may have.
+/// Stores half a kilobyte, like a visitor who has signed in.
 async fn sign_in(session: Session) -> Result<&'static str, axum_pg_session::Error> {
     session.insert("visits", 0)?;
     session.insert("name", "Ada Lovelace")?;
@@ -136,25 +129,4 @@ async fn join(app: &Router) -> Result<Vec<String>, Box<dyn Error>> {
         cookies.push(cookie.split(';').next().unwrap_or_default().to_owned());
     }
     Ok(cookies)
-}
-
-/// Whether a response must bring a cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cookie {
-    Made,
-    None,
-}
-
-/// Calls the router and drops its response.
-pub(crate) async fn visit(
-    app: &mut Router,
-    request: Request<Body>,
-    cookie: Cookie,
-) -> Result<(), String> {
-    let Ok(response) = app.call(request).await;
-    let brings = response.headers().contains_key(header::SET_COOKIE);
-    if response.status() != StatusCode::OK || brings != (cookie == Cookie::Made) {
-        return Err(format!("unexpected reply: {response:?}"));
-    }
-    Ok(())
 }

@@ -1,6 +1,5 @@
-//! What the servers of the throughput benchmark have in common, so that they
-//! differ in their sessions alone: how they are started and ended, the runtime,
-//! the sockets, and what a session holds.
+//! The common part of the servers that `throughput` measures, so that they differ only in their
+//! sessions: how they start and end, the runtime, the sockets, and the contents of a session.
 
 use std::{env, fmt, io, thread};
 
@@ -13,19 +12,17 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot};
 
-/// The member that `/read` reads and `/incr` counts.
+/// The member that `/read` reads and `/incr` increments.
 pub const COUNTER: &str = "counter";
 
-/// What the driver tells a server.
-#[derive(Clone, Debug, Default)]
+/// The arguments of a server: `URL CONNECTIONS [VARIANT]`.
+#[derive(Clone, Debug)]
 pub struct Arguments {
-    /// `--database`: the URL of a Postgres database of its own.
-    pub database: String,
-    /// `--redis`: the URL of a Redis of its own.
-    pub redis: String,
-    /// `--pool`: connections to the database at most.
-    pub pool: u32,
-    /// `--variant`: which of the ways to serve, where a server has several.
+    /// A database, or a Redis, for this server alone.
+    pub url: String,
+    /// The maximum number of connections to it.
+    pub connections: u32,
+    /// For servers that have several ways to keep sessions.
     pub variant: String,
 }
 
@@ -34,27 +31,34 @@ impl Arguments {
     ///
     /// # Panics
     ///
-    /// When they are none that the driver gives.
+    /// When they are invalid.
     #[must_use]
     pub fn of_process() -> Self {
-        let mut found = Self::default();
-        let mut given = env::args().skip(1);
-        while let Some(name) = given.next() {
-            let value = given.next().expect("a value follows each name");
-            match name.as_str() {
-                "--database" => found.database = value,
-                "--redis" => found.redis = value,
-                "--pool" => found.pool = value.parse().expect("a number of connections"),
-                "--variant" => found.variant = value,
-                _ => panic!("no such argument: {name}"),
-            }
+        let mut arguments = env::args().skip(1);
+        let mut next = || arguments.next().unwrap_or_default();
+        Self {
+            url: next(),
+            connections: next().parse().expect("a number of connections"),
+            variant: next(),
         }
-        found
     }
 }
 
-/// Serves on a port of the system's choice, prints its address, and ends with
-/// the standard input, so that no server outlives its driver.
+/// The handlers of a server under the paths that are measured, and `/plain`.
+#[macro_export]
+macro_rules! pages {
+    ($read:path, $increment:path, $new:path, $seed:path) => {
+        axum::Router::new()
+            .route("/plain", axum::routing::get(async || "plain"))
+            .route("/read", axum::routing::get($read))
+            .route("/incr", axum::routing::get($increment))
+            .route("/new", axum::routing::get($new))
+            .route("/seed", axum::routing::get($seed))
+    };
+}
+
+/// Serves on a free port, prints the address, and ends with the standard input. So no server
+/// remains when the benchmark has ended.
 ///
 /// # Errors
 ///
@@ -62,18 +66,15 @@ impl Arguments {
 ///
 /// # Panics
 ///
-/// When a socket that was just accepted takes no option.
+/// When a new socket refuses an option.
 pub async fn serve(app: Router) -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     println!("{}", listener.local_addr()?);
     let listener = listener.tap_io(|stream| {
-        stream
-            .set_nodelay(true)
-            .expect("a socket that was just accepted");
+        stream.set_nodelay(true).expect("a new socket");
     });
     let (ended, end) = oneshot::channel();
     thread::spawn(move || {
-        // An input that can't be read has ended, too.
         drop(io::copy(&mut io::stdin(), &mut io::sink()));
         ended.send(())
     });
@@ -83,8 +84,14 @@ pub async fn serve(app: Router) -> io::Result<()> {
     }
 }
 
-/// What `/seed` puts into a session: 465 bytes as JSON, of the kind that
-/// applications keep, and the counter.
+/// The counter as `/read` and `/incr` return it.
+#[must_use]
+pub fn text(counter: Option<u64>) -> String {
+    counter.map_or_else(|| "none".to_owned(), |n| n.to_string())
+}
+
+/// The contents of the sessions that `/seed` creates: the counter, and what applications keep in a
+/// session, 465 bytes as JSON.
 #[must_use]
 pub fn members() -> Vec<(&'static str, Value)> {
     vec![
@@ -116,7 +123,7 @@ pub fn members() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// A failure as a response, so that the load generator sees it.
+/// An error as a response, for the load generator to report.
 #[derive(Debug)]
 pub struct Failure(String);
 

@@ -1,46 +1,136 @@
-//! The load generator: one thread, one event loop, as little work for each
-//! request as can be, since it runs on the same cores as what is measured.
-
-mod connection;
-mod http;
+//! The load generator: one thread with one event loop. It does as little as possible for each
+//! request, because it shares the cores with what is measured.
 
 use std::{
-    io::{self, Write as _},
+    fmt,
+    io::{self, Read as _, Write as _},
+    net::SocketAddr,
+    sync::mpsc::{self, Sender},
+    thread,
     time::{Duration, Instant},
 };
 
-use hdrhistogram::Histogram;
-use mio::{Events, Interest, Poll, Token};
+use bench_common::{percentile, thread_cpu_micros};
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use serde::{Deserialize, Serialize};
 
-use crate::plan::{Extent, Outcome, Plan, Report, Route, Seat};
-use connection::{Connection, Judged};
-
-/// No server is that slow unless it hangs.
+/// A server that needs longer for a response hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// All responses of the servers are shorter.
+const BUFFER: usize = 16 * 1024;
 
-/// Reads a plan from the standard input, carries it out, and reports.
-pub(crate) fn run() -> io::Result<()> {
-    let plan: Plan = serde_json::from_reader(io::stdin().lock())?;
-    let outcome = Load::open(&plan).and_then(Load::run);
-    report(&match outcome {
-        Ok(outcome) => Report::Done(Box::new(outcome)),
-        Err(error) => Report::Failed(error.to_string()),
-    })
+/// What a request does.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Route {
+    /// Doesn't use the session.
+    Plain,
+    /// Reads one value of an existing session.
+    Read,
+    /// Reads a counter and writes it back.
+    Incr,
+    /// Inserts a value, without a cookie: a new session.
+    New,
+    /// Creates a session for the other routes; not measured.
+    #[value(skip)]
+    Seed,
 }
 
-fn report(report: &Report) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    serde_json::to_writer(&mut output, report)?;
-    output.write_all(b"\n")?;
-    output.flush()
+impl Route {
+    pub(crate) const MEASURED: [Self; 4] = [Self::Plain, Self::Read, Self::Incr, Self::New];
+
+    pub(crate) fn creates_sessions(self) -> bool {
+        matches!(self, Self::New | Self::Seed)
+    }
 }
 
-/// What a load is at.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "/plain",
+            Self::Read => "/read",
+            Self::Incr => "/incr",
+            Self::New => "/new",
+            Self::Seed => "/seed",
+        })
+    }
+}
+
+/// A session, as its client knows it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Client {
+    pub(crate) cookie: String,
+    /// The counter of the last response, if that was right.
+    pub(crate) count: Option<u64>,
+}
+
+/// When a load ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Extent {
+    Time {
+        warm_up: Duration,
+        measured: Duration,
+    },
+    Requests(usize),
+}
+
+/// One load: so many connections, each with one request in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) address: SocketAddr,
+    pub(crate) route: Route,
+    pub(crate) connections: usize,
+    pub(crate) extent: Extent,
+    /// Divided among the connections, so that no two share a session.
+    pub(crate) clients: Vec<Client>,
+}
+
+/// The result of a load.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// The latencies within the measured time, in microseconds.
+    latencies: Vec<f64>,
+    pub(crate) seconds: f64,
+    pub(crate) cpu_micros: f64,
+    /// All responses, including those outside of the measured time.
+    pub(crate) responses: usize,
+    /// Responses with a wrong status or content.
+    pub(crate) wrong: usize,
+    /// One of them.
+    pub(crate) example: Option<String>,
+    /// The sessions after the load, or the new ones of `/seed`.
+    pub(crate) clients: Vec<Client>,
+}
+
+impl Outcome {
+    pub(crate) fn requests(&self) -> f64 {
+        self.latencies.len() as f64
+    }
+
+    pub(crate) fn latency(&self, part: f64) -> f64 {
+        percentile(self.latencies.iter().copied(), part)
+    }
+}
+
+/// Runs the load, and calls `read` when the measured time begins, and when it ends.
+pub(crate) fn generate<T>(
+    plan: Plan,
+    mut read: impl FnMut() -> io::Result<T>,
+) -> io::Result<(Outcome, Vec<T>)> {
+    let (sender, changes) = mpsc::channel();
+    let load = thread::spawn(move || Load::open(plan, sender)?.run());
+    let readings: io::Result<Vec<_>> = changes.iter().map(|()| read()).collect();
+    let outcome = load.join().expect("the load generator doesn't panic");
+    Ok((outcome?, readings?))
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     WarmUp,
     Measured,
-    /// No request is sent any more; those in flight get their responses.
+    /// No request is sent. Those in flight get their responses.
     Ending,
 }
 
@@ -50,50 +140,52 @@ struct Load {
     phase: Phase,
     begin: Instant,
     end: Instant,
-    /// Requests still to be sent, where they are counted.
-    quota: u64,
+    /// The number of requests that may still be sent.
+    remaining: usize,
     in_flight: usize,
-    latencies: Histogram<u64>,
     outcome: Outcome,
+    changes: Sender<()>,
 }
 
 impl Load {
-    fn open(plan: &Plan) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let connections = connections(plan)?;
-        let now = Instant::now();
-        let (phase, warm_up, measured, quota) = match plan.extent {
-            Extent::Milliseconds { warm_up, measured } => {
-                (Phase::WarmUp, warm_up, measured, u64::MAX)
-            }
-            Extent::Requests(quota) => (Phase::Measured, 0, 3_600_000, quota),
+    fn open(plan: Plan, changes: Sender<()>) -> io::Result<Self> {
+        let share = plan.clients.len() / plan.connections;
+        let mut clients = plan.clients.into_iter();
+        let open = |_| {
+            let clients = clients.by_ref().take(share).collect();
+            Connection::open(plan.address, plan.route, clients)
         };
-        let begin = now + Duration::from_millis(warm_up);
+        let (phase, warm_up, measured, remaining) = match plan.extent {
+            Extent::Time { warm_up, measured } => (Phase::WarmUp, warm_up, measured, usize::MAX),
+            Extent::Requests(count) => (Phase::Measured, Duration::ZERO, Duration::MAX, count),
+        };
+        let connections = (0..plan.connections).map(open).collect::<Result<_, _>>()?;
+        let begin = Instant::now() + warm_up;
         Ok(Self {
-            poll,
+            poll: Poll::new()?,
             connections,
             phase,
             begin,
-            end: begin + Duration::from_millis(measured),
-            quota,
+            end: begin
+                .checked_add(measured)
+                .unwrap_or(begin + Duration::from_hours(1)),
+            remaining,
             in_flight: 0,
-            latencies: latencies()?,
             outcome: Outcome::default(),
+            changes,
         })
     }
 
     fn run(mut self) -> io::Result<Outcome> {
         for at in 0..self.connections.len() {
             let stream = &mut self.connections[at].stream;
-            self.poll
-                .registry()
-                .register(stream, Token(at), Interest::READABLE)?;
+            let registry = self.poll.registry();
+            registry.register(stream, Token(at), Interest::READABLE)?;
             self.send(at, Instant::now())?;
         }
         let mut events = Events::with_capacity(1024);
         while self.in_flight > 0 {
             match self.poll.poll(&mut events, Some(PATIENCE)) {
-                // By a signal, such as the one that continues a stopped process.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
@@ -104,105 +196,242 @@ impl Load {
                 self.receive(event.token().0)?;
             }
         }
-        Ok(self.finish())
+        let connections = self.connections.into_iter();
+        let clients = connections.flat_map(|connection| connection.clients);
+        let clients = clients.filter(|client| !client.cookie.is_empty());
+        self.outcome.clients.extend(clients);
+        Ok(self.outcome)
     }
 
     fn send(&mut self, at: usize, now: Instant) -> io::Result<()> {
-        if self.phase == Phase::Ending || self.quota == 0 {
+        if self.phase == Phase::Ending || self.remaining == 0 {
             return Ok(());
         }
-        self.quota -= 1;
+        self.remaining -= 1;
         self.in_flight += 1;
         self.connections[at].send(now)
     }
 
     fn receive(&mut self, at: usize) -> io::Result<()> {
         let connection = &mut self.connections[at];
-        let Some(judged) = connection.receive(&mut self.outcome.seats)? else {
+        let Some(judgment) = connection.receive(&mut self.outcome.clients)? else {
             return Ok(());
         };
         let sent_at = connection.sent_at;
-        self.in_flight -= 1;
         let now = Instant::now();
-        self.enter(now)?;
+        self.in_flight -= 1;
+        self.change_phase(now);
         self.outcome.responses += 1;
-        if let Judged::Wrong(response) = judged {
+        if let Err(response) = judgment {
             self.outcome.wrong += 1;
             self.outcome.example.get_or_insert(response);
         }
         if self.phase == Phase::Measured {
-            self.outcome.requests += 1;
-            let nanoseconds = u64::try_from((now - sent_at).as_nanos()).unwrap_or(u64::MAX);
-            self.latencies.saturating_record(nanoseconds);
+            let latency = (now - sent_at).as_secs_f64() * 1e6;
+            self.outcome.latencies.push(latency);
         }
         self.send(at, now)
     }
 
-    /// The phase that this moment belongs to.
-    fn enter(&mut self, now: Instant) -> io::Result<()> {
-        if self.phase == Phase::WarmUp && now >= self.begin {
-            self.phase = Phase::Measured;
-            self.begin = now;
-            report(&Report::Begin)?;
-        }
-        if self.phase == Phase::Measured && now >= self.end {
-            self.phase = Phase::Ending;
-            self.end = now;
-            report(&Report::End)?;
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Outcome {
-        let end = self.end.min(Instant::now());
-        let mut outcome = self.outcome;
-        outcome.seconds = (end - self.begin).as_secs_f64();
-        outcome.p50_us = microseconds(self.latencies.value_at_quantile(0.5));
-        outcome.p99_us = microseconds(self.latencies.value_at_quantile(0.99));
-        let seats = self
-            .connections
-            .into_iter()
-            .flat_map(Connection::into_seats);
-        outcome.seats.extend(seats);
-        outcome
+    fn change_phase(&mut self, now: Instant) {
+        let (next, cpu_micros) = match self.phase {
+            Phase::WarmUp if now >= self.begin => {
+                self.begin = now;
+                (Phase::Measured, -thread_cpu_micros())
+            }
+            Phase::Measured if now >= self.end => {
+                self.outcome.seconds = (now - self.begin).as_secs_f64();
+                (Phase::Ending, thread_cpu_micros())
+            }
+            _ => return,
+        };
+        self.phase = next;
+        self.outcome.cpu_micros += cpu_micros;
+        // It fails only if a reading has failed, and that error is returned.
+        let _ = self.changes.send(());
     }
 }
 
-fn microseconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1000.0
+/// One connection with one request in flight, which uses its sessions in turns.
+struct Connection {
+    stream: TcpStream,
+    route: Route,
+    clients: Vec<Client>,
+    requests: Vec<Vec<u8>>,
+    at: usize,
+    buffer: Vec<u8>,
+    filled: usize,
+    sent_at: Instant,
 }
 
-/// In nanoseconds, up to what is waited for a response.
-fn latencies() -> io::Result<Histogram<u64>> {
-    let longest = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
-    Histogram::new_with_bounds(1, longest, 3).map_err(io::Error::other)
+impl Connection {
+    fn open(address: SocketAddr, route: Route, mut clients: Vec<Client>) -> io::Result<Self> {
+        let stream = std::net::TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        if clients.is_empty() {
+            clients.push(Client::default());
+        }
+        let request = |client: &Client| {
+            let cookie = match client.cookie.as_str() {
+                "" => String::new(),
+                cookie => format!("Cookie: {cookie}\r\n"),
+            };
+            format!("GET {route} HTTP/1.1\r\nHost: localhost\r\n{cookie}\r\n").into_bytes()
+        };
+        Ok(Self {
+            stream: TcpStream::from_std(stream),
+            route,
+            requests: clients.iter().map(request).collect(),
+            clients,
+            at: 0,
+            buffer: vec![0; BUFFER],
+            filled: 0,
+            sent_at: Instant::now(),
+        })
+    }
+
+    /// A request fits into the socket's buffer, because it is the only one.
+    fn send(&mut self, now: Instant) -> io::Result<()> {
+        self.sent_at = now;
+        self.stream.write_all(&self.requests[self.at])
+    }
+
+    /// The judgment of [`Client::judge`], once the response is complete.
+    fn receive(&mut self, created: &mut Vec<Client>) -> io::Result<Option<Result<(), String>>> {
+        loop {
+            match self.stream.read(&mut self.buffer[self.filled..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self.filled += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if let Some(response) = Response::parse(&self.buffer[..self.filled])? {
+                let judgment = self.clients[self.at].judge(self.route, &response);
+                if self.route == Route::Seed {
+                    created.push(Client {
+                        cookie: response.cookies,
+                        count: Some(0),
+                    });
+                }
+                self.filled = 0;
+                self.at = (self.at + 1) % self.clients.len();
+                return Ok(Some(judgment));
+            }
+        }
+    }
 }
 
-/// Each session is dealt to one connection: whoever counts must be alone.
-fn connections(plan: &Plan) -> io::Result<Vec<Connection>> {
-    let cookies = match plan.route {
-        Route::New | Route::Seed => &[],
-        Route::Plain | Route::Read | Route::Incr => plan.seats.as_slice(),
-    };
-    let share = cookies.len() / plan.connections;
-    let open = |at: usize| {
-        let seats: Vec<Seat> = cookies[at * share..(at + 1) * share].to_vec();
-        Connection::open(plan.address, plan.route, seats)
-    };
-    (0..plan.connections).map(open).collect()
+impl Client {
+    /// Whether a response is right; if not, the response. Only this client uses its session, so
+    /// the counter has exactly one right value.
+    fn judge(&mut self, route: Route, response: &Response<'_>) -> Result<(), String> {
+        let is_right = response.status == 200
+            && match route {
+                Route::Plain => response.body == "plain",
+                Route::Read => self.counts(response.body, 0),
+                Route::Incr => self.counts(response.body, 1),
+                Route::New => response.body == "new" && !response.cookies.is_empty(),
+                Route::Seed => response.body == "seeded" && !response.cookies.is_empty(),
+            };
+        if is_right {
+            return Ok(());
+        }
+        self.count = None;
+        Err(format!("{} {}", response.status, response.body))
+    }
+
+    fn counts(&mut self, body: &str, by: u64) -> bool {
+        let Ok(found) = body.parse() else {
+            return false;
+        };
+        let expected = self.count.map_or(found, |count| count + by);
+        self.count = Some(found);
+        found == expected
+    }
+}
+
+/// A complete response.
+#[derive(Debug, PartialEq)]
+struct Response<'a> {
+    status: u16,
+    body: &'a str,
+    /// As a browser would send them with the next request.
+    cookies: String,
+}
+
+impl<'a> Response<'a> {
+    /// `None` if more bytes have to arrive.
+    fn parse(bytes: &'a [u8]) -> io::Result<Option<Self>> {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut head = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(start) = head.parse(bytes).map_err(io::Error::other)? else {
+            return Ok(None);
+        };
+        let (mut cookies, mut length) = (String::new(), 0);
+        for header in head.headers {
+            let value = str::from_utf8(header.value).map_err(io::Error::other)?;
+            if header.name.eq_ignore_ascii_case("content-length") {
+                length = value.parse().map_err(io::Error::other)?;
+            } else if header.name.eq_ignore_ascii_case("set-cookie") {
+                let pair = value.split(';').next().unwrap_or_default();
+                if !pair.ends_with('=') {
+                    cookies += if cookies.is_empty() { "" } else { "; " };
+                    cookies += pair;
+                }
+            }
+        }
+        if bytes.len() > start + length {
+            return Err(io::Error::other("a response without a request"));
+        }
+        let Some(body) = bytes.get(start..start + length) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            status: head.code.unwrap_or_default(),
+            body: str::from_utf8(body).map_err(io::Error::other)?,
+            cookies,
+        }))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const COMPLETE: &[u8] = b"HTTP/1.1 200 OK\r\nSet-Cookie: id=abc; HttpOnly\r\n\
+        set-cookie: removed=; Max-Age=0\r\nset-cookie: b=c\r\nContent-Length: 2\r\n\r\n42";
+
     #[test]
-    fn latencies_of_all_sizes_are_told_as_they_were() {
-        let mut latencies = latencies().expect("the bounds are in order");
-        latencies.saturating_record(80_000);
-        latencies.saturating_record(5_000_000_000);
-        let told = [0.5, 0.99].map(|quantile| microseconds(latencies.value_at_quantile(quantile)));
-        assert!((told[0] - 80.0).abs() < 1.0, "{told:?}");
-        assert!((told[1] / 5_000_000.0 - 1.0).abs() < 0.01, "{told:?}");
+    fn a_response_is_parsed_when_it_is_complete() {
+        for length in 0..COMPLETE.len() {
+            let parsed = Response::parse(&COMPLETE[..length]).expect("no error");
+            assert_eq!(parsed, None);
+        }
+        let expected = Response {
+            status: 200,
+            body: "42",
+            cookies: "id=abc; b=c".to_owned(),
+        };
+        assert_eq!(Response::parse(COMPLETE).expect("no error"), Some(expected));
+    }
+
+    #[test]
+    fn a_lost_increment_is_detected() {
+        let mut client = Client {
+            count: Some(6),
+            ..Client::default()
+        };
+        assert!(client.counts("7", 1));
+        assert!(!client.counts("7", 1));
+    }
+
+    #[test]
+    fn after_a_wrong_response_any_count_is_right() {
+        let mut client = Client::default();
+        assert!(client.counts("9", 1));
+        assert!(!client.counts("11", 1));
+        assert!(!client.counts("none", 1));
     }
 }

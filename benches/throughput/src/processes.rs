@@ -1,90 +1,74 @@
-//! The processes that are measured, and how much CPU they took.
+//! Processes, and their CPU time.
 
 use std::{
     fs,
     io::{self, BufRead as _, BufReader},
-    net::SocketAddr,
-    path::Path,
     process::{Child, Command, Stdio},
 };
 
-/// The kernel counts CPU time for programs in hundredths of a second.
+/// The unit in which the kernel reports CPU time.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A server; it ends with this value.
+/// A process that ends with its standard input, which is closed when the value is dropped.
 #[derive(Debug)]
-pub(crate) struct Server {
-    process: Child,
-    pub(crate) address: SocketAddr,
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) first_line: String,
 }
 
-impl Server {
-    pub(crate) fn start(program: &Path, arguments: &[String]) -> io::Result<Self> {
-        let mut process = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = process.stdout.take().expect("it is piped");
+impl Process {
+    /// Starts the process and waits for the first line of its output.
+    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let output = child.stdout.take().expect("it is piped");
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
-        let address = line.trim().parse().map_err(|_| {
-            io::Error::other(format!("{} does not start: {line}", program.display()))
-        })?;
-        Ok(Self { process, address })
+        let first_line = line.trim().to_owned();
+        Ok(Self { child, first_line })
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.process.id()
+        self.child.id()
     }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        // It has no error to tell that anybody could still act on.
-        drop(self.process.wait());
+        drop(self.child.stdin.take());
+        drop(self.child.wait());
     }
 }
 
-/// Seconds of CPU that a process, and the children it waited for, have taken.
+/// CPU time of a process, and of the children that have ended.
 pub(crate) fn cpu_seconds(process: u32) -> f64 {
-    stat(process).map_or(0.0, |stat| stat.cpu_seconds)
+    stat(process).map_or(0.0, |(_, seconds)| seconds)
 }
 
-/// The same of a process and of its children, alive or not.
-pub(crate) fn cpu_seconds_of_family(parent: u32) -> f64 {
-    let children = fs::read_dir("/proc").into_iter().flatten();
-    let children = children.filter_map(|entry| {
+/// CPU time of a process and of all its children.
+pub(crate) fn cpu_seconds_with_children(parent: u32) -> f64 {
+    let processes = fs::read_dir("/proc").into_iter().flatten();
+    let children = processes.filter_map(|entry| {
         let process = entry.ok()?.file_name().to_str()?.parse().ok()?;
-        let stat = stat(process)?;
-        (stat.parent == parent).then_some(stat.cpu_seconds)
+        let (parent_of_process, seconds) = stat(process)?;
+        (parent_of_process == parent).then_some(seconds)
     });
     children.sum::<f64>() + cpu_seconds(parent)
 }
 
-struct Stat {
-    parent: u32,
-    cpu_seconds: f64,
-}
-
-/// `None` for a process that is gone.
-fn stat(process: u32) -> Option<Stat> {
+/// The parent and the CPU time of a process that exists.
+fn stat(process: u32) -> Option<(u32, f64)> {
     parse(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
 }
 
-/// The name, the second field, may hold anything, but ends with the last
-/// bracket. After it come the state and the parent; the times are the fields
-/// 14 to 17.
-fn parse(line: &str) -> Option<Stat> {
+/// The second field is the name, which can contain anything, and ends with the last bracket. The
+/// fields after it are the state and the parent. The times are fields 14 to 17.
+fn parse(line: &str) -> Option<(u32, f64)> {
     let (_, rest) = line.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let ticks = fields.get(11..15)?.iter();
     let ticks: f64 = ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
-    Some(Stat {
-        parent: fields.get(1)?.parse().ok()?,
-        cpu_seconds: ticks / TICKS_PER_SECOND,
-    })
+    Some((fields.get(1)?.parse().ok()?, ticks / TICKS_PER_SECOND))
 }
 
 #[cfg(test)]
@@ -92,10 +76,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_read_whatever_its_name() {
+    fn a_process_can_have_any_name() {
         let line = "42 (a) b (c) S 7 1 1 0 -1 0 0 0 0 0 100 20 3 1 20 0 1 0 5 0";
-        let stat = parse(line).expect("a line of the kernel's");
-        assert_eq!(stat.parent, 7);
-        assert!((stat.cpu_seconds - 1.24).abs() < 1e-9);
+        assert_eq!(parse(line), Some((7, 1.24)));
     }
 }

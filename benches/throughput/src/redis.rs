@@ -1,18 +1,19 @@
-//! The Redis that is measured on.
+//! A Redis for one candidate.
 
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-/// Ends the server and removes its folder when the driver ends, in whatever
-/// way. A shell gives its jobs no input, so the server does not read the
-/// orders.
+use crate::processes::Process;
+
+/// Ends the server and deletes its folder when its standard input ends, which happens however this
+/// process ends.
 const WATCHDOG: &str = r#"
 dir=$1
 shift
@@ -26,76 +27,55 @@ rm -rf "$dir"
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 
-/// What survives the end of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Persistence {
-    /// Nothing.
-    Nothing,
-    /// Every write, before its response: as durable as a commit.
-    EachWrite,
-}
-
-/// A Redis of one's own; it ends with this value.
+/// A Redis that ends when the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    watchdog: Child,
+    _watchdog: Process,
     pub(crate) process: u32,
-    folder: PathBuf,
+    socket: PathBuf,
 }
 
 impl Redis {
-    pub(crate) fn start(persistence: Persistence) -> io::Result<Self> {
+    /// A durable one flushes each write to disk before its response, like a commit.
+    pub(crate) fn start(durable: bool) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("bench-redis-").tempdir()?;
         let folder = folder.keep();
-        let mut watchdog = Command::new("/bin/sh")
+        let socket = folder.join("redis.sock");
+        let mut command = Command::new("/bin/sh");
+        command
             .args(["-c", WATCHDOG, "bench-redis"])
             .arg(&folder)
-            .args(settings(persistence, &folder))
-            // Ctrl-C reaches the processes of the foreground only.
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        let output = watchdog.stdout.take().expect("it is piped");
-        BufReader::new(output).read_line(&mut line)?;
+            // Like Postgres, it listens on a Unix socket, without TCP.
+            .args(["--port", "0", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(&folder)
+            .args(["--save", "", "--appendfsync", "always"])
+            .args(["--appendonly", if durable { "yes" } else { "no" }])
+            // A rewrite of the log during a measurement would be noise.
+            .args(["--auto-aof-rewrite-percentage", "0"])
+            // Ctrl-C is sent to this process group only, so the watchdog can clean up.
+            .process_group(0);
+        let watchdog = Process::start(&mut command)?;
         let redis = Self {
-            watchdog,
-            process: line.trim().parse().map_err(io::Error::other)?,
-            folder,
+            process: watchdog.first_line.parse().map_err(io::Error::other)?,
+            _watchdog: watchdog,
+            socket,
         };
-        redis.wait()?;
-        Ok(redis)
-    }
-
-    /// A socket in a folder, as Postgres has: neither pays for TCP.
-    pub(crate) fn url(&self) -> String {
-        format!("redis+unix://{}", socket(&self.folder).display())
-    }
-
-    fn wait(&self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            if is_ready(&socket(&self.folder)).unwrap_or(false) {
-                return Ok(());
+            if is_ready(&redis.socket).unwrap_or(false) {
+                return Ok(redis);
             }
             thread::sleep(POLL);
         }
-        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
         Err(io::Error::other(format!("Redis does not start\n{log}")))
     }
-}
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        drop(self.watchdog.stdin.take());
-        // It has no error to tell that anybody could still act on.
-        drop(self.watchdog.wait());
+    pub(crate) fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket.display())
     }
-}
-
-fn socket(folder: &Path) -> PathBuf {
-    folder.join("redis.sock")
 }
 
 fn is_ready(socket: &Path) -> io::Result<bool> {
@@ -106,73 +86,10 @@ fn is_ready(socket: &Path) -> io::Result<bool> {
     Ok(&response == b"+PONG")
 }
 
-fn settings(persistence: Persistence, folder: &Path) -> Vec<String> {
-    let (folder, socket) = (
-        folder.display().to_string(),
-        socket(folder).display().to_string(),
-    );
-    let append = match persistence {
-        Persistence::Nothing => "no",
-        Persistence::EachWrite => "yes",
-    };
-    let settings = [
-        ("--port", "0"),
-        ("--unixsocket", &socket),
-        ("--dir", &folder),
-        ("--save", ""),
-        ("--appendonly", append),
-        ("--appendfsync", "always"),
-        // As with Postgres, nothing happens by chance within a measurement.
-        ("--auto-aof-rewrite-percentage", "0"),
-    ];
-    let settings = settings.iter().flat_map(|(name, value)| [*name, *value]);
-    settings.map(str::to_owned).collect()
-}
-
-/// The version of the machine's Redis, which root has installed where there is
-/// none. `None` where there is none to be had.
+/// The version of the machine's Redis, if it has one.
 pub(crate) fn version() -> Option<String> {
-    installed().or_else(|| {
-        install();
-        installed()
-    })
-}
-
-fn installed() -> Option<String> {
-    let output = Command::new("redis-server")
-        .arg("--version")
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let version = text
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("v="))?;
-    Some(version.to_owned())
-}
-
-/// Others than root are refused, which is a response, too.
-fn install() {
-    eprintln!("redis-server is not installed; asking apt-get for it");
-    for arguments in [
-        &["update", "-qq"][..],
-        &[
-            "install",
-            "-y",
-            "-qq",
-            "--no-install-recommends",
-            "redis-server",
-        ],
-    ] {
-        let status = Command::new("apt-get")
-            .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            // It is wanted as a program, not as a service of the machine.
-            .env("RUNLEVEL", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status();
-        if !status.is_ok_and(|status| status.success()) {
-            return;
-        }
-    }
+    let output = Command::new("redis-server").arg("--version").output();
+    let text = String::from_utf8(output.ok()?.stdout).ok()?;
+    let mut words = text.split_whitespace();
+    words.find_map(|word| word.strip_prefix("v=").map(str::to_owned))
 }

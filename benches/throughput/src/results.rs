@@ -1,17 +1,18 @@
-//! What a run, or several, came to.
+//! The measurements of one run or several, and the table that is printed.
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, BufRead as _, BufReader},
     path::Path,
 };
 
+use bench_common::{Table, median};
 use serde::{Deserialize, Serialize};
 
-use crate::{candidates::REFERENCE, measure::Measured, plan::Route};
+use crate::{candidates::REFERENCE, load::Route, summary::Summary};
 
-/// What decides the figures beside the candidates.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// The options and programs that affect all candidates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SetUp {
     pub(crate) cores: usize,
     pub(crate) postgres: String,
@@ -25,21 +26,58 @@ pub(crate) struct SetUp {
 }
 
 impl SetUp {
-    /// Without the packager's own number.
+    /// Without what a distribution adds.
     pub(crate) fn postgres_version(&self) -> &str {
         self.postgres.split(' ').next().unwrap_or_default()
     }
+}
 
-    /// A later run may have left Redis out.
-    fn then(self, later: Self) -> Self {
-        Self {
-            redis: later.redis.or(self.redis),
-            ..later
-        }
+impl fmt::Display for SetUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let redis = self
+            .redis
+            .as_ref()
+            .map(|version| format!(", Redis {version}"));
+        writeln!(
+            f,
+            "{} cores for load, servers and databases together; PostgreSQL {}, `fsync={}`{}; {} \
+             rounds of {} s; pools of {} connections to Postgres, {} to Redis; {} sessions for each \
+             connection.",
+            self.cores,
+            self.postgres_version(),
+            self.fsync,
+            redis.unwrap_or_default(),
+            self.rounds,
+            self.seconds,
+            self.pool,
+            self.redis_pool,
+            self.sessions,
+        )
     }
 }
 
-/// A line of the file of measurements.
+/// One measurement, or the medians of several rounds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) commit_delay: u32,
+    pub(crate) route: Route,
+    pub(crate) connections: usize,
+    pub(crate) candidate: String,
+    pub(crate) round: usize,
+    pub(crate) requests_per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) statements_per_request: Option<f64>,
+    /// Transactions that wrote something.
+    pub(crate) commits_per_request: f64,
+    pub(crate) server_us_per_request: f64,
+    pub(crate) database_us_per_request: f64,
+    pub(crate) load_us_per_request: f64,
+    pub(crate) wrong: usize,
+    pub(crate) example: Option<String>,
+}
+
+/// A line of the files that `--json` writes and `--from` reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Line {
@@ -47,165 +85,151 @@ pub(crate) enum Line {
     Measured(Box<Measured>),
 }
 
-/// The measurements, and the medians of their rounds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Results {
     pub(crate) set_up: SetUp,
-    pub(crate) measured: Vec<Measured>,
-    medians: Vec<Measured>,
+    /// Of each candidate at each point, the medians of its rounds.
+    pub(crate) medians: Vec<Measured>,
 }
 
 impl Results {
-    pub(crate) fn new(set_up: SetUp, measured: Vec<Measured>) -> Self {
-        let medians = medians(&measured);
-        Self {
-            set_up,
-            measured,
-            medians,
+    pub(crate) fn new(set_up: SetUp, measured: &[Measured]) -> Self {
+        let mut medians: Vec<Measured> = Vec::new();
+        for one in measured {
+            if !medians.iter().any(|of| of.is_of(one, &one.candidate)) {
+                let rounds = measured.iter().filter(|of| of.is_of(one, &one.candidate));
+                medians.push(median_of(&rounds.collect::<Vec<_>>()));
+            }
         }
+        Self { set_up, medians }
     }
 
-    /// Of files that runs have written; the last set-up is told.
+    /// Several runs as one, with the set-up of the last one.
     pub(crate) fn read(files: &[impl AsRef<Path>]) -> io::Result<Self> {
         let (mut set_up, mut measured) = (SetUp::default(), Vec::new());
         for file in files {
             for line in BufReader::new(fs::File::open(file)?).lines() {
                 match serde_json::from_str(&line?)? {
-                    Line::SetUp(found) => set_up = set_up.then(found),
-                    Line::Measured(found) => measured.push(*found),
+                    Line::Measured(one) => measured.push(*one),
+                    Line::SetUp(later) => {
+                        // A later run may have left Redis out.
+                        let redis = later.redis.clone().or(set_up.redis);
+                        set_up = SetUp { redis, ..later };
+                    }
                 }
             }
         }
-        Ok(Self::new(set_up, measured))
+        Ok(Self::new(set_up, &measured))
     }
 
-    pub(crate) fn medians(&self) -> &[Measured] {
-        &self.medians
+    /// The reference at the same point.
+    pub(crate) fn reference(&self, one: &Measured) -> Option<&Measured> {
+        self.medians.iter().find(|of| of.is_of(one, REFERENCE))
     }
 
-    /// Those with which a route was measured.
-    pub(crate) fn commit_delays(&self, route: Route) -> Vec<u32> {
-        let of_route = self.medians.iter().filter(|one| one.route == route);
-        sorted(of_route.map(|one| one.commit_delay))
-    }
-
-    pub(crate) fn routes(&self) -> Vec<Route> {
-        sorted(self.medians.iter().map(|one| one.route))
-    }
-
-    pub(crate) fn connections(&self) -> Vec<usize> {
-        sorted(self.medians.iter().map(|one| one.connections))
-    }
-
-    /// In the order in which they were measured.
-    pub(crate) fn candidates(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
+    pub(crate) fn table(&self, tracked: &Summary) -> Table {
+        let mut table = Table::new([
+            "candidate",
+            "delay",
+            "route",
+            "conn",
+            "req/s",
+            "ratio",
+            "tracked",
+            "p50 us",
+            "p99 us",
+            "stmt/req",
+            "commit/req",
+            "server us",
+            "db us",
+            "load us",
+            "wrong",
+        ]);
         for one in &self.medians {
-            if !names.contains(&one.candidate.as_str()) {
-                names.push(&one.candidate);
-            }
+            let reference = self.reference(one);
+            let ratio = reference.map(|of| one.requests_per_second / of.requests_per_second);
+            table.row([
+                one.candidate.clone(),
+                one.commit_delay.to_string(),
+                one.route.to_string(),
+                one.connections.to_string(),
+                format!("{:.0}", one.requests_per_second),
+                or_dash(ratio, 2),
+                or_dash(tracked.requests(one), 2),
+                format!("{:.0}", one.p50_us),
+                format!("{:.0}", one.p99_us),
+                or_dash(one.statements_per_request, 3),
+                format!("{:.3}", one.commits_per_request),
+                format!("{:.1}", one.server_us_per_request),
+                format!("{:.1}", one.database_us_per_request),
+                format!("{:.1}", one.load_us_per_request),
+                one.wrong.to_string(),
+            ]);
         }
-        names
+        table
     }
 
-    pub(crate) fn get(&self, like: &Measured, candidate: &str) -> Option<&Measured> {
-        self.medians
-            .iter()
-            .find(|one| is_same_point(one, like) && one.candidate == candidate)
-    }
-
-    /// Medians of one candidate's line in a plot or a table.
-    pub(crate) fn line(&self, commit_delay: u32, route: Route, candidate: &str) -> Vec<&Measured> {
-        let of_line = self.medians.iter().filter(|one| {
-            (one.commit_delay, one.route, one.candidate.as_str())
-                == (commit_delay, route, candidate)
+    /// One wrong response of each candidate at each point.
+    pub(crate) fn wrong(&self) -> Vec<String> {
+        let examples = self.medians.iter().filter_map(|one| {
+            let (route, connections) = (one.route, one.connections);
+            let example = one.example.as_ref()?;
+            Some(format!(
+                "{} {route} {connections}: {example}",
+                one.candidate
+            ))
         });
-        of_line.collect()
-    }
-
-    /// Requests per second as a multiple of another candidate's at the point.
-    pub(crate) fn ratio_to(&self, one: &Measured, other: &str) -> Option<f64> {
-        let other = self.get(one, other)?;
-        Some(one.requests_per_second / other.requests_per_second)
-    }
-
-    pub(crate) fn ratio(&self, one: &Measured) -> Option<f64> {
-        self.ratio_to(one, REFERENCE)
-    }
-
-    pub(crate) fn wrong(&self) -> u64 {
-        self.measured.iter().map(|one| one.wrong).sum()
+        examples.collect()
     }
 }
 
-fn sorted<T: Ord>(values: impl Iterator<Item = T>) -> Vec<T> {
-    let mut values: Vec<T> = values.collect();
-    values.sort();
-    values.dedup();
-    values
-}
-
-fn is_same_point(one: &Measured, other: &Measured) -> bool {
-    (one.commit_delay, one.route, one.connections)
-        == (other.commit_delay, other.route, other.connections)
-}
-
-/// The rounds of each point and candidate as one, in their order.
-fn medians(measured: &[Measured]) -> Vec<Measured> {
-    let mut found: Vec<Measured> = Vec::new();
-    let is_same = |one: &Measured, other: &Measured| {
-        is_same_point(one, other) && one.candidate == other.candidate
-    };
-    for one in measured {
-        if !found.iter().any(|other| is_same(one, other)) {
-            let rounds: Vec<_> = measured
-                .iter()
-                .filter(|other| is_same(one, other))
-                .collect();
-            found.push(median_of(one, &rounds));
-        }
+impl Measured {
+    /// Whether this is of the candidate, at the same point as another measurement.
+    fn is_of(&self, point: &Self, candidate: &str) -> bool {
+        (
+            self.commit_delay,
+            self.route,
+            self.connections,
+            self.candidate.as_str(),
+        ) == (
+            point.commit_delay,
+            point.route,
+            point.connections,
+            candidate,
+        )
     }
-    found
 }
 
-fn median_of(one: &Measured, rounds: &[&Measured]) -> Measured {
-    let median_by = |of: fn(&Measured) -> f64| median(rounds.iter().map(|round| of(round)));
+fn median_of(rounds: &[&Measured]) -> Measured {
+    let median = |of: fn(&Measured) -> f64| median(rounds.iter().map(|round| of(round)));
     Measured {
-        requests_per_second: median_by(|of| of.requests_per_second),
-        p50_us: median_by(|of| of.p50_us),
-        p99_us: median_by(|of| of.p99_us),
-        commits_per_request: median_by(|of| of.commits_per_request),
-        server_us_per_request: median_by(|of| of.server_us_per_request),
-        database_us_per_request: median_by(|of| of.database_us_per_request),
-        load_us_per_request: median_by(|of| of.load_us_per_request),
+        requests_per_second: median(|of| of.requests_per_second),
+        p50_us: median(|of| of.p50_us),
+        p99_us: median(|of| of.p99_us),
+        commits_per_request: median(|of| of.commits_per_request),
+        server_us_per_request: median(|of| of.server_us_per_request),
+        database_us_per_request: median(|of| of.database_us_per_request),
+        load_us_per_request: median(|of| of.load_us_per_request),
         wrong: rounds.iter().map(|round| round.wrong).sum(),
         example: rounds.iter().find_map(|round| round.example.clone()),
-        ..one.clone()
+        ..rounds[0].clone()
     }
 }
 
-/// Of two in the middle the mean, so that an even number of rounds favours
-/// neither.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-    }
+pub(crate) fn or_dash(value: Option<f64>, decimals: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
-    /// A measurement of which only the rate matters.
-    pub(crate) fn measured(candidate: &str, connections: usize, rate: f64) -> Measured {
+    /// A measurement in which only the rate matters.
+    pub(crate) fn measured(candidate: &str, rate: f64) -> Measured {
         Measured {
             commit_delay: 0,
             route: Route::Read,
-            connections,
+            connections: 64,
             candidate: candidate.to_owned(),
             round: 0,
             requests_per_second: rate,
@@ -222,33 +246,35 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn rounds_become_their_median_and_are_set_against_the_reference() {
+    fn rounds_become_their_median_and_are_compared_with_the_reference() {
         let rates = [
             ("ours", 30.0),
             (REFERENCE, 10.0),
             ("ours", 50.0),
             ("ours", 40.0),
         ];
-        let rounds = rates.map(|(candidate, rate)| measured(candidate, 8, rate));
-        let results = Results::new(SetUp::default(), rounds.to_vec());
-        let ours = &results.medians()[0];
-        assert!((ours.requests_per_second - 40.0).abs() < 1e-9);
-        assert!((results.ratio(ours).expect("both are there") - 4.0).abs() < 1e-9);
-        assert_eq!(results.candidates(), ["ours", REFERENCE]);
+        let rounds = rates.map(|(candidate, rate)| measured(candidate, rate));
+        let results = Results::new(SetUp::default(), &rounds);
+        let table = results.table(&Summary::default()).to_string();
+        let row = table.lines().nth(1).expect("a row").split_whitespace();
+        let row: Vec<_> = row.collect();
+        assert_eq!((row[0], row[4], row[5]), ("ours", "40", "4.00"), "{table}");
     }
 
     #[test]
-    fn of_several_runs_the_version_of_redis_stays() {
-        let with_redis = SetUp {
-            redis: Some("7".to_owned()),
-            ..SetUp::default()
-        };
-        let both = with_redis.then(SetUp::default());
-        assert_eq!(both.redis.as_deref(), Some("7"));
-    }
-
-    #[test]
-    fn the_median_of_two_is_between_them() {
-        assert!((median([4.0, 1.0].into_iter()) - 2.5).abs() < 1e-9);
+    fn several_runs_keep_the_version_of_redis() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = [Some("7".to_owned()), None].map(|redis| {
+            let set_up = Line::SetUp(SetUp {
+                redis,
+                ..SetUp::default()
+            });
+            let file = folder.path().join(format!("{set_up:?}").len().to_string());
+            let line = serde_json::to_string(&set_up).expect("JSON");
+            fs::write(&file, line).expect("a file");
+            file
+        });
+        let results = Results::read(&files).expect("two runs");
+        assert_eq!(results.set_up.redis.as_deref(), Some("7"));
     }
 }

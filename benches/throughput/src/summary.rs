@@ -1,4 +1,4 @@
-//! What of a run is tracked: ratios, which mean the same on the next machine.
+//! What is tracked of a run: ratios, which don't depend on the machine as times do.
 
 use std::{
     fmt::Write as _,
@@ -9,18 +9,15 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    builds::benches,
-    candidates::{OURS, REFERENCE},
-    measure::Measured,
-    plan::Route,
-    report::or_dash,
-    results::{Results, SetUp},
+    candidates::{OURS, benches},
+    load::Route,
+    plots,
+    results::{Measured, Results, SetUp, or_dash},
 };
 
-/// One candidate at one point; ratios to the reference at the same point,
-/// where nothing else is said.
+/// One candidate at one point: ratios to the reference at the same point, and two counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Entry {
+struct Point {
     commit_delay: u32,
     route: Route,
     connections: usize,
@@ -30,223 +27,259 @@ struct Entry {
     p99: Option<f64>,
     server_cpu: Option<f64>,
     database_cpu: Option<f64>,
-    /// A count, no ratio to the reference.
     statements_per_request: Option<f64>,
-    /// A count, no ratio to the reference.
     commits_per_request: f64,
 }
 
-/// The entries of the last run that was recorded.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tracked(Vec<Entry>);
+/// A figure, if the point has it.
+type Figure = fn(&Point) -> Option<f64>;
 
-impl Tracked {
-    /// None where there is no file yet.
-    pub(crate) fn read() -> io::Result<Self> {
-        match fs::read_to_string(json_path()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            text => Ok(Self(serde_json::from_str(&text?)?)),
+/// `summary.json`, from which `SUMMARY.md` and the plots are made.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    set_up: SetUp,
+    points: Vec<Point>,
+}
+
+impl Summary {
+    pub(crate) fn of(results: &Results) -> Self {
+        let point = |one: &Measured| {
+            let reference = results.reference(one);
+            let ratio = |of: fn(&Measured) -> f64| {
+                let ratio = of(one) / of(reference?);
+                ratio.is_finite().then(|| rounded(ratio))
+            };
+            Point {
+                commit_delay: one.commit_delay,
+                route: one.route,
+                connections: one.connections,
+                candidate: one.candidate.clone(),
+                requests: ratio(|of| of.requests_per_second),
+                p50: ratio(|of| of.p50_us),
+                p99: ratio(|of| of.p99_us),
+                server_cpu: ratio(|of| of.server_us_per_request),
+                database_cpu: ratio(|of| of.database_us_per_request),
+                statements_per_request: one.statements_per_request.map(rounded),
+                commits_per_request: rounded(one.commits_per_request),
+            }
+        };
+        Self {
+            set_up: results.set_up.clone(),
+            points: results.medians.iter().map(point).collect(),
         }
     }
 
-    /// The requests' ratio at that point.
-    pub(crate) fn ratio(&self, like: &Measured) -> Option<f64> {
-        let entry = self.0.iter().find(|entry| {
-            (entry.commit_delay, entry.route, entry.connections)
-                == (like.commit_delay, like.route, like.connections)
-                && entry.candidate == like.candidate
+    /// The last recorded run; empty if there is none.
+    pub(crate) fn read() -> io::Result<Self> {
+        match fs::read_to_string(path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            text => Ok(serde_json::from_str(&text?)?),
+        }
+    }
+
+    pub(crate) fn write(&self) -> io::Result<()> {
+        fs::write(path(), self.json()?)
+    }
+
+    /// One line for each point, so that a diff shows what has changed.
+    fn json(&self) -> io::Result<String> {
+        let points: Result<Vec<_>, _> = self.points.iter().map(serde_json::to_string).collect();
+        let set_up = serde_json::to_string(&self.set_up)?;
+        let points = points?.join(",\n");
+        Ok(format!(
+            "{{\"set_up\":{set_up},\n\"points\":[\n{points}\n]}}\n"
+        ))
+    }
+
+    /// Writes `SUMMARY.md` and the plots.
+    pub(crate) fn render(&self) -> io::Result<()> {
+        fs::write(benches().join("SUMMARY.md"), self.markdown())?;
+        plots::write(self, &Path::new(benches()).join("../docs/plots"))
+    }
+
+    /// The ratio of the requests per second in this run.
+    pub(crate) fn requests(&self, like: &Measured) -> Option<f64> {
+        let is_like = |point: &&Point| {
+            (
+                point.commit_delay,
+                point.route,
+                point.connections,
+                &point.candidate,
+            ) == (
+                like.commit_delay,
+                like.route,
+                like.connections,
+                &like.candidate,
+            )
+        };
+        self.points.iter().find(is_like)?.requests
+    }
+
+    /// One figure of a candidate for each number of connections.
+    fn line(
+        &self,
+        route: Route,
+        commit_delay: u32,
+        candidate: &str,
+        figure: impl Fn(&Point) -> Option<f64>,
+    ) -> Vec<(usize, f64)> {
+        let of_line = self.points.iter().filter(|point| {
+            (point.route, point.commit_delay, point.candidate.as_str())
+                == (route, commit_delay, candidate)
         });
-        entry?.requests
+        of_line
+            .filter_map(|point| Some((point.connections, figure(point)?)))
+            .collect()
+    }
+
+    /// The requests per second of a candidate, relative to the reference.
+    pub(crate) fn requests_of(
+        &self,
+        route: Route,
+        commit_delay: u32,
+        candidate: &str,
+    ) -> Vec<(usize, f64)> {
+        self.line(route, commit_delay, candidate, |point| point.requests)
+    }
+
+    pub(crate) fn connections(&self) -> Vec<usize> {
+        sorted(self.points.iter().map(|point| point.connections))
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!(
+            "# Throughput\n\nRatios of one run, made by `throughput --record`; \
+             [README.md](README.md) has the set-up.\n{}\n",
+            self.set_up
+        );
+        let sections = self
+            .points
+            .iter()
+            .map(|point| (point.route, point.commit_delay));
+        for (route, commit_delay) in sorted(sections) {
+            self.section(&mut text, route, commit_delay);
+        }
+        text
+    }
+
+    fn section(&self, text: &mut String, route: Route, commit_delay: u32) {
+        let commits = commits(commit_delay);
+        let _ = writeln!(text, "## `{route}`, {commits}\n");
+        let mut candidates: Vec<&str> = Vec::new();
+        for point in &self.points {
+            if !candidates.contains(&point.candidate.as_str()) {
+                candidates.push(&point.candidate);
+            }
+        }
+        let others = candidates.iter().filter(|name| **name != OURS);
+        let ours = self.requests_of(route, commit_delay, OURS);
+        let compared = others.map(|other| {
+            let line = self.requests_of(route, commit_delay, other);
+            let of_ours = |connections| {
+                let (_, ours) = *ours.iter().find(|(of_ours, _)| *of_ours == connections)?;
+                Some(ours)
+            };
+            let ratios = line.into_iter().filter_map(|(connections, other)| {
+                Some((connections, of_ours(connections)? / other))
+            });
+            (*other, ratios.collect())
+        });
+        let title = "requests per second of this crate, as a multiple of those of";
+        self.table(text, title, compared.collect());
+        let figures: [(&str, Figure); 4] = [
+            (
+                "requests per second, as a multiple of tower-sessions'",
+                |point| point.requests,
+            ),
+            (
+                "99th percentile of the latency, as a multiple of tower-sessions' (less is better)",
+                |point| point.p99,
+            ),
+            ("statements per request", |point| {
+                point.statements_per_request
+            }),
+            ("transactions that write per request", |point| {
+                Some(point.commits_per_request)
+            }),
+        ];
+        for (title, figure) in figures {
+            let line = |name: &&'_ str| self.line(route, commit_delay, name, figure);
+            let rows = candidates.iter().map(|name| (*name, line(name)));
+            self.table(text, title, rows.collect());
+        }
+    }
+
+    fn table(&self, text: &mut String, title: &str, rows: Vec<(&str, Vec<(usize, f64)>)>) {
+        if rows.iter().all(|(_, line)| line.is_empty()) {
+            return;
+        }
+        let connections = self.connections();
+        let columns: String = connections.iter().map(|n| format!(" {n} |")).collect();
+        let aligned = "-:|".repeat(connections.len());
+        let _ = writeln!(text, "{title}:\n\n| connections |{columns}\n|-|{aligned}");
+        for (name, line) in rows.into_iter().filter(|(_, line)| !line.is_empty()) {
+            let cells = connections.iter().map(|connections| {
+                let found = line.iter().find(|(of_line, _)| of_line == connections);
+                format!(" {} |", or_dash(found.map(|(_, value)| *value), 2))
+            });
+            let _ = writeln!(text, "| {name} |{}", cells.collect::<String>());
+        }
+        text.push('\n');
+    }
+
+    pub(crate) fn set_up(&self) -> &SetUp {
+        &self.set_up
     }
 }
 
-fn json_path() -> PathBuf {
+fn path() -> PathBuf {
     benches().join("summary.json")
 }
 
-/// Writes `summary.json` for programs and `SUMMARY.md` for people.
-pub(crate) fn write(results: &Results) -> io::Result<()> {
-    fs::write(json_path(), json(results)?)?;
-    fs::write(benches().join("SUMMARY.md"), markdown(results))
-}
-
-/// A line for each entry, so that a change shows what moved.
-fn json(results: &Results) -> io::Result<String> {
-    let entries: Result<Vec<_>, _> = results
-        .medians()
-        .iter()
-        .map(|one| serde_json::to_string(&entry(one, results)))
-        .collect();
-    Ok(format!("[\n{}\n]\n", entries?.join(",\n")))
-}
-
-fn entry(one: &Measured, results: &Results) -> Entry {
-    let reference = results.get(one, REFERENCE);
-    let ratio = |of: fn(&Measured) -> f64| {
-        let ratio = of(one) / of(reference?);
-        ratio.is_finite().then(|| rounded(ratio))
-    };
-    Entry {
-        commit_delay: one.commit_delay,
-        route: one.route,
-        connections: one.connections,
-        candidate: one.candidate.clone(),
-        requests: ratio(|of| of.requests_per_second),
-        p50: ratio(|of| of.p50_us),
-        p99: ratio(|of| of.p99_us),
-        server_cpu: ratio(|of| of.server_us_per_request),
-        database_cpu: ratio(|of| of.database_us_per_request),
-        statements_per_request: one.statements_per_request.map(rounded),
-        commits_per_request: rounded(one.commits_per_request),
-    }
-}
-
-/// More digits than the noise has would only make noise in the history.
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
-}
-
-fn markdown(results: &Results) -> String {
-    let mut text = format!(
-        "# Throughput\n\nRatios of one run, made by `throughput --record`; [README.md](README.md) \
-         has the set-up.\n{}\n",
-        set_up(&results.set_up)
-    );
-    for route in results.routes() {
-        for delay in results.commit_delays(route) {
-            section(&mut text, results, delay, route);
-        }
-    }
-    text
-}
-
-/// A sentence.
-pub(crate) fn set_up(set_up: &SetUp) -> String {
-    let redis = set_up.redis.as_ref();
-    let redis = redis.map_or_else(String::new, |version| format!(", Redis {version}"));
-    format!(
-        "{} cores for load, servers and databases together; PostgreSQL {}, `fsync={}`{redis}; {} \
-         rounds of {} s; pools of {} connections to Postgres, {} to Redis; {} sessions for each \
-         connection.\n",
-        set_up.cores,
-        set_up.postgres_version(),
-        set_up.fsync,
-        set_up.rounds,
-        set_up.seconds,
-        set_up.pool,
-        set_up.redis_pool,
-        set_up.sessions,
-    )
-}
-
-/// A table, named, of one figure of each candidate.
-type Figure = (&'static str, fn(&Results, &Measured) -> Option<f64>);
-
-const FIGURES: [Figure; 4] = [
-    (
-        "requests per second, as a multiple of tower-sessions'",
-        |results, one| results.ratio(one),
-    ),
-    (
-        "99th percentile of the latency, as a multiple of tower-sessions' (less is better)",
-        |results, one| Some(one.p99_us / results.get(one, REFERENCE)?.p99_us),
-    ),
-    ("statements per request", |_, one| {
-        one.statements_per_request
-    }),
-    ("transactions that write per request", |_, one| {
-        Some(one.commits_per_request)
-    }),
-];
-
-fn section(text: &mut String, results: &Results, delay: u32, route: Route) {
-    let commits = match delay {
+pub(crate) fn commits(commit_delay: u32) -> String {
+    match commit_delay {
         0 => "commits as fast as the disk".to_owned(),
         delay => format!("each flush of commits waits {delay} µs more"),
-    };
-    let _ = writeln!(text, "## `{route}`, {commits}\n");
-    let ours = results.line(delay, route, OURS);
-    let rows = results
-        .candidates()
-        .into_iter()
-        .filter(|name| *name != OURS);
-    let rows: String = rows
-        .filter_map(|other| row(results, other, &ours, |one| results.ratio_to(one, other)))
-        .collect();
-    table(
-        text,
-        results,
-        "requests per second of this crate, as a multiple of those of",
-        &rows,
-    );
-    for (name, figure) in FIGURES {
-        let rows: String = results
-            .candidates()
-            .into_iter()
-            .filter_map(|candidate| {
-                let line = results.line(delay, route, candidate);
-                row(results, candidate, &line, |one| figure(results, one))
-            })
-            .collect();
-        table(text, results, name, &rows);
     }
 }
 
-fn table(text: &mut String, results: &Results, name: &str, rows: &str) {
-    if !rows.is_empty() {
-        let _ = writeln!(text, "{name}:\n\n{}{rows}", heading(results));
-    }
+/// To three decimals, or four significant digits if that is more. More would be noise in a diff.
+fn rounded(value: f64) -> f64 {
+    let digits = value.abs().log10().floor().clamp(-9.0, 0.0);
+    let scale = 10f64.powf(3.0 - digits);
+    (value * scale).round() / scale
 }
 
-fn heading(results: &Results) -> String {
-    let connections = results.connections();
-    let columns: String = connections.iter().map(|n| format!(" {n} |")).collect();
-    format!(
-        "| connections |{columns}\n|-|{}\n",
-        "-:|".repeat(connections.len())
-    )
-}
-
-/// `None` where no cell has a figure.
-fn row(
-    results: &Results,
-    name: &str,
-    line: &[&Measured],
-    figure: impl Fn(&Measured) -> Option<f64>,
-) -> Option<String> {
-    let cell = |connections: usize| {
-        let one = line.iter().find(|one| one.connections == connections)?;
-        figure(one).filter(|value| value.is_finite())
-    };
-    let cells: Vec<_> = results.connections().into_iter().map(cell).collect();
-    cells.iter().any(Option::is_some).then(|| {
-        let cells = cells.iter().map(|cell| format!(" {} |", or_dash(*cell, 2)));
-        format!("| {name} |{}\n", cells.collect::<String>())
-    })
-}
-
-/// The plots' folder.
-pub(crate) fn plots() -> PathBuf {
-    Path::new(benches()).join("../docs/plots")
+fn sorted<T: Ord>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut values: Vec<T> = values.collect();
+    values.sort();
+    values.dedup();
+    values
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::measured;
+    use crate::{candidates::REFERENCE, results::tests::measured};
 
     #[test]
-    fn a_summary_holds_ratios_alone() {
-        let measured = vec![
-            measured("ours", 64, 30_000.0),
-            measured(REFERENCE, 64, 10_000.0),
-        ];
-        let results = Results::new(SetUp::default(), measured);
-        let text = json(&results).expect("numbers are JSON");
-        assert!(text.contains("\"requests\":3.0"), "{text}");
-        assert!(!text.contains("30000"), "{text}");
-        let markdown = markdown(&results);
+    fn a_summary_has_ratios_only() {
+        let measured = [measured(OURS, 30_000.0), measured(REFERENCE, 10_000.0)];
+        let summary = Summary::of(&Results::new(SetUp::default(), &measured));
+        let json = summary.json().expect("numbers are JSON");
+        assert!(json.contains("\"requests\":3.0"), "{json}");
+        assert!(!json.contains("30000"), "{json}");
+        let markdown = summary.markdown();
         assert!(markdown.contains("| ours | 3.00 |"), "{markdown}");
         assert!(markdown.contains("| tower-sessions | 3.00 |"), "{markdown}");
+    }
+
+    #[test]
+    fn the_recorded_run_is_rendered() {
+        let summary = Summary::read().expect("a recorded run");
+        let json = fs::read_to_string(path()).expect("a file");
+        assert_eq!(summary.json().expect("numbers are JSON"), json);
+        let markdown = fs::read_to_string(benches().join("SUMMARY.md")).expect("a file");
+        assert!(summary.markdown() == markdown, "run `throughput --render`");
     }
 }

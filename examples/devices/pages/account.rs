@@ -35,7 +35,7 @@ pub(crate) fn sign_in(frame: &Frame, refusal: Option<&str>) -> Markup {
     frame.page("Sign in", &content)
 }
 
-/// Before a sensitive step, where the password was typed long ago.
+/// Before a sensitive step, if the login is not recent.
 pub(crate) fn confirm(frame: &Frame, refusal: Option<&str>) -> Markup {
     let fields = html! {
         (password_field("Your password", "current-password"))
@@ -77,7 +77,7 @@ fn name_field() -> Markup {
     }
 }
 
-/// What browsers and their password managers do with it is up to `purpose`.
+/// `purpose` is the `autocomplete` value for browsers and password managers.
 fn password_field(label: &str, purpose: &str) -> Markup {
     html! {
         label {

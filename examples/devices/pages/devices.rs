@@ -10,7 +10,7 @@ pub(crate) fn list(frame: &Frame, this: &SessionId, devices: &[UserSession]) -> 
     frame.page(
         "Your devices",
         &html! {
-            p { "You are signed in on these. Sign out wherever you do not know one." }
+            p { "You are signed in on these devices. Sign out of any that you don't recognize." }
             ul.devices {
                 @for device in devices { (entry(frame, device.id() == this, device)) }
             }

@@ -221,13 +221,14 @@ impl Connections {
         }
     }
 
-    /// Whether other users have all connections of the pool.
+    /// Whether other users of the pool have all its connections.
     pub(in crate::store) fn are_exhausted(&self) -> bool {
         let free = self.0.places.free();
         free > 0 && self.0.source.is_exhausted()
     }
 
-    /// Logs that no connection was acquired in time, unless the others have all of them.
+    /// Logs that no connection was acquired in time. If all of them are in use, by this store or by
+    /// others, the server is reachable, and nothing is logged.
     pub(in crate::store) fn log_unreachable(&self) {
         if self.0.places.free() > 0 && !self.0.source.is_exhausted() {
             self.0.source.log_failure(None);

@@ -26,7 +26,7 @@ pub(in crate::store) enum Purpose {
 }
 
 impl Purpose {
-    /// Of a statement of a request, or a change outside of requests.
+    /// The purpose of a statement that a request sends, or that changes rows outside of requests.
     pub(super) fn of_statement(operation: Operation) -> Self {
         match operation {
             Operation::Load => Self::Reading,
@@ -35,7 +35,7 @@ impl Purpose {
         }
     }
 
-    /// Of a query outside of requests.
+    /// The purpose of a query outside of requests.
     pub(super) fn of_query(operation: Operation) -> Self {
         match operation {
             Operation::Watch => Self::Watching,

@@ -159,7 +159,7 @@ fn is_ci() -> bool {
 fn skip(why: &io::Error) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let said = format!("SKIPPED: every test in Chromium: {why}; .ci/browser installs it");
+        let said = format!("SKIPPED: every test in Chromium: {why}; .ci/install installs it");
         writeln!(io::stderr(), "{said}").expect("stderr is open");
     });
 }

@@ -1,20 +1,21 @@
-//! Sessions by hand, as an application without any session crate would have
-//! them: a statement to load, a statement to save.
+//! Sessions without a session crate: a handwritten statement for each load and each save, or, with
+//! the variant `memory`, a map in the process.
+
+use std::sync::Arc;
 
 use axum::{
-    Router,
     extract::State,
     http::{HeaderMap, header},
     response::IntoResponse,
-    routing::get,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bench_server::{Arguments, COUNTER, Failure};
 use cookie::Cookie;
+use dashmap::DashMap;
 use serde_json::{Map, Value};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-/// As the default table of this crate.
+/// The default table of this crate.
 const TABLE: &str = "
 CREATE TABLE session (
     id text PRIMARY KEY,
@@ -26,9 +27,72 @@ CREATE TABLE session (
 CREATE INDEX ON session (expiry);
 CREATE INDEX ON session (user_id) WHERE user_id IS NOT NULL;
 ";
+const SELECT: &str = "SELECT session::text FROM session WHERE id = $1 AND expiry > now()";
+const UPDATE: &str = "UPDATE session SET session = $2::json WHERE id = $1 AND expiry > now()";
+const INSERT: &str = "INSERT INTO session (id, expiry, session)
+    VALUES ($1, now() + interval '1 day', $2::json)";
 
-async fn plain() -> &'static str {
-    "plain"
+type Document = Map<String, Value>;
+
+#[derive(Clone)]
+enum Sessions {
+    Table(PgPool),
+    Map(Arc<DashMap<String, Document>>),
+}
+
+impl Sessions {
+    /// Loads a document, changes it, and saves it if `is_saved`.
+    async fn with<T>(
+        &self,
+        id: &str,
+        is_saved: bool,
+        change: impl FnOnce(&mut Document) -> T,
+    ) -> Result<T, Failure> {
+        match self {
+            Self::Table(pool) => {
+                let document: String = sqlx::query_scalar(SELECT).bind(id).fetch_one(pool).await?;
+                let mut document = serde_json::from_str(&document)?;
+                let result = change(&mut document);
+                if is_saved {
+                    write(pool, UPDATE, id, &document).await?;
+                }
+                Ok(result)
+            }
+            Self::Map(map) => Ok(change(&mut *map.get_mut(id).ok_or("no session")?)),
+        }
+    }
+
+    async fn create(
+        &self,
+        document: Document,
+        body: &'static str,
+    ) -> Result<impl IntoResponse + use<>, Failure> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes)?;
+        let id = URL_SAFE_NO_PAD.encode(bytes);
+        match self {
+            Self::Table(pool) => write(pool, INSERT, &id, &document).await?,
+            Self::Map(map) => drop(map.insert(id.clone(), document)),
+        }
+        let cookie = Cookie::build(("id", id))
+            .path("/")
+            .http_only(true)
+            .secure(true);
+        Ok(([(header::SET_COOKIE, cookie.to_string())], body))
+    }
+}
+
+async fn write(
+    pool: &PgPool,
+    sql: &'static str,
+    id: &str,
+    document: &Document,
+) -> Result<(), Failure> {
+    let query = sqlx::query(sql)
+        .bind(id)
+        .bind(serde_json::to_string(document)?);
+    query.execute(pool).await?;
+    Ok(())
 }
 
 fn id(headers: &HeaderMap) -> Option<String> {
@@ -38,87 +102,54 @@ fn id(headers: &HeaderMap) -> Option<String> {
     Some(cookie.value().to_owned())
 }
 
-async fn load(pool: &PgPool, id: &str) -> Result<Map<String, Value>, Failure> {
-    let sql = "SELECT session::text FROM session WHERE id = $1 AND expiry > now()";
-    let document: String = sqlx::query_scalar(sql).bind(id).fetch_one(pool).await?;
-    Ok(serde_json::from_str(&document)?)
+fn counter(document: &Document) -> Option<u64> {
+    document.get(COUNTER).and_then(Value::as_u64)
 }
 
-async fn save(pool: &PgPool, id: &str, document: &Map<String, Value>) -> Result<(), Failure> {
-    let sql = "UPDATE session SET session = $2::json WHERE id = $1 AND expiry > now()";
-    let document = serde_json::to_string(document)?;
-    sqlx::query(sql)
-        .bind(id)
-        .bind(document)
-        .execute(pool)
-        .await?;
-    Ok(())
-}
-
-async fn read(State(pool): State<PgPool>, headers: HeaderMap) -> Result<String, Failure> {
+async fn read(State(sessions): State<Sessions>, headers: HeaderMap) -> Result<String, Failure> {
     let id = id(&headers).ok_or("no cookie")?;
-    let document = load(&pool, &id).await?;
-    let n = document.get(COUNTER).and_then(Value::as_u64);
-    Ok(n.map_or_else(|| "none".to_owned(), |n| n.to_string()))
+    let n = sessions.with(&id, false, |document| counter(document));
+    Ok(bench_server::text(n.await?))
 }
 
-async fn increment(State(pool): State<PgPool>, headers: HeaderMap) -> Result<String, Failure> {
+async fn increment(
+    State(sessions): State<Sessions>,
+    headers: HeaderMap,
+) -> Result<String, Failure> {
     let id = id(&headers).ok_or("no cookie")?;
-    let mut document = load(&pool, &id).await?;
-    let n = document.get(COUNTER).and_then(Value::as_u64).unwrap_or(0) + 1;
-    document.insert(COUNTER.to_owned(), n.into());
-    save(&pool, &id, &document).await?;
-    Ok(n.to_string())
+    let n = sessions.with(&id, true, |document| {
+        let n = counter(document).unwrap_or(0) + 1;
+        document.insert(COUNTER.to_owned(), n.into());
+        n
+    });
+    Ok(n.await?.to_string())
 }
 
-async fn create(pool: &PgPool, document: &Map<String, Value>) -> Result<String, Failure> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)?;
-    let id = URL_SAFE_NO_PAD.encode(bytes);
-    let sql = "INSERT INTO session (id, expiry, session)
-        VALUES ($1, now() + interval '1 day', $2::json)";
-    let document = serde_json::to_string(document)?;
-    sqlx::query(sql)
-        .bind(&id)
-        .bind(document)
-        .execute(pool)
-        .await?;
-    let cookie = Cookie::build(("id", id))
-        .path("/")
-        .http_only(true)
-        .secure(true);
-    Ok(cookie.to_string())
-}
-
-async fn new(State(pool): State<PgPool>) -> Result<impl IntoResponse, Failure> {
+async fn new(State(sessions): State<Sessions>) -> Result<impl IntoResponse, Failure> {
     let document = Map::from_iter([(COUNTER.to_owned(), Value::from(0))]);
-    let cookie = create(&pool, &document).await?;
-    Ok(([(header::SET_COOKIE, cookie)], "new"))
+    sessions.create(document, "new").await
 }
 
-async fn seed(State(pool): State<PgPool>) -> Result<impl IntoResponse, Failure> {
+async fn seed(State(sessions): State<Sessions>) -> Result<impl IntoResponse, Failure> {
     let members = bench_server::members().into_iter();
-    let document = members
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-    let cookie = create(&pool, &document).await?;
-    Ok(([(header::SET_COOKIE, cookie)], "seeded"))
+    let document = members.map(|(name, value)| (name.to_owned(), value));
+    sessions.create(document.collect(), "seeded").await
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::of_process();
-    let pool = PgPoolOptions::new()
-        .max_connections(arguments.pool)
-        .connect(&arguments.database)
-        .await?;
-    sqlx::raw_sql(TABLE).execute(&pool).await?;
-    let app = Router::new()
-        .route("/plain", get(plain))
-        .route("/read", get(read))
-        .route("/incr", get(increment))
-        .route("/new", get(new))
-        .route("/seed", get(seed))
-        .with_state(pool);
+    let sessions = match arguments.variant.as_str() {
+        "memory" => Sessions::Map(Arc::default()),
+        _ => {
+            let pool = PgPoolOptions::new()
+                .max_connections(arguments.connections)
+                .connect(&arguments.url)
+                .await?;
+            sqlx::raw_sql(TABLE).execute(&pool).await?;
+            Sessions::Table(pool)
+        }
+    };
+    let app = bench_server::pages!(read, increment, new, seed).with_state(sessions);
     Ok(bench_server::serve(app).await?)
 }

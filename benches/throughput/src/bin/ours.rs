@@ -1,17 +1,11 @@
 //! The server of this crate.
 
-use axum::{Router, routing::get};
 use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
 use bench_server::{Arguments, COUNTER};
 use sqlx::postgres::PgPoolOptions;
 
-async fn plain() -> &'static str {
-    "plain"
-}
-
 async fn read(session: Session) -> Result<String, Error> {
-    let n: Option<u64> = session.get(COUNTER)?;
-    Ok(n.map_or_else(|| "none".to_owned(), |n| n.to_string()))
+    session.get(COUNTER).map(bench_server::text)
 }
 
 async fn increment(session: Session) -> Result<String, Error> {
@@ -35,17 +29,11 @@ async fn seed(session: Session) -> Result<&'static str, Error> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::of_process();
     let pool = PgPoolOptions::new()
-        .max_connections(arguments.pool)
-        .connect(&arguments.database)
+        .max_connections(arguments.connections)
+        .connect(&arguments.url)
         .await?;
     let store = PgSessionStore::new(pool);
     store.migrate().await?;
-    let app = Router::new()
-        .route("/plain", get(plain))
-        .route("/read", get(read))
-        .route("/incr", get(increment))
-        .route("/new", get(new))
-        .route("/seed", get(seed))
-        .layer(PgSessionLayer::new(store));
-    Ok(bench_server::serve(app).await?)
+    let app = bench_server::pages!(read, increment, new, seed);
+    Ok(bench_server::serve(app.layer(PgSessionLayer::new(store))).await?)
 }

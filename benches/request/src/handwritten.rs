@@ -1,11 +1,11 @@
 use sqlx::PgPool;
 
-use crate::pages::VISITORS;
+use crate::cases::VISITORS;
 
-/// What an application without this crate would send. The least that can be
-/// done, so it is what the round trips themselves cost.
+/// The statements of an application without this crate: the least that can be done, so this is the
+/// cost of the round trips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ByHand {
+pub(crate) enum Statement {
     Ping,
     Select,
     Update,
@@ -17,22 +17,22 @@ const UPDATE: &str = "UPDATE session SET session = $2::json WHERE id = $1 AND ex
 const INSERT: &str = "INSERT INTO session (id, expiry, session) \
                       VALUES ($1, now() + interval '1 day', $2::json)";
 
-/// The rows that are selected and updated, with the document of a visitor.
-pub(crate) async fn make_rows(pool: &PgPool) -> Result<(), sqlx::Error> {
+/// Inserts the rows that are selected and updated, with the document of a visitor.
+pub(crate) async fn insert_rows(pool: &PgPool) -> Result<(), sqlx::Error> {
     let sql = "INSERT INTO session (id, expiry, session) \
-               SELECT 'hand ' || n, now() + interval '1 day', session \
+               SELECT 'handwritten ' || n, now() + interval '1 day', session \
                FROM (SELECT session FROM session LIMIT 1) AS visitor, \
                     generate_series(0, $1::int8 - 1) AS n";
     let rows = i64::try_from(VISITORS).unwrap_or(i64::MAX);
     sqlx::query(sql).bind(rows).execute(pool).await.map(drop)
 }
 
-impl ByHand {
-    /// The row that the statement is about when it is sent the nth time.
+impl Statement {
+    /// The row of the nth statement.
     pub(crate) fn id(self, at: usize) -> String {
         match self {
             Self::Insert => format!("new {at}"),
-            Self::Ping | Self::Select | Self::Update => format!("hand {}", at % VISITORS),
+            Self::Ping | Self::Select | Self::Update => format!("handwritten {}", at % VISITORS),
         }
     }
 
@@ -40,10 +40,7 @@ impl ByHand {
         match self {
             Self::Ping => sqlx::query("SELECT 1").execute(pool).await.map(drop),
             Self::Select => select(pool, id).await.map(drop),
-            Self::Update => {
-                let document = select(pool, id).await?;
-                write(pool, UPDATE, id, &document).await
-            }
+            Self::Update => write(pool, UPDATE, id, &select(pool, id).await?).await,
             Self::Insert => write(pool, INSERT, id, r#"{"visits":1}"#).await,
         }
     }
@@ -60,8 +57,7 @@ async fn write(
     document: &str,
 ) -> Result<(), sqlx::Error> {
     let query = sqlx::query(sql).bind(id).bind(document);
-    let done = query.execute(pool).await?;
-    match done.rows_affected() {
+    match query.execute(pool).await?.rows_affected() {
         1 => Ok(()),
         _ => Err(sqlx::Error::RowNotFound),
     }
