@@ -13,7 +13,7 @@ with_every_generation![
     axum_refuses_keys_that_express_drops,
     a_row_without_cookie_settings_is_completed_by_axum,
     a_document_that_is_no_object_is_no_session_for_axum,
-    the_order_and_the_spelling_of_others_survive_axum,
+    the_order_and_the_format_of_other_members_survive_axum,
 ];
 
 const COOKIE: &str = r#"{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}"#;
@@ -95,7 +95,7 @@ async fn a_document_that_is_no_object_is_no_session_for_axum(site: Site) {
     }
 }
 
-async fn the_order_and_the_spelling_of_others_survive_axum(site: Site) {
+async fn the_order_and_the_format_of_other_members_survive_axum(site: Site) {
     let document = r#"{"z":1e2,"cookie":{"path":"/","x":[],"originalMaxAge":null,"httpOnly":true,"expires":null},"b":"\u00e9","n":1,"a":-0.0}"#;
     let mut browser = browser_with(&site, document).await;
     let axum = site.axum();

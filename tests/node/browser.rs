@@ -42,13 +42,13 @@ impl Browser {
         }
     }
 
-    /// As it goes to another host of the site.
+    /// The browser, at another host of the site.
     pub(crate) fn at_host(mut self, host: &str) -> Self {
         self.host = host.into();
         self
     }
 
-    /// As it goes through the proxy that has the site's certificate.
+    /// The browser, with the proxy that has the site's certificate.
     pub(crate) fn over_tls(mut self) -> Self {
         self.scheme = "https";
         self
