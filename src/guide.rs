@@ -10,7 +10,7 @@
 //! | [databases] | Supabase, foreign keys, your own columns, privileges, queries in SQL |
 //! | [options], [guarantees], [errors] | reference: each setter, what holds for each call, each kind of error |
 //! | [from tower-sessions](from_tower_sessions) | also for axum-login: change the store, take over the sessions, or move route by route |
-//! | [from axum_session](from_axum_session), [from Koa](from_koa) | corresponding options and calls |
+//! | [from axum_session](from_axum_session), [from Koa](from_koa), [from Express](from_express) | corresponding options and calls |
 //! | [metrics], [reliability], [scaling], [shutdown] | operations: alarms and the log, faults, sizing, graceful shutdown |
 
 #[doc = include_str!("../docs/guide/connecting.md")]
@@ -56,6 +56,10 @@ pub mod from_axum_session {}
 
 #[doc = include_str!("../docs/moving/from-koa.md")]
 pub mod from_koa {}
+
+#[doc = include_str!("../docs/moving/from-express.md")]
+#[doc(alias("express-session", "connect-pg-simple", "connect-session-knex"))]
+pub mod from_express {}
 
 #[doc = include_str!("../docs/operations/metrics.md")]
 pub mod metrics {}

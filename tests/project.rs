@@ -288,6 +288,9 @@ fn no_lock_file_of_npm_names_a_registry() {
     for folder in [
         "tests/koa/koa1",
         "tests/koa/koa2",
+        "tests/express/express4",
+        "tests/express/express5",
+        "tests/express/knex",
         "dev-postgres/npm/15",
         "dev-postgres/npm/18",
     ] {

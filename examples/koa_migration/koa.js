@@ -7,7 +7,7 @@ const Koa = require('koa');
 const session = require('koa-generic-session');
 const openStore = require('../../tests/koa/koa2/store');
 
-const { connection, table, keys } = JSON.parse(process.env.KOA_SITE);
+const { connection, table, keys } = JSON.parse(process.env.SITE);
 
 const page = (trail) => `<!doctype html>
 <title>The old page</title>

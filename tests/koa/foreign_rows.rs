@@ -22,7 +22,8 @@ async fn browser_with(site: &Site, document: &str) -> Browser {
     let koa = site.koa().await;
     let mut browser = Browser::new();
     browser.visit(&koa, json!([["set", "a", 1]])).await;
-    site.rows().insert(browser.sid(), document).await;
+    let id = format!("koa:sess:{}", browser.sid());
+    site.rows().insert(&id, document).await;
     browser
 }
 

@@ -3,7 +3,7 @@
 // The one page of every site: the body of the request says, step by step, what
 // it does to `ctx.session`, and the response is what the session then is.
 
-const { bodyOf, waitAt } = require('./host');
+const { bodyOf, waitAt } = require('../node/host');
 
 const steps = {
   *set(ctx, key, value) { ctx.session[key] = value; },

@@ -2,10 +2,11 @@
 //! writes too, and what Koa can still overwrite.
 
 use axum::http::StatusCode;
+use axum_pg_session::PgSessionLayer;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Browser, Reply, Server, Site, with_both_generations};
+use crate::support::{Browser, Reply, Server, Site, page, with_both_generations};
 
 with_both_generations![
     fifty_changes_in_axum_survive_while_koa_reads,
@@ -14,6 +15,7 @@ with_both_generations![
     what_koa_ended_stays_ended_whatever_axum_was_at,
     what_koa_regenerated_is_not_brought_back_by_axum,
     a_save_of_koa_can_undo_a_logout_in_axum,
+    with_tombstones_a_save_of_koa_revives_no_session,
     fifty_requests_of_each_end_in_a_session_that_both_read,
 ];
 
@@ -138,6 +140,28 @@ async fn a_save_of_koa_can_undo_a_logout_in_axum(site: Site) {
     };
     during(&site, &browser, &koa, json!(["set", "a", 1]), logout).await;
     assert_eq!(site.rows().document().await["user"], "ann");
+}
+
+async fn with_tombstones_a_save_of_koa_revives_no_session(site: Site) {
+    let koa = site.koa().await;
+    let store = site.store().tombstones(true);
+    store.migrate().await.expect("the owner of the table");
+    let axum = page::server(PgSessionLayer::new(store));
+    for server in [&koa, &axum] {
+        let mut browser = Browser::new();
+        browser.visit(&koa, json!([["set", "user", "ann"]])).await;
+        let logout = async {
+            browser.peek(server, json!([["destroy"]])).await.is_ok();
+            assert!(site.ids().await.is_empty());
+        };
+        let late = during(&site, &browser, &koa, json!(["set", "a", 1]), logout).await;
+        late.is_ok();
+        assert!(site.ids().await.is_empty());
+        let response = browser.visit(&koa, json!([["set", "b", 1]])).await;
+        assert_eq!(response.session()["user"], Value::Null);
+        assert_eq!(site.ids().await.len(), 1);
+        browser.visit(&axum, json!([["destroy"]])).await.is_ok();
+    }
 }
 
 async fn fifty_requests_of_each_end_in_a_session_that_both_read(site: Site) {

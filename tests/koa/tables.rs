@@ -87,7 +87,9 @@ async fn both_can_make_the_table_at_the_same_moment(site: Site) {
 
 async fn neither_needs_more_than_the_rights_of_the_rows(site: Site) {
     site.store().migrate().await.expect("a new table");
-    let role = site.role_that_may("SELECT, INSERT, UPDATE, DELETE").await;
+    let role = site
+        .role_that_may("SELECT, INSERT, UPDATE, DELETE", site.rows())
+        .await;
     let options = json!({"store": {"create": false}, "connection": role.connection()});
     let koa = site.koa_with(options).await;
     let pool = PgPool::connect_lazy_with(role.options());

@@ -24,6 +24,9 @@ use crate::{
 
 /// The lifetime of a cookie that should have one, if the layer has none.
 const FALLBACK: Duration = Duration::from_hours(24);
+/// The longest lifetime that is stored: 1000 years. connect-session-knex sends the expiry to
+/// Postgres in JavaScript's format, which Postgres reads only before the year 10000.
+const LONGEST: Duration = Duration::from_hours(1000 * 365 * 24);
 const ORIGINAL_MAX_AGE: &str = "originalMaxAge";
 const EXPIRES: &str = "expires";
 /// The member in which Passport stores the user.
@@ -151,8 +154,12 @@ fn max_age(cookie: &Document) -> Option<f64> {
 }
 
 fn set_max_age(cookie: &mut Document, max_age: Option<Duration>) {
-    cookie.insert(ORIGINAL_MAX_AGE, to_json(&max_age.map(milliseconds)));
+    cookie.insert(ORIGINAL_MAX_AGE, to_json(&max_age.map(stored_age)));
     cookie.insert(EXPIRES, to_json(&Value::Null));
+}
+
+fn stored_age(max_age: Duration) -> u64 {
+    milliseconds(max_age.min(LONGEST))
 }
 
 fn copy_max_age(from: &Document, to: &mut Document) {
@@ -172,7 +179,7 @@ pub(super) fn blank(
         SameSite::None => "none",
     });
     let members = [
-        (ORIGINAL_MAX_AGE, Some(json!(max_age.map(milliseconds)))),
+        (ORIGINAL_MAX_AGE, Some(json!(max_age.map(stored_age)))),
         ("partitioned", config.partitioned.then_some(json!(true))),
         (
             "priority",

@@ -301,6 +301,22 @@ fn an_expiry_is_stored_as_the_original_max_age() {
 }
 
 #[test]
+fn the_longest_lifetime_ends_before_the_year_10000() {
+    let config = CookieConfig::default();
+    let blank = express().max_age(Duration::MAX);
+    let mut document = blank.blank(&config, Line::Unknown);
+    let of_1000_years = Some(31_536_000_000.0);
+    assert_eq!(document.meta().idle, of_1000_years);
+    let idle = Expiry::Idle(Duration::MAX);
+    ExpressLayout.remember(
+        idle,
+        &mut document,
+        &express().blank(&config, Line::Unknown),
+    );
+    assert_eq!(document.meta().idle, of_1000_years);
+}
+
+#[test]
 fn a_cookie_can_be_kept_or_dropped_when_the_browser_closes() {
     let layout = &ExpressLayout;
     let set = |document: &mut Document, lifetime, blank: &Document| {

@@ -7,7 +7,7 @@ const Keygrip = require('keygrip');
 const koa = require('koa');
 const session = require('koa-generic-session');
 const PgStore = require('koa-pg-session');
-const host = require('../host');
+const host = require('../../node/host');
 const page = require('../page');
 
 let sites = 0;

@@ -6,7 +6,7 @@ const co = require('co');
 const Koa = require('koa');
 const Keygrip = require('keygrip');
 const session = require('koa-generic-session');
-const host = require('../host');
+const host = require('../../node/host');
 const openStore = require('./store');
 const page = require('../page');
 

@@ -1,45 +1,30 @@
-//! A site of two processes, Koa and axum, on one table.
-
-use std::sync::atomic::{AtomicU32, Ordering};
+//! Koa's side of a site, and axum in Koa's format.
 
 use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};
-use dev_postgres::TestDatabase;
 use serde_json::{Value, json};
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+use sqlx::PgPool;
+
+use super::{Browser, Server, Site, page};
+use crate::node::{Columns, Generation, PATIENCE, Table};
+
+/// Generators, on Node 12.
+pub(crate) static KOA_1: Generation = Generation::new("tests/koa/koa1");
+/// Async functions, on the Node of the machine.
+pub(crate) static KOA_2: Generation = Generation::new("tests/koa/koa2");
+
+static COLUMNS: Columns = Columns {
+    id: "id",
+    expiry: "expiry",
+    document: "session",
+    has_zone: false,
 };
 
-use super::{Generation, PATIENCE, Server, Table, koa::Host, page};
-use crate::connection;
-
-pub(crate) struct Site {
-    host: &'static Host,
-    pub(crate) database: TestDatabase,
-    pub(crate) pool: PgPool,
-}
-
 impl Site {
-    /// A database of its own; `None` where there is no Node.
-    pub(crate) async fn of(generation: Generation) -> Option<Self> {
-        let host = generation.host()?;
-        let database = dev_postgres::test_database().await.expect("a database");
-        let pool = pool(database.url());
-        let site = Self {
-            host,
-            database,
-            pool,
-        };
-        // Not that of the machine.
-        site.set_zone("UTC").await;
-        Some(site)
-    }
-
-    /// Koa with these options, on top of the usual ones.
+    /// Koa with these options, in addition to the usual ones.
     pub(crate) async fn koa_with(&self, options: Value) -> Server {
         let mut all = json!({
             "keys": ["keys", "keykeys"],
-            "connection": connection::parts(self.database.url()).expect("a URL"),
+            "connection": self.connection(),
             "store": {},
             "session": {},
         });
@@ -59,23 +44,14 @@ impl Site {
     }
 
     pub(crate) fn rows_of(&self, table: &str) -> Table {
-        Table::new(self.pool.clone(), table)
+        self.table(table, &COLUMNS)
     }
 
     pub(crate) async fn ids(&self) -> Vec<String> {
         self.rows().ids().await
     }
 
-    /// The zone of every connection from now on that asks for none.
-    pub(crate) async fn set_zone(&self, zone: &str) {
-        let options: PgConnectOptions = self.database.url().parse().expect("a URL");
-        let name = options.get_database().expect("a name");
-        self.rows()
-            .execute(&format!("ALTER DATABASE {name} SET timezone = '{zone}'"))
-            .await;
-    }
-
-    /// The format that the usual Koa keeps to.
+    /// The format of the usual Koa.
     pub(crate) fn format() -> Koa {
         Koa::new(["keys", "keykeys"])
     }
@@ -86,8 +62,7 @@ impl Site {
     }
 
     pub(crate) fn store_with(&self, format: Koa) -> PgSessionStore {
-        let pool = pool(self.database.url());
-        Self::store_on(pool, format)
+        Self::store_on(self.new_pool(), format)
     }
 
     /// With patience for a machine that is busy.
@@ -104,41 +79,11 @@ impl Site {
     pub(crate) async fn both(&self) -> (Server, Server) {
         (self.koa().await, self.axum())
     }
-
-    /// A gate with a name that no other test has.
-    pub(crate) fn gate(&self) -> Gate {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        Gate {
-            name: format!("gate {}", NEXT.fetch_add(1, Ordering::Relaxed)),
-            host: self.host,
-        }
-    }
 }
 
-fn pool(url: &str) -> PgPool {
-    PgPoolOptions::new()
-        .acquire_timeout(PATIENCE)
-        .connect_lazy(url)
-        .expect("a URL")
-}
-
-/// Where a request to either server waits, by the step `wait`.
-pub(crate) struct Gate {
-    pub(crate) name: String,
-    host: &'static Host,
-}
-
-impl Gate {
-    /// Returns when a request waits.
-    pub(crate) async fn arrived(&self) {
-        tokio::select! {
-            _ = self.host.order(json!({ "arrived": self.name })) => {}
-            () = page::arrived(&self.name) => {}
-        }
-    }
-
-    pub(crate) async fn open(&self) {
-        page::release(&self.name);
-        self.host.order(json!({ "release": self.name })).await;
+impl Browser {
+    /// The session's id, which is the value of Koa's default cookie.
+    pub(crate) fn sid(&self) -> &str {
+        self.value("koa.sid")
     }
 }

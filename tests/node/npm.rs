@@ -1,5 +1,5 @@
-//! Node, and the packages of a Koa site, brought by npm into the target
-//! folder: once for each lock file.
+//! Node, and the packages of a site on Node. npm installs them into the target
+//! folder, once for each lock file.
 
 use std::{
     env,
@@ -33,7 +33,7 @@ impl Site {
     /// When Node or the packages can't be had, saying why.
     pub(crate) fn install(folder: &Path) -> io::Result<Self> {
         let lock = fs::read_to_string(folder.join("package-lock.json"))?;
-        let cache = target_folder()?.join("koa");
+        let cache = target_folder()?.join("npm");
         fs::create_dir_all(&cache)?;
         let _guard = locked(&cache.join("lock"))?;
         let programs = Programs::find(&cache)?;

@@ -1,4 +1,4 @@
-//! The Koa servers: a process for each generation, which opens a site on a
+//! The processes of Node: one for each generation of packages. It opens a site on a
 //! port of its own for each test.
 
 use std::{
@@ -16,40 +16,46 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::http::{Server, send_to};
-use crate::node;
+use super::{
+    http::{Server, send_to},
+    npm,
+};
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Generation {
-    /// Generators, on Node 12.
-    Koa1,
-    /// Async functions, on the Node of the machine.
-    Koa2,
+/// The packages of a folder, and the process that runs them.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// From the root of the repository.
+    folder: &'static str,
+    host: OnceLock<Option<Host>>,
 }
 
-/// Ends with this process, however that ends: its input closes then.
+/// Ends with this process, even if it is killed, because its input closes then.
 #[derive(Debug)]
 pub(crate) struct Host {
+    name: &'static str,
     port: u16,
     _process: Child,
 }
 
 impl Generation {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Koa1 => "koa1",
-            Self::Koa2 => "koa2",
+    pub(crate) const fn new(folder: &'static str) -> Self {
+        Self {
+            folder,
+            host: OnceLock::new(),
         }
     }
 
-    /// The process of this generation; `None` where Node can't be had.
+    fn name(&self) -> &'static str {
+        self.folder.rsplit('/').next().expect("a folder")
+    }
+
+    /// The process of this generation, or `None` if Node can't be installed.
     ///
     /// # Panics
     ///
-    /// Where it can't be had on CI, whose machine has it.
-    pub(crate) fn host(self) -> Option<&'static Host> {
-        static HOSTS: [OnceLock<Option<Host>>; 2] = [OnceLock::new(), OnceLock::new()];
-        let host = HOSTS[self as usize].get_or_init(|| match Host::start(self.name()) {
+    /// If Node can't be installed on CI.
+    pub(crate) fn host(&'static self) -> Option<&'static Host> {
+        let host = self.host.get_or_init(|| match Host::start(self) {
             Ok(host) => Some(host),
             Err(error) => {
                 skip(self.name(), &error);
@@ -67,18 +73,17 @@ fn is_ci() -> bool {
     env::var("CI").is_ok_and(|ci| ci == "true")
 }
 
-/// Past the capture of the test harness.
+/// Writes past the capture of the test harness.
 fn skip(name: &str, why: &io::Error) {
     let said = format!("SKIPPED: every test with {name}, because it can't be run here: {why}");
     writeln!(io::stderr(), "{said}").expect("stderr is open");
 }
 
 impl Host {
-    fn start(name: &str) -> io::Result<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/koa")
-            .join(name);
-        let mut process = node::Site::install(&folder)?
+    fn start(generation: &Generation) -> io::Result<Self> {
+        let name = generation.name();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(generation.folder);
+        let mut process = npm::Site::install(&folder)?
             .script(&folder.join("server.js"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -89,9 +94,15 @@ impl Host {
         BufReader::new(output).read_line(&mut line)?;
         let port = line.trim().parse().map_err(|_| ended(name))?;
         Ok(Self {
+            name,
             port,
             _process: process,
         })
+    }
+
+    /// The last part of the folder's path.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// Carries out an order of `host.js`.
@@ -101,7 +112,7 @@ impl Host {
         let request = request.body(body).expect("a request");
         let response = send_to(self.port, request).await;
         let response: Value = serde_json::from_str(&response.body).expect("JSON");
-        assert_eq!(response["error"], Value::Null, "{order}");
+        assert_eq!(response["error"], Value::Null, "{}: {order}", self.name());
         response
     }
 
@@ -111,7 +122,7 @@ impl Host {
         let port = response["port"]
             .as_u64()
             .and_then(|port| port.try_into().ok());
-        Server::Koa {
+        Server::Node {
             port: port.expect("a port"),
         }
     }
@@ -121,7 +132,7 @@ fn log_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.log"))
 }
 
-/// What Koa says of errors is for whoever looks for the cause of a failure.
+/// The errors of the Node site, to find the cause of a failed test.
 fn log(name: &str) -> io::Result<File> {
     File::create(log_file(name))
 }

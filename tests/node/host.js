@@ -34,7 +34,7 @@ async function carryOut(order, open) {
   return {};
 }
 
-/** The JSON of a request's body, where it has one. */
+/** The JSON of a request's body, if it has one. */
 function bodyOf(request) {
   return new Promise((resolve, reject) => {
     let body = '';
@@ -66,7 +66,7 @@ async function serve(open) {
 }
 
 // When a test is over its database is dropped under its site, whose pool or
-// cleanup then fails where nobody listens. That must not end the other sites.
+// cleanup then fails without a listener. That must not end the other sites.
 process.on('uncaughtException', (error) => console.error(error));
 process.on('unhandledRejection', (error) => console.error(error));
 

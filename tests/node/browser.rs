@@ -42,13 +42,13 @@ impl Browser {
         }
     }
 
-    /// As it goes to another host of the site.
+    /// The browser, at another host of the site.
     pub(crate) fn at_host(mut self, host: &str) -> Self {
         self.host = host.into();
         self
     }
 
-    /// As it goes through the proxy that has the site's certificate.
+    /// The browser, with the proxy that has the site's certificate.
     pub(crate) fn over_tls(mut self) -> Self {
         self.scheme = "https";
         self
@@ -66,20 +66,11 @@ impl Browser {
             .value
     }
 
-    /// The session's id, which is the value of Koa's default cookie.
-    pub(crate) fn sid(&self) -> &str {
-        self.value("koa.sid")
-    }
-
-    /// Puts a value where a visitor might put one by hand.
+    /// Puts a cookie into the jar that no server set.
     pub(crate) fn forge(&mut self, name: &str, value: &str) {
         let cookie = Cookie::new(name.to_owned(), value.to_owned());
         let kept = self.kept(&cookie, "/");
         self.replace(kept);
-    }
-
-    pub(crate) fn forget(&mut self, name: &str) {
-        self.jar.retain(|kept| kept.name != name);
     }
 
     /// Asks the page at `/` for these steps, and keeps the cookies.

@@ -1,4 +1,4 @@
-//! What a table holds, seen from beside both servers.
+//! The contents of a table, read and changed beside both servers.
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
@@ -9,17 +9,30 @@ use super::PATIENCE;
 pub(crate) struct Table {
     pool: PgPool,
     name: String,
+    columns: &'static Columns,
+}
+
+/// How a site names its columns.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    pub(crate) id: &'static str,
+    pub(crate) expiry: &'static str,
+    pub(crate) document: &'static str,
+    /// Whether the expiry is a `timestamptz`. Otherwise it is what a clock shows.
+    pub(crate) has_zone: bool,
 }
 
 impl Table {
-    pub(crate) fn new(pool: PgPool, name: &str) -> Self {
+    pub(crate) fn new(pool: PgPool, name: &str, columns: &'static Columns) -> Self {
         Self {
             pool,
             name: name.to_owned(),
+            columns,
         }
     }
 
-    /// Statements say SESSIONS for this table.
+    /// Statements have the words SESSIONS, THE_ID, THE_EXPIRY and THE_DOCUMENT for the
+    /// names of the table and its columns.
     pub(crate) async fn execute(&self, sql: &str) {
         let sql = self.named(sql);
         sqlx::raw_sql(AssertSqlSafe(sql.clone()))
@@ -30,6 +43,9 @@ impl Table {
 
     fn named(&self, sql: &str) -> String {
         sql.replace("SESSIONS", &self.name)
+            .replace("THE_ID", self.columns.id)
+            .replace("THE_EXPIRY", self.columns.expiry)
+            .replace("THE_DOCUMENT", self.columns.document)
     }
 
     async fn texts(&self, sql: &str) -> Vec<String> {
@@ -47,12 +63,13 @@ impl Table {
     }
 
     pub(crate) async fn ids(&self) -> Vec<String> {
-        self.texts("SELECT id FROM SESSIONS ORDER BY id").await
+        self.texts("SELECT THE_ID FROM SESSIONS ORDER BY THE_ID")
+            .await
     }
 
     /// The document of the only session as it is stored.
     pub(crate) async fn text(&self) -> String {
-        self.only("SELECT session::text FROM SESSIONS").await
+        self.only("SELECT THE_DOCUMENT::text FROM SESSIONS").await
     }
 
     /// The document of the only session.
@@ -60,56 +77,67 @@ impl Table {
         serde_json::from_str(&self.text().await).expect("JSON")
     }
 
-    /// Everything of every row, in an order, to be compared.
+    /// All columns of all rows, in a fixed order.
     pub(crate) async fn dump(&self) -> Vec<String> {
         self.texts("SELECT t::text FROM SESSIONS AS t ORDER BY 1")
             .await
     }
 
-    /// The expiry of the only session as its clock shows it.
+    /// The expiry of the only session as it is stored.
     pub(crate) async fn expiry(&self) -> String {
-        self.only("SELECT expiry::text FROM SESSIONS").await
+        self.only("SELECT THE_EXPIRY::text FROM SESSIONS").await
     }
 
     /// Seconds until the only session expires, on the clock of `zone`.
     pub(crate) async fn seconds_left(&self, zone: &str) -> f64 {
-        let sql = format!(
-            "SELECT extract(epoch FROM expiry AT TIME ZONE '{zone}' - now())::text FROM SESSIONS"
-        );
+        let expiry = self.across("THE_EXPIRY", zone);
+        let sql = format!("SELECT extract(epoch FROM {expiry} - now())::text FROM SESSIONS");
         self.only(&sql).await.parse().expect("a number")
+    }
+
+    /// From an instant to what the column stores for it, or back.
+    fn across(&self, sql: &str, zone: &str) -> String {
+        match self.columns.has_zone {
+            true => sql.to_owned(),
+            false => format!("({sql} AT TIME ZONE '{zone}')"),
+        }
     }
 
     /// Moves every expiry, instead of waiting.
     pub(crate) async fn age(&self, seconds: f64) {
         self.execute(&format!(
-            "UPDATE SESSIONS SET expiry = expiry - interval '{seconds} seconds'"
+            "UPDATE SESSIONS SET THE_EXPIRY = THE_EXPIRY - interval '{seconds} seconds'"
         ))
         .await;
     }
 
-    /// Moves the expiry of one session so far from now.
+    /// Sets the expiry of one session, in seconds from now.
     pub(crate) async fn expire(&self, sid: &str, zone: &str, seconds: f64) {
+        let now = self.across("now()", zone);
         self.execute(&format!(
-            "UPDATE SESSIONS SET expiry = now() AT TIME ZONE '{zone}' + interval '{seconds} seconds'
-             WHERE right(id, length('{sid}')) = '{sid}'"
+            "UPDATE SESSIONS SET THE_EXPIRY = {now} + interval '{seconds} seconds'
+             WHERE right(THE_ID, length('{sid}')) = '{sid}'"
         ))
         .await;
     }
 
-    /// A session of this document that lives a day, on the clock of UTC.
-    pub(crate) async fn insert(&self, sid: &str, document: &str) {
-        let sql = "INSERT INTO SESSIONS (id, expiry, session)
-                   VALUES ('koa:sess:' || $1, now() AT TIME ZONE 'UTC' + interval '1 day', $2::json)
-                   ON CONFLICT (id) DO UPDATE SET session = excluded.session";
-        sqlx::query(AssertSqlSafe(sql.replace("SESSIONS", &self.name)))
-            .bind(sid)
+    /// Stores a session of this document that lives a day, on the clock of UTC.
+    pub(crate) async fn insert(&self, id: &str, document: &str) {
+        let sql = format!(
+            "INSERT INTO SESSIONS (THE_ID, THE_EXPIRY, THE_DOCUMENT)
+             VALUES ($1, {} + interval '1 day', $2::json)
+             ON CONFLICT (THE_ID) DO UPDATE SET THE_DOCUMENT = excluded.THE_DOCUMENT",
+            self.across("now()", "UTC")
+        );
+        sqlx::query(AssertSqlSafe(self.named(&sql)))
+            .bind(id)
             .bind(document)
             .execute(&self.pool)
             .await
             .expect("a row");
     }
 
-    /// Returns when the row of this session is gone.
+    /// Returns when the row of this session no longer exists.
     pub(crate) async fn loses(&self, sid: &str) {
         let is_there = async || self.ids().await.iter().any(|id| id.ends_with(sid));
         let waiting = async { while is_there().await {} };

@@ -1,4 +1,4 @@
-//! The page of the axum servers, which understands the same steps as `page.js`.
+//! The page of the axum servers. Its steps have the names of those in `page.js`.
 
 use std::{
     collections::HashMap,
@@ -8,11 +8,11 @@ use std::{
 
 use axum::{
     Router,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode},
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use axum_pg_session::{Error, Expiry, PgSessionLayer, Session};
+use axum_pg_session::{CookieLifetime, Error, Expiry, PgSessionLayer, Session};
 use cookie::time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
@@ -34,11 +34,17 @@ async fn page(session: Session, body: String) -> Result<Response, Error> {
     for step in &steps {
         match given::<String>(step, 0).as_str() {
             "wait" => wait_at(&given::<String>(step, 1)).await,
+            "save" => session.save().await?,
             "status" => status = StatusCode::from_u16(given(step, 1)).expect("a status"),
             name => perform(&session, name, step)?,
         }
     }
-    Ok((status, text(&session)?).into_response())
+    let mut response = (status, text(&session)?).into_response();
+    if let Some(user) = session.user_id() {
+        let user = HeaderValue::try_from(user).expect("a name");
+        response.headers_mut().insert("x-user", user);
+    }
+    Ok(response)
 }
 
 fn given<T: DeserializeOwned>(step: &Step<'_>, index: usize) -> T {
@@ -58,10 +64,15 @@ fn perform(session: &Session, name: &str, step: &Step<'_>) -> Result<(), Error> 
             .map(drop),
         "cookie" => change_cookie(session, given(step, 1)),
         "destroy" => session.destroy(),
+        "discard" => session.discard(),
+        "touch" => session.touch(),
+        "login" => session.login(given::<String>(step, 1)),
+        "logout" => session.logout(),
         "clear" => session.clear(),
         "cycle" => session.cycle_id(),
-        // As Koa's.
+        // As in Node.
         "regenerate" => session.clear().and_then(|()| session.cycle_id()),
+        "persist" => session.set_cookie_lifetime(CookieLifetime::Persistent),
         "idle" => session.set_expiry(Expiry::Idle(Duration::from_secs_f64(given(step, 1)))),
         "until" => session.set_expiry(Expiry::At(instant(&given::<String>(step, 1)))),
         _ => panic!("no step {name}"),

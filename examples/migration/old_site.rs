@@ -1,5 +1,5 @@
-//! The Koa site: a process of its own, to which axum passes on what it has not
-//! taken over yet.
+//! The old site: a process of Node, to which axum forwards the requests that it has no
+//! route for.
 
 use std::{
     io::{self, BufRead as _, BufReader},
@@ -17,39 +17,39 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::node;
+use super::{Old, npm};
 
-/// Ends with the value, and with this process, however that ends: its input
-/// closes then.
+/// Ends with the value, and with this process, even if that is killed, because its
+/// input closes then.
 #[derive(Debug)]
-pub(crate) struct KoaProcess {
+pub(crate) struct NodeProcess {
     process: Child,
     port: u16,
 }
 
-/// Where requests go that axum has no route for.
+/// A client of the old site.
 #[derive(Clone, Debug)]
 pub(crate) struct OldSite {
     client: Client<HttpConnector, Body>,
     port: u16,
 }
 
-impl KoaProcess {
-    /// Installs Koa, if it is not there yet, and starts it.
+impl NodeProcess {
+    /// Installs the packages, unless they are installed, and starts the site.
     ///
     /// # Errors
     ///
-    /// When Node or the packages can't be had, or Koa does not start.
-    pub(crate) fn start(connection: &Value, table: &str, keys: &[&str]) -> io::Result<Self> {
+    /// If Node or the packages can't be installed, or the site doesn't start.
+    pub(crate) fn start(old: &Old, options: &Value) -> io::Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let site = node::Site::install(&here.join("tests/koa/koa2"))
-            .map_err(|error| io::Error::other(format!("Koa can't be run here: {error}")))?;
-        let options = json!({ "connection": connection, "table": table, "keys": keys });
+        let name = old.name;
+        let site = npm::Site::install(&here.join(old.packages))
+            .map_err(|error| io::Error::other(format!("{name} can't be run here: {error}")))?;
         let mut process = site
-            .script(&here.join("examples/koa_migration/koa.js"))
-            .env("KOA_SITE", options.to_string())
+            .script(&here.join(old.script))
+            .env("SITE", options.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -57,7 +57,8 @@ impl KoaProcess {
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
         let port = line.trim().parse();
-        let port = port.map_err(|_| io::Error::other("Koa ended before it listened"))?;
+        let port =
+            port.map_err(|_| io::Error::other(format!("{name} ended before it listened")))?;
         Ok(Self { process, port })
     }
 
@@ -69,16 +70,16 @@ impl KoaProcess {
     }
 }
 
-impl Drop for KoaProcess {
+impl Drop for NodeProcess {
     fn drop(&mut self) {
-        // Where it can't be killed it has ended.
+        // If it can't be killed, it has ended.
         drop(self.process.kill());
         drop(self.process.wait());
     }
 }
 
 impl OldSite {
-    /// Koa's response to a request of ours.
+    /// The old site's response to a request.
     pub(crate) async fn forward(&self, mut request: Request) -> Response {
         *request.uri_mut() = self.uri_of(request.uri());
         remove_hop_by_hop(request.headers_mut());
@@ -103,7 +104,7 @@ impl OldSite {
     }
 }
 
-/// What concerns the connection to the browser, and not the request.
+/// Removes the headers that belong to the connection.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in [
         header::CONNECTION,

@@ -14,7 +14,10 @@ use tower::ServiceExt as _;
 /// One of the servers of a site.
 #[derive(Clone, Debug)]
 pub(crate) enum Server {
-    Koa { port: u16 },
+    /// A Node site, on a port of this machine.
+    Node {
+        port: u16,
+    },
     Axum(Router),
 }
 
@@ -28,7 +31,7 @@ pub(crate) struct Reply {
 impl Server {
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
         match self {
-            Self::Koa { port } => send_to(*port, request).await,
+            Self::Node { port } => send_to(*port, request).await,
             Self::Axum(router) => send_in(router.clone(), request).await,
         }
     }
@@ -99,9 +102,10 @@ impl Reply {
 }
 
 fn without_date(line: &str) -> String {
-    let Some((before, rest)) = line.split_once("expires=") else {
+    let Some(start) = line.to_ascii_lowercase().find("expires=") else {
         return line.to_owned();
     };
+    let (before, rest) = line.split_at(start + "expires".len());
     let after = rest.split_once(';').map_or("", |(_, after)| after);
-    format!("{before}expires;{after}")
+    format!("{before};{after}")
 }

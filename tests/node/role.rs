@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 
-use super::{Site, Table};
-use crate::connection;
+use super::{Site, Table, connection};
 
 pub(crate) struct Role {
     name: String,
@@ -14,12 +13,11 @@ pub(crate) struct Role {
 
 impl Site {
     /// A role of this test's own, with these rights on the table.
-    pub(crate) async fn role_that_may(&self, rights: &str) -> Role {
-        let url = self.database.url().to_owned();
+    pub(crate) async fn role_that_may(&self, rights: &str, rows: Table) -> Role {
+        let url = self.url().to_owned();
         let options: PgConnectOptions = url.parse().expect("a URL");
-        // Roles are the whole server's, and no two databases have one name.
+        // Roles belong to the whole server, and no two databases have the same name.
         let name = format!("of_{}", options.get_database().expect("a name"));
-        let rows = self.rows();
         rows.execute(&format!(
             "CREATE ROLE {name} LOGIN; GRANT {rights} ON SESSIONS TO {name}"
         ))

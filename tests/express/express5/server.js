@@ -1,0 +1,3 @@
+'use strict';
+
+require('../site').serve(require('../pg_store'));
