@@ -328,7 +328,8 @@ impl PgSessionLayer {
     /// `X-Admin`. If several carriers should open the same session, such as a cookie
     /// and a header, give their layers the same [`cookie_name`](Self::cookie_name). A
     /// warning is logged, because the layers are different. Two layers that read the
-    /// same header need different names.
+    /// same header need different names. The formats of Koa and Express are the exception, because
+    /// they don't bind an id to a name: there, each header and each cookie opens every session.
     pub fn transport(self, transport: impl Transport) -> Self {
         self.with(|config| config.transport = Some(Arc::new(transport)))
     }

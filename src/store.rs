@@ -678,7 +678,8 @@ impl PgSessionStore {
     /// Settings of the layer override them.
     ///
     /// [`migrate`](Self::migrate) adds the column `user_id`, which is generated from the user that
-    /// Passport stores. For that, Postgres rewrites the table, and locks it meanwhile. So a
+    /// Passport stores: text and numbers as they are, objects as JSON, and what has more than 1,024
+    /// bytes as `sha256:` and a digest. For that, Postgres rewrites the table, and locks it meanwhile. So a
     /// [`login`](crate::Session::login) is one of both applications, and
     /// [`user`](Self::user) finds the sessions of both.
     #[must_use]
@@ -697,7 +698,9 @@ impl PgSessionStore {
     ///
     /// An id is kept until its session would have expired, for at least one hour. Sessions that
     /// expire leave none. The cost is one small insert for each destroyed session, and one lookup
-    /// for each new one. Citus has no such triggers. A session in this crate's own format needs
+    /// for each new one. Under `SERIALIZABLE`, writes of the other application can fail more often.
+    /// Citus has no such triggers. After a change of the table's name, drop the triggers of the
+    /// former name. A session in this crate's own format needs
     /// none: no writer of this crate inserts a row that exists already.
     ///
     /// ```

@@ -1,32 +1,53 @@
 -- For a format that stores the user in the document: the column is generated, so the other
--- application's logins belong to the user, too. The user can be an object with a member `id`.
--- The function replaces U+0000 and lone surrogates, which the operators of `json` refuse, and
--- returns NULL for an id that is too long for an index.
+-- application's logins belong to the user, too. A user is never NULL if Passport has one, because
+-- a login must not keep the data of another user. An id that is too long for an index is replaced
+-- by its digest.
+--
+-- The operators of `json` fail for U+0000 and lone surrogates anywhere in the document. Then these
+-- escapes become U+FFFD and their digits. Meanwhile, control characters, which JSON text can't
+-- contain, stand for escaped backslashes and for pairs of surrogates.
 CREATE OR REPLACE FUNCTION "public"."session_user_in"(document json) RETURNS text
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $axum_pg_session$
 DECLARE
     passport json;
     id text;
+    cleaned text;
 BEGIN
-    IF pg_catalog.strpos(document::text, E'\\u') > 0 THEN
-        document := pg_catalog.regexp_replace(
-            document::text,
-            E'\\\\u0000'
-                '|\\\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\\\u[dD][c-fC-F])'
-                '|(?<!\\\\u[dD][89abAB][0-9a-fA-F]{2})\\\\u[dD][c-fC-F][0-9a-fA-F]{2}',
-            E'\\\\ufffd',
-            'g'
-        );
+    IF pg_catalog.strpos(document::text, E'\\u') = 0 THEN
+        passport := document OPERATOR(pg_catalog.->) 'passport';
+    ELSE
+        BEGIN
+            passport := document OPERATOR(pg_catalog.->) 'passport';
+        EXCEPTION WHEN data_exception THEN
+            cleaned := pg_catalog.replace(document::text, E'\\\\', E'\x01');
+            cleaned := pg_catalog.regexp_replace(
+                cleaned,
+                E'\\\\u([dD][89abAB][0-9a-fA-F]{2})\\\\u([dD][c-fC-F][0-9a-fA-F]{2})',
+                E'\x02\\1\x02\\2',
+                'g'
+            );
+            cleaned := pg_catalog.regexp_replace(
+                cleaned, E'\\\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})', E'\\\\ufffd\\1', 'g'
+            );
+            cleaned := pg_catalog.replace(cleaned, E'\x02', E'\\u');
+            cleaned := pg_catalog.replace(cleaned, E'\x01', E'\\\\');
+            passport := cleaned::json OPERATOR(pg_catalog.->) 'passport';
+        END;
     END IF;
-    passport := document OPERATOR(pg_catalog.->) 'passport';
-    id := COALESCE(
-        passport OPERATOR(pg_catalog.->) 'user' OPERATOR(pg_catalog.->>) 'id',
-        passport OPERATOR(pg_catalog.->>) 'user'
-    );
-    RETURN CASE WHEN pg_catalog.octet_length(id) BETWEEN 1 AND 1024 THEN id END;
+    id := passport OPERATOR(pg_catalog.->>) 'user';
+    RETURN CASE
+        WHEN id IN ('', 'false')
+            AND (passport OPERATOR(pg_catalog.->) 'user')::text IN ('""', 'false')
+            THEN NULL
+        WHEN pg_catalog.octet_length(id) > 1024
+            THEN 'sha256:' || pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(id, 'UTF8')), 'hex')
+        ELSE id
+    END;
 END
-$$;
+$axum_pg_session$;
 
+-- The beginning of rows that exist is unknown. With a default, their logins would seem recent.
 ALTER TABLE "public"."session"
-    ADD COLUMN IF NOT EXISTS created timestamptz DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS created timestamptz,
     ADD COLUMN IF NOT EXISTS user_id text GENERATED ALWAYS AS ("public"."session_user_in"(session::json)) STORED;
+ALTER TABLE "public"."session" ALTER COLUMN created SET DEFAULT now();

@@ -7,31 +7,35 @@ CREATE TABLE IF NOT EXISTS "public"."session_tombstones" (
 CREATE INDEX IF NOT EXISTS "session_tombstones_until_idx" ON "public"."session_tombstones" (until);
 
 CREATE OR REPLACE FUNCTION "public"."session_leave_tombstone"() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $axum_pg_session$
 BEGIN
-    IF OLD.expiry > now() THEN
+    -- If the row is there, an update has moved it to another partition.
+    IF OLD.expiry > now() AND NOT EXISTS (SELECT FROM "public"."session" AS t WHERE t.id = OLD.id) THEN
         INSERT INTO "public"."session_tombstones" AS d (id, until)
         VALUES (OLD.id, GREATEST(OLD.expiry, now() + interval '1 hour'))
         ON CONFLICT (id) DO UPDATE SET until = GREATEST(d.until, EXCLUDED.until);
 
-        DELETE FROM "public"."session_tombstones" AS d
-        WHERE d.id IN (
-            SELECT o.id
-            FROM "public"."session_tombstones" AS o
-            WHERE o.until <= now()
-            ORDER BY o.until
-            LIMIT 2
-            FOR UPDATE SKIP LOCKED
-        );
+        -- Under a stricter isolation level, a row that another transaction has deleted is an error.
+        IF current_setting('transaction_isolation') = 'read committed' THEN
+            DELETE FROM "public"."session_tombstones" AS d
+            WHERE d.id IN (
+                SELECT o.id
+                FROM "public"."session_tombstones" AS o
+                WHERE o.until <= now()
+                ORDER BY o.until
+                LIMIT 2
+                FOR UPDATE SKIP LOCKED
+            );
+        END IF;
     END IF;
     RETURN NULL;
 END
-$$;
+$axum_pg_session$;
 
 -- It runs after the insert. Before it, an `ON CONFLICT` has not yet waited for a transaction that
 -- deletes the row, and the tombstone would not be visible. Other transactions never see the row.
 CREATE OR REPLACE FUNCTION "public"."session_keep_destroyed"() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $axum_pg_session$
 BEGIN
     -- Under a stricter isolation level, a new tombstone is not visible. This insert fails then.
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
@@ -50,7 +54,11 @@ BEGIN
     END IF;
     RETURN NULL;
 END
-$$;
+$axum_pg_session$;
+
+-- Otherwise, every role could attach them to a table of its own, and delete sessions.
+REVOKE ALL ON FUNCTION "public"."session_leave_tombstone"() FROM PUBLIC;
+REVOKE ALL ON FUNCTION "public"."session_keep_destroyed"() FROM PUBLIC;
 
 DROP TRIGGER IF EXISTS "session_leave_tombstone" ON "public"."session";
 CREATE TRIGGER "session_leave_tombstone" AFTER DELETE ON "public"."session"

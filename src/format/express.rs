@@ -253,6 +253,10 @@ impl Format for Express {
         if !self.secrets.are_usable() {
             return Err(refused("Express's format needs a secret that is not empty"));
         }
+        let is_zero = |lifetime: Duration| lifetime.as_millis() == 0;
+        if is_zero(self.ttl) || self.max_age.is_some_and(is_zero) {
+            return Err(refused("a lifetime of zero ends every session at once"));
+        }
         if config.signing.is_some() {
             return Err(refused(
                 "Express's format signs with the secrets of Express::new; signing_keys is for \

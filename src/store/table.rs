@@ -13,3 +13,4 @@ pub(super) mod report;
 mod requirements;
 pub(super) mod statements;
 pub(super) mod timestamp;
+mod tombstones;

@@ -349,16 +349,59 @@ async fn the_generated_user_accepts_every_document_that_express_writes() {
         ),
         ("j-long", &format!(r#""passport":{{"user":{long}}}"#)),
         ("k-empty", r#""passport":{"user":""}"#),
+        ("l-false", r#""passport":{"user":false}"#),
+        (
+            "m-backslash",
+            r#""x":"\\ud83d\ude00","passport":{"user":"ACME\\ude01"}"#,
+        ),
     ] {
         express_writes(&site, sid, &format!("{{{SETTINGS},{rest}}}")).await;
     }
+    let digest = "SELECT 'sha256:' || encode(sha256(repeat('x', 5000)::bytea), 'hex')";
+    let digest = texts(&site.pool, digest).await.remove(0);
     let users = "SELECT coalesce(user_id, '-') FROM session ORDER BY sid";
     assert_eq!(
         texts(&site.pool, users).await,
         [
-            "ada", "42", "7", "-", "-", "nul", "lone", "😀", "café", "-", "-"
+            "ada",
+            "42",
+            r#"{"id":7,"name":"x"}"#,
+            "-",
+            "-",
+            "nul",
+            "lone",
+            "😀",
+            "café",
+            &digest,
+            "-",
+            "-",
+            r"ACME\ude01",
         ]
     );
+}
+
+/// The time of the function that finds the user must not grow with the square of the document.
+#[tokio::test]
+async fn a_document_full_of_escapes_is_written_before_the_timeout_of_a_statement() {
+    let site = migrated_site().await;
+    let mut connection = site.pool.acquire().await.expect("a connection");
+    for (number, escape) in [r"\u0000", r"\ud83d\ude00", r"\\", r"\udc00"]
+        .iter()
+        .enumerate()
+    {
+        let text = escape.repeat(1_000_000 / escape.len());
+        let sql = format!(
+            r#"SET statement_timeout = '20s';
+               INSERT INTO session VALUES
+               ('{number}', '{{"x":"{text}","passport":{{"user":"ada"}}}}', now());
+               RESET statement_timeout"#
+        );
+        let written = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection);
+        written.await.expect("a row");
+    }
+    drop(connection);
+    let users = "SELECT user_id FROM session";
+    assert_eq!(texts(&site.pool, users).await, ["ada"; 4]);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod doubt;
 mod encodings;
 mod events;
 mod express;
+mod express_beside;
 mod external;
 mod first;
 mod hot;

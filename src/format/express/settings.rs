@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     CookieLifetime, Error, ErrorKind, Expiry, SameSite,
@@ -29,6 +30,8 @@ const FALLBACK: Duration = Duration::from_hours(24);
 const LONGEST: Duration = Duration::from_hours(1000 * 365 * 24);
 const ORIGINAL_MAX_AGE: &str = "originalMaxAge";
 const EXPIRES: &str = "expires";
+/// The most bytes of a user's id in the column `user_id`.
+const MAX_USER: usize = 1024;
 /// The member in which Passport stores the user.
 const PASSPORT: &str = "passport";
 
@@ -80,6 +83,12 @@ impl Layout for ExpressLayout {
     }
 
     fn check_key(&self, key: &str) -> Result<(), Error> {
+        if key == PASSPORT {
+            return Err(Error::new(
+                ErrorKind::ReservedKey,
+                "the key passport names the user; Session::login and Session::logout change it",
+            ));
+        }
         match DROPPED.contains(&key) {
             true => Err(Error::new(
                 ErrorKind::ReservedKey,
@@ -135,17 +144,27 @@ impl Layout for ExpressLayout {
     }
 }
 
-/// The user in the member of Passport, as the column `user_id` has it: the text of the user, or
-/// of its member `id`.
-fn user_in(passport: &Json) -> Option<String> {
-    let passport: Value = serde_json::from_str(passport.get()).ok()?;
-    let user = passport.get("user")?;
-    let id = user.get("id").filter(|id| !id.is_null());
-    match id.unwrap_or(user) {
-        Value::Null => None,
-        Value::String(user) => Some(user.clone()),
-        user => Some(user.to_string()),
+/// The user in the member of Passport, as the column `user_id` has it: text as it is, and other
+/// values as JSON.
+pub(super) fn user_in(passport: &Json) -> Option<String> {
+    let passport = Document::parse(&NativeLayout, &passport.get().into()).ok()?;
+    let stored = passport.get("user")?.get();
+    let user = match stored {
+        "null" | "false" | r#""""# => return None,
+        text if text.starts_with('"') => serde_json::from_str(text).ok()?,
+        other => other.to_owned(),
+    };
+    match user.len() > MAX_USER {
+        true => Some(digest(&user)),
+        false => Some(user),
     }
+}
+
+/// What stands for a user whose id is too long for an index.
+fn digest(user: &str) -> String {
+    let digest = Sha256::digest(user);
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{digits}")
 }
 
 fn max_age(cookie: &Document) -> Option<f64> {

@@ -1,7 +1,9 @@
 use http::header::COOKIE;
 
 use super::*;
-use crate::{CookiePriority, Expiry, SameSite, expiry::ExpiryRules};
+use crate::{
+    CookiePriority, Expiry, SameSite, expiry::ExpiryRules, format::express::settings::user_in,
+};
 
 const SID: &str = "_KYE9W_e2dVrVIXyzCkc51UEsyguoON-";
 /// Signed with "new".
@@ -339,11 +341,19 @@ fn a_cookie_can_be_kept_or_dropped_when_the_browser_closes() {
 
 #[test]
 fn names_that_express_drops_are_refused() {
-    for name in ["id", "req", "save", "toString", "__proto__", "constructor"] {
+    for name in [
+        "id",
+        "req",
+        "save",
+        "toString",
+        "__proto__",
+        "constructor",
+        "passport",
+    ] {
         let error = ExpressLayout.check_key(name).expect_err(name);
         assert_eq!(error.kind(), ErrorKind::ReservedKey);
     }
-    for name in ["ID", "user", "toJSON", "passport", "maxAge"] {
+    for name in ["ID", "user", "toJSON", "maxAge"] {
         assert!(ExpressLayout.check_key(name).is_ok(), "{name}");
     }
 }
@@ -360,12 +370,30 @@ fn the_user_is_written_as_passport_does_and_a_value_of_the_same_user_stays() {
     };
     assert_eq!(value(None, "ada"), r#"{"user":"ada"}"#);
     assert_eq!(value(Some(r#"{"user":"bob"}"#), "ada"), r#"{"user":"ada"}"#);
-    for kept in [
-        r#"{"user":42}"#,
-        r#"{"user":"42"}"#,
-        r#"{"user":{"id":42}}"#,
+    let object = r#"{"id":42}"#;
+    for (kept, user) in [
+        (r#"{"user":42}"#, "42"),
+        (r#"{"user":"42"}"#, "42"),
+        (r#"{"user":{"id":42}}"#, object),
     ] {
-        assert_eq!(value(Some(kept), "42"), kept);
+        assert_eq!(value(Some(kept), user), kept);
+    }
+    let long = format!(r#"{{"user":"{}"}}"#, "x".repeat(2000));
+    let user_of = |passport: &str| {
+        let document = self::stored(&format!(r#"{{"passport":{passport}}}"#));
+        user_in(document.get("passport")?)
+    };
+    let digest = user_of(&long).expect("a user");
+    assert_eq!(digest.len(), "sha256:".len() + 64);
+    assert_eq!(value(Some(&long), &digest), long);
+    for none in [
+        r#"{"user":null}"#,
+        r#"{"user":false}"#,
+        r#"{"user":""}"#,
+        "{}",
+        "7",
+    ] {
+        assert_eq!(user_of(none), None, "{none}");
     }
     let mut document = stored(r#"{"cookie":{},"passport":{"user":"ada"},"cart":1}"#);
     document.clear();

@@ -127,6 +127,9 @@ impl Batches {
             if row.successor().is_some() {
                 return Ok(Place::Forwarded(row));
             }
+            if self.table_handle.format.has_secret_ids() {
+                refuse_those_of_another_user(orders, &row)?;
+            }
             let (draft, misfits) = match compose(&row, age, orders, self.meter()) {
                 Composed::Draft(draft, misfits) => (draft, misfits),
                 Composed::Nothing => return Ok(Place::Here(row)),
@@ -306,6 +309,26 @@ fn drop_expired(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
     }
     match orders.is_empty() {
         true => Err(out_of_time()),
+        false => Ok(()),
+    }
+}
+
+/// Returns an error to the requests that loaded the row when another user was signed in. Another
+/// application can change the user of a row.
+///
+/// # Errors
+///
+/// When no request is left.
+fn refuse_those_of_another_user(orders: &mut Vec<SaveOrder>, row: &Row) -> Result<(), Error> {
+    let has_another = |order: &mut SaveOrder| {
+        let user = order.base.user.as_ref();
+        user.is_some() && user != row.user.as_ref()
+    };
+    for order in orders.extract_if(.., has_another) {
+        order.reply(Err(Error::ended()));
+    }
+    match orders.is_empty() {
+        true => Err(Error::ended()),
         false => Ok(()),
     }
 }

@@ -213,12 +213,11 @@ async fn move_back(
     let old = found(lock(table, connection, &before.id).await)?;
     match (table.old_id, &old) {
         (OldId::Forwards, Some(old)) if !forwards_to(old, &after.id) => return Ok(()),
-        // The transaction of the new id was rolled back.
-        (OldId::IsDeleted, Some(_)) => return Ok(()),
         _ => {}
     }
     let Some(now) = found(lock(table, connection, &after.id).await)? else {
-        // If there is no old row to lock, the commit may still be running.
+        // If there is an old row, the transaction of the new id was rolled back. If there is
+        // none to lock, the commit may still be running.
         return match old {
             None => delete_unsent(table, connection, &after.id).await,
             Some(_) => Ok(()),
@@ -227,8 +226,12 @@ async fn move_back(
     if now.document() != after.document() {
         return Ok(());
     }
-    // The forwarding expired, or the session was destroyed by its old id.
-    let is_ended = table.old_id == OldId::Forwards && old.is_none();
+    // The forwarding expired, or the session was destroyed by its old id, or another
+    // application has revived the old row.
+    let is_ended = match table.old_id {
+        OldId::Forwards => old.is_none(),
+        OldId::IsDeleted => old.is_some(),
+    };
     let is_late = now.times.now - after.times.now > FORWARDING.as_secs_f64();
     if is_ended || is_late || !may_go_back {
         return delete(table, connection, &after.id).await;

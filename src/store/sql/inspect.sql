@@ -76,13 +76,28 @@ SELECT a.attname::text AS name,
              AND i.indexprs IS NOT NULL
              AND pg_catalog.pg_get_indexdef(i.indexrelid) LIKE '%sha256%decode%replace%'
        ) AS has_handle_index,
+       ARRAY(
+           SELECT p.prosrc
+           FROM pg_catalog.pg_trigger AS g
+           JOIN pg_catalog.pg_proc AS p ON p.oid = g.tgfoid
+           WHERE g.tgrelid = c.oid
+             AND g.tgname::text = ANY($3)
+             AND g.tgenabled IN ('O', 'A')
+           ORDER BY pg_catalog.array_position($3, g.tgname::text)
+       ) AS tombstone_functions,
        2 = (
            SELECT pg_catalog.count(*)
-           FROM pg_catalog.pg_trigger AS g
-           WHERE g.tgrelid = c.oid
-             AND g.tgname = ANY($3)
-             AND g.tgenabled IN ('O', 'A')
-       ) AS has_tombstones,
+           FROM pg_catalog.pg_class AS r
+           WHERE r.relnamespace = n.oid
+             AND r.relname::text = ANY($4)
+       ) AS has_tombstone_table,
+       EXISTS (
+           SELECT FROM pg_catalog.pg_attrdef AS e
+           WHERE a.attgenerated <> ''
+             AND e.adrelid = c.oid
+             AND e.adnum = a.attnum
+             AND pg_catalog.pg_get_expr(e.adbin, e.adrelid) LIKE ANY (ARRAY['%passport%', '%_user_in%'])
+       ) AS is_of_passport,
        c.relkind::text AS kind,
        pg_catalog.pg_has_role(c.relowner, 'USAGE') AS may_alter,
        pg_catalog.row_security_active(c.oid) AS has_row_security,

@@ -405,6 +405,7 @@ fn inspect_fits_the_catalog() {
             "src/store/sql/inspect.sql",
             ID as _,
             ID as _,
+            &[ID.to_owned()] as _,
             &[ID.to_owned()] as _
         )
         .map(|row| (row.name, row.r#type, row.is_generated, row.may_delete)),

@@ -11,7 +11,7 @@ use crate::{
     store::table::{
         columns::{Columns, Document, Instant, OPTIONAL},
         name::TableName,
-        timestamp,
+        timestamp, tombstones,
     },
 };
 
@@ -43,7 +43,12 @@ struct Column {
     is_indexed: bool,
     /// Whether the table has an index on the digests of the ids.
     has_handle_index: bool,
-    has_tombstones: bool,
+    /// Whether the table of destroyed ids and its index exist.
+    has_tombstone_table: bool,
+    /// The bodies of the functions of the triggers for tombstones.
+    tombstone_functions: Vec<String>,
+    /// Whether it is generated from the user of Passport.
+    is_of_passport: bool,
     /// The kind of its relation, as the catalog abbreviates it.
     kind: String,
     may_alter: bool,
@@ -73,7 +78,9 @@ impl FromRow<'_, PgRow> for Column {
             computed_from: row.try_get("computed_from")?,
             is_indexed: row.try_get("is_indexed")?,
             has_handle_index: row.try_get("has_handle_index")?,
-            has_tombstones: row.try_get("has_tombstones")?,
+            has_tombstone_table: row.try_get("has_tombstone_table")?,
+            tombstone_functions: row.try_get("tombstone_functions")?,
+            is_of_passport: row.try_get("is_of_passport")?,
             kind: row.try_get("kind")?,
             may_alter: row.try_get("may_alter")?,
             has_row_security: row.try_get("has_row_security")?,
@@ -118,7 +125,8 @@ pub(crate) async fn inspect(
         .persistent(false)
         .bind(&wanted.name.schema)
         .bind(&wanted.name.table)
-        .bind(wanted.name.tombstone_triggers())
+        .bind(tombstones::triggers(&wanted.name))
+        .bind(tombstones::relations(&wanted.name))
         .fetch_all(&mut *connection)
         .await?;
     if columns.is_empty() {
@@ -236,9 +244,10 @@ impl Inspection {
         for column in ["created", "user_id"] {
             self.check_optional(column)?;
         }
+        let expiry = self.expiry()?;
         Ok(Columns {
             document: self.document()?,
-            expiry: self.expiry()?,
+            expiry: expiry.clone(),
             carried: self.carried(),
             optional: self.optional(),
             has_unique_id: self.id()?.is_unique,
@@ -246,7 +255,7 @@ impl Inspection {
             has_user_id_index: self.is_indexed("user_id"),
             has_external_id_index: self.is_indexed("external_id"),
             has_handle_index: self.columns[0].has_handle_index,
-            has_tombstones: self.columns[0].has_tombstones,
+            has_tombstones: self.has_tombstones(&expiry),
             may_be_altered: self.columns[0].may_alter,
             encodes_all_text: matches!(&*self.columns[0].encoding, "UTF8" | "SQL_ASCII"),
         })
@@ -281,7 +290,14 @@ impl Inspection {
     fn serves_as(&self, column: &Column, optional: &str) -> bool {
         let must_be_generated = optional == "user_id" && self.wanted.stores_user_in_document;
         column.is_generated == must_be_generated
+            && column.is_of_passport == must_be_generated
             && types_of(optional).contains(&column.r#type.as_str())
+    }
+
+    fn has_tombstones(&self, expiry: &Instant) -> bool {
+        let (first, wanted) = (&self.columns[0], &self.wanted);
+        let functions = tombstones::functions(&wanted.name, wanted.columns, expiry);
+        first.has_tombstone_table && first.tombstone_functions == functions
     }
 
     fn find(&self, name: &str) -> Option<&Column> {

@@ -16,16 +16,17 @@ use sqlx_core::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use crate::{
     Error, ErrorKind,
-    format::{ColumnNames, Format, Native},
+    format::{Format, Native},
     store::{
         connection::transaction::begin,
         sql::Pooling,
         table::{
-            columns::{Columns, Instant},
+            columns::Columns,
             engine::check_engine,
             handle::TableHandle,
             inspect::inspect,
             name::{TableName, quoted},
+            tombstones,
         },
     },
 };
@@ -107,23 +108,9 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
 const USER_IN_THE_DOCUMENT: &str =
     include_str!("../../../migrations/shared/0002_created_and_user_id.sql");
 
-/// The statements that depend on the options of a store. They are not noted, but executed if
-/// their results are missing.
+/// The statement for the format of another application. It is not noted, but executed if its
+/// result is missing. Those for [`tombstones`] are treated in the same way.
 const HANDLE_INDEX: &str = include_str!("../../../migrations/shared/0008_handle_index.sql");
-const TOMBSTONES: &str = include_str!("../../../migrations/shared/0009_tombstones.sql");
-
-/// The ends of the names of what the migrations create, after the name of the table.
-const SUFFIXES: [&str; 9] = [
-    "_expiry_idx",
-    "_user_id_idx",
-    "_external_id_idx",
-    "_user_in",
-    "_handle_idx",
-    "_tombstones",
-    "_tombstones_until_idx",
-    "_leave_tombstone",
-    "_keep_destroyed",
-];
 
 /// The migrations of a table in this format.
 fn migrations(
@@ -137,7 +124,7 @@ fn migrations(
             2 if has_user => USER_IN_THE_DOCUMENT,
             _ => sql,
         };
-        (version, description, render(name, columns, sql))
+        (version, description, columns.render_migration(name, sql))
     })
 }
 
@@ -168,37 +155,6 @@ fn bookkeeping(name: &TableName) -> String {
 
 fn notes(name: &TableName) -> String {
     name.derived("_axum_pg_", "_migrations")
-}
-
-fn render(name: &TableName, columns: ColumnNames, sql: &str) -> String {
-    let schema = quoted(&name.schema);
-    let sql = columns.render_migration(sql);
-    let named = SUFFIXES.iter().fold(sql, |sql, suffix| {
-        let derived = quoted(&name.derived("", suffix));
-        sql.replace(
-            &format!("\"public\".\"session{suffix}\""),
-            &format!("{schema}.{derived}"),
-        )
-        .replace(&format!("\"session{suffix}\""), &derived)
-    });
-    // This comes last, because a table can have the name of an index.
-    name.render(&named)
-}
-
-/// The statements for tombstones. The triggers convert a `timestamp` as the other statements do.
-fn render_tombstones(name: &TableName, columns: ColumnNames, expiry: &Instant) -> String {
-    let expiry_of_row = format!("OLD.{}", quoted(columns.expiry));
-    let sql = render(name, columns, TOMBSTONES).replace("OLD.expiry", &expiry_of_row);
-    match expiry {
-        Instant::Zoned => sql,
-        Instant::Local(zone) => {
-            let zone = zone.replace('\'', "''");
-            sql.replace(
-                &expiry_of_row,
-                &format!("({expiry_of_row} AT TIME ZONE '{zone}')"),
-            )
-        }
-    }
 }
 
 impl TableHandle {
@@ -328,6 +284,12 @@ impl TableHandle {
         sqlx::raw_sql(AssertSqlSafe(settings("SET")))
             .execute(&mut *connection)
             .await?;
+        // A store behind a pooler takes the same lock. It ends with the connection.
+        sqlx::query("SELECT pg_catalog.pg_advisory_lock($1)")
+            .persistent(false)
+            .bind(self.name.lock_key("migrations"))
+            .execute(&mut *connection)
+            .await?;
         // `run` calls the same function, but its trait bounds don't hold in a task.
         Ok(migrator(&self.name, &*self.format)
             .run_direct(None, connection, false)
@@ -415,10 +377,10 @@ impl TableHandle {
             .collect();
         let names = self.format.columns();
         if self.format.has_secret_ids() && !columns.has_handle_index {
-            statements.push(render(&self.name, names, HANDLE_INDEX));
+            statements.push(names.render_migration(&self.name, HANDLE_INDEX));
         }
         if self.tombstones && !columns.has_tombstones {
-            statements.push(render_tombstones(&self.name, names, &columns.expiry));
+            statements.push(tombstones::render(&self.name, names, &columns.expiry));
         }
         transaction.commit().await?;
         Ok(statements)
@@ -486,6 +448,7 @@ fn no_right_to(error: Error, missing: &str, owner: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::ColumnNames;
 
     #[test]
     fn the_migrations_of_two_tables_share_no_name() {
@@ -495,7 +458,7 @@ mod tests {
         };
         let rendered: Vec<_> = MIGRATIONS
             .iter()
-            .map(|(_, _, sql)| render(&other, ColumnNames::OURS, sql))
+            .map(|(_, _, sql)| ColumnNames::OURS.render_migration(&other, sql))
             .collect();
         assert!(rendered[2].contains(r#""a""b_expiry_idx" ON "app"."a""b""#));
         assert!(rendered[3].contains(r#""a""b_user_id_idx" ON "app"."a""b""#));

@@ -65,11 +65,6 @@ impl TableName {
         format!("{prefix}{kept}{mark}{suffix}")
     }
 
-    /// The names of the triggers for tombstones.
-    pub(in crate::store) fn tombstone_triggers(&self) -> [String; 2] {
-        ["_leave_tombstone", "_keep_destroyed"].map(|suffix| self.derived("", suffix))
-    }
-
     /// The key of an advisory lock for one purpose of this table. No other crate uses it. If two
     /// purposes have the same key by chance, they only wait for each other.
     pub(in crate::store) fn lock_key(&self, purpose: &str) -> i64 {

@@ -18,9 +18,22 @@ use crate::{
     format::ColumnNames,
     store::table::{
         columns::{Columns, Document, Instant, OPTIONAL},
-        name::quoted,
+        name::{TableName, quoted},
     },
 };
+
+/// The ends of the names of what the migrations create, after the name of the table.
+const SUFFIXES: [&str; 9] = [
+    "_expiry_idx",
+    "_user_id_idx",
+    "_external_id_idx",
+    "_user_in",
+    "_handle_idx",
+    "_tombstones",
+    "_tombstones_until_idx",
+    "_leave_tombstone",
+    "_keep_destroyed",
+];
 
 impl ColumnNames {
     /// The same statement for a table whose three columns have these names.
@@ -44,8 +57,24 @@ impl ColumnNames {
 }
 
 impl ColumnNames {
-    /// The same migration for a table whose three columns have these names.
-    pub(in crate::store) fn render_migration(&self, sql: &str) -> String {
+    /// The same migration for this table, whose three columns have these names.
+    pub(in crate::store) fn render_migration(&self, name: &TableName, sql: &str) -> String {
+        let schema = quoted(&name.schema);
+        let named = SUFFIXES
+            .iter()
+            .fold(self.render_columns(sql), |sql, suffix| {
+                let derived = quoted(&name.derived("", suffix));
+                sql.replace(
+                    &format!("\"public\".\"session{suffix}\""),
+                    &format!("{schema}.{derived}"),
+                )
+                .replace(&format!("\"session{suffix}\""), &derived)
+            });
+        // This comes last, because a table can have the name of an index.
+        name.render(&named)
+    }
+
+    fn render_columns(&self, sql: &str) -> String {
         if *self == Self::OURS {
             return sql.to_owned();
         }
