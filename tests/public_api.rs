@@ -124,8 +124,7 @@ fn described(variable: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// The items of this crate; what the compiler or a dependency implements for
-/// every type is nobody's choice.
+/// The items of this crate, without what the compiler or a dependency implements for every type.
 fn items(api: &Value) -> impl Iterator<Item = &Value> {
     let index = api["index"].as_object().expect("an index");
     index.values().filter(|item| {
@@ -219,6 +218,6 @@ fn every_public_item_has_an_example() {
         .map(|item| item["name"].as_str().expect("a name"))
         .collect();
     bare.sort_unstable();
-    assert!(of_modules(&api).count() > 30, "rustdoc tells it otherwise");
+    assert!(of_modules(&api).count() > 30, "rustdoc has another format");
     assert_eq!(bare, [""; 0]);
 }

@@ -1,5 +1,5 @@
-//! What a page of a sibling path or host plants, in a browser that obeys the
-//! rules of cookies: it neither shadows the session of a visitor nor ends it.
+//! Cookies that a sibling path or host plants: they neither shadow nor end the session of a
+//! visitor.
 
 use crate::support::{Chromium, Profile, Site, chromium_or_skip};
 

@@ -1,4 +1,4 @@
-//! Numbers that a seed determines, so that a plan can be had again.
+//! Random numbers that a seed determines.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -49,7 +49,7 @@ impl Random {
     }
 }
 
-/// A seed that nobody chose.
+/// A random seed.
 pub(crate) fn fresh_seed() -> u64 {
     RandomState::new().hash_one("a seed") >> 32
 }

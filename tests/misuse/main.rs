@@ -1,4 +1,4 @@
-//! What the compiler says to whoever takes the crate wrongly.
+//! The messages of the compiler for likely mistakes.
 //!
 //! Each file of `cases` is a program that must not compile, and its comments
 //! `//~ …` are in what the compiler says, in this order. Not more is compared:

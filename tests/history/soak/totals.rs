@@ -1,4 +1,4 @@
-//! What all rounds of a soak come to.
+//! The totals of all rounds of a soak.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -70,7 +70,7 @@ impl Totals {
         }
     }
 
-    /// The faults that never happened, or after which nobody was served.
+    /// The faults that never happened, or after which no request was served.
     pub(super) fn missing(&self) -> Vec<Blow> {
         let was_outlived = |blow: &Blow| {
             let recoveries = self.blows.get(blow).into_iter().flatten();
