@@ -57,7 +57,7 @@ impl Exposed {
         let visit = tokio::spawn(async move { browser.peek(path).await.status.as_u16() });
         self.site.blocked(1).await;
         meanwhile().await;
-        lock.commit().await.expect("a lock given back");
+        lock.commit().await.expect("a lock released");
         visit.await.expect("no panic")
     }
 
@@ -86,7 +86,7 @@ async fn a_change_whose_connection_was_cut_is_not_sent_again() {
     let exposed = Exposed::new().await;
     let lock = exposed.site.lock_rows().await;
     assert_eq!(exposed.visit_and_cut("/increment/n").await, 503);
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     until(async || exposed.n().await == 2).await;
 }
 
@@ -121,7 +121,7 @@ async fn taken_back_in_doubt(touches: bool) {
     .await;
     exposed.site.blocked(1).await;
     exposed.proxy.cut();
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     until(async || exposed.n().await == 2).await;
     assert_eq!(visit.finish().await.status, 200);
     assert_eq!(exposed.n().await, 1);
@@ -145,11 +145,7 @@ async fn a_new_session_whose_connection_was_cut_is_not_inserted_again() {
              CREATE TRIGGER wait BEFORE INSERT ON TABLE FOR EACH ROW EXECUTE FUNCTION wait()",
         )
         .await;
-    let mut lock = exposed.site.pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT pg_advisory_xact_lock(1)")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let lock = exposed.site.hold_advisory_lock().await;
     assert_eq!(exposed.visit_and_cut("/insert/only_once/1").await, 503);
     lock.rollback().await.expect("a rollback");
     let ids = "SELECT id FROM session";
@@ -253,7 +249,7 @@ async fn a_client_that_leaves_after_the_handler_loses_nothing() {
     exposed.site.blocked(1).await;
     visit.abort();
     assert!(visit.await.expect_err("aborted").is_cancelled());
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     until(async || exposed.n().await == 2).await;
 }
 
@@ -294,8 +290,7 @@ async fn a_cycle_dropped_at_any_await_leaves_old_or_new() {
     let site = Site::new().await;
     for polls in 0.. {
         site.rows().execute("DELETE FROM TABLE").await;
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
+        let mut browser = site.visitor().await;
         let old = browser.get("/id").await.body;
         let cycle = browser.clone();
         let finished = dropped_after(cycle.peek("/cycle"), polls).await.is_some();

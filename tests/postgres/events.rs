@@ -1,4 +1,4 @@
-//! What the application's hook receives of sessions that begin, sign in and end.
+//! `on_event`: what the hook receives when sessions begin, sign in and end.
 
 use std::{
     num::NonZeroU32,

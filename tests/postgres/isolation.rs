@@ -1,4 +1,4 @@
-//! Databases whose transactions run under another isolation level by default.
+//! Databases with another default isolation level.
 //!
 //! The rest of the tests runs under one with
 //! `DEV_POSTGRES_SETTINGS=default_transaction_isolation=serializable`.
@@ -59,12 +59,8 @@ impl Under {
 
     /// Another process has written every row, and has not committed yet.
     async fn write_every_row(&self) -> Transaction<'static, Postgres> {
-        let mut transaction = self.site.pool.begin().await.expect("a transaction");
-        sqlx::query("UPDATE session SET expiry = expiry + interval '1 second'")
-            .execute(&mut *transaction)
-            .await
-            .expect("rows");
-        transaction
+        let write = "UPDATE session SET expiry = expiry + interval '1 second'";
+        self.site.open_transaction(write).await
     }
 
     /// Commits when this task, which has begun before, waits for a row.
@@ -147,7 +143,7 @@ async fn sessions_are_ended_from_elsewhere_under_every_isolation_level() {
         let under = Under::new(level).await;
         for call in ["destroy", "user", "all", "others", "everyone"] {
             let visitor = under.visitor().await;
-            let id = visitor.peek("/id").await.body.parse().expect("a handle");
+            let id = visitor.handle().await;
             let kept = match call {
                 "others" => Some(under.visitor().await.peek("/id").await.body),
                 _ => None,
@@ -212,8 +208,7 @@ async fn a_level_that_changes_while_a_process_runs_costs_no_request() {
     let site = Site::new().await;
     let one = pool(site.database.url(), 3).await;
     let app = app(PgSessionLayer::new(PgSessionStore::new(one.clone())));
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app).await;
     site.set_isolation("serializable").await;
     execute(
         &site.pool,
@@ -223,11 +218,9 @@ async fn a_level_that_changes_while_a_process_runs_costs_no_request() {
     .await;
     assert_eq!(browser.get("/increment/n").await.body, "1");
     for page in ["/increment/n", "/increment/n", "/destroy"] {
-        let mut other = site.pool.begin().await.expect("a transaction");
-        sqlx::query("UPDATE session SET expiry = expiry + interval '1 second'")
-            .execute(&mut *other)
-            .await
-            .expect("rows");
+        let other = site
+            .open_transaction("UPDATE session SET expiry = expiry + interval '1 second'")
+            .await;
         let visitor = browser.clone();
         let visit = tokio::spawn(async move { visitor.peek(page).await.status });
         site.blocked(1).await;
@@ -242,8 +235,7 @@ async fn one_serialization_failure_does_not_give_each_statement_a_transaction_fo
     let site = Site::new().await;
     let proxy = Proxy::before(site.database.url()).await;
     let layer = PgSessionLayer::new(PgSessionStore::new(proxy.pool().await));
-    let mut browser = Browser::new(&app(layer));
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app(layer)).await;
     execute(
         &site.pool,
         "CREATE SEQUENCE failures;

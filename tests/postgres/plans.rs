@@ -1,4 +1,4 @@
-//! How Postgres carries out each statement, and what no statement may hold.
+//! The query plan of each statement.
 
 use std::{env, fs, path::Path};
 

@@ -109,7 +109,7 @@ async fn overlapping(site: &Site, first: InFlight, second: InFlight) -> ((Reply,
     site.blocked(1).await;
     second.go_on();
     site.blocked(2).await;
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     let waited = began.elapsed();
     ((first.response().await, second.response().await), waited)
 }
@@ -359,7 +359,7 @@ async fn a_touch_that_waits_beside_the_reaper_decides_by_the_clock() {
     site.blocked(1).await;
     let reaper = Reaper::new(site.elsewhere().await);
     let reaping = tokio::spawn(async move { reaper.run_once().await });
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     assert_eq!(request.response().await.status.as_u16(), 200);
     assert_eq!(reaping.await.expect("no panic").expect("a run").deleted, 0);
     assert_eq!(browser.get("/keys").await.body, "base");

@@ -1,5 +1,5 @@
-//! Sessions of another system that become ours. `tests/takeover` does the same with rows
-//! that tower-sessions itself wrote.
+//! Sessions of tower-sessions that are taken over. `tests/takeover` does the same with rows that
+//! tower-sessions itself wrote.
 
 use std::{
     sync::{
@@ -311,12 +311,12 @@ async fn requests_at_once_all_find_the_session_and_get_the_same_token() {
     let site = site_with(json!({"a": 1})).await;
     let browser = visitor(&site);
     // All wait for the row, and the first one to lock it moves it.
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    let sql = "SELECT 1 FROM tower_sessions.session FOR UPDATE";
-    sqlx::query(sql).execute(&mut *lock).await.expect("a lock");
+    let lock = site
+        .open_transaction("SELECT 1 FROM tower_sessions.session FOR UPDATE")
+        .await;
     let visits = eight_inserts(&browser);
     until(|| site.is_blocked()).await;
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     let responses = patiently(visits.join_all()).await;
     assert!(
         responses.iter().all(|response| response.status == 200),
@@ -523,7 +523,7 @@ async fn a_row_that_changes_meanwhile_is_taken_over_as_it_is_then() {
         (response, browser)
     });
     until(|| site.is_blocked()).await;
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     let (response, mut browser) = patiently(visit).await.expect("no panic");
     assert_eq!(response.body, "2");
     assert_eq!(browser.get("/get/a").await.body, "2");
@@ -715,7 +715,7 @@ async fn a_takeover_whose_connection_is_cut_loses_nothing() {
         };
         until(|| site.is_blocked()).await;
         proxy.cut();
-        lock.commit().await.expect("a lock given back");
+        lock.commit().await.expect("a lock released");
         let response = patiently(visit).await.expect("no panic");
         let mut browser = browser;
         browser.accept(&response);
@@ -762,7 +762,7 @@ async fn another_key_can_name_the_user_and_a_realm_separates_users() {
     let mut browser = visitor_of(&app, "id", ID);
     assert_eq!(browser.get("/user").await.body, "ann");
     assert_eq!(store.user("ann").count().await.expect("a count"), 1);
-    assert_eq!(site.store.user("ann").count().await.expect("a count"), 0);
+    assert_eq!(site.sessions_of("ann").await, 0);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What a token is, where it is seen, and what it opens.
+//! Tokens: they are unique, appear in `Set-Cookie` only, and open one row.
 
 use std::collections::HashSet;
 
@@ -12,8 +12,7 @@ async fn no_two_sessions_share_a_token() {
     let site = Site::new().await;
     let mut tokens = HashSet::new();
     for _ in 0..100 {
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
+        let mut browser = site.visitor().await;
         assert!(tokens.insert(browser.token().to_owned()));
         browser.get("/cycle").await;
         assert!(tokens.insert(browser.token().to_owned()));
@@ -33,8 +32,7 @@ async fn a_token_without_a_live_row_opens_nothing() {
         "UPDATE TABLE SET created = now() - interval '31 days'",
         "UPDATE TABLE SET id = reverse(id)",
     ] {
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
+        let browser = site.visitor().await;
         assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
         site.rows().execute(end).await;
         let response = browser.peek("/get/a").await;
@@ -48,8 +46,7 @@ async fn a_token_without_a_live_row_opens_nothing() {
 async fn a_session_ended_elsewhere_is_dead_at_the_next_request() {
     let site = Site::new().await;
     let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     for _ in 0..20 {
         assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
     }

@@ -1,4 +1,4 @@
-//! At most so many sessions of one user.
+//! The limit of sessions per user.
 
 use std::num::NonZeroU32;
 
@@ -25,7 +25,7 @@ async fn log_in(store: &PgSessionStore) -> Reply {
 }
 
 async fn count(site: &Site) -> u64 {
-    site.store.user("alice").count().await.expect("a count")
+    site.sessions_of("alice").await
 }
 
 /// A store that refuses the next login.
@@ -156,7 +156,7 @@ async fn a_thousand_old_sessions_converge_to_the_limit() {
     assert_eq!(log_in(&store).await.status, 200);
     // A slow machine ends the rest in the background.
     patiently(until(async || count(&site).await == 5)).await;
-    let bob = site.store.user("bob").count().await.expect("a count");
+    let bob = site.sessions_of("bob").await;
     assert_eq!(bob, 1000);
 }
 
@@ -201,12 +201,7 @@ async fn a_refused_login_changes_nothing_and_can_have_a_response() {
 
 #[tokio::test]
 async fn a_limit_needs_the_columns_by_which_it_counts() {
-    let site = Site::without_table().await;
-    execute(
-        &site.pool,
-        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json, user_id text)",
-    )
-    .await;
+    let site = Site::with_table("CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json, user_id text)").await;
     site.store.check().await.expect("it serves without a limit");
     let store = site
         .store

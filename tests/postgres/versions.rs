@@ -1,4 +1,4 @@
-//! Which Postgres it is that the tests are run on.
+//! The version of Postgres that the tests run on.
 
 use std::env;
 

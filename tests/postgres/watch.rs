@@ -1,5 +1,5 @@
-//! Watched sessions: a watch ends with its session and says why, at once in the process that
-//! ended it, and by the next lookup in another one.
+//! Watched sessions: a watch is ready at once if this process destroyed the session, and after the
+//! next lookup otherwise.
 
 use std::{future::Future, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -622,10 +622,10 @@ async fn the_lookup_reads_no_document_of_a_session_that_goes_on() {
 #[tokio::test]
 async fn a_watch_follows_its_session_on_a_table_with_local_times() {
     const ZONE: &str = "Pacific/Auckland";
-    let site = Site::without_table().await;
-    let table =
-        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamp NOT NULL, session json)";
-    execute(&site.pool, table).await;
+    let site = Site::with_table(
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamp NOT NULL, session json)",
+    )
+    .await;
     let store = site.store.clone().time_zone(ZONE);
     store.migrate().await.expect("columns to add");
     let elsewhere = Elsewhere::of(&site, |store| store.time_zone(ZONE)).await;

@@ -5,6 +5,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
 };
+use axum_pg_session::SessionId;
 use cookie::Cookie;
 use tower::ServiceExt as _;
 
@@ -63,6 +64,13 @@ impl Browser {
         }
     }
 
+    /// A visitor whose session holds `a`.
+    pub(crate) async fn with_session(app: &Router) -> Self {
+        let mut browser = Self::new(app);
+        assert!(browser.get("/insert/a/1").await.token().is_some());
+        browser
+    }
+
     /// A browser with the same cookies that knows another process.
     pub(crate) fn at(&self, app: &Router) -> Self {
         Self {
@@ -117,6 +125,12 @@ impl Browser {
     /// Visits without keeping the cookies of the response.
     pub(crate) async fn peek(&self, path: &str) -> Reply {
         self.send(self.request(path)).await
+    }
+
+    /// The handle of the session.
+    pub(crate) async fn handle(&self) -> SessionId {
+        let id = self.peek("/id").await.body;
+        id.parse().expect("a handle")
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {

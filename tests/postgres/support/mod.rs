@@ -22,5 +22,5 @@ pub(crate) use life::{Life, Role, execute, quoted, texts, visit};
 pub(crate) use log::Log;
 pub(crate) use meters::Meters;
 pub(crate) use secrets::Secrets;
-pub(crate) use site::{Site, app};
+pub(crate) use site::{Site, THREE_COLUMNS, app, unreachable_store};
 pub(crate) use table::Rows;

@@ -1,4 +1,4 @@
-//! A table that is larger than one: in sixteen parts here, or on two servers.
+//! Partitioned tables: sixteen partitions here, or partitions on two servers.
 
 use std::{io, sync::OnceLock};
 

@@ -1,4 +1,4 @@
-//! A proxy before Postgres that counts what goes through, and can break it.
+//! A proxy before Postgres that counts messages, and can drop or change them.
 
 use std::{
     io,
@@ -44,7 +44,7 @@ struct Traffic {
     /// What responses contain, and what replaces it.
     mixed_up: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     cut: Notify,
-    /// While set, nobody tells the server the time zone of a new connection.
+    /// While set, a new connection does not send its time zone.
     forgets_zones: AtomicBool,
 }
 
@@ -129,7 +129,7 @@ impl Proxy {
         windows.filter(|window| *window == bytes).count()
     }
 
-    /// From now on the server hears everything and nobody hears the server.
+    /// From now on, requests reach the server and its responses are dropped.
     pub(crate) fn drop_responses(&self, swallow: bool) {
         self.traffic
             .drops_responses

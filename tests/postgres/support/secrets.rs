@@ -1,11 +1,11 @@
-//! A search for secrets, in every form in which they might get out.
+//! A search for secrets in every encoding.
 
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
 };
 
-/// Things that nobody but their owner may see.
+/// Values that only their owner may see.
 #[derive(Default)]
 pub(crate) struct Secrets(Vec<Vec<u8>>);
 
@@ -34,7 +34,7 @@ impl Secrets {
     }
 }
 
-/// All spellings of a secret and of the bytes that it encodes.
+/// All encodings of a secret and of the bytes that it encodes.
 pub(crate) fn forms(secret: &[u8]) -> Vec<String> {
     let mut forms = spellings(secret);
     if let Ok(text) = std::str::from_utf8(secret) {

@@ -1,4 +1,4 @@
-//! What a test needs that not every machine has.
+//! Skips tests that need what the machine doesn't have. On CI they fail.
 
 use std::{env, fmt::Display};
 

@@ -1,4 +1,4 @@
-//! The places where Postgres is told a time zone, on a server of the test's own.
+//! The places in which a time zone can be configured, on a server of the test's own.
 
 use dev_postgres::Server;
 use sqlx::{
