@@ -131,7 +131,7 @@ fn each_way_to_spawn_is_found() {
     assert!(!spawns("    pub fn spawn(self) -> ReaperHandle {"));
 }
 
-/// The rest calls functions that are empty where the feature is off.
+/// The rest calls functions that are empty without the feature.
 #[test]
 fn one_file_knows_the_facade_of_metrics_and_one_the_feature() {
     assert_eq!(users_of("use metrics::"), ["telemetry/facade.rs"]);
@@ -429,7 +429,7 @@ fn the_reference_lists_every_kind_of_error() {
     assert!(count > 10, "{count} kinds");
 }
 
-/// What `docs/operations/reliability.md` says is promised has been seen.
+/// Each promise of `docs/operations/reliability.md` has a test.
 #[test]
 fn every_test_that_reliability_names_exists() {
     let tests = tests();

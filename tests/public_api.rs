@@ -70,7 +70,7 @@ const CHOSEN: &[&str] = &[
     "http_body::Body",
     "http_body::frame::Frame",
     "http_body::size_hint::SizeHint",
-    // Hidden: how the macro of our future says when it is Unpin.
+    // Hidden: how the macro of our future implements Unpin.
     "pin_project_lite::__private::PinnedFieldsOf",
     // Values of a session.
     "serde_core::de::Deserialize",
@@ -150,7 +150,7 @@ fn named(value: &Value, ids: &mut BTreeSet<String>) {
     }
 }
 
-/// Where an item comes from, if not from this crate or Rust itself.
+/// The crate of an item, if it is neither this crate nor Rust itself.
 fn foreign(api: &Value, id: &str) -> Option<String> {
     let item = &api["paths"][id];
     let of = item["crate_id"].as_u64()?;

@@ -23,7 +23,7 @@ async fn while_connections_are_refused_requests_for_sessions_are_503_in_time() {
     crowd.recovers("refused connections", &place.server).await;
 }
 
-/// Each place in the pool asks at growing intervals, whatever the load.
+/// Each place in the pool retries at growing intervals, whatever the load.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_under_load_is_no_storm_of_connections() {
     let place = Place::new().await;

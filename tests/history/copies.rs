@@ -44,7 +44,7 @@ impl Manner {
 /// When a copy deletes expired rows.
 #[derive(Clone, Copy)]
 pub(crate) enum Reaping {
-    /// When a visitor asks it to.
+    /// When a visitor requests it.
     OnRequest,
     /// By a spawned reaper, too.
     Every(Duration),

@@ -35,7 +35,7 @@ impl Random {
         among.get(usize::try_from(index).ok()?)
     }
 
-    /// One of the choices, each as often as its weight says.
+    /// One of the choices, by their weights.
     pub(crate) fn weighted<T: Copy>(&mut self, choices: &[(u64, T)]) -> T {
         let total = choices.iter().map(|(weight, _)| weight).sum();
         let mut left = self.below(total);

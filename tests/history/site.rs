@@ -35,7 +35,7 @@ const FRAMES: Duration = Duration::from_millis(50);
 /// What a copy prints before the port that it listens on.
 pub(crate) const PORT: &str = "listens on port ";
 
-/// What a visitor asks a page to do.
+/// What a page does.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, PartialOrd, Ord)]
 pub(crate) enum Deed {
     Begin,
@@ -61,7 +61,7 @@ pub(crate) enum Deed {
 /// What a session holds.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Seen {
-    /// The life that began this session; `None` where the page found no session.
+    /// The life that began this session; `None` if the page found no session.
     pub(crate) owner: Option<u64>,
     pub(crate) count: u64,
     pub(crate) list: Vec<u64>,

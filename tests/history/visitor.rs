@@ -78,7 +78,7 @@ enum Sent {
     Forgotten(&'static str),
 }
 
-/// What is to be asked, before it is known which copy serves it.
+/// A request whose copy of the server is not chosen yet.
 struct Plan {
     life: Option<Life>,
     token: Option<Token>,

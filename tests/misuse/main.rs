@@ -51,7 +51,7 @@ fn libraries() -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// What the compiler says of this program; `None` where it compiles.
+/// The compiler's messages for this program; `None` if it compiles.
 fn said_of(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Option<String> {
     let first = libraries.values().next().expect("a library");
     let folder = first.parent().expect("a folder of builds");

@@ -543,7 +543,7 @@ async fn only_the_default_name_is_longer_and_only_on_this_machine() {
     assert_eq!(insert(koa, local).await, "koa.sid");
 }
 
-/// As in production, where a developer sees it too late.
+/// As in production.
 #[tokio::test]
 async fn two_tables_of_one_application_share_the_cookie_on_localhost() {
     let site = Site::new().await;

@@ -224,7 +224,7 @@ fn nested(levels: usize) -> String {
 
 #[tokio::test]
 async fn deep_nesting_survives_letter_by_letter() {
-    // Postgres gives up where its stack ends, at some 6,000 levels of jsonb,
+    // Postgres fails at the end of its stack, at some 6,000 levels of jsonb,
     // but reads 10,000 of json.
     let deep = nested(10_000);
     let site = Site::new().await;

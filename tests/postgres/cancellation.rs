@@ -21,7 +21,7 @@ use crate::support::{
     texts,
 };
 
-/// Connections of the store that is asked.
+/// Connections of the store.
 const CONNECTIONS: u32 = 4;
 const USER: &str = "ann";
 
@@ -102,7 +102,7 @@ impl Stage {
             .await
             .expect("figures");
         drop(connection);
-        // The connection of the look is given back by a task.
+        // A task releases the connection of the inspection.
         tokio::task::yield_now().await;
         Left {
             tasks: Handle::current().metrics().num_alive_tasks(),

@@ -208,7 +208,7 @@ async fn several_servers_without_one_that_takes_writes_are_an_error_that_names_e
     }
 }
 
-/// A pool says no more than that its time is up.
+/// A pool reports only a timeout.
 #[tokio::test]
 async fn a_server_that_does_not_listen_is_an_error_with_that_of_the_system() {
     let outcome = PgSessionStore::connect("postgres://127.0.0.1:1/none").await;
@@ -246,7 +246,7 @@ async fn a_password_with_every_escape_connects() {
     store.expect("the password is right");
 }
 
-/// A server has no TLS on a socket, and libpq asks for none.
+/// A server has no TLS on a socket, and libpq requests none.
 #[tokio::test]
 async fn a_socket_connects_whatever_sslmode_says() {
     let server = Server::start().expect("a server");
@@ -349,7 +349,7 @@ async fn a_connection_over_a_network_in_the_clear_is_logged_once() {
 
 // Other databases.
 
-/// A Postgres that says of itself what another database does.
+/// A Postgres that reports the version of another database.
 async fn claiming(version: &str) -> Server {
     let server = Server::start().expect("a server");
     let claim = format!(
@@ -379,7 +379,7 @@ async fn a_database_that_only_speaks_the_protocol_is_refused_by_name() {
     }
 }
 
-/// As another database lacks a function that is asked before its version.
+/// Another database may lack a function that is called before its version is read.
 #[tokio::test]
 async fn a_database_is_refused_by_name_if_it_lacks_a_function() {
     for (version, words) in [

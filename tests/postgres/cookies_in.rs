@@ -47,7 +47,7 @@ async fn has_row(site: &Site, id: &str) -> bool {
 async fn assert_opens_nothing(site: &Site, cookies: &[&[u8]]) {
     let before = site.rows().dump().await;
     let looked = visit(site, "/keys", cookies).await;
-    assert_eq!((looked.status.as_u16(), looked.body.as_str()), (200, ""));
+    looked.assert(200, "");
     assert!(looked.sets_no_cookie());
     assert_eq!(site.rows().dump().await, before);
 
@@ -384,10 +384,7 @@ async fn of_two_live_sessions_none_is_read() {
         ("/id", "none"),
     ] {
         let response = visit(&site, path, &[&cookies]).await;
-        assert_eq!(
-            (response.status.as_u16(), response.body.as_str()),
-            (200, body)
-        );
+        response.assert(200, body);
         assert!(response.sets_no_cookie());
     }
     assert_eq!(site.rows().dump().await, before);

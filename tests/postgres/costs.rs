@@ -88,6 +88,8 @@ async fn a_request_that_stores_nothing_is_free() {
         "/keys",
         "/get/a",
         "/is_new",
+        "/id",
+        "/destroy",
         "/remove/a",
         "/clear",
         "/insert_and_remove",

@@ -50,7 +50,7 @@ impl Exposed {
     }
 
     /// Visits `path` while the row is locked. Once its statement waits there,
-    /// `meanwhile` happens, and the lock is given back.
+    /// `meanwhile` happens, and the lock is released.
     async fn visit_locked(&self, path: &'static str, meanwhile: impl AsyncFnOnce()) -> u16 {
         let lock = self.site.lock_rows().await;
         let browser = self.browser.at(&self.app);
@@ -135,7 +135,7 @@ async fn a_new_session_whose_connection_was_cut_is_not_inserted_again() {
     let mut exposed = Exposed::new().await;
     let old = exposed.browser.get("/id").await.body;
     exposed.browser.jar.clear();
-    // Inserts wait where they are carried out, after they got their document.
+    // Inserts wait while they are executed, after they got their document.
     exposed
         .site
         .rows()
@@ -154,30 +154,20 @@ async fn a_new_session_whose_connection_was_cut_is_not_inserted_again() {
     assert_eq!(exposed.proxy.times_sent(b"only_once"), 1);
 }
 
-/// A terminated backend has changed nothing, so the change is made after all.
+/// A terminated backend has changed nothing, so the statement is executed again.
 #[tokio::test]
-async fn a_change_whose_backend_was_terminated_is_made_once() {
-    let exposed = Exposed::new().await;
-    let status = exposed
-        .visit_locked("/increment/n", async || {
-            terminate_waiters(&exposed.site.pool).await;
-            exposed.site.blocked(1).await;
-        })
-        .await;
-    assert_eq!((status, exposed.n().await), (200, 2));
-}
-
-#[tokio::test]
-async fn a_cycle_whose_backend_was_terminated_is_made_once() {
-    let exposed = Exposed::new().await;
-    let status = exposed
-        .visit_locked("/cycle", async || {
-            terminate_waiters(&exposed.site.pool).await;
-            exposed.site.blocked(1).await;
-        })
-        .await;
-    assert_eq!(status, 200);
-    assert_eq!(exposed.site.rows().count().await, 1);
+async fn a_change_and_a_cycle_whose_backend_was_terminated_are_made_once() {
+    for (page, n) in [("/increment/n", 2), ("/cycle", 1)] {
+        let exposed = Exposed::new().await;
+        let status = exposed
+            .visit_locked(page, async || {
+                terminate_waiters(&exposed.site.pool).await;
+                exposed.site.blocked(1).await;
+            })
+            .await;
+        assert_eq!((status, exposed.n().await), (200, n), "{page}");
+        assert_eq!(exposed.site.rows().count().await, 1, "{page}");
+    }
 }
 
 /// The server has ended the connection before the statement reached it.

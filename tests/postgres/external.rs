@@ -1,19 +1,16 @@
 //! `Login::external_id`: sessions of an identity provider's session, which are destroyed together.
 
 use axum_pg_session::{
-    Ending, Error, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor,
+    Ending, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor,
 };
 
 use crate::support::{
     Browser, Site, execute,
+    kit::act,
     page::{app_with, patiently, until},
     proxy::Proxy,
     texts,
 };
-
-async fn act(visitor: &TestVisitor, act: impl FnOnce(&Session) -> Result<(), Error> + Send) {
-    visitor.with_session(act).await.expect("a database");
-}
 
 async fn signed_in(layer: &PgSessionLayer, user: &str, sid: &str) -> TestVisitor {
     let visitor = TestVisitor::new(layer);

@@ -122,7 +122,7 @@ async fn a_cookie_without_its_signature_costs_no_statement() {
         .with_cookie("koa.sid.sig", &signature(KEYS[0], "koa.sid", "another"));
     for mut visitor in [unsigned, forged, of_another] {
         let reply = visitor.get("/get/count").await;
-        assert_eq!((reply.status.as_u16(), &*reply.body), (200, "none"));
+        reply.assert(200, "none");
         assert!(
             reply.cookie_lines().is_empty(),
             "{:?}",
@@ -422,8 +422,8 @@ async fn a_session_without_settings_gets_them_with_its_next_change() {
 
 #[tokio::test]
 async fn what_is_no_object_is_no_session_and_stays() {
+    let site = Site::of_koa().await;
     for document in ["[]", "[1]", "null", "0", "false", r#""""#, r#""text""#] {
-        let site = Site::of_koa().await;
         let mut browser = site.visitor_with(document, DAY).await;
         assert_eq!(browser.get("/get/count").await.body, "none", "{document}");
         browser.get("/insert/a/1").await;

@@ -140,7 +140,7 @@ async fn a_removal_cookie_mirrors_every_attribute() {
     assert_eq!(removal.http_only(), Some(true));
 }
 
-/// A layer of which nothing will be asked but whether it contradicts itself.
+/// A layer without a database, for checks of its options.
 fn unconnected() -> PgSessionLayer {
     PgSessionLayer::new(unreachable_store())
 }

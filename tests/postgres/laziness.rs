@@ -77,24 +77,6 @@ async fn a_route_that_takes_no_session_needs_no_database() {
 }
 
 #[tokio::test]
-async fn an_anonymous_reader_needs_no_database() {
-    let browser = stranger(&site_without_database());
-    for path in ["/keys", "/get/a", "/is_new", "/id", "/destroy", "/maybe"] {
-        let reply = browser.peek(path).await;
-        assert_eq!(reply.status, StatusCode::OK, "{path}");
-        assert!(reply.sets_no_cookie());
-    }
-}
-
-#[tokio::test]
-async fn a_malformed_cookie_needs_no_database_and_stays() {
-    let browser = stranger(&site_without_database()).with_cookie("__Host-id", "x");
-    let reply = browser.peek("/keys").await;
-    assert_eq!(reply.status, StatusCode::OK);
-    assert!(reply.sets_no_cookie());
-}
-
-#[tokio::test]
 async fn an_anonymous_write_without_a_database_is_503_and_sets_no_cookie() {
     let browser = stranger(&site_without_database());
     let reply = browser.peek("/insert/a/1").await;
@@ -132,7 +114,7 @@ async fn the_timeout_of_the_store_holds_if_no_server_listens_or_responds() {
     assert!(started.elapsed() < IN_TIME);
 }
 
-/// What a middleware can ask without loading: before the handler and after it.
+/// What a middleware can read without loading the session: before the handler and after it.
 async fn questions(lazy: LazySession, request: Request, next: Next) -> Response {
     let before = [lazy.has_token(), lazy.is_loaded(), lazy.will_be_created()];
     let mut response = next.run(request).await;
@@ -228,7 +210,7 @@ async fn a_session_will_be_created_only_by_a_request_that_begins_one() {
     assert_eq!(replies(&unknown), "[true, false, false] [true, true]");
 }
 
-/// An explicit save begins the session before the middleware asks.
+/// An explicit save begins the session before the middleware reads it.
 #[tokio::test]
 async fn a_session_that_a_save_began_was_created_by_this_request() {
     let site = Site::new().await;

@@ -172,7 +172,7 @@ async fn a_merge_that_would_be_too_large_fails_the_later_request_alone() {
             let mut statuses = [left.status.as_u16(), right.status.as_u16()];
             let has_moved = two.ends_with("cycle") && right.status == 200;
             statuses.sort_unstable();
-            // What does not fit under the new id is not said under the old one.
+            // A request with the old id does not learn whether its change fits.
             let refused = if has_moved { 503 } else { 507 };
             assert_eq!(statuses, [200, refused], "{one} and {two}");
             let saved = if left.status == 200 { first } else { second };

@@ -78,7 +78,7 @@ fn kilobytes() -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// Not a test of its own: it says how much memory is resident after each round.
+/// Not a test of its own: prints how much memory is resident after each round.
 #[tokio::test]
 async fn stores_come_and_go_in_a_child_process() {
     let Ok(url) = env::var(URL) else {
@@ -156,7 +156,7 @@ async fn a_store_that_rests_leaves_a_connection_to_the_others() {
     while let Some(status) = visits.join_next().await {
         assert!(status.expect("no panic").is_success());
     }
-    // At once, not when what is kept is given back.
+    // At once, not when the kept connection is released.
     let kept = pool.size() as usize - pool.num_idle();
     let own = tokio::time::timeout(Duration::from_millis(200), pool.acquire()).await;
     assert!(own.is_ok_and(|own| own.is_ok()), "{kept} are kept");

@@ -485,7 +485,7 @@ async fn the_guide_for_operations_lists_what_is_registered() {
     assert_eq!(listed, rows, "{}", rows.join("\n"));
 }
 
-/// As behind a pooler, where the commit is the last of several steps.
+/// Behind a pooler, the commit is the last of several steps.
 #[tokio::test]
 async fn ends_at_the_limit_are_counted_once_they_are_committed() {
     for is_behind_a_pooler in [false, true] {

@@ -16,7 +16,7 @@ use crate::support::{
 
 const NOTES: &str = r#""public"."_axum_pg_session_migrations""#;
 
-/// What the catalog says of a table: its columns and its indexes.
+/// A table in the catalog: its columns and its indexes.
 async fn shape(pool: &PgPool, schema: &str, table: &str) -> Vec<String> {
     let columns = format!(
         "SELECT concat_ws(' ', column_name, data_type, is_nullable, column_default)
@@ -196,7 +196,7 @@ async fn the_files_run_one_by_one_make_the_same_table() {
         .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
         .collect();
     files.sort();
-    // Twice, because the folder says that each can be.
+    // Twice, because `migrations/README.md` promises that each can be.
     for file in files.iter().chain(&files) {
         let sql = std::fs::read_to_string(file).expect("a file");
         execute(&by_files.pool, &sql).await;
@@ -501,7 +501,7 @@ async fn an_owner_who_may_not_write_the_notes_gets_an_error() {
     owner.drop().await;
 }
 
-/// What a table must not have, and what is said of it.
+/// Asserts that a table is refused, with this word in the error.
 async fn is_refused(table: &str, word: &str) {
     let site = Site::with_table(table).await;
     let before = shape(&site.pool, "public", "session").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{Router, routing::get};
 use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
 
-use crate::support::{Browser, Rows, Site, app, log::Log, site::pages, unreachable_store};
+use crate::support::{Browser, Rows, Site, log::Log, site::pages, unreachable_store};
 
 /// `/both/{value}` writes to either session, `/read` returns both, and all
 /// other pages are those of the inner layer.
@@ -173,29 +173,6 @@ async fn both_layers_are_named_in_vary_once() {
     assert_eq!(vary, ["cookie"]);
     let caching: Vec<_> = response.headers.get_all("cache-control").iter().collect();
     assert_eq!(caching, ["no-store"]);
-}
-
-#[tokio::test]
-async fn two_apps_on_one_store_share_their_sessions() {
-    let site = Site::new().await;
-    let (shop, forum) = (site.app(), site.app());
-    let mut browser = Browser::with_session(&shop).await;
-    let mut there = browser.at(&forum);
-    assert_eq!(there.get("/get/a").await.body, "\"1\"");
-    there.get("/insert/b/2").await;
-    assert_eq!(browser.get("/keys").await.body, "a,b");
-    there.get("/destroy").await;
-    assert_eq!(browser.get("/keys").await.body, "");
-}
-
-#[tokio::test]
-async fn two_processes_on_one_table_share_their_sessions() {
-    let site = Site::new().await;
-    let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
-    let mut here = site.browser();
-    here.get("/increment/n").await;
-    assert_eq!(here.at(&elsewhere).get("/increment/n").await.body, "2");
-    assert_eq!(here.get("/increment/n").await.body, "3");
 }
 
 #[tokio::test]

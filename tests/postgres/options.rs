@@ -89,7 +89,7 @@ async fn a_session_that_can_not_be_loaded_can_be_done_without() {
     let (site, away) = left_alone(|layer| layer.on_load_failure(FailurePolicy::Continue)).await;
     let before = site.rows().dump().await;
     let reply = away.peek("/get/a").await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "none"));
+    reply.assert(200, "none");
     assert!(reply.sets_no_cookie());
     for path in ["/insert/a/2", "/clear", "/destroy", "/cycle"] {
         let reply = away.peek(path).await;
@@ -293,7 +293,7 @@ async fn a_life_can_be_computed_from_the_session() {
     assert!((site.rows().seconds_left().await - 1200.0).abs() < 5.0);
 }
 
-// Where the token travels.
+// Transports of the token.
 
 const X_SESSION: HeaderName = HeaderName::from_static("x-session");
 

@@ -20,7 +20,7 @@ use crate::support::{
 
 const VISITORS: usize = 40;
 const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
-/// Other writers are in the way for longer where a part is elsewhere.
+/// If a part is on another server, other writers hold their locks for longer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Holds on both tables.
@@ -307,7 +307,7 @@ async fn a_part_that_is_gone_is_missed_by_its_sessions_alone() {
     );
 }
 
-/// As the hash of the id says.
+/// By the hash of the id.
 async fn part_of(site: &Site, id: &SessionId) -> usize {
     let sql = format!(
         "SELECT part::text FROM generate_series(0, 3) AS part

@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 /// Connections of the pooler to the server; more clients than that make it
-/// lend a connection to one after the other.
+/// hand a connection to one after the other.
 const CONNECTIONS: u32 = 3;
 
 /// A server of its own behind a PgBouncer of its own.
@@ -193,7 +193,7 @@ async fn a_session_lives_behind_a_transaction_pooler() {
 }
 
 /// Their lock is the transaction's, as one of the session would stay with a
-/// connection that is lent to others. One migrates, and the others wait.
+/// connection that other clients get. One migrates, and the others wait.
 async fn migrate_at_once(lending: Lending) {
     let Some(behind) = Behind::new(lending).await else {
         return;
@@ -436,7 +436,7 @@ impl Behind {
     }
 }
 
-/// PgBouncer passes on what the server says before it ends a connection.
+/// PgBouncer forwards the server's last message of a connection.
 #[tokio::test]
 async fn a_change_whose_backend_was_terminated_behind_a_pooler_is_made_once() {
     for lending in [Lending::Session, Lending::Transaction] {
@@ -482,7 +482,7 @@ async fn a_change_whose_connection_the_pooler_closed_is_not_sent_again() {
     }
 }
 
-/// PgBouncer says no more than that the server's connection is lost.
+/// PgBouncer reports only that the server's connection is lost.
 #[tokio::test]
 async fn a_change_whose_server_crashed_behind_a_pooler_is_not_sent_again() {
     for how in [Shutdown::Immediate, Shutdown::Killed] {

@@ -158,7 +158,7 @@ async fn a_graceful_shutdown_waits_no_longer_than_the_timeout_of_the_store() {
     lock.rollback().await.expect("a rollback");
 }
 
-/// News that never end by themselves, and a client that goes on reading them.
+/// A stream without an end, and a client that reads it.
 #[tokio::test]
 async fn a_graceful_shutdown_ends_open_streams_that_watch_for_it() {
     let site = Site::new().await;
@@ -378,7 +378,7 @@ fn requests_that_wait_for_another_runtime_get_a_response_when_it_ends() {
     let runtime = Flavour::OneThread.runtime();
     let divided = Divided::new(&runtime);
     let beside = divided.beside.handle().clone();
-    // Whatever is dropped here is given back there.
+    // Connections that are dropped here are released there.
     let _context = beside.enter();
     let app = divided.app();
     let browsers = runtime.block_on(visitors(&app, 17));

@@ -133,7 +133,7 @@ impl Listened {
             None => store,
         };
         store.migrate().await.expect("a table");
-        // Postgres quotes the whole row where a constraint is violated.
+        // Postgres quotes the whole row if a constraint is violated.
         let constraint = "ALTER TABLE public.session ADD CHECK (session::jsonb ->> 'bad' IS NULL)";
         execute(&pool, constraint).await;
         let layer = PgSessionLayer::new(store.clone());

@@ -196,7 +196,7 @@ async fn a_discard_does_not_revive_what_the_check_refused() {
         Ok::<_, Error>(session.keys().join(","))
     });
     let reply = browser.at(&discarding).get("/page").await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, ""));
+    reply.assert(200, "");
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -677,7 +677,7 @@ async fn of_two_logins_that_take_a_value_one_gets_it() {
     let first = InFlight::begin(&browser, "/page", sign_in).await;
     let second = InFlight::begin(&browser, "/page", sign_in).await;
     let first = first.finish().await;
-    assert_eq!((first.status.as_u16(), first.body.as_str()), (200, "8f3a"));
+    first.assert(200, "8f3a");
     let second = second.finish().await;
     assert_eq!(second.status, 503);
     assert!(second.sets_no_cookie());
@@ -731,7 +731,7 @@ async fn a_hook_that_clears_the_session_leaves_update_now_its_value() {
         Ok::<_, Error>(counted.to_string())
     };
     let reply = browser.at(&app_with(layer, page)).peek("/page").await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "1"));
+    reply.assert(200, "1");
     assert_eq!(browser.peek("/keys").await.body, "");
 }
 
@@ -1012,10 +1012,7 @@ async fn a_save_that_fails_after_the_handler_gave_up_on_it_fails_the_next_save()
 async fn an_error_page_of_the_handlers_own_reports_a_save_that_it_gave_up_on() {
     let own = async |_| (StatusCode::GATEWAY_TIMEOUT, "try again later");
     let reply = gave_up_on_a_save_that_fails(own).await;
-    assert_eq!(
-        (reply.status.as_u16(), &*reply.body),
-        (504, "try again later")
-    );
+    reply.assert(504, "try again later");
 }
 
 /// Readers are not blocked.
@@ -1239,7 +1236,7 @@ async fn a_new_id_that_is_undone_while_it_is_looked_up_leads_back_to_the_session
         browser = sign_in.at(&site.app());
         browser.get("/cycle").await;
 
-        // The new id is undone once the only connection is given back, which is
+        // The new id is undone once the only connection is released, which is
         // before the next statement.
         let is_armed = Arc::new(AtomicBool::new(false));
         let (armed, undoing) = (Arc::clone(&is_armed), site.pool.clone());
@@ -1326,7 +1323,7 @@ async fn a_login_decides_how_long_the_browser_keeps_the_cookie() {
         let mut browser = browser.at(&sign_in(lifetime));
         let reply = browser.get("/page").await;
         assert_eq!(reply.set_cookies()[0].max_age().is_some(), is_kept);
-        // Extensions, and a new id, keep the choice, whatever the layer says.
+        // Extensions and a new id keep the choice, whatever the layer's is.
         let layer = site.layer().cookie_lifetime(match lifetime {
             CookieLifetime::Persistent => CookieLifetime::BrowserSession,
             _ => CookieLifetime::Persistent,
@@ -1334,7 +1331,7 @@ async fn a_login_decides_how_long_the_browser_keeps_the_cookie() {
         let mut later = browser.at(&app(layer.clone()));
         let cycled = later.get("/cycle").await;
         assert_eq!(cycled.set_cookies()[0].max_age().is_some(), is_kept);
-        // A login that says nothing takes the layer's.
+        // A login without one takes the layer's.
         let anew = app_with(layer, async |session: Session| session.login("alice"));
         let anew = later.at(&anew).get("/page").await;
         assert_eq!(anew.set_cookies()[0].max_age().is_some(), !is_kept);
@@ -1440,7 +1437,7 @@ async fn a_closure_that_uses_its_own_session_is_an_error() {
         Ok::<_, Error>(kind.to_string())
     });
     let reply = patiently(Browser::new(&page).get("/page")).await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "1"));
+    reply.assert(200, "1");
 }
 
 #[tokio::test]
@@ -1458,7 +1455,7 @@ async fn a_check_that_loads_the_session_that_it_checks_is_an_error() {
         format!("{}", error.kind() == ErrorKind::Reentrant)
     });
     let reply = patiently(browser.at(&page).get("/page")).await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "true"));
+    reply.assert(200, "true");
 }
 
 #[tokio::test]
@@ -1544,7 +1541,7 @@ async fn the_timeout_bounds_the_load_and_the_check_together() {
     });
     let page = app_with(layer, async |session: Session| session.keys().join(","));
     let quick = patiently(browser.at(&page).peek("/page")).await;
-    assert_eq!((quick.status.as_u16(), &*quick.body), (200, "a"));
+    quick.assert(200, "a");
 
     let lock = site
         .open_transaction("LOCK TABLE session IN ACCESS EXCLUSIVE MODE")
@@ -1902,7 +1899,7 @@ async fn a_load_in_the_background_leaves_the_session_open_for_the_hook_of_its_re
     assert_eq!(browser.get("/keys").await.body, "a,b,saved,c");
 }
 
-/// Also where the application says that this response saves nothing.
+/// Also if `save_if` excludes the response.
 #[tokio::test]
 async fn a_page_that_saves_nothing_reports_a_save_that_its_handler_gave_up_on() {
     let (site, browser) = visited().await;

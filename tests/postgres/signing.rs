@@ -124,7 +124,7 @@ async fn keys_are_rotated_without_signing_anyone_out() {
     let mut browser = Browser::with_session(&old).await;
     is_at_home(&mut browser, &announced).await;
     is_signed_anew(&mut browser, &rotated).await;
-    // A process that has not heard of the last step yet.
+    // A process that still runs the version of the last step.
     is_signed_anew(&mut browser, &announced).await;
     is_signed_anew(&mut browser, &rotated).await;
     is_at_home(&mut browser, &done).await;

@@ -72,7 +72,7 @@ async fn a_request_its_wait_and_the_statement_hang_together() {
     assert_eq!(field(&statement, "db.operation.name"), Some("UPDATE"));
 }
 
-/// Also if it waits for an earlier save, and a task of its own goes on with it.
+/// Also if it waits for an earlier save and is finished by a task.
 #[tokio::test]
 async fn an_explicit_save_belongs_to_the_span_of_its_handler() {
     for changes in [

@@ -154,7 +154,7 @@ async fn a_visitor_of_tower_sessions_keeps_the_session_and_gets_our_cookie() {
     // The old cookie opens nothing once the minute is over.
     end_forwarding(&site).await;
     let old = visitor(&site).get("/keys").await;
-    assert_eq!((old.status.as_u16(), old.body.as_str()), (200, ""));
+    old.assert(200, "");
     assert!(old.sets_no_cookie());
 }
 
@@ -207,10 +207,7 @@ async fn a_forged_cookie_costs_no_statement_and_an_unknown_one_costs_one() {
         (&private, "A".repeat(68)),
     ] {
         let response = visitor_of(app, "id", &value).get("/keys").await;
-        assert_eq!(
-            (response.status.as_u16(), response.body.as_str()),
-            (200, "")
-        );
+        response.assert(200, "");
         assert!(response.sets_no_cookie());
     }
     // A page that doesn't use its session runs no query either.
@@ -253,10 +250,7 @@ async fn a_row_in_another_form_stays_and_is_logged_once() {
         let browser = visitor(&site);
         for _ in 0..2 {
             let response = browser.peek("/keys").await;
-            assert_eq!(
-                (response.status.as_u16(), response.body.as_str()),
-                (200, "")
-            );
+            response.assert(200, "");
         }
         let text = log.text();
         assert_eq!(text.matches("can't be taken over").count(), 1, "{text}");
@@ -290,10 +284,7 @@ async fn a_row_that_the_table_cannot_store_stays() {
     let sql = "ALTER TABLE session ALTER session TYPE jsonb USING session::jsonb";
     execute(&site.pool, sql).await;
     let response = visitor(&site).get("/keys").await;
-    assert_eq!(
-        (response.status.as_u16(), response.body.as_str()),
-        (200, "")
-    );
+    response.assert(200, "");
     assert_eq!(left(&site).await, 1);
 }
 
@@ -613,7 +604,7 @@ async fn after_a_logout_the_old_cookie_opens_nothing() {
         assert_eq!(response.status, 200);
         assert!(browser.jar.is_empty(), "{:?}", browser.jar);
         let old = visitor(&site).peek("/keys").await;
-        assert_eq!((old.status.as_u16(), old.body.as_str()), (200, ""));
+        old.assert(200, "");
         assert_eq!((site.rows().count().await, left(&site).await), (0, 0));
     }
 }
@@ -1053,10 +1044,7 @@ async fn a_session_that_a_constraint_or_a_unique_key_refuses_stays() {
         }
         execute(&site.pool, rule).await;
         let response = visitor(&site).peek("/keys").await;
-        assert_eq!(
-            (response.status.as_u16(), response.body.as_str()),
-            (200, "")
-        );
+        response.assert(200, "");
         assert_eq!(left(&site).await, 1);
     }
 }

@@ -22,7 +22,7 @@ async fn no_two_sessions_share_a_token() {
     }
 }
 
-/// Each request asks the table: no process remembers who was alive.
+/// Each request queries the table: no process caches sessions.
 #[tokio::test]
 async fn a_token_without_a_live_row_opens_nothing() {
     let site = Site::new().await;
@@ -54,7 +54,7 @@ async fn a_session_ended_elsewhere_is_dead_at_the_next_request() {
     assert_eq!(browser.peek("/get/a").await.body, "none");
 }
 
-/// All that a response says beside its `Set-Cookie`.
+/// A response without its `Set-Cookie`.
 fn said(response: &Reply) -> String {
     let mut headers = response.headers.clone();
     headers.remove(header::SET_COOKIE);
@@ -70,7 +70,7 @@ fn said(response: &Reply) -> String {
     )
 }
 
-/// Everything that a handler can ask a session for.
+/// Everything that a handler can read of a session.
 async fn tell_all(session: Session) -> Result<String, Error> {
     Ok(format!(
         "{session:?} {:?} {:?} {:?} {:?} {:?} {:?}",

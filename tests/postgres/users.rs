@@ -14,7 +14,7 @@ use crate::support::{
     texts, visit,
 };
 
-/// The documentation says to use `end_others` there.
+/// The documentation recommends `end_others` for this.
 #[tokio::test]
 async fn after_destroy_all_a_login_in_the_same_handler_fails() {
     let site = Site::new().await;
@@ -310,20 +310,9 @@ async fn a_row_that_is_locked_keeps_no_other_session_of_its_user_alive() {
     assert_eq!(ada.destroy_all().await.expect("an end"), 1);
 }
 
-#[tokio::test]
-async fn everyone_is_ended_on_a_table_of_three_columns_too() {
-    let site = Site::with_table(
-        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamp NOT NULL, session json)",
-    )
-    .await;
-    let mut browser = site.visitor().await;
-    assert_eq!(site.store.destroy_everyone().await.expect("an end"), 1);
-    assert_eq!(browser.get("/get/a").await.body, "none");
-}
-
-/// The ways in which a table can't tell when a session began.
+/// Tables without the time at which a session began.
 const WITHOUT_BEGINNINGS: [&str; 2] = [
-    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)",
+    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamp NOT NULL, session json)",
     "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
          created timestamptz DEFAULT now());
      CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql
@@ -405,7 +394,7 @@ async fn ending_an_expired_session_among_others_reports_each_as_it_was() {
     }
 }
 
-/// A request that does this as soon as it goes on.
+/// A request that loads its session, and does this when it goes on.
 async fn begin(site: &Site, browser: &Browser, act: Act) -> InFlight {
     let layer = PgSessionLayer::new(site.store.clone().timeout(PATIENCE));
     let layer = layer.touch_interval(Duration::ZERO);

@@ -117,10 +117,7 @@ async fn an_error_for_a_value_is_500_and_drops_the_request() {
         )
         .layer(site.layer());
     let response = Browser::new(&app).get("/").await;
-    assert_eq!(
-        (response.status.as_u16(), response.body.as_str()),
-        (500, "A value can't be stored in your session.")
-    );
+    response.assert(500, "A value can't be stored in your session.");
     assert!(response.sets_no_cookie());
     assert_eq!(site.rows().dump().await, [""; 0]);
 }

@@ -5,7 +5,7 @@ use std::{future::Future, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use axum_pg_session::{
-    Ending, Error, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionEnd, SessionId,
+    Ending, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionEnd, SessionId,
     SessionLimitPolicy, testing::TestVisitor,
 };
 use futures_util::future::{join_all, try_join_all};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     Site, execute,
+    kit::{act, id},
     koa::koa,
     page::{PATIENCE, patiently, polled_once, until},
     parts::{over_two_servers, sixteen},
@@ -51,15 +52,6 @@ impl Ada {
     async fn id(&self) -> SessionId {
         id(&self.here).await
     }
-}
-
-async fn act(visitor: &TestVisitor, act: impl FnOnce(&Session) -> Result<(), Error> + Send) {
-    visitor.with_session(act).await.expect("a database");
-}
-
-async fn id(visitor: &TestVisitor) -> SessionId {
-    let session = visitor.session().await.expect("a database");
-    session.id().expect("it is stored")
 }
 
 async fn watch(visitor: &TestVisitor) -> SessionEnd {

@@ -359,7 +359,7 @@ async fn sessions_of_kathmandu_end_in_time_when_new_york_changes() {
     lives_through_the_changes("Asia/Kathmandu", NEW_YORK.map(Change::elsewhere)).await;
 }
 
-/// What the application's clock says may be hours off that of the database.
+/// The application's clock may be hours off that of the database.
 #[tokio::test]
 async fn an_application_whose_clock_is_wrong_ends_its_sessions_in_time() {
     let Some(library) = or_skip(libfaketime()) else {

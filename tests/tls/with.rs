@@ -188,7 +188,7 @@ async fn the_server_sees_connections_that_are_encrypted() {
     assert!(encrypted.iter().all(|encrypted| *encrypted));
 }
 
-/// As Neon writes it into every URL; a warning says what it is worth.
+/// Neon writes it into every URL. A warning explains its effect.
 #[tokio::test]
 async fn channel_binding_in_the_url_connects() {
     let server = encrypting();

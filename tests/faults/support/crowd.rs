@@ -24,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Habit {
     Count,
-    /// Also asks for a new id.
+    /// Also calls `cycle_id`.
     Cycle,
 }
 

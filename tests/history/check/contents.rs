@@ -75,7 +75,7 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// The write that made a value, where it can have been seen.
+    /// The write that made a value, if it can have been read.
     fn writer(
         &self,
         number: u64,

@@ -72,7 +72,7 @@ impl LifeRecord<'_> {
     }
 }
 
-/// The record, by what the rules ask for.
+/// The record, arranged for the rules.
 struct Books<'a> {
     lives: BTreeMap<Life, LifeRecord<'a>>,
     strangers: Vec<&'a Entry>,

@@ -137,7 +137,7 @@ impl Stage {
 
     /// Returns when no server has anything in flight: what a visitor gave up
     /// on is carried out to its end. A transaction that is never ended, or a
-    /// lock that is never given back, is found by that.
+    /// lock that is never released, is found by that.
     async fn all_is_still(&self) {
         let stillness = async {
             let mut still = Duration::ZERO;

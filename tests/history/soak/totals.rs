@@ -19,7 +19,7 @@ pub(super) struct Totals {
     without_session: u64,
     dropped: u64,
     in_doubt: BTreeMap<Doubt, u64>,
-    /// Runs of the reaper that a visitor asked for and that returned a response.
+    /// Runs of the reaper that a visitor requested, and whose response arrived.
     reaped: u64,
     blows: BTreeMap<Blow, Vec<Recovery>>,
     pub(super) violations: Vec<String>,

@@ -27,6 +27,11 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    #[track_caller]
+    pub(crate) fn assert(&self, status: u16, body: &str) {
+        assert_eq!((self.status.as_u16(), self.body.as_str()), (status, body));
+    }
+
     pub(crate) fn set_cookies(&self) -> Vec<Cookie<'static>> {
         self.headers
             .get_all(header::SET_COOKIE)

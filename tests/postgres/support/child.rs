@@ -67,7 +67,7 @@ impl Process {
     }
 }
 
-/// Runs the test of this path in a process of its own, where it must pass.
+/// Runs the test of this path in a process of its own. Panics unless it passes.
 pub(crate) fn passes<'v>(test: &str, variables: impl IntoIterator<Item = (&'v str, &'v str)>) {
     let output = std::process::Command::new(env::current_exe().expect("this program"))
         .args(["--exact", test, "--include-ignored"])

@@ -53,7 +53,7 @@ impl Meters {
         assert_eq!(self.moved(), expected);
     }
 
-    /// The growth of one series since the last time that any was asked for.
+    /// The growth of one series since the last call.
     pub(crate) fn moved_by(&self, series: &str) -> Option<String> {
         let line = self
             .moved()

@@ -184,7 +184,7 @@ impl Site {
     }
 }
 
-/// Where a handler waits between loading its session and changing it.
+/// A gate between loading a session and changing it.
 #[derive(Clone)]
 pub(crate) struct Gate {
     reached: Arc<Semaphore>,

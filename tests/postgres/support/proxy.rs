@@ -310,7 +310,7 @@ impl Statements {
         match kind {
             b'Q' => {
                 let text = text(body.split(|byte| *byte == 0).next()?);
-                // A connection that comes out of the pool is asked how it is.
+                // A connection from the pool is pinged.
                 (!text.starts_with("SELECT pg_catalog.pg_backend_pid()")).then_some(text)
             }
             b'P' => {

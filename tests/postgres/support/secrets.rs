@@ -17,7 +17,7 @@ impl Secrets {
         }
     }
 
-    /// A cookie's value: the token, and its signature where it has one.
+    /// A cookie's value: the token, and its signature if it has one.
     pub(crate) fn keep_cookie(&mut self, value: &str) {
         self.keep(value);
         value.split('.').for_each(|part| self.keep(part));
@@ -38,7 +38,7 @@ impl Secrets {
 pub(crate) fn forms(secret: &[u8]) -> Vec<String> {
     let mut forms = spellings(secret);
     if let Ok(text) = std::str::from_utf8(secret) {
-        // A part of it is as bad, where it leaves little to guess.
+        // A part of it is as bad, if it leaves little to guess.
         if text.len() >= 40 {
             forms.extend([text[..20].to_owned(), text[text.len() - 20..].to_owned()]);
         }

@@ -20,7 +20,7 @@ pub(crate) async fn server_with_timeouts() -> Option<Server> {
     })
 }
 
-/// What was found; `None` where the test is to end as passed.
+/// What was found; `None` if the test is to be skipped.
 ///
 /// # Panics
 ///

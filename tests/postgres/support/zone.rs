@@ -58,7 +58,7 @@ impl Zoned {
     }
 }
 
-/// How to connect, once the zone is where it belongs.
+/// Configures the zone, and returns how to connect.
 async fn configure(owner: &PgPool, proxy: &Proxy, place: Place, zone: &str) -> PgConnectOptions {
     proxy.forget_zones();
     match place {
