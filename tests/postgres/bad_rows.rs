@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     Browser, Site, THREE_COLUMNS, execute,
-    page::{app_with, patiently, until},
+    page::{app_with, login_page, patiently, until},
     texts, visit,
 };
 
@@ -392,13 +392,8 @@ async fn a_session_that_was_locked_ends_beside_one_that_can_not_be_deleted() {
 #[tokio::test]
 async fn a_login_that_ends_a_session_which_can_not_be_deleted_names_no_user() {
     let site = Site::new().await;
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
-    let app = app_with(PgSessionLayer::new(store), async |session: Session| {
-        session.login("alice")
-    });
+    let store = site.limited(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
+    let app = login_page(&store);
     assert_eq!(Browser::new(&app).get("/page").await.status, 200);
     site.order("SELECT id FROM session").await;
     let response = Browser::new(&app).get("/page").await;
@@ -474,10 +469,7 @@ async fn a_trigger_that_spares_sessions_beyond_the_limit_refuses_the_login() {
         let site = Site::new().await;
         many_of_alice(&site, number).await;
         site.spare("true").await;
-        let limited = site
-            .store
-            .clone()
-            .max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
+        let limited = site.limited(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
         let page = async |session: Session| session.login("alice");
         let browser = Browser::new(&app_with(PgSessionLayer::new(limited), page));
         let response = patiently(browser.peek("/page")).await;

@@ -7,7 +7,12 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::support::{Browser, Life, Site, app, execute, page::app_with, site::pool, texts};
+use crate::support::{
+    Browser, Life, Site, app, execute,
+    page::{app_with, login_page},
+    site::pool,
+    texts,
+};
 
 /// A database beside the site's.
 async fn database_in(site: &Site, encoding: &str) -> PgPool {
@@ -104,8 +109,7 @@ async fn functions_that_hide_those_of_the_catalog_are_never_called() {
     let report = store.check().await.expect("a table");
     assert_eq!(report.to_string(), "every feature is on");
     Life::of(&site.pool, "session").is_whole(&store).await;
-    let page = async |session: Session| session.login("alice");
-    let login = app_with(PgSessionLayer::new(store.clone()), page);
+    let login = login_page(&store);
     let mut first = Browser::new(&login);
     for browser in [&mut first, &mut Browser::new(&login)] {
         assert_eq!(browser.get("/page").await.status, 200);

@@ -733,13 +733,11 @@ async fn a_login_that_ends_others_finds_one_that_begins_separately_meanwhile() {
     let mut browser = Browser::new(&site.app());
     site.sign_in(&mut browser, "alice").await;
     browser.get("/insert/a/1").await;
-    let again = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let again = site
+        .late(&browser, async move |session: Session| {
             session.login("alice")
         })
-    })
-    .await;
+        .await;
     browser.get("/cycle").await;
     // It has found that its session still exists, and inserts its own.
     execute(

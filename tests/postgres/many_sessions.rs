@@ -11,7 +11,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     Browser, Site, execute,
-    page::{app_with, patiently, until},
+    page::{app_with, login_page, patiently, until},
 };
 
 const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
@@ -33,8 +33,7 @@ async fn with_sessions(number: u32) -> Site {
 }
 
 async fn log_in(store: &PgSessionStore) -> Browser {
-    let page = async |session: Session| session.login("alice");
-    let app = app_with(PgSessionLayer::new(store.clone()), page);
+    let app = login_page(&store);
     let mut browser = Browser::new(&app);
     let response = browser.get("/page").await;
     assert_eq!(response.status, 200, "{:?}", response.error);
@@ -66,10 +65,7 @@ async fn a_login_of_a_user_with_very_many_sessions_ends_a_bounded_number() {
         .execute(&mut *lock)
         .await
         .expect("a lock");
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
+    let store = site.limited(FIVE, SessionLimitPolicy::EndOldest);
     let started = Instant::now();
     let browser = log_in(&store).await;
     println!(
@@ -94,12 +90,8 @@ async fn a_login_of_a_user_with_very_many_sessions_ends_a_bounded_number() {
 #[tokio::test]
 async fn a_login_of_a_user_with_very_many_sessions_is_refused_at_once() {
     let site = with_sessions(many()).await;
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(FIVE, SessionLimitPolicy::Refuse);
-    let page = async |session: Session| session.login("alice");
-    let app = app_with(PgSessionLayer::new(store), page);
+    let store = site.limited(FIVE, SessionLimitPolicy::Refuse);
+    let app = login_page(&store);
     let started = Instant::now();
     assert_eq!(Browser::new(&app).get("/page").await.status, 403);
     println!(

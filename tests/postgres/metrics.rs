@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::support::{
     Browser, Meters, Site, app, execute,
     meters::Registered,
-    page::{InFlight, app_with, until},
+    page::{app_with, login_page, until},
     site::pool,
     texts, unreachable_store, visit,
 };
@@ -221,13 +221,12 @@ async fn a_session_that_the_application_refuses_is_no_hit() {
 async fn a_save_that_another_writer_overtook_is_a_conflict_and_a_replay() {
     let watched = Watched::new().await;
     let browser = watched.visitor().await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        watched.site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = watched
+        .site
+        .late(&browser, async move |session: Session| {
             session.insert("b", 2)
         })
-    })
-    .await;
+        .await;
     let rows = watched.site.rows();
     rows.execute(r#"UPDATE TABLE SET session = '{"a":"3"}'"#)
         .await;
@@ -494,8 +493,7 @@ async fn ends_at_the_limit_are_counted_once_they_are_committed() {
         let store =
             PgSessionStore::new(site.pool.clone()).behind_transaction_pooler(is_behind_a_pooler);
         let store = store.max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
-        let page = async |session: Session| session.login("alice");
-        let app = app_with(PgSessionLayer::new(store), page);
+        let app = login_page(&store);
         assert_eq!(Browser::new(&app).get("/page").await.status, 200);
         site.refuse_commits().await;
         meters.moved();

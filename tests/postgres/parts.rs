@@ -12,7 +12,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{
     Browser, Life, Site, app, execute,
-    page::{InFlight, app_with},
+    page::login_page,
     parts::{over_two_servers, sixteen},
     site::pool,
     texts,
@@ -154,13 +154,11 @@ async fn requests_of_one_session_merge_in_parts() {
 async fn a_late_save_follows_to_the_new_id_in_another_part() {
     in_parts(async |site| {
         let mut browser = site.visitor().await;
-        let late = InFlight::begin(&browser, "/page", |gate| {
-            site.app_with(async move |session: Session| {
-                gate.pass().await;
+        let late = site
+            .late(&browser, async move |session: Session| {
                 session.insert("late", 1)
             })
-        })
-        .await;
+            .await;
         let old = browser.clone();
         assert_eq!(browser.get("/cycle").await.status, 200);
         assert_eq!(late.finish().await.status, 200);
@@ -176,8 +174,7 @@ async fn logins_at_once_leave_exactly_the_limit_in_parts() {
         let mut logins = JoinSet::new();
         for store in processes(site, 4).await {
             let store = store.max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
-            let page = async |session: Session| session.login("alice");
-            let app = app_with(PgSessionLayer::new(store), page);
+            let app = login_page(&store);
             for _ in 0..5 {
                 let browser = Browser::new(&app);
                 logins.spawn(async move { browser.peek("/page").await.status });

@@ -66,9 +66,8 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
     let mut victim = site.browser();
     victim.get("/insert/basket/pear").await;
     let attacker = victim.clone();
-    let attack = InFlight::begin(&attacker, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let attack = site
+        .late(&attacker, async move |session: Session| {
             session.insert("planted", 1)?;
             session.save().await?;
             session.touch()?;
@@ -79,8 +78,7 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
                 session.authenticated_within(Duration::from_secs(3600))
             ))
         })
-    })
-    .await;
+        .await;
     let mut visitor = victim.at(&site.app_with(async |session: Session| {
         session.insert("secret", 1)?;
         session.login("alice")
@@ -97,17 +95,15 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
 #[tokio::test]
 async fn a_discard_after_a_save_that_followed_shows_again_what_the_request_saw() {
     let (site, mut browser) = visited().await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.insert("b", 1)?;
             session.save().await?;
             session.destroy()?;
             session.discard()?;
             Ok::<_, Error>(session.keys().join(","))
         })
-    })
-    .await;
+        .await;
     browser.get("/cycle").await;
     assert_eq!(late.finish().await.body, "a,b");
 }
@@ -118,16 +114,14 @@ async fn no_token_of_a_session_is_given_to_a_request_under_its_old_id() {
     let mut victim = site.browser();
     victim.get("/insert/basket/pear").await;
     let attacker = victim.clone();
-    let attack = InFlight::begin(&attacker, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let attack = site
+        .late(&attacker, async move |session: Session| {
             session.insert("planted", 1)?;
             session.save().await?;
             session.cycle_id()?;
             session.save().await
         })
-    })
-    .await;
+        .await;
     let mut visitor = victim.at(&site.app_with(async |session: Session| session.login("alice")));
     visitor.get("/page").await;
     let reply = attack.finish().await;
@@ -167,16 +161,14 @@ async fn a_body_that_goes_on_reading_sees_nothing_of_the_new_session() {
 #[tokio::test]
 async fn a_touch_after_a_save_that_followed_leaves_the_cookie_of_the_other_tab() {
     let (site, mut browser) = visited().await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.insert("b", 1)?;
             session.save().await?;
             session.set_expiry(axum_pg_session::Expiry::Idle(Duration::from_secs(60)))?;
             session.touch()
         })
-    })
-    .await;
+        .await;
     browser.get("/cycle").await;
     let reply = late.finish().await;
     assert_eq!(reply.status, 200);
@@ -384,14 +376,11 @@ async fn a_login_in_flight_brings_nothing_back_of_a_session_that_was_ended() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/basket/pear").await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            drop(session.keys());
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.login("alice")
         })
-    })
-    .await;
+        .await;
     let mut tab = browser.at(&site.app());
     tab.get("/cycle").await;
     tab.get("/cycle").await;
@@ -610,9 +599,8 @@ async fn nothing_is_taken_from_a_session_under_a_new_id() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/nonce/8f3a").await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             let error = session.take::<String>("nonce").await.expect_err("moved");
             let another = session
                 .update_now("n", |n: Option<u8>| n.unwrap_or(0))
@@ -623,8 +611,7 @@ async fn nothing_is_taken_from_a_session_under_a_new_id() {
                 (ErrorKind::Ended, ErrorKind::Ended)
             );
         })
-    })
-    .await;
+        .await;
     browser.get("/cycle").await;
     assert_eq!(late.finish().await.status, 200);
     assert_eq!(browser.get("/keys").await.body, "nonce");
@@ -636,9 +623,8 @@ async fn a_logout_after_a_failed_take_ends_the_session_under_its_new_id() {
         let site = Site::new().await;
         let mut browser = site.browser();
         browser.get("/insert/nonce/8f3a").await;
-        let late = InFlight::begin(&browser, "/page", |gate| {
-            site.app_with(async move |session: Session| {
-                gate.pass().await;
+        let late = site
+            .late(&browser, async move |session: Session| {
                 let error = session.take::<String>("nonce").await.expect_err("ended");
                 assert_eq!(error.kind(), ErrorKind::Ended);
                 session.logout()?;
@@ -648,8 +634,7 @@ async fn a_logout_after_a_failed_take_ends_the_session_under_its_new_id() {
                 assert!(session.is_new() && session.is_empty());
                 session.insert("c", 1)
             })
-        })
-        .await;
+            .await;
         browser.get(if moves { "/cycle" } else { "/destroy" }).await;
         let reply = late.finish().await;
         assert_eq!(reply.status, 200, "{moves}");
@@ -688,17 +673,15 @@ async fn a_login_after_a_save_that_followed_takes_nothing() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/nonce/8f3a").await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.insert("a", 1)?;
             session.save().await?;
             session.login("alice")?;
             let taken: Option<String> = session.take("nonce").await?;
             Ok::<_, Error>(taken.unwrap_or_default())
         })
-    })
-    .await;
+        .await;
     browser.get("/cycle").await;
     assert_eq!(late.finish().await.status, 503);
     assert_eq!(browser.get("/get/nonce").await.body, "\"8f3a\"");
@@ -775,13 +758,11 @@ async fn a_second_login_keeps_the_data_of_the_former_user_apart() {
     let (site, browser) = visited().await;
     let mut bob = browser.at(&site.app_with(async |session: Session| session.login("bob")));
     bob.get("/page").await;
-    let late = InFlight::begin(&bob, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&bob, async move |session: Session| {
             session.insert("late", 1)
         })
-    })
-    .await;
+        .await;
     let mut alice = bob.at(&site.app_with(async |session: Session| {
         session.login("alice")?;
         session.login(Login::new("alice").cookie_lifetime(CookieLifetime::BrowserSession))
@@ -917,15 +898,13 @@ async fn a_change_that_does_not_fit_the_row_of_an_earlier_save_is_an_error() {
 #[tokio::test]
 async fn a_second_save_of_a_destroyed_session_is_not_worth_another_attempt() {
     let (site, mut browser) = visited().await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.insert("b", 1)?;
             drop(session.save().await);
             session.insert("c", 1)
         })
-    })
-    .await;
+        .await;
     browser.get("/destroy").await;
     let reply = late.finish().await;
     assert_eq!(reply.status, 503);
@@ -1193,15 +1172,13 @@ async fn a_change_that_does_not_fit_a_new_session_is_an_error() {
 async fn a_change_that_does_not_fit_the_new_session_says_nothing_about_it() {
     for is_late in [false, true] {
         let (site, mut browser) = visited().await;
-        let late = InFlight::begin(&browser, "/page", |gate| {
-            site.app_with(async move |session: Session| {
-                gate.pass().await;
+        let late = site
+            .late(&browser, async move |session: Session| {
                 session.update("a", |a: Option<String>| a.unwrap_or_default() + "1")?;
                 let error = session.save().await.expect_err("it does not fit");
                 Ok::<_, Error>(format!("{:?} {:?}", error.kind(), error.retry_after()))
             })
-        })
-        .await;
+            .await;
         browser.get("/cycle").await;
         let page = async |session: Session| session.insert("a", 1);
         browser.at(&site.app_with(page)).get("/page").await;

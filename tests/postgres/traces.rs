@@ -82,10 +82,7 @@ async fn the_life_of_a_session_is_traced() {
 async fn the_limit_of_a_user_is_traced_when_it_is_reached() {
     let site = Site::new().await;
     let one = NonZeroU32::MIN;
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(one, SessionLimitPolicy::EndOldest);
+    let store = site.limited(one, SessionLimitPolicy::EndOldest);
     let app = app_with(PgSessionLayer::new(store), async |session: Session| {
         session.login("ann")
     });

@@ -738,8 +738,7 @@ async fn a_login_that_ends_the_others_is_not_refused_at_the_limit() {
     let site = Site::new().await;
     site.signed_in("alice").await;
     let one = std::num::NonZeroU32::MIN;
-    let store = site.store.clone();
-    let store = store.max_sessions_per_user(one, axum_pg_session::SessionLimitPolicy::Refuse);
+    let store = site.limited(one, axum_pg_session::SessionLimitPolicy::Refuse);
     let app = signs_in_alone(PgSessionLayer::new(store));
     assert_eq!(Browser::new(&app).get("/page").await.status, 200);
     assert_eq!(site.sessions_of("alice").await, 1);

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, handler::Handler, routing::get};
-use axum_pg_session::PgSessionLayer;
+use axum::{Router, handler::Handler, response::IntoResponse, routing::get};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
 use sqlx::{AssertSqlSafe, Postgres, Transaction};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
@@ -34,6 +34,12 @@ where
     pages().route("/page", get(page)).layer(layer)
 }
 
+/// The pages of a site, and `/page`, which signs alice in.
+pub(crate) fn login_page(store: &PgSessionStore) -> Router {
+    let page = async |session: Session| session.login("alice");
+    app_with(PgSessionLayer::new(store.clone()), page)
+}
+
 impl Site {
     pub(crate) fn app_with<H, T>(&self, page: H) -> Router
     where
@@ -41,6 +47,21 @@ impl Site {
         T: 'static,
     {
         app_with(self.layer(), page)
+    }
+
+    /// A request that has loaded its session, and does this when it goes on.
+    pub(crate) async fn late<F, Fut>(&self, browser: &Browser, act: F) -> InFlight
+    where
+        F: Fn(Session) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output: IntoResponse> + Send + 'static,
+    {
+        InFlight::begin(browser, "/page", |gate| {
+            self.app_with(async move |session: Session| {
+                gate.pass().await;
+                act(session).await
+            })
+        })
+        .await
     }
 
     /// From now on, the commit of a transaction that inserted a row fails.

@@ -1,10 +1,10 @@
 //! A database with a migrated table, and a site on it. Each of its pages does one thing to the
 //! session.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
-use axum_pg_session::{Error, Login, PgSessionLayer, PgSessionStore, Session};
+use axum_pg_session::{Error, Login, PgSessionLayer, PgSessionStore, Session, SessionLimitPolicy};
 use dev_postgres::{Lending, TestDatabase};
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
@@ -108,6 +108,16 @@ impl Site {
     pub(crate) async fn user(&self, browser: &Browser) -> String {
         let page = async |session: Session| session.user_id().unwrap_or_default();
         browser.at(&self.app_with(page)).peek("/page").await.body
+    }
+
+    /// A store with this limit of sessions per user.
+    pub(crate) fn limited(
+        &self,
+        limit: NonZeroU32,
+        at_limit: SessionLimitPolicy,
+    ) -> PgSessionStore {
+        let store = self.store.clone();
+        store.max_sessions_per_user(limit, at_limit)
     }
 
     /// The number of the user's sessions.
