@@ -33,7 +33,7 @@ async fn with_sessions(number: u32) -> Site {
 }
 
 async fn log_in(store: &PgSessionStore) -> Browser {
-    let app = login_page(&store);
+    let app = login_page(store);
     let mut browser = Browser::new(&app);
     let response = browser.get("/page").await;
     assert_eq!(response.status, 200, "{:?}", response.error);

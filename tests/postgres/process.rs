@@ -419,8 +419,7 @@ where
 }
 
 async fn lock_table(site: &Site) -> sqlx::Transaction<'static, sqlx::Postgres> {
-    let lock = site.open_transaction("LOCK TABLE session").await;
-    lock
+    site.open_transaction("LOCK TABLE session").await
 }
 
 /// The worker of their session ends with its runtime.
