@@ -1,4 +1,4 @@
-//! The house has layers, and nothing reaches up.
+//! Imports between the files of `src`: no file uses one of a layer above.
 //!
 //! `src` is read as the compiler reads it: modules, `use` trees and paths in the
 //! code, but for unit tests. Each path leads to the file that defines what it
@@ -17,328 +17,109 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// A layer, and those that it may use, from the bottom to the top: a row names
-/// only rows above it. A layer is a file of `src` with the folder of its name,
-/// without what is a layer of its own in it.
-const LAYERS: &[(&str, &[&str])] = &[
-    // What all speak of.
-    ("guide", &[]),
-    ("random_fraction", &[]),
-    ("ending", &[]),
-    ("error", &[]),
-    ("id", &["error"]),
-    ("realm", &["error"]),
-    ("event", &["ending", "realm", "id"]),
-    ("request_tokens", &["id"]),
-    // Pure: no input, no output.
-    ("cookie", &["request_tokens", "id", "error"]),
-    ("expiry", &["cookie"]),
-    ("forwarding", &["expiry"]),
-    ("timeouts", &["expiry", "error"]),
-    ("touch", &["timeouts", "expiry"]),
-    ("document", &["expiry", "cookie", "error"]),
-    ("row", &["document", "expiry", "id"]),
-    ("login", &["realm", "expiry", "cookie", "error"]),
-    (
-        "format",
-        &[
-            "realm",
-            "request_tokens",
-            "cookie",
-            "document",
-            "expiry",
-            "timeouts",
-            "id",
-            "error",
-        ],
-    ),
-    (
-        "state",
-        &[
-            "row", "login", "document", "expiry", "timeouts", "touch", "cookie", "id", "error",
-        ],
-    ),
-    (
-        "takeover",
-        &[
-            "row",
-            "document",
-            "expiry",
-            "cookie",
-            "request_tokens",
-            "id",
-            "error",
-        ],
-    ),
-    // What is told of the work.
-    ("telemetry", &["request_tokens", "id", "error"]),
-    // Nothing below `rows` knows a session, and nothing below `table` a column.
-    ("store/sql", &[]),
-    (
-        "store/connection",
-        &["store/sql", "telemetry", "random_fraction", "error"],
-    ),
-    (
-        "store/table",
-        &[
-            "store/connection",
-            "store/sql",
-            "telemetry",
-            "format",
-            "login",
-            "document",
-            "expiry",
-            "forwarding",
-            "event",
-            "error",
-        ],
-    ),
-    (
-        "store/batch",
-        &[
-            "store/table",
-            "store/sql",
-            "telemetry",
-            "row",
-            "expiry",
-            "id",
-            "random_fraction",
-            "error",
-        ],
-    ),
-    (
-        "store/watches",
-        &[
-            "store/batch",
-            "store/table",
-            "store/connection",
-            "telemetry",
-            "row",
-            "expiry",
-            "forwarding",
-            "id",
-            "ending",
-            "event",
-            "error",
-        ],
-    ),
-    (
-        "store/rows",
-        &[
-            "store/batch",
-            "store/watches",
-            "store/table",
-            "store/connection",
-            "store/sql",
-            "telemetry",
-            "state",
-            "row",
-            "login",
-            "format",
-            "document",
-            "expiry",
-            "forwarding",
-            "timeouts",
-            "touch",
-            "id",
-            "random_fraction",
-            "takeover",
-            "realm",
-            "ending",
-            "event",
-            "error",
-        ],
-    ),
-    (
-        "store",
-        &[
-            "store/rows",
-            "store/table",
-            "store/connection",
-            "store/sql",
-            "telemetry",
-            "format",
-            "login",
-            "forwarding",
-            "realm",
-            "id",
-            "event",
-            "error",
-        ],
-    ),
-    (
-        "store/requests",
-        &[
-            "store",
-            "store/watches",
-            "store/rows",
-            "store/batch",
-            "store/table",
-            "telemetry",
-            "state",
-            "row",
-            "login",
-            "document",
-            "expiry",
-            "timeouts",
-            "touch",
-            "id",
-            "takeover",
-            "realm",
-            "format",
-            "ending",
-            "error",
-        ],
-    ),
-    (
-        "store/adapter",
-        &[
-            "store",
-            "store/rows",
-            "store/batch",
-            "state",
-            "row",
-            "login",
-            "document",
-            "expiry",
-            "timeouts",
-            "touch",
-            "id",
-            "error",
-        ],
-    ),
-    (
-        "store/admin",
-        &[
-            "store",
-            "store/watches",
-            "store/rows",
-            "store/batch",
-            "store/table",
-            "store/connection",
-            "telemetry",
-            "state",
-            "row",
-            "login",
-            "realm",
-            "format",
-            "document",
-            "expiry",
-            "timeouts",
-            "touch",
-            "id",
-            "random_fraction",
-            "ending",
-            "error",
-        ],
-    ),
-    // What a handler holds, what its request brings, and what is around both.
-    (
-        "session",
-        &[
-            "store",
-            "store/watches",
-            "telemetry",
-            "state",
-            "row",
-            "login",
-            "format",
-            "document",
-            "expiry",
-            "timeouts",
-            "touch",
-            "cookie",
-            "id",
-            "ending",
-            "error",
-        ],
-    ),
-    (
-        "request",
-        &[
-            "session",
-            "store",
-            "telemetry",
-            "state",
-            "row",
-            "format",
-            "document",
-            "forwarding",
-            "timeouts",
-            "cookie",
-            "request_tokens",
-            "id",
-            "takeover",
-            "error",
-        ],
-    ),
-    (
-        "layer",
-        &[
-            "takeover", "request", "session", "store", "format", "timeouts", "touch", "cookie",
-            "id", "error",
-        ],
-    ),
-    // For the tests of applications, and for fuzzing.
-    (
-        "testing",
-        &[
-            "layer",
-            "request",
-            "session",
-            "store/admin",
-            "row",
-            "cookie",
-            "id",
-            "error",
-        ],
-    ),
-    (
-        "fuzzing",
-        &[
-            "takeover",
-            "format",
-            "state",
-            "document",
-            "cookie",
-            "request_tokens",
-            "realm",
-            "id",
-        ],
-    ),
-    ("lib", &[]),
-];
+/// A layer on each line, from the bottom to the top, and behind its colon those below that it may
+/// use. A layer is a file of `src` with the folder of its name, without what is a layer of its own
+/// in it.
+const LAYERS: &str = "
+    # Names that all layers use.
+    guide:
+    random_fraction:
+    ending:
+    error:
+    id: error
+    realm: error
+    event: ending realm id
+    request_tokens: id
+    # Pure: no input, no output.
+    cookie: request_tokens id error
+    expiry: cookie
+    forwarding: expiry
+    timeouts: expiry error
+    touch: timeouts expiry
+    document: expiry cookie error
+    row: document expiry id
+    login: realm expiry cookie error
+    format: realm request_tokens cookie document expiry timeouts id error
+    state: row login document expiry timeouts touch cookie id error
+    takeover: row document expiry cookie request_tokens id error
+    # Logs and metrics.
+    telemetry: request_tokens id error
+    # Nothing below `rows` knows a session, and nothing below `table` a column.
+    store/sql:
+    store/connection: store/sql telemetry random_fraction error
+    store/table: store/connection store/sql telemetry format login document expiry \
+        forwarding event error
+    store/batch: store/table store/sql telemetry row expiry id random_fraction error
+    store/watches: store/batch store/table store/connection telemetry row expiry forwarding \
+        id ending event error
+    store/rows: store/batch store/watches store/table store/connection store/sql telemetry \
+        state row login format document expiry forwarding timeouts touch id random_fraction \
+        takeover realm ending event error
+    store: store/rows store/table store/connection store/sql telemetry format login \
+        forwarding realm id event error
+    store/requests: store store/watches store/rows store/batch store/table telemetry state \
+        row login document expiry timeouts touch id takeover realm format ending error
+    store/adapter: store store/rows store/batch state row login document expiry timeouts \
+        touch id error
+    store/admin: store store/watches store/rows store/batch store/table store/connection \
+        telemetry state row login realm format document expiry timeouts touch id random_fraction \
+        ending error
+    # The session of a handler, the request, and the layer.
+    session: store store/watches telemetry state row login format document expiry timeouts \
+        touch cookie id ending error
+    request: session store telemetry state row format document forwarding timeouts cookie \
+        request_tokens id takeover error
+    layer: takeover request session store format timeouts touch cookie id error
+    # For the tests of applications, and for fuzzing.
+    testing: layer request session store/admin row cookie id error
+    fuzzing: takeover format state document cookie request_tokens realm id
+    lib:
+";
+
+/// A layer, and those that it may use.
+type Layer<'l> = (&'l str, Vec<&'l str>);
+
+fn layers(text: &str) -> Vec<Layer<'_>> {
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| line.split_once(':').expect("a colon"))
+        .map(|(layer, allowed)| (layer, allowed.split_whitespace().collect()))
+        .collect()
+}
 
 #[test]
 fn no_file_uses_a_layer_above_its_own() {
-    assert_eq!(forbidden(&ARROWS, LAYERS), Vec::<String>::new());
+    assert_eq!(forbidden(&ARROWS, &layers(LAYERS)), Vec::<String>::new());
 }
 
 #[test]
 fn the_layers_stand_one_on_another() {
-    for (at, (name, allowed)) in LAYERS.iter().enumerate() {
-        for below in *allowed {
-            let is_below = LAYERS[..at].iter().any(|(layer, _)| layer == below);
+    let layers = layers(LAYERS);
+    for (at, (name, allowed)) in layers.iter().enumerate() {
+        for below in allowed {
+            let is_below = layers[..at].iter().any(|(layer, _)| layer == below);
             assert!(is_below, "{below} is not above {name} in the list");
         }
     }
 }
 
-/// What nobody needs is not allowed either, so that a new arrow is a decision.
+/// An arrow that is not needed is not allowed either, so that a new one is a decision.
 #[test]
 fn every_arrow_that_is_allowed_is_needed() {
-    for (name, allowed) in LAYERS {
-        for below in *allowed {
+    let layers = layers(LAYERS);
+    for (name, allowed) in &layers {
+        for below in allowed {
             let is_needed = ARROWS.iter().any(|arrow| {
-                layer_of(&arrow.from, LAYERS) == Some(name)
-                    && layer_of(&arrow.to, LAYERS) == Some(below)
+                layer_of(&arrow.from, &layers) == Some(name)
+                    && layer_of(&arrow.to, &layers) == Some(below)
             });
             assert!(is_needed, "{name} does not use {below}");
         }
     }
 }
 
-/// Also within a layer: whoever opens a file can read what it uses first.
+/// Also within a layer, so that the files can be read from the bottom up.
 #[test]
 fn no_two_files_use_each_other() {
     assert_eq!(circle(&ARROWS), None);
@@ -373,8 +154,7 @@ fn an_arrow_that_points_up_is_found() {
         fs::write(file, text).expect("room for it");
     }
     let house = House::read(&root);
-    let layers: &[(&str, &[&str])] = &[("low", &[]), ("high", &[]), ("lib", &[])];
-    let found = forbidden(&house.arrows(), layers);
+    let found = forbidden(&house.arrows(), &layers("low:\nhigh:\nlib:"));
     assert_eq!(
         found,
         [
@@ -386,8 +166,8 @@ fn an_arrow_that_points_up_is_found() {
             "low.rs:7 uses high.rs by crate::high::up: low may not use high",
         ]
     );
-    let both: &[(&str, &[&str])] = &[("high", &[]), ("low", &["high"]), ("lib", &[])];
-    assert_eq!(forbidden(&house.arrows(), both), Vec::<String>::new());
+    let both = layers("high:\nlow: high\nlib:");
+    assert_eq!(forbidden(&house.arrows(), &both), Vec::<String>::new());
 }
 
 #[test]
@@ -420,7 +200,7 @@ static ARROWS: LazyLock<Vec<Arrow>> = LazyLock::new(|| {
 });
 
 /// The layer of a file, by the longest name that fits.
-fn layer_of<'l>(file: &str, layers: &[(&'l str, &[&str])]) -> Option<&'l str> {
+fn layer_of<'l>(file: &str, layers: &[Layer<'l>]) -> Option<&'l str> {
     let path = file.strip_suffix(".rs").unwrap_or(file);
     let fits = |layer: &str| {
         path.strip_prefix(layer)
@@ -433,7 +213,7 @@ fn layer_of<'l>(file: &str, layers: &[(&'l str, &[&str])]) -> Option<&'l str> {
     fitting.max_by_key(|name| name.len())
 }
 
-fn forbidden(arrows: &[Arrow], layers: &[(&str, &[&str])]) -> Vec<String> {
+fn forbidden(arrows: &[Arrow], layers: &[Layer<'_>]) -> Vec<String> {
     let mut found = Vec::new();
     for arrow in arrows {
         let (from, to) = (layer_of(&arrow.from, layers), layer_of(&arrow.to, layers));

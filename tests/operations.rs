@@ -1,5 +1,4 @@
-//! What `docs/operations/metrics.md` says is true of the code; that its table of
-//! metrics is complete is tested where a recorder is (`tests/postgres`).
+//! `docs/operations/metrics.md` is true of the code. `tests/postgres` checks its table of metrics.
 
 use std::{
     collections::BTreeSet,

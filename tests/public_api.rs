@@ -70,7 +70,7 @@ const CHOSEN: &[&str] = &[
     "http_body::Body",
     "http_body::frame::Frame",
     "http_body::size_hint::SizeHint",
-    // Hidden: how the macro of our future says when it is Unpin.
+    // Hidden: how the macro of our future implements Unpin.
     "pin_project_lite::__private::PinnedFieldsOf",
     // Values of a session.
     "serde_core::de::Deserialize",
@@ -124,8 +124,7 @@ fn described(variable: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// The items of this crate; what the compiler or a dependency implements for
-/// every type is nobody's choice.
+/// The items of this crate, without what the compiler or a dependency implements for every type.
 fn items(api: &Value) -> impl Iterator<Item = &Value> {
     let index = api["index"].as_object().expect("an index");
     index.values().filter(|item| {
@@ -151,7 +150,7 @@ fn named(value: &Value, ids: &mut BTreeSet<String>) {
     }
 }
 
-/// Where an item comes from, if not from this crate or Rust itself.
+/// The crate of an item, if it is neither this crate nor Rust itself.
 fn foreign(api: &Value, id: &str) -> Option<String> {
     let item = &api["paths"][id];
     let of = item["crate_id"].as_u64()?;
@@ -219,6 +218,6 @@ fn every_public_item_has_an_example() {
         .map(|item| item["name"].as_str().expect("a name"))
         .collect();
     bare.sort_unstable();
-    assert!(of_modules(&api).count() > 30, "rustdoc tells it otherwise");
+    assert!(of_modules(&api).count() > 30, "rustdoc has another format");
     assert_eq!(bare, [""; 0]);
 }

@@ -1,5 +1,4 @@
-//! What only a real browser can say: Chromium, without a window, driven by
-//! ChromeDriver.
+//! Tests in a real browser: headless Chromium, driven by ChromeDriver.
 //!
 //! `.ci/install` installs both. Where they can't be had the tests say that
 //! they were skipped; on CI that is a failure.

@@ -1,5 +1,4 @@
-//! The cookie of a session in the browser's own view: as promised while the
-//! session lives, and gone when it ends.
+//! The cookie of a session as the browser stores it, and its removal.
 
 use axum_pg_session::{ClearSiteData, CookieLifetime, CookiePriority, SameSite};
 

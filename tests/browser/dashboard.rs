@@ -1,4 +1,4 @@
-//! What the page of `examples/dashboard` draws.
+//! The figures on the page of `examples/dashboard`.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What the pages of `examples/devices` do not let happen.
+//! What the pages of `examples/devices` prevent: forged forms, scripts and frames.
 
 use crate::support::{Shop, Site, chromium_or_skip};
 

@@ -1,4 +1,4 @@
-//! The devices of a user of `examples/devices`, each a browser of its own.
+//! `examples/devices`: a user with several devices, each a browser of its own.
 
 use crate::support::{Shop, Window, chromium_or_skip};
 

@@ -67,7 +67,7 @@ async fn of_a_desk_and_a_phone() {
     draw(&phone, "phone-sign-in.png").await;
 }
 
-/// Drawn, and kept where that is wanted.
+/// Draws a picture, and copies it to its place with `UPDATE_SCREENSHOTS`.
 async fn keep(visitor: &Profile, name: &str) {
     let drawn = draw(visitor, name).await;
     if env::var_os("UPDATE_SCREENSHOTS").is_some() {

@@ -1,5 +1,5 @@
-//! What a page of a sibling path or host plants, in a browser that obeys the
-//! rules of cookies: it neither shadows the session of a visitor nor ends it.
+//! Cookies that a sibling path or host plants: they neither shadow nor end the session of a
+//! visitor.
 
 use crate::support::{Chromium, Profile, Site, chromium_or_skip};
 
@@ -26,7 +26,7 @@ async fn a_cookie_of_a_sibling_path_neither_shadows_nor_ends_the_session() {
     let chromium = chromium_or_skip!();
     let site = plain_site().await;
     let visitor = visitor_of(&site, &chromium).await;
-    // The longer path goes first in the header.
+    // The longer path comes first in the header.
     let planted = format!("/app/set?id={UNKNOWN}; Path=/app");
     visitor.open(&site.url_on(WWW, &planted)).await;
     assert_eq!(visitor.cookies_named("id").await.len(), 2);

@@ -1,5 +1,4 @@
-//! `examples/members`, whose page holds a WebSocket and server-sent events: what happens to them when
-//! the session ends.
+//! `examples/members`: its WebSocket and its server-sent events end with the session.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Another server takes over.
+//! A standby is promoted, and other servers take no writes.
 
 use axum_pg_session::{ErrorKind, PgSessionStore};
 use dev_postgres::{Server, Shutdown};
@@ -103,7 +103,7 @@ async fn when_the_primary_falls_silent_its_promoted_standby_serves() {
         .await;
 }
 
-/// Whoever switches over makes the old primary read-only first.
+/// A switchover makes the old primary read-only first.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_a_demoted_primary_are_given_up() {
     let pair = Pair::new().await;
@@ -132,7 +132,7 @@ async fn an_old_primary_that_comes_back_as_a_standby_serves_no_session() {
     crowd.recovers("old primary comes back", &pair.second).await;
 }
 
-/// What it has not heard of yet, nobody sees missing.
+/// A visitor never sees the state from before their own change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_lags_is_not_read() {
     let mut pair = Pair::new().await;

@@ -1,7 +1,7 @@
-//! What a site does when its database fails: each fault is made for real.
+//! What a site does when its database fails. Each fault is real.
 //!
-//! `cargo test --test faults -- --nocapture` tells for each fault how long it
-//! took from its end until a session was served.
+//! `cargo test --test faults -- --nocapture` prints for each fault how long it took from its end
+//! until a session was served.
 
 mod changes;
 mod failover;

@@ -1,4 +1,4 @@
-//! The way to the server fails.
+//! The connection to the server fails.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn while_connections_are_refused_requests_for_sessions_are_503_in_time() {
     crowd.recovers("refused connections", &place.server).await;
 }
 
-/// Each place in the pool asks at growing intervals, whatever the load.
+/// Each place in the pool retries at growing intervals, whatever the load.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_under_load_is_no_storm_of_connections() {
     let place = Place::new().await;
@@ -118,7 +118,7 @@ async fn with_dead_connections(
     (place, site, pool, visitors)
 }
 
-/// All connections of the pool, which nobody else uses.
+/// All connections of the pool.
 async fn take_all(pool: &PgPool, connections: u32) -> Vec<PoolConnection<Postgres>> {
     let mut all = Vec::new();
     for _ in 0..connections {
@@ -194,8 +194,8 @@ async fn pages_without_a_session_ask_for_no_connection() {
     assert!(place.network.accepted() > before);
 }
 
-/// The server goes on with what was sent, and nobody hears of it. Whoever sent
-/// it again would find the row changed, and add once more.
+/// The server executes what was sent, and its response is lost. A second attempt would find the
+/// row changed, and add once more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_in_mid_statement_leaves_changes_in_doubt_and_loses_none() {
     let place = Place::new().await;
@@ -234,6 +234,6 @@ async fn waiting_besides(place: &Place, these: &[i32]) -> Vec<i32> {
         if waiting.iter().any(|pid| !these.contains(pid)) {
             return waiting;
         }
-        assert!(Instant::now() < deadline, "nobody waits");
+        assert!(Instant::now() < deadline, "no statement waits");
     }
 }

@@ -1,5 +1,5 @@
-//! Something is locked, or a standby is missing: what waits stays bounded, and
-//! no overload outlasts its cause.
+//! Locked tables and rows, cold starts and a missing standby: the number of waiting statements is
+//! bounded, and the site recovers at once.
 
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ async fn while_the_table_is_locked_no_more_backends_pile_up_than_the_pools_have(
     }
 }
 
-/// An `ALTER TABLE` that waits for a long query keeps everybody else waiting.
+/// An `ALTER TABLE` that waits for a long query blocks all other statements.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_an_alter_table_waits_no_more_backends_pile_up_than_the_pools_have() {
     let two = Two::new(None).await;
@@ -250,7 +250,7 @@ async fn a_cold_start_without_a_table_takes_no_more_connections_than_the_pool_ha
         let site = site.clone();
         visits.spawn(async move {
             Visitor::new(&site, String::new())
-                .status_of("/enter/nobody")
+                .status_of("/enter/carol")
                 .await
         });
     }
@@ -282,7 +282,7 @@ async fn cold_starts_without_a_table_leave_connections_to_other_programs() {
             let mut visitor = Visitor::new(&site, String::new());
             visits.spawn(async move {
                 for _ in 0..10 {
-                    assert!(visitor.status_of("/enter/nobody").await >= 500);
+                    assert!(visitor.status_of("/enter/carol").await >= 500);
                 }
             });
         }
@@ -367,7 +367,7 @@ async fn the_first_look_at_the_table_ends_with_the_time_of_its_request() {
     let asked = Instant::now();
     assert_eq!(
         Visitor::new(&site, String::new())
-            .status_of("/enter/nobody")
+            .status_of("/enter/carol")
             .await,
         503
     );
@@ -382,7 +382,7 @@ async fn tell_recovery(site: &Site, fault: &str) {
     let over = Instant::now();
     let is_served = async || {
         let mut visitor = Visitor::new(site, String::new());
-        visitor.status_of("/enter/somebody").await == 200
+        visitor.status_of("/enter/dave").await == 200
     };
     assert!(comes_true(PATIENCE, is_served).await, "{fault}");
     let recovery = over.elapsed();
@@ -407,14 +407,14 @@ async fn cold_start_behind(sql: &'static str) -> i64 {
     while began.elapsed() < 2 * LONGEST_LOOK {
         let asked = Instant::now();
         let mut visits = JoinSet::new();
-        for path in ["/enter/nobody", "/show", "/enter/nobody", "/show"] {
+        for path in ["/enter/carol", "/show", "/enter/carol", "/show"] {
             let mut visitor = match path {
                 "/show" => known.clone(),
                 _ => Visitor::new(&site, String::new()),
             };
             visits.spawn(async move { visitor.status_of(path).await });
         }
-        let count = store.user("nobody").count().await;
+        let count = store.user("carol").count().await;
         let error = count.expect_err("what it needs is locked");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{sql}: {error:?}");
         assert_eq!(visits.join_all().await, [503; 4], "{sql}");
@@ -462,7 +462,7 @@ async fn a_first_look_that_waits_for_a_lock_ends_with_the_time_of_its_request() 
     }
 }
 
-/// A row that somebody else has locked, and the visitors of the others.
+/// A row that another program has locked, and the visitors of other rows.
 struct Locked {
     place: Place,
     site: Site,

@@ -1,4 +1,4 @@
-//! The server fails, or has nothing left to give.
+//! The server restarts, crashes, or has no connection left.
 
 use dev_postgres::{Server, Shutdown};
 use sqlx::{Connection as _, PgConnection};

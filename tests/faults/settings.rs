@@ -48,7 +48,7 @@ async fn logs(place: &Place, message: &str) {
     assert!(is_logged, "{}", log());
 }
 
-/// Somebody has locked the table.
+/// Another program has locked the table.
 async fn slowed_down(setting: &str, value: &str, message: &str) {
     let Some(place) = with_setting(setting, value).await else {
         return;

@@ -44,7 +44,7 @@ impl Manner {
 /// When a copy deletes expired rows.
 #[derive(Clone, Copy)]
 pub(crate) enum Reaping {
-    /// When a visitor asks it to.
+    /// When a visitor requests it.
     OnRequest,
     /// By a spawned reaper, too.
     Every(Duration),
@@ -142,11 +142,7 @@ impl Copy {
 async fn spawn(url: &str, touches: bool, manner: Manner) -> io::Result<(Child, u16)> {
     let mut command = Command::new(env::current_exe()?);
     command
-        .args([
-            "--exact",
-            "site::serves_where_the_checker_asks_for_it",
-            "--nocapture",
-        ])
+        .args(["--exact", "site::serves_in_a_child_process", "--nocapture"])
         .env(SERVES, url)
         .env(WAITS, manner.timeout.as_millis().to_string())
         .stdin(Stdio::piped())
@@ -163,8 +159,8 @@ async fn spawn(url: &str, touches: bool, manner: Manner) -> io::Result<(Child, u
     let mut lines = BufReader::new(output).lines();
     while let Some(line) = lines.next_line().await? {
         if let Some((_, port)) = line.split_once(PORT) {
-            // Its test harness ends with an error where nobody reads what it
-            // says of a test that takes longer than a minute.
+            // Its test harness fails if no program reads its messages about a test that takes
+            // longer than a minute.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
             return Ok((process, port.parse().map_err(io::Error::other)?));
         }

@@ -1,4 +1,4 @@
-//! What goes wrong during a history, when and how as its seed says.
+//! The faults of a history. The seed determines which, when and how.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -43,8 +43,8 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Injects one fault after each few requests until it is told that all
-    /// were sent; returns how many of each there were.
+    /// Injects one fault after each few requests until all of them were sent. Returns how many of
+    /// each there were.
     pub(crate) async fn inject(mut self, done: watch::Receiver<bool>) -> BTreeMap<Fault, u64> {
         let mut counts = BTreeMap::new();
         let mut in_flight = JoinSet::new();

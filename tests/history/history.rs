@@ -1,5 +1,4 @@
-//! One history: copies of the server, visitors, faults, and the look at the
-//! record when all is over.
+//! One history: copies of the server, visitors, faults, and the check of the record at the end.
 
 use std::{
     collections::{BTreeMap, HashSet},

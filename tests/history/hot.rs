@@ -1,4 +1,4 @@
-//! Everybody at one session, in several processes.
+//! Many clients of one session, in several processes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 
 const CLIENTS: usize = 64;
 const INCREMENTS: usize = 50;
-/// Nobody loses patience here.
+/// Longer than any request takes here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn ask(line: &mut Line, deed: Deed, token: Option<&str>) -> Reply {

@@ -1,5 +1,5 @@
-//! A visitor's connection: HTTP over TCP, closed in the middle of a request
-//! when its visitor loses patience.
+//! A visitor's connection: HTTP over TCP, closed in the middle of a request if the visitor gives
+//! up.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A history of many visitors on several copies of a server, with faults, and
-//! whether all that they were told was true.
+//! Histories of many visitors on several copies of a server, with faults: whether all responses
+//! were right.
 //!
 //! `cargo test --test history` plays a short one under a fresh seed, which it
 //! prints. A long one, or one that was played before:
@@ -43,8 +43,7 @@ use std::{
     process::Command,
 };
 
-/// Past the capture of the test harness, so that the seed is told also when
-/// the process is killed.
+/// Past the capture of the test harness, so that the seed is printed also if the process is killed.
 fn tell(text: &str) {
     writeln!(stderr(), "{text}").expect("stderr is open");
 }

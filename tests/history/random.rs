@@ -1,4 +1,4 @@
-//! Numbers that a seed determines, so that a plan can be had again.
+//! Random numbers that a seed determines.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -35,7 +35,7 @@ impl Random {
         among.get(usize::try_from(index).ok()?)
     }
 
-    /// One of the choices, each as often as its weight says.
+    /// One of the choices, by their weights.
     pub(crate) fn weighted<T: Copy>(&mut self, choices: &[(u64, T)]) -> T {
         let total = choices.iter().map(|(weight, _)| weight).sum();
         let mut left = self.below(total);
@@ -49,7 +49,7 @@ impl Random {
     }
 }
 
-/// A seed that nobody chose.
+/// A random seed.
 pub(crate) fn fresh_seed() -> u64 {
     RandomState::new().hash_one("a seed") >> 32
 }

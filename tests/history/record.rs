@@ -1,4 +1,4 @@
-//! The record of a history: every request, and what became of it.
+//! The record of a history: every request and its outcome.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! What a history showed, in figures.
+//! The figures of a history.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The server whose copies the history is about: every page shows what the
-//! session held when it was loaded, and then does one thing to it.
+//! The server of a history. Every page returns what the session held when it was loaded, and then
+//! does one thing to it.
 
 use std::{collections::BTreeMap, convert::Infallible, env, io::Read as _, time::Duration};
 
@@ -35,7 +35,7 @@ const FRAMES: Duration = Duration::from_millis(50);
 /// What a copy prints before the port that it listens on.
 pub(crate) const PORT: &str = "listens on port ";
 
-/// What a visitor asks a page to do.
+/// What a page does.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, PartialOrd, Ord)]
 pub(crate) enum Deed {
     Begin,
@@ -61,7 +61,7 @@ pub(crate) enum Deed {
 /// What a session holds.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Seen {
-    /// The life that began this session; `None` where the page found no session.
+    /// The life that began this session; `None` if the page found no session.
     pub(crate) owner: Option<u64>,
     pub(crate) count: u64,
     pub(crate) list: Vec<u64>,
@@ -207,7 +207,7 @@ fn app(store: PgSessionStore, touches: bool) -> Router {
         .with_state(store)
 }
 
-/// Ends with whoever holds the other end of its standard input.
+/// Ends when the other end of its standard input is closed.
 fn end_with_the_checker() {
     std::thread::spawn(|| {
         // However the input ended, it has.
@@ -244,7 +244,7 @@ fn duration(variable: &str) -> Option<Duration> {
 /// Not a test of its own: a copy of the server is this program, told to run
 /// nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn serves_where_the_checker_asks_for_it() {
+async fn serves_in_a_child_process() {
     let Ok(url) = env::var(SERVES) else {
         return;
     };

@@ -1,11 +1,9 @@
-//! Half an hour of visitors, faults and a server of the database that is
-//! restarted under them: whether all that was told was true, and whether
-//! anything grows.
+//! Half an hour of visitors and faults, with restarts of the database: whether all responses were
+//! right, and whether anything grows.
 //!
-//! It is played in rounds. At the end of each, everybody stops, the record of
-//! the round is checked and forgotten, what is left in the table expires, so
-//! that the reapers of the next round have something to do, and the figures
-//! are taken that must not grow.
+//! It runs in rounds. At the end of each, all visitors stop. The record of the round is checked and
+//! dropped, and all sessions expire, so that the reapers of the next round have work. Then the
+//! figures are taken that must not grow.
 
 mod blows;
 mod figures;

@@ -1,4 +1,4 @@
-//! A client: the requests that its seed says, one after another.
+//! A client. The seed determines its requests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ pub(crate) const KEYS: [&str; 3] = ["a", "b", "c"];
 /// Longer than any mixture of slow statements and lost attempts.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Deeds and how often they are done, of somebody who has a session.
+/// What a visitor with a session does, and how often.
 const DEEDS: [(u64, Deed); 13] = [
     (14, Deed::Read),
     (18, Deed::Increment),
@@ -37,7 +37,7 @@ const DEEDS: [(u64, Deed); 13] = [
     (4, Deed::Fail),
 ];
 
-/// What a thief tries with a cookie that somebody held before.
+/// What a thief tries with a cookie that a visitor held before.
 const THEFTS: [(u64, Deed); 6] = [
     (4, Deed::Read),
     (2, Deed::Append),
@@ -62,7 +62,7 @@ enum Manner {
     /// With the browser's cookie; without one a session is begun.
     Honest,
     Thief,
-    /// With a cookie that nobody ever got.
+    /// With an unknown token.
     Stranger,
     Reap,
     /// Of the session of the browser's cookie, in a task of its own.
@@ -78,7 +78,7 @@ enum Sent {
     Forgotten(&'static str),
 }
 
-/// What is to be asked, before it is known which copy serves it.
+/// A request whose copy of the server is not chosen yet.
 struct Plan {
     life: Option<Life>,
     token: Option<Token>,
@@ -304,7 +304,7 @@ impl Visitor {
             Ok(response) => Sent::Responded(response),
             Err(Doubt::Cancelled) if patience == PATIENCE => Sent::Forgotten("no response in time"),
             Err(Doubt::ConnectionLost) if !self.copies.was_killed(port).await => {
-                Sent::Forgotten("a server that nobody killed hung up")
+                Sent::Forgotten("a server that was not killed closed the connection")
             }
             Err(doubt) => Sent::Lost(doubt),
         }
@@ -346,7 +346,7 @@ fn allowed(deed: Deed, life: Life) -> Deed {
     }
 }
 
-/// Of the form of a token, and nobody's.
+/// Well-formed, and unknown.
 fn unknown_token(random: &mut Random) -> Token {
     let bytes = [(); 4].map(|()| random.next().to_be_bytes()).concat();
     URL_SAFE_NO_PAD.encode(bytes).into()

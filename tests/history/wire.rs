@@ -1,5 +1,4 @@
-//! The wire between a copy of the server and its database, which can lose
-//! what the database returns.
+//! The connection between a copy of the server and its database, which can lose responses.
 
 use std::{
     io,
@@ -48,8 +47,8 @@ impl Wire {
         &self.url
     }
 
-    /// No response of this time arrives, and its connection ends:
-    /// the statement is carried out, and nobody knows.
+    /// No response of this time arrives, and its connection ends. The statement is executed
+    /// nevertheless.
     pub(crate) async fn lose_responses(&self, length: Duration) {
         self.loses_responses.store(true, Ordering::SeqCst);
         tokio::time::sleep(length).await;

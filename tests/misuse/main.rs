@@ -1,4 +1,4 @@
-//! What the compiler says to whoever takes the crate wrongly.
+//! The messages of the compiler for likely mistakes.
 //!
 //! Each file of `cases` is a program that must not compile, and its comments
 //! `//~ …` are in what the compiler says, in this order. Not more is compared:
@@ -51,7 +51,7 @@ fn libraries() -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// What the compiler says of this program; `None` where it compiles.
+/// The compiler's messages for this program; `None` if it compiles.
 fn said_of(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Option<String> {
     let first = libraries.values().next().expect("a library");
     let folder = first.parent().expect("a folder of builds");

@@ -1,5 +1,5 @@
-//! An id that a client made up is never adopted: whatever is presented, in
-//! whatever number and form, and whatever a handler calls in whatever order.
+//! A token that a client made up is never adopted, in any number and form, and in any order of
+//! calls.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,4 @@
-//! Several areas of a site on one table, and one area whose cookie had another
-//! scope.
+//! Several areas of a site on one table: realms, cookies of several scopes, and sites on localhost.
 
 use axum::{
     Router,
@@ -100,8 +99,7 @@ async fn the_default_cookies_of_two_realms_do_not_replace_each_other() {
         }
     }
     let name = |layer: PgSessionLayer| async {
-        let mut browser = Browser::new(&app(layer));
-        browser.get("/insert/a/1").await;
+        let browser = Browser::with_session(&app(layer)).await;
         browser.jar[0].0.clone()
     };
     assert_eq!(
@@ -270,10 +268,9 @@ async fn a_response_that_sets_or_removes_the_cookie_removes_that_of_a_former_sco
         .cookie_name("sid")
         .former_cookie_scope(None, "/shop")
         .former_cookie_scope(Some("example.com"), "/");
-    let mut browser = Browser::new(&app(formerly));
-    browser.get("/insert/a/1").await;
+    let browser = Browser::with_session(&app(formerly)).await;
     let mut browser = browser.at(&app(now));
-    // Nothing to say: whoever has only the former cookie stays signed in.
+    // A visitor who has only the former cookie stays signed in.
     let response = browser.get("/get/a").await;
     assert_eq!(
         (response.body.as_str(), response.sets_no_cookie()),
@@ -333,8 +330,7 @@ async fn a_cross_site_post_without_the_cookie_replaces_no_session_if_the_layer_s
     ] {
         assert!(browser.send(request).await.token().is_some());
     }
-    let mut known = Browser::new(&app(layer));
-    known.get("/insert/a/1").await;
+    let known = Browser::with_session(&app(layer)).await;
     let mut request = form_post(Some("null"), "cross-site");
     let cookie = format!("__Host-id={}", known.token());
     request
@@ -396,8 +392,7 @@ async fn a_cross_site_post_is_known_by_its_origin_without_fetch_metadata() {
 #[tokio::test]
 async fn a_cross_site_logout_ends_nothing_and_is_a_403_if_the_layer_says_so() {
     let site = Site::new().await;
-    let mut visitor = site.browser();
-    visitor.get("/insert/a/1").await;
+    let mut visitor = site.visitor().await;
     for (begins, expected) in [(true, 200), (false, 403)] {
         let layer = site.layer().begin_on_cross_site_post(begins);
         let page = app_with(layer, async |session: Session| session.logout());
@@ -548,7 +543,7 @@ async fn only_the_default_name_is_longer_and_only_on_this_machine() {
     assert_eq!(insert(koa, local).await, "koa.sid");
 }
 
-/// As in production, where a developer sees it too late.
+/// As in production.
 #[tokio::test]
 async fn two_tables_of_one_application_share_the_cookie_on_localhost() {
     let site = Site::new().await;
@@ -662,8 +657,7 @@ async fn two_areas_with_paths_of_their_own_share_no_sessions() {
         let visitor = sign_in(shop).await;
         let (name, token) = visitor.jar[0].clone();
         assert_eq!(user_behind(area("/shop"), &name, &token).await, "1");
-        let mut admins = Browser::new(&app(admin.clone()));
-        admins.get("/insert/a/1").await;
+        let admins = Browser::with_session(&app(admin.clone())).await;
         let other = admins.jar[0].0.clone();
         assert_ne!(name, other);
         for name in [&name, &other] {

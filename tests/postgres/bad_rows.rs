@@ -1,4 +1,4 @@
-//! Rows that other writers left, readable or not.
+//! Rows that other writers left, readable or not, and rows that can't be deleted.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -9,25 +9,14 @@ use serde_json::{Value, value::RawValue};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Browser, Site, execute,
-    page::{app_with, patiently, until},
+    Browser, Site, THREE_COLUMNS, execute,
+    page::{app_with, login_page, patiently, until},
     texts, visit,
 };
 
-const JSONB: &str =
-    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session jsonb)";
-
-async fn jsonb_site() -> Site {
-    let site = Site::without_table().await;
-    execute(&site.pool, JSONB).await;
-    site.store.migrate().await.expect("columns to add");
-    site
-}
-
 /// A visitor whose row holds this text, or SQL's NULL.
 async fn visitor_with(site: &Site, session: Option<&str>) -> Browser {
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     let id = browser.get("/id").await.body;
     let kind = &texts(
         &site.pool,
@@ -47,8 +36,8 @@ async fn stored(site: &Site) -> String {
     rows.remove(0)
 }
 
-/// The row opens nothing and stays as it is; its visitor starts anew, and
-/// nobody else notices.
+/// The row opens nothing and stays as it is. Its visitor begins a new session, and other sessions
+/// are not affected.
 async fn assert_starts_anew(site: &Site, session: Option<&str>) {
     let mut other = site.browser();
     other.get("/insert/b/2").await;
@@ -87,25 +76,14 @@ const NO_OBJECTS: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn a_row_without_a_session_opens_nothing() {
-    assert_starts_anew(&Site::new().await, None).await;
-    assert_starts_anew(&jsonb_site().await, None).await;
-}
-
-#[tokio::test]
-async fn a_row_that_holds_no_object_opens_nothing() {
-    let site = Site::new().await;
-    for session in NO_OBJECTS {
-        assert_starts_anew(&site, Some(session)).await;
+async fn a_row_without_an_object_opens_nothing() {
+    for site in [Site::new().await, Site::with_jsonb().await] {
+        assert_starts_anew(&site, None).await;
+        for session in NO_OBJECTS {
+            assert_starts_anew(&site, Some(session)).await;
+        }
     }
-}
-
-#[tokio::test]
-async fn a_jsonb_row_that_holds_no_object_opens_nothing() {
-    let site = jsonb_site().await;
-    for session in NO_OBJECTS {
-        assert_starts_anew(&site, Some(session)).await;
-    }
+    assert_starts_anew(&Site::new().await, Some(&nested(10_000))).await;
 }
 
 #[tokio::test]
@@ -123,13 +101,13 @@ async fn an_unreadable_row_beside_a_live_one_does_not_shadow_it() {
 
 #[tokio::test]
 async fn an_empty_object_is_a_session() {
-    for site in [Site::new().await, jsonb_site().await] {
+    for site in [Site::new().await, Site::with_jsonb().await] {
         let mut browser = visitor_with(&site, Some("{}")).await;
         assert_eq!(browser.get("/is_new").await.body, "false");
         assert_eq!(browser.get("/keys").await.body, "");
         assert_eq!(browser.get("/increment/n").await.body, "1");
-        let spelling: Value = serde_json::from_str(&stored(&site).await).expect("JSON");
-        assert_eq!(spelling, serde_json::json!({"n": 1}));
+        let document: Value = serde_json::from_str(&stored(&site).await).expect("JSON");
+        assert_eq!(document, serde_json::json!({"n": 1}));
     }
 }
 
@@ -154,11 +132,6 @@ async fn large_integers_survive_letter_by_letter() {
 }
 
 #[tokio::test]
-async fn odd_floats_survive_letter_by_letter() {
-    assert_survives(r#""a":1.50,"b":1e400,"c":1E-400,"d":-0.0,"e":0.1000000000000000000001"#).await;
-}
-
-#[tokio::test]
 async fn lone_surrogates_survive_letter_by_letter() {
     assert_survives(r#""a":"\ud800","b":["x\udfffy"],"c":"\udc00\ud800""#).await;
 }
@@ -169,26 +142,25 @@ async fn nul_survives_letter_by_letter() {
 }
 
 #[tokio::test]
-async fn a_lone_surrogate_in_a_key_survives() {
-    assert_survives(r#""\ud800":1,"b":{"\udfff":2}"#).await;
-}
-
-#[tokio::test]
-async fn white_space_and_escapes_survive_letter_by_letter() {
-    assert_survives("\"a\":{ \"z\" : [ 1 ,\n2 ] , \"\\u0061\":\"\\/\" }").await;
-}
-
-#[tokio::test]
-async fn unknown_members_of_the_reserved_part_survive() {
-    assert_survives(r#""_session":{"later":[1,2.50],"x":"\ud800"}"#).await;
-}
-
-#[tokio::test]
-async fn a_reserved_part_of_another_type_survives() {
-    for part in ["null", "1", "\"text\"", "[1]", "{}", r#"{"idle":"x"}"#] {
-        assert_survives(&format!(r#""_session":{part}"#)).await;
+async fn odd_documents_survive_letter_by_letter() {
+    let deep = nested(10_000);
+    for members in [
+        r#""a":1.50,"b":1e400,"c":1E-400,"d":-0.0,"e":0.1000000000000000000001"#,
+        r#""\ud800":1,"b":{"\udfff":2}"#,
+        "\"a\":{ \"z\" : [ 1 ,\n2 ] , \"\\u0061\":\"\\/\" }",
+        r#""_session":{"later":[1,2.50],"x":"\ud800"}"#,
+        r#""_session":null"#,
+        r#""_session":1"#,
+        r#""_session":"text""#,
+        r#""_session":[1]"#,
+        r#""_session":{}"#,
+        r#""_session":{"idle":"x"}"#,
+        r#""_session":{"successor":5,"until":[]}"#,
+        &format!(r#""_session":{deep}"#),
+        &format!(r#""_session":{{"later":{deep}}}"#),
+    ] {
+        assert_survives(members).await;
     }
-    assert_survives(r#""_session":{"successor":5,"until":[]}"#).await;
 }
 
 #[tokio::test]
@@ -252,7 +224,7 @@ fn nested(levels: usize) -> String {
 
 #[tokio::test]
 async fn deep_nesting_survives_letter_by_letter() {
-    // Postgres gives up where its stack ends, at some 6,000 levels of jsonb,
+    // Postgres fails at the end of its stack, at some 6,000 levels of jsonb,
     // but reads 10,000 of json.
     let deep = nested(10_000);
     let site = Site::new().await;
@@ -271,18 +243,6 @@ async fn deep_nesting_survives_letter_by_letter() {
 }
 
 #[tokio::test]
-async fn deep_nesting_without_an_object_opens_nothing() {
-    assert_starts_anew(&Site::new().await, Some(&nested(10_000))).await;
-}
-
-#[tokio::test]
-async fn deep_nesting_in_the_reserved_part_survives() {
-    let deep = nested(10_000);
-    assert_survives(&format!(r#""_session":{deep}"#)).await;
-    assert_survives(&format!(r#""_session":{{"later":{deep}}}"#)).await;
-}
-
-#[tokio::test]
 async fn a_key_that_stands_twice_reads_as_the_last() {
     let site = Site::new().await;
     let mut browser = visitor_with(&site, Some(r#"{"a":1,"b":2,"a":3}"#)).await;
@@ -293,7 +253,7 @@ async fn a_key_that_stands_twice_reads_as_the_last() {
 
 #[tokio::test]
 async fn a_jsonb_row_keeps_what_jsonb_can_keep() {
-    let site = jsonb_site().await;
+    let site = Site::with_jsonb().await;
     let row = r#"{"big": 123456789012345678901234567890, "n": 1, "_session": {"later": 1.50}}"#;
     let mut browser = visitor_with(&site, Some(row)).await;
     let before = stored(&site).await;
@@ -301,16 +261,14 @@ async fn a_jsonb_row_keeps_what_jsonb_can_keep() {
     assert_eq!(stored(&site).await, before.replace("\"n\": 1", "\"n\": 2"));
 }
 
-/// jsonb refuses the value; whoever is saved by the same statement is not at
-/// fault.
+/// `jsonb` refuses the value. The other sessions of the same statement are saved.
 #[tokio::test]
 async fn a_value_that_jsonb_refuses_fails_alone() {
-    let site = jsonb_site().await;
+    let site = Site::with_jsonb().await;
     let mut bad = visitor_with(&site, Some(r#"{"a": 1}"#)).await;
     let mut visits = JoinSet::new();
     for _ in 0..40 {
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
+        let mut browser = site.visitor().await;
         visits.spawn(async move { browser.get("/increment/n").await.body });
     }
     assert_eq!(bad.get("/insert/a/%00").await.status, 500);
@@ -321,7 +279,7 @@ async fn a_value_that_jsonb_refuses_fails_alone() {
 /// The requests of one session share its statement, too.
 #[tokio::test]
 async fn a_value_that_jsonb_refuses_fails_alone_among_requests_of_its_session() {
-    let site = jsonb_site().await;
+    let site = Site::with_jsonb().await;
     let browser = visitor_with(&site, Some(r#"{"a": 1}"#)).await;
     let lock = site.lock_rows().await;
     let mut visits = JoinSet::new();
@@ -340,7 +298,7 @@ async fn a_value_that_jsonb_refuses_fails_alone_among_requests_of_its_session() 
         });
     }
     site.blocked(1).await;
-    lock.rollback().await.expect("a lock given back");
+    lock.rollback().await.expect("a lock released");
     for (n, status) in patiently(visits.join_all()).await {
         assert_eq!(status.as_u16(), if n % 3 == 0 { 500 } else { 200 }, "{n}");
         let stored = browser.peek(&format!("/get/k{n}")).await.body;
@@ -434,13 +392,8 @@ async fn a_session_that_was_locked_ends_beside_one_that_can_not_be_deleted() {
 #[tokio::test]
 async fn a_login_that_ends_a_session_which_can_not_be_deleted_names_no_user() {
     let site = Site::new().await;
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
-    let app = app_with(PgSessionLayer::new(store), async |session: Session| {
-        session.login("alice")
-    });
+    let store = site.limited(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
+    let app = login_page(&store);
     assert_eq!(Browser::new(&app).get("/page").await.status, 200);
     site.order("SELECT id FROM session").await;
     let response = Browser::new(&app).get("/page").await;
@@ -448,19 +401,6 @@ async fn a_login_that_ends_a_session_which_can_not_be_deleted_names_no_user() {
     let error = response.error.expect("an error");
     assert_eq!(error.kind(), ErrorKind::Database);
     assert!(error.to_string().contains("can't be deleted"), "{error}");
-}
-
-/// A trigger that returns NULL keeps the row, and raises no error.
-async fn spares_the_sessions_of_a_user(number: usize) -> Site {
-    let site = Site::new().await;
-    for _ in 0..number {
-        visit(&site, &mut site.browser(), async |session: Session| {
-            session.login("alice")
-        })
-        .await;
-    }
-    site.spare("true").await;
-    site
 }
 
 async fn many_of_alice(site: &Site, number: usize) {
@@ -472,17 +412,8 @@ async fn many_of_alice(site: &Site, number: usize) {
     execute(&site.pool, &sql).await;
 }
 
-/// The rows move in the table at each attempt, so each search finds others first.
-#[tokio::test]
-async fn rows_that_are_only_marked_as_deleted_are_an_error_of_each_call() {
-    let site = Site::new().await;
-    many_of_alice(&site, 1500).await;
-    let softly = "ALTER TABLE session ADD COLUMN deleted timestamptz;
-        CREATE INDEX ON session (deleted);
-        CREATE FUNCTION softly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            UPDATE session SET deleted = clock_timestamp() WHERE id = OLD.id; RETURN NULL; END $$;
-        CREATE TRIGGER softly BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION softly()";
-    execute(&site.pool, softly).await;
+/// Each call by which sessions of other requests are destroyed.
+async fn each_call_is_an_error(site: &Site) {
     let alice = site.store.user("alice");
     let mut transaction = site.pool.begin().await.expect("a transaction");
     let outcome = patiently(alice.destroy_all_in(&mut transaction)).await;
@@ -497,18 +428,38 @@ async fn rows_that_are_only_marked_as_deleted_are_an_error_of_each_call() {
         assert!(error.to_string().contains("trigger"), "{error}");
     }
     let page = async |session: Session| session.login(Login::new("alice").end_others());
-    let browser = Browser::new(&site.app_with(page));
-    assert_eq!(patiently(browser.peek("/page")).await.status, 503);
+    let response = patiently(Browser::new(&site.app_with(page)).peek("/page")).await;
+    assert_eq!(response.status, 503);
+    let error = response.error.expect("sessions are left");
+    assert_eq!(error.kind(), ErrorKind::Database, "{error}");
+}
 
-    execute(
-        &site.pool,
-        "UPDATE session SET expiry = now() - interval '1 hour'",
-    )
-    .await;
+#[tokio::test]
+async fn rows_that_a_trigger_spares_are_an_error_of_each_call() {
+    let site = Site::new().await;
+    many_of_alice(&site, 2).await;
+    site.spare("true").await;
+    each_call_is_an_error(&site).await;
+    assert_eq!(site.sessions_of("alice").await, 2);
+}
+
+/// The rows move in the table at each attempt, so each search finds others first.
+#[tokio::test]
+async fn rows_that_are_only_marked_as_deleted_are_an_error_of_each_call() {
+    let site = Site::new().await;
+    many_of_alice(&site, 1500).await;
+    let softly = "ALTER TABLE session ADD COLUMN deleted timestamptz;
+        CREATE INDEX ON session (deleted);
+        CREATE FUNCTION softly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            UPDATE session SET deleted = clock_timestamp() WHERE id = OLD.id; RETURN NULL; END $$;
+        CREATE TRIGGER softly BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION softly()";
+    execute(&site.pool, softly).await;
+    each_call_is_an_error(&site).await;
+    let expire = "UPDATE session SET expiry = now() - interval '1 hour'";
+    execute(&site.pool, expire).await;
     let reaper = axum_pg_session::Reaper::new(site.store.clone());
-    let error = patiently(reaper.run_once())
-        .await
-        .expect_err("rows are left");
+    let error = patiently(reaper.run_once()).await;
+    let error = error.expect_err("rows are left");
     assert_eq!(error.kind(), ErrorKind::Database);
 }
 
@@ -518,26 +469,22 @@ async fn a_trigger_that_spares_sessions_beyond_the_limit_refuses_the_login() {
         let site = Site::new().await;
         many_of_alice(&site, number).await;
         site.spare("true").await;
-        let limited = site
-            .store
-            .clone()
-            .max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
+        let limited = site.limited(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
         let page = async |session: Session| session.login("alice");
         let browser = Browser::new(&app_with(PgSessionLayer::new(limited), page));
-        assert_eq!(browser.peek("/page").await.status, 503, "{number}");
-        let alice = site.store.user("alice");
-        assert_eq!(alice.count().await.expect("a count"), number as u64);
+        let response = patiently(browser.peek("/page")).await;
+        assert_eq!(response.status, 503, "{number}");
+        let error = response.error.expect("sessions are left");
+        assert_eq!(error.kind(), ErrorKind::Database, "{number}");
+        assert_eq!(site.sessions_of("alice").await, number as u64);
     }
 }
 
 #[tokio::test]
 async fn undated_sessions_that_a_trigger_spares_are_an_error_too() {
-    let site = Site::without_table().await;
-    execute(&site.pool, &JSONB.replace("jsonb", "json")).await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let mut other = site.browser();
-    other.get("/insert/a/1").await;
+    let site = Site::with_table(THREE_COLUMNS).await;
+    let mut browser = site.visitor().await;
+    let mut other = site.visitor().await;
     let id = browser.get("/id").await.body;
     site.spare(&format!("OLD.id = '{id}'")).await;
     let outcome = patiently(site.store.destroy_everyone()).await;
@@ -551,12 +498,8 @@ async fn undated_sessions_that_a_trigger_spares_are_an_error_too() {
 #[tokio::test]
 async fn a_row_that_leads_to_itself_opens_nothing_and_ends_each_call() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    visit(&site, &mut browser, async |session: Session| {
-        session.login("alice")
-    })
-    .await;
-    let handle = browser.get("/id").await.body.parse().expect("a handle");
+    let mut browser = site.signed_in("alice").await;
+    let handle = browser.handle().await;
     let circle = "UPDATE session SET user_id = NULL,
         session = json_build_object('_session', json_build_object('successor', id))";
     execute(&site.pool, circle).await;
@@ -572,32 +515,12 @@ async fn a_row_that_leads_to_itself_opens_nothing_and_ends_each_call() {
     assert_eq!(browser.get("/get/a").await.body, "none");
 }
 
-#[tokio::test]
-async fn a_call_that_leaves_rows_which_a_trigger_spares_ends_with_an_error() {
-    let site = spares_the_sessions_of_a_user(2).await;
-    let alice = site.store.user("alice");
-    let mut transaction = site.pool.begin().await.expect("a transaction");
-    for outcome in [
-        patiently(site.store.destroy_everyone()).await,
-        patiently(alice.destroy_all()).await,
-        patiently(alice.destroy_all_in(&mut transaction)).await,
-    ] {
-        let error = outcome.expect_err("rows are left");
-        assert!(error.to_string().contains("trigger"), "{error}");
-    }
-    assert_eq!(alice.count().await.expect("a count"), 2);
-}
-
 /// The trigger is one for all statements, and returns NEW, which is NULL for a DELETE.
 #[tokio::test]
 async fn a_logout_whose_row_a_trigger_spares_is_an_error() {
     let site = Site::new().await;
-    let mut visitor = site.browser();
-    visit(&site, &mut visitor, async |session: Session| {
-        session.login("alice")
-    })
-    .await;
-    let id = visitor.peek("/id").await.body.parse().expect("a handle");
+    let visitor = site.signed_in("alice").await;
+    let id = visitor.handle().await;
     execute(
         &site.pool,
         "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
@@ -616,19 +539,6 @@ async fn a_logout_whose_row_a_trigger_spares_is_an_error() {
     assert_eq!(alice.count().await.expect("a count"), 1);
     execute(&site.pool, "DROP TRIGGER audit ON session").await;
     assert!(visitor.peek("/destroy").await.removes_the_cookie());
-}
-
-#[tokio::test]
-async fn a_session_that_has_ended_already_is_no_error_of_a_logout() {
-    let site = Site::new().await;
-    let mut visitor = site.browser();
-    visitor.get("/insert/a/1").await;
-    let id = visitor.peek("/id").await.body.parse().expect("a handle");
-    assert!(site.store.destroy(&id).await.expect("a row"));
-    assert!(!site.store.destroy(&id).await.expect("no row"));
-    site.browser().get("/insert/a/1").await;
-    site.rows().age(90_000.0).await;
-    assert!(!site.store.destroy(&id).await.expect("no row"));
 }
 
 /// Otherwise the former id would stay a session of its own, or there would be none.
@@ -670,24 +580,4 @@ async fn a_new_id_of_which_a_trigger_drops_a_statement_is_an_error_and_changes_n
         }
         assert_eq!(site.rows().dump().await, before, "Koa: {koa}, {statement}");
     }
-}
-
-#[tokio::test]
-async fn a_login_that_leaves_sessions_which_a_trigger_spares_fails_at_once() {
-    let site = spares_the_sessions_of_a_user(2).await;
-    let limited = site
-        .store
-        .clone()
-        .max_sessions_per_user(NonZeroU32::MIN, SessionLimitPolicy::EndOldest);
-    let ends_others = async |session: Session| session.login(Login::new("alice").end_others());
-    let is_limited = async |session: Session| session.login("alice");
-    for app in [
-        app_with(site.layer(), ends_others),
-        app_with(PgSessionLayer::new(limited), is_limited),
-    ] {
-        let response = patiently(Browser::new(&app).get("/page")).await;
-        let error = response.error.expect("sessions are left");
-        assert_eq!(error.kind(), ErrorKind::Database, "{error}");
-    }
-    assert_eq!(site.rows().count().await, 2);
 }

@@ -18,7 +18,7 @@ struct Cache(Mutex<HashMap<String, Vec<Stored>>>);
 
 #[derive(Clone)]
 struct Stored {
-    /// What the request said in the headers that the response varies by.
+    /// The request's values of the headers that the response varies by.
     chosen_by: Vec<(String, Option<HeaderValue>)>,
     status: StatusCode,
     headers: HeaderMap,

@@ -1,5 +1,5 @@
-//! Every kind of work with a session, dropped at each of its polls: whatever is
-//! left of it comes to an end, and the session is old or new.
+//! Each kind of work with a session, dropped at each of its polls. Afterwards the session is old or
+//! new, and no task, lock or connection is left.
 
 use std::{
     num::NonZeroU32,
@@ -21,7 +21,7 @@ use crate::support::{
     texts,
 };
 
-/// Connections of the store that is asked.
+/// Connections of the store.
 const CONNECTIONS: u32 = 4;
 const USER: &str = "ann";
 
@@ -40,7 +40,7 @@ struct Left {
     tasks: usize,
     /// Connections of the pool that it has not got back.
     lent: usize,
-    /// Locks of any kind, of whoever is connected.
+    /// Locks of any kind, of all connections.
     locks: i64,
     /// Backends that are at work, or in a transaction.
     busy: i64,
@@ -102,7 +102,7 @@ impl Stage {
             .await
             .expect("figures");
         drop(connection);
-        // The connection of the look is given back by a task.
+        // A task releases the connection of the inspection.
         tokio::task::yield_now().await;
         Left {
             tasks: Handle::current().metrics().num_alive_tasks(),
@@ -162,8 +162,8 @@ impl Stage {
     }
 
     /// Begins the work, drops it at its first poll, begins it anew, drops it at
-    /// its second, and so on until it is done; each time all comes to rest, and
-    /// `check` is told whether it was done.
+    /// its second, and so on until it is done. Each time, `check` is called when no task or statement
+    /// is running. Its argument is whether the work was done.
     async fn drop_at_every_poll<T>(
         &self,
         what: &str,
@@ -349,7 +349,7 @@ async fn a_login_at_the_limit_dropped_at_any_poll_ends_the_oldest_or_nothing() {
         .drop_at_every_poll("a login", prepare, visit, async |_, is_done| {
             let (old, new) = ([json!({"n": 1}), json!({})], [json!({"n": 1})]);
             stage.assert_holds(&[&old, &new], is_done).await;
-            // A login that reached nobody is undone, the end of the oldest not.
+            // A login whose response was dropped is undone, but the deletion of the oldest is not.
             let sessions = store.user(USER).count().await.expect("a count");
             assert!(sessions <= 1 && (sessions == 1 || !is_done), "{sessions}");
         })

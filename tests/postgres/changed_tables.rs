@@ -173,7 +173,7 @@ async fn a_changed_type_of_the_beginning_spares_no_session_without_an_error() {
     assert_eq!(site.store.destroy_everyone().await.expect("an end"), 1);
 }
 
-/// Only new ids fail, and each other call goes on.
+/// Only new ids fail, and all other calls succeed.
 #[tokio::test]
 async fn a_change_that_hinders_some_calls_is_logged_once_and_leaves_the_others() {
     let site = Site::new().await;
@@ -364,7 +364,7 @@ async fn a_column_that_is_added_while_a_site_runs_is_copied_to_a_new_id_after_a_
     patiently(until(copied)).await;
 }
 
-/// An inspection each minute costs nothing while nothing is asked.
+/// Without requests, the table is not inspected.
 #[tokio::test]
 async fn a_table_is_inspected_again_once_for_many_requests() {
     let site = Site::new().await;

@@ -1,10 +1,9 @@
-//! Ways to a server, and what is said where one is closed.
+//! Connecting to a server: by a URL, by parts, by libpq's variables, and the errors if it fails.
 
 use std::{
     env, fs,
     net::UdpSocket,
     os::unix::fs::PermissionsExt as _,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -16,7 +15,7 @@ use sqlx::{
 };
 use tokio::sync::OnceCell;
 
-use crate::support::{Log, execute, page::until, site::pool, skip::or_skip};
+use crate::support::{Log, child::passes, execute, page::until, site::pool, skip::or_skip};
 
 /// The store waits as long for a server that may come back.
 const WHILE_IT_MAY_HEAL: Duration = Duration::from_secs(5);
@@ -87,7 +86,7 @@ fn is_set_up_and_says(error: &Error, words: &str) {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_at_once_with_what_to_do() {
+async fn a_wrong_password_is_an_error_at_once_with_what_to_do() {
     let server = server().await;
     let url = url(server, "alice:wrong", "postgres");
     is_set_up_and_says(&refusal(&url).await, "check the user and the password");
@@ -95,7 +94,7 @@ async fn a_wrong_password_is_told_at_once_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_database_that_does_not_exist_is_told_at_once() {
+async fn a_database_that_does_not_exist_is_an_error_at_once() {
     let server = server().await;
     let url = url(server, "postgres", "nowhere");
     is_set_up_and_says(&refusal(&url).await, "the database does not exist");
@@ -106,7 +105,7 @@ async fn a_database_that_does_not_exist_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_connect_is_told_at_once() {
+async fn a_role_that_may_not_connect_is_an_error_at_once() {
     let server = server().await;
     let closed = url(server, "barred", "closed");
     is_set_up_and_says(&refusal(&closed).await, "grant CONNECT");
@@ -115,7 +114,7 @@ async fn a_role_that_may_not_connect_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_startup_parameter_that_the_server_refuses_is_told_at_once() {
+async fn a_startup_parameter_that_the_server_refuses_is_an_error_at_once() {
     let server = server().await;
     for parameter in [
         "options[no_such_thing]=1",
@@ -128,7 +127,7 @@ async fn a_startup_parameter_that_the_server_refuses_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_startup_parameter_that_the_pooler_refuses_is_told_at_once() {
+async fn a_startup_parameter_that_the_pooler_refuses_is_an_error_at_once() {
     let server = Server::start().expect("a server");
     let pooler = Pooler::before(&server, Lending::Session, 2);
     let Some(pooler) = or_skip(pooler) else {
@@ -141,7 +140,7 @@ async fn a_startup_parameter_that_the_pooler_refuses_is_told_at_once() {
 
 /// PgBouncer has an error of its own for it, and the same one for what may heal.
 #[tokio::test]
-async fn a_wrong_password_at_the_pooler_is_told_at_once() {
+async fn a_wrong_password_at_the_pooler_is_an_error_at_once() {
     let server = Server::start().expect("a server");
     let users = [("alice", "right")];
     let pooler = Pooler::with_passwords(&server, Lending::Session, 2, &users);
@@ -166,7 +165,7 @@ async fn a_server_that_requires_tls_is_reported_at_once() {
 }
 
 #[tokio::test]
-async fn several_servers_that_all_refuse_are_told_at_once_each_with_its_error() {
+async fn several_servers_that_all_refuse_are_an_error_at_once_that_names_each() {
     let server = server().await;
     let port = server.port().expect("it listens on TCP");
     let url = format!("postgres://alice:wrong@127.0.0.1:{port},[::1]:{port}/postgres");
@@ -186,7 +185,7 @@ async fn several_servers_that_all_refuse_are_told_at_once_each_with_its_error() 
 
 /// One that is away may come back; the password does not.
 #[tokio::test]
-async fn several_servers_without_one_that_takes_writes_are_told_each_with_its_error() {
+async fn several_servers_without_one_that_takes_writes_are_an_error_that_names_each() {
     let server = server_of_its_own().await;
     let port = server.port().expect("it listens on TCP");
     for (login, kind) in [
@@ -209,9 +208,9 @@ async fn several_servers_without_one_that_takes_writes_are_told_each_with_its_er
     }
 }
 
-/// A pool says no more than that its time is up.
+/// A pool reports only a timeout.
 #[tokio::test]
-async fn a_server_that_does_not_listen_is_told_with_the_error_of_the_system() {
+async fn a_server_that_does_not_listen_is_an_error_with_that_of_the_system() {
     let outcome = PgSessionStore::connect("postgres://127.0.0.1:1/none").await;
     let error = outcome.map(drop).expect_err("no server listens");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -247,7 +246,7 @@ async fn a_password_with_every_escape_connects() {
     store.expect("the password is right");
 }
 
-/// A server has no TLS on a socket, and libpq asks for none.
+/// A server has no TLS on a socket, and libpq requests none.
 #[tokio::test]
 async fn a_socket_connects_whatever_sslmode_says() {
     let server = Server::start().expect("a server");
@@ -267,15 +266,8 @@ async fn a_child_connects_by_its_environment() {
 }
 
 fn child(url: &str, variables: &[(&str, &str)]) {
-    let status = Command::new(env::current_exe().expect("this program"))
-        .args(["--exact", "connecting::a_child_connects_by_its_environment"])
-        .env(BY_ENVIRONMENT, url)
-        .envs(variables.iter().copied())
-        .output()
-        .expect("this program can be run again");
-    let said = String::from_utf8_lossy(&status.stdout);
-    assert!(status.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
+    let variables = variables.iter().copied().chain([(BY_ENVIRONMENT, url)]);
+    passes("connecting::a_child_connects_by_its_environment", variables);
 }
 
 #[tokio::test]
@@ -357,7 +349,7 @@ async fn a_connection_over_a_network_in_the_clear_is_logged_once() {
 
 // Other databases.
 
-/// A Postgres that says of itself what another database does.
+/// A Postgres that reports the version of another database.
 async fn claiming(version: &str) -> Server {
     let server = Server::start().expect("a server");
     let claim = format!(
@@ -387,7 +379,7 @@ async fn a_database_that_only_speaks_the_protocol_is_refused_by_name() {
     }
 }
 
-/// As another database lacks a function that is asked before its version.
+/// Another database may lack a function that is called before its version is read.
 #[tokio::test]
 async fn a_database_is_refused_by_name_if_it_lacks_a_function() {
     for (version, words) in [

@@ -1,15 +1,13 @@
-//! Statements that the server ends to resolve a deadlock. Nothing has changed
-//! then, so they are made again.
+//! Statements that the server cancels because of a deadlock are executed again.
 
-use axum_pg_session::{Reaper, Session};
+use axum_pg_session::Reaper;
 use sqlx::{Postgres, Transaction};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    Browser, Meters, Site, execute,
+    Meters, Site, execute,
     page::{PATIENCE, patiently},
     timers::site_with_timers,
-    visit,
 };
 
 /// The server looks for a deadlock after a wait that is this long.
@@ -66,22 +64,13 @@ impl Rival {
     }
 }
 
-async fn visitor(site: &Site) -> Browser {
-    let mut browser = site.browser();
-    visit(site, &mut browser, async |session: Session| {
-        session.login("alice")
-    })
-    .await;
-    browser
-}
-
 #[tokio::test]
 async fn a_request_that_meets_a_deadlock_is_made_again() {
     for page in ["/destroy", "/increment/n", "/cycle"] {
         let Some((site, _server)) = site_with_timers(&QUICK).await else {
             return;
         };
-        let browser = visitor(&site).await;
+        let browser = site.signed_in("alice").await;
         let rival = Rival::of(&site).await;
         let visit = tokio::spawn(async move { browser.peek(page).await });
         let response = rival.meets(&site, visit).await;
@@ -94,7 +83,7 @@ async fn a_touch_that_meets_a_deadlock_is_made_again() {
     let Some((site, _server)) = site_with_timers(&QUICK).await else {
         return;
     };
-    let browser = visitor(&site).await;
+    let browser = site.signed_in("alice").await;
     site.rows().age(7200.0).await;
     let rival = Rival::of(&site).await;
     let visit = tokio::spawn(async move { browser.peek("/keys").await.status });
@@ -107,7 +96,7 @@ async fn a_reaper_that_meets_a_deadlock_runs_again() {
     let Some((site, _server)) = site_with_timers(&QUICK).await else {
         return;
     };
-    visitor(&site).await;
+    site.signed_in("alice").await;
     site.rows().age(90_000.0).await;
     let rival = Rival::of(&site).await;
     let reaper = Reaper::new(site.store.clone());
@@ -123,8 +112,8 @@ async fn a_call_that_meets_a_deadlock_is_made_again_and_counts_as_no_failure() {
         let Some((site, _server)) = site_with_timers(&QUICK).await else {
             return;
         };
-        let browser = visitor(&site).await;
-        let id = browser.peek("/id").await.body.parse().expect("a handle");
+        let browser = site.signed_in("alice").await;
+        let id = browser.handle().await;
         let rival = Rival::of(&site).await;
         let store = site.store.clone().timeout(PATIENCE);
         store.check().await.expect("a table");

@@ -50,14 +50,14 @@ impl Exposed {
     }
 
     /// Visits `path` while the row is locked. Once its statement waits there,
-    /// `meanwhile` happens, and the lock is given back.
+    /// `meanwhile` happens, and the lock is released.
     async fn visit_locked(&self, path: &'static str, meanwhile: impl AsyncFnOnce()) -> u16 {
         let lock = self.site.lock_rows().await;
         let browser = self.browser.at(&self.app);
         let visit = tokio::spawn(async move { browser.peek(path).await.status.as_u16() });
         self.site.blocked(1).await;
         meanwhile().await;
-        lock.commit().await.expect("a lock given back");
+        lock.commit().await.expect("a lock released");
         visit.await.expect("no panic")
     }
 
@@ -86,7 +86,7 @@ async fn a_change_whose_connection_was_cut_is_not_sent_again() {
     let exposed = Exposed::new().await;
     let lock = exposed.site.lock_rows().await;
     assert_eq!(exposed.visit_and_cut("/increment/n").await, 503);
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     until(async || exposed.n().await == 2).await;
 }
 
@@ -121,7 +121,7 @@ async fn taken_back_in_doubt(touches: bool) {
     .await;
     exposed.site.blocked(1).await;
     exposed.proxy.cut();
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     until(async || exposed.n().await == 2).await;
     assert_eq!(visit.finish().await.status, 200);
     assert_eq!(exposed.n().await, 1);
@@ -135,7 +135,7 @@ async fn a_new_session_whose_connection_was_cut_is_not_inserted_again() {
     let mut exposed = Exposed::new().await;
     let old = exposed.browser.get("/id").await.body;
     exposed.browser.jar.clear();
-    // Inserts wait where they are carried out, after they got their document.
+    // Inserts wait while they are executed, after they got their document.
     exposed
         .site
         .rows()
@@ -145,11 +145,7 @@ async fn a_new_session_whose_connection_was_cut_is_not_inserted_again() {
              CREATE TRIGGER wait BEFORE INSERT ON TABLE FOR EACH ROW EXECUTE FUNCTION wait()",
         )
         .await;
-    let mut lock = exposed.site.pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT pg_advisory_xact_lock(1)")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let lock = exposed.site.hold_advisory_lock().await;
     assert_eq!(exposed.visit_and_cut("/insert/only_once/1").await, 503);
     lock.rollback().await.expect("a rollback");
     let ids = "SELECT id FROM session";
@@ -158,30 +154,20 @@ async fn a_new_session_whose_connection_was_cut_is_not_inserted_again() {
     assert_eq!(exposed.proxy.times_sent(b"only_once"), 1);
 }
 
-/// A terminated backend has changed nothing, so the change is made after all.
+/// A terminated backend has changed nothing, so the statement is executed again.
 #[tokio::test]
-async fn a_change_whose_backend_was_terminated_is_made_once() {
-    let exposed = Exposed::new().await;
-    let status = exposed
-        .visit_locked("/increment/n", async || {
-            terminate_waiters(&exposed.site.pool).await;
-            exposed.site.blocked(1).await;
-        })
-        .await;
-    assert_eq!((status, exposed.n().await), (200, 2));
-}
-
-#[tokio::test]
-async fn a_cycle_whose_backend_was_terminated_is_made_once() {
-    let exposed = Exposed::new().await;
-    let status = exposed
-        .visit_locked("/cycle", async || {
-            terminate_waiters(&exposed.site.pool).await;
-            exposed.site.blocked(1).await;
-        })
-        .await;
-    assert_eq!(status, 200);
-    assert_eq!(exposed.site.rows().count().await, 1);
+async fn a_change_and_a_cycle_whose_backend_was_terminated_are_made_once() {
+    for (page, n) in [("/increment/n", 2), ("/cycle", 1)] {
+        let exposed = Exposed::new().await;
+        let status = exposed
+            .visit_locked(page, async || {
+                terminate_waiters(&exposed.site.pool).await;
+                exposed.site.blocked(1).await;
+            })
+            .await;
+        assert_eq!((status, exposed.n().await), (200, n), "{page}");
+        assert_eq!(exposed.site.rows().count().await, 1, "{page}");
+    }
 }
 
 /// The server has ended the connection before the statement reached it.
@@ -253,7 +239,7 @@ async fn a_client_that_leaves_after_the_handler_loses_nothing() {
     exposed.site.blocked(1).await;
     visit.abort();
     assert!(visit.await.expect_err("aborted").is_cancelled());
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     until(async || exposed.n().await == 2).await;
 }
 
@@ -294,8 +280,7 @@ async fn a_cycle_dropped_at_any_await_leaves_old_or_new() {
     let site = Site::new().await;
     for polls in 0.. {
         site.rows().execute("DELETE FROM TABLE").await;
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
+        let mut browser = site.visitor().await;
         let old = browser.get("/id").await.body;
         let cycle = browser.clone();
         let finished = dropped_after(cycle.peek("/cycle"), polls).await.is_some();

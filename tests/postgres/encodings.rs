@@ -7,7 +7,12 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use crate::support::{Browser, Life, Site, app, execute, page::app_with, site::pool, texts};
+use crate::support::{
+    Browser, Life, Site, app, execute,
+    page::{app_with, login_page},
+    site::pool,
+    texts,
+};
 
 /// A database beside the site's.
 async fn database_in(site: &Site, encoding: &str) -> PgPool {
@@ -70,10 +75,7 @@ async fn a_database_that_is_not_in_utf8_is_reported_by_check() {
 /// Each function that the crate's statements call has a namesake that fails.
 #[tokio::test]
 async fn functions_that_hide_those_of_the_catalog_are_never_called() {
-    let site = Site::without_table().await;
-    execute(
-        &site.pool,
-        "CREATE SCHEMA shadow;
+    let site = Site::with_table("CREATE SCHEMA shadow;
          DO $$ DECLARE f record; BEGIN
              FOR f IN SELECT p.proname, pg_get_function_identity_arguments(p.oid) AS arguments,
                              pg_get_function_result(p.oid) AS result
@@ -90,9 +92,7 @@ async fn functions_that_hide_those_of_the_catalog_are_never_called() {
                  EXCEPTION WHEN OTHERS THEN NULL;
                  END;
              END LOOP;
-         END $$;",
-    )
-    .await;
+         END $$;").await;
     let shadows = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'shadow'::regnamespace";
     let shadows = texts(&site.pool, shadows).await;
     for name in ["now", "sha256", "to_timestamp", "date_part", "json_send"] {
@@ -109,15 +109,14 @@ async fn functions_that_hide_those_of_the_catalog_are_never_called() {
     let report = store.check().await.expect("a table");
     assert_eq!(report.to_string(), "every feature is on");
     Life::of(&site.pool, "session").is_whole(&store).await;
-    let page = async |session: Session| session.login("alice");
-    let login = app_with(PgSessionLayer::new(store.clone()), page);
+    let login = login_page(&store);
     let mut first = Browser::new(&login);
     for browser in [&mut first, &mut Browser::new(&login)] {
         assert_eq!(browser.get("/page").await.status, 200);
     }
     let alice = store.user("alice");
     assert_eq!(alice.list().await.expect("a list").len(), 2);
-    let this = first.get("/id").await.body.parse().expect("a handle");
+    let this = first.handle().await;
     assert_eq!(alice.destroy_others(&this).await.expect("an end"), 1);
     assert_eq!(store.destroy_everyone().await.expect("an end"), 1);
     let app = app(PgSessionLayer::new(store));

@@ -1,4 +1,4 @@
-//! What the application's hook receives of sessions that begin, sign in and end.
+//! `on_event`: what the hook receives when sessions begin, sign in and end.
 
 use std::{
     num::NonZeroU32,
@@ -8,13 +8,16 @@ use std::{
 
 use axum::{Router, body::Body, http::Request, routing::get};
 use axum_pg_session::{
-    Ending, Error, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionEvent,
+    Ending, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionEvent,
     SessionEventKind::{self, Began, Ended, GotNewId, SignedIn},
-    SessionId, SessionLimitPolicy,
+    SessionLimitPolicy,
     testing::TestVisitor,
 };
 
-use crate::support::{Log, Site, execute};
+use crate::support::{
+    Log, Site, execute,
+    kit::{act, id},
+};
 
 /// What was received.
 #[derive(Clone, Default)]
@@ -43,15 +46,6 @@ impl Received {
         assert_eq!(seen, expected);
         events
     }
-}
-
-async fn act(visitor: &TestVisitor, act: impl FnOnce(&Session) -> Result<(), Error> + Send) {
-    visitor.with_session(act).await.expect("a database");
-}
-
-async fn id(visitor: &TestVisitor) -> SessionId {
-    let session = visitor.session().await.expect("a database");
-    session.id().expect("it is stored")
 }
 
 #[tokio::test]

@@ -1,19 +1,16 @@
-//! Sessions that came from a session of an identity provider, and end with it.
+//! `Login::external_id`: sessions of an identity provider's session, which are destroyed together.
 
 use axum_pg_session::{
-    Ending, Error, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor,
+    Ending, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor,
 };
 
 use crate::support::{
     Browser, Site, execute,
+    kit::act,
     page::{app_with, patiently, until},
     proxy::Proxy,
-    texts, visit,
+    texts,
 };
-
-async fn act(visitor: &TestVisitor, act: impl FnOnce(&Session) -> Result<(), Error> + Send) {
-    visitor.with_session(act).await.expect("a database");
-}
 
 async fn signed_in(layer: &PgSessionLayer, user: &str, sid: &str) -> TestVisitor {
     let visitor = TestVisitor::new(layer);
@@ -79,10 +76,8 @@ async fn an_external_id_stays_with_its_session_until_the_next_login() {
 async fn a_new_id_that_is_undone_gives_the_external_id_back() {
     let site = Site::new().await;
     let mut ada: Browser = site.browser();
-    visit(&site, &mut ada, async |session: Session| {
-        session.login(Login::new("ada").external_id("sid"))
-    })
-    .await;
+    site.sign_in(&mut ada, Login::new("ada").external_id("sid"))
+        .await;
     site.gives_up(ada, "/cycle").await;
     assert_eq!(site.rows().count().await, 1);
     assert_eq!(end(&site.store, "sid").await, 1);
@@ -98,10 +93,8 @@ async fn an_undone_login_does_not_revive_a_session_whose_external_id_was_signed_
     let slow = PgSessionStore::new(proxy.pool().await);
     slow.check().await.expect("a table");
     let mut ada: Browser = site.browser();
-    visit(&site, &mut ada, async |session: Session| {
-        session.login(Login::new("ada").external_id("sid-1"))
-    })
-    .await;
+    site.sign_in(&mut ada, Login::new("ada").external_id("sid-1"))
+        .await;
     let again = app_with(PgSessionLayer::new(slow), async |session: Session| {
         session.login(Login::new("ada").external_id("sid-2"))
     });

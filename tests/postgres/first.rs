@@ -26,8 +26,7 @@ async fn a_mere_visit_writes_no_row_and_no_cookie() {
 #[tokio::test]
 async fn destroy_deletes_the_row_and_removes_the_cookie() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     assert!(browser.get("/destroy").await.removes_the_cookie());
     assert_eq!(site.rows().count().await, 0);
     assert!(browser.jar.is_empty());
@@ -36,8 +35,7 @@ async fn destroy_deletes_the_row_and_removes_the_cookie() {
 #[tokio::test]
 async fn cycle_id_changes_the_token_and_keeps_the_data() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     let old = browser.clone();
     assert!(browser.get("/cycle").await.token().is_some());
     assert_ne!(old.token(), browser.token());

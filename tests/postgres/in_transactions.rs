@@ -1,27 +1,12 @@
-//! The end of a user's sessions in the application's own transaction.
+//! Destroying a user's sessions in a transaction of the application.
 
-use axum_pg_session::{ErrorKind, Session, SessionId};
+use axum_pg_session::ErrorKind;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::support::{
     Browser, Role, Site, execute,
     page::{PATIENCE, patiently},
-    visit,
 };
-
-async fn signed_in(site: &Site, user: &'static str) -> Browser {
-    let mut browser = site.browser();
-    visit(site, &mut browser, async move |session: Session| {
-        session.login(user)
-    })
-    .await;
-    browser
-}
-
-async fn handle(browser: &Browser) -> SessionId {
-    let id = browser.peek("/id").await.body;
-    id.parse().expect("a handle")
-}
 
 async fn is_signed_in(browser: &Browser) -> bool {
     browser.peek("/is_new").await.body == "false"
@@ -46,18 +31,13 @@ async fn passwords(site: &Site) -> Vec<String> {
 async fn a_new_password_and_the_end_of_the_other_sessions_are_committed_together() {
     for commits in [true, false] {
         let site = with_accounts().await;
-        let (mut this, other) = (
-            signed_in(&site, "alice").await,
-            signed_in(&site, "alice").await,
-        );
-        let before = handle(&this).await;
+        let (mut this, other) = (site.signed_in("alice").await, site.signed_in("alice").await);
+        let before = this.handle().await;
         this.get("/cycle").await;
-        let bob = signed_in(&site, "bob").await;
-        let mut transaction = site.pool.begin().await.expect("a transaction");
-        sqlx::query("UPDATE account SET password = 'new'")
-            .execute(&mut *transaction)
-            .await
-            .expect("an account");
+        let bob = site.signed_in("bob").await;
+        let mut transaction = site
+            .open_transaction("UPDATE account SET password = 'new'")
+            .await;
         let alice = site.store.user("alice");
         let ended = alice.destroy_others_in(&mut transaction, &before).await;
         assert_eq!(ended.expect("an end"), 1);
@@ -81,10 +61,7 @@ async fn an_account_and_its_sessions_are_deleted_together() {
         "ALTER TABLE session ADD FOREIGN KEY (user_id) REFERENCES account",
     )
     .await;
-    let browsers = [
-        signed_in(&site, "alice").await,
-        signed_in(&site, "alice").await,
-    ];
+    let browsers = [site.signed_in("alice").await, site.signed_in("alice").await];
     let mut transaction = site.pool.begin().await.expect("a transaction");
     let alice = site.store.user("alice");
     let ended = alice.destroy_all_in(&mut transaction);
@@ -129,11 +106,9 @@ async fn assert_reads_at_most(times: i64, and_then: &str) {
         (number(read), number(deleted))
     };
     let (before, _) = read().await;
-    let mut transaction = site.pool.begin().await.expect("a transaction");
-    sqlx::query("SET LOCAL enable_seqscan = off")
-        .execute(&mut *transaction)
-        .await
-        .expect("a setting");
+    let mut transaction = site
+        .open_transaction("SET LOCAL enable_seqscan = off")
+        .await;
     let alice = site.store.user("alice");
     let ended = alice.destroy_all_in(&mut transaction);
     assert_eq!(ended.await.expect("an end"), SESSIONS.unsigned_abs());
@@ -149,7 +124,7 @@ async fn assert_reads_at_most(times: i64, and_then: &str) {
 async fn requests_in_flight_bring_no_session_back_that_ends_in_a_transaction() {
     for page in ["/cycle", "/insert/a/1", "/keys"] {
         let site = with_accounts().await;
-        let mut browser = signed_in(&site, "alice").await;
+        let mut browser = site.signed_in("alice").await;
         let mut transaction = site.pool.begin().await.expect("a transaction");
         let alice = site.store.user("alice");
         let ended = alice.destroy_all_in(&mut transaction);
@@ -173,15 +148,12 @@ async fn requests_in_flight_bring_no_session_back_that_ends_in_a_transaction() {
 #[tokio::test]
 async fn a_handle_of_another_user_ends_nothing_in_a_transaction() {
     let site = with_accounts().await;
-    let (alice, bob) = (
-        signed_in(&site, "alice").await,
-        signed_in(&site, "bob").await,
-    );
+    let (alice, bob) = (site.signed_in("alice").await, site.signed_in("bob").await);
     let mut transaction = site.pool.begin().await.expect("a transaction");
     let refused = site
         .store
         .user("bob")
-        .destroy_others_in(&mut transaction, &handle(&alice).await)
+        .destroy_others_in(&mut transaction, &alice.handle().await)
         .await
         .expect_err("another user's");
     assert_eq!(refused.kind(), ErrorKind::Ended);
@@ -193,7 +165,7 @@ async fn a_handle_of_another_user_ends_nothing_in_a_transaction() {
 #[tokio::test]
 async fn a_transaction_of_another_connection_serves_too() {
     let site = with_accounts().await;
-    let browser = signed_in(&site, "alice").await;
+    let browser = site.signed_in("alice").await;
     let mut connection = PgConnection::connect(site.database.url())
         .await
         .expect("a connection");
@@ -217,8 +189,8 @@ async fn a_transaction_of_another_connection_serves_too() {
 #[tokio::test]
 async fn nothing_is_prepared_on_the_connection_of_the_application() {
     let site = Site::new().await;
-    let this = signed_in(&site, "alice").await;
-    let this = handle(&this).await;
+    let this = site.signed_in("alice").await;
+    let this = this.handle().await;
     let mut connection = PgConnection::connect(site.database.url())
         .await
         .expect("a connection");
@@ -239,7 +211,7 @@ async fn nothing_is_prepared_on_the_connection_of_the_application() {
 #[tokio::test]
 async fn a_changed_table_fails_one_transaction_of_the_application() {
     let site = Site::new().await;
-    signed_in(&site, "alice").await;
+    site.signed_in("alice").await;
     let alice = site.store.user("alice");
     execute(&site.pool, "ALTER TABLE session DROP COLUMN created").await;
     let mut transaction = site.pool.begin().await.expect("a transaction");
@@ -255,15 +227,15 @@ async fn a_changed_table_fails_one_transaction_of_the_application() {
 #[tokio::test]
 async fn row_level_security_of_the_role_of_the_transaction_is_an_error() {
     let site = Site::new().await;
-    let this = signed_in(&site, "alice").await;
-    signed_in(&site, "alice").await;
+    let this = site.signed_in("alice").await;
+    site.signed_in("alice").await;
     execute(&site.pool, "ALTER TABLE session ENABLE ROW LEVEL SECURITY").await;
     site.store.check().await.expect("it applies to others only");
     let role = Role::new(&site.pool).await;
     role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
         .await;
     let alice = site.store.user("alice");
-    let this = handle(&this).await;
+    let this = this.handle().await;
     for others_only in [false, true] {
         let mut transaction = site.pool.begin().await.expect("a transaction");
         sqlx::query(sqlx::AssertSqlSafe(format!("SET LOCAL ROLE {}", role.name)))

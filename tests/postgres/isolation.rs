@@ -1,4 +1,4 @@
-//! Databases whose transactions run under another isolation level by default.
+//! Databases with another default isolation level.
 //!
 //! The rest of the tests runs under one with
 //! `DEV_POSTGRES_SETTINGS=default_transaction_isolation=serializable`.
@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{
     Browser, Site, app, execute,
-    page::{app_with, minutes_later, patiently, until},
+    page::{app_with, login_page, minutes_later, patiently, until},
     proxy::Proxy,
     site::pool,
 };
@@ -59,12 +59,8 @@ impl Under {
 
     /// Another process has written every row, and has not committed yet.
     async fn write_every_row(&self) -> Transaction<'static, Postgres> {
-        let mut transaction = self.site.pool.begin().await.expect("a transaction");
-        sqlx::query("UPDATE session SET expiry = expiry + interval '1 second'")
-            .execute(&mut *transaction)
-            .await
-            .expect("rows");
-        transaction
+        let write = "UPDATE session SET expiry = expiry + interval '1 second'";
+        self.site.open_transaction(write).await
     }
 
     /// Commits when this task, which has begun before, waits for a row.
@@ -92,8 +88,7 @@ async fn a_limit_of_sessions_holds_under_every_isolation_level() {
             for _ in 0..2 {
                 let store = under.store().await.max_connections(NonZeroU32::MAX);
                 let store = store.max_sessions_per_user(THREE, at_limit);
-                let page = async |session: Session| session.login("alice");
-                let app = app_with(PgSessionLayer::new(store), page);
+                let app = login_page(&store);
                 for _ in 0..10 {
                     let browser = Browser::new(&app);
                     logins.spawn(async move { browser.peek("/page").await.status.as_u16() });
@@ -147,7 +142,7 @@ async fn sessions_are_ended_from_elsewhere_under_every_isolation_level() {
         let under = Under::new(level).await;
         for call in ["destroy", "user", "all", "others", "everyone"] {
             let visitor = under.visitor().await;
-            let id = visitor.peek("/id").await.body.parse().expect("a handle");
+            let id = visitor.handle().await;
             let kept = match call {
                 "others" => Some(under.visitor().await.peek("/id").await.body),
                 _ => None,
@@ -212,8 +207,7 @@ async fn a_level_that_changes_while_a_process_runs_costs_no_request() {
     let site = Site::new().await;
     let one = pool(site.database.url(), 3).await;
     let app = app(PgSessionLayer::new(PgSessionStore::new(one.clone())));
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app).await;
     site.set_isolation("serializable").await;
     execute(
         &site.pool,
@@ -223,11 +217,9 @@ async fn a_level_that_changes_while_a_process_runs_costs_no_request() {
     .await;
     assert_eq!(browser.get("/increment/n").await.body, "1");
     for page in ["/increment/n", "/increment/n", "/destroy"] {
-        let mut other = site.pool.begin().await.expect("a transaction");
-        sqlx::query("UPDATE session SET expiry = expiry + interval '1 second'")
-            .execute(&mut *other)
-            .await
-            .expect("rows");
+        let other = site
+            .open_transaction("UPDATE session SET expiry = expiry + interval '1 second'")
+            .await;
         let visitor = browser.clone();
         let visit = tokio::spawn(async move { visitor.peek(page).await.status });
         site.blocked(1).await;
@@ -242,8 +234,7 @@ async fn one_serialization_failure_does_not_give_each_statement_a_transaction_fo
     let site = Site::new().await;
     let proxy = Proxy::before(site.database.url()).await;
     let layer = PgSessionLayer::new(PgSessionStore::new(proxy.pool().await));
-    let mut browser = Browser::new(&app(layer));
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app(layer)).await;
     execute(
         &site.pool,
         "CREATE SEQUENCE failures;

@@ -1,4 +1,4 @@
-//! One table with a site on Koa: its rows, its cookies, its rules.
+//! Koa's format: rows, cookies and settings beside a site on Koa.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use crate::support::{
     Browser, Log, Rows, Site, app, execute,
     koa::{DAY, DOCUMENT, KEYS, SID, koa, signature},
-    texts, visit,
+    texts, unreachable_store, visit,
 };
 
 async fn ids(site: &Site) -> Vec<String> {
@@ -23,7 +23,7 @@ async fn expiry(site: &Site) -> Vec<String> {
     texts(&site.pool, "SELECT expiry::text FROM public.session").await
 }
 
-/// When a cookie ends: the spelling, and in how many seconds.
+/// When a cookie ends: the date as it is written, and in how many seconds.
 fn end_of(line: &str) -> (String, f64) {
     let cookie = Cookie::parse(line).expect("a cookie");
     let end = cookie.expires_datetime().expect("a date");
@@ -32,8 +32,8 @@ fn end_of(line: &str) -> (String, f64) {
     (date, (end - OffsetDateTime::now_utc()).as_seconds_f64())
 }
 
-/// The spelling of when both cookies end, which is when the row does. It was
-/// computed a moment before or after, so the second may be another one.
+/// The date on which both cookies end, as it is written: when the row expires. It was computed a
+/// moment before or after, so the second may be another one.
 async fn end_of_both(site: &Site, lines: &[impl AsRef<str>]) -> String {
     let [first, second] = lines else {
         panic!("{} cookies", lines.len());
@@ -103,7 +103,7 @@ async fn a_session_that_axum_made_can_be_koas_next() {
 }
 
 #[tokio::test]
-async fn an_id_that_a_client_unknown_is_never_adopted() {
+async fn an_unknown_id_is_never_adopted() {
     let site = Site::of_koa().await;
     // Even one that the site signed once.
     let mut browser = site.browser().signed(SID, KEYS[0]);
@@ -114,11 +114,7 @@ async fn an_id_that_a_client_unknown_is_never_adopted() {
 
 #[tokio::test]
 async fn a_cookie_without_its_signature_costs_no_statement() {
-    let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
-    let store = axum_pg_session::PgSessionStore::new(pool)
-        .timeout(Duration::from_millis(100))
-        .koa(koa());
-    let browser = Browser::new(&app(PgSessionLayer::new(store)));
+    let browser = Browser::new(&app(PgSessionLayer::new(unreachable_store().koa(koa()))));
     let unsigned = browser.clone().with_cookie("koa.sid", SID);
     let forged = browser.clone().signed(SID, "another key");
     let of_another = unsigned
@@ -126,7 +122,7 @@ async fn a_cookie_without_its_signature_costs_no_statement() {
         .with_cookie("koa.sid.sig", &signature(KEYS[0], "koa.sid", "another"));
     for mut visitor in [unsigned, forged, of_another] {
         let reply = visitor.get("/get/count").await;
-        assert_eq!((reply.status.as_u16(), &*reply.body), (200, "none"));
+        reply.assert(200, "none");
         assert!(
             reply.cookie_lines().is_empty(),
             "{:?}",
@@ -215,26 +211,19 @@ async fn a_late_save_under_the_old_id_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_late_touch_of_a_session_that_cycled_sets_no_cookie() {
-    let site = Site::of_koa().await;
-    let browser = site.visitor_with(DOCUMENT, DAY / 2.0).await;
-    let other = browser.clone();
-    let page = async move |_: Session| {
-        other.clone().get("/cycle").await;
-    };
-    let reply = browser.at(&site.app_with(page)).peek("/page").await;
-    assert_eq!(reply.status, 200);
-    assert!(reply.sets_no_cookie(), "{:?}", reply.cookie_lines());
-}
-
-#[tokio::test]
-async fn clear_keeps_the_settings_of_the_cookie() {
-    let site = Site::of_koa().await;
-    let mut browser = site.visitor_of_koa().await;
-    browser.get("/clear").await;
-    let expected = DOCUMENT.replace(r#","count":2"#, "");
-    assert_eq!(site.rows().text().await, expected);
-    assert_eq!(browser.get("/keys").await.body, "");
+async fn a_late_touch_sets_no_cookie() {
+    for (elsewhere, sessions) in [("/cycle", 1), ("/destroy", 0)] {
+        let site = Site::of_koa().await;
+        let browser = site.visitor_with(DOCUMENT, DAY / 2.0).await;
+        let other = browser.clone();
+        let page = async move |_: Session| {
+            other.clone().get(elsewhere).await;
+        };
+        let reply = browser.at(&site.app_with(page)).peek("/page").await;
+        assert_eq!(reply.status, 200);
+        assert!(reply.sets_no_cookie(), "{:?}", reply.cookie_lines());
+        assert_eq!(site.rows().count().await, sessions, "{elsewhere}");
+    }
 }
 
 #[tokio::test]
@@ -247,6 +236,10 @@ async fn a_whole_new_content_keeps_the_settings_of_the_cookie() {
     .await;
     let expected = DOCUMENT.replace(r#""count":2"#, r#""name":"Ada""#);
     assert_eq!(site.rows().text().await, expected);
+    browser.get("/clear").await;
+    let expected = DOCUMENT.replace(r#","count":2"#, "");
+    assert_eq!(site.rows().text().await, expected);
+    assert_eq!(browser.get("/keys").await.body, "");
 }
 
 #[tokio::test]
@@ -315,7 +308,7 @@ async fn set_expiry(
 }
 
 #[tokio::test]
-async fn an_expiry_is_kept_where_koa_looks_for_it() {
+async fn an_expiry_is_stored_where_koa_reads_it() {
     use axum_pg_session::Expiry;
     let site = Site::of_koa().await;
     let mut browser = site.visitor_of_koa().await;
@@ -429,8 +422,8 @@ async fn a_session_without_settings_gets_them_with_its_next_change() {
 
 #[tokio::test]
 async fn what_is_no_object_is_no_session_and_stays() {
+    let site = Site::of_koa().await;
     for document in ["[]", "[1]", "null", "0", "false", r#""""#, r#""text""#] {
-        let site = Site::of_koa().await;
         let mut browser = site.visitor_with(document, DAY).await;
         assert_eq!(browser.get("/get/count").await.body, "none", "{document}");
         browser.get("/insert/a/1").await;
@@ -528,7 +521,7 @@ async fn a_cookie_that_koa_sets_in_the_same_response_is_not_removed() {
 }
 
 #[tokio::test]
-async fn the_session_s_own_cookie_replaces_one_of_the_same_name() {
+async fn the_sessions_own_cookie_replaces_one_of_the_same_name() {
     let site = Site::of_koa().await;
     let page = get(async |session: Session| {
         session.insert("a", 1).map(|()| {
@@ -561,8 +554,8 @@ async fn the_handle_is_none_of_the_row_s_id() {
 #[tokio::test]
 async fn a_handle_that_was_kept_as_text_leads_to_its_session() {
     let site = Site::of_koa().await;
-    let mut browser = site.visitor_of_koa().await;
-    let id = browser.get("/id").await.body.parse().expect("a handle");
+    let browser = site.visitor_of_koa().await;
+    let id = browser.handle().await;
     let stored = site
         .store
         .load(&id)
@@ -581,7 +574,7 @@ async fn a_handle_that_was_kept_as_text_leads_to_its_session() {
 async fn a_handle_keeps_a_session_alive_and_ends_with_its_id() {
     let site = Site::of_koa().await;
     let mut browser = site.visitor_of_koa().await;
-    let id = browser.get("/id").await.body.parse().expect("a handle");
+    let id = browser.handle().await;
     let rows = Rows::new(site.pool.clone(), "public.session");
     let before = rows.seconds_left().await;
     rows.age(before / 2.0).await;

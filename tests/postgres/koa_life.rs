@@ -1,4 +1,4 @@
-//! Expiry beside Koa: another clock, another cleanup, another writer.
+//! Koa's format: expiry, cleanup and writes of a Koa process beside ours.
 
 use axum_pg_session::Reaper;
 
@@ -57,8 +57,7 @@ async fn an_expiry_on_koas_clock_is_the_same_instant_here() {
 async fn what_is_written_here_is_the_same_instant_to_koa() {
     let zone = "America/New_York";
     let site = site_in(zone).await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    site.visitor().await;
     let sql = format!(
         "SELECT extract(epoch FROM (expiry AT TIME ZONE '{zone}') - now())::int::text FROM public.session"
     );
@@ -78,8 +77,7 @@ async fn neither_cleanup_ends_live_rows_or_keeps_dead_ones() {
     };
     koa_writes_in(&site, zone, "live", 60.0).await;
     koa_writes_in(&site, zone, "dead", -60.0).await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     let ours = browser.sid().to_owned();
     assert_eq!(reap().await.deleted, 1);
     koa_cleans_in(&site, zone).await;

@@ -1,4 +1,4 @@
-//! The options of the layer: for each one its default and a change.
+//! The options of the layer: the default and another value of each.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -7,7 +7,7 @@ use axum_pg_session::{
 };
 use cookie::Cookie;
 
-use crate::support::{Browser, Site, app, page::app_with};
+use crate::support::{Browser, Site, THREE_COLUMNS, app, page::app_with, unreachable_store};
 
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
@@ -47,8 +47,7 @@ async fn the_default_cookie_is_secure_and_host_prefixed() {
 async fn the_cookie_takes_the_name_that_was_chosen() {
     let site = Site::new().await;
     let app = app(site.layer().cookie_name("shop"));
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app).await;
     assert!(browser.cookie("shop").is_some());
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
 }
@@ -56,28 +55,32 @@ async fn the_cookie_takes_the_name_that_was_chosen() {
 #[tokio::test]
 async fn a_cookie_of_another_name_opens_nothing() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     let shop = Browser::new(&app(site.layer().cookie_name("shop")));
     let shop = shop.with_cookie("__Host-id", browser.token());
     assert_eq!(shop.peek("/get/a").await.body, "none");
 }
 
-#[tokio::test]
-async fn the_cookie_takes_the_path_that_was_chosen() {
-    let site = Site::new().await;
-    let cookie = cookie_of(site.layer().cookie_path("/shop")).await;
-    assert_eq!(cookie.path(), Some("/shop"));
-    let digits = cookie.name().strip_prefix("id-").expect("the path's own");
-    assert!(digits.len() == 8 && u32::from_str_radix(digits, 16).is_ok());
+/// Eight digits tell the sites of one host apart.
+fn is_of_the_site(name: &str) -> bool {
+    let digits = name.strip_prefix("id-").unwrap_or_default();
+    digits.len() == 8 && u32::from_str_radix(digits, 16).is_ok()
 }
 
 #[tokio::test]
-async fn the_cookie_takes_the_domain_that_was_chosen() {
+async fn the_cookie_takes_the_attributes_that_were_chosen() {
     let site = Site::new().await;
+    let cookie = cookie_of(site.layer().cookie_path("/shop")).await;
+    assert_eq!(cookie.path(), Some("/shop"));
+    assert!(is_of_the_site(cookie.name()), "{cookie}");
+    let cookie = cookie_of(site.layer().secure(false)).await;
+    assert_eq!(cookie.secure(), None);
+    assert!(is_of_the_site(cookie.name()), "{cookie}");
     let cookie = cookie_of(site.layer().cookie_domain("example.org")).await;
     let (name, domain) = (cookie.name(), cookie.domain());
     assert_eq!((name, domain), ("id", Some("example.org")));
+    let cookie = cookie_of(site.layer().http_only(false)).await;
+    assert_eq!(cookie.http_only(), None);
 }
 
 #[tokio::test]
@@ -87,28 +90,6 @@ async fn same_site_is_always_explicit() {
         let cookie = cookie_of(site.layer().same_site(same_site)).await;
         assert_eq!(cookie.same_site(), Some(same_site));
     }
-}
-
-#[tokio::test]
-async fn a_cookie_for_localhost_is_neither_secure_nor_prefixed() {
-    let site = Site::new().await;
-    let cookie = cookie_of(site.layer().secure(false)).await;
-    assert_eq!(cookie.secure(), None);
-    let digits = cookie
-        .name()
-        .strip_prefix("id-")
-        .expect("a name of the site's own");
-    assert!(
-        digits.len() == 8 && u32::from_str_radix(digits, 16).is_ok(),
-        "{digits}"
-    );
-}
-
-#[tokio::test]
-async fn a_cookie_can_be_shown_to_scripts() {
-    let site = Site::new().await;
-    let cookie = cookie_of(site.layer().http_only(false)).await;
-    assert_eq!(cookie.http_only(), None);
 }
 
 #[tokio::test]
@@ -125,19 +106,8 @@ async fn no_cookie_outlives_400_days() {
     let site = Site::new().await;
     let unlimited = site.layer().absolute_timeout(None);
     assert_eq!(days(&cookie_of(unlimited).await), Some(400));
-}
-
-async fn site_with_three_columns() -> Site {
-    let site = Site::without_table().await;
-    let sql = "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz, session json)";
-    let created = sqlx::raw_sql(sql).execute(&site.pool).await;
-    created.expect("a table of the three required columns");
-    site
-}
-
-#[tokio::test]
-async fn without_a_creation_column_the_cookie_lives_400_days() {
-    let site = site_with_three_columns().await;
+    // Without the column `created`, there is no absolute timeout.
+    let site = Site::with_table(THREE_COLUMNS).await;
     assert_eq!(days(&cookie_of(site.layer()).await), Some(400));
 }
 
@@ -158,8 +128,7 @@ async fn a_removal_cookie_mirrors_every_attribute() {
         .cookie_path("/shop")
         .cookie_domain("example.org")
         .same_site(SameSite::Strict);
-    let mut browser = Browser::new(&app(layer));
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app(layer)).await;
     let response = browser.get("/destroy").await;
     assert!(response.removes_the_cookie());
     let removal = response.set_cookies().remove(0);
@@ -171,10 +140,9 @@ async fn a_removal_cookie_mirrors_every_attribute() {
     assert_eq!(removal.http_only(), Some(true));
 }
 
-/// A layer of which nothing will be asked but whether it contradicts itself.
+/// A layer without a database, for checks of its options.
 fn unconnected() -> PgSessionLayer {
-    let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
-    PgSessionLayer::new(PgSessionStore::new(pool))
+    PgSessionLayer::new(unreachable_store())
 }
 
 #[tokio::test]
@@ -320,14 +288,10 @@ async fn a_cookie_that_no_browser_would_keep_is_refused() {
 }
 
 #[tokio::test]
-async fn timeouts_that_end_everything_are_refused() {
+async fn contradictory_timeouts_are_refused() {
     let zero = "a timeout of zero";
     assert_refused(&unconnected().idle_timeout(Duration::ZERO), zero);
     assert_refused(&unconnected().absolute_timeout(Duration::ZERO), zero);
-}
-
-#[tokio::test]
-async fn a_touch_interval_as_long_as_the_idle_timeout_is_refused() {
     let hour = Duration::from_hours(1);
     let layer = unconnected().idle_timeout(hour).touch_interval(hour);
     assert_refused(&layer, "touch interval");
@@ -335,7 +299,7 @@ async fn a_touch_interval_as_long_as_the_idle_timeout_is_refused() {
 
 #[tokio::test]
 async fn an_absolute_timeout_without_its_column_is_refused() {
-    let site = site_with_three_columns().await;
+    let site = Site::with_table(THREE_COLUMNS).await;
     site.store.check().await.expect("a usable table");
     let layer = site.layer().absolute_timeout(Duration::from_hours(1));
     assert_refused(&layer, "created");
@@ -344,7 +308,7 @@ async fn an_absolute_timeout_without_its_column_is_refused() {
 }
 
 #[tokio::test]
-async fn a_contradiction_panics_where_the_layer_is_added() {
+async fn a_contradiction_panics_when_the_layer_is_added() {
     let layer = unconnected().same_site(SameSite::None).secure(false);
     let adding = std::panic::catch_unwind(AssertUnwindSafe(|| app(layer)));
     let panic = adding.expect_err("a panic");
@@ -352,60 +316,29 @@ async fn a_contradiction_panics_where_the_layer_is_added() {
     assert!(message.contains("SameSite=None needs Secure"), "{message}");
 }
 
-#[tokio::test]
-async fn a_response_of_5xx_is_not_saved_by_default() {
-    let site = Site::new().await;
-    let response = site.browser().get("/insert_and/500/a/1").await;
-    assert!(response.sets_no_cookie());
-    assert_eq!(site.rows().count().await, 0);
-}
-
-#[tokio::test]
-async fn a_response_of_5xx_is_saved_on_request() {
-    let site = Site::new().await;
-    let mut browser = Browser::new(&app(site.layer().save_if(|_, _| true)));
-    assert!(browser.get("/insert_and/500/a/1").await.token().is_some());
-    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
-}
-
-#[tokio::test]
-async fn a_response_of_4xx_is_saved() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    assert!(browser.get("/insert_and/422/a/1").await.token().is_some());
-    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
-}
-
 fn without_polls(site: &Site) -> PgSessionLayer {
     site.layer()
         .touch_if(|request, _| !request.uri.path().starts_with("/increment"))
 }
 
-async fn assert_left(site: &Site, seconds: f64) {
-    let left = site.rows().seconds_left().await;
-    assert!((left - seconds).abs() < 60.0, "{left} s left");
-}
-
 #[tokio::test]
 async fn every_request_that_looks_at_the_session_keeps_it_alive() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     for page in ["/keys", "/insert_and/404/a/2", "/insert_and/500/a/3"] {
         site.rows().age(12.0 * HOUR).await;
         browser.get(page).await;
-        assert_left(&site, DAY).await;
+        site.rows().assert_left(DAY).await;
     }
 }
 
 #[tokio::test]
 async fn a_request_that_ignores_the_session_does_not_keep_it_alive() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     site.rows().age(12.0 * HOUR).await;
     browser.get("/plain").await;
-    assert_left(&site, 12.0 * HOUR).await;
+    site.rows().assert_left(12.0 * HOUR).await;
 }
 
 #[tokio::test]
@@ -414,70 +347,55 @@ async fn a_poll_does_not_keep_the_session_alive() {
     let app = app(site
         .layer()
         .touch_if(|request, _| request.uri.path() != "/keys"));
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app).await;
     site.rows().age(12.0 * HOUR).await;
     assert_eq!(browser.get("/keys").await.body, "a");
-    assert_left(&site, 12.0 * HOUR).await;
+    site.rows().assert_left(12.0 * HOUR).await;
     browser.get("/get/a").await;
-    assert_left(&site, DAY).await;
+    site.rows().assert_left(DAY).await;
 }
 
 #[tokio::test]
 async fn what_a_poll_changes_is_saved_and_extends_nothing() {
     let site = Site::new().await;
-    let mut browser = Browser::new(&app(without_polls(&site)));
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app(without_polls(&site))).await;
     site.rows().age(12.0 * HOUR).await;
     assert_eq!(browser.get("/increment/n").await.body, "1");
     assert_eq!(browser.get("/increment/n").await.body, "2");
-    assert_left(&site, 12.0 * HOUR).await;
+    site.rows().assert_left(12.0 * HOUR).await;
     assert_eq!(site.rows().document().await["n"], 2);
 }
 
 #[tokio::test]
-async fn a_poll_that_saves_by_itself_extends_nothing() {
+async fn an_explicit_save_keeps_the_session_alive_unless_the_request_is_a_poll() {
     let site = Site::new().await;
-    let layer = site
+    let poll = site
         .layer()
         .touch_if(|request, _| request.uri.path() != "/page");
-    let app = app_with(layer, async |session: Session| {
-        session.insert("polled", true)?;
-        session.save().await
-    });
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/a/1").await;
-    site.rows().age(12.0 * HOUR).await;
-    assert_eq!(browser.get("/page").await.status, 200);
-    assert_eq!(site.rows().document().await["polled"], true);
-    assert_left(&site, 12.0 * HOUR).await;
-}
-
-#[tokio::test]
-async fn a_request_that_saves_by_itself_keeps_the_session_alive() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("saved", true)?;
-        session.save().await
-    });
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/a/1").await;
-    site.rows().age(12.0 * HOUR).await;
-    browser.get("/page").await;
-    assert_left(&site, DAY).await;
+    for (layer, left) in [(poll, 12.0 * HOUR), (site.layer(), DAY)] {
+        let app = app_with(layer, async |session: Session| {
+            session.insert("saved", true)?;
+            session.save().await
+        });
+        let mut browser = Browser::with_session(&app).await;
+        site.rows().age(12.0 * HOUR).await;
+        assert_eq!(browser.get("/page").await.status, 200);
+        assert_eq!(site.rows().document().await["saved"], true);
+        site.rows().assert_left(left).await;
+        site.rows().execute("TRUNCATE TABLE").await;
+    }
 }
 
 #[tokio::test]
 async fn a_refused_attempt_does_not_keep_the_session_alive() {
     let site = Site::new().await;
     let app = app(site.layer().touch_if(|_, status| status.is_success()));
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app).await;
     site.rows().age(12.0 * HOUR).await;
     browser.get("/insert_and/403/tries/1").await;
-    assert_left(&site, 12.0 * HOUR).await;
+    site.rows().assert_left(12.0 * HOUR).await;
     browser.get("/insert_and/204/tries/2").await;
-    assert_left(&site, DAY).await;
+    site.rows().assert_left(DAY).await;
 }
 
 #[tokio::test]
@@ -489,61 +407,48 @@ async fn the_predicate_sees_the_request_and_the_status() {
             && request.headers.contains_key("cookie")
             && status == 418
     }));
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app).await;
     site.rows().age(12.0 * HOUR).await;
     browser.get("/insert_and/418/b/2").await;
-    assert_left(&site, DAY).await;
+    site.rows().assert_left(DAY).await;
 }
 
 #[tokio::test]
-async fn a_session_is_extended_after_a_twentieth_of_its_idle_timeout() {
+async fn a_session_is_extended_after_a_twentieth_of_its_idle_timeout_or_as_chosen() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    site.rows().age(71.0 * 60.0).await;
-    browser.get("/keys").await;
-    assert_left(&site, DAY - 71.0 * 60.0).await;
-    site.rows().age(60.0).await;
-    browser.get("/keys").await;
-    assert_left(&site, DAY).await;
+    let chosen = site.layer().touch_interval(Duration::from_hours(6));
+    for (layer, interval) in [(site.layer(), DAY / 20.0), (chosen, 6.0 * HOUR)] {
+        let mut browser = Browser::with_session(&app(layer)).await;
+        site.rows().age(interval - 60.0).await;
+        browser.get("/keys").await;
+        site.rows().assert_left(DAY - interval + 60.0).await;
+        site.rows().age(60.0).await;
+        browser.get("/keys").await;
+        site.rows().assert_left(DAY).await;
+        site.rows().execute("TRUNCATE TABLE").await;
+    }
 }
 
 #[tokio::test]
 async fn a_touch_interval_of_zero_extends_at_every_request() {
     let site = Site::new().await;
-    let mut browser = Browser::new(&app(site.layer().touch_interval(Duration::ZERO)));
-    browser.get("/insert/a/1").await;
+    let mut browser =
+        Browser::with_session(&app(site.layer().touch_interval(Duration::ZERO))).await;
     let before = site.rows().dump().await;
     browser.get("/keys").await;
     assert_ne!(site.rows().dump().await, before);
 }
 
 #[tokio::test]
-async fn a_session_is_extended_after_the_touch_interval_that_was_chosen() {
-    let site = Site::new().await;
-    let layer = site.layer().touch_interval(Duration::from_hours(6));
-    let mut browser = Browser::new(&app(layer));
-    browser.get("/insert/a/1").await;
-    site.rows().age(5.0 * HOUR).await;
-    browser.get("/keys").await;
-    assert_left(&site, 19.0 * HOUR).await;
-    site.rows().age(HOUR).await;
-    browser.get("/keys").await;
-    assert_left(&site, DAY).await;
-}
-
-#[tokio::test]
 async fn a_data_save_leaves_the_expiry_alone_until_a_touch_is_due() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     site.rows().age(HOUR).await;
     browser.get("/insert/a/2").await;
-    assert_left(&site, DAY - HOUR).await;
+    site.rows().assert_left(DAY - HOUR).await;
     site.rows().age(HOUR).await;
     browser.get("/insert/a/3").await;
-    assert_left(&site, DAY).await;
+    site.rows().assert_left(DAY).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What works without a database, and what a database that fails costs.
+//! Requests that need no database, and requests that need one that is down.
 
 use std::time::{Duration, Instant};
 
@@ -10,20 +10,15 @@ use axum::{
     response::Response,
     routing::{MethodRouter, get},
 };
-use axum_pg_session::{
-    Error, LazySession, PgSessionLayer, PgSessionStore, Session, SessionRejection,
-};
+use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 
-use crate::support::{Browser, Reply, Site, proxy::Proxy, site::pages};
+use crate::support::{Browser, Reply, Site, site::NOWHERE, site::pages};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// Well above the timeout that is set, well below the default one.
 const IN_TIME: Duration = Duration::from_secs(3);
-
-/// No server listens on port 1.
-const NOWHERE: &str = "postgres://127.0.0.1:1/none";
 
 fn layer(url: &str) -> PgSessionLayer {
     let pool = PgPool::connect_lazy(url).expect("a URL");
@@ -39,7 +34,6 @@ fn all_pages() -> Router {
         .route("/lazy", get(async |_: LazySession| "unseen"))
         .route("/maybe_lazy", get(async |_: Option<LazySession>| "unseen"))
         .route("/maybe", maybe())
-        .route("/tolerant", get(tolerant))
         .route("/stubborn", get(stubborn))
 }
 
@@ -47,17 +41,7 @@ fn maybe() -> MethodRouter {
     get(async |session: Option<Session>| session.is_some().to_string())
 }
 
-/// Returns whether there was a session, and never fails.
-async fn tolerant(session: Result<Session, SessionRejection>) -> String {
-    if let Ok(session) = &session {
-        session
-            .insert("b", 2)
-            .expect("the response has not started");
-    }
-    session.is_ok().to_string()
-}
-
-/// Asks again where the first response was an error.
+/// Loads again after an error.
 async fn stubborn(lazy: LazySession) -> Result<String, Error> {
     let first = lazy.load().await.map_err(|error| error.kind());
     let second = lazy.load().await.map_err(|error| error.kind());
@@ -93,24 +77,6 @@ async fn a_route_that_takes_no_session_needs_no_database() {
 }
 
 #[tokio::test]
-async fn an_anonymous_reader_needs_no_database() {
-    let browser = stranger(&site_without_database());
-    for path in ["/keys", "/get/a", "/is_new", "/id", "/destroy", "/maybe"] {
-        let reply = browser.peek(path).await;
-        assert_eq!(reply.status, StatusCode::OK, "{path}");
-        assert!(reply.sets_no_cookie());
-    }
-}
-
-#[tokio::test]
-async fn a_malformed_cookie_needs_no_database_and_stays() {
-    let browser = stranger(&site_without_database()).with_cookie("__Host-id", "x");
-    let reply = browser.peek("/keys").await;
-    assert_eq!(reply.status, StatusCode::OK);
-    assert!(reply.sets_no_cookie());
-}
-
-#[tokio::test]
 async fn an_anonymous_write_without_a_database_is_503_and_sets_no_cookie() {
     let browser = stranger(&site_without_database());
     let reply = browser.peek("/insert/a/1").await;
@@ -137,71 +103,18 @@ async fn a_session_that_can_not_be_loaded_is_503_and_not_an_empty_one() {
 }
 
 #[tokio::test]
-async fn the_timeout_of_the_store_holds_if_no_server_listens() {
-    let started = Instant::now();
-    is_refused(&visitor(&site_without_database()).peek("/keys").await);
-    assert!(started.elapsed() < IN_TIME);
-}
-
-#[tokio::test]
-async fn the_timeout_of_the_store_holds_if_no_server_responds() {
+async fn the_timeout_of_the_store_holds_if_no_server_listens_or_responds() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = silent.local_addr().expect("an address");
     let app = all_pages().layer(layer(&format!("postgres://{address}/none")));
     let started = Instant::now();
     is_refused(&visitor(&app).peek("/keys").await);
     is_refused(&stranger(&app).peek("/insert/a/1").await);
+    is_refused(&visitor(&site_without_database()).peek("/keys").await);
     assert!(started.elapsed() < IN_TIME);
 }
 
-/// A session `a`, and how the same browser meets a site without a database.
-async fn lost_database(path: &str) -> Reply {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let before = site.rows().dump().await;
-    let reply = browser.at(&site_without_database()).peek(path).await;
-    assert_eq!(site.rows().dump().await, before);
-    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
-    reply
-}
-
-#[tokio::test]
-async fn a_failed_load_never_overwrites() {
-    for path in ["/insert/b/2", "/clear", "/destroy", "/stubborn"] {
-        is_refused(&lost_database(path).await);
-    }
-}
-
-#[tokio::test]
-async fn a_failed_load_leaves_the_cookie_to_a_handler_that_goes_on() {
-    let reply = lost_database("/tolerant").await;
-    assert_eq!(
-        (reply.status, reply.body.as_str()),
-        (StatusCode::OK, "false")
-    );
-    assert!(reply.sets_no_cookie());
-}
-
-#[tokio::test]
-async fn a_response_that_never_comes_overwrites_nothing() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let before = site.rows().dump().await;
-    let proxy = Proxy::before(site.database.url()).await;
-    let store = PgSessionStore::new(proxy.pool().await).timeout(TIMEOUT);
-    store.check().await.expect("a table");
-    let app = all_pages().layer(PgSessionLayer::new(store));
-    proxy.drop_responses(true);
-    is_refused(&browser.at(&app).peek("/insert/b/2").await);
-    assert_eq!(browser.at(&app).peek("/tolerant").await.body, "false");
-    assert_eq!(site.rows().dump().await, before);
-    proxy.drop_responses(false);
-    assert_eq!(browser.at(&app).peek("/get/a").await.body, "\"1\"");
-}
-
-/// What a middleware can ask without loading: before the handler and after it.
+/// What a middleware can read without loading the session: before the handler and after it.
 async fn questions(lazy: LazySession, request: Request, next: Next) -> Response {
     let before = [lazy.has_token(), lazy.is_loaded(), lazy.will_be_created()];
     let mut response = next.run(request).await;
@@ -297,7 +210,7 @@ async fn a_session_will_be_created_only_by_a_request_that_begins_one() {
     assert_eq!(replies(&unknown), "[true, false, false] [true, true]");
 }
 
-/// An explicit save begins the session before the middleware asks.
+/// An explicit save begins the session before the middleware reads it.
 #[tokio::test]
 async fn a_session_that_a_save_began_was_created_by_this_request() {
     let site = Site::new().await;

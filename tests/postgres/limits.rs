@@ -1,4 +1,4 @@
-//! How large a session may grow.
+//! The limits of a session's size: bytes, depth and number of keys.
 
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ async fn a_document_at_the_limit_saves_and_one_byte_more_is_a_clear_error() {
 }
 
 #[tokio::test]
-async fn an_error_tells_the_operator_the_limit_and_the_size() {
+async fn an_error_names_the_limit_and_the_size() {
     let site = Site::new().await;
     let layer = site.layer().max_document_size(20);
     let app = page(layer, async |session: Session| {
@@ -90,8 +90,7 @@ async fn an_error_tells_the_operator_the_limit_and_the_size() {
 #[tokio::test]
 async fn what_the_handler_did_before_is_dropped_with_the_error() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     let before = site.rows().dump().await;
     let layer = site.layer().max_document_size(40);
     let app = page(layer, async |session: Session| {
@@ -173,7 +172,7 @@ async fn a_merge_that_would_be_too_large_fails_the_later_request_alone() {
             let mut statuses = [left.status.as_u16(), right.status.as_u16()];
             let has_moved = two.ends_with("cycle") && right.status == 200;
             statuses.sort_unstable();
-            // What does not fit under the new id is not said under the old one.
+            // A request with the old id does not learn whether its change fits.
             let refused = if has_moved { 503 } else { 507 };
             assert_eq!(statuses, [200, refused], "{one} and {two}");
             let saved = if left.status == 200 { first } else { second };
@@ -273,8 +272,7 @@ async fn an_expiry_can_be_set_at_the_limit() {
 
 /// A visitor whose row another writer has filled.
 async fn filled(site: &Site, document: &str) -> Browser {
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     let sql = format!("UPDATE public.session SET session = $doc${document}$doc$::json");
     execute(&site.pool, &sql).await;
     browser
@@ -300,8 +298,7 @@ async fn a_hundred_thousand_keys_of_another_writer_harm_no_other_session() {
     let site = Site::new().await;
     let members: Vec<_> = (0..100_000).map(|n| format!("\"k{n}\":{n}")).collect();
     let mut browser = filled(&site, &format!("{{{},\"n\":1}}", members.join(","))).await;
-    let mut other = site.browser();
-    other.get("/insert/a/1").await;
+    let mut other = site.visitor().await;
     let (wide, small) = tokio::join!(browser.get("/increment/n"), other.get("/increment/n"));
     assert_eq!((wide.body.as_str(), small.body.as_str()), ("2", "1"));
     assert_eq!(browser.get("/get/k99999").await.body, "99999");

@@ -1,5 +1,5 @@
-//! A real socket that is cut before the client has read the response to a
-//! login: what the visitor can do next with the cookie of before, and when.
+//! The client disconnects before it has read the response to a login: what it can do next with the
+//! former cookie.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! What the crate promises, proved on a real Postgres.
+//! The tests of the crate on a real Postgres, one file for each area.
 
 mod adoption;
 mod areas;

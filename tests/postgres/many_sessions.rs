@@ -1,5 +1,4 @@
-//! A user with very many sessions, as a script that signs in for every run
-//! leaves them.
+//! A user with very many sessions, such as one whose script signs in for every run.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -12,7 +11,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     Browser, Site, execute,
-    page::{app_with, patiently, until},
+    page::{app_with, login_page, patiently, until},
 };
 
 const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
@@ -34,8 +33,7 @@ async fn with_sessions(number: u32) -> Site {
 }
 
 async fn log_in(store: &PgSessionStore) -> Browser {
-    let page = async |session: Session| session.login("alice");
-    let app = app_with(PgSessionLayer::new(store.clone()), page);
+    let app = login_page(store);
     let mut browser = Browser::new(&app);
     let response = browser.get("/page").await;
     assert_eq!(response.status, 200, "{:?}", response.error);
@@ -67,10 +65,7 @@ async fn a_login_of_a_user_with_very_many_sessions_ends_a_bounded_number() {
         .execute(&mut *lock)
         .await
         .expect("a lock");
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
+    let store = site.limited(FIVE, SessionLimitPolicy::EndOldest);
     let started = Instant::now();
     let browser = log_in(&store).await;
     println!(
@@ -89,18 +84,14 @@ async fn a_login_of_a_user_with_very_many_sessions_ends_a_bounded_number() {
         kept,
         ["row 0000001", "row 0000002", "row 0000003", "row 0000004"]
     );
-    assert_eq!(site.store.user("bob").count().await.expect("a count"), 1);
+    assert_eq!(site.sessions_of("bob").await, 1);
 }
 
 #[tokio::test]
 async fn a_login_of_a_user_with_very_many_sessions_is_refused_at_once() {
     let site = with_sessions(many()).await;
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(FIVE, SessionLimitPolicy::Refuse);
-    let page = async |session: Session| session.login("alice");
-    let app = app_with(PgSessionLayer::new(store), page);
+    let store = site.limited(FIVE, SessionLimitPolicy::Refuse);
+    let app = login_page(&store);
     let started = Instant::now();
     assert_eq!(Browser::new(&app).get("/page").await.status, 403);
     println!(
@@ -113,14 +104,14 @@ async fn a_login_of_a_user_with_very_many_sessions_is_refused_at_once() {
 #[tokio::test]
 async fn very_many_sessions_of_a_user_end_in_batches() {
     let site = with_sessions(many()).await;
-    let mut this = log_in(&site.store).await;
-    let id = this.get("/id").await.body.parse().expect("a handle");
+    let this = log_in(&site.store).await;
+    let id = this.handle().await;
     let alice = site.store.user("alice");
     let ended = alice.destroy_others(&id).await.expect("an end");
     assert_eq!(ended, u64::from(many()));
     assert_eq!(count(&site).await, 1);
     assert_eq!(alice.destroy_all().await.expect("an end"), 1);
-    assert_eq!(site.store.user("bob").count().await.expect("a count"), 1);
+    assert_eq!(site.sessions_of("bob").await, 1);
 }
 
 /// They find the same batches, and each batch is deleted by one of them.
@@ -212,7 +203,7 @@ async fn sessions_of_a_user_that_were_ended_stay_ended_when_a_later_batch_fails(
 #[tokio::test]
 async fn a_list_goes_on_behind_a_position() {
     let site = with_sessions(2500).await;
-    // Two that began at one moment, and some of which nobody knows when.
+    // Two that began at one moment, and some without the time of their beginning.
     execute(
         &site.pool,
         "UPDATE session SET created = now() WHERE id IN ('row 0000001', 'row 0000002');

@@ -61,7 +61,7 @@ fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }
 
-/// Nothing is lent, and nobody is at work but these.
+/// All connections are idle, and no other task runs.
 async fn come_to_rest(pool: &PgPool, tasks_left: usize) {
     until(async || {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -78,9 +78,9 @@ fn kilobytes() -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// Not a test of its own: it says how much memory is resident after each round.
+/// Not a test of its own: prints how much memory is resident after each round.
 #[tokio::test]
-async fn come_and_go_where_the_next_test_asks_for_it() {
+async fn stores_come_and_go_in_a_child_process() {
     let Ok(url) = env::var(URL) else {
         return;
     };
@@ -96,7 +96,7 @@ async fn come_and_go_where_the_next_test_asks_for_it() {
         serve(&stores).await;
         come_to_rest(&pool, at_rest + STORES).await;
         drop(stores);
-        // The reapers end with their stores, whoever holds their handles.
+        // The reapers end with their stores, even if their handles still exist.
         come_to_rest(&pool, at_rest).await;
         assert!(reapers.iter().all(ReaperHandle::is_finished));
         assert!(pool.size() <= CONNECTIONS);
@@ -108,7 +108,7 @@ async fn come_and_go_where_the_next_test_asks_for_it() {
 async fn hundreds_of_stores_that_come_and_go_leave_no_task_connection_or_memory() {
     let site = Site::new().await;
     site.tables(STORES).await;
-    let test = "many_stores::come_and_go_where_the_next_test_asks_for_it";
+    let test = "many_stores::stores_come_and_go_in_a_child_process";
     let mut child = Process::start(test, URL, site.database.url());
     let mut resident = Vec::new();
     while let Some(kilobytes) = child.hear().await {
@@ -146,11 +146,7 @@ async fn a_store_that_rests_leaves_a_connection_to_the_others() {
         }
     }
     let locks = "LOCK TABLE s1, s2 IN SHARE MODE";
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    sqlx::query(locks)
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let lock = site.open_transaction(locks).await;
     let mut visits = JoinSet::new();
     for visitor in visitors {
         visits.spawn(async move { visitor.peek("/cycle").await.status });
@@ -160,7 +156,7 @@ async fn a_store_that_rests_leaves_a_connection_to_the_others() {
     while let Some(status) = visits.join_next().await {
         assert!(status.expect("no panic").is_success());
     }
-    // At once, not when what is kept is given back.
+    // At once, not when the kept connection is released.
     let kept = pool.size() as usize - pool.num_idle();
     let own = tokio::time::timeout(Duration::from_millis(200), pool.acquire()).await;
     assert!(own.is_ok_and(|own| own.is_ok()), "{kept} are kept");

@@ -1,5 +1,5 @@
-//! Middleware of others in one `ServiceBuilder` with the session layer. Some
-//! replace the body by one without a `Default`, and some need a `Default`.
+//! Layers of other crates in one `ServiceBuilder` with the session layer, with and without a body
+//! that has a `Default`.
 
 use std::{future::pending, time::Duration};
 

@@ -1,4 +1,4 @@
-//! How the table comes to be, whoever makes it and whoever else is there.
+//! Migrations: by `migrate`, by the migrator, by the files alone, and beside other applications.
 
 use std::{borrow::Cow, path::Path};
 
@@ -11,12 +11,12 @@ use sqlx::{
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::support::{
-    Browser, Life, Role, Site, execute, page::app_with, quoted, site::pool, texts,
+    Browser, Life, Role, Site, THREE_COLUMNS, execute, page::app_with, quoted, site::pool, texts,
 };
 
 const NOTES: &str = r#""public"."_axum_pg_session_migrations""#;
 
-/// What the catalog says of a table: its columns and its indexes.
+/// A table in the catalog: its columns and its indexes.
 async fn shape(pool: &PgPool, schema: &str, table: &str) -> Vec<String> {
     let columns = format!(
         "SELECT concat_ws(' ', column_name, data_type, is_nullable, column_default)
@@ -48,12 +48,7 @@ async fn migrate_makes_the_schema_and_the_table_that_are_missing() {
 
 #[tokio::test]
 async fn migrate_in_a_schema_that_exists_leaves_its_tables_alone() {
-    let site = Site::without_table().await;
-    execute(
-        &site.pool,
-        "CREATE SCHEMA web; CREATE TABLE web.other AS SELECT 1 AS a",
-    )
-    .await;
+    let site = Site::with_table("CREATE SCHEMA web; CREATE TABLE web.other AS SELECT 1 AS a").await;
     let store = site.store.clone().schema("web");
     store.migrate().await.expect("a new table");
     assert_eq!(dump(&site.pool, "web.other").await, ["(1)"]);
@@ -113,14 +108,8 @@ async fn migrate_restores_what_was_dropped_and_changes_no_note() {
 
 #[tokio::test]
 async fn migrate_keeps_the_sessions_of_a_table_that_it_completes() {
-    let site = Site::without_table().await;
-    execute(
-        &site.pool,
-        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)",
-    )
-    .await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let site = Site::with_table(THREE_COLUMNS).await;
+    let mut browser = site.visitor().await;
     site.store.migrate().await.expect("columns to add");
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
     assert_eq!(browser.get("/increment/n").await.body, "1");
@@ -168,9 +157,7 @@ async fn many_processes_may_migrate_a_new_schema_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_processes_may_complete_an_old_table_at_once() {
     for _ in 0..5 {
-        let site = Site::without_table().await;
-        execute(
-            &site.pool,
+        let site = Site::with_table(
             "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz, session jsonb)",
         )
         .await;
@@ -209,7 +196,7 @@ async fn the_files_run_one_by_one_make_the_same_table() {
         .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
         .collect();
     files.sort();
-    // Twice, because the folder says that each can be.
+    // Twice, because `migrations/README.md` promises that each can be.
     for file in files.iter().chain(&files) {
         let sql = std::fs::read_to_string(file).expect("a file");
         execute(&by_files.pool, &sql).await;
@@ -315,49 +302,22 @@ async fn lives_under(name: &str) {
 }
 
 #[tokio::test]
-async fn a_name_may_hold_a_quote() {
-    lives_under(r#"a"b"#).await;
-    lives_under("a'b").await;
-}
-
-#[tokio::test]
-async fn a_name_may_hold_a_dot() {
-    lives_under("a.b").await;
-}
-
-#[tokio::test]
-async fn a_name_keeps_its_capitals() {
-    lives_under("Session").await;
-}
-
-#[tokio::test]
-async fn a_name_may_be_unicode() {
-    lives_under("сессия-会话-🍐").await;
-}
-
-#[tokio::test]
-async fn a_name_may_have_63_bytes() {
-    lives_under(&"t".repeat(63)).await;
-    lives_under(&format!("{}u", "ü".repeat(31))).await;
-}
-
-#[tokio::test]
-async fn a_name_may_be_a_word_of_sql() {
-    lives_under("select").await;
-    lives_under("a\"; DROP TABLE x; --").await;
-}
-
-#[tokio::test]
-async fn a_name_may_read_like_a_part_of_our_statements() {
-    lives_under("session_expiry_idx").await;
-    lives_under("t.expiry > now()").await;
-    lives_under("session, created, user_id)").await;
-}
-
-/// Beside quotes, dots, Unicode, 63 bytes and words of SQL above.
-#[tokio::test]
 async fn hostile_table_names_are_quoted() {
+    let longest = ["t".repeat(63), format!("{}u", "ü".repeat(31))];
     for name in [
+        "a\"b",
+        "a'b",
+        "a.b",
+        "Session",
+        "сессия-会话-🍐",
+        &longest[0],
+        &longest[1],
+        "select",
+        "a\"; DROP TABLE x; --",
+        // Like a part of our statements.
+        "session_expiry_idx",
+        "t.expiry > now()",
+        "session, created, user_id)",
         "\"",
         "\"\".\"",
         "100%",
@@ -409,12 +369,7 @@ async fn without_leave_to_create_migrate_creates_nothing() {
 
 #[tokio::test]
 async fn without_leave_to_create_a_table_that_exists_serves_as_it_is() {
-    let site = Site::without_table().await;
-    execute(
-        &site.pool,
-        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz, session json)",
-    )
-    .await;
+    let site = Site::with_table(THREE_COLUMNS).await;
     let before = shape(&site.pool, "public", "session").await;
     let store = site.store.clone().create_table(false);
     store.migrate().await.expect("a table");
@@ -455,9 +410,6 @@ async fn copies_of_the_files_run_under_versions_of_the_applications_own() {
     migrator.run(&site.pool).await.expect("nothing to do");
 }
 
-const THREE_COLUMNS: &str =
-    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";
-
 /// Its pool may have all of the connections that the role is allowed.
 #[tokio::test]
 async fn a_role_with_as_many_connections_as_its_pool_can_migrate() {
@@ -492,8 +444,7 @@ async fn a_role_with_as_many_connections_as_its_pool_can_migrate() {
 
 #[tokio::test]
 async fn the_owner_completes_a_table_that_another_role_was_to_migrate_first() {
-    let site = Site::without_table().await;
-    execute(&site.pool, "GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC").await;
+    let site = Site::with_table("GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC").await;
     let (owner, other) = (Role::new(&site.pool).await, Role::new(&site.pool).await);
     execute(&site.pool, THREE_COLUMNS).await;
     execute(
@@ -522,9 +473,8 @@ async fn the_owner_completes_a_table_that_another_role_was_to_migrate_first() {
 
 /// Of an earlier version, or of a program that ran the files itself.
 #[tokio::test]
-async fn an_owner_who_may_not_write_the_notes_is_told_so() {
-    let site = Site::without_table().await;
-    execute(&site.pool, "GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC").await;
+async fn an_owner_who_may_not_write_the_notes_gets_an_error() {
+    let site = Site::with_table("GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC").await;
     let owner = Role::new(&site.pool).await;
     execute(&site.pool, THREE_COLUMNS).await;
     execute(
@@ -551,10 +501,9 @@ async fn an_owner_who_may_not_write_the_notes_is_told_so() {
     owner.drop().await;
 }
 
-/// What a table must not have, and what is said of it.
+/// Asserts that a table is refused, with this word in the error.
 async fn is_refused(table: &str, word: &str) {
-    let site = Site::without_table().await;
-    execute(&site.pool, table).await;
+    let site = Site::with_table(table).await;
     let before = shape(&site.pool, "public", "session").await;
     for outcome in [
         site.store.check().await.map(drop),
@@ -582,28 +531,22 @@ async fn a_relation_that_is_no_table_is_refused_by_what_it_is() {
     }
 }
 
-#[tokio::test]
-async fn a_column_created_without_a_default_is_refused() {
-    is_refused(
-        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
-                               created timestamptz)",
-        "created without a default",
-    )
-    .await;
+/// The three columns, and these.
+fn with(columns: &str) -> String {
+    THREE_COLUMNS.replace(", session json)", &format!(", session json, {columns})"))
 }
 
 #[tokio::test]
-async fn columns_of_a_user_that_can_not_be_null_are_refused() {
-    for column in [
-        "user_id text NOT NULL DEFAULT ''",
-        "device json NOT NULL DEFAULT '{}'",
+async fn an_optional_column_that_lacks_a_default_or_can_not_be_null_is_refused() {
+    for (columns, word) in [
+        ("created timestamptz", "created without a default"),
+        (
+            "created timestamptz NOT NULL DEFAULT now(), user_id text NOT NULL DEFAULT ''",
+            "NOT NULL",
+        ),
+        ("device json NOT NULL DEFAULT '{}'", "NOT NULL"),
     ] {
-        let table = format!(
-            "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
-                                   created timestamptz NOT NULL DEFAULT now(),
-                                   last_seen timestamptz NOT NULL DEFAULT now(), {column})"
-        );
-        is_refused(&table, "NOT NULL").await;
+        is_refused(&with(columns), word).await;
     }
 }
 
@@ -614,37 +557,28 @@ async fn an_own_column_that_is_unique_is_refused_as_an_id_could_not_change() {
         "site text, email text, UNIQUE (site, email)",
         "user_id text UNIQUE",
         // With a default, it would pass for a number of the row.
-        "user_id text UNIQUE DEFAULT 'nobody'",
+        "user_id text UNIQUE DEFAULT 'none'",
         "created timestamptz NOT NULL DEFAULT now() UNIQUE",
         "last_seen timestamptz DEFAULT now() UNIQUE",
         "email text, EXCLUDE USING hash (email WITH =)",
         "email text, EXCLUDE USING hash (lower(email) WITH =)",
     ] {
-        let table = format!(
-            "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
-                                   {columns})"
-        );
-        is_refused(&table, "is unique").await;
+        is_refused(&with(columns), "is unique").await;
     }
     for index in [
         "site, lower(email)",
         "(session->>'cart')",
         "site, (session->>'cart')",
     ] {
-        let table = format!(
-            "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
-                                   site text, email text);
-             CREATE UNIQUE INDEX ON session ({index})"
-        );
+        let table = with("site text, email text");
+        let table = format!("{table}; CREATE UNIQUE INDEX ON session ({index})");
         is_refused(&table, "is unique").await;
     }
 }
 
 #[tokio::test]
 async fn own_columns_that_an_id_change_can_copy_are_no_obstacle() {
-    let site = Site::without_table().await;
-    execute(
-        &site.pool,
+    let site = Site::with_table(
         "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json,
              created timestamptz NOT NULL DEFAULT now(), user_id text,
              last_seen timestamptz NOT NULL DEFAULT now(), device json,

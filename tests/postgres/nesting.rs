@@ -1,12 +1,11 @@
-//! More than one layer in front of a page, and more than one app on a store.
+//! Several session layers around one page, and several applications with one store.
 
 use std::time::Duration;
 
 use axum::{Router, routing::get};
 use axum_pg_session::{Error, LazySession, PgSessionLayer, PgSessionStore, Session};
-use sqlx::postgres::PgPoolOptions;
 
-use crate::support::{Browser, Rows, Site, app, log::Log, site::pages};
+use crate::support::{Browser, Rows, Site, log::Log, site::pages, unreachable_store};
 
 /// `/both/{value}` writes to either session, `/read` returns both, and all
 /// other pages are those of the inner layer.
@@ -83,8 +82,7 @@ async fn two_layers_keep_their_sessions_in_two_tables() {
 #[tokio::test]
 async fn the_inner_session_is_the_one_that_handlers_take() {
     let site = Site::new().await;
-    let mut browser = Browser::new(&on_one_table(&site));
-    browser.get("/insert/a/1").await;
+    let browser = Browser::with_session(&on_one_table(&site)).await;
     assert!(browser.cookie("inner").is_some());
     assert_eq!(browser.cookie("outer"), None);
 }
@@ -158,9 +156,10 @@ async fn an_inner_save_that_fails_drops_what_the_outer_one_would_save() {
 #[tokio::test]
 async fn an_unused_outer_session_needs_no_database() {
     let site = Site::new().await;
-    let nowhere = PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none");
-    let nowhere = PgSessionStore::new(nowhere.expect("a URL"));
-    let app = nested(layer(&nowhere, "outer"), layer(&site.store, "inner"));
+    let app = nested(
+        layer(&unreachable_store(), "outer"),
+        layer(&site.store, "inner"),
+    );
     let mut browser = Browser::new(&app).with_cookie("outer", &"A".repeat(43));
     assert_eq!(browser.get("/increment/n").await.body, "1");
     assert_eq!(browser.get("/increment/n").await.body, "2");
@@ -174,30 +173,6 @@ async fn both_layers_are_named_in_vary_once() {
     assert_eq!(vary, ["cookie"]);
     let caching: Vec<_> = response.headers.get_all("cache-control").iter().collect();
     assert_eq!(caching, ["no-store"]);
-}
-
-#[tokio::test]
-async fn two_apps_on_one_store_share_their_sessions() {
-    let site = Site::new().await;
-    let (shop, forum) = (site.app(), site.app());
-    let mut browser = Browser::new(&shop);
-    browser.get("/insert/a/1").await;
-    let mut there = browser.at(&forum);
-    assert_eq!(there.get("/get/a").await.body, "\"1\"");
-    there.get("/insert/b/2").await;
-    assert_eq!(browser.get("/keys").await.body, "a,b");
-    there.get("/destroy").await;
-    assert_eq!(browser.get("/keys").await.body, "");
-}
-
-#[tokio::test]
-async fn two_processes_on_one_table_share_their_sessions() {
-    let site = Site::new().await;
-    let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
-    let mut here = site.browser();
-    here.get("/increment/n").await;
-    assert_eq!(here.at(&elsewhere).get("/increment/n").await.body, "2");
-    assert_eq!(here.get("/increment/n").await.body, "3");
 }
 
 #[tokio::test]

@@ -1,5 +1,4 @@
-//! What an application can choose of a session's life: each option, its
-//! default and its change.
+//! The options for a session's life, and the calls of one request and outside of requests.
 
 use std::{
     sync::{
@@ -21,58 +20,36 @@ use axum_pg_session::{
 };
 use serde_json::json;
 
-use crate::support::{Browser, Reply, Site, app, page::app_with, visit};
+use crate::support::{Browser, Reply, Site, app, page::app_with, unreachable_store, visit};
 
 const DAY: f64 = 86_400.0;
-
-/// A store of a database that is not there.
-fn unreachable() -> PgSessionStore {
-    let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
-    PgSessionStore::new(pool).timeout(Duration::from_millis(100))
-}
 
 // Connections.
 
 #[tokio::test]
-async fn a_store_connects_by_parts_as_by_a_url() {
+async fn a_store_connects_by_a_url_and_by_parts() {
     let site = Site::new().await;
-    let options = site.database.url().parse().expect("a URL");
-    let store = PgSessionStore::connect_with(options)
-        .await
-        .expect("a connection");
-    let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
-    browser.get("/insert/a/1").await;
-    assert_eq!(site.rows().count().await, 1);
-}
-
-#[tokio::test]
-async fn parts_that_lead_nowhere_are_an_error() {
-    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
-        .host("127.0.0.1")
-        .port(1);
-    let outcome = PgSessionStore::connect_with(options).await;
-    let error = outcome.map(drop).expect_err("no server listens");
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let url = site.database.url();
+    let parts = url.parse().expect("a URL");
+    for store in [
+        PgSessionStore::connect(url).await,
+        PgSessionStore::connect_with(parts).await,
+    ] {
+        let store = store.expect("a connection");
+        Browser::with_session(&app(PgSessionLayer::new(store))).await;
+    }
+    assert_eq!(site.rows().count().await, 2);
 }
 
 #[tokio::test]
 async fn the_longest_timeout_is_no_panic() {
     let site = Site::new().await;
     let store = site.store.clone().timeout(Duration::MAX);
-    let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
-    browser.get("/insert/a/1").await;
+    Browser::with_session(&app(PgSessionLayer::new(store))).await;
     assert_eq!(site.rows().count().await, 1);
 }
 
 // Empty sessions.
-
-#[tokio::test]
-async fn a_session_that_holds_nothing_is_not_stored_by_default() {
-    let site = Site::new().await;
-    let reply = site.browser().get("/keys").await;
-    assert!(reply.sets_no_cookie());
-    assert_eq!(site.rows().count().await, 0);
-}
 
 #[tokio::test]
 async fn a_session_that_holds_nothing_can_be_stored() {
@@ -99,23 +76,11 @@ async fn an_empty_session_is_not_stored_for_a_failure() {
 
 // A database that fails.
 
-#[tokio::test]
-async fn a_session_that_can_not_be_loaded_is_a_503_by_default() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let away = browser.at(&app(PgSessionLayer::new(unreachable())));
-    let reply = away.peek("/get/a").await;
-    assert_eq!(reply.status, 503);
-    assert!(reply.sets_no_cookie());
-}
-
 /// A visitor with a session whose database went away.
 async fn left_alone(layer: impl FnOnce(PgSessionLayer) -> PgSessionLayer) -> (Site, Browser) {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let away = browser.at(&app(layer(PgSessionLayer::new(unreachable()))));
+    let browser = site.visitor().await;
+    let away = browser.at(&app(layer(PgSessionLayer::new(unreachable_store()))));
     (site, away)
 }
 
@@ -124,7 +89,7 @@ async fn a_session_that_can_not_be_loaded_can_be_done_without() {
     let (site, away) = left_alone(|layer| layer.on_load_failure(FailurePolicy::Continue)).await;
     let before = site.rows().dump().await;
     let reply = away.peek("/get/a").await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "none"));
+    reply.assert(200, "none");
     assert!(reply.sets_no_cookie());
     for path in ["/insert/a/2", "/clear", "/destroy", "/cycle"] {
         let reply = away.peek(path).await;
@@ -148,11 +113,7 @@ async fn a_site_can_go_on_without_its_database() {
     assert_eq!(reply.status, 200);
     assert!(reply.sets_no_cookie());
     assert_eq!(site.rows().dump().await, before);
-}
-
-#[tokio::test]
-async fn an_end_that_did_not_happen_is_never_claimed() {
-    let (_site, away) = left_alone(lenient).await;
+    // The policy never conceals that a session still exists.
     for path in ["/destroy", "/cycle"] {
         let reply = away.peek(path).await;
         assert_eq!(reply.status, 503, "{path}");
@@ -161,25 +122,19 @@ async fn an_end_that_did_not_happen_is_never_claimed() {
 }
 
 #[tokio::test]
-async fn a_change_that_is_not_saved_is_a_503_by_default() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    site.refuse("UPDATE").await;
-    assert_eq!(browser.get("/insert/a/2").await.status, 503);
-}
-
-#[tokio::test]
 async fn a_change_that_is_not_saved_can_be_done_without() {
     let site = Site::new().await;
     let layer = site.layer().on_save_failure(FailurePolicy::Continue);
-    let mut browser = Browser::new(&app(layer));
-    browser.get("/insert/a/1").await;
-    site.refuse("UPDATE").await;
-    site.refuse("DELETE").await;
-    let reply = browser.get("/insert/a/2").await;
-    assert_eq!(reply.status, 200);
-    assert!(reply.sets_no_cookie());
+    let app = app(layer);
+    let mut browser = Browser::with_session(&app).await;
+    for statement in ["INSERT", "UPDATE", "DELETE"] {
+        site.refuse(statement).await;
+    }
+    for browser in [&mut browser.clone(), &mut Browser::new(&app)] {
+        let reply = browser.get("/insert/a/2").await;
+        assert_eq!(reply.status, 200);
+        assert!(reply.sets_no_cookie());
+    }
     for path in ["/destroy", "/cycle"] {
         assert_eq!(browser.get(path).await.status, 503, "{path}");
     }
@@ -187,20 +142,9 @@ async fn a_change_that_is_not_saved_can_be_done_without() {
 }
 
 #[tokio::test]
-async fn a_new_session_that_is_not_saved_sets_no_cookie() {
+async fn no_policy_conceals_that_a_session_ended_meanwhile() {
     let site = Site::new().await;
-    site.refuse("INSERT").await;
-    let layer = site.layer().on_save_failure(FailurePolicy::Continue);
-    let reply = Browser::new(&app(layer)).get("/insert/a/1").await;
-    assert_eq!(reply.status, 200);
-    assert!(reply.sets_no_cookie());
-}
-
-#[tokio::test]
-async fn a_session_that_ended_meanwhile_is_told_whatever_the_policy() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     let other = browser.clone();
     let page = async move |session: Session| {
         other.clone().get("/destroy").await;
@@ -213,14 +157,6 @@ async fn a_session_that_ended_meanwhile_is_told_whatever_the_policy() {
 
 // A check of what was loaded.
 
-#[tokio::test]
-async fn every_session_that_lives_is_accepted_by_default() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/banned/1").await;
-    assert_eq!(browser.get("/get/banned").await.body, "\"1\"");
-}
-
 fn without_the_banned(site: &Site) -> PgSessionLayer {
     site.layer().valid_if(async |session, _| {
         tokio::task::yield_now().await;
@@ -231,8 +167,7 @@ fn without_the_banned(site: &Site) -> PgSessionLayer {
 #[tokio::test]
 async fn a_session_that_is_not_accepted_ends_and_another_begins() {
     let site = Site::new().await;
-    let mut browser = Browser::new(&app(without_the_banned(&site)));
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app(without_the_banned(&site))).await;
     assert_eq!(browser.get("/insert/banned/1").await.status, 200);
     let old = browser.token().to_owned();
     let reply = browser.get("/insert/b/1").await;
@@ -243,7 +178,7 @@ async fn a_session_that_is_not_accepted_ends_and_another_begins() {
 }
 
 #[tokio::test]
-async fn the_row_of_a_session_that_is_not_accepted_goes_also_with_a_failure() {
+async fn a_session_that_is_not_accepted_is_deleted_also_with_a_failure() {
     let site = Site::new().await;
     let mut browser = Browser::new(&app(without_the_banned(&site)));
     browser.get("/insert/banned/1").await;
@@ -302,17 +237,9 @@ fn counting(site: &Site) -> PgSessionLayer {
 }
 
 #[tokio::test]
-async fn nothing_is_added_to_a_save_by_default() {
-    let site = Site::new().await;
-    site.browser().get("/insert/a/1").await;
-    assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
-}
-
-#[tokio::test]
 async fn what_is_done_before_a_save_is_saved() {
     let site = Site::new().await;
-    let mut browser = Browser::new(&app(counting(&site)));
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app(counting(&site))).await;
     browser.get("/get/a").await;
     browser.get("/insert/a/1").await;
     assert_eq!(site.rows().text().await, r#"{"a":"1","saves":1}"#);
@@ -366,7 +293,7 @@ async fn a_life_can_be_computed_from_the_session() {
     assert!((site.rows().seconds_left().await - 1200.0).abs() < 5.0);
 }
 
-// Where the token travels.
+// Transports of the token.
 
 const X_SESSION: HeaderName = HeaderName::from_static("x-session");
 
@@ -432,15 +359,10 @@ async fn the_token_travels_in_a_cookie_by_default() {
 }
 
 #[tokio::test]
-async fn the_token_can_travel_in_a_header() {
+async fn the_token_can_travel_in_a_header_and_as_a_bearer_token() {
     let site = Site::new().await;
     let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
     travels(Client::new(layer, X_SESSION, ""), &site).await;
-}
-
-#[tokio::test]
-async fn the_token_can_travel_as_a_bearer_token() {
-    let site = Site::new().await;
     let layer = site.layer().transport(HeaderTransport::bearer(X_SESSION));
     let client = Client::new(layer, http::header::AUTHORIZATION, "Bearer ");
     travels(client, &site).await;
@@ -458,8 +380,7 @@ async fn another_scheme_of_authorization_is_no_session() {
 #[tokio::test]
 async fn with_another_transport_a_cookie_is_no_session() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     let layer = site.layer().transport(HeaderTransport::new(X_SESSION));
     let header = browser.at(&app(layer));
     let reply = header.peek("/get/a").await;
@@ -572,8 +493,7 @@ async fn priority_and_partition_can_be_chosen() {
 #[tokio::test]
 async fn a_request_can_extend_its_session() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     site.rows().age(60.0).await;
     let touch = async |session: Session| session.touch();
     let app = app_with(site.layer().touch_if(|_, _| false), touch);
@@ -597,8 +517,7 @@ async fn a_request_can_begin_an_empty_session() {
 #[tokio::test]
 async fn a_request_can_drop_what_it_did() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     let before = site.rows().dump().await;
     visit(&site, &mut browser, async |session: Session| {
         session.insert("b", 2)?;
@@ -615,8 +534,7 @@ async fn a_request_can_drop_what_it_did() {
 #[tokio::test]
 async fn a_request_can_drop_the_end_of_its_session() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     let token = browser.token().to_owned();
     visit(&site, &mut browser, async |session: Session| {
         session.destroy()?;
@@ -646,8 +564,7 @@ async fn an_explicit_save_is_not_dropped() {
 #[tokio::test]
 async fn a_request_can_replace_the_whole_content() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     let token = browser.token().to_owned();
     visit(&site, &mut browser, async |session: Session| {
         session.replace(json!({"b": [1], "c": null}))?;
@@ -662,8 +579,7 @@ async fn a_request_can_replace_the_whole_content() {
 #[tokio::test]
 async fn only_an_object_without_reserved_keys_replaces_the_content() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     visit(&site, &mut browser, async |session: Session| {
         let kind = |outcome: Result<(), Error>| outcome.expect_err("refused").kind();
         assert_eq!(kind(session.replace([1])), ErrorKind::Serialize);
@@ -679,16 +595,11 @@ async fn only_an_object_without_reserved_keys_replaces_the_content() {
 
 // Outside of requests.
 
-async fn handle(browser: &mut Browser) -> SessionId {
-    browser.get("/id").await.body.parse().expect("a handle")
-}
-
 #[tokio::test]
 async fn a_socket_can_read_its_session_without_extending_it() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let id = handle(&mut browser).await;
+    let browser = site.visitor().await;
+    let id = browser.handle().await;
     let before = site.rows().dump().await;
     let stored = site
         .store
@@ -710,15 +621,6 @@ async fn a_socket_can_read_its_session_without_extending_it() {
     assert!(stored.expires_at().is_some());
     assert!(!format!("{stored:?}").contains("\"1\""));
     assert_eq!(site.rows().dump().await, before);
-}
-
-#[tokio::test]
-async fn a_session_that_ended_is_none_to_a_socket() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let id = handle(&mut browser).await;
-    assert!(site.store.load(&id).await.expect("a database").is_some());
     site.rows().age(2.0 * DAY).await;
     assert!(site.store.load(&id).await.expect("a database").is_none());
 }
@@ -726,9 +628,8 @@ async fn a_session_that_ended_is_none_to_a_socket() {
 #[tokio::test]
 async fn a_job_can_end_a_session() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let id = handle(&mut browser).await;
+    let mut browser = site.visitor().await;
+    let id = browser.handle().await;
     assert!(site.store.destroy(&id).await.expect("a database"));
     assert!(!site.store.destroy(&id).await.expect("as good as ended"));
     assert_eq!(browser.get("/get/a").await.body, "none");
@@ -736,22 +637,11 @@ async fn a_job_can_end_a_session() {
 }
 
 #[tokio::test]
-async fn the_end_by_a_job_follows_a_session_that_cycled() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let id = handle(&mut browser).await;
-    browser.get("/cycle").await;
-    assert!(site.store.destroy(&id).await.expect("a database"));
-    assert_eq!(browser.get("/get/a").await.body, "none");
-}
-
-#[tokio::test]
-async fn a_database_that_is_away_is_told_to_sockets_and_jobs() {
+async fn an_outage_is_an_error_for_sockets_and_jobs() {
     let id: SessionId = "yo3kjqNtsxUxpQFnyVPVYF3pKT1yfnW1GnyDmtdW4qA"
         .parse()
         .expect("a handle");
-    let store = unreachable();
+    let store = unreachable_store();
     let kind = |outcome: Result<(), Error>| outcome.expect_err("away").kind();
     assert_eq!(
         kind(store.load(&id).await.map(drop)),

@@ -1,4 +1,4 @@
-//! A session seen and kept alive from outside of its requests, by its handle.
+//! Loading and touching a session by its handle, outside of its requests.
 
 use std::time::Duration;
 
@@ -18,15 +18,9 @@ async fn act(site: &Site, browser: &mut Browser, act: Act) {
     visit(site, browser, async move |session: Session| act(&session)).await;
 }
 
-async fn handle(browser: &Browser) -> SessionId {
-    let id = browser.peek("/id").await.body;
-    id.parse().expect("a handle")
-}
-
 async fn visitor(site: &Site) -> (Browser, SessionId) {
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    let id = handle(&browser).await;
+    let browser = site.visitor().await;
+    let id = browser.handle().await;
     (browser, id)
 }
 
@@ -55,14 +49,14 @@ async fn a_handle_follows_its_session_to_new_ids() {
         let (mut browser, mut id) = visitor(&site).await;
         if number > 0 {
             act(&site, &mut browser, |session| session.login("alice")).await;
-            id = handle(&browser).await;
+            id = browser.handle().await;
         }
         for step in moves {
             act(&site, &mut browser, *step).await;
         }
         let loaded = site.elsewhere().await.load(&id).await;
         let loaded = loaded.expect("a database").expect("alive");
-        let now = handle(&browser).await;
+        let now = browser.handle().await;
         assert_eq!(*loaded.id(), now, "{number}");
         assert_ne!(now, id, "{number}");
         assert_eq!(loaded.get("a").expect("text"), Some("1".to_owned()));
@@ -77,7 +71,7 @@ async fn a_handle_follows_its_session_to_new_ids() {
     }
 }
 
-/// Somebody else may hold it, who planted the token on the user.
+/// An attacker who planted the token may hold it.
 #[tokio::test]
 async fn a_handle_of_before_a_login_does_not_read_the_session_of_the_user() {
     let site = Site::new().await;
@@ -101,7 +95,7 @@ async fn a_handle_does_not_follow_to_a_login_that_dropped_the_data() {
         let site = Site::new().await;
         let (mut browser, _) = visitor(&site).await;
         act(&site, &mut browser, |session| session.login("alice")).await;
-        let id = handle(&browser).await;
+        let id = browser.handle().await;
         act(&site, &mut browser, login).await;
         assert!(site.store.load(&id).await.expect("a database").is_none());
         assert!(!touch(&site, &id).await);
@@ -199,7 +193,7 @@ async fn a_touch_by_a_handle_revives_nothing() {
     assert!(!touch(&site, &id).await, "destroyed before");
 
     browser.get("/insert/a/1").await;
-    let id = handle(&browser).await;
+    let id = browser.handle().await;
     site.rows().age(DAY).await;
     assert!(!touch(&site, &id).await, "expired");
     assert!(site.rows().seconds_left().await <= 0.0);

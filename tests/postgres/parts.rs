@@ -1,5 +1,4 @@
-//! A table in sixteen parts, and one whose parts are on two servers, serve as
-//! one that is whole.
+//! A table with sixteen partitions, and one whose partitions are on two servers.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -13,7 +12,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{
     Browser, Life, Site, app, execute,
-    page::{InFlight, app_with},
+    page::login_page,
     parts::{over_two_servers, sixteen},
     site::pool,
     texts,
@@ -21,7 +20,7 @@ use crate::support::{
 
 const VISITORS: usize = 40;
 const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
-/// Other writers are in the way for longer where a part is elsewhere.
+/// If a part is on another server, other writers hold their locks for longer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Holds on both tables.
@@ -46,19 +45,6 @@ async fn apps(site: &Site) -> Vec<Router> {
     let stores = processes(site, 2).await;
     let layers = stores.into_iter().map(PgSessionLayer::new);
     layers.map(app).collect()
-}
-
-async fn signed_in(site: &Site, login: impl Into<Login>) -> Browser {
-    let login = login.into();
-    let page = async move |session: Session| session.login(login.clone());
-    let mut browser = Browser::new(&site.app_with(page));
-    assert_eq!(browser.get("/page").await.status, 200);
-    browser.at(&site.app())
-}
-
-async fn handle(browser: &Browser) -> SessionId {
-    let id = browser.peek("/id").await.body;
-    id.parse().expect("a handle")
 }
 
 /// Rows of sessions that are as good as any other's.
@@ -167,15 +153,12 @@ async fn requests_of_one_session_merge_in_parts() {
 #[tokio::test]
 async fn a_late_save_follows_to_the_new_id_in_another_part() {
     in_parts(async |site| {
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
-        let late = InFlight::begin(&browser, "/page", |gate| {
-            site.app_with(async move |session: Session| {
-                gate.pass().await;
+        let mut browser = site.visitor().await;
+        let late = site
+            .late(&browser, async move |session: Session| {
                 session.insert("late", 1)
             })
-        })
-        .await;
+            .await;
         let old = browser.clone();
         assert_eq!(browser.get("/cycle").await.status, 200);
         assert_eq!(late.finish().await.status, 200);
@@ -191,8 +174,7 @@ async fn logins_at_once_leave_exactly_the_limit_in_parts() {
         let mut logins = JoinSet::new();
         for store in processes(site, 4).await {
             let store = store.max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
-            let page = async |session: Session| session.login("alice");
-            let app = app_with(PgSessionLayer::new(store), page);
+            let app = login_page(&store);
             for _ in 0..5 {
                 let browser = Browser::new(&app);
                 logins.spawn(async move { browser.peek("/page").await.status });
@@ -216,9 +198,9 @@ async fn the_sessions_of_a_user_are_found_in_all_parts() {
         let mut browsers = Vec::new();
         for _ in 0..8 {
             let login = Login::new("alice").device(device.clone());
-            browsers.push(signed_in(site, login).await);
+            browsers.push(site.signed_in(login).await);
         }
-        let bob = signed_in(site, "bob").await;
+        let bob = site.signed_in("bob").await;
         let alice = site.store.user("alice");
         let listed = alice.list().await.expect("a list");
         assert_eq!(listed.len(), 8);
@@ -230,17 +212,17 @@ async fn the_sessions_of_a_user_are_found_in_all_parts() {
 
         assert!(
             alice
-                .destroy(&handle(&browsers[7]).await)
+                .destroy(&browsers[7].handle().await)
                 .await
                 .expect("an end")
         );
         let of_bob = site
             .store
             .user("bob")
-            .destroy(&handle(&browsers[0]).await)
+            .destroy(&browsers[0].handle().await)
             .await;
         assert!(!of_bob.expect("no end"));
-        let this = handle(&browsers[0]).await;
+        let this = browsers[0].handle().await;
         assert_eq!(alice.destroy_others(&this).await.expect("an end"), 6);
         assert_eq!(alice.count().await.expect("a count"), 1);
         assert_eq!(alice.destroy_all().await.expect("an end"), 1);
@@ -255,8 +237,7 @@ async fn the_sessions_of_a_user_are_found_in_all_parts() {
 #[tokio::test]
 async fn the_reaper_finds_what_expired_in_all_parts() {
     in_parts(async |site| {
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
+        let mut browser = site.visitor().await;
         fill(site, 2500, "-1 minute").await;
         let reaper = Reaper::new(site.store.clone());
         let run = reaper.run_once().await.expect("rights");
@@ -270,7 +251,7 @@ async fn the_reaper_finds_what_expired_in_all_parts() {
 #[tokio::test]
 async fn everyone_is_ended_in_all_parts() {
     in_parts(async |site| {
-        let alice = signed_in(site, "alice").await;
+        let alice = site.signed_in("alice").await;
         fill(site, 2500, "1 day").await;
         let ended = site.store.destroy_everyone().await.expect("an end");
         assert_eq!(ended, 2501);
@@ -280,8 +261,7 @@ async fn everyone_is_ended_in_all_parts() {
     .await;
 }
 
-/// A part that is gone is a 503 for those whose sessions are in it, and for
-/// nobody else.
+/// If a part is gone, only requests whose sessions are in it get a 503.
 #[tokio::test]
 async fn a_part_that_is_gone_is_missed_by_its_sessions_alone() {
     let Some(foreign) = over_two_servers().await else {
@@ -291,7 +271,7 @@ async fn a_part_that_is_gone_is_missed_by_its_sessions_alone() {
     for at in 0..16 {
         let mut browser = foreign.site.browser();
         browser.get(&format!("/insert/a/{at}")).await;
-        let id = handle(&browser).await;
+        let id = browser.handle().await;
         browsers.push((part_of(&foreign.site, &id).await % 2, browser));
     }
     let socket =
@@ -324,7 +304,7 @@ async fn a_part_that_is_gone_is_missed_by_its_sessions_alone() {
     );
 }
 
-/// As the hash of the id says.
+/// By the hash of the id.
 async fn part_of(site: &Site, id: &SessionId) -> usize {
     let sql = format!(
         "SELECT part::text FROM generate_series(0, 3) AS part
@@ -343,7 +323,7 @@ async fn a_conflict_on_another_server_is_tried_again() {
     for page in ["/insert/b/2", "/increment/n", "/cycle"] {
         let mut browser = foreign.site.browser();
         browser.get("/insert/a/1").await;
-        let id = handle(&browser).await;
+        let id = browser.handle().await;
         let part = part_of(&foreign.site, &id).await;
         let shard = &foreign.shards[part % 2];
         let mut other = shard.pool.begin().await.expect("a transaction");
@@ -385,7 +365,7 @@ async fn a_lock_timeout_of_another_server_keeps_its_locked_row_apart() {
         browsers.push(browser);
     }
     let locked = browsers.remove(0);
-    let id = handle(&locked).await;
+    let id = locked.handle().await;
     let part = part_of(&foreign.site, &id).await;
     let shard = &foreign.shards[part % 2].pool;
     let mut lock = shard.begin().await.expect("a transaction");

@@ -1,4 +1,4 @@
-//! How Postgres carries out each statement, and what no statement may hold.
+//! The query plan of each statement.
 
 use std::{env, fs, path::Path};
 
@@ -85,7 +85,7 @@ const PINNED: &[Pinned] = &[
         parameters: &["IDS", "IDS"],
         shows: PRIMARY_KEY,
     },
-    // A handle that was kept as text says nothing of where its row is.
+    // A handle that was stored as text does not contain the partition.
     Pinned {
         file: "destroy_one.sql",
         parameters: &["ID", "false"],

@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 /// Connections of the pooler to the server; more clients than that make it
-/// lend a connection to one after the other.
+/// hand a connection to one after the other.
 const CONNECTIONS: u32 = 3;
 
 /// A server of its own behind a PgBouncer of its own.
@@ -193,7 +193,7 @@ async fn a_session_lives_behind_a_transaction_pooler() {
 }
 
 /// Their lock is the transaction's, as one of the session would stay with a
-/// connection that is lent to others. One migrates, and the others wait.
+/// connection that other clients get. One migrates, and the others wait.
 async fn migrate_at_once(lending: Lending) {
     let Some(behind) = Behind::new(lending).await else {
         return;
@@ -232,8 +232,7 @@ async fn processes_behind_a_transaction_pooler_merge_their_changes() {
         return;
     };
     let store = behind.migrated().await;
-    let mut browser = Browser::new(&app(PgSessionLayer::new(store)));
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app(PgSessionLayer::new(store))).await;
     let mut visits = JoinSet::new();
     for _ in 0..4 {
         let app = app(PgSessionLayer::new(behind.store().await));
@@ -320,7 +319,7 @@ impl Crowd {
         crowd
     }
 
-    /// Everybody looks at a session of his own, so many times in all.
+    /// Each visitor reads a session of their own, so many times in all.
     async fn look(self, times: usize) -> Seen {
         let visitors: usize = self.sessions.iter().map(Vec::len).sum();
         let mut looks = JoinSet::new();
@@ -370,7 +369,7 @@ async fn behind_a_transaction_pooler_twenty_thousand_looks_see_their_own() {
     assert_eq!(seen, all);
 }
 
-/// Not even where nobody set the store up.
+/// Not even without a call of `check` or `migrate`.
 #[tokio::test]
 async fn without_the_setting_nothing_is_served() {
     let Some(behind) = Behind::new(Lending::Transaction).await else {
@@ -424,8 +423,7 @@ impl Behind {
             .remove(0)
     }
 
-    /// On the console of PgBouncer, which everybody may use where nobody needs a
-    /// password.
+    /// On the console of PgBouncer, which is open to all users if no user needs a password.
     async fn order(&self, command: &'static str) {
         let mut console = PgConnection::connect(&self.pooler.url_of("pgbouncer"))
             .await
@@ -438,7 +436,7 @@ impl Behind {
     }
 }
 
-/// PgBouncer passes on what the server says before it ends a connection.
+/// PgBouncer forwards the server's last message of a connection.
 #[tokio::test]
 async fn a_change_whose_backend_was_terminated_behind_a_pooler_is_made_once() {
     for lending in [Lending::Session, Lending::Transaction] {
@@ -484,7 +482,7 @@ async fn a_change_whose_connection_the_pooler_closed_is_not_sent_again() {
     }
 }
 
-/// PgBouncer says no more than that the server's connection is lost.
+/// PgBouncer reports only that the server's connection is lost.
 #[tokio::test]
 async fn a_change_whose_server_crashed_behind_a_pooler_is_not_sent_again() {
     for how in [Shutdown::Immediate, Shutdown::Killed] {
@@ -528,7 +526,7 @@ async fn a_server_that_restarts_in_time_behind_a_pooler_costs_no_request() {
     }
 }
 
-/// PgBouncer lets nobody wait for a connection of the server any longer.
+/// PgBouncer no longer lets clients wait for a connection of the server.
 #[tokio::test]
 async fn where_others_have_all_connections_of_the_pooler_visitors_wait_in_time() {
     const TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,6 +1,4 @@
-//! Every statement is one that partitions, postgres_fdw, Citus and poolers
-//! carry out too: what one of them refuses, or gets wrong, is in no `.sql`
-//! file. Each rule shows that it finds what it forbids.
+//! No `.sql` file has what partitions, postgres_fdw, Citus or poolers refuse or execute wrongly.
 
 use std::{fs, path::Path};
 

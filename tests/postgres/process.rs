@@ -1,4 +1,4 @@
-//! What becomes of sessions when their process stops, or a part of it does.
+//! A process or one of its runtimes stops while requests are in flight.
 
 use std::{
     convert::Infallible,
@@ -31,7 +31,7 @@ use crate::support::{
     site::pool,
 };
 
-/// A site on a port, until it is told to stop.
+/// A site on a port, until the test stops it.
 struct Serving {
     port: u16,
     stop: oneshot::Sender<()>,
@@ -44,7 +44,7 @@ impl Serving {
         let port = listener.local_addr().expect("an address").port();
         let (stop, stopped) = oneshot::channel();
         let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
-            stopped.await.expect("it is told");
+            stopped.await.expect("the test stops it");
         });
         Self {
             port,
@@ -53,7 +53,7 @@ impl Serving {
         }
     }
 
-    /// Tells it to stop, and returns when it takes no new visitor any more.
+    /// Stops it, and returns when it accepts no new connection.
     async fn stop(self) -> JoinHandle<io::Result<()>> {
         self.stop.send(()).expect("it serves");
         let port = self.port;
@@ -77,7 +77,7 @@ async fn visit(port: u16, browser: &Browser, path: &str) -> io::Result<u16> {
     status.parse().map_err(io::Error::other)
 }
 
-/// A page that counts, and tells that it did.
+/// A page that counts, and reports that it did.
 fn counting(layer: PgSessionLayer) -> (Router, Arc<Semaphore>) {
     let counted = Arc::new(Semaphore::new(0));
     let tell = Arc::clone(&counted);
@@ -158,7 +158,7 @@ async fn a_graceful_shutdown_waits_no_longer_than_the_timeout_of_the_store() {
     lock.rollback().await.expect("a rollback");
 }
 
-/// News that never end by themselves, and a client that goes on reading them.
+/// A stream without an end, and a client that reads it.
 #[tokio::test]
 async fn a_graceful_shutdown_ends_open_streams_that_watch_for_it() {
     let site = Site::new().await;
@@ -264,9 +264,8 @@ impl Divided {
         app(PgSessionLayer::new(self.store.clone()))
     }
 
-    /// Returns when a statement of `working` waits for a lock. Whoever looks
-    /// does so on the other runtime, to which the connections belong; one of one
-    /// thread works only while somebody waits for it.
+    /// Returns when a statement of `working` waits for a lock. The other runtime checks this, because
+    /// the connections belong to it. A runtime of one thread works only inside of `block_on`.
     fn until_blocked(&self, working: &Runtime) {
         let (seen, is_seen) = oneshot::channel();
         thread::scope(|threads| {
@@ -340,8 +339,8 @@ fn a_store_is_of_use_after_the_runtime_that_it_was_first_used_from() {
     }
 }
 
-/// Runs the work on a runtime of a thread of its own, which is told when to
-/// end, in mid-flight.
+/// Runs the work on a runtime of a thread of its own, which the test stops while requests are in
+/// flight.
 struct Elsewhere {
     end: oneshot::Sender<()>,
     thread: thread::JoinHandle<()>,
@@ -359,7 +358,7 @@ impl Elsewhere {
             runtime.block_on(async {
                 work().await;
                 begun.send(()).expect("the test waits");
-                is_to_end.await.expect("it is told");
+                is_to_end.await.expect("the test stops it");
             });
         });
         has_begun.recv().expect("no panic");
@@ -379,7 +378,7 @@ fn requests_that_wait_for_another_runtime_get_a_response_when_it_ends() {
     let runtime = Flavour::OneThread.runtime();
     let divided = Divided::new(&runtime);
     let beside = divided.beside.handle().clone();
-    // Whatever is dropped here is given back there.
+    // Connections that are dropped here are released there.
     let _context = beside.enter();
     let app = divided.app();
     let browsers = runtime.block_on(visitors(&app, 17));
@@ -420,12 +419,7 @@ where
 }
 
 async fn lock_table(site: &Site) -> sqlx::Transaction<'static, sqlx::Postgres> {
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    sqlx::query("LOCK TABLE session")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
-    lock
+    site.open_transaction("LOCK TABLE session").await
 }
 
 /// The worker of their session ends with its runtime.

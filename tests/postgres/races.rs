@@ -109,12 +109,16 @@ async fn overlapping(site: &Site, first: InFlight, second: InFlight) -> ((Reply,
     site.blocked(1).await;
     second.go_on();
     site.blocked(2).await;
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     let waited = began.elapsed();
     ((first.response().await, second.response().await), waited)
 }
 
 impl Race {
+    fn statuses(&self) -> (u16, u16) {
+        (self.first.status.as_u16(), self.second.status.as_u16())
+    }
+
     async fn is_over(&self) {
         assert_eq!(self.site.rows().count().await, 0, "no session is left");
         assert_eq!(self.browser.peek("/get/base").await.body, "none");
@@ -146,11 +150,7 @@ async fn everywhere<F: Future<Output = ()>>(check: impl Fn(Place) -> F) {
 async fn a_late_save_leaves_no_row_and_no_live_cookie() {
     everywhere(async |place| {
         let race = race(place, "destroy", "save").await;
-        assert_eq!(
-            (race.first.status.as_u16(), race.second.status.as_u16()),
-            (200, 503),
-            "{place:?}"
-        );
+        assert_eq!(race.statuses(), (200, 503), "{place:?}");
         assert!(race.second.sets_no_cookie(), "{place:?}");
         race.is_over().await;
     })
@@ -161,11 +161,7 @@ async fn a_late_save_leaves_no_row_and_no_live_cookie() {
 async fn a_save_before_destroy_ends_with_it() {
     everywhere(async |place| {
         let race = race(place, "save", "destroy").await;
-        assert_eq!(
-            (race.first.status.as_u16(), race.second.status.as_u16()),
-            (200, 200),
-            "{place:?}"
-        );
+        assert_eq!(race.statuses(), (200, 200), "{place:?}");
         assert!(
             race.first.sets_no_cookie() && race.second.removes_the_cookie(),
             "{place:?}"
@@ -217,11 +213,7 @@ async fn a_save_under_the_old_id_is_neither_lost_nor_revives_it() {
 async fn a_save_before_cycle_goes_along_with_it() {
     everywhere(async |place| {
         let race = race(place, "save", "cycle").await;
-        assert_eq!(
-            (race.first.status.as_u16(), race.second.status.as_u16()),
-            (200, 200),
-            "{place:?}"
-        );
+        assert_eq!(race.statuses(), (200, 200), "{place:?}");
         assert_eq!(
             race.keys_after(&race.second).await,
             "base,saved",
@@ -237,11 +229,7 @@ async fn a_save_before_cycle_goes_along_with_it() {
 async fn two_cycles_at_once_leave_one_session() {
     everywhere(async |place| {
         let race = race(place, "cycle", "cycle").await;
-        assert_eq!(
-            (race.first.status.as_u16(), race.second.status.as_u16()),
-            (200, 503),
-            "{place:?}"
-        );
+        assert_eq!(race.statuses(), (200, 503), "{place:?}");
         assert!(race.second.sets_no_cookie(), "{place:?}");
         assert_eq!(race.keys_after(&race.first).await, "base", "{place:?}");
         race.left_the_old_id().await;
@@ -278,11 +266,7 @@ async fn a_touch_before_cycle_and_after_it_leaves_one_session() {
     everywhere(async |place| {
         for (first, second) in [("read", "cycle"), ("cycle", "read")] {
             let race = race(place, first, second).await;
-            assert_eq!(
-                (race.first.status.as_u16(), race.second.status.as_u16()),
-                (200, 200),
-                "{place:?}"
-            );
+            assert_eq!(race.statuses(), (200, 200), "{place:?}");
             race.left_the_old_id().await;
             assert_eq!(race.site.rows().count().await, 1, "{place:?}");
         }
@@ -359,7 +343,7 @@ async fn a_touch_that_waits_beside_the_reaper_decides_by_the_clock() {
     site.blocked(1).await;
     let reaper = Reaper::new(site.elsewhere().await);
     let reaping = tokio::spawn(async move { reaper.run_once().await });
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     assert_eq!(request.response().await.status.as_u16(), 200);
     assert_eq!(reaping.await.expect("no panic").expect("a run").deleted, 0);
     assert_eq!(browser.get("/keys").await.body, "base");

@@ -1,9 +1,9 @@
-//! The reaper: what it deletes, how it shares, and what it survives.
+//! The reaper: what it deletes, when it runs, and when it stops.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum_pg_session::{PgSessionStore, ReapSummary, Reaper, ReaperHandle, StopReason};
-use sqlx::{Postgres, Transaction, postgres::PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 use tokio::{sync::Barrier, task::JoinHandle};
 
 use crate::support::{
@@ -38,17 +38,6 @@ impl Site {
         batches_of(self.store.clone(), batch_size)
     }
 
-    /// Holds a row as another transaction in mid-update does.
-    async fn holding(&self, id: &str) -> Transaction<'static, Postgres> {
-        let mut transaction = self.pool.begin().await.expect("a transaction");
-        sqlx::query("SELECT FROM session WHERE id = $1 FOR UPDATE")
-            .bind(id)
-            .execute(&mut *transaction)
-            .await
-            .expect("a lock");
-        transaction
-    }
-
     async fn ids(&self) -> Vec<String> {
         let ids = sqlx::query_scalar("SELECT id FROM session ORDER BY id");
         ids.fetch_all(&self.pool).await.expect("the rows")
@@ -73,47 +62,21 @@ fn assert_reaped(reaped: ReapSummary, deleted: u64, batches: u32) {
 }
 
 #[tokio::test]
-async fn an_empty_table_is_reaped_in_no_batch() {
-    let site = Site::new().await;
-    assert_reaped(run(&site.reaper(1000)).await, 0, 0);
-}
-
-#[tokio::test]
 async fn only_expired_rows_are_reaped() {
     let site = Site::new().await;
+    assert_reaped(run(&site.reaper(1000)).await, 0, 0);
     site.expired("dead", 5).await;
     site.living("live", 3).await;
+    let endless = "UPDATE TABLE SET expiry = 'infinity' WHERE id = 'live1'";
+    site.rows().execute(endless).await;
     assert_reaped(run(&site.reaper(1000)).await, 5, 1);
     assert_eq!(site.ids().await, ["live1", "live2", "live3"]);
 }
 
 #[tokio::test]
-async fn an_endless_row_is_never_reaped() {
-    let site = Site::new().await;
-    site.living("live", 1).await;
-    site.rows()
-        .execute("UPDATE TABLE SET expiry = 'infinity'")
-        .await;
-    assert_reaped(run(&site.reaper(1000)).await, 0, 0);
-    assert_eq!(site.ids().await, ["live1"]);
-}
-
-#[tokio::test]
-async fn a_reaped_session_stays_what_it_was() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    site.rows().age(90_000.0).await;
-    assert_eq!(browser.peek("/get/a").await.body, "none");
-    assert_reaped(run(&site.reaper(1000)).await, 1, 1);
-    assert_eq!(browser.peek("/get/a").await.body, "none");
-}
-
-#[tokio::test]
 async fn what_a_cycle_leaves_behind_is_reaped() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     browser.get("/cycle").await;
     assert_eq!(site.ids().await.len(), 2);
     site.rows().age(61.0).await;
@@ -153,7 +116,7 @@ async fn the_longest_expired_go_first() {
 async fn a_session_touched_meanwhile_is_not_reaped() {
     let site = Site::new().await;
     site.expired("dead", 1).await;
-    let mut touch = site.holding("dead1").await;
+    let mut touch = site.lock_row("dead1").await;
     let running = spawn_run(site.reaper(1000));
     site.blocked(1).await;
     sqlx::query("UPDATE session SET expiry = now() + interval '1 day'")
@@ -169,7 +132,7 @@ async fn a_session_touched_meanwhile_is_not_reaped() {
 async fn a_session_deleted_meanwhile_is_not_counted() {
     let site = Site::new().await;
     site.expired("dead", 2).await;
-    let mut end = site.holding("dead1").await;
+    let mut end = site.lock_row("dead1").await;
     let running = spawn_run(site.reaper(1000));
     site.blocked(1).await;
     sqlx::query("DELETE FROM session WHERE id = 'dead1'")
@@ -186,7 +149,7 @@ async fn one_reaper_is_at_work_on_a_table_at_a_time() {
     let site = Site::new().await;
     site.expired("dead", 3).await;
     let other = Reaper::new(site.elsewhere().await);
-    let held = site.holding("dead1").await;
+    let held = site.lock_row("dead1").await;
     let running = spawn_run(site.reaper(1000));
     site.blocked(1).await;
     let refused = run(&other).await;
@@ -203,7 +166,7 @@ async fn the_reapers_of_two_tables_do_not_wait_for_each_other() {
     let other = site.store.clone().table("visit");
     other.migrate().await.expect("a second table");
     site.expired("dead", 1).await;
-    let held = site.holding("dead1").await;
+    let held = site.lock_row("dead1").await;
     let running = spawn_run(site.reaper(1000));
     site.blocked(1).await;
     assert_reaped(run(&Reaper::new(other)).await, 0, 0);
@@ -276,6 +239,13 @@ async fn a_spawned_reaper_reaps_again_and_again() {
     }
     assert!(!handle.is_finished());
     patiently(handle.stop()).await;
+    // Its handle is not needed.
+    let (_store, handle) = busy(&site).await;
+    drop(handle);
+    for name in ["d", "e"] {
+        site.expired(name, 1).await;
+        drained(&site).await;
+    }
 }
 
 #[tokio::test]
@@ -381,7 +351,7 @@ async fn a_reaper_that_is_stopped_reaps_no_more() {
 async fn a_reaper_stops_also_in_mid_batch() {
     let site = Site::new().await;
     site.expired("dead", 3).await;
-    let held = site.holding("dead1").await;
+    let held = site.lock_row("dead1").await;
     let (store, handle) = busy(&site).await;
     site.blocked(1).await;
     patiently(handle.stop()).await;
@@ -389,27 +359,6 @@ async fn a_reaper_stops_also_in_mid_batch() {
     // Its connections serve on.
     let mut browser = Browser::new(&app(axum_pg_session::PgSessionLayer::new(store)));
     assert_eq!(browser.get("/increment/n").await.body, "1");
-}
-
-#[tokio::test]
-async fn a_reaper_ends_with_the_last_clone_of_its_store() {
-    let site = Site::new().await;
-    let store = site.elsewhere().await;
-    let clone = store.clone();
-    let handle = Reaper::new(store).interval(SOON).spawn();
-    site.expired("dead", 1).await;
-    drained(&site).await;
-    assert!(!handle.is_finished());
-    drop(clone);
-    until(async || handle.is_finished()).await;
-}
-
-#[tokio::test]
-async fn a_reaper_that_waits_long_ends_with_its_store_too() {
-    let site = Site::new().await;
-    let handle = Reaper::new(site.elsewhere().await).spawn();
-    until(async || handle.is_finished()).await;
-    patiently(handle.stop()).await;
 }
 
 #[tokio::test]
@@ -423,17 +372,10 @@ async fn a_layer_keeps_the_reaper_of_its_store_at_work() {
     assert!(!handle.is_finished());
     drop(app);
     until(async || handle.is_finished()).await;
-}
-
-#[tokio::test]
-async fn dropping_the_handle_does_not_end_the_reaper() {
-    let site = Site::new().await;
-    let (_store, handle) = busy(&site).await;
-    drop(handle);
-    for name in ["a", "b"] {
-        site.expired(name, 1).await;
-        drained(&site).await;
-    }
+    // Also while it waits for its interval.
+    let handle = Reaper::new(site.elsewhere().await).spawn();
+    until(async || handle.is_finished()).await;
+    patiently(handle.stop()).await;
 }
 
 #[tokio::test]
@@ -446,11 +388,4 @@ async fn the_documented_interval_and_batch_size_are_the_defaults() {
     let changed = format!("{:?}", site.reaper(7).interval(SOON));
     assert!(changed.contains("interval: 5ms"), "{changed}");
     assert!(changed.contains("batch_size: 7"), "{changed}");
-}
-
-#[tokio::test]
-async fn a_default_batch_is_a_thousand_rows() {
-    let site = Site::new().await;
-    site.expired("dead", 1001).await;
-    assert_reaped(run(&Reaper::new(site.store.clone())).await, 1001, 2);
 }

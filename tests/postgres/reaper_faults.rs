@@ -1,4 +1,4 @@
-//! The reaper in several processes, killed, and before a table that is locked.
+//! The reaper in several processes, killed, beside locks, and with rows that can't be deleted.
 
 use std::{env, num::NonZeroU32, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::support::{
 /// The database that a process of its own is to reap.
 const URL: &str = "REAPS_URL";
 const BATCH: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
-const REAPS: &str = "reaper_faults::reaps_where_another_test_asks_for_it";
+const REAPS: &str = "reaper_faults::reaps_in_a_child_process";
 
 impl Site {
     /// Rows `dead1` to `dead{n}`, the higher the longer expired, three that
@@ -58,15 +58,11 @@ impl Site {
         assert_eq!(left, ["live1", "live2", "live3"]);
     }
 
-    /// From now on whoever deletes `dead50` stays in the middle of its batch,
-    /// until the transaction ends.
+    /// From now on, a statement that deletes `dead50` stops in the middle of its batch, until the
+    /// transaction ends.
     async fn hold_dead50(&self) -> Transaction<'static, Postgres> {
-        let mut transaction = self.pool.begin().await.expect("a transaction");
-        sqlx::query("SELECT pg_advisory_xact_lock(9)")
-            .execute(&mut *transaction)
+        self.open_transaction("SELECT pg_advisory_xact_lock(9)")
             .await
-            .expect("a lock");
-        transaction
     }
 
     /// Returns when a reaper has come to `dead50`.
@@ -77,12 +73,8 @@ impl Site {
     }
 
     async fn lock_table(&self) -> Transaction<'static, Postgres> {
-        let mut transaction = self.pool.begin().await.expect("a transaction");
-        sqlx::query("LOCK TABLE session IN ACCESS EXCLUSIVE MODE")
-            .execute(&mut *transaction)
+        self.open_transaction("LOCK TABLE session IN ACCESS EXCLUSIVE MODE")
             .await
-            .expect("a lock");
-        transaction
     }
 
     async fn terminate_reapers(&self) {
@@ -100,7 +92,7 @@ impl Site {
 /// Not a test of its own: a process that reaps until nothing is left, and says
 /// how much it deleted.
 #[tokio::test]
-async fn reaps_where_another_test_asks_for_it() {
+async fn reaps_in_a_child_process() {
     let Ok(url) = env::var(URL) else {
         return;
     };
@@ -130,11 +122,9 @@ async fn four_processes_reap_each_row_once_and_nothing_that_lives() {
     let site = Site::new().await;
     site.cemetery(1_500).await;
     // None begins before all are there.
-    let mut start = site.pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT pg_advisory_xact_lock(7)")
-        .execute(&mut *start)
-        .await
-        .expect("a lock");
+    let start = site
+        .open_transaction("SELECT pg_advisory_xact_lock(7)")
+        .await;
     let mut processes: Vec<_> = (0..4).map(|_| site.reapers_process()).collect();
     site.blocked(4).await;
     start.rollback().await.expect("a rollback");

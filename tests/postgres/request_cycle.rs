@@ -1,22 +1,21 @@
-//! The request cycle of koa-generic-session, rule by rule, in Koa's format.
+//! The request cycle of koa-generic-session, rule by rule, in Koa's format. What this crate does alike
+//! in both formats is tested in the other files.
 
 use std::time::Duration;
 
-use axum::{Router, http::StatusCode, routing::get};
-use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
-use tokio::task::JoinSet;
+use axum_pg_session::{Error, PgSessionLayer, Session};
+use serde_json::json;
 
 use crate::support::{
     Browser, Reply, Site, app,
     koa::{DAY, DOCUMENT, KEYS, SID, koa},
     page::app_with,
-    texts, visit,
+    unreachable_store,
 };
 
-async fn act<F>(site: &Site, browser: &mut Browser, act: F) -> Reply
-where
-    F: Fn(&Session) -> Result<(), axum_pg_session::Error> + Clone + Send + Sync + 'static,
-{
+type Act = fn(&Session) -> Result<(), Error>;
+
+async fn act(site: &Site, browser: &mut Browser, act: Act) -> Reply {
     let page = async move |session: Session| act(&session);
     let mut visitor = browser.at(&site.app_with(page));
     let response = visitor.get("/page").await;
@@ -27,85 +26,38 @@ where
 // Loading.
 
 #[tokio::test]
-async fn without_a_cookie_a_session_is_new_and_nothing_is_asked() {
-    let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
-    let store = PgSessionStore::new(pool)
-        .timeout(Duration::from_millis(100))
-        .koa(koa());
-    let response = Browser::new(&app(PgSessionLayer::new(store)))
-        .get("/is_new")
-        .await;
-    assert_eq!((response.status.as_u16(), &*response.body), (200, "true"));
-}
-
-#[tokio::test]
-async fn a_database_that_is_away_only_fails_who_asks_for_a_session() {
-    let pool = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
-    let store = PgSessionStore::new(pool)
-        .timeout(Duration::from_millis(100))
-        .koa(koa());
-    let app = app(PgSessionLayer::new(store));
-    let mut browser = Browser::new(&app).signed(SID, KEYS[0]);
-    assert_eq!(browser.get("/plain").await.status, 200);
-    let response = browser.get("/get/a").await;
-    assert_eq!(response.status, 503);
-    assert!(response.sets_no_cookie());
-}
-
-#[tokio::test]
-async fn an_absent_row_is_a_new_session_under_a_new_id() {
-    let site = Site::of_koa().await;
-    let mut browser = site.browser().signed(SID, KEYS[0]);
-    let response = browser.peek("/get/a").await;
-    assert!(response.sets_no_cookie());
-    browser.get("/insert/a/1").await;
-    assert_ne!(browser.sid(), SID);
-}
-
-#[tokio::test]
-async fn what_is_set_before_anything_is_read_adopts_no_id() {
-    let site = Site::of_koa().await;
-    let mut browser = site.browser().signed(SID, KEYS[0]);
-    act(&site, &mut browser, |session| {
-        session.replace(serde_json::json!({"a": 1}))
-    })
-    .await;
-    assert_ne!(browser.sid(), SID);
-    let mut browser = site.browser().with_cookie("koa.sid", SID);
-    act(&site, &mut browser, |session| session.insert("a", 1)).await;
-    assert_ne!(browser.sid(), SID);
-    assert_eq!(
-        texts(&site.pool, "SELECT id FROM public.session")
-            .await
-            .len(),
-        2
-    );
+async fn a_database_that_is_down_fails_only_requests_that_load_a_session() {
+    let app = app(PgSessionLayer::new(unreachable_store().koa(koa())));
+    let stranger = Browser::new(&app);
+    let visitor = stranger.clone().signed(SID, KEYS[0]);
+    for (browser, page, status) in [
+        (&stranger, "/is_new", 200),
+        (&visitor, "/plain", 200),
+        (&visitor, "/get/a", 503),
+    ] {
+        let response = browser.peek(page).await;
+        assert_eq!(response.status, status, "{page}");
+        assert!(response.sets_no_cookie(), "{page}");
+    }
 }
 
 // Saving: the first rule that fits.
 
 #[tokio::test]
-async fn a_suppressed_save_stores_nothing_not_even_an_end() {
+async fn a_suppressed_save_and_an_equal_value_write_nothing() {
     let site = Site::of_koa().await;
-    let mut browser = site.visitor_of_koa().await;
-    let before = site.rows().dump().await;
-    let response = act(&site, &mut browser, |session| {
+    let suppressed: Act = |session| {
         session.insert("a", 1)?;
         session.destroy()?;
         session.discard()
-    })
-    .await;
-    assert!(response.sets_no_cookie());
-    assert_eq!(site.rows().dump().await, before);
-}
-
-#[tokio::test]
-async fn the_end_of_a_stored_session_deletes_its_row() {
-    let site = Site::of_koa().await;
+    };
     let mut browser = site.visitor_of_koa().await;
-    let response = act(&site, &mut browser, Session::destroy).await;
-    assert!(response.removes_the_pair());
-    assert_eq!(site.rows().count().await, 0);
+    let before = site.rows().dump().await;
+    for writes_nothing in [suppressed, |session| session.insert("count", 2)] {
+        let response = act(&site, &mut browser, writes_nothing).await;
+        assert!(response.sets_no_cookie());
+        assert_eq!(site.rows().dump().await, before);
+    }
 }
 
 #[tokio::test]
@@ -144,29 +96,12 @@ async fn a_forced_save_stores_a_new_session_that_holds_nothing() {
 }
 
 #[tokio::test]
-async fn a_new_session_that_holds_nothing_is_not_stored_not_even_under_rolling() {
+async fn under_rolling_every_request_renews_row_and_cookies_of_a_stored_session() {
     let site = Site::of_koa().await;
-    let layer = site.layer().touch_interval(Duration::ZERO);
-    let response = Browser::new(&app(layer)).get("/keys").await;
-    assert!(response.sets_no_cookie());
+    let app = app(site.layer().touch_interval(Duration::ZERO));
+    assert!(Browser::new(&app).get("/keys").await.sets_no_cookie());
     assert_eq!(site.rows().count().await, 0);
-}
-
-#[tokio::test]
-async fn an_unchanged_session_is_not_written() {
-    let site = Site::of_koa().await;
-    let mut browser = site.visitor_of_koa().await;
-    let before = site.rows().dump().await;
-    let response = act(&site, &mut browser, |session| session.insert("count", 2)).await;
-    assert!(response.sets_no_cookie());
-    assert_eq!(site.rows().dump().await, before);
-}
-
-#[tokio::test]
-async fn under_rolling_every_request_renews_row_and_cookies() {
-    let site = Site::of_koa().await;
-    let layer = site.layer().touch_interval(Duration::ZERO);
-    let mut browser = site.visitor_with(DOCUMENT, DAY - 1.0).await.at(&app(layer));
+    let mut browser = site.visitor_with(DOCUMENT, DAY - 1.0).await.at(&app);
     for _ in 0..2 {
         assert!(browser.get("/get/count").await.renews_the_pair(SID));
     }
@@ -174,121 +109,51 @@ async fn under_rolling_every_request_renews_row_and_cookies() {
 }
 
 #[tokio::test]
-async fn a_change_is_prepared_then_written_and_its_cookie_comes_with_the_response() {
+async fn a_response_saves_the_row_with_its_cookie_or_neither() {
     let site = Site::of_koa().await;
-    let layer = site
-        .layer()
-        .before_save(|session| session.insert("prepared", true));
-    let mut browser = Browser::new(&app(layer));
-    let response = browser.get("/insert/a/1").await;
-    assert!(response.renews_the_pair(browser.sid()));
-    assert_eq!(site.rows().document().await["prepared"], true);
-}
-
-#[tokio::test]
-async fn a_response_of_4xx_keeps_its_changes_and_their_cookie() {
-    let site = Site::of_koa().await;
-    let mut browser = site.browser();
-    let response = browser.get("/insert_and/404/a/1").await;
-    assert_eq!(response.status, 404);
-    assert!(response.renews_the_pair(browser.sid()));
-}
-
-#[tokio::test]
-async fn a_response_of_5xx_saves_the_row_with_its_cookie_or_neither() {
-    let site = Site::of_koa().await;
-    let response = site.browser().get("/insert_and/500/a/1").await;
-    assert!(response.sets_no_cookie());
-    assert_eq!(site.rows().count().await, 0);
-    let mut browser = Browser::new(&app(site.layer().save_if(|_, _| true)));
-    let response = browser.get("/insert_and/500/a/1").await;
-    assert_eq!(response.status, 500);
-    assert!(response.renews_the_pair(browser.sid()));
-    assert_eq!(site.rows().count().await, 1);
-}
-
-#[tokio::test]
-async fn a_write_that_fails_is_a_503_without_a_cookie() {
-    let site = Site::of_koa().await;
-    site.refuse("INSERT").await;
-    let response = site.browser().get("/insert/a/1").await;
-    assert_eq!(response.status, 503);
-    assert!(response.sets_no_cookie());
-}
-
-// The rest.
-
-#[tokio::test]
-async fn the_end_of_a_session_whose_row_is_gone_is_as_good() {
-    let site = Site::of_koa().await;
-    let browser = site.visitor_of_koa().await;
-    let other = browser.clone();
-    let page = async move |session: Session| {
-        other.clone().get("/destroy").await;
-        session.destroy()?;
-        assert!(session.is_empty() && session.is_new());
-        Ok::<_, axum_pg_session::Error>(())
-    };
-    let response = browser.at(&site.app_with(page)).peek("/page").await;
-    assert_eq!(response.status, 200);
-    assert!(response.removes_the_pair());
-}
-
-#[tokio::test]
-async fn a_second_layer_of_the_same_cookie_does_nothing() {
-    let site = Site::of_koa().await;
-    let page = get(async |session: Session| session.insert("a", 1));
-    let app = Router::new()
-        .route("/", page)
-        .layer(site.layer())
-        .layer(site.layer());
-    let mut browser = Browser::new(&app);
-    let response = browser.get("/").await;
-    assert!(response.renews_the_pair(browser.sid()));
-    assert_eq!(site.rows().count().await, 1);
-}
-
-#[tokio::test]
-async fn a_failure_after_a_new_id_was_asked_for_leaves_the_old_one() {
-    let site = Site::of_koa().await;
-    let mut browser = site.visitor_of_koa().await;
-    let page = async |session: Session| {
-        session.clear()?;
-        session.cycle_id()?;
-        Ok::<_, axum_pg_session::Error>(StatusCode::INTERNAL_SERVER_ERROR)
-    };
-    let response = browser
-        .at(&app_with(site.layer(), page))
-        .peek("/page")
-        .await;
-    assert!(response.sets_no_cookie());
-    assert_eq!(browser.get("/get/count").await.body, "2");
-}
-
-#[tokio::test]
-async fn a_visitor_who_is_signed_in_anew_keeps_nothing_of_before() {
-    let site = Site::of_koa().await;
-    let mut browser = site.visitor_of_koa().await;
-    visit(&site, &mut browser, async |session: Session| {
-        session.clear()?;
-        session.cycle_id()?;
-        session.insert("user", "ada")
-    })
-    .await;
-    assert_ne!(browser.sid(), SID);
-    assert_eq!(browser.get("/keys").await.body, "user");
-    assert_eq!(site.rows().count().await, 1);
-}
-
-#[tokio::test]
-async fn fifty_first_visits_at_once_are_fifty_sessions() {
-    let site = Site::of_koa().await;
-    let mut visits = JoinSet::new();
-    for _ in 0..50 {
-        let browser = site.browser();
-        visits.spawn(async move { browser.peek("/insert/a/1").await });
+    let every_response = app_with(site.layer().save_if(|_, _| true), async || ());
+    for (app, status, is_saved) in [
+        (site.app(), 404, true),
+        (site.app(), 500, false),
+        (every_response, 500, true),
+    ] {
+        let mut browser = Browser::new(&app);
+        let response = browser.get(&format!("/insert_and/{status}/a/1")).await;
+        assert_eq!(response.status, status);
+        match is_saved {
+            true => assert!(response.renews_the_pair(browser.sid()), "{status}"),
+            false => assert!(response.sets_no_cookie(), "{status}"),
+        }
+        assert_eq!(site.rows().count().await, i64::from(is_saved), "{status}");
+        site.rows().execute("TRUNCATE TABLE").await;
     }
-    let responses = visits.join_all().await;
-    assert!(responses.iter().all(|response| response.status == 200));
-    assert_eq!(site.rows().count().await, 50);
+}
+
+/// `regenerate`, and what is put in since, also if it equals what was there.
+#[tokio::test]
+async fn a_new_id_after_a_clear_keeps_only_what_is_put_in() {
+    let cases: [(Act, _); 3] = [
+        (|_| Ok(()), json!({})),
+        (|session| session.insert("count", 2), json!({"count": 2})),
+        (
+            |session| session.insert("user", "ada"),
+            json!({"user": "ada"}),
+        ),
+    ];
+    for (put_in, expected) in cases {
+        let site = Site::of_koa().await;
+        let page = async move |session: Session| {
+            session.clear()?;
+            session.cycle_id()?;
+            put_in(&session)
+        };
+        let mut browser = site.visitor_of_koa().await.at(&site.app_with(page));
+        let response = browser.get("/page").await;
+        assert!(response.renews_the_pair(browser.sid()), "{expected}");
+        assert_ne!(browser.sid(), SID, "{expected}");
+        assert_eq!(browser.get("/is_new").await.body, "false", "{expected}");
+        let mut stored = site.rows().document().await;
+        stored.as_object_mut().expect("an object").remove("cookie");
+        assert_eq!(stored, expected);
+    }
 }

@@ -1,6 +1,6 @@
-//! What a response owes: headers, cookies, and the truth about what was saved.
+//! Responses: their headers and cookies, what they report of a failed save, and what is logged.
 
-use std::{env, process::Command, sync::Arc, time::Duration};
+use std::{env, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -19,16 +19,11 @@ use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::support::{
-    Browser, Reply, Site, app, execute, log::Log, page::app_with, proxy::Proxy, site::pages,
+    Browser, Reply, Site, app, child::passes, execute, log::Log, page::app_with, proxy::Proxy,
+    site::pages,
 };
 
 type Outcome = Result<(), Error>;
-
-async fn visitor(app: &Router) -> Browser {
-    let mut browser = Browser::new(app);
-    assert!(browser.get("/insert/a/1").await.token().is_some());
-    browser
-}
 
 fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
     let values = headers.get_all(name).iter();
@@ -48,7 +43,7 @@ fn caching(reply: &Reply) -> Vec<String> {
 #[tokio::test]
 async fn vary_is_set_whenever_the_session_was_looked_at() {
     let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
+    let mut browser = site.visitor().await;
     for page in [
         "/keys",
         "/insert/a/2",
@@ -61,9 +56,11 @@ async fn vary_is_set_whenever_the_session_was_looked_at() {
         assert_eq!(vary(&browser.get(page).await), ["cookie"], "{page}");
     }
     assert_eq!(vary(&site.browser().get("/keys").await), ["cookie"]);
-    let mut browser = visitor(&site.app()).await;
+    let mut browser = site.visitor().await;
     site.rows().age(7200.0).await;
-    assert_eq!(vary(&browser.get("/keys").await), ["cookie"], "a touch");
+    let touched = browser.get("/keys").await;
+    assert_eq!(vary(&touched), ["cookie"], "a touch");
+    assert!(touched.sets_no_cookie(), "a touch");
     execute(&site.pool, "ALTER TABLE public.session RENAME TO gone").await;
     let failed = browser.get("/keys").await;
     assert!(failed.status.is_server_error());
@@ -71,42 +68,11 @@ async fn vary_is_set_whenever_the_session_was_looked_at() {
 }
 
 #[tokio::test]
-async fn vary_is_set_on_an_unmodified_response() {
+async fn vary_is_not_set_if_the_session_is_ignored() {
     let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        assert!(session.contains_key("a"));
-        StatusCode::NOT_MODIFIED
-    });
-    let reply = visitor(&app).await.get("/page").await;
-    assert_eq!(vary(&reply), ["cookie"]);
-    assert!(reply.sets_no_cookie());
-}
-
-#[tokio::test]
-async fn vary_is_set_on_a_session_that_was_extended_and_no_more() {
-    let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
-    site.rows().age(7200.0).await;
-    let reply = browser.get("/keys").await;
-    assert_eq!(vary(&reply), ["cookie"]);
-    assert!(reply.sets_no_cookie());
-}
-
-#[tokio::test]
-async fn vary_is_not_set_where_the_session_is_ignored() {
-    let site = Site::new().await;
-    let reply = visitor(&site.app()).await.get("/plain").await;
+    let reply = site.visitor().await.get("/plain").await;
     assert_eq!(vary(&reply), [""; 0]);
     assert_eq!(caching(&reply), [""; 0]);
-}
-
-#[tokio::test]
-async fn a_bad_cookie_changes_nothing_where_the_session_is_ignored() {
-    let site = Site::new().await;
-    let browser = site.browser().with_cookie("__Host-id", "made-up");
-    let reply = browser.peek("/plain").await;
-    assert!(reply.sets_no_cookie());
-    assert_eq!(vary(&reply), [""; 0]);
 }
 
 #[tokio::test]
@@ -138,7 +104,7 @@ async fn a_response_without_a_cookie_keeps_its_caching() {
     let app = site.app_with(async |session: Session| {
         ([(CACHE_CONTROL, "max-age=60")], session.keys().join(","))
     });
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     assert_eq!(caching(&browser.get("/insert/a/2").await), [""; 0]);
     assert_eq!(caching(&browser.get("/page").await), ["max-age=60"]);
 }
@@ -163,7 +129,7 @@ async fn an_applications_own_private_or_no_store_stays() {
 }
 
 #[tokio::test]
-async fn a_shared_cache_is_never_told_to_keep_a_cookie() {
+async fn no_shared_cache_may_store_a_cookie() {
     for own in [
         "public",
         "max-age=60",
@@ -207,7 +173,7 @@ async fn there_is_one_cookie_whatever_a_request_did() {
         session.save().await?;
         session.cycle_id()
     });
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     assert_eq!(browser.get("/page").await.set_cookies().len(), 1);
     assert_eq!(browser.get("/keys").await.body, "b");
 }
@@ -215,7 +181,7 @@ async fn there_is_one_cookie_whatever_a_request_did() {
 #[tokio::test]
 async fn an_unchanged_session_sets_no_cookie() {
     let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
+    let mut browser = site.visitor().await;
     for page in ["/keys", "/get/a", "/insert/a/1", "/insert/b/2", "/clear"] {
         assert!(browser.get(page).await.sets_no_cookie(), "{page}");
     }
@@ -224,40 +190,46 @@ async fn an_unchanged_session_sets_no_cookie() {
 #[tokio::test]
 async fn a_cookie_that_opens_nothing_is_removed_only_by_a_handler_that_ends_the_session() {
     let site = Site::new().await;
-    for value in ["A".repeat(43)] {
-        let browser = site.browser().with_cookie("__Host-id", &value);
-        for page in ["/keys", "/clear", "/cycle"] {
-            let reply = browser.peek(page).await;
-            assert!(reply.sets_no_cookie(), "{value} {page}");
-            assert_eq!(reply.status, 200);
-        }
-        let reply = browser.peek("/destroy").await;
-        assert!(reply.removes_the_cookie(), "{value}");
-        assert_eq!(reply.status, 200);
+    let browser = site.browser().with_cookie("__Host-id", &"A".repeat(43));
+    for page in ["/keys", "/clear", "/cycle", "/destroy"] {
+        let reply = browser.peek(page).await;
+        assert_eq!(reply.removes_the_cookie(), page == "/destroy", "{page}");
+        assert_eq!(reply.sets_no_cookie(), page != "/destroy", "{page}");
+        assert_eq!(reply.status, 200, "{page}");
     }
 }
 
 #[tokio::test]
 async fn a_5xx_saves_nothing() {
     let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.clear()?;
-        session.insert("c", 3)?;
-        session.set_expiry(Expiry::Idle(Duration::from_hours(1)))?;
-        Ok::<_, Error>(StatusCode::SERVICE_UNAVAILABLE)
-    });
-    let mut browser = visitor(&app).await;
-    let before = site.rows().dump().await;
-    let reply = browser.get("/page").await;
-    assert_eq!(reply.status, 503);
-    assert!(reply.sets_no_cookie());
-    assert_eq!(site.rows().dump().await, before);
+    let changes: [fn(&Session) -> Outcome; 3] = [
+        |session| session.insert("c", 3),
+        |session| {
+            session.clear()?;
+            session.set_expiry(Expiry::Idle(Duration::from_hours(1)))
+        },
+        |session| session.login("ada"),
+    ];
+    for change in changes {
+        let app = site.app_with(async move |session: Session| {
+            change(&session)?;
+            Ok::<_, Error>(StatusCode::SERVICE_UNAVAILABLE)
+        });
+        let mut browser = Browser::with_session(&app).await;
+        let before = site.rows().dump().await;
+        for browser in [&mut browser, &mut site.browser().at(&app)] {
+            let reply = browser.get("/page").await;
+            assert_eq!(reply.status, 503);
+            assert!(reply.sets_no_cookie());
+            assert_eq!(site.rows().dump().await, before);
+        }
+    }
 }
 
 #[tokio::test]
 async fn a_5xx_after_cycle_id_loses_nothing() {
     let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
+    let mut browser = site.visitor().await;
     let before = site.rows().dump().await;
     let reply = browser.get("/cycle_and/500").await;
     assert!(reply.sets_no_cookie());
@@ -266,25 +238,16 @@ async fn a_5xx_after_cycle_id_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_5xx_after_destroy_ends_the_session_all_the_same() {
-    let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
-    let reply = browser.get("/destroy_and/500").await;
-    assert_eq!(reply.status, 500);
-    assert!(reply.removes_the_cookie());
-    assert_eq!(site.rows().dump().await.len(), 0);
-}
-
-#[tokio::test]
-async fn a_5xx_after_destroy_drops_the_session_that_was_begun_after_it() {
+async fn a_5xx_after_destroy_ends_the_session_and_begins_no_other() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| {
         session.destroy()?;
         session.insert("farewell", 1)?;
         Ok::<_, Error>(StatusCode::INTERNAL_SERVER_ERROR)
     });
-    let mut browser = visitor(&app).await;
-    assert!(browser.get("/page").await.removes_the_cookie());
+    let reply = Browser::with_session(&app).await.get("/page").await;
+    assert_eq!(reply.status, 500);
+    assert!(reply.removes_the_cookie());
     assert_eq!(site.rows().dump().await.len(), 0);
 }
 
@@ -295,8 +258,10 @@ async fn an_error_of_the_session_as_a_response_saves_nothing() {
         session.insert("c", 3)?;
         session.get::<u64>("a").map(drop)
     });
-    let mut browser = visitor(&app).await;
-    assert_eq!(browser.get("/page").await.status, 500);
+    let mut browser = Browser::with_session(&app).await;
+    let reply = browser.get("/page").await;
+    assert_eq!(reply.status, 500);
+    assert_eq!(reply.body, "A value of your session can't be read.");
     assert_eq!(browser.get("/keys").await.body, "a");
 }
 
@@ -310,40 +275,31 @@ fn assert_not_saved(reply: &Reply) {
 }
 
 #[tokio::test]
-async fn a_first_save_that_fails_is_a_503_without_a_cookie() {
+async fn a_save_that_fails_is_a_503_and_changes_nothing() {
     let site = Site::new().await;
     site.refuse("INSERT").await;
     assert_not_saved(&site.browser().get("/increment/n").await);
     assert_eq!(site.rows().count().await, 0);
-}
-
-#[tokio::test]
-async fn a_save_that_fails_is_a_503() {
-    let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
-    site.refuse("UPDATE").await;
-    assert_not_saved(&browser.get("/increment/n").await);
-    site.refuse_no_more("UPDATE").await;
-    assert_eq!(browser.get("/increment/n").await.body, "1");
-}
-
-#[tokio::test]
-async fn a_cycle_that_fails_is_a_503_and_leaves_the_old_token() {
-    let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
-    for what in ["INSERT", "UPDATE"] {
-        site.refuse(what).await;
-        assert_not_saved(&browser.get("/cycle").await);
-        site.refuse_no_more(what).await;
+    site.refuse_no_more("INSERT").await;
+    let mut browser = site.visitor().await;
+    for (refused, page) in [
+        ("UPDATE", "/increment/n"),
+        ("INSERT", "/cycle"),
+        ("UPDATE", "/cycle"),
+    ] {
+        site.refuse(refused).await;
+        assert_not_saved(&browser.get(page).await);
+        site.refuse_no_more(refused).await;
         assert_eq!(browser.get("/get/a").await.body, "\"1\"");
         assert_eq!(site.rows().dump().await.len(), 1);
     }
+    assert_eq!(browser.get("/increment/n").await.body, "1");
 }
 
 #[tokio::test]
 async fn a_logout_that_was_not_stored_is_a_503() {
     let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
+    let mut browser = site.visitor().await;
     site.refuse("DELETE").await;
     for page in ["/destroy", "/destroy_and/500"] {
         assert_not_saved(&browser.get(page).await);
@@ -360,7 +316,7 @@ async fn nothing_is_begun_after_a_logout_that_was_not_stored() {
         session.destroy()?;
         session.insert("farewell", 1)
     });
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     site.refuse("DELETE").await;
     assert_not_saved(&browser.get("/page").await);
     assert_eq!(site.rows().document().await, json!({"a": "1"}));
@@ -369,18 +325,18 @@ async fn nothing_is_begun_after_a_logout_that_was_not_stored() {
 #[tokio::test]
 async fn a_touch_that_fails_does_not_fail_the_request() {
     let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
+    let mut browser = site.visitor().await;
     site.rows().age(7200.0).await;
     site.refuse("UPDATE").await;
     let reply = browser.get("/get/a").await;
-    assert_eq!((reply.status, &*reply.body), (StatusCode::OK, "\"1\""));
+    reply.assert(200, "\"1\"");
 }
 
 #[tokio::test]
 async fn a_redirect_target_sees_what_was_saved() {
     let site = Site::new().await;
     let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
-    let mut browser = visitor(&site.app()).await;
+    let mut browser = site.visitor().await;
     for n in 0..1000 {
         browser.get(&format!("/insert_and/303/n/{n}")).await;
         let target = browser.at(&elsewhere).get("/get/n").await;
@@ -410,7 +366,7 @@ impl Remote {
 #[tokio::test]
 async fn a_failed_load_never_overwrites_the_row() {
     let remote = Remote::new().await;
-    let mut browser = visitor(&app(remote.layer())).await;
+    let mut browser = Browser::with_session(&app(remote.layer())).await;
     let before = remote.site.rows().dump().await;
     remote.proxy.drop_responses(true);
     for page in ["/insert/a/2", "/clear", "/cycle", "/destroy", "/keys"] {
@@ -435,28 +391,11 @@ async fn a_page_that_goes_on_without_its_session_leaves_the_cookie() {
             Err(_) => "no layer",
         },
     );
-    let browser = visitor(&app).await;
+    let browser = Browser::with_session(&app).await;
     remote.proxy.drop_responses(true);
     let reply = browser.peek("/page").await;
-    assert_eq!((reply.status, &*reply.body), (StatusCode::OK, "without"));
+    reply.assert(200, "without");
     assert!(reply.sets_no_cookie());
-}
-
-#[tokio::test]
-async fn a_page_that_needs_no_session_is_served_without_a_database() {
-    let remote = Remote::new().await;
-    let browser = visitor(&app(remote.layer())).await;
-    remote.proxy.drop_responses(true);
-    assert_eq!(browser.peek("/plain").await.body, "plain");
-}
-
-#[tokio::test]
-async fn a_new_visitor_may_read_without_a_database() {
-    let remote = Remote::new().await;
-    remote.proxy.drop_responses(true);
-    let browser = Browser::new(&app(remote.layer()));
-    assert_eq!(browser.peek("/keys").await.status, 200);
-    assert_eq!(browser.peek("/insert/a/1").await.status, 503);
 }
 
 #[tokio::test]
@@ -467,7 +406,7 @@ async fn a_connection_lost_before_the_save_is_a_503() {
         proxy.drop_responses(true);
         session.insert("b", 2)
     });
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     assert_not_saved(&browser.get("/page").await);
     remote.proxy.drop_responses(false);
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
@@ -481,12 +420,12 @@ async fn a_logout_that_the_database_never_confirmed_is_a_503() {
         proxy.drop_responses(true);
         session.destroy()
     });
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     assert_not_saved(&browser.get("/page").await);
 }
 
 #[tokio::test]
-async fn without_a_layer_the_log_says_where_and_the_visitor_sees_nothing() {
+async fn without_a_layer_the_log_names_the_route_and_the_visitor_sees_no_detail() {
     let log = Log::keep();
     let pages = pages().route("/of/{user}", axum::routing::get(async |_: LazySession| ()));
     let browser = Browser::new(&pages);
@@ -557,79 +496,37 @@ async fn without_a_layer_an_optional_session_is_none() {
 async fn an_optional_session_that_cannot_be_loaded_is_no_absent_one() {
     let remote = Remote::new().await;
     let page = async |session: Option<Session>| session.is_none().to_string();
-    let browser = visitor(&app_with(remote.layer(), page)).await;
+    let browser = Browser::with_session(&app_with(remote.layer(), page)).await;
     remote.proxy.drop_responses(true);
     assert_eq!(browser.peek("/page").await.status, 503);
 }
 
-/// The status and the text of an error as a response.
-async fn shown(error: Error) -> (StatusCode, String) {
-    let response = error.into_response();
-    let status = response.status();
-    let body = to_bytes(response.into_body(), usize::MAX).await;
-    let text = String::from_utf8(body.expect("a whole body").to_vec());
-    (status, text.expect("text"))
-}
-
 #[tokio::test]
-async fn an_unreachable_database_is_a_503_without_detail() {
+async fn an_error_as_a_response_shows_no_detail() {
     let url = "postgres://bob:sesame@127.0.0.1:1/none";
     let nowhere = sqlx::PgPool::connect_lazy(url).expect("a URL");
     let store = PgSessionStore::new(nowhere).timeout(Duration::from_millis(100));
-    let error = store.check().await.expect_err("no server listens");
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(std::error::Error::source(&error).is_some());
-    let (status, text) = shown(error).await;
-    assert_eq!(status, 503);
-    assert_eq!(text, "The session store is unavailable. Please try again.");
-}
-
-#[tokio::test]
-async fn a_mistake_in_the_set_up_is_a_500_without_detail() {
-    let error = PgSessionStore::connect("sesame").await.expect_err("no URL");
-    assert_eq!(error.kind(), ErrorKind::Setup);
-    let expected = (
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "The session store can't be used.".into(),
-    );
-    assert_eq!(shown(error).await, expected);
-}
-
-#[tokio::test]
-async fn a_missing_table_is_a_500_at_a_read_and_names_the_cause_in_the_log_only() {
-    let site = Site::without_table().await;
-    let reply = site
-        .browser()
-        .with_cookie("__Host-id", &"A".repeat(43))
-        .get("/keys")
-        .await;
-    assert_eq!(reply.status, 500);
-    assert_eq!(reply.body, "The session store can't be used.");
-    let error = site.store.check().await.expect_err("no table");
-    assert!(error.to_string().contains("forgot"), "{error}");
-}
-
-#[tokio::test]
-async fn a_value_that_does_not_fit_is_a_500_without_detail() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| session.get::<u64>("a").map(drop));
-    let reply = visitor(&app).await.get("/page").await;
-    assert_eq!(reply.status, 500);
-    assert_eq!(reply.body, "A value of your session can't be read.");
-}
-
-#[tokio::test]
-async fn several_live_sessions_are_a_400_with_advice() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("b", 2)?;
-        session.save().await
-    });
-    let mut both = visitor(&app).await;
-    both.jar.extend(visitor(&app).await.jar);
-    let reply = both.peek("/page").await;
-    assert_eq!(reply.status, 400);
-    assert!(reply.body.contains("clear this site's cookies"));
+    for (error, kind, status, expected) in [
+        (
+            store.check().await.expect_err("no server listens"),
+            ErrorKind::Unavailable,
+            503,
+            "The session store is unavailable. Please try again.",
+        ),
+        (
+            PgSessionStore::connect("sesame").await.expect_err("no URL"),
+            ErrorKind::Setup,
+            500,
+            "The session store can't be used.",
+        ),
+    ] {
+        assert_eq!(error.kind(), kind);
+        assert!(std::error::Error::source(&error).is_some());
+        let response = error.into_response();
+        assert_eq!(response.status(), status);
+        let body = to_bytes(response.into_body(), usize::MAX).await;
+        assert_eq!(body.expect("a whole body"), expected);
+    }
 }
 
 /// A page whose session ends before it saves.
@@ -641,24 +538,6 @@ fn ended_meanwhile(site: &Site) -> Router {
         session.save().await?;
         Outcome::Ok(())
     })
-}
-
-#[tokio::test]
-async fn a_session_that_ended_meanwhile_is_a_503() {
-    let site = Site::new().await;
-    let app = ended_meanwhile(&site);
-    let reply = visitor(&app).await.get("/page").await;
-    assert_eq!(reply.status, 503);
-    assert!(reply.body.contains("has ended"), "{}", reply.body);
-}
-
-#[tokio::test]
-async fn the_table_may_be_made_after_the_first_request() {
-    let site = Site::without_table().await;
-    let mut browser = site.browser();
-    assert_eq!(browser.get("/insert/a/1").await.status, 503);
-    site.store.migrate().await.expect("a new table");
-    assert!(browser.get("/insert/a/1").await.token().is_some());
 }
 
 // What is logged of errors that become responses.
@@ -692,7 +571,10 @@ async fn only_faults_of_the_site_are_logged_as_errors() {
     let log = Log::keep();
     let site = Site::new().await;
     let app = ended_meanwhile(&site);
-    assert_eq!(visitor(&app).await.get("/page").await.status, 503);
+    assert_eq!(
+        Browser::with_session(&app).await.get("/page").await.status,
+        503
+    );
     let text = log.text();
     assert!(!text.contains("ERROR axum_pg_session"), "{text}");
     let refused = "a change to a session was refused";
@@ -743,44 +625,19 @@ async fn a_failed_save_says_that_the_changes_were_not_saved_whatever_the_cause()
     }
 }
 
-#[tokio::test]
-async fn a_failed_check_is_not_told_as_a_fault_of_the_store() {
-    let site = Site::new().await;
-    let browser = visitor(&site.app()).await;
-    let check = async |_: Session, _| Err::<bool, _>("the list of banned users is away");
-    let reply = browser
-        .at(&app(site.layer().valid_if(check)))
-        .peek("/keys")
-        .await;
-    assert_eq!(reply.status, 503);
-    assert_eq!(
-        reply.body,
-        "Your session could not be checked. Please try again."
-    );
-    assert!(reply.headers.contains_key("retry-after"));
-}
-
 // Several applications on one host.
 
 const TWO_APPLICATIONS: &str = "another application on this host may have set";
 
-/// Once in a process, so this needs one of its own.
+/// They are logged once in a process, so each of these tests needs one of its own.
 #[test]
-fn two_applications_on_localhost_are_warned_of_in_a_process_of_their_own() {
-    in_a_process_of_its_own(
+fn warnings_of_the_cookies_of_a_host_are_logged_in_processes_of_their_own() {
+    for test in [
         "responses::two_applications_that_replace_each_others_cookie_are_warned_of_once",
-    );
-}
-
-fn in_a_process_of_its_own(test: &str) {
-    let output = Command::new(env::current_exe().expect("this program"))
-        .args(["--exact", test])
-        .env(ALONE, "1")
-        .output()
-        .expect("this program can be run again");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
+        "responses::a_secure_cookie_on_plain_http_is_warned_of_once",
+    ] {
+        passes(test, [(ALONE, "1")]);
+    }
 }
 
 const ALONE: &str = "WARNS_IN_ITS_OWN_PROCESS";
@@ -834,11 +691,6 @@ async fn two_applications_that_replace_each_others_cookie_are_warned_of_once() {
     let line = line.expect("a warning");
     assert!(line.starts_with("WARN axum_pg_session"), "{line}");
     assert!(line.contains("cookie.name=\"__Host-app\""), "{line}");
-}
-
-#[test]
-fn plain_http_is_warned_of_in_a_process_of_its_own() {
-    in_a_process_of_its_own("responses::a_secure_cookie_on_plain_http_is_warned_of_once");
 }
 
 #[tokio::test]

@@ -1,14 +1,12 @@
-//! What a role may not do, and what it is told of it.
+//! Privileges: those that suffice, and the errors if one is missing.
 
 use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, Session};
 
 use crate::support::{
-    Browser, Life, Role, Site, execute,
+    Browser, Life, Role, Site, THREE_COLUMNS, execute,
     page::{app_with, patiently, until},
 };
 
-const THREE_COLUMNS: &str =
-    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";
 const RUN_TIME: &str = "SELECT, INSERT, UPDATE, DELETE ON session";
 
 #[tokio::test]
@@ -80,9 +78,8 @@ async fn a_right_to_the_schema_that_is_missing_is_named() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_create_is_told_so() {
-    let site = Site::without_table().await;
-    execute(&site.pool, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+async fn a_role_that_may_not_create_gets_an_error() {
+    let site = Site::with_table("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
     let role = Role::new(&site.pool).await;
     let store = role.store(site.database.url()).await;
     for (store, owner) in [
@@ -104,8 +101,7 @@ async fn a_role_that_may_not_create_is_told_so() {
 
 /// A role that may use a foreign table, and create others beside it or not.
 async fn uses_a_foreign_table_as_it_is(rights: &str) {
-    let site = Site::without_table().await;
-    execute(&site.pool, THREE_COLUMNS).await;
+    let site = Site::with_table(THREE_COLUMNS).await;
     execute(&site.pool, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
     let role = Role::new(&site.pool).await;
     role.grant(RUN_TIME).await;
@@ -128,12 +124,11 @@ async fn a_foreign_table_in_a_schema_of_ours_is_used_as_it_is() {
     uses_a_foreign_table_as_it_is("USAGE, CREATE ON SCHEMA public").await;
 }
 
-/// sqlx leaves its lock behind when a migration fails, and whoever migrates
-/// next would wait as long as the connection lives.
+/// sqlx keeps its lock when a migration fails. The next migration would wait as long as the
+/// connection lives.
 #[tokio::test]
 async fn a_migration_that_fails_leaves_no_lock_behind() {
-    let site = Site::without_table().await;
-    execute(&site.pool, THREE_COLUMNS).await;
+    let site = Site::with_table(THREE_COLUMNS).await;
     execute(&site.pool, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
     let role = Role::new(&site.pool).await;
     role.grant(RUN_TIME).await;
@@ -142,7 +137,7 @@ async fn a_migration_that_fails_leaves_no_lock_behind() {
     first.migrate().await.expect("a table that serves");
     let outcome = tokio::time::timeout(std::time::Duration::from_secs(10), second.migrate()).await;
     outcome
-        .expect("nobody holds the lock")
+        .expect("the lock is free")
         .expect("a table that serves");
     role.drop().await;
 }

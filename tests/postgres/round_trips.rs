@@ -15,7 +15,7 @@ use proptest::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::support::{Browser, Site, execute, texts as query, visit};
+use crate::support::{Browser, Site, texts as query, visit};
 
 /// How many of each kind travel in one session.
 const CASES: usize = 300;
@@ -149,18 +149,6 @@ fn of_jsonb(value: &Kinds) -> String {
         .replace("-0.0,", "0.0,")
         .replace("-0.0)", "0.0)")
         .replace("-0.0]", "0.0]")
-}
-
-async fn with_jsonb() -> Site {
-    let site = Site::new().await;
-    execute(
-        &site.pool,
-        "ALTER TABLE session ALTER session TYPE jsonb USING session::jsonb",
-    )
-    .await;
-    // That of `site` has looked at the table before.
-    let store = site.elsewhere().await;
-    Site { store, ..site }
 }
 
 const KINDS: Key<Kinds> = Key::new("kinds");
@@ -304,7 +292,7 @@ async fn every_value_comes_back_from_json_as_it_was_stored() {
 
 #[tokio::test]
 async fn every_value_comes_back_from_jsonb_but_for_the_sign_of_zero() {
-    let site = with_jsonb().await;
+    let site = Site::with_jsonb().await;
     assert_all_ways(site.layer(), generated(), of_jsonb).await;
 }
 
@@ -318,7 +306,7 @@ async fn every_value_comes_back_in_koas_format() {
 
 #[tokio::test]
 async fn an_equal_float_is_no_change_of_a_table_with_jsonb() {
-    let site = with_jsonb().await;
+    let site = Site::with_jsonb().await;
     let mut browser = site.browser();
     let mut versions = Vec::new();
     for _ in 0..2 {

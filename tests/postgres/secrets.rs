@@ -1,4 +1,4 @@
-//! What nobody may see, and what those who see the table can't open.
+//! Tokens and keys are in no log, no output and no statement. A dump of the table opens no session.
 
 use std::{error::Error as _, fmt::Write as _, sync::Mutex};
 
@@ -25,7 +25,7 @@ use crate::support::{
     Browser, Log, Secrets, Site, execute, koa, page::app_with, secrets::forms, texts,
 };
 
-const KEY: [u8; 32] = *b"a key that nobody may ever see!!";
+const KEY: [u8; 32] = *b"a key that must stay a secret!!!";
 const OLD_KEY: [u8; 32] = *b"another key, which is to be gone";
 
 /// A searcher that finds nothing proves nothing.
@@ -133,7 +133,7 @@ impl Listened {
             None => store,
         };
         store.migrate().await.expect("a table");
-        // Postgres quotes the whole row where a constraint is violated.
+        // Postgres quotes the whole row if a constraint is violated.
         let constraint = "ALTER TABLE public.session ADD CHECK (session::jsonb ->> 'bad' IS NULL)";
         execute(&pool, constraint).await;
         let layer = PgSessionLayer::new(store.clone());
@@ -324,8 +324,7 @@ impl Listened {
         assert_eq!(self.secrets.found_in(&ours), [""; 0]);
     }
 
-    /// A token is found as soon as somebody leaks it: to our log, to what is
-    /// printed, and to the server.
+    /// The search finds a token in the log, in what is printed, and in what is sent to the server.
     async fn assert_a_leak_is_found(&self) {
         let token = self.browser().get("/insert/a/1").await.token();
         let token = token.expect("a new session");
@@ -407,7 +406,7 @@ async fn dump(pool: &PgPool) -> Vec<String> {
     texts(pool, sql).await
 }
 
-/// As somebody may try them who does not know how the crate works, or does.
+/// As an attacker may try them, with or without knowledge of the crate.
 fn attempts(column: &str) -> Vec<String> {
     let bare = column.rsplit(':').next().unwrap_or_default();
     let mut attempts = vec![
@@ -438,8 +437,7 @@ fn attempts(column: &str) -> Vec<String> {
 /// rows is in a dump.
 async fn assert_a_dump_opens_nothing(site: &Site, layer: PgSessionLayer) {
     let app = crate::support::app(layer.clone());
-    let mut browser = Browser::new(&app);
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(&app).await;
     let login = app_with(layer, async |session: Session| {
         session.login(Login::new("ann").device(Device::new().with_label("a device")))
     });
@@ -477,7 +475,7 @@ async fn a_dump_opens_no_session() {
     assert_a_dump_opens_nothing(&site, site.layer().signing_keys(keys)).await;
 }
 
-/// The ids are the tokens there, but nobody can sign them.
+/// The ids are the tokens there, but an attacker can't sign them.
 #[tokio::test]
 async fn a_dump_opens_no_session_where_koas_cookies_are_signed() {
     let site = Site::without_table().await;

@@ -1,5 +1,5 @@
-//! Several calls of one request beside other requests, and calls that are not
-//! waited for: each of these was a way to break a promise.
+//! Races between several calls of one request and other requests, and calls that the handler gave
+//! up on. Each test is the regression test of a fixed bug.
 
 use std::{
     future::{Future as _, pending, poll_fn, ready},
@@ -41,8 +41,7 @@ use crate::support::{
 /// A site, and a browser whose session there has the key `a`.
 async fn visited() -> (Site, Browser) {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     (site, browser)
 }
 
@@ -67,9 +66,8 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
     let mut victim = site.browser();
     victim.get("/insert/basket/pear").await;
     let attacker = victim.clone();
-    let attack = InFlight::begin(&attacker, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let attack = site
+        .late(&attacker, async move |session: Session| {
             session.insert("planted", 1)?;
             session.save().await?;
             session.touch()?;
@@ -80,8 +78,7 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
                 session.authenticated_within(Duration::from_secs(3600))
             ))
         })
-    })
-    .await;
+        .await;
     let mut visitor = victim.at(&site.app_with(async |session: Session| {
         session.insert("secret", 1)?;
         session.login("alice")
@@ -98,17 +95,15 @@ async fn a_save_that_follows_a_new_id_shows_nothing_of_the_new_session() {
 #[tokio::test]
 async fn a_discard_after_a_save_that_followed_shows_again_what_the_request_saw() {
     let (site, mut browser) = visited().await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.insert("b", 1)?;
             session.save().await?;
             session.destroy()?;
             session.discard()?;
             Ok::<_, Error>(session.keys().join(","))
         })
-    })
-    .await;
+        .await;
     browser.get("/cycle").await;
     assert_eq!(late.finish().await.body, "a,b");
 }
@@ -119,16 +114,14 @@ async fn no_token_of_a_session_is_given_to_a_request_under_its_old_id() {
     let mut victim = site.browser();
     victim.get("/insert/basket/pear").await;
     let attacker = victim.clone();
-    let attack = InFlight::begin(&attacker, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let attack = site
+        .late(&attacker, async move |session: Session| {
             session.insert("planted", 1)?;
             session.save().await?;
             session.cycle_id()?;
             session.save().await
         })
-    })
-    .await;
+        .await;
     let mut visitor = victim.at(&site.app_with(async |session: Session| session.login("alice")));
     visitor.get("/page").await;
     let reply = attack.finish().await;
@@ -168,16 +161,14 @@ async fn a_body_that_goes_on_reading_sees_nothing_of_the_new_session() {
 #[tokio::test]
 async fn a_touch_after_a_save_that_followed_leaves_the_cookie_of_the_other_tab() {
     let (site, mut browser) = visited().await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.insert("b", 1)?;
             session.save().await?;
             session.set_expiry(axum_pg_session::Expiry::Idle(Duration::from_secs(60)))?;
             session.touch()
         })
-    })
-    .await;
+        .await;
     browser.get("/cycle").await;
     let reply = late.finish().await;
     assert_eq!(reply.status, 200);
@@ -197,7 +188,7 @@ async fn a_discard_does_not_revive_what_the_check_refused() {
         Ok::<_, Error>(session.keys().join(","))
     });
     let reply = browser.at(&discarding).get("/page").await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, ""));
+    reply.assert(200, "");
     assert_eq!(site.rows().count().await, 0);
 }
 
@@ -290,7 +281,7 @@ async fn a_logout_also_ends_what_a_save_in_flight_commits() {
             assert_eq!(reply.status, 200);
             assert!(reply.token().is_none());
             assert!(browser.jar.is_empty());
-            assert_eq!(site.store.user("alice").count().await.expect("a count"), 0);
+            assert_eq!(site.sessions_of("alice").await, 0);
         }
     }
 }
@@ -358,24 +349,6 @@ async fn a_poll_under_an_expired_token_leaves_the_cookie_of_a_new_sign_in() {
 }
 
 #[tokio::test]
-async fn a_login_whose_response_was_lost_can_be_repeated_at_once() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/basket/pear").await;
-    let sign_in = site.app_with(async |session: Session| session.login("alice"));
-    let lost = browser.at(&sign_in).peek("/page").await;
-    assert_eq!(lost.status, 200);
-    let mut browser = browser.at(&sign_in);
-    let again = browser.get("/page").await;
-    assert_eq!(again.status, 200);
-    assert_ne!(again.token(), lost.token());
-    let here =
-        browser.at(&site.app_with(async |session: Session| session.user_id().unwrap_or_default()));
-    let here = here.peek("/page").await;
-    assert_eq!(here.body, "alice");
-}
-
-#[tokio::test]
 async fn of_two_logins_in_flight_each_gets_a_session_with_the_basket() {
     let site = Site::new().await;
     let mut browser = site.browser();
@@ -395,7 +368,7 @@ async fn of_two_logins_in_flight_each_gets_a_session_with_the_basket() {
         browser.accept(&reply);
         assert_eq!(browser.get("/keys").await.body, "basket");
     }
-    assert_eq!(site.store.user("alice").count().await.expect("a count"), 2);
+    assert_eq!(site.sessions_of("alice").await, 2);
 }
 
 #[tokio::test]
@@ -403,14 +376,11 @@ async fn a_login_in_flight_brings_nothing_back_of_a_session_that_was_ended() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/basket/pear").await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            drop(session.keys());
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.login("alice")
         })
-    })
-    .await;
+        .await;
     let mut tab = browser.at(&site.app());
     tab.get("/cycle").await;
     tab.get("/cycle").await;
@@ -447,8 +417,7 @@ async fn a_write_under_an_old_id_is_refused_for_as_long_as_retry_after_says() {
 async fn a_new_id_whose_commit_comes_too_late_is_undone() {
     for act in ["cycle", "login", "login that drops the data"] {
         let site = Site::new().await;
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
+        let mut browser = site.visitor().await;
         let before = site.rows().dump().await;
         let page = async move |session: Session| {
             session.insert("b", 2)?;
@@ -486,8 +455,7 @@ async fn a_first_row_whose_request_was_given_up_is_deleted() {
 #[tokio::test]
 async fn a_login_of_another_user_that_is_undone_ends_the_session_of_the_former_user() {
     let site = Site::new().await;
-    let mut alice = site.browser();
-    alice.get("/insert/a/1").await;
+    let alice = site.visitor().await;
     let mut sign_in = alice.at(&site.app_with(async |session: Session| session.login("alice")));
     sign_in.get("/page").await;
     let page = async |session: Session| session.login("bob");
@@ -631,9 +599,8 @@ async fn nothing_is_taken_from_a_session_under_a_new_id() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/nonce/8f3a").await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             let error = session.take::<String>("nonce").await.expect_err("moved");
             let another = session
                 .update_now("n", |n: Option<u8>| n.unwrap_or(0))
@@ -644,8 +611,7 @@ async fn nothing_is_taken_from_a_session_under_a_new_id() {
                 (ErrorKind::Ended, ErrorKind::Ended)
             );
         })
-    })
-    .await;
+        .await;
     browser.get("/cycle").await;
     assert_eq!(late.finish().await.status, 200);
     assert_eq!(browser.get("/keys").await.body, "nonce");
@@ -657,9 +623,8 @@ async fn a_logout_after_a_failed_take_ends_the_session_under_its_new_id() {
         let site = Site::new().await;
         let mut browser = site.browser();
         browser.get("/insert/nonce/8f3a").await;
-        let late = InFlight::begin(&browser, "/page", |gate| {
-            site.app_with(async move |session: Session| {
-                gate.pass().await;
+        let late = site
+            .late(&browser, async move |session: Session| {
                 let error = session.take::<String>("nonce").await.expect_err("ended");
                 assert_eq!(error.kind(), ErrorKind::Ended);
                 session.logout()?;
@@ -669,8 +634,7 @@ async fn a_logout_after_a_failed_take_ends_the_session_under_its_new_id() {
                 assert!(session.is_new() && session.is_empty());
                 session.insert("c", 1)
             })
-        })
-        .await;
+            .await;
         browser.get(if moves { "/cycle" } else { "/destroy" }).await;
         let reply = late.finish().await;
         assert_eq!(reply.status, 200, "{moves}");
@@ -698,7 +662,7 @@ async fn of_two_logins_that_take_a_value_one_gets_it() {
     let first = InFlight::begin(&browser, "/page", sign_in).await;
     let second = InFlight::begin(&browser, "/page", sign_in).await;
     let first = first.finish().await;
-    assert_eq!((first.status.as_u16(), first.body.as_str()), (200, "8f3a"));
+    first.assert(200, "8f3a");
     let second = second.finish().await;
     assert_eq!(second.status, 503);
     assert!(second.sets_no_cookie());
@@ -709,17 +673,15 @@ async fn a_login_after_a_save_that_followed_takes_nothing() {
     let site = Site::new().await;
     let mut browser = site.browser();
     browser.get("/insert/nonce/8f3a").await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.insert("a", 1)?;
             session.save().await?;
             session.login("alice")?;
             let taken: Option<String> = session.take("nonce").await?;
             Ok::<_, Error>(taken.unwrap_or_default())
         })
-    })
-    .await;
+        .await;
     browser.get("/cycle").await;
     assert_eq!(late.finish().await.status, 503);
     assert_eq!(browser.get("/get/nonce").await.body, "\"8f3a\"");
@@ -752,7 +714,7 @@ async fn a_hook_that_clears_the_session_leaves_update_now_its_value() {
         Ok::<_, Error>(counted.to_string())
     };
     let reply = browser.at(&app_with(layer, page)).peek("/page").await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "1"));
+    reply.assert(200, "1");
     assert_eq!(browser.peek("/keys").await.body, "");
 }
 
@@ -760,7 +722,7 @@ async fn a_hook_that_clears_the_session_leaves_update_now_its_value() {
 #[tokio::test]
 async fn a_destroy_under_an_old_id_that_fails_can_be_repeated() {
     let (site, mut browser) = visited().await;
-    let old_id: SessionId = browser.get("/id").await.body.parse().expect("a handle");
+    let old_id: SessionId = browser.handle().await;
     browser.get("/cycle").await;
     let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -796,13 +758,11 @@ async fn a_second_login_keeps_the_data_of_the_former_user_apart() {
     let (site, browser) = visited().await;
     let mut bob = browser.at(&site.app_with(async |session: Session| session.login("bob")));
     bob.get("/page").await;
-    let late = InFlight::begin(&bob, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&bob, async move |session: Session| {
             session.insert("late", 1)
         })
-    })
-    .await;
+        .await;
     let mut alice = bob.at(&site.app_with(async |session: Session| {
         session.login("alice")?;
         session.login(Login::new("alice").cookie_lifetime(CookieLifetime::BrowserSession))
@@ -815,8 +775,7 @@ async fn a_second_login_keeps_the_data_of_the_former_user_apart() {
 #[tokio::test]
 async fn a_new_id_of_koas_whose_commit_comes_too_late_is_undone() {
     let site = Site::of_koa().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     let page = async |session: Session| session.cycle_id();
     commits_too_late(&site, site.store.clone(), &browser, page).await;
     site.settled().await;
@@ -831,8 +790,7 @@ async fn a_login_of_koas_that_is_undone_keeps_the_age_of_the_session() {
     let site = Site::of_koa().await;
     let columns = "ALTER TABLE session ADD user_id text, ADD created timestamptz DEFAULT now()";
     execute(&site.pool, columns).await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     let an_hour_ago = "UPDATE TABLE SET created = created - interval '1 hour'";
     site.rows().execute(an_hour_ago).await;
     let created = "SELECT id || created FROM session";
@@ -940,15 +898,13 @@ async fn a_change_that_does_not_fit_the_row_of_an_earlier_save_is_an_error() {
 #[tokio::test]
 async fn a_second_save_of_a_destroyed_session_is_not_worth_another_attempt() {
     let (site, mut browser) = visited().await;
-    let late = InFlight::begin(&browser, "/page", |gate| {
-        site.app_with(async move |session: Session| {
-            gate.pass().await;
+    let late = site
+        .late(&browser, async move |session: Session| {
             session.insert("b", 1)?;
             drop(session.save().await);
             session.insert("c", 1)
         })
-    })
-    .await;
+        .await;
     browser.get("/destroy").await;
     let reply = late.finish().await;
     assert_eq!(reply.status, 503);
@@ -1035,18 +991,11 @@ async fn a_save_that_fails_after_the_handler_gave_up_on_it_fails_the_next_save()
 async fn an_error_page_of_the_handlers_own_reports_a_save_that_it_gave_up_on() {
     let own = async |_| (StatusCode::GATEWAY_TIMEOUT, "try again later");
     let reply = gave_up_on_a_save_that_fails(own).await;
-    assert_eq!(
-        (reply.status.as_u16(), &*reply.body),
-        (504, "try again later")
-    );
+    reply.assert(504, "try again later");
 }
 
-async fn lock_table(transaction: &mut PgConnection) {
-    sqlx::query("LOCK TABLE public.session IN SHARE ROW EXCLUSIVE MODE")
-        .execute(transaction)
-        .await
-        .expect("a lock");
-}
+/// Readers are not blocked.
+const LOCK_TABLE: &str = "LOCK TABLE public.session IN SHARE ROW EXCLUSIVE MODE";
 
 async fn refuse_rows_with(transaction: &mut PgConnection, word: &str) {
     let refuse = format!(
@@ -1067,8 +1016,7 @@ async fn refuse_rows_with(transaction: &mut PgConnection, word: &str) {
 /// refuses, because `refused` is a part of the row. The response may conceal that.
 async fn gave_up_on_what_is_refused(refused: &str, before: Act, after: Act) -> (Site, Reply) {
     let (site, browser) = visited().await;
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    lock_table(&mut lock).await;
+    let mut lock = site.open_transaction(LOCK_TABLE).await;
     let layer = site.layer().on_save_failure(FailurePolicy::Continue);
     let go_on = move |session: Session| ready(after(&session));
     let (visit, _) = gives_up_on_a_save(&site, &browser, layer, before, go_on).await;
@@ -1086,7 +1034,7 @@ async fn a_login_after_a_save_that_was_given_up_on_and_failed_is_made() {
     let (site, reply) = gave_up_on_what_is_refused("paid", change, login).await;
     assert_eq!(reply.status, 200);
     assert!(reply.token().is_some());
-    assert_eq!(site.store.user("alice").count().await.expect("a count"), 1);
+    assert_eq!(site.sessions_of("alice").await, 1);
 }
 
 #[tokio::test]
@@ -1191,9 +1139,7 @@ async fn a_token_that_died_after_its_save_is_not_sent() {
 #[tokio::test]
 async fn a_change_that_does_not_fit_a_new_session_is_an_error() {
     let site = Site::new().await;
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    let sql = "LOCK TABLE public.session IN SHARE ROW EXCLUSIVE MODE";
-    sqlx::query(sql).execute(&mut *lock).await.expect("a lock");
+    let mut lock = site.open_transaction(LOCK_TABLE).await;
     let visit = InFlight::begin(&site.browser(), "/page", |gate| {
         site.app_with(async move |session: Session| {
             session.insert("n", 5)?;
@@ -1226,15 +1172,13 @@ async fn a_change_that_does_not_fit_a_new_session_is_an_error() {
 async fn a_change_that_does_not_fit_the_new_session_says_nothing_about_it() {
     for is_late in [false, true] {
         let (site, mut browser) = visited().await;
-        let late = InFlight::begin(&browser, "/page", |gate| {
-            site.app_with(async move |session: Session| {
-                gate.pass().await;
+        let late = site
+            .late(&browser, async move |session: Session| {
                 session.update("a", |a: Option<String>| a.unwrap_or_default() + "1")?;
                 let error = session.save().await.expect_err("it does not fit");
                 Ok::<_, Error>(format!("{:?} {:?}", error.kind(), error.retry_after()))
             })
-        })
-        .await;
+            .await;
         browser.get("/cycle").await;
         let page = async |session: Session| session.insert("a", 1);
         browser.at(&site.app_with(page)).get("/page").await;
@@ -1269,7 +1213,7 @@ async fn a_new_id_that_is_undone_while_it_is_looked_up_leads_back_to_the_session
         browser = sign_in.at(&site.app());
         browser.get("/cycle").await;
 
-        // The new id is undone once the only connection is given back, which is
+        // The new id is undone once the only connection is released, which is
         // before the next statement.
         let is_armed = Arc::new(AtomicBool::new(false));
         let (armed, undoing) = (Arc::clone(&is_armed), site.pool.clone());
@@ -1356,7 +1300,7 @@ async fn a_login_decides_how_long_the_browser_keeps_the_cookie() {
         let mut browser = browser.at(&sign_in(lifetime));
         let reply = browser.get("/page").await;
         assert_eq!(reply.set_cookies()[0].max_age().is_some(), is_kept);
-        // Extensions, and a new id, keep the choice, whatever the layer says.
+        // Extensions and a new id keep the choice, whatever the layer's is.
         let layer = site.layer().cookie_lifetime(match lifetime {
             CookieLifetime::Persistent => CookieLifetime::BrowserSession,
             _ => CookieLifetime::Persistent,
@@ -1364,7 +1308,7 @@ async fn a_login_decides_how_long_the_browser_keeps_the_cookie() {
         let mut later = browser.at(&app(layer.clone()));
         let cycled = later.get("/cycle").await;
         assert_eq!(cycled.set_cookies()[0].max_age().is_some(), is_kept);
-        // A login that says nothing takes the layer's.
+        // A login without one takes the layer's.
         let anew = app_with(layer, async |session: Session| session.login("alice"));
         let anew = later.at(&anew).get("/page").await;
         assert_eq!(anew.set_cookies()[0].max_age().is_some(), !is_kept);
@@ -1432,8 +1376,7 @@ async fn a_lowered_idle_timeout_ends_sessions_that_have_idled_for_longer() {
         let day = Duration::from_secs(24 * 60 * 60);
         let store = site.elsewhere().await;
         let long = PgSessionLayer::new(store.clone()).idle_timeout(30 * day);
-        let mut browser = Browser::new(&app(long.clone()));
-        browser.get("/insert/a/1").await;
+        let browser = Browser::with_session(&app(long.clone())).await;
         let ten_days = match columns {
             "three" => "UPDATE TABLE SET expiry = expiry - interval '10 days'",
             _ => {
@@ -1471,7 +1414,7 @@ async fn a_closure_that_uses_its_own_session_is_an_error() {
         Ok::<_, Error>(kind.to_string())
     });
     let reply = patiently(Browser::new(&page).get("/page")).await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "1"));
+    reply.assert(200, "1");
 }
 
 #[tokio::test]
@@ -1489,7 +1432,7 @@ async fn a_check_that_loads_the_session_that_it_checks_is_an_error() {
         format!("{}", error.kind() == ErrorKind::Reentrant)
     });
     let reply = patiently(browser.at(&page).get("/page")).await;
-    assert_eq!((reply.status.as_u16(), &*reply.body), (200, "true"));
+    reply.assert(200, "true");
 }
 
 #[tokio::test]
@@ -1575,13 +1518,11 @@ async fn the_timeout_bounds_the_load_and_the_check_together() {
     });
     let page = app_with(layer, async |session: Session| session.keys().join(","));
     let quick = patiently(browser.at(&page).peek("/page")).await;
-    assert_eq!((quick.status.as_u16(), &*quick.body), (200, "a"));
+    quick.assert(200, "a");
 
-    let mut lock = site.pool.begin().await.expect("a connection");
-    sqlx::query("LOCK TABLE session IN ACCESS EXCLUSIVE MODE")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let lock = site
+        .open_transaction("LOCK TABLE session IN ACCESS EXCLUSIVE MODE")
+        .await;
     let slow = async {
         sleep(Duration::from_secs(2)).await;
         lock.rollback().await.expect("it is open");
@@ -1621,7 +1562,7 @@ async fn in_a_nested_router_the_hooks_see_the_uri_of_the_client() {
 }
 
 #[tokio::test]
-async fn a_failed_save_keeps_the_headers_of_other_layers_and_tells_the_application() {
+async fn a_failed_save_keeps_the_headers_of_other_layers_and_has_its_error_in_the_extensions() {
     const ORIGIN: HeaderName = HeaderName::from_static("access-control-allow-origin");
     let site = Site::new().await;
     site.refuse("INSERT").await;
@@ -1864,8 +1805,8 @@ async fn an_update_that_was_given_up_on_and_refused_fails_the_response() {
     }
 }
 
-/// Nobody has a token of the new id, so a change there would be lost, and would
-/// keep the new id from being undone.
+/// No browser has a token of the new id. A change there would be lost, and would keep the new id
+/// from being undone.
 #[tokio::test]
 async fn after_a_new_id_in_doubt_no_change_follows_to_it() {
     for acts in [Session::cycle_id, (|session| session.login("alice")) as Act] {
@@ -1935,7 +1876,7 @@ async fn a_load_in_the_background_leaves_the_session_open_for_the_hook_of_its_re
     assert_eq!(browser.get("/keys").await.body, "a,b,saved,c");
 }
 
-/// Also where the application says that this response saves nothing.
+/// Also if `save_if` excludes the response.
 #[tokio::test]
 async fn a_page_that_saves_nothing_reports_a_save_that_its_handler_gave_up_on() {
     let (site, browser) = visited().await;
@@ -1956,8 +1897,7 @@ async fn a_page_that_saves_nothing_reports_a_save_that_its_handler_gave_up_on() 
 #[tokio::test]
 async fn of_two_saves_that_were_given_up_on_the_refused_one_is_reported() {
     let (site, browser) = visited().await;
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    lock_table(&mut lock).await;
+    let mut lock = site.open_transaction(LOCK_TABLE).await;
     let layer = site
         .layer()
         .on_save_failure(FailurePolicy::Continue)
@@ -2052,8 +1992,7 @@ async fn a_session_that_a_lowered_timeout_ended_does_not_count_for_the_users_lim
 #[tokio::test]
 async fn a_session_that_a_lowered_timeout_ended_leaves_no_row_that_nothing_opens() {
     let site = Site::new().await;
-    let mut browser = Browser::new(&app(site.layer()));
-    browser.get("/insert/a/1").await;
+    let browser = Browser::with_session(&app(site.layer())).await;
     idle(&site, "1 hour").await;
     let short = site.layer().idle_timeout(FIFTEEN_MINUTES);
     browser.at(&app(short)).get("/insert/b/2").await;
@@ -2063,7 +2002,7 @@ async fn a_session_that_a_lowered_timeout_ended_leaves_no_row_that_nothing_opens
 /// A visitor leaves, or the handler fails, while a task of it still holds the
 /// session.
 #[tokio::test]
-async fn a_task_that_outlives_its_cancelled_request_is_told_that_nothing_saves_its_changes() {
+async fn a_change_by_a_task_that_outlives_its_canceled_request_is_an_error() {
     for is_loaded_before in [true, false] {
         let (site, browser) = visited().await;
         let left = Arc::new(Mutex::new(None));
@@ -2248,7 +2187,7 @@ async fn a_save_is_not_refused_for_a_change_that_was_not_written() {
             _ => yield_often().await,
         }
     }
-    lock.rollback().await.expect("a lock given back");
+    lock.rollback().await.expect("a lock released");
     let mut outcomes = Vec::new();
     for visit in visits {
         outcomes.push(visit.response().await.body);
@@ -2297,7 +2236,7 @@ async fn a_save_that_does_not_fit_another_one_has_its_own_time() {
     for late in [first, number] {
         assert_eq!(late.response().await.body, "Err(Unavailable)");
     }
-    lock.rollback().await.expect("a lock given back");
+    lock.rollback().await.expect("a lock released");
     assert_eq!(text.response().await.body, "Ok(())");
 }
 

@@ -1,34 +1,29 @@
-//! What handlers can ask of a session, in ordinary use and in odd orders.
+//! What handlers can do with a session: in ordinary use, in odd orders, when a save fails, and after
+//! the response.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
 
-use axum::{
-    Router,
-    body::Body,
-    http::{HeaderMap, StatusCode},
-};
+use axum::{Router, body::Body, http::StatusCode};
 use axum_pg_session::{Error, ErrorKind, Expiry, LazySession, Session};
 use futures_core::Stream;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::support::{Browser, Rows, Site, page::polled_once};
+use crate::support::{Browser, Rows, Site, page::polled_once, texts};
 
 type Outcome = Result<(), Error>;
 
 /// A visitor with the values `a` and `b` in a session.
 async fn visitor(app: &Router) -> Browser {
-    let mut browser = Browser::new(app);
-    browser.get("/insert/a/1").await;
+    let mut browser = Browser::with_session(app).await;
     browser.get("/insert/b/2").await;
     browser
 }
@@ -41,200 +36,343 @@ fn text(session: &Session, key: &str) -> Option<String> {
     session.get(key).expect("a string")
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Basket {
-    fruits: Vec<String>,
-    weight: f64,
+/// What a response does with the cookie.
+#[derive(Debug, PartialEq)]
+enum Cookie {
+    Kept,
+    /// With the same token.
+    Renewed,
+    Replaced,
+    Removed,
 }
 
-#[tokio::test]
-async fn what_is_inserted_is_there_at_once_and_later() {
-    let site = Site::new().await;
-    let basket = Basket {
-        fruits: vec!["pear".into(), "fig".into()],
-        weight: 0.25,
+/// The documents of all rows; "moved" for one that leads to a new id.
+async fn documents(site: &Site) -> Vec<String> {
+    let sql = "SELECT CASE WHEN session::jsonb #> '{_session,successor}' IS NULL
+                   THEN session::text ELSE 'moved' END
+               FROM session ORDER BY 1";
+    texts(&site.pool, sql).await
+}
+
+/// Visits a page, and compares the cookie and the rows that it leaves.
+async fn assert_leaves(
+    site: &Site,
+    browser: Browser,
+    (calls, page, cookie, rows): (&str, Router, Cookie, &[&str]),
+) {
+    let before = browser.clone();
+    let mut browser = browser.at(&page);
+    let reply = browser.get("/page").await;
+    assert_eq!(reply.status, 200, "{calls}: {}", reply.body);
+    let found = match reply.set_cookies().as_slice() {
+        [] => Cookie::Kept,
+        [_] if reply.removes_the_cookie() => Cookie::Removed,
+        [_] if browser.jar == before.jar => Cookie::Renewed,
+        [_] => Cookie::Replaced,
+        cookies => panic!("{calls}: {cookies:?}"),
     };
-    let expected = basket.clone();
-    let app = site.app_with(async move |session: Session| {
-        session.insert("basket", &basket)?;
-        assert_eq!(session.get("basket")?, Some(basket.clone()));
-        Outcome::Ok(())
-    });
-    let mut browser = Browser::new(&app);
-    browser.get("/page").await;
-    let reader = site.app_with(async move |session: Session| {
-        assert_eq!(session.get("basket")?, Some(expected.clone()));
-        Outcome::Ok(())
-    });
-    assert_eq!(browser.at(&reader).get("/page").await.status, 200);
+    assert_eq!(found, cookie, "{calls}");
+    assert_eq!(documents(site).await, rows, "{calls}");
+    site.rows().execute("TRUNCATE TABLE").await;
+}
+
+fn increment(session: &Session) -> Outcome {
+    session
+        .update("n", |n: Option<u8>| n.unwrap_or(0) + 1)
+        .map(drop)
 }
 
 #[tokio::test]
-async fn a_missing_value_and_a_null_are_none() {
+async fn a_request_executes_its_calls_in_their_order() {
     let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("null", Option::<u8>::None)?;
-        assert_eq!(session.get::<String>("null")?, None);
-        assert_eq!(session.get::<String>("nothing")?, None);
-        assert_eq!(session.remove::<String>("nothing")?, None);
-        assert!(session.contains_key("null"));
-        Outcome::Ok(())
-    });
-    assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+    let rows = site.rows();
+    for case in [
+        (
+            "remove, remove",
+            site.app_with(async |session: Session| {
+                assert_eq!(session.remove("a")?, Some("1".to_owned()));
+                assert_eq!(session.remove::<String>("a")?, None);
+                session.remove::<String>("b").map(drop)
+            }),
+            Cookie::Kept,
+            ["{}"].as_slice(),
+        ),
+        (
+            "update, update",
+            site.app_with(async |session: Session| {
+                let served = session.update("a", |a: Option<String>| {
+                    assert_eq!(a.as_deref(), Some("1"));
+                    17
+                })?;
+                assert_eq!(served, 17);
+                let fresh = session.update("new", |value: Option<u8>| {
+                    assert_eq!(value, None);
+                    vec![1, 2]
+                })?;
+                assert_eq!(fresh, [1, 2]);
+                Outcome::Ok(())
+            }),
+            Cookie::Kept,
+            &[r#"{"a":17,"b":"2","new":[1,2]}"#],
+        ),
+        (
+            "insert, update, update, remove, update",
+            site.app_with(async |session: Session| {
+                session.insert("n", 10)?;
+                increment(&session)?;
+                session.update("n", |n: Option<u8>| n.unwrap_or(0) * 2)?;
+                session.remove::<String>("a")?;
+                session.update("a", |a: Option<String>| a.is_none())?;
+                Outcome::Ok(())
+            }),
+            Cookie::Kept,
+            &[r#"{"b":"2","n":22,"a":true}"#],
+        ),
+        (
+            "a change, and back",
+            site.app_with(async |session: Session| {
+                session.insert("a", "other")?;
+                session.insert("a", "1")?;
+                session.insert("c", 3)?;
+                session.remove::<u8>("c").map(drop)
+            }),
+            Cookie::Kept,
+            &[r#"{"a":"1","b":"2"}"#],
+        ),
+        (
+            "insert, clear, insert",
+            site.app_with(async |session: Session| {
+                session.insert("c", 3)?;
+                session.clear()?;
+                assert!(session.is_empty() && !session.contains_key("a"));
+                session.insert("d", 4)?;
+                assert!(!session.is_empty() && session.contains_key("d"));
+                Outcome::Ok(())
+            }),
+            Cookie::Kept,
+            &[r#"{"d":4}"#],
+        ),
+        (
+            "set_expiry, clear",
+            site.app_with(async |session: Session| {
+                session.set_expiry(Expiry::Idle(std::time::Duration::from_hours(1)))?;
+                session.clear()
+            }),
+            Cookie::Renewed,
+            &[r#"{"_session":{"idle":3600.0}}"#],
+        ),
+        (
+            "cycle_id, cycle_id",
+            site.app_with(async |session: Session| {
+                session.cycle_id()?;
+                session.cycle_id()
+            }),
+            Cookie::Replaced,
+            &["moved", r#"{"a":"1","b":"2"}"#],
+        ),
+        (
+            "cycle_id, save, cycle_id",
+            site.app_with(async |session: Session| {
+                session.cycle_id()?;
+                session.save().await?;
+                session.cycle_id()
+            }),
+            Cookie::Replaced,
+            &["moved", "moved", r#"{"a":"1","b":"2"}"#],
+        ),
+        (
+            "insert, cycle_id, insert",
+            site.app_with(async |session: Session| {
+                session.insert("before", 1)?;
+                session.cycle_id()?;
+                session.insert("after", 2)
+            }),
+            Cookie::Replaced,
+            &["moved", r#"{"a":"1","b":"2","before":1,"after":2}"#],
+        ),
+        (
+            "insert, destroy, insert",
+            site.app_with(async |session: Session| {
+                session.insert("c", 3)?;
+                session.destroy()?;
+                assert!(session.is_empty() && session.is_new());
+                session.insert("farewell", "bye")
+            }),
+            Cookie::Replaced,
+            &[r#"{"farewell":"bye"}"#],
+        ),
+        (
+            "destroy, cycle_id",
+            site.app_with(async |session: Session| {
+                session.destroy()?;
+                session.cycle_id()
+            }),
+            Cookie::Removed,
+            &[],
+        ),
+        (
+            "cycle_id, destroy",
+            site.app_with(async |session: Session| {
+                session.cycle_id()?;
+                session.destroy()
+            }),
+            Cookie::Removed,
+            &[],
+        ),
+        (
+            "cycle_id, save, destroy",
+            site.app_with(async |session: Session| {
+                session.cycle_id()?;
+                session.save().await?;
+                session.destroy()
+            }),
+            Cookie::Removed,
+            // It leads to no session, and is reaped.
+            &["moved"],
+        ),
+        (
+            "destroy, insert, destroy",
+            site.app_with(async |session: Session| {
+                session.destroy()?;
+                session.insert("c", 3)?;
+                session.destroy()
+            }),
+            Cookie::Removed,
+            &[],
+        ),
+        (
+            "destroy, insert, save, destroy",
+            site.app_with(async |session: Session| {
+                session.destroy()?;
+                session.insert("c", 3)?;
+                session.save().await?;
+                session.destroy()
+            }),
+            Cookie::Removed,
+            &[],
+        ),
+        (
+            "insert, save, insert",
+            site.app_with(async move |session: Session| {
+                session.insert("c", 3)?;
+                session.save().await?;
+                assert_eq!(rows.document().await["c"], 3);
+                session.insert("d", 4)
+            }),
+            Cookie::Kept,
+            &[r#"{"a":"1","b":"2","c":3,"d":4}"#],
+        ),
+        (
+            "a change during a save",
+            site.app_with(async |session: Session| {
+                session.insert("c", 3)?;
+                let meanwhile = async { increment(&session) };
+                let (saved, changed) = tokio::join!(session.save(), meanwhile);
+                assert_eq!(session.get("n")?, Some(1));
+                saved.and(changed)
+            }),
+            Cookie::Kept,
+            &[r#"{"a":"1","b":"2","c":3,"n":1}"#],
+        ),
+    ] {
+        let browser = visitor(&site.app()).await;
+        assert_leaves(&site, browser, case).await;
+    }
 }
 
 #[tokio::test]
-async fn a_value_of_another_type_is_an_error_and_stays() {
+async fn a_request_executes_its_calls_on_a_new_session_in_their_order() {
     let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        let wrong = Some(ErrorKind::Deserialize);
-        assert_eq!(kind(session.get::<u64>("a")), wrong);
-        assert_eq!(kind(session.remove::<u64>("a")), wrong);
-        assert_eq!(kind(session.update("a", |n: Option<u64>| n)), wrong);
-        assert_eq!(text(&session, "a").as_deref(), Some("1"));
-    });
-    let mut browser = visitor(&app).await;
-    let before = site.rows().dump().await;
-    assert_eq!(browser.get("/page").await.status, 200);
-    assert_eq!(site.rows().dump().await, before);
-}
-
-#[tokio::test]
-async fn an_error_about_a_value_does_not_quote_it() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("a", "sesame")?;
-        let error = session.get::<u64>("a").expect_err("text is no number");
-        assert!(!format!("{error} {error:?}").contains("sesame"));
-        Outcome::Ok(())
-    });
-    assert_eq!(Browser::new(&app).get("/page").await.status, 200);
-}
-
-#[tokio::test]
-async fn a_value_that_is_no_json_is_an_error_and_changes_nothing() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        let by_pair = std::collections::HashMap::from([((1, 2), 3)]);
-        assert_eq!(
-            kind(session.insert("a", &by_pair)),
-            Some(ErrorKind::Serialize)
-        );
-        let outcome = session.update("a", move |_: Option<String>| by_pair.clone());
-        assert_eq!(kind(outcome), Some(ErrorKind::Serialize));
-        assert_eq!(text(&session, "a").as_deref(), Some("1"));
-    });
-    let mut browser = visitor(&app).await;
-    assert_eq!(browser.get("/page").await.status, 200);
-    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
-}
-
-#[tokio::test]
-async fn the_reserved_key_can_be_neither_read_nor_written() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        let reserved = Some(ErrorKind::ReservedKey);
-        session.set_expiry(Expiry::Idle(std::time::Duration::from_hours(1)))?;
-        assert_eq!(kind(session.insert("_session", 1)), reserved);
-        assert_eq!(kind(session.remove::<Value>("_session")), reserved);
-        assert_eq!(
-            kind(session.update("_session", |n: Option<u8>| n)),
-            reserved
-        );
-        assert_eq!(session.get::<Value>("_session")?, None);
-        assert!(!session.contains_key("_session"));
-        assert_eq!(session.keys(), ["a", "b"]);
-        Outcome::Ok(())
-    });
-    let mut browser = visitor(&app).await;
-    assert_eq!(browser.get("/page").await.status, 200);
-}
-
-#[tokio::test]
-async fn remove_returns_the_value_and_deletes_it() {
-    let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
-    assert_eq!(browser.get("/remove/a").await.body, "\"1\"");
-    assert_eq!(browser.get("/remove/a").await.body, "none");
-    assert_eq!(browser.get("/keys").await.body, "b");
-}
-
-#[tokio::test]
-async fn removing_the_last_value_keeps_the_session() {
-    let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
-    assert!(browser.get("/remove/a").await.sets_no_cookie());
-    assert_eq!(browser.get("/is_new").await.body, "false");
-    assert_eq!(site.rows().text().await, "{}");
-}
-
-#[tokio::test]
-async fn update_gets_the_stored_value_and_returns_its_own() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        let served = session.update("a", |a: Option<String>| {
-            assert_eq!(a.as_deref(), Some("1"));
-            17
-        })?;
-        assert_eq!(served, 17);
-        let fresh = session.update("new", |value: Option<u8>| {
-            assert_eq!(value, None);
-            vec![1, 2]
-        })?;
-        assert_eq!(fresh, [1, 2]);
-        Outcome::Ok(())
-    });
-    let mut browser = visitor(&app).await;
-    assert_eq!(browser.get("/page").await.status, 200);
-    let expected = json!({"a": 17, "b": "2", "new": [1, 2]});
-    assert_eq!(site.rows().document().await, expected);
-}
-
-#[tokio::test]
-async fn an_update_starts_from_what_the_request_did_before() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("n", 10)?;
-        session.update("n", |n: Option<u8>| n.unwrap_or(0) + 1)?;
-        session.update("n", |n: Option<u8>| n.unwrap_or(0) * 2)?;
-        session.remove::<String>("a")?;
-        session.update("a", |a: Option<String>| a.is_none())?;
-        Outcome::Ok(())
-    });
-    visitor(&app).await.get("/page").await;
-    let expected = json!({"a": true, "b": "2", "n": 22});
-    assert_eq!(site.rows().document().await, expected);
-}
-
-#[tokio::test]
-async fn keys_come_in_the_order_of_their_first_insert() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        for key in ["z", "a", "m", "z"] {
-            session.insert(key, key)?;
-        }
-        Ok::<_, Error>(session.keys().join(","))
-    });
-    let mut browser = Browser::new(&app);
-    assert_eq!(browser.get("/page").await.body, "z,a,m");
-    assert_eq!(browser.get("/keys").await.body, "z,a,m");
-}
-
-#[tokio::test]
-async fn emptiness_counts_the_keys_of_the_application() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        assert!(session.is_empty());
-        session.set_expiry(Expiry::Idle(std::time::Duration::from_hours(1)))?;
-        assert!(session.is_empty());
-        session.insert("a", 1)?;
-        assert!(!session.is_empty() && session.contains_key("a"));
-        session.clear()?;
-        assert!(session.is_empty() && !session.contains_key("a"));
-        Outcome::Ok(())
-    });
-    assert_eq!(Browser::new(&app).get("/page").await.status, 200);
+    for case in [
+        (
+            "insert",
+            site.app_with(async |session: Session| {
+                for key in ["z", "a", "m", "z"] {
+                    session.insert(key, key)?;
+                }
+                assert_eq!(session.keys(), ["z", "a", "m"]);
+                Outcome::Ok(())
+            }),
+            Cookie::Replaced,
+            [r#"{"z":"z","a":"a","m":"m"}"#].as_slice(),
+        ),
+        (
+            "insert, clear",
+            site.app_with(async |session: Session| {
+                session.insert("a", 1)?;
+                session.clear()
+            }),
+            Cookie::Kept,
+            &[],
+        ),
+        (
+            "insert, destroy",
+            site.app_with(async |session: Session| {
+                session.insert("a", 1)?;
+                session.destroy()
+            }),
+            Cookie::Kept,
+            &[],
+        ),
+        (
+            "cycle_id",
+            site.app_with(async |session: Session| session.cycle_id()),
+            Cookie::Kept,
+            &[],
+        ),
+        (
+            "cycle_id, insert",
+            site.app_with(async |session: Session| {
+                session.cycle_id()?;
+                session.insert("user", 7)
+            }),
+            Cookie::Replaced,
+            &[r#"{"user":7}"#],
+        ),
+        (
+            "save",
+            site.app_with(async |session: Session| session.save().await),
+            Cookie::Kept,
+            &[],
+        ),
+        (
+            "update, save, save",
+            site.app_with(async |session: Session| {
+                increment(&session)?;
+                session.save().await?;
+                session.save().await
+            }),
+            Cookie::Replaced,
+            &[r#"{"n":1}"#],
+        ),
+        (
+            "two saves at once",
+            site.app_with(async |session: Session| {
+                increment(&session)?;
+                let (one, two) = tokio::join!(session.save(), session.save());
+                one.and(two)
+            }),
+            Cookie::Replaced,
+            &[r#"{"n":1}"#],
+        ),
+        (
+            "calls on clones",
+            site.app_with(async |session: Session, twin: Session| {
+                let clone = session.clone();
+                clone.insert("c", 3)?;
+                assert_eq!(session.get("c")?, Some(3));
+                session.save().await?;
+                assert_eq!(clone.id(), session.id());
+                twin.clear()?;
+                assert!(session.is_empty());
+                Outcome::Ok(())
+            }),
+            Cookie::Replaced,
+            &["{}"],
+        ),
+    ] {
+        assert_leaves(&site, site.browser(), case).await;
+    }
 }
 
 #[tokio::test]
@@ -248,56 +386,6 @@ async fn clear_keeps_the_session_its_id_and_its_expiry() {
     assert_eq!(browser.get("/id").await.body, id);
     assert_eq!(site.rows().text().await, "{}");
     assert!((site.rows().seconds_left().await - left).abs() < 60.0);
-}
-
-#[tokio::test]
-async fn clear_then_insert_keeps_only_what_was_inserted() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("c", 3)?;
-        session.clear()?;
-        session.insert("d", 4)
-    });
-    visitor(&app).await.get("/page").await;
-    assert_eq!(site.rows().text().await, r#"{"d":4}"#);
-}
-
-#[tokio::test]
-async fn clear_keeps_an_expiry_that_was_set_before_it() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.set_expiry(Expiry::Idle(std::time::Duration::from_hours(1)))?;
-        session.clear()
-    });
-    visitor(&app).await.get("/page").await;
-    let left = site.rows().seconds_left().await;
-    assert!((left - 3600.0).abs() < 60.0, "{left} s left");
-}
-
-#[tokio::test]
-async fn clear_in_a_new_session_leaves_nothing() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("a", 1)?;
-        session.clear()
-    });
-    assert!(Browser::new(&app).get("/page").await.sets_no_cookie());
-    assert_eq!(site.rows().count().await, 0);
-}
-
-#[tokio::test]
-async fn a_change_that_is_taken_back_is_none() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("a", "other")?;
-        session.insert("a", "1")?;
-        session.insert("c", 3)?;
-        session.remove::<u8>("c").map(drop)
-    });
-    let mut browser = visitor(&app).await;
-    let before = site.rows().dump().await;
-    browser.get("/page").await;
-    assert_eq!(site.rows().dump().await, before);
 }
 
 #[tokio::test]
@@ -317,19 +405,6 @@ async fn a_session_is_new_until_it_is_stored() {
 }
 
 #[tokio::test]
-async fn the_id_is_that_of_the_row_and_never_the_token() {
-    let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
-    let id = browser.get("/id").await.body;
-    let stored = sqlx::query_scalar("SELECT id FROM session").fetch_one(&site.pool);
-    let stored: String = stored.await.expect("one row");
-    assert_eq!(id, stored);
-    assert_ne!(id, browser.token());
-    let thief = site.browser().with_cookie("__Host-id", &id);
-    assert_eq!(thief.peek("/get/a").await.body, "none");
-}
-
-#[tokio::test]
 async fn cycle_id_changes_the_id_once_it_is_saved() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| {
@@ -346,233 +421,6 @@ async fn cycle_id_changes_the_id_once_it_is_saved() {
     assert_eq!(reply.set_cookies().len(), 1);
     assert_ne!(browser.token(), before.token());
     assert_eq!(browser.get("/get/a").await.body, "\"1\"");
-}
-
-#[tokio::test]
-async fn two_cycles_in_one_request_are_one() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.cycle_id()?;
-        session.cycle_id()
-    });
-    let mut browser = visitor(&app).await;
-    assert_eq!(browser.get("/page").await.set_cookies().len(), 1);
-    assert_eq!(browser.get("/keys").await.body, "a,b");
-}
-
-#[tokio::test]
-async fn two_cycles_with_a_save_between_leave_the_last_token() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.cycle_id()?;
-        session.save().await?;
-        session.cycle_id()
-    });
-    let mut browser = visitor(&app).await;
-    assert_eq!(browser.get("/page").await.set_cookies().len(), 1);
-    assert_eq!(browser.get("/keys").await.body, "a,b");
-    assert_eq!(site.rows().count().await, 1);
-}
-
-#[tokio::test]
-async fn a_new_session_that_is_cycled_is_stored_once() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.cycle_id()?;
-        session.insert("user", 7)
-    });
-    let mut browser = Browser::new(&app);
-    assert_eq!(browser.get("/page").await.set_cookies().len(), 1);
-    assert_eq!(site.rows().dump().await.len(), 1);
-    assert_eq!(browser.get("/get/user").await.body, "7");
-}
-
-#[tokio::test]
-async fn a_cycle_of_an_empty_new_session_leaves_nothing() {
-    let site = Site::new().await;
-    assert!(site.browser().get("/cycle").await.sets_no_cookie());
-    assert_eq!(site.rows().dump().await.len(), 0);
-}
-
-#[tokio::test]
-async fn a_cycle_takes_the_changes_before_and_after_it_along() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("before", 1)?;
-        session.cycle_id()?;
-        session.insert("after", 2)
-    });
-    let mut browser = visitor(&app).await;
-    browser.get("/page").await;
-    assert_eq!(browser.get("/keys").await.body, "a,b,before,after");
-}
-
-#[tokio::test]
-async fn an_insert_after_destroy_begins_a_new_session() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.destroy()?;
-        assert!(session.is_empty() && session.is_new());
-        session.insert("farewell", "bye")
-    });
-    let mut browser = visitor(&app).await;
-    let old = browser.clone();
-    assert_eq!(browser.get("/page").await.set_cookies().len(), 1);
-    assert_ne!(browser.token(), old.token());
-    assert_eq!(browser.get("/keys").await.body, "farewell");
-    assert_eq!(old.peek("/keys").await.body, "");
-    assert_eq!(site.rows().dump().await.len(), 1);
-}
-
-#[tokio::test]
-async fn destroy_after_an_insert_in_a_new_session_leaves_nothing() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("a", 1)?;
-        session.destroy()
-    });
-    assert!(Browser::new(&app).get("/page").await.sets_no_cookie());
-    assert_eq!(site.rows().count().await, 0);
-}
-
-#[tokio::test]
-async fn destroy_drops_what_was_done_before_it() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("c", 3)?;
-        session.destroy()?;
-        session.insert("d", 4)
-    });
-    visitor(&app).await.get("/page").await;
-    assert_eq!(site.rows().text().await, r#"{"d":4}"#);
-}
-
-#[tokio::test]
-async fn a_cycle_after_destroy_brings_nothing_back() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.destroy()?;
-        session.cycle_id()
-    });
-    let mut browser = visitor(&app).await;
-    assert!(browser.get("/page").await.removes_the_cookie());
-    assert_eq!(site.rows().dump().await.len(), 0);
-}
-
-#[tokio::test]
-async fn destroy_after_a_cycle_ends_the_session() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.cycle_id()?;
-        session.destroy()
-    });
-    let mut browser = visitor(&app).await;
-    assert!(browser.get("/page").await.removes_the_cookie());
-    assert_eq!(site.rows().dump().await.len(), 0);
-}
-
-#[tokio::test]
-async fn destroy_after_a_saved_cycle_ends_the_session() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.cycle_id()?;
-        session.save().await?;
-        session.destroy()
-    });
-    let mut browser = visitor(&app).await;
-    assert!(browser.get("/page").await.removes_the_cookie());
-    assert_eq!(site.rows().count().await, 0);
-}
-
-#[tokio::test]
-async fn destroying_twice_is_destroying_once() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.destroy()?;
-        session.insert("c", 3)?;
-        session.destroy()
-    });
-    let mut browser = visitor(&app).await;
-    assert!(browser.get("/page").await.removes_the_cookie());
-    assert_eq!(site.rows().dump().await.len(), 0);
-}
-
-#[tokio::test]
-async fn a_session_begun_after_destroy_can_be_destroyed_too() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.destroy()?;
-        session.insert("c", 3)?;
-        session.save().await?;
-        session.destroy()
-    });
-    let mut browser = visitor(&app).await;
-    assert!(browser.get("/page").await.removes_the_cookie());
-    assert_eq!(site.rows().dump().await.len(), 0);
-}
-
-#[tokio::test]
-async fn changes_after_a_save_are_saved_too() {
-    let site = Site::new().await;
-    let rows = site.rows();
-    let app = site.app_with(async move |session: Session| {
-        session.insert("c", 3)?;
-        session.save().await?;
-        assert_eq!(rows.document().await["c"], 3);
-        session.insert("d", 4)
-    });
-    visitor(&app).await.get("/page").await;
-    let expected = json!({"a": "1", "b": "2", "c": 3, "d": 4});
-    assert_eq!(site.rows().document().await, expected);
-}
-
-#[tokio::test]
-async fn two_saves_store_what_was_done_once() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.update("n", |n: Option<u8>| n.unwrap_or(0) + 1)?;
-        session.save().await?;
-        session.save().await
-    });
-    let mut browser = Browser::new(&app);
-    assert_eq!(browser.get("/page").await.set_cookies().len(), 1);
-    assert_eq!(site.rows().text().await, r#"{"n":1}"#);
-}
-
-#[tokio::test]
-async fn two_saves_at_once_store_what_was_done_once() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.update("n", |n: Option<u8>| n.unwrap_or(0) + 1)?;
-        let (one, two) = tokio::join!(session.save(), session.save());
-        one.and(two)
-    });
-    let mut browser = Browser::new(&app);
-    assert_eq!(browser.get("/page").await.set_cookies().len(), 1);
-    assert_eq!(site.rows().dump().await.len(), 1);
-    assert_eq!(site.rows().text().await, r#"{"n":1}"#);
-}
-
-#[tokio::test]
-async fn a_change_made_during_a_save_is_saved_after_it() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.insert("c", 3)?;
-        let meanwhile = async { session.update("n", |n: Option<u8>| n.unwrap_or(0) + 1) };
-        let (saved, changed) = tokio::join!(session.save(), meanwhile);
-        assert_eq!(session.get("n")?, Some(1));
-        saved.and(changed.map(drop))
-    });
-    visitor(&app).await.get("/page").await;
-    assert_eq!(site.rows().document().await["n"], 1);
-}
-
-#[tokio::test]
-async fn a_save_of_nothing_is_nothing() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| session.save().await);
-    assert!(Browser::new(&app).get("/page").await.sets_no_cookie());
-    assert_eq!(site.rows().count().await, 0);
 }
 
 #[tokio::test]
@@ -627,38 +475,29 @@ async fn end_elsewhere(rows: &Rows) {
 #[tokio::test]
 async fn a_destroyed_session_is_not_revived_by_a_late_save() {
     let site = Site::new().await;
-    let rows = site.rows();
-    let app = site.app_with(async move |session: Session| {
-        end_elsewhere(&rows).await;
-        session.insert("c", 3)?;
-        assert_eq!(kind(session.save().await), Some(ErrorKind::Ended));
-        assert!(session.is_new() && session.is_empty());
-        Outcome::Ok(())
-    });
-    let mut browser = visitor(&app).await;
-    let reply = browser.get("/page").await;
-    assert_eq!(reply.status, 200, "the handler knows and has decided");
-    assert!(reply.sets_no_cookie());
-    assert_eq!(site.rows().count().await, 0);
+    for goes_on in [false, true] {
+        let rows = site.rows();
+        let app = site.app_with(async move |session: Session| {
+            end_elsewhere(&rows).await;
+            session.insert("c", 3)?;
+            assert_eq!(kind(session.save().await), Some(ErrorKind::Ended));
+            assert!(session.is_new() && session.is_empty());
+            if goes_on {
+                session.insert("d", 4)?;
+            }
+            Outcome::Ok(())
+        });
+        let reply = visitor(&app).await.get("/page").await;
+        // Without another change, the handler knows, and has decided.
+        let status = if goes_on { 503 } else { 200 };
+        assert_eq!(reply.status, status);
+        assert!(reply.sets_no_cookie());
+        assert_eq!(site.rows().count().await, 0);
+    }
 }
 
 #[tokio::test]
-async fn a_session_that_ended_is_not_begun_anew_by_the_same_request() {
-    let site = Site::new().await;
-    let rows = site.rows();
-    let app = site.app_with(async move |session: Session| {
-        end_elsewhere(&rows).await;
-        session.insert("c", 3)?;
-        assert_eq!(kind(session.save().await), Some(ErrorKind::Ended));
-        session.insert("d", 4)
-    });
-    let browser = visitor(&app).await;
-    assert_eq!(browser.peek("/page").await.status, 503);
-    assert_eq!(site.rows().count().await, 0);
-}
-
-#[tokio::test]
-async fn a_destroy_of_a_session_that_ended_is_as_good() {
+async fn a_destroy_of_a_session_that_ended_succeeds() {
     let site = Site::new().await;
     let rows = site.rows();
     let app = site.app_with(async move |session: Session| {
@@ -670,56 +509,33 @@ async fn a_destroy_of_a_session_that_ended_is_as_good() {
 }
 
 #[tokio::test]
-async fn a_cycle_of_a_session_that_ended_is_a_503() {
-    let site = Site::new().await;
-    let rows = site.rows();
-    let app = site.app_with(async move |session: Session| {
-        end_elsewhere(&rows).await;
-        session.cycle_id()
-    });
-    let browser = visitor(&app).await;
-    let reply = browser.peek("/page").await;
-    assert_eq!(reply.status, 503);
-    assert!(reply.sets_no_cookie());
-    assert_eq!(site.rows().count().await, 0);
-}
-
-#[tokio::test]
 async fn a_save_that_failed_leaves_the_session_as_it_is_stored() {
-    let site = Arc::new(Site::new().await);
-    let inside = Arc::clone(&site);
-    let app = site.app_with(async move |session: Session| {
-        inside.refuse("UPDATE").await;
-        session.insert("lost", 1)?;
-        assert_eq!(kind(session.save().await), Some(ErrorKind::Database));
-        inside.refuse_no_more("UPDATE").await;
-        assert_eq!(session.keys(), ["a", "b"]);
-        session.insert("c", 3)
-    });
-    let mut browser = visitor(&app).await;
-    assert_eq!(browser.get("/page").await.status, 200);
-    assert_eq!(browser.get("/keys").await.body, "a,b,c");
+    for (refused, before) in [("UPDATE", ["a", "b"].as_slice()), ("INSERT", &[])] {
+        let site = Arc::new(Site::new().await);
+        let inside = Arc::clone(&site);
+        let app = site.app_with(async move |session: Session| {
+            inside.refuse(refused).await;
+            session.insert("lost", 1)?;
+            assert_eq!(kind(session.save().await), Some(ErrorKind::Database));
+            inside.refuse_no_more(refused).await;
+            assert_eq!(session.keys(), before);
+            assert_eq!(session.is_new(), before.is_empty());
+            session.insert("c", 3)
+        });
+        let mut browser = match before {
+            [] => Browser::new(&app),
+            _ => visitor(&app).await,
+        };
+        assert_eq!(browser.get("/page").await.status, 200);
+        assert_eq!(
+            browser.get("/keys").await.body,
+            [before, &["c"]].concat().join(",")
+        );
+    }
 }
 
 #[tokio::test]
-async fn a_first_save_that_failed_leaves_the_session_new() {
-    let site = Arc::new(Site::new().await);
-    let inside = Arc::clone(&site);
-    let app = site.app_with(async move |session: Session| {
-        inside.refuse("INSERT").await;
-        session.insert("lost", 1)?;
-        assert_eq!(kind(session.save().await), Some(ErrorKind::Database));
-        inside.refuse_no_more("INSERT").await;
-        assert!(session.is_new() && session.is_empty());
-        session.insert("c", 3)
-    });
-    let mut browser = Browser::new(&app);
-    assert_eq!(browser.get("/page").await.status, 200);
-    assert_eq!(browser.get("/keys").await.body, "c");
-}
-
-#[tokio::test]
-async fn an_end_that_could_not_be_saved_stays_owed() {
+async fn a_destroy_that_could_not_be_saved_is_executed_with_the_response() {
     let site = Arc::new(Site::new().await);
     let inside = Arc::clone(&site);
     let app = site.app_with(async move |session: Session| {
@@ -737,7 +553,7 @@ async fn an_end_that_could_not_be_saved_stays_owed() {
 }
 
 #[tokio::test]
-async fn an_end_that_is_never_saved_is_no_success() {
+async fn a_destroy_that_is_never_executed_is_no_success() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| {
         session.destroy()?;
@@ -748,64 +564,6 @@ async fn an_end_that_is_never_saved_is_no_success() {
     site.refuse("DELETE").await;
     assert_eq!(browser.peek("/page").await.status, 503);
     assert_eq!(browser.peek("/keys").await.body, "a,b");
-}
-
-#[tokio::test]
-async fn a_logout_under_a_token_that_was_replaced_is_a_503() {
-    let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
-    let late = browser.clone();
-    browser.get("/cycle").await;
-    let reply = late.peek("/destroy").await;
-    assert_eq!(reply.status, 503, "the session goes on under its new id");
-    assert!(reply.sets_no_cookie());
-    assert_eq!(browser.get("/keys").await.body, "a,b");
-}
-
-#[tokio::test]
-async fn a_request_with_two_sessions_can_neither_change_nor_end_them() {
-    let site = Site::new().await;
-    let (ann, bob) = (visitor(&site.app()).await, visitor(&site.app()).await);
-    let mut both = ann.clone();
-    both.jar.extend(bob.jar.clone());
-    let before = site.rows().dump().await;
-    for page in ["/insert/a/9", "/clear", "/cycle", "/destroy"] {
-        let reply = both.peek(page).await;
-        assert_eq!(reply.status, 400, "{page}");
-        assert!(reply.sets_no_cookie(), "{page}");
-    }
-    assert_eq!(both.peek("/keys").await.body, "");
-    assert_eq!(site.rows().dump().await, before);
-}
-
-#[tokio::test]
-async fn clones_are_handles_of_one_session() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session, twin: Session| {
-        let clone = session.clone();
-        clone.insert("c", 3)?;
-        assert_eq!(session.get("c")?, Some(3));
-        session.save().await?;
-        assert_eq!(clone.id(), session.id());
-        twin.clear()?;
-        assert!(session.is_empty());
-        Outcome::Ok(())
-    });
-    let mut browser = Browser::new(&app);
-    assert_eq!(browser.get("/page").await.set_cookies().len(), 1);
-    assert_eq!(site.rows().text().await, "{}");
-}
-
-#[tokio::test]
-async fn two_extractors_load_the_row_once() {
-    let site = Site::new().await;
-    let rows = site.rows();
-    let app = site.app_with(async move |lazy: LazySession, session: Session| {
-        end_elsewhere(&rows).await;
-        assert_eq!(lazy.load().await?.keys(), session.keys());
-        Outcome::Ok(())
-    });
-    assert_eq!(visitor(&app).await.get("/page").await.status, 200);
 }
 
 /// A page that leaves its session to the test.
@@ -886,7 +644,7 @@ async fn a_session_loaded_after_the_response_started_can_only_be_read() {
 }
 
 #[tokio::test]
-async fn a_session_whose_save_failed_is_closed_too() {
+async fn a_session_whose_save_failed_is_closed() {
     let site = Site::new().await;
     let (leave, mut left) = mpsc::unbounded_channel();
     let app = site.app_with(async move |session: Session| {
@@ -984,42 +742,9 @@ async fn an_update_that_no_longer_fits_is_a_503_and_saves_nothing() {
     assert_eq!(site.rows().text().await, r#"{"n":"text"}"#);
 }
 
-#[tokio::test]
-async fn what_other_writers_stored_survives_letter_by_letter() {
-    let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
-    let odd = r#"{ "big":123456789012345678901234567890,"nul":"\u0000","lone":"\ud800"}"#;
-    site.rows()
-        .execute(&format!("UPDATE TABLE SET session = '{odd}'"))
-        .await;
-    browser.get("/insert/a/1").await;
-    let stored = sqlx::query_scalar("SELECT session::text FROM session").fetch_one(&site.pool);
-    let stored: String = stored.await.expect("one row");
-    let expected =
-        r#"{"big":123456789012345678901234567890,"nul":"\u0000","lone":"\ud800","a":"1"}"#;
-    assert_eq!(stored, expected);
-}
-
-#[tokio::test]
-async fn the_headers_and_the_session_can_be_extracted_in_any_order() {
-    let site = Site::new().await;
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&seen);
-    let app = site.app_with(
-        async move |session: Session, _: HeaderMap, optional: Option<Session>| {
-            let optional = optional.expect("the layer is there");
-            log.lock()
-                .expect("no panic")
-                .push(optional.id() == session.id());
-        },
-    );
-    visitor(&app).await.get("/page").await;
-    assert_eq!(*seen.lock().expect("no panic"), [true]);
-}
-
 /// A handler may give up on `save` at any moment, say by a timeout.
 #[tokio::test]
-async fn a_save_that_the_handler_gave_up_on_still_gives_its_cookie() {
+async fn a_save_that_the_handler_gave_up_on_still_sets_its_cookie() {
     let site = Site::new().await;
     let app = site.app_with(async |session: Session| -> Outcome {
         session.insert("a", 1)?;

@@ -1,5 +1,4 @@
-//! What requests that wait at the same moment share: statements, and a part of
-//! the application's pool.
+//! What concurrent requests share: statements, and a part of the application's pool.
 
 use std::num::NonZeroU32;
 
@@ -15,7 +14,7 @@ use crate::support::{
     site::pool,
 };
 
-/// A site of which nobody has more than these connections.
+/// A site whose pool is small.
 struct Shared {
     site: Site,
     proxy: Proxy,
@@ -131,11 +130,7 @@ async fn requests_with_one_cookie_share_a_response() {
 async fn requests_that_give_up_while_they_wait_harm_no_others() {
     let shared = Shared::new(None).await;
     let visitors = shared.visitors(32).await;
-    let mut lock = shared.site.pool.begin().await.expect("a transaction");
-    sqlx::query("LOCK TABLE session")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let lock = shared.site.open_transaction("LOCK TABLE session").await;
     let mut visits: Vec<_> = visitors
         .iter()
         .cloned()
@@ -231,7 +226,7 @@ async fn a_connection_is_kept_for_the_next_request_and_then_given_back() {
 }
 
 #[tokio::test]
-async fn no_connection_is_kept_where_sessions_may_use_the_whole_pool() {
+async fn no_connection_is_kept_if_sessions_may_use_the_whole_pool() {
     let shared = Shared::new(Some(u32::MAX)).await;
     let visitor = shared.visitors(1).await.remove(0);
     visitor.peek("/get/a").await;
@@ -285,8 +280,7 @@ async fn a_statement_for_a_few_rows_is_planned_for_good() {
     let app = app(PgSessionLayer::new(PgSessionStore::new(one.clone())));
     let mut visitors = Vec::new();
     for _ in 0..3 {
-        let mut visitor = Browser::new(&app);
-        visitor.get("/insert/a/1").await;
+        let visitor = Browser::with_session(&app).await;
         visitors.push(visitor);
     }
     site.rows().execute("ANALYZE TABLE").await;

@@ -24,13 +24,6 @@ fn signed(site: &Site, keys: SigningKeys) -> Router {
     app(site.layer().signing_keys(keys))
 }
 
-/// A visitor of `app` whose session holds `a`.
-async fn visitor(app: &Router) -> Browser {
-    let mut browser = Browser::new(app);
-    assert_eq!(browser.get("/insert/a/1").await.status, 200);
-    browser
-}
-
 async fn reads_on(browser: &mut Browser, app: &Router) -> Reply {
     let mut elsewhere = browser.at(app);
     let response = elsewhere.get("/get/a").await;
@@ -62,14 +55,14 @@ fn bare(value: &str) -> &str {
 #[tokio::test]
 async fn a_token_is_not_signed_by_default() {
     let site = Site::new().await;
-    assert_eq!(visitor(&site.app()).await.token().len(), 43);
+    assert_eq!(site.visitor().await.token().len(), 43);
 }
 
 #[tokio::test]
 async fn a_signed_token_has_a_whole_life() {
     let site = Site::new().await;
     let app = signed(&site, keys(&[NEW]));
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     let first = browser.token().to_owned();
     assert_eq!(first.len(), 87);
     is_at_home(&mut browser, &app).await;
@@ -90,7 +83,7 @@ fn with_another_end(token: &str) -> String {
     format!("{start}{another}")
 }
 
-/// Whoever has no key can't even ask the database, whatever they know.
+/// An attacker without the key causes no query.
 #[tokio::test]
 async fn a_forged_token_costs_no_statement() {
     let site = Site::new().await;
@@ -98,8 +91,11 @@ async fn a_forged_token_costs_no_statement() {
     let store = PgSessionStore::new(proxy.pool().await);
     store.check().await.expect("a table");
     let app = app(PgSessionLayer::new(store).signing_keys(keys(&[NEW, OLD])));
-    let (mine, other) = (visitor(&app).await, visitor(&app).await);
-    let strange = visitor(&signed(&site, keys(&[[3; 32]]))).await;
+    let (mine, other) = (
+        Browser::with_session(&app).await,
+        Browser::with_session(&app).await,
+    );
+    let strange = Browser::with_session(&signed(&site, keys(&[[3; 32]]))).await;
     let token = mine.token();
     for forged in [
         bare(token).to_owned(),
@@ -119,16 +115,16 @@ async fn a_forged_token_costs_no_statement() {
     assert_eq!(mine.peek("/get/a").await.body, "\"1\"");
 }
 
-/// Nobody is signed out on the way, and each cookie is replaced once.
+/// The rotation replaces each cookie once.
 #[tokio::test]
 async fn keys_are_rotated_without_signing_anyone_out() {
     let site = Site::new().await;
     let steps: [&[[u8; 32]]; 4] = [&[OLD], &[OLD, NEW], &[NEW, OLD], &[NEW]];
     let [old, announced, rotated, done] = steps.map(|step| signed(&site, keys(step)));
-    let mut browser = visitor(&old).await;
+    let mut browser = Browser::with_session(&old).await;
     is_at_home(&mut browser, &announced).await;
     is_signed_anew(&mut browser, &rotated).await;
-    // A process that has not heard of the last step yet.
+    // A process that still runs the version of the last step.
     is_signed_anew(&mut browser, &announced).await;
     is_signed_anew(&mut browser, &rotated).await;
     is_at_home(&mut browser, &done).await;
@@ -137,7 +133,7 @@ async fn keys_are_rotated_without_signing_anyone_out() {
 #[tokio::test]
 async fn a_key_that_was_taken_out_opens_nothing() {
     let site = Site::new().await;
-    let mut browser = visitor(&signed(&site, keys(&[OLD]))).await;
+    let mut browser = Browser::with_session(&signed(&site, keys(&[OLD]))).await;
     let response = reads_on(&mut browser, &signed(&site, keys(&[NEW]))).await;
     assert_eq!(response.body, "none");
     assert!(response.sets_no_cookie());
@@ -146,7 +142,7 @@ async fn a_key_that_was_taken_out_opens_nothing() {
 #[tokio::test]
 async fn a_save_replaces_an_old_signature_too() {
     let site = Site::new().await;
-    let browser = visitor(&signed(&site, keys(&[OLD]))).await;
+    let browser = Browser::with_session(&signed(&site, keys(&[OLD]))).await;
     let rotated = signed(&site, keys(&[NEW, OLD]));
     for page in ["/increment/n", "/insert/b/2", "/cycle"] {
         let mut browser = browser.at(&rotated);
@@ -160,7 +156,7 @@ async fn a_save_replaces_an_old_signature_too() {
 #[tokio::test]
 async fn a_logout_under_an_old_signature_begins_no_session() {
     let site = Site::new().await;
-    let browser = visitor(&signed(&site, keys(&[OLD]))).await;
+    let browser = Browser::with_session(&signed(&site, keys(&[OLD]))).await;
     let response = browser
         .at(&signed(&site, keys(&[NEW, OLD])))
         .peek("/destroy")
@@ -172,7 +168,7 @@ async fn a_logout_under_an_old_signature_begins_no_session() {
 #[tokio::test]
 async fn a_session_that_is_refused_under_an_old_signature_is_not_begun_anew() {
     let site = Site::new().await;
-    let browser = visitor(&signed(&site, keys(&[OLD]))).await;
+    let browser = Browser::with_session(&signed(&site, keys(&[OLD]))).await;
     let layer = site.layer().signing_keys(keys(&[NEW, OLD]));
     let checked = app(layer.valid_if(async |_: Session, _| false));
     let response = browser.at(&checked).peek("/get/a").await;
@@ -184,7 +180,7 @@ async fn a_session_that_is_refused_under_an_old_signature_is_not_begun_anew() {
 #[tokio::test]
 async fn a_poll_replaces_no_signature() {
     let site = Site::new().await;
-    let mut browser = visitor(&signed(&site, keys(&[OLD]))).await;
+    let mut browser = Browser::with_session(&signed(&site, keys(&[OLD]))).await;
     let layer = site.layer().signing_keys(keys(&[NEW, OLD]));
     is_at_home(&mut browser, &app(layer.touch_if(|_, _| false))).await;
 }
@@ -196,7 +192,7 @@ async fn a_signature_counts_for_its_own_cookie_only() {
         let layer = site.layer().cookie_name(name);
         app(layer.signing_keys(keys(&[NEW])))
     });
-    let browser = visitor(&web).await;
+    let browser = Browser::with_session(&web).await;
     let planted = Browser::new(&admin).with_cookie("__Host-admin", browser.token());
     assert_eq!(planted.peek("/get/a").await.body, "none");
     assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
@@ -206,7 +202,10 @@ async fn a_signature_counts_for_its_own_cookie_only() {
 async fn of_duplicates_the_one_that_is_signed_opens() {
     let site = Site::new().await;
     let app = signed(&site, keys(&[NEW]));
-    let (mine, other) = (visitor(&app).await, visitor(&app).await);
+    let (mine, other) = (
+        Browser::with_session(&app).await,
+        Browser::with_session(&app).await,
+    );
     let header = format!("{}; {NAME}={}", bare(other.token()), mine.token());
     let response = Browser::new(&app)
         .with_cookie(NAME, &header)
@@ -252,11 +251,11 @@ async fn a_live_site_can_switch_signing_on() {
     let step = |unsigned| signed(&site, keys(&[NEW]).unsigned(unsigned));
     let (plain, signs) = (site.app(), step(UnsignedTokens::Reject));
     let (reads, replaces) = (step(UnsignedTokens::Issue), step(UnsignedTokens::Accept));
-    let mut early = visitor(&plain).await;
+    let mut early = Browser::with_session(&plain).await;
     is_at_home(&mut early, &reads).await;
-    is_at_home(&mut visitor(&reads).await, &plain).await;
+    is_at_home(&mut Browser::with_session(&reads).await, &plain).await;
 
-    let mut new = visitor(&replaces).await;
+    let mut new = Browser::with_session(&replaces).await;
     is_at_home(&mut new, &reads).await;
     is_signed_anew(&mut early, &replaces).await;
     is_at_home(&mut early, &reads).await;

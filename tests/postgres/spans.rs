@@ -1,5 +1,4 @@
-//! The spans of statements, by OpenTelemetry's conventions, and how those of
-//! the requests that they serve are found from them.
+//! Spans of statements, by OpenTelemetry's conventions, and their links to the requests.
 
 use axum_pg_session::Session;
 use sqlx::postgres::PgConnectOptions;
@@ -14,8 +13,7 @@ use crate::support::{
 /// A site and a browser whose session holds `a`; no span of theirs is kept.
 async fn visited() -> (Site, Browser, Spans) {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     (site, browser, Spans::keep(Level::DEBUG))
 }
 
@@ -74,7 +72,7 @@ async fn a_request_its_wait_and_the_statement_hang_together() {
     assert_eq!(field(&statement, "db.operation.name"), Some("UPDATE"));
 }
 
-/// Also if it waits for an earlier save, and a task of its own goes on with it.
+/// Also if it waits for an earlier save and is finished by a task.
 #[tokio::test]
 async fn an_explicit_save_belongs_to_the_span_of_its_handler() {
     for changes in [
@@ -194,10 +192,9 @@ async fn a_visit_that_waits_for_nothing_has_no_span() {
 
 /// Where spans of this level are off none is made, and no request's is held.
 #[tokio::test]
-async fn nothing_is_told_at_the_level_info() {
+async fn no_span_has_the_level_info() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     let spans = Spans::keep(Level::INFO);
     let request = info_span!("request");
     browser.get("/insert/b/2").instrument(request).await;

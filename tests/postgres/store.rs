@@ -1,67 +1,22 @@
-//! The store: what its clones share, a small pool, and a slow database.
+//! The store: its clones, small pools, locked rows and timeouts.
 
 use std::time::Duration;
 
-use axum::Router;
-use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, Session};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::support::{Browser, Reply, Rows, Site, app, page::patiently, site::pool};
+use crate::support::{Browser, Reply, Site, THREE_COLUMNS, app, page::patiently, site::pool};
 
 const SHORT: Duration = Duration::from_secs(1);
 
-async fn visitor(app: &Router) -> Browser {
-    let mut browser = Browser::new(app);
-    assert!(browser.get("/insert/a/1").await.token().is_some());
-    browser
-}
-
 #[tokio::test]
 async fn clones_share_what_they_know_of_the_table() {
-    let site = Site::without_table().await;
-    let three_columns =
-        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz, session json)";
-    let created = sqlx::raw_sql(three_columns).execute(&site.pool).await;
-    created.expect("a table");
+    let site = Site::with_table(THREE_COLUMNS).await;
     let layer = || site.layer().absolute_timeout(Duration::from_hours(1));
-    assert!(layer().check().is_ok(), "nobody has looked yet");
+    assert!(layer().check().is_ok(), "not inspected yet");
     site.store.clone().check().await.expect("a usable table");
     assert!(layer().check().is_err());
-}
-
-#[tokio::test]
-async fn a_store_inspects_its_table_at_its_first_use() {
-    let site = Site::new().await;
-    let unprepared = app(PgSessionLayer::new(site.elsewhere().await));
-    let mut browser = visitor(&unprepared).await;
-    assert_eq!(browser.get("/get/a").await.body, "\"1\"");
-}
-
-#[tokio::test]
-async fn a_connection_string_is_enough() {
-    let site = Site::new().await;
-    let store = PgSessionStore::connect(site.database.url()).await;
-    let app = app(PgSessionLayer::new(store.expect("a database")));
-    visitor(&app).await;
-    assert_eq!(site.rows().count().await, 1);
-}
-
-#[tokio::test]
-async fn a_string_that_is_no_url_is_a_mistake_in_the_set_up() {
-    let error = PgSessionStore::connect("sesame").await.expect_err("no URL");
-    assert_eq!(error.kind(), ErrorKind::Setup);
-}
-
-#[tokio::test]
-async fn the_table_has_a_default_name_and_another_on_request() {
-    let site = Site::new().await;
-    let other = site.store.clone().schema("Web").table("Visits of \"us\"");
-    other.migrate().await.expect("a schema and a table");
-    visitor(&app(PgSessionLayer::new(other))).await;
-    assert_eq!(site.rows().count().await, 0);
-    let rows = Rows::new(site.pool.clone(), r#""Web"."Visits of ""us""""#);
-    assert_eq!(rows.count().await, 1);
 }
 
 #[tokio::test]
@@ -71,35 +26,6 @@ async fn a_store_says_its_table_and_not_its_password() {
     let text = format!("{:?}", store.schema("web").table("visit"));
     assert!(text.contains("web") && text.contains("visit"), "{text}");
     assert!(!text.contains("sesame"), "{text}");
-}
-
-#[tokio::test]
-async fn a_store_that_may_not_create_its_table_only_checks() {
-    let site = Site::without_table().await;
-    let store = site.store.clone().create_table(false);
-    let error = store.migrate().await.expect_err("no table");
-    assert_eq!(error.kind(), ErrorKind::Setup);
-    site.store.migrate().await.expect("a new table");
-    store.migrate().await.expect("a finished table");
-}
-
-#[tokio::test]
-async fn one_connection_serves_twenty_visitors_at_once() {
-    let site = Site::new().await;
-    let one = pool(site.database.url(), 1).await;
-    let app = app(PgSessionLayer::new(PgSessionStore::new(one.clone())));
-    let mut visits = JoinSet::new();
-    for _ in 0..20 {
-        let mut browser = Browser::new(&app);
-        visits.spawn(async move {
-            for n in 1..=5 {
-                assert_eq!(browser.get("/increment/n").await.body, n.to_string());
-            }
-        });
-    }
-    patiently(visits.join_all()).await;
-    assert_eq!(site.rows().count().await, 20);
-    assert_eq!(one.size(), 1);
 }
 
 #[tokio::test]
@@ -122,7 +48,7 @@ async fn one_connection_serves_twenty_requests_of_one_session() {
 async fn one_connection_serves_every_kind_of_request() {
     let site = Site::new().await;
     let one = pool(site.database.url(), 1).await;
-    let store = PgSessionStore::new(one);
+    let store = PgSessionStore::new(one.clone());
     store.migrate().await.expect("a table that is there");
     let app = app(PgSessionLayer::new(store));
     let mut visits = JoinSet::new();
@@ -135,7 +61,7 @@ async fn one_connection_serves_every_kind_of_request() {
         });
     }
     patiently(visits.join_all()).await;
-    assert_eq!(site.rows().count().await, 0);
+    assert_eq!((site.rows().count().await, one.size()), (0, 1));
 }
 
 /// A site whose rows another transaction holds, seen through a store with a
@@ -153,13 +79,9 @@ impl Held {
         let pool = pool(site.database.url(), connections).await;
         let store = PgSessionStore::new(pool.clone()).timeout(SHORT);
         store.check().await.expect("a finished table");
-        let patient = visitor(&site.app()).await;
+        let patient = site.visitor().await;
         let browser = patient.at(&app(PgSessionLayer::new(store)));
-        let mut lock = site.pool.begin().await.expect("a transaction");
-        sqlx::query("SELECT FROM session FOR UPDATE")
-            .execute(&mut *lock)
-            .await
-            .expect("a lock");
+        let lock = site.lock_rows().await;
         Self {
             site,
             pool,
@@ -193,13 +115,9 @@ async fn a_touch_of_a_blocked_row_costs_the_visitor_only_the_wait() {
     let held = Held::new(2).await;
     held.lock.rollback().await.expect("a rollback");
     held.site.rows().age(7200.0).await;
-    let mut lock = held.site.pool.begin().await.expect("a transaction");
-    sqlx::query("SELECT FROM session FOR UPDATE")
-        .execute(&mut *lock)
-        .await
-        .expect("a lock");
+    let _lock = held.site.lock_rows().await;
     let response = held.browser.peek("/get/a").await;
-    assert_eq!((response.status.as_u16(), &*response.body), (200, "\"1\""));
+    response.assert(200, "\"1\"");
 }
 
 #[tokio::test]
@@ -247,24 +165,11 @@ async fn a_save_that_was_given_up_overwrites_nothing_that_came_between() {
 }
 
 #[tokio::test]
-async fn a_save_that_was_given_up_is_stored_whole_or_not_at_all() {
-    let held = Held::new(2).await;
-    assert_eq!(held.visit("/increment/n").await.status, 503);
-    held.lock.rollback().await.expect("a rollback");
-    held.site.idle().await;
-    let text = held.site.rows().text().await;
-    assert!(
-        [r#"{"a":"1"}"#, r#"{"a":"1","n":1}"#].contains(&&*text),
-        "{text}"
-    );
-}
-
-#[tokio::test]
 async fn a_pool_without_a_free_connection_is_a_503_within_the_timeout() {
     let site = Site::new().await;
     let one = pool(site.database.url(), 1).await;
     let store = PgSessionStore::new(one.clone()).timeout(SHORT);
-    let browser = visitor(&app(PgSessionLayer::new(store))).await;
+    let browser = Browser::with_session(&app(PgSessionLayer::new(store))).await;
     let taken = one.acquire().await.expect("the only connection");
     let started = Instant::now();
     assert_eq!(browser.peek("/get/a").await.status, 503);
@@ -293,7 +198,7 @@ async fn no_connection_leaks_whatever_becomes_of_a_request() {
             .update("n", |n: Option<u64>| n.unwrap_or(0) + 1)
             .map(|_| ())
     });
-    let browser = visitor(&app).await;
+    let browser = Browser::with_session(&app).await;
     for page in ["/page", "/insert_and/500/a/1", "/get/a", "/cycle", "/page"] {
         let visit = browser.clone();
         let visiting = tokio::spawn(async move { visit.peek(page).await.status });

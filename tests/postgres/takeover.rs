@@ -1,5 +1,5 @@
-//! Sessions of another system that become ours. `tests/takeover` does the same with rows
-//! that tower-sessions itself wrote.
+//! Sessions of tower-sessions that are taken over. `tests/takeover` does the same with rows that
+//! tower-sessions itself wrote.
 
 use std::{
     sync::{
@@ -154,7 +154,7 @@ async fn a_visitor_of_tower_sessions_keeps_the_session_and_gets_our_cookie() {
     // The old cookie opens nothing once the minute is over.
     end_forwarding(&site).await;
     let old = visitor(&site).get("/keys").await;
-    assert_eq!((old.status.as_u16(), old.body.as_str()), (200, ""));
+    old.assert(200, "");
     assert!(old.sets_no_cookie());
 }
 
@@ -207,10 +207,7 @@ async fn a_forged_cookie_costs_no_statement_and_an_unknown_one_costs_one() {
         (&private, "A".repeat(68)),
     ] {
         let response = visitor_of(app, "id", &value).get("/keys").await;
-        assert_eq!(
-            (response.status.as_u16(), response.body.as_str()),
-            (200, "")
-        );
+        response.assert(200, "");
         assert!(response.sets_no_cookie());
     }
     // A page that doesn't use its session runs no query either.
@@ -253,10 +250,7 @@ async fn a_row_in_another_form_stays_and_is_logged_once() {
         let browser = visitor(&site);
         for _ in 0..2 {
             let response = browser.peek("/keys").await;
-            assert_eq!(
-                (response.status.as_u16(), response.body.as_str()),
-                (200, "")
-            );
+            response.assert(200, "");
         }
         let text = log.text();
         assert_eq!(text.matches("can't be taken over").count(), 1, "{text}");
@@ -290,10 +284,7 @@ async fn a_row_that_the_table_cannot_store_stays() {
     let sql = "ALTER TABLE session ALTER session TYPE jsonb USING session::jsonb";
     execute(&site.pool, sql).await;
     let response = visitor(&site).get("/keys").await;
-    assert_eq!(
-        (response.status.as_u16(), response.body.as_str()),
-        (200, "")
-    );
+    response.assert(200, "");
     assert_eq!(left(&site).await, 1);
 }
 
@@ -311,12 +302,12 @@ async fn requests_at_once_all_find_the_session_and_get_the_same_token() {
     let site = site_with(json!({"a": 1})).await;
     let browser = visitor(&site);
     // All wait for the row, and the first one to lock it moves it.
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    let sql = "SELECT 1 FROM tower_sessions.session FOR UPDATE";
-    sqlx::query(sql).execute(&mut *lock).await.expect("a lock");
+    let lock = site
+        .open_transaction("SELECT 1 FROM tower_sessions.session FOR UPDATE")
+        .await;
     let visits = eight_inserts(&browser);
     until(|| site.is_blocked()).await;
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     let responses = patiently(visits.join_all()).await;
     assert!(
         responses.iter().all(|response| response.status == 200),
@@ -523,7 +514,7 @@ async fn a_row_that_changes_meanwhile_is_taken_over_as_it_is_then() {
         (response, browser)
     });
     until(|| site.is_blocked()).await;
-    lock.commit().await.expect("a lock given back");
+    lock.commit().await.expect("a lock released");
     let (response, mut browser) = patiently(visit).await.expect("no panic");
     assert_eq!(response.body, "2");
     assert_eq!(browser.get("/get/a").await.body, "2");
@@ -613,7 +604,7 @@ async fn after_a_logout_the_old_cookie_opens_nothing() {
         assert_eq!(response.status, 200);
         assert!(browser.jar.is_empty(), "{:?}", browser.jar);
         let old = visitor(&site).peek("/keys").await;
-        assert_eq!((old.status.as_u16(), old.body.as_str()), (200, ""));
+        old.assert(200, "");
         assert_eq!((site.rows().count().await, left(&site).await), (0, 0));
     }
 }
@@ -715,7 +706,7 @@ async fn a_takeover_whose_connection_is_cut_loses_nothing() {
         };
         until(|| site.is_blocked()).await;
         proxy.cut();
-        lock.commit().await.expect("a lock given back");
+        lock.commit().await.expect("a lock released");
         let response = patiently(visit).await.expect("no panic");
         let mut browser = browser;
         browser.accept(&response);
@@ -762,7 +753,7 @@ async fn another_key_can_name_the_user_and_a_realm_separates_users() {
     let mut browser = visitor_of(&app, "id", ID);
     assert_eq!(browser.get("/user").await.body, "ann");
     assert_eq!(store.user("ann").count().await.expect("a count"), 1);
-    assert_eq!(site.store.user("ann").count().await.expect("a count"), 0);
+    assert_eq!(site.sessions_of("ann").await, 0);
 }
 
 #[tokio::test]
@@ -1053,10 +1044,7 @@ async fn a_session_that_a_constraint_or_a_unique_key_refuses_stays() {
         }
         execute(&site.pool, rule).await;
         let response = visitor(&site).peek("/keys").await;
-        assert_eq!(
-            (response.status.as_u16(), response.body.as_str()),
-            (200, "")
-        );
+        response.assert(200, "");
         assert_eq!(left(&site).await, 1);
     }
 }

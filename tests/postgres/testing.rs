@@ -1,4 +1,4 @@
-//! The kit for the tests of applications.
+//! `axum_pg_session::testing`, the kit for the tests of applications.
 
 use std::time::Duration;
 
@@ -108,7 +108,7 @@ impl Transport for Own {
 }
 
 #[tokio::test]
-async fn a_visitor_carries_a_token_as_it_is_told() -> Result<(), Error> {
+async fn a_visitor_carries_a_token_as_configured() -> Result<(), Error> {
     let site = Site::new().await;
     let layer = site.layer().transport(Own);
     let visitor = TestVisitor::new(&layer).send_token_by(|token, request| {
@@ -124,14 +124,14 @@ async fn a_visitor_carries_a_token_as_it_is_told() -> Result<(), Error> {
 
 #[tokio::test]
 #[should_panic(expected = "TestVisitor::send_token_by")]
-async fn a_token_that_can_not_be_carried_is_told_of() {
+async fn a_token_that_can_not_be_carried_is_an_error() {
     let site = Site::new().await;
     let visitor = TestVisitor::new(&site.layer().transport(Own));
     drop(visitor.with_session(|session| session.insert("n", 1)).await);
 }
 
 #[tokio::test]
-async fn a_transport_that_writes_what_opens_nothing_is_told_of() {
+async fn a_transport_that_writes_what_opens_nothing_is_an_error() {
     let site = Site::new().await;
     let visitor = TestVisitor::new(&site.layer().transport(Own)).send_token_by(|_, _| {});
     let given = visitor.with_session(|session| session.insert("n", 1)).await;
@@ -140,7 +140,7 @@ async fn a_transport_that_writes_what_opens_nothing_is_told_of() {
 }
 
 #[tokio::test]
-async fn a_test_that_forgot_to_migrate_is_told() {
+async fn a_test_that_forgot_to_migrate_gets_an_error() {
     let site = Site::without_table().await;
     let visitor = TestVisitor::new(&site.layer());
     let error = visitor.with_session(|session| session.login("ada")).await;
@@ -391,7 +391,7 @@ async fn a_request_extends_a_session_that_was_made_older() -> Result<(), Error> 
 }
 
 #[tokio::test]
-async fn a_cookie_goes_where_its_path_says() -> Result<(), Error> {
+async fn a_cookie_is_sent_to_its_path() -> Result<(), Error> {
     let site = Site::new().await;
     let layer = site.layer().cookie_path("/admin");
     let visitor = TestVisitor::new(&layer);

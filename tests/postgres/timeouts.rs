@@ -1,5 +1,4 @@
-//! When a session ends: idle and absolute timeout, its own expiry, and the
-//! one clock that decides.
+//! When a session ends: idle and absolute timeout, its own expiry, and the clock of the database.
 
 use std::time::Duration;
 
@@ -17,18 +16,6 @@ const MINUTE: f64 = 60.0;
 const HOUR: f64 = 60.0 * MINUTE;
 const DAY: f64 = 24.0 * HOUR;
 
-async fn assert_left(site: &Site, seconds: f64) {
-    let left = site.rows().seconds_left().await;
-    assert!((left - seconds).abs() < MINUTE, "{left} s left");
-}
-
-/// A visitor with a value `a` in a session of this application.
-async fn visitor(app: &Router) -> Browser {
-    let mut browser = Browser::new(app);
-    assert!(browser.get("/insert/a/1").await.token().is_some());
-    browser
-}
-
 async fn is_alive(browser: &Browser) -> bool {
     browser.peek("/get/a").await.body == "\"1\""
 }
@@ -43,59 +30,47 @@ fn in_days(days: u64) -> OffsetDateTime {
 }
 
 #[tokio::test]
-async fn a_session_may_idle_for_a_day_by_default() {
+async fn a_session_may_idle_for_a_day_or_as_long_as_was_chosen() {
     let site = Site::new().await;
-    let browser = visitor(&site.app()).await;
-    assert_left(&site, DAY).await;
-    site.rows().age(DAY - MINUTE).await;
-    assert!(is_alive(&browser).await);
+    let chosen = site.layer().idle_timeout(Duration::from_mins(15));
+    for (layer, timeout) in [(site.layer(), DAY), (chosen, 15.0 * MINUTE)] {
+        let browser = Browser::with_session(&app(layer)).await;
+        site.rows().assert_left(timeout).await;
+        site.rows().age(timeout - MINUTE).await;
+        assert!(is_alive(&browser).await);
+        site.rows().assert_left(timeout).await;
+        site.rows().execute("TRUNCATE TABLE").await;
+    }
 }
 
 #[tokio::test]
-async fn a_session_may_idle_for_as_long_as_was_chosen() {
+async fn a_session_ends_after_30_days_or_the_absolute_timeout_that_was_chosen() {
     let site = Site::new().await;
-    let app = app(site.layer().idle_timeout(Duration::from_mins(15)));
-    let browser = visitor(&app).await;
-    assert_left(&site, 15.0 * MINUTE).await;
-    site.rows().age(10.0 * MINUTE).await;
-    assert!(is_alive(&browser).await);
-    assert_left(&site, 15.0 * MINUTE).await;
+    let chosen = site.layer().absolute_timeout(Duration::from_hours(8));
+    for (layer, timeout) in [(site.layer(), 30.0 * DAY), (chosen, 8.0 * HOUR)] {
+        let browser = Browser::with_session(&app(layer)).await;
+        site.rows().age_creation(timeout - HOUR).await;
+        assert!(is_alive(&browser).await);
+        site.rows().assert_left(HOUR).await;
+        site.rows().age_creation(HOUR).await;
+        assert!(!is_alive(&browser).await);
+        site.rows().execute("TRUNCATE TABLE").await;
+    }
 }
 
 #[tokio::test]
 async fn an_idle_session_is_dead_before_it_is_reaped() {
     let site = Site::new().await;
-    let browser = visitor(&site.app()).await;
+    let browser = site.visitor().await;
     site.rows().age(DAY).await;
     assert!(!is_alive(&browser).await);
     assert_eq!(site.rows().count().await, 1);
 }
 
 #[tokio::test]
-async fn a_session_ends_after_30_days_by_default() {
-    let site = Site::new().await;
-    let browser = visitor(&site.app()).await;
-    site.rows().age_creation(30.0 * DAY - HOUR).await;
-    assert!(is_alive(&browser).await);
-    assert_left(&site, HOUR).await;
-    site.rows().age_creation(HOUR).await;
-    assert!(!is_alive(&browser).await);
-}
-
-#[tokio::test]
-async fn a_session_ends_after_the_absolute_timeout_that_was_chosen() {
-    let site = Site::new().await;
-    let app = app(site.layer().absolute_timeout(Duration::from_hours(8)));
-    let browser = visitor(&app).await;
-    assert_left(&site, 8.0 * HOUR).await;
-    site.rows().age_creation(8.0 * HOUR).await;
-    assert!(!is_alive(&browser).await);
-}
-
-#[tokio::test]
 async fn without_an_absolute_timeout_only_idleness_ends_a_session() {
     let site = Site::new().await;
-    let browser = visitor(&app(site.layer().absolute_timeout(None))).await;
+    let browser = Browser::with_session(&app(site.layer().absolute_timeout(None))).await;
     site.rows().age_creation(1000.0 * DAY).await;
     assert!(is_alive(&browser).await);
     site.rows().age(DAY).await;
@@ -105,7 +80,7 @@ async fn without_an_absolute_timeout_only_idleness_ends_a_session() {
 #[tokio::test]
 async fn neither_activity_nor_cycle_id_extends_the_absolute_timeout() {
     let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
+    let mut browser = site.visitor().await;
     for page in ["/get/a", "/cycle", "/insert/b/2", "/cycle", "/increment/n"] {
         site.rows().age_creation(5.0 * DAY).await;
         site.rows().age(12.0 * HOUR).await;
@@ -114,7 +89,7 @@ async fn neither_activity_nor_cycle_id_extends_the_absolute_timeout() {
     }
     site.rows().age_creation(5.0 * DAY - HOUR).await;
     browser.get("/cycle").await;
-    assert_left(&site, HOUR).await;
+    site.rows().assert_left(HOUR).await;
     site.rows().age_creation(HOUR).await;
     assert!(!is_alive(&browser).await);
 }
@@ -122,7 +97,7 @@ async fn neither_activity_nor_cycle_id_extends_the_absolute_timeout() {
 #[tokio::test]
 async fn a_lowered_absolute_timeout_ends_older_sessions() {
     let site = Site::new().await;
-    let browser = visitor(&site.app()).await;
+    let browser = site.visitor().await;
     site.rows().age_creation(2.0 * HOUR).await;
     let lowered = app(site.layer().absolute_timeout(Duration::from_hours(1)));
     let mut browser = browser.at(&lowered);
@@ -132,45 +107,38 @@ async fn a_lowered_absolute_timeout_ends_older_sessions() {
 #[tokio::test]
 async fn a_lowered_idle_timeout_holds_from_the_next_request_on() {
     let site = Site::new().await;
-    let browser = visitor(&site.app()).await;
+    let browser = site.visitor().await;
     let lowered = app(site.layer().idle_timeout(Duration::from_mins(5)));
     let browser = browser.at(&lowered);
     assert!(is_alive(&browser).await);
-    assert_left(&site, 5.0 * MINUTE).await;
+    site.rows().assert_left(5.0 * MINUTE).await;
     site.rows().age(5.0 * MINUTE).await;
     assert!(!is_alive(&browser).await);
 }
 
 #[tokio::test]
-async fn an_idle_timeout_without_end_is_possible() {
+async fn a_longer_idle_timeout_leaves_the_absolute_one() {
     let site = Site::new().await;
-    let layer = site
-        .layer()
-        .idle_timeout(Duration::MAX)
-        .absolute_timeout(None);
-    let browser = visitor(&app(layer)).await;
-    assert!(is_alive(&browser).await);
-}
-
-#[tokio::test]
-async fn an_idle_timeout_without_end_leaves_the_absolute_one() {
-    let site = Site::new().await;
-    let browser = visitor(&app(site.layer().idle_timeout(Duration::MAX))).await;
-    assert_left(&site, 30.0 * DAY).await;
-    assert!(is_alive(&browser).await);
+    let endless = app(site.layer().idle_timeout(Duration::MAX));
+    assert!(is_alive(&Browser::with_session(&endless).await).await);
+    site.rows().assert_left(30.0 * DAY).await;
+    site.rows().execute("TRUNCATE TABLE").await;
+    let longer = expiring(&site, Expiry::Idle(Duration::from_hours(24 * 60)));
+    Browser::with_session(&longer).await.get("/page").await;
+    site.rows().assert_left(30.0 * DAY).await;
 }
 
 #[tokio::test]
 async fn set_expiry_survives_later_saves() {
     let site = Site::new().await;
     let app = expiring(&site, Expiry::Idle(Duration::from_hours(1)));
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     browser.get("/page").await;
-    assert_left(&site, HOUR).await;
+    site.rows().assert_left(HOUR).await;
     for page in ["/insert/b/2", "/keys", "/clear", "/cycle", "/insert/a/1"] {
         site.rows().age(HOUR / 2.0).await;
         browser.get(page).await;
-        assert_left(&site, HOUR).await;
+        site.rows().assert_left(HOUR).await;
     }
     assert!(is_alive(&browser).await);
 }
@@ -179,21 +147,12 @@ async fn set_expiry_survives_later_saves() {
 async fn a_session_can_idle_longer_than_the_layer_says() {
     let site = Site::new().await;
     let app = expiring(&site, Expiry::Idle(Duration::from_hours(24 * 7)));
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     browser.get("/page").await;
-    assert_left(&site, 7.0 * DAY).await;
+    site.rows().assert_left(7.0 * DAY).await;
     site.rows().age(2.0 * DAY).await;
     assert!(is_alive(&browser).await);
-    assert_left(&site, 7.0 * DAY).await;
-}
-
-#[tokio::test]
-async fn a_longer_idle_timeout_leaves_the_absolute_one() {
-    let site = Site::new().await;
-    let app = expiring(&site, Expiry::Idle(Duration::from_hours(24 * 60)));
-    let mut browser = visitor(&app).await;
-    browser.get("/page").await;
-    assert_left(&site, 30.0 * DAY).await;
+    site.rows().assert_left(7.0 * DAY).await;
 }
 
 #[tokio::test]
@@ -203,11 +162,11 @@ async fn a_short_life_is_extended_whatever_the_layers_touch_interval() {
     let app = app_with(layer, async |session: Session| {
         session.set_expiry(Expiry::Idle(Duration::from_hours(1)))
     });
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     browser.get("/page").await;
     site.rows().age(HOUR / 2.0).await;
     assert!(is_alive(&browser).await);
-    assert_left(&site, HOUR).await;
+    site.rows().assert_left(HOUR).await;
 }
 
 #[tokio::test]
@@ -219,7 +178,7 @@ async fn a_new_session_can_have_an_expiry_of_its_own() {
     });
     let mut browser = Browser::new(&app);
     browser.get("/page").await;
-    assert_left(&site, 2.0 * HOUR).await;
+    site.rows().assert_left(2.0 * HOUR).await;
 }
 
 #[tokio::test]
@@ -233,13 +192,13 @@ async fn an_expiry_alone_begins_no_session() {
 #[tokio::test]
 async fn a_session_ends_at_its_instant_whatever_the_timeouts() {
     let site = Site::new().await;
-    let mut browser = visitor(&expiring(&site, Expiry::At(in_days(60)))).await;
+    let mut browser = Browser::with_session(&expiring(&site, Expiry::At(in_days(60)))).await;
     browser.get("/page").await;
-    assert_left(&site, 60.0 * DAY).await;
+    site.rows().assert_left(60.0 * DAY).await;
     site.rows().age_creation(59.0 * DAY).await;
     for page in ["/insert/b/2", "/keys", "/cycle"] {
         browser.get(page).await;
-        assert_left(&site, 60.0 * DAY).await;
+        site.rows().assert_left(60.0 * DAY).await;
     }
     assert!(is_alive(&browser).await);
 }
@@ -256,7 +215,7 @@ async fn a_session_with_its_own_instant_is_never_touched() {
     let app = app_with(layer, async move |session: Session| {
         session.set_expiry(Expiry::At(until))
     });
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     browser.get("/page").await;
     proxy.take_texts();
     assert!(is_alive(&browser).await);
@@ -270,7 +229,8 @@ async fn a_session_with_its_own_instant_is_never_touched() {
 #[tokio::test]
 async fn an_instant_in_the_past_ends_the_session_at_once() {
     let site = Site::new().await;
-    let mut browser = visitor(&expiring(&site, Expiry::At(OffsetDateTime::UNIX_EPOCH))).await;
+    let mut browser =
+        Browser::with_session(&expiring(&site, Expiry::At(OffsetDateTime::UNIX_EPOCH))).await;
     let stolen = browser.clone();
     let response = browser.get("/page").await;
     let cookie = response.set_cookies().remove(0);
@@ -281,7 +241,7 @@ async fn an_instant_in_the_past_ends_the_session_at_once() {
 #[tokio::test]
 async fn an_idle_time_of_zero_ends_the_session_at_once() {
     let site = Site::new().await;
-    let mut browser = visitor(&expiring(&site, Expiry::Idle(Duration::ZERO))).await;
+    let mut browser = Browser::with_session(&expiring(&site, Expiry::Idle(Duration::ZERO))).await;
     browser.get("/page").await;
     assert!(!is_alive(&browser).await);
 }
@@ -290,7 +250,7 @@ async fn an_idle_time_of_zero_ends_the_session_at_once() {
 async fn the_default_expiry_takes_back_another() {
     let site = Site::new().await;
     let long = expiring(&site, Expiry::At(in_days(60)));
-    let mut browser = visitor(&long).await;
+    let mut browser = Browser::with_session(&long).await;
     browser.get("/page").await;
     let mut browser = browser.at(&expiring(&site, Expiry::Default));
     let cookie = browser.get("/page").await.set_cookies().remove(0);
@@ -298,14 +258,14 @@ async fn the_default_expiry_takes_back_another() {
         cookie.max_age().map(time::Duration::whole_hours),
         Some(30 * 24 - 1)
     );
-    assert_left(&site, DAY).await;
+    site.rows().assert_left(DAY).await;
     assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
 }
 
 #[tokio::test]
-async fn a_longer_life_is_told_to_the_browser() {
+async fn a_longer_life_renews_the_cookie() {
     let site = Site::new().await;
-    let mut browser = visitor(&expiring(&site, Expiry::At(in_days(60)))).await;
+    let mut browser = Browser::with_session(&expiring(&site, Expiry::At(in_days(60)))).await;
     let token = browser.token().to_owned();
     let cookie = browser.get("/page").await.set_cookies().remove(0);
     assert_eq!(cookie.value(), token);
@@ -314,18 +274,6 @@ async fn a_longer_life_is_told_to_the_browser() {
         Some(60 * 24 - 1)
     );
     assert!(browser.get("/keys").await.sets_no_cookie());
-}
-
-#[tokio::test]
-async fn an_expiry_that_was_chosen_before_a_5xx_is_dropped() {
-    let site = Site::new().await;
-    let app = site.app_with(async |session: Session| {
-        session.set_expiry(Expiry::Idle(Duration::from_hours(1)))?;
-        Ok::<_, Error>(axum::http::StatusCode::BAD_GATEWAY)
-    });
-    let mut browser = visitor(&app).await;
-    assert!(browser.get("/page").await.sets_no_cookie());
-    assert_left(&site, DAY).await;
 }
 
 /// A page that returns `expires_at` in microseconds since the epoch.
@@ -351,7 +299,7 @@ fn assert_same_microsecond(served: &str, stored: &str) {
 #[tokio::test]
 async fn expires_at_is_what_the_row_says() {
     let site = Site::new().await;
-    let mut browser = visitor(&site.app_with(expires_at)).await;
+    let mut browser = Browser::with_session(&site.app_with(expires_at)).await;
     let served = browser.get("/page").await.body;
     assert_same_microsecond(&served, &stored_expiry(&site).await);
 }
@@ -374,7 +322,7 @@ async fn expires_at_is_what_the_row_says_right_after_a_save() {
 async fn a_row_that_never_expires_is_a_session_without_an_end() {
     let site = Site::new().await;
     let app = app_with(site.layer().touch_if(|_, _| false), expires_at);
-    let mut browser = visitor(&app).await;
+    let mut browser = Browser::with_session(&app).await;
     site.rows()
         .execute("UPDATE TABLE SET expiry = 'infinity'")
         .await;
@@ -387,18 +335,18 @@ async fn a_row_that_never_expires_is_a_session_without_an_end() {
 #[tokio::test]
 async fn the_timeouts_hold_for_a_row_that_another_writer_made_endless() {
     let site = Site::new().await;
-    let browser = visitor(&site.app()).await;
+    let browser = site.visitor().await;
     site.rows()
         .execute("UPDATE TABLE SET expiry = 'infinity'")
         .await;
     assert!(is_alive(&browser).await);
-    assert_left(&site, DAY).await;
+    site.rows().assert_left(DAY).await;
 }
 
 #[tokio::test]
-async fn an_expired_cookie_gets_a_new_token_and_never_its_row() {
+async fn an_expired_token_is_replaced_and_its_row_stays() {
     let site = Site::new().await;
-    let mut browser = visitor(&site.app()).await;
+    let mut browser = site.visitor().await;
     let token = browser.token().to_owned();
     site.rows().age(2.0 * DAY).await;
     let dead = site.rows().dump().await;
@@ -413,7 +361,7 @@ async fn an_expired_cookie_gets_a_new_token_and_never_its_row() {
 #[tokio::test]
 async fn no_page_revives_an_expired_row() {
     let site = Site::new().await;
-    let browser = visitor(&site.app()).await;
+    let browser = site.visitor().await;
     site.rows().age(2.0 * DAY).await;
     let dead = site.rows().dump().await;
     for page in ["/keys", "/cycle", "/clear", "/destroy", "/remove/a"] {
@@ -431,7 +379,7 @@ async fn a_session_that_expires_while_its_request_runs_is_not_revived() {
         rows.age(2.0 * DAY).await;
         session.insert("b", 2)
     });
-    let browser = visitor(&app).await;
+    let browser = Browser::with_session(&app).await;
     assert_eq!(browser.peek("/page").await.status, 503);
     assert!(!is_alive(&browser).await);
     assert_eq!(site.rows().text().await, r#"{"a":"1"}"#);
@@ -495,7 +443,7 @@ async fn time_that_passes_in_the_database_ends_a_session() {
     let Some(clock) = Clock::new(0).await else {
         return;
     };
-    let browser = visitor(&app(clock.layer())).await;
+    let browser = Browser::with_session(&app(clock.layer())).await;
     clock.set(23 * HOURS);
     assert!(is_alive(&browser).await);
     clock.set(46 * HOURS);
@@ -509,7 +457,7 @@ async fn a_visitor_of_every_day_is_signed_out_after_30() {
     let Some(clock) = Clock::new(0).await else {
         return;
     };
-    let mut browser = visitor(&app(clock.layer())).await;
+    let mut browser = Browser::with_session(&app(clock.layer())).await;
     for hours in (20..30 * 24).step_by(20) {
         clock.set(hours * HOURS);
         browser.get("/cycle").await;
@@ -520,25 +468,17 @@ async fn a_visitor_of_every_day_is_signed_out_after_30() {
 }
 
 #[tokio::test]
-async fn a_cookie_of_the_longest_life_is_renewed_by_a_touch() {
+async fn a_cookie_of_the_longest_life_is_renewed_by_a_touch_and_by_a_save_that_extends() {
     let site = Site::new().await;
-    let mut browser = visitor(&app(site.layer().absolute_timeout(None))).await;
-    assert!(browser.get("/keys").await.sets_no_cookie());
-    site.rows().age(HOUR * 2.0).await;
-    let cookie = browser.get("/keys").await.set_cookies().remove(0);
-    assert_eq!(cookie.value(), browser.token());
-    assert_eq!(cookie.max_age(), Some(cookie::time::Duration::days(400)));
-}
-
-#[tokio::test]
-async fn a_cookie_of_the_longest_life_is_renewed_by_a_save_that_extends() {
-    let site = Site::new().await;
-    let mut browser = visitor(&app(site.layer().absolute_timeout(None))).await;
-    assert!(browser.get("/increment/n").await.sets_no_cookie());
-    site.rows().age(HOUR * 2.0).await;
-    let cookie = browser.get("/increment/n").await.set_cookies().remove(0);
-    assert_eq!(cookie.value(), browser.token());
-    assert_eq!(cookie.max_age(), Some(cookie::time::Duration::days(400)));
+    for page in ["/keys", "/increment/n"] {
+        let app = app(site.layer().absolute_timeout(None));
+        let mut browser = Browser::with_session(&app).await;
+        assert!(browser.get(page).await.sets_no_cookie());
+        site.rows().age(HOUR * 2.0).await;
+        let cookie = browser.get(page).await.set_cookies().remove(0);
+        assert_eq!(cookie.value(), browser.token());
+        assert_eq!(cookie.max_age(), Some(cookie::time::Duration::days(400)));
+    }
 }
 
 #[tokio::test]
@@ -556,7 +496,7 @@ async fn a_touch_that_comes_too_late_renews_no_cookie() {
             session.keys().join(",")
         },
     );
-    let browser = visitor(&app).await;
+    let browser = Browser::with_session(&app).await;
     site.rows().age(HOUR * 2.0).await;
     let response = browser.peek("/page").await;
     assert_eq!(response.body, "a");

@@ -1,4 +1,4 @@
-//! What a token is, where it is seen, and what it opens.
+//! Tokens: they are unique, appear in `Set-Cookie` only, and open one row.
 
 use std::collections::HashSet;
 
@@ -12,8 +12,7 @@ async fn no_two_sessions_share_a_token() {
     let site = Site::new().await;
     let mut tokens = HashSet::new();
     for _ in 0..100 {
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
+        let mut browser = site.visitor().await;
         assert!(tokens.insert(browser.token().to_owned()));
         browser.get("/cycle").await;
         assert!(tokens.insert(browser.token().to_owned()));
@@ -23,7 +22,7 @@ async fn no_two_sessions_share_a_token() {
     }
 }
 
-/// Each request asks the table: no process remembers who was alive.
+/// Each request queries the table: no process caches sessions.
 #[tokio::test]
 async fn a_token_without_a_live_row_opens_nothing() {
     let site = Site::new().await;
@@ -33,8 +32,7 @@ async fn a_token_without_a_live_row_opens_nothing() {
         "UPDATE TABLE SET created = now() - interval '31 days'",
         "UPDATE TABLE SET id = reverse(id)",
     ] {
-        let mut browser = site.browser();
-        browser.get("/insert/a/1").await;
+        let browser = site.visitor().await;
         assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
         site.rows().execute(end).await;
         let response = browser.peek("/get/a").await;
@@ -48,8 +46,7 @@ async fn a_token_without_a_live_row_opens_nothing() {
 async fn a_session_ended_elsewhere_is_dead_at_the_next_request() {
     let site = Site::new().await;
     let elsewhere = app(PgSessionLayer::new(site.elsewhere().await));
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     for _ in 0..20 {
         assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
     }
@@ -57,7 +54,7 @@ async fn a_session_ended_elsewhere_is_dead_at_the_next_request() {
     assert_eq!(browser.peek("/get/a").await.body, "none");
 }
 
-/// All that a response says beside its `Set-Cookie`.
+/// A response without its `Set-Cookie`.
 fn said(response: &Reply) -> String {
     let mut headers = response.headers.clone();
     headers.remove(header::SET_COOKIE);
@@ -73,7 +70,7 @@ fn said(response: &Reply) -> String {
     )
 }
 
-/// Everything that a handler can ask a session for.
+/// Everything that a handler can read of a session.
 async fn tell_all(session: Session) -> Result<String, Error> {
     Ok(format!(
         "{session:?} {:?} {:?} {:?} {:?} {:?} {:?}",

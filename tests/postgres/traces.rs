@@ -1,4 +1,4 @@
-//! What the log says of sessions.
+//! Log events of sessions.
 
 use std::num::NonZeroU32;
 
@@ -35,18 +35,14 @@ async fn the_life_of_a_session_is_traced() {
         found.into_iter().cloned().collect::<String>()
     };
 
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     let first = browser.get("/id").await.body;
     assert!(said("a session began").contains(&first));
     browser.get("/cycle").await;
     let second = browser.get("/id").await.body;
     let cycled = said("a session got a new id");
     assert!(cycled.contains(&first) && cycled.contains(&second));
-    visit(&site, &mut browser, async |session: Session| {
-        session.login("ann")
-    })
-    .await;
+    site.sign_in(&mut browser, "ann").await;
     let third = browser.get("/id").await.body;
     assert!(said("a user signed in").contains(&third));
     browser.get("/destroy").await;
@@ -86,10 +82,7 @@ async fn the_life_of_a_session_is_traced() {
 async fn the_limit_of_a_user_is_traced_when_it_is_reached() {
     let site = Site::new().await;
     let one = NonZeroU32::MIN;
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(one, SessionLimitPolicy::EndOldest);
+    let store = site.limited(one, SessionLimitPolicy::EndOldest);
     let app = app_with(PgSessionLayer::new(store), async |session: Session| {
         session.login("ann")
     });
@@ -104,10 +97,9 @@ async fn the_limit_of_a_user_is_traced_when_it_is_reached() {
     );
 }
 
-/// A stale cookie is ordinary: nobody is woken for it, and its value is not
-/// said.
+/// A stale cookie is ordinary, so it is no warning. Its value is not logged.
 #[tokio::test]
-async fn tokens_that_open_nothing_are_told_at_debug_without_their_value() {
+async fn tokens_that_open_nothing_are_logged_at_debug_without_their_value() {
     let site = Site::new().await;
     let log = Log::keep();
     let unknown = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
@@ -125,12 +117,11 @@ async fn tokens_that_open_nothing_are_told_at_debug_without_their_value() {
     assert!(!log.text().contains(unknown) && !log.text().contains("=malformed"));
 }
 
-/// Once, by whoever handles it, with its kind.
+/// Once, with its kind.
 #[tokio::test]
-async fn a_session_that_could_not_be_loaded_is_told_and_why() {
+async fn a_session_that_could_not_be_loaded_is_logged_with_the_reason() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     execute(&site.pool, "ALTER TABLE public.session RENAME TO gone").await;
     let log = Log::keep();
     assert_eq!(browser.get("/get/a").await.status, 500);
@@ -146,8 +137,7 @@ async fn a_session_that_could_not_be_loaded_is_told_and_why() {
 #[tokio::test]
 async fn a_change_that_could_not_be_saved_is_reported_with_its_response() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let mut browser = site.visitor().await;
     site.refuse("UPDATE").await;
     let log = Log::keep();
     assert_eq!(browser.get("/insert/a/2").await.status, 503);

@@ -1,4 +1,4 @@
-//! Sessions as one struct, and keys that know their type.
+//! `TypedSession` and typed keys.
 
 use std::collections::BTreeMap;
 

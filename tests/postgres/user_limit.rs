@@ -1,39 +1,30 @@
-//! At most so many sessions of one user.
+//! The limit of sessions per user.
 
 use std::num::NonZeroU32;
 
-use axum::Router;
 use axum_pg_session::{
     Error, ErrorKind, Login, PgSessionLayer, PgSessionStore, Session, SessionLimitPolicy,
 };
 
 use crate::support::{
     Browser, Reply, Site, execute,
-    page::{PATIENCE, app_with, patiently, until},
+    page::{PATIENCE, app_with, login_page, patiently, until},
     site::pool,
 };
 
 const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
-
-fn login_page(store: &PgSessionStore) -> Router {
-    let page = async |session: Session| session.login("alice");
-    app_with(PgSessionLayer::new(store.clone()), page)
-}
 
 async fn log_in(store: &PgSessionStore) -> Reply {
     Browser::new(&login_page(store)).get("/page").await
 }
 
 async fn count(site: &Site) -> u64 {
-    site.store.user("alice").count().await.expect("a count")
+    site.sessions_of("alice").await
 }
 
 /// A store that refuses the next login.
 async fn full(site: &Site) -> PgSessionStore {
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(FIVE, SessionLimitPolicy::Refuse);
+    let store = site.limited(FIVE, SessionLimitPolicy::Refuse);
     for _ in 0..5 {
         log_in(&store).await;
     }
@@ -103,10 +94,7 @@ async fn twenty_logins_at_once_are_refused_beyond_the_limit() {
 #[tokio::test]
 async fn the_session_that_was_signed_in_longest_ago_ends() {
     let site = Site::new().await;
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
+    let store = site.limited(FIVE, SessionLimitPolicy::EndOldest);
     let mut browsers = Vec::new();
     for _ in 0..7 {
         let mut browser = Browser::new(&login_page(&store));
@@ -125,7 +113,7 @@ async fn the_session_that_was_signed_in_longest_ago_ends() {
 async fn to_sign_in_again_takes_no_other_place() {
     for at_limit in [SessionLimitPolicy::EndOldest, SessionLimitPolicy::Refuse] {
         let site = Site::new().await;
-        let store = site.store.clone().max_sessions_per_user(FIVE, at_limit);
+        let store = site.limited(FIVE, at_limit);
         for _ in 0..4 {
             log_in(&store).await;
         }
@@ -156,7 +144,7 @@ async fn a_thousand_old_sessions_converge_to_the_limit() {
     assert_eq!(log_in(&store).await.status, 200);
     // A slow machine ends the rest in the background.
     patiently(until(async || count(&site).await == 5)).await;
-    let bob = site.store.user("bob").count().await.expect("a count");
+    let bob = site.sessions_of("bob").await;
     assert_eq!(bob, 1000);
 }
 
@@ -201,17 +189,9 @@ async fn a_refused_login_changes_nothing_and_can_have_a_response() {
 
 #[tokio::test]
 async fn a_limit_needs_the_columns_by_which_it_counts() {
-    let site = Site::without_table().await;
-    execute(
-        &site.pool,
-        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json, user_id text)",
-    )
-    .await;
+    let site = Site::with_table("CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json, user_id text)").await;
     site.store.check().await.expect("it serves without a limit");
-    let store = site
-        .store
-        .clone()
-        .max_sessions_per_user(FIVE, SessionLimitPolicy::EndOldest);
+    let store = site.limited(FIVE, SessionLimitPolicy::EndOldest);
     let refused = store.check().await.expect_err("no created");
     assert_eq!(refused.kind(), ErrorKind::Setup);
     assert!(refused.to_string().contains("created"), "{refused}");

@@ -1,10 +1,10 @@
-//! Which Postgres it is that the tests are run on.
+//! The version of Postgres that the tests run on.
 
 use std::env;
 
 use crate::support::{Site, texts};
 
-/// What was asked for is what all the other tests were run on.
+/// All other tests ran on the version of `DEV_POSTGRES_VERSION`.
 #[tokio::test]
 async fn the_server_has_the_version_that_was_asked_for() {
     let site = Site::without_table().await;

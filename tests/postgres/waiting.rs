@@ -1,4 +1,4 @@
-//! How long a request waits for the database, and what it is told then.
+//! How long a request waits for the database, and its response after that.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::support::{
     Browser, Reply, Site, app, execute,
     page::{PATIENCE, app_with, until},
     proxy::Proxy,
-    texts, visit,
+    texts,
 };
 
 /// Long enough that a busy machine does not come near it by itself.
@@ -65,7 +65,7 @@ async fn a_request_waits_no_longer_than_the_timeout_whatever_waits_before_it() {
         assert_eq!(status, 503);
         assert!(waited < TIMEOUT.mul_f64(1.75), "{waited:?}");
     }
-    lock.rollback().await.expect("a lock given back");
+    lock.rollback().await.expect("a lock released");
 }
 
 /// Those that were sent are canceled on the server, and those that waited for them are
@@ -83,7 +83,7 @@ async fn changes_whose_time_is_up_are_not_made_when_the_lock_is_released() {
     queue_behind_a_lock(&site, &browser).await;
     until(async || pool.num_idle() == pool.size() as usize).await;
     until(async || !site.is_blocked().await).await;
-    lock.rollback().await.expect("a lock given back");
+    lock.rollback().await.expect("a lock released");
     assert_eq!(browser.get("/increment/n").await.body, "2");
 }
 
@@ -140,13 +140,11 @@ async fn a_row_that_is_free_again_is_not_kept_waiting_by_rows_that_are_still_loc
         other.get("/increment/n").await;
         others.push(other);
     }
-    let mut lock = site.pool.begin().await.expect("a transaction");
-    sqlx::query(
-        "SELECT id FROM session WHERE created > (SELECT min(created) FROM session) FOR UPDATE",
-    )
-    .execute(&mut *lock)
-    .await
-    .expect("a lock");
+    let lock = site
+        .open_transaction(
+            "SELECT id FROM session WHERE created > (SELECT min(created) FROM session) FOR UPDATE",
+        )
+        .await;
     let mut visits = JoinSet::new();
     for other in others {
         visits.spawn(async move { other.peek("/increment/n").await.status });
@@ -177,8 +175,7 @@ fn seconds(response: &Reply) -> &str {
 #[tokio::test]
 async fn a_503_says_when_to_come_back_if_time_heals_it() {
     let site = Site::new().await;
-    let mut browser = site.browser();
-    browser.get("/insert/a/1").await;
+    let browser = site.visitor().await;
     let nowhere = sqlx::PgPool::connect_lazy("postgres://127.0.0.1:1/none").expect("a URL");
     let store = PgSessionStore::new(nowhere).timeout(Duration::from_millis(100));
     let away = browser.at(&app(PgSessionLayer::new(store)));
@@ -232,7 +229,7 @@ async fn read_only(site: &Site) {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_is_told_at_set_up() {
+async fn a_server_that_takes_no_writes_is_an_error_at_set_up() {
     let site = Site::new().await;
     read_only(&site).await;
     let store = impatient(&site).await;
@@ -284,11 +281,7 @@ async fn locked_rows_of(asked: Asked) {
     );
     let (mut browsers, mut ids) = (Vec::new(), Vec::new());
     for _ in 0..40 {
-        let mut browser = site.browser();
-        visit(&site, &mut browser, async |session: Session| {
-            session.login("alice")
-        })
-        .await;
+        let mut browser = site.signed_in("alice").await;
         let id = browser.peek("/id").await.body.parse::<SessionId>();
         ids.push(id.expect("a handle"));
         if matches!(asked, Asked::Destroy) {
@@ -324,7 +317,7 @@ async fn locked_rows_of(asked: Asked) {
         assert_eq!(status, 200);
     }
     asking.abort_all();
-    lock.rollback().await.expect("a lock given back");
+    lock.rollback().await.expect("a lock released");
 }
 
 #[tokio::test]

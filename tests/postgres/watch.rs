@@ -1,11 +1,11 @@
-//! Watched sessions: a watch ends with its session and says why, at once in the process that
-//! ended it, and by the next lookup in another one.
+//! Watched sessions: a watch is ready at once if this process destroyed the session, and after the
+//! next lookup otherwise.
 
 use std::{future::Future, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use axum_pg_session::{
-    Ending, Error, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionEnd, SessionId,
+    Ending, Login, PgSessionLayer, PgSessionStore, Reaper, Session, SessionEnd, SessionId,
     SessionLimitPolicy, testing::TestVisitor,
 };
 use futures_util::future::{join_all, try_join_all};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     Site, execute,
+    kit::{act, id},
     koa::koa,
     page::{PATIENCE, patiently, polled_once, until},
     parts::{over_two_servers, sixteen},
@@ -51,15 +52,6 @@ impl Ada {
     async fn id(&self) -> SessionId {
         id(&self.here).await
     }
-}
-
-async fn act(visitor: &TestVisitor, act: impl FnOnce(&Session) -> Result<(), Error> + Send) {
-    visitor.with_session(act).await.expect("a database");
-}
-
-async fn id(visitor: &TestVisitor) -> SessionId {
-    let session = visitor.session().await.expect("a database");
-    session.id().expect("it is stored")
 }
 
 async fn watch(visitor: &TestVisitor) -> SessionEnd {
@@ -622,10 +614,10 @@ async fn the_lookup_reads_no_document_of_a_session_that_goes_on() {
 #[tokio::test]
 async fn a_watch_follows_its_session_on_a_table_with_local_times() {
     const ZONE: &str = "Pacific/Auckland";
-    let site = Site::without_table().await;
-    let table =
-        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamp NOT NULL, session json)";
-    execute(&site.pool, table).await;
+    let site = Site::with_table(
+        "CREATE TABLE session (id text PRIMARY KEY, expiry timestamp NOT NULL, session json)",
+    )
+    .await;
     let store = site.store.clone().time_zone(ZONE);
     store.migrate().await.expect("columns to add");
     let elsewhere = Elsewhere::of(&site, |store| store.time_zone(ZONE)).await;

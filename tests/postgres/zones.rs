@@ -1,10 +1,7 @@
-//! A session ends at its instant, whatever zone the server, the database, the
-//! role and the connection keep, over both changes of summer time, and whatever
-//! the application's clock says.
+//! A session ends at its instant in every time zone of the server, database, role and connection,
+//! over both changes of summer time, and with a wrong clock of the application.
 
 use std::{
-    env,
-    process::Command,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +12,9 @@ use dev_postgres::{Server, libfaketime};
 use sqlx::AssertSqlSafe;
 
 use crate::support::{
-    Browser, Life, Rows, Site, app, execute,
+    Browser, Life, Rows, Site, app,
+    child::passes,
+    execute,
     page::app_with,
     skip::or_skip,
     texts,
@@ -69,7 +68,7 @@ impl Kind {
     }
 }
 
-async fn lives_wherever_it_is_told(zone: &str) {
+async fn lives_wherever_it_is_configured(zone: &str) {
     let server = Server::start().expect("a server");
     for place in Place::ALL {
         let zoned = Zoned::new(&server, place, zone).await;
@@ -93,8 +92,7 @@ async fn lives_wherever_it_is_told(zone: &str) {
 
 /// Another system on such a connection writes on the clock of its zone.
 async fn lives_by_what_others_write(zoned: &Zoned, store: &PgSessionStore, kind: Kind) {
-    let mut browser = Browser::new(&app(PgSessionLayer::new(store.clone())));
-    browser.get("/insert/a/1").await;
+    let browser = Browser::with_session(&app(PgSessionLayer::new(store.clone()))).await;
     for (seconds, body) in [(60, "\"1\""), (-60, "none")] {
         let (table, moved) = (kind.table(), format!("now() + interval '{seconds} s'"));
         execute(&zoned.pool, &format!("UPDATE {table} SET expiry = {moved}")).await;
@@ -106,22 +104,22 @@ async fn lives_by_what_others_write(zoned: &Zoned, store: &PgSessionStore, kind:
 
 #[tokio::test]
 async fn sessions_live_in_berlin_wherever_postgres_is_told_so() {
-    lives_wherever_it_is_told("Europe/Berlin").await;
+    lives_wherever_it_is_configured("Europe/Berlin").await;
 }
 
 #[tokio::test]
 async fn sessions_live_in_new_york_wherever_postgres_is_told_so() {
-    lives_wherever_it_is_told("America/New_York").await;
+    lives_wherever_it_is_configured("America/New_York").await;
 }
 
 #[tokio::test]
 async fn sessions_live_in_utc_wherever_postgres_is_told_so() {
-    lives_wherever_it_is_told("UTC").await;
+    lives_wherever_it_is_configured("UTC").await;
 }
 
 #[tokio::test]
 async fn sessions_live_in_kathmandu_wherever_postgres_is_told_so() {
-    lives_wherever_it_is_told("Asia/Kathmandu").await;
+    lives_wherever_it_is_configured("Asia/Kathmandu").await;
 }
 
 /// The change of the clocks of a zone, in seconds since the epoch.
@@ -217,7 +215,7 @@ impl Visited {
         self.visitor.get("/insert/a/1").await;
     }
 
-    /// What everybody sees half an hour later.
+    /// What all visitors see half an hour later.
     async fn half_an_hour_later(&mut self, now: f64, change: Change) {
         self.visit(now, change).await;
         self.watch_the_leavers(now, change).await;
@@ -361,24 +359,23 @@ async fn sessions_of_kathmandu_end_in_time_when_new_york_changes() {
     lives_through_the_changes("Asia/Kathmandu", NEW_YORK.map(Change::elsewhere)).await;
 }
 
-/// What the application's clock says may be hours off that of the database.
+/// The application's clock may be hours off that of the database.
 #[tokio::test]
 async fn an_application_whose_clock_is_wrong_ends_its_sessions_in_time() {
     let Some(library) = or_skip(libfaketime()) else {
         return;
     };
+    let library = library.to_str().expect("a path of UTF-8");
     for wrong in ["+9h", "-9h", "+400d"] {
-        let output = Command::new(env::current_exe().expect("this program"))
-            .args(["--exact", "zones::a_life_under_a_wrong_clock", "--ignored"])
-            .env("LD_PRELOAD", &library)
-            .env("FAKETIME", wrong)
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .env("FAKETIME_DISABLE_SHM", "1")
-            .output()
-            .expect("this program runs");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{wrong}: {said}");
-        assert!(said.contains("1 passed"), "{wrong}: {said}");
+        passes(
+            "zones::a_life_under_a_wrong_clock",
+            [
+                ("LD_PRELOAD", library),
+                ("FAKETIME", wrong),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+                ("FAKETIME_DISABLE_SHM", "1"),
+            ],
+        );
     }
 }
 

@@ -50,8 +50,8 @@ pub(crate) fn named(name: &str, hosts: &[&str]) -> CertificateParams {
     params
 }
 
-/// A server that takes nobody in the clear over TCP, known as `localhost` and
-/// `::1`, and what its clients need. All tests share it.
+/// A server that refuses unencrypted connections over TCP, known as `localhost` and `::1`, and
+/// what its clients need. All tests share it.
 pub(crate) struct Encrypting {
     pub(crate) server: Server,
     pub(crate) authority: Authority,

@@ -1,4 +1,4 @@
-//! Servers that encrypt, and what is said without a library for TLS.
+//! Servers that require TLS, with a TLS library and without one.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! With a library for TLS, which one ever.
+//! With any of the TLS libraries.
 
 use std::{
     env,
@@ -28,7 +28,7 @@ async fn run(server: &Server, sql: &'static str) {
 
 /// It serves sessions, and no connection of these stores is in the clear.
 async fn serves(store: &PgSessionStore) {
-    // Whoever comes first creates the table, and the others find it.
+    // The first test creates the table, and the others find it.
     store.migrate().await.expect("a table");
     assert_eq!(store.user("alice").count().await.expect("a count"), 0);
 }
@@ -188,7 +188,7 @@ async fn the_server_sees_connections_that_are_encrypted() {
     assert!(encrypted.iter().all(|encrypted| *encrypted));
 }
 
-/// As Neon writes it into every URL; a warning says what it is worth.
+/// Neon writes it into every URL. A warning explains its effect.
 #[tokio::test]
 async fn channel_binding_in_the_url_connects() {
     let server = encrypting();

@@ -1,11 +1,11 @@
-//! Without a library for TLS, as the crate is built by default.
+//! Without a TLS library, as the crate is built by default.
 
 use crate::support::{encrypting, is_refused};
 
 const FEATURE: &str = "enable the feature `tls-rustls` of axum-pg-session";
 
 #[tokio::test]
-async fn tls_that_is_required_is_told_at_once_with_the_feature_to_enable() {
+async fn tls_that_is_required_is_an_error_at_once_that_names_the_feature() {
     let server = encrypting();
     for mode in ["require", "verify-ca", "verify-full"] {
         let parameters = format!("sslmode={mode}&sslrootcert=$authority.crt");
@@ -20,7 +20,7 @@ async fn tls_that_is_required_is_told_at_once_with_the_feature_to_enable() {
 }
 
 #[tokio::test]
-async fn a_server_that_requires_tls_is_told_at_once_with_the_feature_to_enable() {
+async fn a_server_that_requires_tls_is_an_error_at_once_that_names_the_feature() {
     let server = encrypting();
     for parameters in ["", "sslmode=prefer", "sslmode=disable"] {
         let url = server.url("postgres", "localhost", parameters);

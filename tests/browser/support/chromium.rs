@@ -18,7 +18,7 @@ use super::Profile;
 /// The names that distributions give it.
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 const DRIVERS: [&str; 2] = ["chromedriver", "chromium.chromedriver"];
-/// Nothing that asks the network, and no sandbox, as tests may run as root.
+/// No access to the network, and no sandbox, because tests may run as root.
 const ARGUMENTS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
@@ -47,11 +47,11 @@ pub(crate) struct Chromium {
 }
 
 impl Chromium {
-    /// `None` where it can't be had.
+    /// `None` if it is not installed.
     ///
     /// # Panics
     ///
-    /// Where it can't be had on CI, whose machine has it.
+    /// If it is missing on CI, whose machine has it.
     pub(crate) fn start() -> Option<Self> {
         match Self::of_machine() {
             Ok(chromium) => Some(chromium),

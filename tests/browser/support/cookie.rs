@@ -18,7 +18,7 @@ pub(crate) struct Cookie {
     #[serde(default)]
     pub(crate) same_site: Option<String>,
     pub(crate) priority: String,
-    /// The site that the page is part of, where the cookie is kept apart.
+    /// The site of the page, if the cookie is partitioned.
     #[serde(default)]
     pub(crate) partition_key: Option<PartitionKey>,
     #[serde(flatten)]
@@ -31,7 +31,7 @@ pub(crate) struct PartitionKey {
     pub(crate) top_level_site: String,
 }
 
-/// Of which nothing is promised but what [`Lifetime`] says.
+/// A cookie of which only its [`Lifetime`] is promised.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Content {
     pub(crate) value: String,

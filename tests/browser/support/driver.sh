@@ -15,8 +15,7 @@ if read -r ended; then
     end
 else
     end
-    # Nobody told the browsers to end: they see that their driver is gone, and
-    # write into their profiles to the last.
+    # The browsers end because their driver has ended. Until then, they write into their profiles.
     for attempt in 1 2 3 4 5; do
         sleep 1
         rm -rf "$dir"

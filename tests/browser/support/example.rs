@@ -53,7 +53,7 @@ impl Example {
         self.url.trim_start_matches("http://")
     }
 
-    /// As Ctrl-C does, and says how it ended.
+    /// Stops it as Ctrl-C does, and returns how it ended.
     pub(crate) fn close(&mut self) -> ExitStatus {
         drop(self.process.stdin.take());
         self.process.wait().expect("it ends")

@@ -14,7 +14,7 @@ pub(crate) use profile::{Profile, Window};
 pub(crate) use shop::Shop;
 pub(crate) use site::Site;
 
-/// A browser for one test, which ends as passed where there can be none.
+/// A browser for one test, which is skipped if there is none.
 macro_rules! chromium_or_skip {
     () => {
         match $crate::support::Chromium::start() {

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at the page.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// What somebody looks at the page through.
+/// The size of the browser's window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     pub(crate) width: u32,

@@ -79,7 +79,7 @@ impl Shop {
         visitor.fill("password", PASSWORD).await;
     }
 
-    /// Types the password where the page asks for it.
+    /// Types the password into the page's field.
     pub(crate) async fn confirm(&self, visitor: &Profile) {
         visitor.fill("password", PASSWORD).await;
         visitor.press("Continue").await;
@@ -106,7 +106,7 @@ impl Shop {
         executed.expect("a statement");
     }
 
-    /// As Ctrl-C does, and says how it ended.
+    /// Stops it as Ctrl-C does, and returns how it ended.
     pub(crate) fn close(&mut self) -> ExitStatus {
         self.example.close()
     }

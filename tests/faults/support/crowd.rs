@@ -24,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Habit {
     Count,
-    /// Also asks for a new id.
+    /// Also calls `cycle_id`.
     Cycle,
 }
 
@@ -34,11 +34,11 @@ pub(crate) struct Crowd {
     looking: JoinSet<()>,
 }
 
-/// What the visitors tell, and are told.
+/// What the visitors report, and when the fault is over.
 struct News {
     refused: watch::Sender<u64>,
     served: watch::Sender<u64>,
-    /// Whoever asks from then on is to be served.
+    /// Requests from then on must be served.
     recovered: watch::Sender<Option<Instant>>,
     first_served: watch::Sender<Option<Instant>>,
 }
@@ -100,11 +100,14 @@ impl Crowd {
         drop(reached.await.expect(otherwise));
     }
 
-    /// The fault is over: whoever asks from now on is served. Checks that,
-    /// tells how long it took, and checks what is stored.
+    /// The fault is over: requests from now on are served. Checks this, prints how long it took, and
+    /// checks what is stored.
     pub(crate) async fn recovers(self, fault: &str, server: &Server) {
         let strangers = self.recovers_among_others(fault, server).await;
-        assert!(strangers.is_empty(), "nobody's: {strangers:?}");
+        assert!(
+            strangers.is_empty(),
+            "sessions without a visitor: {strangers:?}"
+        );
     }
 
     /// As [`recovers`](Self::recovers), on a server that others use too. Returns
@@ -117,7 +120,7 @@ impl Crowd {
         let recovered = Instant::now();
         self.news.recovered.send_replace(Some(recovered));
         let visitors = tokio::time::timeout(PATIENCE, visitors_of(&mut self.coming));
-        let visitors = visitors.await.expect("everybody is served again");
+        let visitors = visitors.await.expect("all visitors are served again");
         self.looking.abort_all();
         while let Some(looked) = self.looking.join_next().await {
             assert!(looked.is_err_and(|error| error.is_cancelled()));
@@ -126,7 +129,7 @@ impl Crowd {
             .news
             .first_served
             .borrow()
-            .expect("somebody was served");
+            .expect("a visitor was served");
         let took = (first - recovered).as_millis();
         let refused = self.news.refused.borrow();
         let summary = format!("recovery | {fault} | {took} ms | {} refused", *refused);
@@ -198,7 +201,7 @@ async fn check(visitors: &[Visitor], server: &Server) -> Vec<(String, i64)> {
         .collect();
     for visitor in visitors {
         let place = stored.iter().position(|(name, _)| *name == visitor.name);
-        let (_, count) = stored.swap_remove(place.expect("a session for everybody"));
+        let (_, count) = stored.swap_remove(place.expect("a session for each visitor"));
         visitor.check(count.try_into().expect("it counts from 0"));
     }
     stored

@@ -182,8 +182,8 @@ async fn until_it_changes(now: Condition, wire: &Wire, condition: &mut watch::Re
     condition.changed().await.expect("the network is there");
 }
 
-/// A queue that is full makes the system drop what else comes. Where somebody
-/// else has the last place, it is full already.
+/// If the queue is full, the system drops new connections. If another connection has the last
+/// place, it is full already.
 async fn fill(listener: &TcpListener) -> Option<TcpStream> {
     set_backlog(listener, 0);
     let address = listener.local_addr().expect("an address");

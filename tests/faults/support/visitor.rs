@@ -1,4 +1,4 @@
-//! A visitor, who keeps a ledger of what the site said yes to.
+//! A visitor who records which changes were acknowledged.
 
 use axum::{
     body::{Body, to_bytes},

@@ -1,5 +1,5 @@
-//! What a session holds: all that was acknowledged, nothing twice, nothing of
-//! another session, and nothing that was overwritten before.
+//! Contents of a session: everything that was acknowledged, nothing twice, and nothing of another
+//! session.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,8 +32,8 @@ pub(super) struct Pages<'a> {
     /// By key.
     inserts: HashMap<&'static str, Vec<&'a Entry>>,
     removes: HashMap<&'static str, Vec<&'a Entry>>,
-    /// From when on an append is known to have happened: the response came, or
-    /// somebody saw it.
+    /// From when on an append is known to have happened: its response arrived, or another request
+    /// read it.
     known: HashMap<u64, Moment>,
 }
 
@@ -71,11 +71,11 @@ impl<'a> Pages<'a> {
             .keys()
             .filter(|key| !KEYS.contains(&key.as_str()))
         {
-            found.at(read, format_args!("a key that nobody wrote: {key}"));
+            found.at(read, format_args!("a key that was never written: {key}"));
         }
     }
 
-    /// The write that made a value, where it can have been seen.
+    /// The write that made a value, if it can have been read.
     fn writer(
         &self,
         number: u64,
@@ -83,7 +83,7 @@ impl<'a> Pages<'a> {
         is_fit: impl Fn(&Entry) -> bool,
     ) -> Result<&'a Entry, String> {
         let writer = self.books.by_number.get(&number).copied();
-        let writer = writer.ok_or_else(|| format!("{number}, which nobody wrote"))?;
+        let writer = writer.ok_or_else(|| format!("{number}, which was never written"))?;
         if writer.life != Some(self.life) {
             return Err(format!(
                 "{number}, which was written in session {:?}",
@@ -198,8 +198,7 @@ impl<'a> Pages<'a> {
             .any(|later| insert.precedes(later) && later.precedes(read))
     }
 
-    /// There was no value at the begin, or somebody erased it, and nobody
-    /// inserted one after that.
+    /// There was no value at first, or a request erased it, and none was inserted after that.
     fn may_be_absent(&self, read: &Entry, key: &str) -> bool {
         let since_begin = !self.inserts(key).any(|insert| insert.precedes(read));
         since_begin

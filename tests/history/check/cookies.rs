@@ -1,5 +1,5 @@
-//! What responses do to a jar: a new cookie is new, and a dead one stays unless
-//! the page ends the session.
+//! Cookies of responses: a new one is new, and a dead one stays unless the page destroyed the
+//! session.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,10 @@ pub(super) fn check(record: &LifeRecord<'_>, found: &mut Found) {
             }
             Outcome::NoSession(GivenCookie::None) => {}
             Outcome::NoSession(cookie) => {
-                found.at(entry, format_args!("a cookie for nobody: {cookie:?}"));
+                found.at(
+                    entry,
+                    format_args!("a cookie without a session: {cookie:?}"),
+                );
             }
             Outcome::InDoubt(_) | Outcome::Strange(_) => {}
         }
@@ -39,7 +42,7 @@ fn check_done(entry: &Entry, cookie: &GivenCookie, found: &mut Found) {
     }
 }
 
-/// A cookie that nobody was given opens nothing and stays.
+/// An unknown token opens nothing, and its cookie stays.
 pub(super) fn check_strangers(entries: &[&Entry], found: &mut Found) {
     for entry in entries {
         let is_right = matches!(

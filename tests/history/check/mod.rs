@@ -47,7 +47,7 @@ struct LifeRecord<'a> {
     expired: Option<Expired>,
     /// From when on there may be two sessions of this life: a login that meets
     /// another new id of its token begins one of its own, and a copy of what it
-    /// saw goes on there. Which of the two a later cookie opens nobody knows.
+    /// saw goes on there. Which of the two a later cookie opens is not known.
     split: Option<Moment>,
 }
 
@@ -72,7 +72,7 @@ impl LifeRecord<'_> {
     }
 }
 
-/// The record, by what the rules ask for.
+/// The record, arranged for the rules.
 struct Books<'a> {
     lives: BTreeMap<Life, LifeRecord<'a>>,
     strangers: Vec<&'a Entry>,

@@ -1,5 +1,5 @@
-//! What the table holds when all is over: the sessions that browsers hold,
-//! those whose cookie was in a lost response, and nothing else.
+//! The table at the end has the sessions of the browsers, those whose cookie was in a lost
+//! response, and no others.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
@@ -60,7 +60,7 @@ pub(super) fn check(books: &Books<'_>, rows: &[StoredRow], end: Moment, found: &
         match row.owner() {
             Some(life) => by_life.entry(life).or_default().push(row),
             None if row.is_forwarding() => {}
-            None => found.at_the_end(format!("a row of nobody: {row:?}")),
+            None => found.at_the_end(format!("a row without an owner: {row:?}")),
         }
     }
     for (life, record) in &books.lives {
@@ -78,7 +78,7 @@ pub(super) fn check(books: &Books<'_>, rows: &[StoredRow], end: Moment, found: &
     }
     for (life, rows) in by_life {
         found.at_the_end(format!(
-            "rows of a session that nobody began, {life}: {rows:?}"
+            "rows of a session that no request began, {life}: {rows:?}"
         ));
     }
 }
@@ -121,7 +121,7 @@ fn check_place(
     }
 }
 
-/// The row as somebody would see it who looks when all is over.
+/// The row as a request at the end would read it.
 fn as_read(life: Life, row: &StoredRow, end: Moment) -> Entry {
     Entry {
         number: 0,

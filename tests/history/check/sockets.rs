@@ -1,5 +1,5 @@
-//! What a socket receives: frames as long as its session exists, and none later than the bound after
-//! its end.
+//! A socket receives frames as long as its session exists, and none later than the bound after its
+//! end.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Where a session is: what was ended stays ended, what was not is there, and
-//! of the ids of a session the newest alone opens it.
+//! A destroyed session stays destroyed, no other is lost, and only the newest id of a session opens
+//! it.
 
 use super::{Found, LifeRecord};
 use crate::{

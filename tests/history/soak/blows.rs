@@ -1,5 +1,5 @@
-//! What goes wrong during a soak: each kind once, in an order of the seed's,
-//! and then all of them again.
+//! The faults of a soak: each kind once, in an order that the seed determines, and then all of them
+//! again.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What must not grow: memory of the servers, connections, rows.
+//! The figures that must not grow: memory of the servers, connections, rows.
 
 use std::{fmt, fs};
 
@@ -58,7 +58,7 @@ async fn ask(pool: &PgPool) -> (f64, f64) {
     sqlx::query_as(sql).fetch_one(pool).await.expect("figures")
 }
 
-/// MiB, where the system tells.
+/// In MiB; 0 if the system does not report it.
 fn resident(process: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -144,7 +144,7 @@ impl fmt::Display for Figures {
 }
 
 #[test]
-fn a_figure_that_grows_is_told_and_one_that_wavers_is_not() {
+fn a_figure_that_grows_is_reported_and_one_that_wavers_is_not() {
     let sample = |memory: f64, rows: f64| Sample {
         memory,
         connections: 8.0,

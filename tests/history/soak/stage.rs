@@ -1,5 +1,4 @@
-//! Where a soak is played: a server of Postgres, copies of the site, and
-//! visitors who are others in each round.
+//! The stage of a soak: a server of Postgres, copies of the site, and new visitors in each round.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -138,7 +137,7 @@ impl Stage {
 
     /// Returns when no server has anything in flight: what a visitor gave up
     /// on is carried out to its end. A transaction that is never ended, or a
-    /// lock that is never given back, is found by that.
+    /// lock that is never released, is found by that.
     async fn all_is_still(&self) {
         let stillness = async {
             let mut still = Duration::ZERO;
@@ -175,7 +174,7 @@ impl Stage {
         found
     }
 
-    /// Forwardings too, as nobody of the next round has an old token.
+    /// Forwardings, too, because no client of the next round has an old token.
     async fn expire_all(&self) {
         let sql = "UPDATE session SET expiry = now() - interval '1 second' WHERE expiry > now()";
         let expired = sqlx::query(sql).execute(&self.pool).await;

@@ -1,4 +1,4 @@
-//! What all rounds of a soak come to.
+//! The totals of all rounds of a soak.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -19,7 +19,7 @@ pub(super) struct Totals {
     without_session: u64,
     dropped: u64,
     in_doubt: BTreeMap<Doubt, u64>,
-    /// Runs of the reaper that a visitor asked for and that returned a response.
+    /// Runs of the reaper that a visitor requested, and whose response arrived.
     reaped: u64,
     blows: BTreeMap<Blow, Vec<Recovery>>,
     pub(super) violations: Vec<String>,
@@ -70,7 +70,7 @@ impl Totals {
         }
     }
 
-    /// The faults that never happened, or after which nobody was served.
+    /// The faults that never happened, or after which no request was served.
     pub(super) fn missing(&self) -> Vec<Blow> {
         let was_outlived = |blow: &Blow| {
             let recoveries = self.blows.get(blow).into_iter().flatten();

@@ -1,4 +1,4 @@
-//! Somebody signs in.
+//! A login without a user.
 
 use axum_pg_session::{Error, Session};
 

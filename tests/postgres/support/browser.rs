@@ -5,6 +5,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
 };
+use axum_pg_session::SessionId;
 use cookie::Cookie;
 use tower::ServiceExt as _;
 
@@ -26,6 +27,11 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    #[track_caller]
+    pub(crate) fn assert(&self, status: u16, body: &str) {
+        assert_eq!((self.status.as_u16(), self.body.as_str()), (status, body));
+    }
+
     pub(crate) fn set_cookies(&self) -> Vec<Cookie<'static>> {
         self.headers
             .get_all(header::SET_COOKIE)
@@ -61,6 +67,13 @@ impl Browser {
             app: app.clone(),
             jar: Vec::new(),
         }
+    }
+
+    /// A visitor whose session holds `a`.
+    pub(crate) async fn with_session(app: &Router) -> Self {
+        let mut browser = Self::new(app);
+        assert!(browser.get("/insert/a/1").await.token().is_some());
+        browser
     }
 
     /// A browser with the same cookies that knows another process.
@@ -117,6 +130,12 @@ impl Browser {
     /// Visits without keeping the cookies of the response.
     pub(crate) async fn peek(&self, path: &str) -> Reply {
         self.send(self.request(path)).await
+    }
+
+    /// The handle of the session.
+    pub(crate) async fn handle(&self) -> SessionId {
+        let id = self.peek("/id").await.body;
+        id.parse().expect("a handle")
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {

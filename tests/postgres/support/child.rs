@@ -1,5 +1,5 @@
-//! Other processes: this program again, told to run one test that does
-//! something only where it is asked for.
+//! Other processes: this program again, which runs one test. The test does its work only if a
+//! variable of the environment is set.
 
 use std::{env, process::Stdio, time::Duration};
 
@@ -10,9 +10,9 @@ use tokio::{
 
 use super::page::{PATIENCE, patiently};
 
-/// Before what a child has to say: its test harness speaks too.
+/// Before each line for the parent, because the test harness writes lines, too.
 const SAYS: &str = "says ";
-/// Between two things that it says it may do a lot, on a machine that is busy.
+/// The longest time between two lines, on a busy machine.
 const FOR_A_DEED: Duration = PATIENCE.saturating_mul(4);
 
 pub(crate) struct Process {
@@ -39,7 +39,7 @@ impl Process {
         }
     }
 
-    /// The next thing that it says; `None` when it has ended.
+    /// The next line from the child; `None` when it has ended.
     pub(crate) async fn hear(&mut self) -> Option<String> {
         let said = async {
             while let Some(line) = self.lines.next_line().await.expect("text") {
@@ -51,7 +51,7 @@ impl Process {
         };
         tokio::time::timeout(FOR_A_DEED, said)
             .await
-            .expect("it says something, or ends")
+            .expect("a line, or the end of the child")
     }
 
     /// `kill -9`.
@@ -59,7 +59,7 @@ impl Process {
         self.child.kill().await.expect("it is ours and runs");
     }
 
-    /// Returns when it has ended, which is to be well.
+    /// Returns when it has ended. Panics if it failed.
     pub(crate) async fn end(mut self) {
         while self.hear().await.is_some() {}
         let status = patiently(self.child.wait()).await.expect("a child");
@@ -67,7 +67,19 @@ impl Process {
     }
 }
 
-/// For whoever started this process.
+/// Runs the test of this path in a process of its own. Panics unless it passes.
+pub(crate) fn passes<'v>(test: &str, variables: impl IntoIterator<Item = (&'v str, &'v str)>) {
+    let output = std::process::Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", test, "--include-ignored"])
+        .envs(variables)
+        .output()
+        .expect("this program can be run again");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("1 passed"), "{printed}");
+}
+
+/// For the process that started this one.
 pub(crate) fn say(what: &str) {
     println!("{SAYS}{what}");
 }

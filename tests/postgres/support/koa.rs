@@ -1,4 +1,4 @@
-//! A table as a site on Koa makes and writes it.
+//! A table as Koa creates and writes it.
 
 use axum_pg_session::Koa;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

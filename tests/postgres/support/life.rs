@@ -1,4 +1,4 @@
-//! A table of any shape, and the whole life of a session in it.
+//! Helpers for tables of any shape: roles, statements, and the whole life of a session.
 
 use axum::{Router, handler::Handler, routing::get};
 use axum_pg_session::{PgSessionLayer, PgSessionStore, Reaper};

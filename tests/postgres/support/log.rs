@@ -1,4 +1,4 @@
-//! Everything that is logged while a test runs.
+//! A subscriber that keeps every event and span of this thread.
 
 use std::{
     error::Error,

@@ -1,4 +1,4 @@
-//! What the crate tells the recorder of metrics that is installed.
+//! What the crate records by the installed recorder of metrics.
 
 use metrics::{LocalRecorderGuard, Unit};
 use metrics_util::{
@@ -8,7 +8,7 @@ use metrics_util::{
 
 const PREFIX: &str = "axum_pg_session.";
 
-/// A recorder of this thread; stores that begin before it are told nothing of.
+/// A recorder of this thread. It does not see stores that were built before it.
 pub(crate) struct Meters {
     recorder: &'static DebuggingRecorder,
     _guard: LocalRecorderGuard<'static>,
@@ -53,7 +53,7 @@ impl Meters {
         assert_eq!(self.moved(), expected);
     }
 
-    /// The growth of one series since the last time that any was asked for.
+    /// The growth of one series since the last call.
     pub(crate) fn moved_by(&self, series: &str) -> Option<String> {
         let line = self
             .moved()

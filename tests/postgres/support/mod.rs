@@ -2,6 +2,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod child;
+pub(crate) mod kit;
 pub(crate) mod koa;
 pub(crate) mod life;
 pub(crate) mod log;
@@ -22,5 +23,5 @@ pub(crate) use life::{Life, Role, execute, quoted, texts, visit};
 pub(crate) use log::Log;
 pub(crate) use meters::Meters;
 pub(crate) use secrets::Secrets;
-pub(crate) use site::{Site, app};
+pub(crate) use site::{Site, THREE_COLUMNS, app, unreachable_store};
 pub(crate) use table::Rows;

@@ -1,15 +1,16 @@
-//! What a site needs for one test alone: a page, a trigger, a wait.
+//! Helpers for one test alone: pages, triggers, locks and barriers.
 
 use std::{
+    fmt::Display,
     future::{Future, poll_fn},
     sync::Arc,
     task::Poll,
     time::Duration,
 };
 
-use axum::{Router, handler::Handler, routing::get};
-use axum_pg_session::PgSessionLayer;
-use sqlx::{Postgres, Transaction};
+use axum::{Router, handler::Handler, response::IntoResponse, routing::get};
+use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
+use sqlx::{AssertSqlSafe, Postgres, Transaction};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{Browser, Reply, Site, execute, site::pages};
@@ -33,6 +34,12 @@ where
     pages().route("/page", get(page)).layer(layer)
 }
 
+/// The pages of a site, and `/page`, which signs alice in.
+pub(crate) fn login_page(store: &PgSessionStore) -> Router {
+    let page = async |session: Session| session.login("alice");
+    app_with(PgSessionLayer::new(store.clone()), page)
+}
+
 impl Site {
     pub(crate) fn app_with<H, T>(&self, page: H) -> Router
     where
@@ -40,6 +47,31 @@ impl Site {
         T: 'static,
     {
         app_with(self.layer(), page)
+    }
+
+    /// A request that has loaded its session, and does this when it goes on.
+    pub(crate) async fn late<F, Fut>(&self, browser: &Browser, act: F) -> InFlight
+    where
+        F: Fn(Session) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output: IntoResponse> + Send + 'static,
+    {
+        InFlight::begin(browser, "/page", |gate| {
+            self.app_with(async move |session: Session| {
+                gate.pass().await;
+                act(session).await
+            })
+        })
+        .await
+    }
+
+    /// From now on, the commit of a transaction that inserted a row fails.
+    pub(crate) async fn refuse_commits(&self) {
+        let trigger = "
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN RAISE 'refused by the test'; END $$;
+            CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON TABLE
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()";
+        self.rows().execute(trigger).await;
     }
 
     /// From now on the table refuses this: `INSERT`, `UPDATE` or `DELETE`.
@@ -95,28 +127,29 @@ impl Site {
         self.backends("wait_event_type = 'Lock'").await > 0
     }
 
-    /// Locks the row of this id until the transaction ends.
-    pub(crate) async fn lock_row(&self, id: impl ToString) -> Transaction<'static, Postgres> {
+    /// A transaction that has executed this statement and stays open.
+    pub(crate) async fn open_transaction(&self, sql: &str) -> Transaction<'static, Postgres> {
         let mut transaction = self.pool.begin().await.expect("a transaction");
-        sqlx::query("SELECT id FROM public.session WHERE id = $1 FOR UPDATE")
-            .bind(id.to_string())
+        sqlx::query(AssertSqlSafe(sql))
             .execute(&mut *transaction)
             .await
-            .expect("a lock");
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
         transaction
+    }
+
+    /// Locks the row of this id until the transaction ends.
+    pub(crate) async fn lock_row(&self, id: impl Display) -> Transaction<'static, Postgres> {
+        let sql = format!("SELECT id FROM public.session WHERE id = '{id}' FOR UPDATE");
+        self.open_transaction(&sql).await
     }
 
     /// Locks every row until the transaction ends.
     pub(crate) async fn lock_rows(&self) -> Transaction<'static, Postgres> {
-        let mut transaction = self.pool.begin().await.expect("a transaction");
-        sqlx::query("SELECT id FROM public.session FOR UPDATE")
-            .execute(&mut *transaction)
+        self.open_transaction("SELECT id FROM public.session FOR UPDATE")
             .await
-            .expect("a lock");
-        transaction
     }
 
-    /// From now on whoever has inserted a row waits before the commit, until the
+    /// From now on, a transaction that has inserted a row waits before its commit, until the returned
     /// transaction ends.
     pub(crate) async fn hold_commits(&self) -> Transaction<'static, Postgres> {
         let trigger = "
@@ -130,16 +163,12 @@ impl Site {
 
     /// Triggers that take the lock 1 wait until the transaction ends.
     pub(crate) async fn hold_advisory_lock(&self) -> Transaction<'static, Postgres> {
-        let mut transaction = self.pool.begin().await.expect("a transaction");
-        sqlx::query("SELECT pg_advisory_xact_lock(1)")
-            .execute(&mut *transaction)
+        self.open_transaction("SELECT pg_advisory_xact_lock(1)")
             .await
-            .expect("a lock");
-        transaction
     }
 
-    /// The visitor asks for a page that inserts a row, and goes away while that waits
-    /// to be committed. Returns when all of it is settled.
+    /// The visitor requests a page that inserts a row, and disconnects while the commit waits.
+    /// Returns when no statement is running any more.
     pub(crate) async fn gives_up(&self, browser: Browser, page: &'static str) {
         let held = self.hold_commits().await;
         let given_up = tokio::spawn(async move { browser.peek(page).await });
@@ -169,14 +198,14 @@ impl Site {
             "SELECT count(*) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid() AND {condition}"
         );
-        sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        sqlx::query_scalar(AssertSqlSafe(sql))
             .fetch_one(&self.pool)
             .await
             .expect("a count")
     }
 }
 
-/// Where a handler waits between loading its session and changing it.
+/// A gate between loading a session and changing it.
 #[derive(Clone)]
 pub(crate) struct Gate {
     reached: Arc<Semaphore>,
@@ -271,7 +300,7 @@ pub(crate) async fn dropped_after<F: Future>(future: F, polls: usize) -> Option<
     .await
 }
 
-/// Asks until the response is yes.
+/// Returns when the condition holds.
 pub(crate) async fn until<F: Future<Output = bool>>(ask: impl Fn() -> F) {
     let asking = async {
         while !ask().await {

@@ -1,4 +1,4 @@
-//! A table that is larger than one: in sixteen parts here, or on two servers.
+//! Partitioned tables: sixteen partitions here, or partitions on two servers.
 
 use std::{io, sync::OnceLock};
 
@@ -34,7 +34,7 @@ pub(crate) struct Foreign {
     pub(crate) shards: [Site; 2],
 }
 
-/// `None` where no Postgres with postgres_fdw can be had.
+/// `None` without a Postgres with postgres_fdw.
 pub(crate) async fn over_two_servers() -> Option<Foreign> {
     let servers = or_skip(servers().as_ref())?;
     let site = Site::on(database(&servers[0]).await).await;

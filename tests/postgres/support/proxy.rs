@@ -1,4 +1,4 @@
-//! A proxy before Postgres that counts what goes through, and can break it.
+//! A proxy before Postgres that counts messages, and can drop or change them.
 
 use std::{
     io,
@@ -44,7 +44,7 @@ struct Traffic {
     /// What responses contain, and what replaces it.
     mixed_up: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     cut: Notify,
-    /// While set, nobody tells the server the time zone of a new connection.
+    /// While set, a new connection does not send its time zone.
     forgets_zones: AtomicBool,
 }
 
@@ -129,7 +129,7 @@ impl Proxy {
         windows.filter(|window| *window == bytes).count()
     }
 
-    /// From now on the server hears everything and nobody hears the server.
+    /// From now on, requests reach the server and its responses are dropped.
     pub(crate) fn drop_responses(&self, swallow: bool) {
         self.traffic
             .drops_responses
@@ -310,7 +310,7 @@ impl Statements {
         match kind {
             b'Q' => {
                 let text = text(body.split(|byte| *byte == 0).next()?);
-                // A connection that comes out of the pool is asked how it is.
+                // A connection from the pool is pinged.
                 (!text.starts_with("SELECT pg_catalog.pg_backend_pid()")).then_some(text)
             }
             b'P' => {

@@ -1,11 +1,11 @@
-//! A search for secrets, in every form in which they might get out.
+//! A search for secrets in every encoding.
 
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
 };
 
-/// Things that nobody but their owner may see.
+/// Values that only their owner may see.
 #[derive(Default)]
 pub(crate) struct Secrets(Vec<Vec<u8>>);
 
@@ -17,7 +17,7 @@ impl Secrets {
         }
     }
 
-    /// A cookie's value: the token, and its signature where it has one.
+    /// A cookie's value: the token, and its signature if it has one.
     pub(crate) fn keep_cookie(&mut self, value: &str) {
         self.keep(value);
         value.split('.').for_each(|part| self.keep(part));
@@ -34,11 +34,11 @@ impl Secrets {
     }
 }
 
-/// All spellings of a secret and of the bytes that it encodes.
+/// All encodings of a secret and of the bytes that it encodes.
 pub(crate) fn forms(secret: &[u8]) -> Vec<String> {
     let mut forms = spellings(secret);
     if let Ok(text) = std::str::from_utf8(secret) {
-        // A part of it is as bad, where it leaves little to guess.
+        // A part of it is as bad, if it leaves little to guess.
         if text.len() >= 40 {
             forms.extend([text[..20].to_owned(), text[text.len() - 20..].to_owned()]);
         }

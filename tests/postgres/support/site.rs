@@ -1,15 +1,15 @@
-//! A database with a migrated table, and a site on it whose pages do one
-//! thing to the session each.
+//! A database with a migrated table, and a site on it. Each of its pages does one thing to the
+//! session.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
-use axum_pg_session::{Error, PgSessionLayer, PgSessionStore, Session};
+use axum_pg_session::{Error, Login, PgSessionLayer, PgSessionStore, Session, SessionLimitPolicy};
 use dev_postgres::{Lending, TestDatabase};
 use serde_json::Value;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use super::{Browser, Rows, execute};
+use super::{Browser, Rows, execute, visit};
 
 /// Longer than the default, which a busy machine exceeds.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -46,6 +46,20 @@ impl Site {
         }
     }
 
+    /// With a table that another system made.
+    pub(crate) async fn with_table(sql: &str) -> Self {
+        let site = Self::without_table().await;
+        execute(&site.pool, sql).await;
+        site
+    }
+
+    /// With documents in a column of type `jsonb`.
+    pub(crate) async fn with_jsonb() -> Self {
+        let site = Self::with_table(&THREE_COLUMNS.replace("session json", "session jsonb")).await;
+        site.store.migrate().await.expect("columns to add");
+        site
+    }
+
     /// The isolation level that connections have by default which are opened
     /// from now on. Those of the site's own pool keep theirs.
     pub(crate) async fn set_isolation(&self, level: &str) {
@@ -70,6 +84,47 @@ impl Site {
         Browser::new(&self.app())
     }
 
+    /// A visitor whose session holds `a`.
+    pub(crate) async fn visitor(&self) -> Browser {
+        Browser::with_session(&self.app()).await
+    }
+
+    pub(crate) async fn sign_in(&self, browser: &mut Browser, login: impl Into<Login>) {
+        let login = login.into();
+        visit(self, browser, async move |session: Session| {
+            session.login(login.clone())
+        })
+        .await;
+    }
+
+    /// A browser that has just signed in.
+    pub(crate) async fn signed_in(&self, login: impl Into<Login>) -> Browser {
+        let mut browser = self.browser();
+        self.sign_in(&mut browser, login).await;
+        browser
+    }
+
+    /// Who is signed in; empty without a user.
+    pub(crate) async fn user(&self, browser: &Browser) -> String {
+        let page = async |session: Session| session.user_id().unwrap_or_default();
+        browser.at(&self.app_with(page)).peek("/page").await.body
+    }
+
+    /// A store with this limit of sessions per user.
+    pub(crate) fn limited(
+        &self,
+        limit: NonZeroU32,
+        at_limit: SessionLimitPolicy,
+    ) -> PgSessionStore {
+        let store = self.store.clone();
+        store.max_sessions_per_user(limit, at_limit)
+    }
+
+    /// The number of the user's sessions.
+    pub(crate) async fn sessions_of(&self, user: &str) -> u64 {
+        self.store.user(user).count().await.expect("a count")
+    }
+
     pub(crate) fn rows(&self) -> Rows {
         Rows::new(self.pool.clone(), r#""public"."session""#)
     }
@@ -82,6 +137,19 @@ impl Site {
             None => PgSessionStore::new(pool(self.database.url(), 10).await).timeout(TIMEOUT),
         }
     }
+}
+
+/// The columns that a table must have.
+pub(crate) const THREE_COLUMNS: &str =
+    "CREATE TABLE session (id text PRIMARY KEY, expiry timestamptz NOT NULL, session json)";
+
+/// No server listens on port 1.
+pub(crate) const NOWHERE: &str = "postgres://127.0.0.1:1/none";
+
+/// A store whose database is down.
+pub(crate) fn unreachable_store() -> PgSessionStore {
+    let pool = PgPool::connect_lazy(NOWHERE).expect("a URL");
+    PgSessionStore::new(pool).timeout(Duration::from_millis(100))
 }
 
 /// A store that reaches its table through a pooler, set up for it.

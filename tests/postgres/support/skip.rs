@@ -1,4 +1,4 @@
-//! What a test needs that not every machine has.
+//! Skips tests that need what the machine doesn't have. On CI they fail.
 
 use std::{env, fmt::Display};
 
@@ -20,7 +20,7 @@ pub(crate) async fn server_with_timeouts() -> Option<Server> {
     })
 }
 
-/// What was found; `None` where the test is to end as passed.
+/// What was found; `None` if the test is to be skipped.
 ///
 /// # Panics
 ///

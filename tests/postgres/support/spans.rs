@@ -1,4 +1,4 @@
-//! The spans of this thread, and how they hang together.
+//! A subscriber that keeps the spans of this thread, with their parents.
 
 use std::{
     collections::BTreeMap,

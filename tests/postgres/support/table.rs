@@ -1,4 +1,4 @@
-//! What the table holds, seen from beside the crate.
+//! The rows of a table, read without the crate.
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
@@ -62,6 +62,15 @@ impl Rows {
             .fetch_one(&self.pool)
             .await
             .expect("one row")
+    }
+
+    /// The only session expires in so many seconds, give or take a minute.
+    pub(crate) async fn assert_left(&self, seconds: f64) {
+        let left = self.seconds_left().await;
+        assert!(
+            (left - seconds).abs() < 60.0,
+            "{left} s left, not {seconds}"
+        );
     }
 
     /// Moves every expiry, instead of waiting.

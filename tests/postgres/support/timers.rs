@@ -1,5 +1,5 @@
-//! A server that ends statements and connections in time. The one that cargo
-//! brings has no timers, so that it finds no deadlock either.
+//! A server with timers, which cancels statements and finds deadlocks. The one that cargo installs
+//! has none.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! The places where Postgres is told a time zone, on a server of the test's own.
+//! The places in which a time zone can be configured, on a server of the test's own.
 
 use dev_postgres::Server;
 use sqlx::{
@@ -58,7 +58,7 @@ impl Zoned {
     }
 }
 
-/// How to connect, once the zone is where it belongs.
+/// Configures the zone, and returns how to connect.
 async fn configure(owner: &PgPool, proxy: &Proxy, place: Place, zone: &str) -> PgConnectOptions {
     proxy.forget_zones();
     match place {
