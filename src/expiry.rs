@@ -44,11 +44,13 @@ pub enum Expiry {
     /// applies.
     Idle(Duration),
     /// At this instant, whatever the activity and the layer's timeouts are.
+    ///
+    /// Express's format can't store it.
     At(OffsetDateTime),
     /// After `idle` without a request, and at the latest `absolute` after the
     /// session began or its user signed in. The layer's timeouts don't apply.
     ///
-    /// Needs the column `created`. Koa's format can't store it.
+    /// Needs the column `created`. The formats of Koa and Express can't store it.
     Timeouts {
         /// The longest time without a request.
         idle: Duration,

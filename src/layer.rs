@@ -15,10 +15,10 @@
 //!   the session before the interval has passed.
 //! - **Cookie**: the response sets the cookie if the session began, got a new id, was
 //!   extended by `Session::touch` or for a new signature, got another expiry or cookie
-//!   lifetime, or was extended beyond the longest lifetime of a cookie. In Koa's format
-//!   each extension sets it. The response removes the cookie if `destroy` or `logout`
-//!   was executed, and the cookie of a former scope if the session is ambiguous. Such a
-//!   response must not be stored by a shared cache, so it gets
+//!   lifetime, or was extended beyond the longest lifetime of a cookie. In the formats of
+//!   Koa and Express, each extension sets it. The response removes the cookie if `destroy`
+//!   or `logout` was executed, and the cookie of a former scope if the session is ambiguous.
+//!   Such a response must not be stored by a shared cache, so it gets
 //!   `Cache-Control: no-store`, unless the handler has forbidden that already. Headers that
 //!   single caches prefer to it, such as `CDN-Cache-Control`, are removed.
 //! - **Vary**: each response whose session was loaded names the request's header that
@@ -344,6 +344,7 @@ impl PgSessionLayer {
 
     /// Sets how long a session lives, whatever its activity; `None` for no limit.
     /// Default: 30 days if the table has the column `created`, otherwise no limit.
+    /// In the formats of Koa and Express, the default is no limit.
     ///
     /// An explicit limit on a table without that column is an error of
     /// [`check`](Self::check).

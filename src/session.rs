@@ -616,7 +616,7 @@ impl Session {
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
     /// has started, and [`Setup`](ErrorKind::Setup) if the table or its format
-    /// can't keep the choice, see [`Expiry::Timeouts`].
+    /// can't keep the choice, see [`Expiry::At`] and [`Expiry::Timeouts`].
     pub fn set_expiry(&self, expiry: Expiry) -> Result<(), Error> {
         let mut state = self.open_state()?;
         self.check_expiry(expiry)?;

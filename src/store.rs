@@ -677,31 +677,34 @@ impl PgSessionStore {
     /// connections of Express. It also sets Express's defaults for the cookie of the layer.
     /// Settings of the layer override them.
     ///
-    /// [`migrate`](Self::migrate) adds the column `user_id`, which is generated from the user that
-    /// Passport stores: text and numbers as they are, objects as JSON, and what has more than 1,024
-    /// bytes as `sha256:` and a digest. For that, Postgres rewrites the table, and locks it meanwhile. So a
-    /// [`login`](crate::Session::login) is one of both applications, and
+    /// [`migrate`](Self::migrate) adds a column `user_id`, which Postgres generates from Passport's
+    /// user. Text and numbers are stored as text, and objects as JSON. Ids of more than 1,024 bytes
+    /// become `sha256:` and a digest. Adding the column rewrites the table, and locks it meanwhile.
+    /// A [`login`](crate::Session::login) on either side is valid on both, and
     /// [`user`](Self::user) finds the sessions of both.
     #[must_use]
     pub fn express(self, express: Express) -> Self {
         self.with(|table_handle| table_handle.format = Arc::new(express))
     }
 
-    /// Sets whether the table keeps the ids of destroyed sessions, so that a late write of another
-    /// application can't bring them back. Default: `false`.
+    /// Sets whether the table records the ids of destroyed sessions, so that a late write of another
+    /// application can't revive them. Default: `false`.
     ///
-    /// Koa and Express write a whole session at the end of a request, and insert the row if it is
-    /// missing. So a request that loaded a session before it was destroyed brings it back.
+    /// If a request to Koa or Express saves its session, that application writes the whole document,
+    /// and inserts the row if it is missing. So a request that loaded a session before it was
+    /// destroyed revives it.
     /// [`migrate`](Self::migrate) creates a table of destroyed ids and two triggers, which work for
     /// every writer of the table, also for its deletions. [`check`](Self::check) is an error if
     /// they are missing.
     ///
     /// An id is kept until its session would have expired, for at least one hour. Sessions that
     /// expire leave none. The cost is one small insert for each destroyed session, and one lookup
-    /// for each new one. Under `SERIALIZABLE`, writes of the other application can fail more often.
-    /// Citus has no such triggers. After a change of the table's name, drop the triggers of the
-    /// former name. A session in this crate's own format needs
-    /// none: no writer of this crate inserts a row that exists already.
+    /// for each new one.
+    ///
+    /// Citus has no such triggers. If `SERIALIZABLE` is the default of the database, writes of the
+    /// other application can fail more often, and ids that are no longer needed stay. After a change
+    /// of the table's name, drop the triggers of the former name. A table in this crate's own format
+    /// needs no tombstones: no writer of this crate inserts the row of a destroyed session.
     ///
     /// ```
     /// use axum_pg_session::{Express, PgSessionStore};

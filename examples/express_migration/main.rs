@@ -8,8 +8,8 @@
 //! curl -c jar -b jar http://localhost:3000/                      # Express: was at Express
 //! curl -c jar -b jar http://localhost:3000/new                   # axum: was at Express, axum
 //! curl -c jar -b jar http://localhost:3000/                      # Express: was at Express, axum, Express
-//! curl -c jar -b jar -X POST http://localhost:3000/new/logout    # axum destroys it,
-//! curl -c jar -b jar http://localhost:3000/                      # for Express too: was at Express
+//! curl -c jar -b jar -X POST http://localhost:3000/new/logout    # axum destroys the session
+//! curl -c jar -b jar http://localhost:3000/                      # Express: a new session, was at Express
 //! ```
 //!
 //! It starts its own Postgres, or uses the database in `DATABASE_URL`. npm installs the

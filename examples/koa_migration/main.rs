@@ -8,8 +8,8 @@
 //! curl -c jar -b jar http://localhost:3000/                      # Koa: was at Koa
 //! curl -c jar -b jar http://localhost:3000/new                   # axum: was at Koa, axum
 //! curl -c jar -b jar http://localhost:3000/                      # Koa: was at Koa, axum, Koa
-//! curl -c jar -b jar -X POST http://localhost:3000/new/logout    # axum destroys it,
-//! curl -c jar -b jar http://localhost:3000/                      # for Koa too: was at Koa
+//! curl -c jar -b jar -X POST http://localhost:3000/new/logout    # axum destroys the session
+//! curl -c jar -b jar http://localhost:3000/                      # Koa: a new session, was at Koa
 //! ```
 //!
 //! It starts its own Postgres, or uses the database in `DATABASE_URL`. npm installs

@@ -80,7 +80,9 @@ pub(crate) async fn serve(
     format: impl FnOnce(PgSessionStore) -> PgSessionStore,
 ) -> Result<(), Box<dyn Error>> {
     let url = dev_postgres::database_url()?;
-    let store = format(PgSessionStore::connect(&url).await?).table(old.table);
+    let store = format(PgSessionStore::connect(&url).await?)
+        .table(old.table)
+        .tombstones(true);
     store.migrate().await?;
     let reaper = Reaper::new(store.clone()).spawn();
 

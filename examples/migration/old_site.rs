@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use super::{Old, npm};
 
-/// Ends with the value, and with this process, even if that is killed, because its
-/// input closes then.
+/// The process stops when this value is dropped. It also stops when this process is
+/// killed, because its standard input closes.
 #[derive(Debug)]
 pub(crate) struct NodeProcess {
     process: Child,

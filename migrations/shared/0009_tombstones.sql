@@ -1,5 +1,6 @@
--- The ids of destroyed sessions, so that a late write of another application can't bring them
--- back. A row that expired leaves none. Each new one deletes two that are no longer needed.
+-- The ids of destroyed sessions, so that a late write of another application can't revive them. A
+-- row that expired leaves none. Each new tombstone deletes up to two that are no longer needed,
+-- except under SERIALIZABLE.
 CREATE TABLE IF NOT EXISTS "public"."session_tombstones" (
     id text PRIMARY KEY,
     until timestamptz NOT NULL
@@ -9,23 +10,29 @@ CREATE INDEX IF NOT EXISTS "session_tombstones_until_idx" ON "public"."session_t
 CREATE OR REPLACE FUNCTION "public"."session_leave_tombstone"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $axum_pg_session$
 BEGIN
-    -- If the row is there, an update has moved it to another partition.
+    -- If the row still exists, an update has moved it to another partition.
     IF OLD.expiry > now() AND NOT EXISTS (SELECT FROM "public"."session" AS t WHERE t.id = OLD.id) THEN
         INSERT INTO "public"."session_tombstones" AS d (id, until)
         VALUES (OLD.id, GREATEST(OLD.expiry, now() + interval '1 hour'))
         ON CONFLICT (id) DO UPDATE SET until = GREATEST(d.until, EXCLUDED.until);
 
-        -- Under a stricter isolation level, a row that another transaction has deleted is an error.
-        IF current_setting('transaction_isolation') = 'read committed' THEN
-            DELETE FROM "public"."session_tombstones" AS d
-            WHERE d.id IN (
-                SELECT o.id
-                FROM "public"."session_tombstones" AS o
-                WHERE o.until <= now()
-                ORDER BY o.until
-                LIMIT 2
-                FOR UPDATE SKIP LOCKED
-            );
+        -- Under REPEATABLE READ, it is an error to delete a row that another transaction has deleted
+        -- meanwhile. The error is ignored: a later deletion removes the others. Under SERIALIZABLE,
+        -- the transaction could not commit after it.
+        IF current_setting('transaction_isolation') <> 'serializable' THEN
+            BEGIN
+                DELETE FROM "public"."session_tombstones" AS d
+                WHERE d.id IN (
+                    SELECT o.id
+                    FROM "public"."session_tombstones" AS o
+                    WHERE o.until <= now()
+                    ORDER BY o.until
+                    LIMIT 2
+                    FOR UPDATE SKIP LOCKED
+                );
+            EXCEPTION WHEN serialization_failure THEN
+                NULL;
+            END;
         END IF;
     END IF;
     RETURN NULL;
@@ -37,7 +44,8 @@ $axum_pg_session$;
 CREATE OR REPLACE FUNCTION "public"."session_keep_destroyed"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $axum_pg_session$
 BEGIN
-    -- Under a stricter isolation level, a new tombstone is not visible. This insert fails then.
+    -- Under a stricter isolation level, a new tombstone is not visible. Then this insert fails with
+    -- a serialization error, so the session is not revived.
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         INSERT INTO "public"."session_tombstones" (id, until)
         VALUES (NEW.id, '-infinity')

@@ -64,7 +64,7 @@ const ID_BYTES: usize = 24;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-#[must_use = "a format does nothing until a store keeps to it"]
+#[must_use = "a format does nothing until a store uses it"]
 pub struct Express {
     secrets: HmacKeys,
     max_age: Option<Duration>,
@@ -214,8 +214,7 @@ impl Format for Express {
         match realm.name {
             None => Ok(()),
             Some(_) => Err(refused(
-                "Express's format has no realms, as the id of a row is Express's; give each area \
-                 a table of its own",
+                "Express's format has no realms: remove `realm`, and give each area its own table",
             )),
         }
     }
@@ -255,12 +254,13 @@ impl Format for Express {
         }
         let is_zero = |lifetime: Duration| lifetime.as_millis() == 0;
         if is_zero(self.ttl) || self.max_age.is_some_and(is_zero) {
-            return Err(refused("a lifetime of zero ends every session at once"));
+            return Err(refused(
+                "`Express::ttl` and `Express::max_age` must be at least 1 millisecond",
+            ));
         }
         if config.signing.is_some() {
             return Err(refused(
-                "Express's format signs with the secrets of Express::new; signing_keys is for \
-                 this crate's own",
+                "remove `signing_keys`: Express's format signs with the secrets of `Express::new`",
             ));
         }
         let resolved = CookieConfig {

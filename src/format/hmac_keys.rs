@@ -1,5 +1,5 @@
 //! Several keys for HMAC: the first one signs, and all verify. This module doesn't know what is
-//! signed, and how a signature is encoded.
+//! signed, or how a signature is encoded.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What the formats of Koa and Express have in common: values by the rules of JavaScript, and
+//! What the formats of Koa and Express have in common: JavaScript's rules for values, and
 //! changes of the member `cookie`. It does no I/O and doesn't know which format uses it.
 
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) fn attribute(value: Value) -> Option<String> {
     }
 }
 
-/// The text among `known` that the value is, in upper or lower case.
+/// The entry of `known` that equals the value, ignoring case.
 pub(super) fn one_of(value: &Value, known: &[&'static str; 3]) -> Option<&'static str> {
     let text = value.as_str()?;
     known
@@ -74,15 +74,15 @@ pub(super) fn http_date(seconds: f64) -> Option<String> {
 
 pub(super) fn milliseconds(duration: Duration) -> u64 {
     let milliseconds = duration.as_millis().min(MAX_MILLISECONDS);
-    u64::try_from(milliseconds).expect("it is less")
+    u64::try_from(milliseconds).expect("it is at most MAX_MILLISECONDS")
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> Json {
     Json::of(value).expect("numbers and text are JSON")
 }
 
-/// Changes the document's member `cookie`. If it has none, the change starts from that
-/// of the blank document.
+/// Changes the document's member `cookie`. If it has none, starts from the `cookie` of a new
+/// document.
 pub(super) fn change_cookie(
     document: &mut Document,
     blank: &Document,

@@ -74,7 +74,7 @@ const MAX_AGE: Duration = Duration::from_hours(24);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-#[must_use = "a format does nothing until a store keeps to it"]
+#[must_use = "a format does nothing until a store uses it"]
 pub struct Koa {
     /// `None` if cookies have no signature.
     keygrip: Option<Keygrip>,

@@ -96,7 +96,7 @@ impl Session {
     }
 
     /// Returns the id of the user who signed in by [`login`](Self::login), in
-    /// this request or before.
+    /// this request or before. In Express's format, also the user that Passport stored.
     #[must_use]
     pub fn user_id(&self) -> Option<String> {
         let state = self.state();

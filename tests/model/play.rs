@@ -13,7 +13,10 @@ use crate::{
         Age, Cookie, Expected, Failure, InFlight, Lasting, Model, Moment, Response, RowNo, Seen,
         State, Token, user_name,
     },
-    world::{Lane, Patience, Reply, Running, SetCookie, TableRow, cookie_name, handle, row_id},
+    world::{
+        Lane, Patience, Reply, Running, SetCookie, TableRow, cookie_name, handle, row_id,
+        unknown_token,
+    },
 };
 
 /// Far more than any step takes.
@@ -248,7 +251,7 @@ impl Play<'_> {
             Event::PlantUnknown { jar, well_formed } => {
                 let jar = usize::from(*jar);
                 let (value, token) = match well_formed {
-                    true => ("A".repeat(43), Token::Unknown),
+                    true => (unknown_token(self.format()), Token::Unknown),
                     false => ("no\"token".to_owned(), Token::Malformed),
                 };
                 self.jars[jar][0] = vec![value];

@@ -450,6 +450,17 @@ pub(crate) fn cookie_name(options: &Options, layer: usize) -> String {
     }
 }
 
+/// The value of a cookie that opens no session. In Express's format it is signed.
+pub(crate) fn unknown_token(format: Format) -> String {
+    match format {
+        Format::Express => format!(
+            "s%3A{}.gUf6YqwbkuK79JEKjGAHAllOE30BRjLAyX5FJy7n2q0",
+            "A".repeat(43)
+        ),
+        _ => "A".repeat(43),
+    }
+}
+
 const FORMATS: [Format; 4] = [
     Format::Native,
     Format::Koa,

@@ -478,12 +478,14 @@ async fn many_destroys_and_inserts_at_once_do_not_deadlock() {
                      FROM generate_series(1, 400) n WHERE (n * 7919 + {task} + {round}) % 5 = 0 ORDER BY n
                      ON CONFLICT DO NOTHING"
                 );
-                sqlx::query(AssertSqlSafe(sql)).execute(&pool).await?;
+                let sql = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {sql}; COMMIT");
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await?;
                 let sql = format!(
                     "DELETE FROM session WHERE sid IN (SELECT sid FROM session
                      WHERE (substr(sid, 2)::int + {task} * 3 + {round}) % 3 = 0 ORDER BY sid FOR UPDATE)"
                 );
-                sqlx::query(AssertSqlSafe(sql)).execute(&pool).await?;
+                let sql = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {sql}; COMMIT");
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await?;
             }
             Ok::<_, sqlx::Error>(())
         });

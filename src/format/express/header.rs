@@ -61,7 +61,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
     }
 }
 
-/// Decodes as `decodeURIComponent`. A value that it refuses counts as it is.
+/// Decodes as `decodeURIComponent`. A value that `decodeURIComponent` refuses stays undecoded.
 fn decode(value: &[u8]) -> Option<Cow<'_, str>> {
     let raw = std::str::from_utf8(value).ok()?;
     match has_broken_escape(value) {

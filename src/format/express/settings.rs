@@ -1,11 +1,12 @@
 //! The member `cookie` of a stored session: its lifetime, and the attributes of its cookie. It
 //! does no I/O.
 //!
-//! Express stores one lifetime for the row and the cookie, `originalMaxAge`: each of its requests
-//! moves both to so many milliseconds from then. Without it, the browser drops the cookie when
-//! it is closed, and the row lives for the store's `ttl`. Express ignores the stored `expires`,
-//! and computes it when it writes the session. This crate stores `null`, because it has no clock
-//! but the database's.
+//! Express stores one lifetime for the row and the cookie, `originalMaxAge`. Each request to
+//! Express sets the expiry of the row to `originalMaxAge` milliseconds after that request. If the
+//! response sets the cookie, it has the same expiry. Without `originalMaxAge`, the browser drops
+//! the cookie when it is closed, and the row lives for the store's `ttl`. Express ignores the
+//! stored `expires`, and computes it when it writes the session. This crate stores `null`, because
+//! it has no clock but the database's.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::{
     timeouts::COOKIE_LIMIT,
 };
 
-/// The lifetime of a cookie that should have one, if the layer has none.
+/// The lifetime of a persistent cookie if neither the session nor `Express::max_age` sets one.
 const FALLBACK: Duration = Duration::from_hours(24);
 /// The longest lifetime that is stored: 1000 years. connect-session-knex sends the expiry to
 /// Postgres in JavaScript's format, which Postgres reads only before the year 10000.
@@ -35,8 +36,8 @@ const MAX_USER: usize = 1024;
 /// The member in which Passport stores the user.
 const PASSPORT: &str = "passport";
 
-/// The names that Express drops from a session that it loads, because each object in JavaScript
-/// or its own sessions have such a member.
+/// The names that Express drops from a session that it loads, because its session objects already
+/// have a member of this name.
 const DROPPED: [&str; 20] = [
     "__defineGetter__",
     "__defineSetter__",
@@ -73,8 +74,7 @@ impl Layout for ExpressLayout {
         Some(PASSPORT)
     }
 
-    /// The stored value stays if it is the same user's, because its type can be another one, such
-    /// as a number.
+    /// If the stored user is the same, keeps the stored value: it may be a number.
     fn user_value(&self, stored: Option<&Json>, user: &str) -> Json {
         let stored = stored.filter(|stored| user_in(stored).as_deref() == Some(user));
         stored
@@ -160,7 +160,7 @@ pub(super) fn user_in(passport: &Json) -> Option<String> {
     }
 }
 
-/// What stands for a user whose id is too long for an index.
+/// The value of `user_id` if the user's id is too long for an index.
 fn digest(user: &str) -> String {
     let digest = Sha256::digest(user);
     let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();

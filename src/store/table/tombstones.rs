@@ -23,7 +23,8 @@ pub(in crate::store) fn relations(name: &TableName) -> [String; 2] {
     ["_tombstones", "_tombstones_until_idx"].map(|suffix| name.derived("", suffix))
 }
 
-/// The statements that create all of it. They convert a `timestamp` as the other statements do.
+/// Renders the statements that create the table, the functions and the triggers. They convert a
+/// `timestamp` as the other statements do.
 pub(in crate::store) fn render(name: &TableName, columns: ColumnNames, expiry: &Instant) -> String {
     let expiry_of_row = format!("OLD.{}", quoted(columns.expiry));
     let expiry_of_row = match expiry {
@@ -37,8 +38,8 @@ pub(in crate::store) fn render(name: &TableName, columns: ColumnNames, expiry: &
     columns.render_migration(name, &SQL.replace("OLD.expiry", &expiry_of_row))
 }
 
-/// The bodies of the functions of both triggers, as the catalog has them. Another time zone or
-/// another version of this crate has others.
+/// The bodies of the functions of both triggers, as the catalog has them. They differ by time zone
+/// and by version of this crate.
 pub(in crate::store) fn functions(
     name: &TableName,
     columns: ColumnNames,
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_functions_of_another_zone_or_table_are_others() {
+    fn the_functions_differ_by_zone_and_table() {
         let name = TableName::default();
         let zone = |zone: &str| Instant::Local(zone.into());
         let of = |expiry| functions(&name, ColumnNames::OURS, &expiry);
