@@ -467,7 +467,7 @@ async fn a_new_id_that_is_undone_beside_a_late_write_leaves_no_second_session() 
 #[tokio::test]
 async fn many_destroys_and_inserts_at_once_do_not_deadlock() {
     let site = guarded_site().await;
-    execute(&site.pool, "INSERT INTO session_tombstones SELECT 's' || n, now() - interval '1 hour' FROM generate_series(1, 400) n").await;
+    execute(&site.pool, "INSERT INTO session_tombstones SELECT 'old' || n, now() - interval '1 hour' FROM generate_series(1, 4000) n").await;
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..8 {
         let pool = site.pool.clone();
