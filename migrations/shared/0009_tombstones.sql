@@ -21,15 +21,16 @@ BEGIN
         -- the transaction could not commit after it.
         IF current_setting('transaction_isolation') <> 'serializable' THEN
             BEGIN
-                DELETE FROM "public"."session_tombstones" AS d
-                WHERE d.id IN (
+                WITH old AS MATERIALIZED (
                     SELECT o.id
                     FROM "public"."session_tombstones" AS o
                     WHERE o.until <= now()
                     ORDER BY o.until
                     LIMIT 2
                     FOR UPDATE SKIP LOCKED
-                );
+                )
+                DELETE FROM "public"."session_tombstones" AS d
+                WHERE d.id IN (SELECT old.id FROM old);
             EXCEPTION WHEN serialization_failure THEN
                 NULL;
             END;
