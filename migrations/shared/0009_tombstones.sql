@@ -21,7 +21,7 @@ BEGIN
         -- the transaction could not commit after it.
         IF current_setting('transaction_isolation') <> 'serializable' THEN
             BEGIN
-                WITH old AS MATERIALIZED (
+                WITH unneeded AS MATERIALIZED (
                     SELECT o.id
                     FROM "public"."session_tombstones" AS o
                     WHERE o.until <= now()
@@ -30,7 +30,7 @@ BEGIN
                     FOR UPDATE SKIP LOCKED
                 )
                 DELETE FROM "public"."session_tombstones" AS d
-                WHERE d.id IN (SELECT old.id FROM old);
+                WHERE d.id IN (SELECT u.id FROM unneeded AS u);
             EXCEPTION WHEN serialization_failure THEN
                 NULL;
             END;

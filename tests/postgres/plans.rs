@@ -159,7 +159,7 @@ const PINNED: &[Pinned] = &[
     },
     Pinned {
         file: "inspect.sql",
-        parameters: &["'public'", "'session'"],
+        parameters: &["'public'", "'session'", "ARRAY['a']", "ARRAY['b']"],
         shows: "pg_attribute_relid_attnum_index",
     },
     Pinned {
