@@ -234,19 +234,20 @@ impl Document {
 
 /// # Errors
 ///
-/// For the member that belongs to this crate.
-pub(crate) fn check_key(key: &str) -> Result<(), Error> {
+/// For the member that belongs to this crate, and for those that the format can't keep.
+pub(crate) fn check_key(layout: &dyn Layout, key: &str) -> Result<(), Error> {
     match key {
         RESERVED => Err(Error::new(
             ErrorKind::ReservedKey,
             "the key _session is kept for what the session knows of itself",
         )),
-        _ => Ok(()),
+        _ => layout.check_key(key),
     }
 }
 
 fn is_kept(key: &str, layout: &dyn Layout) -> bool {
-    key == RESERVED || [layout.own_key(), layout.user_key()].contains(&Some(key))
+    let user = layout.user().map(|user| user.key);
+    key == RESERVED || [layout.own_key(), user].contains(&Some(key))
 }
 
 /// The bytes of an empty object.
@@ -264,15 +265,9 @@ pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
     /// The member of the format that the application may read.
     fn own_key(&self) -> Option<&'static str>;
 
-    /// The member that names the user, if the format stores the user in the document. A login
-    /// writes it, and `clear` keeps it.
-    fn user_key(&self) -> Option<&'static str> {
+    /// The member that names the user, if the format stores the user in the document.
+    fn user(&self) -> Option<UserMember> {
         None
-    }
-
-    /// The value of that member for this user.
-    fn user_value(&self, _stored: Option<&Json>, user: &str) -> Json {
-        Json::of(&user).expect("text is JSON")
     }
 
     /// # Errors
@@ -301,6 +296,14 @@ pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
         document: &mut Document,
         blank: &Document,
     );
+}
+
+/// The member of a document that names its user. A login writes it, and `clear` keeps it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UserMember {
+    pub(crate) key: &'static str,
+    /// Its value for a user, if it had another one before.
+    pub(crate) value: fn(Option<&Json>, &str) -> Json,
 }
 
 /// The member of a document that belongs to its format.

@@ -37,8 +37,10 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     /// The row that the token opens in the realm.
     fn row_id(&self, token: &Token, realm: &Realm) -> RowId;
 
-    /// The public handle of a row.
-    fn handle(&self, id: &RowId) -> SessionId;
+    /// The public handle of a row: a digest, if the id of the row contains the token.
+    fn handle(&self, id: &RowId) -> SessionId {
+        SessionId::digest_of(id)
+    }
 
     /// Whether the id of a row contains the token. Then its handle is a digest of the id, and a
     /// handle that was read from text is found by an index.
@@ -47,7 +49,9 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     }
 
     /// The row of a handle, if it is known without a query.
-    fn row_of(&self, handle: &SessionId, realm: &Realm) -> Option<RowId>;
+    fn row_of(&self, handle: &SessionId, _realm: &Realm) -> Option<RowId> {
+        handle.row().cloned()
+    }
 
     fn columns(&self) -> ColumnNames;
 
@@ -80,8 +84,10 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     fn cookie_name<'c>(&self, config: &'c CookieConfig) -> &'c str;
 
     /// The cookie for hosts of the developer's machine, if its name differs there. `mark`
-    /// distinguishes the site from others.
-    fn on_this_machine(&self, config: &CookieConfig, mark: &str) -> Option<CookieConfig>;
+    /// distinguishes the site from others. Koa and Express send the same name to every host.
+    fn on_this_machine(&self, _config: &CookieConfig, _mark: &str) -> Option<CookieConfig> {
+        None
+    }
 
     fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line;
 
@@ -162,4 +168,14 @@ pub(crate) enum Line {
     Encrypted,
     #[default]
     Unknown,
+}
+
+impl Line {
+    /// The line of a request whose URI or whose trusted proxy names the scheme.
+    pub(crate) fn of(uri: &Uri, is_forwarded_over_tls: bool) -> Self {
+        match is_forwarded_over_tls || uri.scheme_str() == Some("https") {
+            true => Self::Encrypted,
+            false => Self::Unknown,
+        }
+    }
 }

@@ -25,6 +25,16 @@ pub(crate) enum Signature {
     Outdated,
 }
 
+impl Signature {
+    /// Of the key at this position: only the first one signs.
+    pub(crate) fn by_key(position: usize) -> Self {
+        match position {
+            0 => Self::UpToDate,
+            _ => Self::Outdated,
+        }
+    }
+}
+
 /// The tokens in a request's cookies, or in another header.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestTokens {

@@ -875,8 +875,7 @@ impl Session {
     ///
     /// For the crate's own member, and for names that the format can't keep.
     fn check_key(&self, key: &str) -> Result<(), Error> {
-        check_key(key)?;
-        self.store().format().layout().check_key(key)
+        check_key(self.store().format().layout(), key)
     }
 
     fn is_own(&self, key: &str) -> bool {

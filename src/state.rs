@@ -333,13 +333,12 @@ impl State {
 
     /// Records the user in the document, if the format stores the user there.
     fn store_user_in_document(&mut self, user: &str) -> Result<(), Error> {
-        let layout = self.document.layout();
-        let Some(key) = layout.user_key() else {
+        let Some(member) = self.document.layout().user() else {
             return Ok(());
         };
         let user = user.to_owned();
-        let apply: Apply = Box::new(move |stored| Ok(layout.user_value(stored, &user)));
-        let change = Change::Update(key.to_owned(), apply);
+        let apply: Apply = Box::new(move |stored| Ok((member.value)(stored, &user)));
+        let change = Change::Update(member.key.to_owned(), apply);
         self.apply(Change::Terms(Box::new(change)))
     }
 

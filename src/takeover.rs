@@ -32,7 +32,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Error, ErrorKind,
     cookie::{CookieConfig, Cookies, last_value},
-    document::{Document, Json, check_key},
+    document::{Document, Json, NativeLayout, check_key},
     expiry::Meta,
     id::{RowId, Token, random},
     request_tokens::{Reading, RequestTokens},
@@ -213,7 +213,10 @@ impl Takeover {
     /// If it is not in the expected form, or can't be kept as it is.
     pub(crate) fn read(&self, data: &[u8], expires: f64) -> Result<Taken, Unfit> {
         let members = self.system.members(data)?;
-        if members.keys().any(|key| check_key(key).is_err()) {
+        if members
+            .keys()
+            .any(|key| check_key(&NativeLayout, key).is_err())
+        {
             return Err(Unfit("it has the key _session, which is reserved"));
         }
         let user =

@@ -270,6 +270,21 @@ impl CookieConfig {
         Ok(())
     }
 
+    /// As [`check`](Self::check), for a format with another default name, whose cookie is
+    /// `secure` if that is chosen or the connection is encrypted.
+    ///
+    /// # Errors
+    ///
+    /// Those of `check`.
+    pub(crate) fn check_foreign(&self, name: String, token_chars: usize) -> Result<(), Error> {
+        let resolved = Self {
+            name: Some(name),
+            secure: Some(self.secure != Some(false)),
+            ..self.clone()
+        };
+        resolved.check(token_chars)
+    }
+
     fn check_name(&self, value_chars: usize) -> Result<(), Error> {
         let name = self.name();
         if name.is_empty() || !name.bytes().all(is_token_byte) {

@@ -187,8 +187,7 @@ impl SigningKeys {
             })
             .collect();
         match signed.iter().position(|is_signed| *is_signed) {
-            Some(0) => Reading::Token(token, Signature::UpToDate),
-            Some(_) => Reading::Token(token, Signature::Outdated),
+            Some(key) => Reading::Token(token, Signature::by_key(key)),
             None => Reading::Forged,
         }
     }

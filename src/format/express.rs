@@ -30,7 +30,7 @@ use crate::{
         hmac_keys::HmacKeys,
         javascript::forwarded_proto,
     },
-    id::{RowId, SessionId, Token, random},
+    id::{RowId, Token, random},
     realm::Realm,
     request_tokens::{Reading, RequestTokens, Signature},
 };
@@ -188,8 +188,7 @@ impl Format for Express {
         ) {
             (None, _) => Reading::Malformed,
             (Some(_), None) => Reading::Forged,
-            (Some(token), Some(0)) => Reading::Token(token, Signature::UpToDate),
-            (Some(token), Some(_)) => Reading::Token(token, Signature::Outdated),
+            (Some(token), Some(key)) => Reading::Token(token, Signature::by_key(key)),
         }
     }
 
@@ -200,14 +199,6 @@ impl Format for Express {
     /// As in Express, without the cookie's name.
     fn row_id(&self, token: &Token, _: &Realm) -> RowId {
         RowId::from(token.as_str().to_owned())
-    }
-
-    fn handle(&self, id: &RowId) -> SessionId {
-        SessionId::digest_of(id)
-    }
-
-    fn row_of(&self, handle: &SessionId, _: &Realm) -> Option<RowId> {
-        handle.row().cloned()
     }
 
     fn check_realm(&self, realm: &Realm) -> Result<(), Error> {
@@ -263,12 +254,7 @@ impl Format for Express {
                 "remove `signing_keys`: Express's format signs with the secrets of `Express::new`",
             ));
         }
-        let resolved = CookieConfig {
-            name: Some(self.cookie_name(config).to_owned()),
-            secure: Some(config.secure != Some(false)),
-            ..config.clone()
-        };
-        resolved.check(MAX_VALUE)
+        config.check_foreign(self.cookie_name(config).to_owned(), MAX_VALUE)
     }
 
     fn is_always_secure(&self, config: &CookieConfig) -> bool {
@@ -279,18 +265,10 @@ impl Format for Express {
         config.name.as_deref().unwrap_or("connect.sid")
     }
 
-    /// Express sends the same name to every host.
-    fn on_this_machine(&self, _: &CookieConfig, _: &str) -> Option<CookieConfig> {
-        None
-    }
-
     fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line {
-        let is_forwarded =
-            || forwarded_proto(headers).is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
-        match uri.scheme_str() == Some("https") || self.trust_proxy && is_forwarded() {
-            true => Line::Encrypted,
-            false => Line::Unknown,
-        }
+        let is_https = |proto: &[u8]| proto.eq_ignore_ascii_case(b"https");
+        let is_forwarded = self.trust_proxy && forwarded_proto(headers).is_some_and(is_https);
+        Line::of(uri, is_forwarded)
     }
 
     /// Only the first cookie of the name counts, as in Express.

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    cookie::is_attribute_byte,
+    SameSite,
+    cookie::{CookieConfig, is_attribute_byte},
     document::{Document, Json, NativeLayout},
     expiry::instant,
 };
@@ -54,6 +55,15 @@ pub(super) fn one_of(value: &Value, known: &[&'static str; 3]) -> Option<&'stati
         .iter()
         .copied()
         .find(|known| known.eq_ignore_ascii_case(text))
+}
+
+/// The stored `sameSite` of a layer's choice.
+pub(super) fn same_site_of(config: &CookieConfig) -> Option<&'static str> {
+    config.same_site.map(|same_site| match same_site {
+        SameSite::Strict => "strict",
+        SameSite::Lax => "lax",
+        SameSite::None => "none",
+    })
 }
 
 /// Formats a time as JavaScript's `toUTCString`.

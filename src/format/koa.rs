@@ -33,7 +33,7 @@ use crate::{
             terms::KoaLayout,
         },
     },
-    id::{RowId, SessionId, Token, random},
+    id::{RowId, Token, random},
     realm::Realm,
     request_tokens::{Reading, RequestTokens, Signature},
 };
@@ -161,10 +161,8 @@ impl Koa {
             return Some(Signature::UpToDate);
         };
         let signature = first(cookies, &format!("{name}.sig"))?;
-        match keygrip.verify(&header::pair(name, value), signature)? {
-            0 => Some(Signature::UpToDate),
-            _ => Some(Signature::Outdated),
-        }
+        let key = keygrip.verify(&header::pair(name, value), signature)?;
+        Some(Signature::by_key(key))
     }
 
     /// Accepts any sid that a cookie can carry, because an application on Koa may have a
@@ -225,14 +223,6 @@ impl Format for Koa {
         RowId::from(format!("{}{}", self.prefix, token.as_str()))
     }
 
-    fn handle(&self, id: &RowId) -> SessionId {
-        SessionId::digest_of(id)
-    }
-
-    fn row_of(&self, handle: &SessionId, _: &Realm) -> Option<RowId> {
-        handle.row().cloned()
-    }
-
     fn check_realm(&self, realm: &Realm) -> Result<(), Error> {
         match realm.name {
             None => Ok(()),
@@ -274,12 +264,8 @@ impl Format for Koa {
                 "Koa's format signs with the keys of Koa::new; signing_keys is for this crate's own",
             ));
         }
-        let resolved = CookieConfig {
-            name: Some(format!("{}.sig", self.cookie_name(config))),
-            secure: Some(config.secure != Some(false)),
-            ..config.clone()
-        };
-        resolved.check(MAX_SID)
+        let name = format!("{}.sig", self.cookie_name(config));
+        config.check_foreign(name, MAX_SID)
     }
 
     fn is_always_secure(&self, config: &CookieConfig) -> bool {
@@ -290,17 +276,10 @@ impl Format for Koa {
         config.name.as_deref().unwrap_or("koa.sid")
     }
 
-    /// Koa sends the same name to every host.
-    fn on_this_machine(&self, _: &CookieConfig, _: &str) -> Option<CookieConfig> {
-        None
-    }
-
     fn line(&self, uri: &Uri, headers: &HeaderMap) -> Line {
-        let is_forwarded = || forwarded_proto(headers) == Some(b"https");
-        match self.proxy == Proxy::Trusted && is_forwarded() || uri.scheme_str() == Some("https") {
-            true => Line::Encrypted,
-            false => Line::Unknown,
-        }
+        let is_trusted = self.proxy == Proxy::Trusted;
+        let is_forwarded = is_trusted && forwarded_proto(headers) == Some(b"https");
+        Line::of(uri, is_forwarded)
     }
 
     fn presented(&self, cookies: &Cookies, config: &CookieConfig) -> RequestTokens {

@@ -150,18 +150,14 @@ fn fields(value: &impl Serialize) -> Result<Fields, Error> {
 }
 
 fn check_field(document: &Document, field: &str) -> Result<(), Error> {
-    check_key(field)?;
-    document.layout().check_key(field)?;
-    let layout = document.layout();
-    let kept_for = match Some(field) {
-        own if own == layout.own_key() => "the cookie's attributes",
-        user if user == layout.user_key() => "the user",
-        _ => return Ok(()),
-    };
-    Err(Error::new(
-        ErrorKind::ReservedKey,
-        format!("a field can't be named {field}, which is kept for {kept_for}"),
-    ))
+    check_key(document.layout(), field)?;
+    match document.layout().own_key() == Some(field) {
+        true => Err(Error::new(
+            ErrorKind::ReservedKey,
+            format!("a field can't be named {field}, which is kept for the cookie's attributes"),
+        )),
+        false => Ok(()),
+    }
 }
 
 fn deserialize<T: DeserializeOwned>(document: &Document) -> Result<T, Unfit> {

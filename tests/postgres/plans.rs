@@ -51,6 +51,11 @@ const PINNED: &[Pinned] = &[
         shows: "Result",
     },
     Pinned {
+        file: "advisory_session_lock.sql",
+        parameters: &["1"],
+        shows: "Result",
+    },
+    Pinned {
         file: "age.sql",
         parameters: &["ID", "86400", "60", "60"],
         shows: PRIMARY_KEY,

@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    CookieLifetime, Error, ErrorKind, Expiry, SameSite,
+    CookieLifetime, Error, ErrorKind, Expiry,
     cookie::CookieConfig,
-    document::{Document, Json, Layout, NativeLayout},
+    document::{Document, Json, Layout, NativeLayout, UserMember},
     expiry::Meta,
     format::javascript::{
-        COOKIE, attribute, change_cookie, copy, http_date, is_truthy, milliseconds, one_of, to_json,
+        COOKIE, attribute, change_cookie, copy, http_date, is_truthy, milliseconds, one_of,
+        same_site_of, to_json,
     },
     timeouts::COOKIE_LIMIT,
 };
@@ -70,16 +71,11 @@ impl Layout for ExpressLayout {
         Some(COOKIE)
     }
 
-    fn user_key(&self) -> Option<&'static str> {
-        Some(PASSPORT)
-    }
-
-    /// If the stored user is the same, keeps the stored value: it may be a number.
-    fn user_value(&self, stored: Option<&Json>, user: &str) -> Json {
-        let stored = stored.filter(|stored| user_in(stored).as_deref() == Some(user));
-        stored
-            .cloned()
-            .unwrap_or_else(|| to_json(&json!({ "user": user })))
+    fn user(&self) -> Option<UserMember> {
+        Some(UserMember {
+            key: PASSPORT,
+            value: passport_of,
+        })
     }
 
     fn check_key(&self, key: &str) -> Result<(), Error> {
@@ -144,6 +140,15 @@ impl Layout for ExpressLayout {
     }
 }
 
+/// The member of Passport for this user. If the stored user is the same, keeps the stored value:
+/// it may be a number.
+pub(super) fn passport_of(stored: Option<&Json>, user: &str) -> Json {
+    let stored = stored.filter(|stored| user_in(stored).as_deref() == Some(user));
+    stored
+        .cloned()
+        .unwrap_or_else(|| to_json(&json!({ "user": user })))
+}
+
 /// The user in the member of Passport, as the column `user_id` has it: text as it is, and other
 /// values as JSON.
 pub(super) fn user_in(passport: &Json) -> Option<String> {
@@ -192,11 +197,7 @@ pub(super) fn blank(
     max_age: Option<Duration>,
     secure: Option<bool>,
 ) -> Document {
-    let same_site = config.same_site.map(|same_site| match same_site {
-        SameSite::Strict => "strict",
-        SameSite::Lax => "lax",
-        SameSite::None => "none",
-    });
+    let same_site = same_site_of(config);
     let members = [
         (ORIGINAL_MAX_AGE, Some(json!(max_age.map(stored_age)))),
         ("partitioned", config.partitioned.then_some(json!(true))),

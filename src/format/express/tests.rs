@@ -2,7 +2,9 @@ use http::header::COOKIE;
 
 use super::*;
 use crate::{
-    CookiePriority, Expiry, SameSite, expiry::ExpiryRules, format::express::settings::user_in,
+    CookiePriority, Expiry, SameSite,
+    expiry::ExpiryRules,
+    format::express::settings::{passport_of, user_in},
 };
 
 const SID: &str = "_KYE9W_e2dVrVIXyzCkc51UEsyguoON-";
@@ -366,7 +368,7 @@ fn the_user_is_written_as_passport_does_and_a_value_of_the_same_user_stays() {
         let passport = document
             .as_ref()
             .and_then(|document| document.get("passport"));
-        ExpressLayout.user_value(passport, user).get().to_owned()
+        passport_of(passport, user).get().to_owned()
     };
     assert_eq!(value(None, "ada"), r#"{"user":"ada"}"#);
     assert_eq!(value(Some(r#"{"user":"bob"}"#), "ada"), r#"{"user":"ada"}"#);

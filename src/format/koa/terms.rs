@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
-    CookieLifetime, Error, ErrorKind, Expiry, SameSite,
+    CookieLifetime, Error, ErrorKind, Expiry,
     cookie::CookieConfig,
     document::{Document, Layout},
     expiry::Meta,
     format::{
-        javascript::{COOKIE, change_cookie, copy, milliseconds, to_json},
+        javascript::{COOKIE, change_cookie, copy, milliseconds, same_site_of, to_json},
         koa::header::Attributes,
     },
 };
@@ -134,11 +134,7 @@ pub(super) fn blank(config: &CookieConfig, max_age: Option<Duration>, is_signed:
 }
 
 fn chosen(config: &CookieConfig) -> impl Iterator<Item = (&'static str, Value)> {
-    let same_site = config.same_site.map(|same_site| match same_site {
-        SameSite::Strict => "strict",
-        SameSite::Lax => "lax",
-        SameSite::None => "none",
-    });
+    let same_site = same_site_of(config);
     [
         ("path", config.path.as_ref().map(|path| json!(path))),
         ("domain", config.domain.as_ref().map(|domain| json!(domain))),

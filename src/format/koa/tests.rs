@@ -1,7 +1,7 @@
 use http::header::COOKIE;
 
 use super::*;
-use crate::{CookiePriority, Expiry, SameSite};
+use crate::{CookiePriority, Expiry, SameSite, SessionId};
 
 const SID: &str = "_KYE9W_e2dVrVIXyzCkc51UEsyguoON-";
 /// 2026-11-23T08:48:45Z

@@ -248,6 +248,10 @@ fn cycle_fits_the_table() {
 #[test]
 fn login_fits_the_table() {
     drop(query_file!("src/store/sql/advisory_lock.sql", 1_i64));
+    drop(query_file!(
+        "src/store/sql/advisory_session_lock.sql",
+        1_i64
+    ));
     drop(query_file!("src/store/sql/restores.sql", ID));
     drop(query_file!(
         "src/store/sql/login_copy.sql",

@@ -501,7 +501,7 @@ impl TableHandle {
             name: self.name.clone(),
             zone: self.time_zone.clone(),
             columns: self.format.columns(),
-            stores_user_in_document: self.format.layout().user_key().is_some(),
+            stores_user_in_document: self.format.layout().user().is_some(),
         }
     }
 

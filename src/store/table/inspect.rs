@@ -296,8 +296,9 @@ impl Inspection {
 
     fn has_tombstones(&self, expiry: &Instant) -> bool {
         let (first, wanted) = (&self.columns[0], &self.wanted);
-        let functions = tombstones::functions(&wanted.name, wanted.columns, expiry);
-        first.has_tombstone_table && first.tombstone_functions == functions
+        first.has_tombstone_table
+            && first.tombstone_functions
+                == tombstones::functions(&wanted.name, wanted.columns, expiry)
     }
 
     fn find(&self, name: &str) -> Option<&Column> {

@@ -117,7 +117,7 @@ fn migrations(
     name: &TableName,
     format: &dyn Format,
 ) -> impl Iterator<Item = (i64, &'static str, String)> {
-    let has_user = format.layout().user_key().is_some();
+    let has_user = format.layout().user().is_some();
     let columns = format.columns();
     MIGRATIONS.iter().map(move |&(version, description, sql)| {
         let sql = match version {
@@ -285,7 +285,7 @@ impl TableHandle {
             .execute(&mut *connection)
             .await?;
         // A store behind a pooler takes the same lock. It ends with the connection.
-        sqlx::query("SELECT pg_catalog.pg_advisory_lock($1)")
+        sqlx::query(include_str!("../sql/advisory_session_lock.sql"))
             .persistent(false)
             .bind(self.name.lock_key("migrations"))
             .execute(&mut *connection)
