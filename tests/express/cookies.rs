@@ -5,7 +5,10 @@ use std::time::Duration;
 use axum_pg_session::{CookiePriority, PgSessionLayer, SameSite};
 use serde_json::{Value, json};
 
-use crate::support::{Browser, Reply, SLACK, Server, Site, page, with_every_generation};
+use crate::{
+    node::scenarios::a_cookie_of_a_path_and_a_domain_works,
+    support::{Browser, Reply, SLACK, Server, Site, page, with_every_generation},
+};
 
 with_every_generation![
     both_send_the_same_cookie_and_store_the_same_settings,
@@ -126,20 +129,7 @@ async fn a_cookie_of_a_path_and_a_domain_is_removed_by_axum(site: Site) {
     let express = site.express_with(options).await;
     let layer = PgSessionLayer::new(site.store());
     let axum = page::server(layer.cookie_path("/app").cookie_domain("site.test"));
-    for (here, there) in [(&express, &axum), (&axum, &express)] {
-        let mut browser = Browser::new().at_host("www.site.test");
-        browser
-            .visit_at(here, "/app/basket", json!([["set", "a", 1]]))
-            .await;
-        let mut elsewhere = browser.clone().at_host("shop.site.test");
-        let response = elsewhere.visit_at(there, "/app", json!([])).await;
-        assert_eq!(response.session()["a"], 1);
-        browser
-            .visit_at(&axum, "/app/basket", json!([["destroy"]]))
-            .await;
-        assert!(browser.jar.is_empty(), "{:?}", browser.jar);
-        assert!(site.ids().await.is_empty());
-    }
+    a_cookie_of_a_path_and_a_domain_works(&site, &express, &axum).await;
 }
 
 async fn secure_auto_follows_the_connection_of_the_first_request(site: Site) {

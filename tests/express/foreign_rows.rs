@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     model::NAMES_OF_JAVASCRIPT,
+    node::scenarios::is_no_session_for_axum,
     support::{Browser, Site, with_every_generation},
 };
 
@@ -81,17 +82,8 @@ async fn a_row_without_cookie_settings_is_completed_by_axum(site: Site) {
 
 async fn a_document_that_is_no_object_is_no_session_for_axum(site: Site) {
     for document in ["[1,2]", r#""text""#, "5", "true", "null"] {
-        let mut browser = browser_with(&site, document).await;
-        let axum = site.axum();
-        let before = site.rows().dump().await;
-        let response = browser.peek(&axum, json!([])).await;
-        assert_eq!(response.session(), json!({}), "{document}");
-        assert_eq!(site.rows().dump().await, before, "{document}");
-        let old = browser.sid().to_owned();
-        browser.visit(&axum, json!([["set", "a", 1]])).await;
-        assert_ne!(browser.sid(), old, "{document}");
-        assert_eq!(site.ids().await.len(), 2, "{document}");
-        site.rows().execute("DELETE FROM SESSIONS").await;
+        let browser = browser_with(&site, document).await;
+        is_no_session_for_axum(&site, browser, document).await;
     }
 }
 

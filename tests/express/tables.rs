@@ -4,7 +4,10 @@ use axum_pg_session::{PgSessionLayer, Reaper};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::support::{Browser, Server, Site, page, with_connect_pg_simple, with_every_generation};
+use crate::{
+    node::scenarios::serves_both,
+    support::{Browser, Site, page, with_connect_pg_simple, with_every_generation},
+};
 
 with_every_generation![
     a_table_that_express_made_serves_axum_as_it_is,
@@ -15,23 +18,6 @@ with_every_generation![
 ];
 
 with_connect_pg_simple![a_table_of_jsonb_and_instants_serves_both];
-
-/// To and fro, a new id, and the end.
-async fn serves_both(site: &Site, express: &Server, axum: &Server) {
-    for (here, there) in [(express, axum), (axum, express)] {
-        let mut browser = Browser::new();
-        browser.visit(here, json!([["set", "a", 1]])).await;
-        let response = browser.visit(there, json!([["increment", "a"]])).await;
-        assert_eq!(response.session()["a"], 2);
-        let response = browser.visit(here, json!([["increment", "a"]])).await;
-        assert_eq!(response.session()["a"], 3);
-        browser.visit(axum, json!([["cycle"]])).await.is_ok();
-        let response = browser.visit(express, json!([])).await;
-        assert_eq!(response.session()["a"], 3);
-        browser.visit(there, json!([["destroy"]])).await.is_ok();
-        assert!(site.ids().await.is_empty());
-    }
-}
 
 async fn columns(site: &Site) -> Vec<String> {
     let table = site.table_name();

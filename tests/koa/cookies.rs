@@ -6,7 +6,10 @@ use axum_pg_session::PgSessionLayer;
 use cookie::time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use serde_json::{Value, json};
 
-use crate::support::{Browser, SLACK, Server, Site, page, with_both_generations};
+use crate::{
+    node::scenarios::a_cookie_of_a_path_and_a_domain_works,
+    support::{Browser, SLACK, Server, Site, page, with_both_generations},
+};
 
 with_both_generations![
     both_send_the_same_lines,
@@ -76,24 +79,7 @@ async fn a_cookie_of_a_path_and_a_domain_is_set_and_removed_by_axum(site: Site) 
     let koa = site.koa_with(json!({"session": {"cookie": cookie}})).await;
     let layer = PgSessionLayer::new(site.store());
     let axum = page::server(layer.cookie_path("/app").cookie_domain("site.test"));
-    for (here, there) in [(&koa, &axum), (&axum, &koa)] {
-        let mut browser = Browser::new().at_host("www.site.test");
-        browser
-            .visit_at(here, "/app/basket", json!([["set", "a", 1]]))
-            .await;
-        let mut elsewhere = browser.clone().at_host("shop.site.test");
-        let response = elsewhere.visit_at(there, "/app", json!([])).await;
-        assert_eq!(response.session()["a"], 1);
-        let response = browser
-            .visit_at(there, "/app", json!([["increment", "a"]]))
-            .await;
-        assert_eq!(response.session()["a"], 2);
-        browser
-            .visit_at(&axum, "/app/basket", json!([["destroy"]]))
-            .await;
-        assert!(browser.jar.is_empty(), "{:?}", browser.jar);
-        assert!(site.ids().await.is_empty());
-    }
+    a_cookie_of_a_path_and_a_domain_works(&site, &koa, &axum).await;
 }
 
 async fn behind_a_proxy_with_tls_the_cookie_is_secure(site: Site) {

@@ -3,7 +3,10 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Browser, Site, with_both_generations};
+use crate::{
+    node::scenarios::is_no_session_for_axum,
+    support::{Browser, Site, with_both_generations},
+};
 
 with_both_generations![
     rows_of_axum_are_whole_for_koa,
@@ -66,17 +69,8 @@ async fn what_is_no_object_is_no_session_and_stays(site: Site) {
         "false",
         r#""""#,
     ] {
-        let mut browser = browser_with(&site, document).await;
-        let axum = site.axum();
-        let before = site.rows().dump().await;
-        let response = browser.peek(&axum, json!([])).await;
-        assert_eq!(response.session(), json!({}), "{document}");
-        assert_eq!(site.rows().dump().await, before, "{document}");
-        let old = browser.sid().to_owned();
-        browser.visit(&axum, json!([["set", "a", 1]])).await;
-        assert_ne!(browser.sid(), old, "{document}");
-        assert_eq!(site.ids().await.len(), 2, "{document}");
-        site.rows().execute("DELETE FROM SESSIONS").await;
+        let browser = browser_with(&site, document).await;
+        is_no_session_for_axum(&site, browser, document).await;
     }
 }
 

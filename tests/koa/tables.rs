@@ -4,7 +4,10 @@ use axum_pg_session::{PgSessionLayer, Reaper};
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::support::{Browser, Server, Site, page, with_both_generations};
+use crate::{
+    node::scenarios::serves_both,
+    support::{Browser, Site, page, with_both_generations},
+};
 
 with_both_generations![
     a_table_that_koa_made_serves_axum_as_it_is,
@@ -15,23 +18,6 @@ with_both_generations![
     columns_of_the_application_are_left_alone,
     a_table_of_jsonb_and_instants_serves_both,
 ];
-
-/// To and fro, a new id, and the end.
-async fn serves_both(site: &Site, koa: &Server, axum: &Server) {
-    for (here, there) in [(koa, axum), (axum, koa)] {
-        let mut browser = Browser::new();
-        browser.visit(here, json!([["set", "a", 1]])).await;
-        let response = browser.visit(there, json!([["increment", "a"]])).await;
-        assert_eq!(response.session()["a"], 2);
-        let response = browser.visit(here, json!([["increment", "a"]])).await;
-        assert_eq!(response.session()["a"], 3);
-        browser.visit(axum, json!([["cycle"]])).await.is_ok();
-        let response = browser.visit(koa, json!([])).await;
-        assert_eq!(response.session()["a"], 3);
-        browser.visit(there, json!([["destroy"]])).await.is_ok();
-        assert!(site.ids().await.is_empty());
-    }
-}
 
 async fn columns(site: &Site) -> Vec<String> {
     sqlx::query_scalar(

@@ -10,6 +10,7 @@ mod http;
 mod npm;
 pub(crate) mod page;
 mod role;
+pub(crate) mod scenarios;
 mod site;
 mod table;
 

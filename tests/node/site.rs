@@ -9,7 +9,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{Columns, Generation, Host, PATIENCE, Table, connection, page};
+use super::{Columns, Generation, Host, PATIENCE, Server, Table, connection, page};
 
 pub(crate) struct Site {
     pub(crate) host: &'static Host,
@@ -49,6 +49,20 @@ impl Site {
 
     pub(crate) fn table(&self, name: &str, columns: &'static Columns) -> Table {
         Table::new(self.pool.clone(), name, columns)
+    }
+
+    /// Opens the Node site with these options, in addition to the usual ones.
+    pub(crate) async fn open(&self, mut usual: Value, options: Value) -> Server {
+        for (name, value) in options.as_object().expect("options") {
+            usual[name] = value.clone();
+        }
+        self.host.open(usual).await
+    }
+
+    /// Both sides, each as the first.
+    pub(crate) async fn both_orders(&self) -> [(Server, Server); 2] {
+        let (node, axum) = self.both().await;
+        [(node.clone(), axum.clone()), (axum, node)]
     }
 
     /// Sets the zone of each later connection that chooses none.

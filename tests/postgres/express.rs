@@ -7,30 +7,17 @@ use axum_pg_session::{
     Error, ErrorKind, Expiry, Express, PgSessionLayer, PgSessionStore, Reaper, Session, SessionId,
     testing::TestVisitor,
 };
-use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Browser, Role, Site, execute,
-    page::{Gate, app_with},
+    Role, Site, execute,
+    express::{
+        SECRET, SETTINGS, SID, TABLE, browser_of_express, stored, visitor_of_express, visitor_with,
+    },
+    kit::id,
+    page::{InFlight, app_with},
     texts,
 };
-
-const SID: &str = "_KYE9W_e2dVrVIXyzCkc51UEsyguoON-";
-/// The cookie of that session, signed with the secret.
-const COOKIE: &str = "connect.sid=\
-    s%3A_KYE9W_e2dVrVIXyzCkc51UEsyguoON-.6nEMPyjRGgthsMwpNsVdUdHVOmdQGy3Rdzh5zNuFaS0";
-const SECRET: &str = "new";
-const SETTINGS: &str =
-    r#""cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}"#;
-
-/// The table of connect-pg-simple.
-const TABLE: &str = r#"
-    CREATE TABLE "session" (
-        "sid" varchar NOT NULL COLLATE "default", "sess" json NOT NULL, "expire" timestamp(6) NOT NULL
-    );
-    ALTER TABLE "session" ADD CONSTRAINT "session_pkey" PRIMARY KEY ("sid");
-    CREATE INDEX "IDX_session_expire" ON "session" ("expire")"#;
 
 /// The table of connect-session-knex.
 const KNEX_TABLE: &str = "
@@ -39,45 +26,8 @@ const KNEX_TABLE: &str = "
     );
     CREATE INDEX sessions_expired_index ON sessions (expired)";
 
-async fn site_of(table: &str) -> Site {
-    let mut site = Site::without_table().await;
-    execute(&site.pool, table).await;
-    site.store = site.store.express(Express::new([SECRET]));
-    site
-}
-
-/// On a table that was migrated, too.
-async fn migrated_site() -> Site {
-    let site = site_of(TABLE).await;
-    site.store.migrate().await.expect("the owner");
-    site
-}
-
 fn layer(store: &PgSessionStore) -> PgSessionLayer {
     PgSessionLayer::new(store.clone())
-}
-
-/// The upsert of connect-pg-simple.
-async fn express_writes(site: &Site, sid: &str, document: &str) {
-    let sql = "INSERT INTO session (sess, expire, sid)
-               SELECT $1::json, now() AT TIME ZONE 'UTC' + interval '1 day', $2
-               ON CONFLICT (sid) DO UPDATE SET sess = excluded.sess, expire = excluded.expire
-               RETURNING sid";
-    sqlx::query(sql)
-        .bind(document)
-        .bind(sid)
-        .fetch_optional(&site.pool)
-        .await
-        .expect("an upsert");
-}
-
-/// A visitor whose browser has the cookie of this session.
-fn visitor_with(store: &PgSessionStore, cookie: &'static str) -> TestVisitor {
-    let visitor = TestVisitor::new(&layer(store));
-    let mut headers = HeaderMap::new();
-    headers.insert(header::SET_COOKIE, HeaderValue::from_static(cookie));
-    visitor.store_cookies(&headers);
-    visitor
 }
 
 async fn documents(site: &Site) -> Vec<Value> {
@@ -88,20 +38,20 @@ async fn documents(site: &Site) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_session_of_express_is_read_and_changed_in_its_row() {
-    let site = site_of(TABLE).await;
-    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"count":2}}"#)).await;
-    let visitor = visitor_with(&site.store, COOKIE);
+    let site = Site::of_express(TABLE).await;
+    site.express_writes(SID, &stored(r#""count":2"#)).await;
+    let visitor = visitor_of_express(&site.store);
     let changed = visitor.with_session(|session| {
         session.update("count", |count: Option<u32>| count.unwrap_or_default() + 1)
     });
     assert_eq!(changed.await.expect("a save"), 3);
     let text = texts(&site.pool, "SELECT sess::text FROM session").await;
-    assert_eq!(text, [format!(r#"{{{SETTINGS},"count":3}}"#)]);
+    assert_eq!(text, [stored(r#""count":3"#)]);
 }
 
 #[tokio::test]
 async fn a_new_session_is_a_row_that_express_can_read() {
-    let site = site_of(TABLE).await;
+    let site = Site::of_express(TABLE).await;
     let visitor = TestVisitor::new(&layer(&site.store));
     let changed = visitor.with_session(|session| session.insert("name", "Ada"));
     changed.await.expect("a save");
@@ -112,10 +62,7 @@ async fn a_new_session_is_a_row_that_express_can_read() {
     ]
     .map(|column| format!("SELECT {column} FROM session"));
     assert_eq!(texts(&site.pool, &sid).await[0].len(), 32);
-    assert_eq!(
-        texts(&site.pool, &text).await,
-        [format!(r#"{{{SETTINGS},"name":"Ada"}}"#)]
-    );
+    assert_eq!(texts(&site.pool, &text).await, [stored(r#""name":"Ada""#)]);
     assert_eq!(texts(&site.pool, &left).await, ["true"]);
 }
 
@@ -143,12 +90,7 @@ async fn the_whole_life_of_a_session_works_on_both_tables() {
                 .await
                 .expect("a new id");
             assert_eq!(value().await.expect("a session"), Some(1));
-            let id = visitor
-                .session()
-                .await
-                .expect("a session")
-                .id()
-                .expect("an id");
+            let id = id(&visitor).await;
             let parsed: SessionId = id.as_str().parse().expect("a handle");
             assert!(store.load(&parsed).await.expect("a row").is_some());
             assert!(store.destroy(&parsed).await.expect("a deletion"));
@@ -188,7 +130,7 @@ async fn a_table_that_migrate_creates_has_the_columns_of_express() {
 
 #[tokio::test]
 async fn a_role_that_may_create_nothing_uses_the_table_of_express_as_it_is() {
-    let site = site_of(TABLE).await;
+    let site = Site::of_express(TABLE).await;
     let role = Role::new(&site.pool).await;
     role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
         .await;
@@ -213,13 +155,9 @@ async fn a_role_that_may_create_nothing_uses_the_table_of_express_as_it_is() {
 
 #[tokio::test]
 async fn users_of_both_applications_are_listed_and_ended() {
-    let site = migrated_site().await;
-    express_writes(
-        &site,
-        "at-express",
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"ada"}}}}"#),
-    )
-    .await;
+    let site = Site::of_migrated_express().await;
+    site.express_writes("at-express", &stored(r#""passport":{"user":"ada"}"#))
+        .await;
     let visitor = TestVisitor::new(&layer(&site.store));
     visitor
         .with_session(|session| session.login("ada"))
@@ -236,12 +174,7 @@ async fn users_of_both_applications_are_listed_and_ended() {
         passports,
         [json!({ "user": "ada" }), json!({ "user": "ada" })]
     );
-    let id = visitor
-        .session()
-        .await
-        .expect("a session")
-        .id()
-        .expect("an id");
+    let id = id(&visitor).await;
     assert_eq!(ada.destroy_others(&id).await.expect("a deletion"), 1);
     visitor
         .with_session(|session| session.login("bob"))
@@ -266,15 +199,11 @@ async fn users_of_both_applications_are_listed_and_ended() {
 
 #[tokio::test]
 async fn a_user_stays_when_the_session_is_cleared_or_changed() {
-    let site = migrated_site().await;
+    let site = Site::of_migrated_express().await;
     let passport = r#"{"user":42}"#;
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{passport},"cart":1}}"#),
-    )
-    .await;
-    let visitor = visitor_with(&site.store, COOKIE);
+    site.express_writes(SID, &stored(&format!(r#""passport":{passport},"cart":1"#)))
+        .await;
+    let visitor = visitor_of_express(&site.store);
     assert_eq!(
         visitor
             .session()
@@ -302,25 +231,19 @@ async fn a_user_stays_when_the_session_is_cleared_or_changed() {
 /// Passport before 0.6 writes the user into the row that the visitor has.
 #[tokio::test]
 async fn a_login_keeps_no_data_of_a_user_whom_express_has_signed_in_meanwhile() {
-    let site = migrated_site().await;
-    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"cart":"empty"}}"#)).await;
-    let gate = Gate::closed();
-    let page = {
-        let gate = gate.clone();
-        async move |session: Session| {
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(r#""cart":"empty""#)).await;
+    let browser = browser_of_express(&site.app());
+    let paused = InFlight::begin(&browser, "/page", |gate| {
+        app_with(layer(&site.store), async move |session: Session| {
             gate.pass().await;
             session.login("ada")
-        }
-    };
-    let app = app_with(layer(&site.store), page);
-    let (name, value) = COOKIE.split_once('=').expect("a cookie");
-    let browser = Browser::new(&app).with_cookie(name, value);
-    let visit = tokio::spawn(async move { browser.peek("/page").await });
-    gate.reached().await;
-    let bobs = format!(r#"{{{SETTINGS},"cart":"of bob","passport":{{"user":"bob"}}}}"#);
-    express_writes(&site, SID, &bobs).await;
-    gate.open();
-    assert_eq!(visit.await.expect("a reply").status, 503);
+        })
+    })
+    .await;
+    let bobs = stored(r#""cart":"of bob","passport":{"user":"bob"}"#);
+    site.express_writes(SID, &bobs).await;
+    assert_eq!(paused.finish().await.status, 503);
     assert_eq!(
         texts(&site.pool, "SELECT sess::text FROM session").await,
         [bobs]
@@ -329,7 +252,7 @@ async fn a_login_keeps_no_data_of_a_user_whom_express_has_signed_in_meanwhile() 
 
 #[tokio::test]
 async fn the_generated_user_accepts_every_document_that_express_writes() {
-    let site = migrated_site().await;
+    let site = Site::of_migrated_express().await;
     let long = format!(r#""{}""#, "x".repeat(5000));
     for (sid, rest) in [
         ("a-text", r#""passport":{"user":"ada"}"#),
@@ -355,7 +278,7 @@ async fn the_generated_user_accepts_every_document_that_express_writes() {
             r#""x":"\\ud83d\ude00","passport":{"user":"ACME\\ude01"}"#,
         ),
     ] {
-        express_writes(&site, sid, &format!("{{{SETTINGS},{rest}}}")).await;
+        site.express_writes(sid, &stored(rest)).await;
     }
     let digest = "SELECT 'sha256:' || encode(sha256(repeat('x', 5000)::bytea), 'hex')";
     let digest = texts(&site.pool, digest).await.remove(0);
@@ -383,7 +306,7 @@ async fn the_generated_user_accepts_every_document_that_express_writes() {
 /// The time of the function that finds the user must not grow with the square of the document.
 #[tokio::test]
 async fn a_document_full_of_escapes_is_written_before_the_timeout_of_a_statement() {
-    let site = migrated_site().await;
+    let site = Site::of_migrated_express().await;
     let mut connection = site.pool.acquire().await.expect("a connection");
     for (number, escape) in [r"\u0000", r"\ud83d\ude00", r"\\", r"\udc00"]
         .iter()
@@ -407,7 +330,7 @@ async fn a_document_full_of_escapes_is_written_before_the_timeout_of_a_statement
 #[tokio::test]
 async fn without_the_generated_column_a_login_is_refused_with_what_it_needs() {
     for column in ["", "; ALTER TABLE session ADD COLUMN user_id text"] {
-        let site = site_of(&format!("{TABLE}{column}")).await;
+        let site = Site::of_express(&format!("{TABLE}{column}")).await;
         let visitor = TestVisitor::new(&layer(&site.store));
         let refused = visitor.with_session(|session| session.login("ada"));
         let error = refused.await.expect_err("there is no generated column");
@@ -418,7 +341,7 @@ async fn without_the_generated_column_a_login_is_refused_with_what_it_needs() {
 
 #[tokio::test]
 async fn names_that_express_drops_are_refused_in_every_call() {
-    let site = site_of(TABLE).await;
+    let site = Site::of_express(TABLE).await;
     let visitor = TestVisitor::new(&layer(&site.store));
     let outcome = visitor.with_session(|session| {
         let refused = [
@@ -439,7 +362,7 @@ async fn names_that_express_drops_are_refused_in_every_call() {
 
 #[tokio::test]
 async fn an_expiry_that_express_can_not_keep_is_refused() {
-    let site = site_of(TABLE).await;
+    let site = Site::of_express(TABLE).await;
     let visitor = TestVisitor::new(&layer(&site.store));
     let outcome = visitor.with_session(|session| {
         let end = time::OffsetDateTime::now_utc() + time::Duration::HOUR;
@@ -459,7 +382,7 @@ async fn an_expiry_that_express_can_not_keep_is_refused() {
 
 #[tokio::test]
 async fn the_ttl_applies_to_sessions_without_a_max_age_only() {
-    let site = site_of(TABLE).await;
+    let site = Site::of_express(TABLE).await;
     let express = Express::new([SECRET]).ttl(Duration::from_secs(120));
     let store = site.store.clone().express(express);
     let left = "SELECT round(extract(epoch FROM expire - now() AT TIME ZONE 'UTC') / 60)::int::text
@@ -479,8 +402,8 @@ async fn the_ttl_applies_to_sessions_without_a_max_age_only() {
 
 #[tokio::test]
 async fn a_cookie_without_a_valid_signature_opens_nothing() {
-    let site = site_of(TABLE).await;
-    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"count":2}}"#)).await;
+    let site = Site::of_express(TABLE).await;
+    site.express_writes(SID, &stored(r#""count":2"#)).await;
     for forged in [
         "connect.sid=_KYE9W_e2dVrVIXyzCkc51UEsyguoON-",
         "connect.sid=s%3A_KYE9W_e2dVrVIXyzCkc51UEsyguoON-",
@@ -495,7 +418,7 @@ async fn a_cookie_without_a_valid_signature_opens_nothing() {
 /// Takes about a minute: the plan depends on the size of the table.
 #[tokio::test]
 async fn a_handle_is_found_by_an_index_among_a_million_rows() {
-    let site = migrated_site().await;
+    let site = Site::of_migrated_express().await;
     let rows = format!(
         r#"ALTER TABLE session SET (autovacuum_enabled = false);
            INSERT INTO session (sid, sess, expire)
@@ -503,14 +426,9 @@ async fn a_handle_is_found_by_an_index_among_a_million_rows() {
            ANALYZE session"#
     );
     execute(&site.pool, &rows).await;
-    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"count":2}}"#)).await;
-    let visitor = visitor_with(&site.store, COOKIE);
-    let id = visitor
-        .session()
-        .await
-        .expect("a session")
-        .id()
-        .expect("an id");
+    site.express_writes(SID, &stored(r#""count":2"#)).await;
+    let visitor = visitor_of_express(&site.store);
+    let id = id(&visitor).await;
     let parsed: SessionId = id.as_str().parse().expect("a handle");
     // The statement of the store, as it is rendered for this table.
     let file = include_str!("../../src/store/sql/find.sql");

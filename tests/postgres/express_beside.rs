@@ -3,80 +3,25 @@
 use std::time::Duration;
 
 use axum_pg_session::{
-    CookieLifetime, Expiry, Express, Login, PgSessionLayer, PgSessionStore, Session,
-    testing::TestVisitor,
+    CookieLifetime, Expiry, Express, Login, PgSessionLayer, Session, testing::TestVisitor,
 };
-use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 use crate::support::{
     Browser, Role, Site, execute,
-    page::{Gate, app_with, until},
+    express::{
+        COOKIE, SECRET, SETTINGS, SID, TABLE, browser_of_express, stored, visitor_of_express,
+    },
+    page::{InFlight, app_with, until},
     texts,
 };
 
-const SID: &str = "_KYE9W_e2dVrVIXyzCkc51UEsyguoON-";
-const COOKIE: &str = "connect.sid=\
-    s%3A_KYE9W_e2dVrVIXyzCkc51UEsyguoON-.6nEMPyjRGgthsMwpNsVdUdHVOmdQGy3Rdzh5zNuFaS0";
-const SECRET: &str = "new";
-const SETTINGS: &str =
-    r#""cookie":{"originalMaxAge":null,"expires":null,"httpOnly":true,"path":"/"}"#;
-const TABLE: &str = r#"
-    CREATE TABLE "session" (
-        "sid" varchar NOT NULL COLLATE "default", "sess" json NOT NULL, "expire" timestamp(6) NOT NULL
-    );
-    ALTER TABLE "session" ADD CONSTRAINT "session_pkey" PRIMARY KEY ("sid");
-    CREATE INDEX "IDX_session_expire" ON "session" ("expire")"#;
-
-async fn site_of(table: &str) -> Site {
-    let mut site = Site::without_table().await;
-    execute(&site.pool, table).await;
-    site.store = site.store.express(Express::new([SECRET]));
-    site
-}
-
-async fn migrated_site() -> Site {
-    let site = site_of(TABLE).await;
-    site.store.migrate().await.expect("the owner");
-    site
-}
-
 async fn guarded_site() -> Site {
-    let mut site = site_of(TABLE).await;
+    let mut site = Site::of_express(TABLE).await;
     site.store = site.store.tombstones(true);
     site.store.migrate().await.expect("the owner");
     site
-}
-
-async fn try_write(site: &Site, sid: &str, document: &str) -> Result<(), sqlx::Error> {
-    let sql = "INSERT INTO session (sess, expire, sid)
-               SELECT $1::json, now() AT TIME ZONE 'UTC' + interval '1 day', $2
-               ON CONFLICT (sid) DO UPDATE SET sess = excluded.sess, expire = excluded.expire
-               RETURNING sid";
-    sqlx::query(sql)
-        .bind(document)
-        .bind(sid)
-        .fetch_optional(&site.pool)
-        .await
-        .map(drop)
-}
-
-async fn express_writes(site: &Site, sid: &str, document: &str) {
-    try_write(site, sid, document).await.expect("an upsert");
-}
-
-fn visitor(store: &PgSessionStore) -> TestVisitor {
-    let visitor = TestVisitor::new(&PgSessionLayer::new(store.clone()));
-    let mut headers = HeaderMap::new();
-    headers.insert(header::SET_COOKIE, HeaderValue::from_static(COOKIE));
-    visitor.store_cookies(&headers);
-    visitor
-}
-
-fn browser(app: &axum::Router) -> Browser {
-    let (name, value) = COOKIE.split_once('=').expect("a cookie");
-    Browser::new(app).with_cookie(name, value)
 }
 
 async fn one(site: &Site, sql: &str) -> String {
@@ -87,26 +32,18 @@ async fn one(site: &Site, sql: &str) -> String {
 
 #[tokio::test]
 async fn an_escaped_backslash_before_a_lone_surrogate_is_written() {
-    let site = migrated_site().await;
+    let site = Site::of_migrated_express().await;
     // JSON.stringify("\\ud83d" + "\ude00")
-    try_write(
-        &site,
-        "x",
-        &format!(r#"{{{SETTINGS},"x":"\\ud83d\ude00"}}"#),
-    )
-    .await
-    .expect("Express can write what it likes");
+    site.express_tries_to_write("x", &stored(r#""x":"\\ud83d\ude00""#))
+        .await
+        .expect("Express can write what it likes");
 }
 
 #[tokio::test]
 async fn an_escaped_backslash_before_a_lone_surrogate_is_migrated() {
-    let site = site_of(TABLE).await;
-    express_writes(
-        &site,
-        "x",
-        &format!(r#"{{{SETTINGS},"x":"\\ud83d\ude00"}}"#),
-    )
-    .await;
+    let site = Site::of_express(TABLE).await;
+    site.express_writes("x", &stored(r#""x":"\\ud83d\ude00""#))
+        .await;
     site.store.migrate().await.expect("the owner");
 }
 
@@ -117,14 +54,13 @@ async fn a_login_drops_the_data_of_a_user_whose_stored_profile_is_long() {
         json!({ "id": "", "sub": "ada" }),
         json!({ "id": "x".repeat(1100) }),
     ] {
-        let site = migrated_site().await;
-        express_writes(
-            &site,
+        let site = Site::of_migrated_express().await;
+        site.express_writes(
             SID,
-            &format!(r#"{{{SETTINGS},"secret":"ada's","passport":{{"user":{user}}}}}"#),
+            &stored(&format!(r#""secret":"ada's","passport":{{"user":{user}}}"#)),
         )
         .await;
-        let visitor = visitor(&site.store);
+        let visitor = visitor_of_express(&site.store);
         let signed_in = visitor.session().await.expect("a session").user_id();
         visitor
             .with_session(|session| session.login("bob"))
@@ -143,8 +79,8 @@ async fn a_login_drops_the_data_of_a_user_whose_stored_profile_is_long() {
 #[tokio::test]
 async fn a_user_whose_id_has_a_backslash_is_found() {
     for user in [r"a\u0000", r"a\ud800", r"DOM\udc01"] {
-        let site = migrated_site().await;
-        let visitor = visitor(&site.store);
+        let site = Site::of_migrated_express().await;
+        let visitor = visitor_of_express(&site.store);
         visitor
             .with_session(move |session| session.login(user))
             .await
@@ -157,14 +93,10 @@ async fn a_user_whose_id_has_a_backslash_is_found() {
 
 #[tokio::test]
 async fn two_users_are_not_one() {
-    let site = migrated_site().await;
+    let site = Site::of_migrated_express().await;
     for (sid, user) in [("a", r"\\u0000"), ("b", r"\\ud800")] {
-        express_writes(
-            &site,
-            sid,
-            &format!(r#"{{{SETTINGS},"passport":{{"user":"{user}"}}}}"#),
-        )
-        .await;
+        site.express_writes(sid, &stored(&format!(r#""passport":{{"user":"{user}"}}"#)))
+            .await;
     }
     let users = texts(&site.pool, "SELECT DISTINCT user_id FROM session").await;
     assert_eq!(users.len(), 2, "{users:?}");
@@ -172,27 +104,26 @@ async fn two_users_are_not_one() {
 
 #[tokio::test]
 async fn a_session_of_express_from_before_the_migration_is_no_fresh_login() {
-    let site = site_of(TABLE).await;
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"ada"}}}}"#),
-    )
-    .await;
+    let site = Site::of_express(TABLE).await;
+    site.express_writes(SID, &stored(r#""passport":{"user":"ada"}"#))
+        .await;
     site.store.migrate().await.expect("the owner");
-    let session = visitor(&site.store).session().await.expect("a session");
+    let session = visitor_of_express(&site.store)
+        .session()
+        .await
+        .expect("a session");
     assert_eq!(session.user_id().as_deref(), Some("ada"));
     assert!(!session.authenticated_within(Duration::from_secs(300)));
 }
 
 #[tokio::test]
 async fn a_generated_user_of_the_application_is_refused_or_works() {
-    let site = site_of(&format!(
+    let site = Site::of_express(&format!(
         "{TABLE}; ALTER TABLE session ADD COLUMN user_id text GENERATED ALWAYS AS (sess->>'userId') STORED"
     ))
     .await;
     site.store.migrate().await.expect("the owner");
-    let visitor = visitor(&site.store);
+    let visitor = visitor_of_express(&site.store);
     let login = visitor.with_session(|session| session.login("ada")).await;
     if login.is_ok() {
         let known = visitor.session().await.expect("a session").user_id();
@@ -202,8 +133,8 @@ async fn a_generated_user_of_the_application_is_refused_or_works() {
 
 #[tokio::test]
 async fn only_a_login_changes_the_user() {
-    let site = migrated_site().await;
-    let visitor = visitor(&site.store);
+    let site = Site::of_migrated_express().await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| session.login("ada"))
         .await
@@ -217,8 +148,8 @@ async fn only_a_login_changes_the_user() {
 
 #[tokio::test]
 async fn replace_keeps_the_user() {
-    let site = migrated_site().await;
-    let visitor = visitor(&site.store);
+    let site = Site::of_migrated_express().await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| session.login("ada"))
         .await
@@ -232,32 +163,23 @@ async fn replace_keeps_the_user() {
 
 #[tokio::test]
 async fn a_late_save_of_ada_does_not_reach_the_session_of_bob() {
-    let site = migrated_site().await;
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"ada"}}}}"#),
-    )
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(r#""passport":{"user":"ada"}"#))
+        .await;
+    let browser = browser_of_express(&site.app());
+    let paused = InFlight::begin(&browser, "/page", |gate| {
+        app_with(
+            PgSessionLayer::new(site.store.clone()),
+            async move |session: Session| {
+                gate.pass().await;
+                session.insert("iban", "of ada")
+            },
+        )
+    })
     .await;
-    let gate = Gate::closed();
-    let page = {
-        let gate = gate.clone();
-        async move |session: Session| {
-            gate.pass().await;
-            session.insert("iban", "of ada")
-        }
-    };
-    let browser = browser(&app_with(PgSessionLayer::new(site.store.clone()), page));
-    let visit = tokio::spawn(async move { browser.peek("/page").await });
-    gate.reached().await;
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"bob"}}}}"#),
-    )
-    .await;
-    gate.open();
-    let status = visit.await.expect("a reply").status;
+    site.express_writes(SID, &stored(r#""passport":{"user":"bob"}"#))
+        .await;
+    let status = paused.finish().await.status;
     let text = one(&site, "SELECT sess::text FROM session").await;
     assert!(!text.contains("iban"), "{status} {text}");
 }
@@ -271,14 +193,10 @@ async fn numbers_and_objects_as_users_stay_what_they_are_at_a_login() {
         json!({"id": "a", "x": [1, 2]}),
         json!(0),
     ] {
-        let site = migrated_site().await;
-        express_writes(
-            &site,
-            SID,
-            &format!(r#"{{{SETTINGS},"passport":{{"user":{user}}}}}"#),
-        )
-        .await;
-        let visitor = visitor(&site.store);
+        let site = Site::of_migrated_express().await;
+        site.express_writes(SID, &stored(&format!(r#""passport":{{"user":{user}}}"#)))
+            .await;
+        let visitor = visitor_of_express(&site.store);
         let id = visitor
             .session()
             .await
@@ -320,7 +238,8 @@ async fn a_dropped_table_of_tombstones_is_noticed_or_restored() {
 #[tokio::test]
 async fn a_role_without_rights_deletes_no_session() {
     let site = guarded_site().await;
-    express_writes(&site, "victim", &format!("{{{SETTINGS}}}")).await;
+    site.express_writes("victim", &format!("{{{SETTINGS}}}"))
+        .await;
     let role = Role::new(&site.pool).await;
     let pool = role.pool(site.database.url()).await;
     let mut connection = pool.acquire().await.expect("a connection");
@@ -363,7 +282,7 @@ async fn another_time_zone_applies_to_tombstones_after_a_migration() {
 
 #[tokio::test]
 async fn a_touch_that_moves_a_row_to_another_partition_keeps_the_session() {
-    let site = site_of(
+    let site = Site::of_express(
         "CREATE TABLE session (sid varchar NOT NULL, sess json NOT NULL, expire timestamptz NOT NULL)
              PARTITION BY RANGE (expire);
          CREATE TABLE s1 PARTITION OF session FOR VALUES FROM (MINVALUE) TO (now() + interval '2 days');
@@ -435,15 +354,11 @@ async fn names_of_every_kind_work_with_tombstones() {
 
 #[tokio::test]
 async fn a_new_id_that_is_undone_beside_a_late_write_leaves_no_second_session() {
-    let site = migrated_site().await;
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"ada"}},"a":1}}"#),
-    )
-    .await;
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(r#""passport":{"user":"ada"},"a":1"#))
+        .await;
     let app = crate::support::app(PgSessionLayer::new(site.store.clone()));
-    let browser = browser(&app);
+    let browser = browser_of_express(&app);
     let held = site.hold_commits().await;
     let given_up = tokio::spawn(async move { browser.peek("/cycle").await });
     until(|| site.is_blocked()).await;
@@ -514,14 +429,13 @@ async fn odd_lifetimes_are_readable_and_writable() {
         "{}",
         "1e400",
     ] {
-        let site = migrated_site().await;
-        express_writes(
-            &site,
+        let site = Site::of_migrated_express().await;
+        site.express_writes(
             SID,
             &format!(r#"{{"cookie":{{"originalMaxAge":{age},"expires":null,"path":"/"}},"a":1}}"#),
         )
         .await;
-        let visitor = visitor(&site.store);
+        let visitor = visitor_of_express(&site.store);
         for call in ["insert", "touch", "cycle", "login"] {
             let done: Result<(), axum_pg_session::Error> = visitor
                 .with_session(move |session| match call {
@@ -566,7 +480,8 @@ async fn odd_documents_do_not_stop_the_migration() {
             ][..],
         ),
     ] {
-        let site = site_of(&TABLE.replace("\"sess\" json", &format!("\"sess\" {kind}"))).await;
+        let site =
+            Site::of_express(&TABLE.replace("\"sess\" json", &format!("\"sess\" {kind}"))).await;
         for (n, document) in documents.iter().enumerate() {
             let sql = format!(
                 "INSERT INTO session VALUES ('{n}', '{document}', now() + interval '1 day')"
@@ -601,9 +516,9 @@ async fn odd_documents_do_not_stop_the_migration() {
 
 #[tokio::test]
 async fn a_login_with_its_settings_kept_keeps_the_lifetime_that_express_stored() {
-    let site = migrated_site().await;
-    express_writes(&site, SID, r#"{"cookie":{"originalMaxAge":90000000,"expires":"2030-01-01T00:00:00.000Z","path":"/"},"passport":{"user":"ada"},"cart":1}"#).await;
-    let visitor = visitor(&site.store);
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, r#"{"cookie":{"originalMaxAge":90000000,"expires":"2030-01-01T00:00:00.000Z","path":"/"},"passport":{"user":"ada"},"cart":1}"#).await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| session.login(Login::new("ada").keep_settings()))
         .await
@@ -628,8 +543,8 @@ async fn a_login_with_its_settings_kept_keeps_the_lifetime_that_express_stored()
 
 #[tokio::test]
 async fn a_lifetime_of_the_cookie_does_not_shorten_an_expiry_of_the_session() {
-    let site = migrated_site().await;
-    let visitor = visitor(&site.store);
+    let site = Site::of_migrated_express().await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| {
             session.set_expiry(Expiry::Idle(Duration::from_secs(30 * 86_400)))?;
@@ -651,19 +566,11 @@ async fn a_lifetime_of_the_cookie_does_not_shorten_an_expiry_of_the_session() {
 #[tokio::test]
 async fn everything_in_one_request_ends_in_one_session() {
     let site = guarded_site().await;
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"ada"}},"cart":"of ada"}}"#),
-    )
-    .await;
-    express_writes(
-        &site,
-        "other",
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"bob"}}}}"#),
-    )
-    .await;
-    let visitor = visitor(&site.store);
+    site.express_writes(SID, &stored(r#""passport":{"user":"ada"},"cart":"of ada""#))
+        .await;
+    site.express_writes("other", &stored(r#""passport":{"user":"bob"}"#))
+        .await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| {
             session.logout()?;
@@ -689,18 +596,10 @@ async fn everything_in_one_request_ends_in_one_session() {
     );
     let rows = texts(&site.pool, "SELECT sess->'passport'->>'user' FROM session").await;
     assert_eq!(rows, ["bob"]);
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"ada"}}}}"#),
-    )
-    .await;
-    express_writes(
-        &site,
-        "other",
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"bob"}}}}"#),
-    )
-    .await;
+    site.express_writes(SID, &stored(r#""passport":{"user":"ada"}"#))
+        .await;
+    site.express_writes("other", &stored(r#""passport":{"user":"bob"}"#))
+        .await;
     assert_eq!(
         texts(&site.pool, "SELECT sess->'passport'->>'user' FROM session").await,
         ["bob"]
@@ -709,8 +608,8 @@ async fn everything_in_one_request_ends_in_one_session() {
 
 #[tokio::test]
 async fn cookies_that_express_would_not_open_open_nothing() {
-    let site = migrated_site().await;
-    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"a":1}}"#)).await;
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(r#""a":1"#)).await;
     let mac = "6nEMPyjRGgthsMwpNsVdUdHVOmdQGy3Rdzh5zNuFaS0";
     let app = crate::support::app(PgSessionLayer::new(site.store.clone()));
     for (value, opens) in [
@@ -753,38 +652,33 @@ async fn a_request_that_loaded_a_row_that_express_destroyed_meanwhile_writes_not
         "destroy",
         "logout_login",
     ] {
-        let site = migrated_site().await;
-        express_writes(
-            &site,
-            SID,
-            &format!(r#"{{{SETTINGS},"cart":1,"passport":{{"user":"ada"}}}}"#),
-        )
-        .await;
-        let gate = Gate::closed();
-        let page = {
-            let gate = gate.clone();
-            async move |session: Session| {
-                let _ = session.get::<u32>("cart");
-                gate.pass().await;
-                match call {
-                    "insert" => session.insert("a", 1),
-                    "login" => session.login("ada"),
-                    "cycle" => session.cycle_id(),
-                    "clear" => session.clear(),
-                    "logout_login" => {
-                        session.logout()?;
-                        session.login("ada")
+        let site = Site::of_migrated_express().await;
+        site.express_writes(SID, &stored(r#""cart":1,"passport":{"user":"ada"}"#))
+            .await;
+        let browser = browser_of_express(&site.app());
+        let paused = InFlight::begin(&browser, "/page", |gate| {
+            app_with(
+                PgSessionLayer::new(site.store.clone()),
+                async move |session: Session| {
+                    let _ = session.get::<u32>("cart");
+                    gate.pass().await;
+                    match call {
+                        "insert" => session.insert("a", 1),
+                        "login" => session.login("ada"),
+                        "cycle" => session.cycle_id(),
+                        "clear" => session.clear(),
+                        "logout_login" => {
+                            session.logout()?;
+                            session.login("ada")
+                        }
+                        _ => session.destroy(),
                     }
-                    _ => session.destroy(),
-                }
-            }
-        };
-        let browser = browser(&app_with(PgSessionLayer::new(site.store.clone()), page));
-        let visit = tokio::spawn(async move { browser.peek("/page").await });
-        gate.reached().await;
+                },
+            )
+        })
+        .await;
         execute(&site.pool, "DELETE FROM session").await;
-        gate.open();
-        let status = visit.await.expect("a reply").status.as_u16();
+        let status = paused.finish().await.status.as_u16();
         let left = texts(&site.pool, "SELECT sess::text FROM session").await;
         match call {
             "destroy" => assert_eq!((status, left.len()), (200, 0), "{call}"),
@@ -796,8 +690,8 @@ async fn a_request_that_loaded_a_row_that_express_destroyed_meanwhile_writes_not
 
 #[tokio::test]
 async fn a_signed_id_without_a_row_is_not_adopted() {
-    let site = migrated_site().await;
-    let visitor = visitor(&site.store);
+    let site = Site::of_migrated_express().await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| session.insert("a", 1))
         .await
@@ -813,12 +707,8 @@ async fn an_undone_login_restores_the_anonymous_session_as_it_was() {
         Login::new("ada").end_others(),
     ] {
         let site = guarded_site().await;
-        express_writes(
-            &site,
-            SID,
-            &format!(r#"{{{SETTINGS},"cart":1,"big":1.10}}"#),
-        )
-        .await;
+        site.express_writes(SID, &stored(r#""cart":1,"big":1.10"#))
+            .await;
         let before = one(
             &site,
             "SELECT sid || sess::text || expire::text || created::text FROM session",
@@ -828,7 +718,7 @@ async fn an_undone_login_restores_the_anonymous_session_as_it_was() {
             let login = login.clone();
             async move |session: Session| session.login(login.clone())
         };
-        let browser = browser(&app_with(PgSessionLayer::new(site.store.clone()), page));
+        let browser = browser_of_express(&app_with(PgSessionLayer::new(site.store.clone()), page));
         site.gives_up(browser, "/page").await;
         until(async || texts(&site.pool, "SELECT sid FROM session").await == [SID]).await;
         let after = one(
@@ -843,14 +733,10 @@ async fn an_undone_login_restores_the_anonymous_session_as_it_was() {
 
 #[tokio::test]
 async fn discard_restores_the_user_and_the_session() {
-    let site = migrated_site().await;
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"cart":1,"passport":{{"user":"ada"}}}}"#),
-    )
-    .await;
-    let visitor = visitor(&site.store);
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(r#""cart":1,"passport":{"user":"ada"}"#))
+        .await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| -> Result<(), axum_pg_session::Error> {
             session.login("bob")?;
@@ -872,14 +758,10 @@ async fn discard_restores_the_user_and_the_session() {
 
 #[tokio::test]
 async fn the_limit_of_sessions_counts_those_of_express() {
-    let site = migrated_site().await;
+    let site = Site::of_migrated_express().await;
     for n in 0..4 {
-        express_writes(
-            &site,
-            &format!("s{n}"),
-            &format!(r#"{{{SETTINGS},"passport":{{"user":"ada"}}}}"#),
-        )
-        .await;
+        site.express_writes(&format!("s{n}"), &stored(r#""passport":{"user":"ada"}"#))
+            .await;
     }
     let store = site.store.clone().max_sessions_per_user(
         std::num::NonZeroU32::new(2).expect("two"),
@@ -895,11 +777,11 @@ async fn the_limit_of_sessions_counts_those_of_express() {
 
 #[tokio::test]
 async fn a_cookie_of_a_later_secret_is_signed_again() {
-    let site = migrated_site().await;
-    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"a":1}}"#)).await;
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(r#""a":1"#)).await;
     let store = site.store.clone().express(Express::new(["newer", SECRET]));
     let app = crate::support::app(PgSessionLayer::new(store.clone()));
-    let mut browser = browser(&app);
+    let mut browser = browser_of_express(&app);
     assert_eq!(browser.get("/get/a").await.body, "1");
     let renewed = browser.cookie("connect.sid").expect("a cookie").to_owned();
     assert!(COOKIE != format!("connect.sid={renewed}"), "not renewed");
@@ -917,7 +799,7 @@ async fn ending_everyone_with_tombstones_leaves_no_session_and_no_late_write() {
     }
     site.store.destroy_everyone().await.expect("an end");
     for n in 0..300 {
-        express_writes(&site, &format!("s{n}"), "{}").await;
+        site.express_writes(&format!("s{n}"), "{}").await;
     }
     assert_eq!(
         texts(&site.pool, "SELECT sid FROM session").await,
@@ -927,15 +809,14 @@ async fn ending_everyone_with_tombstones_leaves_no_session_and_no_late_write() {
 
 #[tokio::test]
 async fn a_long_profile_can_be_ended_like_any_user() {
-    let site = migrated_site().await;
+    let site = Site::of_migrated_express().await;
     let profile = json!({ "sub": "ada", "bio": "x".repeat(1100) });
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":{profile}}}}}"#),
-    )
-    .await;
-    let session = visitor(&site.store).session().await.expect("a session");
+    site.express_writes(SID, &stored(&format!(r#""passport":{{"user":{profile}}}"#)))
+        .await;
+    let session = visitor_of_express(&site.store)
+        .session()
+        .await
+        .expect("a session");
     assert!(
         session.user_id().is_some(),
         "Express sees a user, this crate doesn't"
@@ -946,9 +827,13 @@ async fn a_long_profile_can_be_ended_like_any_user() {
 
 #[tokio::test]
 async fn a_login_of_a_customer_does_not_keep_the_stored_user_of_an_admin_with_the_same_number() {
-    let site = migrated_site().await;
-    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"notes":"of the admin","passport":{{"user":{{"type":"admin","id":5}}}}}}"#)).await;
-    let visitor = visitor(&site.store);
+    let site = Site::of_migrated_express().await;
+    site.express_writes(
+        SID,
+        &stored(r#""notes":"of the admin","passport":{"user":{"type":"admin","id":5}}"#),
+    )
+    .await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| session.login("5"))
         .await
@@ -959,12 +844,13 @@ async fn a_login_of_a_customer_does_not_keep_the_stored_user_of_an_admin_with_th
 
 #[tokio::test]
 async fn two_kinds_of_users_with_the_same_number_are_two_users() {
-    let site = migrated_site().await;
+    let site = Site::of_migrated_express().await;
     for (sid, kind) in [("a", "admin"), ("b", "customer")] {
-        express_writes(
-            &site,
+        site.express_writes(
             sid,
-            &format!(r#"{{{SETTINGS},"passport":{{"user":{{"type":"{kind}","id":5}}}}}}"#),
+            &stored(&format!(
+                r#""passport":{{"user":{{"type":"{kind}","id":5}}}}"#
+            )),
         )
         .await;
     }
@@ -979,15 +865,11 @@ async fn two_kinds_of_users_with_the_same_number_are_two_users() {
 #[tokio::test]
 async fn a_user_that_passport_takes_for_none_is_none() {
     for user in ["false", "null", "\"\""] {
-        let site = migrated_site().await;
-        express_writes(
-            &site,
-            SID,
-            &format!(r#"{{{SETTINGS},"passport":{{"user":{user}}}}}"#),
-        )
-        .await;
+        let site = Site::of_migrated_express().await;
+        site.express_writes(SID, &stored(&format!(r#""passport":{{"user":{user}}}"#)))
+            .await;
         assert_eq!(
-            visitor(&site.store)
+            visitor_of_express(&site.store)
                 .session()
                 .await
                 .expect("a session")
@@ -1000,7 +882,7 @@ async fn a_user_that_passport_takes_for_none_is_none() {
 
 #[tokio::test]
 async fn a_table_in_hash_partitions_works_with_tombstones() {
-    let site = site_of(
+    let site = Site::of_express(
         "CREATE TABLE session (sid varchar PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL)
              PARTITION BY HASH (sid);
          DO $$ BEGIN FOR part IN 0..3 LOOP EXECUTE format(
@@ -1027,7 +909,7 @@ async fn a_table_in_hash_partitions_works_with_tombstones() {
             .with_session(Session::logout)
             .await
             .expect("a logout");
-        express_writes(&site, &sid, "{}").await;
+        site.express_writes(&sid, "{}").await;
         assert_eq!(
             texts(&site.pool, "SELECT sid FROM session").await.len(),
             0,
@@ -1037,57 +919,30 @@ async fn a_table_in_hash_partitions_works_with_tombstones() {
 }
 
 #[tokio::test]
-async fn behind_a_pooler_everything_works_with_tombstones() {
-    let site = site_of(TABLE).await;
-    let store = site
-        .store
-        .clone()
-        .tombstones(true)
-        .behind_transaction_pooler(true);
-    let same = site.store.clone().tombstones(true);
-    let (one_, two) = tokio::join!(store.migrate(), same.migrate());
-    one_.expect("the owner");
-    two.expect("the owner");
-    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"cart":1}}"#)).await;
-    let browser = browser(&crate::support::app(PgSessionLayer::new(store.clone())));
-    site.gives_up(browser, "/cycle").await;
-    until(async || texts(&site.pool, "SELECT sid FROM session").await == [SID]).await;
-}
-
-#[tokio::test]
 async fn a_request_of_ada_reads_nothing_of_bob() {
-    let site = migrated_site().await;
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"ada"}}}}"#),
-    )
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(r#""passport":{"user":"ada"}"#))
+        .await;
+    let browser = browser_of_express(&site.app());
+    let paused = InFlight::begin(&browser, "/page", |gate| {
+        app_with(
+            PgSessionLayer::new(site.store.clone()),
+            async move |session: Session| -> Result<String, axum_pg_session::Error> {
+                session.insert("x", 1)?;
+                gate.pass().await;
+                session.save().await?;
+                Ok(format!(
+                    "{:?} {:?}",
+                    session.user_id(),
+                    session.get::<String>("iban")?
+                ))
+            },
+        )
+    })
     .await;
-    let gate = Gate::closed();
-    let page = {
-        let gate = gate.clone();
-        async move |session: Session| -> Result<String, axum_pg_session::Error> {
-            session.insert("x", 1)?;
-            gate.pass().await;
-            session.save().await?;
-            Ok(format!(
-                "{:?} {:?}",
-                session.user_id(),
-                session.get::<String>("iban")?
-            ))
-        }
-    };
-    let browser = browser(&app_with(PgSessionLayer::new(site.store.clone()), page));
-    let visit = tokio::spawn(async move { browser.peek("/page").await });
-    gate.reached().await;
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"iban":"of bob","passport":{{"user":"bob"}}}}"#),
-    )
-    .await;
-    gate.open();
-    let reply = visit.await.expect("a reply");
+    site.express_writes(SID, &stored(r#""iban":"of bob","passport":{"user":"bob"}"#))
+        .await;
+    let reply = paused.finish().await;
     assert!(
         !reply.body.contains("of bob"),
         "{} {}",
@@ -1098,17 +953,13 @@ async fn a_request_of_ada_reads_nothing_of_bob() {
 
 #[tokio::test]
 async fn an_undo_of_a_login_does_not_bring_back_a_user_whose_sessions_were_all_ended() {
-    // The stored profile is too long for the column, so the store does not know the user.
-    let site = migrated_site().await;
+    // The stored profile is too long for the column, which has a digest of it.
+    let site = Site::of_migrated_express().await;
     let profile = json!({ "sub": "ada", "bio": "x".repeat(1100) });
-    express_writes(
-        &site,
-        SID,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":{profile}}}}}"#),
-    )
-    .await;
+    site.express_writes(SID, &stored(&format!(r#""passport":{{"user":{profile}}}"#)))
+        .await;
     let page = async move |session: Session| session.login("bob");
-    let browser = browser(&app_with(PgSessionLayer::new(site.store.clone()), page));
+    let browser = browser_of_express(&app_with(PgSessionLayer::new(site.store.clone()), page));
     site.gives_up(browser, "/page").await;
     until(async || {
         texts(&site.pool, "SELECT sid FROM session")
@@ -1119,21 +970,20 @@ async fn an_undo_of_a_login_does_not_bring_back_a_user_whose_sessions_were_all_e
 }
 
 #[tokio::test]
-async fn two_stores_behind_a_pooler_migrate_at_once_and_an_undo_works_there() {
-    let site = site_of(TABLE).await;
-    let store = site
-        .store
-        .clone()
-        .tombstones(true)
-        .behind_transaction_pooler(true);
-    let same = store.clone();
-    let (first, second) = tokio::join!(store.migrate(), same.migrate());
-    first.expect("the owner");
-    second.expect("the owner");
-    express_writes(&site, SID, &format!(r#"{{{SETTINGS},"cart":1}}"#)).await;
-    let browser = browser(&crate::support::app(PgSessionLayer::new(store.clone())));
-    site.gives_up(browser, "/cycle").await;
-    until(async || texts(&site.pool, "SELECT sid FROM session").await == [SID]).await;
+async fn two_stores_migrate_at_once_behind_a_pooler_and_an_undo_works_there() {
+    for both_are_pooled in [false, true] {
+        let site = Site::of_express(TABLE).await;
+        let store = site.store.clone().tombstones(true);
+        let pooled = store.clone().behind_transaction_pooler(true);
+        let other = store.behind_transaction_pooler(both_are_pooled);
+        let (first, second) = tokio::join!(pooled.migrate(), other.migrate());
+        first.expect("the owner");
+        second.expect("the owner");
+        site.express_writes(SID, &stored(r#""cart":1"#)).await;
+        let browser = browser_of_express(&crate::support::app(PgSessionLayer::new(pooled)));
+        site.gives_up(browser, "/cycle").await;
+        until(async || texts(&site.pool, "SELECT sid FROM session").await == [SID]).await;
+    }
 }
 
 #[tokio::test]
@@ -1149,19 +999,14 @@ async fn a_store_behind_a_pooler_and_another_migrate_at_once_in_the_own_format()
 
 #[tokio::test]
 async fn a_login_drops_the_data_of_another_user_whose_id_looks_like_an_escape() {
-    let site = migrated_site().await;
-    express_writes(
-        &site,
+    let site = Site::of_migrated_express().await;
+    site.express_writes(
         SID,
-        &format!(r#"{{{SETTINGS},"secret":"of 01","passport":{{"user":"ACME\\ude01"}}}}"#),
+        &stored(r#""secret":"of 01","passport":{"user":"ACME\\ude01"}"#),
     )
     .await;
-    express_writes(
-        &site,
-        "other",
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"ACME\\ude02"}}}}"#),
-    )
-    .await;
+    site.express_writes("other", &stored(r#""passport":{"user":"ACME\\ude02"}"#))
+        .await;
     // What the store lists for one user are the sessions of both.
     let users = texts(&site.pool, "SELECT DISTINCT user_id FROM session").await;
     let ended = site
@@ -1175,8 +1020,8 @@ async fn a_login_drops_the_data_of_another_user_whose_id_looks_like_an_escape() 
 
 #[tokio::test]
 async fn a_removed_member_of_passport_does_not_sign_out_under_the_same_id() {
-    let site = migrated_site().await;
-    let visitor = visitor(&site.store);
+    let site = Site::of_migrated_express().await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| session.login("ada"))
         .await
@@ -1192,20 +1037,16 @@ async fn a_removed_member_of_passport_does_not_sign_out_under_the_same_id() {
 
 #[tokio::test]
 async fn express_signs_out_without_a_new_id_and_the_store_forgets_what_belongs_to_the_login() {
-    let site = migrated_site().await;
-    let visitor = visitor(&site.store);
+    let site = Site::of_migrated_express().await;
+    let visitor = visitor_of_express(&site.store);
     visitor
         .with_session(|session| session.login(Login::new("ada").external_id("sid-1")))
         .await
         .expect("a login");
     let sid = one(&site, "SELECT sid FROM session").await;
-    express_writes(&site, &sid, &format!("{{{SETTINGS}}}")).await;
-    express_writes(
-        &site,
-        &sid,
-        &format!(r#"{{{SETTINGS},"passport":{{"user":"bob"}}}}"#),
-    )
-    .await;
+    site.express_writes(&sid, &format!("{{{SETTINGS}}}")).await;
+    site.express_writes(&sid, &stored(r#""passport":{"user":"bob"}"#))
+        .await;
     let session = visitor.session().await.expect("a session");
     assert_eq!(session.user_id().as_deref(), Some("bob"));
 }

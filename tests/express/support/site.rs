@@ -40,16 +40,13 @@ impl Site {
     /// Express with these options, in addition to the usual ones: those of `site.js`
     /// and of the store.
     pub(crate) async fn express_with(&self, options: Value) -> Server {
-        let mut all = json!({
+        let usual = json!({
             "secret": SECRETS,
             "connection": self.connection(),
             "store": {},
             "session": {},
         });
-        for (name, value) in options.as_object().expect("options") {
-            all[name] = value.clone();
-        }
-        self.host.open(all).await
+        self.open(usual, options).await
     }
 
     /// Express without `resave` and `saveUninitialized`, which creates the table.
@@ -142,12 +139,6 @@ impl Site {
     /// Both, as most scenarios want them.
     pub(crate) async fn both(&self) -> (Server, Server) {
         (self.express().await, self.axum())
-    }
-
-    /// Both, each as the first.
-    pub(crate) async fn both_orders(&self) -> [(Server, Server); 2] {
-        let (express, axum) = self.both().await;
-        [(express.clone(), axum.clone()), (axum, express)]
     }
 
     /// The response of `server` to a request with this step. While it is between its

@@ -7,24 +7,11 @@ pub(crate) use site::{KOA_1, KOA_2};
 
 /// Makes each of these scenarios a test with either generation of Koa.
 macro_rules! with_both_generations {
-    ($($scenario:ident),+ $(,)?) => {$(
-        mod $scenario {
-            use crate::support::{KOA_1, KOA_2, Site};
-
-            #[tokio::test]
-            async fn with_koa_1() {
-                if let Some(site) = Site::of(&KOA_1).await {
-                    super::$scenario(site).await;
-                }
-            }
-
-            #[tokio::test]
-            async fn with_koa_2() {
-                if let Some(site) = Site::of(&KOA_2).await {
-                    super::$scenario(site).await;
-                }
-            }
+    ($($scenario:ident),+ $(,)?) => {
+        $crate::node::scenarios::with_generations! {
+            {with_koa_1: KOA_1, with_koa_2: KOA_2};
+            $($scenario),+
         }
-    )+};
+    };
 }
 pub(crate) use with_both_generations;

@@ -22,16 +22,13 @@ static COLUMNS: Columns = Columns {
 impl Site {
     /// Koa with these options, in addition to the usual ones.
     pub(crate) async fn koa_with(&self, options: Value) -> Server {
-        let mut all = json!({
+        let usual = json!({
             "keys": ["keys", "keykeys"],
             "connection": self.connection(),
             "store": {},
             "session": {},
         });
-        for (name, value) in options.as_object().expect("options") {
-            all[name] = value.clone();
-        }
-        self.host.open(all).await
+        self.open(usual, options).await
     }
 
     /// Koa with the options of the readme, which creates the table.

@@ -2,6 +2,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod child;
+pub(crate) mod express;
 pub(crate) mod kit;
 pub(crate) mod koa;
 pub(crate) mod life;
