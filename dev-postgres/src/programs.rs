@@ -216,7 +216,7 @@ impl User {
             .iter()
             .find_map(|name| Self::named(name, &users));
         user.map(Some).ok_or_else(|| {
-            io::Error::other("root can't run Postgres, and there is no user postgres or nobody")
+            io::Error::other("root can't run Postgres, and there is no user `postgres` or `nobody`")
         })
     }
 

@@ -304,13 +304,7 @@ fn forwarded(old: &Row, orders: Vec<SaveOrder>) -> Vec<(RowId, SaveOrder)> {
 /// When no request is left.
 fn drop_expired(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
     let now = Instant::now();
-    for order in orders.extract_if(.., |order| order.deadline <= now) {
-        order.reply(Err(out_of_time()));
-    }
-    match orders.is_empty() {
-        true => Err(out_of_time()),
-        false => Ok(()),
-    }
+    refuse(orders, |order| order.deadline <= now, out_of_time)
 }
 
 /// Returns an error to the requests that loaded the row when another user was signed in. Another
@@ -320,15 +314,23 @@ fn drop_expired(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
 ///
 /// When no request is left.
 fn refuse_those_of_another_user(orders: &mut Vec<SaveOrder>, row: &Row) -> Result<(), Error> {
-    let has_another = |order: &mut SaveOrder| {
+    let has_another = |order: &SaveOrder| {
         let user = order.base.user.as_ref();
         user.is_some() && user != row.user.as_ref()
     };
-    for order in orders.extract_if(.., has_another) {
-        order.reply(Err(Error::ended()));
+    refuse(orders, has_another, Error::ended)
+}
+
+fn refuse(
+    orders: &mut Vec<SaveOrder>,
+    is_refused: impl Fn(&SaveOrder) -> bool,
+    error: fn() -> Error,
+) -> Result<(), Error> {
+    for order in orders.extract_if(.., |order| is_refused(order)) {
+        order.reply(Err(error()));
     }
     match orders.is_empty() {
-        true => Err(Error::ended()),
+        true => Err(error()),
         false => Ok(()),
     }
 }
