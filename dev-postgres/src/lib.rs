@@ -3,6 +3,7 @@
 mod clock;
 mod database;
 mod disk;
+mod folder;
 mod pooler;
 mod programs;
 mod server;

@@ -13,8 +13,9 @@ use std::{
 
 use crate::{
     Server,
+    folder::{Durability, private_folder},
     programs::User,
-    server::{free_port, private_folder, write_for},
+    server::{free_port, write_for},
 };
 
 const WATCHDOG: &str = include_str!("pooler.sh");
@@ -163,7 +164,7 @@ impl Pooler {
     ) -> io::Result<Self> {
         let program = Program::find()?;
         program.check(lending)?;
-        let folder = private_folder()?;
+        let folder = private_folder(Durability::Any)?;
         let user = User::instead_of_root(&folder)?;
         let mut configuration = program.configuration(server, lending, connections, &folder);
         configuration += more;

@@ -16,6 +16,7 @@ use std::{
 use crate::{
     clock::{self, libfaketime},
     disk,
+    folder::{Durability, private_folder},
     programs::{Need, Prefer, Programs, User},
     standby,
 };
@@ -32,6 +33,9 @@ const POLL: Duration = Duration::from_millis(10);
 /// It ends, and its data is deleted, when the value is dropped or the process ends, even after
 /// Ctrl-C or `kill -9`. Tests that need no separate server share one through
 /// [`test_database`](crate::test_database).
+///
+/// The data is in memory, in `/dev/shm`, if 2 GB are free there, unless `fsync` is on or `TMPDIR`
+/// is set. Otherwise it is in the folder for temporary files.
 ///
 /// ```
 /// use dev_postgres::Server;
@@ -192,7 +196,7 @@ impl Builder {
             Clock::OfTheMachine => None,
             Clock::OfItsOwn => Some(libfaketime()?),
         };
-        let folder = private_folder()?;
+        let folder = private_folder(self.durability())?;
         let user = User::instead_of_owner(&programs, &folder)?;
         if let Some(user) = user {
             chown(&folder, Some(user.id), Some(user.group))?;
@@ -225,12 +229,22 @@ impl Builder {
         Ok(server)
     }
 
+    fn durability(&self) -> Durability {
+        let mut settings = self.settings.iter().rev();
+        match settings.find(|(name, _)| name == "fsync") {
+            Some((_, value)) if value != "off" => Durability::OnDisk,
+            _ => Durability::Any,
+        }
+    }
+
     /// `fsync` is off, because the data is deleted at the end.
     fn arguments(&self) -> Vec<String> {
         let defaults = [
             ("max_connections", "500"),
             ("shared_buffers", "128MB"),
             ("fsync", "off"),
+            // The data may be in memory.
+            ("max_wal_size", "256MB"),
             // Otherwise a killed server leaves shared memory behind.
             ("dynamic_shared_memory_type", "mmap"),
         ];
@@ -266,13 +280,6 @@ pub(crate) fn write_for(user: Option<User>, file: &Path, contents: &str) -> io::
         Some(user) => chown(file, Some(user.id), Some(user.group)),
         None => Ok(()),
     }
-}
-
-/// A folder with a short path, because the path of a socket can have at most 107 bytes.
-pub(crate) fn private_folder() -> io::Result<PathBuf> {
-    let folder = tempfile::Builder::new().prefix("dev-postgres-").tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
-    Ok(folder.keep())
 }
 
 impl Server {
