@@ -27,7 +27,11 @@
 //! [`service`] starts a request, [`future`] decides what its response does, and
 //! `session/saving.rs` executes it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use cookie::SameSite;
 use http::{StatusCode, request::Parts};
@@ -90,6 +94,9 @@ pub(crate) mod site_data;
 #[must_use = "a layer does nothing until it is added to a router or service"]
 pub struct PgSessionLayer {
     config: Arc<Config>,
+    /// The configuration with its defaults, computed when the layer is first added. axum adds
+    /// it again for each route of each connection.
+    complete: Arc<OnceLock<Arc<Config>>>,
 }
 
 impl PgSessionLayer {
@@ -102,6 +109,7 @@ impl PgSessionLayer {
     pub fn new(store: PgSessionStore) -> Self {
         Self {
             config: Arc::new(Config::new(store)),
+            complete: Arc::default(),
         }
     }
 
@@ -131,6 +139,7 @@ impl PgSessionLayer {
         change(config);
         // A changed clone is another layer.
         config.is_ignored = Arc::default();
+        self.complete = Arc::default();
         self
     }
 
@@ -741,6 +750,10 @@ impl PgSessionLayer {
     ///
     /// If [`check`](Self::check) finds a contradiction.
     pub(crate) fn checked(&self) -> Arc<Config> {
+        Arc::clone(self.complete.get_or_init(|| self.complete_config()))
+    }
+
+    fn complete_config(&self) -> Arc<Config> {
         if let Err(error) = self.check() {
             panic!("PgSessionLayer: {error}");
         }
@@ -757,6 +770,8 @@ impl PgSessionLayer {
             timeouts: Arc::clone(&config.timeouts),
             before_save: config.hooks.before_save(),
         });
+        config.warn_of_a_layer_that_shares_sessions();
+        config.warn_of_a_second_takeover();
         Arc::new(config)
     }
 
@@ -834,9 +849,22 @@ impl<S> Layer<S> for PgSessionLayer {
     /// If [`check`](Self::check) finds a contradiction. This happens at setup, not at
     /// the first request.
     fn layer(&self, inner: S) -> Self::Service {
-        let config = self.checked();
-        config.warn_of_a_layer_that_shares_sessions();
-        config.warn_of_a_second_takeover();
-        PgSessionService::new(inner, config)
+        PgSessionService::new(inner, self.checked())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_configuration_is_completed_once_until_it_changes() {
+        let pool = sqlx::PgPool::connect_lazy("postgres:///").expect("a URL");
+        let layer = PgSessionLayer::new(PgSessionStore::new(pool)).cookie_name("first");
+        let complete = layer.checked();
+        assert!(Arc::ptr_eq(&complete, &layer.checked()));
+        let other = layer.cookie_name("other");
+        assert_eq!(other.checked().cookie_name(), "other");
+        assert_eq!(complete.cookie_name(), "first");
     }
 }
