@@ -304,6 +304,8 @@ pub(crate) struct UserMember {
     pub(crate) key: &'static str,
     /// Its value for a user, if it had another one before.
     pub(crate) value: fn(Option<&Json>, &str) -> Json,
+    /// The user in such a value.
+    pub(crate) user_in: fn(&Json) -> Option<String>,
 }
 
 /// The member of a document that belongs to its format.

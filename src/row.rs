@@ -80,6 +80,13 @@ impl Row {
     pub(crate) fn of(self, user: Option<Arc<str>>) -> Self {
         Self { user, ..self }
     }
+
+    /// The user in the document, if the format stores the user there.
+    pub(crate) fn user_in_document(&self) -> Option<Arc<str>> {
+        let member = self.layout.user()?;
+        let user = (member.user_in)(self.document()?.get(member.key)?)?;
+        Some(user.into())
+    }
 }
 
 /// A document and its text.

@@ -61,6 +61,18 @@ use rows::{Batches, session_queue::SessionQueues};
 use sql::Pooling;
 use table::handle::TableHandle;
 
+/// Names of one time zone, which can be compared as one. Postgres shows that of its system.
+const NAMES_OF_UTC: [&str; 8] = [
+    "UTC",
+    "UCT",
+    "Universal",
+    "Zulu",
+    "Etc/UTC",
+    "Etc/UCT",
+    "Etc/Universal",
+    "Etc/Zulu",
+];
+
 /// The table of sessions, in the application's database.
 ///
 /// It is cheap to clone. Clones share their pool, their batches and what they know
@@ -652,11 +664,19 @@ impl PgSessionStore {
     /// Default: `UTC`. A `timestamptz`, which [`migrate`](Self::migrate) creates, needs
     /// none.
     ///
+    /// In a wrong time zone, live sessions look expired, so the reaper deletes them, or they
+    /// live hours too long.
+    ///
     /// A change to or from daylight saving time never ends a session early. A session that
     /// expires in the hour that is repeated in autumn may end an hour late.
     #[must_use]
     pub fn time_zone(self, zone: impl Into<String>) -> Self {
-        self.with(|table_handle| table_handle.time_zone = zone.into())
+        let zone = zone.into();
+        let is_utc = NAMES_OF_UTC
+            .iter()
+            .any(|name| zone.eq_ignore_ascii_case(name));
+        let zone = if is_utc { "UTC".to_owned() } else { zone };
+        self.with(|table_handle| table_handle.time_zone = zone)
     }
 
     /// Keeps sessions in the format of a site on Koa, in the same table. Default: this

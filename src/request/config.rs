@@ -17,7 +17,7 @@ use crate::{
     FailurePolicy, PgSessionStore, Transport,
     cookie::CookieConfig,
     document::{Document, limits::Limits},
-    format::{Format, Line},
+    format::{Format, Line, OldId},
     request::hooks::Hooks,
     session::Settings,
     takeover::Takeover,
@@ -167,11 +167,19 @@ impl Config {
     /// applications whose databases and tables have the same names replace it.
     pub(crate) fn warn_of_another_application(&self) {
         if !IS_WARNED_OF_ANOTHER_APPLICATION.swap(true, Relaxed) {
-            tracing::warn!(
-                cookie.name = self.cookie_name(),
-                "a new session replaced a cookie that opened none; another application on this \
-                 host may have set it: give each application its own cookie_name"
-            );
+            let cookie = self.cookie_name();
+            match self.store.format().old_id() {
+                OldId::Forwards => tracing::warn!(
+                    cookie.name = cookie,
+                    "a new session replaced a cookie that opened none; another application on \
+                     this host may have set it: give each application its own cookie_name"
+                ),
+                OldId::IsDeleted => tracing::warn!(
+                    cookie.name = cookie,
+                    "a new session replaced a cookie that opened none; compare the secrets, the \
+                     table and the time_zone with those of the application that shares the table"
+                ),
+            }
         }
     }
 

@@ -327,6 +327,27 @@ async fn a_document_full_of_escapes_is_written_before_the_timeout_of_a_statement
     assert_eq!(texts(&site.pool, users).await, ["ada"; 4]);
 }
 
+/// Before `migrate`, the table is Express's own.
+#[tokio::test]
+async fn without_the_generated_column_the_user_is_the_one_of_the_document() {
+    for column in [
+        "",
+        "; ALTER TABLE session ADD COLUMN user_id text DEFAULT 'eve'",
+    ] {
+        let site = Site::of_express(&format!("{TABLE}{column}")).await;
+        let page = async |session: Session| format!("{:?}", session.user_id());
+        let mut browser = browser_of_express(&app_with(layer(&site.store), page));
+        for (document, user) in [
+            (stored(r#""passport":{"user":"ada"}"#), r#"Some("ada")"#),
+            (stored(r#""passport":{"user":7}"#), r#"Some("7")"#),
+            (stored(r#""passport":{}"#), "None"),
+        ] {
+            site.express_writes(SID, &document).await;
+            assert_eq!(browser.get("/page").await.body, user, "{document}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn without_the_generated_column_a_login_is_refused_with_what_it_needs() {
     for column in ["", "; ALTER TABLE session ADD COLUMN user_id text"] {

@@ -281,6 +281,18 @@ async fn another_time_zone_applies_to_tombstones_after_a_migration() {
 }
 
 #[tokio::test]
+async fn each_name_of_utc_is_the_same_time_zone() {
+    let site = guarded_site().await;
+    for zone in ["UTC", "Etc/UTC", "zulu"] {
+        let store = site.store.clone().time_zone(zone);
+        store.check().await.expect(zone);
+    }
+    let store = site.store.clone().time_zone("Asia/Tokyo");
+    let error = store.check().await.expect_err("triggers in UTC");
+    assert!(error.to_string().contains("time_zone"), "{error}");
+}
+
+#[tokio::test]
 async fn a_touch_that_moves_a_row_to_another_partition_keeps_the_session() {
     let site = Site::of_express(
         "CREATE TABLE session (sid varchar NOT NULL, sess json NOT NULL, expire timestamptz NOT NULL)

@@ -2205,7 +2205,7 @@ async fn yield_often() {
 #[tokio::test]
 async fn a_save_that_does_not_fit_another_one_has_its_own_time() {
     let (mut site, browser) = visited().await;
-    const TIMEOUT: Duration = Duration::from_secs(2);
+    const TIMEOUT: Duration = Duration::from_secs(4);
     site.store = site.store.clone().timeout(TIMEOUT);
     let mut visits = Vec::new();
     for key in ["first", "number", "text"] {

@@ -40,6 +40,7 @@ const REFUSED: &str = "
     expiry timestamptz, session json -> has no column id
     id text PRIMARY KEY, session json -> has no column expiry
     id text PRIMARY KEY, expiry timestamptz -> has no column session
+    sid text PRIMARY KEY, sess json, expire timestamp -> has no column, PgSessionStore::express
     id integer PRIMARY KEY, expiry timestamptz, session json -> column id of type, integer, must be text
     id uuid PRIMARY KEY, expiry timestamptz, session json -> column id of type, uuid, must be text
     id bytea PRIMARY KEY, expiry timestamptz, session json -> column id of type, bytea, must be text

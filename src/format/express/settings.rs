@@ -75,6 +75,7 @@ impl Layout for ExpressLayout {
         Some(UserMember {
             key: PASSPORT,
             value: passport_of,
+            user_in,
         })
     }
 

@@ -130,7 +130,8 @@ impl Entry for LoadRow {
         let user: Option<&str> = row.try_get(6)?;
         let id = self.0.clone();
         let row = Row::new(id, text.map(Arc::from), times, table.layout);
-        Ok(Arc::new(row.of(user.map(Arc::from))))
+        let user = table.user(user, || row.user_in_document());
+        Ok(Arc::new(row.of(user)))
     }
 
     fn size(output: &Arc<Row>) -> usize {

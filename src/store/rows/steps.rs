@@ -11,7 +11,6 @@ use sqlx::{
 
 use crate::{
     Error, ErrorKind,
-    document::Layout,
     expiry::{Extent, Times},
     id::RowId,
     row::{Content, Row},
@@ -42,7 +41,7 @@ pub(in crate::store) struct Extras {
     pub(in crate::store) external_id: Option<String>,
 }
 
-fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Row {
+fn loaded(loaded: Loaded, table: &Statements) -> Row {
     let (id, text, expires, created, now, seen, user, ..) = loaded;
     let times = Times {
         now: now.0,
@@ -50,7 +49,9 @@ fn loaded(loaded: Loaded, layout: &'static dyn Layout) -> Row {
         created: created.map(|created| created.0),
         seen: seen.map(|seen| seen.0),
     };
-    Row::new(id.into(), text.map(Arc::from), times, layout).of(user.map(Arc::from))
+    let row = Row::new(id.into(), text.map(Arc::from), times, table.layout);
+    let user = table.user(user.as_deref(), || row.user_in_document());
+    row.of(user)
 }
 
 /// Forwardings that a call follows from a handle to its session. A session can have that many
@@ -186,7 +187,7 @@ pub(super) async fn lock_with_extras(
                 device: row.7.take(),
                 external_id: row.8.take(),
             };
-            Ok((loaded(row, table.layout), extras))
+            Ok((loaded(row, table), extras))
         }
         Some(_) => Err(Error::not_asked_for()),
         None => Err(Error::ended()),

@@ -509,8 +509,9 @@ impl TableHandle {
         Error::new(
             ErrorKind::Setup,
             format!(
-                "the table {} has no triggers for the store's tombstones; call \
-                 PgSessionStore::migrate as the owner of the table",
+                "the table {} has no triggers for the store's tombstones, or those of another \
+                 version or time_zone; call PgSessionStore::migrate with the options of this \
+                 store, as the owner of the table with CREATE on its schema",
                 self.name
             ),
         )

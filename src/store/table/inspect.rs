@@ -306,8 +306,14 @@ impl Inspection {
     }
 
     fn required(&self, name: &str) -> Result<&Column, Error> {
-        self.find(name)
-            .ok_or_else(|| self.refused(format!("has no column {name}")))
+        let is_of_express = self.find("sid").is_some() && self.find("sess").is_some();
+        self.find(name).ok_or_else(|| match is_of_express {
+            true => self.refused(format!(
+                "has no column {name}, but those of Express; call PgSessionStore::express, or \
+                 choose another table"
+            )),
+            false => self.refused(format!("has no column {name}")),
+        })
     }
 
     fn document(&self) -> Result<Document, Error> {

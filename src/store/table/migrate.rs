@@ -208,7 +208,8 @@ impl TableHandle {
     fn warn_of_an_incomplete_table(&self) {
         tracing::warn!(
             db.collection.name = %self.name,
-            "the database role can't add the missing columns of the session table; their features are off"
+            "the database role can't add the missing columns of the session table, and their features are \
+             off; call migrate as the owner of the table, with CREATE on its schema"
         );
     }
 

@@ -71,7 +71,7 @@ impl fmt::Display for TableReport {
             ),
             (
                 self.per_user_sessions,
-                "without the column user_id there are no sessions of a user (migration 0002)",
+                "without the column user_id, login and the sessions of a user are errors (migration 0002)",
             ),
             (
                 self.last_seen,
@@ -92,7 +92,7 @@ impl fmt::Display for TableReport {
             (self.unique_id, "the table does not keep id unique"),
             (
                 self.expiry_has_time_zone,
-                "expiry has no time zone, so every writer must keep the clock of PgSessionStore::time_zone",
+                "the expiry has no time zone, so each program that writes it must use the one of PgSessionStore::time_zone",
             ),
             (
                 self.encodes_all_text,

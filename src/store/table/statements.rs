@@ -153,6 +153,19 @@ macro_rules! both {
 }
 
 impl Statements {
+    /// The user of a row: the one of the column `user_id`, or the one of the document if the table
+    /// has no such column.
+    pub(in crate::store) fn user(
+        &self,
+        user_id: Option<&str>,
+        user_in_document: impl FnOnce() -> Option<Arc<str>>,
+    ) -> Option<Arc<str>> {
+        match self.columns.has_user_id() {
+            true => user_id.map(Arc::from),
+            false => user_in_document(),
+        }
+    }
+
     pub(in crate::store) fn new(
         name: TableName,
         columns: Columns,

@@ -333,7 +333,8 @@ async fn look_up_until(
         table.clock.observe(times.now);
         let user: Option<&str> = row.try_get(4)?;
         let row = Row::new(id.clone(), text.map(Arc::from), times, table.layout);
-        found.insert(id, row.of(user.map(Arc::from)));
+        let user = table.user(user, || row.user_in_document());
+        found.insert(id, row.of(user));
     }
     Ok(found)
 }
