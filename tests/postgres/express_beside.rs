@@ -281,6 +281,31 @@ async fn another_time_zone_applies_to_tombstones_after_a_migration() {
 }
 
 #[tokio::test]
+async fn the_statements_of_the_guide_leave_the_table_as_express_made_it() {
+    let objects = "SELECT o::text FROM (
+            SELECT relname, attname, atttypid::regtype::text FROM pg_attribute
+                JOIN pg_class AS c ON c.oid = attrelid
+                WHERE relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
+            UNION ALL SELECT proname, '', '' FROM pg_proc
+                WHERE pronamespace = 'public'::regnamespace
+            UNION ALL SELECT tgname, '', '' FROM pg_trigger WHERE NOT tgisinternal
+        ) AS o ORDER BY 1";
+    let site = Site::of_express(TABLE).await;
+    let before = texts(&site.pool, objects).await;
+    let store = site.store.clone().tombstones(true);
+    store.migrate().await.expect("the owner");
+    assert_ne!(texts(&site.pool, objects).await, before);
+
+    let guide = include_str!("../../docs/moving/from-express.md");
+    let (_, rest) = guide.split_once("## The way back").expect("a section");
+    let statements = rest.split("```").nth(1).expect("statements");
+    let sql = statements.trim_start_matches("sql");
+    execute(&site.pool, sql).await;
+    assert_eq!(texts(&site.pool, objects).await, before);
+    store.migrate().await.expect("it can be migrated again");
+}
+
+#[tokio::test]
 async fn each_name_of_utc_is_the_same_time_zone() {
     let site = guarded_site().await;
     for zone in ["UTC", "Etc/UTC", "zulu"] {
