@@ -304,8 +304,10 @@ pub(crate) struct UserMember {
     pub(crate) key: &'static str,
     /// Its value for a user, if it had another one before.
     pub(crate) value: fn(Option<&Json>, &str) -> Json,
-    /// The user in such a value.
+    /// The user in such a value, as the column `user_id` has it.
     pub(crate) user_in: fn(&Json) -> Option<String>,
+    /// A user's id as the column has it.
+    pub(crate) stored: fn(&str) -> String,
 }
 
 /// The member of a document that belongs to its format.

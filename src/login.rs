@@ -5,10 +5,7 @@ use std::{fmt, num::NonZeroU32};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    CookieLifetime, Error, ErrorKind, Expiry,
-    realm::{BEFORE_USER, Realm},
-};
+use crate::{CookieLifetime, Error, ErrorKind, Expiry, realm::BEFORE_USER};
 
 /// The most characters of each text of a device. The longest user agents of browsers
 /// have about 250.
@@ -333,11 +330,15 @@ impl Login {
         Ok(())
     }
 
-    /// Replaces the user's id with the one that is stored, which has the realm.
-    pub(crate) fn in_realm(self, realm: &Realm) -> Self {
+    /// Replaces the ids with those that are stored.
+    pub(crate) fn with_ids(
+        self,
+        user: impl FnOnce(&str) -> String,
+        external: impl FnOnce(&str) -> String,
+    ) -> Self {
         Self {
-            user_id: realm.user(&self.user_id),
-            external_id: self.external_id.map(|id| realm.user(&id)),
+            user_id: user(&self.user_id),
+            external_id: self.external_id.as_deref().map(external),
             ..self
         }
     }

@@ -14,7 +14,7 @@ use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Counters, Error, SessionLimitPolicy,
+    Counters, Error, Login, SessionLimitPolicy,
     event::{Hook, SessionEvent},
     format::{Format, express::Express, koa::Koa},
     forwarding::FORWARDING,
@@ -339,6 +339,20 @@ impl PgSessionStore {
 
     pub(crate) fn own_realm(&self) -> &Realm {
         &self.realm
+    }
+
+    /// The login with the ids that the table has.
+    pub(crate) fn as_stored(&self, login: Login) -> Login {
+        login.with_ids(|id| self.stored_user(id), |id| self.realm.user(id))
+    }
+
+    /// A user's id as the table has it: with the realm, or as the format of another application
+    /// stores it.
+    pub(crate) fn stored_user(&self, id: &str) -> String {
+        match self.format().layout().user() {
+            Some(member) => (member.stored)(id),
+            None => self.realm.user(id),
+        }
     }
 
     /// Sets this store's area of the site, if several share the table. Default:

@@ -7,7 +7,7 @@
 -- escapes become U+FFFD and their digits. Meanwhile, control characters, which JSON text can't
 -- contain, stand for escaped backslashes and for pairs of surrogates.
 CREATE OR REPLACE FUNCTION "public"."session_user_in"(document json) RETURNS text
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $axum_pg_session$
+LANGUAGE plpgsql IMMUTABLE AS $axum_pg_session$
 DECLARE
     passport json;
     id text;
@@ -27,7 +27,11 @@ BEGIN
                 'g'
             );
             cleaned := pg_catalog.regexp_replace(
-                cleaned, E'\\\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})', E'\\\\ufffd\\1', 'g'
+                cleaned,
+                E'\\\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})',
+                -- Other encodings have no U+FFFD.
+                CASE pg_catalog.getdatabaseencoding() WHEN 'UTF8' THEN E'\\\\ufffd\\1' ELSE E'?\\1' END,
+                'g'
             );
             cleaned := pg_catalog.replace(cleaned, E'\x02', E'\\u');
             cleaned := pg_catalog.replace(cleaned, E'\x01', E'\\\\');
@@ -45,6 +49,8 @@ BEGIN
     END;
 END
 $axum_pg_session$;
+-- Every role that writes the table calls it.
+GRANT EXECUTE ON FUNCTION "public"."session_user_in"(json) TO PUBLIC;
 
 -- The beginning of rows that exist is unknown. With a default, their logins would seem recent.
 ALTER TABLE "public"."session"

@@ -74,7 +74,7 @@ impl Session {
             .layout()
             .check(login.end().unwrap_or(Expiry::Default))?;
         self.store().check_login(&login)?;
-        state.log_in(login.in_realm(self.store().own_realm()))
+        state.log_in(self.store().as_stored(login))
     }
 
     /// Signs the user out: destroys the session as [`destroy`](Self::destroy)
@@ -113,7 +113,8 @@ impl Session {
     /// session doesn't. If the table lacks the column `created`, the time of
     /// the login is unknown: the result is `false`, except in the request of
     /// the login. The time is also unknown after a
-    /// [takeover](crate::PgSessionLayer::takeover), until the next login.
+    /// [takeover](crate::PgSessionLayer::takeover), until the next login. If Koa or
+    /// Express shares the table, each row that it inserts counts as a login.
     ///
     /// ```
     /// use std::time::Duration;

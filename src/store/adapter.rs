@@ -332,7 +332,7 @@ impl Adapter {
         };
         let login = Login::new(id);
         login.check()?;
-        let login = login.in_realm(self.store.own_realm());
+        let login = self.store.as_stored(login);
         Ok(Some(login.user_id().into()))
     }
 

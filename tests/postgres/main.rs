@@ -15,6 +15,7 @@ mod encodings;
 mod events;
 mod express;
 mod express_beside;
+mod express_users;
 mod external;
 mod first;
 mod hot;

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -76,6 +76,7 @@ impl Layout for ExpressLayout {
             key: PASSPORT,
             value: passport_of,
             user_in,
+            stored: stored_user,
         })
     }
 
@@ -154,15 +155,58 @@ pub(super) fn passport_of(stored: Option<&Json>, user: &str) -> Json {
 /// values as JSON.
 pub(super) fn user_in(passport: &Json) -> Option<String> {
     let passport = Document::parse(&NativeLayout, &passport.get().into()).ok()?;
-    let stored = passport.get("user")?.get();
-    let user = match stored {
-        "null" | "false" | r#""""# => return None,
-        text if text.starts_with('"') => serde_json::from_str(text).ok()?,
-        other => other.to_owned(),
-    };
+    let stored = without_unstorable_escapes(passport.get("user")?.get());
+    match &*stored {
+        "null" | "false" | r#""""# => None,
+        text if text.starts_with('"') => Some(shortened(serde_json::from_str(text).ok()?)),
+        _ => Some(shortened(stored)),
+    }
+}
+
+/// A user's id as the column `user_id` has it, if it is text or the JSON text of an object.
+fn stored_user(id: &str) -> String {
+    let is_object = id.starts_with(['{', '[']) && serde_json::from_str::<&RawValue>(id).is_ok();
+    match is_object {
+        true => shortened(without_unstorable_escapes(id)),
+        false => shortened(id.to_owned()),
+    }
+}
+
+/// The same JSON text with U+FFFD and the digits instead of each escape that Postgres can't convert
+/// to text: that of U+0000, or half of a pair of surrogates.
+fn without_unstorable_escapes(json: &str) -> String {
+    let mut clean = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        clean.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let length = match (code_unit(rest), rest.get(6..).and_then(code_unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0 | 0xd800..=0xdfff), _) => {
+                clean.push_str(r"\ufffd");
+                clean.push_str(&rest[2..6]);
+                rest = &rest[6..];
+                continue;
+            }
+            // Another escape, which can be that of a backslash.
+            _ => rest.len().min(2),
+        };
+        clean.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    clean.push_str(rest);
+    clean
+}
+
+/// The code unit of the escape at the beginning of this JSON text.
+fn code_unit(json: &str) -> Option<u32> {
+    u32::from_str_radix(json.strip_prefix("\\u")?.get(..4)?, 16).ok()
+}
+
+fn shortened(user: String) -> String {
     match user.len() > MAX_USER {
-        true => Some(digest(&user)),
-        false => Some(user),
+        true => digest(&user),
+        false => user,
     }
 }
 

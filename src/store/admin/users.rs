@@ -54,7 +54,7 @@ impl PgSessionStore {
     pub fn user(&self, user_id: impl Into<String>) -> UserSessions {
         UserSessions {
             store: self.clone(),
-            user_id: self.own_realm().user(&user_id.into()),
+            user_id: self.stored_user(&user_id.into()),
         }
     }
 }

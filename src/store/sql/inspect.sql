@@ -96,7 +96,7 @@ SELECT a.attname::text AS name,
            WHERE a.attgenerated <> ''
              AND e.adrelid = c.oid
              AND e.adnum = a.attnum
-             AND pg_catalog.pg_get_expr(e.adbin, e.adrelid) LIKE ANY (ARRAY['%passport%', '%_user_in%'])
+             AND pg_catalog.pg_get_expr(e.adbin, e.adrelid) LIKE '%\_user\_in%(%'
        ) AS is_of_passport,
        c.relkind::text AS kind,
        pg_catalog.pg_has_role(c.relowner, 'USAGE') AS may_alter,

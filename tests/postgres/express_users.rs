@@ -1,0 +1,300 @@
+//! The user of a session whom Passport stores in the document: the generated column and this crate
+//! agree about it, and no right, encoding or time of the other application is in the way.
+
+use axum_pg_session::{Express, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool, postgres::PgConnectOptions};
+
+use crate::support::{
+    Role, Site, execute,
+    express::{SECRET, SETTINGS, SID, TABLE, browser_of_express, stored, visitor_of_express},
+    page::{InFlight, app_with},
+    site::pool,
+    texts,
+};
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).expect("small")
+    }
+
+    fn string(&mut self) -> String {
+        const PIECES: [&str; 26] = [
+            "a",
+            "\\\\",
+            "\\\"",
+            "\\u0000",
+            "\\ud83d",
+            "\\ude00",
+            "\\ud83d\\ude00",
+            "\\uD83D\\uDE00",
+            "\\u00e9",
+            "u0000",
+            "ud83d",
+            "\\n",
+            "\\u005c",
+            "\\u0001",
+            "\\u0002",
+            "é",
+            "😀",
+            "\\/",
+            "\\uDBFF",
+            "\\udfff",
+            "\\ufffd",
+            "0000",
+            "\\u005Cu0000",
+            "x02d83d",
+            "'",
+            "passport",
+        ];
+        let mut text = String::new();
+        for _ in 0..self.below(6) {
+            let choices = [PIECES.len(), 3][self.below(2)];
+            text += PIECES[self.below(choices)];
+        }
+        if self.below(40) == 0 {
+            text += &"é".repeat(600);
+        }
+        format!("\"{text}\"")
+    }
+
+    fn value(&mut self) -> String {
+        match self.below(12) {
+            0..6 => self.string(),
+            6 => "1e400".to_owned(),
+            7 => [
+                "null",
+                "true",
+                "false",
+                "0",
+                "-0.0",
+                "12345678901234567890123",
+            ][self.below(6)]
+            .to_owned(),
+            8 => format!("[{} , {}]", self.string(), self.string()),
+            9..11 => format!(
+                "{{ \"id\" : {},\n{}:{}}}",
+                self.string(),
+                self.string(),
+                self.string()
+            ),
+            _ => "\"\"".to_owned(),
+        }
+    }
+}
+
+async fn guarded_site() -> Site {
+    let mut site = Site::of_express(TABLE).await;
+    site.store = site.store.tombstones(true);
+    site.store.migrate().await.expect("the owner");
+    site
+}
+
+async fn generated(pool: &PgPool, document: &str) -> Option<String> {
+    let user = sqlx::query_scalar("SELECT session_user_in($1::text::json)").bind(document);
+    user.fetch_one(pool).await.expect("a user or none")
+}
+
+/// Without the column, the crate reads the document.
+#[tokio::test]
+async fn the_generated_column_and_the_crate_find_the_same_user_in_every_document() {
+    let migrated = Site::of_migrated_express().await;
+    let site = Site::of_express(TABLE).await;
+    let visitor = visitor_of_express(&site.store);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..500 {
+        let earlier = match random.below(4) {
+            0 => format!("\"user\":{},", random.value()),
+            _ => String::new(),
+        };
+        let (user, other) = (random.value(), random.value());
+        let document = stored(&format!(
+            "\"x\":{other} , \"passport\": {{{earlier} \"user\" :{user} }}"
+        ));
+        let written = sqlx::query(
+            "INSERT INTO session (sid, sess, expire) VALUES ($1, $2::text::json, now() + interval '1 day')
+             ON CONFLICT (sid) DO UPDATE SET sess = excluded.sess",
+        );
+        let written = written.bind(SID).bind(&document).execute(&site.pool).await;
+        written.expect("a row");
+        let known = visitor.session().await.expect("a session").user_id();
+        let expected = generated(&migrated.pool, &document).await;
+        assert_eq!(known, expected, "{document}");
+    }
+}
+
+#[tokio::test]
+async fn the_user_of_a_stored_object_is_its_json_text() {
+    let long = format!(r#"{{"id":7,"bio":"{}"}}"#, "x".repeat(1100));
+    for user in [
+        r#"{"id":7}"#,
+        r#"{"id":7,"bio":"\\ud83d\ud83d\ude00"}"#,
+        // JSON.stringify of a text that was cut within an emoji.
+        r#"{"id":7,"bio":"abc\ud83d"}"#,
+        r#"{"id":7,"bio":"a\u0000b"}"#,
+        &long,
+    ] {
+        let site = Site::of_migrated_express().await;
+        let document = stored(&format!(r#""passport":{{"user":{user}}}"#));
+        site.express_writes(SID, &document).await;
+        let visitor = visitor_of_express(&site.store);
+        let known = visitor.session().await.expect("a session").user_id();
+        let known = known.expect("a user");
+        for id in [user, &known] {
+            let count = site.store.user(id).count().await;
+            assert_eq!(count.expect("a count"), 1, "{id}");
+        }
+        if user.len() < 1000 {
+            let login = |session: &Session| session.login(user);
+            visitor.with_session(login).await.expect("a login");
+            let again = visitor.session().await.expect("a session").user_id();
+            assert_eq!(again.as_deref(), Some(&*known), "{user}");
+        }
+        let ended = site.store.user(user).destroy_all().await;
+        assert_eq!(ended.expect("an end"), 1, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn a_column_that_is_generated_from_a_part_of_the_stored_user_is_refused_or_works() {
+    let site = Site::of_express(&format!(
+        "{TABLE}; ALTER TABLE session ADD COLUMN user_id text
+         GENERATED ALWAYS AS (sess->'passport'->'user'->>'id') STORED"
+    ))
+    .await;
+    site.store.migrate().await.expect("the owner");
+    let report = site.store.check().await.expect("a table");
+    let visitor = visitor_of_express(&site.store);
+    let login = visitor.with_session(|session| session.login("ada")).await;
+    let known = visitor.session().await.expect("a session").user_id();
+    let count = site.store.user("ada").count().await;
+    assert!(
+        login.is_err() || known.as_deref() == Some("ada"),
+        "{report}, per user: {}, login: {login:?}, then {known:?}, {count:?} sessions",
+        report.per_user_sessions
+    );
+}
+
+#[tokio::test]
+async fn the_four_rights_suffice_where_functions_are_not_public() {
+    let site = Site::of_express(TABLE).await;
+    execute(
+        &site.pool,
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
+    )
+    .await;
+    let role = Role::new(&site.pool).await;
+    role.grant("SELECT, INSERT, UPDATE, DELETE ON session")
+        .await;
+    let pool = role.pool(site.database.url()).await;
+    let write = format!(
+        "INSERT INTO session (sess, expire, sid) VALUES ('{{{SETTINGS}}}', now() + interval '1 day', 'x')
+         ON CONFLICT (sid) DO UPDATE SET sess = excluded.sess, expire = excluded.expire"
+    );
+    execute(&pool, &write).await;
+    site.store
+        .clone()
+        .tombstones(true)
+        .migrate()
+        .await
+        .expect("the owner");
+    let store = PgSessionStore::new(pool.clone())
+        .express(Express::new([SECRET]))
+        .tombstones(true)
+        .create_table(false);
+    let checked = store.check().await;
+    let written = sqlx::raw_sql(AssertSqlSafe(write)).execute(&pool).await;
+    let visitor = TestVisitor::new(&PgSessionLayer::new(store));
+    let saved = visitor.with_session(|session| session.insert("a", 1)).await;
+    pool.close().await;
+    role.drop().await;
+    assert!(
+        checked.is_err() || (written.is_ok() && saved.is_ok()),
+        "{checked:?}\n{written:?}\n{saved:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_document_that_express_could_write_can_be_written_after_the_migration_in_every_encoding()
+{
+    let mut faults = Vec::new();
+    for encoding in ["UTF8", "SQL_ASCII", "LATIN1"] {
+        let site = Site::without_table().await;
+        let name = texts(&site.pool, "SELECT current_database()::text || '_2'")
+            .await
+            .remove(0);
+        let sql =
+            format!("CREATE DATABASE {name} ENCODING {encoding} LOCALE 'C' TEMPLATE template0");
+        execute(&site.pool, &sql).await;
+        let options: PgConnectOptions = site.database.url().parse().expect("a URL");
+        let pool = pool(options.database(&name).to_url_lossy().as_ref(), 5).await;
+        execute(&pool, TABLE).await;
+        for document in [
+            r#""x":"\u0000","passport":{"user":"ada"}"#,
+            r#""x":"cut \ud83d","passport":{"user":"ada"}"#,
+        ] {
+            let write = format!(
+                "INSERT INTO session (sess, expire, sid) VALUES ('{}', now() + interval '1 day', 'x')
+                 ON CONFLICT (sid) DO UPDATE SET sess = excluded.sess",
+                stored(document)
+            );
+            execute(&pool, &write).await;
+            execute(&pool, "DELETE FROM session").await;
+            let store = PgSessionStore::new(pool.clone()).express(Express::new([SECRET]));
+            store.migrate().await.expect("the owner");
+            if let Err(error) = sqlx::raw_sql(AssertSqlSafe(write)).execute(&pool).await {
+                faults.push(format!("{encoding} {document}: {error}"));
+            }
+            execute(
+                &pool,
+                "DELETE FROM session; ALTER TABLE session DROP COLUMN user_id",
+            )
+            .await;
+        }
+        pool.close().await;
+        execute(&site.pool, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[tokio::test]
+async fn a_session_that_expires_before_its_logout_is_committed_stays_destroyed() {
+    let site = guarded_site().await;
+    site.express_writes(SID, &stored(r#""passport":{"user":"ada"}"#))
+        .await;
+    let browser = browser_of_express(&site.app());
+    let logout = InFlight::begin(&browser, "/page", |gate| {
+        app_with(
+            PgSessionLayer::new(site.store.clone()),
+            async move |session: Session| {
+                gate.pass().await;
+                session.logout()
+            },
+        )
+    })
+    .await;
+    execute(
+        &site.pool,
+        "UPDATE session SET expire = now() - interval '1 millisecond'",
+    )
+    .await;
+    assert_eq!(logout.finish().await.status, 200);
+    assert!(
+        texts(&site.pool, "SELECT sid FROM session")
+            .await
+            .is_empty()
+    );
+    // A request to Express that loaded the session before.
+    site.express_writes(SID, &stored(r#""passport":{"user":"ada"}"#))
+        .await;
+    assert!(
+        texts(&site.pool, "SELECT sid FROM session")
+            .await
+            .is_empty(),
+        "the session is revived"
+    );
+}
