@@ -91,7 +91,7 @@ pub fn text(counter: Option<u64>) -> String {
 }
 
 /// The contents of the sessions that `/seed` creates: the counter, and what applications keep in a
-/// session, 465 bytes as JSON.
+/// session, 700 bytes as JSON.
 #[must_use]
 pub fn members() -> Vec<(&'static str, Value)> {
     vec![
@@ -114,6 +114,17 @@ pub fn members() -> Vec<(&'static str, Value)> {
                 {"sku": "B-1042", "title": "The Art of Sailing", "count": 1, "cents": 2495},
                 {"sku": "P-0007", "title": "Fountain Pen, fine", "count": 2, "cents": 3900},
             ]),
+        ),
+        (
+            "address",
+            json!({
+                "street": "1 Navy Yard, Building 42, Third Floor",
+                "city": "Philadelphia",
+                "state": "Pennsylvania",
+                "zip": "19112",
+                "country": "United States of America",
+                "instructions": "Ring twice or leave it with the neighbor at number 43, left."
+            }),
         ),
         ("seen", json!("2026-11-02T08:15:30Z")),
         (
@@ -144,12 +155,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seeded_document_has_465_bytes() {
+    fn a_seeded_document_has_700_bytes() {
         let document: serde_json::Map<_, _> = members()
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
         let json = serde_json::to_string(&document).expect("JSON");
-        assert_eq!(json.len(), 465);
+        assert_eq!(json.len(), 700);
     }
 }

@@ -2,7 +2,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, builder::PossibleValuesParser};
 
-use crate::{candidates, load::Route};
+use crate::{
+    candidates,
+    load::{Generator, Route},
+};
 
 /// Compares the requests per second of sessions in Postgres, with this crate and with others, in
 /// turns and in one run
@@ -43,9 +46,15 @@ pub(crate) struct Arguments {
     /// Connections of each server to Redis
     #[arg(long, default_value_t = 6)]
     pub(crate) redis_pool: u32,
-    /// Sessions that each connection uses in turns; connections share none
-    #[arg(long, default_value_t = 40)]
+    /// All sessions; each connection uses its own part of them in turns
+    #[arg(long, default_value_t = 20_480)]
     pub(crate) sessions: usize,
+    /// What sends the requests
+    #[arg(long, value_enum, default_value_t = Generator::Own)]
+    pub(crate) generator: Generator,
+    /// Microseconds of a round trip between the servers and Postgres, 0 for none
+    #[arg(long, default_value_t = 0, conflicts_with = "record")]
+    pub(crate) round_trip: u32,
     /// Where to write each measurement, as a line of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -69,15 +78,11 @@ impl Arguments {
         if arguments.smoke {
             arguments.candidates = vec![candidates::OURS.to_owned(), "bare".to_owned()];
             arguments.connections = vec![1, 16];
+            arguments.sessions = 640;
             arguments.rounds = 1;
             arguments.seconds = 0.2;
             arguments.warm_up = 0.1;
         }
         arguments
-    }
-
-    /// The number of sessions that each candidate needs.
-    pub(crate) fn all_sessions(&self) -> usize {
-        self.sessions * self.connections.iter().max().copied().unwrap_or(1)
     }
 }

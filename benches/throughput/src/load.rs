@@ -58,6 +58,38 @@ impl fmt::Display for Route {
     }
 }
 
+/// What sends the requests.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Generator {
+    /// This module, which checks each response.
+    #[default]
+    Own,
+    /// The program wrk, which checks the status.
+    Wrk,
+}
+
+impl fmt::Display for Generator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own => "own",
+            Self::Wrk => "wrk",
+        })
+    }
+}
+
 /// A session, as its client knows it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Client {

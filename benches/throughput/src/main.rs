@@ -5,21 +5,25 @@ mod arguments;
 mod candidates;
 mod load;
 mod measure;
+mod network;
 mod plots;
 mod postgres;
 mod processes;
 mod redis;
 mod results;
 mod summary;
+mod wrk;
 
 use std::{
     fs::File,
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use arguments::Arguments;
 use candidates::Candidate;
+use load::Generator;
 use postgres::Postgres;
 use results::{Line, Results, SetUp};
 use summary::Summary;
@@ -57,6 +61,13 @@ fn measure(arguments: &Arguments, tracked: &Summary) -> io::Result<Results> {
     }
     let connections = u32::try_from(candidates.len()).map_err(io::Error::other)? * arguments.pool;
     let mut postgres = Postgres::start(&arguments.fsync, connections + 20)?;
+    if arguments.round_trip > 0 {
+        postgres.move_away(Duration::from_micros(arguments.round_trip.into()))?;
+        candidates.retain(|candidate| !candidate.needs_redis());
+    }
+    if arguments.generator == Generator::Wrk && !wrk::is_installed() {
+        return Err(io::Error::other("wrk is not installed"));
+    }
     let set_up = SetUp {
         cores: bench_common::cores(),
         postgres: postgres.version()?,

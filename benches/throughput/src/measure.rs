@@ -5,11 +5,12 @@ use std::{io, net::SocketAddr, process::Command, time::Duration};
 use crate::{
     arguments::Arguments,
     candidates::{Candidate, Storage},
-    load::{Client, Extent, Outcome, Plan, Route, generate},
+    load::{Client, Extent, Generator, Outcome, Plan, Route, generate},
     postgres::Postgres,
     processes::{Process, cpu_seconds, cpu_seconds_with_children},
     redis::Redis,
     results::Measured,
+    wrk::{self, Report},
 };
 
 /// Connections that create the sessions before the first measurement.
@@ -67,7 +68,7 @@ pub(crate) fn measure(
                 }
             }
             for candidate in &mut running {
-                let statements = candidate.statements(arguments, *route, *connections, postgres)?;
+                let statements = candidate.statements(*route, *connections, postgres)?;
                 let of_candidate = point.iter_mut().filter(|of| of.candidate == candidate.name);
                 of_candidate.for_each(|of| of.statements_per_request = statements);
             }
@@ -105,7 +106,7 @@ impl Running {
         let server = Process::start(&mut command)?;
         let invalid = |_| io::Error::other(format!("{} does not start", candidate.name));
         let address = server.first_line.parse().map_err(invalid)?;
-        let sessions = arguments.all_sessions();
+        let sessions = arguments.sessions;
         let (seeded, _) = generate(
             Plan {
                 address,
@@ -137,40 +138,84 @@ impl Running {
         connections: usize,
         postgres: &mut Postgres,
     ) -> io::Result<Measured> {
-        let extent = Extent::Time {
-            warm_up: Duration::from_secs_f64(arguments.warm_up),
-            measured: Duration::from_secs_f64(arguments.seconds),
+        let (report, example, [begin, end]) = match arguments.generator {
+            Generator::Own => self.load(arguments, route, connections, postgres)?,
+            Generator::Wrk => self.load_by_wrk(arguments, route, connections, postgres)?,
         };
-        let plan = self.plan(arguments, route, connections, extent);
-        let (outcome, meters) = generate(plan, || self.read_meters(postgres))?;
-        let [begin, end] = meters[..] else {
-            return Err(io::Error::other("the load ended too early"));
-        };
-        let requests = outcome.requests().max(1.0);
-        let measured = Measured {
+        let requests = report.requests.max(1.0);
+        Ok(Measured {
             commit_delay: 0,
+            generator: arguments.generator,
             route,
             connections,
             candidate: self.name.clone(),
             round: 0,
-            requests_per_second: outcome.requests() / outcome.seconds,
-            p50_us: outcome.latency(0.5),
-            p99_us: outcome.latency(0.99),
+            requests_per_second: report.requests / report.seconds,
+            p50_us: report.p50_us,
+            p99_us: report.p99_us,
             statements_per_request: None,
             commits_per_request: (end.transactions - begin.transactions) / requests,
             server_us_per_request: (end.server - begin.server) * 1e6 / requests,
             database_us_per_request: (end.database - begin.database) * 1e6 / requests,
-            load_us_per_request: outcome.cpu_micros / requests,
-            wrong: outcome.wrong,
-            example: outcome.example.clone(),
+            load_us_per_request: report.cpu_micros / requests,
+            wrong: report.wrong,
+            example,
+        })
+    }
+
+    fn load(
+        &mut self,
+        arguments: &Arguments,
+        route: Route,
+        connections: usize,
+        postgres: &mut Postgres,
+    ) -> io::Result<(Report, Option<String>, [Meters; 2])> {
+        let extent = Extent::Time {
+            warm_up: Duration::from_secs_f64(arguments.warm_up),
+            measured: Duration::from_secs_f64(arguments.seconds),
         };
+        let plan = self.plan(route, connections, extent);
+        let (outcome, meters) = generate(plan, || self.read_meters(postgres))?;
+        let [begin, end] = meters[..] else {
+            return Err(io::Error::other("the load ended too early"));
+        };
+        let report = Report {
+            requests: outcome.requests(),
+            seconds: outcome.seconds,
+            p50_us: outcome.latency(0.5),
+            p99_us: outcome.latency(0.99),
+            wrong: outcome.wrong,
+            cpu_micros: outcome.cpu_micros,
+        };
+        let example = outcome.example.clone();
         self.keep(outcome);
-        Ok(measured)
+        Ok((report, example, [begin, end]))
+    }
+
+    fn load_by_wrk(
+        &mut self,
+        arguments: &Arguments,
+        route: Route,
+        connections: usize,
+        postgres: &mut Postgres,
+    ) -> io::Result<(Report, Option<String>, [Meters; 2])> {
+        let clients = match route.creates_sessions() {
+            true => &[],
+            false => &*self.clients,
+        };
+        let begin = self.read_meters(postgres)?;
+        let report = wrk::run(self.address, route, connections, arguments.seconds, clients)?;
+        let end = self.read_meters(postgres)?;
+        // wrk doesn't return the counters.
+        for client in &mut self.clients {
+            client.count = None;
+        }
+        let example = (report.wrong > 0).then(|| "wrk counted errors".to_owned());
+        Ok((report, example, [begin, end]))
     }
 
     fn statements(
         &mut self,
-        arguments: &Arguments,
         route: Route,
         connections: usize,
         postgres: &mut Postgres,
@@ -182,7 +227,7 @@ impl Running {
             warm_up: Duration::ZERO,
             measured: COUNTED,
         };
-        let plan = self.plan(arguments, route, connections, extent);
+        let plan = self.plan(route, connections, extent);
         let (statements, (outcome, _)) =
             postgres.statements_of(name, || generate(plan, || Ok(())))?;
         let responses = outcome.responses.max(1) as f64;
@@ -190,16 +235,11 @@ impl Running {
         Ok(Some(statements as f64 / responses))
     }
 
-    fn plan(
-        &self,
-        arguments: &Arguments,
-        route: Route,
-        connections: usize,
-        extent: Extent,
-    ) -> Plan {
+    fn plan(&self, route: Route, connections: usize, extent: Extent) -> Plan {
         let clients = match route.creates_sessions() {
             true => 0,
-            false => arguments.sessions * connections,
+            // The same number for each connection.
+            false => self.clients.len() / connections * connections,
         };
         Plan {
             address: self.address,

@@ -15,6 +15,8 @@ use sqlx::{
 };
 use tokio::runtime::Runtime;
 
+use crate::network;
+
 /// All connections apply a changed setting within this time.
 const SETTLING: Duration = Duration::from_millis(60);
 /// Commits that are timed.
@@ -25,6 +27,8 @@ pub(crate) struct Postgres {
     folder: PathBuf,
     runtime: Runtime,
     connection: PgConnection,
+    /// The port of the network in front of the server.
+    network: Option<u16>,
 }
 
 impl Postgres {
@@ -51,6 +55,7 @@ impl Postgres {
             connection: connection.map_err(io::Error::other)?,
             server,
             runtime,
+            network: None,
         })
     }
 
@@ -82,7 +87,17 @@ impl Postgres {
     pub(crate) fn database(&mut self, name: &str) -> io::Result<String> {
         self.execute(&format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"))?;
         self.execute(&format!("CREATE DATABASE \"{name}\""))?;
-        Ok(self.server.url_of(name))
+        Ok(match self.network {
+            None => self.server.url_of(name),
+            Some(port) => format!("postgres://postgres@127.0.0.1:{port}/{name}?sslmode=disable"),
+        })
+    }
+
+    /// Puts a network in front of the databases that are created later.
+    pub(crate) fn move_away(&mut self, round_trip: Duration) -> io::Result<()> {
+        let socket = self.folder.join(".s.PGSQL.5432");
+        self.network = Some(network::between(socket, round_trip)?);
+        Ok(())
     }
 
     /// The parent of all processes of the server.

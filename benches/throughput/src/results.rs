@@ -9,7 +9,11 @@ use std::{
 use bench_common::{Table, median};
 use serde::{Deserialize, Serialize};
 
-use crate::{candidates::REFERENCE, load::Route, summary::Summary};
+use crate::{
+    candidates::REFERENCE,
+    load::{Generator, Route},
+    summary::Summary,
+};
 
 /// The options and programs that affect all candidates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -41,8 +45,7 @@ impl fmt::Display for SetUp {
         writeln!(
             f,
             "{} cores for load, servers and databases together; PostgreSQL {}, `fsync={}`{}; {} \
-             rounds of {} s; pools of {} connections to Postgres, {} to Redis; {} sessions for each \
-             connection.",
+             rounds of {} s; pools of {} connections to Postgres, {} to Redis; {} sessions.",
             self.cores,
             self.postgres_version(),
             self.fsync,
@@ -60,6 +63,7 @@ impl fmt::Display for SetUp {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) commit_delay: u32,
+    pub(crate) generator: Generator,
     pub(crate) route: Route,
     pub(crate) connections: usize,
     pub(crate) candidate: String,
@@ -131,6 +135,7 @@ impl Results {
         let mut table = Table::new([
             "candidate",
             "delay",
+            "load",
             "route",
             "conn",
             "req/s",
@@ -151,6 +156,7 @@ impl Results {
             table.row([
                 one.candidate.clone(),
                 one.commit_delay.to_string(),
+                one.generator.to_string(),
                 one.route.to_string(),
                 one.connections.to_string(),
                 format!("{:.0}", one.requests_per_second),
@@ -184,15 +190,26 @@ impl Results {
 }
 
 impl Measured {
+    /// Whether this is of the same candidate at the same point, by any load generator.
+    pub(crate) fn is_of_any_load(&self, other: &Self) -> bool {
+        let same = Self {
+            generator: self.generator,
+            ..other.clone()
+        };
+        self.is_of(&same, &other.candidate)
+    }
+
     /// Whether this is of the candidate, at the same point as another measurement.
     fn is_of(&self, point: &Self, candidate: &str) -> bool {
         (
             self.commit_delay,
+            self.generator,
             self.route,
             self.connections,
             self.candidate.as_str(),
         ) == (
             point.commit_delay,
+            point.generator,
             point.route,
             point.connections,
             candidate,
@@ -228,6 +245,7 @@ pub(crate) mod tests {
     pub(crate) fn measured(candidate: &str, rate: f64) -> Measured {
         Measured {
             commit_delay: 0,
+            generator: Generator::Own,
             route: Route::Read,
             connections: 64,
             candidate: candidate.to_owned(),
@@ -258,7 +276,7 @@ pub(crate) mod tests {
         let table = results.table(&Summary::default()).to_string();
         let row = table.lines().nth(1).expect("a row").split_whitespace();
         let row: Vec<_> = row.collect();
-        assert_eq!((row[0], row[4], row[5]), ("ours", "40", "4.00"), "{table}");
+        assert_eq!((row[0], row[5], row[6]), ("ours", "40", "4.00"), "{table}");
     }
 
     #[test]

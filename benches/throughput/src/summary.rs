@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     candidates::{OURS, benches},
-    load::Route,
+    load::{Generator, Route},
     plots,
     results::{Measured, Results, SetUp, or_dash},
 };
@@ -42,7 +42,18 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
+    /// If there are two load generators, the requests are the lower ratio of both, and the other
+    /// figures are of our own generator.
     pub(crate) fn of(results: &Results) -> Self {
+        let requests = |one: &Measured| {
+            let ratio = |of: &Measured| {
+                let ratio = of.requests_per_second / results.reference(of)?.requests_per_second;
+                ratio.is_finite().then_some(ratio)
+            };
+            let of_both = results.medians.iter().filter(|of| of.is_of_any_load(one));
+            let lower = of_both.filter_map(ratio).min_by(f64::total_cmp);
+            lower.map(rounded)
+        };
         let point = |one: &Measured| {
             let reference = results.reference(one);
             let ratio = |of: fn(&Measured) -> f64| {
@@ -54,7 +65,7 @@ impl Summary {
                 route: one.route,
                 connections: one.connections,
                 candidate: one.candidate.clone(),
-                requests: ratio(|of| of.requests_per_second),
+                requests: requests(one),
                 p50: ratio(|of| of.p50_us),
                 p99: ratio(|of| of.p99_us),
                 server_cpu: ratio(|of| of.server_us_per_request),
@@ -63,9 +74,11 @@ impl Summary {
                 commits_per_request: rounded(one.commits_per_request),
             }
         };
+        let own = results.medians.iter();
+        let own = own.filter(|one| one.generator == Generator::Own);
         Self {
             set_up: results.set_up.clone(),
-            points: results.medians.iter().map(point).collect(),
+            points: own.map(point).collect(),
         }
     }
 
@@ -272,6 +285,23 @@ mod tests {
         let markdown = summary.markdown();
         assert!(markdown.contains("| ours | 3.00 |"), "{markdown}");
         assert!(markdown.contains("| tower-sessions | 3.00 |"), "{markdown}");
+    }
+
+    #[test]
+    fn a_summary_has_the_lower_ratio_of_two_load_generators() {
+        let by_wrk = |candidate, rate| Measured {
+            generator: Generator::Wrk,
+            ..measured(candidate, rate)
+        };
+        let both = [
+            measured(OURS, 30_000.0),
+            measured(REFERENCE, 10_000.0),
+            by_wrk(OURS, 25_000.0),
+            by_wrk(REFERENCE, 10_000.0),
+        ];
+        let summary = Summary::of(&Results::new(SetUp::default(), &both));
+        assert_eq!(summary.points.len(), 2);
+        assert_eq!(summary.points[0].requests, Some(2.5));
     }
 
     #[test]
