@@ -47,6 +47,9 @@ pub(crate) enum RowWrite {
 #[derive(Debug)]
 pub(crate) struct NewIdWrite {
     pub(crate) source: Source,
+    /// The user who was signed in when the request loaded the row. Another application can change
+    /// the user of a row.
+    pub(crate) loaded_user: Option<Arc<str>>,
     pub(crate) changes: Changes,
     pub(crate) login: Option<Arc<Login>>,
     /// What the request sees. If a login finds its session under another id, it

@@ -64,6 +64,8 @@ const MAX_ATTEMPTS: usize = 3;
 /// The input of each attempt.
 pub(in crate::store) struct Plan {
     source: Source,
+    /// See [`NewIdWrite`](crate::state::NewIdWrite).
+    loaded_user: Option<Arc<str>>,
     pub(in crate::store) new_id: RowId,
     pub(in crate::store) timeouts: Arc<Timeouts>,
     changes: Mutex<Changes>,
@@ -98,6 +100,7 @@ impl Batches {
     pub(in crate::store) async fn cycle_row(self: &Arc<Self>, order: NewIdOrder) {
         let plan = Arc::new(Plan {
             source: order.write.source,
+            loaded_user: order.write.loaded_user,
             new_id: order.new_id,
             timeouts: order.timeouts,
             changes: Mutex::new(order.write.changes),
@@ -447,7 +450,7 @@ async fn move_on(
     if row.successor().is_some() {
         return begin_separately(table, connection, plan, &row).await;
     }
-    if plan.would_keep_data_of_another_user(&row) {
+    if plan.is_of_another_user(&row, table.old_id) {
         return Err(Error::ended());
     }
     let document = plan.replay(&row)?;
@@ -564,16 +567,22 @@ impl Plan {
         Some(self.login.as_ref()?.user_id().into())
     }
 
-    /// Whether the login keeps the data of the row, but another application has written another
-    /// user into it since the request loaded it.
-    fn would_keep_data_of_another_user(&self, row: &Row) -> bool {
-        let login = self.login.as_ref();
-        let keeps = login.filter(|login| login.data != Data::IsDropped);
-        keeps.is_some_and(|login| {
-            row.user
+    /// Whether another application has written another user into the row since the request loaded
+    /// it. The request must not change or obtain the session of that user. A login that drops the
+    /// data does neither.
+    fn is_of_another_user(&self, row: &Row, old_id: OldId) -> bool {
+        match &self.login {
+            Some(login) if login.data == Data::IsDropped => false,
+            Some(login) => row
+                .user
                 .as_deref()
-                .is_some_and(|user| user != login.user_id())
-        })
+                .is_some_and(|user| user != login.user_id()),
+            None => {
+                let user = self.loaded_user.as_ref();
+                let is_shared = old_id == OldId::IsDeleted;
+                is_shared && user.is_some() && user != row.user.as_ref()
+            }
+        }
     }
 
     /// What is stored with the new row, if the old one has this user and these.
