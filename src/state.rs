@@ -40,8 +40,8 @@ pub(crate) mod changes;
 mod pending;
 
 pub(crate) use pending::{
-    Deletions, DestroyEffects, EndedRow, NewId, NewIdWrite, Origin, PendingWrites, ReadOnlyReason,
-    Record, RowWrite, Saved, Source,
+    Deletion, Deletions, DestroyEffects, EndedRow, NewId, NewIdWrite, Origin, PendingWrites,
+    ReadOnlyReason, Record, RowWrite, Saved, Source,
 };
 
 /// Whether the response has started.

@@ -237,6 +237,17 @@ pub(crate) struct DestroyEffects {
     pub(super) signs_out: bool,
 }
 
+/// What the deletion of a session has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    Done,
+    /// Nothing: the session was destroyed or had expired before.
+    WasOver,
+    /// Nothing: there is no row. The session was destroyed or expired, or another process gave it
+    /// a new id.
+    Unknown,
+}
+
 /// Where the changes of a request were saved.
 #[derive(Clone, Debug)]
 pub(crate) enum Saved {

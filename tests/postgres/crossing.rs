@@ -1,22 +1,54 @@
 //! The formats of Koa and Express, if a request crosses another one that gives the session a new
 //! id, destroys it or writes another user into its row.
 
-use axum_pg_session::{Error, Expiry, Session};
+use axum_pg_session::{
+    Error, Expiry, Express, PgSessionLayer, PgSessionStore, Session, SessionId,
+    testing::TestVisitor,
+};
 use serde_json::Value;
 
 use crate::support::{
-    Site, execute,
-    express::{SID, browser_of_express, stored},
+    Browser, Site, app, execute,
+    express::{SECRET, SID, TABLE, browser_of_express, stored, visitor_of_express},
+    koa::koa,
+    page::{InFlight, app_with, until},
     texts,
 };
 
 const OF_ADA: &str = r#""cart":1,"passport":{"user":"ada"}"#;
 const OF_BOB: &str = r#""iban":"of bob","passport":{"user":"bob"}"#;
 
+/// On a table of Express with tombstones.
+async fn guarded_site() -> Site {
+    let mut site = Site::of_express(TABLE).await;
+    site.store = site.store.tombstones(true);
+    site.store.migrate().await.expect("the owner");
+    site
+}
+
 async fn koa_site() -> Site {
     let site = Site::of_koa().await;
     site.store.migrate().await.expect("the owner");
     site
+}
+
+/// One of each format.
+async fn sites() -> [(&'static str, Site); 3] {
+    [
+        ("own", Site::new().await),
+        ("koa", koa_site().await),
+        ("express", guarded_site().await),
+    ]
+}
+
+/// The same site in another process.
+async fn elsewhere(site: &Site, format: &str) -> PgSessionStore {
+    let store = site.elsewhere().await;
+    match format {
+        "own" => store,
+        "koa" => store.koa(koa()),
+        _ => store.express(Express::new([SECRET])),
+    }
 }
 
 async fn sids(site: &Site) -> Vec<String> {
@@ -26,6 +58,12 @@ async fn sids(site: &Site) -> Vec<String> {
 async fn documents(site: &Site) -> String {
     let documents = texts(&site.pool, "SELECT sess::text FROM session").await;
     documents.concat()
+}
+
+/// A request that signs out when it goes on.
+async fn late_logout(site: &Site, browser: &Browser) -> InFlight {
+    site.late(browser, async |session: Session| session.logout())
+        .await
 }
 
 // Another user in the row.
@@ -149,4 +187,221 @@ async fn a_late_save_of_bob_is_saved_if_bob_is_signed_in_again() {
         documents(&site).await,
         stored(&format!(r#"{OF_BOB},"late":1"#))
     );
+}
+
+// A logout that crosses a new id.
+
+#[tokio::test]
+async fn a_logout_that_crosses_a_new_id_destroys_the_session() {
+    for new_id in ["cycle", "login", "twice"] {
+        for (format, site) in sites().await {
+            let mut browser = site.browser();
+            browser.get("/insert/a/1").await;
+            let logout = late_logout(&site, &browser).await;
+            match new_id {
+                "cycle" => drop(browser.get("/cycle").await),
+                "login" => site.sign_in(&mut browser, "ada").await,
+                _ => {
+                    browser.get("/cycle").await;
+                    browser.get("/cycle").await;
+                }
+            }
+            assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
+            assert_eq!(logout.finish().await.status, 200, "{format}, {new_id}");
+            assert_eq!(
+                browser.peek("/get/a").await.body,
+                "none",
+                "{format}, {new_id}"
+            );
+            let rows = texts(&site.pool, "SELECT count(*)::text FROM session").await;
+            assert_eq!(rows, ["0"], "{format}, {new_id}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_logout_that_crosses_a_new_id_of_another_process_is_no_success_if_the_session_lives() {
+    for (format, site) in sites().await {
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        let logout = late_logout(&site, &browser).await;
+        let there = app(PgSessionLayer::new(elsewhere(&site, format).await));
+        let mut browser = browser.at(&there);
+        assert_eq!(browser.get("/cycle").await.status, 200);
+        let reply = logout.finish().await;
+        let lives = browser.peek("/get/a").await.body == "\"1\"";
+        let expected = if format == "own" {
+            (200, false)
+        } else {
+            (503, true)
+        };
+        assert_eq!((reply.status.as_u16(), lives), expected, "{format}");
+        // The browser keeps the cookie of the new id, and signs out with it.
+        assert_eq!(reply.set_cookies().is_empty(), lives, "{format}");
+        assert_eq!(browser.get("/destroy").await.status, 200);
+        assert_eq!(browser.peek("/get/a").await.body, "none", "{format}");
+    }
+}
+
+/// Such as a double click on the button.
+#[tokio::test]
+async fn the_second_of_two_logouts_at_once_is_a_success() {
+    for (format, site) in sites().await {
+        let browser = site.signed_in("ada").await;
+        let first = late_logout(&site, &browser).await;
+        let second = late_logout(&site, &browser).await;
+        assert_eq!(first.finish().await.status, 200, "{format}");
+        assert_eq!(second.finish().await.status, 200, "{format}");
+    }
+}
+
+/// The row can be one that another process has given a new id.
+#[tokio::test]
+async fn a_logout_whose_row_another_application_deleted_is_a_503_and_the_next_one_succeeds() {
+    for (format, site) in sites().await {
+        let browser = site.signed_in("ada").await;
+        let logout = late_logout(&site, &browser).await;
+        execute(&site.pool, "DELETE FROM session").await;
+        let expected = if format == "own" { 200 } else { 503 };
+        assert_eq!(logout.finish().await.status, expected, "{format}");
+        assert_eq!(browser.peek("/destroy").await.status, 200, "{format}");
+    }
+}
+
+/// There are no tombstones.
+#[tokio::test]
+async fn a_logout_that_crosses_a_new_id_and_a_late_write_of_express_destroys_both_rows() {
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(OF_ADA)).await;
+    let mut browser = browser_of_express(&site.app());
+    let logout = late_logout(&site, &browser).await;
+    assert_eq!(browser.get("/cycle").await.status, 200);
+    site.express_writes(SID, &stored(OF_ADA)).await;
+    assert_eq!(sids(&site).await.len(), 2);
+    assert_eq!(logout.finish().await.status, 200);
+    assert!(sids(&site).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_handle_destroys_the_session_under_its_new_id() {
+    for moves in [1, 2] {
+        for (format, site) in sites().await {
+            for is_text in [false, true] {
+                let visitor = TestVisitor::new(&site.layer());
+                let login = |session: &Session| session.login("ada");
+                visitor.with_session(login).await.expect("a login");
+                let listed = site.store.user("ada").list().await.expect("a list");
+                let mut handle = listed[0].id().clone();
+                for _ in 0..moves {
+                    let moved = visitor.with_session(Session::cycle_id).await;
+                    moved.expect("a new id");
+                }
+                if is_text {
+                    let text = handle.to_string();
+                    handle = text.parse::<SessionId>().expect("a handle");
+                }
+                let destroyed = site.store.destroy(&handle).await.expect("a deletion");
+                let left = site.sessions_of("ada").await;
+                assert_eq!((destroyed, left), (true, 0), "{format}, {moves} new ids");
+                let again = site.store.destroy(&handle).await.expect("a deletion");
+                assert!(!again, "{format}");
+            }
+        }
+    }
+}
+
+// The undo of a new id.
+
+/// The commit of a new id waits for the lock 1, and that of its undo for the lock 2.
+async fn hold_two_commits(site: &Site) {
+    let sql = format!(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN
+             PERFORM pg_advisory_xact_lock_shared(CASE NEW.sid WHEN '{SID}' THEN 2 ELSE 1 END);
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON session
+         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold()"
+    );
+    execute(&site.pool, &sql).await;
+}
+
+#[tokio::test]
+async fn the_undo_of_a_new_id_revives_no_session_whose_logout_was_a_success() {
+    for process in ["this", "another"] {
+        for page in ["/cycle", "/page"] {
+            let site = guarded_site().await;
+            site.express_writes(SID, &stored(r#""cart":1"#)).await;
+            hold_two_commits(&site).await;
+            let lock = |n| format!("SELECT pg_advisory_xact_lock({n})");
+            let new_id = site.open_transaction(&lock(1)).await;
+            let undo = site.open_transaction(&lock(2)).await;
+            let login = async |session: Session| session.login("ada");
+            let browser = browser_of_express(&site.app_with(login));
+            let given_up = {
+                let browser = browser.clone();
+                tokio::spawn(async move { browser.peek(page).await })
+            };
+            until(|| site.is_blocked()).await;
+            let store = match process {
+                "this" => site.store.clone(),
+                _ => elsewhere(&site, "express").await,
+            };
+            let logout = InFlight::begin(&browser, "/page", |gate| {
+                app_with(PgSessionLayer::new(store), async move |session: Session| {
+                    assert!(!session.is_new());
+                    gate.pass().await;
+                    session.logout()
+                })
+            })
+            .await;
+            logout.go_on();
+            if process == "another" {
+                until(|| site.is_blocked_twice()).await;
+            }
+            given_up.abort();
+            assert!(given_up.await.is_err());
+            drop(new_id);
+            let status = if process == "this" {
+                // It follows the session, so it waits for the undo.
+                drop(undo);
+                logout.response().await.status
+            } else {
+                let status = logout.response().await.status;
+                drop(undo);
+                status
+            };
+            site.settled().await;
+            let left = sids(&site).await;
+            let expected = match process {
+                "this" => (200, vec![]),
+                _ => (503, vec![SID.to_owned()]),
+            };
+            assert_eq!((status.as_u16(), left), expected, "{process}, {page}");
+            // The user signs out again.
+            assert_eq!(browser.peek("/destroy").await.status, 200);
+            assert!(sids(&site).await.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_destroy_whose_outcome_is_unknown_fails_with_the_explicit_save_and_the_response() {
+    let site = guarded_site().await;
+    site.express_writes(SID, &stored(OF_ADA)).await;
+    let browser = browser_of_express(&site.app());
+    let late = site
+        .late(&browser, async |session: Session| {
+            session.destroy()?;
+            let first = session.save().await.expect_err("an unknown outcome");
+            assert_eq!(first.kind(), axum_pg_session::ErrorKind::Ended);
+            session.insert("farewell", 1)
+        })
+        .await;
+    execute(&site.pool, "DELETE FROM session").await;
+    let reply = late.finish().await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.set_cookies().is_empty());
+    assert!(sids(&site).await.is_empty());
+    let user = visitor_of_express(&site.store).session().await;
+    assert!(user.expect("a session").is_new());
 }

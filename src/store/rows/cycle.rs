@@ -44,6 +44,7 @@ use crate::{
         connection::transaction::{begin as begin_transaction, despite_others, in_transaction},
         rows::{
             Batches,
+            former_ids::Fate,
             orders::NewIdOrder,
             steps::{
                 Extras, Moves, check_written, delete_locked, insert, lock_with_extras, of_row,
@@ -150,6 +151,10 @@ impl Batches {
         };
         match plan.commit.made() {
             Some(Made::Moved { before, after, .. }) => {
+                // A destroy doesn't follow a login that dropped the data, as in our own format.
+                if !plan.drops_data() {
+                    self.record_fate(&before.id, Fate::MovedTo(after.id.clone()));
+                }
                 let leads_on = plan.forwarding(&before).meta().leads_to_the_session();
                 let [before, after] =
                     [before, after].map(|row| EndedRow::new(row.id.clone(), row.user));
@@ -603,14 +608,17 @@ impl Plan {
     /// dropped the data, it forwards nowhere: late changes belong to the
     /// dropped data.
     pub(in crate::store) fn forwarding(&self, old: &Row) -> Document {
-        match &self.login {
-            Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),
-            login => {
-                let is_another = |login: &Arc<Login>| old.user.as_deref() != Some(login.user_id());
-                let gets_another = login.as_ref().is_some_and(is_another);
-                Document::forwarding_to(self.new_id.as_str(), gets_another)
-            }
+        if self.drops_data() {
+            return Document::forwarding_nowhere();
         }
+        let is_another = |login: &Arc<Login>| old.user.as_deref() != Some(login.user_id());
+        let gets_another = self.login.as_ref().is_some_and(is_another);
+        Document::forwarding_to(self.new_id.as_str(), gets_another)
+    }
+
+    fn drops_data(&self) -> bool {
+        let login = self.login.as_ref();
+        login.is_some_and(|login| login.data == Data::IsDropped)
     }
 }
 
