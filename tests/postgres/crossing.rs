@@ -384,6 +384,43 @@ async fn the_undo_of_a_new_id_revives_no_session_whose_logout_was_a_success() {
     }
 }
 
+/// The request is canceled before its commit is sent.
+#[tokio::test]
+async fn a_new_id_of_a_canceled_request_is_rolled_back_so_a_deletion_by_the_old_id_succeeds() {
+    for page in ["/cycle", "/page"] {
+        for (format, site) in sites().await {
+            let login = async |session: Session| session.login("ada");
+            let mut browser = Browser::new(&site.app_with(login));
+            browser.get("/insert/a/1").await;
+            let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
+                        SET lock_timeout = 0 AS $$ BEGIN
+                            PERFORM pg_advisory_xact_lock_shared(1);
+                            RETURN NEW;
+                        END $$;
+                        CREATE TRIGGER wait BEFORE INSERT ON session
+                        FOR EACH ROW EXECUTE FUNCTION wait()";
+            execute(&site.pool, wait).await;
+            let lock = site.hold_advisory_lock().await;
+            let given_up = {
+                let browser = browser.clone();
+                tokio::spawn(async move { browser.peek(page).await })
+            };
+            until(|| site.is_blocked()).await;
+            let pool = site.pool.clone();
+            // As another application deletes a session, with the only row.
+            let deletion = tokio::spawn(async move { execute(&pool, "DELETE FROM session").await });
+            until(|| site.is_blocked_twice()).await;
+            given_up.abort();
+            assert!(given_up.await.is_err());
+            drop(lock);
+            deletion.await.expect("no panic");
+            site.settled().await;
+            let rows = texts(&site.pool, "SELECT count(*)::text FROM session").await;
+            assert_eq!(rows, ["0"], "{format}, {page}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_destroy_whose_outcome_is_unknown_fails_with_the_explicit_save_and_the_response() {
     let site = guarded_site().await;

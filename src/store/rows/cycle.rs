@@ -11,7 +11,8 @@
 //! 4. A login deletes the user's other sessions, or those beyond the limit. If they are too
 //!    many for one transaction, it is rolled back, most of them are deleted in batches, and
 //!    the login starts again.
-//! 5. Before the commit is sent, its effect is recorded in [`Commit`], for the undo.
+//! 5. If the request was canceled meanwhile, the transaction is rolled back. Otherwise its effect
+//!    is recorded in [`Commit`], for the undo, and the commit is sent.
 //!
 //! A transaction that fails with a conflict or a lost connection is repeated a few times. If
 //! the connection was lost, a load of the new id shows whether the commit succeeded.
@@ -22,10 +23,11 @@
 
 use std::{
     collections::hash_map::Entry,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use sqlx::PgConnection;
+use tokio::sync::oneshot;
 
 use crate::{
     Error, ErrorKind,
@@ -45,7 +47,7 @@ use crate::{
         rows::{
             Batches,
             former_ids::Fate,
-            orders::NewIdOrder,
+            orders::{NewId, NewIdOrder},
             steps::{
                 Extras, Moves, check_written, delete_locked, insert, lock_with_extras, of_row,
             },
@@ -77,6 +79,8 @@ pub(in crate::store) struct Plan {
     may_begin_separately: bool,
     limit: Option<SessionLimit>,
     deadline: tokio::time::Instant,
+    /// Where the request waits for the outcome.
+    reply: Mutex<Option<oneshot::Sender<Result<NewId, Error>>>>,
     /// The effect that the transaction may have committed, see [`Undelivered`].
     pub(in crate::store) commit: Arc<Commit>,
 }
@@ -110,6 +114,7 @@ impl Batches {
             may_begin_separately: order.write.may_begin_separately,
             limit: self.table_handle.limit,
             deadline: order.deadline,
+            reply: Mutex::new(Some(order.reply)),
             commit: Arc::default(),
         });
         // If the future is dropped here, by a runtime that stops, there is no
@@ -121,7 +126,9 @@ impl Batches {
         });
         let undelivered = Undelivered::new_id(self, plan.new_id.clone(), Arc::clone(&plan.commit));
         // If the request was canceled, this drops `undelivered`, which undoes the new id.
-        drop(order.reply.send(Ok((outcome, undelivered))));
+        if let Some(reply) = plan.reply().take() {
+            drop(reply.send(Ok((outcome, undelivered))));
+        }
     }
 
     /// Reports what was committed.
@@ -367,6 +374,11 @@ async fn cycle_in(
         }
         None => None,
     };
+    // Nothing is committed for a request that was canceled meanwhile. If it is canceled from here
+    // on, the new id is undone.
+    if plan.has_no_receiver() {
+        return Err(Error::ended());
+    }
     plan.commit.sent(made);
     Ok(Cycled::Committed(Box::new(row), Ends { others, surplus }))
 }
@@ -551,6 +563,15 @@ async fn lock_if_it_exists(
 }
 
 impl Plan {
+    fn reply(&self) -> MutexGuard<'_, Option<oneshot::Sender<Result<NewId, Error>>>> {
+        self.reply.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_no_receiver(&self) -> bool {
+        let reply = self.reply();
+        reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
     fn replay(&self, row: &Row) -> Result<Document, Error> {
         let mut document = Document::clone(row.document().ok_or_else(Error::ended)?);
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);

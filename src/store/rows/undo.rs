@@ -2,7 +2,8 @@
 //! delivered.
 //!
 //! A request can stop waiting while its new id is being committed: the database
-//! is too slow, or the client disconnects. Then the table has a row whose token
+//! is too slow, or the client disconnects. Before the commit is sent, the transaction is rolled
+//! back. Afterwards, the table has a row whose token
 //! was never sent, and the old id no longer opens the session. So the receiver
 //! of the token holds an [`Undelivered`]. Dropping it starts a task that
 //! restores the row of the old id and deletes the new one, in one transaction:
