@@ -25,6 +25,7 @@ use crate::store::{
 mod cycle;
 pub(in crate::store) mod destroy;
 pub(super) mod former_ids;
+mod kept_columns;
 pub(super) mod orders;
 mod save;
 pub(super) mod session_queue;

@@ -2,7 +2,7 @@
 //! id, destroys it or writes another user into its row.
 
 use axum_pg_session::{
-    Error, Expiry, Express, PgSessionLayer, PgSessionStore, Session, SessionId,
+    Error, Expiry, Express, Login, PgSessionLayer, PgSessionStore, Session, SessionId,
     testing::TestVisitor,
 };
 use serde_json::Value;
@@ -417,6 +417,35 @@ async fn a_new_id_of_a_canceled_request_is_rolled_back_so_a_deletion_by_the_old_
             site.settled().await;
             let rows = texts(&site.pool, "SELECT count(*)::text FROM session").await;
             assert_eq!(rows, ["0"], "{format}, {page}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_undone_login_restores_the_columns_of_the_application() {
+    for login in [Login::new("ada"), Login::new("ada").discard_data()] {
+        for (format, mut site) in sites().await {
+            let columns = "ALTER TABLE session ADD note text DEFAULT 'new', ADD tags text[],
+                           ADD \"At 1\" timestamptz, ADD extra json, ADD n numeric,
+                           ADD copy text GENERATED ALWAYS AS (upper(note)) STORED";
+            execute(&site.pool, columns).await;
+            // A store inspects its table once.
+            site.store = elsewhere(&site, format).await;
+            let mut browser = site.browser();
+            browser.get("/insert/a/1").await;
+            let set = r#"UPDATE session SET note = 'kept', tags = '{a,"b c",NULL}', n = 1.10,
+                         "At 1" = '2001-02-03 04:05:06.789012+00', extra = '{"b": 1, "b":"\u0000"}'"#;
+            execute(&site.pool, set).await;
+            let rows = "SELECT concat_ws('|', note, tags, \"At 1\", extra, n, copy) FROM session";
+            let before = texts(&site.pool, rows).await;
+            let page = {
+                let login = login.clone();
+                async move |session: Session| session.login(login.clone())
+            };
+            let former = browser.at(&site.app_with(page));
+            site.gives_up(former, "/page").await;
+            until(async || browser.peek("/get/a").await.body == "\"1\"").await;
+            assert_eq!(texts(&site.pool, rows).await, before, "{format}, {login:?}");
         }
     }
 }

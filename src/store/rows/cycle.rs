@@ -35,7 +35,7 @@ use crate::{
     ending::Ending,
     event::SessionEventKind,
     expiry::{Times, Written},
-    format::OldId,
+    format::{ColumnNames, OldId},
     forwarding::{FORWARDING, moved_grace_left},
     id::RowId,
     login::{Data, Login, SessionLimit},
@@ -47,6 +47,7 @@ use crate::{
         rows::{
             Batches,
             former_ids::Fate,
+            kept_columns,
             orders::{NewId, NewIdOrder},
             steps::{
                 Extras, Moves, check_written, delete_locked, insert, lock_with_extras, of_row,
@@ -78,6 +79,7 @@ pub(in crate::store) struct Plan {
     /// See [`NewIdWrite`](crate::state::NewIdWrite).
     may_begin_separately: bool,
     limit: Option<SessionLimit>,
+    names: ColumnNames,
     deadline: tokio::time::Instant,
     /// Where the request waits for the outcome.
     reply: Mutex<Option<oneshot::Sender<Result<NewId, Error>>>>,
@@ -113,6 +115,7 @@ impl Batches {
             seen: order.write.seen,
             may_begin_separately: order.write.may_begin_separately,
             limit: self.table_handle.limit,
+            names: self.table_handle.format.columns(),
             deadline: order.deadline,
             reply: Mutex::new(Some(order.reply)),
             commit: Arc::default(),
@@ -463,7 +466,7 @@ async fn move_on(
     id: &RowId,
     made: &mut Made,
 ) -> Result<Row, Error> {
-    let (row, extras) = lock_with_extras(table, connection, id).await?;
+    let (row, mut extras) = lock_with_extras(table, connection, id).await?;
     if row.successor().is_some() {
         return begin_separately(table, connection, plan, &row).await;
     }
@@ -482,9 +485,14 @@ async fn move_on(
     };
     match table.old_id {
         OldId::Forwards => forward(table, connection, plan, &row).await?,
-        OldId::IsDeleted => delete_locked(table, connection, id)
-            .await
-            .map_err(Error::of_an_end)?,
+        OldId::IsDeleted => {
+            if plan.drops_data() {
+                extras.row_as_text = kept_columns::read(table, plan.names, connection, id).await?;
+            }
+            delete_locked(table, connection, id)
+                .await
+                .map_err(Error::of_an_end)?;
+        }
     }
     *made = Made::Moved {
         before: Box::new(row),
@@ -622,6 +630,7 @@ impl Plan {
         Extras {
             device: login.device_text().or_else(|| kept?.device.clone()),
             external_id: external_id.or_else(|| kept?.external_id.clone()),
+            row_as_text: None,
         }
     }
 
