@@ -419,6 +419,19 @@ impl Error {
         }))
     }
 
+    /// For a destroy of a session whose row no longer exists, if the session may have a new id.
+    pub(crate) fn not_destroyed() -> Self {
+        let message = "the session got a new id or ended while this request was running, so it \
+                       may still exist";
+        Self(Arc::new(Inner {
+            sentence: Some(
+                "This session has ended or was renewed. If you are still signed in, please sign \
+                 out again.",
+            ),
+            ..Inner::new(ErrorKind::Ended, message.into(), None)
+        }))
+    }
+
     /// For `destroy_others` with a handle that is not of the user's sessions.
     pub(crate) fn not_of_the_user() -> Self {
         let message =

@@ -40,8 +40,8 @@ pub(crate) mod changes;
 mod pending;
 
 pub(crate) use pending::{
-    Deletions, DestroyEffects, EndedRow, NewId, NewIdWrite, Origin, PendingWrites, ReadOnlyReason,
-    Record, RowWrite, Saved, Source,
+    Deletion, Deletions, DestroyEffects, EndedRow, NewId, NewIdWrite, Origin, PendingWrites,
+    ReadOnlyReason, Record, RowWrite, Saved, Source,
 };
 
 /// Whether the response has started.
@@ -759,6 +759,7 @@ impl State {
             (Origin::Stored(row, _) | Origin::Moved(row, _), id) if id != NewId::None => {
                 RowWrite::NewId(NewIdWrite {
                     source: Source::Row(row.id.clone()),
+                    loaded_user: row.user.clone(),
                     changes: record.changes,
                     login: id.login(),
                     seen: Arc::clone(&self.document),
@@ -795,6 +796,7 @@ impl State {
     fn begin(&self, login: Arc<Login>) -> RowWrite {
         RowWrite::NewId(NewIdWrite {
             source: Source::Nothing(Arc::clone(&self.document)),
+            loaded_user: None,
             changes: Changes::default(),
             login: Some(login),
             seen: Arc::clone(&self.document),

@@ -44,7 +44,9 @@ use crate::{
     id::Token,
     row::Row,
     session::outcomes::{Caller, Failed, Saving},
-    state::{Deletions, Origin, PendingWrites, Record, RowWrite, Saved, State, changes::Change},
+    state::{
+        Deletion, Deletions, Origin, PendingWrites, Record, RowWrite, Saved, State, changes::Change,
+    },
     telemetry::saving,
     touch::Touch,
 };
@@ -348,8 +350,9 @@ impl Session {
             }
         }
         if let Some((deletion, row)) = ended {
-            match deletion.await {
-                Ok(_) => {
+            let deletion = deletion.await;
+            match deletion.and_then(known) {
+                Ok(()) => {
                     if self.signs_out() {
                         self.store().meter().user_signed_out();
                     }
@@ -569,6 +572,17 @@ impl Drop for Waiting<'_> {
                 }
             });
         }
+    }
+}
+
+/// # Errors
+///
+/// If the session that the handler destroyed may live under another id. A row that was refused
+/// needs no such error, because the session is refused under that id, too.
+fn known(deletion: Deletion) -> Result<(), Error> {
+    match deletion {
+        Deletion::Done | Deletion::WasOver => Ok(()),
+        Deletion::Unknown => Err(Error::not_destroyed()),
     }
 }
 

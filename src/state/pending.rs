@@ -47,6 +47,9 @@ pub(crate) enum RowWrite {
 #[derive(Debug)]
 pub(crate) struct NewIdWrite {
     pub(crate) source: Source,
+    /// The user who was signed in when the request loaded the row. Another application can change
+    /// the user of a row.
+    pub(crate) loaded_user: Option<Arc<str>>,
     pub(crate) changes: Changes,
     pub(crate) login: Option<Arc<Login>>,
     /// What the request sees. If a login finds its session under another id, it
@@ -232,6 +235,17 @@ pub(crate) struct DestroyEffects {
     pub(super) removes_cookie: bool,
     /// The handler signed the user out.
     pub(super) signs_out: bool,
+}
+
+/// What the deletion of a session has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    Done,
+    /// Nothing: the session was destroyed or had expired before.
+    WasOver,
+    /// Nothing: there is no row. The session was destroyed or expired, or another process gave it
+    /// a new id.
+    Unknown,
 }
 
 /// Where the changes of a request were saved.

@@ -33,7 +33,7 @@ use crate::{
     id::{RowId, Token},
     realm::Realm,
     row::{Content, Row},
-    state::{NewIdWrite, Record, Saved, Source},
+    state::{Deletion, NewIdWrite, Record, Saved, Source},
     store::{
         PgSessionStore,
         batch::{
@@ -316,14 +316,13 @@ impl PgSessionStore {
         Ok((token, row))
     }
 
-    /// Deletes the row, and returns whether there was a live session. If there was none,
-    /// that is no error. The deletion is queued before this returns, so it is executed even
-    /// if the future is dropped.
+    /// Deletes the row. If there was no live session, that is no error. The deletion is queued
+    /// before this returns, so it is executed even if the future is dropped.
     pub(crate) fn destroy_row(
         &self,
         id: RowId,
         ending: Ending,
-    ) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
+    ) -> impl Future<Output = Result<Deletion, Error>> + Send + use<> {
         let (reply, receipt) = self.receipt();
         self.shared.queues.submit(id, Write::Destroy(ending, reply));
         receipt.outcome_in_time()

@@ -151,6 +151,8 @@ pub(crate) struct Row {
     created: u64,
     /// Grows with each commit.
     version: u64,
+    /// The session under its new id, which the process that made the id knows. Of Koa and Express.
+    moved_to: Option<RowNo>,
     /// When its user signed in.
     signed_in: Moment,
     /// As they were in the table when it was looked at last.
@@ -1051,6 +1053,11 @@ impl Model {
     }
 
     fn pay_and_settle(&mut self, request: u8, layer: usize, debt: Debt) -> Result<(), Failure> {
+        if let Some((row, ..)) = &debt.doomed
+            && self.destroy_if_known(*row).is_none()
+        {
+            return Err(self.settle_not_destroyed(request, layer, debt));
+        }
         let mut cookie = self.view(request, layer).cookie.clone();
         let outcome = self.pay(debt, &mut cookie);
         let view = self.view(request, layer);
@@ -1113,6 +1120,27 @@ impl Model {
                 Err(failure)
             }
         }
+    }
+
+    /// It is unknown whether the session still exists, so its end stays pending.
+    fn settle_not_destroyed(&mut self, request: u8, layer: usize, debt: Debt) -> Failure {
+        if let Some(row) = debt.refused {
+            self.destroy_row(row);
+        }
+        let view = self.view(request, layer);
+        view.in_flight = false;
+        view.user_in_flight = None;
+        view.discards_in_flight = false;
+        view.ends_in_flight = false;
+        view.asked = true;
+        view.has_ended = false;
+        if view.doomed.is_none() {
+            view.doomed = debt.doomed;
+        }
+        view.document = view.base.clone();
+        let record = view.record.clone();
+        view.is_misfit = replay(&record, &mut view.document).is_err();
+        failure(ErrorKind::Ended)
     }
 
     /// `save` begins while no write of the table gets through.
@@ -1427,6 +1455,7 @@ impl Model {
     }
 
     fn move_row(&mut self, row: RowNo, to: Option<RowNo>) {
+        self.rows[row.0].moved_to = to.filter(|_| self.options.format.is_foreign());
         self.rows[row.0].state = match self.options.format {
             Format::Koa | Format::Express => State::Deleted,
             Format::Native | Format::ThreeColumns => State::Forwards {
@@ -1495,6 +1524,7 @@ impl Model {
             user,
             created: created.unwrap_or(self.clock),
             version: 0,
+            moved_to: None,
             signed_in: self.moment,
             times: None,
             id: None,
@@ -1517,6 +1547,21 @@ impl Model {
         });
         for (at, created) in made.into_iter().zip(places) {
             self.rows[at].created = created;
+        }
+    }
+
+    /// As [`destroy_row`](Self::destroy_row). `None` if the session may live under another id: in
+    /// the formats of Koa and Express, only the process that made it or deleted the row knows.
+    fn destroy_if_known(&mut self, row: RowNo) -> Option<bool> {
+        let was_live = self.destroy_row(row);
+        if was_live || !self.options.format.is_foreign() {
+            return Some(was_live);
+        }
+        let moved_to = self.rows[row.0].moved_to;
+        match moved_to {
+            Some(to) if self.either() => self.destroy_if_known(to),
+            Some(_) => None,
+            None => self.either().then_some(false),
         }
     }
 
@@ -1775,7 +1820,8 @@ impl Model {
     }
 
     pub(crate) fn destroy(&mut self, row: RowNo) -> Expected {
-        Expected::Is(Seen::Truth(self.destroy_row(row)))
+        let destroyed = self.destroy_if_known(row);
+        Expected::Is(Seen::Truth(destroyed.unwrap_or(false)))
     }
 
     fn without_users(&self) -> Option<Expected> {

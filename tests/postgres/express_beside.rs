@@ -718,7 +718,6 @@ async fn a_request_that_loaded_a_row_that_express_destroyed_meanwhile_writes_not
         let status = paused.finish().await.status.as_u16();
         let left = texts(&site.pool, "SELECT sess::text FROM session").await;
         match call {
-            "destroy" => assert_eq!((status, left.len()), (200, 0), "{call}"),
             "logout_login" => assert!(left.iter().all(|text| !text.contains("cart")), "{left:?}"),
             _ => assert_eq!((status, left.len()), (503, 0), "{call}"),
         }

@@ -9,6 +9,7 @@ mod changed_tables;
 mod connecting;
 mod cookies_in;
 mod costs;
+mod crossing;
 mod deadlocks;
 mod doubt;
 mod encodings;

@@ -10,7 +10,7 @@ use crate::{
     ending::Ending,
     id::RowId,
     row::Row,
-    state::{Record, Saved},
+    state::{Deletion, Record, Saved},
     store::{
         PgSessionStore, rows::steps::Moves, table::statements::Statements,
         watches::sweep::SessionEnd,
@@ -225,7 +225,9 @@ impl PgSessionStore {
     /// expired before.
     ///
     /// It follows a session to a new id, also to another user's, for at least one minute:
-    /// until the row of the old id is deleted. It shows nothing of that session.
+    /// until the row of the old id is deleted. It shows nothing of that session. In the formats
+    /// of Koa and Express, it follows only new ids that this process made in the last minute by
+    /// this store or a clone of it. Otherwise it returns `false`, and the session lives.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionStore, SessionId};
@@ -243,8 +245,13 @@ impl PgSessionStore {
     ///
     /// If the row could not be deleted.
     pub async fn destroy(&self, id: &SessionId) -> Result<bool, Error> {
-        match self.row_of(id).await? {
-            Some(id) => self.destroy_row(id, Ending::Destroyed).await,
+        let found = self.row_of(id).await?;
+        let former = || self.shared.batches.former_ids.row_of(id);
+        match found.or_else(former) {
+            Some(id) => {
+                let deletion = self.destroy_row(id, Ending::Destroyed).await?;
+                Ok(deletion == Deletion::Done)
+            }
             None => Ok(false),
         }
     }

@@ -11,7 +11,8 @@
 //! 4. A login deletes the user's other sessions, or those beyond the limit. If they are too
 //!    many for one transaction, it is rolled back, most of them are deleted in batches, and
 //!    the login starts again.
-//! 5. Before the commit is sent, its effect is recorded in [`Commit`], for the undo.
+//! 5. If the request was canceled meanwhile, the transaction is rolled back. Otherwise its effect
+//!    is recorded in [`Commit`], for the undo, and the commit is sent.
 //!
 //! A transaction that fails with a conflict or a lost connection is repeated a few times. If
 //! the connection was lost, a load of the new id shows whether the commit succeeded.
@@ -22,10 +23,11 @@
 
 use std::{
     collections::hash_map::Entry,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use sqlx::PgConnection;
+use tokio::sync::oneshot;
 
 use crate::{
     Error, ErrorKind,
@@ -33,7 +35,7 @@ use crate::{
     ending::Ending,
     event::SessionEventKind,
     expiry::{Times, Written},
-    format::OldId,
+    format::{ColumnNames, OldId},
     forwarding::{FORWARDING, moved_grace_left},
     id::RowId,
     login::{Data, Login, SessionLimit},
@@ -44,7 +46,9 @@ use crate::{
         connection::transaction::{begin as begin_transaction, despite_others, in_transaction},
         rows::{
             Batches,
-            orders::NewIdOrder,
+            former_ids::Fate,
+            kept_columns,
+            orders::{NewId, NewIdOrder},
             steps::{
                 Extras, Moves, check_written, delete_locked, insert, lock_with_extras, of_row,
             },
@@ -64,6 +68,8 @@ const MAX_ATTEMPTS: usize = 3;
 /// The input of each attempt.
 pub(in crate::store) struct Plan {
     source: Source,
+    /// See [`NewIdWrite`](crate::state::NewIdWrite).
+    loaded_user: Option<Arc<str>>,
     pub(in crate::store) new_id: RowId,
     pub(in crate::store) timeouts: Arc<Timeouts>,
     changes: Mutex<Changes>,
@@ -73,7 +79,10 @@ pub(in crate::store) struct Plan {
     /// See [`NewIdWrite`](crate::state::NewIdWrite).
     may_begin_separately: bool,
     limit: Option<SessionLimit>,
+    names: ColumnNames,
     deadline: tokio::time::Instant,
+    /// Where the request waits for the outcome.
+    reply: Mutex<Option<oneshot::Sender<Result<NewId, Error>>>>,
     /// The effect that the transaction may have committed, see [`Undelivered`].
     pub(in crate::store) commit: Arc<Commit>,
 }
@@ -98,6 +107,7 @@ impl Batches {
     pub(in crate::store) async fn cycle_row(self: &Arc<Self>, order: NewIdOrder) {
         let plan = Arc::new(Plan {
             source: order.write.source,
+            loaded_user: order.write.loaded_user,
             new_id: order.new_id,
             timeouts: order.timeouts,
             changes: Mutex::new(order.write.changes),
@@ -105,7 +115,9 @@ impl Batches {
             seen: order.write.seen,
             may_begin_separately: order.write.may_begin_separately,
             limit: self.table_handle.limit,
+            names: self.table_handle.format.columns(),
             deadline: order.deadline,
+            reply: Mutex::new(Some(order.reply)),
             commit: Arc::default(),
         });
         // If the future is dropped here, by a runtime that stops, there is no
@@ -117,7 +129,9 @@ impl Batches {
         });
         let undelivered = Undelivered::new_id(self, plan.new_id.clone(), Arc::clone(&plan.commit));
         // If the request was canceled, this drops `undelivered`, which undoes the new id.
-        drop(order.reply.send(Ok((outcome, undelivered))));
+        if let Some(reply) = plan.reply().take() {
+            drop(reply.send(Ok((outcome, undelivered))));
+        }
     }
 
     /// Reports what was committed.
@@ -147,6 +161,10 @@ impl Batches {
         };
         match plan.commit.made() {
             Some(Made::Moved { before, after, .. }) => {
+                // A destroy doesn't follow a login that dropped the data, as in our own format.
+                if !plan.drops_data() {
+                    self.record_fate(&before.id, Fate::MovedTo(after.id.clone()));
+                }
                 let leads_on = plan.forwarding(&before).meta().leads_to_the_session();
                 let [before, after] =
                     [before, after].map(|row| EndedRow::new(row.id.clone(), row.user));
@@ -359,6 +377,11 @@ async fn cycle_in(
         }
         None => None,
     };
+    // Nothing is committed for a request that was canceled meanwhile. If it is canceled from here
+    // on, the new id is undone.
+    if plan.has_no_receiver() {
+        return Err(Error::ended());
+    }
     plan.commit.sent(made);
     Ok(Cycled::Committed(Box::new(row), Ends { others, surplus }))
 }
@@ -443,11 +466,11 @@ async fn move_on(
     id: &RowId,
     made: &mut Made,
 ) -> Result<Row, Error> {
-    let (row, extras) = lock_with_extras(table, connection, id).await?;
+    let (row, mut extras) = lock_with_extras(table, connection, id).await?;
     if row.successor().is_some() {
         return begin_separately(table, connection, plan, &row).await;
     }
-    if plan.would_keep_data_of_another_user(&row) {
+    if plan.is_of_another_user(&row, table.old_id) {
         return Err(Error::ended());
     }
     let document = plan.replay(&row)?;
@@ -462,9 +485,14 @@ async fn move_on(
     };
     match table.old_id {
         OldId::Forwards => forward(table, connection, plan, &row).await?,
-        OldId::IsDeleted => delete_locked(table, connection, id)
-            .await
-            .map_err(Error::of_an_end)?,
+        OldId::IsDeleted => {
+            if plan.drops_data() {
+                extras.row_as_text = kept_columns::read(table, plan.names, connection, id).await?;
+            }
+            delete_locked(table, connection, id)
+                .await
+                .map_err(Error::of_an_end)?;
+        }
     }
     *made = Made::Moved {
         before: Box::new(row),
@@ -543,6 +571,15 @@ async fn lock_if_it_exists(
 }
 
 impl Plan {
+    fn reply(&self) -> MutexGuard<'_, Option<oneshot::Sender<Result<NewId, Error>>>> {
+        self.reply.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_no_receiver(&self) -> bool {
+        let reply = self.reply();
+        reply.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
     fn replay(&self, row: &Row) -> Result<Document, Error> {
         let mut document = Document::clone(row.document().ok_or_else(Error::ended)?);
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -564,16 +601,22 @@ impl Plan {
         Some(self.login.as_ref()?.user_id().into())
     }
 
-    /// Whether the login keeps the data of the row, but another application has written another
-    /// user into it since the request loaded it.
-    fn would_keep_data_of_another_user(&self, row: &Row) -> bool {
-        let login = self.login.as_ref();
-        let keeps = login.filter(|login| login.data != Data::IsDropped);
-        keeps.is_some_and(|login| {
-            row.user
+    /// Whether another application has written another user into the row since the request loaded
+    /// it. The request must not change or obtain the session of that user. A login that drops the
+    /// data does neither.
+    fn is_of_another_user(&self, row: &Row, old_id: OldId) -> bool {
+        match &self.login {
+            Some(login) if login.data == Data::IsDropped => false,
+            Some(login) => row
+                .user
                 .as_deref()
-                .is_some_and(|user| user != login.user_id())
-        })
+                .is_some_and(|user| user != login.user_id()),
+            None => {
+                let user = self.loaded_user.as_ref();
+                let is_shared = old_id == OldId::IsDeleted;
+                is_shared && user.is_some() && user != row.user.as_ref()
+            }
+        }
     }
 
     /// What is stored with the new row, if the old one has this user and these.
@@ -587,6 +630,7 @@ impl Plan {
         Extras {
             device: login.device_text().or_else(|| kept?.device.clone()),
             external_id: external_id.or_else(|| kept?.external_id.clone()),
+            row_as_text: None,
         }
     }
 
@@ -594,14 +638,17 @@ impl Plan {
     /// dropped the data, it forwards nowhere: late changes belong to the
     /// dropped data.
     pub(in crate::store) fn forwarding(&self, old: &Row) -> Document {
-        match &self.login {
-            Some(login) if login.data == Data::IsDropped => Document::forwarding_nowhere(),
-            login => {
-                let is_another = |login: &Arc<Login>| old.user.as_deref() != Some(login.user_id());
-                let gets_another = login.as_ref().is_some_and(is_another);
-                Document::forwarding_to(self.new_id.as_str(), gets_another)
-            }
+        if self.drops_data() {
+            return Document::forwarding_nowhere();
         }
+        let is_another = |login: &Arc<Login>| old.user.as_deref() != Some(login.user_id());
+        let gets_another = self.login.as_ref().is_some_and(is_another);
+        Document::forwarding_to(self.new_id.as_str(), gets_another)
+    }
+
+    fn drops_data(&self) -> bool {
+        let login = self.login.as_ref();
+        login.is_some_and(|login| login.data == Data::IsDropped)
     }
 }
 

@@ -6,18 +6,25 @@
 //! of them. A row whose document can't be read is deleted without reading it. If nothing was
 //! deleted, the row is looked up, because a trigger can keep it without an error.
 //!
+//! In the formats of other applications there are no forwardings. If there is no row, the session
+//! is deleted under the new id that this process gave it, see [`former_ids`](super::former_ids).
+//! If another process may have given it one, the outcome is [`Deletion::Unknown`].
+//!
 //! Dropped futures: this runs in the task of the session's queue. If a runtime drops it, the
 //! transaction is rolled back, unless it was committed already.
 
 use std::sync::Arc;
 
 use sqlx::{PgConnection, Row as _};
+use tokio::time::Instant;
 
 use crate::{
     Error,
     ending::Ending,
+    format::OldId,
     id::RowId,
     row::successor_of,
+    state::Deletion,
     store::{
         batch::{
             execute::Entry as _,
@@ -28,38 +35,105 @@ use crate::{
             sqlstate::spared,
             transaction::{despite_others, in_transaction},
         },
-        rows::Batches,
+        rows::{Batches, former_ids::Fate, steps::Moves},
         table::{handle::Work, statements::Statements, timestamp::written},
         watches::report::EndedRow,
     },
     telemetry::{Operation, events},
 };
 
+/// What a deletion found.
+enum Found {
+    /// The row, and the session that was deleted if it was alive.
+    Row(Option<EndedRow>),
+    Nothing,
+}
+
 impl Batches {
-    /// Deletes the row, and returns whether there was a live session. If the row is a
-    /// forwarding, the successor is deleted too, because the request means the session,
-    /// not the id.
+    /// Deletes the row. If the session has a new id, its row is deleted too, because the request
+    /// means the session, not the id.
     pub(in crate::store) async fn destroy_row(
         self: &Arc<Self>,
         id: &RowId,
         ending: Ending,
-    ) -> Result<bool, Error> {
+    ) -> Result<Deletion, Error> {
+        let (mut visited, mut ended) = (vec![id.clone()], Vec::new());
+        let (mut was_found, mut was_undone) = (false, false);
+        let mut moves = Moves::default();
+        let mut next = id.clone();
+        loop {
+            moves.follow()?;
+            // If the future is dropped here, or on error, the rows before this one are deleted.
+            // Another attempt finds the way again.
+            if let Found::Row(row) = self.destroy_one(&next).await? {
+                was_found = true;
+                ended.extend(row);
+            }
+            // Also if there was a row: another application may have revived it.
+            match self.fate(&next) {
+                Some(Fate::MovedTo(successor)) => next = successor,
+                Some(Fate::Deleted) => {
+                    was_found = true;
+                    break;
+                }
+                None if was_found || next == *id || was_undone => break,
+                // The new id may have been undone meanwhile.
+                None => {
+                    was_undone = true;
+                    next = id.clone();
+                }
+            }
+            visited.push(next.clone());
+        }
+        if !was_found && self.table_handle.format.old_id() == OldId::IsDeleted {
+            return Ok(Deletion::Unknown);
+        }
+        for id in &visited {
+            self.record_fate(id, Fate::Deleted);
+        }
+        if ended.is_empty() {
+            return Ok(Deletion::WasOver);
+        }
+        for ended in &ended {
+            self.report_end(ended, ending);
+        }
+        self.watches.end([id], ending);
+        Ok(Deletion::Done)
+    }
+
+    async fn destroy_one(&self, id: &RowId) -> Result<Found, Error> {
         let order = DestroyRow {
             id: id.clone(),
             even_forwarding: false,
         };
-        let ended = match self.destroy.submit(order).outcome().await {
-            Ok(Some(deleted)) => self.if_it_was_alive(id, deleted),
+        match self.destroy.submit(order).outcome().await {
+            Ok(Some(deleted)) => Ok(Found::Row(self.if_it_was_alive(id, deleted))),
             // There is no row, or one that may be a forwarding.
-            Ok(None) => self.destroy_where_it_leads(id).await?,
-            Err(error) if error.is_of_a_document() => self.destroy_unread(id).await?,
-            Err(error) => return Err(error),
-        };
-        if let Some(ended) = &ended {
-            self.report_end(ended, ending);
-            self.watches.end([id], ending);
+            Ok(None) => self.destroy_where_it_leads(id).await,
+            Err(error) if error.is_of_a_document() => {
+                let ended = self.destroy_unread(id).await?;
+                Ok(ended.map_or(Found::Nothing, |ended| Found::Row(Some(ended))))
+            }
+            Err(error) => Err(error),
         }
-        Ok(ended.is_some())
+    }
+
+    /// What became of the session with this former id, if no row can lead from it to the new one.
+    fn fate(&self, id: &RowId) -> Option<Fate> {
+        let format = &self.table_handle.format;
+        match format.old_id() {
+            OldId::Forwards => None,
+            OldId::IsDeleted => self.former_ids.fate(&format.handle(id), Instant::now()),
+        }
+    }
+
+    pub(super) fn record_fate(&self, id: &RowId, fate: Fate) {
+        let format = &self.table_handle.format;
+        if format.old_id() == OldId::IsDeleted {
+            let handle = format.handle(id);
+            self.former_ids
+                .record(handle, id.clone(), fate, Instant::now());
+        }
     }
 
     /// Deletes a row that can't be a forwarding, because another layer's session has no
@@ -116,8 +190,7 @@ impl Batches {
         .await
     }
 
-    /// Returns the live session that was deleted.
-    async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
+    async fn destroy_where_it_leads(&self, id: &RowId) -> Result<Found, Error> {
         self.destroy_alone(id, |table, connection| {
             Box::pin(destroy_chain(table, connection, id.clone()))
         })
@@ -125,13 +198,11 @@ impl Batches {
     }
 
     /// Deletes this row by a statement or transaction of its own, when the row is free.
-    async fn destroy_alone(
+    async fn destroy_alone<T: Send + 'static>(
         &self,
         id: &RowId,
-        work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, Option<EndedRow>>
-        + Send
-        + Sync,
-    ) -> Result<Option<EndedRow>, Error> {
+        work: impl for<'c> Fn(Arc<Statements>, &'c mut PgConnection) -> Work<'c, T> + Send + Sync,
+    ) -> Result<T, Error> {
         let deadline = self.table_handle.executor.deadline();
         despite_others(|| {
             serve_until_free(
@@ -153,7 +224,7 @@ async fn destroy_chain(
     table: Arc<Statements>,
     connection: &mut PgConnection,
     id: RowId,
-) -> Result<Option<EndedRow>, Error> {
+) -> Result<Found, Error> {
     in_transaction(connection, |transaction| {
         Box::pin(destroy_chain_in(table, transaction, id))
     })
@@ -164,8 +235,8 @@ async fn destroy_chain_in(
     table: Arc<Statements>,
     transaction: &mut PgConnection,
     id: RowId,
-) -> Result<Option<EndedRow>, Error> {
-    let mut ended = None;
+) -> Result<Found, Error> {
+    let (mut found, mut ended) = (false, None);
     let mut next = Some(id);
     while let Some(id) = next {
         let order = DestroyRow {
@@ -184,6 +255,7 @@ async fn destroy_chain_in(
         let Some(row) = row else {
             break;
         };
+        found = true;
         let deleted = order.decode(&row, &table)?;
         next = deleted
             .text
@@ -192,7 +264,10 @@ async fn destroy_chain_in(
             ended = Some(EndedRow::new(order.id, deleted.user));
         }
     }
-    Ok(ended)
+    Ok(match found {
+        true => Found::Row(ended),
+        false => Found::Nothing,
+    })
 }
 
 /// Whether there is a live row with this id.

@@ -10,7 +10,7 @@ use crate::{
     ending::Ending,
     id::RowId,
     row::Row,
-    state::{NewIdWrite, Record, Saved},
+    state::{Deletion, NewIdWrite, Record, Saved},
     store::rows::undo::Undelivered,
     timeouts::Timeouts,
     touch::Touch,
@@ -19,7 +19,7 @@ use crate::{
 /// A write of a row, and the sender of its result.
 pub(in crate::store) enum Write {
     Save(SaveOrder),
-    Destroy(Ending, oneshot::Sender<Result<bool, Error>>),
+    Destroy(Ending, oneshot::Sender<Result<Deletion, Error>>),
     NewId(NewIdOrder),
 }
 

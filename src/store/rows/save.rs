@@ -5,7 +5,9 @@
 //!
 //! 1. Take the newest row that is known: the one that was written last, or one that a
 //!    request loaded. If there is none, load it.
-//! 2. If the row forwards to a new id, the saves move to the queue of that id.
+//! 2. If the row forwards to a new id, the saves move to the queue of that id. If another
+//!    application has written another user into the row, the saves of the former user are
+//!    refused.
 //! 3. Replay the changes of all requests, in order, on the document of the row. A request
 //!    whose changes don't fit is left out, and the others continue without it. It gets its
 //!    error when they are written: its changes may not fit because of theirs. If changes don't
@@ -127,8 +129,18 @@ impl Batches {
             if row.successor().is_some() {
                 return Ok(Place::Forwarded(row));
             }
-            if self.table_handle.format.has_secret_ids() {
-                refuse_those_of_another_user(orders, &row)?;
+            if self.table_handle.format.has_secret_ids()
+                && orders.iter().any(|order| is_of_another_user(order, &row))
+            {
+                // The user of a remembered row may have changed again.
+                if age == Age::Remembered {
+                    continue;
+                }
+                refuse(
+                    orders,
+                    |order| is_of_another_user(order, &row),
+                    Error::ended,
+                )?;
             }
             let (draft, misfits) = match compose(&row, age, orders, self.meter()) {
                 Composed::Draft(draft, misfits) => (draft, misfits),
@@ -307,20 +319,18 @@ fn drop_expired(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
     refuse(orders, |order| order.deadline <= now, out_of_time)
 }
 
-/// Returns an error to the requests that loaded the row when another user was signed in. Another
-/// application can change the user of a row.
+/// Whether the request loaded the row when another user was signed in. Another application can
+/// change the user of a row.
+fn is_of_another_user(order: &SaveOrder, row: &Row) -> bool {
+    let user = order.base.user.as_ref();
+    user.is_some() && user != row.user.as_ref()
+}
+
+/// Returns an error to these requests.
 ///
 /// # Errors
 ///
 /// When no request is left.
-fn refuse_those_of_another_user(orders: &mut Vec<SaveOrder>, row: &Row) -> Result<(), Error> {
-    let has_another = |order: &SaveOrder| {
-        let user = order.base.user.as_ref();
-        user.is_some() && user != row.user.as_ref()
-    };
-    refuse(orders, has_another, Error::ended)
-}
-
 fn refuse(
     orders: &mut Vec<SaveOrder>,
     is_refused: impl Fn(&SaveOrder) -> bool,

@@ -24,6 +24,7 @@ use crate::{
     ending::Ending,
     id::RowId,
     row::Row,
+    state::Deletion,
     store::rows::{
         Batches,
         orders::{NewIdOrder, SaveOrder, Write},
@@ -160,7 +161,7 @@ impl Drop for Worker {
 /// Writes that one statement, or one transaction, executes.
 enum Step {
     Saves(Vec<SaveOrder>),
-    Destroy(Ending, oneshot::Sender<Result<bool, Error>>),
+    Destroy(Ending, oneshot::Sender<Result<Deletion, Error>>),
     NewId(NewIdOrder),
 }
 

@@ -39,6 +39,8 @@ pub(in crate::store) type Loaded = (
 pub(in crate::store) struct Extras {
     pub(in crate::store) device: Option<String>,
     pub(in crate::store) external_id: Option<String>,
+    /// The row with the application's columns, see [`kept_columns`](super::kept_columns).
+    pub(in crate::store) row_as_text: Option<Arc<str>>,
 }
 
 fn loaded(loaded: Loaded, table: &Statements) -> Row {
@@ -186,6 +188,7 @@ pub(super) async fn lock_with_extras(
             let extras = Extras {
                 device: row.7.take(),
                 external_id: row.8.take(),
+                row_as_text: None,
             };
             Ok((loaded(row, table), extras))
         }

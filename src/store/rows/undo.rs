@@ -2,7 +2,8 @@
 //! delivered.
 //!
 //! A request can stop waiting while its new id is being committed: the database
-//! is too slow, or the client disconnects. Then the table has a row whose token
+//! is too slow, or the client disconnects. Before the commit is sent, the transaction is rolled
+//! back. Afterwards, the table has a row whose token
 //! was never sent, and the old id no longer opens the session. So the receiver
 //! of the token holds an [`Undelivered`]. Dropping it starts a task that
 //! restores the row of the old id and deletes the new one, in one transaction:
@@ -32,7 +33,7 @@ use tokio::{runtime::Handle, time::Instant};
 use crate::{
     Error,
     expiry::Extent,
-    format::OldId,
+    format::{ColumnNames, OldId},
     forwarding::FORWARDING,
     id::RowId,
     row::{Content, Row},
@@ -40,7 +41,7 @@ use crate::{
         batch::until_free::serve_until_free,
         connection::transaction::in_transaction,
         rows::{
-            Batches,
+            Batches, kept_columns,
             steps::{self, Extras, delete, lock},
         },
         table::statements::Statements,
@@ -131,7 +132,8 @@ impl Drop for Undelivered {
 
 impl Batches {
     async fn undo(&self, new_id: &RowId, made: Made) {
-        let handle = self.table_handle.format.handle(new_id);
+        let format = &self.table_handle.format;
+        let (handle, names) = (format.handle(new_id), format.columns());
         let until = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(50);
         loop {
@@ -146,7 +148,8 @@ impl Batches {
                     deadline,
                     Operation::Cycle,
                     |table, connection| {
-                        Box::pin(undo(table, connection, new_id.clone(), made.clone()))
+                        let order = (new_id.clone(), made.clone(), names);
+                        Box::pin(undo(table, connection, order))
                     },
                 );
                 undoing.await
@@ -175,8 +178,7 @@ impl Batches {
 async fn undo(
     table: Arc<Statements>,
     connection: &mut PgConnection,
-    new_id: RowId,
-    made: Made,
+    (new_id, made, names): (RowId, Made, ColumnNames),
 ) -> Result<(), Error> {
     in_transaction(connection, |transaction| {
         Box::pin(async move {
@@ -194,7 +196,8 @@ async fn undo(
                         extras.external_id.is_some() && extras.external_id != external_id;
                     let may_go_back = !is_another_users && !has_another_external_id;
                     let rows = (&*before, &*after);
-                    move_back(&table, transaction, rows, &extras, may_go_back).await
+                    let extras = may_go_back.then_some((&extras, names));
+                    move_back(&table, transaction, rows, extras).await
                 }
                 Made::Begun => delete_unsent(&table, transaction, &new_id).await,
             }
@@ -203,12 +206,12 @@ async fn undo(
     .await
 }
 
+/// Restores the row of the old id with these extras; `None` only deletes the new one.
 async fn move_back(
     table: &Statements,
     connection: &mut PgConnection,
     (before, after): (&Row, &Row),
-    extras: &Extras,
-    may_go_back: bool,
+    extras: Option<(&Extras, ColumnNames)>,
 ) -> Result<(), Error> {
     let old = found(lock(table, connection, &before.id).await)?;
     match (table.old_id, &old) {
@@ -233,9 +236,9 @@ async fn move_back(
         OldId::IsDeleted => old.is_some(),
     };
     let is_late = now.times.now - after.times.now > FORWARDING.as_secs_f64();
-    if is_ended || is_late || !may_go_back {
+    let Some((extras, names)) = extras.filter(|_| !is_ended && !is_late) else {
         return delete(table, connection, &after.id).await;
-    }
+    };
     if table.old_id == OldId::IsDeleted {
         let content = Content::from(Arc::clone(before.document().ok_or_else(Error::ended)?));
         let extent = Extent {
@@ -244,7 +247,15 @@ async fn move_back(
         };
         let restores = table.cycle.restores.query().bind(before.id.as_str());
         restores.execute(&mut *connection).await?;
-        steps::insert(table, connection, &now.id, &before.id, &content, extent).await?;
+        match &extras.row_as_text {
+            Some(text) => {
+                let row = (&before.id, &content, extent);
+                kept_columns::insert(table, names, connection, text, row).await?;
+            }
+            None => {
+                steps::insert(table, connection, &now.id, &before.id, &content, extent).await?;
+            }
+        }
     }
     restore(table, connection, before, extras).await?;
     delete(table, connection, &after.id).await

@@ -1,0 +1,137 @@
+//! The sessions that this process gave a new id or deleted, by their former ids. It does no I/O
+//! and reads no clock.
+//!
+//! In the formats of other applications, no row leads from the former id to the new one. So
+//! another process doesn't know either.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    forwarding::FORWARDING,
+    id::{RowId, SessionId},
+};
+
+/// If there are more in a minute, the oldest are dropped.
+const MOST: usize = 100_000;
+
+/// What became of the session with an id.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Fate {
+    MovedTo(RowId),
+    Deleted,
+}
+
+#[derive(Debug, Default)]
+pub(in crate::store) struct FormerIds(Mutex<Ids>);
+
+#[derive(Debug, Default)]
+struct Ids {
+    fates: HashMap<SessionId, Former>,
+    /// The oldest first. An id that was recorded again has two places.
+    order: VecDeque<(Instant, SessionId)>,
+}
+
+#[derive(Debug)]
+struct Former {
+    id: RowId,
+    fate: Fate,
+    at: Instant,
+}
+
+impl FormerIds {
+    /// Records what became of the session of this row, whose handle this is.
+    pub(super) fn record(&self, handle: SessionId, id: RowId, fate: Fate, now: Instant) {
+        let mut ids = self.ids();
+        ids.forget(now, MOST - 1);
+        ids.order.push_back((now, handle.clone()));
+        ids.fates.insert(handle, Former { id, fate, at: now });
+    }
+
+    pub(super) fn fate(&self, handle: &SessionId, now: Instant) -> Option<Fate> {
+        let mut ids = self.ids();
+        ids.forget(now, MOST);
+        ids.fates.get(handle).map(|former| former.fate.clone())
+    }
+
+    /// The former id whose handle this is.
+    pub(in crate::store) fn row_of(&self, handle: &SessionId) -> Option<RowId> {
+        self.ids().fates.get(handle).map(|former| former.id.clone())
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Ids> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ids {
+    /// Forgets those that are older than a forwarding lasts, and the oldest beyond `most`.
+    fn forget(&mut self, now: Instant, most: usize) {
+        while let Some((at, _)) = self.order.front()
+            && (now.duration_since(*at) > FORWARDING || self.order.len() > most)
+            && let Some((at, handle)) = self.order.pop_front()
+        {
+            if self
+                .fates
+                .get(&handle)
+                .is_some_and(|former| former.at == at)
+            {
+                self.fates.remove(&handle);
+            }
+        }
+        // The memory of a peak is not kept.
+        if self.order.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn row(id: &str) -> (SessionId, RowId) {
+        let row = RowId::from(id.to_owned());
+        (SessionId::digest_of(&row), row)
+    }
+
+    fn record(ids: &FormerIds, id: &str, fate: Fate, now: Instant) {
+        let (handle, row) = row(id);
+        ids.record(handle, row, fate, now);
+    }
+
+    #[test]
+    fn an_id_is_forgotten_a_minute_after_it_was_recorded_last() {
+        let (ids, start) = (FormerIds::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let moved = Fate::MovedTo(row("new").1);
+        record(&ids, "a", moved.clone(), start);
+        record(&ids, "b", moved.clone(), start);
+        record(&ids, "a", Fate::Deleted, after(50));
+        let fate = |id, seconds| ids.fate(&row(id).0, after(seconds));
+        assert_eq!(fate("a", 60), Some(Fate::Deleted));
+        assert_eq!(fate("b", 60), Some(moved));
+        assert_eq!(ids.row_of(&row("b").0), Some(row("b").1));
+        assert_eq!(fate("a", 61), Some(Fate::Deleted));
+        assert_eq!(fate("b", 61), None);
+        assert_eq!(fate("a", 111), None);
+        assert_eq!(ids.ids().fates.capacity(), 0);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_if_there_are_too_many() {
+        let (ids, now) = (FormerIds::default(), Instant::now());
+        for n in 0..=MOST {
+            record(&ids, &n.to_string(), Fate::Deleted, now);
+        }
+        assert_eq!(ids.fate(&row("0").0, now), None);
+        assert_eq!(ids.fate(&row("1").0, now), Some(Fate::Deleted));
+        assert_eq!(ids.ids().order.len(), MOST);
+    }
+}

@@ -1,0 +1,473 @@
+//! The formats of Koa and Express, if a request crosses another one that gives the session a new
+//! id, destroys it or writes another user into its row.
+
+use axum_pg_session::{
+    Error, Expiry, Express, Login, PgSessionLayer, PgSessionStore, Session, SessionId,
+    testing::TestVisitor,
+};
+use serde_json::Value;
+
+use crate::support::{
+    Browser, Site, app, execute,
+    express::{SECRET, SID, TABLE, browser_of_express, stored, visitor_of_express},
+    koa::koa,
+    page::{InFlight, app_with, until},
+    texts,
+};
+
+const OF_ADA: &str = r#""cart":1,"passport":{"user":"ada"}"#;
+const OF_BOB: &str = r#""iban":"of bob","passport":{"user":"bob"}"#;
+
+/// On a table of Express with tombstones.
+async fn guarded_site() -> Site {
+    let mut site = Site::of_express(TABLE).await;
+    site.store = site.store.tombstones(true);
+    site.store.migrate().await.expect("the owner");
+    site
+}
+
+async fn koa_site() -> Site {
+    let site = Site::of_koa().await;
+    site.store.migrate().await.expect("the owner");
+    site
+}
+
+/// One of each format.
+async fn sites() -> [(&'static str, Site); 3] {
+    [
+        ("own", Site::new().await),
+        ("koa", koa_site().await),
+        ("express", guarded_site().await),
+    ]
+}
+
+/// The same site in another process.
+async fn elsewhere(site: &Site, format: &str) -> PgSessionStore {
+    let store = site.elsewhere().await;
+    match format {
+        "own" => store,
+        "koa" => store.koa(koa()),
+        _ => store.express(Express::new([SECRET])),
+    }
+}
+
+async fn sids(site: &Site) -> Vec<String> {
+    texts(&site.pool, "SELECT sid FROM session").await
+}
+
+async fn documents(site: &Site) -> String {
+    let documents = texts(&site.pool, "SELECT sess::text FROM session").await;
+    documents.concat()
+}
+
+/// A request that signs out when it goes on.
+async fn late_logout(site: &Site, browser: &Browser) -> InFlight {
+    site.late(browser, async |session: Session| session.logout())
+        .await
+}
+
+// Another user in the row.
+
+/// What a request of ada calls after Passport before 0.6 has signed bob in under the same id.
+async fn act_late(session: &Session, call: &str) -> Result<(), Error> {
+    match call {
+        "insert" => session.insert("address", "of ada"),
+        "update" => session
+            .update("address", |_: Option<String>| "of ada")
+            .map(drop),
+        "update_now" => {
+            let updated = session.update_now("iban", |iban: Option<String>| iban);
+            updated.await.map(drop)
+        }
+        "take" => session.take::<Value>("iban").await.map(drop),
+        "remove" => session.remove::<Value>("cart").map(drop),
+        "clear" => session.clear(),
+        "expiry" => session.set_expiry(Expiry::Idle(std::time::Duration::from_secs(7))),
+        "cycle" => session.cycle_id(),
+        "insert and cycle" => {
+            session.insert("address", "of ada")?;
+            session.cycle_id()
+        }
+        _ => {
+            session.insert("address", "of ada")?;
+            session.login("ada")
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_request_of_ada_neither_changes_nor_reads_the_session_of_bob() {
+    for call in [
+        "insert",
+        "update",
+        "update_now",
+        "take",
+        "remove",
+        "clear",
+        "expiry",
+        "cycle",
+        "insert and cycle",
+        "login",
+    ] {
+        for saves in [false, true] {
+            let site = Site::of_migrated_express().await;
+            site.express_writes(SID, &stored(OF_ADA)).await;
+            let browser = browser_of_express(&site.app());
+            let late = site
+                .late(&browser, move |session: Session| async move {
+                    let mut outcome = act_late(&session, call).await;
+                    if saves {
+                        outcome = outcome.and(session.save().await);
+                    }
+                    let read = format!("{:?} {:?}", session.user_id(), session.keys());
+                    outcome.map_err(|error| (error.status(), read.clone()))?;
+                    Ok::<_, (http::StatusCode, String)>(read)
+                })
+                .await;
+            site.express_writes(SID, &stored(OF_BOB)).await;
+            let reply = late.finish().await;
+            assert_eq!(reply.status, 503, "{call}: {}", reply.body);
+            let shows_bob = reply.body.contains("bob") || reply.body.contains("iban");
+            assert!(!shows_bob, "{call}: {}", reply.body);
+            assert_eq!(documents(&site).await, stored(OF_BOB), "{call}");
+            assert_eq!(sids(&site).await, [SID], "{call}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_new_id_in_koas_format_does_not_move_the_session_of_another_user() {
+    let site = koa_site().await;
+    let browser = site.signed_in("ada").await;
+    let late = site
+        .late(&browser, async |session: Session| session.cycle_id())
+        .await;
+    execute(&site.pool, "UPDATE session SET user_id = 'bob'").await;
+    assert_eq!(late.finish().await.status, 503);
+    assert_eq!(site.user(&browser).await, "bob");
+}
+
+#[tokio::test]
+async fn a_late_new_id_goes_with_a_change_of_the_same_user() {
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(OF_ADA)).await;
+    let browser = browser_of_express(&site.app());
+    let late = site
+        .late(&browser, async |session: Session| {
+            session.insert("a", 1)?;
+            session.cycle_id()
+        })
+        .await;
+    let changed = r#""cart":2,"passport":{"user":"ada"}"#;
+    site.express_writes(SID, &stored(changed)).await;
+    assert_eq!(late.finish().await.status, 200);
+    assert_eq!(
+        documents(&site).await,
+        stored(&format!(r#"{changed},"a":1"#))
+    );
+}
+
+/// A request that loaded the session in between is saved at the same time.
+#[tokio::test]
+async fn a_late_save_of_bob_is_saved_if_bob_is_signed_in_again() {
+    let site = Site::of_migrated_express().await;
+    let browser = browser_of_express(&site.app());
+    let insert = async |session: Session| session.insert("late", 1);
+    site.express_writes(SID, &stored(OF_BOB)).await;
+    let of_bob = site.late(&browser, insert).await;
+    site.express_writes(SID, &stored(OF_ADA)).await;
+    let of_ada = site.late(&browser, insert).await;
+    site.express_writes(SID, &stored(OF_BOB)).await;
+    // Neither waits before its save is queued, so one task takes both.
+    of_ada.go_on();
+    of_bob.go_on();
+    assert_eq!(of_ada.response().await.status, 503);
+    assert_eq!(of_bob.response().await.status, 200);
+    assert_eq!(
+        documents(&site).await,
+        stored(&format!(r#"{OF_BOB},"late":1"#))
+    );
+}
+
+// A logout that crosses a new id.
+
+#[tokio::test]
+async fn a_logout_that_crosses_a_new_id_destroys_the_session() {
+    for new_id in ["cycle", "login", "twice"] {
+        for (format, site) in sites().await {
+            let mut browser = site.browser();
+            browser.get("/insert/a/1").await;
+            let logout = late_logout(&site, &browser).await;
+            match new_id {
+                "cycle" => drop(browser.get("/cycle").await),
+                "login" => site.sign_in(&mut browser, "ada").await,
+                _ => {
+                    browser.get("/cycle").await;
+                    browser.get("/cycle").await;
+                }
+            }
+            assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
+            assert_eq!(logout.finish().await.status, 200, "{format}, {new_id}");
+            assert_eq!(
+                browser.peek("/get/a").await.body,
+                "none",
+                "{format}, {new_id}"
+            );
+            let rows = texts(&site.pool, "SELECT count(*)::text FROM session").await;
+            assert_eq!(rows, ["0"], "{format}, {new_id}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_logout_that_crosses_a_new_id_of_another_process_is_no_success_if_the_session_lives() {
+    for (format, site) in sites().await {
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        let logout = late_logout(&site, &browser).await;
+        let there = app(PgSessionLayer::new(elsewhere(&site, format).await));
+        let mut browser = browser.at(&there);
+        assert_eq!(browser.get("/cycle").await.status, 200);
+        let reply = logout.finish().await;
+        let lives = browser.peek("/get/a").await.body == "\"1\"";
+        let expected = if format == "own" {
+            (200, false)
+        } else {
+            (503, true)
+        };
+        assert_eq!((reply.status.as_u16(), lives), expected, "{format}");
+        // The browser keeps the cookie of the new id, and signs out with it.
+        assert_eq!(reply.set_cookies().is_empty(), lives, "{format}");
+        assert_eq!(browser.get("/destroy").await.status, 200);
+        assert_eq!(browser.peek("/get/a").await.body, "none", "{format}");
+    }
+}
+
+/// Such as a double click on the button.
+#[tokio::test]
+async fn the_second_of_two_logouts_at_once_is_a_success() {
+    for (format, site) in sites().await {
+        let browser = site.signed_in("ada").await;
+        let first = late_logout(&site, &browser).await;
+        let second = late_logout(&site, &browser).await;
+        assert_eq!(first.finish().await.status, 200, "{format}");
+        assert_eq!(second.finish().await.status, 200, "{format}");
+    }
+}
+
+/// The row can be one that another process has given a new id.
+#[tokio::test]
+async fn a_logout_whose_row_another_application_deleted_is_a_503_and_the_next_one_succeeds() {
+    for (format, site) in sites().await {
+        let browser = site.signed_in("ada").await;
+        let logout = late_logout(&site, &browser).await;
+        execute(&site.pool, "DELETE FROM session").await;
+        let expected = if format == "own" { 200 } else { 503 };
+        assert_eq!(logout.finish().await.status, expected, "{format}");
+        assert_eq!(browser.peek("/destroy").await.status, 200, "{format}");
+    }
+}
+
+/// There are no tombstones.
+#[tokio::test]
+async fn a_logout_that_crosses_a_new_id_and_a_late_write_of_express_destroys_both_rows() {
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(OF_ADA)).await;
+    let mut browser = browser_of_express(&site.app());
+    let logout = late_logout(&site, &browser).await;
+    assert_eq!(browser.get("/cycle").await.status, 200);
+    site.express_writes(SID, &stored(OF_ADA)).await;
+    assert_eq!(sids(&site).await.len(), 2);
+    assert_eq!(logout.finish().await.status, 200);
+    assert!(sids(&site).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_handle_destroys_the_session_under_its_new_id() {
+    for moves in [1, 2] {
+        for (format, site) in sites().await {
+            for is_text in [false, true] {
+                let visitor = TestVisitor::new(&site.layer());
+                let login = |session: &Session| session.login("ada");
+                visitor.with_session(login).await.expect("a login");
+                let listed = site.store.user("ada").list().await.expect("a list");
+                let mut handle = listed[0].id().clone();
+                for _ in 0..moves {
+                    let moved = visitor.with_session(Session::cycle_id).await;
+                    moved.expect("a new id");
+                }
+                if is_text {
+                    let text = handle.to_string();
+                    handle = text.parse::<SessionId>().expect("a handle");
+                }
+                let destroyed = site.store.destroy(&handle).await.expect("a deletion");
+                let left = site.sessions_of("ada").await;
+                assert_eq!((destroyed, left), (true, 0), "{format}, {moves} new ids");
+                let again = site.store.destroy(&handle).await.expect("a deletion");
+                assert!(!again, "{format}");
+            }
+        }
+    }
+}
+
+// The undo of a new id.
+
+/// The commit of a new id waits for the lock 1, and that of its undo for the lock 2.
+async fn hold_two_commits(site: &Site) {
+    let sql = format!(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN
+             PERFORM pg_advisory_xact_lock_shared(CASE NEW.sid WHEN '{SID}' THEN 2 ELSE 1 END);
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON session
+         DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold()"
+    );
+    execute(&site.pool, &sql).await;
+}
+
+#[tokio::test]
+async fn the_undo_of_a_new_id_revives_no_session_whose_logout_was_a_success() {
+    for process in ["this", "another"] {
+        for page in ["/cycle", "/page"] {
+            let site = guarded_site().await;
+            site.express_writes(SID, &stored(r#""cart":1"#)).await;
+            hold_two_commits(&site).await;
+            let lock = |n| format!("SELECT pg_advisory_xact_lock({n})");
+            let new_id = site.open_transaction(&lock(1)).await;
+            let undo = site.open_transaction(&lock(2)).await;
+            let login = async |session: Session| session.login("ada");
+            let browser = browser_of_express(&site.app_with(login));
+            let given_up = {
+                let browser = browser.clone();
+                tokio::spawn(async move { browser.peek(page).await })
+            };
+            until(|| site.is_blocked()).await;
+            let store = match process {
+                "this" => site.store.clone(),
+                _ => elsewhere(&site, "express").await,
+            };
+            let logout = InFlight::begin(&browser, "/page", |gate| {
+                app_with(PgSessionLayer::new(store), async move |session: Session| {
+                    assert!(!session.is_new());
+                    gate.pass().await;
+                    session.logout()
+                })
+            })
+            .await;
+            logout.go_on();
+            if process == "another" {
+                until(|| site.is_blocked_twice()).await;
+            }
+            given_up.abort();
+            assert!(given_up.await.is_err());
+            drop(new_id);
+            let status = if process == "this" {
+                // It follows the session, so it waits for the undo.
+                drop(undo);
+                logout.response().await.status
+            } else {
+                let status = logout.response().await.status;
+                drop(undo);
+                status
+            };
+            site.settled().await;
+            let left = sids(&site).await;
+            let expected = match process {
+                "this" => (200, vec![]),
+                _ => (503, vec![SID.to_owned()]),
+            };
+            assert_eq!((status.as_u16(), left), expected, "{process}, {page}");
+            // The user signs out again.
+            assert_eq!(browser.peek("/destroy").await.status, 200);
+            assert!(sids(&site).await.is_empty());
+        }
+    }
+}
+
+/// The request is canceled before its commit is sent.
+#[tokio::test]
+async fn a_new_id_of_a_canceled_request_is_rolled_back_so_a_deletion_by_the_old_id_succeeds() {
+    for page in ["/cycle", "/page"] {
+        for (format, site) in sites().await {
+            let login = async |session: Session| session.login("ada");
+            let mut browser = Browser::new(&site.app_with(login));
+            browser.get("/insert/a/1").await;
+            let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
+                        SET lock_timeout = 0 AS $$ BEGIN
+                            PERFORM pg_advisory_xact_lock_shared(1);
+                            RETURN NEW;
+                        END $$;
+                        CREATE TRIGGER wait BEFORE INSERT ON session
+                        FOR EACH ROW EXECUTE FUNCTION wait()";
+            execute(&site.pool, wait).await;
+            let lock = site.hold_advisory_lock().await;
+            let given_up = {
+                let browser = browser.clone();
+                tokio::spawn(async move { browser.peek(page).await })
+            };
+            until(|| site.is_blocked()).await;
+            let pool = site.pool.clone();
+            // As another application deletes a session, with the only row.
+            let deletion = tokio::spawn(async move { execute(&pool, "DELETE FROM session").await });
+            until(|| site.is_blocked_twice()).await;
+            given_up.abort();
+            assert!(given_up.await.is_err());
+            drop(lock);
+            deletion.await.expect("no panic");
+            site.settled().await;
+            let rows = texts(&site.pool, "SELECT count(*)::text FROM session").await;
+            assert_eq!(rows, ["0"], "{format}, {page}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_undone_login_restores_the_columns_of_the_application() {
+    for login in [Login::new("ada"), Login::new("ada").discard_data()] {
+        for (format, mut site) in sites().await {
+            let columns = "ALTER TABLE session ADD note text DEFAULT 'new', ADD tags text[],
+                           ADD \"At 1\" timestamptz, ADD extra json, ADD n numeric,
+                           ADD copy text GENERATED ALWAYS AS (upper(note)) STORED";
+            execute(&site.pool, columns).await;
+            // A store inspects its table once.
+            site.store = elsewhere(&site, format).await;
+            let mut browser = site.browser();
+            browser.get("/insert/a/1").await;
+            let set = r#"UPDATE session SET note = 'kept', tags = '{a,"b c",NULL}', n = 1.10,
+                         "At 1" = '2001-02-03 04:05:06.789012+00', extra = '{"b": 1, "b":"\u0000"}'"#;
+            execute(&site.pool, set).await;
+            let rows = "SELECT concat_ws('|', note, tags, \"At 1\", extra, n, copy) FROM session";
+            let before = texts(&site.pool, rows).await;
+            let page = {
+                let login = login.clone();
+                async move |session: Session| session.login(login.clone())
+            };
+            let former = browser.at(&site.app_with(page));
+            site.gives_up(former, "/page").await;
+            until(async || browser.peek("/get/a").await.body == "\"1\"").await;
+            assert_eq!(texts(&site.pool, rows).await, before, "{format}, {login:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_destroy_whose_outcome_is_unknown_fails_with_the_explicit_save_and_the_response() {
+    let site = guarded_site().await;
+    site.express_writes(SID, &stored(OF_ADA)).await;
+    let browser = browser_of_express(&site.app());
+    let late = site
+        .late(&browser, async |session: Session| {
+            session.destroy()?;
+            let first = session.save().await.expect_err("an unknown outcome");
+            assert_eq!(first.kind(), axum_pg_session::ErrorKind::Ended);
+            session.insert("farewell", 1)
+        })
+        .await;
+    execute(&site.pool, "DELETE FROM session").await;
+    let reply = late.finish().await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.set_cookies().is_empty());
+    assert!(sids(&site).await.is_empty());
+    let user = visitor_of_express(&site.store).session().await;
+    assert!(user.expect("a session").is_new());
+}
