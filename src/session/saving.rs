@@ -258,12 +258,13 @@ impl Session {
     /// Calls the application's hook. The hook uses the session, so the state
     /// must not be locked.
     fn prepare(&self) -> Result<(), Error> {
-        if !self.state().writes_a_document() {
+        let Some(before_save) = &self.0.settings.before_save else {
             return Ok(());
-        }
-        match &self.0.settings.before_save {
-            Some(before_save) => before_save(self),
-            None => Ok(()),
+        };
+        let writes_a_document = self.state().writes_a_document();
+        match writes_a_document {
+            true => before_save(self),
+            false => Ok(()),
         }
     }
 
