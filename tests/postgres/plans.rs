@@ -255,9 +255,19 @@ const PINNED: &[Pinned] = &[
         shows: PRIMARY_KEY,
     },
     Pinned {
+        file: "restore_row.sql",
+        parameters: &["'new'", "'{}'", "86400", "NULL", "'(,,,,,,,)'"],
+        shows: "Insert on session",
+    },
+    Pinned {
         file: "restores.sql",
         parameters: &["ID"],
         shows: "Result",
+    },
+    Pinned {
+        file: "row_as_text.sql",
+        parameters: &["ID"],
+        shows: PRIMARY_KEY,
     },
     Pinned {
         file: "row_security.sql",

@@ -35,7 +35,7 @@ use crate::{
     ending::Ending,
     event::SessionEventKind,
     expiry::{Times, Written},
-    format::{ColumnNames, OldId},
+    format::OldId,
     forwarding::{FORWARDING, moved_grace_left},
     id::RowId,
     login::{Data, Login, SessionLimit},
@@ -79,7 +79,6 @@ pub(in crate::store) struct Plan {
     /// See [`NewIdWrite`](crate::state::NewIdWrite).
     may_begin_separately: bool,
     limit: Option<SessionLimit>,
-    names: ColumnNames,
     deadline: tokio::time::Instant,
     /// Where the request waits for the outcome.
     reply: Mutex<Option<oneshot::Sender<Result<NewId, Error>>>>,
@@ -115,7 +114,6 @@ impl Batches {
             seen: order.write.seen,
             may_begin_separately: order.write.may_begin_separately,
             limit: self.table_handle.limit,
-            names: self.table_handle.format.columns(),
             deadline: order.deadline,
             reply: Mutex::new(Some(order.reply)),
             commit: Arc::default(),
@@ -487,7 +485,7 @@ async fn move_on(
         OldId::Forwards => forward(table, connection, plan, &row).await?,
         OldId::IsDeleted => {
             if plan.drops_data() {
-                extras.row_as_text = kept_columns::read(table, plan.names, connection, id).await?;
+                extras.row_as_text = kept_columns::read(table, connection, id).await?;
             }
             delete_locked(table, connection, id)
                 .await

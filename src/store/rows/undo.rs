@@ -33,7 +33,7 @@ use tokio::{runtime::Handle, time::Instant};
 use crate::{
     Error,
     expiry::Extent,
-    format::{ColumnNames, OldId},
+    format::OldId,
     forwarding::FORWARDING,
     id::RowId,
     row::{Content, Row},
@@ -133,7 +133,7 @@ impl Drop for Undelivered {
 impl Batches {
     async fn undo(&self, new_id: &RowId, made: Made) {
         let format = &self.table_handle.format;
-        let (handle, names) = (format.handle(new_id), format.columns());
+        let handle = format.handle(new_id);
         let until = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(50);
         loop {
@@ -148,7 +148,7 @@ impl Batches {
                     deadline,
                     Operation::Cycle,
                     |table, connection| {
-                        let order = (new_id.clone(), made.clone(), names);
+                        let order = (new_id.clone(), made.clone());
                         Box::pin(undo(table, connection, order))
                     },
                 );
@@ -178,7 +178,7 @@ impl Batches {
 async fn undo(
     table: Arc<Statements>,
     connection: &mut PgConnection,
-    (new_id, made, names): (RowId, Made, ColumnNames),
+    (new_id, made): (RowId, Made),
 ) -> Result<(), Error> {
     in_transaction(connection, |transaction| {
         Box::pin(async move {
@@ -196,7 +196,7 @@ async fn undo(
                         extras.external_id.is_some() && extras.external_id != external_id;
                     let may_go_back = !is_another_users && !has_another_external_id;
                     let rows = (&*before, &*after);
-                    let extras = may_go_back.then_some((&extras, names));
+                    let extras = may_go_back.then_some(&extras);
                     move_back(&table, transaction, rows, extras).await
                 }
                 Made::Begun => delete_unsent(&table, transaction, &new_id).await,
@@ -211,7 +211,7 @@ async fn move_back(
     table: &Statements,
     connection: &mut PgConnection,
     (before, after): (&Row, &Row),
-    extras: Option<(&Extras, ColumnNames)>,
+    extras: Option<&Extras>,
 ) -> Result<(), Error> {
     let old = found(lock(table, connection, &before.id).await)?;
     match (table.old_id, &old) {
@@ -236,7 +236,7 @@ async fn move_back(
         OldId::IsDeleted => old.is_some(),
     };
     let is_late = now.times.now - after.times.now > FORWARDING.as_secs_f64();
-    let Some((extras, names)) = extras.filter(|_| !is_ended && !is_late) else {
+    let Some(extras) = extras.filter(|_| !is_ended && !is_late) else {
         return delete(table, connection, &after.id).await;
     };
     if table.old_id == OldId::IsDeleted {
@@ -250,7 +250,7 @@ async fn move_back(
         match &extras.row_as_text {
             Some(text) => {
                 let row = (&before.id, &content, extent);
-                kept_columns::insert(table, names, connection, text, row).await?;
+                kept_columns::insert(table, connection, text, row).await?;
             }
             None => {
                 steps::insert(table, connection, &now.id, &before.id, &content, extent).await?;

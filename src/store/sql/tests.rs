@@ -253,6 +253,15 @@ fn login_fits_the_table() {
         1_i64
     ));
     drop(query_file!("src/store/sql/restores.sql", ID));
+    drop(query_file!("src/store/sql/row_as_text.sql", ID));
+    drop(query_file!(
+        "src/store/sql/restore_row.sql",
+        ID,
+        DOCUMENT as _,
+        SECONDS,
+        Some(SECONDS),
+        ID,
+    ));
     drop(query_file!(
         "src/store/sql/login_copy.sql",
         ID,

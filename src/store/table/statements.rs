@@ -59,6 +59,9 @@ pub(crate) struct CycleStatements {
     pub(crate) undo: Sql,
     /// Lets the transaction insert an id that has a tombstone.
     pub(crate) restores: Sql,
+    /// Reads the whole row, and inserts it again with the application's columns.
+    pub(crate) row_as_text: Sql,
+    pub(crate) restore_row: Sql,
     pub(crate) login_lock: Sql,
     pub(crate) login_copy: Sql,
     pub(crate) login_insert: Sql,
@@ -72,6 +75,8 @@ impl CycleStatements {
             forward: statement(include_str!("../sql/cycle_forward.sql")),
             undo: statement(include_str!("../sql/undo.sql")),
             restores: statement(include_str!("../sql/restores.sql")),
+            row_as_text: statement(include_str!("../sql/row_as_text.sql")),
+            restore_row: statement(include_str!("../sql/restore_row.sql")),
             login_lock: statement(include_str!("../sql/advisory_lock.sql")),
             login_copy: statement(include_str!("../sql/login_copy.sql")),
             login_insert: statement(include_str!("../sql/login_insert.sql")),

@@ -1,0 +1,3 @@
+SELECT (t.*)::text AS row_as_text
+FROM "public"."session" AS t
+WHERE t.id = $1
