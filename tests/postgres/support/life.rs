@@ -10,12 +10,21 @@ const DAY: f64 = 86_400.0;
 /// Seconds that a busy machine may take; zones differ by a quarter of an hour.
 const SLACK: f64 = 30.0;
 
-/// Runs statements as the owner of the database.
+/// Runs statements as the owner of the database. If they meet another transaction under a stricter
+/// isolation level, they are repeated, as their program would have to do.
 pub(crate) async fn execute(pool: &PgPool, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(pool)
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    loop {
+        match sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await {
+            Ok(_) => return,
+            Err(error) if is_to_repeat(&error) => {}
+            Err(error) => panic!("{sql}: {error}"),
+        }
+    }
+}
+
+fn is_to_repeat(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some("40001")
 }
 
 pub(crate) async fn texts(pool: &PgPool, sql: &str) -> Vec<String> {

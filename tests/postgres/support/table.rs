@@ -3,6 +3,8 @@
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgPool};
 
+use super::execute;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Rows {
     pool: PgPool,
@@ -90,9 +92,6 @@ impl Rows {
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
-        sqlx::raw_sql(self.sql(sql))
-            .execute(&self.pool)
-            .await
-            .expect("a statement");
+        execute(&self.pool, &self.sql(sql).0).await;
     }
 }
