@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{
     Browser, Site, app, execute,
-    page::{app_with, login_page, minutes_later, patiently, until},
+    page::{PATIENCE, app_with, login_page, minutes_later, patiently, until},
     proxy::Proxy,
     site::pool,
 };
@@ -88,6 +88,8 @@ async fn a_limit_of_sessions_holds_under_every_isolation_level() {
             for _ in 0..2 {
                 let store = under.store().await.max_connections(NonZeroU32::MAX);
                 let store = store.max_sessions_per_user(THREE, at_limit);
+                // None gives up before the last one has come.
+                let store = store.timeout(PATIENCE);
                 let app = login_page(&store);
                 for _ in 0..10 {
                     let browser = Browser::new(&app);

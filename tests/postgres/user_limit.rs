@@ -41,7 +41,8 @@ async fn processes(site: &Site, at_limit: SessionLimitPolicy) -> Vec<PgSessionSt
         stores.push(
             store
                 .max_connections(six)
-                .max_sessions_per_user(FIVE, at_limit),
+                .max_sessions_per_user(FIVE, at_limit)
+                .timeout(PATIENCE),
         );
     }
     stores
