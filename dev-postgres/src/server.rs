@@ -202,7 +202,11 @@ impl Builder {
             chown(&folder, Some(user.id), Some(user.group))?;
         }
         let mut shell = match self.disk {
-            Some(megabytes) => disk::shell(&folder, megabytes, user)?,
+            Some(megabytes) => {
+                let shell = disk::shell(&folder, megabytes, user);
+                // No watchdog deletes the folder yet.
+                shell.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?
+            }
             None => Command::new("/bin/sh"),
         };
         Watchdog::prepare(&mut shell, &folder, &programs, &self);
