@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{
     Browser, Site, app, execute,
-    express::{SECRET, SID, TABLE, browser_of_express, stored, visitor_of_express},
+    express::{SECRET, SID, browser_of_express, stored, visitor_of_express},
     koa::koa,
     page::{InFlight, app_with, until},
     texts,
@@ -17,14 +17,6 @@ use crate::support::{
 
 const OF_ADA: &str = r#""cart":1,"passport":{"user":"ada"}"#;
 const OF_BOB: &str = r#""iban":"of bob","passport":{"user":"bob"}"#;
-
-/// On a table of Express with tombstones.
-async fn guarded_site() -> Site {
-    let mut site = Site::of_express(TABLE).await;
-    site.store = site.store.tombstones(true);
-    site.store.migrate().await.expect("the owner");
-    site
-}
 
 async fn koa_site() -> Site {
     let site = Site::of_koa().await;
@@ -37,7 +29,7 @@ async fn sites() -> [(&'static str, Site); 3] {
     [
         ("own", Site::new().await),
         ("koa", koa_site().await),
-        ("express", guarded_site().await),
+        ("express", Site::of_guarded_express().await),
     ]
 }
 
@@ -329,7 +321,7 @@ async fn hold_two_commits(site: &Site) {
 async fn the_undo_of_a_new_id_revives_no_session_whose_logout_was_a_success() {
     for process in ["this", "another"] {
         for page in ["/cycle", "/page"] {
-            let site = guarded_site().await;
+            let site = Site::of_guarded_express().await;
             site.express_writes(SID, &stored(r#""cart":1"#)).await;
             hold_two_commits(&site).await;
             let lock = |n| format!("SELECT pg_advisory_xact_lock({n})");
@@ -452,7 +444,7 @@ async fn an_undone_login_restores_the_columns_of_the_application() {
 
 #[tokio::test]
 async fn a_destroy_whose_outcome_is_unknown_fails_with_the_explicit_save_and_the_response() {
-    let site = guarded_site().await;
+    let site = Site::of_guarded_express().await;
     site.express_writes(SID, &stored(OF_ADA)).await;
     let browser = browser_of_express(&site.app());
     let late = site

@@ -15,7 +15,7 @@ use crate::support::{
         SECRET, SETTINGS, SID, TABLE, browser_of_express, stored, visitor_of_express, visitor_with,
     },
     kit::id,
-    page::{InFlight, app_with},
+    page::app_with,
     texts,
 };
 
@@ -234,13 +234,9 @@ async fn a_login_keeps_no_data_of_a_user_whom_express_has_signed_in_meanwhile() 
     let site = Site::of_migrated_express().await;
     site.express_writes(SID, &stored(r#""cart":"empty""#)).await;
     let browser = browser_of_express(&site.app());
-    let paused = InFlight::begin(&browser, "/page", |gate| {
-        app_with(layer(&site.store), async move |session: Session| {
-            gate.pass().await;
-            session.login("ada")
-        })
-    })
-    .await;
+    let paused = site
+        .late(&browser, async |session: Session| session.login("ada"))
+        .await;
     let bobs = stored(r#""cart":"of bob","passport":{"user":"bob"}"#);
     site.express_writes(SID, &bobs).await;
     assert_eq!(paused.finish().await.status, 503);

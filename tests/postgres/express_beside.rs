@@ -17,13 +17,6 @@ use crate::support::{
     texts,
 };
 
-async fn guarded_site() -> Site {
-    let mut site = Site::of_express(TABLE).await;
-    site.store = site.store.tombstones(true);
-    site.store.migrate().await.expect("the owner");
-    site
-}
-
 async fn one(site: &Site, sql: &str) -> String {
     let found = texts(&site.pool, sql).await;
     assert_eq!(found.len(), 1, "{sql}: {found:?}");
@@ -167,16 +160,11 @@ async fn a_late_save_of_ada_does_not_reach_the_session_of_bob() {
     site.express_writes(SID, &stored(r#""passport":{"user":"ada"}"#))
         .await;
     let browser = browser_of_express(&site.app());
-    let paused = InFlight::begin(&browser, "/page", |gate| {
-        app_with(
-            PgSessionLayer::new(site.store.clone()),
-            async move |session: Session| {
-                gate.pass().await;
-                session.insert("iban", "of ada")
-            },
-        )
-    })
-    .await;
+    let paused = site
+        .late(&browser, async |session: Session| {
+            session.insert("iban", "of ada")
+        })
+        .await;
     site.express_writes(SID, &stored(r#""passport":{"user":"bob"}"#))
         .await;
     let status = paused.finish().await.status;
@@ -220,7 +208,7 @@ async fn numbers_and_objects_as_users_stay_what_they_are_at_a_login() {
 
 #[tokio::test]
 async fn a_dropped_table_of_tombstones_is_noticed_or_restored() {
-    let site = guarded_site().await;
+    let site = Site::of_guarded_express().await;
     execute(&site.pool, "DROP TABLE session_tombstones").await;
     let checked = site.store.check().await;
     let migrated = site.store.migrate().await;
@@ -237,7 +225,7 @@ async fn a_dropped_table_of_tombstones_is_noticed_or_restored() {
 
 #[tokio::test]
 async fn a_role_without_rights_deletes_no_session() {
-    let site = guarded_site().await;
+    let site = Site::of_guarded_express().await;
     site.express_writes("victim", &format!("{{{SETTINGS}}}"))
         .await;
     let role = Role::new(&site.pool).await;
@@ -266,7 +254,7 @@ async fn a_role_without_rights_deletes_no_session() {
 
 #[tokio::test]
 async fn another_time_zone_applies_to_tombstones_after_a_migration() {
-    let site = guarded_site().await;
+    let site = Site::of_guarded_express().await;
     let moved = site.store.clone().time_zone("America/New_York");
     moved.migrate().await.expect("the owner");
     let row = "INSERT INTO session VALUES ('x', '{}', now() AT TIME ZONE 'America/New_York' + interval '1 hour')
@@ -307,7 +295,7 @@ async fn the_statements_of_the_guide_leave_the_table_as_express_made_it() {
 
 #[tokio::test]
 async fn each_name_of_utc_is_the_same_time_zone() {
-    let site = guarded_site().await;
+    let site = Site::of_guarded_express().await;
     for zone in ["UTC", "Etc/UTC", "zulu"] {
         let store = site.store.clone().time_zone(zone);
         store.check().await.expect(zone);
@@ -418,7 +406,7 @@ async fn a_new_id_that_is_undone_beside_a_late_write_leaves_no_second_session() 
 
 #[tokio::test]
 async fn many_destroys_and_inserts_at_once_do_not_deadlock() {
-    let site = guarded_site().await;
+    let site = Site::of_guarded_express().await;
     execute(&site.pool, "INSERT INTO session_tombstones SELECT 'old' || n, now() - interval '1 hour' FROM generate_series(1, 4000) n").await;
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..8 {
@@ -602,7 +590,7 @@ async fn a_lifetime_of_the_cookie_does_not_shorten_an_expiry_of_the_session() {
 
 #[tokio::test]
 async fn everything_in_one_request_ends_in_one_session() {
-    let site = guarded_site().await;
+    let site = Site::of_guarded_express().await;
     site.express_writes(SID, &stored(r#""passport":{"user":"ada"},"cart":"of ada""#))
         .await;
     site.express_writes("other", &stored(r#""passport":{"user":"bob"}"#))
@@ -694,24 +682,21 @@ async fn a_request_that_loaded_a_row_that_express_destroyed_meanwhile_writes_not
             .await;
         let browser = browser_of_express(&site.app());
         let paused = InFlight::begin(&browser, "/page", |gate| {
-            app_with(
-                PgSessionLayer::new(site.store.clone()),
-                async move |session: Session| {
-                    let _ = session.get::<u32>("cart");
-                    gate.pass().await;
-                    match call {
-                        "insert" => session.insert("a", 1),
-                        "login" => session.login("ada"),
-                        "cycle" => session.cycle_id(),
-                        "clear" => session.clear(),
-                        "logout_login" => {
-                            session.logout()?;
-                            session.login("ada")
-                        }
-                        _ => session.destroy(),
+            site.app_with(async move |session: Session| {
+                let _ = session.get::<u32>("cart");
+                gate.pass().await;
+                match call {
+                    "insert" => session.insert("a", 1),
+                    "login" => session.login("ada"),
+                    "cycle" => session.cycle_id(),
+                    "clear" => session.clear(),
+                    "logout_login" => {
+                        session.logout()?;
+                        session.login("ada")
                     }
-                },
-            )
+                    _ => session.destroy(),
+                }
+            })
         })
         .await;
         execute(&site.pool, "DELETE FROM session").await;
@@ -742,7 +727,7 @@ async fn an_undone_login_restores_the_anonymous_session_as_it_was() {
         Login::new("ada").discard_data(),
         Login::new("ada").end_others(),
     ] {
-        let site = guarded_site().await;
+        let site = Site::of_guarded_express().await;
         site.express_writes(SID, &stored(r#""cart":1,"big":1.10"#))
             .await;
         let before = one(
@@ -829,7 +814,7 @@ async fn a_cookie_of_a_later_secret_is_signed_again() {
 
 #[tokio::test]
 async fn ending_everyone_with_tombstones_leaves_no_session_and_no_late_write() {
-    let site = guarded_site().await;
+    let site = Site::of_guarded_express().await;
     for n in 0..300 {
         execute(&site.pool, &format!("INSERT INTO session VALUES ('s{n}', '{{{SETTINGS}}}', now() AT TIME ZONE 'UTC' + interval '1 day')")).await;
     }
@@ -961,8 +946,7 @@ async fn a_request_of_ada_reads_nothing_of_bob() {
         .await;
     let browser = browser_of_express(&site.app());
     let paused = InFlight::begin(&browser, "/page", |gate| {
-        app_with(
-            PgSessionLayer::new(site.store.clone()),
+        site.app_with(
             async move |session: Session| -> Result<String, axum_pg_session::Error> {
                 session.insert("x", 1)?;
                 gate.pass().await;

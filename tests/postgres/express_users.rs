@@ -4,94 +4,83 @@
 use axum_pg_session::{Express, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool, postgres::PgConnectOptions};
 
+use crate::random::Random;
 use crate::support::{
     Role, Site, execute,
     express::{SECRET, SETTINGS, SID, TABLE, browser_of_express, stored, visitor_of_express},
-    page::{InFlight, app_with},
     site::pool,
     texts,
 };
 
-struct Random(u64);
+/// Pieces of JSON strings, most of which are special to SQL, Rust or both.
+const PIECES: [&str; 26] = [
+    "a",
+    "\\\\",
+    "\\\"",
+    "\\u0000",
+    "\\ud83d",
+    "\\ude00",
+    "\\ud83d\\ude00",
+    "\\uD83D\\uDE00",
+    "\\u00e9",
+    "u0000",
+    "ud83d",
+    "\\n",
+    "\\u005c",
+    "\\u0001",
+    "\\u0002",
+    "é",
+    "😀",
+    "\\/",
+    "\\uDBFF",
+    "\\udfff",
+    "\\ufffd",
+    "0000",
+    "\\u005Cu0000",
+    "x02d83d",
+    "'",
+    "passport",
+];
+/// Other values that are no objects or arrays.
+const SCALARS: [&str; 8] = [
+    "null",
+    "true",
+    "false",
+    "0",
+    "-0.0",
+    "12345678901234567890123",
+    "1e400",
+    "\"\"",
+];
 
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).expect("small")
+fn string(random: &mut Random) -> String {
+    let mut text = String::new();
+    for _ in 0..random.below(6) {
+        // The first three occur more often, so that they follow each other.
+        let among = match random.one_in(2) {
+            true => &PIECES[..],
+            false => &PIECES[..3],
+        };
+        text += random.pick(among).expect("a piece");
     }
-
-    fn string(&mut self) -> String {
-        const PIECES: [&str; 26] = [
-            "a",
-            "\\\\",
-            "\\\"",
-            "\\u0000",
-            "\\ud83d",
-            "\\ude00",
-            "\\ud83d\\ude00",
-            "\\uD83D\\uDE00",
-            "\\u00e9",
-            "u0000",
-            "ud83d",
-            "\\n",
-            "\\u005c",
-            "\\u0001",
-            "\\u0002",
-            "é",
-            "😀",
-            "\\/",
-            "\\uDBFF",
-            "\\udfff",
-            "\\ufffd",
-            "0000",
-            "\\u005Cu0000",
-            "x02d83d",
-            "'",
-            "passport",
-        ];
-        let mut text = String::new();
-        for _ in 0..self.below(6) {
-            let choices = [PIECES.len(), 3][self.below(2)];
-            text += PIECES[self.below(choices)];
-        }
-        if self.below(40) == 0 {
-            text += &"é".repeat(600);
-        }
-        format!("\"{text}\"")
+    if random.one_in(40) {
+        text += &"é".repeat(600);
     }
-
-    fn value(&mut self) -> String {
-        match self.below(12) {
-            0..6 => self.string(),
-            6 => "1e400".to_owned(),
-            7 => [
-                "null",
-                "true",
-                "false",
-                "0",
-                "-0.0",
-                "12345678901234567890123",
-            ][self.below(6)]
-            .to_owned(),
-            8 => format!("[{} , {}]", self.string(), self.string()),
-            9..11 => format!(
-                "{{ \"id\" : {},\n{}:{}}}",
-                self.string(),
-                self.string(),
-                self.string()
-            ),
-            _ => "\"\"".to_owned(),
-        }
-    }
+    format!("\"{text}\"")
 }
 
-async fn guarded_site() -> Site {
-    let mut site = Site::of_express(TABLE).await;
-    site.store = site.store.tombstones(true);
-    site.store.migrate().await.expect("the owner");
-    site
+fn value(random: &mut Random) -> String {
+    match random.below(12) {
+        0..6 => string(random),
+        6..9 => (*random.pick(&SCALARS).expect("a value")).to_owned(),
+        9 => format!("[{} , {}]", string(random), string(random)),
+        _ => format!(
+            "{{ \"id\" : {},\n{}:{}}}",
+            string(random),
+            string(random),
+            string(random)
+        ),
+    }
 }
 
 async fn generated(pool: &PgPool, document: &str) -> Option<String> {
@@ -105,13 +94,13 @@ async fn the_generated_column_and_the_crate_find_the_same_user_in_every_document
     let migrated = Site::of_migrated_express().await;
     let site = Site::of_express(TABLE).await;
     let visitor = visitor_of_express(&site.store);
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new(1, 0);
     for _ in 0..500 {
-        let earlier = match random.below(4) {
-            0 => format!("\"user\":{},", random.value()),
-            _ => String::new(),
+        let earlier = match random.one_in(4) {
+            true => format!("\"user\":{},", value(&mut random)),
+            false => String::new(),
         };
-        let (user, other) = (random.value(), random.value());
+        let (user, other) = (value(&mut random), value(&mut random));
         let document = stored(&format!(
             "\"x\":{other} , \"passport\": {{{earlier} \"user\" :{user} }}"
         ));
@@ -263,20 +252,13 @@ async fn a_document_that_express_could_write_can_be_written_after_the_migration_
 
 #[tokio::test]
 async fn a_session_that_expires_before_its_logout_is_committed_stays_destroyed() {
-    let site = guarded_site().await;
+    let site = Site::of_guarded_express().await;
     site.express_writes(SID, &stored(r#""passport":{"user":"ada"}"#))
         .await;
     let browser = browser_of_express(&site.app());
-    let logout = InFlight::begin(&browser, "/page", |gate| {
-        app_with(
-            PgSessionLayer::new(site.store.clone()),
-            async move |session: Session| {
-                gate.pass().await;
-                session.logout()
-            },
-        )
-    })
-    .await;
+    let logout = site
+        .late(&browser, async |session: Session| session.logout())
+        .await;
     execute(
         &site.pool,
         "UPDATE session SET expire = now() - interval '1 millisecond'",

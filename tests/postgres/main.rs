@@ -45,6 +45,9 @@ mod pooler;
 mod portable;
 mod process;
 mod races;
+#[expect(dead_code, reason = "the histories and the model need the rest")]
+#[path = "../history/random.rs"]
+mod random;
 mod reaper;
 mod reaper_faults;
 mod request_cycle;

@@ -42,6 +42,14 @@ impl Site {
         site
     }
 
+    /// On such a table with tombstones.
+    pub(crate) async fn of_guarded_express() -> Self {
+        let mut site = Self::of_express(TABLE).await;
+        site.store = site.store.tombstones(true);
+        site.store.migrate().await.expect("the owner");
+        site
+    }
+
     /// The upsert of connect-pg-simple.
     pub(crate) async fn express_writes(&self, sid: &str, document: &str) {
         let written = self.express_tries_to_write(sid, document).await;

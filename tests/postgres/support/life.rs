@@ -23,7 +23,9 @@ pub(crate) async fn execute(pool: &PgPool, sql: &str) {
 }
 
 fn is_to_repeat(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     code.as_deref() == Some("40001")
 }
 
