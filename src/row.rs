@@ -81,11 +81,26 @@ impl Row {
         Self { user, ..self }
     }
 
-    /// The user in the document, if the format stores the user there.
-    pub(crate) fn user_in_document(&self) -> Option<Arc<str>> {
+    /// The row of the user in the column `user_id`, or of the one in the document if the table has
+    /// no such column.
+    pub(crate) fn of_column(self, user_id: Option<&str>, is_in_document: bool) -> Self {
+        let user = match is_in_document {
+            true => self.user_in_document(),
+            false => user_id.map(Arc::from),
+        };
+        self.of(user)
+    }
+
+    fn user_in_document(&self) -> Option<Arc<str>> {
         let member = self.layout.user()?;
         let user = (member.user_in)(self.document()?.get(member.key)?)?;
         Some(user.into())
+    }
+
+    /// Whether another application has written another user into the row since a request loaded
+    /// it with this one.
+    pub(crate) fn has_lost_user(&self, loaded: Option<&Arc<str>>) -> bool {
+        loaded.is_some() && loaded != self.user.as_ref()
     }
 }
 

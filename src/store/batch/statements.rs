@@ -130,8 +130,7 @@ impl Entry for LoadRow {
         let user: Option<&str> = row.try_get(6)?;
         let id = self.0.clone();
         let row = Row::new(id, text.map(Arc::from), times, table.layout);
-        let user = table.user(user, || row.user_in_document());
-        Ok(Arc::new(row.of(user)))
+        Ok(Arc::new(row.of_column(user, table.has_user_in_document)))
     }
 
     fn size(output: &Arc<Row>) -> usize {

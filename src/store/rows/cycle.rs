@@ -603,17 +603,14 @@ impl Plan {
     /// it. The request must not change or obtain the session of that user. A login that drops the
     /// data does neither.
     fn is_of_another_user(&self, row: &Row, old_id: OldId) -> bool {
+        let is_shared = old_id == OldId::IsDeleted;
         match &self.login {
-            Some(login) if login.data == Data::IsDropped => false,
+            Some(_) if self.drops_data() => false,
             Some(login) => row
                 .user
                 .as_deref()
                 .is_some_and(|user| user != login.user_id()),
-            None => {
-                let user = self.loaded_user.as_ref();
-                let is_shared = old_id == OldId::IsDeleted;
-                is_shared && user.is_some() && user != row.user.as_ref()
-            }
+            None => is_shared && row.has_lost_user(self.loaded_user.as_ref()),
         }
     }
 

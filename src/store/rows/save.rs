@@ -34,6 +34,7 @@ use crate::{
     document::Document,
     error::out_of_time,
     expiry::{Extent, Written},
+    format::OldId,
     id::RowId,
     random_fraction::random_fraction,
     row::{Content, Row},
@@ -129,18 +130,15 @@ impl Batches {
             if row.successor().is_some() {
                 return Ok(Place::Forwarded(row));
             }
-            if self.table_handle.format.has_secret_ids()
-                && orders.iter().any(|order| is_of_another_user(order, &row))
-            {
+            let is_of_another_user =
+                |order: &SaveOrder| row.has_lost_user(order.base.user.as_ref());
+            let is_shared = self.table_handle.format.old_id() == OldId::IsDeleted;
+            if is_shared && orders.iter().any(is_of_another_user) {
                 // The user of a remembered row may have changed again.
                 if age == Age::Remembered {
                     continue;
                 }
-                refuse(
-                    orders,
-                    |order| is_of_another_user(order, &row),
-                    Error::ended,
-                )?;
+                refuse(orders, is_of_another_user, Error::ended)?;
             }
             let (draft, misfits) = match compose(&row, age, orders, self.meter()) {
                 Composed::Draft(draft, misfits) => (draft, misfits),
@@ -317,13 +315,6 @@ fn forwarded(old: &Row, orders: Vec<SaveOrder>) -> Vec<(RowId, SaveOrder)> {
 fn drop_expired(orders: &mut Vec<SaveOrder>) -> Result<(), Error> {
     let now = Instant::now();
     refuse(orders, |order| order.deadline <= now, out_of_time)
-}
-
-/// Whether the request loaded the row when another user was signed in. Another application can
-/// change the user of a row.
-fn is_of_another_user(order: &SaveOrder, row: &Row) -> bool {
-    let user = order.base.user.as_ref();
-    user.is_some() && user != row.user.as_ref()
 }
 
 /// Returns an error to these requests.

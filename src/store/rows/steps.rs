@@ -52,8 +52,7 @@ fn loaded(loaded: Loaded, table: &Statements) -> Row {
         seen: seen.map(|seen| seen.0),
     };
     let row = Row::new(id.into(), text.map(Arc::from), times, table.layout);
-    let user = table.user(user.as_deref(), || row.user_in_document());
-    row.of(user)
+    row.of_column(user.as_deref(), table.has_user_in_document)
 }
 
 /// Forwardings that a call follows from a handle to its session. A session can have that many

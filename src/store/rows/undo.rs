@@ -2,10 +2,9 @@
 //! delivered.
 //!
 //! A request can stop waiting while its new id is being committed: the database
-//! is too slow, or the client disconnects. Before the commit is sent, the transaction is rolled
-//! back. Afterwards, the table has a row whose token
-//! was never sent, and the old id no longer opens the session. So the receiver
-//! of the token holds an [`Undelivered`]. Dropping it starts a task that
+//! is too slow, or the client disconnects. Before the commit is sent, the transaction is
+//! rolled back. Afterwards, the table has a row whose token was never sent, and the old
+//! id no longer opens the session. So the receiver of the token holds an [`Undelivered`]. Dropping it starts a task that
 //! restores the row of the old id and deletes the new one, in one transaction:
 //!
 //! 1. It locks the row of the old id, even if that row is deleted by now. The
@@ -132,8 +131,7 @@ impl Drop for Undelivered {
 
 impl Batches {
     async fn undo(&self, new_id: &RowId, made: Made) {
-        let format = &self.table_handle.format;
-        let handle = format.handle(new_id);
+        let handle = self.table_handle.format.handle(new_id);
         let until = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(50);
         loop {
@@ -148,8 +146,7 @@ impl Batches {
                     deadline,
                     Operation::Cycle,
                     |table, connection| {
-                        let order = (new_id.clone(), made.clone());
-                        Box::pin(undo(table, connection, order))
+                        Box::pin(undo(table, connection, new_id.clone(), made.clone()))
                     },
                 );
                 undoing.await
@@ -178,7 +175,8 @@ impl Batches {
 async fn undo(
     table: Arc<Statements>,
     connection: &mut PgConnection,
-    (new_id, made): (RowId, Made),
+    new_id: RowId,
+    made: Made,
 ) -> Result<(), Error> {
     in_transaction(connection, |transaction| {
         Box::pin(async move {

@@ -27,6 +27,8 @@ pub(crate) struct Statements {
     pub(in crate::store) clock: Arc<Clock>,
     pub(crate) layout: &'static dyn Layout,
     pub(crate) old_id: OldId,
+    /// Whether a row's user is only in its document.
+    pub(crate) has_user_in_document: bool,
     pub(crate) load: Sizes,
     pub(crate) insert: Sizes,
     pub(crate) insert_user: Sizes,
@@ -158,19 +160,6 @@ macro_rules! both {
 }
 
 impl Statements {
-    /// The user of a row: the one of the column `user_id`, or the one of the document if the table
-    /// has no such column.
-    pub(in crate::store) fn user(
-        &self,
-        user_id: Option<&str>,
-        user_in_document: impl FnOnce() -> Option<Arc<str>>,
-    ) -> Option<Arc<str>> {
-        match self.columns.has_user_id() {
-            true => user_id.map(Arc::from),
-            false => user_in_document(),
-        }
-    }
-
     pub(in crate::store) fn new(
         name: TableName,
         columns: Columns,
@@ -213,6 +202,7 @@ impl Statements {
             age: statement(include_str!("../sql/age.sql")),
             layout: format.layout(),
             old_id: format.old_id(),
+            has_user_in_document: format.layout().user().is_some() && !columns.has_user_id(),
             name,
             columns,
             clock,

@@ -333,8 +333,7 @@ async fn look_up_until(
         table.clock.observe(times.now);
         let user: Option<&str> = row.try_get(4)?;
         let row = Row::new(id.clone(), text.map(Arc::from), times, table.layout);
-        let user = table.user(user, || row.user_in_document());
-        found.insert(id, row.of(user));
+        found.insert(id, row.of_column(user, table.has_user_in_document));
     }
     Ok(found)
 }
