@@ -7,6 +7,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use tempfile::TempDir;
+
 /// The folder in memory that Linux has. Creating and dropping databases is much faster there.
 const MEMORY: &str = "/dev/shm";
 /// What is left free for others. A server of tests needs some 200 MB.
@@ -21,8 +23,9 @@ pub(crate) enum Durability {
     Any,
 }
 
-/// A folder with a short path, because the path of a socket can have at most 107 bytes.
-pub(crate) fn private_folder(durability: Durability) -> io::Result<PathBuf> {
+/// A folder with a short path, because the path of a socket can have at most 107 bytes. It is
+/// deleted with the value, until a watchdog takes over.
+pub(crate) fn private_folder(durability: Durability) -> io::Result<TempDir> {
     let parent = match durability {
         Durability::Any if has_room(Path::new(MEMORY)) => PathBuf::from(MEMORY),
         _ => env::temp_dir(),
@@ -30,7 +33,7 @@ pub(crate) fn private_folder(durability: Durability) -> io::Result<PathBuf> {
     let mut builder = tempfile::Builder::new();
     let folder = builder.prefix("dev-postgres-").tempdir_in(parent)?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
-    Ok(folder.keep())
+    Ok(folder)
 }
 
 /// A user who sets `TMPDIR` has chosen another folder. The standard library can't tell how much
@@ -42,8 +45,8 @@ fn has_room(memory: &Path) -> bool {
     let mut df = Command::new("df");
     let output = df.arg("-Pk").arg(memory).stderr(Stdio::null()).output();
     output.is_ok_and(|output| {
-        let report = String::from_utf8_lossy(&output.stdout).into_owned();
-        free_kilobytes(&report).is_some_and(|free| free >= SPARE_KILOBYTES)
+        let free = free_kilobytes(&String::from_utf8_lossy(&output.stdout));
+        free.is_some_and(|free| free >= SPARE_KILOBYTES)
     })
 }
 
@@ -69,8 +72,6 @@ mod tests {
     #[test]
     fn data_that_waits_for_a_disk_is_where_temporary_files_are() {
         let folder = private_folder(Durability::OnDisk).expect("a folder");
-        let parent = folder.parent().expect("a parent").to_owned();
-        fs::remove_dir(&folder).expect("an empty folder");
-        assert_eq!(parent, env::temp_dir());
+        assert_eq!(folder.path().parent(), Some(&*env::temp_dir()));
     }
 }

@@ -164,15 +164,16 @@ impl Pooler {
     ) -> io::Result<Self> {
         let program = Program::find()?;
         program.check(lending)?;
-        let folder = private_folder(Durability::Any)?;
-        let user = User::instead_of_root(&folder)?;
-        let mut configuration = program.configuration(server, lending, connections, &folder);
+        let private = private_folder(Durability::Any)?;
+        let folder = private.path();
+        let user = User::instead_of_root(folder)?;
+        let mut configuration = program.configuration(server, lending, connections, folder);
         configuration += more;
         let mut port = PORT;
         if let Some(tls) = tls {
             port = free_port()?;
-            configuration = tls.configuration(server, port, &configuration, &folder);
-            tls.write(user, &folder)?;
+            configuration = tls.configuration(server, port, &configuration, folder);
+            tls.write(user, folder)?;
         }
         if !users.is_empty() {
             let file = folder.join("users");
@@ -189,14 +190,14 @@ impl Pooler {
         }
         fs::write(folder.join("pgbouncer.ini"), configuration)?;
         if let Some(user) = user {
-            chown(&folder, Some(user.id), Some(user.group))?;
+            chown(folder, Some(user.id), Some(user.group))?;
             // The socket itself has no restrictions.
             fs::set_permissions(server.folder(), fs::Permissions::from_mode(0o711))?;
         }
-        let mut process = watchdog(&folder, &program, user).spawn()?;
+        let mut process = watchdog(folder, &program, user).spawn()?;
         let life = process.stdin.take();
         let pooler = Self {
-            folder,
+            folder: private.keep(),
             program,
             lending,
             port,

@@ -196,26 +196,23 @@ impl Builder {
             Clock::OfTheMachine => None,
             Clock::OfItsOwn => Some(libfaketime()?),
         };
-        let folder = private_folder(self.durability())?;
-        let user = User::instead_of_owner(&programs, &folder)?;
+        let private = private_folder(self.durability())?;
+        let folder = private.path();
+        let user = User::instead_of_owner(&programs, folder)?;
         if let Some(user) = user {
-            chown(&folder, Some(user.id), Some(user.group))?;
+            chown(folder, Some(user.id), Some(user.group))?;
         }
         let mut shell = match self.disk {
-            Some(megabytes) => {
-                let shell = disk::shell(&folder, megabytes, user);
-                // No watchdog deletes the folder yet.
-                shell.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?
-            }
+            Some(megabytes) => disk::shell(folder, megabytes, user)?,
             None => Command::new("/bin/sh"),
         };
-        Watchdog::prepare(&mut shell, &folder, &programs, &self);
+        Watchdog::prepare(&mut shell, folder, &programs, &self);
         if let Some(library) = library {
-            shell.envs(clock::environment(&folder, library)?);
+            shell.envs(clock::environment(folder, library)?);
         }
         let watchdog = Watchdog::spawn(shell, user)?;
         let server = Server {
-            folder,
+            folder: private.keep(),
             port,
             watchdog: Mutex::new(watchdog),
         };
