@@ -136,13 +136,29 @@ pub(crate) struct Outcome {
     pub(crate) clients: Vec<Client>,
 }
 
-impl Outcome {
-    pub(crate) fn requests(&self) -> f64 {
-        self.latencies.len() as f64
-    }
+/// The figures of a load, by whichever generator.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Report {
+    pub(crate) requests: f64,
+    pub(crate) seconds: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// Wrong responses.
+    pub(crate) wrong: usize,
+    pub(crate) cpu_micros: f64,
+}
 
-    pub(crate) fn latency(&self, part: f64) -> f64 {
-        percentile(self.latencies.iter().copied(), part)
+impl Outcome {
+    pub(crate) fn report(&self) -> Report {
+        let latency = |part| percentile(self.latencies.iter().copied(), part);
+        Report {
+            requests: self.latencies.len() as f64,
+            seconds: self.seconds,
+            p50_us: latency(0.5),
+            p99_us: latency(0.99),
+            wrong: self.wrong,
+            cpu_micros: self.cpu_micros,
+        }
     }
 }
 

@@ -5,12 +5,12 @@ use std::{io, net::SocketAddr, process::Command, time::Duration};
 use crate::{
     arguments::Arguments,
     candidates::{Candidate, Storage},
-    load::{Client, Extent, Generator, Outcome, Plan, Route, generate},
+    load::{Client, Extent, Generator, Outcome, Plan, Report, Route, generate},
     postgres::Postgres,
     processes::{Process, cpu_seconds, cpu_seconds_with_children},
     redis::Redis,
     results::Measured,
-    wrk::{self, Report},
+    wrk,
 };
 
 /// Connections that create the sessions before the first measurement.
@@ -179,15 +179,7 @@ impl Running {
         let [begin, end] = meters[..] else {
             return Err(io::Error::other("the load ended too early"));
         };
-        let report = Report {
-            requests: outcome.requests(),
-            seconds: outcome.seconds,
-            p50_us: outcome.latency(0.5),
-            p99_us: outcome.latency(0.99),
-            wrong: outcome.wrong,
-            cpu_micros: outcome.cpu_micros,
-        };
-        let example = outcome.example.clone();
+        let (report, example) = (outcome.report(), outcome.example.clone());
         self.keep(outcome);
         Ok((report, example, [begin, end]))
     }

@@ -45,34 +45,27 @@ impl Summary {
     /// If there are two load generators, the requests are the lower ratio of both, and the other
     /// figures are of our own generator.
     pub(crate) fn of(results: &Results) -> Self {
-        let requests = |one: &Measured| {
-            let ratio = |of: &Measured| {
-                let ratio = of.requests_per_second / results.reference(of)?.requests_per_second;
-                ratio.is_finite().then_some(ratio)
-            };
-            let of_both = results.medians.iter().filter(|of| of.is_of_any_load(one));
-            let lower = of_both.filter_map(ratio).min_by(f64::total_cmp);
-            lower.map(rounded)
+        let ratio = |one: &Measured, of: fn(&Measured) -> f64| {
+            let ratio = of(one) / of(results.reference(one)?);
+            ratio.is_finite().then(|| rounded(ratio))
         };
-        let point = |one: &Measured| {
-            let reference = results.reference(one);
-            let ratio = |of: fn(&Measured) -> f64| {
-                let ratio = of(one) / of(reference?);
-                ratio.is_finite().then(|| rounded(ratio))
-            };
-            Point {
-                commit_delay: one.commit_delay,
-                route: one.route,
-                connections: one.connections,
-                candidate: one.candidate.clone(),
-                requests: requests(one),
-                p50: ratio(|of| of.p50_us),
-                p99: ratio(|of| of.p99_us),
-                server_cpu: ratio(|of| of.server_us_per_request),
-                database_cpu: ratio(|of| of.database_us_per_request),
-                statements_per_request: one.statements_per_request.map(rounded),
-                commits_per_request: rounded(one.commits_per_request),
-            }
+        let requests = |one: &Measured| {
+            let of_both = results.medians.iter().filter(|of| of.is_of_any_load(one));
+            let ratios = of_both.filter_map(|of| ratio(of, |of| of.requests_per_second));
+            ratios.min_by(f64::total_cmp)
+        };
+        let point = |one: &Measured| Point {
+            commit_delay: one.commit_delay,
+            route: one.route,
+            connections: one.connections,
+            candidate: one.candidate.clone(),
+            requests: requests(one),
+            p50: ratio(one, |of| of.p50_us),
+            p99: ratio(one, |of| of.p99_us),
+            server_cpu: ratio(one, |of| of.server_us_per_request),
+            database_cpu: ratio(one, |of| of.database_us_per_request),
+            statements_per_request: one.statements_per_request.map(rounded),
+            commits_per_request: rounded(one.commits_per_request),
         };
         let own = results.medians.iter();
         let own = own.filter(|one| one.generator == Generator::Own);

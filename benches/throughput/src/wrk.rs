@@ -9,23 +9,11 @@ use std::{
 use tempfile::NamedTempFile;
 
 use crate::{
-    load::{Client, Route},
+    load::{Client, Report, Route},
     processes::cpu_seconds,
 };
 
 const SCRIPT: &str = include_str!("wrk.lua");
-
-/// What wrk reports.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Report {
-    pub(crate) requests: f64,
-    pub(crate) seconds: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-    /// Responses with another status than 2xx, and failed requests.
-    pub(crate) wrong: usize,
-    pub(crate) cpu_micros: f64,
-}
 
 pub(crate) fn is_installed() -> bool {
     let mut command = Command::new("wrk");
@@ -33,7 +21,8 @@ pub(crate) fn is_installed() -> bool {
     command.stderr(Stdio::null()).status().is_ok()
 }
 
-/// Runs wrk with one thread. Without clients, requests have no cookie.
+/// Runs wrk with one thread. Without clients, requests have no cookie. Wrong are responses with
+/// another status than 2xx, and failed requests.
 pub(crate) fn run(
     address: SocketAddr,
     route: Route,
