@@ -302,7 +302,7 @@ pub(crate) trait Layout: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UserMember {
     pub(crate) key: &'static str,
-    /// Its value for a user, if it had another one before.
+    /// Its new value for a user, given the stored value, if there is one.
     pub(crate) value: fn(Option<&Json>, &str) -> Json,
     /// The user in such a value, as the column `user_id` has it.
     pub(crate) user_in: fn(&Json) -> Option<String>,

@@ -421,8 +421,8 @@ impl Error {
 
     /// For a destroy of a session whose row no longer exists, if the session may have a new id.
     pub(crate) fn not_destroyed() -> Self {
-        let message = "the session got a new id or ended while this request was running, so it \
-                       may still exist";
+        let message = "the row of the session no longer exists: the session was destroyed or \
+                       expired, or another process gave it a new id; sign out again";
         Self(Arc::new(Inner {
             sentence: Some(
                 "This session has ended or was renewed. If you are still signed in, please sign \

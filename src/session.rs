@@ -482,9 +482,10 @@ impl Session {
     /// If the database does not confirm the deletion, the response is a 503,
     /// and the browser keeps the cookie. The session may still exist.
     ///
-    /// If the session got a new id while the request ran, it is destroyed under that id. In
-    /// the formats of Koa and Express, only the process that made the new id knows it. If the
-    /// row no longer exists, and no `destroy` in this process deleted it, the response is a 503.
+    /// If the session got a new id while the request ran, it is destroyed under
+    /// that id. In the formats of Koa and Express, this works only in the process
+    /// that made the new id. In another process the row is missing, so the response
+    /// is a 503, unless a `destroy` in that process deleted it.
     ///
     /// A request can't destroy a session if its token was replaced less than 5
     /// seconds ago: the response is a 503. If its cookies open several sessions, the

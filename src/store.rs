@@ -61,7 +61,8 @@ use rows::{Batches, session_queue::SessionQueues};
 use sql::Pooling;
 use table::handle::TableHandle;
 
-/// Names of one time zone, which can be compared as one. Postgres shows that of its system.
+/// The names of UTC. The store treats them as equal, because `SHOW timezone` returns
+/// whichever the system uses.
 const NAMES_OF_UTC: [&str; 8] = [
     "UTC",
     "UCT",
@@ -678,8 +679,8 @@ impl PgSessionStore {
     /// Default: `UTC`. A `timestamptz`, which [`migrate`](Self::migrate) creates, needs
     /// none.
     ///
-    /// In a wrong time zone, live sessions look expired, so the reaper deletes them, or they
-    /// live hours too long.
+    /// If the zone is too far east, live sessions look expired, and the reaper deletes
+    /// them. If it is too far west, sessions live hours too long.
     ///
     /// A change to or from daylight saving time never ends a session early. A session that
     /// expires in the hour that is repeated in autumn may end an hour late.

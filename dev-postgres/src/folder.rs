@@ -11,10 +11,11 @@ use tempfile::TempDir;
 
 /// The folder in memory that Linux has. Creating and dropping databases is much faster there.
 const MEMORY: &str = "/dev/shm";
-/// What is left free for others. A server of tests needs some 200 MB.
+/// The free space that must exist there. A test server needs about 200 MB, and other programs use
+/// the rest.
 const SPARE_KILOBYTES: u64 = 2 * 1024 * 1024;
 
-/// Whether the data should outlast the machine's power.
+/// Whether the data must be on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// `fsync` is on, and waits for the disk of `TMPDIR`.
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_of_df_says_what_is_free() {
+    fn the_free_kilobytes_are_read_from_the_output_of_df() {
         let report = "Filesystem 1024-blocks Used Available Capacity Mounted on\n\
                       tmpfs 24685680 1664 24684016 1% /dev/shm\n";
         assert_eq!(free_kilobytes(report), Some(24_684_016));
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn data_that_waits_for_a_disk_is_where_temporary_files_are() {
+    fn with_fsync_the_data_is_in_the_folder_for_temporary_files() {
         let folder = private_folder(Durability::OnDisk).expect("a folder");
         assert_eq!(folder.path().parent(), Some(&*env::temp_dir()));
     }

@@ -1,6 +1,6 @@
 -- The ids of destroyed sessions, so that a late write of another application can't revive them. A
--- row that expired before leaves none. Each new tombstone deletes up to two that are no longer
--- needed, except under SERIALIZABLE.
+-- row that expired more than 10 seconds before leaves none. Each new tombstone deletes up to two
+-- that are no longer needed, except under SERIALIZABLE.
 CREATE TABLE IF NOT EXISTS "public"."session_tombstones" (
     id text PRIMARY KEY,
     until timestamptz NOT NULL
@@ -10,8 +10,8 @@ CREATE INDEX IF NOT EXISTS "session_tombstones_until_idx" ON "public"."session_t
 CREATE OR REPLACE FUNCTION "public"."session_leave_tombstone"() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $axum_pg_session$
 BEGIN
-    -- If the row still exists, an update has moved it to another partition. A session that expired
-    -- a moment ago may still have a request.
+    -- If the row still exists, an update has moved it to another partition. A session that has just
+    -- expired may still have a request in flight.
     IF OLD.expiry > now() - interval '10 seconds' AND NOT EXISTS (SELECT FROM "public"."session" AS t WHERE t.id = OLD.id) THEN
         INSERT INTO "public"."session_tombstones" AS d (id, until)
         VALUES (OLD.id, GREATEST(OLD.expiry, now() + interval '1 hour'))

@@ -270,8 +270,8 @@ impl CookieConfig {
         Ok(())
     }
 
-    /// As [`check`](Self::check), for a format with another default name, whose cookie is
-    /// `secure` if that is chosen or the connection is encrypted.
+    /// As [`check`](Self::check), with the name that the format uses. The cookie counts
+    /// as `Secure` unless `secure(false)` is set.
     ///
     /// # Errors
     ///

@@ -578,8 +578,9 @@ impl Drop for Waiting<'_> {
 
 /// # Errors
 ///
-/// If the session that the handler destroyed may live under another id. A row that was refused
-/// needs no such error, because the session is refused under that id, too.
+/// If the session that the handler destroyed may live under another id. A session that
+/// `valid_if` refused needs no such error, because the check refuses it under its new
+/// id, too.
 fn known(deletion: Deletion) -> Result<(), Error> {
     match deletion {
         Deletion::Done | Deletion::WasOver => Ok(()),

@@ -151,7 +151,8 @@ pub(crate) struct Row {
     created: u64,
     /// Grows with each commit.
     version: u64,
-    /// The session under its new id, which the process that made the id knows. Of Koa and Express.
+    /// In the formats of Koa and Express: the row of the new id, which only the process that made
+    /// it can find.
     moved_to: Option<RowNo>,
     /// When its user signed in.
     signed_in: Moment,
@@ -1122,7 +1123,7 @@ impl Model {
         }
     }
 
-    /// It is unknown whether the session still exists, so its end stays pending.
+    /// It is unknown whether the session still exists, so its `destroy` stays pending.
     fn settle_not_destroyed(&mut self, request: u8, layer: usize, debt: Debt) -> Failure {
         if let Some(row) = debt.refused {
             self.destroy_row(row);
@@ -1550,8 +1551,8 @@ impl Model {
         }
     }
 
-    /// As [`destroy_row`](Self::destroy_row). `None` if the session may live under another id: in
-    /// the formats of Koa and Express, only the process that made it or deleted the row knows.
+    /// As [`destroy_row`](Self::destroy_row). `None` if the session may exist under another id,
+    /// which only the process that made it can find.
     fn destroy_if_known(&mut self, row: RowNo) -> Option<bool> {
         let was_live = self.destroy_row(row);
         if was_live || !self.options.format.is_foreign() {

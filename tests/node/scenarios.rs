@@ -26,7 +26,7 @@ macro_rules! with_generations {
 }
 pub(crate) use with_generations;
 
-/// A session on each side, a new id, and the end.
+/// Both sides use one session, axum gives it a new id, and one side destroys it.
 pub(crate) async fn serves_both(site: &Site, node: &Server, axum: &Server) {
     for (here, there) in [(node, axum), (axum, node)] {
         let mut browser = Browser::new();

@@ -1,5 +1,5 @@
-//! The formats of Koa and Express, if a request crosses another one that gives the session a new
-//! id, destroys it or writes another user into its row.
+//! Concurrent requests in the formats of Koa and Express: one of them gives the session a new id,
+//! destroys it, or writes another user into its row.
 
 use axum_pg_session::{
     Error, Expiry, Express, Login, PgSessionLayer, PgSessionStore, Session, SessionId,
@@ -140,7 +140,7 @@ async fn a_late_new_id_in_koas_format_does_not_move_the_session_of_another_user(
 }
 
 #[tokio::test]
-async fn a_late_new_id_goes_with_a_change_of_the_same_user() {
+async fn a_late_new_id_keeps_a_concurrent_change_of_the_same_user() {
     let site = Site::of_migrated_express().await;
     site.express_writes(SID, &stored(OF_ADA)).await;
     let browser = browser_of_express(&site.app());
@@ -247,7 +247,7 @@ async fn the_second_of_two_logouts_at_once_is_a_success() {
     }
 }
 
-/// The row can be one that another process has given a new id.
+/// The row may be missing because another process gave the session a new id.
 #[tokio::test]
 async fn a_logout_whose_row_another_application_deleted_is_a_503_and_the_next_one_succeeds() {
     for (format, site) in sites().await {

@@ -285,7 +285,7 @@ async fn the_statements_of_the_guide_leave_the_table_as_express_made_it() {
     assert_ne!(texts(&site.pool, objects).await, before);
 
     let guide = include_str!("../../docs/moving/from-express.md");
-    let (_, rest) = guide.split_once("## The way back").expect("a section");
+    let (_, rest) = guide.split_once("## Rolling back").expect("a section");
     let statements = rest.split("```").nth(1).expect("statements");
     let sql = statements.trim_start_matches("sql");
     execute(&site.pool, sql).await;
@@ -993,7 +993,7 @@ async fn an_undo_of_a_login_does_not_bring_back_a_user_whose_sessions_were_all_e
 async fn two_stores_migrate_at_once_behind_a_pooler_and_an_undo_works_there() {
     for both_are_pooled in [false, true] {
         let site = Site::of_express(TABLE).await;
-        // Then a store without the setting is refused.
+        // Behind a pooler, a store without the setting is refused.
         if site.database.pooled().is_some() && !both_are_pooled {
             continue;
         }
@@ -1060,7 +1060,7 @@ async fn a_removed_member_of_passport_does_not_sign_out_under_the_same_id() {
 }
 
 #[tokio::test]
-async fn express_signs_out_without_a_new_id_and_the_store_forgets_what_belongs_to_the_login() {
+async fn a_user_whom_express_signs_in_under_the_same_id_is_the_user_of_the_session() {
     let site = Site::of_migrated_express().await;
     let visitor = visitor_of_express(&site.store);
     visitor

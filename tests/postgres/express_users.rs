@@ -1,5 +1,5 @@
-//! The user of a session whom Passport stores in the document: the generated column and this crate
-//! agree about it, and no right, encoding or time of the other application is in the way.
+//! The user that Passport stores in the document: the generated column and this crate find the same
+//! one, with restricted grants, in other encodings, and near the expiry.
 
 use axum_pg_session::{Express, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool, postgres::PgConnectOptions};
@@ -169,7 +169,7 @@ async fn a_column_that_is_generated_from_a_part_of_the_stored_user_is_refused_or
 }
 
 #[tokio::test]
-async fn the_four_rights_suffice_where_functions_are_not_public() {
+async fn the_four_grants_suffice_if_functions_are_not_public() {
     let site = Site::of_express(TABLE).await;
     execute(
         &site.pool,

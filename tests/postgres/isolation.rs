@@ -88,7 +88,7 @@ async fn a_limit_of_sessions_holds_under_every_isolation_level() {
             for _ in 0..2 {
                 let store = under.store().await.max_connections(NonZeroU32::MAX);
                 let store = store.max_sessions_per_user(THREE, at_limit);
-                // None gives up before the last one has come.
+                // No login may time out while it waits for the others.
                 let store = store.timeout(PATIENCE);
                 let app = login_page(&store);
                 for _ in 0..10 {

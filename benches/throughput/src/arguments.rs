@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     /// Connections of each server to Redis
     #[arg(long, default_value_t = 6)]
     pub(crate) redis_pool: u32,
-    /// All sessions; each connection uses its own part of them in turns
+    /// All sessions; each connection uses its own part of them in turn
     #[arg(long, default_value_t = 20_480)]
     pub(crate) sessions: usize,
     /// What sends the requests

@@ -66,7 +66,7 @@ fn measure(arguments: &Arguments, tracked: &Summary) -> io::Result<Results> {
         candidates.retain(|candidate| !candidate.needs_redis());
     }
     if arguments.generator == Generator::Wrk && !wrk::is_installed() {
-        return Err(io::Error::other("wrk is not installed"));
+        return Err(io::Error::other("wrk is not installed; run `.ci/install wrk`, or use `--generator own`"));
     }
     let set_up = SetUp {
         cores: bench_common::cores(),

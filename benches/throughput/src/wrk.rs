@@ -21,8 +21,8 @@ pub(crate) fn is_installed() -> bool {
     command.stderr(Stdio::null()).status().is_ok()
 }
 
-/// Runs wrk with one thread. Without clients, requests have no cookie. Wrong are responses with
-/// another status than 2xx, and failed requests.
+/// Runs wrk with one thread. Without clients, requests have no cookie. Failed requests and
+/// responses with a status other than 2xx count as wrong.
 pub(crate) fn run(
     address: SocketAddr,
     route: Route,

@@ -225,9 +225,10 @@ impl PgSessionStore {
     /// expired before.
     ///
     /// It follows a session to a new id, also to another user's, for at least one minute:
-    /// until the row of the old id is deleted. It shows nothing of that session. In the formats
-    /// of Koa and Express, it follows only new ids that this process made in the last minute by
-    /// this store or a clone of it. Otherwise it returns `false`, and the session lives.
+    /// until the row of the old id is deleted. It shows nothing of that session. In the
+    /// formats of Koa and Express, it follows only new ids that this process made in the
+    /// last minute by this store or a clone of it. If another process made the new id, it
+    /// returns `false`, and the session remains.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionStore, SessionId};

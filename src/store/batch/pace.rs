@@ -46,9 +46,8 @@ impl Pace {
 
     #[expect(clippy::cast_precision_loss, reason = "they are small")]
     pub(in crate::store) fn allows(self, waiting: usize, in_flight: usize) -> bool {
-        // An earlier rule sent a row beside each row in flight, also if a statement is quicker than
-        // the overhead. With 8 to 64 connections to a server on the same machine, it took a tenth
-        // more of the processors.
+        // The ratio has no lower bound. With a bound of one, 8 to 64 connections to a server on the
+        // same machine took a tenth more CPU.
         let took = self.quickest.unwrap_or(OVERHEAD);
         waiting as f64 * (took / OVERHEAD).min(MOST) >= in_flight as f64
     }
@@ -86,19 +85,19 @@ mod tests {
     }
 
     #[test]
-    fn where_commits_are_quick_another_statement_is_fuller_than_all_in_flight() {
+    fn if_commits_are_fast_another_statement_has_more_rows_than_all_in_flight() {
         let pace = at(Duration::from_micros(300));
         assert_eq!(batch_sizes(pace, 64), [1, 2, 6, 17]);
     }
 
     #[test]
-    fn where_commits_are_slow_a_few_requests_go_at_once() {
+    fn if_commits_are_slow_a_few_requests_go_at_once() {
         let pace = at(Duration::from_millis(4));
         assert_eq!(batch_sizes(pace, 8), [1, 1, 1, 1, 1, 1, 1]);
     }
 
     #[test]
-    fn where_commits_are_slow_many_requests_share_few_statements() {
+    fn if_commits_are_slow_many_requests_share_few_statements() {
         let pace = at(Duration::from_secs(1));
         assert!(batch_sizes(pace, 256).len() < 32);
         assert!(batch_sizes(pace, 100_000).len() < 80);

@@ -6,9 +6,10 @@
 //! of them. A row whose document can't be read is deleted without reading it. If nothing was
 //! deleted, the row is looked up, because a trigger can keep it without an error.
 //!
-//! In the formats of other applications there are no forwardings. If there is no row, the session
-//! is deleted under the new id that this process gave it, see [`former_ids`](super::former_ids).
-//! If another process may have given it one, the outcome is [`Deletion::Unknown`].
+//! In the formats of other applications there are no forwardings. The session is also deleted under
+//! each new id that this process gave it in the last minute, even if the old id has a row again,
+//! see [`former_ids`](super::former_ids). If there is no row and no such record, the outcome is
+//! [`Deletion::Unknown`].
 //!
 //! Dropped futures: this runs in the task of the session's queue. If a runtime drops it, the
 //! transaction is rolled back, unless it was committed already.
@@ -42,9 +43,9 @@ use crate::{
     telemetry::{Operation, events},
 };
 
-/// What a deletion found.
+/// The outcome of the deletion of one id.
 enum Found {
-    /// The row, and the session that was deleted if it was alive.
+    /// A row was deleted. `Some` if its session was alive.
     Row(Option<EndedRow>),
     Nothing,
 }
@@ -63,8 +64,8 @@ impl Batches {
         let mut next = id.clone();
         loop {
             moves.follow()?;
-            // If the future is dropped here, or on error, the rows before this one are deleted.
-            // Another attempt finds the way again.
+            // If the future is dropped here, or on error, the rows before this one are deleted. A
+            // retry follows the same ids.
             if let Found::Row(row) = self.destroy_one(&next).await? {
                 was_found = true;
                 ended.extend(row);
@@ -118,7 +119,7 @@ impl Batches {
         }
     }
 
-    /// What became of the session with this former id, if no row can lead from it to the new one.
+    /// The recorded fate of this id, in formats whose old ids leave no row.
     fn fate(&self, id: &RowId) -> Option<Fate> {
         let format = &self.table_handle.format;
         match format.old_id() {

@@ -1,8 +1,8 @@
 //! The sessions that this process gave a new id or deleted, by their former ids. It does no I/O
 //! and reads no clock.
 //!
-//! In the formats of other applications, no row leads from the former id to the new one. So
-//! another process doesn't know either.
+//! In the formats of other applications, no row leads from the former id to the new one. So only
+//! this record leads there, and another process can't find the new id.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,7 +19,7 @@ use crate::{
 /// If there are more in a minute, the oldest are dropped.
 const MOST: usize = 100_000;
 
-/// What became of the session with an id.
+/// Why a row no longer exists.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Fate {
     MovedTo(RowId),

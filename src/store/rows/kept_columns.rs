@@ -1,6 +1,6 @@
-//! The application's own columns of a row that a login replaces without its data. If the login
-//! is undone, the row is inserted again with them. It doesn't know why. A format whose old rows
-//! forward doesn't need this, because the old row keeps the columns.
+//! The application's own columns of a row that a login replaces without its data. If the login is
+//! undone, the row is inserted again with them. It doesn't know why the login is undone. A format
+//! whose old rows forward doesn't need this, because the old row keeps the columns.
 
 use std::sync::Arc;
 

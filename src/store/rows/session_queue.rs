@@ -51,7 +51,7 @@ impl SessionQueues {
     }
 
     /// Queues the write behind the earlier ones of its session. It is executed even if
-    /// the caller stops waiting.
+    /// the caller stops waiting, except a new id, see [`cycle`](super::cycle).
     pub(in crate::store) fn submit(self: &Arc<Self>, id: RowId, write: Write) {
         let starts = {
             let mut queues = self.open();

@@ -1,11 +1,12 @@
 //! Undoes a new id, or the first row of a session, whose response was not
 //! delivered.
 //!
-//! A request can stop waiting while its new id is being committed: the database
-//! is too slow, or the client disconnects. Before the commit is sent, the transaction is
-//! rolled back. Afterwards, the table has a row whose token was never sent, and the old
-//! id no longer opens the session. So the receiver of the token holds an [`Undelivered`]. Dropping it starts a task that
-//! restores the row of the old id and deletes the new one, in one transaction:
+//! A request can stop waiting while its new id is being committed: the database is too
+//! slow, or the client disconnects. If it stops before the commit is sent, the
+//! transaction is rolled back. If it stops later, the table has a row whose token was
+//! never sent, and the old id no longer opens the session. So the receiver of the token
+//! holds an [`Undelivered`]. Dropping it starts a task that restores the row of the old
+//! id and deletes the new one, in one transaction:
 //!
 //! 1. It locks the row of the old id, even if that row is deleted by now. The
 //!    transaction of the new id holds that lock until its end. So the outcome of that

@@ -71,7 +71,7 @@ impl fmt::Display for TableReport {
             ),
             (
                 self.per_user_sessions,
-                "without the column user_id, login and the sessions of a user are errors (migration 0002)",
+                "without the column user_id, `login` and `PgSessionStore::user` are errors (migration 0002)",
             ),
             (
                 self.last_seen,

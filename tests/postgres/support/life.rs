@@ -10,8 +10,8 @@ const DAY: f64 = 86_400.0;
 /// Seconds that a busy machine may take; zones differ by a quarter of an hour.
 const SLACK: f64 = 30.0;
 
-/// Runs statements as the owner of the database. If they meet another transaction under a stricter
-/// isolation level, they are repeated, as their program would have to do.
+/// Runs statements as the owner of the database. Repeats them after a serialization failure, as an
+/// application must.
 pub(crate) async fn execute(pool: &PgPool, sql: &str) {
     loop {
         match sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await {
