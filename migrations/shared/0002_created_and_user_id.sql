@@ -43,7 +43,7 @@ BEGIN
         WHEN id IN ('', 'false')
             AND (passport OPERATOR(pg_catalog.->) 'user')::text IN ('""', 'false')
             THEN NULL
-        WHEN pg_catalog.octet_length(id) > 1024
+        WHEN pg_catalog.octet_length(pg_catalog.convert_to(id, 'UTF8')) > 1024
             THEN 'sha256:' || pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(id, 'UTF8')), 'hex')
         ELSE id
     END;

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -163,13 +163,9 @@ pub(super) fn user_in(passport: &Json) -> Option<String> {
     }
 }
 
-/// A user's id as the column `user_id` has it, if it is text or the JSON text of an object.
+/// A user's id as the column `user_id` has it. It is text, or the JSON text that the column has.
 fn stored_user(id: &str) -> String {
-    let is_object = id.starts_with(['{', '[']) && serde_json::from_str::<&RawValue>(id).is_ok();
-    match is_object {
-        true => shortened(without_unstorable_escapes(id)),
-        false => shortened(id.to_owned()),
-    }
+    shortened(id.to_owned())
 }
 
 /// The same JSON text with U+FFFD and the digits instead of each escape that Postgres can't convert
