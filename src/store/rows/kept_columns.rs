@@ -15,14 +15,15 @@ use crate::{
 };
 
 /// Returns the row as the text of a composite value, which has each column exactly. `None` if the
-/// table has no columns of the application.
+/// table has no columns of the application, or the role may not read all of them. Then an undo
+/// leaves their defaults.
 pub(super) async fn read(
     table: &Statements,
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<Option<Arc<str>>, Error> {
     let columns = &table.columns;
-    if columns.carried.iter().all(|column| columns.has(column)) {
+    if !columns.may_read_all || columns.carried.iter().all(|column| columns.has(column)) {
         return Ok(None);
     }
     let found: Option<String> = table

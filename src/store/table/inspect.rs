@@ -255,6 +255,7 @@ impl Inspection {
             has_user_id_index: self.is_indexed("user_id"),
             has_external_id_index: self.is_indexed("external_id"),
             has_handle_index: self.columns[0].has_handle_index,
+            may_read_all: self.columns.iter().all(|column| column.may_select),
             has_tombstones: self.has_tombstones(&expiry),
             may_be_altered: self.columns[0].may_alter,
             encodes_all_text: matches!(&*self.columns[0].encoding, "UTF8" | "SQL_ASCII"),

@@ -276,6 +276,7 @@ mod tests {
             has_user_id_index: true,
             has_external_id_index: true,
             has_handle_index: true,
+            may_read_all: true,
             has_tombstones: false,
             may_be_altered: true,
             encodes_all_text: true,
