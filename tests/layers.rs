@@ -50,8 +50,8 @@ const LAYERS: &str = "
     store/table: store/connection store/sql telemetry format login document expiry \
         forwarding event error
     store/batch: store/table store/sql telemetry row expiry id random_fraction error
-    store/watches: store/batch store/table store/connection telemetry row expiry forwarding \
-        id ending event error
+    store/watches: store/batch store/table store/connection telemetry row format expiry \
+        forwarding id ending event error
     store/rows: store/batch store/watches store/table store/connection store/sql telemetry \
         state row login format document expiry forwarding timeouts touch id random_fraction \
         takeover realm ending event error

@@ -319,7 +319,10 @@ impl Session {
     /// Queues all deletions before it waits for one. If the future is dropped
     /// while it waits, they are still executed.
     async fn delete_rows(&self, rows: Deletions, cookie: &mut CookieChange) -> Result<(), Error> {
-        let queue = |row: &Row, ending| self.store().destroy_row(row.id.clone(), ending);
+        let queue = |row: &Row, ending| {
+            let loaded = row.times.now;
+            self.store().destroy_row(row.id.clone(), ending, loaded)
+        };
         // A row that `valid_if` refused has not ended by the timeouts.
         let slack = self.store().zone_slack();
         let why_not = |row: &Row| {

@@ -317,14 +317,18 @@ impl PgSessionStore {
     }
 
     /// Deletes the row. If there was no live session, that is no error. The deletion is queued
-    /// before this returns, so it is executed even if the future is dropped.
+    /// before this returns, so it is executed even if the future is dropped. `loaded` is the time
+    /// of the database when the row was loaded.
     pub(crate) fn destroy_row(
         &self,
         id: RowId,
         ending: Ending,
+        loaded: f64,
     ) -> impl Future<Output = Result<Deletion, Error>> + Send + use<> {
         let (reply, receipt) = self.receipt();
-        self.shared.queues.submit(id, Write::Destroy(ending, reply));
+        self.shared
+            .queues
+            .submit(id, Write::Destroy(ending, loaded, reply));
         receipt.outcome_in_time()
     }
 

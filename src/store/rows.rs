@@ -17,14 +17,12 @@ use crate::store::{
         statements::{DestroyRow, InsertRow, InsertUserRow, LoadRow, SaveRow, TouchRow},
         until_free::Locked,
     },
-    rows::former_ids::FormerIds,
     table::handle::TableHandle,
     watches::sweep::Watches,
 };
 
 mod cycle;
 pub(in crate::store) mod destroy;
-pub(super) mod former_ids;
 mod kept_columns;
 pub(super) mod orders;
 mod save;
@@ -46,7 +44,6 @@ pub(crate) struct Batches {
     pub(super) destroy: Arc<Batch<Many<DestroyRow>>>,
     pub(super) locked: Arc<Locked>,
     pub(super) watches: Arc<Watches>,
-    pub(super) former_ids: FormerIds,
     /// Users whose sessions beyond the limit a task deletes.
     /// The value is whether another login has requested that since the task began its last batch.
     surplus: Mutex<HashMap<Arc<str>, bool>>,
@@ -69,7 +66,6 @@ impl Batches {
             touch: batch(&table_handle, &locked),
             destroy: batch(&table_handle, &locked),
             watches: Watches::new(table_handle.clone()),
-            former_ids: FormerIds::default(),
             table_handle,
             locked,
             surplus: Mutex::default(),

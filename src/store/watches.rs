@@ -7,6 +7,7 @@
 //! [`sweep`], looks up all watched rows every few seconds. So it finds the sessions that
 //! another process ended, and those that expired. Both follow a session to its new id.
 
+pub(super) mod former_ids;
 mod registry;
 pub(super) mod report;
 pub(super) mod sweep;

@@ -8,10 +8,11 @@ use axum_pg_session::{
 use serde_json::Value;
 
 use crate::support::{
-    Browser, Site, app, execute,
+    Browser, Role, Site, app, execute,
     express::{SECRET, SID, browser_of_express, stored, visitor_of_express},
     koa::koa,
     page::{InFlight, app_with, until},
+    proxy::Proxy,
     texts,
 };
 
@@ -462,4 +463,235 @@ async fn a_destroy_whose_outcome_is_unknown_fails_with_the_explicit_save_and_the
     assert!(sids(&site).await.is_empty());
     let user = visitor_of_express(&site.store).session().await;
     assert!(user.expect("a session").is_new());
+}
+
+// Rows that another application or process has changed.
+
+const CART: &str = r#""cart":1"#;
+
+async fn express_elsewhere(site: &Site) -> axum::Router {
+    let store = site.elsewhere().await.express(Express::new([SECRET]));
+    app(PgSessionLayer::new(store))
+}
+
+/// Without tombstones, Express restores the row of the former id. That it is deleted says nothing
+/// about the session, which another process gave the next id.
+#[tokio::test]
+async fn a_logout_that_deletes_only_a_revived_row_is_no_success_if_the_session_lives() {
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(CART)).await;
+    let mut browser = browser_of_express(&site.app());
+    let logout = late_logout(&site, &browser).await;
+    assert_eq!(browser.get("/cycle").await.status, 200);
+    site.express_writes(SID, &stored(CART)).await;
+    let mut browser = browser.at(&express_elsewhere(&site).await);
+    assert_eq!(browser.get("/cycle").await.status, 200);
+    let status = logout.finish().await.status;
+    let lives = browser.peek("/get/cart").await.body == "1";
+    assert!(
+        status == 503 || !lives,
+        "the logout is a {status}, and the session lives"
+    );
+}
+
+/// The same id was destroyed here before, and Express revived it.
+#[tokio::test]
+async fn a_logout_of_a_revived_session_that_moved_elsewhere_is_no_success_if_the_session_lives() {
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(CART)).await;
+    let browser = browser_of_express(&site.app());
+    assert_eq!(browser.peek("/destroy").await.status, 200);
+    site.express_writes(SID, &stored(CART)).await;
+    let logout = late_logout(&site, &browser).await;
+    let mut browser = browser.at(&express_elsewhere(&site).await);
+    assert_eq!(browser.get("/cycle").await.status, 200);
+    let status = logout.finish().await.status;
+    let lives = browser.peek("/get/cart").await.body == "1";
+    assert!(
+        status == 503 || !lives,
+        "the logout is a {status}, and the session lives"
+    );
+}
+
+/// An attacker planted the id, and a request that Express executed during the login revived it.
+#[tokio::test]
+async fn a_request_that_arrives_with_a_replaced_token_does_not_sign_the_session_out() {
+    let site = Site::of_migrated_express().await;
+    site.express_writes(SID, &stored(CART)).await;
+    let attacker = browser_of_express(&site.app());
+    let mut victim = attacker.clone();
+    site.sign_in(&mut victim, "ada").await;
+    site.express_writes(SID, &stored(CART)).await;
+    assert_eq!(attacker.peek("/destroy").await.status, 200);
+    assert_eq!(site.user(&victim).await, "ada");
+}
+
+#[tokio::test]
+async fn a_logout_is_a_success_if_this_process_has_ended_the_session() {
+    let mut faults = Vec::new();
+    for end in [
+        "destroy_all",
+        "external",
+        "everyone",
+        "end_others",
+        "discard_data",
+    ] {
+        for (format, site) in [
+            ("own", Site::new().await),
+            ("koa", koa_site().await),
+            ("express", Site::of_migrated_express().await),
+        ] {
+            let mut browser = site
+                .signed_in(Login::new("ada").external_id("of ada"))
+                .await;
+            let logout = late_logout(&site, &browser).await;
+            match end {
+                "destroy_all" => drop(site.store.user("ada").destroy_all().await.expect("an end")),
+                "external" => drop(
+                    site.store
+                        .external("of ada")
+                        .destroy_all()
+                        .await
+                        .expect("an end"),
+                ),
+                "everyone" => drop(site.store.destroy_everyone().await.expect("an end")),
+                "end_others" => drop(site.signed_in(Login::new("ada").end_others()).await),
+                _ => {
+                    site.sign_in(&mut browser, Login::new("ada").discard_data())
+                        .await;
+                }
+            }
+            let status = logout.finish().await.status;
+            if status != 200 {
+                faults.push(format!("{format}, {end}: {status}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// A handle that was read from text is looked up before the destroy has its turn. The new id is
+/// committed then, but this process has not received that yet.
+#[tokio::test]
+async fn a_handle_from_text_destroys_a_session_that_is_getting_a_new_id() {
+    let site = koa_site().await;
+    let proxy = Proxy::before(site.database.url()).await;
+    let store = PgSessionStore::new(proxy.pool().await).koa(koa());
+    let layer = PgSessionLayer::new(store.clone());
+    let ids = "SELECT id FROM session";
+    for is_text in [false, true] {
+        let mut browser = Browser::new(&app(layer.clone()));
+        let login = app_with(layer.clone(), async |session: Session| session.login("ada"));
+        browser = browser.at(&login);
+        assert_eq!(browser.get("/page").await.status, 200);
+        let listed = store.user("ada").list().await.expect("a list");
+        let mut handle = listed[0].id().clone();
+        if is_text {
+            handle = handle.to_string().parse().expect("a handle");
+        }
+        let former = texts(&site.pool, ids).await;
+        proxy.withhold_responses_of(Some("COMMIT"));
+        drop(proxy.take_texts());
+        let cycle = tokio::spawn(async move { browser.get("/cycle").await.status });
+        until(async || texts(&site.pool, ids).await != former).await;
+        let destroy = {
+            let store = store.clone();
+            tokio::spawn(async move { store.destroy(&handle).await })
+        };
+        let looked_up = async || {
+            let texts = proxy.take_texts();
+            texts.iter().any(|text| text.contains("sha256("))
+        };
+        if is_text {
+            until(looked_up).await;
+        }
+        // The lookup has ended, and what follows it waits, if it does.
+        site.settled().await;
+        proxy.withhold_responses_of(None);
+        assert_eq!(cycle.await.expect("no panic"), 200);
+        let destroyed = destroy.await.expect("no panic");
+        let left = site.sessions_of("ada").await;
+        assert!(
+            matches!(destroyed, Ok(true)) && left == 0,
+            "from text: {is_text}, {destroyed:?}, {left} sessions"
+        );
+    }
+}
+
+/// The store doesn't use the column `words`, and `check` says that the rights suffice.
+#[tokio::test]
+async fn a_login_that_drops_the_data_needs_no_right_to_a_column_that_is_not_copied() {
+    let site = koa_site().await;
+    let columns = "ALTER TABLE session ADD note text,
+                   ADD words text GENERATED ALWAYS AS (upper(note)) STORED";
+    execute(&site.pool, columns).await;
+    let role = Role::new(&site.pool).await;
+    let columns = "id, expiry, session, created, user_id, last_seen, device, external_id";
+    let changed = columns.replace("id, expiry", "expiry");
+    role.grant(&format!(
+        "SELECT ({columns}, note), INSERT ({columns}, note), UPDATE ({changed}), DELETE ON session"
+    ))
+    .await;
+    let pool = role.pool(site.database.url()).await;
+    let store = PgSessionStore::new(pool.clone())
+        .koa(koa())
+        .create_table(false);
+    let checked = store.check().await.map(|report| report.to_string());
+    let visitor = TestVisitor::new(&PgSessionLayer::new(store));
+    let mut outcomes = Vec::new();
+    for login in [
+        Login::new("ada"),
+        Login::new("ada").discard_data(),
+        // Another user, so the data is dropped.
+        Login::new("bob"),
+    ] {
+        let login = |session: &Session| session.login(login.clone());
+        outcomes.push(visitor.with_session(login).await);
+    }
+    pool.close().await;
+    role.drop().await;
+    assert!(
+        outcomes.iter().all(Result::is_ok),
+        "check: {checked:?}, logins: {outcomes:#?}"
+    );
+}
+
+/// The migration of the application waits for the login, and the undo waits for the migration.
+#[tokio::test]
+async fn an_undone_login_restores_the_session_if_the_table_got_a_column_meanwhile() {
+    for login in [Login::new("ada"), Login::new("ada").discard_data()] {
+        let site = koa_site().await;
+        execute(
+            &site.pool,
+            "ALTER TABLE session ADD note text DEFAULT 'new'",
+        )
+        .await;
+        let site = Site {
+            store: site.elsewhere().await.koa(koa()),
+            ..site
+        };
+        let mut browser = site.browser();
+        browser.get("/insert/a/1").await;
+        let held = site.hold_commits().await;
+        let page = {
+            let login = login.clone();
+            async move |session: Session| session.login(login.clone())
+        };
+        let former = browser.at(&site.app_with(page));
+        let given_up = tokio::spawn(async move { former.peek("/page").await });
+        until(|| site.is_blocked()).await;
+        let migration = {
+            let pool = site.pool.clone();
+            tokio::spawn(async move { execute(&pool, "ALTER TABLE session ADD other text").await })
+        };
+        until(|| site.is_blocked_twice()).await;
+        given_up.abort();
+        assert!(given_up.await.is_err());
+        drop(held);
+        migration.await.expect("no panic");
+        let is_restored = until(async || browser.peek("/get/a").await.body == "\"1\"");
+        let restored = tokio::time::timeout(std::time::Duration::from_secs(20), is_restored).await;
+        let rows = texts(&site.pool, "SELECT count(*)::text FROM session").await;
+        assert!(restored.is_ok(), "{login:?}: {rows:?} rows");
+    }
 }

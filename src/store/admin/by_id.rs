@@ -247,10 +247,12 @@ impl PgSessionStore {
     /// If the row could not be deleted.
     pub async fn destroy(&self, id: &SessionId) -> Result<bool, Error> {
         let found = self.row_of(id).await?;
-        let former = || self.shared.batches.former_ids.row_of(id);
+        let former = || self.shared.batches.watches.former_row_of(id);
         match found.or_else(former) {
             Some(id) => {
-                let deletion = self.destroy_row(id, Ending::Destroyed).await?;
+                // A handle follows each new id.
+                let deletion = self.destroy_row(id, Ending::Destroyed, f64::NEG_INFINITY);
+                let deletion = deletion.await?;
                 Ok(deletion == Deletion::Done)
             }
             None => Ok(false),

@@ -45,9 +45,7 @@ use crate::{
         batch::{statements::LoadRow, until_free::serve_until_free},
         connection::transaction::{begin as begin_transaction, despite_others, in_transaction},
         rows::{
-            Batches,
-            former_ids::Fate,
-            kept_columns,
+            Batches, kept_columns,
             orders::{NewId, NewIdOrder},
             steps::{
                 Extras, Moves, check_written, delete_locked, insert, lock_with_extras, of_row,
@@ -56,7 +54,7 @@ use crate::{
             user_limit::{self, Ended, NO_ROW, end_batch},
         },
         table::{statements::Statements, timestamp::Instant},
-        watches::report::EndedRow,
+        watches::{former_ids::Fate, report::EndedRow, sweep::Watches},
     },
     telemetry::{Operation, events},
     timeouts::Timeouts,
@@ -82,6 +80,7 @@ pub(in crate::store) struct Plan {
     deadline: tokio::time::Instant,
     /// Where the request waits for the outcome.
     reply: Mutex<Option<oneshot::Sender<Result<NewId, Error>>>>,
+    watches: Arc<Watches>,
     /// The effect that the transaction may have committed, see [`Undelivered`].
     pub(in crate::store) commit: Arc<Commit>,
 }
@@ -116,6 +115,7 @@ impl Batches {
             limit: self.table_handle.limit,
             deadline: order.deadline,
             reply: Mutex::new(Some(order.reply)),
+            watches: Arc::clone(&self.watches),
             commit: Arc::default(),
         });
         // If the future is dropped here, by a runtime that stops, there is no
@@ -159,14 +159,11 @@ impl Batches {
         };
         match plan.commit.made() {
             Some(Made::Moved { before, after, .. }) => {
-                // A destroy doesn't follow a login that dropped the data, as in our own format.
-                if !plan.drops_data() {
-                    self.record_fate(&before.id, Fate::MovedTo(after.id.clone()));
-                }
                 let leads_on = plan.forwarding(&before).meta().leads_to_the_session();
                 let [before, after] =
                     [before, after].map(|row| EndedRow::new(row.id.clone(), row.user));
                 self.watches.moved(Some(&before), leads_on, &after, kind);
+                plan.record_move(&before.id);
             }
             _ => {
                 let after = EndedRow::new(plan.new_id.clone(), plan.user());
@@ -226,6 +223,9 @@ impl Batches {
                 },
                 Err(error) => error.of_a_login(plan.login.is_some()),
             };
+            if let Source::Row(id) = &plan.source {
+                self.watches.forget_move(id, &plan.new_id);
+            }
             doubt |= error.kind() == ErrorKind::Unavailable;
             if doubt && let Some(row) = self.already_cycled(plan).await {
                 return Ok((row, Ends::default()));
@@ -379,6 +379,10 @@ async fn cycle_in(
     // on, the new id is undone.
     if plan.has_no_receiver() {
         return Err(Error::ended());
+    }
+    // Before the commit, so that a handle whose row is gone leads to the new one.
+    if let Made::Moved { before, .. } = &made {
+        plan.record_move(&before.id);
     }
     plan.commit.sent(made);
     Ok(Cycled::Committed(Box::new(row), Ends { others, surplus }))
@@ -571,6 +575,15 @@ async fn lock_if_it_exists(
 impl Plan {
     fn reply(&self) -> MutexGuard<'_, Option<oneshot::Sender<Result<NewId, Error>>>> {
         self.reply.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a later destroy follow the session. It doesn't follow a login that dropped the data,
+    /// as in our own format.
+    fn record_move(&self, from: &RowId) {
+        if !self.drops_data() {
+            self.watches
+                .record(from, Fate::MovedTo(self.new_id.clone()));
+        }
     }
 
     fn has_no_receiver(&self) -> bool {

@@ -7,9 +7,9 @@
 //! deleted, the row is looked up, because a trigger can keep it without an error.
 //!
 //! In the formats of other applications there are no forwardings. The session is also deleted under
-//! each new id that this process gave it in the last minute, even if the old id has a row again,
-//! see [`former_ids`](super::former_ids). If there is no row and no such record, the outcome is
-//! [`Deletion::Unknown`].
+//! each new id that this process has given it since the request loaded it, even if the old id has
+//! a row again, see [`former_ids`](crate::store::watches::former_ids). If the last of these ids has
+//! no row, and it is unknown why, the outcome is [`Deletion::Unknown`].
 //!
 //! Dropped futures: this runs in the task of the session's queue. If a runtime drops it, the
 //! transaction is rolled back, unless it was committed already.
@@ -17,7 +17,6 @@
 use std::sync::Arc;
 
 use sqlx::{PgConnection, Row as _};
-use tokio::time::Instant;
 
 use crate::{
     Error,
@@ -36,9 +35,9 @@ use crate::{
             sqlstate::spared,
             transaction::{despite_others, in_transaction},
         },
-        rows::{Batches, former_ids::Fate, steps::Moves},
+        rows::{Batches, steps::Moves},
         table::{handle::Work, statements::Statements, timestamp::written},
-        watches::report::EndedRow,
+        watches::{former_ids::Fate, report::EndedRow},
     },
     telemetry::{Operation, events},
 };
@@ -51,33 +50,34 @@ enum Found {
 }
 
 impl Batches {
-    /// Deletes the row. If the session has a new id, its row is deleted too, because the request
-    /// means the session, not the id.
+    /// Deletes the row. If the session got a new id since it was loaded, at this time of the
+    /// database, the row of that id is deleted too, because the request means the session, not
+    /// the id.
     pub(in crate::store) async fn destroy_row(
         self: &Arc<Self>,
         id: &RowId,
         ending: Ending,
+        loaded: f64,
     ) -> Result<Deletion, Error> {
         let (mut visited, mut ended) = (vec![id.clone()], Vec::new());
-        let (mut was_found, mut was_undone) = (false, false);
+        let mut was_undone = false;
         let mut moves = Moves::default();
         let mut next = id.clone();
-        loop {
+        let is_over = loop {
             moves.follow()?;
             // If the future is dropped here, or on error, the rows before this one are deleted. A
             // retry follows the same ids.
-            if let Found::Row(row) = self.destroy_one(&next).await? {
-                was_found = true;
+            let found = self.destroy_one(&next).await?;
+            let was_found = matches!(found, Found::Row(_));
+            if let Found::Row(row) = found {
                 ended.extend(row);
             }
-            // Also if there was a row: another application may have revived it.
-            match self.fate(&next) {
+            // Also if there was a row: another application may have revived it. Only the last
+            // row says whether the session is over.
+            match self.watches.fate(&next, loaded) {
                 Some(Fate::MovedTo(successor)) => next = successor,
-                Some(Fate::Deleted) => {
-                    was_found = true;
-                    break;
-                }
-                None if was_found || next == *id || was_undone => break,
+                Some(Fate::Deleted) => break true,
+                None if was_found || next == *id || was_undone => break was_found,
                 // The new id may have been undone meanwhile.
                 None => {
                     was_undone = true;
@@ -85,12 +85,12 @@ impl Batches {
                 }
             }
             visited.push(next.clone());
-        }
-        if !was_found && self.table_handle.format.old_id() == OldId::IsDeleted {
+        };
+        if !is_over && self.table_handle.format.old_id() == OldId::IsDeleted {
             return Ok(Deletion::Unknown);
         }
         for id in &visited {
-            self.record_fate(id, Fate::Deleted);
+            self.watches.record(id, Fate::Deleted);
         }
         if ended.is_empty() {
             return Ok(Deletion::WasOver);
@@ -116,24 +116,6 @@ impl Batches {
                 Ok(ended.map_or(Found::Nothing, |ended| Found::Row(Some(ended))))
             }
             Err(error) => Err(error),
-        }
-    }
-
-    /// The recorded fate of this id, in formats whose old ids leave no row.
-    fn fate(&self, id: &RowId) -> Option<Fate> {
-        let format = &self.table_handle.format;
-        match format.old_id() {
-            OldId::Forwards => None,
-            OldId::IsDeleted => self.former_ids.fate(&format.handle(id), Instant::now()),
-        }
-    }
-
-    pub(super) fn record_fate(&self, id: &RowId, fate: Fate) {
-        let format = &self.table_handle.format;
-        if format.old_id() == OldId::IsDeleted {
-            let handle = format.handle(id);
-            self.former_ids
-                .record(handle, id.clone(), fate, Instant::now());
         }
     }
 

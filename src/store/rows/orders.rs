@@ -19,7 +19,8 @@ use crate::{
 /// A write of a row, and the sender of its result.
 pub(in crate::store) enum Write {
     Save(SaveOrder),
-    Destroy(Ending, oneshot::Sender<Result<Deletion, Error>>),
+    /// Of a session that was loaded at this time of the database, in seconds since the epoch.
+    Destroy(Ending, f64, oneshot::Sender<Result<Deletion, Error>>),
     NewId(NewIdOrder),
 }
 

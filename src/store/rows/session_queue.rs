@@ -132,9 +132,9 @@ impl Worker {
                 }
                 latest
             }
-            Step::Destroy(ending, reply) => {
+            Step::Destroy(ending, loaded, reply) => {
                 let _busy = batches.watches.busy(&self.id);
-                let destroyed = Box::pin(batches.destroy_row(&self.id, ending)).await;
+                let destroyed = Box::pin(batches.destroy_row(&self.id, ending, loaded)).await;
                 // A canceled request no longer waits for the result.
                 drop(reply.send(destroyed));
                 None
@@ -161,7 +161,7 @@ impl Drop for Worker {
 /// Writes that one statement, or one transaction, executes.
 enum Step {
     Saves(Vec<SaveOrder>),
-    Destroy(Ending, oneshot::Sender<Result<Deletion, Error>>),
+    Destroy(Ending, f64, oneshot::Sender<Result<Deletion, Error>>),
     NewId(NewIdOrder),
 }
 
@@ -176,7 +176,7 @@ fn steps(writes: Vec<Queued>) -> Vec<(Step, Vec<Origin>)> {
                 continue;
             }
             (Write::Save(order), _) => Step::Saves(vec![order]),
-            (Write::Destroy(ending, reply), _) => Step::Destroy(ending, reply),
+            (Write::Destroy(ending, loaded, reply), _) => Step::Destroy(ending, loaded, reply),
             (Write::NewId(order), _) => Step::NewId(order),
         };
         steps.push((step, vec![origin]));

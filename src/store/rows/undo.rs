@@ -52,6 +52,8 @@ use crate::{
 /// How long the task retries before it gives up.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The SQLSTATE of a text that is no value of its type.
+const MALFORMED: &str = "22P02";
 
 /// The effect of a transaction whose commit was sent.
 #[derive(Clone, Debug)]
@@ -131,7 +133,7 @@ impl Drop for Undelivered {
 }
 
 impl Batches {
-    async fn undo(&self, new_id: &RowId, made: Made) {
+    async fn undo(&self, new_id: &RowId, mut made: Made) {
         let handle = self.table_handle.format.handle(new_id);
         let until = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(50);
@@ -154,6 +156,9 @@ impl Batches {
             };
             match attempt {
                 Ok(()) => {
+                    if let Made::Moved { before, .. } = &made {
+                        self.watches.forget_move(&before.id, new_id);
+                    }
                     return tracing::debug!(
                         session.id = %handle,
                         "a new id whose response was not delivered was undone"
@@ -166,7 +171,15 @@ impl Batches {
                         "a new id whose response was not delivered could not be undone"
                     );
                 }
-                Err(_) => tokio::time::sleep(pause).await,
+                Err(error) => {
+                    // The table got a column meanwhile, so the text no longer is one of its rows.
+                    if let Made::Moved { extras, .. } = &mut made
+                        && error.sqlstate().is_some_and(|code| code == MALFORMED)
+                    {
+                        extras.row_as_text = None;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -7,15 +7,17 @@ use std::{
 };
 
 use sqlx::{Row as _, postgres::PgRow};
+use tokio::time::Instant;
 
 use crate::{
-    Error,
+    Error, SessionId,
     ending::Ending,
     event::{SessionEvent, SessionEventKind},
+    format::OldId,
     id::RowId,
     store::{
         table::{statements::Statements, timestamp::written},
-        watches::sweep::Watches,
+        watches::{former_ids::Fate, sweep::Watches},
     },
 };
 
@@ -60,6 +62,12 @@ impl Watches {
         ending: Ending,
     ) {
         self.end(rows.clone().into_iter().map(|row| &row.id), ending);
+        // A reaper deletes many, and no logout needs to know that its session has expired.
+        if ending != Ending::Expired {
+            for row in rows.clone() {
+                self.record(&row.id, Fate::Deleted);
+            }
+        }
         if self.table_handle.hook.is_some() {
             for row in rows {
                 let event = self.event(&row.id, SessionEventKind::Ended(ending));
@@ -97,6 +105,42 @@ impl Watches {
                 None => event,
             });
         }
+    }
+
+    /// Records what became of a session, in formats whose old ids leave no row.
+    pub(in crate::store) fn record(&self, id: &RowId, fate: Fate) {
+        let (format, table) = (&self.table_handle.format, self.table_handle.found());
+        if format.old_id() == OldId::IsDeleted {
+            let database_time = table.map_or(f64::INFINITY, |table| table.clock.now());
+            let at = (Instant::now(), database_time);
+            let handle = format.handle(id);
+            self.former_ids.record(handle, id.clone(), fate, at);
+        }
+    }
+
+    /// What became of a session since it was loaded, at this time of the database.
+    pub(in crate::store) fn fate(&self, id: &RowId, loaded: f64) -> Option<Fate> {
+        let format = &self.table_handle.format;
+        match format.old_id() {
+            OldId::Forwards => None,
+            OldId::IsDeleted => {
+                let handle = format.handle(id);
+                self.former_ids.fate(&handle, loaded, Instant::now())
+            }
+        }
+    }
+
+    /// Forgets a new id that was not committed, or that was undone.
+    pub(in crate::store) fn forget_move(&self, from: &RowId, to: &RowId) {
+        let format = &self.table_handle.format;
+        if format.old_id() == OldId::IsDeleted {
+            self.former_ids.forget_move(&format.handle(from), to);
+        }
+    }
+
+    /// The former id of a session whose handle this is.
+    pub(in crate::store) fn former_row_of(&self, handle: &SessionId) -> Option<RowId> {
+        self.former_ids.row_of(handle)
     }
 
     fn event(&self, id: &RowId, kind: SessionEventKind) -> SessionEvent {

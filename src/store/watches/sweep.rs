@@ -46,7 +46,10 @@ use crate::{
         batch::search::Search,
         connection::transaction::despite_a_changed_table,
         table::{handle::TableHandle, statements::Statements, timestamp},
-        watches::registry::{Added, Due, Key, Registry},
+        watches::{
+            former_ids::FormerIds,
+            registry::{Added, Due, Key, Registry},
+        },
     },
     telemetry::{Call, Operation},
 };
@@ -72,6 +75,7 @@ const MAY_FORWARD: f64 = 2.0 * FORWARDING.as_secs_f64();
 pub(in crate::store) struct Watches {
     pub(super) table_handle: TableHandle,
     registry: Mutex<Registry>,
+    pub(super) former_ids: FormerIds,
 }
 
 impl Watches {
@@ -79,6 +83,7 @@ impl Watches {
         Arc::new(Self {
             table_handle,
             registry: Mutex::default(),
+            former_ids: FormerIds::default(),
         })
     }
 

@@ -38,9 +38,9 @@ struct Traffic {
     /// While set, responses are dropped and the client's next message finds
     /// the connection closed.
     drops_responses: AtomicBool,
-    /// While set, a connection that executes an `UPDATE` does not get its
+    /// While set, a connection that executes a statement that begins like this does not get its
     /// response.
-    withholds: watch::Sender<bool>,
+    withholds: watch::Sender<Option<&'static str>>,
     /// What responses contain, and what replaces it.
     mixed_up: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     cut: Notify,
@@ -139,7 +139,12 @@ impl Proxy {
     /// From now on each `UPDATE` gets no response, until this is undone; then the
     /// responses arrive. Other connections do not notice.
     pub(crate) fn withhold_responses_of_updates(&self, withhold: bool) {
-        self.traffic.withholds.send_replace(withhold);
+        self.withhold_responses_of(withhold.then_some("UPDATE"));
+    }
+
+    /// As for `UPDATE`, for the statements that begin like this.
+    pub(crate) fn withhold_responses_of(&self, statement: Option<&'static str>) {
+        self.traffic.withholds.send_replace(statement);
     }
 
     /// From now on responses name the other id instead of this one, as of a
@@ -235,7 +240,8 @@ async fn questions(
         if let Some(text) = statements.executes(kind, &body) {
             traffic.executed.fetch_add(1, Ordering::SeqCst);
             // The response comes after the next message, which is not sent yet.
-            let withholds = *traffic.withholds.borrow() && text.starts_with("UPDATE");
+            let withheld = *traffic.withholds.borrow();
+            let withholds = withheld.is_some_and(|statement| text.starts_with(statement));
             is_withheld.fetch_or(withholds, Ordering::SeqCst);
             traffic.texts.lock().expect("no panic").push(text);
         }
@@ -286,7 +292,7 @@ async fn responses(
         if is_withheld.load(Ordering::SeqCst) {
             let mut withholds = traffic.withholds.subscribe();
             withholds
-                .wait_for(|withholds| !withholds)
+                .wait_for(Option::is_none)
                 .await
                 .map_err(io::Error::other)?;
             is_withheld.store(false, Ordering::SeqCst);

@@ -21,13 +21,13 @@ const MOST: usize = 100_000;
 
 /// Why a row no longer exists.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Fate {
+pub(in crate::store) enum Fate {
     MovedTo(RowId),
     Deleted,
 }
 
 #[derive(Debug, Default)]
-pub(in crate::store) struct FormerIds(Mutex<Ids>);
+pub(super) struct FormerIds(Mutex<Ids>);
 
 #[derive(Debug, Default)]
 struct Ids {
@@ -41,25 +41,56 @@ struct Former {
     id: RowId,
     fate: Fate,
     at: Instant,
+    /// By the database's clock, in seconds since the epoch.
+    database_time: f64,
 }
 
 impl FormerIds {
     /// Records what became of the session of this row, whose handle this is.
-    pub(super) fn record(&self, handle: SessionId, id: RowId, fate: Fate, now: Instant) {
+    pub(super) fn record(
+        &self,
+        handle: SessionId,
+        id: RowId,
+        fate: Fate,
+        (at, database_time): (Instant, f64),
+    ) {
+        let former = Former {
+            id,
+            fate,
+            at,
+            database_time,
+        };
         let mut ids = self.ids();
-        ids.forget(now, MOST - 1);
-        ids.order.push_back((now, handle.clone()));
-        ids.fates.insert(handle, Former { id, fate, at: now });
+        ids.drop_old(at, MOST - 1);
+        ids.order.push_back((at, handle.clone()));
+        ids.fates.insert(handle, former);
     }
 
-    pub(super) fn fate(&self, handle: &SessionId, now: Instant) -> Option<Fate> {
+    /// The fate of a session that was loaded at this time of the database. An earlier record is
+    /// of a row that another application has revived since.
+    pub(super) fn fate(&self, handle: &SessionId, loaded: f64, now: Instant) -> Option<Fate> {
         let mut ids = self.ids();
-        ids.forget(now, MOST);
-        ids.fates.get(handle).map(|former| former.fate.clone())
+        ids.drop_old(now, MOST);
+        let former = ids.fates.get(handle);
+        let former = former.filter(|former| former.database_time >= loaded)?;
+        Some(former.fate.clone())
+    }
+
+    /// Forgets that the session moved to this id. If it was deleted meanwhile, that stays.
+    pub(super) fn forget_move(&self, handle: &SessionId, to: &RowId) {
+        let mut ids = self.ids();
+        let moved = Fate::MovedTo(to.clone());
+        if ids
+            .fates
+            .get(handle)
+            .is_some_and(|former| former.fate == moved)
+        {
+            ids.fates.remove(handle);
+        }
     }
 
     /// The former id whose handle this is.
-    pub(in crate::store) fn row_of(&self, handle: &SessionId) -> Option<RowId> {
+    pub(super) fn row_of(&self, handle: &SessionId) -> Option<RowId> {
         self.ids().fates.get(handle).map(|former| former.id.clone())
     }
 
@@ -69,8 +100,8 @@ impl FormerIds {
 }
 
 impl Ids {
-    /// Forgets those that are older than a forwarding lasts, and the oldest beyond `most`.
-    fn forget(&mut self, now: Instant, most: usize) {
+    /// Drops those that are older than a forwarding lasts, and the oldest beyond `most`.
+    fn drop_old(&mut self, now: Instant, most: usize) {
         while let Some((at, _)) = self.order.front()
             && (now.duration_since(*at) > FORWARDING || self.order.len() > most)
             && let Some((at, handle)) = self.order.pop_front()
@@ -103,7 +134,7 @@ mod tests {
 
     fn record(ids: &FormerIds, id: &str, fate: Fate, now: Instant) {
         let (handle, row) = row(id);
-        ids.record(handle, row, fate, now);
+        ids.record(handle, row, fate, (now, 10.0));
     }
 
     #[test]
@@ -114,7 +145,7 @@ mod tests {
         record(&ids, "a", moved.clone(), start);
         record(&ids, "b", moved.clone(), start);
         record(&ids, "a", Fate::Deleted, after(50));
-        let fate = |id, seconds| ids.fate(&row(id).0, after(seconds));
+        let fate = |id, seconds| ids.fate(&row(id).0, 10.0, after(seconds));
         assert_eq!(fate("a", 60), Some(Fate::Deleted));
         assert_eq!(fate("b", 60), Some(moved));
         assert_eq!(ids.row_of(&row("b").0), Some(row("b").1));
@@ -125,13 +156,37 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_was_loaded_after_the_record_has_no_fate() {
+        let (ids, now) = (FormerIds::default(), Instant::now());
+        record(&ids, "a", Fate::Deleted, now);
+        assert_eq!(ids.fate(&row("a").0, 10.5, now), None);
+        assert_eq!(ids.fate(&row("a").0, 9.5, now), Some(Fate::Deleted));
+    }
+
+    #[test]
+    fn a_move_that_was_undone_is_forgotten_unless_the_session_was_deleted() {
+        let (ids, now) = (FormerIds::default(), Instant::now());
+        let moved = Fate::MovedTo(row("new").1);
+        record(&ids, "a", moved.clone(), now);
+        record(&ids, "b", Fate::Deleted, now);
+        for id in ["a", "b"] {
+            ids.forget_move(&row(id).0, &row("new").1);
+        }
+        assert_eq!(ids.fate(&row("a").0, 10.0, now), None);
+        assert_eq!(ids.fate(&row("b").0, 10.0, now), Some(Fate::Deleted));
+        record(&ids, "a", moved.clone(), now);
+        ids.forget_move(&row("a").0, &row("another").1);
+        assert_eq!(ids.fate(&row("a").0, 10.0, now), Some(moved));
+    }
+
+    #[test]
     fn the_oldest_are_forgotten_if_there_are_too_many() {
         let (ids, now) = (FormerIds::default(), Instant::now());
         for n in 0..=MOST {
             record(&ids, &n.to_string(), Fate::Deleted, now);
         }
-        assert_eq!(ids.fate(&row("0").0, now), None);
-        assert_eq!(ids.fate(&row("1").0, now), Some(Fate::Deleted));
+        assert_eq!(ids.fate(&row("0").0, 10.0, now), None);
+        assert_eq!(ids.fate(&row("1").0, 10.0, now), Some(Fate::Deleted));
         assert_eq!(ids.ids().order.len(), MOST);
     }
 }
