@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{io, ops::Range, path::PathBuf};
 
 use clap::{Parser, builder::PossibleValuesParser};
 
@@ -55,6 +55,13 @@ pub(crate) struct Arguments {
     /// Microseconds of a round trip between the servers and Postgres, 0 for none
     #[arg(long, default_value_t = 0, conflicts_with = "record")]
     pub(crate) round_trip: u32,
+    /// The last cores of the machine, for Postgres or Redis alone; the rest have the others. With 0,
+    /// all share all cores
+    #[arg(long, default_value_t = 0, conflicts_with = "record")]
+    pub(crate) database_cores: usize,
+    /// All cores of the machine
+    #[arg(skip = bench_common::cores())]
+    pub(crate) cores: usize,
     /// Where to write each measurement, as a line of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -84,5 +91,16 @@ impl Arguments {
             arguments.warm_up = 0.1;
         }
         arguments
+    }
+
+    /// The cores of the servers and the load, and those of the databases.
+    pub(crate) fn separate_cores(&self) -> io::Result<Option<(Range<usize>, Range<usize>)>> {
+        if self.database_cores == 0 {
+            return Ok(None);
+        }
+        match self.cores.checked_sub(self.database_cores) {
+            Some(others @ 1..) => Ok(Some((0..others, others..self.cores))),
+            _ => Err(io::Error::other("no core is left for the servers")),
+        }
     }
 }

@@ -61,15 +61,25 @@ fn measure(arguments: &Arguments, tracked: &Summary) -> io::Result<Results> {
     }
     let connections = u32::try_from(candidates.len()).map_err(io::Error::other)? * arguments.pool;
     let mut postgres = Postgres::start(&arguments.fsync, connections + 20)?;
+    if let Some((others, databases)) = arguments.separate_cores()? {
+        processes::pin(std::process::id(), &others)?;
+        processes::pin(postgres.process()?, &databases)?;
+        println!(
+            "cores {} and later for the databases alone",
+            databases.start
+        );
+    }
     if arguments.round_trip > 0 {
         postgres.move_away(Duration::from_micros(arguments.round_trip.into()))?;
         candidates.retain(|candidate| !candidate.needs_redis());
     }
     if arguments.generator == Generator::Wrk && !wrk::is_installed() {
-        return Err(io::Error::other("wrk is not installed; run `.ci/install wrk`, or use `--generator own`"));
+        return Err(io::Error::other(
+            "wrk is not installed; run `.ci/install wrk`, or use `--generator own`",
+        ));
     }
     let set_up = SetUp {
-        cores: bench_common::cores(),
+        cores: arguments.cores,
         postgres: postgres.version()?,
         redis,
         fsync: arguments.fsync.clone(),

@@ -7,7 +7,7 @@ use crate::{
     candidates::{Candidate, Storage},
     load::{Client, Extent, Generator, Outcome, Plan, Report, Route, generate},
     postgres::Postgres,
-    processes::{Process, cpu_seconds, cpu_seconds_with_children},
+    processes::{Process, cpu_seconds, cpu_seconds_with_children, pin},
     redis::Redis,
     results::Measured,
     wrk,
@@ -97,6 +97,9 @@ impl Running {
             }
             Storage::Redis { durable } => {
                 let redis = Redis::start(durable)?;
+                if let Some((_, databases)) = arguments.separate_cores()? {
+                    pin(redis.process, &databases)?;
+                }
                 let url = redis.url();
                 (Database::Redis(redis), url, arguments.redis_pool)
             }

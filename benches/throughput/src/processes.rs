@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader},
+    ops::Range,
     process::{Child, Command, Stdio},
 };
 
@@ -47,13 +48,35 @@ pub(crate) fn cpu_seconds(process: u32) -> f64 {
 
 /// CPU time of a process and of all its children.
 pub(crate) fn cpu_seconds_with_children(parent: u32) -> f64 {
+    let children = children(parent).map(|(_, seconds)| seconds);
+    children.sum::<f64>() + cpu_seconds(parent)
+}
+
+/// Lets a process and its children use only these cores. Processes that they start later inherit
+/// them.
+pub(crate) fn pin(process: u32, cores: &Range<usize>) -> io::Result<()> {
+    let list = format!("{}-{}", cores.start, cores.end - 1);
+    for process in children(process).map(|(child, _)| child).chain([process]) {
+        let mut command = Command::new("taskset");
+        let output = command
+            .args(["-apc", &list, &process.to_string()])
+            .output()?;
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            return Err(io::Error::other(format!("taskset: {error}")));
+        }
+    }
+    Ok(())
+}
+
+/// The children that run, and the CPU time of each.
+fn children(parent: u32) -> impl Iterator<Item = (u32, f64)> {
     let processes = fs::read_dir("/proc").into_iter().flatten();
-    let children = processes.filter_map(|entry| {
+    processes.filter_map(move |entry| {
         let process = entry.ok()?.file_name().to_str()?.parse().ok()?;
         let (parent_of_process, seconds) = stat(process)?;
-        (parent_of_process == parent).then_some(seconds)
-    });
-    children.sum::<f64>() + cpu_seconds(parent)
+        (parent_of_process == parent).then_some((process, seconds))
+    })
 }
 
 /// The parent and the CPU time of a process that exists.
