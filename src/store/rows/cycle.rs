@@ -224,7 +224,7 @@ impl Batches {
                 Err(error) => error.of_a_login(plan.login.is_some()),
             };
             if let Source::Row(id) = &plan.source {
-                self.watches.forget_move(id, &plan.new_id);
+                self.watches.restore(id, &plan.new_id);
             }
             doubt |= error.kind() == ErrorKind::Unavailable;
             if doubt && let Some(row) = self.already_cycled(plan).await {

@@ -60,7 +60,7 @@ impl Batches {
         loaded: f64,
     ) -> Result<Deletion, Error> {
         let (mut visited, mut ended) = (vec![id.clone()], Vec::new());
-        let mut was_undone = false;
+        let mut looked_again = false;
         let mut moves = Moves::default();
         let mut next = id.clone();
         let is_over = loop {
@@ -77,10 +77,11 @@ impl Batches {
             match self.watches.fate(&next, loaded) {
                 Some(Fate::MovedTo(successor)) => next = successor,
                 Some(Fate::Deleted) => break true,
-                None if was_found || next == *id || was_undone => break was_found,
-                // The new id may have been undone meanwhile.
-                None => {
-                    was_undone = true;
+                _ if was_found || looked_again => break was_found,
+                None if next == *id => break false,
+                // The new id may have been undone since the row was looked for.
+                Some(Fate::Restored) | None => {
+                    looked_again = true;
                     next = id.clone();
                 }
             }

@@ -157,7 +157,7 @@ impl Batches {
             match attempt {
                 Ok(()) => {
                     if let Made::Moved { before, .. } = &made {
-                        self.watches.forget_move(&before.id, new_id);
+                        self.watches.restore(&before.id, new_id);
                     }
                     return tracing::debug!(
                         session.id = %handle,

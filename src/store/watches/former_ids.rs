@@ -19,10 +19,12 @@ use crate::{
 /// If there are more in a minute, the oldest are dropped.
 const MOST: usize = 100_000;
 
-/// Why a row no longer exists.
+/// What became of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::store) enum Fate {
     MovedTo(RowId),
+    /// The session moved to a new id, and back when that was undone.
+    Restored,
     Deleted,
 }
 
@@ -76,16 +78,22 @@ impl FormerIds {
         Some(former.fate.clone())
     }
 
-    /// Forgets that the session moved to this id. If it was deleted meanwhile, that stays.
-    pub(super) fn forget_move(&self, handle: &SessionId, to: &RowId) {
+    /// Records that the move to this id was undone. If the session was deleted meanwhile, that
+    /// stays.
+    pub(super) fn restore(
+        &self,
+        handle: &SessionId,
+        to: &RowId,
+        (at, database_time): (Instant, f64),
+    ) {
         let mut ids = self.ids();
-        let moved = Fate::MovedTo(to.clone());
-        if ids
-            .fates
-            .get(handle)
-            .is_some_and(|former| former.fate == moved)
+        if let Some(former) = ids.fates.get_mut(handle)
+            && former.fate == Fate::MovedTo(to.clone())
         {
-            ids.fates.remove(handle);
+            former.fate = Fate::Restored;
+            former.at = at;
+            former.database_time = database_time;
+            ids.order.push_back((at, handle.clone()));
         }
     }
 
@@ -164,19 +172,20 @@ mod tests {
     }
 
     #[test]
-    fn a_move_that_was_undone_is_forgotten_unless_the_session_was_deleted() {
+    fn a_move_can_be_undone_unless_the_session_was_deleted() {
         let (ids, now) = (FormerIds::default(), Instant::now());
         let moved = Fate::MovedTo(row("new").1);
-        record(&ids, "a", moved.clone(), now);
+        record(&ids, "a", moved, now);
         record(&ids, "b", Fate::Deleted, now);
-        for id in ["a", "b"] {
-            ids.forget_move(&row(id).0, &row("new").1);
+        record(&ids, "c", Fate::MovedTo(row("another").1), now);
+        for id in ["a", "b", "c", "d"] {
+            ids.restore(&row(id).0, &row("new").1, (now, 11.0));
         }
-        assert_eq!(ids.fate(&row("a").0, 10.0, now), None);
-        assert_eq!(ids.fate(&row("b").0, 10.0, now), Some(Fate::Deleted));
-        record(&ids, "a", moved.clone(), now);
-        ids.forget_move(&row("a").0, &row("another").1);
-        assert_eq!(ids.fate(&row("a").0, 10.0, now), Some(moved));
+        let fate = |id, loaded| ids.fate(&row(id).0, loaded, now);
+        assert_eq!(fate("a", 10.5), Some(Fate::Restored));
+        assert_eq!(fate("b", 10.0), Some(Fate::Deleted));
+        assert_eq!(fate("c", 10.0), Some(Fate::MovedTo(row("another").1)));
+        assert_eq!(fate("d", 10.0), None);
     }
 
     #[test]

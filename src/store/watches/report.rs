@@ -109,12 +109,10 @@ impl Watches {
 
     /// Records what became of a session, in formats whose old ids leave no row.
     pub(in crate::store) fn record(&self, id: &RowId, fate: Fate) {
-        let (format, table) = (&self.table_handle.format, self.table_handle.found());
+        let format = &self.table_handle.format;
         if format.old_id() == OldId::IsDeleted {
-            let database_time = table.map_or(f64::INFINITY, |table| table.clock.now());
-            let at = (Instant::now(), database_time);
             let handle = format.handle(id);
-            self.former_ids.record(handle, id.clone(), fate, at);
+            self.former_ids.record(handle, id.clone(), fate, self.now());
         }
     }
 
@@ -130,12 +128,19 @@ impl Watches {
         }
     }
 
-    /// Forgets a new id that was not committed, or that was undone.
-    pub(in crate::store) fn forget_move(&self, from: &RowId, to: &RowId) {
+    /// Records that a new id was not committed, or was undone.
+    pub(in crate::store) fn restore(&self, from: &RowId, to: &RowId) {
         let format = &self.table_handle.format;
         if format.old_id() == OldId::IsDeleted {
-            self.former_ids.forget_move(&format.handle(from), to);
+            self.former_ids
+                .restore(&format.handle(from), to, self.now());
         }
+    }
+
+    fn now(&self) -> (Instant, f64) {
+        let table = self.table_handle.found();
+        let database_time = table.map_or(f64::INFINITY, |table| table.clock.now());
+        (Instant::now(), database_time)
     }
 
     /// The former id of a session whose handle this is.
