@@ -159,11 +159,11 @@ impl Batches {
         };
         match plan.commit.made() {
             Some(Made::Moved { before, after, .. }) => {
+                plan.record_move(&before.id);
                 let leads_on = plan.forwarding(&before).meta().leads_to_the_session();
                 let [before, after] =
                     [before, after].map(|row| EndedRow::new(row.id.clone(), row.user));
                 self.watches.moved(Some(&before), leads_on, &after, kind);
-                plan.record_move(&before.id);
             }
             _ => {
                 let after = EndedRow::new(plan.new_id.clone(), plan.user());
@@ -577,13 +577,14 @@ impl Plan {
         self.reply.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a later destroy follow the session. It doesn't follow a login that dropped the data,
-    /// as in our own format.
+    /// Lets a later destroy know where the session went.
     fn record_move(&self, from: &RowId) {
-        if !self.drops_data() {
-            self.watches
-                .record(from, Fate::MovedTo(self.new_id.clone()));
-        }
+        let to = self.new_id.clone();
+        let fate = match self.drops_data() {
+            true => Fate::ReplacedBy(to),
+            false => Fate::MovedTo(to),
+        };
+        self.watches.record(from, fate);
     }
 
     fn has_no_receiver(&self) -> bool {

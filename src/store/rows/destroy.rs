@@ -76,7 +76,7 @@ impl Batches {
             // row says whether the session is over.
             match self.watches.fate(&next, loaded) {
                 Some(Fate::MovedTo(successor)) => next = successor,
-                Some(Fate::Deleted) => break true,
+                Some(Fate::Deleted | Fate::ReplacedBy(_)) => break true,
                 _ if was_found || looked_again => break was_found,
                 None if next == *id => break false,
                 // The new id may have been undone since the row was looked for.

@@ -17,6 +17,8 @@
 //!    id has another user or external id, the task only deletes the new row.
 //! 3. If another request saved a change to the new row meanwhile, nothing is
 //!    undone, because that change was acknowledged.
+//! 4. In the formats of other applications, the session may have been destroyed by its old id
+//!    after a login that dropped the data. Then the old row is not restored, or deleted again.
 //!
 //! The task retries until the database responds, for 15 minutes at most. Only
 //! one session is undone at a time. If the process stops before, the new id
@@ -32,6 +34,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     Error,
+    ending::Ending,
     expiry::Extent,
     format::OldId,
     forwarding::FORWARDING,
@@ -45,6 +48,7 @@ use crate::{
             steps::{self, Extras, delete, lock},
         },
         table::statements::Statements,
+        watches::former_ids::Fate,
     },
     telemetry::Operation,
 };
@@ -132,8 +136,15 @@ impl Drop for Undelivered {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Undo {
+    Done,
+    /// Another request has changed the session under its new id.
+    TooLate,
+}
+
 impl Batches {
-    async fn undo(&self, new_id: &RowId, mut made: Made) {
+    async fn undo(self: &Arc<Self>, new_id: &RowId, mut made: Made) {
         let handle = self.table_handle.format.handle(new_id);
         let until = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(50);
@@ -143,22 +154,27 @@ impl Batches {
                 // and an attempt in flight is rolled back unless it was committed.
                 let _turn = self.undoing.lock().await;
                 let deadline = self.table_handle.executor.deadline();
+                let may_go_back = !self.was_destroyed(&made);
                 let undoing = serve_until_free(
                     &self.table_handle,
                     Some(self.locked.key(new_id.as_str())),
                     deadline,
                     Operation::Cycle,
                     |table, connection| {
-                        Box::pin(undo(table, connection, new_id.clone(), made.clone()))
+                        let (new_id, made) = (new_id.clone(), made.clone());
+                        Box::pin(undo(table, connection, new_id, made, may_go_back))
                     },
                 );
                 undoing.await
             };
-            match attempt {
+            // If the future is dropped here, a session that was destroyed meanwhile is back.
+            let outcome = match attempt {
+                Ok(Undo::Done) => self.report_undo(new_id, &made).await,
+                Ok(Undo::TooLate) => Ok(()),
+                Err(error) => Err(error),
+            };
+            match outcome {
                 Ok(()) => {
-                    if let Made::Moved { before, .. } = &made {
-                        self.watches.restore(&before.id, new_id);
-                    }
                     return tracing::debug!(
                         session.id = %handle,
                         "a new id whose response was not delivered was undone"
@@ -184,6 +200,27 @@ impl Batches {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+
+    /// Whether the session was destroyed by its former id after a login had dropped its data.
+    fn was_destroyed(&self, made: &Made) -> bool {
+        match made {
+            Made::Moved { before, .. } => {
+                self.watches.fate(&before.id, f64::NEG_INFINITY) == Some(Fate::Deleted)
+            }
+            Made::Begun => false,
+        }
+    }
+
+    /// Deletes the restored row if the session was destroyed while the undo was committed.
+    async fn report_undo(self: &Arc<Self>, new_id: &RowId, made: &Made) -> Result<(), Error> {
+        if let Made::Moved { before, .. } = made
+            && self.watches.restore(&before.id, new_id)
+        {
+            let destroyed = self.destroy_row(&before.id, Ending::Destroyed, f64::NEG_INFINITY);
+            destroyed.await?;
+        }
+        Ok(())
+    }
 }
 
 async fn undo(
@@ -191,7 +228,8 @@ async fn undo(
     connection: &mut PgConnection,
     new_id: RowId,
     made: Made,
-) -> Result<(), Error> {
+    may_go_back: bool,
+) -> Result<Undo, Error> {
     in_transaction(connection, |transaction| {
         Box::pin(async move {
             match made {
@@ -206,12 +244,15 @@ async fn undo(
                     let is_another_users = before.user.is_some() && before.user != after.user;
                     let has_another_external_id =
                         extras.external_id.is_some() && extras.external_id != external_id;
-                    let may_go_back = !is_another_users && !has_another_external_id;
+                    let may_go_back = may_go_back && !is_another_users && !has_another_external_id;
                     let rows = (&*before, &*after);
                     let extras = may_go_back.then_some(&extras);
                     move_back(&table, transaction, rows, extras).await
                 }
-                Made::Begun => delete_unsent(&table, transaction, &new_id).await,
+                Made::Begun => {
+                    delete_unsent(&table, transaction, &new_id).await?;
+                    Ok(Undo::Done)
+                }
             }
         })
     })
@@ -224,22 +265,24 @@ async fn move_back(
     connection: &mut PgConnection,
     (before, after): (&Row, &Row),
     extras: Option<&Extras>,
-) -> Result<(), Error> {
+) -> Result<Undo, Error> {
     let old = found(lock(table, connection, &before.id).await)?;
     match (table.old_id, &old) {
-        (OldId::Forwards, Some(old)) if !forwards_to(old, &after.id) => return Ok(()),
+        (OldId::Forwards, Some(old)) if !forwards_to(old, &after.id) => {
+            return Ok(Undo::TooLate);
+        }
         _ => {}
     }
     let Some(now) = found(lock(table, connection, &after.id).await)? else {
         // If there is an old row, the transaction of the new id was rolled back. If there is
         // none to lock, the commit may still be running.
-        return match old {
-            None => delete_unsent(table, connection, &after.id).await,
-            Some(_) => Ok(()),
-        };
+        if old.is_none() {
+            delete_unsent(table, connection, &after.id).await?;
+        }
+        return Ok(Undo::Done);
     };
     if now.document() != after.document() {
-        return Ok(());
+        return Ok(Undo::TooLate);
     }
     // The forwarding expired, or the session was destroyed by its old id, or another
     // application has revived the old row.
@@ -249,7 +292,8 @@ async fn move_back(
     };
     let is_late = now.times.now - after.times.now > FORWARDING.as_secs_f64();
     let Some(extras) = extras.filter(|_| !is_ended && !is_late) else {
-        return delete(table, connection, &after.id).await;
+        delete(table, connection, &after.id).await?;
+        return Ok(Undo::Done);
     };
     if table.old_id == OldId::IsDeleted {
         let content = Content::from(Arc::clone(before.document().ok_or_else(Error::ended)?));
@@ -270,7 +314,8 @@ async fn move_back(
         }
     }
     restore(table, connection, before, extras).await?;
-    delete(table, connection, &after.id).await
+    delete(table, connection, &after.id).await?;
+    Ok(Undo::Done)
 }
 
 /// Whether the transaction of the new id can have written this row. After a login that

@@ -23,6 +23,8 @@ const MOST: usize = 100_000;
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::store) enum Fate {
     MovedTo(RowId),
+    /// A login dropped its data. A destroy doesn't follow it, as in our own format.
+    ReplacedBy(RowId),
     /// The session moved to a new id, and back when that was undone.
     Restored,
     Deleted,
@@ -78,23 +80,28 @@ impl FormerIds {
         Some(former.fate.clone())
     }
 
-    /// Records that the move to this id was undone. If the session was deleted meanwhile, that
-    /// stays.
+    /// Records that the move to this id was undone. Returns whether the session was deleted
+    /// meanwhile; then that stays.
     pub(super) fn restore(
         &self,
         handle: &SessionId,
         to: &RowId,
         (at, database_time): (Instant, f64),
-    ) {
+    ) -> bool {
         let mut ids = self.ids();
-        if let Some(former) = ids.fates.get_mut(handle)
-            && former.fate == Fate::MovedTo(to.clone())
-        {
-            former.fate = Fate::Restored;
-            former.at = at;
-            former.database_time = database_time;
-            ids.order.push_back((at, handle.clone()));
+        let Some(former) = ids.fates.get_mut(handle) else {
+            return false;
+        };
+        match &former.fate {
+            Fate::Deleted => return true,
+            Fate::MovedTo(id) | Fate::ReplacedBy(id) if id == to => {}
+            _ => return false,
         }
+        former.fate = Fate::Restored;
+        former.at = at;
+        former.database_time = database_time;
+        ids.order.push_back((at, handle.clone()));
+        false
     }
 
     /// The former id whose handle this is.
@@ -174,15 +181,17 @@ mod tests {
     #[test]
     fn a_move_can_be_undone_unless_the_session_was_deleted() {
         let (ids, now) = (FormerIds::default(), Instant::now());
-        let moved = Fate::MovedTo(row("new").1);
-        record(&ids, "a", moved, now);
+        record(&ids, "a", Fate::MovedTo(row("new").1), now);
         record(&ids, "b", Fate::Deleted, now);
         record(&ids, "c", Fate::MovedTo(row("another").1), now);
-        for id in ["a", "b", "c", "d"] {
-            ids.restore(&row(id).0, &row("new").1, (now, 11.0));
-        }
+        record(&ids, "e", Fate::ReplacedBy(row("new").1), now);
+        let deleted =
+            ["a", "b", "c", "d", "e"].map(|id| ids.restore(&row(id).0, &row("new").1, (now, 11.0)));
+        assert_eq!(deleted, [false, true, false, false, false]);
         let fate = |id, loaded| ids.fate(&row(id).0, loaded, now);
-        assert_eq!(fate("a", 10.5), Some(Fate::Restored));
+        for id in ["a", "e"] {
+            assert_eq!(fate(id, 10.5), Some(Fate::Restored));
+        }
         assert_eq!(fate("b", 10.0), Some(Fate::Deleted));
         assert_eq!(fate("c", 10.0), Some(Fate::MovedTo(row("another").1)));
         assert_eq!(fate("d", 10.0), None);

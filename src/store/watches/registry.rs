@@ -193,6 +193,20 @@ impl Registry {
         Some(former)
     }
 
+    /// Moves the watches that have followed to this new id back, because it was undone.
+    pub(super) fn undo(&mut self, from: &RowId, to: &RowId) {
+        let has_followed = |entry: &Entry| entry.former.as_ref() == Some(from);
+        if self.rows.get(to).is_some_and(has_followed)
+            && let Some(entry) = self.rows.remove(to)
+        {
+            let entry = Entry {
+                former: None,
+                ..entry
+            };
+            self.put(from, entry);
+        }
+    }
+
     fn put(&mut self, row: &RowId, entry: Entry) {
         for key in entry.watches.keys() {
             self.places.insert(*key, row.clone());

@@ -61,13 +61,17 @@ impl Watches {
         rows: impl IntoIterator<Item = &'r EndedRow> + Clone,
         ending: Ending,
     ) {
-        self.end(rows.clone().into_iter().map(|row| &row.id), ending);
         // A reaper deletes many, and no logout needs to know that its session has expired.
         if ending != Ending::Expired {
             for row in rows.clone() {
                 self.record(&row.id, Fate::Deleted);
             }
         }
+        self.report(rows, ending);
+    }
+
+    fn report<'r>(&self, rows: impl IntoIterator<Item = &'r EndedRow> + Clone, ending: Ending) {
+        self.end(rows.clone().into_iter().map(|row| &row.id), ending);
         if self.table_handle.hook.is_some() {
             for row in rows {
                 let event = self.event(&row.id, SessionEventKind::Ended(ending));
@@ -95,7 +99,8 @@ impl Watches {
         let previous = before.filter(|_| goes_on);
         match (previous, before) {
             (Some(previous), _) => self.follow(&previous.id, &after.id),
-            (None, Some(replaced)) => self.ended([replaced], Ending::Replaced),
+            // The new id may still be undone, so it is not recorded as deleted.
+            (None, Some(replaced)) => self.report([replaced], Ending::Replaced),
             (None, None) => {}
         }
         if self.table_handle.hook.is_some() {
@@ -128,12 +133,17 @@ impl Watches {
         }
     }
 
-    /// Records that a new id was not committed, or was undone.
-    pub(in crate::store) fn restore(&self, from: &RowId, to: &RowId) {
+    /// Records that a new id was not committed, or was undone. Returns whether the session was
+    /// destroyed meanwhile by its former id, because a login had dropped the data.
+    pub(in crate::store) fn restore(&self, from: &RowId, to: &RowId) -> bool {
+        self.follow_back(from, to);
         let format = &self.table_handle.format;
-        if format.old_id() == OldId::IsDeleted {
-            self.former_ids
-                .restore(&format.handle(from), to, self.now());
+        match format.old_id() {
+            OldId::Forwards => false,
+            OldId::IsDeleted => {
+                let handle = format.handle(from);
+                self.former_ids.restore(&handle, to, self.now())
+            }
         }
     }
 

@@ -134,6 +134,11 @@ impl Watches {
         self.registry().follow(from, to);
     }
 
+    /// Follows a session back, because its new id was undone.
+    pub(super) fn follow_back(&self, from: &RowId, to: &RowId) {
+        self.registry().undo(from, to);
+    }
+
     /// Marks the row as one that this process is about to delete or to move, until the result
     /// is dropped. A lookup may find that the row does not exist before the write has reported
     /// why.
