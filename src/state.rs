@@ -41,7 +41,7 @@ mod pending;
 
 pub(crate) use pending::{
     Deletion, Deletions, DestroyEffects, EndedRow, NewId, NewIdWrite, Origin, PendingWrites,
-    ReadOnlyReason, Record, RowWrite, Saved, Source,
+    ReadOnlyReason, Record, RowWrite, Saved, Source, ToDelete,
 };
 
 /// Whether the response has started.

@@ -45,7 +45,8 @@ use crate::{
     row::Row,
     session::outcomes::{Caller, Failed, Saving},
     state::{
-        Deletion, Deletions, Origin, PendingWrites, Record, RowWrite, Saved, State, changes::Change,
+        Deletion, Deletions, Origin, PendingWrites, Record, RowWrite, Saved, State, ToDelete,
+        changes::Change,
     },
     telemetry::saving,
     touch::Touch,
@@ -319,10 +320,8 @@ impl Session {
     /// Queues all deletions before it waits for one. If the future is dropped
     /// while it waits, they are still executed.
     async fn delete_rows(&self, rows: Deletions, cookie: &mut CookieChange) -> Result<(), Error> {
-        let queue = |row: &Row, ending| {
-            let loaded = row.times.now;
-            self.store().destroy_row(row.id.clone(), ending, loaded)
-        };
+        let queue =
+            |row: &Row, target, ending| self.store().destroy_row(row.id.clone(), target, ending);
         // A row that `valid_if` refused has not ended by the timeouts.
         let slack = self.store().zone_slack();
         let why_not = |row: &Row| {
@@ -334,13 +333,20 @@ impl Session {
         };
         let refused = rows.refused.into_iter();
         let refused: Vec<_> = refused
-            .map(|row| (queue(&row, why_not(&row)), row))
+            .map(|row| {
+                // Another request may have made it valid since, or given it a new id.
+                let target = ToDelete::Unchanged(Arc::clone(&row));
+                (queue(&row, target, why_not(&row)), row)
+            })
             .collect();
         let why = match self.signs_out() {
             true => Ending::SignedOut,
             false => Ending::Destroyed,
         };
-        let ended = rows.ended.map(|ended| (queue(&ended.row, why), ended));
+        let ended = rows.ended.map(|ended| {
+            let loaded = ended.row.times.now;
+            (queue(&ended.row, ToDelete::Session { loaded }, why), ended)
+        });
         let mut left = Deletions {
             effects: rows.effects,
             ..Deletions::default()
@@ -581,9 +587,7 @@ impl Drop for Waiting<'_> {
 
 /// # Errors
 ///
-/// If the session that the handler destroyed may live under another id. A session that
-/// `valid_if` refused needs no such error, because the check refuses it under its new
-/// id, too.
+/// If the session that the handler destroyed may live under another id.
 fn known(deletion: Deletion) -> Result<(), Error> {
     match deletion {
         Deletion::Done | Deletion::WasOver => Ok(()),

@@ -237,6 +237,15 @@ pub(crate) struct DestroyEffects {
     pub(super) signs_out: bool,
 }
 
+/// What a request deletes.
+pub(crate) enum ToDelete {
+    /// The session that was loaded at this time of the database, in seconds since the epoch. Also
+    /// if it was changed, or got a new id.
+    Session { loaded: f64 },
+    /// This row, and only if it is as it was loaded.
+    Unchanged(Arc<Row>),
+}
+
 /// What the deletion of a session has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deletion {

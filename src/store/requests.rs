@@ -33,7 +33,7 @@ use crate::{
     id::{RowId, Token},
     realm::Realm,
     row::{Content, Row},
-    state::{Deletion, NewIdWrite, Record, Saved, Source},
+    state::{Deletion, NewIdWrite, Record, Saved, Source, ToDelete},
     store::{
         PgSessionStore,
         batch::{
@@ -41,7 +41,7 @@ use crate::{
             statements::{InsertRow, LoadRow},
         },
         rows::{
-            orders::{NewIdOrder, SaveOrder, Write},
+            orders::{DestroyOrder, NewIdOrder, SaveOrder, Write},
             takeover::TakeoverOrder,
             undo::Undelivered,
         },
@@ -317,18 +317,20 @@ impl PgSessionStore {
     }
 
     /// Deletes the row. If there was no live session, that is no error. The deletion is queued
-    /// before this returns, so it is executed even if the future is dropped. `loaded` is the time
-    /// of the database when the row was loaded.
+    /// before this returns, so it is executed even if the future is dropped.
     pub(crate) fn destroy_row(
         &self,
         id: RowId,
+        target: ToDelete,
         ending: Ending,
-        loaded: f64,
     ) -> impl Future<Output = Result<Deletion, Error>> + Send + use<> {
         let (reply, receipt) = self.receipt();
-        self.shared
-            .queues
-            .submit(id, Write::Destroy(ending, loaded, reply));
+        let order = DestroyOrder {
+            target,
+            ending,
+            reply,
+        };
+        self.shared.queues.submit(id, Write::Destroy(order));
         receipt.outcome_in_time()
     }
 

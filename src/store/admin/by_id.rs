@@ -10,7 +10,7 @@ use crate::{
     ending::Ending,
     id::RowId,
     row::Row,
-    state::{Deletion, Record, Saved},
+    state::{Deletion, Record, Saved, ToDelete},
     store::{
         PgSessionStore, rows::steps::Moves, table::statements::Statements,
         watches::sweep::SessionEnd,
@@ -251,8 +251,10 @@ impl PgSessionStore {
         match found.or_else(former) {
             Some(id) => {
                 // A handle follows each new id.
-                let deletion = self.destroy_row(id, Ending::Destroyed, f64::NEG_INFINITY);
-                let deletion = deletion.await?;
+                let target = ToDelete::Session {
+                    loaded: f64::NEG_INFINITY,
+                };
+                let deletion = self.destroy_row(id, target, Ending::Destroyed).await?;
                 Ok(deletion == Deletion::Done)
             }
             None => Ok(false),

@@ -19,11 +19,11 @@ use std::sync::Arc;
 use sqlx::{PgConnection, Row as _};
 
 use crate::{
-    Error,
+    Error, ErrorKind,
     ending::Ending,
     format::OldId,
     id::RowId,
-    row::successor_of,
+    row::{Row, successor_of},
     state::Deletion,
     store::{
         batch::{
@@ -35,7 +35,10 @@ use crate::{
             sqlstate::spared,
             transaction::{despite_others, in_transaction},
         },
-        rows::{Batches, steps::Moves},
+        rows::{
+            Batches,
+            steps::{Moves, delete_locked, lock},
+        },
         table::{handle::Work, statements::Statements, timestamp::written},
         watches::{former_ids::Fate, report::EndedRow},
     },
@@ -101,6 +104,33 @@ impl Batches {
         }
         self.watches.end([id], ending);
         Ok(Deletion::Done)
+    }
+
+    /// Deletes a row that a request refused, unless it was changed since. It doesn't follow a new
+    /// id, because only the request that loads the session under that id can refuse it.
+    ///
+    /// If the future is dropped, the transaction is rolled back unless its commit was sent.
+    pub(in crate::store) async fn destroy_unchanged(
+        &self,
+        row: &Arc<Row>,
+        ending: Ending,
+    ) -> Result<Deletion, Error> {
+        let deleted = self.destroy_alone(&row.id, |table, connection| {
+            let row = Arc::clone(row);
+            Box::pin(in_transaction(connection, |transaction| {
+                Box::pin(async move { delete_unchanged(&table, transaction, &row).await })
+            }))
+        });
+        match deleted.await {
+            Ok(true) => {
+                self.report_end(&EndedRow::new(row.id.clone(), row.user.clone()), ending);
+                Ok(Deletion::Done)
+            }
+            Ok(false) => Ok(Deletion::WasOver),
+            // Its document was changed.
+            Err(error) if error.is_of_a_document() => Ok(Deletion::WasOver),
+            Err(error) => Err(error),
+        }
     }
 
     async fn destroy_one(&self, id: &RowId) -> Result<Found, Error> {
@@ -199,6 +229,27 @@ impl Batches {
         })
         .await
     }
+}
+
+/// Returns whether the row was deleted.
+async fn delete_unchanged(
+    table: &Statements,
+    connection: &mut PgConnection,
+    row: &Row,
+) -> Result<bool, Error> {
+    let now = match lock(table, connection, &row.id).await {
+        Ok(now) => now,
+        Err(error) if error.kind() == ErrorKind::Ended => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let has_same_document = now.text == row.text || now.document() == row.document();
+    let is_unchanged =
+        has_same_document && now.times.expires == row.times.expires && now.user == row.user;
+    if !is_unchanged {
+        return Ok(false);
+    }
+    delete_locked(table, connection, &row.id).await?;
+    Ok(true)
 }
 
 /// Deletes a forwarding and its successors in one transaction. If the forwarding were

@@ -10,7 +10,7 @@ use crate::{
     ending::Ending,
     id::RowId,
     row::Row,
-    state::{Deletion, NewIdWrite, Record, Saved},
+    state::{Deletion, NewIdWrite, Record, Saved, ToDelete},
     store::rows::undo::Undelivered,
     timeouts::Timeouts,
     touch::Touch,
@@ -19,8 +19,7 @@ use crate::{
 /// A write of a row, and the sender of its result.
 pub(in crate::store) enum Write {
     Save(SaveOrder),
-    /// Of a session that was loaded at this time of the database, in seconds since the epoch.
-    Destroy(Ending, f64, oneshot::Sender<Result<Deletion, Error>>),
+    Destroy(DestroyOrder),
     NewId(NewIdOrder),
 }
 
@@ -53,6 +52,12 @@ impl SaveOrder {
         // A canceled request has no receiver.
         drop(self.reply.send(outcome));
     }
+}
+
+pub(in crate::store) struct DestroyOrder {
+    pub(in crate::store) target: ToDelete,
+    pub(in crate::store) ending: Ending,
+    pub(in crate::store) reply: oneshot::Sender<Result<Deletion, Error>>,
 }
 
 pub(in crate::store) struct NewIdOrder {

@@ -16,18 +16,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use crate::{
-    Error,
-    ending::Ending,
     id::RowId,
     row::Row,
-    state::Deletion,
+    state::ToDelete,
     store::rows::{
         Batches,
-        orders::{NewIdOrder, SaveOrder, Write},
+        orders::{DestroyOrder, NewIdOrder, SaveOrder, Write},
     },
     telemetry::{Origin, writing},
 };
@@ -132,11 +129,19 @@ impl Worker {
                 }
                 latest
             }
-            Step::Destroy(ending, loaded, reply) => {
+            Step::Destroy(order) => {
                 let _busy = batches.watches.busy(&self.id);
-                let destroyed = Box::pin(batches.destroy_row(&self.id, ending, loaded)).await;
+                let ending = order.ending;
+                let destroyed = match order.target {
+                    ToDelete::Session { loaded } => {
+                        Box::pin(batches.destroy_row(&self.id, ending, loaded)).await
+                    }
+                    ToDelete::Unchanged(row) => {
+                        Box::pin(batches.destroy_unchanged(&row, ending)).await
+                    }
+                };
                 // A canceled request no longer waits for the result.
-                drop(reply.send(destroyed));
+                drop(order.reply.send(destroyed));
                 None
             }
             Step::NewId(order) => {
@@ -161,7 +166,7 @@ impl Drop for Worker {
 /// Writes that one statement, or one transaction, executes.
 enum Step {
     Saves(Vec<SaveOrder>),
-    Destroy(Ending, f64, oneshot::Sender<Result<Deletion, Error>>),
+    Destroy(DestroyOrder),
     NewId(NewIdOrder),
 }
 
@@ -176,7 +181,7 @@ fn steps(writes: Vec<Queued>) -> Vec<(Step, Vec<Origin>)> {
                 continue;
             }
             (Write::Save(order), _) => Step::Saves(vec![order]),
-            (Write::Destroy(ending, loaded, reply), _) => Step::Destroy(ending, loaded, reply),
+            (Write::Destroy(order), _) => Step::Destroy(order),
             (Write::NewId(order), _) => Step::NewId(order),
         };
         steps.push((step, vec![origin]));
