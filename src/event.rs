@@ -26,6 +26,8 @@ pub struct SessionEvent {
     pub(crate) previous_id: Option<SessionId>,
     /// With the realm, as it is stored.
     pub(crate) user: Option<Arc<str>>,
+    /// Whether the format separates users by realms.
+    has_realms: bool,
     pub(crate) kind: SessionEventKind,
 }
 
@@ -61,11 +63,12 @@ pub enum SessionEventKind {
 }
 
 impl SessionEvent {
-    pub(crate) fn new(id: SessionId, kind: SessionEventKind) -> Self {
+    pub(crate) fn new(id: SessionId, kind: SessionEventKind, has_realms: bool) -> Self {
         Self {
             id,
             previous_id: None,
             user: None,
+            has_realms,
             kind,
         }
     }
@@ -104,13 +107,18 @@ impl SessionEvent {
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         let user = self.user.as_deref()?;
-        Some(user.split_once(BEFORE_USER).map_or(user, |(_, id)| id))
+        Some(self.realm_and_user().map_or(user, |(_, id)| id))
     }
 
     /// Returns the [realm](crate::PgSessionStore::realm) of the user, if the store has one.
     #[must_use]
     pub fn realm(&self) -> Option<&str> {
-        Some(self.user.as_deref()?.split_once(BEFORE_USER)?.0)
+        Some(self.realm_and_user()?.0)
+    }
+
+    fn realm_and_user(&self) -> Option<(&str, &str)> {
+        let user = self.user.as_deref().filter(|_| self.has_realms)?;
+        user.split_once(BEFORE_USER)
     }
 }
 

@@ -73,6 +73,11 @@ pub(crate) trait Format: fmt::Debug + Send + Sync + 'static {
     /// If this format can't store the configuration.
     fn check(&self, config: &CookieConfig) -> Result<(), Error>;
 
+    /// Whether a realm can precede the id of a user.
+    fn has_realms(&self) -> bool {
+        false
+    }
+
     /// # Errors
     ///
     /// If this format can't store the realm.

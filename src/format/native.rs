@@ -77,6 +77,10 @@ impl Format for Native {
         Some(RowId::from(realm.row(handle.as_str())))
     }
 
+    fn has_realms(&self) -> bool {
+        true
+    }
+
     fn check_realm(&self, realm: &Realm) -> Result<(), Error> {
         realm.check()
     }

@@ -159,7 +159,8 @@ impl Watches {
     }
 
     fn event(&self, id: &RowId, kind: SessionEventKind) -> SessionEvent {
-        SessionEvent::new(self.table_handle.format.handle(id), kind)
+        let format = &self.table_handle.format;
+        SessionEvent::new(format.handle(id), kind, format.has_realms())
     }
 
     /// The session is committed, so a panic of the hook must not look like a failure.

@@ -241,6 +241,9 @@ impl Watches {
 
     /// Applies what was found at these rows. Returns the rows that must be looked up, too.
     fn settle(&self, rows: &[RowId], found: &HashMap<RowId, Row>, asked: Instant) -> Vec<RowId> {
+        let table = self.table_handle.found();
+        // Otherwise it would be in the document, which isn't read.
+        let reads_user = table.is_none_or(|table| !table.has_user_in_document);
         let mut next = Vec::new();
         let mut registry = self.registry();
         for id in rows {
@@ -264,7 +267,7 @@ impl Watches {
                     next.push(to);
                 }
                 None if row.times.expires <= row.times.now => registry.end(id, Ending::Expired),
-                None if registry.has_another_user(id, row.user.as_deref()) => {
+                None if reads_user && registry.has_another_user(id, row.user.as_deref()) => {
                     registry.end(id, Ending::Replaced);
                 }
                 None => registry.found(id, row.times.expires, asked),
