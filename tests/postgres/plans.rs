@@ -317,7 +317,7 @@ const PINNED: &[Pinned] = &[
     // Once, before all sessions are ended.
     Pinned {
         file: "undated.sql",
-        parameters: &[],
+        parameters: &["60"],
         shows: WHOLE_TABLE,
     },
     Pinned {

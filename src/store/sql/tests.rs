@@ -337,7 +337,7 @@ fn the_statements_of_a_user_fit_the_table() {
         query_file!("src/store/sql/everyone.sql", ID, SECONDS, 1000_i64)
             .map(|row| -> String { row.id }),
     );
-    drop(query_file!("src/store/sql/undated.sql").map(|row| -> String { row.id }));
+    drop(query_file!("src/store/sql/undated.sql", 60.0_f64).map(|row| -> String { row.id }));
 }
 
 #[test]

@@ -194,9 +194,14 @@ fn check_type_of_expiry(sql: &str, range: &str) -> String {
         "t.expiry AS expires",
         &format!("CASE WHEN {check} THEN t.expiry END AS expires"),
     );
-    let began = "pg_catalog.date_part('epoch', t.created) <= $2";
     let check = "true OR t.created OPERATOR(pg_catalog.<@) NULL::pg_catalog.tstzrange";
-    checked.replace(began, &format!("{began} AND ({check})"))
+    for comparison in [
+        "pg_catalog.date_part('epoch', t.created) <= $2",
+        "pg_catalog.date_part('epoch', t.created) > $1",
+    ] {
+        checked = checked.replace(comparison, &format!("{comparison} AND ({check})"));
+    }
+    checked
 }
 
 /// Converts a `timestamp`, which holds the local time of `zone`, to the instant that it
