@@ -60,7 +60,8 @@ const MAX_AGE: Duration = Duration::from_hours(24);
 /// As in Koa, the id of a row doesn't depend on the cookie's name: two areas of a site
 /// that share a table and a prefix share their sessions, whatever the names of their
 /// cookies are. Give each area a [`prefix`](Self::prefix) or a table. The users of two
-/// prefixes are the same: only a table separates them.
+/// prefixes are the same, and the handle of a session reaches it from a store with any
+/// prefix: only a table separates them.
 ///
 /// ```
 /// use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};

@@ -1,15 +1,23 @@
 //! Concurrent requests in the formats of Koa and Express: one of them gives the session a new id,
 //! destroys it, or writes another user into its row.
 
+use std::{
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    time::Duration,
+};
+
 use axum_pg_session::{
-    Error, Expiry, Express, Login, PgSessionLayer, PgSessionStore, Session, SessionId,
-    testing::TestVisitor,
+    Ending, Error, Expiry, Express, Login, PgSessionLayer, PgSessionStore, Session,
+    SessionEventKind, SessionId, testing::TestVisitor,
 };
 use serde_json::Value;
 
 use crate::support::{
     Browser, Role, Site, app, execute,
-    express::{SECRET, SID, browser_of_express, stored, visitor_of_express},
+    express::{SECRET, SID, browser_of_express, site_of, stored, visitor_of_express},
     koa::koa,
     page::{InFlight, app_with, until},
     proxy::Proxy,
@@ -318,14 +326,17 @@ async fn hold_two_commits(site: &Site) {
     execute(&site.pool, &sql).await;
 }
 
+fn lock(n: u32) -> String {
+    format!("SELECT pg_advisory_xact_lock({n})")
+}
+
 #[tokio::test]
 async fn the_undo_of_a_new_id_revives_no_session_whose_logout_was_a_success() {
     for process in ["this", "another"] {
         for page in ["/cycle", "/page"] {
             let site = Site::of_guarded_express().await;
-            site.express_writes(SID, &stored(r#""cart":1"#)).await;
+            site.express_writes(SID, &stored(CART)).await;
             hold_two_commits(&site).await;
-            let lock = |n| format!("SELECT pg_advisory_xact_lock({n})");
             let new_id = site.open_transaction(&lock(1)).await;
             let undo = site.open_transaction(&lock(2)).await;
             let login = async |session: Session| session.login("ada");
@@ -693,5 +704,239 @@ async fn an_undone_login_restores_the_session_if_the_table_got_a_column_meanwhil
         let restored = tokio::time::timeout(std::time::Duration::from_secs(20), is_restored).await;
         let rows = texts(&site.pool, "SELECT count(*)::text FROM session").await;
         assert!(restored.is_ok(), "{login:?}: {rows:?} rows");
+    }
+}
+
+/// A login that drops the data, and whose response is lost. A logout comes between its commit and
+/// its undo.
+#[tokio::test]
+async fn the_undo_of_a_login_that_drops_the_data_revives_no_session_whose_logout_was_a_success() {
+    let mut faults = Vec::new();
+    for document in [CART, OF_ADA] {
+        for end in ["logout", "handle"] {
+            let site = Site::of_guarded_express().await;
+            site.express_writes(SID, &stored(document)).await;
+            hold_two_commits(&site).await;
+            let new_id = site.open_transaction(&lock(1)).await;
+            let undo = site.open_transaction(&lock(2)).await;
+            let login = async |session: Session| session.login(Login::new("ada").discard_data());
+            let browser = browser_of_express(&site.app_with(login));
+            let handle = browser.handle().await;
+            let given_up = {
+                let browser = browser.clone();
+                tokio::spawn(async move { browser.peek("/page").await })
+            };
+            until(|| site.is_blocked()).await;
+            let logout = late_logout(&site, &browser).await;
+            if end == "logout" {
+                logout.go_on();
+            }
+            given_up.abort();
+            assert!(given_up.await.is_err());
+            drop(new_id);
+            let outcome = if end == "logout" {
+                logout.response().await.status.to_string()
+            } else {
+                until(|| site.is_blocked()).await;
+                format!("{:?}", site.store.destroy(&handle).await)
+            };
+            drop(undo);
+            site.settled().await;
+            let left = sids(&site).await;
+            if !outcome.starts_with("503") && left == [SID] {
+                faults.push(format!("{document}, {end}: {outcome}, {left:?}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// The undo restored the session, and then another process gave it a new id.
+#[tokio::test]
+async fn a_logout_after_an_undone_login_is_no_success_if_the_session_lives() {
+    let site = Site::of_guarded_express().await;
+    site.express_writes(SID, &stored(CART)).await;
+    let browser = browser_of_express(&site.app());
+    let logout = late_logout(&site, &browser).await;
+    let login = async |session: Session| session.login(Login::new("ada").discard_data());
+    site.gives_up(browser.at(&site.app_with(login)), "/page")
+        .await;
+    until(async || sids(&site).await == [SID]).await;
+    site.settled().await;
+    let mut there = browser.at(&app(PgSessionLayer::new(elsewhere(&site, "express").await)));
+    assert_eq!(there.get("/cycle").await.status, 200);
+    let status = logout.finish().await.status;
+    let lives = there.peek("/get/cart").await.body == "1";
+    assert!(
+        status == 503 || !lives,
+        "the logout is a {status}, and the session lives"
+    );
+}
+
+struct Pause {
+    reached: Mutex<Receiver<()>>,
+    go_on: std::sync::mpsc::Sender<()>,
+}
+
+/// A store whose hook waits when a session is replaced by a login.
+fn with_slow_hook(store: PgSessionStore) -> (PgSessionStore, Arc<Pause>) {
+    let (reach, reached) = channel();
+    let (go_on, going) = channel();
+    let going = Mutex::new(going);
+    let store = store.on_event(move |event| {
+        if event.kind() == SessionEventKind::Ended(Ending::Replaced) {
+            reach.send(()).expect("a test");
+            let going = going.lock().expect("no panic");
+            going.recv_timeout(Duration::from_secs(20)).expect("a test");
+        }
+    });
+    let reached = Mutex::new(reached);
+    (store, Arc::new(Pause { reached, go_on }))
+}
+
+/// The hook of the login runs while the request signs out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_logout_that_crosses_a_login_and_its_hook_destroys_the_session() {
+    let site = Site::of_guarded_express().await;
+    let (store, pause) = with_slow_hook(site.store.clone());
+    site.express_writes(SID, &stored(CART)).await;
+    let layer = PgSessionLayer::new(store.clone());
+    let mut browser = browser_of_express(&app(layer.clone()));
+    let logout = InFlight::begin(&browser, "/page", |gate| {
+        app_with(layer.clone(), async move |session: Session| {
+            gate.pass().await;
+            session.logout()
+        })
+    })
+    .await;
+    assert_eq!(browser.get("/cycle").await.status, 200);
+    let mut login = browser.at(&app_with(layer.clone(), async |session: Session| {
+        session.login("ada")
+    }));
+    let login = tokio::spawn(async move {
+        assert_eq!(login.get("/page").await.status, 200);
+        login
+    });
+    let waits = Arc::clone(&pause);
+    tokio::task::spawn_blocking(move || {
+        let reached = waits.reached.lock().expect("no panic");
+        reached
+            .recv_timeout(Duration::from_secs(20))
+            .expect("an event");
+    })
+    .await
+    .expect("no panic");
+    let status = logout.finish().await.status;
+    pause.go_on.send(()).expect("the hook waits");
+    let browser = login.await.expect("no panic");
+    let user = site.user(&browser).await;
+    assert!(
+        status == 503 || user.is_empty(),
+        "the logout is a {status}, and {user} is signed in"
+    );
+}
+
+/// The login has loaded the session before its absolute timeout passed, and the other request
+/// after that.
+#[tokio::test]
+async fn a_request_that_begins_a_session_after_a_timeout_leaves_a_concurrent_login_alone() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        let (site, store, browser) = site_of(format, Duration::from_secs(5)).await;
+        let layer = PgSessionLayer::new(store).absolute_timeout(Duration::from_secs(3600));
+        let late = async |act: fn(&Session) -> Result<(), axum_pg_session::Error>| {
+            InFlight::begin(&browser, "/page", |gate| {
+                app_with(layer.clone(), async move |session: Session| {
+                    gate.pass().await;
+                    act(&session)
+                })
+            })
+            .await
+        };
+        let login = late(|session| session.login("ada")).await;
+        execute(
+            &site.pool,
+            "UPDATE session SET created = created - interval '2 hours'",
+        )
+        .await;
+        let insert = late(|session| session.insert("seen", 1)).await;
+        let signed_in = login.finish().await;
+        assert_eq!(signed_in.status, 200, "{format}");
+        let mut visitor = browser.at(&site.app());
+        visitor.accept(&signed_in);
+        assert_eq!(site.user(&visitor).await, "ada", "{format}");
+        let inserted = insert.finish().await.status;
+        let user = site.user(&visitor).await;
+        if user != "ada" {
+            faults.push(format!("{format}: the other request is a {inserted}"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// A change of the password, which the check compares, beside a request of another tab. It loads
+/// the session after the new password was stored and before the session has it.
+#[tokio::test]
+async fn a_check_that_refused_a_session_leaves_alone_what_it_would_accept_under_the_new_id() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        for gets_a_new_id in [false, true] {
+            let (site, store, browser) = site_of(format, Duration::from_secs(5)).await;
+            let password = Arc::new(Mutex::new("1".to_owned()));
+            let known = Arc::clone(&password);
+            let layer = PgSessionLayer::new(store).valid_if(move |session, _| {
+                let is_valid = session.get::<String>("a").ok().flatten()
+                    == Some(known.lock().expect("no panic").clone());
+                async move { is_valid || session.is_new() }
+            });
+            let change = InFlight::begin(&browser, "/page", |gate| {
+                app_with(layer.clone(), async move |session: Session| {
+                    "2".clone_into(&mut password.lock().expect("no panic"));
+                    gate.pass().await;
+                    session.insert("a", "2")?;
+                    if gets_a_new_id {
+                        session.cycle_id()?;
+                    }
+                    Ok::<_, axum_pg_session::Error>(())
+                })
+            })
+            .await;
+            let other = InFlight::begin(&browser, "/page", |gate| {
+                app_with(layer.clone(), async move |session: Session| {
+                    gate.pass().await;
+                    session.is_new().to_string()
+                })
+            })
+            .await;
+            let changed = change.finish().await;
+            assert_eq!(changed.status, 200, "{format}");
+            let mut visitor = browser.at(&site.app());
+            visitor.accept(&changed);
+            assert_eq!(visitor.peek("/get/a").await.body, "\"2\"", "{format}");
+            assert_eq!(other.finish().await.body, "true", "{format}");
+            let value = visitor.peek("/get/a").await.body;
+            if value != "\"2\"" {
+                faults.push(format!("{format}, new id: {gets_a_new_id}: {value}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[tokio::test]
+async fn a_handler_that_deletes_an_account_signs_its_user_out_first() {
+    for (format, site) in sites().await {
+        let browser = site.signed_in("ada").await;
+        let (pool, store) = (site.pool.clone(), site.store.clone());
+        let page = async move |session: Session| {
+            session.logout()?;
+            session.save().await?;
+            let mut transaction = pool.begin().await.expect("a transaction");
+            store.user("ada").destroy_all_in(&mut transaction).await?;
+            transaction.commit().await.expect("a commit");
+            Ok::<_, Error>(())
+        };
+        let status = browser.at(&site.app_with(page)).peek("/page").await.status;
+        assert_eq!(status, 200, "{format}");
     }
 }

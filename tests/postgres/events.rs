@@ -15,7 +15,8 @@ use axum_pg_session::{
 };
 
 use crate::support::{
-    Log, Site, execute,
+    Log, Site, app, execute,
+    express::{SID, browser_of_express, stored},
     kit::{act, id},
 };
 
@@ -270,4 +271,25 @@ async fn sessions_are_reported_although_a_later_part_of_the_same_call_fails() {
     assert!((1..8).contains(&left), "{left}");
     let ended: Vec<_> = received.take().iter().map(SessionEvent::kind).collect();
     assert_eq!(ended, vec![Ended(Ending::Revoked); 8 - left as usize]);
+}
+
+/// Express doesn't refuse the character that separates a realm from a user.
+#[tokio::test]
+async fn an_event_of_a_user_of_express_names_no_other_user() {
+    let site = Site::of_migrated_express().await;
+    let users = Arc::new(Mutex::new(Vec::new()));
+    let received = Arc::clone(&users);
+    let store = site.store.clone().on_event(move |event| {
+        let user = event.user_id().map(str::to_owned);
+        received.lock().expect("no panic").push(user);
+    });
+    site.express_writes(SID, &stored(r#""passport":{"user":"x\u001fada"}"#))
+        .await;
+    let mut browser = browser_of_express(&app(PgSessionLayer::new(store)));
+    assert_eq!(site.user(&browser).await, "x\u{1f}ada");
+    browser.get("/cycle").await;
+    browser.get("/destroy").await;
+    let users = users.lock().expect("no panic").clone();
+    let expected = Some("x\u{1f}ada".to_owned());
+    assert_eq!(users, [expected.clone(), expected]);
 }

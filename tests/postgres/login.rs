@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use crate::support::{
     Browser, Reply, Rows, Site, THREE_COLUMNS, app, execute,
+    express::site_of,
     page::{InFlight, app_with, until},
     texts, visit,
 };
@@ -759,4 +760,24 @@ async fn a_login_that_ends_others_finds_one_that_begins_separately_meanwhile() {
     assert_eq!(ending.await.expect("no panic"), 200);
     again.await.expect("no panic");
     assert_eq!(site.sessions_of("alice").await, 1);
+}
+
+/// The clock of the database was set back since the login.
+#[tokio::test]
+async fn a_login_in_the_future_is_no_recent_one() {
+    for format in ["own", "express"] {
+        let (site, _, mut browser) = site_of(format, Duration::from_secs(5)).await;
+        site.sign_in(&mut browser, "ada").await;
+        execute(
+            &site.pool,
+            "UPDATE session SET created = now() + interval '1 hour'",
+        )
+        .await;
+        let page = async |session: Session| {
+            let minute = Duration::from_secs(60);
+            session.authenticated_within(minute).to_string()
+        };
+        let recent = browser.at(&site.app_with(page)).peek("/page").await.body;
+        assert_eq!(recent, "false", "{format}");
+    }
 }

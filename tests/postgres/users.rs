@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use crate::support::{
     Browser, Site, app, execute,
+    express::site_of,
     page::{InFlight, PATIENCE, app_with, until},
     texts, visit,
 };
@@ -753,4 +754,20 @@ async fn what_is_remembered_of_a_device_is_in_no_debug() {
     assert!(!format!("{listed:?}").contains("secret"));
     let texts = texts(&site.pool, "SELECT device::text FROM session").await;
     assert_eq!(texts, [r#"{"label":"secret label"}"#]);
+}
+
+/// The clock of the database was set back, or a standby with another clock was promoted.
+#[tokio::test]
+async fn destroy_everyone_destroys_a_session_that_began_in_the_future() {
+    for format in ["own", "express"] {
+        let (site, store, browser) = site_of(format, Duration::from_secs(5)).await;
+        execute(
+            &site.pool,
+            "UPDATE session SET created = now() + interval '1 hour'",
+        )
+        .await;
+        let ended = store.destroy_everyone().await.expect("an end");
+        let value = browser.peek("/get/a").await.body;
+        assert_eq!((ended, value.as_str()), (1, "none"), "{format}");
+    }
 }

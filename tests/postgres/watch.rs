@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     Site, execute,
+    express::{SID, TABLE, site_of, stored, visitor_of_express},
     kit::{act, id},
     koa::koa,
     page::{PATIENCE, patiently, polled_once, until},
@@ -735,4 +736,56 @@ async fn what_ten_thousand_watches_cost() {
         share(database, after.1),
     );
     drop(watches);
+}
+
+/// Before `migrate`, the store reads the user from the document.
+#[tokio::test]
+async fn a_watch_of_a_user_of_express_lasts_before_the_migration() {
+    for document in [r#""cart":1"#, r#""passport":{"user":"ada"}"#] {
+        let site = Site::of_express(TABLE).await;
+        let store = site
+            .store
+            .clone()
+            .watch_interval(Duration::from_millis(100));
+        site.express_writes(SID, &stored(document)).await;
+        let visitor = visitor_of_express(&store);
+        let session = visitor.session().await.expect("a session");
+        let mut ended = session.ended().expect("it is stored");
+        let outcome = tokio::time::timeout(Duration::from_secs(2), &mut ended).await;
+        assert!(outcome.is_err(), "{document}: {outcome:?}");
+    }
+}
+
+/// A new id was undone before, since the last lookup of the watch.
+#[tokio::test]
+async fn a_watch_follows_a_new_id_after_one_that_was_undone() {
+    for format in ["own", "express"] {
+        let interval = Duration::from_secs(4);
+        let (site, store, mut browser) = site_of(format, interval).await;
+        let handle = browser.handle().await;
+        let mut ended = store.watch(&handle).await.expect("a watch");
+        site.gives_up(browser.clone(), "/cycle").await;
+        until(async || browser.peek("/get/a").await.body == "\"1\"").await;
+        assert_eq!(browser.get("/cycle").await.status, 200);
+        let outcome = tokio::time::timeout(2 * interval, &mut ended).await;
+        assert!(outcome.is_err(), "{format}: {outcome:?}");
+        assert_eq!(browser.peek("/get/a").await.body, "\"1\"");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_ends_a_watch_at_once_after_a_new_id_was_undone() {
+    for format in ["own", "express"] {
+        let (site, store, mut browser) = site_of(format, Duration::from_secs(20)).await;
+        let handle = browser.handle().await;
+        let mut ended = store.watch(&handle).await.expect("a watch");
+        site.gives_up(browser.clone(), "/cycle").await;
+        until(async || browser.peek("/get/a").await.body == "\"1\"").await;
+        assert_eq!(browser.get("/destroy").await.status, 200);
+        let outcome = tokio::time::timeout(Duration::from_secs(5), &mut ended).await;
+        assert!(
+            matches!(outcome, Ok(Ending::Destroyed)),
+            "{format}: {outcome:?}"
+        );
+    }
 }

@@ -1,10 +1,12 @@
 //! A table as a site on Express makes and writes it.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum_pg_session::{Express, PgSessionLayer, PgSessionStore, testing::TestVisitor};
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{Browser, Site, execute};
+use super::{Browser, Site, app, execute};
 
 pub(crate) const SID: &str = "_KYE9W_e2dVrVIXyzCkc51UEsyguoON-";
 /// The cookie of that session, signed with the secret.
@@ -92,4 +94,23 @@ pub(crate) fn visitor_of_express(store: &PgSessionStore) -> TestVisitor {
 pub(crate) fn browser_of_express(app: &Router) -> Browser {
     let (name, value) = COOKIE.split_once('=').expect("a cookie");
     Browser::new(app).with_cookie(name, value)
+}
+
+/// A site in our format, or in Express's with tombstones, and a browser with a session in which `a`
+/// is "1". Its layer looks up watched sessions at this interval.
+pub(crate) async fn site_of(format: &str, interval: Duration) -> (Site, PgSessionStore, Browser) {
+    let site = match format {
+        "own" => Site::new().await,
+        _ => Site::of_guarded_express().await,
+    };
+    let store = site.store.clone().watch_interval(interval);
+    let app = app(PgSessionLayer::new(store.clone()));
+    let browser = match format {
+        "own" => Browser::with_session(&app).await,
+        _ => {
+            site.express_writes(SID, &stored(r#""a":"1""#)).await;
+            browser_of_express(&app)
+        }
+    };
+    (site, store, browser)
 }
