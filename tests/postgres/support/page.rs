@@ -117,6 +117,10 @@ impl Site {
         until(async || self.backends("wait_event_type = 'Lock'").await == statements).await;
     }
 
+    pub(crate) async fn blocked_at_least(&self, statements: i64) {
+        until(async || self.backends("wait_event_type = 'Lock'").await >= statements).await;
+    }
+
     /// Whether two statements wait for a lock in the database.
     pub(crate) async fn is_blocked_twice(&self) -> bool {
         self.backends("wait_event_type = 'Lock'").await == 2
