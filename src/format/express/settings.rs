@@ -76,7 +76,7 @@ impl Layout for ExpressLayout {
             key: PASSPORT,
             value: passport_of,
             user_in,
-            stored: stored_user,
+            stored: |id| shortened(id.to_owned()),
         })
     }
 
@@ -161,11 +161,6 @@ pub(super) fn user_in(passport: &Json) -> Option<String> {
         text if text.starts_with('"') => Some(shortened(serde_json::from_str(text).ok()?)),
         _ => Some(shortened(stored)),
     }
-}
-
-/// A user's id as the column `user_id` has it. It is text, or the JSON text that the column has.
-fn stored_user(id: &str) -> String {
-    shortened(id.to_owned())
 }
 
 /// The same JSON text with U+FFFD and the digits instead of each escape that Postgres can't convert

@@ -51,8 +51,8 @@ struct Page {
 struct Beginning {
     /// Seconds since the epoch.
     now: f64,
-    /// The sessions without a time of their beginning.
-    /// Also those that began in the future, before the clock was set back.
+    /// The sessions without a time of their beginning, and those that began in the future, before
+    /// the clock was set back.
     undated: Vec<String>,
 }
 

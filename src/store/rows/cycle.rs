@@ -48,7 +48,8 @@ use crate::{
             Batches, kept_columns,
             orders::{NewId, NewIdOrder},
             steps::{
-                Extras, Moves, check_written, delete_locked, insert, lock_with_extras, of_row,
+                Extras, Moves, check_written, delete_locked, insert, lock_live, lock_with_extras,
+                of_row,
             },
             undo::{Commit, Made, Undelivered},
             user_limit::{self, Ended, NO_ROW, end_batch},
@@ -159,6 +160,7 @@ impl Batches {
         };
         match plan.commit.made() {
             Some(Made::Moved { before, after, .. }) => {
+                // Again, because a request may have loaded the row since the record before the commit.
                 plan.record_move(&before.id);
                 let leads_on = plan.forwarding(&before).meta().leads_to_the_session();
                 let [before, after] =
@@ -561,13 +563,12 @@ async fn lock_if_it_exists(
     let mut moves = Moves::default();
     loop {
         moves.follow()?;
-        match lock_with_extras(table, connection, &id).await {
-            Ok((row, extras)) => match row.successor() {
-                Some(successor) => id = successor,
-                None => return Ok(Some((row, extras))),
-            },
-            Err(error) if error.kind() == ErrorKind::Ended => return Ok(None),
-            Err(error) => return Err(error),
+        let Some((row, extras)) = lock_live(table, connection, &id).await? else {
+            return Ok(None);
+        };
+        match row.successor() {
+            Some(successor) => id = successor,
+            None => return Ok(Some((row, extras))),
         }
     }
 }

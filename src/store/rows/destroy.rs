@@ -19,7 +19,7 @@ use std::sync::Arc;
 use sqlx::{PgConnection, Row as _};
 
 use crate::{
-    Error, ErrorKind,
+    Error,
     ending::Ending,
     format::OldId,
     id::RowId,
@@ -37,7 +37,7 @@ use crate::{
         },
         rows::{
             Batches,
-            steps::{Moves, delete_locked, lock},
+            steps::{Moves, delete_locked, lock_live},
         },
         table::{handle::Work, statements::Statements, timestamp::written},
         watches::{former_ids::Fate, report::EndedRow},
@@ -237,10 +237,8 @@ async fn delete_unchanged(
     connection: &mut PgConnection,
     row: &Row,
 ) -> Result<bool, Error> {
-    let now = match lock(table, connection, &row.id).await {
-        Ok(now) => now,
-        Err(error) if error.kind() == ErrorKind::Ended => return Ok(false),
-        Err(error) => return Err(error),
+    let Some((now, _)) = lock_live(table, connection, &row.id).await? else {
+        return Ok(false);
     };
     let has_same_document = now.text == row.text || now.document() == row.document();
     let is_unchanged =

@@ -160,6 +160,10 @@ fn deletion(table: &Statements, id: &RowId) -> Query<'static, Postgres, PgArgume
 }
 
 /// Locks the row and reads it. Waits for transactions that are writing it.
+///
+/// # Errors
+///
+/// Those of the statement, and [`Error::ended`] if there is no live row.
 pub(in crate::store) async fn lock(
     table: &Statements,
     connection: &mut PgConnection,
@@ -169,12 +173,22 @@ pub(in crate::store) async fn lock(
     Ok(row)
 }
 
-/// Also returns what else is stored with the row.
+/// As [`lock`]. Also returns what else is stored with the row.
 pub(super) async fn lock_with_extras(
     table: &Statements,
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<(Row, Extras), Error> {
+    let locked = lock_live(table, connection, id).await?;
+    locked.ok_or_else(Error::ended)
+}
+
+/// As [`lock_with_extras`], and `None` if there is no live row.
+pub(super) async fn lock_live(
+    table: &Statements,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<Option<(Row, Extras)>, Error> {
     let row: Option<Loaded> = table
         .cycle
         .lock
@@ -189,9 +203,9 @@ pub(super) async fn lock_with_extras(
                 external_id: row.8.take(),
                 row_as_text: None,
             };
-            Ok((loaded(row, table), extras))
+            Ok(Some((loaded(row, table), extras)))
         }
         Some(_) => Err(Error::not_asked_for()),
-        None => Err(Error::ended()),
+        None => Ok(None),
     }
 }

@@ -45,7 +45,7 @@ use crate::{
         connection::transaction::in_transaction,
         rows::{
             Batches, kept_columns,
-            steps::{self, Extras, delete, lock},
+            steps::{self, Extras, delete, lock_live},
         },
         table::statements::Statements,
         watches::former_ids::Fate,
@@ -266,14 +266,15 @@ async fn move_back(
     (before, after): (&Row, &Row),
     extras: Option<&Extras>,
 ) -> Result<Undo, Error> {
-    let old = found(lock(table, connection, &before.id).await)?;
+    let old = lock_live(table, connection, &before.id).await?;
+    let old = old.map(|(row, _)| row);
     match (table.old_id, &old) {
         (OldId::Forwards, Some(old)) if !forwards_to(old, &after.id) => {
             return Ok(Undo::TooLate);
         }
         _ => {}
     }
-    let Some(now) = found(lock(table, connection, &after.id).await)? else {
+    let Some((now, _)) = lock_live(table, connection, &after.id).await? else {
         // If there is an old row, the transaction of the new id was rolled back. If there is
         // none to lock, the commit may still be running.
         if old.is_none() {
@@ -324,14 +325,6 @@ async fn move_back(
 fn forwards_to(old: &Row, new_id: &RowId) -> bool {
     old.successor()
         .is_some_and(|successor| successor == *new_id || successor.as_str().is_empty())
-}
-
-fn found(locked: Result<Row, Error>) -> Result<Option<Row>, Error> {
-    match locked {
-        Ok(row) => Ok(Some(row)),
-        Err(error) if error.kind() == crate::ErrorKind::Ended => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Restores the row. If the table lacks a column, the statement ignores its

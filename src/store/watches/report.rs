@@ -123,28 +123,16 @@ impl Watches {
 
     /// What became of a session since it was loaded, at this time of the database.
     pub(in crate::store) fn fate(&self, id: &RowId, loaded: f64) -> Option<Fate> {
-        let format = &self.table_handle.format;
-        match format.old_id() {
-            OldId::Forwards => None,
-            OldId::IsDeleted => {
-                let handle = format.handle(id);
-                self.former_ids.fate(&handle, loaded, Instant::now())
-            }
-        }
+        let handle = self.table_handle.format.handle(id);
+        self.former_ids.fate(&handle, loaded, Instant::now())
     }
 
     /// Records that a new id was not committed, or was undone. Returns whether the session was
     /// destroyed meanwhile by its former id, because a login had dropped the data.
     pub(in crate::store) fn restore(&self, from: &RowId, to: &RowId) -> bool {
         self.follow_back(from, to);
-        let format = &self.table_handle.format;
-        match format.old_id() {
-            OldId::Forwards => false,
-            OldId::IsDeleted => {
-                let handle = format.handle(from);
-                self.former_ids.restore(&handle, to, self.now())
-            }
-        }
+        let handle = self.table_handle.format.handle(from);
+        self.former_ids.restore(&handle, to, self.now())
     }
 
     fn now(&self) -> (Instant, f64) {
