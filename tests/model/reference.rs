@@ -221,10 +221,11 @@ struct View {
     last: Option<RowNo>,
     /// To be deleted as the handler said so, and as what it was.
     doomed: Option<(RowNo, Document, Option<String>)>,
-    /// To be deleted as `valid_if` said so.
-    refused: Option<RowNo>,
-    /// Ended by the timeouts of the request's layer. A new session replaces them.
-    outlived: Vec<RowNo>,
+    /// To be deleted as `valid_if` said so, unless it was changed since this version.
+    refused: Option<(RowNo, u64)>,
+    /// Ended by the timeouts of the request's layer. A new session replaces those that were not
+    /// changed since this version.
+    outlived: Vec<(RowNo, u64)>,
     /// The handler called `destroy` or `logout`.
     asked: bool,
     /// And that was saved.
@@ -263,8 +264,8 @@ struct Debt {
     user: Option<String>,
     version: u64,
     doomed: Option<(RowNo, Document, Option<String>)>,
-    refused: Option<RowNo>,
-    outlived: Vec<RowNo>,
+    refused: Option<(RowNo, u64)>,
+    outlived: Vec<(RowNo, u64)>,
     /// Its outcome must be known, so it is compared with the row as it is.
     is_confirmed: bool,
 }
@@ -795,7 +796,9 @@ impl Model {
         for token in &tokens {
             let Token::Of(row) = token else { continue };
             match self.state(*row) {
-                State::Live if self.has_timed_out(*row, request) => outlived.push(*row),
+                State::Live if self.has_timed_out(*row, request) => {
+                    outlived.push((*row, self.rows[row.0].version));
+                }
                 State::Live => live.push(*row),
                 State::Forwards {
                     age: Age::Fresh, ..
@@ -840,7 +843,7 @@ impl Model {
             && view.document.values.contains_key(BAD)
         {
             view = View::new(Origin::New, Document::blank(), None, had_cookie);
-            view.refused = Some(row);
+            view.refused = Some((row, self.rows[row.0].version));
         }
         self.view_place(request, layer).replace(view);
     }
@@ -1126,7 +1129,7 @@ impl Model {
     /// It is unknown whether the session still exists, so its `destroy` stays pending.
     fn settle_not_destroyed(&mut self, request: u8, layer: usize, debt: Debt) -> Failure {
         if let Some(row) = debt.refused {
-            self.destroy_row(row);
+            self.destroy_unchanged(row);
         }
         let view = self.view(request, layer);
         view.in_flight = false;
@@ -1185,7 +1188,7 @@ impl Model {
             *cookie = Cookie::Removed;
         }
         if let Some(row) = debt.refused {
-            self.destroy_row(row);
+            self.destroy_unchanged(row);
         }
         match debt.origin {
             Origin::New => self.pay_new(debt, cookie),
@@ -1212,7 +1215,7 @@ impl Model {
             return Ok(debt.unchanged());
         }
         for row in &debt.outlived {
-            self.destroy_row(*row);
+            self.destroy_unchanged(*row);
         }
         if let Id::LogsIn {
             user, ends_others, ..
@@ -1580,6 +1583,14 @@ impl Model {
                 age: Age::Expired,
             } if self.either() => self.destroy_row(to),
             _ => false,
+        }
+    }
+
+    /// Deletes the row if it is as it was loaded.
+    fn destroy_unchanged(&mut self, (row, version): (RowNo, u64)) {
+        let stored = &mut self.rows[row.0];
+        if stored.state == State::Live && stored.version == version {
+            stored.state = State::Deleted;
         }
     }
 
