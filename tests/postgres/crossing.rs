@@ -24,6 +24,7 @@ use crate::support::{
     texts,
 };
 
+const CART: &str = r#""cart":1"#;
 const OF_ADA: &str = r#""cart":1,"passport":{"user":"ada"}"#;
 const OF_BOB: &str = r#""iban":"of bob","passport":{"user":"bob"}"#;
 
@@ -478,11 +479,17 @@ async fn a_destroy_whose_outcome_is_unknown_fails_with_the_explicit_save_and_the
 
 // Rows that another application or process has changed.
 
-const CART: &str = r#""cart":1"#;
-
-async fn express_elsewhere(site: &Site) -> axum::Router {
-    let store = site.elsewhere().await.express(Express::new([SECRET]));
-    app(PgSessionLayer::new(store))
+/// Another process gives the session a new id. Then the logout signs it out, or is a 503.
+async fn crosses_a_new_id_elsewhere(site: &Site, logout: InFlight, browser: &Browser) {
+    let there = app(PgSessionLayer::new(elsewhere(site, "express").await));
+    let mut browser = browser.at(&there);
+    assert_eq!(browser.get("/cycle").await.status, 200);
+    let status = logout.finish().await.status;
+    let lives = browser.peek("/get/cart").await.body == "1";
+    assert!(
+        status == 503 || !lives,
+        "the logout is a {status}, and the session lives"
+    );
 }
 
 /// Without tombstones, Express restores the row of the former id. That it is deleted says nothing
@@ -495,14 +502,7 @@ async fn a_logout_that_deletes_only_a_revived_row_is_no_success_if_the_session_l
     let logout = late_logout(&site, &browser).await;
     assert_eq!(browser.get("/cycle").await.status, 200);
     site.express_writes(SID, &stored(CART)).await;
-    let mut browser = browser.at(&express_elsewhere(&site).await);
-    assert_eq!(browser.get("/cycle").await.status, 200);
-    let status = logout.finish().await.status;
-    let lives = browser.peek("/get/cart").await.body == "1";
-    assert!(
-        status == 503 || !lives,
-        "the logout is a {status}, and the session lives"
-    );
+    crosses_a_new_id_elsewhere(&site, logout, &browser).await;
 }
 
 /// The same id was destroyed here before, and Express revived it.
@@ -514,14 +514,7 @@ async fn a_logout_of_a_revived_session_that_moved_elsewhere_is_no_success_if_the
     assert_eq!(browser.peek("/destroy").await.status, 200);
     site.express_writes(SID, &stored(CART)).await;
     let logout = late_logout(&site, &browser).await;
-    let mut browser = browser.at(&express_elsewhere(&site).await);
-    assert_eq!(browser.get("/cycle").await.status, 200);
-    let status = logout.finish().await.status;
-    let lives = browser.peek("/get/cart").await.body == "1";
-    assert!(
-        status == 503 || !lives,
-        "the logout is a {status}, and the session lives"
-    );
+    crosses_a_new_id_elsewhere(&site, logout, &browser).await;
 }
 
 /// An attacker planted the id, and a request that Express executed during the login revived it.
@@ -759,14 +752,7 @@ async fn a_logout_after_an_undone_login_is_no_success_if_the_session_lives() {
         .await;
     until(async || sids(&site).await == [SID]).await;
     site.settled().await;
-    let mut there = browser.at(&app(PgSessionLayer::new(elsewhere(&site, "express").await)));
-    assert_eq!(there.get("/cycle").await.status, 200);
-    let status = logout.finish().await.status;
-    let lives = there.peek("/get/cart").await.body == "1";
-    assert!(
-        status == 503 || !lives,
-        "the logout is a {status}, and the session lives"
-    );
+    crosses_a_new_id_elsewhere(&site, logout, &browser).await;
 }
 
 struct Pause {
