@@ -59,9 +59,9 @@ const MAX_AGE: Duration = Duration::from_hours(24);
 ///
 /// As in Koa, the id of a row doesn't depend on the cookie's name: two areas of a site
 /// that share a table and a prefix share their sessions, whatever the names of their
-/// cookies are. Give each area a [`prefix`](Self::prefix) or a table. The users of two
-/// prefixes are the same, and the handle of a session reaches it from a store with any
-/// prefix: only a table separates them.
+/// cookies are. Give each area a [`prefix`](Self::prefix) or a table. Stores with
+/// different prefixes share their users, and a handle finds a session from each of them.
+/// Only separate tables separate these.
 ///
 /// ```
 /// use axum_pg_session::{Koa, PgSessionLayer, PgSessionStore};

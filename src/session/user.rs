@@ -113,7 +113,8 @@ impl Session {
     /// session doesn't. If the table lacks the column `created`, the time of
     /// the login is unknown: the result is `false`, except in the request of
     /// the login. The time is also unknown after a
-    /// [takeover](crate::PgSessionLayer::takeover), until the next login. If Koa or
+    /// [takeover](crate::PgSessionLayer::takeover), until the next login, and if it is more
+    /// than a second in the future, because the database's clock was set back. If Koa or
     /// Express shares the table, each row that it inserts counts as a login.
     ///
     /// ```
@@ -132,7 +133,7 @@ impl Session {
     pub fn authenticated_within(&self, duration: Duration) -> bool {
         let now = self.store().now();
         let age = self.state().age_of_login(now);
-        // A login in the future was before the clock of the database was set back.
+        // `created` is in the future if the database's clock was set back. A second is allowed.
         age.is_some_and(|age| (-1.0..=duration.as_secs_f64()).contains(&age))
     }
 

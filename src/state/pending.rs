@@ -239,10 +239,10 @@ pub(crate) struct DestroyEffects {
 
 /// What a request deletes.
 pub(crate) enum ToDelete {
-    /// The session that was loaded at this time of the database, in seconds since the epoch. Also
-    /// if it was changed, or got a new id.
+    /// The session that was loaded at this time of the database (seconds since the epoch), even if
+    /// it was changed or got a new id.
     Session { loaded: f64 },
-    /// This row, and only if it is as it was loaded.
+    /// This row, only if it hasn't changed since it was loaded.
     Unchanged(Arc<Row>),
 }
 

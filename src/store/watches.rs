@@ -6,6 +6,9 @@
 //! transaction is committed, which ends their watches at once. A task, the
 //! [`sweep`], looks up all watched rows every few seconds. So it finds the sessions that
 //! another process ended, and those that expired. Both follow a session to its new id.
+//!
+//! [`former_ids`] records what happened to a row whose old id leaves no row. A later destroy
+//! reads it.
 
 pub(super) mod former_ids;
 mod registry;

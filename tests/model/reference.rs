@@ -221,7 +221,7 @@ struct View {
     last: Option<RowNo>,
     /// To be deleted as the handler said so, and as what it was.
     doomed: Option<(RowNo, Document, Option<String>)>,
-    /// To be deleted as `valid_if` said so, unless it was changed since this version.
+    /// Refused by `valid_if`. Deleted unless it has changed since this version.
     refused: Option<(RowNo, u64)>,
     /// Ended by the timeouts of the request's layer. A new session replaces those that were not
     /// changed since this version.

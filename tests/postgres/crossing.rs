@@ -492,8 +492,8 @@ async fn crosses_a_new_id_elsewhere(site: &Site, logout: InFlight, browser: &Bro
     );
 }
 
-/// Without tombstones, Express restores the row of the former id. That it is deleted says nothing
-/// about the session, which another process gave the next id.
+/// Without tombstones, Express restores the row of the former id. The deletion of that
+/// row doesn't show that the session is over: another process gave it the next id.
 #[tokio::test]
 async fn a_logout_that_deletes_only_a_revived_row_is_no_success_if_the_session_lives() {
     let site = Site::of_migrated_express().await;
@@ -531,7 +531,7 @@ async fn a_request_that_arrives_with_a_replaced_token_does_not_sign_the_session_
 }
 
 #[tokio::test]
-async fn a_logout_is_a_success_if_this_process_has_ended_the_session() {
+async fn a_logout_is_a_success_if_this_process_destroyed_or_replaced_the_session() {
     let mut faults = Vec::new();
     for end in [
         "destroy_all",
@@ -609,7 +609,7 @@ async fn a_handle_from_text_destroys_a_session_that_is_getting_a_new_id() {
         if is_text {
             until(looked_up).await;
         }
-        // The lookup has ended, and what follows it waits, if it does.
+        // The lookup is done. If the destroy waits for the session's queue, it waits now.
         site.settled().await;
         proxy.withhold_responses_of(None);
         assert_eq!(cycle.await.expect("no panic"), 200);
@@ -859,7 +859,7 @@ async fn a_request_that_begins_a_session_after_a_timeout_leaves_a_concurrent_log
 /// A change of the password, which the check compares, beside a request of another tab. It loads
 /// the session after the new password was stored and before the session has it.
 #[tokio::test]
-async fn a_check_that_refused_a_session_leaves_alone_what_it_would_accept_under_the_new_id() {
+async fn a_refused_session_stays_if_it_was_changed_or_got_a_new_id() {
     let mut faults = Vec::new();
     for format in ["own", "express"] {
         for gets_a_new_id in [false, true] {

@@ -96,8 +96,8 @@ async fn a_limit_of_sessions_holds_under_every_isolation_level() {
                     logins.spawn(async move { browser.peek("/page").await.status.as_u16() });
                 }
             }
-            // One waits to commit, and another one for it. On a busy machine, not all wait at the same
-            // time, because each waits for a moment only before it tries again.
+            // One login waits to commit, and another waits for its lock. The others may be between two
+            // attempts.
             under.site.blocked_at_least(2).await;
             commits.commit().await.expect("no changes");
             let statuses = patiently(logins.join_all()).await;

@@ -764,7 +764,7 @@ async fn a_login_that_ends_others_finds_one_that_begins_separately_meanwhile() {
 
 /// The clock of the database was set back since the login.
 #[tokio::test]
-async fn a_login_in_the_future_is_no_recent_one() {
+async fn a_login_in_the_future_is_not_recent() {
     for format in ["own", "express"] {
         let (site, _, mut browser) = site_of(format, Duration::from_secs(5)).await;
         site.sign_in(&mut browser, "ada").await;

@@ -756,7 +756,7 @@ async fn a_watch_of_a_user_of_express_lasts_before_the_migration() {
     }
 }
 
-/// A new id was undone before, since the last lookup of the watch.
+/// An earlier new id was undone after the watch's last lookup.
 #[tokio::test]
 async fn a_watch_follows_a_new_id_after_one_that_was_undone() {
     for format in ["own", "express"] {

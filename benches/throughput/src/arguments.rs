@@ -55,8 +55,7 @@ pub(crate) struct Arguments {
     /// Microseconds of a round trip between the servers and Postgres, 0 for none
     #[arg(long, default_value_t = 0, conflicts_with = "record")]
     pub(crate) round_trip: u32,
-    /// The last cores of the machine, for Postgres or Redis alone; the rest have the others. With 0,
-    /// all share all cores
+    /// Cores for Postgres or Redis alone, counted from the last; 0: all processes share all cores
     #[arg(long, default_value_t = 0, conflicts_with = "record")]
     pub(crate) database_cores: usize,
     /// All cores of the machine
@@ -100,7 +99,9 @@ impl Arguments {
         }
         match self.cores.checked_sub(self.database_cores) {
             Some(others @ 1..) => Ok(Some((0..others, others..self.cores))),
-            _ => Err(io::Error::other("no core is left for the servers")),
+            _ => Err(io::Error::other(
+                "`--database-cores` leaves no core for the servers; use a smaller number",
+            )),
         }
     }
 }

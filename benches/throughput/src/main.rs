@@ -65,7 +65,7 @@ fn measure(arguments: &Arguments, tracked: &Summary) -> io::Result<Results> {
         processes::pin(std::process::id(), &others)?;
         processes::pin(postgres.process()?, &databases)?;
         println!(
-            "cores {} and later for the databases alone",
+            "cores {} and above are for the databases alone",
             databases.start
         );
     }

@@ -51,8 +51,8 @@ struct Page {
 struct Beginning {
     /// Seconds since the epoch.
     now: f64,
-    /// The sessions without a time of their beginning, and those that began in the future, before
-    /// the clock was set back.
+    /// The sessions without a time of their beginning, and those that began more than a second in
+    /// the future, before the clock was set back.
     undated: Vec<String>,
 }
 
@@ -93,8 +93,10 @@ impl PgSessionStore {
     /// has locked are destroyed last.
     ///
     /// If the table has no column `created`, or it is NULL, the ids of these sessions are
-    /// read first and kept in memory, about 100 bytes each. In the formats of Koa and
-    /// Express, a session of such a table that gets a new id at that moment stays.
+    /// read first and kept in memory, about 100 bytes each. The same holds for sessions
+    /// whose `created` is more than a second in the future, because the database's clock
+    /// was set back. In the formats of Koa and Express, such a session stays if it gets a
+    /// new id at that moment.
     ///
     /// ```
     /// # use axum_pg_session::PgSessionStore;
@@ -270,7 +272,7 @@ async fn beginning(
             .users
             .undated
             .query_scalar()
-            // A session that begins after the call reads the time isn't in the future.
+            // One second later, so that a session that begins between the two statements stays.
             .bind(now + 1.0)
             .fetch_all(connection)
             .await?,

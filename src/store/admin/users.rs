@@ -337,6 +337,9 @@ impl UserSessions {
     /// # Ok(()) }
     /// ```
     ///
+    /// In the formats of Koa and Express, a [`logout`](crate::Session::logout) after it is a 503. So
+    /// call `logout` and [`save`](crate::Session::save) before you begin the transaction.
+    ///
     /// # Errors
     ///
     /// As [`list`](Self::list), and of kind [`Setup`](crate::ErrorKind::Setup) if row level

@@ -160,7 +160,8 @@ impl Batches {
         };
         match plan.commit.made() {
             Some(Made::Moved { before, after, .. }) => {
-                // Again, because a request may have loaded the row since the record before the commit.
+                // Recorded again: a request may have loaded the old row after the record made before
+                // the commit.
                 plan.record_move(&before.id);
                 let leads_on = plan.forwarding(&before).meta().leads_to_the_session();
                 let [before, after] =
@@ -382,7 +383,7 @@ async fn cycle_in(
     if plan.has_no_receiver() {
         return Err(Error::ended());
     }
-    // Before the commit, so that a handle whose row is gone leads to the new one.
+    // Before the commit, so that a handle whose row no longer exists leads to the new id.
     if let Made::Moved { before, .. } = &made {
         plan.record_move(&before.id);
     }
@@ -578,7 +579,7 @@ impl Plan {
         self.reply.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a later destroy know where the session went.
+    /// Records the new id, so that a later destroy finds the session.
     fn record_move(&self, from: &RowId) {
         let to = self.new_id.clone();
         let fate = match self.drops_data() {

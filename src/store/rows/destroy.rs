@@ -106,8 +106,8 @@ impl Batches {
         Ok(Deletion::Done)
     }
 
-    /// Deletes a row that a request refused, unless it was changed since. It doesn't follow a new
-    /// id, because only the request that loads the session under that id can refuse it.
+    /// Deletes a refused row unless it has changed since it was loaded. It doesn't follow a new id:
+    /// a request must load the session under that id to refuse it.
     ///
     /// If the future is dropped, the transaction is rolled back unless its commit was sent.
     pub(in crate::store) async fn destroy_unchanged(

@@ -183,7 +183,7 @@ pub(super) async fn lock_with_extras(
     locked.ok_or_else(Error::ended)
 }
 
-/// As [`lock_with_extras`], and `None` if there is no live row.
+/// Locks the row like [`lock_with_extras`]. Returns `None` if there is no live row.
 pub(super) async fn lock_live(
     table: &Statements,
     connection: &mut PgConnection,

@@ -18,7 +18,8 @@
 //! 3. If another request saved a change to the new row meanwhile, nothing is
 //!    undone, because that change was acknowledged.
 //! 4. In the formats of other applications, the session may have been destroyed by its old id
-//!    after a login that dropped the data. Then the old row is not restored, or deleted again.
+//!    after a login that dropped the data. Then the task doesn't restore the old row, or deletes
+//!    the row that it has restored.
 //!
 //! The task retries until the database responds, for 15 minutes at most. Only
 //! one session is undone at a time. If the process stops before, the new id
@@ -56,7 +57,7 @@ use crate::{
 /// How long the task retries before it gives up.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The SQLSTATE of a text that is no value of its type.
+/// The SQLSTATE `invalid_text_representation`.
 const MALFORMED: &str = "22P02";
 
 /// The effect of a transaction whose commit was sent.
@@ -139,7 +140,8 @@ impl Drop for Undelivered {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Undo {
     Done,
-    /// Another request has changed the session under its new id.
+    /// Nothing was undone: another request has changed the session under its new id, or the old row
+    /// doesn't forward to it.
     TooLate,
 }
 
@@ -167,10 +169,15 @@ impl Batches {
                 );
                 undoing.await
             };
-            // If the future is dropped here, a session that was destroyed meanwhile is back.
+            // If the future is dropped here, a session that was destroyed meanwhile stays restored.
             let outcome = match attempt {
                 Ok(Undo::Done) => self.report_undo(new_id, &made).await,
-                Ok(Undo::TooLate) => Ok(()),
+                Ok(Undo::TooLate) => {
+                    return tracing::debug!(
+                        session.id = %handle,
+                        "a new id whose response was not delivered was kept"
+                    );
+                }
                 Err(error) => Err(error),
             };
             match outcome {
@@ -188,7 +195,7 @@ impl Batches {
                     );
                 }
                 Err(error) => {
-                    // The table got a column meanwhile, so the text no longer is one of its rows.
+                    // The table has other columns by now, so the text is not a valid row.
                     if let Made::Moved { extras, .. } = &mut made
                         && error.sqlstate().is_some_and(|code| code == MALFORMED)
                     {
@@ -211,7 +218,7 @@ impl Batches {
         }
     }
 
-    /// Deletes the restored row if the session was destroyed while the undo was committed.
+    /// Records the undo, and deletes the restored row if the session was destroyed meanwhile.
     async fn report_undo(self: &Arc<Self>, new_id: &RowId, made: &Made) -> Result<(), Error> {
         if let Made::Moved { before, .. } = made
             && self.watches.restore(&before.id, new_id)

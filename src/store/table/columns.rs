@@ -37,7 +37,7 @@ pub(crate) struct Columns {
     pub(crate) has_user_id_index: bool,
     pub(crate) has_external_id_index: bool,
     pub(crate) has_handle_index: bool,
-    /// Whether the role may read each column, also those of the application.
+    /// Whether the role may read each column, including those of the application.
     pub(crate) may_read_all: bool,
     pub(crate) has_tombstones: bool,
     /// Whether this role may add columns and indexes.

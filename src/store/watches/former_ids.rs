@@ -19,7 +19,7 @@ use crate::{
 /// If there are more in a minute, the oldest are dropped.
 const MOST: usize = 100_000;
 
-/// What became of a row.
+/// The fate of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::store) enum Fate {
     MovedTo(RowId),
@@ -50,7 +50,7 @@ struct Former {
 }
 
 impl FormerIds {
-    /// Records what became of the session of this row, whose handle this is.
+    /// Records what happened to the session of this row, whose handle this is.
     pub(super) fn record(
         &self,
         handle: SessionId,
@@ -70,8 +70,8 @@ impl FormerIds {
         ids.fates.insert(handle, former);
     }
 
-    /// The fate of a session that was loaded at this time of the database. An earlier record is
-    /// of a row that another application has revived since.
+    /// The fate of a session that was loaded at this time of the database. Ignores
+    /// earlier records: another application has revived the row since.
     pub(super) fn fate(&self, handle: &SessionId, loaded: f64, now: Instant) -> Option<Fate> {
         let mut ids = self.ids();
         ids.drop_old(now, MOST);
@@ -81,7 +81,7 @@ impl FormerIds {
     }
 
     /// Records that the move to this id was undone. Returns whether the session was deleted
-    /// meanwhile; then that stays.
+    /// meanwhile. If so, that record stays.
     pub(super) fn restore(
         &self,
         handle: &SessionId,

@@ -61,7 +61,8 @@ impl Watches {
         rows: impl IntoIterator<Item = &'r EndedRow> + Clone,
         ending: Ending,
     ) {
-        // A reaper deletes many, and no logout needs to know that its session has expired.
+        // Expired sessions are not recorded: the reaper deletes many, and a logout needs no record
+        // of them.
         if ending != Ending::Expired {
             for row in rows.clone() {
                 self.record(&row.id, Fate::Deleted);
@@ -112,7 +113,7 @@ impl Watches {
         }
     }
 
-    /// Records what became of a session, in formats whose old ids leave no row.
+    /// Records what happened to a session, in formats whose old ids leave no row.
     pub(in crate::store) fn record(&self, id: &RowId, fate: Fate) {
         let format = &self.table_handle.format;
         if format.old_id() == OldId::IsDeleted {
@@ -121,7 +122,7 @@ impl Watches {
         }
     }
 
-    /// What became of a session since it was loaded, at this time of the database.
+    /// What happened to a session since it was loaded, at this time of the database.
     pub(in crate::store) fn fate(&self, id: &RowId, loaded: f64) -> Option<Fate> {
         let handle = self.table_handle.format.handle(id);
         self.former_ids.fate(&handle, loaded, Instant::now())

@@ -242,7 +242,7 @@ impl Watches {
     /// Applies what was found at these rows. Returns the rows that must be looked up, too.
     fn settle(&self, rows: &[RowId], found: &HashMap<RowId, Row>, asked: Instant) -> Vec<RowId> {
         let table = self.table_handle.found();
-        // Otherwise it would be in the document, which isn't read.
+        // Before `migrate`, Express's user is only in the document, which the lookup doesn't read.
         let reads_user = table.is_none_or(|table| !table.has_user_in_document);
         let mut next = Vec::new();
         let mut registry = self.registry();

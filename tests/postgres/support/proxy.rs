@@ -142,7 +142,8 @@ impl Proxy {
         self.withhold_responses_of(withhold.then_some("UPDATE"));
     }
 
-    /// As for `UPDATE`, for the statements that begin like this.
+    /// Like [`withhold_responses_of_updates`](Self::withhold_responses_of_updates), for statements
+    /// that begin with this text.
     pub(crate) fn withhold_responses_of(&self, statement: Option<&'static str>) {
         self.traffic.withholds.send_replace(statement);
     }
