@@ -33,6 +33,8 @@ const ARGUMENTS: [&str; 10] = [
     "--remote-debugging-pipe",
 ];
 
+/// The driver lets the kernel choose a port for IPv6, and ends if the same port is taken for IPv4.
+const ATTEMPTS: usize = 5;
 /// Far more than a browser takes to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -66,6 +68,16 @@ impl Chromium {
     fn of_machine() -> io::Result<Self> {
         let browser = on_path(&BROWSERS)?;
         let driver = on_path(&DRIVERS)?;
+        let mut attempt = 1;
+        loop {
+            match Self::of_programs(&browser, &driver) {
+                Err(_) if attempt < ATTEMPTS => attempt += 1,
+                last => return last,
+            }
+        }
+    }
+
+    fn of_programs(browser: &Path, driver: &Path) -> io::Result<Self> {
         let mut process = Command::new("sh")
             .args(["-c", include_str!("driver.sh"), "driver.sh"])
             .arg(driver)
@@ -74,9 +86,19 @@ impl Chromium {
             .spawn()?;
         let output = process.stdout.take().expect("it is piped");
         let mut output = BufReader::new(output);
+        let port = match announced_port(&mut output) {
+            Ok(port) => port,
+            Err(error) => {
+                if let Some(mut keeper) = process.stdin.take() {
+                    keeper.write_all(b"ended\n")?;
+                }
+                process.wait()?;
+                return Err(error);
+            }
+        };
         Ok(Self {
-            browser,
-            port: announced_port(&mut output)?,
+            browser: browser.to_owned(),
+            port,
             process,
             _output: output,
         })

@@ -4,6 +4,8 @@ dir=$(mktemp -d) || exit 1
 trap '' PIPE INT
 TMPDIR=$dir HOME=$dir "$1" --port=0 </dev/null &
 driver=$!
+# The caller reads to the end of the output if the driver ends at once.
+exec >&-
 
 end() {
     kill -TERM "$driver" 2>/dev/null

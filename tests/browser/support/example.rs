@@ -9,8 +9,8 @@ use std::{
 };
 
 /// Runs the example until our input ends, however that happens, and then asks it
-/// to stop.
-const KEEPER: &str = r#""$1" </dev/null & read -r order; kill -TERM $!; wait $!"#;
+/// to stop. The output ends with the example.
+const KEEPER: &str = r#""$1" </dev/null & exec >&-; read -r order; kill -TERM $!; wait $!"#;
 
 #[derive(Debug)]
 pub(crate) struct Example {
