@@ -6,6 +6,7 @@ use axum::Router;
 use axum_pg_session::{
     Device, Error, ErrorKind, Expiry, Login, PgSessionLayer, PgSessionStore, Session, SessionId,
 };
+use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 
 use crate::support::{
@@ -770,4 +771,55 @@ async fn destroy_everyone_destroys_a_session_that_began_in_the_future() {
         let value = browser.peek("/get/a").await.body;
         assert_eq!((ended, value.as_str()), (1, "none"), "{format}");
     }
+}
+
+/// The clock of the database was set back by less than a second.
+#[tokio::test]
+async fn destroy_everyone_destroys_a_session_that_began_a_moment_in_the_future() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
+        store.check().await.expect("a table");
+        let sql = "UPDATE session SET created = now() + interval '0.9 seconds'";
+        execute(&site.pool, sql).await;
+        let ended = store.destroy_everyone().await.expect("an end");
+        let value = browser.peek("/get/a").await.body;
+        if (ended, value.as_str()) != (1, "none") {
+            faults.push(format!("{format}: {ended} ended, {value}"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// The statement that reads the ids waits for a lock of the table.
+#[tokio::test]
+async fn destroy_everyone_leaves_alone_a_session_that_begins_while_it_waits() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        let (site, store, _) = site_of(format, Duration::from_secs(30)).await;
+        store.check().await.expect("a table");
+        let (columns, id) = match format {
+            "own" => ("expiry, session", "id"),
+            _ => ("expire, sess", "sid"),
+        };
+        let lock = "LOCK TABLE session IN ACCESS EXCLUSIVE MODE";
+        let mut locked = site.open_transaction(lock).await;
+        let everyone = tokio::spawn(async move { store.destroy_everyone().await });
+        site.blocked(1).await;
+        let begins = format!(
+            "INSERT INTO session ({id}, {columns}, created)
+             SELECT 'new', {columns}, clock_timestamp() FROM session"
+        );
+        sqlx::query(AssertSqlSafe(begins))
+            .execute(&mut *locked)
+            .await
+            .expect("a session");
+        locked.commit().await.expect("a commit");
+        let ended = everyone.await.expect("no panic").expect("an end");
+        let left = texts(&site.pool, &format!("SELECT {id} FROM session")).await;
+        if (ended, &left[..]) != (1, &["new".to_owned()]) {
+            faults.push(format!("{format}: {ended} ended, {left:?}"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
 }

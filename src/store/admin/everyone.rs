@@ -28,7 +28,11 @@ use crate::{
         },
         connection::{sqlstate::spared, transaction::in_transaction},
         rows::destroy::destroy_unread,
-        table::{inspect::server, statements::Statements, timestamp::written},
+        table::{
+            inspect::server,
+            statements::Statements,
+            timestamp::{Instant, written},
+        },
         watches::report::EndedRow,
     },
     telemetry::events,
@@ -51,8 +55,8 @@ struct Page {
 struct Beginning {
     /// Seconds since the epoch.
     now: f64,
-    /// The sessions without a time of their beginning, and those that began more than a second in
-    /// the future, before the clock was set back.
+    /// The sessions without a time of their beginning, and those that began in the future, before the
+    /// clock was set back.
     undated: Vec<String>,
 }
 
@@ -94,9 +98,8 @@ impl PgSessionStore {
     ///
     /// If the table has no column `created`, or it is NULL, the ids of these sessions are
     /// read first and kept in memory, about 100 bytes each. The same holds for sessions
-    /// whose `created` is more than a second in the future, because the database's clock
-    /// was set back. In the formats of Koa and Express, such a session stays if it gets a
-    /// new id at that moment.
+    /// whose `created` is in the future, because the database's clock was set back. In the
+    /// formats of Koa and Express, such a session stays if it gets a new id at that moment.
     ///
     /// ```
     /// # use axum_pg_session::PgSessionStore;
@@ -266,16 +269,15 @@ async fn beginning(
     connection: &mut PgConnection,
 ) -> Result<Beginning, Error> {
     let now = server(&mut *connection).await?.now;
+    let undated = table.users.undated.query_as().bind(now);
+    let undated: Vec<(String, Option<Instant>)> = undated.fetch_all(&mut *connection).await?;
+    // Sessions that began while the statement waited are not in the future.
+    let later = server(connection).await?.now;
+    let is_undated = |began: Option<Instant>| began.is_none_or(|began| began.0 > later);
+    let undated = undated.into_iter().filter(|(_, began)| is_undated(*began));
     Ok(Beginning {
         now,
-        undated: table
-            .users
-            .undated
-            .query_scalar()
-            // One second later, so that a session that begins between the two statements stays.
-            .bind(now + 1.0)
-            .fetch_all(connection)
-            .await?,
+        undated: undated.map(|(id, _)| id).collect(),
     })
 }
 

@@ -337,7 +337,10 @@ fn the_statements_of_a_user_fit_the_table() {
         query_file!("src/store/sql/everyone.sql", ID, SECONDS, 1000_i64)
             .map(|row| -> String { row.id }),
     );
-    drop(query_file!("src/store/sql/undated.sql", 60.0_f64).map(|row| -> String { row.id }));
+    drop(
+        query_file!("src/store/sql/undated.sql", 60.0_f64)
+            .map(|row| -> (String, Option<OffsetDateTime>) { (row.id, row.created) }),
+    );
 }
 
 #[test]
