@@ -101,8 +101,12 @@ pub(crate) struct State {
     refused: Vec<Arc<Row>>,
     /// Rows that the request's tokens opened, but that have exceeded the layer's
     /// timeouts. They are deleted if the request begins a session: its token replaces
-    /// theirs in the browser, and they would count toward the user's limit.
+    /// theirs in the browser, and they would count toward the user's limit. They are also
+    /// deleted if the handler destroys the session.
     outlived: Vec<Arc<Row>>,
+    /// Rows of both kinds that a save has not deleted, because another request had changed
+    /// them. A destroy deletes them all the same.
+    spared: Vec<Arc<Row>>,
     /// The row that the request's token opened before the session became read-only.
     /// A destroy still ends that session.
     lost: Option<Arc<Row>>,
@@ -131,6 +135,7 @@ impl State {
             executed_effects: DestroyEffects::default(),
             refused: Vec::new(),
             outlived: Vec::new(),
+            spared: Vec::new(),
             lost: None,
             phase: Phase::Open,
         }
@@ -611,6 +616,11 @@ impl State {
         self.effects.signs_out |= effects.signs_out;
     }
 
+    /// Another request has changed this refused row, so it was not deleted.
+    pub(crate) fn spare(&mut self, row: Arc<Row>) {
+        self.spared.push(row);
+    }
+
     /// These rows could not be deleted. The response tries again.
     pub(crate) fn settle_not_deleted(&mut self, left: Deletions) {
         self.refused = left.refused;
@@ -701,12 +711,17 @@ impl State {
             Origin::ReadOnly(_) => self.lost.is_some(),
             Origin::New => false,
         };
+        let has_row = has_row || !self.outlived.is_empty() || !self.spared.is_empty();
         !self.refused.is_empty() || (self.is_ended && has_row) || self.new_id != NewId::None
     }
 
     /// Takes the rows to delete, and nothing else.
     pub(crate) fn take_deletions(&mut self) -> Deletions {
         let is_executed = self.is_ended && self.new_id != NewId::End;
+        if is_executed {
+            self.refused.append(&mut self.outlived);
+            self.refused.append(&mut self.spared);
+        }
         Deletions {
             refused: std::mem::take(&mut self.refused),
             effects: is_executed.then_some(self.effects),

@@ -332,10 +332,16 @@ impl Session {
             }
         };
         let refused = rows.refused.into_iter();
+        let is_destroyed = rows.effects.is_some();
         let refused: Vec<_> = refused
             .map(|row| {
-                // Another request may have made it valid since, or given it a new id.
-                let target = ToDelete::Unchanged(Arc::clone(&row));
+                let target = match is_destroyed {
+                    true => ToDelete::Session {
+                        loaded: row.times.now,
+                    },
+                    // Another request may have made it valid since, or given it a new id.
+                    false => ToDelete::Unchanged(Arc::clone(&row)),
+                };
                 (queue(&row, target, why_not(&row)), row)
             })
             .collect();
@@ -354,15 +360,20 @@ impl Session {
         let mut outcome = Ok(());
         // All deletions are queued, so none is lost if dropped in this loop or below.
         for (deletion, row) in refused {
-            if let Err(error) = deletion.await {
-                left.refused.push(row);
-                outcome = Err(error);
+            let deletion = deletion.await;
+            match deletion.and_then(known) {
+                Ok(Deletion::WasOver) if !is_destroyed => self.state().spare(row),
+                Ok(_) => {}
+                Err(error) => {
+                    left.refused.push(row);
+                    outcome = Err(error);
+                }
             }
         }
         if let Some((deletion, row)) = ended {
             let deletion = deletion.await;
             match deletion.and_then(known) {
-                Ok(()) => {
+                Ok(_) => {
                     if self.signs_out() {
                         self.store().meter().user_signed_out();
                     }
@@ -588,9 +599,9 @@ impl Drop for Waiting<'_> {
 /// # Errors
 ///
 /// If the session that the handler destroyed may live under another id.
-fn known(deletion: Deletion) -> Result<(), Error> {
+fn known(deletion: Deletion) -> Result<Deletion, Error> {
     match deletion {
-        Deletion::Done | Deletion::WasOver => Ok(()),
+        Deletion::Done | Deletion::WasOver => Ok(deletion),
         Deletion::Unknown => Err(Error::not_destroyed()),
     }
 }

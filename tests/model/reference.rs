@@ -226,6 +226,8 @@ struct View {
     /// Ended by the timeouts of the request's layer. A new session replaces those that were not
     /// changed since this version.
     outlived: Vec<(RowNo, u64)>,
+    /// A refused row that had changed. A `destroy` deletes it all the same.
+    spared: Option<(RowNo, u64)>,
     /// The handler called `destroy` or `logout`.
     asked: bool,
     /// And that was saved.
@@ -266,6 +268,9 @@ struct Debt {
     doomed: Option<(RowNo, Document, Option<String>)>,
     refused: Option<(RowNo, u64)>,
     outlived: Vec<(RowNo, u64)>,
+    /// The handler destroyed the session, so what was refused or outlived is deleted even if it has
+    /// changed.
+    destroys: bool,
     /// Its outcome must be known, so it is compared with the row as it is.
     is_confirmed: bool,
 }
@@ -508,6 +513,7 @@ impl View {
             },
             doomed: None,
             refused: None,
+            spared: None,
             outlived: Vec::new(),
             asked: false,
             has_ended: false,
@@ -648,10 +654,13 @@ impl View {
     }
 
     fn take_debt(&mut self) -> Debt {
-        if self.asked && self.id != Id::Ends {
+        let destroys = self.asked && self.id != Id::Ends;
+        if destroys {
             self.has_ended = true;
+            self.refused = self.refused.or(self.spared.take());
         }
         Debt {
+            destroys,
             origin: self.origin,
             base: self.base.clone(),
             document: self.document.clone(),
@@ -1062,9 +1071,17 @@ impl Model {
         {
             return Err(self.settle_not_destroyed(request, layer, debt));
         }
+        if debt.destroys {
+            let mut rows = debt.refused.into_iter().chain(debt.outlived.clone());
+            if !rows.all(|(row, _)| self.destroy_if_known(row).is_some()) {
+                return Err(self.settle_not_destroyed(request, layer, debt));
+            }
+        }
+        let spared = debt.refused.filter(|row| !self.destroy_unchanged(*row));
         let mut cookie = self.view(request, layer).cookie.clone();
         let outcome = self.pay(debt, &mut cookie);
         let view = self.view(request, layer);
+        view.spared = view.spared.or(spared);
         view.cookie = cookie;
         view.in_flight = false;
         view.user_in_flight = None;
@@ -1128,10 +1145,8 @@ impl Model {
 
     /// It is unknown whether the session still exists, so its `destroy` stays pending.
     fn settle_not_destroyed(&mut self, request: u8, layer: usize, debt: Debt) -> Failure {
-        if let Some(row) = debt.refused {
-            self.destroy_unchanged(row);
-        }
         let view = self.view(request, layer);
+        view.refused = debt.refused;
         view.in_flight = false;
         view.user_in_flight = None;
         view.discards_in_flight = false;
@@ -1186,9 +1201,6 @@ impl Model {
         if let Some((row, ..)) = &debt.doomed {
             self.destroy_row(*row);
             *cookie = Cookie::Removed;
-        }
-        if let Some(row) = debt.refused {
-            self.destroy_unchanged(row);
         }
         match debt.origin {
             Origin::New => self.pay_new(debt, cookie),
@@ -1586,12 +1598,13 @@ impl Model {
         }
     }
 
-    /// Deletes the row if it is as it was loaded.
-    fn destroy_unchanged(&mut self, (row, version): (RowNo, u64)) {
+    /// Deletes the row if it is as it was loaded. Returns whether it is gone.
+    fn destroy_unchanged(&mut self, (row, version): (RowNo, u64)) -> bool {
         let stored = &mut self.rows[row.0];
         if stored.state == State::Live && stored.version == version {
             stored.state = State::Deleted;
         }
+        stored.state == State::Deleted
     }
 
     /// The live sessions of the user but for this one, the newest first.
@@ -1945,7 +1958,8 @@ pub(crate) struct InFlight(Debt);
 
 impl Debt {
     fn ends_something(&self) -> bool {
-        self.id != Id::Stays || self.doomed.is_some() || self.refused.is_some()
+        let ends_outlived = self.destroys && !self.outlived.is_empty();
+        self.id != Id::Stays || self.doomed.is_some() || self.refused.is_some() || ends_outlived
     }
 
     fn unchanged(self) -> Settled {

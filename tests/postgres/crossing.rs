@@ -922,3 +922,206 @@ async fn a_handler_that_deletes_an_account_signs_its_user_out_first() {
         assert_eq!(status, 200, "{format}");
     }
 }
+
+// Refused and outlived rows.
+
+/// A request whose check refuses the session after this act, and whose handler acts, too, when it
+/// goes on.
+async fn refused(
+    browser: &Browser,
+    layer: PgSessionLayer,
+    in_check: fn(&Session) -> Result<(), Error>,
+    in_handler: fn(&Session) -> Result<(), Error>,
+) -> InFlight {
+    let layer = layer.valid_if(move |session: Session, _| async move {
+        in_check(&session)?;
+        Ok::<_, Error>(false)
+    });
+    InFlight::begin(browser, "/page", |gate| {
+        app_with(layer, async move |session: Session| {
+            gate.pass().await;
+            in_handler(&session)
+        })
+    })
+    .await
+}
+
+/// The session is what the application destroyed, not the row as it was loaded.
+#[tokio::test]
+async fn a_session_that_the_check_signed_out_stays_destroyed_if_another_request_changes_it() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        for other in ["/insert/b/2", "/cycle"] {
+            let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
+            let layer = PgSessionLayer::new(store);
+            let refused = refused(&browser, layer, Session::logout, |_| Ok(())).await;
+            let mut visitor = browser.at(&site.app());
+            assert_eq!(visitor.get(other).await.status, 200, "{format}");
+            let status = refused.finish().await.status;
+            let value = visitor.peek("/get/a").await.body;
+            if status == 200 && value != "none" {
+                faults.push(format!("{format}, {other}: {value}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// A link that signs out, beside a request of another tab.
+#[tokio::test]
+async fn a_logout_of_a_refused_session_is_no_success_if_the_session_lives() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        for other in ["/insert/b/2", "/cycle"] {
+            let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
+            let layer = PgSessionLayer::new(store);
+            let refused = refused(&browser, layer, |_| Ok(()), Session::logout).await;
+            let mut visitor = browser.at(&site.app());
+            assert_eq!(visitor.get(other).await.status, 200, "{format}");
+            let status = refused.finish().await.status;
+            let value = visitor.peek("/get/a").await.body;
+            if status == 200 && value != "none" {
+                faults.push(format!("{format}, {other}: {value}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// The save finds that another request has changed the row, and leaves it.
+#[tokio::test]
+async fn a_logout_after_a_save_ends_a_refused_session_that_another_request_has_changed() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        for other in ["/insert/b/2", "/cycle"] {
+            let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
+            let layer = PgSessionLayer::new(store).valid_if(async |_, _| false);
+            let refused = InFlight::begin(&browser, "/page", |gate| {
+                app_with(layer, async move |session: Session| {
+                    gate.pass().await;
+                    session.save().await?;
+                    session.logout()
+                })
+            })
+            .await;
+            let mut visitor = browser.at(&site.app());
+            assert_eq!(visitor.get(other).await.status, 200, "{format}");
+            let status = refused.finish().await.status;
+            let value = visitor.peek("/get/a").await.body;
+            if status == 200 && value != "none" {
+                faults.push(format!("{format}, {other}: {value}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Another layer of the application has no such timeout.
+#[tokio::test]
+async fn a_logout_ends_a_session_that_has_outlived_the_timeouts_of_its_layer() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
+        let sql = "UPDATE session SET created = created - interval '2 hours'";
+        execute(&site.pool, sql).await;
+        let layer = PgSessionLayer::new(store).absolute_timeout(Duration::from_secs(3600));
+        let logout = app_with(layer, async |session: Session| session.logout());
+        assert_eq!(browser.at(&logout).peek("/page").await.status, 200);
+        let value = browser.at(&site.app()).peek("/get/a").await.body;
+        if value != "none" {
+            faults.push(format!("{format}: {value}"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// A touch changes nothing that the check has read.
+#[tokio::test]
+async fn a_refused_session_is_deleted_even_if_another_request_has_extended_it() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
+        let layer = PgSessionLayer::new(store);
+        let refused = refused(&browser, layer, |_| Ok(()), |_| Ok(())).await;
+        let touch = site.app_with(async |session: Session| session.touch());
+        assert_eq!(browser.at(&touch).peek("/page").await.status, 200);
+        assert_eq!(refused.finish().await.status, 200, "{format}");
+        let value = browser.at(&site.app()).peek("/get/a").await.body;
+        if value != "none" {
+            faults.push(format!("{format}: {value}"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Both have loaded the session before its absolute timeout passed.
+#[tokio::test]
+async fn a_logout_beside_a_request_that_deletes_the_outlived_session_is_a_success() {
+    let mut faults = Vec::new();
+    for format in ["own", "express"] {
+        let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
+        let layer = PgSessionLayer::new(store).absolute_timeout(Duration::from_secs(3600));
+        let late = async |act: fn(&Session) -> Result<(), Error>| {
+            InFlight::begin(&browser, "/page", |gate| {
+                app_with(layer.clone(), async move |session: Session| {
+                    gate.pass().await;
+                    act(&session)
+                })
+            })
+            .await
+        };
+        let logout = late(Session::logout).await;
+        let sql = "UPDATE session SET created = created - interval '2 hours'";
+        execute(&site.pool, sql).await;
+        let insert = late(|session| session.insert("seen", 1)).await;
+        assert_eq!(insert.finish().await.status, 200, "{format}");
+        let status = logout.finish().await.status;
+        if status != 200 {
+            faults.push(format!("{format}: the logout is a {status}"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// The login is committed, and this process has not received that yet. The request that signs out
+/// loaded the session under the id before.
+#[tokio::test]
+async fn the_undo_of_a_login_revives_no_session_that_an_earlier_id_destroyed_meanwhile() {
+    let site = Site::of_guarded_express().await;
+    let proxy = Proxy::before(site.database.url()).await;
+    let store = PgSessionStore::new(proxy.pool().await)
+        .express(Express::new([SECRET]))
+        .tombstones(true);
+    site.express_writes(SID, &stored(CART)).await;
+    let layer = PgSessionLayer::new(store);
+    let mut browser = browser_of_express(&app(layer.clone()));
+    let logout = InFlight::begin(&browser, "/page", |gate| {
+        app_with(layer.clone(), async move |session: Session| {
+            gate.pass().await;
+            session.logout()
+        })
+    })
+    .await;
+    assert_eq!(browser.get("/cycle").await.status, 200);
+    let sids = async || texts(&site.pool, "SELECT sid FROM session").await;
+    let before = sids().await;
+    proxy.withhold_responses_of(Some("COMMIT"));
+    let login = browser.at(&app_with(layer, async |session: Session| {
+        session.login(Login::new("ada").discard_data())
+    }));
+    let login = tokio::spawn(async move { login.peek("/page").await });
+    until(async || sids().await != before).await;
+    let after = sids().await;
+    login.abort();
+    assert!(login.await.is_err());
+    // The response of that commit is still withheld, and no other one.
+    proxy.withhold_responses_of(Some("no statement"));
+    let status = logout.finish().await.status;
+    proxy.withhold_responses_of(None);
+    until(async || sids().await != after).await;
+    let left = sids().await;
+    assert!(
+        status == 503 || left.is_empty(),
+        "the logout is a {status}, and {left:?} lives"
+    );
+}

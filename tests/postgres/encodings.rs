@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// A database beside the site's.
-async fn database_in(site: &Site, encoding: &str) -> PgPool {
+pub(crate) async fn database_in(site: &Site, encoding: &str) -> PgPool {
     let name = texts(&site.pool, "SELECT current_database()::text || '_2'").await;
     let name = &name[0];
     execute(
@@ -27,7 +27,7 @@ async fn database_in(site: &Site, encoding: &str) -> PgPool {
     pool(options.database(name).to_url_lossy().as_ref(), 5).await
 }
 
-async fn drop_database(site: &Site, pool: PgPool) {
+pub(crate) async fn drop_database(site: &Site, pool: PgPool) {
     let options = pool.connect_options();
     let name = options.get_database().expect("a name");
     execute(&site.pool, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
@@ -152,4 +152,23 @@ async fn an_expired_row_that_can_not_be_read_is_reaped() {
     let rows = texts(&ascii, "SELECT count(*)::text FROM session").await;
     assert_eq!(rows, ["0"]);
     drop_database(&site, ascii).await;
+}
+
+/// Another client wrote the device in another encoding. A load doesn't read it.
+#[tokio::test]
+async fn a_refused_session_whose_device_can_not_be_read_is_deleted() {
+    let site = Site::without_table().await;
+    let ascii = database_in(&site, "SQL_ASCII").await;
+    let store = PgSessionStore::new(ascii.clone());
+    store.migrate().await.expect("a table");
+    let browser = Browser::with_session(&app(PgSessionLayer::new(store.clone()))).await;
+    execute(&ascii, r#"UPDATE session SET device = E'"\xff"'::json"#).await;
+    let layer = PgSessionLayer::new(store.clone());
+    let keys = browser.at(&app(layer.clone())).peek("/keys").await;
+    keys.assert(200, "a");
+    let layer = layer.valid_if(async |_, _| false);
+    let reply = browser.at(&app(layer)).peek("/keys").await;
+    let rows = texts(&ascii, "SELECT id FROM session").await;
+    drop_database(&site, ascii).await;
+    assert!(reply.status == 503 || rows.is_empty(), "a {}", reply.status);
 }

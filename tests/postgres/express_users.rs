@@ -2,14 +2,14 @@
 //! one, with restricted grants, in other encodings, and near the expiry.
 
 use axum_pg_session::{Express, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::{
+    encodings::{database_in, drop_database},
     random::Random,
     support::{
         Role, Site, execute,
         express::{SECRET, SETTINGS, SID, TABLE, browser_of_express, stored, visitor_of_express},
-        site::pool,
         texts,
     },
 };
@@ -214,26 +214,14 @@ async fn the_four_grants_suffice_if_functions_are_not_public() {
     );
 }
 
-/// A table of Express in another database, which has this encoding, and the name of the database.
-async fn table_in(site: &Site, encoding: &str) -> (String, PgPool) {
-    let name = texts(&site.pool, "SELECT current_database()::text || '_2'")
-        .await
-        .remove(0);
-    let sql = format!("CREATE DATABASE {name} ENCODING {encoding} LOCALE 'C' TEMPLATE template0");
-    execute(&site.pool, &sql).await;
-    let options: PgConnectOptions = site.database.url().parse().expect("a URL");
-    let pool = pool(options.database(&name).to_url_lossy().as_ref(), 5).await;
-    execute(&pool, TABLE).await;
-    (name, pool)
-}
-
 #[tokio::test]
 async fn a_document_that_express_could_write_can_be_written_after_the_migration_in_every_encoding()
 {
     let mut faults = Vec::new();
     for encoding in ["UTF8", "SQL_ASCII", "LATIN1"] {
         let site = Site::without_table().await;
-        let (name, pool) = table_in(&site, encoding).await;
+        let pool = database_in(&site, encoding).await;
+        execute(&pool, TABLE).await;
         for document in [
             r#""x":"\u0000","passport":{"user":"ada"}"#,
             r#""x":"cut \ud83d","passport":{"user":"ada"}"#,
@@ -256,8 +244,7 @@ async fn a_document_that_express_could_write_can_be_written_after_the_migration_
             )
             .await;
         }
-        pool.close().await;
-        execute(&site.pool, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        drop_database(&site, pool).await;
     }
     assert!(faults.is_empty(), "{faults:#?}");
 }
@@ -318,7 +305,8 @@ async fn the_store_finds_the_user_whom_express_stored_in_every_encoding() {
     let mut faults = Vec::new();
     for encoding in ["UTF8", "LATIN1"] {
         let site = Site::without_table().await;
-        let (name, pool) = table_in(&site, encoding).await;
+        let pool = database_in(&site, encoding).await;
+        execute(&pool, TABLE).await;
         let store = PgSessionStore::new(pool.clone()).express(Express::new([SECRET]));
         store.migrate().await.expect("the owner");
         let long = "é".repeat(600);
@@ -338,8 +326,7 @@ async fn the_store_finds_the_user_whom_express_stored_in_every_encoding() {
                 faults.push(format!("{encoding}, {start}: {ended:?}"));
             }
         }
-        pool.close().await;
-        execute(&site.pool, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        drop_database(&site, pool).await;
     }
     assert!(faults.is_empty(), "{faults:#?}");
 }

@@ -161,8 +161,10 @@ impl Batches {
         match plan.commit.made() {
             Some(Made::Moved { before, after, .. }) => {
                 // Recorded again: a request may have loaded the old row after the record made before
-                // the commit.
-                plan.record_move(&before.id);
+                // the commit. If the session was destroyed by its old id since, that record stays.
+                if self.watches.fate(&before.id, f64::NEG_INFINITY) != Some(Fate::Deleted) {
+                    plan.record_move(&before.id);
+                }
                 let leads_on = plan.forwarding(&before).meta().leads_to_the_session();
                 let [before, after] =
                     [before, after].map(|row| EndedRow::new(row.id.clone(), row.user));

@@ -117,18 +117,24 @@ impl Batches {
     ) -> Result<Deletion, Error> {
         let deleted = self.destroy_alone(&row.id, |table, connection| {
             let row = Arc::clone(row);
-            Box::pin(in_transaction(connection, |transaction| {
-                Box::pin(async move { delete_unchanged(&table, transaction, &row).await })
+            Box::pin(in_transaction(connection, move |transaction| {
+                Box::pin(async move { delete_unchanged(&table, transaction, &row, ending).await })
             }))
         });
         match deleted.await {
             Ok(true) => {
-                self.report_end(&EndedRow::new(row.id.clone(), row.user.clone()), ending);
-                Ok(Deletion::Done)
+                let ended = EndedRow::new(row.id.clone(), row.user.clone());
+                Ok(self.refused(&ended, ending))
             }
             Ok(false) => Ok(Deletion::WasOver),
-            // Its document was changed.
-            Err(error) if error.is_of_a_document() => Ok(Deletion::WasOver),
+            // It has a value that can't be read, so it can't be compared.
+            Err(error) if error.is_of_a_document() => {
+                let ended = self.destroy_unread(&row.id).await?;
+                Ok(match &ended {
+                    Some(ended) => self.refused(ended, ending),
+                    None => Deletion::WasOver,
+                })
+            }
             Err(error) => Err(error),
         }
     }
@@ -190,6 +196,14 @@ impl Batches {
         self.watches.ended([ended], ending);
     }
 
+    /// A refused row was deleted.
+    fn refused(&self, ended: &EndedRow, ending: Ending) -> Deletion {
+        // Also if it has expired: a late logout may follow.
+        self.watches.record(&ended.id, Fate::Deleted);
+        self.report_end(ended, ending);
+        Deletion::Done
+    }
+
     async fn destroy_unread(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
         self.destroy_alone(id, |table, connection| {
             let id = id.as_str().to_owned();
@@ -231,19 +245,20 @@ impl Batches {
     }
 }
 
-/// Returns whether the row was deleted.
+/// Returns whether the row was deleted. If it was only extended meanwhile, a session that expired
+/// may be valid again, and one that the application's check refused is not.
 async fn delete_unchanged(
     table: &Statements,
     connection: &mut PgConnection,
     row: &Row,
+    ending: Ending,
 ) -> Result<bool, Error> {
     let Some((now, _)) = lock_live(table, connection, &row.id).await? else {
         return Ok(false);
     };
     let has_same_document = now.text == row.text || now.document() == row.document();
-    let is_unchanged =
-        has_same_document && now.times.expires == row.times.expires && now.user == row.user;
-    if !is_unchanged {
+    let is_extended = ending == Ending::Expired && now.times.expires != row.times.expires;
+    if !has_same_document || is_extended || now.user != row.user {
         return Ok(false);
     }
     delete_locked(table, connection, &row.id).await?;
