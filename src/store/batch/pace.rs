@@ -10,6 +10,8 @@ const OVERHEAD: f64 = 0.55e-3;
 /// The most rows in flight for each waiting row. With more, statements would have fewer
 /// rows and return no sooner.
 const MOST: f64 = 6.0;
+/// With this many rows in flight, another statement is sent as soon as the same number waits.
+const FEW: usize = 4;
 /// The weight of a slower statement against the fastest recent one.
 const FORGETTING: f64 = 1.0 / 32.0;
 
@@ -25,6 +27,10 @@ const FORGETTING: f64 = 1.0 / 32.0;
 ///
 /// This bounds the number of statements at every load: a few rows are sent at once, and
 /// if there are many, each statement takes a large part of them.
+///
+/// With few rows in flight, it is enough if as many wait. Otherwise, all of a few requests
+/// would be in the same statement, and the processors of the server and of the database
+/// would wait for each other in turn.
 ///
 /// The time is that of the fastest recent statement: the part that is spent waiting for
 /// the disk or the network. Slower statements also waited for processors, which more
@@ -46,10 +52,11 @@ impl Pace {
 
     #[expect(clippy::cast_precision_loss, reason = "they are small")]
     pub(in crate::store) fn allows(self, waiting: usize, in_flight: usize) -> bool {
-        // The ratio has no lower bound. With a bound of one, 8 to 64 connections to a server on the
-        // same machine took a tenth more CPU.
+        // With more than a few rows, the ratio has no lower bound. With a bound of one, 8 to 64
+        // connections to a server on the same machine took a tenth more CPU.
         let took = self.quickest.unwrap_or(OVERHEAD);
-        waiting as f64 * (took / OVERHEAD).min(MOST) >= in_flight as f64
+        let is_few = in_flight <= FEW && waiting >= in_flight;
+        is_few || waiting as f64 * (took / OVERHEAD).min(MOST) >= in_flight as f64
     }
 }
 
@@ -85,9 +92,9 @@ mod tests {
     }
 
     #[test]
-    fn if_commits_are_fast_another_statement_has_more_rows_than_all_in_flight() {
+    fn if_commits_are_fast_few_statements_have_few_rows() {
         let pace = at(Duration::from_micros(300));
-        assert_eq!(batch_sizes(pace, 64), [1, 2, 6, 17]);
+        assert_eq!(batch_sizes(pace, 64), [1, 1, 2, 4, 15]);
     }
 
     #[test]
