@@ -483,9 +483,9 @@ impl PgSessionLayer {
     ///
     /// The check runs when the session is loaded, once per request. It runs again if
     /// a caller stopped waiting for the load. If it returns `false`, the handler gets a
-    /// new session, and the response deletes the row, whatever the handler does. If another
-    /// request has changed the session since, or given it a new id, the row stays, and the
-    /// check runs again at the next request. If the check returns an error, the session
+    /// new session, and the response deletes the row. If another request has changed the session
+    /// since, or given it a new id, the row stays, and the check runs again at the next
+    /// request, unless this request destroys the session. A touch is no change. If the check returns an error, the session
     /// stays and the response is a 503. An [`Error`] keeps its own
     /// [status](Error::status), except an [`Error::application`].
     ///

@@ -41,7 +41,7 @@ mod pending;
 
 pub(crate) use pending::{
     Deletion, Deletions, DestroyEffects, EndedRow, NewId, NewIdWrite, Origin, PendingWrites,
-    ReadOnlyReason, Record, RowWrite, Saved, Source, ToDelete,
+    ReadOnlyReason, Record, RefusedBy, RefusedRow, RowWrite, Saved, Source, ToDelete,
 };
 
 /// Whether the response has started.
@@ -96,17 +96,12 @@ pub(crate) struct State {
     effects: DestroyEffects,
     /// The effects that were executed, which a discard can't take back.
     executed_effects: DestroyEffects,
-    /// Rows that the application's check refused. They are deleted whatever the
-    /// handler does.
-    refused: Vec<Arc<Row>>,
-    /// Rows that the request's tokens opened, but that have exceeded the layer's
-    /// timeouts. They are deleted if the request begins a session: its token replaces
-    /// theirs in the browser, and they would count toward the user's limit. They are also
-    /// deleted if the handler destroys the session.
-    outlived: Vec<Arc<Row>>,
-    /// Rows of both kinds that a save has not deleted, because another request had changed
-    /// them. A destroy deletes them all the same.
-    spared: Vec<Arc<Row>>,
+    /// Rows that the request's tokens opened, but that its check or its layer's timeouts
+    /// refused. A destroy deletes them. Without one, those that the check refused are deleted
+    /// whatever the handler does, and those that exceeded the timeouts if the request begins
+    /// a session: its token replaces theirs in the browser, and they would count toward the
+    /// user's limit.
+    refused: Vec<RefusedRow>,
     /// The row that the request's token opened before the session became read-only.
     /// A destroy still ends that session.
     lost: Option<Arc<Row>>,
@@ -134,8 +129,6 @@ impl State {
             effects: DestroyEffects::default(),
             executed_effects: DestroyEffects::default(),
             refused: Vec::new(),
-            outlived: Vec::new(),
-            spared: Vec::new(),
             lost: None,
             phase: Phase::Open,
         }
@@ -147,9 +140,14 @@ impl State {
         Self::new(origin, Arc::clone(&blank), blank)
     }
 
-    /// Sets the rows that are deleted if the request begins a session.
+    /// Sets the rows that have exceeded the layer's timeouts.
     pub(crate) fn replacing(mut self, outlived: Vec<Arc<Row>>) -> Self {
-        self.outlived = outlived;
+        let outlived = outlived.into_iter().map(|row| RefusedRow {
+            row,
+            by: RefusedBy::Timeouts,
+            is_spared: false,
+        });
+        self.refused.extend(outlived);
         self
     }
 
@@ -440,13 +438,16 @@ impl State {
         self.effects.removes_cookie
     }
 
-    /// Refuses the row: it is deleted whatever the handler does, and the
-    /// handler gets a new session.
+    /// Refuses the row for the application's check. The handler gets a new session.
     pub(crate) fn refuse(&mut self) {
         self.forget_record();
         let origin = std::mem::replace(&mut self.origin, Origin::New);
         if let Origin::Stored(row, _) | Origin::Moved(row, _) = origin {
-            self.refused.push(row);
+            self.refused.push(RefusedRow {
+                row,
+                by: RefusedBy::Check,
+                is_spared: false,
+            });
         }
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);
@@ -544,6 +545,8 @@ impl State {
         self.login_in_flight = None;
         self.is_new_id_in_doubt = false;
         self.settle_doubt();
+        // A later destroy means the new session.
+        self.refused.retain(|refused| !refused.is_spared);
         self.settle_stored(row, token);
     }
 
@@ -616,14 +619,17 @@ impl State {
         self.effects.signs_out |= effects.signs_out;
     }
 
-    /// Another request has changed this refused row, so it was not deleted.
-    pub(crate) fn spare(&mut self, row: Arc<Row>) {
-        self.spared.push(row);
+    /// Another request has changed this row, so it was not deleted.
+    pub(crate) fn spare(&mut self, refused: RefusedRow) {
+        self.refused.push(RefusedRow {
+            is_spared: true,
+            ..refused
+        });
     }
 
     /// These rows could not be deleted. The response tries again.
     pub(crate) fn settle_not_deleted(&mut self, left: Deletions) {
-        self.refused = left.refused;
+        self.refused.extend(left.refused);
         if !matches!(self.origin, Origin::New) {
             return;
         }
@@ -669,10 +675,7 @@ impl State {
     pub(crate) fn take_writes(&mut self, timeouts: &Timeouts, touch: Touch) -> PendingWrites {
         let ends_something = self.ends_something();
         let begins_a_session = self.begins_a_session();
-        if begins_a_session {
-            self.refused.append(&mut self.outlived);
-        }
-        let deletions = self.take_deletions();
+        let deletions = self.deletions(begins_a_session);
         let touch = self.touch_instead_of(touch);
         self.complete();
         let is_changed = self.is_changed();
@@ -711,19 +714,25 @@ impl State {
             Origin::ReadOnly(_) => self.lost.is_some(),
             Origin::New => false,
         };
-        let has_row = has_row || !self.outlived.is_empty() || !self.spared.is_empty();
-        !self.refused.is_empty() || (self.is_ended && has_row) || self.new_id != NewId::None
+        let has_row = has_row || !self.refused.is_empty();
+        let is_refused = self
+            .refused
+            .iter()
+            .any(|refused| is_deleted(refused, false));
+        is_refused || (self.is_ended && has_row) || self.new_id != NewId::None
     }
 
     /// Takes the rows to delete, and nothing else.
     pub(crate) fn take_deletions(&mut self) -> Deletions {
+        self.deletions(false)
+    }
+
+    fn deletions(&mut self, begins_a_session: bool) -> Deletions {
         let is_executed = self.is_ended && self.new_id != NewId::End;
-        if is_executed {
-            self.refused.append(&mut self.outlived);
-            self.refused.append(&mut self.spared);
-        }
+        let is_taken =
+            |refused: &mut RefusedRow| is_executed || is_deleted(refused, begins_a_session);
         Deletions {
-            refused: std::mem::take(&mut self.refused),
+            refused: self.refused.extract_if(.., is_taken).collect(),
             effects: is_executed.then_some(self.effects),
             ended: self.take_ended(),
         }
@@ -846,6 +855,11 @@ impl State {
 fn has_unknown_login(row: &Row) -> bool {
     let document = row.document();
     document.is_some_and(|document| document.meta().login_is_unknown)
+}
+
+/// Whether the row is deleted although the handler doesn't destroy the session.
+fn is_deleted(refused: &RefusedRow, begins_a_session: bool) -> bool {
+    !refused.is_spared && (refused.by == RefusedBy::Check || begins_a_session)
 }
 
 #[cfg(test)]

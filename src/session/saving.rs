@@ -45,8 +45,8 @@ use crate::{
     row::Row,
     session::outcomes::{Caller, Failed, Saving},
     state::{
-        Deletion, Deletions, Origin, PendingWrites, Record, RowWrite, Saved, State, ToDelete,
-        changes::Change,
+        Deletion, Deletions, Origin, PendingWrites, Record, RefusedBy, RowWrite, Saved, State,
+        ToDelete, changes::Change,
     },
     telemetry::saving,
     touch::Touch,
@@ -322,33 +322,27 @@ impl Session {
     async fn delete_rows(&self, rows: Deletions, cookie: &mut CookieChange) -> Result<(), Error> {
         let queue =
             |row: &Row, target, ending| self.store().destroy_row(row.id.clone(), target, ending);
-        // A row that `valid_if` refused has not ended by the timeouts.
-        let slack = self.store().zone_slack();
-        let why_not = |row: &Row| {
-            let meta = row.document().map(|document| document.meta());
-            match meta.is_some_and(|meta| self.timeouts().has_ended(&meta, row.times, slack)) {
-                true => Ending::Expired,
-                false => Ending::Rejected,
-            }
-        };
-        let refused = rows.refused.into_iter();
-        let is_destroyed = rows.effects.is_some();
-        let refused: Vec<_> = refused
-            .map(|row| {
-                let target = match is_destroyed {
-                    true => ToDelete::Session {
-                        loaded: row.times.now,
-                    },
-                    // Another request may have made it valid since, or given it a new id.
-                    false => ToDelete::Unchanged(Arc::clone(&row)),
-                };
-                (queue(&row, target, why_not(&row)), row)
-            })
-            .collect();
         let why = match self.signs_out() {
             true => Ending::SignedOut,
             false => Ending::Destroyed,
         };
+        let is_destroyed = rows.effects.is_some();
+        let refused = rows.refused.into_iter();
+        let refused: Vec<_> = refused
+            .map(|refused| {
+                let row = &refused.row;
+                let loaded = row.times.now;
+                // Unless the handler destroyed it: another request may have made it valid
+                // since, or given it a new id.
+                let unchanged = ToDelete::Unchanged(Arc::clone(row));
+                let deletion = match (is_destroyed, refused.by) {
+                    (true, _) => queue(row, ToDelete::Session { loaded }, why),
+                    (false, RefusedBy::Check) => queue(row, unchanged, Ending::Rejected),
+                    (false, RefusedBy::Timeouts) => queue(row, unchanged, Ending::Expired),
+                };
+                (deletion, refused)
+            })
+            .collect();
         let ended = rows.ended.map(|ended| {
             let loaded = ended.row.times.now;
             (queue(&ended.row, ToDelete::Session { loaded }, why), ended)
@@ -358,14 +352,15 @@ impl Session {
             ..Deletions::default()
         };
         let mut outcome = Ok(());
+        let mut has_destroyed = false;
         // All deletions are queued, so none is lost if dropped in this loop or below.
-        for (deletion, row) in refused {
+        for (deletion, refused) in refused {
             let deletion = deletion.await;
             match deletion.and_then(known) {
-                Ok(Deletion::WasOver) if !is_destroyed => self.state().spare(row),
-                Ok(_) => {}
+                Ok(Deletion::Spared) => self.state().spare(refused),
+                Ok(_) => has_destroyed |= is_destroyed,
                 Err(error) => {
-                    left.refused.push(row);
+                    left.refused.push(refused);
                     outcome = Err(error);
                 }
             }
@@ -374,9 +369,7 @@ impl Session {
             let deletion = deletion.await;
             match deletion.and_then(known) {
                 Ok(_) => {
-                    if self.signs_out() {
-                        self.store().meter().user_signed_out();
-                    }
+                    has_destroyed = true;
                     *cookie = CookieChange::Remove(row.terms());
                 }
                 Err(error) => {
@@ -384,6 +377,9 @@ impl Session {
                     outcome = Err(error);
                 }
             }
+        }
+        if has_destroyed && self.signs_out() {
+            self.store().meter().user_signed_out();
         }
         match outcome {
             Ok(()) => self.state().settle_deleted(rows.effects),
@@ -601,7 +597,7 @@ impl Drop for Waiting<'_> {
 /// If the session that the handler destroyed may live under another id.
 fn known(deletion: Deletion) -> Result<Deletion, Error> {
     match deletion {
-        Deletion::Done | Deletion::WasOver => Ok(deletion),
+        Deletion::Done | Deletion::WasOver | Deletion::Spared => Ok(deletion),
         Deletion::Unknown => Err(Error::not_destroyed()),
     }
 }

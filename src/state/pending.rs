@@ -90,12 +90,27 @@ impl Record {
     }
 }
 
+/// A row that the request's token opened, and that is not the session of the request.
+#[derive(Clone, Debug)]
+pub(crate) struct RefusedRow {
+    pub(crate) row: Arc<Row>,
+    pub(crate) by: RefusedBy,
+    /// A save has not deleted it, because another request had changed it or given it a new id.
+    pub(crate) is_spared: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusedBy {
+    /// The application's check.
+    Check,
+    /// The layer's timeouts.
+    Timeouts,
+}
+
 /// The rows that a request deletes.
 #[derive(Debug, Default)]
 pub(crate) struct Deletions {
-    /// Rows that the application's check refused, and rows that have exceeded the
-    /// layer's timeouts and are replaced by a new session.
-    pub(crate) refused: Vec<Arc<Row>>,
+    pub(crate) refused: Vec<RefusedRow>,
     pub(crate) ended: Option<EndedRow>,
     /// If the handler destroyed a session, even without a row.
     pub(crate) effects: Option<DestroyEffects>,
@@ -252,6 +267,8 @@ pub(crate) enum Deletion {
     Done,
     /// Nothing: the session was destroyed or had expired before.
     WasOver,
+    /// Nothing: the row has changed since it was loaded, or may live under another id.
+    Spared,
     /// Nothing: there is no row. The session was destroyed or expired, or another process gave it
     /// a new id.
     Unknown,

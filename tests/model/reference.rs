@@ -1081,7 +1081,10 @@ impl Model {
         let mut cookie = self.view(request, layer).cookie.clone();
         let outcome = self.pay(debt, &mut cookie);
         let view = self.view(request, layer);
-        view.spared = view.spared.or(spared);
+        // After it has begun a session, a destroy means that one.
+        let begins = view.origin == Origin::New
+            && matches!(&outcome, Ok(settled) if settled.origin != Origin::New);
+        view.spared = view.spared.or(spared).filter(|_| !begins);
         view.cookie = cookie;
         view.in_flight = false;
         view.user_in_flight = None;
@@ -1598,13 +1601,15 @@ impl Model {
         }
     }
 
-    /// Deletes the row if it is as it was loaded. Returns whether it is gone.
+    /// Deletes the row if it is as it was loaded. Returns whether its session is over. In a foreign
+    /// format, a row that is missing may live under another id.
     fn destroy_unchanged(&mut self, (row, version): (RowNo, u64)) -> bool {
         let stored = &mut self.rows[row.0];
         if stored.state == State::Live && stored.version == version {
             stored.state = State::Deleted;
+            return true;
         }
-        stored.state == State::Deleted
+        stored.state == State::Deleted && !self.options.format.is_foreign()
     }
 
     /// The live sessions of the user but for this one, the newest first.

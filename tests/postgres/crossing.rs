@@ -1035,7 +1035,7 @@ async fn a_logout_ends_a_session_that_has_outlived_the_timeouts_of_its_layer() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// A touch changes nothing that the check has read.
+/// A touch changes nothing but times.
 #[tokio::test]
 async fn a_refused_session_is_deleted_even_if_another_request_has_extended_it() {
     let mut faults = Vec::new();
@@ -1052,6 +1052,59 @@ async fn a_refused_session_is_deleted_even_if_another_request_has_extended_it() 
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Another layer has a longer idle timeout. The absolute timeout bounds the expiry, so a touch changes
+/// only the time of the last request.
+#[tokio::test]
+async fn a_session_that_outlived_its_layer_stays_if_another_layer_has_touched_it_meanwhile() {
+    let (site, store, browser) = site_of("own", Duration::from_secs(30)).await;
+    let hour = Duration::from_secs(3600);
+    let layer = PgSessionLayer::new(store).absolute_timeout(hour);
+    let long = layer.clone().touch_interval(Duration::ZERO);
+    let mut visitor = browser.at(&app(long));
+    assert_eq!(visitor.get("/insert/b/2").await.status, 200);
+    let sql = "UPDATE session SET last_seen = last_seen - interval '20 minutes'";
+    execute(&site.pool, sql).await;
+    let short = layer.idle_timeout(hour / 4);
+    let outlived = InFlight::begin(&browser, "/page", |gate| {
+        app_with(short, async move |session: Session| {
+            assert!(session.is_new());
+            gate.pass().await;
+            session.insert("seen", 1)
+        })
+    })
+    .await;
+    assert_eq!(visitor.get("/keys").await.status, 200);
+    assert_eq!(outlived.finish().await.status, 200);
+    visitor.peek("/get/b").await.assert(200, "\"2\"");
+}
+
+/// The handler does without the destroy that failed.
+#[tokio::test]
+async fn a_destroy_that_was_discarded_deletes_no_session_that_outlived_its_layer() {
+    let (site, store, browser) = site_of("own", Duration::from_secs(30)).await;
+    let sql = "UPDATE session SET created = created - interval '2 hours'";
+    execute(&site.pool, sql).await;
+    let sql = "
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE 'refused'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON session FOR EACH ROW EXECUTE FUNCTION refuse()";
+    execute(&site.pool, sql).await;
+    let layer = PgSessionLayer::new(store).absolute_timeout(Duration::from_secs(3600));
+    let pool = site.pool.clone();
+    let page = app_with(layer, async move |session: Session| {
+        session.destroy()?;
+        assert!(session.save().await.is_err());
+        execute(&pool, "DROP TRIGGER refuse ON session").await;
+        session.discard()
+    });
+    assert_eq!(browser.at(&page).peek("/page").await.status, 200);
+    browser
+        .at(&site.app())
+        .peek("/get/a")
+        .await
+        .assert(200, "\"1\"");
 }
 
 /// Both have loaded the session before its absolute timeout passed.

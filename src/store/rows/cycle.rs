@@ -162,9 +162,8 @@ impl Batches {
             Some(Made::Moved { before, after, .. }) => {
                 // Recorded again: a request may have loaded the old row after the record made before
                 // the commit. If the session was destroyed by its old id since, that record stays.
-                if self.watches.fate(&before.id, f64::NEG_INFINITY) != Some(Fate::Deleted) {
-                    plan.record_move(&before.id);
-                }
+                self.watches
+                    .record_unless_deleted(&before.id, plan.fate_of_old_id());
                 let leads_on = plan.forwarding(&before).meta().leads_to_the_session();
                 let [before, after] =
                     [before, after].map(|row| EndedRow::new(row.id.clone(), row.user));
@@ -387,7 +386,7 @@ async fn cycle_in(
     }
     // Before the commit, so that a handle whose row no longer exists leads to the new id.
     if let Made::Moved { before, .. } = &made {
-        plan.record_move(&before.id);
+        plan.watches.record(&before.id, plan.fate_of_old_id());
     }
     plan.commit.sent(made);
     Ok(Cycled::Committed(Box::new(row), Ends { others, surplus }))
@@ -581,14 +580,13 @@ impl Plan {
         self.reply.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records the new id, so that a later destroy finds the session.
-    fn record_move(&self, from: &RowId) {
+    /// Recorded, so that a later destroy finds the session.
+    fn fate_of_old_id(&self) -> Fate {
         let to = self.new_id.clone();
-        let fate = match self.drops_data() {
+        match self.drops_data() {
             true => Fate::ReplacedBy(to),
             false => Fate::MovedTo(to),
-        };
-        self.watches.record(from, fate);
+        }
     }
 
     fn has_no_receiver(&self) -> bool {

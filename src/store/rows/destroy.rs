@@ -37,13 +37,20 @@ use crate::{
         },
         rows::{
             Batches,
-            steps::{Moves, delete_locked, lock_live},
+            steps::{Moves, delete_locked, lock_as_loaded},
         },
         table::{handle::Work, statements::Statements, timestamp::written},
         watches::{former_ids::Fate, report::EndedRow},
     },
     telemetry::{Operation, events},
 };
+
+/// The outcome of the deletion of a row only if it is as it was loaded.
+enum Unchanged {
+    Deleted,
+    IsChanged,
+    IsGone,
+}
 
 /// The outcome of the deletion of one id.
 enum Found {
@@ -122,19 +129,25 @@ impl Batches {
             }))
         });
         match deleted.await {
-            Ok(true) => {
+            Ok(Unchanged::Deleted) => {
+                // Also if it has outlived the timeouts, because a late logout may follow.
+                self.watches.record(&row.id, Fate::Deleted);
                 let ended = EndedRow::new(row.id.clone(), row.user.clone());
-                Ok(self.refused(&ended, ending))
+                self.report_end(&ended, ending);
+                Ok(Deletion::Done)
             }
-            Ok(false) => Ok(Deletion::WasOver),
-            // It has a value that can't be read, so it can't be compared.
-            Err(error) if error.is_of_a_document() => {
-                let ended = self.destroy_unread(&row.id).await?;
-                Ok(match &ended {
-                    Some(ended) => self.refused(ended, ending),
-                    None => Deletion::WasOver,
-                })
-            }
+            Ok(Unchanged::IsChanged) => Ok(Deletion::Spared),
+            Ok(Unchanged::IsGone) => Ok(
+                match (
+                    self.table_handle.format.old_id(),
+                    self.watches.fate(&row.id, row.times.now),
+                ) {
+                    (OldId::IsDeleted, fate) if fate != Some(Fate::Deleted) => Deletion::Spared,
+                    _ => Deletion::WasOver,
+                },
+            ),
+            // Another client has written what can't be read.
+            Err(error) if error.is_of_a_document() => Ok(Deletion::Spared),
             Err(error) => Err(error),
         }
     }
@@ -196,14 +209,6 @@ impl Batches {
         self.watches.ended([ended], ending);
     }
 
-    /// A refused row was deleted.
-    fn refused(&self, ended: &EndedRow, ending: Ending) -> Deletion {
-        // Also if it has expired: a late logout may follow.
-        self.watches.record(&ended.id, Fate::Deleted);
-        self.report_end(ended, ending);
-        Deletion::Done
-    }
-
     async fn destroy_unread(&self, id: &RowId) -> Result<Option<EndedRow>, Error> {
         self.destroy_alone(id, |table, connection| {
             let id = id.as_str().to_owned();
@@ -245,24 +250,25 @@ impl Batches {
     }
 }
 
-/// Returns whether the row was deleted. If it was only extended meanwhile, a session that expired
-/// may be valid again, and one that the application's check refused is not.
+/// Compares the row with what was loaded, and deletes it if it is the same. If it was only extended
+/// or touched, it is the same for the application's check, and not for timeouts.
 async fn delete_unchanged(
     table: &Statements,
     connection: &mut PgConnection,
     row: &Row,
     ending: Ending,
-) -> Result<bool, Error> {
-    let Some((now, _)) = lock_live(table, connection, &row.id).await? else {
-        return Ok(false);
+) -> Result<Unchanged, Error> {
+    let Some(now) = lock_as_loaded(table, connection, &row.id).await? else {
+        return Ok(Unchanged::IsGone);
     };
     let has_same_document = now.text == row.text || now.document() == row.document();
-    let is_extended = ending == Ending::Expired && now.times.expires != row.times.expires;
-    if !has_same_document || is_extended || now.user != row.user {
-        return Ok(false);
+    let times = |row: &Row| (row.times.expires, row.times.seen);
+    let is_touched = ending == Ending::Expired && times(&now) != times(row);
+    if !has_same_document || is_touched || now.user != row.user {
+        return Ok(Unchanged::IsChanged);
     }
     delete_locked(table, connection, &row.id).await?;
-    Ok(true)
+    Ok(Unchanged::Deleted)
 }
 
 /// Deletes a forwarding and its successors in one transaction. If the forwarding were

@@ -21,6 +21,17 @@ use crate::{
     },
 };
 
+/// The columns of `lock.sql`.
+type LoadedColumns = (
+    String,
+    Option<String>,
+    Instant,
+    Option<Instant>,
+    Instant,
+    Option<Instant>,
+    Option<String>,
+);
+
 /// The columns of `cycle_lock.sql`.
 pub(in crate::store) type Loaded = (
     String,
@@ -43,8 +54,8 @@ pub(in crate::store) struct Extras {
     pub(in crate::store) row_as_text: Option<Arc<str>>,
 }
 
-fn loaded(loaded: Loaded, table: &Statements) -> Row {
-    let (id, text, expires, created, now, seen, user, ..) = loaded;
+fn loaded(loaded: LoadedColumns, table: &Statements) -> Row {
+    let (id, text, expires, created, now, seen, user) = loaded;
     let times = Times {
         now: now.0,
         expires: expires.0,
@@ -197,14 +208,36 @@ pub(super) async fn lock_live(
         .fetch_optional(connection)
         .await?;
     match row {
-        Some(mut row) if row.0 == id.as_str() => {
+        Some((row, text, expires, created, now, seen, user, device, external_id))
+            if row == id.as_str() =>
+        {
+            let row = (row, text, expires, created, now, seen, user);
             let extras = Extras {
-                device: row.7.take(),
-                external_id: row.8.take(),
+                device,
+                external_id,
                 row_as_text: None,
             };
             Ok(Some((loaded(row, table), extras)))
         }
+        Some(_) => Err(Error::not_asked_for()),
+        None => Ok(None),
+    }
+}
+
+/// Locks the row and reads what a load reads. Returns `None` if there is no live row.
+pub(super) async fn lock_as_loaded(
+    table: &Statements,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<Option<Row>, Error> {
+    let row: Option<LoadedColumns> = table
+        .lock
+        .query_as()
+        .bind(id.as_str())
+        .fetch_optional(connection)
+        .await?;
+    match row {
+        Some(row) if row.0 == id.as_str() => Ok(Some(loaded(row, table))),
         Some(_) => Err(Error::not_asked_for()),
         None => Ok(None),
     }

@@ -66,6 +66,7 @@ fn load_fits_the_table() {
             .map(|row| -> LoadedRow { loaded!(row) }),
     );
     drop(query_file!("src/store/sql/load_one.sql", ID).map(|row| -> LoadedRow { loaded!(row) }));
+    drop(query_file!("src/store/sql/lock.sql", ID).map(|row| -> LoadedRow { loaded!(row) }));
 }
 
 #[test]

@@ -346,6 +346,7 @@ mod tests {
             include_str!("../sql/touch_one.sql"),
             include_str!("../sql/destroy.sql"),
             include_str!("../sql/destroy_one.sql"),
+            include_str!("../sql/lock.sql"),
             include_str!("../sql/cycle_lock.sql"),
             include_str!("../sql/cycle_copy.sql"),
             include_str!("../sql/cycle_forward.sql"),

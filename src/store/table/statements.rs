@@ -37,6 +37,8 @@ pub(crate) struct Statements {
     pub(crate) touch: Sizes,
     pub(crate) destroy: Sizes,
     pub(crate) destroy_unread: Sql,
+    /// Locks a row and reads what a load reads.
+    pub(crate) lock: Sql,
     pub(crate) cycle: CycleStatements,
     pub(crate) takeover: TakeoverStatements,
     pub(crate) users: UserStatements,
@@ -183,6 +185,7 @@ impl Statements {
             touch: both!(sizes, "touch"),
             destroy: both!(sizes, "destroy"),
             destroy_unread: statement(include_str!("../sql/destroy_unread.sql")),
+            lock: statement(include_str!("../sql/lock.sql")),
             cycle: CycleStatements::new(statement),
             takeover: TakeoverStatements {
                 ours: name.clone(),

@@ -51,23 +51,23 @@ struct Former {
 
 impl FormerIds {
     /// Records what happened to the session of this row, whose handle this is.
-    pub(super) fn record(
+    pub(super) fn record(&self, handle: SessionId, id: RowId, fate: Fate, at: (Instant, f64)) {
+        self.ids().record(handle, id, fate, at);
+    }
+
+    /// The same, unless the session was deleted since the last record.
+    pub(super) fn record_unless_deleted(
         &self,
         handle: SessionId,
         id: RowId,
         fate: Fate,
-        (at, database_time): (Instant, f64),
+        at: (Instant, f64),
     ) {
-        let former = Former {
-            id,
-            fate,
-            at,
-            database_time,
-        };
         let mut ids = self.ids();
-        ids.drop_old(at, MOST - 1);
-        ids.order.push_back((at, handle.clone()));
-        ids.fates.insert(handle, former);
+        let former = ids.fates.get(&handle);
+        if former.is_none_or(|former| former.fate != Fate::Deleted) {
+            ids.record(handle, id, fate, at);
+        }
     }
 
     /// The fate of a session that was loaded at this time of the database. Ignores
@@ -115,6 +115,24 @@ impl FormerIds {
 }
 
 impl Ids {
+    fn record(
+        &mut self,
+        handle: SessionId,
+        id: RowId,
+        fate: Fate,
+        (at, database_time): (Instant, f64),
+    ) {
+        let former = Former {
+            id,
+            fate,
+            at,
+            database_time,
+        };
+        self.drop_old(at, MOST - 1);
+        self.order.push_back((at, handle.clone()));
+        self.fates.insert(handle, former);
+    }
+
     /// Drops those that are older than a forwarding lasts, and the oldest beyond `most`.
     fn drop_old(&mut self, now: Instant, most: usize) {
         while let Some((at, _)) = self.order.front()
@@ -176,6 +194,21 @@ mod tests {
         record(&ids, "a", Fate::Deleted, now);
         assert_eq!(ids.fate(&row("a").0, 10.5, now), None);
         assert_eq!(ids.fate(&row("a").0, 9.5, now), Some(Fate::Deleted));
+    }
+
+    #[test]
+    fn a_second_record_of_a_move_keeps_a_deletion() {
+        let (ids, now) = (FormerIds::default(), Instant::now());
+        record(&ids, "a", Fate::Deleted, now);
+        record(&ids, "b", Fate::MovedTo(row("new").1), now);
+        for id in ["a", "b"] {
+            let (handle, row_id) = row(id);
+            let fate = Fate::MovedTo(row("newer").1);
+            ids.record_unless_deleted(handle, row_id, fate, (now, 11.0));
+        }
+        let fate = |id| ids.fate(&row(id).0, 10.0, now);
+        assert_eq!(fate("a"), Some(Fate::Deleted));
+        assert_eq!(fate("b"), Some(Fate::MovedTo(row("newer").1)));
     }
 
     #[test]

@@ -122,6 +122,16 @@ impl Watches {
         }
     }
 
+    /// The same, unless the session was deleted since the last record.
+    pub(in crate::store) fn record_unless_deleted(&self, id: &RowId, fate: Fate) {
+        let format = &self.table_handle.format;
+        if format.old_id() == OldId::IsDeleted {
+            let handle = format.handle(id);
+            self.former_ids
+                .record_unless_deleted(handle, id.clone(), fate, self.now());
+        }
+    }
+
     /// What happened to a session since it was loaded, at this time of the database.
     pub(in crate::store) fn fate(&self, id: &RowId, loaded: f64) -> Option<Fate> {
         let handle = self.table_handle.format.handle(id);

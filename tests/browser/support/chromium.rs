@@ -90,7 +90,8 @@ impl Chromium {
             Ok(port) => port,
             Err(error) => {
                 if let Some(mut keeper) = process.stdin.take() {
-                    keeper.write_all(b"ended\n")?;
+                    // If the keeper is gone, it needs no word.
+                    let _ = keeper.write_all(b"ended\n");
                 }
                 process.wait()?;
                 return Err(error);
