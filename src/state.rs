@@ -142,12 +142,8 @@ impl State {
 
     /// Sets the rows that have exceeded the layer's timeouts.
     pub(crate) fn replacing(mut self, outlived: Vec<Arc<Row>>) -> Self {
-        let outlived = outlived.into_iter().map(|row| RefusedRow {
-            row,
-            by: RefusedBy::Timeouts,
-            is_spared: false,
-        });
-        self.refused.extend(outlived);
+        let refused = |row| RefusedRow::new(row, RefusedBy::Timeouts);
+        self.refused.extend(outlived.into_iter().map(refused));
         self
     }
 
@@ -443,11 +439,7 @@ impl State {
         self.forget_record();
         let origin = std::mem::replace(&mut self.origin, Origin::New);
         if let Origin::Stored(row, _) | Origin::Moved(row, _) = origin {
-            self.refused.push(RefusedRow {
-                row,
-                by: RefusedBy::Check,
-                is_spared: false,
-            });
+            self.refused.push(RefusedRow::new(row, RefusedBy::Check));
         }
         self.base = Arc::clone(&self.blank);
         self.document = Arc::clone(&self.blank);

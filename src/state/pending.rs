@@ -99,6 +99,16 @@ pub(crate) struct RefusedRow {
     pub(crate) is_spared: bool,
 }
 
+impl RefusedRow {
+    pub(super) fn new(row: Arc<Row>, by: RefusedBy) -> Self {
+        Self {
+            row,
+            by,
+            is_spared: false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RefusedBy {
     /// The application's check.

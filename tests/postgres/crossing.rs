@@ -19,7 +19,7 @@ use crate::support::{
     Browser, Role, Site, app, execute,
     express::{SECRET, SID, browser_of_express, site_of, stored, visitor_of_express},
     koa::koa,
-    page::{InFlight, app_with, until},
+    page::{InFlight, app_with, late_in, until},
     proxy::Proxy,
     texts,
 };
@@ -826,22 +826,15 @@ async fn a_request_that_begins_a_session_after_a_timeout_leaves_a_concurrent_log
     for format in ["own", "express"] {
         let (site, store, browser) = site_of(format, Duration::from_secs(5)).await;
         let layer = PgSessionLayer::new(store).absolute_timeout(Duration::from_secs(3600));
-        let late = async |act: fn(&Session) -> Result<(), axum_pg_session::Error>| {
-            InFlight::begin(&browser, "/page", |gate| {
-                app_with(layer.clone(), async move |session: Session| {
-                    gate.pass().await;
-                    act(&session)
-                })
-            })
-            .await
-        };
-        let login = late(|session| session.login("ada")).await;
+        let login = async |session: Session| session.login("ada");
+        let login = late_in(layer.clone(), &browser, login).await;
         execute(
             &site.pool,
             "UPDATE session SET created = created - interval '2 hours'",
         )
         .await;
-        let insert = late(|session| session.insert("seen", 1)).await;
+        let insert = async |session: Session| session.insert("seen", 1);
+        let insert = late_in(layer, &browser, insert).await;
         let signed_in = login.finish().await;
         assert_eq!(signed_in.status, 200, "{format}");
         let mut visitor = browser.at(&site.app());
@@ -925,94 +918,61 @@ async fn a_handler_that_deletes_an_account_signs_its_user_out_first() {
 
 // Refused and outlived rows.
 
-/// A request whose check refuses the session after this act, and whose handler acts, too, when it
-/// goes on.
-async fn refused(
-    browser: &Browser,
-    layer: PgSessionLayer,
-    in_check: fn(&Session) -> Result<(), Error>,
-    in_handler: fn(&Session) -> Result<(), Error>,
-) -> InFlight {
-    let layer = layer.valid_if(move |session: Session, _| async move {
-        in_check(&session)?;
-        Ok::<_, Error>(false)
-    });
-    InFlight::begin(browser, "/page", |gate| {
-        app_with(layer, async move |session: Session| {
-            gate.pass().await;
-            in_handler(&session)
-        })
-    })
-    .await
-}
-
-/// The session is what the application destroyed, not the row as it was loaded.
-#[tokio::test]
-async fn a_session_that_the_check_signed_out_stays_destroyed_if_another_request_changes_it() {
-    let mut faults = Vec::new();
+/// Where a response was a success although the refused session lives, if another request changes it
+/// or gives it a new id meanwhile.
+async fn survivors<F, Fut>(refusing: fn(PgSessionLayer) -> PgSessionLayer, act: F) -> Vec<String>
+where
+    F: Fn(Session) -> Fut + Copy + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let mut survivors = Vec::new();
     for format in ["own", "express"] {
         for other in ["/insert/b/2", "/cycle"] {
             let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
-            let layer = PgSessionLayer::new(store);
-            let refused = refused(&browser, layer, Session::logout, |_| Ok(())).await;
+            let layer = refusing(PgSessionLayer::new(store));
+            let refused = late_in(layer, &browser, act).await;
             let mut visitor = browser.at(&site.app());
             assert_eq!(visitor.get(other).await.status, 200, "{format}");
             let status = refused.finish().await.status;
             let value = visitor.peek("/get/a").await.body;
             if status == 200 && value != "none" {
-                faults.push(format!("{format}, {other}: {value}"));
+                survivors.push(format!("{format}, {other}: {value}"));
             }
         }
     }
+    survivors
+}
+
+/// The session is what the application destroyed, not the row as it was loaded.
+#[tokio::test]
+async fn a_session_that_the_check_signed_out_stays_destroyed_if_another_request_changes_it() {
+    let refusing = |layer: PgSessionLayer| {
+        layer.valid_if(async |session: Session, _| {
+            session.logout()?;
+            Ok::<_, Error>(false)
+        })
+    };
+    let faults = survivors(refusing, async |_: Session| Ok(())).await;
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
 /// A link that signs out, beside a request of another tab.
 #[tokio::test]
 async fn a_logout_of_a_refused_session_is_no_success_if_the_session_lives() {
-    let mut faults = Vec::new();
-    for format in ["own", "express"] {
-        for other in ["/insert/b/2", "/cycle"] {
-            let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
-            let layer = PgSessionLayer::new(store);
-            let refused = refused(&browser, layer, |_| Ok(()), Session::logout).await;
-            let mut visitor = browser.at(&site.app());
-            assert_eq!(visitor.get(other).await.status, 200, "{format}");
-            let status = refused.finish().await.status;
-            let value = visitor.peek("/get/a").await.body;
-            if status == 200 && value != "none" {
-                faults.push(format!("{format}, {other}: {value}"));
-            }
-        }
-    }
+    let refusing = |layer: PgSessionLayer| layer.valid_if(async |_, _| false);
+    let faults = survivors(refusing, async |session: Session| session.logout()).await;
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
 /// The save finds that another request has changed the row, and leaves it.
 #[tokio::test]
 async fn a_logout_after_a_save_ends_a_refused_session_that_another_request_has_changed() {
-    let mut faults = Vec::new();
-    for format in ["own", "express"] {
-        for other in ["/insert/b/2", "/cycle"] {
-            let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
-            let layer = PgSessionLayer::new(store).valid_if(async |_, _| false);
-            let refused = InFlight::begin(&browser, "/page", |gate| {
-                app_with(layer, async move |session: Session| {
-                    gate.pass().await;
-                    session.save().await?;
-                    session.logout()
-                })
-            })
-            .await;
-            let mut visitor = browser.at(&site.app());
-            assert_eq!(visitor.get(other).await.status, 200, "{format}");
-            let status = refused.finish().await.status;
-            let value = visitor.peek("/get/a").await.body;
-            if status == 200 && value != "none" {
-                faults.push(format!("{format}, {other}: {value}"));
-            }
-        }
-    }
+    let refusing = |layer: PgSessionLayer| layer.valid_if(async |_, _| false);
+    let act = async |session: Session| {
+        session.save().await?;
+        session.logout()
+    };
+    let faults = survivors(refusing, act).await;
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
@@ -1041,8 +1001,8 @@ async fn a_refused_session_is_deleted_even_if_another_request_has_extended_it() 
     let mut faults = Vec::new();
     for format in ["own", "express"] {
         let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
-        let layer = PgSessionLayer::new(store);
-        let refused = refused(&browser, layer, |_| Ok(()), |_| Ok(())).await;
+        let layer = PgSessionLayer::new(store).valid_if(async |_, _| false);
+        let refused = late_in(layer, &browser, async |_| ()).await;
         let touch = site.app_with(async |session: Session| session.touch());
         assert_eq!(browser.at(&touch).peek("/page").await.status, 200);
         assert_eq!(refused.finish().await.status, 200, "{format}");
@@ -1067,14 +1027,11 @@ async fn a_session_that_outlived_its_layer_stays_if_another_layer_has_touched_it
     let sql = "UPDATE session SET last_seen = last_seen - interval '20 minutes'";
     execute(&site.pool, sql).await;
     let short = layer.idle_timeout(hour / 4);
-    let outlived = InFlight::begin(&browser, "/page", |gate| {
-        app_with(short, async move |session: Session| {
-            assert!(session.is_new());
-            gate.pass().await;
-            session.insert("seen", 1)
-        })
-    })
-    .await;
+    let act = async |session: Session| {
+        assert!(session.is_new());
+        session.insert("seen", 1)
+    };
+    let outlived = late_in(short, &browser, act).await;
     assert_eq!(visitor.get("/keys").await.status, 200);
     assert_eq!(outlived.finish().await.status, 200);
     visitor.peek("/get/b").await.assert(200, "\"2\"");
@@ -1114,19 +1071,12 @@ async fn a_logout_beside_a_request_that_deletes_the_outlived_session_is_a_succes
     for format in ["own", "express"] {
         let (site, store, browser) = site_of(format, Duration::from_secs(30)).await;
         let layer = PgSessionLayer::new(store).absolute_timeout(Duration::from_secs(3600));
-        let late = async |act: fn(&Session) -> Result<(), Error>| {
-            InFlight::begin(&browser, "/page", |gate| {
-                app_with(layer.clone(), async move |session: Session| {
-                    gate.pass().await;
-                    act(&session)
-                })
-            })
-            .await
-        };
-        let logout = late(Session::logout).await;
+        let logout = async |session: Session| session.logout();
+        let logout = late_in(layer.clone(), &browser, logout).await;
         let sql = "UPDATE session SET created = created - interval '2 hours'";
         execute(&site.pool, sql).await;
-        let insert = late(|session| session.insert("seen", 1)).await;
+        let insert = async |session: Session| session.insert("seen", 1);
+        let insert = late_in(layer, &browser, insert).await;
         assert_eq!(insert.finish().await.status, 200, "{format}");
         let status = logout.finish().await.status;
         if status != 200 {
@@ -1148,13 +1098,8 @@ async fn the_undo_of_a_login_revives_no_session_that_an_earlier_id_destroyed_mea
     site.express_writes(SID, &stored(CART)).await;
     let layer = PgSessionLayer::new(store);
     let mut browser = browser_of_express(&app(layer.clone()));
-    let logout = InFlight::begin(&browser, "/page", |gate| {
-        app_with(layer.clone(), async move |session: Session| {
-            gate.pass().await;
-            session.logout()
-        })
-    })
-    .await;
+    let logout = async |session: Session| session.logout();
+    let logout = late_in(layer.clone(), &browser, logout).await;
     assert_eq!(browser.get("/cycle").await.status, 200);
     let sids = async || texts(&site.pool, "SELECT sid FROM session").await;
     let before = sids().await;

@@ -273,12 +273,12 @@ async fn beginning(
     let undated: Vec<(String, Option<Instant>)> = undated.fetch_all(&mut *connection).await?;
     // Sessions that began while the statement waited are not in the future.
     let later = server(connection).await?.now;
-    let is_undated = |began: Option<Instant>| began.is_none_or(|began| began.0 > later);
-    let undated = undated.into_iter().filter(|(_, began)| is_undated(*began));
-    Ok(Beginning {
-        now,
-        undated: undated.map(|(id, _)| id).collect(),
-    })
+    let undated = undated
+        .into_iter()
+        .filter(|(_, began)| began.is_none_or(|began| began.0 > later))
+        .map(|(id, _)| id)
+        .collect();
+    Ok(Beginning { now, undated })
 }
 
 async fn ids(

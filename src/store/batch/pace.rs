@@ -28,9 +28,9 @@ const FORGETTING: f64 = 1.0 / 32.0;
 /// This bounds the number of statements at every load: a few rows are sent at once, and
 /// if there are many, each statement takes a large part of them.
 ///
-/// With few rows in flight, it is enough if as many wait. Otherwise, all of a few requests
-/// would be in the same statement, and the processors of the server and of the database
-/// would wait for each other in turn.
+/// With few rows in flight, it is enough if the same number waits. Otherwise, a few concurrent
+/// requests would always share a statement, and the processors of the server and of the
+/// database would wait for each other.
 ///
 /// The time is that of the fastest recent statement: the part that is spent waiting for
 /// the disk or the network. Slower statements also waited for processors, which more

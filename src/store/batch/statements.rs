@@ -119,18 +119,9 @@ impl Entry for LoadRow {
     }
 
     fn decode(&self, row: &PgRow, table: &Statements) -> Result<Arc<Row>, sqlx::Error> {
-        let text: Option<&str> = row.try_get(1)?;
-        let times = Times {
-            expires: instant(row, 2)?,
-            created: row.try_get::<Option<Instant>, _>(3)?.map(|at| at.0),
-            now: instant(row, 4)?,
-            seen: row.try_get::<Option<Instant>, _>(5)?.map(|at| at.0),
-        };
-        table.clock.observe(times.now);
-        let user: Option<&str> = row.try_get(6)?;
-        let id = self.0.clone();
-        let row = Row::new(id, text.map(Arc::from), times, table.layout);
-        Ok(Arc::new(row.of_column(user, table.has_user_in_document)))
+        let row = loaded(row, self.0.clone(), table)?;
+        table.clock.observe(row.times.now);
+        Ok(Arc::new(row))
     }
 
     fn size(output: &Arc<Row>) -> usize {
@@ -314,6 +305,24 @@ impl Entry for DestroyRow {
             user: row.try_get(3)?,
         })
     }
+}
+
+/// The row of this id, from the columns that a load returns. Others may follow them.
+pub(in crate::store) fn loaded(
+    row: &PgRow,
+    id: RowId,
+    table: &Statements,
+) -> Result<Row, sqlx::Error> {
+    let text: Option<&str> = row.try_get(1)?;
+    let times = Times {
+        expires: instant(row, 2)?,
+        created: row.try_get::<Option<Instant>, _>(3)?.map(|at| at.0),
+        now: instant(row, 4)?,
+        seen: row.try_get::<Option<Instant>, _>(5)?.map(|at| at.0),
+    };
+    let user: Option<&str> = row.try_get(6)?;
+    let row = Row::new(id, text.map(Arc::from), times, table.layout);
+    Ok(row.of_column(user, table.has_user_in_document))
 }
 
 fn instant(row: &PgRow, column: usize) -> Result<f64, sqlx::Error> {

@@ -137,15 +137,14 @@ impl Batches {
                 Ok(Deletion::Done)
             }
             Ok(Unchanged::IsChanged) => Ok(Deletion::Spared),
-            Ok(Unchanged::IsGone) => Ok(
-                match (
-                    self.table_handle.format.old_id(),
-                    self.watches.fate(&row.id, row.times.now),
-                ) {
-                    (OldId::IsDeleted, fate) if fate != Some(Fate::Deleted) => Deletion::Spared,
-                    _ => Deletion::WasOver,
-                },
-            ),
+            Ok(Unchanged::IsGone) => {
+                let is_deleted = self.watches.fate(&row.id, row.times.now) == Some(Fate::Deleted);
+                let may_live = self.table_handle.format.old_id() == OldId::IsDeleted && !is_deleted;
+                Ok(match may_live {
+                    true => Deletion::Spared,
+                    false => Deletion::WasOver,
+                })
+            }
             // Another client has written what can't be read.
             Err(error) if error.is_of_a_document() => Ok(Deletion::Spared),
             Err(error) => Err(error),

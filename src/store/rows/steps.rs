@@ -4,46 +4,23 @@
 use std::sync::Arc;
 
 use sqlx::{
-    PgConnection, Postgres,
-    postgres::{PgArguments, PgQueryResult},
+    PgConnection, Postgres, Row as _,
+    postgres::{PgArguments, PgQueryResult, PgRow},
     query::Query,
 };
 
 use crate::{
     Error, ErrorKind,
-    expiry::{Extent, Times},
+    expiry::Extent,
     id::RowId,
     row::{Content, Row},
     store::{
+        batch::statements::loaded,
         connection::sqlstate::{spared, unwritten},
         sql::Sql,
-        table::{statements::Statements, timestamp::Instant},
+        table::statements::Statements,
     },
 };
-
-/// The columns of `lock.sql`.
-type LoadedColumns = (
-    String,
-    Option<String>,
-    Instant,
-    Option<Instant>,
-    Instant,
-    Option<Instant>,
-    Option<String>,
-);
-
-/// The columns of `cycle_lock.sql`.
-pub(in crate::store) type Loaded = (
-    String,
-    Option<String>,
-    Instant,
-    Option<Instant>,
-    Instant,
-    Option<Instant>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-);
 
 /// What is stored with a row and not read by requests.
 #[derive(Clone, Debug, Default)]
@@ -52,18 +29,6 @@ pub(in crate::store) struct Extras {
     pub(in crate::store) external_id: Option<String>,
     /// The row with the application's columns, see [`kept_columns`](super::kept_columns).
     pub(in crate::store) row_as_text: Option<Arc<str>>,
-}
-
-fn loaded(loaded: LoadedColumns, table: &Statements) -> Row {
-    let (id, text, expires, created, now, seen, user) = loaded;
-    let times = Times {
-        now: now.0,
-        expires: expires.0,
-        created: created.map(|created| created.0),
-        seen: seen.map(|seen| seen.0),
-    };
-    let row = Row::new(id.into(), text.map(Arc::from), times, table.layout);
-    row.of_column(user.as_deref(), table.has_user_in_document)
 }
 
 /// Forwardings that a call follows from a handle to its session. A session can have that many
@@ -200,28 +165,15 @@ pub(super) async fn lock_live(
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<Option<(Row, Extras)>, Error> {
-    let row: Option<Loaded> = table
-        .cycle
-        .lock
-        .query_as()
-        .bind(id.as_str())
-        .fetch_optional(connection)
-        .await?;
-    match row {
-        Some((row, text, expires, created, now, seen, user, device, external_id))
-            if row == id.as_str() =>
-        {
-            let row = (row, text, expires, created, now, seen, user);
-            let extras = Extras {
-                device,
-                external_id,
-                row_as_text: None,
-            };
-            Ok(Some((loaded(row, table), extras)))
-        }
-        Some(_) => Err(Error::not_asked_for()),
-        None => Ok(None),
-    }
+    let Some(row) = lock_by(&table.cycle.lock, connection, id).await? else {
+        return Ok(None);
+    };
+    let extras = Extras {
+        device: row.try_get(7)?,
+        external_id: row.try_get(8)?,
+        row_as_text: None,
+    };
+    Ok(Some((loaded(&row, id.clone(), table)?, extras)))
 }
 
 /// Locks the row and reads what a load reads. Returns `None` if there is no live row.
@@ -230,15 +182,21 @@ pub(super) async fn lock_as_loaded(
     connection: &mut PgConnection,
     id: &RowId,
 ) -> Result<Option<Row>, Error> {
-    let row: Option<LoadedColumns> = table
-        .lock
-        .query_as()
-        .bind(id.as_str())
-        .fetch_optional(connection)
-        .await?;
-    match row {
-        Some(row) if row.0 == id.as_str() => Ok(Some(loaded(row, table))),
-        Some(_) => Err(Error::not_asked_for()),
+    match lock_by(&table.lock, connection, id).await? {
+        Some(row) => Ok(Some(loaded(&row, id.clone(), table)?)),
         None => Ok(None),
+    }
+}
+
+async fn lock_by(
+    statement: &Sql,
+    connection: &mut PgConnection,
+    id: &RowId,
+) -> Result<Option<PgRow>, Error> {
+    let query = statement.query().bind(id.as_str());
+    let row = query.fetch_optional(connection).await?;
+    match row {
+        Some(row) if row.try_get::<&str, _>(0)? != id.as_str() => Err(Error::not_asked_for()),
+        row => Ok(row),
     }
 }

@@ -11,7 +11,7 @@ use sqlx::query_file;
 
 use time::OffsetDateTime;
 
-use crate::store::{admin::page::Listed, rows::steps::Loaded, table::timestamp::Instant};
+use crate::store::{admin::page::Listed, table::timestamp::Instant};
 
 /// A row that a load returns.
 type LoadedRow = (
@@ -203,23 +203,12 @@ fn destroy_fits_the_table() {
 
 #[test]
 fn cycle_fits_the_table() {
-    drop(
-        query_file!("src/store/sql/cycle_lock.sql", ID).map(|row| -> Loaded {
-            let (device, external_id) = (row.device.clone(), row.external_id.clone());
-            let (id, text, expires, created, now, seen, user) = loaded!(row);
-            (
-                id,
-                text,
-                expires,
-                created,
-                now,
-                seen,
-                user,
-                device,
-                external_id,
-            )
-        }),
-    );
+    drop(query_file!("src/store/sql/cycle_lock.sql", ID).map(
+        |row| -> (LoadedRow, Option<String>, Option<String>) {
+            let extras = (row.device.clone(), row.external_id.clone());
+            (loaded!(row), extras.0, extras.1)
+        },
+    ));
     drop(query_file!(
         "src/store/sql/cycle_copy.sql",
         ID,

@@ -115,21 +115,23 @@ impl Watches {
 
     /// Records what happened to a session, in formats whose old ids leave no row.
     pub(in crate::store) fn record(&self, id: &RowId, fate: Fate) {
-        let format = &self.table_handle.format;
-        if format.old_id() == OldId::IsDeleted {
-            let handle = format.handle(id);
+        if let Some(handle) = self.former_handle(id) {
             self.former_ids.record(handle, id.clone(), fate, self.now());
         }
     }
 
     /// The same, unless the session was deleted since the last record.
     pub(in crate::store) fn record_unless_deleted(&self, id: &RowId, fate: Fate) {
-        let format = &self.table_handle.format;
-        if format.old_id() == OldId::IsDeleted {
-            let handle = format.handle(id);
+        if let Some(handle) = self.former_handle(id) {
             self.former_ids
                 .record_unless_deleted(handle, id.clone(), fate, self.now());
         }
+    }
+
+    /// `None` in formats whose old ids leave a row.
+    fn former_handle(&self, id: &RowId) -> Option<SessionId> {
+        let format = &self.table_handle.format;
+        (format.old_id() == OldId::IsDeleted).then(|| format.handle(id))
     }
 
     /// What happened to a session since it was loaded, at this time of the database.

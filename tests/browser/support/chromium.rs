@@ -86,17 +86,10 @@ impl Chromium {
             .spawn()?;
         let output = process.stdout.take().expect("it is piped");
         let mut output = BufReader::new(output);
-        let port = match announced_port(&mut output) {
-            Ok(port) => port,
-            Err(error) => {
-                if let Some(mut keeper) = process.stdin.take() {
-                    // If the keeper is gone, it needs no word.
-                    let _ = keeper.write_all(b"ended\n");
-                }
-                process.wait()?;
-                return Err(error);
-            }
-        };
+        let port = announced_port(&mut output).or_else(|error| {
+            finish(&mut process)?;
+            Err(error)
+        })?;
         Ok(Self {
             browser: browser.to_owned(),
             port,
@@ -125,12 +118,11 @@ impl Chromium {
 
 impl Chromium {
     fn end(&mut self) -> io::Result<()> {
-        let mut keeper = self.process.stdin.take();
-        if let (Ok(()), Some(keeper)) = (shut_down(self.port), &mut keeper) {
-            keeper.write_all(b"ended\n")?;
+        if shut_down(self.port).is_err() {
+            // The script ends the driver.
+            drop(self.process.stdin.take());
         }
-        drop(keeper);
-        self.process.wait().map(drop)
+        finish(&mut self.process)
     }
 }
 
@@ -139,6 +131,15 @@ impl Drop for Chromium {
         // A folder that stays is a nuisance, not a reason to fail a test.
         let _ = self.end();
     }
+}
+
+/// Tells the script that the browsers have ended, and waits for its end.
+fn finish(keeper: &mut Child) -> io::Result<()> {
+    if let Some(mut orders) = keeper.stdin.take() {
+        // If the script is gone, it needs no word.
+        let _ = orders.write_all(b"ended\n");
+    }
+    keeper.wait().map(drop)
 }
 
 /// Completed when the browsers have ended.

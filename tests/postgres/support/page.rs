@@ -40,6 +40,21 @@ pub(crate) fn login_page(store: &PgSessionStore) -> Router {
     app_with(PgSessionLayer::new(store.clone()), page)
 }
 
+/// A request in this layer that has loaded its session, and does this when it goes on.
+pub(crate) async fn late_in<F, Fut>(layer: PgSessionLayer, browser: &Browser, act: F) -> InFlight
+where
+    F: Fn(Session) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output: IntoResponse> + Send + 'static,
+{
+    InFlight::begin(browser, "/page", |gate| {
+        app_with(layer, async move |session: Session| {
+            gate.pass().await;
+            act(session).await
+        })
+    })
+    .await
+}
+
 impl Site {
     pub(crate) fn app_with<H, T>(&self, page: H) -> Router
     where
@@ -55,13 +70,7 @@ impl Site {
         F: Fn(Session) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output: IntoResponse> + Send + 'static,
     {
-        InFlight::begin(browser, "/page", |gate| {
-            self.app_with(async move |session: Session| {
-                gate.pass().await;
-                act(session).await
-            })
-        })
-        .await
+        late_in(self.layer(), browser, act).await
     }
 
     /// From now on, the commit of a transaction that inserted a row fails.
