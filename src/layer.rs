@@ -67,7 +67,7 @@ pub(crate) mod site_data;
 ///
 /// Layers with different cookie names can be nested. [`Session`] then belongs to
 /// the inner one. If two nested layers have the same name, the inner one has no
-/// effect. A warning is logged once, unless one is a clone of the other. Two layers
+/// effect. A warning is logged once, unless one is an unchanged clone of the other. Two layers
 /// with the same name on one table that are not nested share their sessions, see
 /// [`cookie_name`](Self::cookie_name).
 ///
@@ -484,9 +484,10 @@ impl PgSessionLayer {
     /// The check runs when the session is loaded, once per request. It runs again if
     /// a caller stopped waiting for the load. If it returns `false`, the handler gets a
     /// new session, and the response deletes the row. If another request has changed the session
-    /// since, or given it a new id, the row stays, and the check runs again at the next
-    /// request, unless this request destroys the session. A touch is no change. If the check returns an error, the session
-    /// stays and the response is a 503. An [`Error`] keeps its own
+    /// or given it a new id since it was loaded, the row stays, and the check runs again at the
+    /// next request. A touch doesn't count as a change. [`destroy`](Session::destroy) and
+    /// [`logout`](Session::logout) delete the row in any case. If the check returns an error,
+    /// the session stays and the response is a 503. An [`Error`] keeps its own
     /// [status](Error::status), except an [`Error::application`].
     ///
     /// The store's [`timeout`](PgSessionStore::timeout) bounds the load and the

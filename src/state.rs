@@ -96,11 +96,11 @@ pub(crate) struct State {
     effects: DestroyEffects,
     /// The effects that were executed, which a discard can't take back.
     executed_effects: DestroyEffects,
-    /// Rows that the request's tokens opened, but that its check or its layer's timeouts
-    /// refused. A destroy deletes them. Without one, those that the check refused are deleted
-    /// whatever the handler does, and those that exceeded the timeouts if the request begins
-    /// a session: its token replaces theirs in the browser, and they would count toward the
-    /// user's limit.
+    /// Rows that the request's tokens opened, and that the application's check or the layer's
+    /// timeouts refused. A destroy deletes all of them. Otherwise, a row that the check refused
+    /// is deleted by any save or response. A row that exceeded the timeouts is deleted if the request
+    /// begins a session, because its token replaces theirs in the browser, and the row would
+    /// count toward the user's limit.
     refused: Vec<RefusedRow>,
     /// The row that the request's token opened before the session became read-only.
     /// A destroy still ends that session.
@@ -537,7 +537,7 @@ impl State {
         self.login_in_flight = None;
         self.is_new_id_in_doubt = false;
         self.settle_doubt();
-        // A later destroy means the new session.
+        // From here on, a destroy refers to the new session.
         self.refused.retain(|refused| !refused.is_spared);
         self.settle_stored(row, token);
     }
@@ -611,7 +611,7 @@ impl State {
         self.effects.signs_out |= effects.signs_out;
     }
 
-    /// Another request has changed this row, so it was not deleted.
+    /// Keeps a row that a save has spared, so that a later destroy deletes it.
     pub(crate) fn spare(&mut self, refused: RefusedRow) {
         self.refused.push(RefusedRow {
             is_spared: true,

@@ -332,8 +332,8 @@ impl Session {
             .map(|refused| {
                 let row = &refused.row;
                 let loaded = row.times.now;
-                // Unless the handler destroyed it: another request may have made it valid
-                // since, or given it a new id.
+                // Without a destroy, the row is deleted only if it is unchanged: another request
+                // may have made it valid since, or given it a new id.
                 let unchanged = ToDelete::Unchanged(Arc::clone(row));
                 let deletion = match (is_destroyed, refused.by) {
                     (true, _) => queue(row, ToDelete::Session { loaded }, why),

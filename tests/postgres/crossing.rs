@@ -943,7 +943,7 @@ where
     survivors
 }
 
-/// The session is what the application destroyed, not the row as it was loaded.
+/// `logout` destroys the session, even if its row has changed.
 #[tokio::test]
 async fn a_session_that_the_check_signed_out_stays_destroyed_if_another_request_changes_it() {
     let refusing = |layer: PgSessionLayer| {
@@ -1037,7 +1037,7 @@ async fn a_session_that_outlived_its_layer_stays_if_another_layer_has_touched_it
     visitor.peek("/get/b").await.assert(200, "\"2\"");
 }
 
-/// The handler does without the destroy that failed.
+/// The handler discards the destroy that failed.
 #[tokio::test]
 async fn a_destroy_that_was_discarded_deletes_no_session_that_outlived_its_layer() {
     let (site, store, browser) = site_of("own", Duration::from_secs(30)).await;

@@ -48,8 +48,8 @@ async fn processes(site: &Site, at_limit: SessionLimitPolicy) -> Vec<PgSessionSt
     stores
 }
 
-/// Twenty visitors log in at once in four processes: none has committed when more than the limit
-/// have come as far as they can, which is in more than one process.
+/// Twenty visitors log in at once in four processes. The commits are held until more logins wait
+/// than the limit allows, in more than one process.
 async fn twenty_log_in(site: &Site, at_limit: SessionLimitPolicy) -> Vec<Reply> {
     let stores = processes(site, at_limit).await;
     let commits = site.hold_commits().await;

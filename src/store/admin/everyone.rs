@@ -55,8 +55,8 @@ struct Page {
 struct Beginning {
     /// Seconds since the epoch.
     now: f64,
-    /// The sessions without a time of their beginning, and those whose beginning is in the future,
-    /// because the clock was set back.
+    /// The sessions without `created`, and those whose `created` is in the future, because the clock
+    /// was set back.
     undated: Vec<String>,
 }
 

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn if_commits_are_fast_few_statements_have_few_rows() {
+    fn if_commits_are_fast_batches_grow_with_the_rows_in_flight() {
         let pace = at(Duration::from_micros(300));
         assert_eq!(batch_sizes(pace, 64), [1, 1, 2, 4, 15]);
     }

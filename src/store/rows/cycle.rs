@@ -580,7 +580,7 @@ impl Plan {
         self.reply.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Recorded, so that a later destroy finds the session.
+    /// Returns what to record for the old id, so that a later destroy finds the session.
     fn fate_of_old_id(&self) -> Fate {
         let to = self.new_id.clone();
         match self.drops_data() {

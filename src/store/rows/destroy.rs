@@ -45,11 +45,11 @@ use crate::{
     telemetry::{Operation, events},
 };
 
-/// The outcome of the deletion of a row only if it is as it was loaded.
+/// The outcome of a deletion that requires the row to be as it was loaded.
 enum Unchanged {
     Deleted,
-    IsChanged,
-    IsGone,
+    Changed,
+    NoRow,
 }
 
 /// The outcome of the deletion of one id.
@@ -130,14 +130,14 @@ impl Batches {
         });
         match deleted.await {
             Ok(Unchanged::Deleted) => {
-                // Also if it has outlived the timeouts, because a late logout may follow.
+                // Recorded for rows that exceeded the timeouts, too: a late logout may follow.
                 self.watches.record(&row.id, Fate::Deleted);
                 let ended = EndedRow::new(row.id.clone(), row.user.clone());
                 self.report_end(&ended, ending);
                 Ok(Deletion::Done)
             }
-            Ok(Unchanged::IsChanged) => Ok(Deletion::Spared),
-            Ok(Unchanged::IsGone) => {
+            Ok(Unchanged::Changed) => Ok(Deletion::Spared),
+            Ok(Unchanged::NoRow) => {
                 let is_deleted = self.watches.fate(&row.id, row.times.now) == Some(Fate::Deleted);
                 let may_live = self.table_handle.format.old_id() == OldId::IsDeleted && !is_deleted;
                 Ok(match may_live {
@@ -145,7 +145,7 @@ impl Batches {
                     false => Deletion::WasOver,
                 })
             }
-            // Another client has written what can't be read.
+            // Another client has written a document that can't be read.
             Err(error) if error.is_of_a_document() => Ok(Deletion::Spared),
             Err(error) => Err(error),
         }
@@ -249,8 +249,8 @@ impl Batches {
     }
 }
 
-/// Compares the row with what was loaded, and deletes it if it is the same. If it was only extended
-/// or touched, it is the same for the application's check, and not for timeouts.
+/// Compares the row with what was loaded, and deletes it if it is the same. A touch doesn't count as
+/// a change if the application's check refused the row. It does if the row exceeded the timeouts.
 async fn delete_unchanged(
     table: &Statements,
     connection: &mut PgConnection,
@@ -258,13 +258,13 @@ async fn delete_unchanged(
     ending: Ending,
 ) -> Result<Unchanged, Error> {
     let Some(now) = lock_as_loaded(table, connection, &row.id).await? else {
-        return Ok(Unchanged::IsGone);
+        return Ok(Unchanged::NoRow);
     };
     let has_same_document = now.text == row.text || now.document() == row.document();
     let times = |row: &Row| (row.times.expires, row.times.seen);
     let is_touched = ending == Ending::Expired && times(&now) != times(row);
     if !has_same_document || is_touched || now.user != row.user {
-        return Ok(Unchanged::IsChanged);
+        return Ok(Unchanged::Changed);
     }
     delete_locked(table, connection, &row.id).await?;
     Ok(Unchanged::Deleted)

@@ -55,7 +55,7 @@ impl FormerIds {
         self.ids().record(handle, id, fate, at);
     }
 
-    /// The same, unless the session was deleted since the last record.
+    /// Records a fate, unless the session was deleted since the last record.
     pub(super) fn record_unless_deleted(
         &self,
         handle: SessionId,

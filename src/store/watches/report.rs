@@ -120,7 +120,7 @@ impl Watches {
         }
     }
 
-    /// The same, unless the session was deleted since the last record.
+    /// Records a fate, unless the session was deleted since the last record.
     pub(in crate::store) fn record_unless_deleted(&self, id: &RowId, fate: Fate) {
         if let Some(handle) = self.former_handle(id) {
             self.former_ids

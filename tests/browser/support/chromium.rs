@@ -136,7 +136,7 @@ impl Drop for Chromium {
 /// Tells the script that the browsers have ended, and waits for its end.
 fn finish(keeper: &mut Child) -> io::Result<()> {
     if let Some(mut orders) = keeper.stdin.take() {
-        // If the script is gone, it needs no word.
+        // The script may have ended already.
         let _ = orders.write_all(b"ended\n");
     }
     keeper.wait().map(drop)
