@@ -1123,3 +1123,61 @@ async fn the_undo_of_a_login_revives_no_session_that_an_earlier_id_destroyed_mea
         "the logout is a {status}, and {left:?} lives"
     );
 }
+
+/// There are no tombstones, so Express revives the former id. A second fate of that id must not hide
+/// the first one, which the request that signs out means.
+#[tokio::test]
+async fn a_logout_ends_the_session_that_moved_although_its_revived_id_moved_or_ended_since() {
+    let mut faults = Vec::new();
+    for format in ["express", "koa"] {
+        for then in ["nothing", "cycle", "login", "destroy", "refused", "fails"] {
+            let site = match format {
+                "express" => Site::of_migrated_express().await,
+                _ => koa_site().await,
+            };
+            let revive = async || match format {
+                "express" => site.express_writes(SID, &stored(r#""count":2"#)).await,
+                _ => drop(site.visitor_of_koa().await),
+            };
+            revive().await;
+            let mut browser = match format {
+                "express" => browser_of_express(&site.app()),
+                _ => site.visitor_of_koa().await,
+            };
+            let logout = site
+                .late(&browser, async |session: Session| session.logout())
+                .await;
+            let mut former = browser.clone();
+            assert_eq!(browser.get("/cycle").await.status, 200);
+            revive().await;
+            match then {
+                "cycle" => assert_eq!(former.get("/cycle").await.status, 200),
+                "login" => site.sign_in(&mut former, "ada").await,
+                "destroy" => assert_eq!(former.get("/destroy").await.status, 200),
+                "refused" => {
+                    let layer = site.layer().valid_if(async |_, _| false);
+                    assert_eq!(former.at(&app(layer)).peek("/keys").await.status, 200);
+                }
+                "fails" => {
+                    let trigger = "
+                        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+                        AS $$ BEGIN RAISE 'refused by the test'; END $$;
+                        CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON session
+                        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()";
+                    execute(&site.pool, trigger).await;
+                    assert_ne!(former.get("/cycle").await.status, 200);
+                    execute(&site.pool, "DROP TRIGGER refuse ON session").await;
+                }
+                _ => {}
+            }
+            let status = logout.finish().await.status;
+            let value = browser.peek("/get/count").await.body;
+            if status == 200 && value != "none" {
+                faults.push(format!(
+                    "{format}, {then}: the logout is a {status}, {value}"
+                ));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}

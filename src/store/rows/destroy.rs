@@ -69,34 +69,25 @@ impl Batches {
         ending: Ending,
         loaded: f64,
     ) -> Result<Deletion, Error> {
-        let (mut visited, mut ended) = (vec![id.clone()], Vec::new());
-        let mut looked_again = false;
+        let (mut visited, mut ended) = (Vec::new(), Vec::new());
         let mut moves = Moves::default();
-        let mut next = id.clone();
-        let is_over = loop {
-            moves.follow()?;
+        let mut is_over = true;
+        // The session may have had several new ids, if another application revived the row of its
+        // id after each of them.
+        let mut starts = vec![id.clone()];
+        while let Some(start) = starts.pop() {
+            if visited.contains(&start) {
+                continue;
+            }
+            let from = visited.len();
+            let follows = self.destroy_moved(start, loaded, &mut moves, &mut visited, &mut ended);
             // If the future is dropped here, or on error, the rows before this one are deleted. A
             // retry follows the same ids.
-            let found = self.destroy_one(&next).await?;
-            let was_found = matches!(found, Found::Row(_));
-            if let Found::Row(row) = found {
-                ended.extend(row);
+            is_over &= follows.await?;
+            for id in &visited[from..] {
+                starts.extend(self.watches.earlier_moves(id, loaded));
             }
-            // Also if there was a row: another application may have revived it. Only the last
-            // row says whether the session is over.
-            match self.watches.fate(&next, loaded) {
-                Some(Fate::MovedTo(successor)) => next = successor,
-                Some(Fate::Deleted | Fate::ReplacedBy(_)) => break true,
-                _ if was_found || looked_again => break was_found,
-                None if next == *id => break false,
-                // The new id may have been undone since the row was looked for.
-                Some(Fate::Restored) | None => {
-                    looked_again = true;
-                    next = id.clone();
-                }
-            }
-            visited.push(next.clone());
-        };
+        }
         if !is_over && self.table_handle.format.old_id() == OldId::IsDeleted {
             return Ok(Deletion::Unknown);
         }
@@ -111,6 +102,42 @@ impl Batches {
         }
         self.watches.end([id], ending);
         Ok(Deletion::Done)
+    }
+
+    /// Deletes the row of this id, and of the new id that the session got last, and so on. Returns
+    /// whether the session is over.
+    async fn destroy_moved(
+        self: &Arc<Self>,
+        id: RowId,
+        loaded: f64,
+        moves: &mut Moves,
+        visited: &mut Vec<RowId>,
+        ended: &mut Vec<EndedRow>,
+    ) -> Result<bool, Error> {
+        let mut looked_again = false;
+        let mut next = id.clone();
+        loop {
+            visited.push(next.clone());
+            moves.follow()?;
+            let found = self.destroy_one(&next).await?;
+            let was_found = matches!(found, Found::Row(_));
+            if let Found::Row(row) = found {
+                ended.extend(row);
+            }
+            // Also if there was a row: another application may have revived it. Only the last
+            // row says whether the session is over.
+            match self.watches.fate(&next, loaded) {
+                Some(Fate::MovedTo(successor)) => next = successor,
+                Some(Fate::Deleted | Fate::ReplacedBy(_)) => return Ok(true),
+                _ if was_found || looked_again => return Ok(was_found),
+                None if next == id => return Ok(false),
+                // The new id may have been undone since the row was looked for.
+                Some(Fate::Restored) | None => {
+                    looked_again = true;
+                    next = id.clone();
+                }
+            }
+        }
     }
 
     /// Deletes a refused row unless it has changed since it was loaded. It doesn't follow a new id:

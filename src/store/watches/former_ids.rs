@@ -47,6 +47,9 @@ struct Former {
     at: Instant,
     /// By the database's clock, in seconds since the epoch.
     database_time: f64,
+    /// The new ids before this fate, with their times, if another application revived the row after
+    /// each of them.
+    earlier_moves: Vec<(RowId, f64)>,
 }
 
 impl FormerIds {
@@ -78,6 +81,17 @@ impl FormerIds {
         let former = ids.fates.get(handle);
         let former = former.filter(|former| former.database_time >= loaded)?;
         Some(former.fate.clone())
+    }
+
+    /// The new ids that a session got since this time of the database, except that of its last fate.
+    pub(super) fn earlier_moves(&self, handle: &SessionId, loaded: f64) -> Vec<RowId> {
+        let ids = self.ids();
+        let Some(former) = ids.fates.get(handle) else {
+            return Vec::new();
+        };
+        let moves = former.earlier_moves.iter();
+        let moves = moves.filter(|(_, at)| *at >= loaded);
+        moves.map(|(id, _)| id.clone()).collect()
     }
 
     /// Records that the move to this id was undone. Returns whether the session was deleted
@@ -122,13 +136,23 @@ impl Ids {
         fate: Fate,
         (at, database_time): (Instant, f64),
     ) {
+        self.drop_old(at, MOST - 1);
+        let mut earlier_moves = Vec::new();
+        if let Some(former) = self.fates.remove(&handle) {
+            earlier_moves = former.earlier_moves;
+            if let Fate::MovedTo(to) = former.fate
+                && fate != Fate::MovedTo(to.clone())
+            {
+                earlier_moves.push((to, former.database_time));
+            }
+        }
         let former = Former {
             id,
             fate,
             at,
             database_time,
+            earlier_moves,
         };
-        self.drop_old(at, MOST - 1);
         self.order.push_back((at, handle.clone()));
         self.fates.insert(handle, former);
     }
@@ -209,6 +233,18 @@ mod tests {
         let fate = |id| ids.fate(&row(id).0, 10.0, now);
         assert_eq!(fate("a"), Some(Fate::Deleted));
         assert_eq!(fate("b"), Some(Fate::MovedTo(row("newer").1)));
+    }
+
+    #[test]
+    fn a_later_fate_of_a_revived_id_hides_no_earlier_move() {
+        let (ids, now) = (FormerIds::default(), Instant::now());
+        let moved = |to| Fate::MovedTo(row(to).1);
+        for fate in [moved("b"), moved("b"), moved("c"), Fate::Deleted] {
+            record(&ids, "a", fate, now);
+        }
+        let moves = ids.earlier_moves(&row("a").0, 10.0);
+        assert_eq!(moves, [row("b").1, row("c").1]);
+        assert!(ids.earlier_moves(&row("a").0, 10.5).is_empty());
     }
 
     #[test]

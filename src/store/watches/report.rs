@@ -140,6 +140,12 @@ impl Watches {
         self.former_ids.fate(&handle, loaded, Instant::now())
     }
 
+    /// The new ids that a session got since it was loaded, except the one of its last fate.
+    pub(in crate::store) fn earlier_moves(&self, id: &RowId, loaded: f64) -> Vec<RowId> {
+        let handle = self.table_handle.format.handle(id);
+        self.former_ids.earlier_moves(&handle, loaded)
+    }
+
     /// Records that a new id was not committed, or was undone. Returns whether the session was
     /// destroyed meanwhile by its former id, because a login had dropped the data.
     pub(in crate::store) fn restore(&self, from: &RowId, to: &RowId) -> bool {
