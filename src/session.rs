@@ -482,6 +482,10 @@ impl Session {
     /// If the database does not confirm the deletion, the response is a 503,
     /// and the browser keeps the cookie. The session may still exist.
     ///
+    /// It also destroys each session that the request's cookies opened and that
+    /// [`valid_if`](crate::PgSessionLayer::valid_if) or the layer's timeouts ended,
+    /// even if this request has begun a new one.
+    ///
     /// If the session got a new id while the request ran, it is destroyed under
     /// that id. In the formats of Koa and Express, this works only in the process
     /// that made the new id. In another process the row is missing, so the response

@@ -434,6 +434,12 @@ impl State {
         self.effects.removes_cookie
     }
 
+    /// Takes over what the other state's tokens opened and its layer refused.
+    pub(crate) fn with_refused_of(mut self, other: Self) -> Self {
+        self.refused.extend(other.refused);
+        self
+    }
+
     /// Refuses the row for the application's check. The handler gets a new session.
     pub(crate) fn refuse(&mut self) {
         self.forget_record();
@@ -537,8 +543,6 @@ impl State {
         self.login_in_flight = None;
         self.is_new_id_in_doubt = false;
         self.settle_doubt();
-        // From here on, a destroy refers to the new session.
-        self.refused.retain(|refused| !refused.is_spared);
         self.settle_stored(row, token);
     }
 

@@ -486,7 +486,7 @@ impl Lazy {
         }
         self.has_looked_for_other.store(true, Ordering::Relaxed);
         match self.take_over(&key, deadline).instrument(loading()).await {
-            Ok(Some(taken)) => Ok(taken),
+            Ok(Some(taken)) => Ok(taken.with_refused_of(own)),
             Ok(None) => {
                 store.tally().unknown(1, store.meter());
                 Ok(own)
@@ -631,14 +631,15 @@ impl Lazy {
     /// because the order of cookies is not reliable. A dead token never affects a
     /// live one.
     fn resolve(&self, tokens: &[Token], ids: &[RowId], rows: Vec<Arc<Row>>) -> State {
-        let mut opened = rows.into_iter().map(|row| self.classify(row));
-        let mut verdict = Opened::Nothing;
-        for next in &mut opened {
-            verdict = verdict.beside(next);
+        let (mut verdict, mut outlived) = (Opened::Nothing, Vec::new());
+        for row in rows {
+            match self.classify(row) {
+                Opened::Outlived(row) => outlived.push(row),
+                next => verdict = verdict.beside(next),
+            }
         }
-        match verdict {
-            Opened::Nothing => self.without_row(Origin::New),
-            Opened::Outlived(rows) => self.without_row(Origin::New).replacing(rows),
+        let state = match verdict {
+            Opened::Nothing | Opened::Outlived(_) => self.without_row(Origin::New),
             Opened::ReadOnly(reason) => self.without_row(Origin::ReadOnly(reason)),
             Opened::Live(row, document) => {
                 let token = ids
@@ -649,7 +650,8 @@ impl Lazy {
                 let blank = Arc::clone(self.config.blank.over(self.line));
                 State::new(Origin::Stored(row, token), document, blank)
             }
-        }
+        };
+        state.replacing(outlived)
     }
 
     fn classify(&self, row: Arc<Row>) -> Opened {
@@ -670,7 +672,7 @@ impl Lazy {
         }
         let slack = self.config.store.zone_slack();
         match self.config.timeouts.has_ended(&meta, row.times, slack) {
-            true => Opened::Outlived(vec![row]),
+            true => Opened::Outlived(row),
             false => Opened::Live(row, document),
         }
     }
@@ -708,23 +710,19 @@ fn lookup(
 /// What a token opened, and the combination of several.
 enum Opened {
     Nothing,
-    /// Rows that the layer's timeouts have ended.
-    Outlived(Vec<Arc<Row>>),
+    /// A row that the layer's timeouts have ended. Beside it, the others open what they open alone.
+    Outlived(Arc<Row>),
     Live(Arc<Row>, Arc<Document>),
     ReadOnly(ReadOnlyReason),
 }
 
 impl Opened {
-    /// Combines two tokens of one request. Live beats moved, moved beats outlived,
-    /// and two live sessions are ambiguous.
+    /// Combines two tokens of one request. Live beats moved, and two live sessions are
+    /// ambiguous.
     fn beside(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Nothing, other) | (other, Self::Nothing) => other,
-            (Self::Outlived(mut rows), Self::Outlived(more)) => {
-                rows.extend(more);
-                Self::Outlived(rows)
-            }
-            (Self::Outlived(_), other) | (other, Self::Outlived(_)) => other,
+            (Self::Nothing | Self::Outlived(_), other)
+            | (other, Self::Nothing | Self::Outlived(_)) => other,
             (Self::Live(..), Self::Live(..)) => Self::ReadOnly(ReadOnlyReason::Ambiguous),
             (Self::ReadOnly(ReadOnlyReason::Moved { .. }), other)
             | (other, Self::ReadOnly(ReadOnlyReason::Moved { .. })) => other,

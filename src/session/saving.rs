@@ -38,7 +38,7 @@ use tracing::{Instrument as _, Span};
 use super::Session;
 use crate::{
     Error, ErrorKind, FailurePolicy,
-    document::Document,
+    document::{Document, Terms},
     ending::Ending,
     format::{CookieChange, Ticket},
     id::Token,
@@ -352,13 +352,15 @@ impl Session {
             ..Deletions::default()
         };
         let mut outcome = Ok(());
-        let mut has_destroyed = false;
+        // The terms of the cookie whose session was destroyed last.
+        let mut destroyed = None;
         // All deletions are queued, so none is lost if dropped in this loop or below.
         for (deletion, refused) in refused {
             let deletion = deletion.await;
             match deletion.and_then(known) {
                 Ok(Deletion::Spared) => self.state().spare(refused),
-                Ok(_) => has_destroyed |= is_destroyed,
+                Ok(_) if is_destroyed => destroyed = Some(terms(&refused.row)),
+                Ok(_) => {}
                 Err(error) => {
                     left.refused.push(refused);
                     outcome = Err(error);
@@ -368,21 +370,23 @@ impl Session {
         if let Some((deletion, row)) = ended {
             let deletion = deletion.await;
             match deletion.and_then(known) {
-                Ok(_) => {
-                    has_destroyed = true;
-                    *cookie = CookieChange::Remove(row.terms());
-                }
+                Ok(_) => destroyed = Some(terms(&row.row)),
                 Err(error) => {
                     left.ended = Some(row);
                     outcome = Err(error);
                 }
             }
         }
-        if has_destroyed && self.signs_out() {
+        if destroyed.is_some() && self.signs_out() {
             self.store().meter().user_signed_out();
         }
         match outcome {
-            Ok(()) => self.state().settle_deleted(rows.effects),
+            Ok(()) => {
+                if let Some(terms) = destroyed {
+                    *cookie = CookieChange::Remove(terms);
+                }
+                self.state().settle_deleted(rows.effects);
+            }
             Err(_) => self.state().settle_not_deleted(left),
         }
         outcome
@@ -590,6 +594,11 @@ impl Drop for Waiting<'_> {
             });
         }
     }
+}
+
+/// The terms under which the session's cookie was set.
+fn terms(row: &Row) -> Terms {
+    row.document()?.terms()
 }
 
 /// # Errors

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     Error, ErrorKind,
-    document::{Document, Terms},
+    document::Document,
     id::{RowId, Token},
     login::Login,
     row::Row,
@@ -19,13 +19,6 @@ pub(crate) struct EndedRow {
     pub(crate) row: Arc<Row>,
     /// The origin before the session was destroyed.
     pub(super) former: Origin,
-}
-
-impl EndedRow {
-    /// The terms under which the session's cookie was set.
-    pub(crate) fn terms(&self) -> Terms {
-        self.row.document()?.terms()
-    }
 }
 
 /// The pending write to the session's own row.

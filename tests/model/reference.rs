@@ -824,11 +824,7 @@ impl Model {
             _ if well_formed > 4 => {
                 View::new(Origin::Ambiguous, Document::blank(), None, had_cookie)
             }
-            ([], None) => {
-                let mut view = View::new(Origin::New, Document::blank(), None, had_cookie);
-                view.outlived = outlived;
-                view
-            }
+            ([], None) => View::new(Origin::New, Document::blank(), None, had_cookie),
             ([], Some(row)) => View::new(Origin::Moved(row), Document::blank(), None, had_cookie),
             ([row], _) => {
                 let stored = &self.rows[row.0];
@@ -854,6 +850,7 @@ impl Model {
             view = View::new(Origin::New, Document::blank(), None, had_cookie);
             view.refused = Some((row, self.rows[row.0].version));
         }
+        view.outlived = outlived;
         self.view_place(request, layer).replace(view);
     }
 
@@ -1081,10 +1078,7 @@ impl Model {
         let mut cookie = self.view(request, layer).cookie.clone();
         let outcome = self.pay(debt, &mut cookie);
         let view = self.view(request, layer);
-        // After it has begun a session, a destroy means that one.
-        let begins = view.origin == Origin::New
-            && matches!(&outcome, Ok(settled) if settled.origin != Origin::New);
-        view.spared = view.spared.or(spared).filter(|_| !begins);
+        view.spared = view.spared.or(spared);
         view.cookie = cookie;
         view.in_flight = false;
         view.user_in_flight = None;

@@ -37,6 +37,7 @@ mod middleware;
 mod migrations;
 mod model_defects;
 mod nesting;
+
 mod options;
 mod outside;
 mod parts;
@@ -50,6 +51,7 @@ mod races;
 mod random;
 mod reaper;
 mod reaper_faults;
+mod refused;
 mod request_cycle;
 mod responses;
 mod rights;

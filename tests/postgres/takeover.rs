@@ -1070,3 +1070,16 @@ async fn a_takeover_is_no_recent_login() {
         assert_eq!(response.body, format!("anna {is_recent}"), "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_logout_beside_a_takeover_ends_a_session_that_has_outlived_its_layer() {
+    let site = site_with(json!({"a": 1})).await;
+    let visitor = Browser::with_session(&site.app()).await;
+    let age = "UPDATE session SET created = created - interval '2 hours'";
+    execute(&site.pool, age).await;
+    let layer = layer(&site.store).absolute_timeout(Duration::from_secs(3600));
+    let logout = app_with(layer, async |session: Session| session.logout());
+    let logout = visitor.at(&logout).with_cookie("id", ID);
+    assert_eq!(logout.peek("/page").await.status, 200);
+    assert_eq!((site.rows().count().await, left(&site).await), (0, 0));
+}
