@@ -186,6 +186,24 @@ impl PgSessionLayer {
     /// If two layers with the same name wrap a handler, the inner one has no effect.
     /// A layer can't detect this when it is added, so a warning is logged at the first
     /// request.
+    ///
+    /// ```
+    /// # use axum::{Router, body::Body, http::Request, routing::post};
+    /// # use tower::ServiceExt;
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, Session};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store).cookie_name("sid");
+    /// let app = Router::new()
+    ///     .route("/", post(async |session: Session| session.insert("theme", "dark")))
+    ///     .layer(layer);
+    ///
+    /// let response = app.oneshot(Request::post("/").body(Body::empty())?).await?;
+    /// assert!(response.headers()["set-cookie"].to_str()?.starts_with("sid="));
+    /// # Ok(()) }
+    /// ```
     pub fn cookie_name(self, name: impl Into<String>) -> Self {
         self.with(|config| config.cookie.name = Some(name.into()))
     }
@@ -284,6 +302,25 @@ impl PgSessionLayer {
     /// [`begin_on_cross_site_post`](Self::begin_on_cross_site_post) doesn't prevent
     /// that, because the request has no `Origin`. With `Strict`, don't insert in pages
     /// that links lead to.
+    ///
+    /// ```
+    /// # use axum::{Router, body::Body, http::Request, routing::post};
+    /// # use tower::ServiceExt;
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, SameSite, Session};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store).same_site(SameSite::Strict);
+    /// let app = Router::new()
+    ///     .route("/", post(async |session: Session| session.insert("theme", "dark")))
+    ///     .layer(layer);
+    ///
+    /// let response = app.oneshot(Request::post("/").body(Body::empty())?).await?;
+    /// let cookie = response.headers()["set-cookie"].to_str()?;
+    /// assert!(cookie.contains("SameSite=Strict") && cookie.contains("HttpOnly") && cookie.contains("Secure"));
+    /// # Ok(()) }
+    /// ```
     pub fn same_site(self, same_site: SameSite) -> Self {
         self.with(|config| config.cookie.same_site = Some(same_site))
     }
@@ -347,6 +384,22 @@ impl PgSessionLayer {
     ///
     /// In the formats of Koa and Express the default is the lifetime that is stored with the
     /// session. If this is set, it takes precedence, as the `ttl` of koa-generic-session does.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store).idle_timeout(Duration::from_secs(30 * 60));
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("basket", ["tea"])).await?;
+    /// ada.idle_for(Duration::from_secs(31 * 60)).await?;
+    /// assert!(ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
     pub fn idle_timeout(self, timeout: Duration) -> Self {
         self.with_timeouts(|timeouts| timeouts.idle = Some(timeout))
     }
@@ -357,6 +410,22 @@ impl PgSessionLayer {
     ///
     /// An explicit limit on a table without that column is an error of
     /// [`check`](Self::check).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store).absolute_timeout(Duration::from_secs(8 * 60 * 60));
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// ada.signed_in_ago(Duration::from_secs(9 * 60 * 60)).await?;
+    /// assert!(ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
     pub fn absolute_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         let absolute = timeout.into().map_or(Absolute::Off, Absolute::After);
         self.with_timeouts(|timeouts| timeouts.absolute = absolute)
@@ -368,6 +437,19 @@ impl PgSessionLayer {
     /// Each extension is an expensive write, so most requests should need none. In
     /// return, a session can expire earlier by this duration, never later.
     /// `Duration::ZERO` extends it at every request.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = PgSessionStore::new(sqlx::PgPool::connect_lazy("postgres:///")?);
+    /// let layer = PgSessionLayer::new(store).idle_timeout(Duration::from_secs(30 * 60));
+    /// assert!(layer.clone().touch_interval(Duration::from_secs(60)).check().is_ok());
+    /// // It would never extend a session.
+    /// assert!(layer.touch_interval(Duration::from_secs(30 * 60)).check().is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn touch_interval(self, interval: Duration) -> Self {
         self.with_timeouts(|timeouts| timeouts.touch_interval = Some(interval))
     }
@@ -429,6 +511,19 @@ impl PgSessionLayer {
     ///
     /// With `true`, every client that requests a page that loads the session gets a
     /// row and a cookie, crawlers included.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store).allow_empty(true);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|_| Ok(())).await?;
+    /// assert!(!ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
     pub fn allow_empty(self, allow: bool) -> Self {
         let empty = match allow {
             true => Empty::IsStored,
@@ -720,6 +815,18 @@ impl PgSessionLayer {
     /// Checks that the cookie's attributes and the timeouts don't contradict each
     /// other, or the table, if the store has already inspected it.
     ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::PgPool::connect_lazy("postgres:///")?;
+    /// let store = || PgSessionStore::new(pool.clone());
+    /// assert!(PgSessionLayer::new(store()).check().is_ok());
+    /// // Browsers reject a cookie with this prefix that has a domain.
+    /// let layer = PgSessionLayer::new(store()).cookie_name("__Host-id").cookie_domain("example.com");
+    /// assert!(layer.check().is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`Setup`](ErrorKind::Setup), with a message that names the
@@ -813,6 +920,25 @@ impl PgSessionLayer {
     ///
     /// Set it if visitors choose the keys. A change that would exceed it is an error of
     /// kind [`TooLarge`](ErrorKind::TooLarge).
+    ///
+    /// ```
+    /// # use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store).max_keys(2);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| {
+    ///     session.insert("a", 1)?;
+    ///     session.insert("b", 2)?;
+    ///     assert_eq!(session.insert("c", 3).unwrap_err().kind(), ErrorKind::TooLarge);
+    ///     session.insert("b", 4)
+    /// })
+    /// .await?;
+    /// assert_eq!(ada.session().await?.keys(), ["a", "b"]);
+    /// # Ok(()) }
+    /// ```
     pub fn max_keys(self, keys: impl Into<Option<usize>>) -> Self {
         self.with(|config| config.limits.keys = keys.into())
     }
@@ -823,6 +949,24 @@ impl PgSessionLayer {
     /// A deeper value is an error of kind [`TooLarge`](ErrorKind::TooLarge). A deeper
     /// value that another writer stored stays as it is. serde_json can't read more
     /// than 126 levels.
+    ///
+    /// ```
+    /// # use axum_pg_session::{ErrorKind, PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// let layer = PgSessionLayer::new(store).max_depth(1);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| {
+    ///     session.insert("list", [1, 2])?;
+    ///     assert_eq!(session.insert("lists", [[1, 2]]).unwrap_err().kind(), ErrorKind::TooLarge);
+    ///     Ok(())
+    /// })
+    /// .await?;
+    /// assert_eq!(ada.session().await?.keys(), ["list"]);
+    /// # Ok(()) }
+    /// ```
     pub fn max_depth(self, levels: usize) -> Self {
         self.with(|config| config.limits.depth = levels)
     }

@@ -238,6 +238,23 @@ impl Session {
     /// Returns the value of `key`, or `None` if there is none or it is JSON's
     /// `null`.
     ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("theme", "dark")).await?;
+    ///
+    /// let session = ada.session().await?;
+    /// assert_eq!(session.get::<String>("theme")?.as_deref(), Some("dark"));
+    /// assert_eq!(session.get::<String>("language")?, None);
+    /// assert!(session.get::<u64>("theme").is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`Deserialize`](ErrorKind::Deserialize) if the value is not a
@@ -257,6 +274,26 @@ impl Session {
     /// Sets `key` to `value`, replacing the old value.
     ///
     /// A value that equals the loaded one is no change and runs no query.
+    ///
+    /// ```
+    /// use axum_pg_session::{ErrorKind, Key};
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// const BASKET: Key<Vec<String>> = Key::new("basket");
+    ///
+    /// ada.with_session(|session| session.insert(BASKET, vec!["tea".to_owned()])).await?;
+    /// assert_eq!(ada.session().await?.get(BASKET)?, Some(vec!["tea".to_owned()]));
+    ///
+    /// let refused = ada.with_session(|session| session.insert("price", f64::NAN)).await;
+    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::Serialize);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -283,6 +320,22 @@ impl Session {
     /// Use this for values that are read once, such as flash messages. The
     /// removal is committed after the handler, so two concurrent requests can
     /// both get the value. For a one-time token, use [`take`](Self::take).
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("flash", "Your profile is saved.")).await?;
+    ///
+    /// let flash = ada.with_session(|session| session.remove::<String>("flash")).await?;
+    /// assert_eq!(flash.as_deref(), Some("Your profile is saved."));
+    /// assert!(!ada.session().await?.contains_key("flash"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -360,9 +413,38 @@ impl Session {
     /// with the newer value. So `update` should depend only on its argument,
     /// and the committed value may differ from the returned one. Call
     /// [`update_now`](Self::update_now) to get the committed value.
+    /// `update` must own what it uses, because it can be called after the handler
+    /// has returned.
     ///
     /// `update` must not use this session: calls that return a `Result` fail
     /// with [`Reentrant`](ErrorKind::Reentrant), the others panic.
+    ///
+    /// ```
+    /// use axum_pg_session::{Error, testing::TestVisitor};
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// /// Adds an article, in a request of its own.
+    /// async fn add(visitor: &TestVisitor, article: &str) -> Result<(), Error> {
+    ///     let article = article.to_owned();
+    ///     let add = move |basket: Option<Vec<String>>| {
+    ///         let mut basket = basket.unwrap_or_default();
+    ///         basket.push(article.clone());
+    ///         basket
+    ///     };
+    ///     visitor.with_session(|session| session.update("basket", add)).await.map(drop)
+    /// }
+    ///
+    /// add(&ada, "tea").await?;
+    /// tokio::try_join!(add(&ada, "milk"), add(&ada, "sugar"))?;
+    /// assert_eq!(ada.session().await?.get::<Vec<String>>("basket")?.map(|basket| basket.len()), Some(3));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -400,6 +482,22 @@ impl Session {
     /// [`insert`](Self::insert) of each field: it overwrites what other
     /// requests saved before it.
     ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("basket", ["tea"])).await?;
+    ///
+    /// let settings = serde_json::json!({ "language": "en", "theme": "dark" });
+    /// ada.with_session(|session| session.replace(settings)).await?;
+    /// assert_eq!(ada.session().await?.keys(), ["language", "theme"]);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`Serialize`](ErrorKind::Serialize) if `value` is not an object,
@@ -416,6 +514,24 @@ impl Session {
     }
 
     /// Removes all keys. The session, its id and its expiry stay.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("basket", ["tea"])).await?;
+    /// let id = ada.session().await?.id();
+    ///
+    /// ada.with_session(|session| session.clear()).await?;
+    /// let session = ada.session().await?;
+    /// assert!(session.is_empty());
+    /// assert_eq!(session.id(), id);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -462,6 +578,23 @@ impl Session {
     /// After that, a write begins a new session. If two requests cycle at the
     /// same time, the second is a 503.
     ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("basket", ["tea"])).await?;
+    /// let thief = ada.clone_cookies();
+    ///
+    /// ada.with_session(|session| session.cycle_id()).await?;
+    /// assert!(ada.session().await?.contains_key("basket"));
+    /// assert!(thief.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
@@ -501,6 +634,20 @@ impl Session {
     /// [`begin_on_cross_site_post(false)`](crate::PgSessionLayer::begin_on_cross_site_post)
     /// the response is a 403 ([`CrossSite`](ErrorKind::CrossSite)).
     ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("basket", ["tea"])).await?;
+    /// ada.with_session(|session| session.destroy()).await?;
+    /// assert!(ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
@@ -515,6 +662,26 @@ impl Session {
     ///
     /// `None` if nothing is stored yet. [`cycle_id`](Self::cycle_id) and
     /// [`login`](Self::login) change it when they are saved.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store.clone());
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| {
+    ///     assert_eq!(session.id(), None);
+    ///     session.login("ada")
+    /// })
+    /// .await?;
+    ///
+    /// let id = ada.session().await?.id().expect("it is stored");
+    /// assert!(store.user("ada").destroy(&id).await?);
+    /// assert!(ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
         let format = self.store().format();
@@ -621,6 +788,31 @@ impl Session {
     /// [`idle_timeout`](crate::PgSessionLayer::idle_timeout) of the layer takes
     /// precedence for the row.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_pg_session::Expiry;
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    ///
+    /// ada.with_session(|session| {
+    ///     session.insert("basket", ["tea"])?;
+    ///     session.set_expiry(Expiry::Idle(10 * MINUTE))
+    /// })
+    /// .await?;
+    /// ada.idle_for(9 * MINUTE).await?;
+    /// assert!(!ada.session().await?.is_new());
+    /// ada.idle_for(2 * MINUTE).await?;
+    /// assert!(ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
@@ -646,6 +838,29 @@ impl Session {
     /// timeout that the other application gives such a session: 45 minutes in Koa, and
     /// 1 day in Express.
     ///
+    /// ```
+    /// use axum::{Router, body::Body, http::Request, routing::post};
+    /// use axum_pg_session::{CookieLifetime, Error, Session};
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// /// The cookie ends with the browser on a public computer.
+    /// async fn start(session: Session) -> Result<(), Error> {
+    ///     session.set_cookie_lifetime(CookieLifetime::BrowserSession)?;
+    ///     session.insert("basket", ["tea"])
+    /// }
+    ///
+    /// let app = Router::new().route("/", post(start)).layer(layer);
+    /// let response = ada.send(&app, Request::post("/").body(Body::empty())?).await?;
+    /// assert!(!response.headers()["set-cookie"].to_str()?.contains("Max-Age"));
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
@@ -662,6 +877,20 @@ impl Session {
     /// A failed response (a 5xx or a 408) drops this call, as it drops changes.
     /// The layer may still extend the session by its own rules.
     ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.touch()).await?;
+    /// let session = ada.session().await?;
+    /// assert!(session.is_empty() && !session.is_new());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](ErrorKind::ResponseStarted) if the response
@@ -673,6 +902,25 @@ impl Session {
 
     /// Drops the changes that this request made since the session was loaded or last
     /// [saved](Self::save) explicitly, a [`destroy`](Self::destroy) included.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("theme", "dark")).await?;
+    /// ada.with_session(|session| {
+    ///     session.insert("theme", "light")?;
+    ///     session.destroy()?;
+    ///     session.discard()
+    /// })
+    /// .await?;
+    /// assert_eq!(ada.session().await?.get::<String>("theme")?.as_deref(), Some("dark"));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -688,6 +936,32 @@ impl Session {
     /// When it returns, the changes are committed and visible to other
     /// requests, whatever the response is. The cookie is still sent with the
     /// response, and only the response extends the session.
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, http::{Request, StatusCode}, routing::post};
+    /// use axum_pg_session::{Error, Session};
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// /// The order is committed before the mail is sent, so it stays if that fails.
+    /// async fn order(session: Session) -> Result<StatusCode, Error> {
+    ///     session.insert("order", 4711)?;
+    ///     session.save().await?;
+    ///     session.insert("mailed", true)?; // dropped with the failed response
+    ///     Ok(StatusCode::BAD_GATEWAY)
+    /// }
+    ///
+    /// let app = Router::new().route("/", post(order)).layer(layer);
+    /// let response = ada.send(&app, Request::post("/").body(Body::empty())?).await?;
+    /// assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    /// assert_eq!(ada.session().await?.keys(), ["order"]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -837,16 +1111,30 @@ impl Session {
     /// the newer value; the last call counts.
     ///
     /// ```
+    /// use axum::{Router, body::Body, http::{Request, StatusCode}, routing::post};
     /// use axum_pg_session::{Error, Session};
     ///
-    /// /// Whether the visitor may try again.
-    /// async fn may_try(session: &Session) -> Result<bool, Error> {
+    /// /// A visitor may try three times.
+    /// async fn enter_code(session: Session) -> Result<StatusCode, Error> {
     ///     let attempts = session
     ///         .update_now("attempts", |attempts: Option<u32>| attempts.unwrap_or(0) + 1)
     ///         .await?;
-    ///     Ok(attempts <= 3)
+    ///     Ok(if attempts <= 3 { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS })
     /// }
-    /// # let _ = may_try;
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// let app = Router::new().route("/", post(enter_code)).layer(layer);
+    /// for expected in [200, 200, 200, 429] {
+    ///     let response = ada.send(&app, Request::post("/").body(Body::empty())?).await?;
+    ///     assert_eq!(response.status(), expected);
+    /// }
+    /// # Ok(()) }
     /// ```
     ///
     /// # Errors

@@ -436,6 +436,17 @@ impl PgSessionStore {
 
     /// Sets the name of the table. Default: `session`. It is always quoted, so its case
     /// is kept.
+    ///
+    /// ```
+    /// # use axum_pg_session::PgSessionStore;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let pool = sqlx::PgPool::connect(database.url()).await?;
+    /// let store = PgSessionStore::new(pool).schema("web").table("visitors");
+    /// let missing = store.check().await.unwrap_err();
+    /// assert!(missing.to_string().contains("\"web\".\"visitors\""));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn table(self, table: impl Into<String>) -> Self {
         self.with(|table_handle| table_handle.name.table = table.into())
@@ -443,6 +454,19 @@ impl PgSessionStore {
 
     /// Sets whether [`migrate`](Self::migrate) may create and complete the table.
     /// Default: `true`. With `false` it only checks the table.
+    ///
+    /// ```
+    /// # use axum_pg_session::PgSessionStore;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let pool = sqlx::PgPool::connect(database.url()).await?;
+    /// let store = PgSessionStore::new(pool);
+    /// let checking = store.clone().create_table(false);
+    /// assert!(checking.migrate().await.is_err());
+    /// store.migrate().await?;
+    /// assert!(checking.migrate().await.is_ok());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn create_table(self, create: bool) -> Self {
         let creation = match create {
@@ -768,6 +792,18 @@ impl PgSessionStore {
     /// It holds an advisory lock while it creates. Without a pooler, each migration is a
     /// transaction of its own, so that readers of a large table don't wait while an index is
     /// built. Behind a pooler in transaction mode, all migrations are one transaction.
+    ///
+    /// ```
+    /// # use axum_pg_session::PgSessionStore;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let pool = sqlx::PgPool::connect(database.url()).await?;
+    /// let store = PgSessionStore::new(pool);
+    /// store.migrate().await?;
+    /// store.migrate().await?; // it is complete
+    /// assert!(store.check().await?.per_user_sessions);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

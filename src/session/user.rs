@@ -86,6 +86,21 @@ impl Session {
     /// request has no session, such as a form that another site posts, nothing is
     /// destroyed, and the response is a success: see [`destroy`](Self::destroy).
     ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store.clone());
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// ada.with_session(|session| session.logout()).await?;
+    /// assert!(ada.session().await?.is_new());
+    /// assert_eq!(store.user("ada").count().await?, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`ResponseStarted`](crate::ErrorKind::ResponseStarted) if the
@@ -97,6 +112,22 @@ impl Session {
 
     /// Returns the id of the user who signed in by [`login`](Self::login), in
     /// this request or before. In Express's format, also the user that Passport stored.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("basket", ["tea"])).await?;
+    /// assert_eq!(ada.session().await?.user_id(), None);
+    ///
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// assert_eq!(ada.session().await?.user_id().as_deref(), Some("ada"));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn user_id(&self) -> Option<String> {
         let state = self.state();
@@ -119,15 +150,22 @@ impl Session {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use axum_pg_session::Session;
     ///
-    /// async fn change_password(session: Session) -> &'static str {
-    ///     match session.authenticated_within(Duration::from_secs(5 * 60)) {
-    ///         true => "your new password, please",
-    ///         false => "your old password, please",
-    ///     }
-    /// }
-    /// # let _ = change_password;
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store);
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// assert!(ada.session().await?.authenticated_within(5 * MINUTE));
+    ///
+    /// ada.signed_in_ago(6 * MINUTE).await?;
+    /// assert!(!ada.session().await?.authenticated_within(5 * MINUTE));
+    /// # Ok(()) }
     /// ```
     #[must_use]
     pub fn authenticated_within(&self, duration: Duration) -> bool {

@@ -165,6 +165,25 @@ impl Reaper {
     /// transaction has locked are left to the next run. If the future is dropped, batches
     /// that were committed stay deleted.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum_pg_session::Reaper;
+    ///
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store.clone());
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.insert("basket", ["tea"])).await?;
+    /// ada.idle_for(Duration::from_secs(25 * 60 * 60)).await?;
+    ///
+    /// let summary = Reaper::new(store).run_once().await?;
+    /// assert_eq!(summary.deleted, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// If a batch failed. The rows of earlier batches stay deleted. If rows can't be

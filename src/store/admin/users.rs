@@ -107,6 +107,21 @@ impl UserSessions {
     /// It has at most 1,000 sessions, or [another number](ListSessions::limit). It begins with
     /// the latest login, or [after a position](ListSessions::after) of an earlier list.
     ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store.clone());
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// let sessions = store.user("ada").list().await?;
+    /// assert_eq!(sessions.len(), 1);
+    /// assert_eq!(Some(sessions[0].id()), ada.session().await?.id().as_ref());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Of kind [`Setup`](crate::ErrorKind::Setup) if the table has no column `user_id`, and
@@ -158,6 +173,23 @@ impl UserSessions {
     ///
     /// A session that got a new id since the handle was listed is destroyed, too, except in
     /// the formats of Koa and Express, which keep no old ids: there this returns `false`.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store.clone());
+    /// let ada = TestVisitor::new(&layer);
+    /// ada.with_session(|session| session.login("ada")).await?;
+    /// let id = ada.session().await?.id().expect("it is stored");
+    ///
+    /// assert!(!store.user("bob").destroy(&id).await?); // it is not his
+    /// assert!(store.user("ada").destroy(&id).await?);
+    /// assert!(ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -254,6 +286,21 @@ impl UserSessions {
     /// [`Login::end_others`](crate::Login::end_others): if `destroy_all` destroyed the session
     /// of the request, the login fails, and the user has no session.
     ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store.clone());
+    /// for _device in 0..3 {
+    ///     TestVisitor::new(&layer).with_session(|session| session.login("ada")).await?;
+    /// }
+    /// assert_eq!(store.user("ada").destroy_all().await?, 3);
+    /// assert_eq!(store.user("ada").count().await?, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`list`](Self::list). Sessions that were destroyed before stay destroyed. If rows can't
@@ -266,6 +313,23 @@ impl UserSessions {
     /// there were (ASVS 5.0 item 7.4.3: offer it after a change of the password).
     ///
     /// It deletes a thousand at a time, as [`destroy_all`](Self::destroy_all) does.
+    ///
+    /// ```
+    /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, testing::TestVisitor};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let database = dev_postgres::test_database().await?;
+    /// # let store = PgSessionStore::connect(database.url()).await?;
+    /// # store.migrate().await?;
+    /// # let layer = PgSessionLayer::new(store.clone());
+    /// let ada = TestVisitor::new(&layer);
+    /// for visitor in [&ada, &TestVisitor::new(&layer)] {
+    ///     visitor.with_session(|session| session.login("ada")).await?;
+    /// }
+    /// let this = ada.session().await?.id().expect("it is stored");
+    /// assert_eq!(store.user("ada").destroy_others(&this).await?, 1);
+    /// assert!(!ada.session().await?.is_new());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
