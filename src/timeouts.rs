@@ -158,7 +158,7 @@ impl Timeouts {
         if self.idle().is_zero() || self.absolute == Absolute::After(Duration::ZERO) {
             return Err(Error::new(
                 ErrorKind::Setup,
-                "a timeout of zero ends every session at once",
+                "a timeout of zero ends every session at once; an absolute timeout of `None` is no limit",
             ));
         }
         if self
@@ -167,7 +167,7 @@ impl Timeouts {
         {
             return Err(Error::new(
                 ErrorKind::Setup,
-                "with a touch interval as long as the idle timeout no session is ever extended",
+                "the touch interval must be shorter than the idle timeout, otherwise no session is ever extended",
             ));
         }
         Ok(())
