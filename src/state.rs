@@ -782,6 +782,7 @@ impl State {
                     loaded_user: row.user.clone(),
                     changes: record.changes,
                     login: id.login(),
+                    loaded: Arc::clone(&self.base),
                     seen: Arc::clone(&self.document),
                     may_begin_separately: !record.is_confirmed && self.misfit().is_none(),
                 })
@@ -819,6 +820,7 @@ impl State {
             loaded_user: None,
             changes: Changes::default(),
             login: Some(login),
+            loaded: Arc::clone(&self.document),
             seen: Arc::clone(&self.document),
             may_begin_separately: true,
         })

@@ -45,6 +45,8 @@ pub(crate) struct NewIdWrite {
     pub(crate) loaded_user: Option<Arc<str>>,
     pub(crate) changes: Changes,
     pub(crate) login: Option<Arc<Login>>,
+    /// What the request loaded, before its changes.
+    pub(crate) loaded: Arc<Document>,
     /// What the request sees. If a login finds its session under another id, it
     /// begins a separate session with this document.
     pub(crate) seen: Arc<Document>,

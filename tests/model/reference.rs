@@ -1461,7 +1461,25 @@ impl Model {
                     Fate::Nowhere if self.either() => return Err(self.ended(row)),
                     Fate::Ended | Fate::Nowhere | Fate::Lives => {}
                 }
-                self.begin_with_login(debt.document, &user, ends_others, cookie)
+                let document = match self.successor(row) {
+                    Some(successor) if !drops => {
+                        // Nothing that others have changed since comes back.
+                        let now = self.rows[successor.0].document.values.clone();
+                        let mut document = debt.base.clone();
+                        document
+                            .values
+                            .retain(|key, value| now.get(key) == Some(value));
+                        match document.values.len() == debt.base.values.len() {
+                            true => debt.document,
+                            false => {
+                                replay(&debt.record, &mut document)?;
+                                document
+                            }
+                        }
+                    }
+                    _ => debt.document,
+                };
+                self.begin_with_login(document, &user, ends_others, cookie)
             }
             _ => Err(self.ended(row)),
         }
@@ -1481,6 +1499,15 @@ impl Model {
     }
 
     /// What became of the session that had this id.
+    /// The row of the session under its newest id.
+    fn successor(&self, row: RowNo) -> Option<RowNo> {
+        match self.state(row) {
+            State::Live => Some(row),
+            State::Forwards { to: Some(to), .. } => self.successor(*to),
+            State::Forwards { to: None, .. } | State::Expired | State::Deleted => None,
+        }
+    }
+
     fn fate(&self, row: RowNo) -> Fate {
         match self.state(row) {
             State::Live => Fate::Lives,

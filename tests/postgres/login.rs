@@ -762,6 +762,78 @@ async fn a_login_that_ends_others_finds_one_that_begins_separately_meanwhile() {
     assert_eq!(site.sessions_of("alice").await, 1);
 }
 
+/// Each late login has loaded the session with the coupon.
+#[tokio::test]
+async fn a_value_that_was_taken_since_does_not_come_back_by_late_logins() {
+    for new_id in ["cycle", "login"] {
+        for is_taken_before in [true, false] {
+            let site = Site::new().await;
+            let mut browser = site.browser();
+            browser.get("/insert/coupon/x").await;
+            browser.get("/insert/basket/pear").await;
+            let login = async |session: Session| session.login("alice");
+            let late = [
+                site.late(&browser, login).await,
+                site.late(&browser, login).await,
+            ];
+            let take = async |session: Session| {
+                let taken = session.take::<String>("coupon").await;
+                taken.map(|coupon| coupon.is_some().to_string())
+            };
+            let taking = site.app_with(take);
+            let mut there = browser.clone().at(&taking);
+            if is_taken_before {
+                assert_eq!(there.get("/page").await.body, "true");
+            }
+            let mut there = there.at(&site.app());
+            match new_id {
+                "cycle" => drop(there.get("/cycle").await),
+                _ => site.sign_in(&mut there, "alice").await,
+            }
+            let mut there = there.at(&taking);
+            let taken_there = (!is_taken_before).to_string();
+            assert_eq!(there.get("/page").await.body, taken_there);
+            for late in late {
+                let mut other = browser.clone();
+                other.accept(&late.finish().await);
+                assert_eq!(other.peek("/get/basket").await.body, "\"pear\"");
+                assert_eq!(other.at(&taking).get("/page").await.body, "false");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_late_login_keeps_its_own_changes_and_brings_back_no_change_of_others() {
+    let site = Site::new().await;
+    let mut browser = site.signed_in("alice").await;
+    for insert in [
+        "/insert/admin/yes",
+        "/insert/theme/light",
+        "/insert/visits/7",
+    ] {
+        browser.get(insert).await;
+    }
+    let again = async |session: Session| {
+        session.update("visits", |visits: Option<String>| visits.is_some())?;
+        session.insert("theme", "own")?;
+        session.login(Login::new("alice").keep_settings())
+    };
+    let late = site.late(&browser, again).await;
+    let drops = async |session: Session| {
+        session.delete("admin")?;
+        session.insert("theme", "dark")?;
+        session.insert("visits", "8")?;
+        session.cycle_id()
+    };
+    let reply = browser.clone().at(&site.app_with(drops)).get("/page").await;
+    assert_eq!(reply.status, 200);
+    browser.accept(&late.finish().await);
+    assert_eq!(browser.peek("/keys").await.body, "visits,theme");
+    assert_eq!(browser.peek("/get/theme").await.body, "\"own\"");
+    assert_eq!(browser.peek("/get/visits").await.body, "false");
+}
+
 /// The clock of the database was set back since the login.
 #[tokio::test]
 async fn a_login_in_the_future_is_not_recent() {

@@ -73,7 +73,8 @@ pub(in crate::store) struct Plan {
     pub(in crate::store) timeouts: Arc<Timeouts>,
     changes: Mutex<Changes>,
     pub(in crate::store) login: Option<Arc<Login>>,
-    /// The document as the request sees it, see [`begin_separately`].
+    /// The documents as the request loaded it and as it sees it, see [`begin_separately`].
+    loaded: Arc<Document>,
     seen: Arc<Document>,
     /// See [`NewIdWrite`](crate::state::NewIdWrite).
     may_begin_separately: bool,
@@ -111,6 +112,7 @@ impl Batches {
             timeouts: order.timeouts,
             changes: Mutex::new(order.write.changes),
             login: order.write.login,
+            loaded: order.write.loaded,
             seen: order.write.seen,
             may_begin_separately: order.write.may_begin_separately,
             limit: self.table_handle.limit,
@@ -479,7 +481,7 @@ async fn move_on(
     if plan.is_of_another_user(&row, table.old_id) {
         return Err(Error::ended());
     }
-    let document = plan.replay(&row)?;
+    let document = plan.replay(row.document().ok_or_else(Error::ended)?)?;
     let new_extras = plan.extras(row.user.as_deref(), &extras);
     let copied = match &plan.login {
         None => copy(table, connection, plan, &row, document).await?,
@@ -515,8 +517,10 @@ async fn move_on(
 /// Only another response carries the token of that id, and it may be lost: if a
 /// browser submits a login form twice, it drops the first response. So the
 /// login begins a session with what its request saw. It never restores data of a session that
-/// was destroyed since. The device and the external id that it keeps are those of the session
-/// under its new id, if the same user is signed in there. The request can't read them.
+/// was destroyed since, nor a value that another request has changed or removed since, such as
+/// one that was taken. The request can't read the newer value, so its session has none. The
+/// device and the external id that it keeps are those of the session under its new id, if the
+/// same user is signed in there. The request can't read them, either.
 ///
 /// # Errors
 ///
@@ -544,7 +548,13 @@ async fn begin_separately(
         Some((row, extras)) => plan.extras(row.user.as_deref(), extras),
         None => plan.extras(None, &Extras::default()),
     };
-    begin(table, connection, plan, Arc::clone(&plan.seen), &extras).await
+    let document = match &session {
+        Some((row, _)) if keeps_data => {
+            plan.seen_and_unchanged(row.document().ok_or_else(Error::ended)?)?
+        }
+        _ => Arc::clone(&plan.seen),
+    };
+    begin(table, connection, plan, document, &extras).await
 }
 
 /// The error for a request whose id only forwards. The client can try again as soon as
@@ -594,8 +604,23 @@ impl Plan {
         reply.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    fn replay(&self, row: &Row) -> Result<Document, Error> {
-        let mut document = Document::clone(row.document().ok_or_else(Error::ended)?);
+    /// What the request sees, without what other requests have changed or removed since.
+    fn seen_and_unchanged(&self, now: &Document) -> Result<Arc<Document>, Error> {
+        let members = self.loaded.members();
+        let changed: Vec<_> = members
+            .filter(|(key, value)| now.get(key) != Some(*value))
+            .map(|(key, _)| key)
+            .collect();
+        if changed.is_empty() {
+            return Ok(Arc::clone(&self.seen));
+        }
+        let mut unchanged = Document::clone(&self.loaded);
+        changed.into_iter().for_each(|key| unchanged.remove(key));
+        self.replay(&unchanged).map(Arc::new)
+    }
+
+    fn replay(&self, document: &Document) -> Result<Document, Error> {
+        let mut document = document.clone();
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.replay_caught(&mut document)?;
         Ok(document)
