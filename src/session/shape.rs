@@ -3,13 +3,14 @@
 //!
 //! *Reading*: serde reads the struct from the unparsed members. If serde reports a
 //! missing field, its value of `T::default()` is added to a copy of the document, and
-//! serde reads again, until no field is missing.
+//! serde reads again, until no field is missing. If a field is stored under its name and
+//! under a former one (`#[serde(alias)]`), the former one is ignored.
 //!
 //! *Editing*: the struct is serialized before and after the edit. Only the fields that
 //! differ are written, so concurrent requests that edit different fields keep each
-//! other's changes, and members without a field stay. If the document can't be read
-//! afterwards, a changed field may also be stored under a former name
-//! (`#[serde(alias)]`). Then the members with former names are removed.
+//! other's changes, and members without a field stay. The former names of the changed
+//! fields are removed: those that are ignored now, and those from which the document would
+//! still be read as before the edit.
 
 use std::fmt;
 
@@ -54,25 +55,61 @@ where
     T: Default + Serialize + DeserializeOwned,
 {
     match deserialize(document) {
-        Err(Unfit::Missing(field)) => read_with_defaults(document.clone(), field),
+        Err(unfit @ (Unfit::Missing(_) | Unfit::Duplicate(_))) => {
+            read_after(unfit, document.clone()).map(|(value, _)| value)
+        }
         outcome => outcome,
     }
 }
 
-fn read_with_defaults<T>(mut document: Document, mut missing: &'static str) -> Result<T, Unfit>
+/// Reads the document in spite of fields that are missing or stored twice. Also returns the
+/// members that were ignored.
+fn read_after<T>(mut unfit: Unfit, mut document: Document) -> Result<(T, Vec<String>), Unfit>
 where
     T: Default + Serialize + DeserializeOwned,
 {
     let mut defaults = fields(&T::default()).unwrap_or_default();
+    let mut ignored = Vec::new();
     loop {
-        // The default is removed, so that a field can't be missing twice.
-        let default = defaults.swap_remove(missing);
-        document.insert(missing, default.ok_or(Unfit::Missing(missing))?);
-        missing = match deserialize(&document) {
-            Err(Unfit::Missing(field)) => field,
-            outcome => return outcome,
+        match unfit {
+            Unfit::Missing(field) => {
+                // The default is removed, so that a field can't be missing twice.
+                let default = defaults.swap_remove(field);
+                document.insert(field, default.ok_or(Unfit::Missing(field))?);
+            }
+            Unfit::Duplicate(field) => {
+                let former = other_name::<T>(&document, field).ok_or(Unfit::Duplicate(field))?;
+                document.remove(&former);
+                ignored.push(former);
+            }
+            other => return Err(other),
+        }
+        unfit = match deserialize(&document) {
+            Ok(value) => return Ok((value, ignored)),
+            Err(unfit) => unfit,
         };
     }
+}
+
+/// A former name under which this field is stored, too.
+fn other_name<T>(document: &Document, field: &str) -> Option<String>
+where
+    T: Default + Serialize + DeserializeOwned,
+{
+    let own = document.get(field)?;
+    // With this and one member more, no other field is missing or stored twice.
+    let mut alone = Document::new(document.layout());
+    for (name, default) in fields(&T::default()).ok()? {
+        alone.insert(&name, default);
+    }
+    alone.insert(field, own.clone());
+    let is_former = |(name, value): &(&str, &Json)| {
+        let mut both = alone.clone();
+        both.insert(name, Json::clone(value));
+        matches!(deserialize::<T>(&both), Err(Unfit::Duplicate(twice)) if twice == field)
+    };
+    let mut others = document.members().filter(|(name, _)| *name != field);
+    others.find(is_former).map(|(name, _)| name.to_owned())
 }
 
 /// Runs `edit` on the struct, and writes only the fields that it changed.
@@ -94,7 +131,7 @@ where
     let outcome = edit(&mut value);
     let after = fields(&value)?;
     if before != after {
-        *document = edited::<T>(document, &before, after, limits)?;
+        *document = edited::<T>(document, &before, &after, limits)?;
     }
     Ok(outcome)
 }
@@ -102,47 +139,72 @@ where
 fn edited<T>(
     document: &Document,
     before: &Fields,
-    after: Fields,
+    after: &Fields,
     limits: Limits,
 ) -> Result<Document, Error>
 where
     T: Default + Serialize + DeserializeOwned,
 {
     let mut draft = document.clone();
-    for field in before.keys().filter(|field| !after.contains_key(*field)) {
-        draft.remove(field);
-    }
-    for (field, value) in after {
-        if before.get(&field) != Some(&value) {
-            check_field(document, &field)?;
-            limits.check_depth(&field, &value)?;
-            draft.insert(&field, value);
+    let removed = before.keys().filter(|name| !after.contains_key(*name));
+    let written = after
+        .keys()
+        .filter(|name| before.get(*name) != after.get(*name));
+    let changed: Vec<&str> = removed.chain(written).map(String::as_str).collect();
+    for field in &changed {
+        match after.get(*field) {
+            None => draft.remove(field),
+            Some(value) => {
+                check_field(document, field)?;
+                limits.check_depth(field, value)?;
+                draft.insert(field, value.clone());
+            }
         }
     }
+    if let Err(unfit @ (Unfit::Missing(_) | Unfit::Duplicate(_))) = deserialize::<T>(&draft)
+        && let Ok((_, ignored)) = read_after::<T>(unfit, draft.clone())
+    {
+        ignored.iter().for_each(|name| draft.remove(name));
+    }
     if read::<T>(&draft).is_err() {
-        let former: Vec<_> = former_names::<T>(document, before).collect();
+        let former = former_names::<T>(document, before, &changed);
         former.iter().for_each(|name| draft.remove(name));
-        read::<T>(&draft)?;
+    }
+    let read_again = fields(&read::<T>(&draft)?)?;
+    let mut removed = changed.iter().filter(|field| !after.contains_key(**field));
+    if removed.clone().any(|field| read_again.contains_key(*field)) {
+        let former = former_names::<T>(&draft, &read_again, &changed);
+        former.iter().for_each(|name| draft.remove(name));
+        let read_again = fields(&read::<T>(&draft)?)?;
+        if let Some(field) = removed.find(|field| read_again.contains_key(**field)) {
+            return Err(Error::new(
+                ErrorKind::Serialize,
+                format!("{field:?} is not stored with this value, and would have another one"),
+            ));
+        }
     }
     Ok(draft)
 }
 
-/// The members that the struct reads under a former name (`#[serde(alias)]`): without
-/// such a member, the struct would have another value.
-fn former_names<'d, T>(document: &'d Document, fields_now: &Fields) -> impl Iterator<Item = &'d str>
+/// The members from which the struct reads one of these fields under a former name
+/// (`#[serde(alias)]`): without such a member, no other field has another value.
+fn former_names<T>(document: &Document, now: &Fields, of: &[&str]) -> Vec<String>
 where
     T: Default + Serialize + DeserializeOwned,
 {
-    let is_read = |name: &str| {
+    let is_read = |name: &&str| {
         let mut without = document.clone();
         without.remove(name);
-        let left = read::<T>(&without).and_then(|value| fields(&value));
-        left.ok().as_ref() != Some(fields_now)
+        let Ok(left) = read::<T>(&without).and_then(|value| fields(&value)) else {
+            return false;
+        };
+        let mut names = now.keys().chain(left.keys());
+        let differs = |name: &&String| now.get(*name) != left.get(*name);
+        let is_changed = names.clone().any(|name| differs(&name));
+        is_changed && names.all(|name| !differs(&name) || of.contains(&name.as_str()))
     };
-    let others = document
-        .keys()
-        .filter(|name| !fields_now.contains_key(*name));
-    others.filter(move |name| is_read(name))
+    let others = document.keys().filter(|name| !now.contains_key(*name));
+    others.filter(is_read).map(str::to_owned).collect()
 }
 
 fn fields(value: &impl Serialize) -> Result<Fields, Error> {

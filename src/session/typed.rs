@@ -17,11 +17,13 @@ use crate::{Error, Session, document::Document, session::shape, state::changes::
 /// The struct may change from one version of the site to the next:
 ///
 /// - A field that is not stored yet has its value of `T::default()`. It is stored when it
-///   changes.
+///   changes. An `Option` that is not stored is `None`, unless the struct has
+///   `#[serde(default)]`.
 /// - A stored key that the struct no longer has stays as it is, also for a version that
 ///   still has it and runs at the same time.
 /// - A field with a `#[serde(alias = "former name")]` is read from the former name, and
-///   moved when the field changes.
+///   moved when the field changes. If a version that only has the former name stores it
+///   again, it is ignored.
 /// - A stored value that is no longer of its field's type is an error that names the
 ///   field, and nothing is changed. If you change the type, give the field a new name, or
 ///   a `#[serde(deserialize_with = "…")]` that reads both types.
@@ -99,7 +101,7 @@ where
     /// Of kind [`Deserialize`](crate::ErrorKind::Deserialize) if the session can't be read
     /// as a `T`, before or after the change. Of kind
     /// [`Serialize`](crate::ErrorKind::Serialize) if `T` doesn't serialize to a JSON
-    /// object. Also those of [`Session::insert`]. On error, nothing is changed.
+    /// object, or if a field that it skips would be read with another value. Also those of [`Session::insert`]. On error, nothing is changed.
     pub fn update<R>(
         &self,
         mut update: impl FnMut(&mut T) -> R + Send + 'static,

@@ -214,3 +214,42 @@ async fn in_koas_format_the_cookies_member_is_no_field() {
     assert_eq!(stored["count"], 3);
     assert!(stored["cookie"].is_object());
 }
+
+#[derive(Default, Deserialize, Serialize)]
+struct Rights {
+    #[serde(
+        default,
+        alias = "is_admin",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    admin: bool,
+}
+
+/// An older version of the site writes the former name while a request withdraws the right.
+#[tokio::test]
+async fn a_right_is_withdrawn_although_its_former_name_is_stored_again() {
+    let site = Site::new().await;
+    let mut browser = site.browser();
+    browser.get("/insert/other/1").await;
+    let grant = async |rights: TypedSession<Rights>| rights.update(|rights| rights.admin = true);
+    let grants = browser.clone().at(&site.app_with(grant)).get("/page").await;
+    assert_eq!(grants.status, 200);
+    let withdraws = site
+        .late(&browser, async |session: Session| {
+            TypedSession::<Rights>::from(session).update(|rights| rights.admin = false)
+        })
+        .await;
+    let old = async |session: Session| {
+        session.delete("admin")?;
+        session.insert("is_admin", true)
+    };
+    let writes = browser.clone().at(&site.app_with(old)).get("/page").await;
+    assert_eq!(writes.status, 200);
+    assert_eq!(withdraws.finish().await.status, 200);
+    let read = async |rights: TypedSession<Rights>| {
+        let rights = rights.get()?;
+        Ok::<_, Error>(rights.admin.to_string())
+    };
+    let reply = browser.at(&site.app_with(read)).get("/page").await;
+    assert_eq!(reply.body, "false");
+}

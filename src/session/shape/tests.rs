@@ -282,3 +282,77 @@ fn what_an_edit_writes_is_no_deeper_than_allowed() {
         ErrorKind::TooLarge
     );
 }
+
+#[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
+struct Profile {
+    #[serde(alias = "user", alias = "nick")]
+    name: String,
+    #[serde(alias = "colour", skip_serializing_if = "Option::is_none")]
+    color: Option<String>,
+    #[serde(
+        default,
+        alias = "is_admin",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    admin: bool,
+}
+
+#[test]
+fn a_removed_field_is_not_read_from_its_former_name() {
+    let text = r#"{"user":"Ada","colour":"red","is_admin":true,"other":1}"#;
+    let edited = edit_of(text, |visitor: &mut Profile| visitor.admin = false);
+    assert_eq!(
+        edited.expect("an edit"),
+        r#"{"user":"Ada","colour":"red","other":1}"#
+    );
+    let edited = edit_of(text, |visitor: &mut Profile| {
+        (visitor.color, visitor.admin) = (None, false);
+    });
+    assert_eq!(edited.expect("an edit"), r#"{"user":"Ada","other":1}"#);
+}
+
+#[test]
+fn a_moved_field_leaves_other_former_names() {
+    let text = r#"{"user":"Ada","colour":"red","other":1}"#;
+    let edited = edit_of(text, |visitor: &mut Profile| visitor.name.push('!'));
+    assert_eq!(
+        edited.expect("an edit"),
+        r#"{"colour":"red","other":1,"name":"Ada!"}"#
+    );
+}
+
+/// An older version of the site has stored its names again.
+#[test]
+fn a_field_under_its_own_name_takes_precedence() {
+    let text = r#"{"name":"Ada","user":"Bob","nick":"Eve","other":1}"#;
+    let read: Profile = read(&document(text)).expect("a name");
+    assert_eq!(read.name, "Ada");
+    let edited = edit_of(text, |visitor: &mut Profile| visitor.name.push('!'));
+    assert_eq!(edited.expect("an edit"), r#"{"name":"Ada!","other":1}"#);
+    let text = r#"{"name":"Ada","color":"red","colour":"blue"}"#;
+    let edited = edit_of(text, |visitor: &mut Profile| visitor.color = None);
+    assert_eq!(edited.expect("an edit"), r#"{"name":"Ada"}"#);
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(default)]
+struct Choice {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    theme: Option<String>,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Self {
+            theme: Some("light".into()),
+        }
+    }
+}
+
+#[test]
+fn a_value_that_would_be_read_as_another_is_an_error() {
+    let error = edit_of("{}", |settings: &mut Choice| settings.theme = None)
+        .expect_err("no theme can't be stored");
+    assert_eq!(error.kind(), ErrorKind::Serialize);
+    assert!(text_of(&error).contains("\"theme\""), "{error}");
+}
