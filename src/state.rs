@@ -289,6 +289,10 @@ impl State {
     /// does, too. The login sets the expiry and the lifetime of the cookie. After a
     /// destroy that can't be executed, the login is not executed either, because its
     /// response would conceal that.
+    ///
+    /// # Errors
+    ///
+    /// If the user doesn't fit the limits of the document. Then nothing is changed.
     pub(crate) fn log_in(&mut self, mut login: Login) -> Result<(), Error> {
         let is_of_another_user = self.is_of_another_user(login.user_id());
         if self.user() != Some(login.user_id()) || is_of_another_user {
@@ -305,40 +309,40 @@ impl State {
         if is_dropped || is_of_another_user {
             login.data = Data::IsDropped;
         }
+        let blank = || Arc::clone(&self.blank);
+        let mut changes = Vec::new();
         if login.data == Data::IsDropped {
-            self.apply(Change::Clear)?;
+            changes.push(Change::Clear);
         }
         if self.row().is_some_and(|row| has_unknown_login(row)) {
-            self.apply(Change::LoginIsKnown)?;
+            changes.push(Change::LoginIsKnown);
         }
         // A format may keep the expiry and the cookie's lifetime in one setting. The
         // login's settings come last, so they win.
         if !keeps_settings {
-            self.set_cookie_lifetime(None)?;
+            changes.push(Change::CookieLifetime(None, blank()));
         }
         if let Some(expiry) = login.end().or((!keeps_settings).then_some(Expiry::Default)) {
-            let blank = Arc::clone(&self.blank);
-            self.apply(Change::Expiry(expiry, blank))?;
+            changes.push(Change::Expiry(expiry, blank()));
         }
         if let Some(lifetime) = login.lifetime() {
-            self.set_cookie_lifetime(Some(lifetime))?;
+            changes.push(Change::CookieLifetime(Some(lifetime), blank()));
         }
-        self.store_user_in_document(login.user_id())?;
+        changes.extend(self.user_in_document(login.user_id()));
+        self.apply_all(changes)?;
         if self.new_id != NewId::End {
             self.new_id = NewId::Login(Arc::new(login));
         }
         Ok(())
     }
 
-    /// Records the user in the document, if the format stores the user there.
-    fn store_user_in_document(&mut self, user: &str) -> Result<(), Error> {
-        let Some(member) = self.document.layout().user() else {
-            return Ok(());
-        };
+    /// The change that stores the user in the document, if the format stores the user there.
+    fn user_in_document(&self, user: &str) -> Option<Change> {
+        let member = self.document.layout().user()?;
         let user = user.to_owned();
         let apply: Apply = Box::new(move |stored| Ok((member.value)(stored, &user)));
         let change = Change::Update(member.key.to_owned(), apply);
-        self.apply(Change::Terms(Box::new(change)))
+        Some(Change::Terms(Box::new(change)))
     }
 
     /// Whether the handler may be reading another user's data. That user can be the row's, the

@@ -56,6 +56,9 @@ impl Session {
     ///   the login needs.
     /// - [`Serialize`](crate::ErrorKind::Serialize) if the user's id is empty,
     ///   is too long, or contains U+0000 or U+001F.
+    /// - [`TooLarge`](crate::ErrorKind::TooLarge) if the user is stored in the
+    ///   document, as in Express's format, and exceeds its limits. Then nothing is
+    ///   changed.
     /// - [`ResponseStarted`](crate::ErrorKind::ResponseStarted) if the response
     ///   has started.
     ///

@@ -1,15 +1,20 @@
 //! The user that Passport stores in the document: the generated column and this crate find the same
 //! one, with restricted grants, in other encodings, and near the expiry.
 
-use axum_pg_session::{Express, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor};
+use std::time::Duration;
+
+use axum_pg_session::{
+    Error, Expiry, Express, PgSessionLayer, PgSessionStore, Session, testing::TestVisitor,
+};
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::{
     encodings::{database_in, drop_database},
     random::Random,
     support::{
-        Role, Site, execute,
+        Browser, Role, Site, execute,
         express::{SECRET, SETTINGS, SID, TABLE, browser_of_express, stored, visitor_of_express},
+        page::app_with,
         texts,
     },
 };
@@ -329,4 +334,28 @@ async fn the_store_finds_the_user_whom_express_stored_in_every_encoding() {
         drop_database(&site, pool).await;
     }
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[tokio::test]
+async fn a_login_that_does_not_fit_the_document_changes_nothing() {
+    let site = Site::of_express(TABLE).await;
+    site.store.migrate().await.expect("the owner");
+    let layer = site.layer().max_document_size(400);
+    let remembered = async |session: Session| {
+        session.insert("a", "x".repeat(220))?;
+        session.set_expiry(Expiry::Idle(Duration::from_secs(77_777)))
+    };
+    let mut browser = Browser::new(&app_with(layer.clone(), remembered));
+    assert_eq!(browser.get("/page").await.status, 200);
+    let signs_in = async |session: Session| {
+        let error = session
+            .login("u".repeat(300))
+            .expect_err("there is no room");
+        assert_eq!(session.user_id(), None);
+        Ok::<_, Error>(format!("{:?}", error.kind()))
+    };
+    let reply = browser.at(&app_with(layer, signs_in)).get("/page").await;
+    assert_eq!(reply.body, "TooLarge");
+    let stored = texts(&site.pool, "SELECT sess::text FROM session").await;
+    assert!(stored[0].contains("77777"), "{stored:?}");
 }
