@@ -560,7 +560,9 @@ impl PgSessionLayer {
     ///
     /// Browsers honor the header on encrypted connections only. Clearing the cache can
     /// take seconds. The header is not sent if the logout failed, or if the same
-    /// response begins another session.
+    /// response begins another session. With
+    /// [`ClearSiteData::Cookies`](crate::ClearSiteData::Cookies), the browser also removes
+    /// the cookies of other layers, even one that the same response sets.
     ///
     /// ```
     /// # use axum_pg_session::{PgSessionLayer, PgSessionStore, ClearSiteData};
