@@ -1035,7 +1035,9 @@ impl Session {
 
     /// Removes `key`, commits the removal now, and returns the value. If
     /// several requests take it, in one process or in many, at most one gets
-    /// it.
+    /// it. If the session got a new id while another request ran, a login of that
+    /// request begins a session of its own, with a copy of the values that are
+    /// left. See the [guarantees](crate::guide::guarantees).
     ///
     /// Use this for values that must be used only once, such as the state of an
     /// OAuth redirect or the token of a form. Like [`save`](Self::save), it
@@ -1106,8 +1108,9 @@ impl Session {
     ///
     /// Use this for limits that must not be exceeded, such as a quota or the
     /// number of attempts at a code: each concurrent request gets a different
-    /// number. Like [`save`](Self::save), it also commits the changes recorded
-    /// before. If another request is saved first, `update` is called again with
+    /// number. It counts for this session. A visitor can begin others, so limit
+    /// what a user may do in a table of your own, too. Like [`save`](Self::save),
+    /// it also commits the changes recorded before. If another request is saved first, `update` is called again with
     /// the newer value; the last call counts.
     ///
     /// ```
